@@ -1,0 +1,51 @@
+"""The automatic hyperparameters: what is used where a spec says nothing. Pure, and written down here only.
+
+Rules of thumb of hosted fine-tuning services and of the LoRA literature (a LoRA's learning rate is about ten times that
+of full fine-tuning), each a line below.
+"""
+
+from __future__ import annotations
+
+import math
+
+from finetune_api.finetunejob import (
+    AdapterType,
+    Checkpoints,
+    Hyperparameters,
+    ResolvedHyperparameters,
+)
+
+DEFAULT_SEED = 17
+_LEARNING_RATE: dict[AdapterType, float] = {"LoRA": 2e-4, "Full": 2e-5}
+
+
+def resolve_hyperparameters(
+    spec: Hyperparameters,
+    *,
+    adapter: AdapterType,
+    checkpoints: Checkpoints,
+    examples: int,
+    max_tokens: int,
+    context_length: int,
+) -> ResolvedHyperparameters:
+    """Complete a spec's hyperparameters from the dataset (examples, tokens of the longest) and the model."""
+    # Small sets need more passes; 100,000 examples seen in all is plenty for a large one.
+    epochs = spec.epochs if spec.epochs is not None else float(max(1, min(10, round(3000 / max(examples, 1)))))
+    # A fifth of a percent of the set, a power of two, from 4 to 64: small sets need many steps.
+    batch_size = spec.batch_size or min(64, max(4, 2 ** round(math.log2(max(1.0, examples * 0.002)))))
+    # Long enough for the longest example, in steps of 64, never beyond the model or 8192.
+    max_length = spec.max_length or min(context_length, 8192, 64 * math.ceil(max(max_tokens, 1) / 64))
+    total_steps = max(1, math.ceil(math.ceil(examples / batch_size) * epochs))
+    return ResolvedHyperparameters(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=spec.learning_rate if spec.learning_rate is not None else _LEARNING_RATE[adapter],
+        schedule=spec.schedule or "Cosine",
+        warmup_percent=spec.warmup_percent if spec.warmup_percent is not None else 3.0,
+        weight_decay=spec.weight_decay if spec.weight_decay is not None else 0.0,
+        max_length=max_length,
+        packing=spec.packing if spec.packing is not None else False,
+        seed=spec.seed if spec.seed is not None else DEFAULT_SEED,
+        total_steps=total_steps,
+        checkpoint_every_steps=checkpoints.every_steps or max(10, math.ceil(total_steps / 10)),
+    )

@@ -1,0 +1,55 @@
+"""What every contract has in common: camelCase on the wire, unknown fields refused, values never changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+GROUP = "finetune.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+Line = Annotated[str, StringConstraints(max_length=1024)]
+Text = Annotated[str, StringConstraints(max_length=4096)]
+Timestamp = Annotated[datetime, Field(description="RFC 3339, UTC, whole seconds.")]
+
+
+class ApiModel(BaseModel):
+    """Base of every model that crosses an edge (the API server, a ConfigMap, a termination message, S3)."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+    )
+
+    def to_wire(self) -> dict[str, Any]:
+        """JSON-ready dict in wire names; absent (None) fields are left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @classmethod
+    def from_wire(cls, value: Any) -> Self:
+        """Parse wire data. Raises pydantic.ValidationError naming each wrong field."""
+        return cls.model_validate(value)
+
+
+def cel(*rules: tuple[str, str]) -> dict[str, Any]:
+    """`json_schema_extra` with CEL rules that the API server enforces: (rule, message) pairs."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
+
+
+class LocalObjectReference(ApiModel):
+    """An object of the same namespace."""
+
+    name: Name = Field(description="Name of an object in the same namespace.")
+
+
+def whole_seconds(moment: datetime) -> datetime:
+    """The moment in UTC, cut to whole seconds, as Kubernetes writes times."""
+    return moment.astimezone(UTC).replace(microsecond=0)

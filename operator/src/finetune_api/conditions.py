@@ -1,0 +1,118 @@
+"""Conditions and the reasons that stand in them: the vocabulary in which every kind says where it is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from finetune_api.base import ApiModel, Timestamp
+
+
+class ConditionType(StrEnum):
+    """The condition types. Ready and Stalled stand on every kind; Passed on Evaluation only."""
+
+    READY = "Ready"
+    STALLED = "Stalled"
+    PASSED = "Passed"
+
+
+class Reason(StrEnum):
+    """Why a condition has its status. See REASON_MEANINGS for what each tells a person."""
+
+    # Progress: the reason of Ready while it is False, and of Stalled while nothing is wrong.
+    PROGRESSING = "Progressing"
+    VALIDATING = "Validating"
+    QUEUED = "Queued"
+    TRAINING = "Training"
+    RETRYING = "Retrying"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    WAITING_FOR_MODEL = "WaitingForModel"
+    EVALUATING = "Evaluating"
+    EVALUATED = "Evaluated"
+    WAITING_FOR_GATE = "WaitingForGate"
+    ROLLING_OUT = "RollingOut"
+    AVAILABLE = "Available"
+    VALID = "Valid"
+    GATES_PASSED = "GatesPassed"
+    # Diagnoses: the reason of Stalled while it is True.
+    INVALID_SPEC = "InvalidSpec"
+    CLASS_NOT_FOUND = "ClassNotFound"
+    LIMIT_EXCEEDED = "LimitExceeded"
+    SOURCE_NOT_ALLOWED = "SourceNotAllowed"
+    SECRET_NOT_FOUND = "SecretNotFound"
+    STORAGE_DENIED = "StorageDenied"
+    STORAGE_UNREACHABLE = "StorageUnreachable"
+    BUCKET_NOT_FOUND = "BucketNotFound"
+    DATASET_NOT_FOUND = "DatasetNotFound"
+    DATASET_INVALID = "DatasetInvalid"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    MODEL_INVALID = "ModelInvalid"
+    REFERENCE_NOT_FOUND = "ReferenceNotFound"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    OUT_OF_MEMORY = "OutOfMemory"
+    CUDA_OUT_OF_MEMORY = "CUDAOutOfMemory"
+    LOSS_NOT_FINITE = "LossNotFinite"
+    POD_REJECTED = "PodRejected"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    RETRY_LIMIT_REACHED = "RetryLimitReached"
+    GATE_FAILED = "GateFailed"
+    FAILED = "Failed"
+
+
+REASON_MEANINGS: dict[Reason, str] = {
+    Reason.PROGRESSING: "Nothing stands in the way.",
+    Reason.VALIDATING: "The preflight Pod reads the dataset, the model and the storage.",
+    Reason.QUEUED: "The Pods are made and wait to be started.",
+    Reason.TRAINING: "The training Pods run.",
+    Reason.RETRYING: "An attempt ended early; the next one resumes from the newest checkpoint.",
+    Reason.SUSPENDED: "spec.suspend is true; no Pod runs.",
+    Reason.SUCCEEDED: "The run is complete; status.result says where the model is.",
+    Reason.WAITING_FOR_MODEL: "The fine-tuning job that makes the model is not complete.",
+    Reason.EVALUATING: "The evaluation Pod runs.",
+    Reason.EVALUATED: "Scores are in status.results.",
+    Reason.WAITING_FOR_GATE: "The evaluation that gates this deployment has not passed.",
+    Reason.ROLLING_OUT: "The serving Pods start.",
+    Reason.AVAILABLE: "The model answers at status.url.",
+    Reason.VALID: "The class can be used.",
+    Reason.GATES_PASSED: "Every gate passed.",
+    Reason.INVALID_SPEC: "The spec contradicts itself; change it.",
+    Reason.CLASS_NOT_FOUND: "No FineTuneClass of that name, or no default class. Create it, or name another in spec.className.",
+    Reason.LIMIT_EXCEEDED: "The spec asks for more than the class allows.",
+    Reason.SOURCE_NOT_ALLOWED: "The class does not allow this model or dataset URI.",
+    Reason.SECRET_NOT_FOUND: "The Secret with the storage credentials is missing from the namespace, or lacks a key.",
+    Reason.STORAGE_DENIED: "The storage refused the credentials (401 or 403).",
+    Reason.STORAGE_UNREACHABLE: "The storage endpoint did not answer in time.",
+    Reason.BUCKET_NOT_FOUND: "The class's bucket does not exist.",
+    Reason.DATASET_NOT_FOUND: "Nothing is at the dataset's URI.",
+    Reason.DATASET_INVALID: "Lines of the dataset are broken; status.dataset.errors names them.",
+    Reason.MODEL_NOT_FOUND: "Nothing is at the model's URI.",
+    Reason.MODEL_INVALID: "The model's config or tokenizer does not load, or holds what is never loaded (pickle, remote code).",
+    Reason.REFERENCE_NOT_FOUND: "An object that the spec names does not exist in the namespace.",
+    Reason.IMAGE_PULL_FAILED: "A Pod's image can't be pulled.",
+    Reason.UNSCHEDULABLE: "No node has room for a Pod.",
+    Reason.OUT_OF_MEMORY: "A container used more memory than its limit.",
+    Reason.CUDA_OUT_OF_MEMORY: "The accelerator's memory did not suffice.",
+    Reason.LOSS_NOT_FINITE: "The loss became NaN or infinite.",
+    Reason.POD_REJECTED: "The API server refuses the Pods (quota, Pod Security, admission).",
+    Reason.DEADLINE_EXCEEDED: "spec.activeDeadlineSeconds passed.",
+    Reason.RETRY_LIMIT_REACHED: "Training failed more often than spec.retryLimit allows.",
+    Reason.GATE_FAILED: "The evaluation did not reach a gate.",
+    Reason.FAILED: "The Pod ended with an error; the message holds its last words.",
+}
+
+
+class Condition(ApiModel):
+    """metav1.Condition."""
+
+    type: ConditionType
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_]*)$")]
+    message: Annotated[str, StringConstraints(max_length=4096)] = Field(
+        description="What happened, where, and what to do."
+    )
+    observed_generation: int
+    last_transition_time: Timestamp

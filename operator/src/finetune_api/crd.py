@@ -1,0 +1,227 @@
+"""CustomResourceDefinitions generated from the pydantic models: `python -m finetune_api.crd FOLDER...`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from finetune_api.base import API_VERSION, GROUP, VERSION, ApiModel
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+
+Column = tuple[str, str, str]
+"""Name, OpenAPI type, JSON path."""
+
+_READY = '.status.conditions[?(@.type=="Ready")]'
+_AGE: Column = ("Age", "date", ".metadata.creationTimestamp")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of the group, and how kubectl shows it."""
+
+    name: str
+    plural: str
+    short_name: str
+    scope: Literal["Namespaced", "Cluster"]
+    spec: type[ApiModel]
+    status: type[ApiModel]
+    columns: tuple[Column, ...] = field(default=())
+
+    @property
+    def api_version(self) -> str:
+        return API_VERSION
+
+
+FINE_TUNE_CLASS = Kind(
+    "FineTuneClass",
+    "finetuneclasses",
+    "ftc",
+    "Cluster",
+    FineTuneClassSpec,
+    FineTuneClassStatus,
+    (
+        ("Ready", "string", f"{_READY}.status"),
+        ("Bucket", "string", ".spec.storage.bucket"),
+        ("Accelerator", "string", ".spec.accelerator.resourceName"),
+        _AGE,
+    ),
+)
+FINE_TUNE_JOB = Kind(
+    "FineTuneJob",
+    "finetunejobs",
+    "ftj",
+    "Namespaced",
+    FineTuneJobSpec,
+    FineTuneJobStatus,
+    (
+        ("Phase", "string", ".status.phase"),
+        ("Reason", "string", f"{_READY}.reason"),
+        ("Step", "integer", ".status.progress.step"),
+        ("Of", "integer", ".status.progress.totalSteps"),
+        ("Loss", "number", ".status.progress.loss"),
+        ("ETA s", "integer", ".status.progress.estimatedRemainingSeconds"),
+        _AGE,
+    ),
+)
+EVALUATION = Kind(
+    "Evaluation",
+    "evaluations",
+    "eval",
+    "Namespaced",
+    EvaluationSpec,
+    EvaluationStatus,
+    (
+        ("Phase", "string", ".status.phase"),
+        ("Reason", "string", f"{_READY}.reason"),
+        ("Passed", "string", '.status.conditions[?(@.type=="Passed")].status'),
+        ("Summary", "string", ".status.summary"),
+        _AGE,
+    ),
+)
+MODEL_DEPLOYMENT = Kind(
+    "ModelDeployment",
+    "modeldeployments",
+    "mdep",
+    "Namespaced",
+    ModelDeploymentSpec,
+    ModelDeploymentStatus,
+    (
+        ("Phase", "string", ".status.phase"),
+        ("Reason", "string", f"{_READY}.reason"),
+        ("Ready", "integer", ".status.readyReplicas"),
+        ("Model", "string", ".status.modelName"),
+        ("URL", "string", ".status.url"),
+        _AGE,
+    ),
+)
+KINDS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
+
+_LIST_KEYS = {"conditions": "type", "candidates": "name", "graders": "name"}
+
+
+def custom_resource_definition(kind: Kind) -> dict[str, Any]:
+    """The apiextensions.k8s.io/v1 object of a kind."""
+    spec = structural_schema(kind.spec)
+    status = structural_schema(kind.status, with_defaults=False)
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": kind.name,
+                "listKind": f"{kind.name}List",
+                "plural": kind.plural,
+                "singular": kind.name.lower(),
+                "shortNames": [kind.short_name],
+                "categories": ["finetune"],
+            },
+            "scope": kind.scope,
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        {"name": name, "type": kind_of, "jsonPath": path} for name, kind_of, path in kind.columns
+                    ],
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "description": spec["description"],
+                            "required": ["spec"],
+                            "properties": {
+                                "apiVersion": {"type": "string"},
+                                "kind": {"type": "string"},
+                                "metadata": {"type": "object"},
+                                "spec": spec,
+                                "status": status,
+                            },
+                        }
+                    },
+                }
+            ],
+        },
+    }
+
+
+def structural_schema(model: type[ApiModel], *, with_defaults: bool = True) -> dict[str, Any]:
+    """The Kubernetes structural schema of a model: references inlined, null and titles dropped."""
+    schema = model.model_json_schema(by_alias=True)
+    definitions: dict[str, Any] = schema.pop("$defs", {})
+    structural = _structural(schema, definitions, with_defaults=with_defaults)
+    assert isinstance(structural, dict)
+    return structural
+
+
+def _structural(node: Any, definitions: dict[str, Any], *, with_defaults: bool) -> Any:
+    if isinstance(node, list):
+        return [_structural(item, definitions, with_defaults=with_defaults) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = dict(node)
+    if "$ref" in node:
+        node = {**definitions[node.pop("$ref").rsplit("/", 1)[-1]], **node}
+    if "anyOf" in node:
+        (present,) = [option for option in node.pop("anyOf") if option != {"type": "null"}]
+        if "$ref" in present:
+            present = definitions[present["$ref"].rsplit("/", 1)[-1]]
+        node = {**present, **node}
+    if "const" in node:
+        node["enum"] = [node.pop("const")]
+    for bound, name in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if bound in node:
+            node |= {name: node[bound], bound: True}
+    node.pop("title", None)
+    default = node.pop("default", None)
+    result: dict[str, Any] = {}
+    for key, value in node.items():
+        if key == "properties":
+            result[key] = {
+                name: _property(name, _structural(child, definitions, with_defaults=with_defaults))
+                for name, child in value.items()
+            }
+        elif key == "additionalProperties":
+            if value is True:
+                result["x-kubernetes-preserve-unknown-fields"] = True
+            elif value is not False:
+                result[key] = _structural(value, definitions, with_defaults=with_defaults)
+        elif key in ("items",):
+            result[key] = _structural(value, definitions, with_defaults=with_defaults)
+        else:
+            result[key] = value
+    if with_defaults and default is not None:
+        # An object's default is {}: the API server then fills the members' own defaults.
+        result["default"] = {} if isinstance(default, dict) else default
+    return result
+
+
+def _property(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    if schema.get("type") == "array" and name in _LIST_KEYS:
+        return {**schema, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [_LIST_KEYS[name]]}
+    return schema
+
+
+def write(folder: Path) -> None:
+    """One file a kind, named as the CRD."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in KINDS:
+        crd = custom_resource_definition(kind)
+        text = "# Generated by `make generate` from finetune_api; do not edit.\n" + yaml.safe_dump(
+            crd, sort_keys=False, width=120
+        )
+        (folder / f"{GROUP}_{kind.plural}.yaml").write_text(text)
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        write(Path(argument))

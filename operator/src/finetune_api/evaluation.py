@@ -1,0 +1,190 @@
+"""Evaluation: tuned models against their baseline on a held-out dataset, with gates."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, Text, Timestamp, cel
+from finetune_api.conditions import Condition
+from finetune_api.sources import DatasetUri, ModelUri
+
+Phase = Literal["Waiting", "Evaluating", "Passed", "GateFailed", "Failed"]
+BASELINE = "baseline"
+
+
+class ModelReference(ApiModel):
+    """A model by its URI, or the result of a fine-tuning job."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(("has(self.uri) != has(self.fineTuneJobRef)", "set exactly one of uri and fineTuneJobRef"))
+    )
+
+    uri: ModelUri | None = None
+    fine_tune_job_ref: LocalObjectReference | None = None
+
+
+class Candidate(ApiModel):
+    """A model to be judged."""
+
+    name: Name
+    model: ModelReference
+
+
+class Baseline(ApiModel):
+    """The model that candidates are compared with."""
+
+    model: ModelReference
+
+
+class EvaluationDataset(ApiModel):
+    """Held-out examples. The last assistant message is the reference; the model sees what stands before it."""
+
+    uri: DatasetUri
+    limit_examples: int | None = Field(None, ge=1)
+
+
+class StringCheck(ApiModel):
+    """OpenAI's string_check: 1 when the comparison holds, else 0."""
+
+    input: Text = "{{sample.output_text}}"
+    reference: Text = "{{item.reference}}"
+    operation: Literal["Eq", "Ne", "Like", "ILike"] = Field(
+        "Eq", description="Like: input contains reference; ILike: the same without regard to case."
+    )
+
+
+class TextSimilarity(ApiModel):
+    """OpenAI's text_similarity: 0 to 1."""
+
+    input: Text = "{{sample.output_text}}"
+    reference: Text = "{{item.reference}}"
+    metric: Literal["FuzzyMatch"] = "FuzzyMatch"
+
+
+class JsonSchema(ApiModel):
+    """1 when the output is JSON that the schema accepts, else 0."""
+
+    schema_: dict[str, Any] = Field(alias="schema", description="A JSON Schema (2020-12) without $ref to other files.")
+
+
+GRADER_MEMBERS = {"StringCheck": "stringCheck", "TextSimilarity": "textSimilarity", "JsonSchema": "jsonSchema"}
+
+
+class Grader(ApiModel):
+    """Gives each output a score from 0 to 1."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            *(
+                (f"(self.type == '{kind}') == has(self.{member})", f"{member} goes with type {kind}, and only with it")
+                for kind, member in GRADER_MEMBERS.items()
+            )
+        )
+    )
+
+    name: Name
+    type: Literal["StringCheck", "TextSimilarity", "JsonSchema"]
+    string_check: StringCheck | None = None
+    text_similarity: TextSimilarity | None = None
+    json_schema: JsonSchema | None = None
+
+
+class Generation(ApiModel):
+    """How outputs are sampled; greedy by default."""
+
+    max_tokens: int = Field(256, ge=1, le=32768)
+    temperature: float = Field(0.0, ge=0, le=2)
+    seed: int = Field(17, ge=0, le=4294967295)
+
+
+class Gate(ApiModel):
+    """What every candidate must reach."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("has(self.minimum) != has(self.minimumDelta)", "set exactly one of minimum and minimumDelta")
+        )
+    )
+
+    grader: Name
+    minimum: float | None = Field(None, ge=0, le=1, description="Least mean score.")
+    minimum_delta: float | None = Field(None, ge=-1, le=1, description="Least gain over the baseline's mean score.")
+
+
+class EvaluationSpec(ApiModel):
+    """What to judge, on what, and what to demand."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.gates.all(gate, self.graders.exists(grader, grader.name == gate.grader))",
+                "each gate names one of the graders",
+            ),
+            ("self.candidates.all(candidate, candidate.name != 'baseline')", "a candidate can't be named baseline"),
+            (
+                "has(self.baseline) || has(self.candidates[0].model.fineTuneJobRef)",
+                "without a baseline the first candidate must be a fineTuneJobRef, whose base model is the baseline",
+            ),
+            (
+                "self.runId != oldSelf.runId || (self.candidates == oldSelf.candidates && has(self.baseline) == "
+                "has(oldSelf.baseline) && (!has(self.baseline) || self.baseline == oldSelf.baseline) && self.dataset "
+                "== oldSelf.dataset && self.graders == oldSelf.graders && self.generation == oldSelf.generation)",
+                "a change of what is measured is a new run: change spec.runId too (gates may change freely)",
+            ),
+        )
+    )
+
+    class_name: Name | None = Field(None, description="FineTuneClass; omitted: the default class.")
+    run_id: Name = Field("1", description="Change it to evaluate again.")
+    candidates: list[Candidate] = Field(min_length=1, max_length=3)
+    baseline: Baseline | None = Field(None, description="Omitted: the base model of the first candidate's job.")
+    dataset: EvaluationDataset
+    graders: list[Grader] = Field(min_length=1, max_length=5)
+    generation: Generation = Generation()
+    gates: list[Gate] = Field(default=[], max_length=10)
+
+
+class Score(ApiModel):
+    """Mean score of one model by one grader, with its 95 % confidence interval."""
+
+    candidate: Name = Field(description="The candidate's name, or baseline.")
+    grader: Name
+    score: float
+    low: float
+    high: float
+    examples: int
+    delta: float | None = Field(None, description="Gain over the baseline on the same examples.")
+    delta_low: float | None = None
+    delta_high: float | None = None
+
+
+class GateResult(ApiModel):
+    """The verdict of one gate on one candidate."""
+
+    candidate: Name
+    grader: Name
+    passed: bool
+    message: Line
+
+
+class EvaluationStatus(ApiModel):
+    """What the evaluation measured."""
+
+    observed_generation: int | None = None
+    phase: Phase | None = None
+    conditions: list[Condition] = []
+    run_id: Line | None = None
+    job_name: Name | None = None
+    try_number: int | None = Field(None, alias="try")
+    retry_time: Timestamp | None = None
+    start_time: Timestamp | None = None
+    completion_time: Timestamp | None = None
+    candidate_digests: dict[str, Line] = Field(
+        default={}, max_length=3, description="Digest of the model that was judged, by candidate."
+    )
+    results: list[Score] = Field(default=[], max_length=20)
+    gates: list[GateResult] = Field(default=[], max_length=30)
+    summary: Line | None = Field(None, description="The first grader: candidate against baseline, for kubectl get.")
+    report_uri: Line | None = None

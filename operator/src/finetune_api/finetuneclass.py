@@ -1,0 +1,122 @@
+"""FineTuneClass: what the platform team decides once, for every job that names the class."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from finetune_api.base import ApiModel, Line, Name, cel
+from finetune_api.conditions import Condition
+
+DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
+
+Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
+LabelMap = dict[str, Line]
+
+
+class Images(ApiModel):
+    """The images that Pods run."""
+
+    trainer: Line = Field(description="Image of every Pod that reads data, trains, evaluates or serves on CPU.")
+
+
+class Storage(ApiModel):
+    """The S3-compatible storage in which jobs keep checkpoints and results.
+
+    The operator never reads a credential: it only writes the Secret's name into Pods.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.credentialsSecretName) != has(self.serviceAccountName)",
+                "set exactly one of credentialsSecretName and serviceAccountName",
+            )
+        )
+    )
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+$", max_length=253)] | None = Field(
+        None, description="URL of the S3 endpoint; omitted: AWS."
+    )
+    region: Annotated[str, StringConstraints(max_length=64)] = "us-east-1"
+    bucket: Annotated[str, StringConstraints(min_length=3, max_length=63)]
+    prefix: Annotated[str, StringConstraints(pattern=r"^[^/\s][^\s]*[^/\s]$", max_length=512)] = Field(
+        "finetune", description="Key prefix; jobs write below <prefix>/<namespace>/<name>/<runId>/."
+    )
+    path_style: bool = Field(False, description="Address buckets as a path, not as a host name.")
+    credentials_secret_name: Name | None = Field(
+        None,
+        description="Secret in the JOB's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+    )
+    service_account_name: Name | None = Field(
+        None, description="Service account in the JOB's namespace that carries a pod identity for the storage."
+    )
+
+
+class Accelerator(ApiModel):
+    """The extended resource that training, evaluation and serving Pods ask for."""
+
+    resource_name: Annotated[str, StringConstraints(max_length=253)] = "nvidia.com/gpu"
+    count_per_node: int = Field(1, ge=1, le=64)
+
+
+class Resources(ApiModel):
+    """What each Pod requests; memory is its limit too."""
+
+    cpu: Quantity = "1"
+    memory: Quantity = "4Gi"
+
+
+class Limits(ApiModel):
+    """The most that one object may ask for."""
+
+    nodes: int = Field(8, ge=1, le=1024, description="Most nodes of one FineTuneJob.")
+    replicas: int = Field(8, ge=1, le=1024, description="Most replicas of one ModelDeployment.")
+    active_deadline_seconds: int | None = Field(None, ge=1, description="Longest run of one FineTuneJob.")
+
+
+class AllowedSources(ApiModel):
+    """Shell-style patterns of the URIs that jobs may read; `*` also matches `/`."""
+
+    models: list[Line] = Field(default=["s3://*", "hf://*"], max_length=64)
+    datasets: list[Line] = Field(default=["s3://*"], max_length=64)
+
+
+class Toleration(ApiModel):
+    """core/v1 Toleration."""
+
+    key: Line | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: Line | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class Scheduling(ApiModel):
+    """Where Pods may run."""
+
+    node_selector: LabelMap = Field(default={}, max_length=32)
+    tolerations: list[Toleration] = Field(default=[], max_length=32)
+    priority_class_name: Name | None = None
+    runtime_class_name: Name | None = None
+    queue_name: Name | None = Field(None, description="Kueue LocalQueue that training Jobs are queued in.")
+
+
+class FineTuneClassSpec(ApiModel):
+    """What the platform provides to jobs of this class."""
+
+    images: Images
+    storage: Storage
+    accelerator: Accelerator | None = Field(None, description="Omitted: Pods run on CPU.")
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    sources: AllowedSources = AllowedSources()
+    scheduling: Scheduling = Scheduling()
+
+
+class FineTuneClassStatus(ApiModel):
+    """What the operator found of a class."""
+
+    observed_generation: int | None = None
+    conditions: list[Condition] = []

@@ -1,0 +1,48 @@
+"""ModelDeployment: serves a tuned model over the OpenAI routes once its gate has passed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from finetune_api.base import ApiModel, Line, LocalObjectReference, Name
+from finetune_api.conditions import Condition
+from finetune_api.evaluation import ModelReference
+
+Phase = Literal["Waiting", "RollingOut", "Available", "Blocked", "Failed"]
+
+
+class Runtime(ApiModel):
+    """The server."""
+
+    type: Literal["Transformers"] = Field("Transformers", description="Transformers: `transformers serve`.")
+
+
+class DeploymentGate(ApiModel):
+    """Nothing is served before this evaluation has passed."""
+
+    evaluation_ref: LocalObjectReference
+
+
+class ModelDeploymentSpec(ApiModel):
+    """What to serve, how often, and behind which gate."""
+
+    class_name: Name | None = Field(None, description="FineTuneClass; omitted: the default class.")
+    model: ModelReference
+    runtime: Runtime = Runtime()
+    replicas: int = Field(1, ge=0, le=1024)
+    gate: DeploymentGate | None = None
+
+
+class ModelDeploymentStatus(ApiModel):
+    """What is served, and where."""
+
+    observed_generation: int | None = None
+    phase: Phase | None = None
+    conditions: list[Condition] = []
+    url: Line | None = Field(None, description="Base URL of the OpenAI routes inside the cluster.")
+    model_name: Line | None = Field(None, description="What to ask for in the request's `model`.")
+    revision: Line | None = Field(None, description="Digest of the model that is rolled out.")
+    replicas: int = 0
+    ready_replicas: int = 0

@@ -1,0 +1,109 @@
+"""What a Pod answers: the termination message, the truth about how it ended.
+
+Kubernetes cuts a termination message at 4096 bytes, so everything in it is bounded and `to_termination_message`
+sheds what is least important until it fits. The whole story is in the storage, beside the run.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from finetune_api.base import ApiModel, Line, Text
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import Score
+from finetune_api.finetunejob import CheckpointStatus, DatasetStatus, ModelStatus, Result
+
+TERMINATION_MESSAGE_PATH = "/dev/termination-log"
+TERMINATION_MESSAGE_BYTES = 4096
+
+EXIT_SUCCEEDED = 0
+EXIT_FAILED = 1
+EXIT_DISRUPTED = 143
+"""128 + SIGTERM: the Pod was told to stop; never counts against retryLimit."""
+
+
+class Failure(ApiModel):
+    """A diagnosis: what happened, where, and what to do."""
+
+    outcome: Literal["Failed"] = "Failed"
+    reason: Reason
+    message: Text
+    rank: int | None = None
+    retryable: bool = Field(False, description="Whether the same spec may succeed when tried again.")
+    dataset: DatasetStatus | None = Field(None, description="For DatasetInvalid: the broken lines.")
+
+
+class PreflightReport(ApiModel):
+    """Everything that the run needs is there."""
+
+    outcome: Literal["PreflightSucceeded"] = "PreflightSucceeded"
+    dataset: DatasetStatus
+    model: ModelStatus
+
+
+class TrainReport(ApiModel):
+    """The run is complete, and its result committed."""
+
+    outcome: Literal["TrainSucceeded"] = "TrainSucceeded"
+    result: Result
+    checkpoints: list[CheckpointStatus] = []
+
+
+class EvaluationReport(ApiModel):
+    """Scores of every model by every grader."""
+
+    outcome: Literal["EvaluateSucceeded"] = "EvaluateSucceeded"
+    scores: list[Score]
+    report_uri: Line
+
+
+Outcome = Annotated[
+    Failure | PreflightReport | TrainReport | EvaluationReport,
+    Field(discriminator="outcome"),
+]
+_OUTCOME: TypeAdapter[Failure | PreflightReport | TrainReport | EvaluationReport] = TypeAdapter(Outcome)
+
+
+def to_termination_message(outcome: Failure | PreflightReport | TrainReport | EvaluationReport) -> str:
+    """JSON of at most TERMINATION_MESSAGE_BYTES: errors, warnings and text are shortened until it fits."""
+    encoded = _encode(outcome)
+    while len(encoded.encode()) > TERMINATION_MESSAGE_BYTES:
+        shorter = _shed(outcome)
+        if shorter is None:
+            raise ValueError(f"{type(outcome).__name__} can't be made to fit a termination message")
+        outcome = shorter
+        encoded = _encode(outcome)
+    return encoded
+
+
+def parse_termination_message(
+    message: str,
+) -> Failure | PreflightReport | TrainReport | EvaluationReport | None:
+    """The outcome in a termination message; None when it holds something else (a log's tail, nothing)."""
+    try:
+        return _OUTCOME.validate_json(message)
+    except ValidationError:
+        return None
+
+
+def _encode(outcome: ApiModel) -> str:
+    return outcome.model_dump_json(by_alias=True, exclude_none=True)
+
+
+def _shed(
+    outcome: Failure | PreflightReport | TrainReport | EvaluationReport,
+) -> Failure | PreflightReport | TrainReport | None:
+    """The same outcome with one thing less, or None when nothing is left to shed."""
+    if isinstance(outcome, TrainReport) and outcome.checkpoints:
+        return outcome.model_copy(update={"checkpoints": outcome.checkpoints[1:]})
+    if isinstance(outcome, (Failure, PreflightReport)) and outcome.dataset is not None:
+        for field in ("errors", "warnings"):
+            items: list[object] = getattr(outcome.dataset, field)
+            if items:
+                dataset = outcome.dataset.model_copy(update={field: items[:-1]})
+                return outcome.model_copy(update={"dataset": dataset})
+    if isinstance(outcome, Failure) and len(outcome.message) > 200:
+        return outcome.model_copy(update={"message": outcome.message[: len(outcome.message) * 3 // 4]})
+    return None

@@ -1,0 +1,82 @@
+"""Progress reports: the wire form of transformers' KubeflowCallback, so that a user's own image reports too.
+
+POST of {"trainerStatus": {...}} with a bearer token. Metrics are name/value pairs of strings; the names read here are
+those that the callback sends: current_step, total_steps, current_epoch, loss, eval_loss, learning_rate, and ours:
+tokens_per_second, checkpoint_step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+from finetune_api.base import ApiModel, whole_seconds
+from finetune_api.finetunejob import Progress
+
+PROGRESS_AUDIENCE = "finetune.dev/progress"
+PROGRESS_BODY_BYTES = 64 * 1024
+PROGRESS_INTERVAL_SECONDS = 5
+
+
+class Metric(ApiModel):
+    """One number, as text."""
+
+    name: Annotated[str, StringConstraints(max_length=128)]
+    value: Annotated[str, StringConstraints(max_length=128)]
+
+
+class TrainerStatus(ApiModel):
+    """One report. Fields of newer senders are ignored."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, protected_namespaces=()
+    )
+
+    progress_percentage: int | None = Field(None, ge=0, le=100)
+    estimated_remaining_seconds: int | None = Field(None, ge=0)
+    metrics: list[Metric] = Field(default=[], max_length=128)
+    last_updated_time: datetime
+
+
+class ProgressReport(ApiModel):
+    """The body of the POST."""
+
+    trainer_status: TrainerStatus
+
+
+def to_progress(status: TrainerStatus) -> Progress | None:
+    """The report as it stands in a job's status; None when it names no step."""
+    numbers = {metric.name: number for metric in status.metrics if (number := _finite(metric.value)) is not None}
+    total = _whole(numbers, "total_steps")
+    if total is None:
+        return None
+    step = _whole(numbers, "current_step") or 0
+    return Progress(
+        step=step,
+        total_steps=total,
+        percent=status.progress_percentage if status.progress_percentage is not None else 100 * step // max(total, 1),
+        epoch=numbers.get("current_epoch"),
+        loss=numbers.get("loss"),
+        eval_loss=numbers.get("eval_loss"),
+        learning_rate=numbers.get("learning_rate"),
+        tokens_per_second=numbers.get("tokens_per_second"),
+        estimated_remaining_seconds=status.estimated_remaining_seconds,
+        last_updated_time=whole_seconds(status.last_updated_time),
+    )
+
+
+def _finite(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _whole(numbers: Mapping[str, float], name: str) -> int | None:
+    return int(numbers[name]) if name in numbers else None

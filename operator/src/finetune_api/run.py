@@ -1,0 +1,116 @@
+"""The run configuration: what the operator hands to a Pod as run.json, with nothing left to guess.
+
+Four commands of `finetune-trainer` read it, each its own model: preflight, train, evaluate, fetch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from finetune_api.base import ApiModel, Line, Text
+from finetune_api.evaluation import BASELINE as BASELINE
+from finetune_api.evaluation import Generation, Grader
+from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, Method, Parallelism, ResolvedHyperparameters
+
+RUN_CONFIG_DIRECTORY = "/etc/finetune"
+RUN_CONFIG_PATH = f"{RUN_CONFIG_DIRECTORY}/run.json"
+PROGRESS_CA_PATH = f"{RUN_CONFIG_DIRECTORY}/progress-ca.crt"
+PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/token"
+SERVED_MODEL_DIRECTORY = "/models"
+SERVING_PORT = 8000
+RENDEZVOUS_PORT = 29500
+
+
+class StorageConfig(ApiModel):
+    """How to reach the storage. Credentials come from the environment (AWS_*), never from here."""
+
+    endpoint: Line | None = None
+    region: Line
+    path_style: bool = False
+
+
+class JobIdentity(ApiModel):
+    """Whose run this is."""
+
+    namespace: Line
+    name: Line
+    uid: Line
+    run_id: Line
+
+
+class ModelSource(ApiModel):
+    """A model to load: a whole model, or an adapter upon one."""
+
+    uri: Line = Field(description="Whole model: s3:// folder or hf:// repository.")
+    adapter_uri: Line | None = Field(None, description="Folder of a peft adapter for it.")
+    digest: Line | None = Field(None, description="sha256 of the manifest of what a job made; None: not ours.")
+
+
+class PreflightRun(ApiModel):
+    """Read everything that a run needs, before a GPU is asked for."""
+
+    command: Literal["Preflight"] = "Preflight"
+    job: JobIdentity
+    storage: StorageConfig
+    output_uri: Line = Field(description="s3:// folder of this run; preflight writes, reads and lists below it.")
+    model: ModelSource
+    method: Method
+    dataset: Dataset
+    max_length: int | None = None
+    seed: int
+
+
+class ProgressTarget(ApiModel):
+    """Where rank 0 reports to: HTTPS, bearer token in PROGRESS_TOKEN_PATH, CA in PROGRESS_CA_PATH."""
+
+    url: Line
+
+
+class TrainRun(ApiModel):
+    """One attempt at training. It resumes from the newest committed checkpoint below output_uri."""
+
+    command: Literal["Train"] = "Train"
+    job: JobIdentity
+    attempt: int
+    storage: StorageConfig
+    output_uri: Line
+    model: ModelSource
+    method: Method
+    adapter: Adapter
+    dataset: Dataset
+    hyperparameters: ResolvedHyperparameters
+    parallelism: Parallelism
+    checkpoints: Checkpoints
+    progress: ProgressTarget | None = None
+
+
+class NamedModel(ApiModel):
+    """A model under the name that results call it by (BASELINE for the baseline)."""
+
+    name: Line
+    model: ModelSource
+
+
+class EvaluateRun(ApiModel):
+    """Generate on every example with every model, grade, and report scores."""
+
+    command: Literal["Evaluate"] = "Evaluate"
+    job: JobIdentity
+    storage: StorageConfig
+    output_uri: Line
+    models: list[NamedModel]
+    dataset_uri: Line
+    limit_examples: int | None = None
+    graders: list[Grader]
+    generation: Generation
+
+
+class FetchRun(ApiModel):
+    """Bring a model to SERVED_MODEL_DIRECTORY/<name>; an adapter is merged into its base."""
+
+    command: Literal["Fetch"] = "Fetch"
+    storage: StorageConfig
+    model: ModelSource
+    name: Text
