@@ -42,7 +42,7 @@ class Reason(StrEnum):
     CLASS_NOT_FOUND = "ClassNotFound"
     LIMIT_EXCEEDED = "LimitExceeded"
     SOURCE_NOT_ALLOWED = "SourceNotAllowed"
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     STORAGE_DENIED = "StorageDenied"
     STORAGE_UNREACHABLE = "StorageUnreachable"
     BUCKET_NOT_FOUND = "BucketNotFound"
@@ -60,6 +60,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RETRY_LIMIT_REACHED = "RetryLimitReached"
     GATE_FAILED = "GateFailed"
+    NAME_CONFLICT = "NameConflict"
     FAILED = "Failed"
 
 
@@ -80,7 +81,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.VALID: "The class can be used.",
     Reason.GATES_PASSED: "Every gate passed.",
     Reason.INVALID_SPEC: "The spec contradicts itself; change it.",
-    Reason.CLASS_NOT_FOUND: "No FineTuneClass of that name, or no default class. Create it, or name another in spec.className.",
+    Reason.CLASS_NOT_FOUND: "There is no such FineTuneClass, or no default. Create it, or name another.",
     Reason.LIMIT_EXCEEDED: "The spec asks for more than the class allows.",
     Reason.SOURCE_NOT_ALLOWED: "The class does not allow this model or dataset URI.",
     Reason.SECRET_NOT_FOUND: "The Secret with the storage credentials is missing from the namespace, or lacks a key.",
@@ -90,7 +91,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.DATASET_NOT_FOUND: "Nothing is at the dataset's URI.",
     Reason.DATASET_INVALID: "Lines of the dataset are broken; status.dataset.errors names them.",
     Reason.MODEL_NOT_FOUND: "Nothing is at the model's URI.",
-    Reason.MODEL_INVALID: "The model's config or tokenizer does not load, or holds what is never loaded (pickle, remote code).",
+    Reason.MODEL_INVALID: "The model does not load, or holds what is never loaded (pickle, remote code).",
     Reason.REFERENCE_NOT_FOUND: "An object that the spec names does not exist in the namespace.",
     Reason.IMAGE_PULL_FAILED: "A Pod's image can't be pulled.",
     Reason.UNSCHEDULABLE: "No node has room for a Pod.",
@@ -101,6 +102,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.DEADLINE_EXCEEDED: "spec.activeDeadlineSeconds passed.",
     Reason.RETRY_LIMIT_REACHED: "Training failed more often than spec.retryLimit allows.",
     Reason.GATE_FAILED: "The evaluation did not reach a gate.",
+    Reason.NAME_CONFLICT: "An object of somebody else already has the name that is needed.",
     Reason.FAILED: "The Pod ended with an error; the message holds its last words.",
 }
 
@@ -116,3 +118,10 @@ class Condition(ApiModel):
     )
     observed_generation: int
     last_transition_time: Timestamp
+
+
+class KindStatus(ApiModel):
+    """What the status of every kind has."""
+
+    observed_generation: int | None = None
+    conditions: list[Condition] = Field(default=[])

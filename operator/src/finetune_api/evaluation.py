@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, Text, Timestamp, cel
-from finetune_api.conditions import Condition
+from finetune_api.conditions import KindStatus
 from finetune_api.sources import DatasetUri, ModelUri
 
 Phase = Literal["Waiting", "Evaluating", "Passed", "GateFailed", "Failed"]
@@ -18,7 +18,9 @@ class ModelReference(ApiModel):
     """A model by its URI, or the result of a fine-tuning job."""
 
     model_config = ConfigDict(
-        json_schema_extra=cel(("has(self.uri) != has(self.fineTuneJobRef)", "set exactly one of uri and fineTuneJobRef"))
+        json_schema_extra=cel(
+            ("has(self.uri) != has(self.fineTuneJobRef)", "set exactly one of uri and fineTuneJobRef")
+        )
     )
 
     uri: ModelUri | None = None
@@ -169,12 +171,10 @@ class GateResult(ApiModel):
     message: Line
 
 
-class EvaluationStatus(ApiModel):
+class EvaluationStatus(KindStatus):
     """What the evaluation measured."""
 
-    observed_generation: int | None = None
     phase: Phase | None = None
-    conditions: list[Condition] = []
     run_id: Line | None = None
     job_name: Name | None = None
     try_number: int | None = Field(None, alias="try")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, Line, Name, cel
-from finetune_api.conditions import Condition
+from finetune_api.conditions import KindStatus
 
 DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
 
@@ -115,8 +115,5 @@ class FineTuneClassSpec(ApiModel):
     scheduling: Scheduling = Scheduling()
 
 
-class FineTuneClassStatus(ApiModel):
+class FineTuneClassStatus(KindStatus):
     """What the operator found of a class."""
-
-    observed_generation: int | None = None
-    conditions: list[Condition] = []

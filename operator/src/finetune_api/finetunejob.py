@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, Line, Name, Text, Timestamp, cel
-from finetune_api.conditions import Condition
+from finetune_api.conditions import KindStatus
 from finetune_api.sources import DatasetUri, ModelUri
 
 Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed"]
@@ -277,12 +277,10 @@ class FailureStatus(ApiModel):
     log: Text | None = Field(None, description="The last lines of the Pod's log.")
 
 
-class FineTuneJobStatus(ApiModel):
+class FineTuneJobStatus(KindStatus):
     """What the operator knows of the run."""
 
-    observed_generation: int | None = None
     phase: Phase | None = None
-    conditions: list[Condition] = []
     run_id: Line | None = None
     class_name: Line | None = None
     start_time: Timestamp | None = None

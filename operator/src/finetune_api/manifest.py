@@ -36,7 +36,7 @@ class Manifest(ApiModel):
     attempt: int = Field(ge=0)
     created: Timestamp
     files: list[ManifestFile]
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default={})
 
     def to_bytes(self) -> bytes:
         """The bytes that are stored, and that the digest is taken of."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_api.base import ApiModel, Line, LocalObjectReference, Name
-from finetune_api.conditions import Condition
+from finetune_api.conditions import KindStatus
 from finetune_api.evaluation import ModelReference
 
 Phase = Literal["Waiting", "RollingOut", "Available", "Blocked", "Failed"]
@@ -35,12 +35,10 @@ class ModelDeploymentSpec(ApiModel):
     gate: DeploymentGate | None = None
 
 
-class ModelDeploymentStatus(ApiModel):
+class ModelDeploymentStatus(KindStatus):
     """What is served, and where."""
 
-    observed_generation: int | None = None
     phase: Phase | None = None
-    conditions: list[Condition] = []
     url: Line | None = Field(None, description="Base URL of the OpenAI routes inside the cluster.")
     model_name: Line | None = Field(None, description="What to ask for in the request's `model`.")
     revision: Line | None = Field(None, description="Digest of the model that is rolled out.")

@@ -48,7 +48,7 @@ class TrainReport(ApiModel):
 
     outcome: Literal["TrainSucceeded"] = "TrainSucceeded"
     result: Result
-    checkpoints: list[CheckpointStatus] = []
+    checkpoints: list[CheckpointStatus] = Field(default=[])
 
 
 class EvaluationReport(ApiModel):

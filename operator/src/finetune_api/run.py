@@ -17,7 +17,7 @@ from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, Method, Para
 RUN_CONFIG_DIRECTORY = "/etc/finetune"
 RUN_CONFIG_PATH = f"{RUN_CONFIG_DIRECTORY}/run.json"
 PROGRESS_CA_PATH = f"{RUN_CONFIG_DIRECTORY}/progress-ca.crt"
-PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/token"
+PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105
 SERVED_MODEL_DIRECTORY = "/models"
 SERVING_PORT = 8000
 RENDEZVOUS_PORT = 29500

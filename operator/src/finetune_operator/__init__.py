@@ -1,0 +1,1 @@
+"""The operator: Kopf watches -> one work queue -> observe -> plan (pure) -> apply -> status."""

@@ -1,0 +1,89 @@
+"""Which class an object uses, and whether the class allows what the object asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from finetune_api.conditions import Reason
+from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec
+from finetune_api.run import StorageConfig
+from finetune_api.sources import S3Location, is_allowed
+from pydantic import ValidationError
+
+from finetune_operator.kube import FINE_TUNE_CLASSES, Kube, Object
+from finetune_operator.status import Standing, stalled
+
+
+@dataclass(frozen=True)
+class ResolvedClass:
+    """The class that an object runs with."""
+
+    name: str
+    generation: int
+    spec: FineTuneClassSpec
+
+
+async def observe_class(kube: Kube, class_name: str | None) -> ResolvedClass | Standing:
+    """The named class, or the default one; a Standing that says why there is none."""
+    if class_name is not None:
+        found = await kube.get(FINE_TUNE_CLASSES, None, class_name)
+        if found is None:
+            return stalled(
+                Reason.CLASS_NOT_FOUND,
+                f"FineTuneClass {class_name!r} does not exist. Create it, or name another one in spec.className "
+                "(`kubectl get ftc` lists them).",
+            )
+        return _resolved(found)
+    return default_class(await kube.list(FINE_TUNE_CLASSES))
+
+
+def default_class(classes: Iterable[Object]) -> ResolvedClass | Standing:
+    """The newest of the classes that are annotated as default, as for StorageClass."""
+    defaults = [
+        item for item in classes if item["metadata"].get("annotations", {}).get(DEFAULT_CLASS_ANNOTATION) == "true"
+    ]
+    if not defaults:
+        return stalled(
+            Reason.CLASS_NOT_FOUND,
+            "spec.className is not set and no FineTuneClass is the default. Set spec.className, or annotate a class "
+            f'with {DEFAULT_CLASS_ANNOTATION}: "true".',
+        )
+    return _resolved(max(defaults, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"])))
+
+
+def storage_config(platform: FineTuneClassSpec) -> StorageConfig:
+    """How Pods reach the class's storage."""
+    storage = platform.storage
+    return StorageConfig(endpoint=storage.endpoint, region=storage.region, path_style=storage.path_style)
+
+
+def output_location(platform: FineTuneClassSpec, namespace: str, name: str, run_id: str) -> S3Location:
+    """The folder of a run: <prefix>/<namespace>/<name>/<runId>."""
+    storage = platform.storage
+    return S3Location(storage.bucket, storage.prefix).join(namespace, name, run_id)
+
+
+def source_violation(platform: FineTuneClassSpec, *, models: Iterable[str], datasets: Iterable[str]) -> Standing | None:
+    """The first URI that the class does not allow."""
+    for kind, uris, allowed in (
+        ("model", models, platform.sources.models),
+        ("dataset", datasets, platform.sources.datasets),
+    ):
+        for uri in uris:
+            if not is_allowed(uri, tuple(allowed)):
+                return stalled(
+                    Reason.SOURCE_NOT_ALLOWED,
+                    f"The class does not allow the {kind} {uri!r}; it allows {', '.join(allowed) or 'none'}. Use one "
+                    f"of these, or ask the platform team to extend spec.sources.{kind}s of the FineTuneClass.",
+                )
+    return None
+
+
+def _resolved(item: Object) -> ResolvedClass | Standing:
+    name = item["metadata"]["name"]
+    try:
+        spec = FineTuneClassSpec.from_wire(item["spec"])
+    except ValidationError as error:
+        return stalled(Reason.INVALID_SPEC, f"FineTuneClass {name!r} is invalid: {error}")
+    return ResolvedClass(name, item["metadata"]["generation"], spec)

@@ -1,0 +1,42 @@
+"""The objects of an Evaluation: a ConfigMap and a Job of one Pod."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finetune_api.evaluation import EvaluationSpec
+from finetune_api.run import RUN_CONFIG_PATH, EvaluateRun, JobIdentity, NamedModel
+
+from finetune_operator.children import Owner, child_name
+from finetune_operator.classes import ResolvedClass, output_location, storage_config
+from finetune_operator.kube import Object
+from finetune_operator.pods import PodRole, job, run_config_map
+
+EVALUATE_ROLE = "evaluate"
+
+
+def evaluate_job_name(owner: Owner, run_id: str, models: Sequence[NamedModel], try_number: int) -> str:
+    """Deterministic: another model (a new run of the job that makes it) is another Job."""
+    identity = [model.model_dump_json() for model in models]
+    return child_name(owner, EVALUATE_ROLE, run_id, try_number, *identity)
+
+
+def evaluate_objects(
+    owner: Owner, spec: EvaluationSpec, platform: ResolvedClass, models: Sequence[NamedModel], name: str
+) -> list[Object]:
+    """One Pod that generates with every model and grades."""
+    run = EvaluateRun(
+        job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id),
+        storage=storage_config(platform.spec),
+        output_uri=output_location(platform.spec, owner.namespace, owner.name, spec.run_id).join(name).uri,
+        models=list(models),
+        dataset_uri=spec.dataset.uri,
+        limit_examples=spec.dataset.limit_examples,
+        graders=spec.graders,
+        generation=spec.generation,
+    )
+    role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=True)
+    return [
+        run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)}),
+        job(owner, name, role, platform.spec),
+    ]

@@ -1,0 +1,51 @@
+"""Everything that the plan of an Evaluation looks at, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+
+from finetune_operator.children import Owner, owner_of, owner_selector
+from finetune_operator.classes import ResolvedClass, observe_class
+from finetune_operator.kube import JOBS, PODS, Kube, Object
+from finetune_operator.models import ResolvedModel, resolve_model
+from finetune_operator.pod_diagnosis import JobView, PodView, job_view, pod_view
+from finetune_operator.status import Standing
+
+
+@dataclass(frozen=True)
+class ObservedEvaluation:
+    """The parent, its class, its models, its Jobs and Pods."""
+
+    owner: Owner
+    generation: int
+    spec: EvaluationSpec
+    status: EvaluationStatus
+    platform: ResolvedClass | Standing
+    candidates: tuple[tuple[str, ResolvedModel | Standing], ...]
+    baseline: ResolvedModel | Standing | None
+    jobs: tuple[JobView, ...] = ()
+    pods: tuple[PodView, ...] = ()
+
+
+async def observe(kube: Kube, parent: Object) -> ObservedEvaluation:
+    """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
+    owner = owner_of(parent)
+    spec = EvaluationSpec.from_wire(parent["spec"])
+    selector = owner_selector(owner.uid)
+    candidates = tuple(
+        [(candidate.name, await resolve_model(kube, owner.namespace, candidate.model)) for candidate in spec.candidates]
+    )
+    baseline = await resolve_model(kube, owner.namespace, spec.baseline.model) if spec.baseline else None
+    return ObservedEvaluation(
+        owner=owner,
+        generation=parent["metadata"]["generation"],
+        spec=spec,
+        status=EvaluationStatus.from_wire(parent.get("status", {})),
+        platform=await observe_class(kube, spec.class_name),
+        candidates=candidates,
+        baseline=baseline,
+        jobs=tuple(job_view(item) for item in await kube.list(JOBS, owner.namespace, selector)),
+        pods=tuple(pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)),
+    )

@@ -1,0 +1,42 @@
+"""FineTuneClass: nothing to run; its status says whether it can be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_api.conditions import Reason
+from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
+from pydantic import ValidationError
+
+from finetune_operator.kube import Kube, Object
+from finetune_operator.plan import Plan, planned
+from finetune_operator.status import ready, stalled
+
+
+@dataclass(frozen=True)
+class ObservedFineTuneClass:
+    """The class alone; `error` says what does not parse."""
+
+    generation: int
+    status: FineTuneClassStatus
+    error: str | None
+
+
+async def observe(kube: Kube, parent: Object) -> ObservedFineTuneClass:
+    """Parse the class."""
+    error = None
+    try:
+        FineTuneClassSpec.from_wire(parent["spec"])
+    except ValidationError as invalid:
+        error = str(invalid)
+    status = FineTuneClassStatus.from_wire(parent.get("status", {}))
+    return ObservedFineTuneClass(parent["metadata"]["generation"], status, error)
+
+
+def plan(observed: ObservedFineTuneClass, now: datetime) -> Plan[FineTuneClassStatus]:
+    """Ready when it parses."""
+    standing = ready(Reason.VALID, "Jobs may use this class.")
+    if observed.error is not None:
+        standing = stalled(Reason.INVALID_SPEC, observed.error)
+    return planned(observed, observed.status, None, standing, now)

@@ -1,0 +1,4 @@
+"""FineTuneJob: preflight, attempts at training, the result."""
+
+from finetune_operator.finetunejob import observe as observe
+from finetune_operator.finetunejob import plan as plan

@@ -1,0 +1,129 @@
+"""The objects of a FineTuneJob: the preflight Job, and each attempt's ConfigMap, Service and Indexed Job."""
+
+from __future__ import annotations
+
+from finetune_api.auto import DEFAULT_SEED
+from finetune_api.finetunejob import FineTuneJobSpec, ResolvedHyperparameters
+from finetune_api.run import (
+    RENDEZVOUS_PORT,
+    RUN_CONFIG_PATH,
+    JobIdentity,
+    ModelSource,
+    PreflightRun,
+    ProgressTarget,
+    TrainRun,
+)
+
+from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
+from finetune_operator.classes import ResolvedClass, output_location, storage_config
+from finetune_operator.kube import Object
+from finetune_operator.pods import PodRole, job, run_config_map
+from finetune_operator.progress import ProgressEndpoint
+
+PREFLIGHT_ROLE = "preflight"
+TRAIN_ROLE = "train"
+# A step and a save must fit between SIGTERM and SIGKILL.
+TRAIN_GRACE_SECONDS = 120
+_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+
+def preflight_job_name(owner: Owner, run_id: str, try_number: int) -> str:
+    """Deterministic name of one preflight try."""
+    return child_name(owner, PREFLIGHT_ROLE, run_id, try_number)
+
+
+def train_job_name(owner: Owner, run_id: str, attempt: int) -> str:
+    """Deterministic name of one attempt."""
+    return child_name(owner, TRAIN_ROLE, run_id, attempt)
+
+
+def output_uri(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass) -> str:
+    """The run's folder in the storage."""
+    return output_location(platform.spec, owner.namespace, owner.name, spec.run_id).uri
+
+
+def preflight_objects(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass, try_number: int) -> list[Object]:
+    """A CPU Pod that reads everything the run needs."""
+    name = preflight_job_name(owner, spec.run_id, try_number)
+    seed = spec.hyperparameters.seed
+    run = PreflightRun(
+        job=_identity(owner, spec),
+        storage=storage_config(platform.spec),
+        output_uri=output_uri(owner, spec, platform),
+        model=ModelSource(uri=spec.model.uri),
+        method=spec.method,
+        dataset=spec.dataset,
+        max_length=spec.hyperparameters.max_length,
+        seed=seed if seed is not None else DEFAULT_SEED,
+    )
+    role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH))
+    return [
+        run_config_map(owner, name, PREFLIGHT_ROLE, {"run.json": run.model_dump_json(by_alias=True)}),
+        job(owner, name, role, platform.spec),
+    ]
+
+
+def attempt_objects(
+    owner: Owner,
+    spec: FineTuneJobSpec,
+    platform: ResolvedClass,
+    hyperparameters: ResolvedHyperparameters,
+    attempt: int,
+    endpoint: ProgressEndpoint | None,
+) -> list[Object]:
+    """One Pod a node, in an Indexed Job, that find each other through a headless Service."""
+    name = train_job_name(owner, spec.run_id, attempt)
+    run = TrainRun(
+        job=_identity(owner, spec),
+        attempt=attempt,
+        storage=storage_config(platform.spec),
+        output_uri=output_uri(owner, spec, platform),
+        model=ModelSource(uri=spec.model.uri),
+        method=spec.method,
+        adapter=spec.adapter,
+        dataset=spec.dataset,
+        hyperparameters=hyperparameters,
+        parallelism=spec.parallelism,
+        checkpoints=spec.checkpoints,
+        progress=ProgressTarget(url=endpoint.url_for(owner, name)) if endpoint else None,
+    )
+    data = {"run.json": run.model_dump_json(by_alias=True)}
+    if endpoint:
+        data["progress-ca.crt"] = endpoint.ca
+    role = PodRole(
+        TRAIN_ROLE,
+        ("train", RUN_CONFIG_PATH),
+        accelerated=True,
+        environment={"RENDEZVOUS_HOST": f"{name}-0.{name}"},
+        reports_progress=endpoint is not None,
+        grace_seconds=TRAIN_GRACE_SECONDS,
+    )
+    nodes = spec.parallelism.nodes
+    body = job(owner, name, role, platform.spec, completionMode="Indexed", completions=nodes, parallelism=nodes)
+    body["spec"]["template"]["spec"]["subdomain"] = name
+    if platform.spec.scheduling.queue_name is not None:
+        body["metadata"]["labels"] |= {_QUEUE_LABEL: platform.spec.scheduling.queue_name}
+    return [run_config_map(owner, name, TRAIN_ROLE, data), _rendezvous_service(owner, name), body]
+
+
+def _rendezvous_service(owner: Owner, name: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(owner, name, TRAIN_ROLE),
+        "spec": {
+            "clusterIP": "None",
+            # Ranks must find each other before any of them is ready.
+            "publishNotReadyAddresses": True,
+            "selector": {
+                OWNER_UID_LABEL: owner.uid,
+                ROLE_LABEL: TRAIN_ROLE,
+                "batch.kubernetes.io/job-name": name,
+            },
+            "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
+        },
+    }
+
+
+def _identity(owner: Owner, spec: FineTuneJobSpec) -> JobIdentity:
+    return JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id)

@@ -1,0 +1,37 @@
+"""Whether a model may be served: only what its evaluation has judged, and passed, may."""
+
+from __future__ import annotations
+
+from finetune_api.conditions import ConditionType, Reason
+from finetune_api.evaluation import ModelReference
+
+from finetune_operator.modeldeployment.observe import GateEvaluation
+from finetune_operator.models import ResolvedModel
+from finetune_operator.status import Standing, progressing, stalled
+
+
+def gate_standing(
+    gate: GateEvaluation | Standing | None, name: str, reference: ModelReference, model: ResolvedModel
+) -> Standing | None:
+    """None when the way is free, else what the deployment waits for."""
+    if gate is None or isinstance(gate, Standing):
+        return gate
+    candidate = next((item for item in gate.spec.candidates if item.model == reference), None)
+    if candidate is None:
+        return stalled(
+            Reason.GATE_FAILED,
+            f"Evaluation {name!r} does not judge this model: none of its candidates has the same model reference as "
+            "spec.model. Add it to the evaluation's candidates.",
+        )
+    judged = gate.status.candidate_digests.get(candidate.name) == model.source.digest
+    passed = next((item for item in gate.status.conditions if item.type == ConditionType.PASSED), None)
+    if passed is None or not judged or gate.status.run_id != gate.spec.run_id:
+        return progressing(
+            Reason.WAITING_FOR_GATE,
+            f"Evaluation {name!r} has not judged this model yet ({gate.status.phase or 'new'}).",
+        )
+    if passed.status != "True":
+        return stalled(
+            Reason.GATE_FAILED, f"Evaluation {name!r} did not pass: {passed.message} The model is not served."
+        )
+    return None

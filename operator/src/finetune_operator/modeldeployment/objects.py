@@ -1,0 +1,109 @@
+"""The objects of a ModelDeployment: a ConfigMap per model revision, a Deployment, a Service."""
+
+from __future__ import annotations
+
+from finetune_api.modeldeployment import ModelDeploymentSpec
+from finetune_api.run import (
+    RUN_CONFIG_PATH,
+    SERVED_MODEL_DIRECTORY,
+    SERVING_PORT,
+    FetchRun,
+    ModelSource,
+)
+
+from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata, with_digest
+from finetune_operator.classes import ResolvedClass, storage_config
+from finetune_operator.kube import Object
+from finetune_operator.pods import (
+    PodRole,
+    container_security_context,
+    pod_base,
+    resources,
+    run_config_map,
+    trainer_container,
+)
+
+SERVE_ROLE = "serve"
+SERVICE_PORT = 80
+_MODELS_VOLUME = {"name": "models", "mountPath": SERVED_MODEL_DIRECTORY}
+
+
+def service_url(owner: Owner) -> str:
+    """Base URL of the OpenAI routes inside the cluster."""
+    return f"http://{owner.name}.{owner.namespace}.svc.cluster.local/v1"
+
+
+def serving_objects(
+    owner: Owner, spec: ModelDeploymentSpec, platform: ResolvedClass, model: ModelSource
+) -> list[Object]:
+    """What serves this model, each with the digest of what is applied."""
+    run = FetchRun(storage=storage_config(platform.spec), model=model, name=owner.name)
+    payload = run.model_dump_json(by_alias=True)
+    config_map = child_name(owner, SERVE_ROLE, payload)
+    return [
+        with_digest(run_config_map(owner, config_map, SERVE_ROLE, {"run.json": payload})),
+        with_digest(_deployment(owner, spec, platform, config_map)),
+        with_digest(_service(owner)),
+    ]
+
+
+def _deployment(owner: Owner, spec: ModelDeploymentSpec, platform: ResolvedClass, config_map: str) -> Object:
+    template = pod_base(owner, SERVE_ROLE, platform.spec, config_map)
+    fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH)), platform.spec)
+    fetch["volumeMounts"].append(_MODELS_VOLUME)
+    template["spec"]["volumes"].append({"name": "models", "emptyDir": {}})
+    template["spec"]["initContainers"] = [fetch]
+    template["spec"]["containers"] = [_server(owner, platform)]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(owner, owner.name, SERVE_ROLE),
+        "spec": {
+            "replicas": spec.replicas,
+            "selector": {"matchLabels": _selector(owner)},
+            "progressDeadlineSeconds": 600,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": template,
+        },
+    }
+
+
+def _server(owner: Owner, platform: ResolvedClass) -> Object:
+    """`finetune-trainer serve`: `transformers serve` locked to the one model, with no credential in its reach."""
+    return {
+        "name": "server",
+        "image": platform.spec.images.trainer,
+        "args": ["serve", f"{SERVED_MODEL_DIRECTORY}/{owner.name}", "--port", str(SERVING_PORT)],
+        "ports": [{"name": "http", "containerPort": SERVING_PORT}],
+        "resources": resources(platform.spec, accelerated=True),
+        "securityContext": container_security_context(),
+        "startupProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 1, "failureThreshold": 600},
+        "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 5},
+        "livenessProbe": {
+            "httpGet": {"path": "/health", "port": "http"},
+            "periodSeconds": 20,
+            "timeoutSeconds": 10,
+            "failureThreshold": 6,
+        },
+        "volumeMounts": [
+            {**_MODELS_VOLUME, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+        ],
+    }
+
+
+def _service(owner: Owner) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(owner, owner.name, SERVE_ROLE),
+        "spec": {
+            "selector": _selector(owner),
+            "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": "http"}],
+        },
+    }
+
+
+def _selector(owner: Owner) -> dict[str, str]:
+    return {OWNER_UID_LABEL: owner.uid, ROLE_LABEL: SERVE_ROLE}

@@ -1,0 +1,70 @@
+"""Everything that the plan of a ModelDeployment looks at, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+
+from finetune_operator.children import Owner, owner_of, owner_selector
+from finetune_operator.classes import ResolvedClass, observe_class
+from finetune_operator.kube import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, PODS, SERVICES, Kube, Object
+from finetune_operator.models import ResolvedModel, resolve_model
+from finetune_operator.pod_diagnosis import PodView, pod_view
+from finetune_operator.status import Standing, stalled
+
+
+@dataclass(frozen=True)
+class GateEvaluation:
+    """The evaluation that gates a deployment."""
+
+    spec: EvaluationSpec
+    status: EvaluationStatus
+
+
+@dataclass(frozen=True)
+class ObservedModelDeployment:
+    """The parent, its class, model and gate, and what serves it now."""
+
+    owner: Owner
+    generation: int
+    spec: ModelDeploymentSpec
+    status: ModelDeploymentStatus
+    platform: ResolvedClass | Standing
+    model: ResolvedModel | Standing
+    gate: GateEvaluation | Standing | None = None
+    deployment: Object | None = None
+    service: Object | None = None
+    config_maps: tuple[Object, ...] = ()
+    pods: tuple[PodView, ...] = ()
+
+
+async def observe(kube: Kube, parent: Object) -> ObservedModelDeployment:
+    """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
+    owner = owner_of(parent)
+    spec = ModelDeploymentSpec.from_wire(parent["spec"])
+    selector = owner_selector(owner.uid)
+    return ObservedModelDeployment(
+        owner=owner,
+        generation=parent["metadata"]["generation"],
+        spec=spec,
+        status=ModelDeploymentStatus.from_wire(parent.get("status", {})),
+        platform=await observe_class(kube, spec.class_name),
+        model=await resolve_model(kube, owner.namespace, spec.model),
+        gate=await _gate(kube, owner.namespace, spec.gate.evaluation_ref.name) if spec.gate else None,
+        deployment=await kube.get(DEPLOYMENTS, owner.namespace, owner.name),
+        service=await kube.get(SERVICES, owner.namespace, owner.name),
+        config_maps=tuple(await kube.list(CONFIG_MAPS, owner.namespace, selector)),
+        pods=tuple(pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)),
+    )
+
+
+async def _gate(kube: Kube, namespace: str, name: str) -> GateEvaluation | Standing:
+    found = await kube.get(EVALUATIONS, namespace, name)
+    if found is None:
+        return stalled(
+            Reason.REFERENCE_NOT_FOUND, f"Evaluation {name!r} does not exist in namespace {namespace!r}. Create it."
+        )
+    return GateEvaluation(EvaluationSpec.from_wire(found["spec"]), EvaluationStatus.from_wire(found.get("status", {})))

@@ -1,0 +1,87 @@
+"""What a reconciliation decides: data, not calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from finetune_api.conditions import KindStatus
+
+from finetune_operator.kube import Object, Resource
+from finetune_operator.status import EventNote, Standing, conditions, transition_events
+
+Status = TypeVar("Status", bound=KindStatus)
+
+
+@dataclass(frozen=True)
+class Child:
+    """An existing object that we made, to be deleted."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Plan(Generic[Status]):
+    """The writes of one reconciliation, in this order: apply, delete, status, events."""
+
+    status: Status
+    apply: tuple[Object, ...] = ()
+    delete: tuple[Child, ...] = ()
+    events: tuple[EventNote, ...] = ()
+    requeue_at: datetime | None = None
+
+
+class Observed(Protocol):
+    """What every kind observes of its parent."""
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def status(self) -> KindStatus: ...
+
+
+def planned(
+    observed: Observed,
+    status: Status,
+    phase: str | None,
+    standing: Standing,
+    now: datetime,
+    *,
+    passed: Standing | None = None,
+    apply: Sequence[Object] = (),
+    delete: Sequence[Child] = (),
+    requeue_at: datetime | None = None,
+) -> Plan[Status]:
+    """A plan whose conditions, and the Event if they moved, follow from a standing; phase None: the kind has none."""
+    before = observed.status.conditions
+    current = conditions(standing, before, generation=observed.generation, now=now, passed=passed)
+    update: dict[str, object] = {"conditions": current, "observed_generation": observed.generation}
+    if phase is not None:
+        update["phase"] = phase
+    return Plan(
+        status=status.model_copy(update=update),
+        apply=tuple(apply),
+        delete=tuple(delete),
+        events=transition_events(before, current),
+        requeue_at=requeue_at,
+    )
+
+
+def unchanged(
+    observed: Observed, status: Status, *, delete: Sequence[Child] = (), requeue_at: datetime | None = None
+) -> Plan[Status]:
+    """The same standing as before; only the generation that was seen may differ."""
+    seen = [item.model_copy(update={"observed_generation": observed.generation}) for item in status.conditions]
+    status = status.model_copy(update={"conditions": seen, "observed_generation": observed.generation})
+    return Plan(status=status, delete=tuple(delete), requeue_at=requeue_at)
+
+
+def earliest(moments: Iterable[datetime | None]) -> datetime | None:
+    """The first of these moments, or None."""
+    return min((moment for moment in moments if moment is not None), default=None)

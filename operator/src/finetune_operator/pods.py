@@ -1,0 +1,164 @@
+"""The Pod template that every child runs in: it passes the restricted Pod Security Standard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune_api.finetuneclass import FineTuneClassSpec
+from finetune_api.outcome import TERMINATION_MESSAGE_PATH
+from finetune_api.progress import PROGRESS_AUDIENCE
+from finetune_api.run import PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY
+
+from finetune_operator.children import OWNER_ANNOTATION, Owner, labels, metadata
+from finetune_operator.kube import Object
+
+USER_ID = 65532
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_OPTIONAL_CREDENTIALS = ("AWS_SESSION_TOKEN",)
+
+
+@dataclass(frozen=True)
+class PodRole:
+    """What sets the Pods of one role apart from those of another."""
+
+    role: str
+    args: tuple[str, ...]
+    accelerated: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    reports_progress: bool = False
+    grace_seconds: int = 30
+
+
+def pod_template(owner: Owner, role: PodRole, platform: FineTuneClassSpec, config_map: str) -> Object:
+    """Pod template of one container that runs `finetune-trainer` on a run configuration, once."""
+    template = pod_base(owner, role.role, platform, config_map)
+    template["spec"] |= {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": role.grace_seconds,
+        "containers": [trainer_container("trainer", role, platform)],
+    }
+    if role.reports_progress:
+        template["spec"]["volumes"].append(_progress_token_volume())
+    return template
+
+
+def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: str) -> Object:
+    """Everything of a Pod template but its containers and restart policy."""
+    scheduling = platform.scheduling
+    spec: dict[str, Any] = {
+        "automountServiceAccountToken": platform.storage.service_account_name is not None,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumes": [
+            {"name": "run", "configMap": {"name": config_map}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        ],
+    }
+    optional = {
+        "serviceAccountName": platform.storage.service_account_name,
+        "nodeSelector": scheduling.node_selector,
+        "tolerations": [toleration.to_wire() for toleration in scheduling.tolerations],
+        "priorityClassName": scheduling.priority_class_name,
+        "runtimeClassName": scheduling.runtime_class_name,
+    }
+    spec |= {name: value for name, value in optional.items() if value}
+    annotations = {OWNER_ANNOTATION: f"{owner.kind}/{owner.name}"}
+    return {"metadata": {"labels": labels(owner, role), "annotations": annotations}, "spec": spec}
+
+
+def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> Object:
+    """A container of the trainer image that has the run configuration and the storage's credentials."""
+    mounts = [
+        {"name": "run", "mountPath": RUN_CONFIG_DIRECTORY, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+    ]
+    if role.reports_progress:
+        folder = PROGRESS_TOKEN_PATH.rsplit("/", 1)[0]
+        mounts.append({"name": "progress-token", "mountPath": folder, "readOnly": True})
+    return {
+        "name": name,
+        "image": platform.images.trainer,
+        "args": list(role.args),
+        "env": [*_environment(role.environment), *credentials(platform)],
+        "resources": resources(platform, accelerated=role.accelerated),
+        "securityContext": container_security_context(),
+        "terminationMessagePath": TERMINATION_MESSAGE_PATH,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+
+
+def container_security_context() -> Object:
+    """No privilege, no capability, no writable root."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def resources(platform: FineTuneClassSpec, *, accelerated: bool) -> Object:
+    """Requests and limits; memory is never overcommitted, CPU may burst."""
+    requests = {"cpu": platform.resources.cpu, "memory": platform.resources.memory}
+    limits = {"memory": platform.resources.memory}
+    if accelerated and platform.accelerator is not None:
+        limits[platform.accelerator.resource_name] = str(platform.accelerator.count_per_node)
+    return {"requests": requests, "limits": limits}
+
+
+def credentials(platform: FineTuneClassSpec) -> list[Object]:
+    """Environment from the Secret in the Pod's own namespace; the kubelet resolves it, the operator never does."""
+    secret = platform.storage.credentials_secret_name
+    if secret is None:
+        return []
+    required = [{"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for key in _CREDENTIALS]
+    optional = [
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}}}
+        for key in _OPTIONAL_CREDENTIALS
+    ]
+    return [*required, *optional]
+
+
+def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) -> Object:
+    """The immutable ConfigMap that carries run.json."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(owner, name, role),
+        "immutable": True,
+        "data": dict(data),
+    }
+
+
+def job(owner: Owner, name: str, role: PodRole, platform: FineTuneClassSpec, **spec: Any) -> Object:
+    """A batch/v1 Job that tries once: what comes after a failure is the operator's decision."""
+    body: Object = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata(owner, name, role.role),
+        "spec": {
+            "backoffLimit": 0,
+            "template": pod_template(owner, role, platform, name),
+            **spec,
+        },
+    }
+    return body
+
+
+def _environment(values: Mapping[str, str]) -> list[Object]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _progress_token_volume() -> Object:
+    token = {"path": "token", "audience": PROGRESS_AUDIENCE, "expirationSeconds": 3600}
+    return {"name": "progress-token", "projected": {"sources": [{"serviceAccountToken": token}]}}

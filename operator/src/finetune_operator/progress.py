@@ -1,0 +1,172 @@
+"""Progress reports from training Pods: the HTTPS endpoint, who may report, and the newest report of each attempt.
+
+A report is a hint for people, kept in memory only: losing it loses nothing, the termination message is the truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from finetune_api.finetunejob import Progress
+from finetune_api.progress import PROGRESS_AUDIENCE, PROGRESS_BODY_BYTES, ProgressReport, to_progress
+from pydantic import ValidationError
+
+from finetune_operator.children import Owner, owner_key
+from finetune_operator.kube import PODS, TOKEN_REVIEWS, ApiError, Kube
+from finetune_operator.references import ObjectKey
+
+STATUS_INTERVAL_SECONDS = 10.0
+_ATTEMPTS_KEPT = 10_000
+_TOKENS_KEPT = 10_000
+_TOKEN_TRUSTED_SECONDS = 300.0
+_POD_NAME = "authentication.kubernetes.io/pod-name"
+_POD_UID = "authentication.kubernetes.io/pod-uid"
+_JOB_LABEL = "batch.kubernetes.io/job-name"
+_PATH = "/v1alpha1/namespaces/{namespace}/finetunejobs/{name}/attempts/{attempt}"
+
+
+@dataclass(frozen=True)
+class ProgressEndpoint:
+    """How Pods reach this operator: base URL and the PEM of the CA that signed its certificate."""
+
+    url: str
+    ca: str
+
+    def url_for(self, owner: Owner, attempt: str) -> str:
+        """Where the Pods of an attempt report to."""
+        path = _PATH.format(namespace=owner.namespace, name=owner.name, attempt=attempt)
+        return self.url.rstrip("/") + path
+
+
+class ProgressStore:
+    """The newest report of each attempt, by the name of its Job; bounded, the least recently updated goes first."""
+
+    def __init__(self) -> None:
+        self._newest: OrderedDict[tuple[str, str], Progress] = OrderedDict()
+
+    def put(self, namespace: str, attempt: str, progress: Progress) -> None:
+        """Remember a report."""
+        self._newest[namespace, attempt] = progress
+        self._newest.move_to_end((namespace, attempt))
+        if len(self._newest) > _ATTEMPTS_KEPT:
+            self._newest.popitem(last=False)
+
+    def newest(self, namespace: str, attempt: str) -> Progress | None:
+        """The newest report of an attempt, if any came since the operator started."""
+        return self._newest.get((namespace, attempt))
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Who a token speaks for: a Pod of an attempt."""
+
+    namespace: str
+    attempt: str
+    owner: ObjectKey
+
+
+class TokenAuthenticator:
+    """Finds the Pod behind a bearer token by TokenReview; an accepted token is trusted for five minutes."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._trusted: OrderedDict[bytes, tuple[float, Reporter]] = OrderedDict()
+
+    async def reporter(self, token: str) -> Reporter | None:
+        """Whose token this is; None when it is not valid for our audience or not a training Pod's."""
+        fingerprint = hashlib.sha256(token.encode()).digest()
+        expires, known = self._trusted.get(fingerprint, (0.0, None))
+        if known is not None and time.monotonic() < expires:
+            return known
+        found = await self._review(token)
+        if found is not None:
+            self._trusted[fingerprint] = (time.monotonic() + _TOKEN_TRUSTED_SECONDS, found)
+            if len(self._trusted) > _TOKENS_KEPT:
+                self._trusted.popitem(last=False)
+        return found
+
+    async def _review(self, token: str) -> Reporter | None:
+        body = {
+            "apiVersion": TOKEN_REVIEWS.api_version,
+            "kind": TOKEN_REVIEWS.kind,
+            "spec": {"token": token, "audiences": [PROGRESS_AUDIENCE]},
+        }
+        status = (await self._kube.create(TOKEN_REVIEWS, None, body)).get("status", {})
+        if not status.get("authenticated") or PROGRESS_AUDIENCE not in status.get("audiences", []):
+            return None
+        user = status.get("user", {})
+        # system:serviceaccount:<namespace>:<name>
+        parts = user.get("username", "").split(":")
+        extra = user.get("extra", {})
+        pod_name, pod_uid = extra.get(_POD_NAME, [""])[0], extra.get(_POD_UID, [""])[0]
+        if len(parts) != 4 or parts[:2] != ["system", "serviceaccount"] or not pod_name:
+            return None
+        pod = await self._kube.get(PODS, parts[2], pod_name)
+        if pod is None or pod["metadata"]["uid"] != pod_uid:
+            return None
+        owner = owner_key(pod)
+        attempt = pod["metadata"].get("labels", {}).get(_JOB_LABEL)
+        if owner is None or attempt is None:
+            return None
+        return Reporter(parts[2], attempt, owner)
+
+
+def application(
+    authenticator: TokenAuthenticator, store: ProgressStore, notify: Callable[[ObjectKey, float], None]
+) -> web.Application:
+    """The web application. `notify(owner, delay_seconds)` asks for a reconciliation of the job."""
+    notified: OrderedDict[ObjectKey, float] = OrderedDict()
+
+    async def report(request: web.Request) -> web.Response:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return _answer(401, "a bearer token is required")
+        try:
+            reporter = await authenticator.reporter(token)
+        except ApiError as error:
+            return _answer(503, f"the token can't be reviewed now: {error.status}")
+        if reporter is None:
+            return _answer(401, "the token is not valid for this endpoint")
+        claimed = (request.match_info["namespace"], request.match_info["name"], request.match_info["attempt"])
+        if claimed != (reporter.namespace, reporter.owner.name, reporter.attempt):
+            return _answer(403, "a Pod can report only for its own job")
+        try:
+            progress = to_progress(ProgressReport.model_validate_json(await request.read()).trainer_status)
+        except ValidationError as error:
+            return _answer(400, f"not a progress report: {error.error_count()} errors")
+        if progress is not None:
+            store.put(reporter.namespace, reporter.attempt, progress)
+            _notify(reporter.owner)
+        return web.json_response({})
+
+    def _notify(owner: ObjectKey) -> None:
+        now = time.monotonic()
+        due = max(now, notified.get(owner, -STATUS_INTERVAL_SECONDS) + STATUS_INTERVAL_SECONDS)
+        if due == now:
+            notified[owner] = now
+            notified.move_to_end(owner)
+            if len(notified) > _ATTEMPTS_KEPT:
+                notified.popitem(last=False)
+        notify(owner, due - now)
+
+    app = web.Application(client_max_size=PROGRESS_BODY_BYTES)
+    app.router.add_post(_PATH, report)
+    return app
+
+
+def server_tls(folder: Path) -> ssl.SSLContext:
+    """TLS of the endpoint from a folder as a kubernetes.io/tls Secret is mounted: tls.crt and tls.key."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    return context
+
+
+def _answer(status: int, message: str) -> web.Response:
+    return web.json_response({"error": message}, status=status)

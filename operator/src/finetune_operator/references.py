@@ -1,0 +1,44 @@
+"""Who refers to whom: so that a change of a class, a job or an evaluation wakes what waits for it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+
+class ObjectKey(NamedTuple):
+    """An object of one of our kinds; namespace is empty for cluster-scoped ones."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+DEFAULT_CLASS_NAME = ""
+"""Stands for "whichever class is the default" in a reference."""
+
+
+class References:
+    """The newest references of every object seen, and their reverse."""
+
+    def __init__(self) -> None:
+        self._outgoing: dict[ObjectKey, frozenset[ObjectKey]] = {}
+        self._incoming: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)
+
+    def update(self, source: ObjectKey, targets: frozenset[ObjectKey]) -> None:
+        """The object now refers to exactly these."""
+        before = self._outgoing.get(source, frozenset())
+        for gone in before - targets:
+            self._incoming[gone].discard(source)
+            if not self._incoming[gone]:
+                del self._incoming[gone]
+        for new in targets - before:
+            self._incoming[new].add(source)
+        if targets:
+            self._outgoing[source] = targets
+        else:
+            self._outgoing.pop(source, None)
+
+    def referrers(self, target: ObjectKey) -> frozenset[ObjectKey]:
+        """The objects that refer to this one."""
+        return frozenset(self._incoming.get(target, ()))

@@ -1,0 +1,12 @@
+"""How long to wait before something that failed is tried again."""
+
+from __future__ import annotations
+
+FIRST_DELAY_SECONDS = 10
+LONGEST_DELAY_SECONDS = 600
+
+
+def retry_delay_seconds(failures: int) -> int:
+    """10 s after the first failure, twice as long after each further one, ten minutes at most."""
+    doublings: int = min(failures - 1, 16)
+    return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS << doublings)

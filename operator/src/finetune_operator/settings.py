@@ -1,0 +1,23 @@
+"""Settings of the operator's process, from its command line and environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one operator process runs."""
+
+    kubeconfig: Path | None = None
+    """None: the service account of the Pod that it runs in."""
+    workers: int = 8
+    resync_seconds: float = 600.0
+    health_port: int = 8080
+    metrics_port: int = 9090
+    progress_port: int = 8443
+    progress_url: str | None = None
+    """Base URL under which Pods reach the progress endpoint; None: no endpoint, jobs report only at their end."""
+    tls_directory: Path | None = None
+    """tls.crt, tls.key and ca.crt of the progress endpoint."""

@@ -1,0 +1,94 @@
+"""How conditions follow from what was found, and Events from how conditions changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import REASON_MEANINGS, Condition, ConditionType, Reason
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where an object stands: ready, on its way, or stalled with a diagnosis."""
+
+    ready: bool
+    reason: Reason
+    message: str
+    stalled: bool = False
+
+
+@dataclass(frozen=True)
+class EventNote:
+    """An Event to be recorded on the parent."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def ready(reason: Reason, message: str) -> Standing:
+    """What was asked for exists and can be used."""
+    return Standing(ready=True, reason=reason, message=message)
+
+
+def progressing(reason: Reason, message: str | None = None) -> Standing:
+    """On its way; nothing to be done by a person."""
+    return Standing(ready=False, reason=reason, message=message or REASON_MEANINGS[reason])
+
+
+def stalled(reason: Reason, message: str) -> Standing:
+    """It won't get there without a change."""
+    return Standing(ready=False, reason=reason, message=message, stalled=True)
+
+
+def conditions(
+    standing: Standing,
+    previous: Sequence[Condition],
+    *,
+    generation: int,
+    now: datetime,
+    passed: Standing | None = None,
+) -> list[Condition]:
+    """Ready and Stalled (and Passed) of a standing; a transition time moves only when the status does."""
+    found = [(ConditionType.READY, standing.ready, standing.reason, standing.message)]
+    if standing.stalled:
+        found.append((ConditionType.STALLED, True, standing.reason, standing.message))
+    else:
+        found.append((ConditionType.STALLED, False, Reason.PROGRESSING, REASON_MEANINGS[Reason.PROGRESSING]))
+    if passed is not None:
+        found.append((ConditionType.PASSED, passed.ready, passed.reason, passed.message))
+    before = {condition.type: condition for condition in previous}
+    result = []
+    for kind, holds, reason, message in found:
+        status = "True" if holds else "False"
+        old = before.get(kind)
+        moved = old is None or old.status != status
+        result.append(
+            Condition(
+                type=kind,
+                status=status,
+                reason=reason,
+                message=message[:4096],
+                observed_generation=generation,
+                last_transition_time=whole_seconds(now) if moved or old is None else old.last_transition_time,
+            )
+        )
+    return result
+
+
+def transition_events(previous: Sequence[Condition], current: Sequence[Condition]) -> tuple[EventNote, ...]:
+    """One Event when Ready or Stalled took another status or reason: Warning for a diagnosis, else Normal."""
+    before = {condition.type: (condition.status, condition.reason) for condition in previous}
+    after = {condition.type: condition for condition in current}
+    is_ready, is_stalled = after[ConditionType.READY], after[ConditionType.STALLED]
+    if is_stalled.status == "True":
+        if before.get(ConditionType.STALLED) != ("True", is_stalled.reason):
+            return (EventNote("Warning", is_stalled.reason, is_stalled.message),)
+        return ()
+    if before.get(ConditionType.READY) != (is_ready.status, is_ready.reason):
+        return (EventNote("Normal", is_ready.reason, is_ready.message),)
+    return ()
