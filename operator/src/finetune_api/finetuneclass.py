@@ -18,7 +18,11 @@ LabelMap = dict[str, Line]
 class Images(ApiModel):
     """The images that Pods run."""
 
-    trainer: Line = Field(description="Image of every Pod that reads data, trains, evaluates or serves on CPU.")
+    trainer: Line | None = Field(
+        None,
+        description="Image of every Pod that reads data, trains, evaluates or serves; omitted: the operator's own "
+        "trainer image.",
+    )
 
 
 class Storage(ApiModel):
@@ -106,7 +110,7 @@ class Scheduling(ApiModel):
 class FineTuneClassSpec(ApiModel):
     """What the platform provides to jobs of this class."""
 
-    images: Images
+    images: Images = Images()
     storage: Storage
     accelerator: Accelerator | None = Field(None, description="Omitted: Pods run on CPU.")
     resources: Resources = Resources()

@@ -27,6 +27,7 @@ def run(
         Path | None,
         typer.Option(help="Run outside the cluster with this kubeconfig.", exists=True, dir_okay=False),
     ] = None,
+    trainer_image: Annotated[str | None, typer.Option(help="Trainer image of classes that name none.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Objects that are reconciled at the same time.")] = 8,
     health_port: Annotated[int, typer.Option(help="Plain HTTP port of /healthz.")] = 8080,
     metrics_port: Annotated[int, typer.Option(help="Plain HTTP port of /metrics.")] = 9090,
@@ -53,6 +54,7 @@ def run(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings(
         kubeconfig=kubeconfig,
+        trainer_image=trainer_image,
         workers=workers,
         health_port=health_port,
         metrics_port=metrics_port,

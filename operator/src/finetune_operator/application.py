@@ -45,7 +45,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         queue: WorkQueue[ObjectKey] = WorkQueue()
         store = progress.ProgressStore()
         heartbeats = Heartbeats()
-        table = reconcilers(store, progress_endpoint(settings))
+        table = reconcilers(settings.trainer_image, store, progress_endpoint(settings))
         start_http_server(settings.metrics_port)
         metrics.QUEUE_DEPTH.set_function(lambda: len(queue))
         async with asyncio.TaskGroup() as tasks:
@@ -61,17 +61,21 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 task.cancel()
 
 
-def reconcilers(store: progress.ProgressStore, endpoint: progress.ProgressEndpoint | None) -> Mapping[str, Reconciler]:
+def reconcilers(
+    trainer_image: str | None, store: progress.ProgressStore, endpoint: progress.ProgressEndpoint | None
+) -> Mapping[str, Reconciler]:
     """How each kind is reconciled."""
-    observe_job = partial(finetunejob.observe.observe, progress=store, endpoint=endpoint)
+    observe_job = partial(finetunejob.observe.observe, trainer_image=trainer_image, progress=store, endpoint=endpoint)
+    observe_evaluation = partial(evaluation.observe.observe, trainer_image=trainer_image)
+    observe_deployment = partial(modeldeployment.observe.observe, trainer_image=trainer_image)
     return {
         FINE_TUNE_CLASS.name: Reconciler(
             FINE_TUNE_CLASSES, FineTuneClassStatus, finetuneclass.observe, finetuneclass.plan
         ),
         FINE_TUNE_JOB.name: Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, finetunejob.plan.plan),
-        EVALUATION.name: Reconciler(EVALUATIONS, EvaluationStatus, evaluation.observe.observe, evaluation.plan.plan),
+        EVALUATION.name: Reconciler(EVALUATIONS, EvaluationStatus, observe_evaluation, evaluation.plan.plan),
         MODEL_DEPLOYMENT.name: Reconciler(
-            MODEL_DEPLOYMENTS, ModelDeploymentStatus, modeldeployment.observe.observe, modeldeployment.plan.plan
+            MODEL_DEPLOYMENTS, ModelDeploymentStatus, observe_deployment, modeldeployment.plan.plan
         ),
     }
 

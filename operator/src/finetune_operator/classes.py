@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
-from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec
+from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec, Images
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location, is_allowed
 from pydantic import ValidationError
 
+from finetune_operator.children import Owner
 from finetune_operator.kube import FINE_TUNE_CLASSES, Kube, Object
 from finetune_operator.status import Standing, stalled
 
@@ -24,21 +25,25 @@ class ResolvedClass:
     spec: FineTuneClassSpec
 
 
-async def observe_class(kube: Kube, class_name: str | None) -> ResolvedClass | Standing:
-    """The named class, or the default one; a Standing that says why there is none."""
+async def observe_class(kube: Kube, class_name: str | None, trainer_image: str | None) -> ResolvedClass | Standing:
+    """The named class, or the default one; a Standing that says why there is none.
+
+    `trainer_image` is used where the class names none.
+    """
     if class_name is not None:
-        found = await kube.get(FINE_TUNE_CLASSES, None, class_name)
-        if found is None:
+        named = await kube.get(FINE_TUNE_CLASSES, None, class_name)
+        if named is None:
             return stalled(
                 Reason.CLASS_NOT_FOUND,
                 f"FineTuneClass {class_name!r} does not exist. Create it, or name another one in spec.className "
                 "(`kubectl get ftc` lists them).",
             )
-        return _resolved(found)
-    return default_class(await kube.list(FINE_TUNE_CLASSES))
+        return resolve_class(named, trainer_image)
+    found = default_class(await kube.list(FINE_TUNE_CLASSES))
+    return found if isinstance(found, Standing) else resolve_class(found, trainer_image)
 
 
-def default_class(classes: Iterable[Object]) -> ResolvedClass | Standing:
+def default_class(classes: Iterable[Object]) -> Object | Standing:
     """The newest of the classes that are annotated as default, as for StorageClass."""
     defaults = [
         item for item in classes if item["metadata"].get("annotations", {}).get(DEFAULT_CLASS_ANNOTATION) == "true"
@@ -49,7 +54,7 @@ def default_class(classes: Iterable[Object]) -> ResolvedClass | Standing:
             "spec.className is not set and no FineTuneClass is the default. Set spec.className, or annotate a class "
             f'with {DEFAULT_CLASS_ANNOTATION}: "true".',
         )
-    return _resolved(max(defaults, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"])))
+    return max(defaults, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"]))
 
 
 def storage_config(platform: FineTuneClassSpec) -> StorageConfig:
@@ -58,10 +63,14 @@ def storage_config(platform: FineTuneClassSpec) -> StorageConfig:
     return StorageConfig(endpoint=storage.endpoint, region=storage.region, path_style=storage.path_style)
 
 
-def output_location(platform: FineTuneClassSpec, namespace: str, name: str, run_id: str) -> S3Location:
-    """The folder of a run: <prefix>/<namespace>/<name>/<runId>."""
+def output_location(platform: FineTuneClassSpec, owner: Owner, run_id: str) -> S3Location:
+    """The folder of a run: <prefix>/<namespace>/<name>/<runId>-<uid>.
+
+    The uid's first part keeps an object from adopting what a deleted one of the same name left there.
+    """
     storage = platform.storage
-    return S3Location(storage.bucket, storage.prefix).join(namespace, name, run_id)
+    run = f"{run_id}-{owner.uid.partition('-')[0]}"
+    return S3Location(storage.bucket, storage.prefix).join(owner.namespace, owner.name, run)
 
 
 def source_violation(platform: FineTuneClassSpec, *, models: Iterable[str], datasets: Iterable[str]) -> Standing | None:
@@ -80,10 +89,19 @@ def source_violation(platform: FineTuneClassSpec, *, models: Iterable[str], data
     return None
 
 
-def _resolved(item: Object) -> ResolvedClass | Standing:
+def resolve_class(item: Object, trainer_image: str | None) -> ResolvedClass | Standing:
+    """A class as it is used: parsed, its images complete."""
     name = item["metadata"]["name"]
     try:
         spec = FineTuneClassSpec.from_wire(item["spec"])
     except ValidationError as error:
         return stalled(Reason.INVALID_SPEC, f"FineTuneClass {name!r} is invalid: {error}")
+    if spec.images.trainer is None:
+        if trainer_image is None:
+            return stalled(
+                Reason.INVALID_SPEC,
+                f"FineTuneClass {name!r} names no images.trainer, and the operator was started without "
+                "--trainer-image. Set either.",
+            )
+        spec = spec.model_copy(update={"images": Images(trainer=trainer_image)})
     return ResolvedClass(name, item["metadata"]["generation"], spec)

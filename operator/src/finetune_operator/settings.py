@@ -12,6 +12,8 @@ class Settings:
 
     kubeconfig: Path | None = None
     """None: the service account of the Pod that it runs in."""
+    trainer_image: str | None = None
+    """The trainer image of classes that name none."""
     workers: int = 8
     resync_seconds: float = 600.0
     health_port: int = 8080

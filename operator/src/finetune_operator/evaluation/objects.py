@@ -28,7 +28,7 @@ def evaluate_objects(
     run = EvaluateRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id),
         storage=storage_config(platform.spec),
-        output_uri=output_location(platform.spec, owner.namespace, owner.name, spec.run_id).join(name).uri,
+        output_uri=output_location(platform.spec, owner, spec.run_id).join(name).uri,
         models=list(models),
         dataset_uri=spec.dataset.uri,
         limit_examples=spec.dataset.limit_examples,

@@ -29,7 +29,7 @@ class ObservedEvaluation:
     pods: tuple[PodView, ...] = ()
 
 
-async def observe(kube: Kube, parent: Object) -> ObservedEvaluation:
+async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedEvaluation:
     """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
     owner = owner_of(parent)
     spec = EvaluationSpec.from_wire(parent["spec"])
@@ -43,7 +43,7 @@ async def observe(kube: Kube, parent: Object) -> ObservedEvaluation:
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=EvaluationStatus.from_wire(parent.get("status", {})),
-        platform=await observe_class(kube, spec.class_name),
+        platform=await observe_class(kube, spec.class_name, trainer_image),
         candidates=candidates,
         baseline=baseline,
         jobs=tuple(job_view(item) for item in await kube.list(JOBS, owner.namespace, selector)),

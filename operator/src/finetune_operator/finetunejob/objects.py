@@ -39,7 +39,7 @@ def train_job_name(owner: Owner, run_id: str, attempt: int) -> str:
 
 def output_uri(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass) -> str:
     """The run's folder in the storage."""
-    return output_location(platform.spec, owner.namespace, owner.name, spec.run_id).uri
+    return output_location(platform.spec, owner, spec.run_id).uri
 
 
 def preflight_objects(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass, try_number: int) -> list[Object]:

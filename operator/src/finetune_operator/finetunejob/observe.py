@@ -38,7 +38,12 @@ class ObservedFineTuneJob:
 
 
 async def observe(
-    kube: Kube, parent: Object, progress: ProgressStore, endpoint: ProgressEndpoint | None
+    kube: Kube,
+    parent: Object,
+    *,
+    trainer_image: str | None,
+    progress: ProgressStore,
+    endpoint: ProgressEndpoint | None,
 ) -> ObservedFineTuneJob:
     """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
     owner = owner_of(parent)
@@ -52,7 +57,7 @@ async def observe(
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=status,
-        platform=await observe_class(kube, spec.class_name),
+        platform=await observe_class(kube, spec.class_name, trainer_image),
         jobs=tuple(jobs),
         pods=tuple(pods),
         progress=progress.newest(owner.namespace, status.attempt.job_name) if status.attempt else None,

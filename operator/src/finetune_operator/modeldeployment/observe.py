@@ -41,7 +41,7 @@ class ObservedModelDeployment:
     pods: tuple[PodView, ...] = ()
 
 
-async def observe(kube: Kube, parent: Object) -> ObservedModelDeployment:
+async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedModelDeployment:
     """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
     owner = owner_of(parent)
     spec = ModelDeploymentSpec.from_wire(parent["spec"])
@@ -51,7 +51,7 @@ async def observe(kube: Kube, parent: Object) -> ObservedModelDeployment:
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=ModelDeploymentStatus.from_wire(parent.get("status", {})),
-        platform=await observe_class(kube, spec.class_name),
+        platform=await observe_class(kube, spec.class_name, trainer_image),
         model=await resolve_model(kube, owner.namespace, spec.model),
         gate=await _gate(kube, owner.namespace, spec.gate.evaluation_ref.name) if spec.gate else None,
         deployment=await kube.get(DEPLOYMENTS, owner.namespace, owner.name),

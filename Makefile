@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit cluster cluster-down generate lock clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
+
+demo: ## fine-tune, evaluate and serve a model on a real Kubernetes (MODEL=hf://org/name for one of a hub)
+	@$(PYTHON) e2e/environment.py e2e
+	@$(RUN) -m e2e.demo $(if $(MODEL),--model $(MODEL))
+
+test: ## lint, types, import contracts, and every test
+	@$(PYTHON) e2e/environment.py dev
+	@$(MAKE) --no-print-directory lint
+	@$(RUN) -m e2e.prepare
+	@$(RUN) -m pytest
+
+lint: $(VENV)/.dev ## ruff, mypy, import-linter
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/mypy
+	@PYTHONPATH=operator/src:trainer-image/src $(VENV)/bin/lint-imports --no-logo
+
+unit: $(VENV)/.dev ## the unit tests only
+	@$(RUN) -m pytest tests/unit
+
+cluster: $(VENV)/.e2e ## bring the local cluster up
+	@$(RUN) -m e2e.cluster up
+
+cluster-down: $(VENV)/.e2e ## remove the local cluster and every trace of it
+	@$(RUN) -m e2e.cluster down
+
+generate: $(VENV)/.e2e ## write the CRDs and the reference pages anew from the code
+	@$(RUN) -m finetune_api.crd crds charts/finetune-operator/files/crds
+	@$(RUN) -m finetune_api.reference docs/reference
+
+lock: $(VENV)/.e2e ## resolve the dependencies of pyproject.toml anew
+	@$(RUN) e2e/environment.py lock
+
+$(VENV)/.%:
+	@$(PYTHON) e2e/environment.py $*
+
+clean: ## remove what was installed here; the caches stay
+	@rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""The quickstart on a real cluster: fine-tune, evaluate, serve."""

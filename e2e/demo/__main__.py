@@ -1,0 +1,75 @@
+"""`make demo`: fine-tunes, evaluates and serves a model on a real Kubernetes, and shows what came of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from e2e.cluster.binaries import binaries
+from e2e.demo.scenario import NAME, NAMESPACE, Platform, Tuned, apply, ask, follow, held_out_example, prepare
+from e2e.steps import console, failing_plainly, step, timings_table
+
+
+def demo(
+    model: Annotated[str | None, typer.Option(help="Another base model, as hf://org/name@revision.")] = None,
+) -> None:
+    """Run the quickstart."""
+    with failing_plainly():
+        platform = prepare()
+        apply(platform, model)
+        tuned = follow(platform)
+        console.print(score_table(tuned))
+        messages, reference = held_out_example()
+        with step("Ask the deployed model over the OpenAI route"):
+            answer = ask(platform, tuned.deployment, messages)
+        console.print()
+        console.print(f"Asked:     {messages[-1]['content']}", markup=False)
+        console.print(f"Answered:  {answer}", markup=False)
+        console.print(f"Reference: {reference}", markup=False)
+        console.print()
+        console.print(platform.api.kubectl("get", "ftj,eval,mdep", "-A"), markup=False)
+        console.print(timings_table())
+        where_to_look(platform, tuned)
+
+
+def score_table(tuned: Tuned) -> Table:
+    """Base against tuned, exactly as the Evaluation's status has it."""
+    table = Table("grader", "model", "score", "95 % interval", "examples", "gain over base", title="Held-out examples")
+    results = tuned.evaluation["status"]["results"]
+    for score in sorted(results, key=lambda score: score["grader"]):
+        gain = ""
+        if "delta" in score:
+            gain = f"{score['delta']:+.3f} [{score['deltaLow']:+.3f}, {score['deltaHigh']:+.3f}]"
+        table.add_row(
+            score["grader"],
+            score["candidate"],
+            f"{score['score']:.3f}",
+            f"[{score['low']:.3f}, {score['high']:.3f}]".replace("[", "\\["),
+            str(score["examples"]),
+            gain.replace("[", "\\["),
+        )
+    return table
+
+
+def where_to_look(platform: Platform, tuned: Tuned) -> None:
+    """What a person types next."""
+    kubectl = binaries(["kubectl"])["kubectl"]
+    job, evaluation = tuned.job["status"], tuned.evaluation["status"]
+    lines = [
+        "Where to look:",
+        f"  export KUBECONFIG={platform.cluster.kubeconfig} PATH={kubectl.parent}:$PATH",
+        f"  kubectl -n {NAMESPACE} get ftj,eval,mdep,pods",
+        f"  kubectl -n {NAMESPACE} describe ftj {NAME}",
+        f"  the tuned model    {job['result']['uri']}",
+        f"  checkpoints, log   {job['storageUri']}/",
+        f"  scores, samples    {evaluation['reportUri']}",
+        f"  the OpenAI routes  {tuned.deployment['status']['url']}  (model {tuned.deployment['status']['modelName']!r})",
+        "  make cluster-down  removes the cluster",
+    ]
+    console.print("\n".join(lines), markup=False)
+
+
+if __name__ == "__main__":
+    typer.run(demo)

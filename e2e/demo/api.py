@@ -1,0 +1,82 @@
+"""Our objects of a cluster, read and waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client, config
+
+from e2e.cluster.binaries import binaries
+from e2e.cluster.commands import run
+from e2e.steps import Step, StepFailed
+from finetune_api.base import GROUP, VERSION
+
+Object = dict[str, Any]
+
+POLL_SECONDS = 0.5
+STALLED_FOR_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Api:
+    """A cluster, by the kubeconfig of its administrator."""
+
+    kubeconfig: Path
+
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None, timeout: float = 120.0) -> str:
+        """What kubectl prints. Raises StepFailed with what it says when it fails."""
+        command = binaries(["kubectl"])["kubectl"]
+        return run(command, "--kubeconfig", self.kubeconfig, *arguments, input=stdin, timeout=timeout)
+
+    def get(self, plural: str, namespace: str, name: str) -> Object:
+        """One of our objects."""
+        custom = client.CustomObjectsApi(config.new_client_from_config(str(self.kubeconfig)))
+        found = custom.get_namespaced_custom_object(GROUP, VERSION, namespace, plural, name, _request_timeout=10)
+        assert isinstance(found, dict)
+        return found
+
+
+def condition(item: Object, kind: str) -> Object:
+    """A condition of an object; empty when it has none of this type."""
+    conditions = item.get("status", {}).get("conditions", [])
+    return next((found for found in conditions if found["type"] == kind), {})
+
+
+def wait_ready(
+    api: Api,
+    plural: str,
+    namespace: str,
+    name: str,
+    current: Step,
+    describe: Callable[[Object], str],
+    *,
+    timeout: float,
+) -> Object:
+    """Wait until an object is Ready, telling how it stands. Raises StepFailed when it stalls, or takes too long."""
+    deadline = time.monotonic() + timeout
+    stalled_since: float | None = None
+    while True:
+        item = api.get(plural, namespace, name)
+        observed = item.get("status", {}).get("observedGeneration") == item["metadata"]["generation"]
+        if observed and condition(item, "Ready").get("status") == "True":
+            return item
+        current.say(describe(item))
+        now = time.monotonic()
+        stalled = condition(item, "Stalled")
+        if stalled.get("status") != "True":
+            stalled_since = None
+        elif stalled_since is None:
+            stalled_since = now
+        hint = f"`kubectl -n {namespace} describe {plural} {name}` tells more."
+        if stalled_since is not None and now - stalled_since > STALLED_FOR_SECONDS:
+            raise StepFailed(f"{name} is stalled: {stalled.get('reason')}: {stalled.get('message')} {hint}")
+        if now > deadline:
+            ready = condition(item, "Ready")
+            raise StepFailed(
+                f"{name} is not ready after {timeout:.0f} s: {ready.get('reason')}: {ready.get('message')} {hint}"
+            )
+        time.sleep(POLL_SECONDS)

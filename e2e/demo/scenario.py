@@ -1,0 +1,161 @@
+"""The scenario of the demo and of its e2e test: from an empty cluster to an answer of the tuned model."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e.cluster import resolve
+from e2e.cluster.resolve import Cluster
+from e2e.demo.api import Api, Object, wait_ready
+from e2e.images import Images, build_and_push
+from e2e.release import install
+from e2e.s3 import ClusterStorage, deploy, reach
+from e2e.steps import step
+
+QUICKSTART = Path(__file__).parent.parent.parent / "examples" / "quickstart"
+NAMESPACE = "quickstart"
+NAME = "dictionary"
+BUCKET = "finetune"
+MODEL_KEY = "models/wordnet-base"
+DATASET_KEY = "datasets/dictionary"
+JOBS, EVALUATIONS, DEPLOYMENTS = "finetunejobs", "evaluations", "modeldeployments"
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A cluster with the operator and the storage in it."""
+
+    cluster: Cluster
+    api: Api
+    images: Images
+    storage: ClusterStorage
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The three objects once each is Ready."""
+
+    job: Object
+    evaluation: Object
+    deployment: Object
+
+
+def prepare() -> Platform:
+    """Bring up everything that a platform team would: cluster, images, storage, operator."""
+    with ThreadPoolExecutor(1) as pool:
+        cluster = resolve.up()
+        images = build_and_push(cluster)
+        api = Api(cluster.kubeconfig)
+        with step("Remove what an earlier demo left") as current:
+            removal = pool.submit(_remove_namespace, api)
+            removal.result()
+            current.say("gone")
+    with step("Start the S3 storage in the cluster"):
+        storage = deploy(cluster, images)
+    with step("Install the operator through its Helm chart") as current:
+        install(cluster, images, current)
+    return Platform(cluster, api, images, storage)
+
+
+def apply(platform: Platform, model: str | None = None) -> None:
+    """Upload the base model and the dataset, and `kubectl apply` the quickstart's YAML."""
+    with step("Upload the base model and the dataset to S3"), reach(platform.storage) as s3:
+        s3.create_bucket(BUCKET)
+        if model is None:
+            for file in sorted((QUICKSTART / "base-model").iterdir()):
+                if file.suffix in (".json", ".safetensors", ".jinja"):
+                    s3.upload(file, BUCKET, f"{MODEL_KEY}/{file.name}")
+        for file in sorted((QUICKSTART / "data").glob("*.jsonl")):
+            s3.upload(file, BUCKET, f"{DATASET_KEY}/{file.name}")
+    with step("kubectl apply -f examples/quickstart/") as current:
+        documents = [yaml.safe_load(path.read_text()) for path in sorted(QUICKSTART.glob("*.yaml"))]
+        namespace, *others = [_with_model(document, model) for document in documents]
+        platform.api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
+        platform.api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(_credentials(platform.storage)))
+        current.say(platform.api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(others)))
+
+
+def follow(platform: Platform) -> Tuned:
+    """Watch the job, the evaluation and the deployment until each is Ready."""
+    api = platform.api
+    with step("Fine-tune on two Pods (FineTuneJob dictionary)") as current:
+        job = wait_ready(api, JOBS, NAMESPACE, NAME, current, describe_job, timeout=900)
+    with step("Evaluate base against tuned (Evaluation dictionary)") as current:
+        evaluation = wait_ready(api, EVALUATIONS, NAMESPACE, NAME, current, describe_phase, timeout=600)
+    with step("Deploy what passed its gate (ModelDeployment dictionary)") as current:
+        deployment = wait_ready(api, DEPLOYMENTS, NAMESPACE, NAME, current, describe_phase, timeout=600)
+    return Tuned(job, evaluation, deployment)
+
+
+def held_out_example() -> tuple[list[dict[str, str]], str]:
+    """The first held-out example: the messages before the answer, and the reference answer."""
+    with (QUICKSTART / "data" / "test.jsonl").open() as lines:
+        messages = json.loads(next(lines))["messages"]
+    return messages[:-1], messages[-1]["content"]
+
+
+def ask(platform: Platform, deployment: Object, messages: list[dict[str, str]]) -> str:
+    """One chat completion of the deployed model over the OpenAI route."""
+    body = {"model": deployment["status"]["modelName"], "messages": messages, "max_tokens": 24, "temperature": 0}
+    with platform.cluster_service(deployment) as url:
+        request = urllib.request.Request(
+            f"{url}/v1/chat/completions",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer: dict[str, Any] = json.load(response)
+    content = answer["choices"][0]["message"]["content"]
+    assert isinstance(content, str)
+    return content
+
+
+def describe_job(job: Object) -> str:
+    """Phase, step, loss and time left, in one line."""
+    status = job.get("status", {})
+    text = describe_phase(job)
+    progress = status.get("progress")
+    if not progress or status.get("phase") != "Training":
+        return text
+    text = f"Training step {progress['step']}/{progress['totalSteps']}"
+    if "loss" in progress:
+        text += f", loss {progress['loss']:.3f}"
+    if "evalLoss" in progress:
+        text += f", validation loss {progress['evalLoss']:.3f}"
+    if "estimatedRemainingSeconds" in progress:
+        text += f", {progress['estimatedRemainingSeconds']} s left"
+    return text
+
+
+def describe_phase(item: Object) -> str:
+    """Phase, and the message of the Ready condition."""
+    status = item.get("status", {})
+    ready = next((found for found in status.get("conditions", []) if found["type"] == "Ready"), {})
+    return f"{status.get('phase', 'new')}: {ready.get('message', 'waiting for the operator')}"
+
+
+def _remove_namespace(api: Api) -> None:
+    api.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s", timeout=150)
+
+
+def _credentials(storage: ClusterStorage) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "s3-credentials", "namespace": NAMESPACE},
+        "stringData": {"AWS_ACCESS_KEY_ID": storage.access_key, "AWS_SECRET_ACCESS_KEY": storage.secret_key},
+    }
+
+
+def _with_model(document: Object, model: str | None) -> Object:
+    """The document with another base model, where it is the FineTuneJob and one is asked for."""
+    if model is None or document["kind"] != "FineTuneJob":
+        return document
+    return {**document, "spec": {**document["spec"], "model": {"uri": model}}}

@@ -1,0 +1,118 @@
+"""Installs the locked Python packages into .venv: `python3 e2e/environment.py e2e|dev`; `lock` resolves them anew.
+
+Runs before anything is installed, so it uses the standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+UV_VERSION = "0.13.9"
+LINE_EVERY_SECONDS = 8
+TIMEOUT_SECONDS = 1800
+MINIMUM_PYTHON = (3, 11)
+LOCKS = {
+    "dev": ("operator", "trainer", "e2e", "dev"),
+    "operator": ("operator",),
+    "trainer": ("trainer",),
+    "e2e": ("e2e",),
+}
+"""Lock file -> extras of pyproject.toml. The first one is resolved freely, the others agree with it."""
+
+
+def install(name: str) -> None:
+    """Make .venv hold what a lock names; does nothing where it does already."""
+    if any(_stamp(installed) == _wanted(installed) for installed in {name, "dev"}):
+        return
+    lock = ROOT / "locks" / f"{name}.txt"
+    _make_venv()
+    # Both are subsets of one resolution, so the smaller one is added to what is there.
+    _run(f"Install the Python packages ({name})", [_uv(), "pip", "install", "--require-hashes", "-r", str(lock)])
+    _run("Install the project", [_uv(), "pip", "install", "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    (VENV / f".{name}").write_text(_wanted(name))
+
+
+def resolve() -> None:
+    """Write every lock anew from pyproject.toml."""
+    constraints: list[str] = []
+    for name, extras in LOCKS.items():
+        target = ROOT / "locks" / f"{name}.txt"
+        options = ["--universal", "--generate-hashes", "--no-emit-index-url", "--python-version", "3.11", "--quiet"]
+        wanted = [option for extra in extras for option in ("--extra", extra)]
+        output = ["--custom-compile-command", "make lock", "-o", str(target)]
+        _run(
+            f"Resolve locks/{name}.txt",
+            [_uv(), "pip", "compile", *options, *wanted, *constraints, *output, str(ROOT / "pyproject.toml")],
+        )
+        constraints = constraints or ["-c", str(target)]
+
+
+def _make_venv() -> None:
+    if sys.version_info < MINIMUM_PYTHON:
+        raise SystemExit(
+            f"Python {sys.version.split()[0]} is too old: 3.11 or newer is needed. "
+            "What to do: install it and set PYTHON, as in `make demo PYTHON=python3.11`."
+        )
+    if not Path(_uv()).exists():
+        _run("Make .venv", [sys.executable, "-m", "venv", "--clear", str(VENV)])
+        pip = [str(VENV / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+        _run("Install uv", [*pip, f"uv=={UV_VERSION}"])
+
+
+def _uv() -> str:
+    return str(VENV / "bin" / "uv")
+
+
+def _stamp(name: str) -> str:
+    """What was installed, as `_wanted` tells it; "" when nothing was."""
+    stamp = VENV / f".{name}"
+    return stamp.read_text() if stamp.exists() else ""
+
+
+def _wanted(name: str) -> str:
+    """The content of a lock and of pyproject.toml."""
+    lock = ROOT / "locks" / f"{name}.txt"
+    return hashlib.sha256(lock.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+
+
+def _run(title: str, command: list[str]) -> None:
+    """Run a command; says every few seconds that it still does, and shows its output when it fails."""
+    print(f"{title} ...", flush=True)
+    started = time.monotonic()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(), cwd=ROOT
+    ) as process:
+        while True:
+            try:
+                output, _ = process.communicate(timeout=LINE_EVERY_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                seconds = time.monotonic() - started
+                if seconds > TIMEOUT_SECONDS:
+                    process.kill()
+                    raise SystemExit(f"{title}: took more than {TIMEOUT_SECONDS} s and was stopped.") from None
+                print(f"{title} ... {seconds:.0f} s", flush=True)
+    if process.returncode != 0:
+        print(output[-4000:], file=sys.stderr)
+        raise SystemExit(f"{title}: failed with status {process.returncode}: {' '.join(command[:4])} ...")
+    print(f"{title}: done ({time.monotonic() - started:.1f} s)", flush=True)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "VIRTUAL_ENV": str(VENV)}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["lock"]:
+        resolve()
+    elif len(sys.argv) == 2 and sys.argv[1] in ("dev", "e2e"):
+        install(sys.argv[1])
+    else:
+        raise SystemExit(__doc__)

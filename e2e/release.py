@@ -1,0 +1,29 @@
+"""Installs the operator into a cluster through its Helm chart, as a user would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from e2e.cluster.binaries import binaries
+from e2e.cluster.resolve import Cluster
+from e2e.images import Images
+from e2e.steps import Step
+
+RELEASE = "finetune-operator"
+NAMESPACE = "finetune-system"
+CHART = Path(__file__).parent.parent / "charts" / "finetune-operator"
+TIMEOUT_SECONDS = 180
+
+
+def install(cluster: Cluster, images: Images, current: Step) -> None:
+    """`helm upgrade --install`, and wait until the operator is ready."""
+    helm = binaries(["helm"])["helm"]
+    current.run(
+        [
+            *(helm, "upgrade", RELEASE, CHART, "--install", "--create-namespace"),
+            *("--kubeconfig", cluster.kubeconfig, "--namespace", NAMESPACE),
+            *("--set", f"image.reference={images.operator}", "--set", f"trainerImage={images.trainer}"),
+            *("--wait", "--timeout", f"{TIMEOUT_SECONDS}s"),
+        ],
+        timeout=TIMEOUT_SECONDS + 30,
+    )
