@@ -18,11 +18,13 @@ TIMEOUT_SECONDS = 180
 def install(cluster: Cluster, images: Images, current: Step) -> None:
     """`helm upgrade --install`, and wait until the operator is ready."""
     helm = binaries(["helm"])["helm"]
+    repository, _, digest = images.operator.partition("@")
     current.run(
         [
             *(helm, "upgrade", RELEASE, CHART, "--install", "--create-namespace"),
             *("--kubeconfig", cluster.kubeconfig, "--namespace", NAMESPACE),
-            *("--set", f"image.reference={images.operator}", "--set", f"trainerImage={images.trainer}"),
+            *("--set", f"image.repository={repository}", "--set", f"image.digest={digest}"),
+            *("--set", f"trainerImage={images.trainer}"),
             *("--wait", "--timeout", f"{TIMEOUT_SECONDS}s"),
         ],
         timeout=TIMEOUT_SECONDS + 30,

@@ -12,6 +12,10 @@ from e2e.demo.scenario import NAME, NAMESPACE, Platform, Tuned, apply, ask, foll
 from e2e.steps import console, failing_plainly, step, timings_table
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def demo(
     model: Annotated[str | None, typer.Option(help="Another base model, as hf://org/name@revision.")] = None,
 ) -> None:
@@ -72,4 +76,4 @@ def where_to_look(platform: Platform, tuned: Tuned) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(demo)
+    app()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,17 @@ import yaml
 
 from e2e.cluster import resolve
 from e2e.cluster.resolve import Cluster
-from e2e.demo.api import Api, Object, wait_ready
+from e2e.demo.api import Api, Object, condition, wait_ready
 from e2e.images import Images, build_and_push
 from e2e.release import install
 from e2e.s3 import ClusterStorage, deploy, reach
+from e2e.services import service_url
 from e2e.steps import step
 
 QUICKSTART = Path(__file__).parent.parent.parent / "examples" / "quickstart"
 NAMESPACE = "quickstart"
 NAME = "dictionary"
+SERVICE_PORT = 80
 BUCKET = "finetune"
 MODEL_KEY = "models/wordnet-base"
 DATASET_KEY = "datasets/dictionary"
@@ -49,14 +50,9 @@ class Tuned:
 
 def prepare() -> Platform:
     """Bring up everything that a platform team would: cluster, images, storage, operator."""
-    with ThreadPoolExecutor(1) as pool:
-        cluster = resolve.up()
-        images = build_and_push(cluster)
-        api = Api(cluster.kubeconfig)
-        with step("Remove what an earlier demo left") as current:
-            removal = pool.submit(_remove_namespace, api)
-            removal.result()
-            current.say("gone")
+    cluster = resolve.up()
+    api = Api(cluster.kubeconfig)
+    images = build_and_push(cluster)
     with step("Start the S3 storage in the cluster"):
         storage = deploy(cluster, images)
     with step("Install the operator through its Helm chart") as current:
@@ -65,7 +61,21 @@ def prepare() -> Platform:
 
 
 def apply(platform: Platform, model: str | None = None) -> None:
-    """Upload the base model and the dataset, and `kubectl apply` the quickstart's YAML."""
+    """`kubectl apply` the quickstart's YAML, upon a namespace that is new."""
+    upload(platform, model)
+    with step("Remove what an earlier demo left"):
+        platform.api.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s", timeout=150)
+    with step("kubectl apply -f examples/quickstart/") as current:
+        documents = [yaml.safe_load(path.read_text()) for path in sorted(QUICKSTART.glob("*.yaml"))]
+        namespace, *others = [_with_model(document, model) for document in documents]
+        platform.api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
+        secret = credentials(platform.storage, NAMESPACE)
+        platform.api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(secret))
+        current.say(platform.api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(others)))
+
+
+def upload(platform: Platform, model: str | None = None) -> None:
+    """Bring the dataset to the storage, and the base model unless another one (a hub's) is asked for."""
     with step("Upload the base model and the dataset to S3"), reach(platform.storage) as s3:
         s3.create_bucket(BUCKET)
         if model is None:
@@ -74,12 +84,6 @@ def apply(platform: Platform, model: str | None = None) -> None:
                     s3.upload(file, BUCKET, f"{MODEL_KEY}/{file.name}")
         for file in sorted((QUICKSTART / "data").glob("*.jsonl")):
             s3.upload(file, BUCKET, f"{DATASET_KEY}/{file.name}")
-    with step("kubectl apply -f examples/quickstart/") as current:
-        documents = [yaml.safe_load(path.read_text()) for path in sorted(QUICKSTART.glob("*.yaml"))]
-        namespace, *others = [_with_model(document, model) for document in documents]
-        platform.api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
-        platform.api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(_credentials(platform.storage)))
-        current.say(platform.api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(others)))
 
 
 def follow(platform: Platform) -> Tuned:
@@ -104,7 +108,7 @@ def held_out_example() -> tuple[list[dict[str, str]], str]:
 def ask(platform: Platform, deployment: Object, messages: list[dict[str, str]]) -> str:
     """One chat completion of the deployed model over the OpenAI route."""
     body = {"model": deployment["status"]["modelName"], "messages": messages, "max_tokens": 24, "temperature": 0}
-    with platform.cluster_service(deployment) as url:
+    with service_url(platform.api.kubeconfig, NAMESPACE, NAME, SERVICE_PORT) as url:
         request = urllib.request.Request(
             f"{url}/v1/chat/completions",
             data=json.dumps(body).encode(),
@@ -137,19 +141,15 @@ def describe_job(job: Object) -> str:
 def describe_phase(item: Object) -> str:
     """Phase, and the message of the Ready condition."""
     status = item.get("status", {})
-    ready = next((found for found in status.get("conditions", []) if found["type"] == "Ready"), {})
-    return f"{status.get('phase', 'new')}: {ready.get('message', 'waiting for the operator')}"
+    return f"{status.get('phase', 'new')}: {condition(item, 'Ready').get('message', 'waiting for the operator')}"
 
 
-def _remove_namespace(api: Api) -> None:
-    api.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s", timeout=150)
-
-
-def _credentials(storage: ClusterStorage) -> Object:
+def credentials(storage: ClusterStorage, namespace: str) -> Object:
+    """The Secret with the storage's credentials, for the Pods of a namespace."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": "s3-credentials", "namespace": NAMESPACE},
+        "metadata": {"name": "s3-credentials", "namespace": namespace},
         "stringData": {"AWS_ACCESS_KEY_ID": storage.access_key, "AWS_SECRET_ACCESS_KEY": storage.secret_key},
     }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 GROUP = "finetune.dev"
@@ -16,6 +17,16 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?
 Line = Annotated[str, StringConstraints(max_length=1024)]
 Text = Annotated[str, StringConstraints(max_length=4096)]
 Timestamp = Annotated[datetime, Field(description="RFC 3339, UTC, whole seconds.")]
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+FiniteNumber = Annotated[float | None, BeforeValidator(_finite_or_none)]
+"""Python writes NaN and Infinity into JSON; the API server takes neither."""
+LONGEST_SECONDS = 10 * 366 * 24 * 3600
+"""Ten years: a moment so much later than any other is still one."""
 
 
 class ApiModel(BaseModel):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, Text, Timestamp, cel
+from finetune_api.base import ApiModel, FiniteNumber, Line, LocalObjectReference, Name, Text, Timestamp, cel
 from finetune_api.conditions import KindStatus
+from finetune_api.finetunejob import FailureStatus
 from finetune_api.sources import DatasetUri, ModelUri
 
 Phase = Literal["Waiting", "Evaluating", "Passed", "GateFailed", "Failed"]
 BASELINE = "baseline"
+
+ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=32)]
+"""Short, so that the scores of every candidate by every grader fit a termination message."""
 
 
 class ModelReference(ApiModel):
@@ -30,7 +34,7 @@ class ModelReference(ApiModel):
 class Candidate(ApiModel):
     """A model to be judged."""
 
-    name: Name
+    name: ShortName
     model: ModelReference
 
 
@@ -86,7 +90,7 @@ class Grader(ApiModel):
         )
     )
 
-    name: Name
+    name: ShortName
     type: Literal["StringCheck", "TextSimilarity", "JsonSchema"]
     string_check: StringCheck | None = None
     text_similarity: TextSimilarity | None = None
@@ -110,7 +114,7 @@ class Gate(ApiModel):
         )
     )
 
-    grader: Name
+    grader: ShortName
     minimum: float | None = Field(None, ge=0, le=1, description="Least mean score.")
     minimum_delta: float | None = Field(None, ge=-1, le=1, description="Least gain over the baseline's mean score.")
 
@@ -151,22 +155,22 @@ class EvaluationSpec(ApiModel):
 class Score(ApiModel):
     """Mean score of one model by one grader, with its 95 % confidence interval."""
 
-    candidate: Name = Field(description="The candidate's name, or baseline.")
-    grader: Name
-    score: float
-    low: float
-    high: float
+    candidate: ShortName = Field(description="The candidate's name, or baseline.")
+    grader: ShortName
+    score: float = Field(allow_inf_nan=False)
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
     examples: int
-    delta: float | None = Field(None, description="Gain over the baseline on the same examples.")
-    delta_low: float | None = None
-    delta_high: float | None = None
+    delta: FiniteNumber = Field(None, description="Gain over the baseline on the same examples.")
+    delta_low: FiniteNumber = None
+    delta_high: FiniteNumber = None
 
 
 class GateResult(ApiModel):
     """The verdict of one gate on one candidate."""
 
-    candidate: Name
-    grader: Name
+    candidate: ShortName
+    grader: ShortName
     passed: bool
     message: Line
 
@@ -186,5 +190,6 @@ class EvaluationStatus(KindStatus):
     )
     results: list[Score] = Field(default=[], max_length=20)
     gates: list[GateResult] = Field(default=[], max_length=30)
+    failure: FailureStatus | None = None
     summary: Line | None = Field(None, description="The first grader: candidate against baseline, for kubectl get.")
     report_uri: Line | None = None

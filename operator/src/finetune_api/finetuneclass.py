@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import ApiModel, Line, Name, cel
+from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Name, cel
 from finetune_api.conditions import KindStatus
 
 DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
@@ -77,7 +77,9 @@ class Limits(ApiModel):
 
     nodes: int = Field(8, ge=1, le=1024, description="Most nodes of one FineTuneJob.")
     replicas: int = Field(8, ge=1, le=1024, description="Most replicas of one ModelDeployment.")
-    active_deadline_seconds: int | None = Field(None, ge=1, description="Longest run of one FineTuneJob.")
+    active_deadline_seconds: int | None = Field(
+        None, ge=1, le=LONGEST_SECONDS, description="Longest run of one FineTuneJob."
+    )
 
 
 class AllowedSources(ApiModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import ApiModel, Line, Name, Text, Timestamp, cel
+from finetune_api.base import LONGEST_SECONDS, ApiModel, FiniteNumber, Line, Name, Text, Timestamp, cel
 from finetune_api.conditions import KindStatus
 from finetune_api.sources import DatasetUri, ModelUri
 
@@ -153,9 +153,9 @@ class FineTuneJobSpec(ApiModel):
     parallelism: Parallelism = Parallelism()
     checkpoints: Checkpoints = Checkpoints()
     retry_limit: int = Field(3, ge=0, le=100, description="Failures of training; disruptions never count.")
-    active_deadline_seconds: int | None = Field(None, ge=1)
+    active_deadline_seconds: int | None = Field(None, ge=1, le=LONGEST_SECONDS)
     ttl_seconds_after_finished: int | None = Field(
-        None, ge=0, description="Removes the Pods this long after the end; never this object."
+        None, ge=0, le=LONGEST_SECONDS, description="Removes the Pods this long after the end; never this object."
     )
 
 
@@ -244,6 +244,7 @@ class AttemptStatus(ApiModel):
     retries: int = Field(0, description="Attempts that failed so far; counts against retryLimit.")
     disruptions: int = Field(0, description="Attempts lost to the infrastructure; never count.")
     start_time: Timestamp
+    disrupted: bool = Field(False, description="Whether the infrastructure ended this attempt.")
     next_time: Timestamp | None = Field(None, description="When the next attempt starts, if this one ended early.")
 
 
@@ -262,8 +263,8 @@ class Result(ApiModel):
     adapter_type: AdapterType
     step: int
     digest: Line = Field(description="sha256 of the result's manifest.")
-    train_loss: float | None = None
-    eval_loss: float | None = None
+    train_loss: FiniteNumber = None
+    eval_loss: FiniteNumber = None
     trained_tokens: int | None = None
 
 

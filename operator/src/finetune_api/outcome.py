@@ -17,6 +17,7 @@ from finetune_api.finetunejob import CheckpointStatus, DatasetStatus, ModelStatu
 
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_MESSAGE_BYTES = 4096
+SCORE_DIGITS = 4
 
 EXIT_SUCCEEDED = 0
 EXIT_FAILED = 1
@@ -32,6 +33,7 @@ class Failure(ApiModel):
     message: Text
     rank: int | None = None
     retryable: bool = Field(False, description="Whether the same spec may succeed when tried again.")
+    lost_peer: bool = Field(False, description="It ended because another Pod of the gang did, which tells why.")
     dataset: DatasetStatus | None = Field(None, description="For DatasetInvalid: the broken lines.")
 
 
@@ -55,8 +57,8 @@ class EvaluationReport(ApiModel):
     """Scores of every model by every grader."""
 
     outcome: Literal["EvaluateSucceeded"] = "EvaluateSucceeded"
-    scores: list[Score]
-    report_uri: Line
+    scores: list[Score] = Field(max_length=20)
+    report_uri: Line | None = None
 
 
 Outcome = Annotated[
@@ -94,8 +96,10 @@ def _encode(outcome: ApiModel) -> str:
 
 def _shed(
     outcome: Failure | PreflightReport | TrainReport | EvaluationReport,
-) -> Failure | PreflightReport | TrainReport | None:
+) -> Failure | PreflightReport | TrainReport | EvaluationReport | None:
     """The same outcome with one thing less, or None when nothing is left to shed."""
+    if isinstance(outcome, EvaluationReport):
+        return _shed_scores(outcome)
     if isinstance(outcome, TrainReport) and outcome.checkpoints:
         return outcome.model_copy(update={"checkpoints": outcome.checkpoints[1:]})
     if isinstance(outcome, (Failure, PreflightReport)) and outcome.dataset is not None:
@@ -107,3 +111,24 @@ def _shed(
     if isinstance(outcome, Failure) and len(outcome.message) > 200:
         return outcome.model_copy(update={"message": outcome.message[: len(outcome.message) * 3 // 4]})
     return None
+
+
+def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
+    """Digits first, then the gains' intervals, then where the report lies; every score stays."""
+    for slimmer in (
+        report.model_copy(update={"scores": [_rounded(score) for score in report.scores]}),
+        report.model_copy(update={"scores": [_without_gain_interval(score) for score in report.scores]}),
+        report.model_copy(update={"report_uri": None}),
+    ):
+        if slimmer != report:
+            return slimmer
+    return None
+
+
+def _rounded(score: Score) -> Score:
+    numbers = {name: value for name, value in score if isinstance(value, float)}
+    return score.model_copy(update={name: round(value, SCORE_DIGITS) for name, value in numbers.items()})
+
+
+def _without_gain_interval(score: Score) -> Score:
+    return score.model_copy(update={"delta_low": None, "delta_high": None})

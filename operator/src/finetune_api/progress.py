@@ -8,19 +8,19 @@ tokens_per_second, checkpoint_step.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from finetune_api.base import ApiModel, whole_seconds
+from finetune_api.base import LONGEST_SECONDS, ApiModel, whole_seconds
 from finetune_api.finetunejob import Progress
 
 PROGRESS_AUDIENCE = "finetune.dev/progress"
 PROGRESS_BODY_BYTES = 64 * 1024
 PROGRESS_INTERVAL_SECONDS = 5
+MOST_STEPS = 2**31 - 1
 
 
 class Metric(ApiModel):
@@ -38,9 +38,9 @@ class TrainerStatus(ApiModel):
     )
 
     progress_percentage: int | None = Field(None, ge=0, le=100)
-    estimated_remaining_seconds: int | None = Field(None, ge=0)
+    estimated_remaining_seconds: int | None = Field(None, ge=0, le=LONGEST_SECONDS)
     metrics: list[Metric] = Field(default=[], max_length=128)
-    last_updated_time: datetime
+    last_updated_time: AwareDatetime = Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
 
 
 class ProgressReport(ApiModel):
@@ -50,16 +50,16 @@ class ProgressReport(ApiModel):
 
 
 def to_progress(status: TrainerStatus) -> Progress | None:
-    """The report as it stands in a job's status; None when it names no step."""
+    """The report as it stands in a job's status; None when it does not say how many steps there are."""
     numbers = {metric.name: number for metric in status.metrics if (number := _finite(metric.value)) is not None}
-    total = _whole(numbers, "total_steps")
-    if total is None:
+    if not 1 <= numbers.get("total_steps", 0) <= MOST_STEPS:
         return None
-    step = _whole(numbers, "current_step") or 0
+    total = int(numbers["total_steps"])
+    step = int(min(max(numbers.get("current_step", 0), 0), total))
     return Progress(
         step=step,
         total_steps=total,
-        percent=status.progress_percentage if status.progress_percentage is not None else 100 * step // max(total, 1),
+        percent=status.progress_percentage if status.progress_percentage is not None else 100 * step // total,
         epoch=numbers.get("current_epoch"),
         loss=numbers.get("loss"),
         eval_loss=numbers.get("eval_loss"),
@@ -76,7 +76,3 @@ def _finite(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _whole(numbers: Mapping[str, float], name: str) -> int | None:
-    return int(numbers[name]) if name in numbers else None

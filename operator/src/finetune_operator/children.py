@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.base import API_VERSION
+from finetune_api.crd import EVALUATION, FINE_TUNE_JOB, MODEL_DEPLOYMENT
 
 from finetune_operator.kube import Object
 from finetune_operator.references import ObjectKey
@@ -23,6 +25,8 @@ DIGEST_ANNOTATION = "finetune.dev/applied-digest"
 
 # "-train-" + 8 characters of hash + "-1023", the last index's Pod, still fit a DNS label of 63.
 _NAME_PREFIX_LENGTH = 40
+_OWNER_KINDS = frozenset({FINE_TUNE_JOB.name, EVALUATION.name, MODEL_DEPLOYMENT.name})
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ def owner_of(parent: Object) -> Owner:
 def child_name(owner: Owner, role: str, *identity: object) -> str:
     """A name that the same identity always gives, and another one (nearly) never: `<owner>-<role>-<hash>`."""
     text = json.dumps([owner.uid, role, *map(str, identity)])
-    prefix = owner.name[:_NAME_PREFIX_LENGTH].replace(".", "-").rstrip("-")
+    # The name of a Service begins with a letter; that of a parent may begin with a digit.
+    letter = "j" if owner.name[0].isdigit() else ""
+    prefix = (letter + owner.name)[:_NAME_PREFIX_LENGTH].replace(".", "-").rstrip("-")
     return f"{prefix}-{role}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -83,10 +89,12 @@ def metadata(owner: Owner, name: str, role: str) -> dict[str, Any]:
 
 
 def owner_key(child: Mapping[str, Any]) -> ObjectKey | None:
-    """The parent that a child (or a child's Pod) names, or None for a stranger."""
+    """The parent that a child (or a child's Pod) names, or None for a stranger, whose annotation may say anything."""
     meta = child.get("metadata", {})
-    kind, separator, name = meta.get("annotations", {}).get(OWNER_ANNOTATION, "").partition("/")
-    return ObjectKey(kind, meta.get("namespace", ""), name) if separator else None
+    kind, _, name = meta.get("annotations", {}).get(OWNER_ANNOTATION, "").partition("/")
+    if kind not in _OWNER_KINDS or not _OBJECT_NAME.fullmatch(name):
+        return None
+    return ObjectKey(kind, meta.get("namespace", ""), name)
 
 
 def is_controlled_by(child: Object, owner_uid: str) -> bool:

@@ -115,9 +115,11 @@ class Kube:
         """Server-side apply of the status subresource; `metadata.uid` guards against a successor of the same name."""
         return await self._apply(body, "status")
 
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str | None) -> None:
         """Delete exactly this object and, in the background, what it owns. Gone or replaced already: fine."""
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        body: Object = {"propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
         try:
             await self._request("DELETE", resource.path(namespace, name), body=body)
         except ApiError as error:
@@ -126,7 +128,17 @@ class Kube:
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
         """POST an object."""
-        return await self._request("POST", resource.path(namespace), body=body)
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("POST", resource.path(namespace), query=query, body=body)
+
+    async def create_once(self, body: Object) -> None:
+        """Create a child under its deterministic name; one that exists already is this one, written before a crash."""
+        resource = RESOURCES[body["apiVersion"], body["kind"]]
+        try:
+            await self.create(resource, body["metadata"]["namespace"], body)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
 
     async def _apply(self, body: Object, subresource: str | None) -> Object:
         resource = RESOURCES[body["apiVersion"], body["kind"]]

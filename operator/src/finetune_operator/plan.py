@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from finetune_api.conditions import KindStatus
 
-from finetune_operator.kube import Object, Resource
+from finetune_operator.kube import CONFIG_MAPS, JOBS, Object, Resource
 from finetune_operator.status import EventNote, Standing, conditions, transition_events
 
 Status = TypeVar("Status", bound=KindStatus)
@@ -22,14 +22,19 @@ class Child:
     resource: Resource
     namespace: str
     name: str
-    uid: str
+    uid: str | None
+    """None for a name that no other parent's child can have (children.child_name)."""
 
 
 @dataclass(frozen=True)
 class Plan(Generic[Status]):
-    """The writes of one reconciliation, in this order: apply, delete, status, events."""
+    """The writes of one reconciliation, in this order: create, apply, delete, status, events.
+
+    `create` is for what is written once and never changed (an attempt's objects): what exists already stays.
+    """
 
     status: Status
+    create: tuple[Object, ...] = ()
     apply: tuple[Object, ...] = ()
     delete: tuple[Child, ...] = ()
     events: tuple[EventNote, ...] = ()
@@ -54,6 +59,7 @@ def planned(
     now: datetime,
     *,
     passed: Standing | None = None,
+    create: Sequence[Object] = (),
     apply: Sequence[Object] = (),
     delete: Sequence[Child] = (),
     requeue_at: datetime | None = None,
@@ -66,6 +72,7 @@ def planned(
         update["phase"] = phase
     return Plan(
         status=status.model_copy(update=update),
+        create=tuple(create),
         apply=tuple(apply),
         delete=tuple(delete),
         events=transition_events(before, current),
@@ -80,6 +87,11 @@ def unchanged(
     seen = [item.model_copy(update={"observed_generation": observed.generation}) for item in status.conditions]
     status = status.model_copy(update={"conditions": seen, "observed_generation": observed.generation})
     return Plan(status=status, delete=tuple(delete), requeue_at=requeue_at)
+
+
+def job_and_config_map(namespace: str, name: str, uid: str) -> tuple[Child, Child]:
+    """A Job and its run configuration, which has the same name."""
+    return Child(JOBS, namespace, name, uid), Child(CONFIG_MAPS, namespace, name, None)
 
 
 def earliest(moments: Iterable[datetime | None]) -> datetime | None:

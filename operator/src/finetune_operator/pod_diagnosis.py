@@ -142,24 +142,28 @@ def blockage(pods: Sequence[PodView], now: datetime) -> Blockage | None:
 
 
 def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
-    """What the Pods of a Job said at their end: a report of success wins; of failures the first rank's."""
-    said = [(pod, parse_termination_message(pod.message)) for pod in sorted(pods, key=lambda pod: pod.index)]
-    reports = [answer for _, answer in said if answer is not None and not isinstance(answer, Failure)]
-    failures = [answer for _, answer in said if isinstance(answer, Failure)]
+    """What the Pods of a Job said at their end: a report of success wins; of failures the most telling one."""
+    said = [parse_termination_message(pod.message) for pod in sorted(pods, key=lambda pod: pod.index)]
+    reports = [answer for answer in said if answer is not None and not isinstance(answer, Failure)]
+    failures = [answer for _, answer in _failures(pods)]
     return next(iter(reports), None) or next(iter(failures), None)
 
 
 def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
     """Whether the infrastructure ended the Pods: evicted, preempted, deleted, or told to stop.
 
-    A rank that loses its peer fails too, so one disrupted or missing Pod is enough; a diagnosis of a Pod is not.
+    A rank that loses its peer fails too, so one disrupted or missing Pod is enough; a diagnosis of a Pod is not, and
+    neither is that every Pod says that it did well.
     """
-    if any(isinstance(parse_termination_message(pod.message), Failure) or pod.oom_killed for pod in pods):
+    said = _failures(pods)
+    if any(not answer.lost_peer for _, answer in said) or any(pod.oom_killed for pod in pods):
         return any(pod.disrupted for pod in pods)
+    bereft = {pod.name for pod, _ in said}
+    ends = {pod.exit_code for pod in pods if pod.name not in bereft}
     return (
         len({pod.index for pod in pods}) < expected
         or any(pod.disrupted for pod in pods)
-        or all(pod.exit_code in (0, EXIT_DISRUPTED, None) for pod in pods)
+        or (ends <= {0, EXIT_DISRUPTED, None} and bool(ends - {0}))
     )
 
 
@@ -169,11 +173,10 @@ def failure(pods: Sequence[PodView], job_message: str) -> FailureStatus:
         (pod for pod in pods if pod.exit_code not in (None, 0)),
         key=lambda pod: (pod.exit_code == EXIT_DISRUPTED, pod.index),
     )
-    for pod in ended:
-        said = parse_termination_message(pod.message)
-        if isinstance(said, Failure):
-            rank = said.rank if said.rank is not None else pod.index
-            return FailureStatus(reason=said.reason, message=said.message, pod=pod.name, rank=rank)
+    said = _failures(pods)
+    for pod, answer in said:
+        if not answer.lost_peer:
+            return _as_told(pod, answer)
     for pod in ended:
         if pod.oom_killed or pod.exit_code == _EXIT_SIGKILL:
             return FailureStatus(
@@ -183,6 +186,8 @@ def failure(pods: Sequence[PodView], job_message: str) -> FailureStatus:
                 pod=pod.name,
                 rank=pod.index,
             )
+    for pod, answer in said:
+        return _as_told(pod, answer)
     for pod in ended:
         return FailureStatus(
             reason=Reason.FAILED,
@@ -191,7 +196,25 @@ def failure(pods: Sequence[PodView], job_message: str) -> FailureStatus:
             rank=pod.index,
             log=pod.message[-4096:] or None,
         )
-    return FailureStatus(reason=Reason.FAILED, message=job_message or "The Pods are gone and left no message.")
+    message = job_message or "The Pods are gone and left no message."
+    if pods and all(pod.exit_code == 0 for pod in pods):
+        message = (
+            f"Pod {pods[0].name} ended well but left no report in its termination message. Check that spec.images of "
+            "the FineTuneClass names a trainer image of this operator's version."
+        )
+    return FailureStatus(reason=Reason.FAILED, message=message[:4096])
+
+
+def _failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:
+    """The diagnoses that Pods left, the most telling one first: of one's own end, by rank."""
+    said = [(pod, parse_termination_message(pod.message)) for pod in sorted(pods, key=lambda pod: pod.index)]
+    found = [(pod, answer) for pod, answer in said if isinstance(answer, Failure)]
+    return sorted(found, key=lambda item: item[1].lost_peer)
+
+
+def _as_told(pod: PodView, said: Failure) -> FailureStatus:
+    rank = said.rank if said.rank is not None else pod.index
+    return FailureStatus(reason=said.reason, message=said.message, pod=pod.name, rank=rank)
 
 
 def _waiting_blockage(pod: PodView) -> Blockage | None:

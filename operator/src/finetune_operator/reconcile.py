@@ -55,6 +55,8 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
     except ValidationError as error:
         plan = _invalid(reconciler, parent, error, now)
     try:
+        for body in plan.create:
+            await kube.create_once(body)
         for body in plan.apply:
             await kube.apply(body)
     except ApiError as error:

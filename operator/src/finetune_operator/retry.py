@@ -8,5 +8,5 @@ LONGEST_DELAY_SECONDS = 600
 
 def retry_delay_seconds(failures: int) -> int:
     """10 s after the first failure, twice as long after each further one, ten minutes at most."""
-    doublings: int = min(failures - 1, 16)
+    doublings: int = min(max(failures - 1, 0), 16)
     return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS << doublings)

@@ -45,6 +45,14 @@ def stalled(reason: Reason, message: str) -> Standing:
     return Standing(ready=False, reason=reason, message=message, stalled=True)
 
 
+def known_reason(text: str) -> Reason:
+    """The reason of this name; Failed for one that another version of the operator wrote."""
+    try:
+        return Reason(text)
+    except ValueError:
+        return Reason.FAILED
+
+
 def conditions(
     standing: Standing,
     previous: Sequence[Condition],

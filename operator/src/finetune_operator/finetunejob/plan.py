@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -25,14 +26,16 @@ from finetune_operator.finetunejob.objects import (
     train_job_name,
 )
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.kube import JOBS
-from finetune_operator.plan import Child, Plan, earliest, planned, unchanged
+from finetune_operator.plan import Child, Plan, earliest, job_and_config_map, planned, unchanged
 from finetune_operator.pod_diagnosis import JobView, blockage, failure, is_disruption, outcome
 from finetune_operator.retry import retry_delay_seconds
-from finetune_operator.status import Standing, progressing, ready, stalled
+from finetune_operator.status import Standing, known_reason, progressing, ready, stalled
 
 FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed"})
 BLOCKAGE_CHECK_SECONDS = 15
+ENDED_JOBS_KEPT = 3
+ATTEMPTS_APART_SECONDS = 10
+CHECKPOINTS_SHOWN = 100
 
 
 def plan(observed: ObservedFineTuneJob, now: datetime) -> Plan[FineTuneJobStatus]:
@@ -60,7 +63,7 @@ def plan(observed: ObservedFineTuneJob, now: datetime) -> Plan[FineTuneJobStatus
             "Raise activeDeadlineSeconds and change runId to run again."
         )
         return _failed(observed, status, stalled(Reason.DEADLINE_EXCEEDED, message), now)
-    if status.preflight is None or not status.preflight.succeeded:
+    if status.preflight is None or not status.preflight.succeeded or status.resolved is None:
         step = _preflight(observed, status, platform, now)
     else:
         step = _train(observed, status, platform, now)
@@ -73,39 +76,24 @@ def _preflight(
     """Read dataset, model and storage on a CPU Pod; try again, ever more slowly, until they are good."""
     owner, spec = observed.owner, observed.spec
     found = status.preflight
-    if found is None:
-        found = PreflightStatus(try_number=1, job_name=preflight_job_name(owner, spec.run_id, 1))
-    status = status.model_copy(update={"preflight": found})
-    if found.retry_time is not None:
-        if now < found.retry_time:
-            return unchanged(observed, status, requeue_at=found.retry_time)
-        number = found.try_number + 1
+    if found is not None and found.retry_time is not None and now < found.retry_time:
+        return planned(observed, status, "Validating", _validating(status), now, requeue_at=found.retry_time)
+    if found is None or found.retry_time is not None or observed.job(found.job_name) is None:
+        # The first try, the next one, or one in place of a try whose Job somebody took away.
+        number = found.try_number + 1 if found else 1
         found = PreflightStatus(try_number=number, job_name=preflight_job_name(owner, spec.run_id, number))
         status = status.model_copy(update={"preflight": found})
+    others = _superseded(observed, found.job_name)
     job = observed.job(found.job_name)
     if job is None:
-        # A retry keeps its diagnosis until the new try has an answer.
-        standing = _stalled_before(observed) or progressing(Reason.VALIDATING)
-        return planned(
-            observed,
-            status,
-            "Validating",
-            standing,
-            now,
-            apply=preflight_objects(owner, spec, platform, found.try_number),
-            delete=_others(observed, found.job_name),
-        )
+        objects = preflight_objects(owner, spec, platform, found.try_number)
+        return planned(observed, status, "Validating", _validating(status), now, create=objects, delete=others)
     pods = observed.pods_of(job.name)
     if job.state == "Active":
         blocked = blockage(pods, now)
-        if blocked is not None:
-            standing = stalled(blocked.reason, blocked.message)
-        else:
-            standing = progressing(Reason.VALIDATING)
-            if found.try_number > 1:
-                standing = _stalled_before(observed) or standing
+        standing = stalled(blocked.reason, blocked.message) if blocked else _validating(status)
         check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
-        return planned(observed, status, "Validating", standing, now, requeue_at=check)
+        return planned(observed, status, "Validating", standing, now, delete=others, requeue_at=check)
     said = outcome(pods)
     if isinstance(said, PreflightReport) and said.dataset.training is not None:
         training = said.dataset.training
@@ -137,9 +125,17 @@ def _preflight(
             "failure": diagnosis,
         }
     )
-    message = f"{diagnosis.message} Checked again by itself; next at {retry_time:%H:%M:%S} UTC."
-    standing = stalled(Reason(diagnosis.reason), message)
-    return planned(observed, status, "Validating", standing, now, requeue_at=retry_time)
+    return planned(observed, status, "Validating", _validating(status), now, requeue_at=retry_time)
+
+
+def _validating(status: FineTuneJobStatus) -> Standing:
+    """A try that follows a failed one keeps its diagnosis until it has an answer."""
+    if status.failure is None or status.preflight is None:
+        return progressing(Reason.VALIDATING)
+    retry_time = status.preflight.retry_time
+    when = f"next at {retry_time:%H:%M:%S} UTC" if retry_time else "now"
+    message = f"{status.failure.message} Checked again by itself: {when}."
+    return stalled(known_reason(status.failure.reason), message)
 
 
 def _train(
@@ -150,30 +146,23 @@ def _train(
     if attempt is None or (attempt.next_time is not None and now >= attempt.next_time):
         return _start_attempt(observed, status, platform, now)
     if attempt.next_time is not None:
-        return unchanged(observed, status, requeue_at=attempt.next_time)
+        return _retrying(observed, status, attempt, now)
     job = observed.job(attempt.job_name)
     if job is None:
         if observed.status.phase == "Suspended":
             return _start_attempt(observed, status, platform, now)
-        return _start_attempt(observed, status, platform, now, number=attempt.number)
+        return _disrupted(observed, status, attempt, now)
     if job.deleting:
         return unchanged(observed, status)
-    pods = observed.pods_of(job.name)
-    said = outcome(pods)
-    if isinstance(said, TrainReport) and job.state == "Complete":
-        return _succeeded(observed, status, said, now)
     if job.state == "Active":
         return _running(observed, status, job, now)
-    disrupted = job.state == "Complete" or is_disruption(pods, observed.spec.parallelism.nodes)
+    pods = observed.pods_of(job.name)
+    said = outcome(pods)
+    if isinstance(said, TrainReport):
+        return _succeeded(observed, status, said, now)
+    if is_disruption(pods, observed.spec.parallelism.nodes):
+        return _disrupted(observed, status, attempt, now)
     diagnosis = failure(pods, job.message)
-    if disrupted:
-        attempt = attempt.model_copy(update={"disruptions": attempt.disruptions + 1, "next_time": whole_seconds(now)})
-        status = status.model_copy(update={"attempt": attempt})
-        standing = progressing(
-            Reason.RETRYING,
-            f"Attempt {attempt.number} was disrupted; the next one resumes from the newest checkpoint.",
-        )
-        return planned(observed, status, "Retrying", standing, now, requeue_at=now)
     attempt = attempt.model_copy(update={"retries": attempt.retries + 1})
     status = status.model_copy(update={"attempt": attempt, "failure": diagnosis})
     if isinstance(said, Failure) and not said.retryable:
@@ -185,28 +174,43 @@ def _train(
         )
         return _failed(observed, status, stalled(Reason.RETRY_LIMIT_REACHED, message), now)
     next_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(attempt.retries))
-    status = status.model_copy(update={"attempt": attempt.model_copy(update={"next_time": next_time})})
-    standing = progressing(
-        Reason.RETRYING,
-        f"Attempt {attempt.number} failed ({diagnosis.reason}: {diagnosis.message}) Retry {attempt.retries} of "
-        f"{observed.spec.retry_limit} starts at {next_time:%H:%M:%S} UTC from the newest checkpoint.",
-    )
-    return planned(observed, status, "Retrying", standing, now, requeue_at=next_time)
+    return _retrying(observed, status, attempt.model_copy(update={"next_time": next_time}), now)
+
+
+def _disrupted(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime
+) -> Plan[FineTuneJobStatus]:
+    """The infrastructure ended the attempt: the next one follows at once, but never in a tight loop."""
+    apart = attempt.start_time + timedelta(seconds=ATTEMPTS_APART_SECONDS)
+    next_time = max(whole_seconds(now) + timedelta(seconds=1), apart)
+    ended = {"disruptions": attempt.disruptions + 1, "disrupted": True, "next_time": next_time}
+    return _retrying(observed, status, attempt.model_copy(update=ended), now)
+
+
+def _retrying(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime
+) -> Plan[FineTuneJobStatus]:
+    """Between two attempts."""
+    message = f"Attempt {attempt.number} was disrupted; the next one resumes from the newest checkpoint."
+    if not attempt.disrupted and status.failure is not None and attempt.next_time is not None:
+        message = (
+            f"Attempt {attempt.number} failed ({status.failure.reason}: {status.failure.message}) Retry "
+            f"{attempt.retries} of {observed.spec.retry_limit} starts at {attempt.next_time:%H:%M:%S} UTC from the "
+            "newest checkpoint."
+        )
+    status = status.model_copy(update={"attempt": attempt})
+    standing = progressing(Reason.RETRYING, message)
+    return planned(observed, status, "Retrying", standing, now, requeue_at=attempt.next_time)
 
 
 def _start_attempt(
-    observed: ObservedFineTuneJob,
-    status: FineTuneJobStatus,
-    platform: ResolvedClass,
-    now: datetime,
-    *,
-    number: int | None = None,
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, now: datetime
 ) -> Plan[FineTuneJobStatus]:
-    """Make an attempt's objects; `number` makes a vanished attempt again."""
+    """Make the objects of the next attempt."""
     owner, spec = observed.owner, observed.spec
     assert status.resolved is not None
     before = status.attempt
-    number = number or (before.number + 1 if before else 1)
+    number = before.number + 1 if before else 1
     name = train_job_name(owner, spec.run_id, number)
     attempt = AttemptStatus(
         number=number,
@@ -222,8 +226,8 @@ def _start_attempt(
         "Queued",
         progressing(Reason.QUEUED),
         now,
-        apply=attempt_objects(owner, spec, platform, status.resolved, number, observed.progress_endpoint),
-        delete=_others(observed, name),
+        create=attempt_objects(owner, spec, platform, status.resolved, number, observed.progress_endpoint),
+        delete=_superseded(observed, name),
     )
 
 
@@ -235,13 +239,14 @@ def _running(
         status = status.model_copy(update={"progress": observed.progress})
     nodes = observed.spec.parallelism.nodes
     check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
-    if sum(pod.phase in ("Running", "Succeeded") for pod in pods) < nodes:
+    others = _superseded(observed, job.name)
+    if sum(pod.phase != "Pending" for pod in pods) < nodes:
         blocked = blockage(pods, now)
         standing = stalled(blocked.reason, blocked.message) if blocked else progressing(Reason.QUEUED)
-        return planned(observed, status, "Queued", standing, now, requeue_at=check)
+        return planned(observed, status, "Queued", standing, now, delete=others, requeue_at=check)
     number = status.attempt.number if status.attempt else 1
     standing = progressing(Reason.TRAINING, f"Attempt {number} trains on {nodes} node{'s' if nodes > 1 else ''}.")
-    return planned(observed, status, "Training", standing, now)
+    return planned(observed, status, "Training", standing, now, delete=others)
 
 
 def _succeeded(
@@ -256,7 +261,7 @@ def _succeeded(
     status = status.model_copy(
         update={
             "result": result,
-            "checkpoints": report.checkpoints,
+            "checkpoints": report.checkpoints[-CHECKPOINTS_SHOWN:],
             "completion_time": whole_seconds(now),
             "progress": progress,
             "failure": None,
@@ -323,21 +328,20 @@ def _with_deadline(step: Plan[FineTuneJobStatus], deadline: datetime | None) -> 
 
 
 def _active(observed: ObservedFineTuneJob) -> tuple[Child, ...]:
-    return _children(observed, tuple(job for job in observed.jobs if job.state == "Active" and not job.deleting))
+    return _children(observed, [job for job in observed.jobs if job.state == "Active"])
 
 
-def _others(observed: ObservedFineTuneJob, keep: str) -> tuple[Child, ...]:
-    """Every Job of this parent but one: what an earlier run or attempt left behind must not run beside it."""
-    return _children(observed, tuple(job for job in observed.jobs if job.name != keep and not job.deleting))
+def _superseded(observed: ObservedFineTuneJob, keep: str) -> tuple[Child, ...]:
+    """What must not run beside the Job to keep, and of what has ended all but the newest: their logs may be wanted."""
+    others = [job for job in observed.jobs if job.name != keep]
+    ended = sorted((job for job in others if job.state != "Active"), key=lambda job: job.created)
+    return _children(observed, [job for job in others if job.state == "Active"] + ended[:-ENDED_JOBS_KEPT])
 
 
-def _children(observed: ObservedFineTuneJob, jobs: tuple[JobView, ...]) -> tuple[Child, ...]:
-    return tuple(Child(JOBS, observed.owner.namespace, job.name, job.uid) for job in jobs if not job.deleting)
-
-
-def _stalled_before(observed: ObservedFineTuneJob) -> Standing | None:
-    """The diagnosis that stands, so that a retry in progress does not flap it."""
-    for condition in observed.status.conditions:
-        if condition.type == "Stalled" and condition.status == "True" and observed.status.failure is not None:
-            return stalled(Reason(condition.reason), condition.message)
-    return None
+def _children(observed: ObservedFineTuneJob, jobs: Iterable[JobView]) -> tuple[Child, ...]:
+    return tuple(
+        child
+        for job in jobs
+        if not job.deleting
+        for child in job_and_config_map(observed.owner.namespace, job.name, job.uid)
+    )

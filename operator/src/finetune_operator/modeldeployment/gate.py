@@ -23,9 +23,14 @@ def gate_standing(
             f"Evaluation {name!r} does not judge this model: none of its candidates has the same model reference as "
             "spec.model. Add it to the evaluation's candidates.",
         )
-    judged = gate.status.candidate_digests.get(candidate.name) == model.source.digest
+    # A verdict on another model, by gates that were changed since, or of an earlier run is none.
+    judged = (
+        gate.status.candidate_digests.get(candidate.name) == model.source.digest
+        and gate.status.observed_generation == gate.generation
+        and gate.status.run_id == gate.spec.run_id
+    )
     passed = next((item for item in gate.status.conditions if item.type == ConditionType.PASSED), None)
-    if passed is None or not judged or gate.status.run_id != gate.spec.run_id:
+    if passed is None or not judged:
         return progressing(
             Reason.WAITING_FOR_GATE,
             f"Evaluation {name!r} has not judged this model yet ({gate.status.phase or 'new'}).",

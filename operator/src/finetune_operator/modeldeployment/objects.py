@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from finetune_api.modeldeployment import ModelDeploymentSpec
 from finetune_api.run import (
+    RUN_CONFIG_DIRECTORY,
     RUN_CONFIG_PATH,
     SERVED_MODEL_DIRECTORY,
     SERVING_PORT,
@@ -73,7 +74,7 @@ def _server(owner: Owner, platform: ResolvedClass) -> Object:
     return {
         "name": "server",
         "image": platform.spec.images.trainer,
-        "args": ["serve", f"{SERVED_MODEL_DIRECTORY}/{owner.name}", "--port", str(SERVING_PORT)],
+        "args": ["serve", RUN_CONFIG_PATH],
         "ports": [{"name": "http", "containerPort": SERVING_PORT}],
         "resources": resources(platform.spec, accelerated=True),
         "securityContext": container_security_context(),
@@ -86,6 +87,7 @@ def _server(owner: Owner, platform: ResolvedClass) -> Object:
             "failureThreshold": 6,
         },
         "volumeMounts": [
+            {"name": "run", "mountPath": RUN_CONFIG_DIRECTORY, "readOnly": True},
             {**_MODELS_VOLUME, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108

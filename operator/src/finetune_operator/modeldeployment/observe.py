@@ -20,6 +20,7 @@ from finetune_operator.status import Standing, stalled
 class GateEvaluation:
     """The evaluation that gates a deployment."""
 
+    generation: int
     spec: EvaluationSpec
     status: EvaluationStatus
 
@@ -67,4 +68,5 @@ async def _gate(kube: Kube, namespace: str, name: str) -> GateEvaluation | Stand
         return stalled(
             Reason.REFERENCE_NOT_FOUND, f"Evaluation {name!r} does not exist in namespace {namespace!r}. Create it."
         )
-    return GateEvaluation(EvaluationSpec.from_wire(found["spec"]), EvaluationStatus.from_wire(found.get("status", {})))
+    status = EvaluationStatus.from_wire(found.get("status", {}))
+    return GateEvaluation(found["metadata"]["generation"], EvaluationSpec.from_wire(found["spec"]), status)

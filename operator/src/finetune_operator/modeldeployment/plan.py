@@ -50,24 +50,23 @@ def _roll_out(
     by_key = {(item["kind"], item["metadata"]["name"]): item for item in existing if item is not None}
     missing = [item for item in objects if not is_applied(item, by_key.get((item["kind"], item["metadata"]["name"])))]
     digest = observed.model.source.digest if not isinstance(observed.model, Standing) else None
+    rolled_out = (observed.deployment or {}).get("status", {})
     status = observed.status.model_copy(
         update={
             "url": service_url(owner),
             "model_name": owner.name,
             "revision": digest or observed.spec.model.uri,
+            "replicas": rolled_out.get("replicas", 0),
+            "ready_replicas": rolled_out.get("readyReplicas", 0),
         }
     )
     if missing:
         return planned(observed, status, "RollingOut", progressing(Reason.ROLLING_OUT), now, apply=missing)
-    rolled_out = (observed.deployment or {}).get("status", {})
     complete = (
         rolled_out.get("observedGeneration") == (observed.deployment or {})["metadata"]["generation"]
         and rolled_out.get("updatedReplicas", 0) == spec.replicas
         and rolled_out.get("readyReplicas", 0) == spec.replicas
         and rolled_out.get("replicas", 0) == spec.replicas
-    )
-    status = status.model_copy(
-        update={"replicas": rolled_out.get("replicas", 0), "ready_replicas": rolled_out.get("readyReplicas", 0)}
     )
     if complete:
         current = {item["metadata"]["name"] for item in objects if item["kind"] == "ConfigMap"}

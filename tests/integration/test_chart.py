@@ -1,0 +1,422 @@
+"""The Helm chart on a real API server: it installs, its account may do what the operator does, and nothing more.
+
+The operator runs here as a process with a token of the chart's ServiceAccount and the flags of the chart's Deployment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from finetune_api.crd import KINDS
+from finetune_api.progress import PROGRESS_AUDIENCE
+
+from e2e.cluster.binaries import binaries
+from e2e.cluster.commands import ask, run
+from e2e.cluster.control_plane import ControlPlane, control_plane
+from e2e.cluster.ports import free_ports
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "finetune-operator"
+RELEASE, NAMESPACE, TEAM = "finetune-operator", "finetune-system", "team-a"
+NAMESPACES = [
+    {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+    }
+    for name in (NAMESPACE, TEAM)
+]
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
+ACCOUNT_GROUPS = ("system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated")
+WAIT_SECONDS = 30
+
+CLASS = {
+    "apiVersion": "finetune.dev/v1alpha1",
+    "kind": "FineTuneClass",
+    "metadata": {"name": "cpu", "annotations": {"finetune.dev/is-default-class": "true"}},
+    "spec": {
+        "images": {"trainer": "example.com/trainer:1"},
+        "storage": {"bucket": "models", "credentialsSecretName": "s3"},
+    },
+}
+GRADER = {"name": "exact", "type": "StringCheck", "stringCheck": {}}
+BASE, TUNED, DATA = "s3://models/base", "s3://models/tuned", "s3://data/lines.jsonl"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A control plane with the chart's release in it."""
+
+    plane: ControlPlane
+    commands: Mapping[str, Path]
+
+    def kubectl(self, *words: str, stdin: object = None) -> str:
+        text = None if stdin is None else json.dumps(stdin)
+        return run(self.commands["kubectl"], "--kubeconfig", self.plane.kubeconfig, *words, input=text)
+
+    def get(self, *words: str) -> Any:
+        return json.loads(self.kubectl("get", *words, "-o", "json"))
+
+    def wait(self, *words: str, until: str) -> None:
+        """Wait for a condition in the words of `kubectl wait --for`."""
+        self.kubectl("wait", *words, f"--for={until}", f"--timeout={WAIT_SECONDS}s")
+
+    def wait_reason(self, name: str, reason: str) -> None:
+        """Wait until an object of the team is Ready, or not Ready, for this reason."""
+        self.wait("-n", TEAM, name, until=f"jsonpath={{.status.conditions[?(@.type=='Ready')].reason}}={reason}")
+
+    def helm(self, *words: str) -> str:
+        return run(self.commands["helm"], "--kubeconfig", self.plane.kubeconfig, "-n", NAMESPACE, *words)
+
+    def allowed(
+        self, user: str, groups: Sequence[str], questions: Sequence[tuple[str, str, str]]
+    ) -> dict[tuple[str, str, str], bool]:
+        """The API server's answer to each (verb, group, resource[/subresource]) in the team's namespace."""
+        reviews = []
+        for verb, group, resource in questions:
+            plural, _, subresource = resource.partition("/")
+            asked = {"namespace": TEAM, "verb": verb, "group": group, "resource": plural, "subresource": subresource}
+            reviews.append(
+                {
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SubjectAccessReview",
+                    "spec": {"user": user, "groups": list(groups), "resourceAttributes": asked},
+                }
+            )
+        body = {"apiVersion": "v1", "kind": "List", "items": reviews}
+        answers = self.kubectl("create", "-f", "-", "-o", 'jsonpath={.status.allowed}{" "}', stdin=body).split()
+        return {question: answer == "true" for question, answer in zip(questions, answers, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A control plane of this module's own: another operator in the same cluster would do the work under test."""
+    commands = binaries(["kubectl", "helm"])
+    with control_plane() as plane:
+        found = Cluster(plane, commands)
+        found.kubectl("create", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": NAMESPACES})
+        # Without the right that everyone else has, which the operator must not live on.
+        found.helm("install", RELEASE, str(CHART), "--set=classesVisibleToAll=false")
+        found.wait("crd", "--all", until="condition=Established")
+        yield found
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The running operator: its log, and the port of its progress endpoint."""
+
+    log: Path
+    progress_port: int
+
+
+@pytest.fixture(scope="module")
+def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """The operator under the chart's account, with the chart's certificate and flags, seen to be live."""
+    folder = tmp_path_factory.mktemp("operator")
+    for file, content in certificate(cluster).items():
+        (folder / file).write_bytes(b64decode(content))
+    health, metrics, progress = free_ports(3)
+    container = cluster.get("-n", NAMESPACE, "deployment", RELEASE)["spec"]["template"]["spec"]["containers"][0]
+    (mounted,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "tls"]
+    flags = [flag.replace(mounted, str(folder)) for flag in container["args"]]
+    ports = [f"--health-port={health}", f"--metrics-port={metrics}", f"--progress-port={progress}"]
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "finetune_operator", *flags, *ports, f"--kubeconfig={account_kubeconfig(cluster)}"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src")},
+        )
+    try:
+        wait_until_live(process, log, health)
+        yield Operator(log, progress)
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def platform(cluster: Cluster, operator: Operator) -> None:
+    """The default class, which the operator has found to be good."""
+    cluster.kubectl("apply", "-f", "-", stdin=CLASS)
+    cluster.wait("ftc/cpu", until="condition=Ready")
+
+
+def start_job(cluster: Cluster, name: str) -> tuple[str, ...]:
+    """Make a FineTuneJob; returns what selects the children of its preflight, once there is a Pod.
+
+    Nothing runs the Pod, as there is no kubelet.
+    """
+    apply(cluster, "FineTuneJob", name, model={"uri": BASE}, dataset={"training": {"uri": DATA}})
+    uid = cluster.get("-n", TEAM, "ftj", name)["metadata"]["uid"]
+    selector = ("-l", f"finetune.dev/owner-uid={uid},finetune.dev/role=preflight")
+    cluster.wait("-n", TEAM, "pod", *selector, until="create")
+    return selector
+
+
+def apply(cluster: Cluster, kind: str, name: str, **spec: object) -> None:
+    body = {"apiVersion": "finetune.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    cluster.kubectl("-n", TEAM, "apply", "-f", "-", stdin=body)
+
+
+def certificate(cluster: Cluster) -> dict[str, str]:
+    data: dict[str, str] = cluster.get("-n", NAMESPACE, "secret", f"{RELEASE}-tls")["data"]
+    return data
+
+
+def account_kubeconfig(cluster: Cluster) -> Path:
+    """A kubeconfig that holds a token of the chart's account, and no certificate."""
+    config = yaml.safe_load(cluster.plane.kubeconfig.read_text())
+    token = cluster.kubectl("-n", NAMESPACE, "create", "token", RELEASE).strip()
+    config["users"][0]["user"] = {"token": token}
+    path = cluster.plane.home / "account.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def wait_until_live(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+
+
+# What the chart installs
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("image.tagg=1", "additional properties 'tagg' not allowed"),
+        ("workers=0", "minimum: got 0, want 1"),
+        ("image.digest=latest", "'latest' does not match pattern"),
+        ("replicas=2", "additional properties 'replicas' not allowed"),
+    ],
+)
+def test_a_wrong_value_is_refused(value: str, complaint: str) -> None:
+    helm = binaries(["helm"])["helm"]
+    done = subprocess.run(
+        [helm, "template", RELEASE, CHART, "--set", value], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_it_passes_helm_lint() -> None:
+    run(binaries(["helm"])["helm"], "lint", "--strict", CHART)
+
+
+def test_its_pod_passes_the_restricted_pod_security_standard(cluster: Cluster) -> None:
+    # The namespace enforces it: the Pod would not exist.
+    cluster.wait("-n", NAMESPACE, "pod", "-l", f"app.kubernetes.io/instance={RELEASE}", until="create")
+
+
+# What the operator does with the chart's rights: each test needs some of them, together they need all
+
+
+def test_a_class_becomes_ready(cluster: Cluster, platform: None) -> None:
+    cluster.wait("-n", "default", "events", "--field-selector=involvedObject.kind=FineTuneClass", until="create")
+
+
+def test_a_job_is_validated_and_suspended(cluster: Cluster, platform: None) -> None:
+    preflight = start_job(cluster, "suspended")
+    children = cluster.get("-n", TEAM, "job,configmap", *preflight)["items"]
+    assert {item["kind"] for item in children} == {"Job", "ConfigMap"}
+    cluster.wait_reason("ftj/suspended", "Validating")
+    cluster.kubectl("-n", TEAM, "patch", "ftj", "suspended", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    cluster.wait_reason("ftj/suspended", "Suspended")
+    cluster.wait("-n", TEAM, "job", *preflight, until="delete")
+    cluster.wait("-n", TEAM, "events", "--field-selector=reason=Suspended", until="create")
+
+
+def test_an_evaluation_starts(cluster: Cluster, platform: None) -> None:
+    candidates = [{"name": "tuned", "model": {"uri": TUNED}}]
+    spec = {"candidates": candidates, "baseline": {"model": {"uri": BASE}}, "dataset": {"uri": DATA}}
+    apply(cluster, "Evaluation", "judge", **spec, graders=[GRADER])
+    cluster.wait_reason("eval/judge", "Evaluating")
+    cluster.wait("-n", TEAM, "pod", "-l", "finetune.dev/role=evaluate", until="create")
+
+
+def test_a_model_is_served_and_replaced(cluster: Cluster, platform: None) -> None:
+    apply(cluster, "ModelDeployment", "chat", model={"uri": BASE}, replicas=0)
+    cluster.wait_reason("mdep/chat", "Available")
+    (first,) = served(cluster)
+    assert cluster.get("-n", TEAM, "service", "chat")["spec"]["ports"][0]["port"] == 80
+    apply(cluster, "ModelDeployment", "chat", model={"uri": TUNED}, replicas=0)
+    cluster.wait("-n", TEAM, f"configmap/{first}", until="delete")
+    (second,) = served(cluster)
+    assert second != first
+
+
+def test_a_deployment_waits_for_the_gate(cluster: Cluster, platform: None) -> None:
+    apply(cluster, "ModelDeployment", "gated", model={"uri": BASE}, gate={"evaluationRef": {"name": "none"}})
+    cluster.wait_reason("mdep/gated", "ReferenceNotFound")
+
+
+async def test_a_pod_reports_its_own_progress(cluster: Cluster, operator: Operator, platform: None) -> None:
+    preflight = start_job(cluster, "reporting")
+    (pod,) = (item["metadata"] for item in cluster.get("-n", TEAM, "pod", *preflight)["items"])
+    path = f"/v1alpha1/namespaces/{TEAM}/finetunejobs/reporting/attempts/"
+    own = path + pod["labels"]["batch.kubernetes.io/job-name"]
+    token = ("-n", TEAM, "create", "token", "default")
+    audience = f"--audience={PROGRESS_AUDIENCE}"
+    bound = cluster.kubectl(*token, audience, "--bound-object-kind=Pod", f"--bound-object-name={pod['name']}").strip()
+    assert await report(cluster, operator, own, bound) == 200
+    assert await report(cluster, operator, path + "another", bound) == 403
+    for flags in ((), (audience,)):
+        assert await report(cluster, operator, own, cluster.kubectl(*token, *flags).strip()) == 401
+
+
+def test_nothing_was_refused(operator: Operator) -> None:
+    refusals = [line for line in operator.log.read_text().splitlines() if "Forbidden" in line or "forbidden" in line]
+    assert not refusals
+
+
+async def report(cluster: Cluster, operator: Operator, path: str, token: str) -> int:
+    """Send a progress report as a training Pod would, checking the certificate against the chart's CA and Service."""
+    trusted = ssl.create_default_context(cadata=b64decode(certificate(cluster)["ca.crt"]).decode())
+    trusted.verify_flags |= ssl.VERIFY_X509_STRICT
+    status = {"lastUpdatedTime": "2026-01-01T00:00:00Z", "metrics": [{"name": "total_steps", "value": "10"}]}
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session,
+        session.post(
+            f"https://127.0.0.1:{operator.progress_port}{path}",
+            json={"trainerStatus": status},
+            headers={"Authorization": f"Bearer {token}"},
+            ssl=trusted,
+            server_hostname=f"{RELEASE}.{NAMESPACE}.svc",
+        ) as answer,
+    ):
+        return answer.status
+
+
+def served(cluster: Cluster) -> list[str]:
+    found = cluster.get("-n", TEAM, "configmap", "-l", "finetune.dev/role=serve")["items"]
+    return [item["metadata"]["name"] for item in found]
+
+
+# What nobody may do
+
+
+def test_the_operator_may_do_nothing_that_it_does_not_need(cluster: Cluster) -> None:
+    questions = [
+        *((verb, "", "secrets") for verb in ("get", "list", "watch", "create", "patch", "update", "delete")),
+        *((verb, "", "pods") for verb in ("create", "patch", "update", "delete")),
+        ("create", "", "pods/exec"),
+        ("get", "", "pods/log"),
+        ("create", "", "serviceaccounts/token"),
+        ("impersonate", "", "users"),
+        *((verb, "rbac.authorization.k8s.io", "clusterroles") for verb in ("bind", "escalate", "create", "update")),
+        ("get", "", "nodes"),
+        ("list", "", "namespaces"),
+        ("list", "apiextensions.k8s.io", "customresourcedefinitions"),
+        *((verb, "finetune.dev", kind.plural) for kind in KINDS for verb in ("create", "patch", "update", "delete")),
+        *((verb, "", "configmaps") for verb in ("get", "watch", "update", "deletecollection")),
+        *((verb, "", "services") for verb in ("list", "watch", "update", "delete")),
+        *((verb, "apps", "deployments") for verb in ("update", "delete", "deletecollection")),
+        *((verb, "batch", "jobs") for verb in ("get", "update", "deletecollection")),
+        *((verb, "", "events") for verb in ("get", "list", "patch", "delete")),
+        ("create", "authorization.k8s.io", "subjectaccessreviews"),
+    ]
+    answers = cluster.allowed(ACCOUNT, ACCOUNT_GROUPS, questions)
+    assert [question for question, allowed in answers.items() if allowed] == []
+
+
+@pytest.mark.parametrize(
+    ("role", "may", "may_not"),
+    [
+        (
+            "edit",
+            [("create", "finetunejobs"), ("patch", "evaluations"), ("delete", "modeldeployments")],
+            # A user who wrote an Evaluation's status would open its gate.
+            [("patch", "evaluations/status"), ("update", "finetunejobs/status"), ("create", "finetuneclasses")],
+        ),
+        ("view", [("list", "finetunejobs"), ("get", "evaluations")], [("create", "finetunejobs")]),
+    ],
+)
+def test_users_may_do_what_their_role_says(
+    cluster: Cluster, role: str, may: list[tuple[str, str]], may_not: list[tuple[str, str]]
+) -> None:
+    cluster.kubectl("-n", TEAM, "create", "rolebinding", role, f"--clusterrole={role}", f"--user=who-may-{role}")
+    assert rights_settle(cluster, f"who-may-{role}", asked=[*may, *may_not], expected=may)
+
+
+def test_everyone_may_see_the_classes_if_the_platform_says_so(cluster: Cluster) -> None:
+    asked = [("list", "finetuneclasses"), ("patch", "finetuneclasses"), ("list", "finetunejobs")]
+    assert rights_settle(cluster, "anyone", asked=asked, expected=[])
+    cluster.helm("upgrade", RELEASE, str(CHART), "--set=classesVisibleToAll=true")
+    assert rights_settle(cluster, "anyone", asked=asked, expected=[("list", "finetuneclasses")])
+
+
+def rights_settle(
+    cluster: Cluster, user: str, *, asked: Sequence[tuple[str, str]], expected: Sequence[tuple[str, str]]
+) -> bool:
+    """Whether the user comes to have exactly the expected rights; rules take a moment to spread."""
+    questions = [(verb, "finetune.dev", resource) for verb, resource in asked]
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        answers = cluster.allowed(user, ["system:authenticated"], questions)
+        if [(verb, resource) for (verb, _, resource), allowed in answers.items() if allowed] == list(expected):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+# What upgrades change
+
+
+def test_upgrades_keep_the_certificate_and_do_not_restart_the_operator(cluster: Cluster) -> None:
+    before, pod_template = certificate(cluster), deployed_template(cluster)
+    for _ in range(2):
+        cluster.helm("upgrade", RELEASE, str(CHART))
+    assert certificate(cluster) == before
+    assert deployed_template(cluster) == pod_template
+
+
+def test_another_certificate_restarts_the_operator(cluster: Cluster) -> None:
+    before = deployed_template(cluster)
+    cluster.kubectl("-n", NAMESPACE, "create", "secret", "generic", "mine", "--from-literal=tls.crt=other")
+    try:
+        rendered = cluster.helm(
+            "template", RELEASE, str(CHART), "--set", "progress.tls.existingSecret=mine", "--dry-run=server"
+        )
+    finally:
+        cluster.kubectl("-n", NAMESPACE, "delete", "secret", "mine")
+    objects = [item for item in yaml.safe_load_all(rendered) if item]
+    (deployment,) = [item for item in objects if item["kind"] == "Deployment"]
+    assert not [item for item in objects if item["kind"] == "Secret"]
+    assert deployment["spec"]["template"]["metadata"]["annotations"] != before["metadata"]["annotations"]
+
+
+def deployed_template(cluster: Cluster) -> Any:
+    return cluster.get("-n", NAMESPACE, "deployment", RELEASE)["spec"]["template"]
+
+
+def test_uninstalling_keeps_what_users_made_and_a_new_release_takes_it_over(cluster: Cluster, platform: None) -> None:
+    """Last, since another release is there then."""
+    cluster.helm("uninstall", RELEASE)
+    gone = ("-n", NAMESPACE, "get", f"deployment/{RELEASE}")
+    assert ask(cluster.commands["kubectl"], "--kubeconfig", cluster.plane.kubeconfig, *gone) is None
+    assert len(cluster.get("crd")["items"]) == len(KINDS)
+    assert cluster.get("ftc", "cpu")
+    cluster.helm("install", RELEASE, str(CHART))

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import Generation, Grader, Score
+from finetune_api.outcome import parse_termination_message, to_termination_message
+from finetune_api.run import BASELINE, EvaluateRun, JobIdentity, ModelSource, NamedModel
+from finetune_trainer.evaluate import evaluate
+from finetune_trainer.failures import DiagnosedError
+from finetune_trainer.statistics import wilson
+from tests.integration.trainer_evaluation.buckets import Bucket
+from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration, chat
+
+MAX_TOKENS = 8
+QUESTIONS = [f"Question {number}: {'?' * (number % 7)}" for number in range(20)]
+EXACT = Grader.from_wire({"name": "exact", "type": "StringCheck"})
+SIMILAR = Grader.from_wire({"name": "similar", "type": "TextSimilarity"})
+
+
+@pytest.fixture(scope="session")
+def base_uri(bucket: Bucket, base: Path) -> str:
+    return bucket.put_folder("models/base", base)
+
+
+@pytest.fixture(scope="session")
+def tuned_uri(bucket: Bucket, tuned: Path) -> str:
+    return bucket.put_folder("models/tuned", tuned)
+
+
+@pytest.fixture(scope="session")
+def adapter_uri(bucket: Bucket, adapter: Path) -> str:
+    return bucket.put_folder("models/adapter", adapter)
+
+
+def make_run(bucket: Bucket, dataset: str, models: dict[str, ModelSource], **changes: Any) -> EvaluateRun:
+    defaults: dict[str, Any] = {
+        "job": JobIdentity(namespace="team-a", name="judge", uid="u", run_id="1"),
+        "storage": bucket.storage,
+        "output_uri": bucket.uri("runs/judge/1"),
+        "models": [NamedModel(name=name, model=model) for name, model in models.items()],
+        "dataset_uri": dataset,
+        "graders": [EXACT],
+        "generation": Generation(max_tokens=MAX_TOKENS),
+    }
+    return EvaluateRun(**{**defaults, **changes})
+
+
+def by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:
+    return {(score.candidate, score.grader): score for score in scores}
+
+
+def test_a_candidate_is_compared_with_its_baseline(
+    bucket: Bucket, base_uri: str, tuned_uri: str, plain_tuned: PlainGeneration
+) -> None:
+    # The tuned model is right on the first 15 of 20 questions: there the reference is what it says.
+    outputs = [plain_tuned.answer(question, MAX_TOKENS) for question in QUESTIONS]
+    references = [output if index < 15 else "never said" for index, output in enumerate(outputs)]
+    dataset = bucket.put_lines("data/held-out.jsonl", [chat(*pair) for pair in zip(QUESTIONS, references, strict=True)])
+    models = {BASELINE: ModelSource(uri=base_uri), "tuned": ModelSource(uri=tuned_uri)}
+
+    report = evaluate(make_run(bucket, dataset, models, graders=[EXACT, SIMILAR]))
+
+    scores = by_name(report.scores)
+    expected = wilson(15, 20)
+    exact = scores["tuned", "exact"]
+    assert (exact.score, exact.examples) == (0.75, 20)
+    assert (exact.low, exact.high) == (round(expected.low, 4), round(expected.high, 4))
+    assert exact.delta == 0.75
+    assert exact.delta_low is not None and exact.delta_low > 0.5
+    assert scores[BASELINE, "exact"].score == 0.0
+    assert scores[BASELINE, "exact"].delta is None
+    assert scores["tuned", "similar"].score > scores[BASELINE, "similar"].score
+
+    stored = json.loads(bucket.read(report.report_uri))
+    assert report.report_uri == bucket.uri("runs/judge/1/report.json")
+    assert stored["scores"] == [score.to_wire() for score in report.scores]
+    assert stored["dataset"] == {"uri": dataset, "examples": 20}
+
+    samples = [json.loads(line) for line in bucket.read(bucket.uri("runs/judge/1/samples.jsonl")).splitlines()]
+    assert [sample["outputs"]["tuned"] for sample in samples] == outputs
+    assert [sample["reference"] for sample in samples] == references
+    assert samples[0]["line"] == 1
+    assert samples[0]["prompt"] == [{"role": "user", "content": QUESTIONS[0]}]
+    assert samples[0]["scores"]["tuned"] == {"exact": 1.0, "similar": 1.0}
+    assert samples[19]["scores"]["tuned"]["exact"] == 0.0
+
+    assert parse_termination_message(to_termination_message(report)) == report
+
+
+def test_a_model_does_not_differ_from_itself(bucket: Bucket, tuned_uri: str) -> None:
+    dataset = bucket.put_lines("data/same.jsonl", [chat(question, "some answer") for question in QUESTIONS])
+    models = {BASELINE: ModelSource(uri=tuned_uri), "same": ModelSource(uri=tuned_uri)}
+
+    report = evaluate(make_run(bucket, dataset, models, graders=[SIMILAR]))
+
+    same = by_name(report.scores)["same", "similar"]
+    assert same.score > 0
+    assert (same.delta, same.delta_low, same.delta_high) == (0.0, 0.0, 0.0)
+
+
+def test_an_adapter_is_judged_upon_its_base_and_fields_of_an_example_are_there_for_graders(
+    bucket: Bucket, base: Path, adapter: Path, base_uri: str, adapter_uri: str
+) -> None:
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+    plain = PlainGeneration(adapted, AutoTokenizer.from_pretrained(adapter))
+    prompts = ["import ", "def main(", "class "]
+    lines = [{"prompt": p, "completion": "x", "meta": {"expected": plain.complete(p, MAX_TOKENS)}} for p in prompts]
+    dataset = bucket.put_lines("data/completions.jsonl", lines)
+    grader = Grader.from_wire(
+        {"name": "field", "type": "StringCheck", "stringCheck": {"reference": "{{item.meta.expected}}"}}
+    )
+    models = {"adapted": ModelSource(uri=base_uri, adapter_uri=adapter_uri), BASELINE: ModelSource(uri=base_uri)}
+
+    report = evaluate(make_run(bucket, dataset, models, graders=[grader], limit_examples=2))
+
+    scores = by_name(report.scores)
+    assert (scores["adapted", "field"].score, scores["adapted", "field"].examples) == (1.0, 2)
+    assert scores[BASELINE, "field"].score == 0.0
+
+
+def test_sampling_gives_the_same_outputs_again(bucket: Bucket, tuned_uri: str) -> None:
+    dataset = bucket.put_lines("data/sampled.jsonl", [chat(question, "answer") for question in QUESTIONS[:4]])
+    run = make_run(
+        bucket,
+        dataset,
+        {"tuned": ModelSource(uri=tuned_uri)},
+        generation=Generation(max_tokens=MAX_TOKENS, temperature=1.0),
+    )
+
+    def outputs() -> list[str]:
+        evaluate(run)
+        samples = bucket.read(bucket.uri("runs/judge/1/samples.jsonl")).splitlines()
+        return [json.loads(line)["outputs"]["tuned"] for line in samples]
+
+    assert outputs() == outputs()
+
+
+def test_a_prompt_that_nearly_fills_the_context_gets_what_is_left_of_it(
+    bucket: Bucket, tuned_uri: str, plain_tuned: PlainGeneration
+) -> None:
+    prompts = ["y" * (CONTEXT - 3), "short"]
+    references = [plain_tuned.complete(prompts[0], 3), plain_tuned.complete(prompts[1], MAX_TOKENS)]
+    lines = [{"prompt": p, "completion": r} for p, r in zip(prompts, references, strict=True)]
+    dataset = bucket.put_lines("data/long.jsonl", lines)
+
+    report = evaluate(make_run(bucket, dataset, {"tuned": ModelSource(uri=tuned_uri)}))
+
+    assert report.scores[0].score == 1.0
+
+
+def test_a_models_own_generation_config_can_not_change_what_is_measured(
+    bucket: Bucket, tuned: Path, plain_tuned: PlainGeneration
+) -> None:
+    greedy = bucket.put_folder("models/tricky", tuned)
+    tricky = {"num_beams": 4, "num_return_sequences": 3, "return_dict_in_generate": True, "max_new_tokens": 100_000}
+    bucket.put("models/tricky/generation_config.json", json.dumps(tricky).encode())
+    lines = [{"prompt": p, "completion": plain_tuned.complete(p, MAX_TOKENS)} for p in ("import ", "class ")]
+    dataset = bucket.put_lines("data/tricky.jsonl", lines)
+
+    report = evaluate(make_run(bucket, dataset, {"tricky": ModelSource(uri=greedy)}))
+
+    assert report.scores[0].score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "message"),
+    [
+        (None, Reason.DATASET_NOT_FOUND, "data/broken.jsonl"),
+        ([], Reason.DATASET_INVALID, "The file is empty."),
+        ([chat("a", "b"), {"messages": []}], Reason.DATASET_INVALID, "Line 2 of"),
+        ([chat("a", "b"), chat("a", "b", reference="c")], Reason.DATASET_INVALID, "'reference' is taken"),
+        ([{"messages": [{"role": "assistant", "content": "b"}]}], Reason.DATASET_INVALID, "nothing to answer to"),
+        ([chat("a" * 200, "b")], Reason.DATASET_INVALID, "fills the model's context of 128"),
+    ],
+)
+def test_a_dataset_that_can_not_be_used_is_named_with_its_line(
+    bucket: Bucket, tuned_uri: str, body: list[object] | None, reason: Reason, message: str
+) -> None:
+    uri = bucket.uri("data/broken.jsonl")
+    bucket.client.delete_object(Bucket=bucket.name, Key="data/broken.jsonl")
+    if body is not None:
+        bucket.put_lines("data/broken.jsonl", body)
+    with pytest.raises(DiagnosedError) as caught:
+        evaluate(make_run(bucket, uri, {"tuned": ModelSource(uri=tuned_uri)}))
+    assert caught.value.failure.reason is reason
+    assert message in caught.value.failure.message
+
+
+def test_a_field_that_no_example_has_is_found_before_a_model_is_fetched(bucket: Bucket) -> None:
+    dataset = bucket.put_lines("data/no-label.jsonl", [chat("a", "b", label="x"), chat("a", "b"), chat("a", "b")])
+    grader = Grader.from_wire({"name": "label", "type": "StringCheck", "stringCheck": {"reference": "{{item.label}}"}})
+    with pytest.raises(DiagnosedError) as caught:
+        evaluate(make_run(bucket, dataset, {"m": ModelSource(uri=bucket.uri("no/model"))}, graders=[grader]))
+    assert caught.value.failure.reason is Reason.DATASET_INVALID
+    assert "Line 2 of" in caught.value.failure.message
+    assert "{{item.label}}" in caught.value.failure.message
+    assert "1 more line(s)" in caught.value.failure.message

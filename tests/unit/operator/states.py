@@ -1,0 +1,307 @@
+"""Observed states for the tests of plans: small builders, each with good defaults that a test overrides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
+from finetune_api.finetuneclass import FineTuneClassSpec
+from finetune_api.finetunejob import (
+    AttemptStatus,
+    CheckpointStatus,
+    DatasetError,
+    DatasetStatus,
+    FileStatistics,
+    FineTuneJobSpec,
+    FineTuneJobStatus,
+    ModelStatus,
+    PreflightStatus,
+    ResolvedHyperparameters,
+    Result,
+)
+from finetune_api.outcome import (
+    EvaluationReport,
+    Failure,
+    PreflightReport,
+    TrainReport,
+    to_termination_message,
+)
+from finetune_operator.children import Owner
+from finetune_operator.classes import ResolvedClass
+from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.plan import Plan
+from finetune_operator.pod_diagnosis import JobView, PodView
+from finetune_operator.status import Standing, stalled
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+OWNER = Owner("FineTuneJob", "team-a", "router", "0f3c2a91-5d0c-4bb1-9d2e-7a4f1c86e3d5")
+STORAGE_URI = "s3://models/finetune/team-a/router/1-0f3c2a91"
+CLASS_NOT_FOUND = stalled(Reason.CLASS_NOT_FOUND, "FineTuneClass 'cpu' does not exist. Create it.")
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, dictionary by dictionary; None removes."""
+    result = dict(base)
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(result.get(name), dict):
+            result[name] = merged(result[name], value)
+        elif value is None:
+            result.pop(name, None)
+        else:
+            result[name] = value
+    return result
+
+
+CLASS_WIRE: dict[str, Any] = {
+    "images": {"trainer": "example.com/trainer:1"},
+    "storage": {"bucket": "models", "credentialsSecretName": "s3-credentials"},
+}
+JOB_WIRE: dict[str, Any] = {
+    "model": {"uri": "s3://models/base"},
+    "dataset": {"training": {"uri": "s3://data/train.jsonl"}},
+}
+
+
+def class_spec(**changes: Any) -> FineTuneClassSpec:
+    return FineTuneClassSpec.from_wire(merged(CLASS_WIRE, changes))
+
+
+def resolved_class(**changes: Any) -> ResolvedClass:
+    return ResolvedClass("cpu", 4, class_spec(**changes))
+
+
+def job_spec(**changes: Any) -> FineTuneJobSpec:
+    return FineTuneJobSpec.from_wire(merged(JOB_WIRE, changes))
+
+
+# What Pods say at their end.
+
+FILE = FileStatistics(examples=1500, tokens=90_000, max_tokens=120)
+MODEL = ModelStatus(architecture="LlamaForCausalLM", parameters=4_500_000, context_length=512)
+PREFLIGHT_REPORT = PreflightReport(dataset=DatasetStatus(format="Chat", training=FILE), model=MODEL)
+RESULT = Result(
+    uri=f"{STORAGE_URI}/result",
+    base_model_uri="s3://models/base",
+    adapter_type="LoRA",
+    step=300,
+    digest="sha256:aa",
+    eval_loss=0.5,
+)
+CHECKPOINT = CheckpointStatus(step=200, uri=f"{STORAGE_URI}/checkpoints/step-000200")
+TRAIN_REPORT = TrainReport(result=RESULT, checkpoints=[CHECKPOINT])
+LINE_7 = Failure(
+    reason=Reason.DATASET_INVALID,
+    message="Line 7 of s3://data/train.jsonl: the last message must be the assistant's. Fix the line.",
+    dataset=DatasetStatus(
+        error_count=1,
+        errors=[DatasetError(file="training", line=7, message="the last message must be the assistant's")],
+    ),
+)
+LOSS_NOT_FINITE = Failure(
+    reason=Reason.LOSS_NOT_FINITE, message="The loss became NaN at step 12. Lower hyperparameters.learningRate.", rank=0
+)
+NETWORK_FAILURE = Failure(
+    reason=Reason.STORAGE_UNREACHABLE, message="The storage did not answer.", retryable=True, rank=0
+)
+LOST_PEER = Failure(reason=Reason.FAILED, message="Another process of the gang ended.", retryable=True, lost_peer=True)
+
+
+def told(answer: PreflightReport | TrainReport | EvaluationReport | Failure) -> str:
+    return to_termination_message(answer)
+
+
+# Jobs and Pods as the operator sees them.
+
+
+def job(name: str, state: Literal["Active", "Complete", "Failed"] = "Active", **changes: Any) -> JobView:
+    view = JobView(
+        name=name, uid=f"uid-of-{name}", state=state, message="", created=ago(60), deleting=False, role="train"
+    )
+    return replace(view, **changes)
+
+
+def pod(job_name: str, index: int = 0, phase: str = "Running", **changes: Any) -> PodView:
+    view = PodView(
+        name=f"{job_name}-{index}-abcde",
+        job_name=job_name,
+        role="train",
+        index=index,
+        phase=phase,
+        exit_code=None,
+        message="",
+        oom_killed=False,
+        disrupted=False,
+        waiting_reason="",
+        waiting_message="",
+        unschedulable_since=None,
+        unschedulable_message="",
+    )
+    return replace(view, **changes)
+
+
+def succeeded_pod(job_name: str, answer: PreflightReport | TrainReport | EvaluationReport, index: int = 0) -> PodView:
+    return pod(job_name, index, "Succeeded", exit_code=0, message=told(answer))
+
+
+def failed_pod(job_name: str, answer: Failure, index: int = 0, **changes: Any) -> PodView:
+    return pod(job_name, index, "Failed", exit_code=1, message=told(answer), **changes)
+
+
+PREFLIGHT_1, PREFLIGHT_2 = (preflight_job_name(OWNER, "1", number) for number in (1, 2))
+TRAIN_1, TRAIN_2 = (train_job_name(OWNER, "1", number) for number in (1, 2))
+
+
+# Statuses of a FineTuneJob at the stations of its life.
+
+RESOLVED = ResolvedHyperparameters(
+    epochs=2.0,
+    batch_size=4,
+    learning_rate=2e-4,
+    schedule="Cosine",
+    warmup_percent=3.0,
+    weight_decay=0.0,
+    max_length=128,
+    packing=False,
+    seed=17,
+    total_steps=750,
+    checkpoint_every_steps=75,
+)
+
+
+def job_status(**changes: Any) -> FineTuneJobStatus:
+    """A run that has started and that nothing is known of."""
+    status = FineTuneJobStatus(run_id="1", start_time=ago(120), phase="Validating")
+    return status.model_copy(update=changes)
+
+
+def preflight_status(**changes: Any) -> PreflightStatus:
+    return PreflightStatus(try_number=1, job_name=PREFLIGHT_1).model_copy(update=changes)
+
+
+def attempt_status(**changes: Any) -> AttemptStatus:
+    attempt = AttemptStatus(number=1, job_name=TRAIN_1, class_generation=4, start_time=ago(60))
+    return attempt.model_copy(update=changes)
+
+
+def trained_status(attempt: AttemptStatus | None = None, **changes: Any) -> FineTuneJobStatus:
+    """A run whose preflight succeeded."""
+    return job_status(
+        **{
+            "phase": "Training",
+            "preflight": preflight_status(succeeded=True),
+            "dataset": PREFLIGHT_REPORT.dataset,
+            "model": MODEL,
+            "resolved": RESOLVED,
+            "attempt": attempt or attempt_status(),
+            **changes,
+        }
+    )
+
+
+def standing_conditions(
+    reason: Reason, message: str = "", *, ready: bool = False, stalled: bool = False
+) -> list[Condition]:
+    """Conditions as an earlier plan left them."""
+
+    def condition(kind: ConditionType, holds: bool, why: Reason) -> Condition:
+        return Condition(
+            type=kind,
+            status="True" if holds else "False",
+            reason=why,
+            message=message,
+            observed_generation=1,
+            last_transition_time=ago(300),
+        )
+
+    return [
+        condition(ConditionType.READY, ready, reason),
+        condition(ConditionType.STALLED, stalled, reason if stalled else Reason.PROGRESSING),
+    ]
+
+
+def observed_job(
+    status: FineTuneJobStatus | None = None,
+    *jobs: JobView,
+    pods: tuple[PodView, ...] = (),
+    spec: FineTuneJobSpec | None = None,
+    platform: ResolvedClass | Standing | None = None,
+    **changes: Any,
+) -> ObservedFineTuneJob:
+    return ObservedFineTuneJob(
+        owner=OWNER,
+        generation=1,
+        spec=spec or job_spec(),
+        status=status or FineTuneJobStatus(),
+        platform=platform or resolved_class(),
+        jobs=jobs,
+        pods=pods,
+        **changes,
+    )
+
+
+# What a plan decided, in words that a table can hold.
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The parts of a plan that a person would name."""
+
+    phase: str | None
+    reason: str
+    stalled: bool = False
+    ready: bool = False
+    passed: bool | None = None
+    writes: tuple[str, ...] = ()
+    deletes: tuple[str, ...] = ()
+    again_in: float | None = None
+    event: str | None = None
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision together with the status and the message it comes with."""
+
+    decision: Decision
+    message: str
+    status: Any
+    plan: Plan[Any] = field(repr=False)
+
+
+def decided(plan: Plan[Any], now: datetime = NOW) -> Decided:
+    """Describe a plan."""
+    conditions = {condition.type: condition for condition in plan.status.conditions}
+    ready, stalled = conditions[ConditionType.READY], conditions[ConditionType.STALLED]
+    passed = conditions.get(ConditionType.PASSED)
+    written = [*plan.create, *plan.apply]
+    decision = Decision(
+        phase=getattr(plan.status, "phase", None),
+        reason=str(ready.reason),
+        stalled=stalled.status == "True",
+        ready=ready.status == "True",
+        passed=None if passed is None else passed.status == "True",
+        writes=tuple(f"{item['kind']}/{item['metadata']['name']}" for item in written),
+        deletes=tuple(f"{child.resource.kind}/{child.name}" for child in plan.delete),
+        again_in=None if plan.requeue_at is None else (plan.requeue_at - now).total_seconds(),
+        event=" ".join(f"{note.type} {note.reason}" for note in plan.events) or None,
+    )
+    return Decided(decision, ready.message, plan.status, plan)
+
+
+def with_config_map(job_name: str) -> tuple[str, str]:
+    """How the deletion of a Job reads: its run configuration goes with it."""
+    return f"Job/{job_name}", f"ConfigMap/{job_name}"
+
+
+def reason_of(status: KindStatus, kind: ConditionType = ConditionType.READY) -> str:
+    return next(str(condition.reason) for condition in status.conditions if condition.type == kind)

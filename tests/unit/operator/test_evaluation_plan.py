@@ -1,0 +1,356 @@
+"""Evaluation: waits for its model, evaluates once for each model, tries again after failures, judges its gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from finetune_api.conditions import ConditionType, Reason
+from finetune_api.evaluation import EvaluationStatus
+from finetune_api.outcome import EvaluationReport
+from finetune_api.run import EvaluateRun, ModelSource
+from finetune_operator.evaluation.observe import ObservedEvaluation
+from finetune_operator.evaluation.plan import plan
+from finetune_operator.models import ResolvedModel
+from finetune_operator.status import stalled
+
+from tests.unit.operator.crd_schema import assert_storable
+from tests.unit.operator.evaluation_states import (
+    EVALUATION_REPORT,
+    SCORES,
+    WAITING_FOR_MODEL,
+    evaluated_status,
+    evaluation_job_name,
+    evaluation_spec,
+    evaluation_status,
+    observed_evaluation,
+    score,
+    tuned,
+)
+from tests.unit.operator.states import (
+    CLASS_NOT_FOUND,
+    NETWORK_FAILURE,
+    NOW,
+    Decided,
+    Decision,
+    ago,
+    decided,
+    failed_pod,
+    job,
+    later,
+    pod,
+    reason_of,
+    resolved_class,
+    standing_conditions,
+    succeeded_pod,
+    with_config_map,
+)
+
+NEW = EvaluationStatus()
+JOB, RETRY, OF_NEW_MODEL = evaluation_job_name(), evaluation_job_name(number=2), evaluation_job_name("sha256:bb")
+JOB_OBJECTS, RETRY_OBJECTS = (f"ConfigMap/{JOB}", f"Job/{JOB}"), (f"ConfigMap/{RETRY}", f"Job/{RETRY}")
+NO_JOB = stalled(Reason.REFERENCE_NOT_FOUND, "FineTuneJob 'router' does not exist in namespace 'team-a'. Create it.")
+EVALUATING = standing_conditions(Reason.EVALUATING)
+
+
+def decide(observed: ObservedEvaluation) -> Decided:
+    result = decided(plan(observed, NOW))
+    assert_storable(result.status)
+    return result
+
+
+def failed_once(retry_in: float) -> EvaluationStatus:
+    ended = observed_evaluation(evaluation_status(), job(JOB, "Failed"), pods=(failed_pod(JOB, NETWORK_FAILURE),))
+    return plan(ended, NOW).status.model_copy(update={"retry_time": later(retry_in)})
+
+
+# What it needs before it can start.
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"platform": CLASS_NOT_FOUND, "model": WAITING_FOR_MODEL},
+            Decision("Waiting", "ClassNotFound", stalled=True, event="Warning ClassNotFound"),
+        ),
+        (
+            {"platform": resolved_class(sources={"datasets": ["s3://public/*"]})},
+            Decision("Failed", "SourceNotAllowed", stalled=True, event="Warning SourceNotAllowed"),
+        ),
+        ({"model": WAITING_FOR_MODEL}, Decision("Waiting", "WaitingForModel", event="Normal WaitingForModel")),
+        (
+            {"model": NO_JOB},
+            Decision("Waiting", "ReferenceNotFound", stalled=True, event="Warning ReferenceNotFound"),
+        ),
+        (
+            {"baseline": NO_JOB},
+            Decision("Waiting", "ReferenceNotFound", stalled=True, event="Warning ReferenceNotFound"),
+        ),
+        ({}, Decision("Evaluating", "Evaluating", writes=JOB_OBJECTS, event="Normal Evaluating")),
+    ],
+    ids=["no class", "data not allowed", "model not ready", "no such job", "no such baseline", "all there"],
+)
+def test_a_new_evaluation(changes: dict[str, Any], expected: Decision) -> None:
+    assert decide(observed_evaluation(NEW, **changes)).decision == expected
+
+
+def test_candidate_and_baseline_uris_must_be_allowed_by_the_class() -> None:
+    foreign = {"uri": "s3://private/model"}
+    for changes in ({"baseline": {"model": foreign}}, {"candidates": [{"name": "tuned", "model": foreign}]}):
+        observed = observed_evaluation(
+            NEW, spec=evaluation_spec(**changes), platform=resolved_class(sources={"models": ["s3://models/*"]})
+        )
+        result = decide(observed)
+        assert result.decision.reason == "SourceNotAllowed"
+        assert "'s3://private/model'" in result.message
+
+
+def run_configuration(observed: ObservedEvaluation) -> EvaluateRun:
+    config_map, _ = plan(observed, NOW).create
+    return EvaluateRun.model_validate_json(config_map["data"]["run.json"])
+
+
+def test_without_a_baseline_the_base_of_the_first_candidate_is_the_baseline() -> None:
+    models = run_configuration(observed_evaluation(NEW)).models
+    assert [(model.name, model.model.uri, model.model.adapter_uri) for model in models] == [
+        ("baseline", "s3://models/base", None),
+        ("tuned", "s3://models/base", "s3://models/sha256:aa"),
+    ]
+
+
+def test_a_baseline_of_the_spec_is_the_baseline() -> None:
+    other = ResolvedModel(ModelSource(uri="s3://models/other", digest="sha256:other"))
+    spec = evaluation_spec(baseline={"model": {"uri": "s3://models/other"}})
+    assert (
+        run_configuration(observed_evaluation(NEW, spec=spec, baseline=other)).models[0].model.uri == other.source.uri
+    )
+
+
+# While it runs.
+
+
+@pytest.mark.parametrize(
+    ("pods", "expected"),
+    [
+        ((pod(JOB),), Decision("Evaluating", "Evaluating", again_in=15)),
+        (
+            (pod(JOB, phase="Pending", unschedulable_since=ago(31)),),
+            Decision("Evaluating", "Unschedulable", stalled=True, again_in=15, event="Warning Unschedulable"),
+        ),
+        (
+            (pod(JOB, phase="Pending", waiting_reason="CreateContainerConfigError", waiting_message="no secret"),),
+            Decision("Evaluating", "SecretNotFound", stalled=True, again_in=15, event="Warning SecretNotFound"),
+        ),
+    ],
+    ids=["runs", "no room", "no Secret"],
+)
+def test_a_running_evaluation(pods: tuple[Any, ...], expected: Decision) -> None:
+    status = evaluation_status(conditions=EVALUATING)
+    assert decide(observed_evaluation(status, job(JOB), pods=pods)).decision == expected
+
+
+def test_scores_complete_it() -> None:
+    status = evaluation_status(conditions=EVALUATING)
+    observed = observed_evaluation(status, job(JOB, "Complete"), pods=(succeeded_pod(JOB, EVALUATION_REPORT),))
+    result = decide(observed)
+    assert result.decision == Decision("Passed", "Evaluated", ready=True, passed=True, event="Normal Evaluated")
+    assert result.status.results == SCORES
+    assert result.status.completion_time == NOW
+    assert result.status.report_uri == EVALUATION_REPORT.report_uri
+    assert result.message == "exact 0.750 [0.700, 0.800] vs 0.250 [0.200, 0.300]"
+
+
+# Failures.
+
+
+def test_a_failed_evaluation_is_tried_again_by_itself() -> None:
+    status = evaluation_status(conditions=EVALUATING)
+    observed = observed_evaluation(status, job(JOB, "Failed"), pods=(failed_pod(JOB, NETWORK_FAILURE),))
+    result = decide(observed)
+    assert result.decision == Decision(
+        "Failed", "StorageUnreachable", stalled=True, again_in=10, event="Warning StorageUnreachable"
+    )
+    assert result.message == f"{NETWORK_FAILURE.message} Tried again by itself: next at 12:00:10 UTC."
+
+
+def test_until_the_next_try_the_diagnosis_stands() -> None:
+    observed = observed_evaluation(failed_once(retry_in=7), job(JOB, "Failed"))
+    assert decide(observed).decision == Decision("Failed", "StorageUnreachable", stalled=True, again_in=7)
+
+
+def test_the_next_try_is_another_job_and_keeps_the_diagnosis_until_it_has_an_answer() -> None:
+    started = decide(observed_evaluation(failed_once(retry_in=0), job(JOB, "Failed")))
+    assert started.decision == Decision(
+        "Evaluating", "StorageUnreachable", stalled=True, writes=RETRY_OBJECTS, deletes=with_config_map(JOB)
+    )
+    running = decide(observed_evaluation(started.status, job(RETRY), pods=(pod(RETRY),)))
+    assert running.decision == Decision("Evaluating", "StorageUnreachable", stalled=True, again_in=15)
+    report = succeeded_pod(RETRY, EVALUATION_REPORT)
+    done = decide(observed_evaluation(started.status, job(RETRY, "Complete"), pods=(report,)))
+    assert (done.decision.phase, done.status.failure) == ("Passed", None)
+
+
+def test_another_trouble_that_passed_gives_way_to_the_diagnosis_that_stands() -> None:
+    no_class = plan(observed_evaluation(failed_once(retry_in=7), platform=CLASS_NOT_FOUND), NOW).status
+    assert reason_of(no_class) == "ClassNotFound"
+    assert decide(observed_evaluation(no_class, job(JOB, "Failed"))).decision.reason == "StorageUnreachable"
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(1, 10), (2, 20), (9, 600)])
+def test_it_is_tried_ever_more_slowly(number: int, seconds: float) -> None:
+    name = evaluation_job_name(number=number)
+    status = evaluation_status(try_number=number, job_name=name)
+    observed = observed_evaluation(status, job(name, "Failed"), pods=(failed_pod(name, NETWORK_FAILURE),))
+    assert decide(observed).decision.again_in == seconds
+
+
+# Once for each model.
+
+
+def test_a_finished_evaluation_is_not_run_again() -> None:
+    observed = observed_evaluation(evaluated_status(conditions=standing_conditions(Reason.EVALUATED, ready=True)))
+    assert decide(observed).decision == Decision("Passed", "Evaluated", ready=True, passed=True)
+
+
+def test_another_model_is_another_evaluation() -> None:
+    observed = observed_evaluation(evaluated_status(), job(JOB, "Complete"), model=tuned("sha256:bb"))
+    result = decide(observed)
+    assert result.decision == Decision(
+        "Evaluating",
+        "Evaluating",
+        writes=(f"ConfigMap/{OF_NEW_MODEL}", f"Job/{OF_NEW_MODEL}"),
+        deletes=with_config_map(JOB),
+        event="Normal Evaluating",
+    )
+    assert result.status.candidate_digests == {"tuned": "sha256:bb"}
+    assert (result.status.results, result.status.completion_time) == ([], None)
+
+
+def test_another_run_id_is_another_evaluation() -> None:
+    observed = observed_evaluation(evaluated_status(), job(JOB, "Complete"), spec=evaluation_spec(runId="2"))
+    assert decide(observed).decision.writes[-1] == f"Job/{evaluation_job_name(run_id='2')}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": WAITING_FOR_MODEL},
+        {"platform": CLASS_NOT_FOUND},
+        {"platform": resolved_class(sources={"datasets": []})},
+    ],
+    ids=["the model is made anew", "the class is gone", "the class allows less"],
+)
+def test_a_verdict_stands_until_there_is_another_model(changes: dict[str, Any]) -> None:
+    assert decide(observed_evaluation(evaluated_status(), **changes)).decision.passed is True
+
+
+# Gates.
+
+
+def judged(gates: list[dict[str, Any]], scores: list[Any]) -> Decided:
+    spec = evaluation_spec(gates=gates)
+    return decide(observed_evaluation(evaluated_status(results=scores), spec=spec))
+
+
+@pytest.mark.parametrize(
+    ("gate", "passes"),
+    [
+        ({"minimum": 0.75}, True),
+        ({"minimum": 0.7501}, False),
+        ({"minimum": 0.0}, True),
+        ({"minimumDelta": 0.5}, True),
+        ({"minimumDelta": 0.5001}, False),
+        ({"minimumDelta": -1.0}, True),
+    ],
+)
+def test_a_gate_demands_a_score_or_a_gain(gate: dict[str, float], passes: bool) -> None:
+    result = judged([{"grader": "exact", **gate}], SCORES)
+    assert result.decision.passed is passes
+    assert result.decision.stalled is not passes
+    if not passes:
+        assert (result.decision.phase, result.decision.reason) == ("GateFailed", "GateFailed")
+        assert "1 of 1 gates failed: tuned by exact: " in result.message
+        assert "demanded" in result.message
+
+
+def test_a_gain_that_only_rounding_keeps_from_the_gate_passes() -> None:
+    gained = 0.9 - 0.8
+    assert gained < 0.1
+    assert judged([{"grader": "exact", "minimumDelta": 0.1}], [score("tuned", 0.9, delta=gained)]).decision.passed
+
+
+def test_without_gates_it_passes() -> None:
+    assert judged([], SCORES).decision.passed is True
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [],
+        [score("baseline", 0.25)],
+        [score("somebody-else", 1.0, delta=1.0)],
+        [score("tuned", 1.0, delta=1.0, grader="another")],
+    ],
+    ids=["no scores at all", "only the baseline's", "somebody else's", "by another grader"],
+)
+def test_a_candidate_without_a_score_fails_every_gate(scores: list[Any]) -> None:
+    result = judged([{"grader": "exact", "minimum": 0.0}], scores)
+    assert result.decision.passed is False
+    assert "tuned by exact: there is no score by this grader" in result.message
+
+
+def test_a_gain_cannot_be_told_without_a_baseline() -> None:
+    assert "no baseline" in judged([{"grader": "exact", "minimumDelta": 0.0}], [score("tuned", 1.0)]).message
+
+
+def test_each_gate_judges_each_candidate() -> None:
+    both = [{"name": name, "model": {"uri": f"s3://models/{name}"}} for name in ("first", "second")]
+    spec = evaluation_spec(
+        candidates=both,
+        baseline={"model": {"uri": "s3://models/base"}},
+        gates=[{"grader": "exact", "minimum": 0.5}, {"grader": "exact", "minimum": 0.8}],
+    )
+    status = evaluated_status(results=[score("first", 0.9), score("second", 0.7)], candidate_digests={})
+    observed = observed_evaluation(
+        status,
+        spec=spec,
+        candidates=tuple((name, ResolvedModel(ModelSource(uri=f"s3://models/{name}"))) for name in ("first", "second")),
+        baseline=ResolvedModel(ModelSource(uri="s3://models/base")),
+    )
+    result = decide(observed)
+    assert [(gate.candidate, gate.passed) for gate in result.status.gates] == [
+        ("first", True),
+        ("second", True),
+        ("first", True),
+        ("second", False),
+    ]
+    assert result.decision.passed is False
+
+
+def test_a_changed_gate_is_judged_without_a_new_run() -> None:
+    passed = plan(observed_evaluation(evaluated_status()), NOW).status
+    strict = evaluation_spec(gates=[{"grader": "exact", "minimum": 0.99}])
+    result = decide(observed_evaluation(passed, spec=strict, generation=2))
+    assert result.decision == Decision(
+        "GateFailed", "GateFailed", stalled=True, passed=False, event="Warning GateFailed"
+    )
+    condition = next(item for item in result.status.conditions if item.type == ConditionType.PASSED)
+    assert condition.observed_generation == 2
+
+
+def test_an_empty_report_completes_and_passes_no_gate() -> None:
+    observed = observed_evaluation(
+        evaluation_status(), job(JOB, "Complete"), pods=(succeeded_pod(JOB, EvaluationReport(scores=[])),)
+    )
+    first = decide(observed)
+    assert (first.decision.phase, first.decision.passed) == ("GateFailed", False)
+    again = observed_evaluation(first.status, job(JOB, "Complete"), pods=observed.pods)
+    assert plan(again, later(60)).status == first.status
+
+
+def test_the_verdict_is_taken_back_while_another_model_is_evaluated() -> None:
+    """A ModelDeployment must not read the old model's verdict as the new one's."""
+    passed = plan(observed_evaluation(evaluated_status()), NOW).status
+    result = decide(observed_evaluation(passed, model=tuned("sha256:bb")))
+    assert result.decision.passed is None

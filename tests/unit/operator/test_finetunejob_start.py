@@ -1,0 +1,310 @@
+"""FineTuneJob, before any GPU: the class, its policy, and preflight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FailureStatus, FineTuneJobStatus
+from finetune_api.outcome import Failure
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.plan import plan
+from finetune_operator.status import Standing
+
+from tests.unit.operator.crd_schema import assert_storable
+from tests.unit.operator.states import (
+    CLASS_NOT_FOUND,
+    LINE_7,
+    NETWORK_FAILURE,
+    NOW,
+    PREFLIGHT_1,
+    PREFLIGHT_2,
+    PREFLIGHT_REPORT,
+    RESOLVED,
+    STORAGE_URI,
+    TRAIN_1,
+    Decided,
+    Decision,
+    ago,
+    decided,
+    failed_pod,
+    job,
+    job_spec,
+    job_status,
+    later,
+    observed_job,
+    pod,
+    preflight_status,
+    resolved_class,
+    standing_conditions,
+    succeeded_pod,
+    with_config_map,
+)
+
+NEW = FineTuneJobStatus()
+PREFLIGHT_OBJECTS = (f"ConfigMap/{PREFLIGHT_1}", f"Job/{PREFLIGHT_1}")
+PREFLIGHT_2_OBJECTS = (f"ConfigMap/{PREFLIGHT_2}", f"Job/{PREFLIGHT_2}")
+TRAIN_OBJECTS = (f"ConfigMap/{TRAIN_1}", f"Service/{TRAIN_1}", f"Job/{TRAIN_1}")
+MISSING_SECRET = 'secret "s3-credentials" not found'
+
+
+def decide(observed: ObservedFineTuneJob) -> Decided:
+    result = decided(plan(observed, NOW))
+    assert_storable(result.status)
+    return result
+
+
+# The class.
+
+
+def test_without_its_class_a_job_is_stalled_and_nothing_is_made() -> None:
+    assert decide(observed_job(NEW, platform=CLASS_NOT_FOUND)).decision == Decision(
+        "Validating", "ClassNotFound", stalled=True, event="Warning ClassNotFound"
+    )
+
+
+def test_a_class_that_appears_clears_the_diagnosis() -> None:
+    waiting = plan(observed_job(NEW, platform=CLASS_NOT_FOUND), NOW).status
+    assert decide(observed_job(waiting)).decision == Decision(
+        "Validating", "Validating", writes=PREFLIGHT_OBJECTS, event="Normal Validating"
+    )
+
+
+def test_a_class_that_goes_away_does_not_stop_a_training_job() -> None:
+    training = plan(observed_job(NEW), NOW).status.model_copy(update={"phase": "Training"})
+    decision = decide(observed_job(training, job(TRAIN_1), platform=CLASS_NOT_FOUND)).decision
+    assert (decision.phase, decision.reason, decision.deletes) == ("Training", "ClassNotFound", ())
+
+
+# The class's policy.
+
+CLIMBING = "s3://team-data/../other-team/train.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("spec", "limits", "reason", "told"),
+    [
+        ({"parallelism": {"nodes": 9}}, {}, Reason.LIMIT_EXCEEDED, ["nodes is 9", "'cpu'", "allows 8"]),
+        (
+            {"activeDeadlineSeconds": 7200},
+            {"limits": {"activeDeadlineSeconds": 3600}},
+            Reason.LIMIT_EXCEEDED,
+            ["activeDeadlineSeconds is 7200", "allows 3600"],
+        ),
+        (
+            {"model": {"uri": "hf://org/name"}},
+            {"sources": {"models": ["s3://models/*"]}},
+            Reason.SOURCE_NOT_ALLOWED,
+            ["model 'hf://org/name'", "it allows s3://models/*", "spec.sources.models"],
+        ),
+        (
+            {"dataset": {"training": {"uri": "s3://private/train.jsonl"}}},
+            {"sources": {"datasets": ["s3://team-data/*"]}},
+            Reason.SOURCE_NOT_ALLOWED,
+            ["dataset 's3://private/train.jsonl'", "spec.sources.datasets"],
+        ),
+        (
+            {"dataset": {"validation": {"uri": "s3://private/valid.jsonl"}}},
+            {"sources": {"datasets": ["s3://data/*"]}},
+            Reason.SOURCE_NOT_ALLOWED,
+            ["dataset 's3://private/valid.jsonl'"],
+        ),
+        (
+            {"dataset": {"training": {"uri": CLIMBING}}},
+            {"sources": {"datasets": ["s3://team-data/*"]}},
+            Reason.SOURCE_NOT_ALLOWED,
+            [f"dataset '{CLIMBING}'"],
+        ),
+        ({}, {"sources": {"models": []}}, Reason.SOURCE_NOT_ALLOWED, ["it allows none"]),
+    ],
+    ids=["nodes", "deadline", "model", "training data", "validation data", "a path that climbs", "no model at all"],
+)
+def test_what_the_class_does_not_allow_is_refused_with_what_it_allows(
+    spec: dict[str, Any], limits: dict[str, Any], reason: Reason, told: list[str]
+) -> None:
+    result = decide(observed_job(NEW, spec=job_spec(**spec), platform=resolved_class(**limits)))
+    assert result.decision == Decision("Validating", reason, stalled=True, event=f"Warning {reason}")
+    assert all(part in result.message for part in told), result.message
+
+
+def test_a_running_job_that_the_class_no_longer_allows_is_stopped() -> None:
+    observed = observed_job(
+        job_status(),
+        job(PREFLIGHT_1),
+        spec=job_spec(parallelism={"nodes": 3}),
+        platform=resolved_class(limits={"nodes": 2}),
+    )
+    assert decide(observed).decision.deletes == with_config_map(PREFLIGHT_1)
+
+
+# A new run.
+
+
+def test_a_new_job_starts_with_preflight_on_a_cpu_pod() -> None:
+    result = decide(observed_job(NEW))
+    assert result.decision == Decision("Validating", "Validating", writes=PREFLIGHT_OBJECTS, event="Normal Validating")
+    assert result.status.run_id == "1"
+    assert result.status.start_time == NOW
+    assert result.status.class_name == "cpu"
+    assert result.status.storage_uri == STORAGE_URI
+    assert result.status.preflight == preflight_status()
+
+
+# Preflight.
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason", "told"),
+    [
+        ((), None, []),
+        ((pod(PREFLIGHT_1, phase="Pending"),), None, []),
+        ((pod(PREFLIGHT_1, phase="Pending", unschedulable_since=ago(10)),), None, []),
+        (
+            (pod(PREFLIGHT_1, phase="Pending", unschedulable_since=ago(30), unschedulable_message="0/3 nodes fit."),),
+            Reason.UNSCHEDULABLE,
+            ["0/3 nodes fit.", "Free or add nodes"],
+        ),
+        (
+            (
+                pod(
+                    PREFLIGHT_1,
+                    phase="Pending",
+                    waiting_reason="CreateContainerConfigError",
+                    waiting_message=MISSING_SECRET,
+                ),
+            ),
+            Reason.SECRET_NOT_FOUND,
+            [MISSING_SECRET, "Create that Secret in this namespace", "AWS_ACCESS_KEY_ID"],
+        ),
+        (
+            (pod(PREFLIGHT_1, phase="Pending", waiting_reason="ImagePullBackOff", waiting_message="Back-off pulling"),),
+            Reason.IMAGE_PULL_FAILED,
+            ["Back-off pulling", "spec.images of the FineTuneClass"],
+        ),
+    ],
+    ids=["no Pod yet", "Pod starts", "not placed for 10 s", "not placed for 30 s", "no Secret", "no image"],
+)
+def test_a_preflight_pod_that_does_not_start_is_diagnosed(
+    pods: tuple[Any, ...], reason: Reason | None, told: list[str]
+) -> None:
+    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    result = decide(observed_job(before, job(PREFLIGHT_1), pods=pods))
+    if reason is None:
+        assert result.decision == Decision("Validating", "Validating", again_in=15)
+    else:
+        assert result.decision == Decision("Validating", reason, stalled=True, again_in=15, event=f"Warning {reason}")
+    assert all(part in result.message for part in told), result.message
+
+
+def test_a_preflight_pod_that_starts_after_all_clears_its_diagnosis() -> None:
+    blocked = job_status(
+        preflight=preflight_status(), conditions=standing_conditions(Reason.SECRET_NOT_FOUND, stalled=True)
+    )
+    observed = observed_job(blocked, job(PREFLIGHT_1), pods=(pod(PREFLIGHT_1),))
+    assert decide(observed).decision == Decision("Validating", "Validating", again_in=15, event="Normal Validating")
+
+
+def failed_preflight(answer: Failure) -> ObservedFineTuneJob:
+    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    return observed_job(before, job(PREFLIGHT_1, "Failed"), pods=(failed_pod(PREFLIGHT_1, answer),))
+
+
+def test_a_broken_line_is_named_and_checked_again_after_ten_seconds() -> None:
+    result = decide(failed_preflight(LINE_7))
+    assert result.decision == Decision(
+        "Validating", "DatasetInvalid", stalled=True, again_in=10, event="Warning DatasetInvalid"
+    )
+    assert result.message == f"{LINE_7.message} Checked again by itself: next at 12:00:10 UTC."
+    (error,) = result.status.dataset.errors
+    assert (error.file, error.line) == ("training", 7)
+    assert result.status.failure == FailureStatus(
+        reason="DatasetInvalid", message=LINE_7.message, pod=f"{PREFLIGHT_1}-0-abcde", rank=0
+    )
+    assert result.status.preflight == preflight_status(succeeded=False, retry_time=later(10))
+
+
+def refused_before(retry_in: float, **changes: Any) -> FineTuneJobStatus:
+    """A run whose first preflight found line 7 broken."""
+    status = plan(failed_preflight(LINE_7), NOW).status
+    assert status.preflight is not None
+    retry = status.preflight.model_copy(update={"retry_time": later(retry_in)})
+    return status.model_copy(update={"preflight": retry, **changes})
+
+
+def test_until_the_next_try_the_diagnosis_stands() -> None:
+    observed = observed_job(refused_before(retry_in=7), job(PREFLIGHT_1, "Failed"))
+    assert decide(observed).decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=7)
+
+
+def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
+    started = decide(observed_job(refused_before(retry_in=0), job(PREFLIGHT_1, "Failed")))
+    assert started.decision == Decision("Validating", "DatasetInvalid", stalled=True, writes=PREFLIGHT_2_OBJECTS)
+    assert started.message == f"{LINE_7.message} Checked again by itself: now."
+    running = decide(observed_job(started.status, job(PREFLIGHT_2), pods=(pod(PREFLIGHT_2),)))
+    assert running.decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=15)
+
+
+@pytest.mark.parametrize(
+    ("standing", "platform"),
+    [
+        (standing_conditions(Reason.CLASS_NOT_FOUND, stalled=True), None),
+        (standing_conditions(Reason.LIMIT_EXCEEDED, stalled=True), None),
+        (standing_conditions(Reason.SUSPENDED), None),
+        (standing_conditions(Reason.SECRET_NOT_FOUND, stalled=True), None),
+    ],
+    ids=["class was missing", "limit was exceeded", "was suspended", "Secret was missing"],
+)
+def test_another_trouble_that_passed_gives_way_to_the_diagnosis_that_stands(
+    standing: list[Any], platform: Standing | None
+) -> None:
+    waiting = observed_job(refused_before(retry_in=7, conditions=standing), job(PREFLIGHT_1, "Failed"))
+    assert decide(waiting).decision.reason == "DatasetInvalid"
+    second = preflight_status(try_number=2, job_name=PREFLIGHT_2)
+    retrying = observed_job(refused_before(0, preflight=second, conditions=standing), job(PREFLIGHT_2))
+    assert decide(retrying).decision.reason == "DatasetInvalid"
+
+
+@pytest.mark.parametrize(("tries", "seconds"), [(1, 10), (2, 20), (3, 40), (7, 600), (100, 600)])
+def test_preflight_is_tried_ever_more_slowly(tries: int, seconds: float) -> None:
+    status = job_status(preflight=preflight_status(try_number=tries))
+    observed = observed_job(status, job(PREFLIGHT_1, "Failed"), pods=(failed_pod(PREFLIGHT_1, NETWORK_FAILURE),))
+    assert decide(observed).decision.again_in == seconds
+
+
+def test_a_good_preflight_resolves_the_hyperparameters_and_starts_the_first_attempt() -> None:
+    before = refused_before(0, preflight=preflight_status(try_number=2, job_name=PREFLIGHT_2))
+    observed = observed_job(
+        before,
+        job(PREFLIGHT_1, "Failed"),
+        job(PREFLIGHT_2, "Complete"),
+        pods=(succeeded_pod(PREFLIGHT_2, PREFLIGHT_REPORT),),
+    )
+    result = decide(observed)
+    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, event="Normal Queued")
+    assert result.status.resolved == RESOLVED
+    assert result.status.dataset == PREFLIGHT_REPORT.dataset
+    assert result.status.model == PREFLIGHT_REPORT.model
+    assert result.status.failure is None
+    assert result.status.preflight.succeeded
+
+
+def test_a_preflight_job_that_somebody_deleted_is_followed_by_the_next_try() -> None:
+    result = decide(observed_job(job_status(preflight=preflight_status())))
+    assert result.decision.writes == PREFLIGHT_2_OBJECTS
+    assert result.status.preflight.try_number == 2
+
+
+def test_an_image_that_is_not_the_trainer_is_named() -> None:
+    silent = pod(PREFLIGHT_1, phase="Succeeded", exit_code=0, message="hello")
+    observed = observed_job(job_status(preflight=preflight_status()), job(PREFLIGHT_1, "Complete"), pods=(silent,))
+    result = decide(observed)
+    assert result.decision.reason == "Failed"
+    assert "left no report" in result.message
+    assert "spec.images of the FineTuneClass" in result.message
+
+
+def test_of_the_jobs_that_ended_three_are_kept_for_their_logs() -> None:
+    ended = [job(f"try-{number}", "Failed", created=ago(600 - number)) for number in range(5)]
+    result = decide(observed_job(refused_before(retry_in=0), *ended))
+    assert result.decision.deletes == (*with_config_map("try-0"), *with_config_map("try-1"))

@@ -1,0 +1,279 @@
+"""ModelDeployment: nothing is served before its gate, and what serves goes on serving meanwhile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from finetune_api.conditions import Reason
+from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_api.run import ModelSource
+from finetune_operator.modeldeployment.observe import GateEvaluation, ObservedModelDeployment
+from finetune_operator.modeldeployment.plan import plan
+from finetune_operator.models import ResolvedModel
+from finetune_operator.status import Standing, stalled
+
+from tests.unit.operator.crd_schema import assert_storable
+from tests.unit.operator.deployment_states import (
+    DEPLOYMENT,
+    GATED,
+    after,
+    deployment_spec,
+    observed_deployment,
+    rolled_out,
+    verdict,
+)
+from tests.unit.operator.evaluation_states import WAITING_FOR_MODEL, tuned
+from tests.unit.operator.states import (
+    CLASS_NOT_FOUND,
+    NOW,
+    Decided,
+    Decision,
+    ago,
+    decided,
+    pod,
+    resolved_class,
+    standing_conditions,
+)
+
+STRANGERS = {"apiVersion": "v1", "metadata": {"name": "router", "uid": "x", "generation": 1, "ownerReferences": []}}
+NO_EVALUATION = stalled(Reason.REFERENCE_NOT_FOUND, "Evaluation 'router-eval' does not exist. Create it.")
+
+
+def decide(observed: ObservedModelDeployment) -> Decided:
+    result = decided(plan(observed, NOW))
+    assert_storable(result.status)
+    return result
+
+
+def serving(**changes: Any) -> ObservedModelDeployment:
+    """Everything is applied and available."""
+    observed = observed_deployment(**changes)
+    applied = after(observed, plan(observed, NOW))
+    assert applied.deployment is not None
+    available = replace(applied, deployment=rolled_out(applied.deployment, applied.spec.replicas))
+    return replace(available, status=plan(available, NOW).status)
+
+
+# What holds it back.
+
+
+@pytest.mark.parametrize(
+    ("changes", "phase", "reason", "told"),
+    [
+        ({"platform": CLASS_NOT_FOUND}, "Blocked", Reason.CLASS_NOT_FOUND, "Create it"),
+        (
+            {"spec": deployment_spec(replicas=9)},
+            "Blocked",
+            Reason.LIMIT_EXCEEDED,
+            "spec.replicas is 9; FineTuneClass 'cpu' allows 8",
+        ),
+        (
+            {
+                "spec": deployment_spec(model={"fineTuneJobRef": None, "uri": "hf://org/name"}),
+                "platform": resolved_class(sources={"models": ["s3://*"]}),
+            },
+            "Blocked",
+            Reason.SOURCE_NOT_ALLOWED,
+            "'hf://org/name'",
+        ),
+        ({"model": WAITING_FOR_MODEL}, "Waiting", Reason.WAITING_FOR_MODEL, "is not complete"),
+        (
+            {"deployment": {**STRANGERS, "kind": "Deployment"}},
+            "Blocked",
+            Reason.NAME_CONFLICT,
+            "A Deployment named 'router'",
+        ),
+        ({"service": {**STRANGERS, "kind": "Service"}}, "Blocked", Reason.NAME_CONFLICT, "Delete it, or give"),
+    ],
+    ids=["class", "replicas", "source", "model", "a stranger's Deployment", "a stranger's Service"],
+)
+def test_it_waits_and_makes_nothing(changes: dict[str, Any], phase: str, reason: Reason, told: str) -> None:
+    result = decide(observed_deployment(**changes))
+    kind = "Warning" if phase == "Blocked" else "Normal"
+    assert result.decision == Decision(phase, reason, stalled=phase == "Blocked", event=f"{kind} {reason}")
+    assert told in result.message
+
+
+@pytest.mark.parametrize(
+    ("gate", "phase", "reason", "told"),
+    [
+        (NO_EVALUATION, "Blocked", Reason.REFERENCE_NOT_FOUND, "Create it"),
+        (verdict(None), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model yet"),
+        (verdict(False), "Blocked", Reason.GATE_FAILED, "at least 0.800 demanded. The model is not served."),
+        (verdict(True, digest="sha256:of-another"), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
+        (verdict(False, digest="sha256:of-another"), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
+        (verdict(True, run_id="0"), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
+        (verdict(True, seen=0), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
+        (verdict(True), "RollingOut", Reason.ROLLING_OUT, ""),
+    ],
+    ids=[
+        "no such evaluation",
+        "no verdict",
+        "failed",
+        "passed by another model",
+        "failed by another model",
+        "passed in an earlier run",
+        "passed by gates that were changed since",
+        "passed",
+    ],
+)
+def test_only_what_passed_its_gate_is_served(
+    gate: GateEvaluation | Standing, phase: str, reason: Reason, told: str
+) -> None:
+    result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate))
+    assert (result.decision.phase, result.decision.reason) == (phase, reason)
+    assert bool(result.decision.writes) is (phase == "RollingOut")
+    assert told in result.message
+
+
+def test_an_evaluation_that_does_not_judge_this_model_is_no_gate() -> None:
+    spec = deployment_spec(model={"fineTuneJobRef": {"name": "another"}}, **GATED)
+    result = decide(observed_deployment(spec=spec, gate=verdict(True)))
+    assert (result.decision.reason, result.decision.stalled) == ("GateFailed", True)
+    assert "Add it to the evaluation's candidates" in result.message
+
+
+# The rollout.
+
+
+def test_without_a_gate_a_model_is_served_at_once() -> None:
+    result = decide(observed_deployment())
+    config_map = result.decision.writes[0]
+    assert config_map.startswith("ConfigMap/router-serve-")
+    assert result.decision == Decision(
+        "RollingOut",
+        "RollingOut",
+        writes=(config_map, "Deployment/router", "Service/router"),
+        event="Normal RollingOut",
+    )
+    assert result.status.url == "http://router.team-a.svc.cluster.local/v1"
+    assert result.status.model_name == "router"
+    assert result.status.revision == "sha256:aa"
+
+
+@pytest.mark.parametrize(
+    ("status", "phase"),
+    [
+        ({}, "RollingOut"),
+        ({"observedGeneration": 0, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}, "RollingOut"),
+        ({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1, "readyReplicas": 2}, "RollingOut"),
+        ({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1}, "RollingOut"),
+        ({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}, "Available"),
+    ],
+    ids=["new", "status is of before", "old replicas remain", "not ready", "rolled out"],
+)
+def test_it_is_available_when_every_replica_is_new_and_ready(status: dict[str, int], phase: str) -> None:
+    observed = serving()
+    assert observed.deployment is not None
+    result = decide(replace(observed, deployment={**observed.deployment, "status": status}))
+    assert result.decision.phase == phase
+    assert result.decision.ready is (phase == "Available")
+    assert result.decision.again_in == (15 if phase == "RollingOut" else None)
+
+
+def test_what_is_available_says_what_to_ask_for() -> None:
+    result = decide(serving())
+    assert result.decision == Decision("Available", "Available", ready=True)
+    assert result.message == "Ask http://router.team-a.svc.cluster.local/v1 for the model 'router'."
+    assert (result.status.replicas, result.status.ready_replicas) == (1, 1)
+
+
+def test_nothing_is_applied_again_while_it_is_what_was_applied() -> None:
+    observed = serving(spec=deployment_spec(**GATED), gate=verdict(True))
+    again = plan(observed, NOW)
+    assert (again.apply, again.delete, again.status) == ((), (), observed.status)
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason"),
+    [
+        ((pod("", phase="Pending", waiting_reason="ImagePullBackOff"),), Reason.IMAGE_PULL_FAILED),
+        ((pod("", phase="Pending", unschedulable_since=ago(31)),), Reason.UNSCHEDULABLE),
+        (
+            (pod("", phase="Running", waiting_reason="CrashLoopBackOff", exit_code=1, message="ImportError: x"),),
+            Reason.FAILED,
+        ),
+        (
+            (pod("", phase="Running", waiting_reason="CrashLoopBackOff", exit_code=137, oom_killed=True),),
+            Reason.OUT_OF_MEMORY,
+        ),
+    ],
+)
+def test_a_rollout_that_does_not_come_along_is_diagnosed(pods: tuple[Any, ...], reason: Reason) -> None:
+    observed = serving()
+    assert observed.deployment is not None
+    starting = replace(observed, deployment={**observed.deployment, "status": {}}, pods=pods)
+    result = decide(starting)
+    assert result.decision == Decision("RollingOut", reason, stalled=True, again_in=15, event=f"Warning {reason}")
+
+
+# The next model.
+
+
+def test_another_model_is_rolled_out_and_the_run_configuration_of_the_one_before_goes_when_it_is_available() -> None:
+    old = serving()
+    (old_config,) = [item["metadata"]["name"] for item in old.config_maps]
+    started = decide(replace(old, model=tuned("sha256:bb")))
+    assert [kind.partition("/")[0] for kind in started.decision.writes] == ["ConfigMap", "Deployment"]
+    assert started.decision.deletes == ()
+    assert started.status.revision == "sha256:bb"
+    rolling = after(replace(old, model=tuned("sha256:bb")), started.plan)
+    assert decide(rolling).decision.deletes == ()
+    assert rolling.deployment is not None
+    done = replace(rolling, deployment=rolled_out(rolling.deployment, observedGeneration=2))
+    result = decide(done)
+    assert (result.decision.phase, result.decision.deletes) == ("Available", (f"ConfigMap/{old_config}",))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"platform": CLASS_NOT_FOUND},
+        {"model": WAITING_FOR_MODEL},
+        {"model": tuned("sha256:bb")},
+        {"gate": verdict(False)},
+        {"gate": NO_EVALUATION},
+    ],
+    ids=["class gone", "model made anew", "new model not judged", "gate changed", "evaluation gone"],
+)
+def test_what_serves_goes_on_serving_while_it_waits(changes: dict[str, Any]) -> None:
+    observed = serving(spec=deployment_spec(**GATED), gate=verdict(True))
+    result = decide(replace(observed, **changes))
+    assert (result.decision.ready, result.decision.writes, result.decision.deletes) == (False, (), ())
+    assert result.status.url == "http://router.team-a.svc.cluster.local/v1"
+    assert result.status.revision == "sha256:aa"
+    assert result.status.ready_replicas == 1
+
+
+def test_a_model_by_uri_is_its_own_revision() -> None:
+    spec = deployment_spec(model={"fineTuneJobRef": None, "uri": "s3://models/base"})
+    result = decide(observed_deployment(spec=spec, model=ResolvedModel(ModelSource(uri="s3://models/base"))))
+    assert result.status.revision == "s3://models/base"
+
+
+def test_nothing_applied_makes_it_unavailable_again() -> None:
+    """A status that a restored backup brings along is not believed."""
+    restored = ModelDeploymentStatus(
+        phase="Available", replicas=3, ready_replicas=3, conditions=standing_conditions(Reason.AVAILABLE, ready=True)
+    )
+    result = decide(observed_deployment(restored))
+    assert (result.decision.phase, result.status.ready_replicas) == ("RollingOut", 0)
+
+
+# What is applied.
+
+
+def test_the_server_has_no_credential_and_serves_what_was_fetched_read_only() -> None:
+    _, deployment, service = plan(observed_deployment(), NOW).apply
+    pod_spec = deployment["spec"]["template"]["spec"]
+    (fetch,), (server,) = pod_spec["initContainers"], pod_spec["containers"]
+    assert "AWS_SECRET_ACCESS_KEY" in json.dumps(fetch)
+    assert "AWS_" not in json.dumps(server)
+    assert pod_spec["automountServiceAccountToken"] is False
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in server["volumeMounts"]
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert deployment["metadata"]["ownerReferences"][0]["uid"] == DEPLOYMENT.uid

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import Grader
+from finetune_trainer.failures import DiagnosedError
+from finetune_trainer.graders import CompiledGrader, compile_graders, fuzzy_match, string_check
+
+
+def grader(**spec: Any) -> CompiledGrader:
+    return compile_graders([Grader.from_wire({"name": "g", **spec})])[0]
+
+
+def schema_grader(schema: Any) -> CompiledGrader:
+    return grader(type="JsonSchema", jsonSchema={"schema": schema})
+
+
+@pytest.mark.parametrize(
+    ("operation", "output", "reference", "score"),
+    [
+        ("Eq", "json", "json", 1.0),
+        ("Eq", "json ", "json", 0.0),
+        ("Eq", "JSON", "json", 0.0),
+        ("Eq", "", "", 1.0),
+        ("Ne", "json", "json", 0.0),
+        ("Ne", "JSON", "json", 1.0),
+        ("Like", "the json module", "json", 1.0),
+        ("Like", "the JSON module", "json", 0.0),
+        ("Like", "js", "json", 0.0),
+        ("ILike", "the JSON module", "json", 1.0),
+        ("ILike", "STRASSE", "straße", 1.0),
+        ("ILike", "xml", "json", 0.0),
+    ],
+)
+def test_string_check(operation: str, output: str, reference: str, score: float) -> None:
+    assert string_check(operation, output, reference) == score
+
+
+@pytest.mark.parametrize(
+    ("output", "reference", "score"),
+    [
+        ("fuzzy wuzzy was a bear", "fuzzy wuzzy was a bear", 1.0),
+        ("Fuzzy-Wuzzy!", "fuzzy wuzzy", 1.0),
+        ("", "", 1.0),
+        ("!!!", "!!!", 1.0),
+        ("", "bear", 0.0),
+        ("fuzzy wuzzy was a bear", "fuzzy wuzzy had no hair", 0.7556),
+        ("the quick brown fox", "the quick brown fox jumps over the lazy dog and runs home", 0.9),
+    ],
+)
+def test_fuzzy_match(output: str, reference: str, score: float) -> None:
+    assert fuzzy_match(output, reference) == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("schema", "output", "score"),
+    [
+        ({"type": "object", "required": ["module"]}, '{"module": "os"}', 1.0),
+        ({"type": "object", "required": ["module"]}, '{"name": "os"}', 0.0),
+        ({"properties": {"n": {"type": "integer"}}}, '{"n": 1.5}', 0.0),
+        ({"type": "object"}, "{'module': 'os'}", 0.0),
+        ({"type": "object"}, '{"module": "os"} and more', 0.0),
+        ({"type": "object"}, "", 0.0),
+        ({"type": "number"}, "NaN", 0.0),
+        ({"$ref": "#/$defs/name", "$defs": {"name": {"type": "string"}}}, '"os"', 1.0),
+        ({"items": {"$ref": "#"}}, "[" * 900 + "]" * 900, 0.0),
+        ({}, "[" * 100_000, 0.0),
+    ],
+)
+def test_json_schema(schema: Any, output: str, score: float) -> None:
+    assert schema_grader(schema).grade({}, output) == score
+
+
+def test_a_grader_compares_the_output_with_the_reference_unless_told_otherwise() -> None:
+    check = grader(type="StringCheck")
+    assert check.grade({"reference": "os"}, "os") == 1.0
+    assert check.grade({"reference": "os"}, "re") == 0.0
+
+
+def test_a_member_of_the_output_can_be_compared_with_a_field_of_the_example() -> None:
+    check = grader(
+        type="StringCheck",
+        stringCheck={"input": "{{sample.output_json.module}}", "reference": "{{item.label}}", "operation": "Eq"},
+    )
+    assert check.grade({"label": "os"}, '{"module": "os"}') == 1.0
+    assert check.grade({"label": "os"}, '{"module": "re"}') == 0.0
+
+
+@pytest.mark.parametrize("operation", ["Eq", "Ne", "Like", "ILike"])
+def test_an_output_without_the_json_that_is_asked_for_scores_nothing(operation: str) -> None:
+    check = grader(type="StringCheck", stringCheck={"input": "{{sample.output_json.module}}", "operation": operation})
+    assert check.grade({"reference": "os"}, "not json") == 0.0
+
+
+def test_fields_that_an_example_lacks_are_named() -> None:
+    check = grader(
+        type="TextSimilarity",
+        textSimilarity={"input": "{{sample.output_text}} {{item.a}}", "reference": "{{item.b.c}} {{item.a}}"},
+    )
+    assert check.missing_from({"a": "1", "b": {}}) == ["item.b.c"]
+    assert check.missing_from({"a": "1", "b": {"c": 0}}) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"type": "JsonSchema"}, "needs the member jsonSchema"),
+        ({"type": "JsonSchema", "jsonSchema": {"schema": {"type": "strin"}}}, "'strin' is not valid"),
+        ({"type": "JsonSchema", "jsonSchema": {"schema": {"pattern": "("}}}, "is not a 'regex'"),
+        ({"type": "JsonSchema", "jsonSchema": {"schema": {"$ref": "#"}}}, "without end"),
+        ({"type": "JsonSchema", "jsonSchema": {"schema": {"$ref": "http://127.0.0.1:9/s"}}}, "127.0.0.1:9/s"),
+        ({"type": "StringCheck", "stringCheck": {"input": "{{sample.text}}"}}, "sample.text"),
+        ({"type": "TextSimilarity", "textSimilarity": {"reference": "{{ 7*7 }}"}}, "7*7"),
+    ],
+)
+def test_a_grader_that_can_never_work_is_refused_before_anything_is_loaded(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(DiagnosedError) as caught:
+        grader(**spec)
+    assert caught.value.failure.reason is Reason.INVALID_SPEC
+    assert "'g'" in caught.value.failure.message
+    assert message in caught.value.failure.message
+
+
+def test_a_nested_reference_out_of_the_schema_is_refused_and_not_downloaded() -> None:
+    check = schema_grader({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}})
+    with pytest.raises(DiagnosedError, match=r"127\.0\.0\.1:9/schema"):
+        check.grade({}, '{"a": 1}')
+
+
+def test_two_graders_of_one_name_are_refused() -> None:
+    one = Grader.from_wire({"name": "exact", "type": "StringCheck"})
+    with pytest.raises(DiagnosedError, match=r"'exact'.*twice"):
+        compile_graders([one, one])
+
+
+@given(output=st.text(), reference=st.text())
+def test_every_score_is_from_0_to_1_and_the_reference_itself_scores_1(output: str, reference: str) -> None:
+    for spec in ({"type": "StringCheck"}, {"type": "TextSimilarity"}):
+        compiled = grader(**spec)
+        assert 0.0 <= compiled.grade({"reference": reference}, output) <= 1.0
+        assert compiled.grade({"reference": reference}, reference) == 1.0

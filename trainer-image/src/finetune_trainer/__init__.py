@@ -1,0 +1,1 @@
+"""What runs in the Pods: preflight, training, evaluation and the fetching of models."""

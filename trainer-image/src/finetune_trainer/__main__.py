@@ -1,0 +1,95 @@
+"""The command line of the trainer image, `finetune-trainer`. Imports are lazy: --help answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finetune_trainer import environment
+
+RunFile = Annotated[
+    Path, typer.Argument(metavar="RUN_JSON", help="The run configuration, which the operator writes.")
+]
+DataFiles = Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False)]
+
+app = typer.Typer(
+    help="Fine-tunes, evaluates and serves language models for finetune-operator.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def preflight(file: RunFile) -> None:
+    """Read and try everything that a run needs: storage, datasets, model."""
+    environment.prepare()
+    environment.hide_torch()
+    from finetune_api.run import PreflightRun
+    from finetune_trainer.outcomes import run_command
+    from finetune_trainer.preflight import preflight
+
+    raise typer.Exit(run_command(PreflightRun, file, preflight))
+
+
+@app.command()
+def train(file: RunFile) -> None:
+    """Train this node's share of a run, and put the result into the storage."""
+    from finetune_trainer.launch import train_node
+
+    raise typer.Exit(train_node(file))
+
+
+@app.command()
+def evaluate(file: RunFile) -> None:
+    """Let every model answer the held-out examples, and grade the answers."""
+    environment.prepare()
+    from finetune_api.run import EvaluateRun
+    from finetune_trainer.evaluate import evaluate
+    from finetune_trainer.outcomes import run_command
+
+    raise typer.Exit(run_command(EvaluateRun, file, lambda run, _: evaluate(run)))
+
+
+@app.command()
+def fetch(file: RunFile) -> None:
+    """Bring a model to where `serve` loads it from."""
+    environment.prepare()
+    from finetune_api.run import FetchRun
+    from finetune_trainer.fetch import fetch
+    from finetune_trainer.outcomes import run_command
+
+    raise typer.Exit(run_command(FetchRun, file, lambda run, _: fetch(run)))
+
+
+@app.command()
+def serve(file: RunFile) -> None:
+    """Serve the model that `fetch` brought, over the OpenAI routes."""
+    environment.prepare()
+    from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
+    from finetune_trainer.outcomes import run_command
+    from finetune_trainer.serve import serve
+
+    raise typer.Exit(
+        run_command(FetchRun, file, lambda run, _: serve(Path(SERVED_MODEL_DIRECTORY) / run.name))
+    )
+
+
+@app.command()
+def validate(files: DataFiles) -> None:
+    """Check JSON Lines files of examples, and name every broken line."""
+    from finetune_trainer.validate import validate_files
+
+    raise typer.Exit(validate_files(files))
+
+
+def main() -> None:
+    """The console script."""
+    environment.exit_on_sigterm()
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The exception that carries a diagnosis: raised where a failure is understood, written out at the edge."""
+
+from __future__ import annotations
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import DatasetStatus
+from finetune_api.outcome import Failure
+
+MESSAGE_LENGTH = 4096
+
+
+class DiagnosedError(Exception):
+    """A failure whose reason is known. `failure` is what the operator and a person get to read."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        retryable: bool = False,
+        dataset: DatasetStatus | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.failure = Failure(
+            reason=reason, message=message[:MESSAGE_LENGTH], retryable=retryable, dataset=dataset
+        )
+
+    @classmethod
+    def of(cls, failure: Failure) -> DiagnosedError:
+        """The exception for a failure that was diagnosed elsewhere (in another process of the gang)."""
+        error = cls(failure.reason, failure.message)
+        error.failure = failure
+        return error
+
+
+class DisruptedError(Exception):
+    """The process was told to stop (SIGTERM), and did: nothing is wrong with the run."""

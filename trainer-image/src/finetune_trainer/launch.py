@@ -1,0 +1,162 @@
+"""Starts the processes of one node's share of a training run.
+
+The Indexed Job gives every Pod its node rank (JOB_COMPLETION_INDEX), so ranks are fixed and the rendezvous is
+static: rank 0 listens at RENDEZVOUS_HOST. With one process a node, this process itself trains, in the
+environment that torchrun would have given it: no agent stands between it and the kubelet's signals, and torch is
+imported once. With more, torchrun's agent (torch.distributed.launcher) starts and watches them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from finetune_api.finetunejob import Parallelism
+from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED, TrainReport
+from finetune_api.run import RENDEZVOUS_PORT, TrainRun
+from finetune_trainer import environment
+from finetune_trainer.failures import DiagnosedError, DisruptedError
+from finetune_trainer.outcomes import conclude, read_run
+
+NODE_RANK = "JOB_COMPLETION_INDEX"
+HOST = "RENDEZVOUS_HOST"
+PORT = "RENDEZVOUS_PORT"
+AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
+
+SHUTDOWN_SECONDS = 24 * 60 * 60  # never before the kubelet's own grace period ends
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process's place in the gang."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    host: str
+    port: int
+    agent_has_store: bool = False
+
+    def to_environment(self) -> dict[str, str]:
+        """As torchrun sets it for its workers; accelerate and transformers read it."""
+        return {
+            "RANK": str(self.rank),
+            "WORLD_SIZE": str(self.world_size),
+            "LOCAL_RANK": str(self.local_rank),
+            "LOCAL_WORLD_SIZE": str(self.local_world_size),
+            "MASTER_ADDR": self.host,
+            "MASTER_PORT": str(self.port),
+        }
+
+
+def place_alone_on_node(parallelism: Parallelism, environment: Mapping[str, str]) -> Place:
+    """The place of a node's only process."""
+    host, port = _rendezvous(environment)
+    return Place(
+        rank=_node_rank(environment),
+        world_size=parallelism.nodes,
+        local_rank=0,
+        local_world_size=1,
+        host=host,
+        port=port,
+    )
+
+
+def place_under_agent(environment: Mapping[str, str]) -> Place:
+    """The place that torchrun's agent gave this process."""
+    return Place(
+        rank=int(environment["RANK"]),
+        world_size=int(environment["WORLD_SIZE"]),
+        local_rank=int(environment["LOCAL_RANK"]),
+        local_world_size=int(environment["LOCAL_WORLD_SIZE"]),
+        host=environment["MASTER_ADDR"],
+        port=int(environment["MASTER_PORT"]),
+        agent_has_store=environment.get(AGENT_STORE) == "True",
+    )
+
+
+def train_node(file: Path) -> int:
+    """Run this node's share of the training that `file` describes, and answer the exit code."""
+    try:
+        run = read_run(TrainRun, file)
+    except DiagnosedError as error:
+        return conclude(partial(_fail, error))
+    environment.prepare(processes=run.parallelism.processes_per_node)
+    with tempfile.TemporaryDirectory(prefix="finetune-") as directory:
+        if run.parallelism.processes_per_node == 1:
+            place = place_alone_on_node(run.parallelism, os.environ)
+            return _train_process(run, Path(directory), place)
+        return _train_under_agent(run, Path(directory))
+
+
+def _fail(error: DiagnosedError) -> None:
+    raise error
+
+
+def _train_process(run: TrainRun, directory: Path, place: Place) -> int:
+    if place.world_size > 1:
+        os.environ.update(place.to_environment())
+
+    def command() -> TrainReport:
+        from finetune_trainer.gang import Gang
+        from finetune_trainer.train import train
+
+        gang = Gang(place)
+        try:
+            report = train(run, directory, gang)
+        except DisruptedError:
+            gang.leave()
+            raise
+        gang.leave()
+        return report
+
+    return conclude(command, place.rank)
+
+
+def _train_under_agent(run: TrainRun, directory: Path) -> int:
+    """Run every process of this node under torchrun's agent."""
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    host, port = _rendezvous(os.environ)
+    config = LaunchConfig(
+        min_nodes=run.parallelism.nodes,
+        max_nodes=run.parallelism.nodes,
+        nproc_per_node=run.parallelism.processes_per_node,
+        run_id=f"{run.job.uid}-{run.attempt}",
+        rdzv_backend="static",
+        rdzv_endpoint=f"{host}:{port}",
+        rdzv_configs={"rank": _node_rank(os.environ)},
+        max_restarts=0,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+    )
+    try:
+        elastic_launch(config, _train_worker)(run.model_dump_json(by_alias=True), str(directory))
+    except SignalException:
+        return EXIT_DISRUPTED
+    except ChildFailedError as error:
+        codes = {failure.exitcode for failure in error.failures.values()}
+        return EXIT_DISRUPTED if EXIT_DISRUPTED in codes else EXIT_FAILED
+    return EXIT_SUCCEEDED
+
+
+def _train_worker(run: str, directory: str) -> None:
+    """What the agent starts, in a fresh interpreter."""
+    environment.exit_on_sigterm()
+    code = _train_process(TrainRun.model_validate_json(run), Path(directory), place_under_agent(os.environ))
+    if code != EXIT_SUCCEEDED:
+        raise SystemExit(code)
+
+
+def _rendezvous(environment: Mapping[str, str]) -> tuple[str, int]:
+    return environment.get(HOST, "localhost"), int(environment.get(PORT, RENDEZVOUS_PORT))
+
+
+def _node_rank(environment: Mapping[str, str]) -> int:
+    return int(environment.get(NODE_RANK, "0"))

@@ -1,0 +1,127 @@
+"""Reports of rank 0 to the operator, in the protocol of transformers' KubeflowCallback.
+
+A thread of its own sends the newest report at most every PROGRESS_INTERVAL_SECONDS (finetune_api.progress).
+Training never waits for it, and never fails by it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+import urllib3
+
+from finetune_api.progress import PROGRESS_INTERVAL_SECONDS, Metric, ProgressReport, TrainerStatus
+from finetune_api.run import PROGRESS_CA_PATH, PROGRESS_TOKEN_PATH, ProgressTarget
+
+POST_SECONDS = 5.0
+LAST_POST_SECONDS = 6.0
+
+_log = structlog.get_logger()
+
+
+class ProgressSender:
+    """Sends the newest of the reports that it is given."""
+
+    def __init__(
+        self,
+        target: ProgressTarget,
+        *,
+        token: Path = Path(PROGRESS_TOKEN_PATH),
+        ca: Path = Path(PROGRESS_CA_PATH),
+        interval: float = PROGRESS_INTERVAL_SECONDS,
+    ) -> None:
+        self._url = target.url
+        self._token = token
+        self._interval = interval
+        self._http = urllib3.PoolManager(
+            ca_certs=str(ca) if ca.exists() else None, timeout=POST_SECONDS, retries=False
+        )
+        self._newest: TrainerStatus | None = None
+        self._changed = threading.Event()
+        self._closing = threading.Event()
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._thread.start()
+
+    def send(self, status: TrainerStatus) -> None:
+        """Hand over a report; an older one that was not sent yet is dropped."""
+        self._newest = status
+        self._changed.set()
+
+    def close(self) -> None:
+        """Send what was handed over last, if that can be done in LAST_POST_SECONDS."""
+        self._closing.set()
+        self._changed.set()
+        self._thread.join(LAST_POST_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            self._changed.wait()
+            self._changed.clear()
+            status, self._newest = self._newest, None
+            if status is not None:
+                self._post(status)
+            if self._closing.is_set() and self._newest is None:
+                return
+            self._closing.wait(self._interval)
+
+    def _post(self, status: TrainerStatus) -> None:
+        try:
+            # The kubelet renews the token, so it is read each time.
+            response = self._http.request(
+                "POST",
+                self._url,
+                body=ProgressReport(trainer_status=status).model_dump_json(by_alias=True, exclude_none=True),
+                headers={
+                    "Authorization": f"Bearer {self._token.read_text().strip()}",
+                    "Content-Type": "application/json",
+                },
+            )
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            self._note_failure(str(error))
+            return
+        if response.status < 300:
+            self._failing = False
+        else:
+            self._note_failure(f"answered {response.status}")
+
+    def _note_failure(self, why: str) -> None:
+        """Once for each time that the reports stop to arrive."""
+        if not self._failing:
+            _log.warning(f"progress can't be reported to {self._url}: {why}. Training goes on.")
+        self._failing = True
+
+
+class Clock:
+    """Time since this process began to train: an attempt that resumed must not count the steps before it."""
+
+    def __init__(self, step: int, tokens: int) -> None:
+        self._first_step = step
+        self._first_tokens = tokens
+        self._since = time.monotonic()
+
+    def remaining_seconds(self, step: int, total_steps: int) -> int | None:
+        """At the speed so far; None before the first step's end."""
+        done = step - self._first_step
+        if done <= 0:
+            return None
+        return round((time.monotonic() - self._since) / done * (total_steps - step))
+
+    def tokens_per_second(self, tokens: int) -> float:
+        """The mean so far."""
+        return (tokens - self._first_tokens) / max(time.monotonic() - self._since, 1e-9)
+
+
+def to_trainer_status(metrics: Mapping[str, float], remaining_seconds: int | None) -> TrainerStatus:
+    """A report. `metrics` has current_step and total_steps; below 100 % until every step is done."""
+    return TrainerStatus(
+        progress_percentage=int(100 * metrics["current_step"] / max(metrics["total_steps"], 1)),
+        estimated_remaining_seconds=remaining_seconds,
+        metrics=[Metric(name=name, value=f"{value:.10g}") for name, value in metrics.items()],
+        last_updated_time=datetime.now(UTC),
+    )
