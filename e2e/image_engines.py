@@ -144,6 +144,7 @@ class Buildah:
         return digest.read_text().strip()
 
     def forget_all_but(self, names: Sequence[str]) -> None:
+        ask(*self._buildah("rm", "--all"))  # what a build that was killed worked in
         listing = run(*self._buildah("images", "--all", "--no-trunc", "--format", "{{.ID}} {{.Name}}:{{.Tag}}"))
         for image in unused_images(listing, names, self._used):
             # Newest first. One that another is made of stays, and is for the next time.

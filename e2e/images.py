@@ -21,7 +21,8 @@ from e2e.base_image import base_image
 from e2e.cache import cache_dir
 from e2e.cluster import resolve
 from e2e.cluster.locks import exclusive
-from e2e.cluster.resolve import Cluster
+from e2e.cluster.places import cluster_home
+from e2e.cluster.resolve import Cluster, Flavour
 from e2e.image_engines import Recipe, engine
 from e2e.steps import StepFailed, console, failing_plainly, step
 
@@ -72,6 +73,10 @@ def push(cluster: Cluster) -> Images:
             name: f"{cluster.registry}/{name}@{pusher.push(pushing, name, f'{cluster.registry}/{name}:latest')}"
             for name in (OPERATOR, TRAINER, STORAGE)
         }
+        if cluster.flavour is Flavour.OWN:
+            # What older builds pushed; the lock keeps this apart from any push.
+            config = cluster_home() / "registry.yaml"
+            pushing.run(["docker-registry", "garbage-collect", "--delete-untagged", config], timeout=60)
     return Images(references[OPERATOR], references[TRAINER], references[STORAGE])
 
 

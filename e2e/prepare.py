@@ -1,22 +1,39 @@
-"""What takes minutes on a fresh machine, done before the tests, where its progress can be seen."""
+"""What takes minutes on a fresh machine: the cluster's programs and the images, made side by side."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+from e2e import images
 from e2e.cluster import resolve
 from e2e.cluster.binaries import CONTROL_PLANE, binaries
-from e2e.images import build_and_push
+from e2e.cluster.resolve import Cluster
+from e2e.images import Images
 from e2e.steps import StepFailed, console, failing_plainly
 
 
+def cluster_with_images() -> tuple[Cluster, Images]:
+    """The cluster, up, with the images in its registry. Raises StepFailed."""
+    resolve.flavour()
+    with ThreadPoolExecutor(2) as pool:
+        # Compiling keeps the CPUs busy, images mostly wait for downloads and the disk.
+        building = pool.submit(images.build)
+        cluster = pool.submit(resolve.up)
+        cluster.result()
+        binaries(["helm"])
+        building.result()
+    return cluster.result(), images.push(cluster.result())
+
+
 def prepare() -> None:
-    """The cluster and the images; where containers can't run, what the integration tests need."""
+    """Before the tests, where its progress can be seen; without containers, what the integration tests need."""
     try:
         resolve.flavour()
     except StepFailed as reason:
         console.print(f"The end-to-end tests are left out: {reason}", markup=False)
-        binaries(CONTROL_PLANE)
+        binaries([*CONTROL_PLANE, "helm"])
         return
-    build_and_push(resolve.up())
+    cluster_with_images()
 
 
 if __name__ == "__main__":

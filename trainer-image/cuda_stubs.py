@@ -18,14 +18,13 @@ File format: System V ABI, chapters 4 and 5, and for the symbol versions LSB Cor
 
 from __future__ import annotations
 
+import platform
 import re
 import struct
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from elftools.elf.elffile import ELFFile
 
 STUB_NAME = "libcuda-stubs.so"
 DRIVER = "libcuda.so.1"  # the host's, in no image
@@ -37,10 +36,10 @@ RETURNS_TEXT = re.compile(r"\w*(String|LastError)")
 
 # Machine code of a function that returns 1 and of one that returns the address of the text that follows it.
 CODE = {
-    "EM_X86_64": (bytes.fromhex("b801000000c3"), bytes.fromhex("488d0501000000c3")),
-    "EM_AARCH64": (bytes.fromhex("20008052c0035fd6"), bytes.fromhex("40000010c0035fd6")),
+    "x86_64": (bytes.fromhex("b801000000c3"), bytes.fromhex("488d0501000000c3")),
+    "aarch64": (bytes.fromhex("20008052c0035fd6"), bytes.fromhex("40000010c0035fd6")),
 }
-MACHINE = {"EM_X86_64": 62, "EM_AARCH64": 183}
+ELF_MACHINE = {"x86_64": 62, "aarch64": 183}
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,8 @@ class Library:
 
 def read_library(path: Path) -> Library:
     """The dynamic symbols of a shared library and the libraries that it needs."""
+    from elftools.elf.elffile import ELFFile  # here, because only the image's build has it
+
     library = Library()
     with path.open("rb") as file:
         elf = ELFFile(file)
@@ -131,7 +132,7 @@ def aligned(parts: Mapping[str, bytes], start: int) -> Iterator[tuple[str, int]]
 def shared_library(symbols: Mapping[str, str], machine: str) -> bytes:
     """An ELF shared library that defines failing functions: symbol -> version, empty for none.
 
-    `machine` is pyelftools' name of it. Layout: ELF header, program headers, tables, code, then the dynamic
+    `machine` is the kernel's name of it. Layout: ELF header, program headers, tables, code, then the dynamic
     section on a page of its own, because the loader writes to that. File offsets are addresses.
     """
     fails, tells = CODE[machine]
@@ -185,7 +186,7 @@ def shared_library(symbols: Mapping[str, str], machine: str) -> bytes:
     end = headers + len(body)
     writable = end + -end % page
     identity = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-    header = identity + struct.pack("<HHIQQQIHHHHHH", 3, MACHINE[machine], 1, 0, 64, 0, 0, 64, 56, 4, 64, 0, 0)
+    header = identity + struct.pack("<HHIQQQIHHHHHH", 3, ELF_MACHINE[machine], 1, 0, 64, 0, 0, 64, 56, 4, 64, 0, 0)
     program_headers = b"".join(
         struct.pack("<IIQQQQQQ", kind, flags, offset, offset, offset, size, size, alignment)
         for kind, flags, offset, size, alignment in [
@@ -199,13 +200,12 @@ def shared_library(symbols: Mapping[str, str], machine: str) -> bytes:
 
 
 def main(site_packages: Path) -> None:
-    """Write the stub and its links into torch's folder of libraries."""
+    """Write the stub and its links into torch's folder of libraries; nothing where this torch needs none."""
     folder = site_packages / "torch" / "lib"
     paths = [*folder.glob("*.so*"), *site_packages.glob("nvidia/**/*.so*")]
     missing = find_missing({path.name: read_library(path) for path in paths})
-    with (folder / "libtorch_cuda.so").open("rb") as file:
-        machine: str = ELFFile(file)["e_machine"]
-    (folder / STUB_NAME).write_bytes(shared_library(missing.symbols, machine))
+    if missing.libraries:
+        (folder / STUB_NAME).write_bytes(shared_library(missing.symbols, platform.machine()))
     for name in sorted(missing.libraries):
         (folder / name).symlink_to(STUB_NAME)
         sys.stdout.write(f"{name}: a stub\n")

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from e2e.cluster import resolve
 from e2e.cluster.resolve import Cluster
 from e2e.demo.api import Api, Object, condition, wait_ready
-from e2e.images import Images, build_and_push
+from e2e.images import Images
+from e2e.prepare import cluster_with_images
 from e2e.release import install
 from e2e.s3 import ClusterStorage, deploy, reach
 from e2e.services import service_url
@@ -50,9 +50,8 @@ class Tuned:
 
 def prepare() -> Platform:
     """Bring up everything that a platform team would: cluster, images, storage, operator."""
-    cluster = resolve.up()
+    cluster, images = cluster_with_images()
     api = Api(cluster.kubeconfig)
-    images = build_and_push(cluster)
     with step("Start the S3 storage in the cluster"):
         storage = deploy(cluster, images)
     with step("Install the operator through its Helm chart") as current:

@@ -8,6 +8,7 @@ tokens_per_second, checkpoint_step.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -60,11 +61,11 @@ def to_progress(status: TrainerStatus) -> Progress | None:
         step=step,
         total_steps=total,
         percent=status.progress_percentage if status.progress_percentage is not None else 100 * step // total,
-        epoch=numbers.get("current_epoch"),
-        loss=numbers.get("loss"),
-        eval_loss=numbers.get("eval_loss"),
-        learning_rate=numbers.get("learning_rate"),
-        tokens_per_second=numbers.get("tokens_per_second"),
+        epoch=_shown(numbers, "current_epoch"),
+        loss=_shown(numbers, "loss"),
+        eval_loss=_shown(numbers, "eval_loss"),
+        learning_rate=_shown(numbers, "learning_rate"),
+        tokens_per_second=_shown(numbers, "tokens_per_second"),
         estimated_remaining_seconds=status.estimated_remaining_seconds,
         last_updated_time=whole_seconds(status.last_updated_time),
     )
@@ -76,3 +77,8 @@ def _finite(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def _shown(numbers: Mapping[str, float], name: str) -> float | None:
+    """The number with the five digits that a person reads."""
+    return float(f"{numbers[name]:.5g}") if name in numbers else None

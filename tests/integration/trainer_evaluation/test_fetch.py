@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from finetune_api.conditions import Reason
 from finetune_api.manifest import Manifest
 from finetune_api.run import FetchRun, ModelSource
 from finetune_api.sources import parse_s3
 from finetune_trainer import commits
 from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.fetch import fetch
+from finetune_trainer.fetch import SCRATCH, fetch
 from finetune_trainer.storage import Storage
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import CHAT_TEMPLATE
 
@@ -56,8 +56,9 @@ def test_an_adapter_is_merged_into_its_base(bucket: Bucket, base: Path, adapter:
 
 
 def test_a_whole_model_comes_as_it_is_in_place_of_an_older_one(bucket: Bucket, tuned: Path, tmp_path: Path) -> None:
-    (tmp_path / "router").mkdir()
-    (tmp_path / "router" / "left-over.safetensors").touch()
+    for left_over in (tmp_path / "router" / "old.safetensors", tmp_path / SCRATCH / "base" / "killed.safetensors"):
+        left_over.parent.mkdir(parents=True)
+        left_over.touch()
     bucket.put_folder("fetch/whole", tuned)
     bucket.put("fetch/whole/pytorch_model.bin", b"a pickle is never fetched")
 

@@ -20,8 +20,17 @@ from openai import OpenAI
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration
 
 NAME = "router"
-START_SECONDS = 90
+START_SECONDS = 120
 CHAT = "/v1/chat/completions"
+# `finetune-trainer serve`, but for the folder and the port, which are fixed in a Pod.
+PROGRAM = """
+import pathlib, sys
+from finetune_trainer import environment
+environment.exit_on_sigterm()
+environment.prepare()
+from finetune_trainer.serve import serve
+serve(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), host="127.0.0.1")
+"""
 
 
 @dataclass
@@ -79,7 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tuned: Path, hub: Hub) -> I
     folder = shutil.copytree(tuned, scratch / "models" / NAME)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "finetune_trainer", "serve", str(folder), "--port", str(port)]
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(port)]
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),

@@ -4,14 +4,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from finetune_trainer.generation import MAX_BATCH_PROMPTS, MAX_BATCH_TOKENS, batches, stop_tokens
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 CONTEXT = 512
 
 
+@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, CONTEXT - 1), max_size=300),
     max_tokens=st.integers(1, 2 * CONTEXT),

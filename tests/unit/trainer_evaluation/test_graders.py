@@ -3,13 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Grader
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.graders import CompiledGrader, compile_graders, fuzzy_match, string_check
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def grader(**spec: Any) -> CompiledGrader:
@@ -138,6 +137,7 @@ def test_two_graders_of_one_name_are_refused() -> None:
         compile_graders([one, one])
 
 
+@settings(deadline=None)
 @given(output=st.text(), reference=st.text())
 def test_every_score_is_from_0_to_1_and_the_reference_itself_scores_1(output: str, reference: str) -> None:
     for spec in ({"type": "StringCheck"}, {"type": "TextSimilarity"}):

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from finetune_trainer.statistics import Estimate, bootstrap, estimate, estimate_difference, wilson
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 scores = st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=50)
 
@@ -77,12 +76,14 @@ def test_models_must_be_compared_on_the_same_examples() -> None:
         estimate_difference([1.0, 0.0], [1.0])
 
 
+@settings(deadline=None)
 @given(scores)
 def test_the_mean_lies_in_its_interval_and_both_within_0_and_1(values: list[float]) -> None:
     result = estimate(values)
     assert 0 <= result.low <= result.mean <= result.high <= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=300))
 def test_so_it_is_for_scores_of_0_and_1(values: list[float]) -> None:
     result = estimate(values)
@@ -90,11 +91,13 @@ def test_so_it_is_for_scores_of_0_and_1(values: list[float]) -> None:
     assert result.low < result.high
 
 
+@settings(deadline=None)
 @given(scores)
 def test_identical_scores_have_no_difference(values: list[float]) -> None:
     assert estimate_difference(values, values) == Estimate(0.0, 0.0, 0.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
 def test_a_difference_lies_in_its_interval_and_turns_with_its_sides(pairs: list[tuple[float, float]]) -> None:
     left, right = [a for a, _ in pairs], [b for _, b in pairs]

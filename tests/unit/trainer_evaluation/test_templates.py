@@ -3,10 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from finetune_trainer.templates import MissingVariableError, Sample, TemplateError, render, variables
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 ITEM: dict[str, Any] = {
     "reference": "os.path",
@@ -88,6 +87,7 @@ def test_attributes_of_python_objects_are_out_of_reach() -> None:
         render("{{item.__class__}}", ITEM, Sample(""))
 
 
+@settings(deadline=None)
 @given(output=st.text(), reference=st.text())
 def test_text_goes_through_unchanged(output: str, reference: str) -> None:
     filled = render("{{sample.output_text}}|{{item.reference}}", {"reference": reference}, Sample(output))

@@ -9,9 +9,7 @@ import typer
 
 from finetune_trainer import environment
 
-RunFile = Annotated[
-    Path, typer.Argument(metavar="RUN_JSON", help="The run configuration, which the operator writes.")
-]
+RunFile = Annotated[Path, typer.Argument(metavar="RUN_JSON", help="The run configuration, which the operator writes.")]
 DataFiles = Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False)]
 
 app = typer.Typer(
@@ -28,6 +26,7 @@ def preflight(file: RunFile) -> None:
     environment.prepare()
     environment.hide_torch()
     from finetune_api.run import PreflightRun
+
     from finetune_trainer.outcomes import run_command
     from finetune_trainer.preflight import preflight
 
@@ -47,6 +46,7 @@ def evaluate(file: RunFile) -> None:
     """Let every model answer the held-out examples, and grade the answers."""
     environment.prepare()
     from finetune_api.run import EvaluateRun
+
     from finetune_trainer.evaluate import evaluate
     from finetune_trainer.outcomes import run_command
 
@@ -58,6 +58,7 @@ def fetch(file: RunFile) -> None:
     """Bring a model to where `serve` loads it from."""
     environment.prepare()
     from finetune_api.run import FetchRun
+
     from finetune_trainer.fetch import fetch
     from finetune_trainer.outcomes import run_command
 
@@ -69,12 +70,11 @@ def serve(file: RunFile) -> None:
     """Serve the model that `fetch` brought, over the OpenAI routes."""
     environment.prepare()
     from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
+
     from finetune_trainer.outcomes import run_command
     from finetune_trainer.serve import serve
 
-    raise typer.Exit(
-        run_command(FetchRun, file, lambda run, _: serve(Path(SERVED_MODEL_DIRECTORY) / run.name))
-    )
+    raise typer.Exit(run_command(FetchRun, file, lambda run, _: serve(Path(SERVED_MODEL_DIRECTORY) / run.name)))
 
 
 @app.command()

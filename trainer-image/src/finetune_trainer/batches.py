@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
+
 from finetune_trainer.failures import DiagnosedError
 
 MOST_TOKENS_PER_PASS = 16_384  # bounds the activations of one forward pass
@@ -31,10 +32,6 @@ def split_batch(batch_size: int, processes: int, max_length: int) -> BatchSplit:
             f"hyperparameters.batchSize {batch_size} can't be divided over {processes} processes "
             f"(parallelism.nodes x processesPerNode). Use {nearest} or {nearest + processes}.",
         )
-    fitting = [
-        size
-        for size in range(1, share + 1)
-        if share % size == 0 and size * max_length <= MOST_TOKENS_PER_PASS
-    ]
+    fitting = [size for size in range(1, share + 1) if share % size == 0 and size * max_length <= MOST_TOKENS_PER_PASS]
     per_pass = max(fitting, default=1)
     return BatchSplit(per_pass=per_pass, passes=share // per_pass)

@@ -11,14 +11,14 @@ from types import FrameType
 from typing import Any
 
 import structlog
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.manifest import Manifest
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
 from finetune_trainer import checkpoints
 from finetune_trainer.checkpoints import LocalCheckpoint
 from finetune_trainer.commits import Committed
@@ -46,9 +46,7 @@ class StopTogether(TrainerCallback):
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._gang.any(self._asked) and state.global_step < state.max_steps:
             _log.info(f"told to stop: saving step {state.global_step}")
             self.stopped = control.should_save = control.should_training_stop = True
@@ -87,9 +85,7 @@ class CommitCheckpoints(TrainerCallback):
         self.kept: list[Committed] = checkpoints.list_committed(storage, self._output) if gang.leads else []
         self.last: LocalCheckpoint | None = None
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         began = time.monotonic()
         local = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         manifest = Manifest(
@@ -146,9 +142,7 @@ class TellProgress(TrainerCallback):
         self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
         self._tell(state)
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._metrics["checkpoint_step"] = state.global_step
         self._tell(state)
 

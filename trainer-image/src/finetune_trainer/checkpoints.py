@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
-
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Best, CheckpointStatus
 from finetune_api.manifest import MANIFEST_NAME, Manifest, ManifestFile
 from finetune_api.sources import S3Location
+
 from finetune_trainer import commits
 from finetune_trainer.commits import Committed, CorruptError
 from finetune_trainer.failures import DiagnosedError
@@ -110,9 +110,7 @@ def fetch_newest(storage: Storage, output: S3Location, directory: Path) -> Local
     return None
 
 
-def fetch_on_every_node(
-    gang: Gang, storage: Storage, output: S3Location, directory: Path
-) -> LocalCheckpoint | None:
+def fetch_on_every_node(gang: Gang, storage: Storage, output: S3Location, directory: Path) -> LocalCheckpoint | None:
     """The newest good checkpoint, chosen by the leader and brought to every node's `directory`."""
     chosen = gang.from_leader(lambda: fetch_newest(storage, output, directory))
     if chosen is None:
@@ -158,9 +156,7 @@ def remove(storage: Storage, committed: Committed) -> None:
         _log.warning(f"an old checkpoint could not be removed: {error}")
 
 
-def metrics_at(
-    log_history: Sequence[Mapping[str, float]], step: int, trained_tokens: int
-) -> dict[str, float]:
+def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_tokens: int) -> dict[str, float]:
     """A checkpoint's metrics, from the Trainer's log: the newest training loss and this step's evaluation."""
     metrics: dict[str, float] = {"trainedTokens": float(trained_tokens)}
     for entry in log_history:

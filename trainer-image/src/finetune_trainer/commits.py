@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from finetune_api.conditions import Reason
 from finetune_api.manifest import MANIFEST_NAME, Manifest, ManifestFile, digest
 from finetune_api.sources import S3Location
+from pydantic import ValidationError
+
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.storage import Storage, in_parallel
 
@@ -37,9 +37,7 @@ class Committed:
     digest: str
 
 
-def upload_files(
-    storage: Storage, folder: S3Location, directory: Path, paths: Iterable[str]
-) -> list[ManifestFile]:
+def upload_files(storage: Storage, folder: S3Location, directory: Path, paths: Iterable[str]) -> list[ManifestFile]:
     """Upload `directory/<path>` to `folder/<path>` for each path, and describe them for the manifest."""
     paths = sorted(paths)
     in_parallel(lambda path: storage.upload(directory / path, folder.join(path)), paths)
@@ -77,9 +75,7 @@ def find_committed(storage: Storage, folder: S3Location) -> Committed | None:
         raise
 
 
-def download(
-    storage: Storage, committed: Committed, directory: Path, only: frozenset[str] | None = None
-) -> None:
+def download(storage: Storage, committed: Committed, directory: Path, only: frozenset[str] | None = None) -> None:
     """Bring the files of a committed folder (or `only` these) to `directory`.
 
     Raises CorruptError when a file is missing or differs from what the manifest says.

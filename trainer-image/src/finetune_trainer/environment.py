@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from pathlib import Path
 from types import FrameType
 
 from finetune_trainer.cpu import available_cpus
@@ -24,11 +25,11 @@ QUIET = {
 
 def prepare(processes: int = 1) -> None:
     """Set what is not set: no telemetry, caches where one can write, as many threads as there are CPUs."""
-    scratch = tempfile.gettempdir()
+    scratch = Path(tempfile.gettempdir())
     defaults = {
         **QUIET,
-        "HF_HOME": os.path.join(scratch, "huggingface"),
-        "TORCHINDUCTOR_CACHE_DIR": os.path.join(scratch, "inductor"),
+        "HF_HOME": str(scratch / "huggingface"),
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "OMP_NUM_THREADS": str(max(1, available_cpus() // processes)),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin take the node's cores from other Pods
     }

@@ -86,9 +86,7 @@ def format_of(example: Example) -> Format:
 def fingerprint(example: Example) -> bytes:
     """16 bytes that are the same for examples of the same content."""
     content = (
-        [example.messages, example.tools]
-        if isinstance(example, ChatExample)
-        else [example.prompt, example.completion]
+        [example.messages, example.tools] if isinstance(example, ChatExample) else [example.prompt, example.completion]
     )
     return hashlib.blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
@@ -190,9 +188,7 @@ def _parse_weight(where: str, weight: object) -> int:
 def _parse_tool_calls(where: str, calls: object) -> list[dict[str, Any]]:
     if not isinstance(calls, list) or not calls:
         raise ExampleError(f"{where} 'tool_calls' must be a list with at least one call.")
-    return [
-        _parse_tool_call(f"{where} tool call {number}:", call) for number, call in enumerate(calls, start=1)
-    ]
+    return [_parse_tool_call(f"{where} tool call {number}:", call) for number, call in enumerate(calls, start=1)]
 
 
 def _parse_tool_call(where: str, call: object) -> dict[str, Any]:

@@ -21,9 +21,7 @@ class DiagnosedError(Exception):
         dataset: DatasetStatus | None = None,
     ) -> None:
         super().__init__(message)
-        self.failure = Failure(
-            reason=reason, message=message[:MESSAGE_LENGTH], retryable=retryable, dataset=dataset
-        )
+        self.failure = Failure(reason=reason, message=message[:MESSAGE_LENGTH], retryable=retryable, dataset=dataset)
 
     @classmethod
     def of(cls, failure: Failure) -> DiagnosedError:

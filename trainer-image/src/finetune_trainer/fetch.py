@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
+
 from finetune_trainer.heartbeat import heartbeat
 from finetune_trainer.models import LocalModel, fetch_model, load_model, load_tokenizer
 from finetune_trainer.storage import Storage
+
+SCRATCH = ".fetch"
+"""Beside the target, so that the complete folder can be renamed to it."""
 
 
 def fetch(run: FetchRun, *, models: Path = Path(SERVED_MODEL_DIRECTORY)) -> None:
@@ -19,17 +22,20 @@ def fetch(run: FetchRun, *, models: Path = Path(SERVED_MODEL_DIRECTORY)) -> None
 
     Raises DiagnosedError: ModelNotFound, ModelInvalid, or one of the storage's.
     """
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=models) as scratch:
+    scratch, target = models / SCRATCH, models / run.name
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    try:
         with heartbeat(f"fetching {run.model.adapter_uri or run.model.uri}"):
-            local = fetch_model(run.model, Storage(run.storage), Path(scratch))
+            local = fetch_model(run.model, Storage(run.storage), scratch)
         complete = local.base
         if local.adapter is not None:
-            complete = Path(scratch) / "merged"
+            complete = scratch / "merged"
             with heartbeat("merging the adapter into its base"):
                 merge(local, complete)
-        target = models / run.name
         shutil.rmtree(target, ignore_errors=True)
         complete.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def merge(local: LocalModel, target: Path) -> None:

@@ -69,7 +69,7 @@ def _read_stream(stream: IO[bytes] | gzip.GzipFile) -> Iterator[Record | LineErr
 
 def _parse(number: int, line: bytes) -> Record | LineError:
     try:
-        return Record(number, orjson.loads(line))
+        return Record(number, orjson.loads(line.rstrip(b"\r\n")))
     except orjson.JSONDecodeError as error:
         return LineError(number, _why_not_json(line, error))
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from finetune_api.conditions import Reason
 from finetune_api.sources import HubModel, S3Location, parse_model_uri
+
 from finetune_trainer import commits
 from finetune_trainer.commits import Committed
 from finetune_trainer.failures import DiagnosedError
@@ -85,9 +86,7 @@ class CommittedFolder:
         self._storage = storage
         self._location = location
         with _corrupt_as_invalid():
-            self._committed: Committed = commits.read_committed(
-                storage, location, missing=Reason.MODEL_NOT_FOUND
-            )
+            self._committed: Committed = commits.read_committed(storage, location, missing=Reason.MODEL_NOT_FOUND)
         if self._committed.digest != digest:
             raise DiagnosedError(
                 Reason.MODEL_INVALID,
@@ -116,7 +115,7 @@ class HubFolder:
         from huggingface_hub import HfApi
 
         with self._diagnosed():
-            return HfApi().list_repo_files(self._source.repository, revision=self._source.revision)
+            return list(HfApi().list_repo_files(self._source.repository, revision=self._source.revision))
 
     def fetch(self, paths: Iterable[str], directory: Path) -> None:
         from huggingface_hub import snapshot_download

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import ModelStatus
 from finetune_api.run import ModelSource
+
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.model_folders import (
     PICKLE_PATTERNS,
@@ -95,9 +96,7 @@ def load_tokenizer(folder: Path) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
-        raise DiagnosedError(
-            Reason.MODEL_INVALID, "The tokenizer has neither a pad token nor an end-of-text token."
-        )
+        raise DiagnosedError(Reason.MODEL_INVALID, "The tokenizer has neither a pad token nor an end-of-text token.")
     return tokenizer
 
 
@@ -125,9 +124,7 @@ def load_model(local: LocalModel, dtype: torch.dtype, *, trainable_adapter: bool
     from peft import PeftModel
 
     with _as_model_invalid("The adapter does not load"):
-        return PeftModel.from_pretrained(
-            model, local.adapter, is_trainable=trainable_adapter, use_safetensors=True
-        )
+        return PeftModel.from_pretrained(model, local.adapter, is_trainable=trainable_adapter, use_safetensors=True)
 
 
 def refuse_code(folder: Path, uri: str) -> None:

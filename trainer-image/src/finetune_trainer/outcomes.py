@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from finetune_api.base import ApiModel
 from finetune_api.conditions import Reason
 from finetune_api.outcome import (
@@ -28,6 +26,8 @@ from finetune_api.outcome import (
     TrainReport,
     to_termination_message,
 )
+from pydantic import ValidationError
+
 from finetune_trainer.failures import DiagnosedError, DisruptedError
 
 Report = PreflightReport | TrainReport | EvaluationReport
@@ -47,7 +47,7 @@ def conclude(command: Callable[[], Report | None], rank: int | None = None) -> i
         failure = diagnose(error)
         if failure.rank is None:
             failure = failure.model_copy(update={"rank": rank})
-        print(f"{failure.reason.value}: {failure.message}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{failure.reason.value}: {failure.message}\n")
         _write_termination_message(to_termination_message(failure), keep_earlier=lost_a_peer(error))
         return EXIT_FAILED
     if report is not None:
@@ -70,9 +70,7 @@ def read_run(kind: type[Run], file: Path) -> Run:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise DiagnosedError(
-            Reason.INVALID_SPEC, f"{file} is no {kind.__name__}: {where}: {problem['msg']}"
-        ) from error
+        raise DiagnosedError(Reason.INVALID_SPEC, f"{file} is no {kind.__name__}: {where}: {problem['msg']}") from error
 
 
 def diagnose(error: Exception) -> Failure:
@@ -104,9 +102,7 @@ def diagnose(error: Exception) -> Failure:
 def lost_a_peer(error: Exception) -> bool:
     """Whether this is what a process sees of another one's end."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    return "DistError" in kinds or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_PEER)
-    )
+    return "DistError" in kinds or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_PEER))
 
 
 def _write_termination_message(message: str, *, keep_earlier: bool = False) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import structlog
-
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetError, DatasetStatus, FileStatistics, ModelStatus
 from finetune_api.outcome import Failure, PreflightReport
 from finetune_api.run import PreflightRun
 from finetune_api.sources import S3Location, parse_s3
+
 from finetune_trainer import examples, subsets, tokenization
 from finetune_trainer.examples import NumberedExample, format_of, read_examples
 from finetune_trainer.failures import DiagnosedError
@@ -162,9 +162,7 @@ def _count_tokens(
     held_out = validation or (training if split is not None else None)
     held_out_positions = range(len(validation.fingerprints)) if validation else selection.validation
     statistics = _statistics(training, selection.training, tokenizer, max_length)
-    held_out_statistics = (
-        _statistics(held_out, held_out_positions, tokenizer, max_length) if held_out else None
-    )
+    held_out_statistics = _statistics(held_out, held_out_positions, tokenizer, max_length) if held_out else None
     _refuse_invalid([survey for survey in (training, validation) if survey is not None])
     trained = [training.fingerprints[position] for position in selection.training]
     measured = [held_out.fingerprints[position] for position in held_out_positions] if held_out else []
@@ -225,6 +223,4 @@ def _warnings(
 
 
 def _store_report(storage: Storage, output: S3Location, report: PreflightReport | Failure) -> None:
-    storage.write(
-        output.join(REPORT_NAME), report.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
-    )
+    storage.write(output.join(REPORT_NAME), report.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode())

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import structlog
 import urllib3
-
 from finetune_api.progress import PROGRESS_INTERVAL_SECONDS, Metric, ProgressReport, TrainerStatus
 from finetune_api.run import PROGRESS_CA_PATH, PROGRESS_TOKEN_PATH, ProgressTarget
 
@@ -38,9 +37,7 @@ class ProgressSender:
         self._url = target.url
         self._token = token
         self._interval = interval
-        self._http = urllib3.PoolManager(
-            ca_certs=str(ca) if ca.exists() else None, timeout=POST_SECONDS, retries=False
-        )
+        self._http = urllib3.PoolManager(ca_certs=str(ca) if ca.exists() else None, timeout=POST_SECONDS, retries=False)
         self._newest: TrainerStatus | None = None
         self._changed = threading.Event()
         self._closing = threading.Event()

@@ -1,6 +1,4 @@
-"""The server of a ModelDeployment: `finetune-trainer serve FOLDER --port PORT`.
-
-It has the OpenAI routes of `transformers serve`, locked to one model.
+"""The server of a ModelDeployment: the OpenAI routes of `transformers serve`, locked to one model.
 
 `transformers serve` (5.20.1) itself can't be locked: pinned to a model it still loads any other by POST /load_model,
 unloads its own by POST /reset, lets a request replace the chat template, generates past the context, and fails
@@ -22,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from finetune_api.run import SERVING_PORT
 from jinja2 import TemplateError
 from starlette.exceptions import HTTPException as AnyHTTPException
 from transformers import GenerationConfig
@@ -30,7 +29,6 @@ from transformers.cli.serving.completion import CompletionHandler
 from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.utils import GenerateManager, GenerationState
 
-from finetune_api.run import SERVING_PORT
 from finetune_trainer.generation import Generator, load_generator
 from finetune_trainer.heartbeat import heartbeat
 from finetune_trainer.models import LocalModel
@@ -112,7 +110,7 @@ def build_app(name: str, generator: Generator) -> FastAPI:
     return app
 
 
-class _OneModel(ModelManager):  # type: ignore[misc]
+class _OneModel(ModelManager):
     """Has one model from the start, and loads nothing, whatever is asked for."""
 
     def __init__(self, name: str, generator: Generator) -> None:
@@ -129,7 +127,7 @@ class _OneModel(ModelManager):  # type: ignore[misc]
         return self._generator.model, self._generator.tokenizer
 
 
-class _BoundedState(GenerationState):  # type: ignore[misc]
+class _BoundedState(GenerationState):
     """Hands out the one manager that generates, bounded by the context."""
 
     def __init__(self, context_length: int) -> None:
@@ -140,7 +138,7 @@ class _BoundedState(GenerationState):  # type: ignore[misc]
         return self._manager
 
 
-class _BoundedManager(GenerateManager):  # type: ignore[misc]
+class _BoundedManager(GenerateManager):
     """Generates one request after another, none past the model's context."""
 
     def __init__(self, context_length: int) -> None:

@@ -25,10 +25,10 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
-
 from finetune_api.conditions import Reason
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location
+
 from finetune_trainer.failures import DiagnosedError
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -76,9 +76,7 @@ class Storage:
             body: bytes = response["Body"].read()
             return body
 
-    def read_range(
-        self, location: S3Location, start: int, length: int, missing: Reason | None = None
-    ) -> bytes:
+    def read_range(self, location: S3Location, start: int, length: int, missing: Reason | None = None) -> bytes:
         """`length` bytes from `start`."""
         with self._diagnosed(location, missing):
             response = self._client.get_object(
@@ -119,9 +117,7 @@ class Storage:
         prefix = folder.key.rstrip("/") + "/"
         found: list[StoredObject] = []
         with self._diagnosed(folder, missing):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=folder.bucket, Prefix=prefix
-            )
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=folder.bucket, Prefix=prefix)
             for page in pages:
                 for item in page.get("Contents", []):
                     path = item["Key"].removeprefix(prefix)
@@ -156,9 +152,7 @@ def in_parallel(work: Callable[[Any], None], items: Iterable[Any]) -> None:
                 raise
 
 
-def diagnose(
-    error: Exception, location: S3Location, where: str, missing: Reason | None = None
-) -> DiagnosedError:
+def diagnose(error: Exception, location: S3Location, where: str, missing: Reason | None = None) -> DiagnosedError:
     """What a person needs to hear about an error of boto3 on `location` of the storage `where`."""
     if isinstance(error, NO_CREDENTIALS):
         return DiagnosedError(
@@ -179,9 +173,7 @@ def diagnose(
     return DiagnosedError(Reason.FAILED, f"{where}, {location.uri}: {error}", retryable=True)
 
 
-def _diagnose_answer(
-    error: ClientError, location: S3Location, where: str, missing: Reason | None
-) -> DiagnosedError:
+def _diagnose_answer(error: ClientError, location: S3Location, where: str, missing: Reason | None) -> DiagnosedError:
     code = _code(error)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     said = error.response.get("Error", {}).get("Message", "")

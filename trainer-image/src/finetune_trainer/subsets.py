@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
 from finetune_api.finetunejob import Limit
 
 
@@ -17,9 +16,7 @@ class Selection:
     validation: tuple[int, ...]
 
 
-def select(
-    count: int, *, seed: int, split_percent: int | None = None, limit: Limit | None = None
-) -> Selection:
+def select(count: int, *, seed: int, split_percent: int | None = None, limit: Limit | None = None) -> Selection:
     """Hold out `split_percent`, then limit what is left.
 
     One shuffled order serves every limit: a smaller subset is inside every larger one of the same seed, and
@@ -28,9 +25,7 @@ def select(
     order = [int(position) for position in np.random.default_rng(seed).permutation(count)]
     held_out = 0 if split_percent is None else max(1, count * split_percent // 100)
     validation, rest = order[:held_out], order[held_out:]
-    return Selection(
-        training=tuple(sorted(rest[: _limited(len(rest), limit)])), validation=tuple(sorted(validation))
-    )
+    return Selection(training=tuple(sorted(rest[: _limited(len(rest), limit)])), validation=tuple(sorted(validation)))
 
 
 def _limited(count: int, limit: Limit | None) -> int:

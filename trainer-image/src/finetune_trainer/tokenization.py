@@ -93,8 +93,7 @@ def _render(tokenizer: Any, example: ChatExample, count: int, *, add_generation_
     import jinja2
 
     messages = [
-        {key: value for key, value in message.items() if key != "weight"}
-        for message in example.messages[:count]
+        {key: value for key, value in message.items() if key != "weight"} for message in example.messages[:count]
     ]
     try:
         rendered: str = tokenizer.apply_chat_template(
@@ -109,18 +108,16 @@ def _render(tokenizer: Any, example: ChatExample, count: int, *, add_generation_
 
 
 def _label(tokenizer: Any, text: str, turns: list[tuple[int, int]]) -> Sequence:
-    """Tokenize the text; the tokens that start within a turn carry loss."""
+    """Tokenize the text. A token that is partly in a turn carries loss: an answer's first word may merge with a space."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     input_ids = list(encoded["input_ids"])
     labels = [
-        token if any(start <= first < end for start, end in turns) else IGNORED
-        for token, (first, _) in zip(input_ids, encoded["offset_mapping"], strict=True)
+        token if any(start < last and first < end for start, end in turns) else IGNORED
+        for token, (first, last) in zip(input_ids, encoded["offset_mapping"], strict=True)
     ]
     return Sequence(input_ids, labels)
 
 
 def _common_prefix(first: Iterable[object], second: Iterable[object]) -> int:
     """How long the two are the same from the start."""
-    return sum(
-        1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
-    )
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))

@@ -7,16 +7,16 @@ from typing import Any
 
 import structlog
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import PrinterCallback, set_seed
-from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
-
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Adapter, Result, Schedule
 from finetune_api.outcome import TrainReport
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
+from peft import LoraConfig, get_peft_model
+from transformers import PrinterCallback, set_seed
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
 from finetune_trainer import checkpoints, results
 from finetune_trainer.batches import BatchSplit, split_batch
 from finetune_trainer.callbacks import CommitCheckpoints, RefuseInfiniteLoss, StopTogether, TellProgress
@@ -104,9 +104,7 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     return _report(run, storage, gang, result)
 
 
-def _arguments(
-    run: TrainRun, batch: BatchSplit, directory: Path, *, processes: int, evaluate: bool
-) -> SFTConfig:
+def _arguments(run: TrainRun, batch: BatchSplit, directory: Path, *, processes: int, evaluate: bool) -> SFTConfig:
     """The hyperparameters in TRL's words. What a spec says nothing of stays as TRL has it."""
     on_gpu = torch.cuda.is_available()
     parameters = run.hyperparameters
@@ -145,7 +143,7 @@ def _arguments(
 
 
 def _trainable_model(run: TrainRun, local: LocalModel) -> Any:
-    """The model in memory. For LoRA with a new adapter, or with the one that it came with; for Full as a whole."""
+    """The model in memory: for LoRA with a new adapter, or the one that it came with; for Full as a whole."""
     half = _use_bfloat16() and run.adapter.type == "LoRA"  # what is trained itself is kept in full precision
     model = load_model(local, torch.bfloat16 if half else torch.float32, trainable_adapter=True)
     if run.adapter.type == "Full":
@@ -171,7 +169,7 @@ def _lora(adapter: Adapter) -> LoraConfig:
 
 
 def _use_bfloat16() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
 
 
 def _local_model(run: TrainRun, directory: Path) -> LocalModel:

@@ -10,6 +10,7 @@ from typing import Any
 from finetune_api.conditions import Reason
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
+
 from finetune_trainer import subsets, tokenization
 from finetune_trainer.examples import Example, read_examples
 from finetune_trainer.failures import DiagnosedError
@@ -79,9 +80,7 @@ def _choose(file: Path, uri: str, positions: Collection[int]) -> Iterator[tuple[
     return (item for position, item in enumerate(_examples(file, uri)) if position in chosen)
 
 
-def _tokenize(
-    tokenizer: Any, examples: Iterator[tuple[int, Example]], uri: str
-) -> Iterator[dict[str, list[int]]]:
+def _tokenize(tokenizer: Any, examples: Iterator[tuple[int, Example]], uri: str) -> Iterator[dict[str, list[int]]]:
     for line, example in examples:
         try:
             sequences = tokenization.tokenize(tokenizer, example)

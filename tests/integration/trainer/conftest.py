@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from finetune_api.run import StorageConfig
+from finetune_trainer import environment
+from finetune_trainer.storage import Storage
+
+from e2e.s3 import REGION, local_s3
+from tests.integration.trainer.runs import Workplace, question
+from tests.integration.trainer_evaluation.buckets import Bucket
+from tests.integration.trainer_evaluation.tiny_models import save_model
+
+environment.prepare()
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[Bucket]:
+    """A bucket in a real S3, whose credentials are in the environment as in a Pod's."""
+    with local_s3() as s3, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
+        s3.create_bucket("trainer")
+        storage = StorageConfig(endpoint=s3.endpoint, region=REGION, path_style=True)
+        yield Bucket(storage, s3.client(), "trainer")
+
+
+@pytest.fixture(scope="session")
+def storage(bucket: Bucket) -> Storage:
+    return Storage(bucket.storage)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 0.1 M parameters with random weights."""
+    return save_model(tmp_path_factory.mktemp("base"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def workplace(bucket: Bucket, base: Path) -> Workplace:
+    """The base model, forty examples and eight held-out ones in the bucket."""
+    return Workplace(
+        bucket=bucket,
+        model=bucket.put_folder("base", base),
+        training=bucket.put_lines("data/train.jsonl", [question(number) for number in range(40)]),
+        validation=bucket.put_lines("data/valid.jsonl", [question(number) for number in range(40, 48)]),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _keep_signal_handler() -> Iterator[None]:
+    """Training takes SIGTERM over; pytest gets it back."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)

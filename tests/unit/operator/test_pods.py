@@ -1,0 +1,174 @@
+"""The Pods that children run: locked down, with nothing in them that a user could inject."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from finetune_api.run import EvaluateRun, FetchRun, PreflightRun, TrainRun
+from finetune_operator.evaluation.objects import evaluate_objects
+from finetune_operator.finetunejob.objects import attempt_objects, preflight_objects
+from finetune_operator.kube import Object
+from finetune_operator.modeldeployment.objects import serving_objects
+from finetune_operator.progress import ProgressEndpoint
+
+from tests.unit.operator.deployment_states import DEPLOYMENT, deployment_spec
+from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
+from tests.unit.operator.states import OWNER, RESOLVED, job_spec, resolved_class
+
+ENDPOINT = ProgressEndpoint("https://finetune.svc:8443", "PEM")
+
+
+def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> dict[str, list[Object]]:
+    """What is made in each role, for a class."""
+    platform, spec = resolved_class(**of_class), job_spec(parallelism={"nodes": 2})
+    return {
+        "preflight": preflight_objects(OWNER, spec, platform, 1),
+        "train": attempt_objects(OWNER, spec, platform, RESOLVED, 1, endpoint),
+        "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), platform, [], "evaluate-1"),
+        "serve": serving_objects(DEPLOYMENT, deployment_spec(), platform, tuned().source),
+    }
+
+
+def pod_spec(objects: list[Object]) -> Object:
+    (workload,) = [item for item in objects if item["kind"] in ("Job", "Deployment")]
+    spec: Object = workload["spec"]["template"]["spec"]
+    return spec
+
+
+def containers(spec: Object) -> list[Object]:
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+ROLES = ("preflight", "train", "evaluate", "serve")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_pods_pass_the_restricted_pod_security_standard(role: str) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+    spec = pod_spec(children()[role])
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert {key for volume in spec["volumes"] for key in volume} <= {"name", "configMap", "emptyDir", "projected"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+    for container in containers(spec):
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_pods_have_no_token_of_the_api_server(role: str) -> None:
+    spec = pod_spec(children()[role])
+    assert spec["automountServiceAccountToken"] is False
+    audiences = [
+        source["serviceAccountToken"]["audience"]
+        for volume in spec["volumes"]
+        for source in volume.get("projected", {}).get("sources", [])
+    ]
+    assert audiences == (["finetune.dev/progress"] if role == "train" else [])
+
+
+def test_without_an_endpoint_a_training_pod_has_no_token_at_all() -> None:
+    spec = pod_spec(children(endpoint=None)["train"])
+    assert "progress-token" not in json.dumps(spec)
+
+
+@pytest.mark.parametrize(
+    ("role", "limits"),
+    [
+        ("preflight", {"memory": "4Gi"}),
+        ("train", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
+        ("evaluate", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
+        ("serve", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
+    ],
+)
+def test_only_what_computes_asks_for_accelerators(role: str, limits: dict[str, str]) -> None:
+    spec = pod_spec(children(accelerator={"countPerNode": 8})[role])
+    assert spec["containers"][0]["resources"]["limits"] == limits
+
+
+def test_credentials_come_from_the_jobs_own_secret_and_never_through_the_operator() -> None:
+    text = json.dumps(children(storage={"credentialsSecretName": "my-secret"}))
+    assert '"secretKeyRef": {"name": "my-secret", "key": "AWS_SECRET_ACCESS_KEY"}' in text
+    identity = children(storage={"credentialsSecretName": None, "serviceAccountName": "pod-identity"})
+    for objects in identity.values():
+        assert "secretKeyRef" not in json.dumps(objects)
+        assert pod_spec(objects)["serviceAccountName"] == "pod-identity"
+
+
+def test_the_class_says_where_pods_run() -> None:
+    scheduling = {
+        "nodeSelector": {"pool": "gpus"},
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "priorityClassName": "batch",
+        "runtimeClassName": "nvidia",
+        "queueName": "team-queue",
+    }
+    made = children(scheduling=scheduling)
+    for objects in made.values():
+        spec = pod_spec(objects)
+        assert spec["nodeSelector"] == {"pool": "gpus"}
+        assert spec["tolerations"] == scheduling["tolerations"]
+        assert (spec["priorityClassName"], spec["runtimeClassName"]) == ("batch", "nvidia")
+    queued = [
+        role
+        for role, objects in made.items()
+        if any("kueue.x-k8s.io/queue-name" in item["metadata"]["labels"] for item in objects)
+    ]
+    assert queued == ["train"]
+
+
+def test_a_gang_is_an_indexed_job_that_tries_once() -> None:
+    config_map, service, job = children()["train"]
+    spec = job["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"], spec["backoffLimit"]) == (
+        "Indexed",
+        2,
+        2,
+        0,
+    )
+    template = spec["template"]
+    assert template["spec"]["restartPolicy"] == "Never"
+    assert template["spec"]["subdomain"] == service["metadata"]["name"]
+    environment = {item["name"]: item.get("value") for item in template["spec"]["containers"][0]["env"]}
+    assert environment["RENDEZVOUS_HOST"] == f"{job['metadata']['name']}-0.{service['metadata']['name']}"
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert config_map["immutable"] is True
+
+
+@pytest.mark.parametrize(
+    ("role", "model"),
+    [("preflight", PreflightRun), ("train", TrainRun), ("evaluate", EvaluateRun), ("serve", FetchRun)],
+)
+def test_each_pod_mounts_a_run_configuration_that_parses(role: str, model: Any) -> None:
+    objects = children()[role]
+    (config_map,) = [item for item in objects if item["kind"] == "ConfigMap"]
+    model.model_validate_json(config_map["data"]["run.json"])
+    (volume,) = [item for item in pod_spec(objects)["volumes"] if item["name"] == "run"]
+    assert volume["configMap"]["name"] == config_map["metadata"]["name"]
+
+
+HOSTILE = "s3://data/$(rm -rf ~);`id`&&\"'.jsonl"
+
+
+def test_what_a_user_wrote_travels_only_as_json() -> None:
+    """No argument, environment variable or name of a Pod holds text of the spec."""
+    spec = job_spec(dataset={"training": {"uri": HOSTILE.replace(" ", "+")}}, runId="it-s.mine")
+    objects = attempt_objects(OWNER, spec, resolved_class(), RESOLVED, 1, ENDPOINT)
+    config_map, _, job = objects
+    assert "rm+-rf" in config_map["data"]["run.json"]
+    assert "rm+-rf" not in json.dumps(job)
+    assert "it-s.mine" not in json.dumps(job)
+
+
+def test_a_parents_own_labels_and_annotations_are_not_copied() -> None:
+    """GitOps tools track objects by them, and would prune the children."""
+    allowed = {"app.kubernetes.io/managed-by", "finetune.dev/owner-uid", "finetune.dev/role"}
+    for objects in children().values():
+        for item in objects:
+            assert item["metadata"]["labels"].keys() <= allowed
+            assert item["metadata"]["annotations"].keys() <= {"finetune.dev/owner", "finetune.dev/applied-digest"}

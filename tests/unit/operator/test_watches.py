@@ -1,0 +1,154 @@
+"""Who is woken by which change: a class wakes its jobs, a job its evaluations, an evaluation its deployments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+import pytest
+from finetune_operator import watches
+from finetune_operator.references import ObjectKey, References
+from finetune_operator.watches import referenced
+from finetune_operator.workqueue import WorkQueue
+from hypothesis import given
+from hypothesis import strategies as st
+
+CLASS, DEFAULT = ObjectKey("FineTuneClass", "", "cpu"), ObjectKey("FineTuneClass", "", "")
+JOB, EVALUATION = ObjectKey("FineTuneJob", "team-a", "router"), ObjectKey("Evaluation", "team-a", "router-eval")
+DEPLOYMENT = ObjectKey("ModelDeployment", "team-a", "router")
+
+
+def body(key: ObjectKey, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    meta = {"name": key.name, "namespace": key.namespace, "annotations": annotations or {}}
+    return {"kind": key.kind, "metadata": meta, "spec": spec}
+
+
+OF_JOB = {"fineTuneJobRef": {"name": "router"}}
+
+
+@pytest.mark.parametrize(
+    ("parent", "expected"),
+    [
+        (body(CLASS), set()),
+        (body(JOB), {DEFAULT}),
+        (body(JOB, className="cpu", model={"uri": "s3://models/base"}), {CLASS}),
+        (body(EVALUATION, className="cpu", candidates=[{"name": "tuned", "model": OF_JOB}]), {CLASS, JOB}),
+        (body(EVALUATION, className="cpu", candidates=[], baseline={"model": OF_JOB}), {CLASS, JOB}),
+        (
+            body(DEPLOYMENT, className="cpu", model=OF_JOB, gate={"evaluationRef": {"name": "router-eval"}}),
+            {CLASS, JOB, EVALUATION},
+        ),
+    ],
+)
+def test_what_an_object_refers_to(parent: dict[str, Any], expected: set[ObjectKey]) -> None:
+    assert referenced(parent) == expected
+
+
+class Operator:
+    """The registered handlers, called as kopf calls them."""
+
+    def __init__(self) -> None:
+        self.queue: WorkQueue[ObjectKey] = WorkQueue()
+        registry = kopf.OperatorRegistry()
+        watches.register(registry, self.queue, References())
+        handlers = {handler.id: handler.fn for handler in registry._watching.get_all_handlers()}
+        self.parent: Any = handlers["enqueue-finetunejobs"]
+        self.child: Any = handlers["enqueue-pods"]
+
+    async def woken(self) -> set[ObjectKey]:
+        keys = set()
+        while len(self.queue):
+            key, _ = await self.queue.get()
+            self.queue.done(key)
+            keys.add(key)
+        return keys
+
+
+@pytest.fixture
+async def operator() -> Operator:
+    """Every kind is there, and its first events are handled."""
+    operator = Operator()
+    for parent in (
+        body(CLASS),
+        body(JOB, className="cpu"),
+        body(EVALUATION, candidates=[{"name": "tuned", "model": OF_JOB}]),
+        body(DEPLOYMENT, className="cpu", gate={"evaluationRef": {"name": "router-eval"}}),
+    ):
+        operator.parent(body=parent, type=None)
+    await operator.woken()
+    return operator
+
+
+@pytest.mark.parametrize("type", ["MODIFIED", "DELETED", "ADDED"])
+async def test_a_change_wakes_the_object_and_what_refers_to_it(operator: Operator, type: str) -> None:
+    operator.parent(body=body(JOB, className="cpu"), type=type)
+    assert await operator.woken() == {JOB, EVALUATION}
+    operator.parent(body=body(EVALUATION), type=type)
+    assert await operator.woken() == {EVALUATION, DEPLOYMENT}
+
+
+async def test_a_class_wakes_what_names_it(operator: Operator) -> None:
+    operator.parent(body=body(CLASS), type="ADDED")
+    assert await operator.woken() == {CLASS, JOB, DEPLOYMENT}
+
+
+@pytest.mark.parametrize(
+    ("type", "annotations", "woken"),
+    [
+        ("ADDED", {"finetune.dev/is-default-class": "true"}, True),
+        ("ADDED", {}, False),
+        ("MODIFIED", {}, True),
+        ("DELETED", {}, True),
+    ],
+    ids=[
+        "a default one comes",
+        "another comes",
+        "it may have been the default",
+        "it may have been the default, and goes",
+    ],
+)
+async def test_what_names_no_class_is_woken_when_the_default_may_have_changed(
+    operator: Operator, type: str, annotations: dict[str, str], woken: bool
+) -> None:
+    operator.parent(body=body(ObjectKey("FineTuneClass", "", "other"), annotations), type=type)
+    assert (EVALUATION in await operator.woken()) is woken
+
+
+async def test_who_no_longer_refers_is_no_longer_woken(operator: Operator) -> None:
+    operator.parent(body=body(DEPLOYMENT, className="gpu"), type="MODIFIED")
+    await operator.woken()
+    operator.parent(body=body(CLASS), type="MODIFIED")
+    assert DEPLOYMENT not in await operator.woken()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "woken"),
+    [("FineTuneJob/router", {JOB}), ("Nonsense/router", set()), ("FineTuneJob/../x", set()), (None, set())],
+)
+async def test_a_child_wakes_its_parent_and_a_stranger_nobody(
+    operator: Operator, annotation: str | None, woken: set[ObjectKey]
+) -> None:
+    annotations = {} if annotation is None else {"finetune.dev/owner": annotation}
+    operator.child(body={"metadata": {"name": "p", "namespace": "team-a", "annotations": annotations}}, type="MODIFIED")
+    assert await operator.woken() == woken
+
+
+keys = st.builds(ObjectKey, st.sampled_from(["FineTuneJob", "Evaluation"]), st.just("n"), st.sampled_from("abc"))
+
+
+@given(st.lists(st.tuples(keys, st.frozensets(keys, max_size=3)), max_size=12))
+def test_references_hold_the_newest_of_each_object(updates: list[tuple[ObjectKey, frozenset[ObjectKey]]]) -> None:
+    references = References()
+    for source, targets in updates:
+        references.update(source, targets)
+    newest = dict(updates)
+    for target in {target for _, targets in updates for target in targets}:
+        assert references.referrers(target) == {source for source, targets in newest.items() if target in targets}
+
+
+def test_kopf_writes_nothing_and_watches_only_our_children() -> None:
+    settings = watches.settings()
+    assert settings.posting.enabled is False
+    assert settings.scanning.disabled is True
+    for child in watches.CHILDREN:
+        assert settings.watching.label_selectors[child] == "app.kubernetes.io/managed-by=finetune-operator"

@@ -1,0 +1,38 @@
+"""The global batch is what the spec says, whatever the number of processes."""
+
+from __future__ import annotations
+
+import pytest
+from finetune_api.conditions import Reason
+from finetune_trainer.batches import BatchSplit, split_batch
+from finetune_trainer.failures import DiagnosedError
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "processes", "max_length", "expected"),
+    [
+        (16, 1, 512, BatchSplit(16, 1)),
+        (16, 2, 512, BatchSplit(8, 1)),
+        (64, 1, 512, BatchSplit(32, 2)),
+        (12, 2, 4096, BatchSplit(3, 2)),
+        (7, 1, 4096, BatchSplit(1, 7)),
+        (8, 2, 100_000, BatchSplit(1, 4)),
+        (1, 1, 64, BatchSplit(1, 1)),
+    ],
+)
+def test_the_split_makes_exactly_the_batch(
+    batch_size: int, processes: int, max_length: int, expected: BatchSplit
+) -> None:
+    split = split_batch(batch_size, processes, max_length)
+    assert split == expected
+    assert split.per_pass * split.passes * processes == batch_size
+
+
+@pytest.mark.parametrize(("batch_size", "processes", "advice"), [(16, 3, "15 or 18"), (2, 4, "4 or 8")])
+def test_a_batch_that_can_not_be_divided_is_refused_with_those_that_can(
+    batch_size: int, processes: int, advice: str
+) -> None:
+    with pytest.raises(DiagnosedError, match=f"Use {advice}") as refused:
+        split_batch(batch_size, processes, 64)
+    assert refused.value.failure.reason is Reason.INVALID_SPEC
+    assert not refused.value.failure.retryable

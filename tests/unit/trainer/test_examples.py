@@ -1,0 +1,210 @@
+"""Broken datasets, and the sentence that a person gets to read for each."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from finetune_trainer import jsonl
+from finetune_trainer.examples import ChatExample, CompletionExample, NumberedExample, read_examples
+from finetune_trainer.jsonl import LineError
+
+GOOD = b'{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}\n'
+USER = {"role": "user", "content": "2+2?"}
+ASSISTANT = {"role": "assistant", "content": "4"}
+
+
+def chat(*messages: object, **more: object) -> bytes:
+    return json.dumps({"messages": list(messages), **more}).encode()
+
+
+def call(arguments: object) -> dict[str, object]:
+    return {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": arguments}}]}
+
+
+BROKEN_LINES = {
+    "cut off": (
+        b'{"messages": [{"role": "user", "cont',
+        "The line is not JSON: unexpected end of data at column 37.",
+    ),
+    "single quotes": (
+        b"{'messages': []}",
+        "The line is not JSON: unexpected character, expected a string key at column 2.",
+    ),
+    "NaN": (b'{"prompt": NaN}', "The line is not JSON: unexpected character, expected a JSON value at column 12."),
+    "Latin-1": (
+        b'{"prompt": "caf\xe9", "completion": "x"}',
+        "The line is not UTF-8: invalid byte 0xe9 at column 16.",
+    ),
+    "NUL": (b'{"prompt": "a\x00"}', "The line has a NUL byte at column 14. Is the file really UTF-8 text?"),
+    "list": (b"[1, 2]", "Expected a JSON object, found a list."),
+    "number": (b"7", "Expected a JSON object, found a number."),
+    "neither format": (
+        b'{"text": "hello"}',
+        "Unexpected file format, expected either prompt/completion pairs or chat messages.",
+    ),
+    "only a prompt": (
+        b'{"prompt": "hello"}',
+        "Unexpected file format, expected either prompt/completion pairs or chat messages.",
+    ),
+    "preference pair": (
+        b'{"input": {}, "preferred_output": [], "non_preferred_output": []}',
+        "The line is a preference pair, but the job's method is SFT. "
+        "Expected either prompt/completion pairs or chat messages.",
+    ),
+    "no messages": (chat(), "'messages' must be a list with at least one message."),
+    "messages as text": (b'{"messages": "hi"}', "'messages' must be a list with at least one message."),
+    "message as text": (chat("hi"), "Message 1: expected an object, found text."),
+    "no role": (chat(USER, {"content": "4"}), "Message 2: Discriminator 'role' is missing in value."),
+    "unknown role": (
+        chat({"role": "human", "content": "2+2?"}, ASSISTANT),
+        "Message 1: 'role' must be one of system, developer, user, assistant, tool, found 'human'.",
+    ),
+    "misspelt key": (chat(USER, ASSISTANT | {"wieght": 0}), "Message 2: the key 'wieght' is not known."),
+    "no content": (chat({"role": "user"}, ASSISTANT), "Message 1: 'content' is missing."),
+    "content as number": (
+        chat(USER, {"role": "assistant", "content": 4}),
+        "Message 2: 'content' must be text, found a number.",
+    ),
+    "empty answer": (
+        chat(USER, {"role": "assistant", "content": "  "}),
+        "Message 2: 'content' is empty: there is nothing to learn.",
+    ),
+    "image": (
+        chat({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, ASSISTANT),
+        "Message 1: only parts of type 'text' can be learned from, found 'image_url'.",
+    ),
+    "ends with the user": (chat(ASSISTANT, USER), "The last message must be from the assistant."),
+    "weight 2": (chat(USER, ASSISTANT | {"weight": 2}), "Message 2: 'weight' must be 0 or 1, found 2."),
+    "weight true": (chat(USER, ASSISTANT | {"weight": True}), "Message 2: 'weight' must be 0 or 1, found True."),
+    "weight of the user": (
+        chat(USER | {"weight": 0}, ASSISTANT),
+        "Message 1: only the assistant's messages can have a 'weight'.",
+    ),
+    "all weights 0": (
+        chat(USER, ASSISTANT | {"weight": 0}),
+        "There must be at least one assistant message with a weight other than 0.",
+    ),
+    "call without name": (
+        chat(USER, {"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]}),
+        "Message 2: tool call 1: the function's 'name' must be text.",
+    ),
+    "arguments as object": (
+        chat(USER, call({"a": 1})),
+        "Message 2: tool call 1: 'arguments' must be text, found an object.",
+    ),
+    "arguments no JSON": (
+        chat(USER, call("a=1")),
+        "Message 2: tool call 1: 'arguments' must be a JSON object as text.",
+    ),
+    "call by the user": (
+        chat(USER | {"tool_calls": []}, ASSISTANT),
+        "Message 1: only the assistant can have 'tool_calls'.",
+    ),
+    "tools as object": (chat(USER, ASSISTANT, tools={}), "'tools' must be a list of objects."),
+    "empty completion": (
+        b'{"prompt": "a", "completion": ""}',
+        "completion is empty: there is nothing to learn.",
+    ),
+    "other format": (
+        b'{"prompt": "a", "completion": "b"}',
+        "Expected chat messages as in the lines before, found prompt/completion pairs.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "message"), BROKEN_LINES.values(), ids=BROKEN_LINES)
+def test_a_broken_line_is_named_with_what_is_wrong(tmp_path: Path, line: bytes, message: str) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(GOOD + line + b"\n" + GOOD)
+    first, error, last = read_examples(file)
+    assert error == LineError(2, message)
+    assert isinstance(first, NumberedExample)
+    assert isinstance(last, NumberedExample)
+    assert last.line == 3
+
+
+BROKEN_FILES = {
+    "empty": (b"", [LineError(1, "The file is empty.")]),
+    "blank": (b"\n \n", [LineError(1, "The file is empty.")]),
+    "UTF-16": (GOOD.decode().encode("utf-16"), [LineError(1, "The file is UTF-16. Save it as UTF-8.")]),
+    "BOM": (
+        b"\xef\xbb\xbf" + GOOD,
+        [LineError(1, "The line starts with a byte order mark (BOM). Save the file as UTF-8 without one.")],
+    ),
+    "gzip cut off": (
+        gzip.compress(b"{" * 9999)[:40],
+        [
+            LineError(
+                1,
+                "The gzip file is broken: Compressed file ended before the end-of-stream marker was reached.",
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "errors"), BROKEN_FILES.values(), ids=BROKEN_FILES)
+def test_a_broken_file_is_named_once(tmp_path: Path, content: bytes, errors: list[LineError]) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(content)
+    assert list(read_examples(file)) == errors
+
+
+def test_a_line_that_is_too_long_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "LONGEST_LINE_BYTES", 2**20)
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(b'{"prompt": "' + b"a" * 3 * 2**20 + b'"}\n' + GOOD)
+    error, good = read_examples(file)
+    assert error == LineError(1, "The line is longer than 1 MiB.")
+    assert isinstance(good, NumberedExample)
+    assert good.line == 2
+
+
+GOOD_LINES = {
+    "chat": (
+        chat({"role": "system", "content": "Add."}, USER, ASSISTANT, metadata="left out"),
+        ChatExample(
+            messages=({"role": "system", "content": "Add."}, USER, ASSISTANT | {"weight": 1}),
+        ),
+    ),
+    "weight 0": (
+        chat(USER, ASSISTANT | {"weight": 0}, USER, ASSISTANT),
+        ChatExample(messages=(USER, ASSISTANT | {"weight": 0}, USER, ASSISTANT | {"weight": 1})),
+    ),
+    "text parts": (
+        chat({"role": "user", "content": [{"type": "text", "text": "2+"}, {"type": "text", "text": "2?"}]}, ASSISTANT),
+        ChatExample(messages=(USER, ASSISTANT | {"weight": 1})),
+    ),
+    "tool call": (
+        chat(USER, call('{"a": 2}'), tools=[{"type": "function"}]),
+        ChatExample(
+            messages=(
+                USER,
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}],
+                    "weight": 1,
+                    "content": "",
+                },
+            ),
+            tools=({"type": "function"},),
+        ),
+    ),
+    "completion": (b'{"prompt": "2+2=", "completion": "4", "id": 1}', CompletionExample("2+2=", "4")),
+}
+
+
+@pytest.mark.parametrize(("line", "example"), GOOD_LINES.values(), ids=GOOD_LINES)
+def test_a_good_line_is_an_example(tmp_path: Path, line: bytes, example: object) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(line)
+    assert list(read_examples(file)) == [NumberedExample(1, example)]  # type: ignore[arg-type]
+
+
+def test_gzip_is_read_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl.gz"
+    file.write_bytes(gzip.compress(GOOD * 3))
+    assert [item.line for item in read_examples(file)] == [1, 2, 3]
