@@ -29,7 +29,7 @@ def resolve_hyperparameters(
     context_length: int,
 ) -> ResolvedHyperparameters:
     """Complete a spec's hyperparameters from the dataset (examples, tokens of the longest) and the model."""
-    # Small sets need more passes; 100,000 examples seen in all is plenty for a large one.
+    # Small sets need more passes: as many as show 3,000 examples in all, from one to ten.
     epochs = spec.epochs if spec.epochs is not None else float(max(1, min(10, round(3000 / max(examples, 1)))))
     # A fifth of a percent of the set, a power of two, from 4 to 64: small sets need many steps.
     batch_size = spec.batch_size or min(64, max(4, 2 ** round(math.log2(max(1.0, examples * 0.002)))))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from finetune_api.base import API_VERSION, GROUP, VERSION, ApiModel
+from finetune_api.base import API_VERSION, GROUP, VERSION, ApiModel, cel
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
@@ -103,6 +103,10 @@ MODEL_DEPLOYMENT = Kind(
 )
 KINDS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
 
+_NAME_RULE = (
+    "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "metadata.name must be at most 63 lower-case letters, digits and '-': other objects refer to this one by it",
+)
 _LIST_KEYS = {"conditions": "type", "candidates": "name", "graders": "name"}
 
 
@@ -139,6 +143,7 @@ def custom_resource_definition(kind: Kind) -> dict[str, Any]:
                             "type": "object",
                             "description": spec["description"],
                             "required": ["spec"],
+                            **cel(_NAME_RULE),
                             "properties": {
                                 "apiVersion": {"type": "string"},
                                 "kind": {"type": "string"},

@@ -103,7 +103,7 @@ def _shed(
     if isinstance(outcome, TrainReport) and outcome.checkpoints:
         return outcome.model_copy(update={"checkpoints": outcome.checkpoints[1:]})
     if isinstance(outcome, (Failure, PreflightReport)) and outcome.dataset is not None:
-        for field in ("errors", "warnings"):
+        for field in ("warnings", "errors"):
             items: list[object] = getattr(outcome.dataset, field)
             if items:
                 dataset = outcome.dataset.model_copy(update={field: items[:-1]})

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from finetune_api.base import ApiModel, Line, Text
+from finetune_api.base import ApiModel, Line, Name
 from finetune_api.evaluation import BASELINE as BASELINE
 from finetune_api.evaluation import Generation, Grader
 from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, Method, Parallelism, ResolvedHyperparameters
@@ -113,4 +113,4 @@ class FetchRun(ApiModel):
     command: Literal["Fetch"] = "Fetch"
     storage: StorageConfig
     model: ModelSource
-    name: Text
+    name: Name

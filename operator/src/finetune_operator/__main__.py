@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +40,8 @@ def run(
     ] = None,
 ) -> None:
     """Run the operator until it is told to stop."""
+    from finetune_operator.application import run as run_operator
+
     if (progress_url is None) != (tls_directory is None):
         raise typer.BadParameter("--progress-url and --tls-directory go together")
     structlog.configure(
@@ -62,17 +63,7 @@ def run(
         progress_url=progress_url,
         tls_directory=tls_directory,
     )
-    asyncio.run(_run_until_signalled(settings))
-
-
-async def _run_until_signalled(settings: Settings) -> None:
-    from finetune_operator.application import run as run_operator
-
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await run_operator(settings, stop)
+    asyncio.run(run_operator(settings))
 
 
 def main() -> None:

@@ -23,17 +23,20 @@ from prometheus_client import start_http_server
 
 from finetune_operator import evaluation, finetuneclass, finetunejob, metrics, modeldeployment, progress, watches
 from finetune_operator.controller import STUCK_AFTER_SECONDS, Heartbeats, work
-from finetune_operator.kube import EVALUATIONS, FINE_TUNE_CLASSES, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS, Kube
+from finetune_operator.kube import EVALUATIONS, FINE_TUNE_CLASSES, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS, ApiError, Kube
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.references import ObjectKey, References
 from finetune_operator.settings import Settings
 from finetune_operator.workqueue import WorkQueue
 
+CERTIFICATE_SECONDS = 3600.0
+"""A renewed certificate is served at most this much later."""
+
 log = structlog.get_logger(__name__)
 
 
-async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Run until `stop` is set, or until a part fails (the process then ends, and is started again)."""
+async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
+    """Run until SIGTERM, SIGINT or `stop`, or until a part fails (the process then ends, and is started again)."""
     if settings.kubeconfig is not None:
         # Kopf's own client reads the same variable.
         os.environ["KUBECONFIG"] = str(settings.kubeconfig)
@@ -88,7 +91,9 @@ def progress_endpoint(settings: Settings) -> progress.ProgressEndpoint | None:
     return progress.ProgressEndpoint(settings.progress_url, (settings.tls_directory / "ca.crt").read_text())
 
 
-async def _watch(settings: Settings, queue: WorkQueue[ObjectKey], heartbeats: Heartbeats, stop: asyncio.Event) -> None:
+async def _watch(
+    settings: Settings, queue: WorkQueue[ObjectKey], heartbeats: Heartbeats, stop: asyncio.Event | None
+) -> None:
     registry = kopf.OperatorRegistry()
     watches.register(registry, queue, References())
 
@@ -118,7 +123,12 @@ async def _resync(settings: Settings, kube: Kube, table: Mapping[str, Reconciler
     while True:
         await asyncio.sleep(settings.resync_seconds)
         for kind, reconciler in table.items():
-            for item in await kube.list(reconciler.resource):
+            try:
+                items = await kube.list(reconciler.resource)
+            except ApiError as error:
+                log.warning("resync failed", kind=kind, error=str(error))
+                continue
+            for item in items:
                 metadata = item["metadata"]
                 key = ObjectKey(kind, metadata.get("namespace", ""), metadata["name"])
                 queue.add_after(key, random.uniform(0, settings.resync_seconds))
@@ -131,10 +141,12 @@ async def _serve_progress(
     app = progress.application(progress.TokenAuthenticator(kube), store, queue.add_after)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, port=settings.progress_port, ssl_context=progress.server_tls(settings.tls_directory))
-    await site.start()
+    tls = progress.server_tls(settings.tls_directory)
+    await web.TCPSite(runner, port=settings.progress_port, ssl_context=tls).start()
     log.info("progress endpoint", port=settings.progress_port)
     try:
-        await asyncio.Event().wait()
+        while True:
+            await asyncio.sleep(CERTIFICATE_SECONDS)
+            progress.load_certificate(tls, settings.tls_directory)
     finally:
         await runner.cleanup()

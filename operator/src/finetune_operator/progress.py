@@ -164,8 +164,13 @@ def application(
 def server_tls(folder: Path) -> ssl.SSLContext:
     """TLS of the endpoint from a folder as a kubernetes.io/tls Secret is mounted: tls.crt and tls.key."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    load_certificate(context, folder)
     return context
+
+
+def load_certificate(context: ssl.SSLContext, folder: Path) -> None:
+    """Serve new connections with the certificate that is in the folder now."""
+    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
 
 
 def _answer(status: int, message: str) -> web.Response:

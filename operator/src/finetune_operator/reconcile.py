@@ -62,6 +62,7 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
     except ApiError as error:
         if error.status not in _REFUSED:
             raise
+        log.warning("refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(error))
         await _write_status(kube, parent, _refused(reconciler, parent, plan, error, now))
         return _REFUSED_RETRY_SECONDS
     for child in plan.delete:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from e2e.s3 import REGION, local_s3
 from finetune_api.run import StorageConfig
 from finetune_trainer import environment
 from finetune_trainer.storage import Storage
-
-from e2e.s3 import REGION, local_s3
 from tests.integration.trainer.runs import Workplace, question
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import save_model

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Adapter, Best, Checkpoints, Limit, TrainingData, ValidationData
 from finetune_api.manifest import Manifest
 from finetune_api.run import ModelSource
+from finetune_api.sources import parse_s3
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.models import fetch_model, load_model
 from finetune_trainer.storage import Storage
-
 from tests.integration.trainer.runs import Workplace, train_here
 
 
@@ -102,9 +105,7 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_result(workplace: Workplace
         checkpoints=Checkpoints(keep=1, best=Best(metric="evalLoss")),
     )
     report = train_here(run, tmp_path)
-    losses = {
-        int(row["step"]): float(row["valid_loss"]) for row in workplace.results("best") if row["valid_loss"]
-    }
+    losses = {int(row["step"]): float(row["valid_loss"]) for row in workplace.results("best") if row["valid_loss"]}
     best = min(losses, key=lambda step: losses[step])
     assert report.result.step == best
     assert report.result.eval_loss == losses[best]
@@ -166,11 +167,6 @@ def test_warmup_and_schedule_shape_the_learning_rate(workplace: Workplace, tmp_p
 
 
 REFUSED = {
-    "the loss explodes": (
-        {"hyperparameters": {"learning_rate": 1.0, "schedule": "Constant", "epochs": 40.0, "warmup_percent": 0.0}},
-        Reason.LOSS_NOT_FINITE,
-        "Lower hyperparameters.learningRate",
-    ),
     "no such module": (
         {"adapter": Adapter(target_modules=["nothing"])},
         Reason.INVALID_SPEC,
@@ -200,3 +196,17 @@ def test_what_can_not_work_is_diagnosed(
         train_here(workplace.train_run(f"refused/{reason}", **settings), tmp_path)
     assert refused.value.failure.reason is reason
     assert not refused.value.failure.retryable
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint(
+    workplace: Workplace, base: Path, storage: Storage, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(base, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("inf")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    model = ModelSource(uri=workplace.bucket.put_folder("models/infinite", broken))
+    with pytest.raises(DiagnosedError, match=r"at step 1\. Lower hyperparameters.learningRate") as refused:
+        train_here(workplace.train_run("infinite", {"checkpoint_every_steps": 1}, model=model), tmp_path / "train")
+    assert refused.value.failure.reason is Reason.LOSS_NOT_FINITE
+    assert not storage.list_objects(parse_s3(workplace.bucket.uri("infinite/checkpoints")))

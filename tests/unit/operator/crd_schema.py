@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from jsonschema import Draft4Validator
+
 from finetune_api.conditions import KindStatus
 from finetune_api.crd import structural_schema
-from jsonschema import Draft4Validator
 
 
 def assert_storable(status: KindStatus) -> None:

@@ -14,7 +14,6 @@ from finetune_operator.modeldeployment.observe import GateEvaluation, ObservedMo
 from finetune_operator.models import ResolvedModel
 from finetune_operator.plan import Plan
 from finetune_operator.status import Standing
-
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec, tuned
 from tests.unit.operator.states import ago, merged, resolved_class
 

@@ -15,7 +15,6 @@ from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.models import ResolvedModel
 from finetune_operator.pod_diagnosis import JobView, PodView
 from finetune_operator.status import Standing, progressing
-
 from tests.unit.operator.states import ago, merged, resolved_class
 
 EVALUATION = Owner("Evaluation", "team-a", "router-eval", "7d1e5c70-1111-4bb1-9d2e-7a4f1c86e3d5")

@@ -6,6 +6,9 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from finetune_operator.children import (
     Owner,
     child_name,
@@ -18,9 +21,6 @@ from finetune_operator.children import (
 )
 from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
 from finetune_operator.references import ObjectKey
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.unit.operator.states import OWNER
 
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -68,7 +68,7 @@ def test_the_same_identity_gives_the_same_name() -> None:
 def test_a_childs_annotation_names_its_parent_and_nothing_else(
     annotations: dict[str, str], expected: ObjectKey | None
 ) -> None:
-    """Any user may write such an annotation on a Pod of theirs: it must not reach beyond our kinds in that namespace."""
+    """Any user may write such an annotation on a Pod of theirs: it must not reach beyond our kinds."""
     assert owner_key({"metadata": {"namespace": "team-a", "annotations": annotations}}) == expected
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.run import ModelSource
-from finetune_operator.classes import ResolvedClass, default_class
+from finetune_operator.classes import ResolvedClass, default_class, resolve_class
 from finetune_operator.models import ResolvedModel, tuned_model
 from finetune_operator.status import Standing
-
 from tests.unit.operator.states import CLASS_WIRE, RESULT, job_spec, merged
 
 DEFAULT = {"finetune.dev/is-default-class": "true"}
@@ -48,15 +48,39 @@ def test_the_default_class(classes: list[Any], chosen: str | None) -> None:
         assert found.reason == Reason.CLASS_NOT_FOUND
         assert "Set spec.className, or annotate a class" in found.message
     else:
-        assert isinstance(found, ResolvedClass)
-        assert (found.name, found.generation) == (chosen, 3)
+        assert not isinstance(found, Standing)
+        assert found["metadata"]["name"] == chosen
 
 
-def test_a_class_that_does_not_parse_is_named() -> None:
-    found = default_class([class_object("broken", images=None)])
+IMAGE = "example.com/trainer:1"
+
+
+@pytest.mark.parametrize(
+    ("of_class", "of_operator", "used"),
+    [(IMAGE, None, IMAGE), (IMAGE, "example.com/other:1", IMAGE), (None, IMAGE, IMAGE)],
+    ids=["the class's", "the class's before the operator's", "the operator's"],
+)
+def test_the_trainer_image(of_class: str | None, of_operator: str | None, used: str) -> None:
+    found = resolve_class(class_object("cpu", images={"trainer": of_class}), of_operator)
+    assert isinstance(found, ResolvedClass)
+    assert (found.name, found.generation, found.spec.images.trainer) == ("cpu", 3, used)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"storage": None}, "FineTuneClass 'cpu' is invalid"),
+        (
+            {"images": {"trainer": None}},
+            "names no images.trainer, and the operator was started without --trainer-image",
+        ),
+    ],
+)
+def test_a_class_that_cannot_be_used_says_why(spec: dict[str, Any], told: str) -> None:
+    found = resolve_class(class_object("cpu", **spec), None)
     assert isinstance(found, Standing)
     assert (found.reason, found.stalled) == (Reason.INVALID_SPEC, True)
-    assert "FineTuneClass 'broken' is invalid" in found.message
+    assert told in found.message
 
 
 def done(**changes: Any) -> FineTuneJobStatus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.outcome import EvaluationReport
@@ -13,7 +14,6 @@ from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.models import ResolvedModel
 from finetune_operator.status import stalled
-
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.evaluation_states import (
     EVALUATION_REPORT,

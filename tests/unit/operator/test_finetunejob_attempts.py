@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, Progress
 from finetune_api.outcome import Failure, TrainReport
@@ -13,7 +14,6 @@ from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pod_diagnosis import PodView
 from finetune_operator.progress import ProgressEndpoint
-
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.states import (
     CHECKPOINT,
@@ -131,7 +131,7 @@ def test_a_job_that_an_earlier_run_left_running_is_ended() -> None:
 
 FIRST_RETRY = Decision("Retrying", "Retrying", again_in=10, event="Normal Retrying")
 NEXT_AT_ONCE = Decision("Retrying", "Retrying", again_in=1, event="Normal Retrying")
-EXIT_1 = {"phase": "Failed", "exit_code": 1}
+EXIT_1: dict[str, Any] = {"phase": "Failed", "exit_code": 1}
 
 
 @pytest.mark.parametrize(

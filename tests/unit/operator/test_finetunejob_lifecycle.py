@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
-
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
@@ -42,7 +42,7 @@ from tests.unit.operator.states import (
 )
 
 SUSPENDED = job_spec(suspend=True)
-SUSPENDED_STATUS = {"phase": "Suspended", "conditions": standing_conditions(Reason.SUSPENDED)}
+SUSPENDED_STATUS: dict[str, Any] = {"phase": "Suspended", "conditions": standing_conditions(Reason.SUSPENDED)}
 
 
 def decide(observed: ObservedFineTuneJob) -> Decided:

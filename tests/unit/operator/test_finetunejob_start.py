@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FailureStatus, FineTuneJobStatus
 from finetune_api.outcome import Failure
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.status import Standing
-
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,

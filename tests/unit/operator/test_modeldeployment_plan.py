@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.run import ModelSource
@@ -14,7 +15,6 @@ from finetune_operator.modeldeployment.observe import GateEvaluation, ObservedMo
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.models import ResolvedModel
 from finetune_operator.status import Standing, stalled
-
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.deployment_states import (
     DEPLOYMENT,

@@ -10,6 +10,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import AttemptStatus, FailureStatus, FineTuneJobStatus, PreflightStatus, Progress
@@ -19,13 +22,11 @@ from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
+from finetune_operator.models import ResolvedModel
 from finetune_operator.plan import Plan
 from finetune_operator.pod_diagnosis import JobView, PodView
 from finetune_operator.progress import ProgressEndpoint
-from finetune_operator.status import progressing, stalled
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
+from finetune_operator.status import Standing, progressing, stalled
 from tests.unit.operator import deployment_states
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.deployment_states import (
@@ -226,8 +227,9 @@ evaluation_statuses = record(
     results=st.sampled_from([[], SCORES]),
     failure=failures,
 )
-no_job = st.just(stalled(Reason.REFERENCE_NOT_FOUND, "FineTuneJob 'router' does not exist."))
-models = st.sampled_from([tuned(), tuned("sha256:bb"), WAITING_FOR_MODEL]) | no_job
+NO_JOB = stalled(Reason.REFERENCE_NOT_FOUND, "FineTuneJob 'router' does not exist.")
+MODELS: list[ResolvedModel | Standing] = [tuned(), tuned("sha256:bb"), WAITING_FOR_MODEL, NO_JOB]
+models = st.sampled_from(MODELS)
 observed_evaluations = st.builds(
     observed_evaluation,
     evaluation_statuses,
@@ -328,7 +330,7 @@ def is_empty(plan: Plan[Any], before: KindStatus) -> bool:
     return not (plan.create or plan.apply or plan.delete or plan.events) and plan.status == before
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(observed_jobs)
 def test_finetunejob(observed: ObservedFineTuneJob) -> None:
     assert_settles(observed, finetunejob.plan.plan, after)
@@ -346,7 +348,7 @@ def test_modeldeployment(observed: ObservedModelDeployment) -> None:
     assert_settles(observed, modeldeployment.plan.plan, deployment_states.after)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(observed_jobs, st.integers(1, 1_000_000))
 def test_a_finished_run_never_runs_again_by_itself(observed: ObservedFineTuneJob, seconds: int) -> None:
     status = observed.status.model_copy(update={"phase": "Succeeded", "run_id": observed.spec.run_id})
@@ -354,14 +356,14 @@ def test_a_finished_run_never_runs_again_by_itself(observed: ObservedFineTuneJob
     assert (later.create, later.status.phase, later.status.result) == ((), "Succeeded", status.result)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(observed_jobs)
 def test_a_suspended_job_makes_nothing(observed: ObservedFineTuneJob) -> None:
     spec = observed.spec.model_copy(update={"suspend": True})
     assert finetunejob.plan.plan(replace(observed, spec=spec), NOW).create == ()
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(observed_deployments())
 def test_nothing_is_served_that_its_evaluation_did_not_pass(observed: ObservedModelDeployment) -> None:
     gated = replace(observed, spec=deployment_spec(**GATED), gate=verdict(False))

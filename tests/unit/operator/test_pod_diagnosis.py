@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
 from finetune_operator.pod_diagnosis import blockage, failure, is_disruption, job_view, outcome, pod_view
-
 from tests.unit.operator.states import (
     LINE_7,
     LOSS_NOT_FINITE,

@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
+
 from finetune_api.run import EvaluateRun, FetchRun, PreflightRun, TrainRun
 from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.finetunejob.objects import attempt_objects, preflight_objects
 from finetune_operator.kube import Object
 from finetune_operator.modeldeployment.objects import serving_objects
 from finetune_operator.progress import ProgressEndpoint
-
 from tests.unit.operator.deployment_states import DEPLOYMENT, deployment_spec
 from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
 from tests.unit.operator.states import OWNER, RESOLVED, job_spec, resolved_class

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
+
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_operator.status import (
     EventNote,
@@ -14,7 +17,6 @@ from finetune_operator.status import (
     stalled,
     transition_events,
 )
-
 from tests.unit.operator.states import NOW, ago, later
 
 TRAINING = progressing(Reason.TRAINING)
@@ -78,7 +80,7 @@ def test_a_message_that_is_too_long_for_a_condition_is_cut() -> None:
     ],
 )
 def test_each_transition_is_one_event(
-    before: Standing | None, after: Standing, expected: tuple[str, str] | None
+    before: Standing | None, after: Standing, expected: tuple[Literal["Normal", "Warning"], str] | None
 ) -> None:
     earlier = [] if before is None else conditions(before, [], generation=1, now=ago(60))
     notes = transition_events(earlier, conditions(after, earlier, generation=1, now=NOW))

@@ -6,12 +6,13 @@ from typing import Any
 
 import kopf
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from finetune_operator import watches
 from finetune_operator.references import ObjectKey, References
 from finetune_operator.watches import referenced
 from finetune_operator.workqueue import WorkQueue
-from hypothesis import given
-from hypothesis import strategies as st
 
 CLASS, DEFAULT = ObjectKey("FineTuneClass", "", "cpu"), ObjectKey("FineTuneClass", "", "")
 JOB, EVALUATION = ObjectKey("FineTuneJob", "team-a", "router"), ObjectKey("Evaluation", "team-a", "router-eval")
@@ -51,7 +52,7 @@ class Operator:
         self.queue: WorkQueue[ObjectKey] = WorkQueue()
         registry = kopf.OperatorRegistry()
         watches.register(registry, self.queue, References())
-        handlers = {handler.id: handler.fn for handler in registry._watching.get_all_handlers()}
+        handlers: dict[str, Any] = {str(handler.id): handler.fn for handler in registry._watching.get_all_handlers()}
         self.parent: Any = handlers["enqueue-finetunejobs"]
         self.child: Any = handlers["enqueue-pods"]
 

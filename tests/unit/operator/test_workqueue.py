@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from finetune_operator import workqueue
-from finetune_operator.workqueue import BASE_DELAY_SECONDS, MAX_DELAY_SECONDS, WorkQueue
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from finetune_operator.workqueue import BASE_DELAY_SECONDS, MAX_DELAY_SECONDS, WorkQueue
 
 KEYS = st.sampled_from("abcd")
 DELAYS = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0, 3.0])
@@ -100,7 +100,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestWorkQueue = QueueMachine.TestCase
-TestWorkQueue.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestWorkQueue.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 async def test_keys_come_in_the_order_in_which_they_were_asked_for() -> None:
@@ -131,7 +131,7 @@ async def test_a_worker_that_is_cancelled_takes_no_key_with_it() -> None:
 
 
 async def test_failures_come_back_ever_more_slowly_until_the_key_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workqueue.random, "uniform", lambda low, high: (low + high) / 2)
+    monkeypatch.setattr("finetune_operator.workqueue.random.uniform", lambda low, high: (low + high) / 2)
     queue: WorkQueue[str] = WorkQueue()
     assert [queue.add_rate_limited("a") for _ in range(4)] == [BASE_DELAY_SECONDS * 2**n for n in range(4)]
     assert queue.add_rate_limited("b") == BASE_DELAY_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from finetune_api.conditions import Reason
 from finetune_trainer.batches import BatchSplit, split_batch
 from finetune_trainer.failures import DiagnosedError

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from finetune_trainer import jsonl
 from finetune_trainer.examples import ChatExample, CompletionExample, NumberedExample, read_examples
 from finetune_trainer.jsonl import LineError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+
 from finetune_api.finetunejob import Limit
 from finetune_trainer.subsets import select
 

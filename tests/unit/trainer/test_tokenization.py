@@ -7,12 +7,13 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from finetune_trainer.examples import ChatExample, CompletionExample
-from finetune_trainer.tokenization import IGNORED, Sequence, TemplateError, has_loss, tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from finetune_trainer.examples import ChatExample, CompletionExample
+from finetune_trainer.tokenization import IGNORED, Sequence, TemplateError, has_loss, tokenize
 
 SPECIAL_TOKENS = [
     *("<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<|eot|>"),

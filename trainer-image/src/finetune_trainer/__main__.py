@@ -26,7 +26,6 @@ def preflight(file: RunFile) -> None:
     environment.prepare()
     environment.hide_torch()
     from finetune_api.run import PreflightRun
-
     from finetune_trainer.outcomes import run_command
     from finetune_trainer.preflight import preflight
 
@@ -46,7 +45,6 @@ def evaluate(file: RunFile) -> None:
     """Let every model answer the held-out examples, and grade the answers."""
     environment.prepare()
     from finetune_api.run import EvaluateRun
-
     from finetune_trainer.evaluate import evaluate
     from finetune_trainer.outcomes import run_command
 
@@ -58,7 +56,6 @@ def fetch(file: RunFile) -> None:
     """Bring a model to where `serve` loads it from."""
     environment.prepare()
     from finetune_api.run import FetchRun
-
     from finetune_trainer.fetch import fetch
     from finetune_trainer.outcomes import run_command
 
@@ -70,7 +67,6 @@ def serve(file: RunFile) -> None:
     """Serve the model that `fetch` brought, over the OpenAI routes."""
     environment.prepare()
     from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
-
     from finetune_trainer.outcomes import run_command
     from finetune_trainer.serve import serve
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
-
 from finetune_trainer.failures import DiagnosedError
 
 MOST_TOKENS_PER_PASS = 16_384  # bounds the activations of one forward pass

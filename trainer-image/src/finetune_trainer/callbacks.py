@@ -11,14 +11,14 @@ from types import FrameType
 from typing import Any
 
 import structlog
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.manifest import Manifest
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
 from finetune_trainer import checkpoints
 from finetune_trainer.checkpoints import LocalCheckpoint
 from finetune_trainer.commits import Committed

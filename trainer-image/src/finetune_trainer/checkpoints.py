@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
+
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Best, CheckpointStatus
 from finetune_api.manifest import MANIFEST_NAME, Manifest, ManifestFile
 from finetune_api.sources import S3Location
-
 from finetune_trainer import commits
 from finetune_trainer.commits import Committed, CorruptError
 from finetune_trainer.failures import DiagnosedError
@@ -43,7 +43,7 @@ class LocalCheckpoint:
 
 def step_folder(output: S3Location, step: int) -> S3Location:
     """Where the checkpoint of a step is."""
-    return output.join(FOLDER, f"step-{step:06d}")
+    return output.join(FOLDER, _step_name(step))
 
 
 def to_status(committed: Committed) -> CheckpointStatus:
@@ -87,13 +87,13 @@ def commit(gang: Gang, storage: Storage, output: S3Location, local: Path, manife
 
 def fetch(storage: Storage, committed: Committed, directory: Path) -> LocalCheckpoint:
     """Bring a checkpoint to `directory`. Raises CorruptError."""
-    target = directory / committed.folder.key.rsplit("/", 1)[-1]
+    target = directory / _step_name(committed.manifest.step)
     try:
         commits.download(storage, committed, target)
     except CorruptError:
         shutil.rmtree(target, ignore_errors=True)
         raise
-    return LocalCheckpoint(committed, target / _attempt_folder(committed.manifest.attempt))
+    return _in(directory, committed)
 
 
 def fetch_newest(storage: Storage, output: S3Location, directory: Path) -> LocalCheckpoint | None:
@@ -112,19 +112,24 @@ def fetch_newest(storage: Storage, output: S3Location, directory: Path) -> Local
 
 def fetch_on_every_node(gang: Gang, storage: Storage, output: S3Location, directory: Path) -> LocalCheckpoint | None:
     """The newest good checkpoint, chosen by the leader and brought to every node's `directory`."""
-    chosen = gang.from_leader(lambda: fetch_newest(storage, output, directory))
+
+    def choose() -> Committed | None:
+        newest = fetch_newest(storage, output, directory)
+        return None if newest is None else newest.committed
+
+    chosen = gang.from_leader(choose)
     if chosen is None:
         return None
 
     def fetch_chosen() -> None:
         if not gang.leads:
             try:
-                fetch(storage, chosen.committed, directory)
+                fetch(storage, chosen, directory)
             except CorruptError as error:
                 raise DiagnosedError(Reason.FAILED, str(error), retryable=True) from error
 
     gang.on_each_node(fetch_chosen)
-    return LocalCheckpoint(chosen.committed, directory / chosen.path.relative_to(directory))
+    return _in(directory, chosen)
 
 
 def best_of(checkpoints: Sequence[Committed], best: Best) -> Committed | None:
@@ -165,6 +170,16 @@ def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_to
         if "eval_loss" in entry and entry["step"] == step:
             metrics["evalLoss"] = entry["eval_loss"]
     return metrics
+
+
+def _in(directory: Path, committed: Committed) -> LocalCheckpoint:
+    """Where `fetch` puts a checkpoint."""
+    manifest = committed.manifest
+    return LocalCheckpoint(committed, directory / _step_name(manifest.step) / _attempt_folder(manifest.attempt))
+
+
+def _step_name(step: int) -> str:
+    return f"step-{step:06d}"
 
 
 def _attempt_folder(attempt: int) -> str:

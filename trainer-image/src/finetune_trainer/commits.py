@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from finetune_api.conditions import Reason
 from finetune_api.manifest import MANIFEST_NAME, Manifest, ManifestFile, digest
 from finetune_api.sources import S3Location
-from pydantic import ValidationError
-
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.storage import Storage, in_parallel
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
-from finetune_api.sources import S3Location
 
+from finetune_api.sources import S3Location
 from finetune_trainer.storage import Storage
 
 EVENTS_NAME = "events.jsonl"

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from finetune_api.outcome import Failure
-
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.launch import Place
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from finetune_api.finetunejob import Parallelism
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED, TrainReport
 from finetune_api.run import RENDEZVOUS_PORT, TrainRun
-
 from finetune_trainer import environment
 from finetune_trainer.failures import DiagnosedError, DisruptedError
 from finetune_trainer.outcomes import conclude, read_run

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from finetune_api.conditions import Reason
 from finetune_api.sources import HubModel, S3Location, parse_model_uri
-
 from finetune_trainer import commits
 from finetune_trainer.commits import Committed
 from finetune_trainer.failures import DiagnosedError

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import ModelStatus
 from finetune_api.run import ModelSource
-
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.model_folders import (
     PICKLE_PATTERNS,
@@ -103,7 +102,9 @@ def load_tokenizer(folder: Path) -> Any:
 def load_model(local: LocalModel, dtype: torch.dtype, *, trainable_adapter: bool = False) -> Any:
     """The causal language model, with its adapter if it has one. Raises DiagnosedError (ModelInvalid)."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     with _as_model_invalid("The model does not load"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             local.base,

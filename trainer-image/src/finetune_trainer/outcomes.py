@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from finetune_api.base import ApiModel
 from finetune_api.conditions import Reason
 from finetune_api.outcome import (
@@ -26,8 +28,6 @@ from finetune_api.outcome import (
     TrainReport,
     to_termination_message,
 )
-from pydantic import ValidationError
-
 from finetune_trainer.failures import DiagnosedError, DisruptedError
 
 Report = PreflightReport | TrainReport | EvaluationReport

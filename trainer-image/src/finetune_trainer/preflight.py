@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import structlog
+
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetError, DatasetStatus, FileStatistics, ModelStatus
 from finetune_api.outcome import Failure, PreflightReport
 from finetune_api.run import PreflightRun
 from finetune_api.sources import S3Location, parse_s3
-
 from finetune_trainer import examples, subsets, tokenization
 from finetune_trainer.examples import NumberedExample, format_of, read_examples
 from finetune_trainer.failures import DiagnosedError
@@ -67,11 +67,11 @@ def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
 
 
 def check_storage(storage: Storage, output: S3Location) -> None:
-    """Write, read, list and delete an object below the run's folder."""
+    """List, write, read and delete below the run's folder. Listing comes first: some servers make a missing bucket."""
     probe = output.join(f"preflight-{uuid.uuid4().hex}")
+    storage.list_objects(output)
     storage.write(probe, b"finetune-operator")
     storage.read(probe)
-    storage.list_objects(output)
     storage.delete([probe])
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 import urllib3
+
 from finetune_api.progress import PROGRESS_INTERVAL_SECONDS, Metric, ProgressReport, TrainerStatus
 from finetune_api.run import PROGRESS_CA_PATH, PROGRESS_TOKEN_PATH, ProgressTarget
 

@@ -12,7 +12,6 @@ from finetune_api.finetunejob import Result
 from finetune_api.manifest import Manifest
 from finetune_api.run import TrainRun
 from finetune_api.sources import HubModel, S3Location, parse_model_uri, parse_s3
-
 from finetune_trainer import checkpoints, commits
 from finetune_trainer.checkpoints import LocalCheckpoint
 from finetune_trainer.commits import Committed

@@ -25,10 +25,10 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
+
 from finetune_api.conditions import Reason
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location
-
 from finetune_trainer.failures import DiagnosedError
 
 CONNECT_TIMEOUT_SECONDS = 5

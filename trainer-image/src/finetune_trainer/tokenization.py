@@ -108,7 +108,7 @@ def _render(tokenizer: Any, example: ChatExample, count: int, *, add_generation_
 
 
 def _label(tokenizer: Any, text: str, turns: list[tuple[int, int]]) -> Sequence:
-    """Tokenize the text. A token that is partly in a turn carries loss: an answer's first word may merge with a space."""
+    """Tokenize the text. A token that is partly in a turn carries loss: a first word may merge with a space."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     input_ids = list(encoded["input_ids"])
     labels = [

@@ -7,16 +7,16 @@ from typing import Any
 
 import structlog
 import torch
-from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Adapter, Result, Schedule
-from finetune_api.outcome import TrainReport
-from finetune_api.run import TrainRun
-from finetune_api.sources import parse_s3
 from peft import LoraConfig, get_peft_model
 from transformers import PrinterCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import Adapter, Result, Schedule
+from finetune_api.outcome import TrainReport
+from finetune_api.run import TrainRun
+from finetune_api.sources import parse_s3
 from finetune_trainer import checkpoints, results
 from finetune_trainer.batches import BatchSplit, split_batch
 from finetune_trainer.callbacks import CommitCheckpoints, RefuseInfiniteLoss, StopTogether, TellProgress

@@ -10,7 +10,6 @@ from typing import Any
 from finetune_api.conditions import Reason
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
-
 from finetune_trainer import subsets, tokenization
 from finetune_trainer.examples import Example, read_examples
 from finetune_trainer.failures import DiagnosedError

@@ -1,0 +1,68 @@
+"""A run that was stopped and resumed takes the same steps, to the last bit, as one that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_api.finetunejob import Adapter
+from finetune_api.run import TrainRun
+from finetune_api.sources import parse_s3
+from finetune_trainer import checkpoints
+from finetune_trainer.failures import DisruptedError
+from finetune_trainer.storage import Storage
+from tests.integration.trainer.runs import Workplace, train_here
+
+DEADLINE_SECONDS = 120.0
+
+
+def stop_after_first_checkpoint(storage: Storage, run: TrainRun) -> threading.Thread:
+    """Send this process a SIGTERM as soon as the run has a checkpoint."""
+
+    def stop() -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while time.monotonic() < deadline:
+            if checkpoints.list_committed(storage, parse_s3(run.output_uri)):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    return thread
+
+
+def losses(workplace: Workplace, output: str) -> list[tuple[str, str]]:
+    return [(row["step"], row["train_loss"]) for row in workplace.results(output)]
+
+
+@pytest.mark.parametrize("adapter", [Adapter(rank=4, dropout=0.1), Adapter(type="Full")], ids=["LoRA", "Full"])
+def test_an_interrupted_run_has_the_losses_of_an_undisturbed_one(
+    workplace: Workplace, storage: Storage, tmp_path: Path, adapter: Adapter
+) -> None:
+    settings: dict[str, Any] = {"adapter": adapter, "dataset": workplace.dataset(validation=None)}
+    hyperparameters = {"epochs": 6.0, "checkpoint_every_steps": 7}
+    smooth = train_here(workplace.train_run(f"smooth/{adapter.type}", hyperparameters, **settings), tmp_path / "smooth")
+    first = workplace.train_run(f"stopped/{adapter.type}", hyperparameters, **settings)
+    thread = stop_after_first_checkpoint(storage, first)
+    with pytest.raises(DisruptedError):
+        train_here(first, tmp_path / "first")
+    thread.join(DEADLINE_SECONDS)
+    stopped_at = checkpoints.list_committed(storage, parse_s3(first.output_uri))[-1].manifest.step
+    assert 7 <= stopped_at < 60
+
+    resumed = train_here(first.model_copy(update={"attempt": 2}), tmp_path / "second")
+    assert resumed.result.step == smooth.result.step == 60
+    assert losses(workplace, f"stopped/{adapter.type}") == losses(workplace, f"smooth/{adapter.type}")
+    assert resumed.result.trained_tokens == smooth.result.trained_tokens
+    events = workplace.bucket.read(workplace.bucket.uri(f"stopped/{adapter.type}/events.jsonl")).splitlines()
+    story = [(event["attempt"], event["message"]) for event in map(json.loads, events)]
+    assert (1, "Fine-tuning job started") in story
+    assert (2, f"Resumed from the checkpoint of step {stopped_at}") in story

@@ -1,0 +1,129 @@
+"""The CRDs: generated from the models and nothing else, small, and in the schema that Kubernetes takes.
+
+That the API server takes and enforces them is seen in tests/integration/operator/test_admission.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune_api import reference
+from finetune_api.crd import KINDS, Kind, custom_resource_definition, write
+
+ROOT = Path(__file__).parents[3]
+IN_CHART = ROOT / "charts" / "finetune-operator" / "files" / "crds"
+LARGEST_BYTES = 64 * 1024
+"""Client-side `kubectl apply` keeps the whole object in an annotation of at most 256 KiB; this leaves room."""
+
+
+@pytest.mark.parametrize("folder", [ROOT / "crds", IN_CHART], ids=["crds", "chart"])
+def test_the_files_are_what_the_models_say(folder: Path, tmp_path: Path) -> None:
+    write(tmp_path)
+    generated = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    stored = {file.name: file.read_text() for file in folder.iterdir()}
+    assert stored == generated, "run `make generate`"
+
+
+def test_the_reference_pages_are_what_the_models_say() -> None:
+    folder = ROOT / "docs" / "reference"
+    stored = {name: (folder / name).read_text() for name in reference.pages()}
+    assert stored == reference.pages(), "run `make generate`"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_crd_is_small(kind: Kind) -> None:
+    text = yaml.safe_dump(custom_resource_definition(kind))
+    assert len(text.encode()) < LARGEST_BYTES
+
+
+# https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
+NOT_STRUCTURAL = {
+    "$ref",
+    "$defs",
+    "definitions",
+    "dependencies",
+    "deprecated",
+    "discriminator",
+    "patternProperties",
+    "readOnly",
+    "const",
+    "examples",
+    "title",
+}
+
+
+def schemas(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every schema below this one, with its path."""
+    yield path, node
+    for name, child in node.get("properties", {}).items():
+        yield from schemas(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), dict):
+            yield from schemas(node[key], f"{path}[]")
+
+
+def of(kind: Kind) -> list[tuple[str, dict[str, Any]]]:
+    (version,) = custom_resource_definition(kind)["spec"]["versions"]
+    root = version["schema"]["openAPIV3Schema"]["properties"]
+    return [*schemas(root["spec"], "spec"), *schemas(root["status"], "status")]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_schema_is_structural(kind: Kind) -> None:
+    for path, schema in of(kind):
+        free = schema.get("x-kubernetes-preserve-unknown-fields") is True
+        assert schema.get("type") in {"object", "array", "string", "integer", "number", "boolean"}, path
+        assert not NOT_STRUCTURAL & schema.keys(), path
+        if schema["type"] == "array":
+            assert "items" in schema, path
+        if schema["type"] == "object" and not free:
+            assert ("properties" in schema) != ("additionalProperties" in schema), path
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_list_and_text_of_a_spec_is_bounded(kind: Kind) -> None:
+    """CEL's cost limit, and etcd's, need bounds; texts have them by length, by pattern of a bounded kind or by enum."""
+    for path, schema in of(kind):
+        if not path.startswith("spec"):
+            continue
+        if schema["type"] == "array":
+            assert "maxItems" in schema, path
+        if schema["type"] == "string":
+            assert "maxLength" in schema or "enum" in schema, path
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_enum_values_are_pascal_case_and_fields_camel_case(kind: Kind) -> None:
+    names = {"evalLoss", "trainLoss", "training", "validation"}  # of metrics and of fields
+    for path, schema in of(kind):
+        name = path.rsplit(".", 1)[-1].removesuffix("[]")
+        assert name[0].islower() and "_" not in name, path
+        for value in schema.get("enum", []):
+            assert value[0].isupper() or value in names, f"{path}: {value}"
+
+
+def test_the_conditions_are_a_map_by_type() -> None:
+    """So that server-side apply of several managers merges them."""
+    for kind in KINDS:
+        (conditions,) = [schema for path, schema in of(kind) if path == "status.conditions"]
+        assert conditions["x-kubernetes-list-type"] == "map"
+        assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+
+
+def test_a_status_has_no_defaults() -> None:
+    """A default in a status would be written by the API server into what the operator compares."""
+    for kind in KINDS:
+        assert [path for path, schema in of(kind) if path.startswith("status") and "default" in schema] == []
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_what_kubectl_shows_is_there(kind: Kind) -> None:
+    paths = {path for path, _ in of(kind)}
+    for _, _, column in kind.columns:
+        if "[?" not in column and not column.startswith(".metadata"):
+            assert column.removeprefix(".") in paths

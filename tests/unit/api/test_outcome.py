@@ -1,0 +1,171 @@
+"""Termination messages: they always fit what Kubernetes keeps, parse back, and keep what matters most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import Score
+from finetune_api.finetunejob import CheckpointStatus, DatasetError, DatasetStatus, FileStatistics, ModelStatus, Result
+from finetune_api.outcome import (
+    TERMINATION_MESSAGE_BYTES,
+    EvaluationReport,
+    Failure,
+    PreflightReport,
+    TrainReport,
+    parse_termination_message,
+    to_termination_message,
+)
+
+FILE = FileStatistics(examples=1500, tokens=90_000, max_tokens=120)
+MODEL = ModelStatus(architecture="LlamaForCausalLM", context_length=512)
+LONG_URI = "s3://models/" + "x" * 1000
+RESULT = Result(uri=LONG_URI, base_model_uri=LONG_URI, adapter_type="LoRA", step=300, digest="sha256:" + "a" * 64)
+
+
+def errors(number: int, message: str = "the last message is not the assistant's") -> list[DatasetError]:
+    return [DatasetError(file="training", line=line, message=message) for line in range(1, number + 1)]
+
+
+def record(kind: type[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.fixed_dictionaries(fields).map(lambda values: kind(**values))
+
+
+lines, texts = st.text(max_size=1024), st.text(max_size=4096)
+names = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?", fullmatch=True)
+uris = st.integers(0, 1000).map(lambda length: "s3://models/" + "k" * length)
+numbers = st.floats(-1, 1)
+datasets = record(
+    DatasetStatus,
+    training=st.none() | st.just(FILE),
+    error_count=st.integers(0, 10**9),
+    errors=st.lists(record(DatasetError, file=st.just("training"), line=st.integers(1), message=lines), max_size=20),
+    warnings=st.lists(lines, max_size=20),
+)
+failures = record(
+    Failure,
+    reason=st.sampled_from(Reason),
+    message=texts,
+    rank=st.none() | st.integers(0, 10**6),
+    retryable=st.booleans(),
+    lost_peer=st.booleans(),
+    dataset=st.none() | datasets,
+)
+preflights = record(PreflightReport, dataset=datasets, model=st.just(MODEL))
+trainings = record(
+    TrainReport,
+    result=st.just(RESULT),
+    checkpoints=st.lists(record(CheckpointStatus, step=st.integers(0, 10**9), uri=uris), max_size=120),
+)
+scores = record(
+    Score,
+    candidate=names,
+    grader=names,
+    score=numbers,
+    low=numbers,
+    high=numbers,
+    examples=st.integers(0, 10**6),
+    delta=st.none() | numbers,
+    delta_low=st.none() | numbers,
+    delta_high=st.none() | numbers,
+)
+evaluations = record(EvaluationReport, scores=st.lists(scores, max_size=20), report_uri=st.none() | uris)
+
+
+@given(failures | preflights | trainings | evaluations)
+def test_a_message_fits_and_parses_back(outcome: Any) -> None:
+    message = to_termination_message(outcome)
+    assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
+    parsed = parse_termination_message(message)
+    assert type(parsed) is type(outcome)
+
+
+@given(failures)
+def test_a_failure_always_keeps_its_reason_and_the_start_of_its_message(outcome: Failure) -> None:
+    parsed = parse_termination_message(to_termination_message(outcome))
+    assert isinstance(parsed, Failure)
+    assert (parsed.reason, parsed.rank, parsed.retryable) == (outcome.reason, outcome.rank, outcome.retryable)
+    assert outcome.message.startswith(parsed.message)
+    assert len(parsed.message) >= min(len(outcome.message), 150)
+
+
+def test_the_largest_evaluation_keeps_every_score() -> None:
+    """Three candidates and the baseline by five graders, all of the longest names."""
+    matrix = [
+        Score(
+            candidate=f"{candidate}{'c' * 31}",
+            grader=f"{grader}{'g' * 31}",
+            score=1 / 3,
+            low=0.123456789,
+            high=0.987654321,
+            examples=100_000,
+            delta=-1 / 7,
+            delta_low=-0.2222222,
+            delta_high=-0.1111111,
+        )
+        for candidate in range(4)
+        for grader in range(5)
+    ]
+    message = to_termination_message(EvaluationReport(scores=matrix, report_uri=LONG_URI))
+    assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
+    parsed = parse_termination_message(message)
+    assert isinstance(parsed, EvaluationReport)
+    assert [(score.candidate, score.grader) for score in parsed.scores] == [(s.candidate, s.grader) for s in matrix]
+    assert all((score.score, score.delta) == (0.3333, -0.1429) for score in parsed.scores)
+
+
+def test_what_fits_is_left_as_it_is() -> None:
+    report = EvaluationReport(
+        scores=[Score(candidate="a", grader="b", score=1 / 3, low=0, high=1, examples=9)], report_uri="s3://b/report"
+    )
+    assert parse_termination_message(to_termination_message(report)) == report
+
+
+def test_of_too_many_broken_lines_the_first_are_kept_and_warnings_go_before_them() -> None:
+    dataset = DatasetStatus(error_count=900, errors=errors(20, "x" * 400), warnings=["w" * 400] * 5)
+    failure = Failure(reason=Reason.DATASET_INVALID, message="900 lines are broken.", dataset=dataset)
+    parsed = parse_termination_message(to_termination_message(failure))
+    assert isinstance(parsed, Failure)
+    assert parsed.dataset is not None
+    assert (parsed.message, parsed.dataset.error_count) == (failure.message, 900)
+    kept = [error.line for error in parsed.dataset.errors]
+    assert kept == list(range(1, len(kept) + 1))
+    assert len(kept) >= 5
+
+
+def test_of_too_many_checkpoints_the_newest_are_kept() -> None:
+    checkpoints = [CheckpointStatus(step=step, uri=f"{LONG_URI[:200]}/{step}") for step in range(100)]
+    parsed = parse_termination_message(to_termination_message(TrainReport(result=RESULT, checkpoints=checkpoints)))
+    assert isinstance(parsed, TrainReport)
+    assert parsed.result == RESULT
+    assert parsed.checkpoints[-1].step == 99
+    assert len(parsed.checkpoints) < 100
+
+
+@given(st.text() | st.sampled_from(["", "null", "[]", "{}", '{"outcome": "Failed"}', '{"outcome": "Exploded"}']))
+def test_anything_else_is_no_outcome(message: str) -> None:
+    assert parse_termination_message(message) is None
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_a_score_must_be_a_number(value: str) -> None:
+    score = f'{{"candidate":"a","grader":"b","score":{value},"low":0,"high":1,"examples":9}}'
+    message = f'{{"outcome":"EvaluateSucceeded","scores":[{score}]}}'
+    assert parse_termination_message(message) is None
+    assert parse_termination_message(message.replace(value, "0.5")) is not None
+
+
+def test_a_failure_is_retried_only_where_it_says_so() -> None:
+    assert not Failure(reason=Reason.FAILED, message="x").retryable
+    assert not Failure(reason=Reason.FAILED, message="x").lost_peer
+
+
+def test_a_preflight_report_sheds_warnings_and_keeps_the_counts() -> None:
+    report = PreflightReport(dataset=DatasetStatus(training=FILE, warnings=["w" * 1024] * 20), model=MODEL)
+    parsed = parse_termination_message(to_termination_message(report))
+    assert isinstance(parsed, PreflightReport)
+    assert (parsed.dataset.training, parsed.model) == (FILE, MODEL)

@@ -1,0 +1,117 @@
+"""Progress reports in KubeflowCallback's wire form, from senders that may send anything."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from finetune_api.finetunejob import FineTuneJobStatus, Progress
+from finetune_api.progress import Metric, ProgressReport, TrainerStatus, to_progress
+
+NOW = "2026-11-22T12:00:00.654321+00:00"
+"""As the callback writes it: datetime.now(UTC).isoformat()."""
+
+
+def status(progress_percentage: int | None = None, **metrics: str) -> TrainerStatus:
+    return TrainerStatus.from_wire(
+        {
+            "lastUpdatedTime": NOW,
+            "progressPercentage": progress_percentage,
+            "metrics": [{"name": name, "value": value} for name, value in metrics.items()],
+        }
+    )
+
+
+def shown(**fields: Any) -> Progress:
+    return Progress(**{"last_updated_time": datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC), **fields})
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (status(), None),
+        (status(current_step="5"), None),
+        (status(current_step="5", total_steps="0"), None),
+        (status(current_step="5", total_steps="-1"), None),
+        (status(current_step="5", total_steps="1e300"), None),
+        (status(current_step="5", total_steps="nan"), None),
+        (status(total_steps="10"), shown(step=0, total_steps=10, percent=0)),
+        (status(current_step="5", total_steps="10"), shown(step=5, total_steps=10, percent=50)),
+        (status(40, current_step="5", total_steps="10"), shown(step=5, total_steps=10, percent=40)),
+        (status(current_step="15", total_steps="10"), shown(step=10, total_steps=10, percent=100)),
+        (status(current_step="-3", total_steps="10"), shown(step=0, total_steps=10, percent=0)),
+        (
+            status(
+                current_step="5",
+                total_steps="10",
+                current_epoch="0.5",
+                loss="1.25",
+                eval_loss="nan",
+                learning_rate="2e-05",
+                tokens_per_second="812.5",
+                grad_norm="3.5",
+            ),
+            shown(
+                step=5,
+                total_steps=10,
+                percent=50,
+                epoch=0.5,
+                loss=1.25,
+                learning_rate=2e-5,
+                tokens_per_second=812.5,
+            ),
+        ),
+    ],
+    ids=[
+        "nothing",
+        "no total",
+        "no steps at all",
+        "a negative total",
+        "an absurd total",
+        "a total that is no number",
+        "the start",
+        "the middle",
+        "the sender's own percentage",
+        "beyond the end",
+        "before the start",
+        "every metric",
+    ],
+)
+def test_what_a_report_shows(report: TrainerStatus, expected: Progress | None) -> None:
+    assert to_progress(report) == expected
+
+
+EARLIEST, LATEST = datetime.fromisoformat("2000-01-02"), datetime.fromisoformat("2999-12-30")
+metric_names = st.sampled_from(["current_step", "total_steps", "loss", "eval_loss", "learning_rate", "x"])
+values = st.text(max_size=20) | st.floats().map(str) | st.integers().map(str)
+
+
+@given(
+    st.lists(st.builds(lambda name, value: Metric(name=name, value=value[:128]), metric_names, values), max_size=8),
+    st.none() | st.integers(0, 100),
+    st.datetimes(EARLIEST, LATEST, timezones=st.timezones()),
+)
+def test_any_report_that_parses_gives_a_progress_that_a_status_can_hold(
+    metrics: list[Metric], percent: int | None, moment: datetime
+) -> None:
+    report = TrainerStatus(progress_percentage=percent, metrics=metrics, last_updated_time=moment)
+    progress = to_progress(report)
+    if progress is not None:
+        assert 0 <= progress.step <= progress.total_steps < 2**31
+        assert 0 <= progress.percent <= 100
+        wire = FineTuneJobStatus(progress=progress).to_wire()
+        assert FineTuneJobStatus.from_wire(wire).progress == progress
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5))
+def test_what_is_no_report_is_a_validation_error_and_nothing_else(body: Any) -> None:
+    for report in (body, {"trainerStatus": body}, {"trainerStatus": {"lastUpdatedTime": body}}):
+        try:
+            to_progress(ProgressReport.model_validate(report).trainer_status)
+        except ValidationError as error:
+            assert error.error_count() > 0

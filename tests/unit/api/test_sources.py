@@ -1,0 +1,75 @@
+"""URIs of models and datasets, and the patterns of a class that allow them."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.sources import HubModel, S3Location, is_allowed, parse_model_uri, parse_s3
+
+segments = st.text("ab.*", min_size=1, max_size=3)
+uris = st.lists(segments, min_size=1, max_size=4).map(lambda parts: "s3://" + "/".join(parts))
+
+
+@given(st.text("ab-.", min_size=1), st.text("ab/.", min_size=1))
+def test_a_bucket_and_a_key_come_back(bucket: str, key: str) -> None:
+    location = parse_s3(f"s3://{bucket}/{key}")
+    assert location == S3Location(bucket, key)
+    assert parse_s3(location.uri) == location
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "s3://", "s3://bucket", "s3://bucket/", "s3:///key", "hf://org/name", "bucket/key"]
+)
+def test_what_is_no_s3_uri_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match="not of the form s3://bucket/key"):
+        parse_s3(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("hf://org/name", HubModel("org/name", None)),
+        ("hf://org/name@v1.0", HubModel("org/name", "v1.0")),
+        ("hf://org/name@refs/pr/1", HubModel("org/name", "refs/pr/1")),
+        ("s3://models/base", S3Location("models", "base")),
+    ],
+)
+def test_model_uris(uri: str, expected: HubModel | S3Location) -> None:
+    assert parse_model_uri(uri) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "parts", "expected"),
+    [("a", ("b", "c"), "a/b/c"), ("a/", ("b",), "a/b"), ("", ("b",), "b")],
+)
+def test_a_place_below(key: str, parts: tuple[str, ...], expected: str) -> None:
+    assert S3Location("bucket", key).join(*parts).key == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "patterns", "allowed"),
+    [
+        ("s3://team-data/a/b.jsonl", ("s3://team-data/*",), True),
+        ("s3://team-data-of-others/a", ("s3://team-data/*",), False),
+        ("s3://other/a", ("s3://team-data/*", "s3://other/*"), True),
+        ("s3://team-data/../other/a", ("s3://team-data/*",), False),
+        ("s3://team-data/..", ("s3://team-data/*",), False),
+        ("s3://team-data/a..b", ("s3://team-data/*",), True),
+        ("S3://team-data/a", ("s3://team-data/*",), False),
+        ("hf://org/name@main", ("hf://org/*",), True),
+        ("hf://org/name", (), False),
+        ("s3://b/model-1", ("s3://b/model-[0-9]",), True),
+    ],
+)
+def test_patterns(uri: str, patterns: tuple[str, ...], allowed: bool) -> None:
+    assert is_allowed(uri, patterns) is allowed
+
+
+@given(uris, st.lists(uris, max_size=3))
+def test_a_path_that_climbs_matches_nothing_and_others_match_as_shells_do(uri: str, patterns: list[str]) -> None:
+    expected = ".." not in uri.split("/") and any(fnmatchcase(uri, pattern) for pattern in patterns)
+    assert is_allowed(uri, tuple(patterns)) is expected

@@ -1,0 +1,288 @@
+"""The progress endpoint: who may report, what is taken, and how often a job is woken by it.
+
+TokenReview and the Pod come from a fake at the Kube edge; tests/integration/operator has the real ones, over TLS.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from finetune_api.finetunejob import Progress
+from finetune_api.progress import PROGRESS_BODY_BYTES
+from finetune_operator import progress
+from finetune_operator.children import Owner
+from finetune_operator.kube import ApiError
+from finetune_operator.progress import ProgressEndpoint, ProgressStore, TokenAuthenticator
+from finetune_operator.references import ObjectKey
+from tests.unit.operator.fake_kube import FakeKube
+from tests.unit.operator.states import merged
+
+REVIEWS, POD_PATH = "POST /apis/authentication.k8s.io/v1/tokenreviews", "GET /api/v1/namespaces/team-a/pods/pod-0"
+ATTEMPT, OWNER = "router-train-1", ObjectKey("FineTuneJob", "team-a", "router")
+PATH = f"/v1alpha1/namespaces/team-a/finetunejobs/router/attempts/{ATTEMPT}"
+REVIEW = {
+    "status": {
+        "authenticated": True,
+        "audiences": ["finetune.dev/progress"],
+        "user": {
+            "username": "system:serviceaccount:team-a:default",
+            "extra": {
+                "authentication.kubernetes.io/pod-name": ["pod-0"],
+                "authentication.kubernetes.io/pod-uid": ["uid-of-pod-0"],
+            },
+        },
+    }
+}
+POD = {
+    "metadata": {
+        "name": "pod-0",
+        "namespace": "team-a",
+        "uid": "uid-of-pod-0",
+        "labels": {"batch.kubernetes.io/job-name": ATTEMPT},
+        "annotations": {"finetune.dev/owner": "FineTuneJob/router"},
+    }
+}
+REPORT = {
+    "trainerStatus": {
+        "lastUpdatedTime": "2026-11-22T12:00:00.123456+00:00",
+        "progressPercentage": 40,
+        "estimatedRemainingSeconds": 90,
+        "metrics": [
+            {"name": "current_step", "value": "300"},
+            {"name": "total_steps", "value": "750"},
+            {"name": "loss", "value": "1.25"},
+        ],
+    }
+}
+SHOWN = Progress(
+    step=300,
+    total_steps=750,
+    percent=40,
+    loss=1.25,
+    estimated_remaining_seconds=90,
+    last_updated_time=datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC),
+)
+
+
+@dataclass
+class Endpoint:
+    """The running endpoint, and what it did."""
+
+    client: TestClient[Any, Any]
+    kube: FakeKube
+    store: ProgressStore
+    notified: list[tuple[ObjectKey, float]] = field(default_factory=list)
+
+    async def post(
+        self, body: Any = REPORT, path: str = PATH, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+        given = {"Authorization": "Bearer token-0"} if headers is None else headers
+        async with self.client.post(path, data=sent, headers=given) as answer:
+            text = await answer.text()
+            return answer.status, json.loads(text) if text.startswith("{") else {"error": text}
+
+    def shown(self) -> Progress | None:
+        return self.store.newest("team-a", ATTEMPT)
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    kube, store = FakeKube({REVIEWS: REVIEW, POD_PATH: POD}), ProgressStore()
+    notified: list[tuple[ObjectKey, float]] = []
+    app = progress.application(
+        TokenAuthenticator(kube), store, lambda owner, delay: notified.append((owner, round(delay, 1)))
+    )
+    async with TestClient(TestServer(app)) as client:
+        yield Endpoint(client, kube, store, notified)
+
+
+async def test_a_report_of_a_jobs_own_pod_is_shown(endpoint: Endpoint) -> None:
+    assert await endpoint.post() == (200, {})
+    assert endpoint.shown() == SHOWN
+    assert endpoint.notified == [(OWNER, 0)]
+    (review,) = [request.body for request in endpoint.kube.requests if request.method == "POST"]
+    assert review is not None
+    assert review["spec"] == {"token": "token-0", "audiences": ["finetune.dev/progress"]}
+
+
+# 401: nobody we know.
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer "}, {"Authorization": "Basic token-0"}])
+async def test_without_a_bearer_token_nothing_is_reviewed(endpoint: Endpoint, headers: dict[str, str]) -> None:
+    assert (await endpoint.post(headers=headers))[0] == 401
+    assert endpoint.kube.requests == []
+
+
+EXTRA = {"extra": {"authentication.kubernetes.io/pod-name": None}}
+
+
+@pytest.mark.parametrize(
+    ("status", "pod"),
+    [
+        ({"authenticated": False}, {}),
+        ({"authenticated": None}, {}),
+        ({"audiences": ["https://kubernetes.default.svc"]}, {}),
+        ({"audiences": None}, {}),
+        ({"user": {"username": "system:admin"}}, {}),
+        ({"user": {"username": "system:node:worker-1:x"}}, {}),
+        ({"user": {"extra": None}}, {}),
+        ({"user": EXTRA}, {}),
+        ({}, None),
+        ({}, {"uid": "uid-of-a-successor"}),
+        ({}, {"annotations": None}),
+        ({}, {"annotations": {"finetune.dev/owner": "Secret/router"}}),
+        ({}, {"labels": None}),
+    ],
+    ids=[
+        "not authenticated",
+        "no verdict",
+        "another audience",
+        "no audience",
+        "a user",
+        "a node",
+        "a token of no Pod",
+        "a token that names no Pod",
+        "the Pod is gone",
+        "the Pod was replaced",
+        "a Pod of no owner",
+        "a Pod of an owner of another kind",
+        "a Pod of no Job",
+    ],
+)
+async def test_a_token_that_is_not_a_training_pods_is_refused(
+    endpoint: Endpoint, status: dict[str, Any], pod: dict[str, Any] | None
+) -> None:
+    endpoint.kube.answers[REVIEWS] = {"status": merged(REVIEW["status"], status)}
+    if pod is None:
+        del endpoint.kube.answers[POD_PATH]
+    else:
+        endpoint.kube.answers[POD_PATH] = {"metadata": merged(POD["metadata"], pod)}
+    code, answer = await endpoint.post()
+    assert (code, answer) == (401, {"error": "the token is not valid for this endpoint"})
+    assert (endpoint.shown(), endpoint.notified) == (None, [])
+
+
+# 403: somebody else's job.
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        PATH.replace("team-a", "team-b"),
+        PATH.replace("finetunejobs/router", "finetunejobs/another"),
+        PATH.replace(ATTEMPT, "router-train-2"),
+    ],
+    ids=["another namespace", "another job", "another attempt"],
+)
+async def test_a_pod_reports_only_for_its_own_attempt(endpoint: Endpoint, path: str) -> None:
+    assert await endpoint.post(path=path) == (403, {"error": "a Pod can report only for its own job"})
+    assert endpoint.notified == []
+
+
+# 400 and 413: nothing that can be read.
+
+
+def report(**trainer_status: Any) -> dict[str, Any]:
+    return merged(REPORT, {"trainerStatus": trainer_status})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        {},
+        {"trainerStatus": {}},
+        {**REPORT, "more": 1},
+        report(progressPercentage=101),
+        report(estimatedRemainingSeconds=-1),
+        report(estimatedRemainingSeconds=10**30),
+        report(lastUpdatedTime="yesterday"),
+        report(lastUpdatedTime="2026-11-22T12:00:00"),
+        report(lastUpdatedTime="0001-01-01T00:00:00+14:00"),
+        report(metrics=[{"name": "loss", "value": "1"}] * 129),
+        report(metrics=[{"name": "x" * 129, "value": "1"}]),
+        report(metrics=[{"name": "loss", "value": 1}]),
+    ],
+)
+async def test_what_is_no_report_is_refused(endpoint: Endpoint, body: Any) -> None:
+    code, answer = await endpoint.post(body)
+    assert code == 400
+    assert answer["error"].startswith("not a progress report")
+    assert (endpoint.shown(), endpoint.notified) == (None, [])
+
+
+@pytest.mark.parametrize(("extra", "code"), [(0, 400), (1, 413)])
+async def test_a_body_that_is_too_large_is_not_read(endpoint: Endpoint, extra: int, code: int) -> None:
+    assert (await endpoint.post(b" " * (PROGRESS_BODY_BYTES + extra)))[0] == code
+
+
+# 503: ask again later.
+
+
+@pytest.mark.parametrize("line", [REVIEWS, POD_PATH])
+async def test_while_the_api_server_does_not_answer_the_pod_is_told_so(endpoint: Endpoint, line: str) -> None:
+    endpoint.kube.answers[line] = ApiError(500, "InternalError", "etcd is electing")
+    assert (await endpoint.post())[0] == 503
+    endpoint.kube.answers |= {REVIEWS: REVIEW, POD_PATH: POD}
+    assert (await endpoint.post())[0] == 200
+
+
+# What is taken, and how often.
+
+
+@pytest.mark.parametrize("body", [report(metrics=[]), report(unknownField=1, metrics=[{"name": "loss", "value": "1"}])])
+async def test_a_report_without_a_step_is_taken_and_shows_nothing(endpoint: Endpoint, body: dict[str, Any]) -> None:
+    """KubeflowCallback sends such ones, too, at the start."""
+    assert (await endpoint.post(body))[0] == 200
+    assert (endpoint.shown(), endpoint.notified) == (None, [])
+
+
+async def test_a_token_is_reviewed_once_in_five_minutes(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("finetune_operator.progress.time.monotonic", lambda: now)
+    for _ in range(3):
+        assert (await endpoint.post())[0] == 200
+    assert endpoint.kube.writes == [REVIEWS]
+    now += 301
+    endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
+    assert (await endpoint.post())[0] == 401
+
+
+async def test_a_job_is_woken_at_most_every_ten_seconds_and_at_last(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("finetune_operator.progress.time.monotonic", lambda: now)
+    for moment in (1000.0, 1004.0, 1009.0, 1010.0, 1011.0):
+        now = moment
+        assert (await endpoint.post())[0] == 200
+    assert [delay for _, delay in endpoint.notified] == [0, 6, 1, 0, 9]
+
+
+def test_the_store_forgets_the_attempt_that_was_silent_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_ATTEMPTS_KEPT", 2)
+    store = ProgressStore()
+    for attempt in ("a", "b", "a", "c"):
+        store.put("team-a", attempt, SHOWN)
+    assert [store.newest("team-a", attempt) is not None for attempt in "abc"] == [True, False, True]
+    assert store.newest("team-b", "a") is None
+
+
+def test_pods_are_told_an_address_that_names_namespace_job_and_attempt() -> None:
+    owner = Owner("FineTuneJob", "team-a", "router", "uid-1")
+    assert (
+        ProgressEndpoint("https://finetune.svc:8443/", "PEM").url_for(owner, ATTEMPT)
+        == f"https://finetune.svc:8443{PATH}"
+    )
