@@ -1,0 +1,249 @@
+"""Bad input is refused by the API server, at once and naming the field: no object, no Pod, nothing to clean up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.cluster.binaries import binaries
+from e2e.cluster.control_plane import ControlPlane
+from finetune_api.crd import GROUP, KINDS
+from tests.integration.operator.api import Api, Object, RefusedError
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+DRY_RUN = "&dryRun=All"
+
+JOB: Object = {"model": {"uri": "s3://models/base"}, "dataset": {"training": {"uri": "s3://data/train.jsonl"}}}
+CLASS: Object = {"storage": {"bucket": "models", "credentialsSecretName": "s3"}}
+REFERENCE: Object = {"fineTuneJobRef": {"name": "router"}}
+CANDIDATE: Object = {"name": "tuned", "model": REFERENCE}
+GRADER: Object = {"name": "exact", "type": "StringCheck", "stringCheck": {}}
+EVALUATION: Object = {
+    "candidates": [CANDIDATE],
+    "dataset": {"uri": "s3://data/test.jsonl"},
+    "graders": [GRADER],
+}
+DEPLOYMENT: Object = {"model": REFERENCE}
+GOOD = {"FineTuneJob": JOB, "FineTuneClass": CLASS, "Evaluation": EVALUATION, "ModelDeployment": DEPLOYMENT}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_the_shortest_spec_is_taken(api: Api, kind: str) -> None:
+    assert api.create(kind, "good", GOOD[kind], query=DRY_RUN)["spec"]
+
+
+def example_documents() -> list[Object]:
+    documents = [
+        document
+        for file in sorted(EXAMPLES.rglob("*.yaml"))
+        for document in yaml.safe_load_all(file.read_text())
+        if document["apiVersion"].startswith(GROUP)
+    ]
+    assert documents
+    return documents
+
+
+@pytest.mark.parametrize("document", example_documents(), ids=lambda item: f"{item['kind']}-{item['metadata']['name']}")
+def test_every_example_is_taken(api: Api, document: Object) -> None:
+    assert api.create(document["kind"], document["metadata"]["name"], document["spec"], query=DRY_RUN)
+
+
+URI_OR_SPLIT = {"validation": {"uri": "s3://data/valid.jsonl", "splitPercent": 10}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "told"),
+    [
+        # Unknown fields.
+        ("FineTuneJob", {"modle": {}}, ['unknown field "spec.modle"']),
+        ("FineTuneJob", {"hyperparameters": {"lr": 1}}, ['unknown field "spec.hyperparameters.lr"']),
+        ("FineTuneClass", {"storage": {**CLASS["storage"], "buket": "x"}}, ['unknown field "spec.storage.buket"']),
+        # Bad enums, patterns and bounds.
+        ("FineTuneJob", {"method": {"type": "PPO"}}, ["spec.method.type", '"PPO"', '"SFT"']),
+        ("FineTuneJob", {"adapter": {"type": "lora"}}, ["spec.adapter.type", '"LoRA"', '"Full"']),
+        ("FineTuneJob", {"hyperparameters": {"schedule": "cosine"}}, ["spec.hyperparameters.schedule", '"Cosine"']),
+        ("FineTuneJob", {"hyperparameters": {"learningRate": 0}}, ["spec.hyperparameters.learningRate", "greater than 0"]),
+        ("FineTuneJob", {"hyperparameters": {"epochs": "3"}}, ["spec.hyperparameters.epochs", "must be of type number"]),
+        ("FineTuneJob", {"adapter": {"dropout": 1}}, ["spec.adapter.dropout", "less than 1"]),
+        ("FineTuneJob", {"parallelism": {"nodes": 0}}, ["spec.parallelism.nodes", "greater than or equal to 1"]),
+        ("FineTuneJob", {"activeDeadlineSeconds": 10**10}, ["spec.activeDeadlineSeconds", "less than or equal to"]),
+        ("FineTuneJob", {"model": {"uri": "file:///etc/passwd"}}, ["spec.model.uri", "s3://"]),
+        ("FineTuneJob", {"model": {"uri": "s3://bucket-only"}}, ["spec.model.uri"]),
+        ("FineTuneJob", {"dataset": {"training": {"uri": "hf://org/data"}}}, ["spec.dataset.training.uri"]),
+        ("FineTuneJob", {"runId": "../other"}, ["spec.runId"]),
+        ("FineTuneJob", {"className": "A_B"}, ["spec.className"]),
+        ("FineTuneClass", {"storage": {**CLASS["storage"], "endpoint": "http://user:pw@host"}}, ["spec.storage.endpoint"]),
+        ("FineTuneClass", {"resources": {"memory": "four"}}, ["spec.resources.memory"]),
+        ("Evaluation", {"candidates": []}, ["spec.candidates", "should have at least 1 items"]),
+        ("Evaluation", {"candidates": [CANDIDATE] * 2}, ["spec.candidates[1]", "Duplicate value"]),
+        ("Evaluation", {"graders": [GRADER] * 2}, ["spec.graders[1]", "Duplicate value"]),
+        ("Evaluation", {"gates": [{"grader": "exact", "minimum": 1.5}]}, ["spec.gates[0].minimum", "less than or equal to 1"]),
+        ("ModelDeployment", {"replicas": -1}, ["spec.replicas", "greater than or equal to 0"]),
+        ("ModelDeployment", {"runtime": {"type": "TGI"}}, ["spec.runtime.type", '"Transformers"']),
+        # Missing fields.
+        ("FineTuneJob", {"model": None}, ["spec.model: Required value"]),
+        ("FineTuneJob", {"dataset": {}}, ["spec.dataset.training: Required value"]),
+        # Exactly one of two.
+        ("FineTuneJob", {"dataset": {**JOB["dataset"], **URI_OR_SPLIT}}, ["spec.dataset.validation", "exactly one of uri and splitPercent"]),
+        ("FineTuneJob", {"dataset": {**JOB["dataset"], "validation": {}}}, ["exactly one of uri and splitPercent"]),
+        (
+            "FineTuneJob",
+            {"dataset": {"training": {**JOB["dataset"]["training"], "limit": {"examples": 1, "percent": 1}}}},
+            ["spec.dataset.training.limit", "exactly one of examples and percent"],
+        ),
+        (
+            "FineTuneClass",
+            {"storage": {**CLASS["storage"], "serviceAccountName": "s3"}},
+            ["spec.storage", "exactly one of credentialsSecretName and serviceAccountName"],
+        ),
+        ("FineTuneClass", {"storage": {"bucket": "models"}}, ["spec.storage", "exactly one of credentialsSecretName"]),
+        (
+            "ModelDeployment",
+            {"model": {**REFERENCE, "uri": "s3://models/base"}},
+            ["spec.model", "exactly one of uri and fineTuneJobRef"],
+        ),
+        ("ModelDeployment", {"model": {}}, ["exactly one of uri and fineTuneJobRef"]),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "exact", "minimum": 0.5, "minimumDelta": 0.1}]},
+            ["spec.gates[0]", "exactly one of minimum and minimumDelta"],
+        ),
+        # What must go together.
+        (
+            "FineTuneJob",
+            {"checkpoints": {"best": {"metric": "evalLoss"}}},
+            ["checkpoints.best by evalLoss needs dataset.validation"],
+        ),
+        ("Evaluation", {"gates": [{"grader": "other", "minimum": 0.5}]}, ["each gate names one of the graders"]),
+        ("Evaluation", {"candidates": [{**CANDIDATE, "name": "baseline"}]}, ["can't be named baseline"]),
+        (
+            "Evaluation",
+            {"candidates": [{"name": "tuned", "model": {"uri": "s3://models/tuned"}}]},
+            ["without a baseline the first candidate must be a fineTuneJobRef"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{"name": "exact", "type": "StringCheck", "jsonSchema": {"schema": {}}}]},
+            ["spec.graders[0]", "stringCheck goes with type StringCheck", "jsonSchema goes with type JsonSchema"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_refused_and_named(api: Api, kind: str, changes: dict[str, Any], told: list[str]) -> None:
+    spec = {name: value for name, value in {**GOOD[kind], **changes}.items() if value is not None}
+    with pytest.raises(RefusedError) as refused:
+        api.create(kind, "bad", spec, query=DRY_RUN)
+    assert refused.value.code in (400, 422)
+    assert all(part in refused.value.message for part in told), refused.value.message
+
+
+@pytest.mark.parametrize("name", ["has.a.dot", "x" * 64])
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_name_that_nothing_could_refer_to_is_refused(api: Api, kind: str, name: str) -> None:
+    with pytest.raises(RefusedError, match="metadata.name must be at most 63"):
+        api.create(kind, name, GOOD[kind], query=DRY_RUN)
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_name_that_begins_with_a_digit_is_taken(api: Api, kind: str) -> None:
+    assert api.create(kind, "7b-chat", GOOD[kind], query=DRY_RUN)
+
+
+# A change of spec.
+
+
+@pytest.mark.parametrize(
+    ("changes", "taken"),
+    [
+        ({"suspend": True}, True),
+        ({"ttlSecondsAfterFinished": 60}, True),
+        ({"runId": "2"}, True),
+        ({"runId": "2", "hyperparameters": {"epochs": 5}, "model": {"uri": "s3://models/other"}}, True),
+        ({"hyperparameters": {"epochs": 5}}, False),
+        ({"model": {"uri": "s3://models/other"}}, False),
+        ({"dataset": {"validation": {"splitPercent": 10}}}, False),
+        ({"retryLimit": 5}, False),
+        ({"className": "other"}, False),
+        ({"activeDeadlineSeconds": 60}, False),
+        ({"suspend": True, "retryLimit": 5}, False),
+        ({"adapter": None}, True),
+        ({"parallelism": {"nodes": 1}}, True),
+    ],
+    ids=str,
+)
+def test_a_change_of_a_job_needs_another_run_id(api: Api, changes: dict[str, Any], taken: bool) -> None:
+    """What only says a default in other words is no change."""
+    api.create("FineTuneJob", "router", JOB)
+    if taken:
+        api.patch("FineTuneJob", "router", {"spec": changes}, query="fieldValidation=Strict")
+        return
+    with pytest.raises(RefusedError) as refused:
+        api.patch("FineTuneJob", "router", {"spec": changes}, query="fieldValidation=Strict")
+    assert "a change of spec is a new run: change spec.runId too" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "taken"),
+    [
+        ({"gates": [{"grader": "exact", "minimum": 0.9}]}, True),
+        ({"runId": "2", "dataset": {"limitExamples": 10}}, True),
+        ({"dataset": {"limitExamples": 10}}, False),
+        ({"generation": {"maxTokens": 10}}, False),
+        ({"baseline": {"model": {"uri": "s3://models/base"}}}, False),
+        ({"graders": [{**GRADER, "stringCheck": {"operation": "Ne"}}]}, False),
+    ],
+    ids=str,
+)
+def test_a_change_of_what_is_measured_needs_another_run_id(api: Api, changes: dict[str, Any], taken: bool) -> None:
+    api.create("Evaluation", "router", EVALUATION)
+    if taken:
+        api.patch("Evaluation", "router", {"spec": changes})
+        return
+    with pytest.raises(RefusedError, match="a change of what is measured is a new run: change spec.runId too"):
+        api.patch("Evaluation", "router", {"spec": changes})
+
+
+# What the API server fills in, and what a person sees.
+
+
+def test_the_simplest_job_is_completed_with_its_defaults(api: Api) -> None:
+    spec = api.create("FineTuneJob", "router", JOB, query=DRY_RUN)["spec"]
+    assert spec["adapter"] == {
+        "type": "LoRA",
+        "rank": 16,
+        "alpha": 32,
+        "dropout": 0.05,
+        "targetModules": ["all-linear"],
+    }
+    assert (spec["method"], spec["runId"], spec["suspend"], spec["retryLimit"]) == ({"type": "SFT"}, "1", False, 3)
+    assert (spec["parallelism"], spec["hyperparameters"]) == ({"nodes": 1, "processesPerNode": 1}, {})
+
+
+def test_kubectl_tells_a_person_which_field_is_wrong(cluster: ControlPlane, api: Api) -> None:
+    body = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "bad"},
+        "spec": {**JOB, "adaptor": {"type": "LoRA"}},
+    }
+    done = subprocess.run(
+        [binaries(["kubectl"])["kubectl"], "--kubeconfig", cluster.kubeconfig, "-n", api.namespace, "apply", "-f", "-"],
+        input=json.dumps(body),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert 'unknown field "spec.adaptor"' in done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_api_server_finds_no_fault_with_the_crd(api: Api, kind: Any) -> None:
+    found = api.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind.plural}.{GROUP}")
+    states = {condition["type"]: condition["status"] for condition in found["status"]["conditions"]}
+    assert states == {"NamesAccepted": "True", "Established": "True"}

@@ -1,0 +1,78 @@
+"""The command line: what it prints, how it exits, and that it loads nothing that it does not need."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from finetune_trainer.__main__ import app
+
+EXAMPLE = {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}
+HEAVY = {"boto3", "datasets", "finetune_api", "jinja2", "numpy", "pydantic", "torch", "transformers"}
+
+
+def write(file: Path, lines: list[object]) -> Path:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a fresh interpreter has after running the code."""
+    script = f"{code}\nimport sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(done.stdout.split())
+
+
+def test_validate_names_each_broken_line_and_fails(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.jsonl", [EXAMPLE] * 12)
+    bad = write(tmp_path / "bad.jsonl", [EXAMPLE, {"text": "4"}, EXAMPLE, []])
+    result = CliRunner().invoke(app, ["validate", str(good), str(bad)])
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        f"{good}: 12 examples (chat messages), none broken.",
+        f"{bad}:2: Unexpected file format, expected either prompt/completion pairs or chat messages.",
+        f"{bad}:4: Expected a JSON object, found a list.",
+    ]
+
+
+def test_validate_succeeds_and_warns_of_a_small_training_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "small.jsonl", [EXAMPLE] * 3)
+    result = CliRunner().invoke(app, ["validate", str(file)], color=True)
+    assert result.exit_code == 0
+    assert "\x1b[32m" in result.output
+    assert "must have at least 10 examples" in result.output
+
+
+@pytest.mark.parametrize("command", ["preflight", "train", "evaluate", "fetch", "serve", "validate"])
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "RUN_JSON" in result.output or "FILE" in result.output
+
+
+def test_help_and_validate_load_nothing_heavy() -> None:
+    loaded = loaded_by("import finetune_trainer.__main__, finetune_trainer.validate")
+    assert "finetune_trainer.validate" in loaded
+    assert not HEAVY & loaded
+
+
+def test_preflight_works_without_torch() -> None:
+    loaded = loaded_by(
+        "from finetune_trainer import environment; environment.hide_torch()\n"
+        "import finetune_trainer.preflight, transformers\n"
+        "transformers.AutoTokenizer, transformers.AutoConfig"
+    )
+    assert "transformers.models.auto.configuration_auto" in loaded
+    assert "torch.nn" not in loaded

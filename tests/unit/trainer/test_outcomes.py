@@ -1,0 +1,136 @@
+"""How a command's end becomes an exit code and a termination message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import DatasetStatus, ModelStatus
+from finetune_api.outcome import (
+    EXIT_DISRUPTED,
+    EXIT_FAILED,
+    EXIT_SUCCEEDED,
+    Failure,
+    PreflightReport,
+    parse_termination_message,
+)
+from finetune_api.run import FetchRun
+from finetune_trainer import outcomes
+from finetune_trainer.failures import DiagnosedError, DisruptedError
+from finetune_trainer.outcomes import conclude, read_run, run_command
+
+REPORT = PreflightReport(dataset=DatasetStatus(), model=ModelStatus(architecture="Llama", context_length=8))
+
+
+@pytest.fixture
+def message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the kubelet would read it."""
+    file = tmp_path / "termination-log"
+    file.touch()
+    monkeypatch.setattr(outcomes, "TERMINATION_MESSAGE_PATH", str(file))
+    return file
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+def told(message: Path) -> Failure:
+    outcome = parse_termination_message(message.read_text())
+    assert isinstance(outcome, Failure)
+    return outcome
+
+
+def test_success_is_reported(message: Path) -> None:
+    assert conclude(lambda: REPORT) == EXIT_SUCCEEDED
+    assert parse_termination_message(message.read_text()) == REPORT
+
+
+def test_a_known_failure_is_told_to_the_operator_and_to_the_person(
+    message: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = DiagnosedError(Reason.DATASET_NOT_FOUND, "Nothing is at s3://data/x.")
+    assert conclude(failing(error), rank=3) == EXIT_FAILED
+    assert told(message) == Failure(
+        reason=Reason.DATASET_NOT_FOUND, message="Nothing is at s3://data/x.", rank=3, retryable=False
+    )
+    assert capsys.readouterr().err == "DatasetNotFound: Nothing is at s3://data/x.\n"
+
+
+def test_an_unknown_failure_ends_with_its_last_words_and_may_be_tried_again(message: Path) -> None:
+    assert conclude(failing(ZeroDivisionError("division by zero"))) == EXIT_FAILED
+    failure = told(message)
+    assert (failure.reason, failure.retryable) == (Reason.FAILED, True)
+    assert failure.message.endswith("ZeroDivisionError: division by zero")
+    assert "raise error" in failure.message
+
+
+def test_a_disruption_has_its_exit_code_and_no_message(message: Path) -> None:
+    assert conclude(failing(DisruptedError("told to stop"))) == EXIT_DISRUPTED
+    assert message.read_text() == ""
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's, by its name."""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), Reason.CUDA_OUT_OF_MEMORY),
+        (MemoryError(), Reason.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("[pair.cc:561] Connection closed by peer [10.0.0.2]:1"), Reason.FAILED),
+    ],
+)
+def test_errors_of_the_libraries_are_diagnosed(message: Path, error: Exception, reason: Reason) -> None:
+    conclude(failing(error))
+    assert told(message).reason is reason
+
+
+def test_a_lost_peer_does_not_hide_what_a_process_of_this_pod_said_before(message: Path) -> None:
+    conclude(failing(DiagnosedError(Reason.LOSS_NOT_FINITE, "loss became nan")), rank=1)
+    conclude(failing(RuntimeError("Connection closed by peer")), rank=0)
+    assert told(message).reason is Reason.LOSS_NOT_FINITE
+
+
+def test_where_there_is_no_file_for_a_message_none_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "TERMINATION_MESSAGE_PATH", str(tmp_path / "none"))
+    assert conclude(lambda: REPORT) == EXIT_SUCCEEDED
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"storage": {"region": "x"}, "model": {}, "name": "m"}', "model.uri: Field required"),
+        ('{"storage": {"region": "x"}, "model": {"uri": "u"}, "name": "m", "extra": 1}', "extra: Extra inputs"),
+        ("{", "Invalid JSON"),
+    ],
+)
+def test_a_wrong_run_configuration_is_named(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(text)
+    with pytest.raises(DiagnosedError, match=problem) as refused:
+        read_run(FetchRun, file)
+    assert refused.value.failure.reason is Reason.INVALID_SPEC
+
+
+def test_a_command_gets_a_directory_that_is_gone_afterwards(tmp_path: Path, message: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text('{"storage": {"region": "x"}, "model": {"uri": "u"}, "name": "m"}')
+    seen: list[Path] = []
+
+    def command(run: FetchRun, directory: Path) -> None:
+        assert run.name == "m"
+        assert directory.is_dir()
+        seen.append(directory)
+
+    assert run_command(FetchRun, file, command) == EXIT_SUCCEEDED
+    assert not seen[0].exists()
