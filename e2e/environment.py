@@ -18,13 +18,15 @@ UV_VERSION = "0.13.9"
 LINE_EVERY_SECONDS = 8
 TIMEOUT_SECONDS = 1800
 MINIMUM_PYTHON = (3, 11)
+PROJECT = str(ROOT / "pyproject.toml")
 LOCKS = {
-    "dev": ("operator", "trainer", "e2e", "dev"),
-    "operator": ("operator",),
-    "trainer": ("trainer",),
-    "e2e": ("e2e",),
+    "dev": ["--extra=operator", "--extra=trainer", "--extra=e2e", "--extra=dev", "--group=build", PROJECT],
+    "operator": ["--extra=operator", PROJECT],
+    "trainer": ["--extra=trainer", PROJECT],
+    "e2e": ["--extra=e2e", "--group=build", PROJECT],
+    "build": ["--group=build"],
 }
-"""Lock file -> extras of pyproject.toml. The first one is resolved freely, the others agree with it."""
+"""What each lock holds. The first one is resolved freely, the others agree with it."""
 
 
 def install(name: str) -> None:
@@ -42,14 +44,13 @@ def install(name: str) -> None:
 def resolve() -> None:
     """Write every lock anew from pyproject.toml."""
     constraints: list[str] = []
-    for name, extras in LOCKS.items():
+    for name, contents in LOCKS.items():
         target = ROOT / "locks" / f"{name}.txt"
         options = ["--universal", "--generate-hashes", "--no-emit-index-url", "--python-version", "3.11", "--quiet"]
-        wanted = [option for extra in extras for option in ("--extra", extra)]
         output = ["--custom-compile-command", "make lock", "-o", str(target)]
         _run(
             f"Resolve locks/{name}.txt",
-            [_uv(), "pip", "compile", *options, *wanted, *constraints, *output, str(ROOT / "pyproject.toml")],
+            [_uv(), "pip", "compile", *options, *contents, *constraints, *output],
         )
         constraints = constraints or ["-c", str(target)]
 

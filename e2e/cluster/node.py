@@ -93,7 +93,9 @@ def _kubelet(plane: ControlPlane) -> dict[str, object]:
         "failSwapOn": False,
         "makeIPTablesUtilChains": False,
         "serializeImagePulls": False,
-        # Images are wanted again by the next cluster; only a disk that is all but full makes Pods go.
+        # Images are wanted again by the next cluster, but each change of the trainer's packages is another one of
+        # gigabytes. Only a disk that is all but full makes Pods go.
+        "imageMaximumGCAge": "24h",
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},

@@ -11,7 +11,6 @@ from e2e.cluster.binaries import binaries
 from e2e.demo.scenario import NAME, NAMESPACE, Platform, Tuned, apply, ask, follow, held_out_example, prepare
 from e2e.steps import console, failing_plainly, step, timings_table
 
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 

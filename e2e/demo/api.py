@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.base import GROUP, VERSION
 from kubernetes import client, config
 
 from e2e.cluster.binaries import binaries
 from e2e.cluster.commands import run
 from e2e.steps import Step, StepFailed
+from finetune_api.base import GROUP, VERSION
 
 Object = dict[str, Any]
 

@@ -12,15 +12,15 @@ from typing import Any
 import kopf
 import structlog
 from aiohttp import web
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient
+from prometheus_client import start_http_server
+
 from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient
-from prometheus_client import start_http_server
-
 from finetune_operator import evaluation, finetuneclass, finetunejob, metrics, modeldeployment, progress, watches
 from finetune_operator.controller import STUCK_AFTER_SECONDS, Heartbeats, work
 from finetune_operator.kube import EVALUATIONS, FINE_TUNE_CLASSES, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS, ApiError, Kube

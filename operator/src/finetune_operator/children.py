@@ -11,7 +11,6 @@ from typing import Any
 
 from finetune_api.base import API_VERSION
 from finetune_api.crd import EVALUATION, FINE_TUNE_JOB, MODEL_DEPLOYMENT
-
 from finetune_operator.kube import Object
 from finetune_operator.references import ObjectKey
 

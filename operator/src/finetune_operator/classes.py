@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec, Images
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location, is_allowed
-from pydantic import ValidationError
-
 from finetune_operator.children import Owner
 from finetune_operator.kube import FINE_TUNE_CLASSES, Kube, Object
 from finetune_operator.status import Standing, stalled

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.conditions import Reason
-from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
 from pydantic import ValidationError
 
+from finetune_api.conditions import Reason
+from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
 from finetune_operator.kube import Kube, Object
 from finetune_operator.plan import Plan, planned
 from finetune_operator.status import ready, stalled

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.run import ModelSource
-from pydantic import ValidationError
-
 from finetune_operator.kube import FINE_TUNE_JOBS, Kube
 from finetune_operator.status import Standing, progressing, stalled
 

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from finetune_api.conditions import KindStatus
-
 from finetune_operator.kube import CONFIG_MAPS, JOBS, Object, Resource
 from finetune_operator.status import EventNote, Standing, conditions, transition_events
 

@@ -17,7 +17,6 @@ from finetune_api.outcome import (
     TrainReport,
     parse_termination_message,
 )
-
 from finetune_operator.children import ROLE_LABEL
 from finetune_operator.kube import Object
 

@@ -10,7 +10,6 @@ from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.outcome import TERMINATION_MESSAGE_PATH
 from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_api.run import PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY
-
 from finetune_operator.children import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.kube import Object
 

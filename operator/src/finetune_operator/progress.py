@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
-from finetune_api.finetunejob import Progress
-from finetune_api.progress import PROGRESS_AUDIENCE, PROGRESS_BODY_BYTES, ProgressReport, to_progress
 from pydantic import ValidationError
 
+from finetune_api.finetunejob import Progress
+from finetune_api.progress import PROGRESS_AUDIENCE, PROGRESS_BODY_BYTES, ProgressReport, to_progress
 from finetune_operator.children import Owner, owner_key
 from finetune_operator.kube import PODS, TOKEN_REVIEWS, ApiError, Kube
 from finetune_operator.references import ObjectKey

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from finetune_api.conditions import KindStatus, Reason
 from pydantic import ValidationError
 
+from finetune_api.conditions import KindStatus, Reason
 from finetune_operator.kube import EVENTS, ApiError, Kube, Object, Resource
 from finetune_operator.plan import Plan, planned
 from finetune_operator.references import ObjectKey

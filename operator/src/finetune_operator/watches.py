@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import kopf
+
 from finetune_api.base import GROUP, VERSION
 from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION
-
 from finetune_operator.children import MANAGED_BY_SELECTOR, owner_key
 from finetune_operator.kube import PAGE_SIZE, REQUEST_TIMEOUT_SECONDS
 from finetune_operator.references import DEFAULT_CLASS_NAME, ObjectKey, References

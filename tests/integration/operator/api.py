@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,6 +32,8 @@ PLURALS = {
 }
 CHILDREN = ("Job", "Pod", "ConfigMap", "Service", "Deployment")
 WAIT_SECONDS = 30.0
+COLLECTED_SECONDS = 60.0
+"""The garbage collector looks for new CRDs every 30 s; in the first half minute of a control plane it takes so long."""
 
 
 class RefusedError(Exception):
@@ -88,6 +92,9 @@ class Api:
     def get(self, kind: str, name: str) -> Object:
         return self.request("GET", self.path(kind, name))
 
+    def exists(self, kind: str, name: str) -> bool:
+        return any(item["metadata"]["name"] == name for item in self.list(kind))
+
     def list(self, kind: str, selector: str = "") -> list[Object]:
         query = f"?labelSelector={selector}" if selector else ""
         items: list[Object] = self.request("GET", self.path(kind) + query)["items"]
@@ -119,6 +126,17 @@ class Api:
             if len(found) == number:
                 return found
         raise AssertionError(f"there are {len(found)} {kind}s of role {role} instead of {number}")
+
+
+@contextlib.contextmanager
+def namespace(plane: ControlPlane) -> Iterator[Api]:
+    """A new namespace in which Pods can be made; deleted at the end, which is not waited for."""
+    name = f"test-{secrets.token_hex(4)}"
+    api = Api(plane, name)
+    api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    wait_for(lambda: api.exists("ServiceAccount", "default"), "a service account for Pods")
+    yield api
+    api.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 def wait_for(true: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 
 import pytest
 
 from e2e.cluster.control_plane import ControlPlane
-from tests.integration.operator.api import Api, RefusedError, wait_for
+from tests.integration.operator.api import Api, namespace
 from tests.integration.operator.process import OperatorProcess
 
 CLASS = {
@@ -32,17 +31,5 @@ def operator(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def api(cluster: ControlPlane) -> Iterator[Api]:
     """The API server, and a namespace of the test's own."""
-    name = f"test-{secrets.token_hex(4)}"
-    api = Api(cluster, name)
-    api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    wait_for(lambda: _exists(api, "ServiceAccount", "default"), "a service account for Pods")
-    yield api
-    api.request("DELETE", f"/api/v1/namespaces/{name}")
-
-
-def _exists(api: Api, kind: str, name: str) -> bool:
-    try:
-        api.get(kind, name)
-    except RefusedError:
-        return False
-    return True
+    with namespace(cluster) as api:
+        yield api

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import yaml
 from e2e.cluster.binaries import binaries
 from e2e.cluster.control_plane import ControlPlane
 from finetune_api.crd import GROUP, KINDS
-from tests.integration.operator.api import Api, Object, RefusedError
+from tests.integration.operator.api import Api, Object, RefusedError, namespace
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DRY_RUN = "&dryRun=All"
@@ -29,7 +31,15 @@ EVALUATION: Object = {
     "graders": [GRADER],
 }
 DEPLOYMENT: Object = {"model": REFERENCE}
+URI_OR_SPLIT = {"validation": {"uri": "s3://data/valid.jsonl", "splitPercent": 10}}
 GOOD = {"FineTuneJob": JOB, "FineTuneClass": CLASS, "Evaluation": EVALUATION, "ModelDeployment": DEPLOYMENT}
+
+
+@pytest.fixture(scope="module")
+def api(cluster: ControlPlane) -> Iterator[Api]:
+    """One namespace for all: hardly any of these objects comes to be."""
+    with namespace(cluster) as api:
+        yield api
 
 
 @pytest.mark.parametrize("kind", GOOD)
@@ -53,9 +63,6 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
     assert api.create(document["kind"], document["metadata"]["name"], document["spec"], query=DRY_RUN)
 
 
-URI_OR_SPLIT = {"validation": {"uri": "s3://data/valid.jsonl", "splitPercent": 10}}
-
-
 @pytest.mark.parametrize(
     ("kind", "changes", "told"),
     [
@@ -67,8 +74,16 @@ URI_OR_SPLIT = {"validation": {"uri": "s3://data/valid.jsonl", "splitPercent": 1
         ("FineTuneJob", {"method": {"type": "PPO"}}, ["spec.method.type", '"PPO"', '"SFT"']),
         ("FineTuneJob", {"adapter": {"type": "lora"}}, ["spec.adapter.type", '"LoRA"', '"Full"']),
         ("FineTuneJob", {"hyperparameters": {"schedule": "cosine"}}, ["spec.hyperparameters.schedule", '"Cosine"']),
-        ("FineTuneJob", {"hyperparameters": {"learningRate": 0}}, ["spec.hyperparameters.learningRate", "greater than 0"]),
-        ("FineTuneJob", {"hyperparameters": {"epochs": "3"}}, ["spec.hyperparameters.epochs", "must be of type number"]),
+        (
+            "FineTuneJob",
+            {"hyperparameters": {"learningRate": 0}},
+            ["spec.hyperparameters.learningRate", "greater than 0"],
+        ),
+        (
+            "FineTuneJob",
+            {"hyperparameters": {"epochs": "3"}},
+            ["spec.hyperparameters.epochs", "must be of type number"],
+        ),
         ("FineTuneJob", {"adapter": {"dropout": 1}}, ["spec.adapter.dropout", "less than 1"]),
         ("FineTuneJob", {"parallelism": {"nodes": 0}}, ["spec.parallelism.nodes", "greater than or equal to 1"]),
         ("FineTuneJob", {"activeDeadlineSeconds": 10**10}, ["spec.activeDeadlineSeconds", "less than or equal to"]),
@@ -77,19 +92,31 @@ URI_OR_SPLIT = {"validation": {"uri": "s3://data/valid.jsonl", "splitPercent": 1
         ("FineTuneJob", {"dataset": {"training": {"uri": "hf://org/data"}}}, ["spec.dataset.training.uri"]),
         ("FineTuneJob", {"runId": "../other"}, ["spec.runId"]),
         ("FineTuneJob", {"className": "A_B"}, ["spec.className"]),
-        ("FineTuneClass", {"storage": {**CLASS["storage"], "endpoint": "http://user:pw@host"}}, ["spec.storage.endpoint"]),
+        (
+            "FineTuneClass",
+            {"storage": {**CLASS["storage"], "endpoint": "http://user:pw@host"}},
+            ["spec.storage.endpoint"],
+        ),
         ("FineTuneClass", {"resources": {"memory": "four"}}, ["spec.resources.memory"]),
         ("Evaluation", {"candidates": []}, ["spec.candidates", "should have at least 1 items"]),
         ("Evaluation", {"candidates": [CANDIDATE] * 2}, ["spec.candidates[1]", "Duplicate value"]),
         ("Evaluation", {"graders": [GRADER] * 2}, ["spec.graders[1]", "Duplicate value"]),
-        ("Evaluation", {"gates": [{"grader": "exact", "minimum": 1.5}]}, ["spec.gates[0].minimum", "less than or equal to 1"]),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "exact", "minimum": 1.5}]},
+            ["spec.gates[0].minimum", "less than or equal to 1"],
+        ),
         ("ModelDeployment", {"replicas": -1}, ["spec.replicas", "greater than or equal to 0"]),
         ("ModelDeployment", {"runtime": {"type": "TGI"}}, ["spec.runtime.type", '"Transformers"']),
         # Missing fields.
         ("FineTuneJob", {"model": None}, ["spec.model: Required value"]),
         ("FineTuneJob", {"dataset": {}}, ["spec.dataset.training: Required value"]),
         # Exactly one of two.
-        ("FineTuneJob", {"dataset": {**JOB["dataset"], **URI_OR_SPLIT}}, ["spec.dataset.validation", "exactly one of uri and splitPercent"]),
+        (
+            "FineTuneJob",
+            {"dataset": {**JOB["dataset"], **URI_OR_SPLIT}},
+            ["spec.dataset.validation", "exactly one of uri and splitPercent"],
+        ),
         ("FineTuneJob", {"dataset": {**JOB["dataset"], "validation": {}}}, ["exactly one of uri and splitPercent"]),
         (
             "FineTuneJob",
@@ -132,7 +159,7 @@ URI_OR_SPLIT = {"validation": {"uri": "s3://data/valid.jsonl", "splitPercent": 1
             ["spec.graders[0]", "stringCheck goes with type StringCheck", "jsonSchema goes with type JsonSchema"],
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_refused_and_named(api: Api, kind: str, changes: dict[str, Any], told: list[str]) -> None:
     spec = {name: value for name, value in {**GOOD[kind], **changes}.items() if value is not None}
     with pytest.raises(RefusedError) as refused:
@@ -144,7 +171,7 @@ def test_what_is_wrong_is_refused_and_named(api: Api, kind: str, changes: dict[s
 @pytest.mark.parametrize("name", ["has.a.dot", "x" * 64])
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_name_that_nothing_could_refer_to_is_refused(api: Api, kind: str, name: str) -> None:
-    with pytest.raises(RefusedError, match="metadata.name must be at most 63"):
+    with pytest.raises(RefusedError, match=r"metadata\.name must be at most 63"):
         api.create(kind, name, GOOD[kind], query=DRY_RUN)
 
 
@@ -177,12 +204,13 @@ def test_a_name_that_begins_with_a_digit_is_taken(api: Api, kind: str) -> None:
 )
 def test_a_change_of_a_job_needs_another_run_id(api: Api, changes: dict[str, Any], taken: bool) -> None:
     """What only says a default in other words is no change."""
-    api.create("FineTuneJob", "router", JOB)
+    name = f"router-{secrets.token_hex(4)}"
+    api.create("FineTuneJob", name, JOB)
     if taken:
-        api.patch("FineTuneJob", "router", {"spec": changes}, query="fieldValidation=Strict")
+        api.patch("FineTuneJob", name, {"spec": changes}, query="fieldValidation=Strict")
         return
     with pytest.raises(RefusedError) as refused:
-        api.patch("FineTuneJob", "router", {"spec": changes}, query="fieldValidation=Strict")
+        api.patch("FineTuneJob", name, {"spec": changes}, query="fieldValidation=Strict")
     assert "a change of spec is a new run: change spec.runId too" in refused.value.message
 
 
@@ -199,12 +227,13 @@ def test_a_change_of_a_job_needs_another_run_id(api: Api, changes: dict[str, Any
     ids=str,
 )
 def test_a_change_of_what_is_measured_needs_another_run_id(api: Api, changes: dict[str, Any], taken: bool) -> None:
-    api.create("Evaluation", "router", EVALUATION)
+    name = f"router-{secrets.token_hex(4)}"
+    api.create("Evaluation", name, EVALUATION)
     if taken:
-        api.patch("Evaluation", "router", {"spec": changes})
+        api.patch("Evaluation", name, {"spec": changes})
         return
-    with pytest.raises(RefusedError, match="a change of what is measured is a new run: change spec.runId too"):
-        api.patch("Evaluation", "router", {"spec": changes})
+    with pytest.raises(RefusedError, match=r"change of what is measured is a new run: change spec\.runId too"):
+        api.patch("Evaluation", name, {"spec": changes})
 
 
 # What the API server fills in, and what a person sees.

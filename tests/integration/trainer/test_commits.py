@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -107,11 +108,15 @@ def spoil_the_manifest(storage: Storage, committed: Committed) -> None:
 
 @pytest.mark.parametrize("damage", [overwrite, shorten, flip_a_bit, lose_a_file, spoil_the_manifest])
 def test_a_corrupt_checkpoint_is_skipped_for_the_one_before(
-    storage: Storage, output: S3Location, tmp_path: Path, damage: object, capsys: pytest.CaptureFixture[str]
+    storage: Storage,
+    output: S3Location,
+    tmp_path: Path,
+    damage: Callable[[Storage, Committed], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     save(storage, output, tmp_path, step=4)
     damaged = save(storage, output, tmp_path, step=8)
-    damage(storage, damaged)  # type: ignore[operator]
+    damage(storage, damaged)
     found = checkpoints.fetch_newest(storage, output, tmp_path / "fetched")
     assert found is not None
     assert found.committed.manifest.step == 4

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from finetune_api.run import StorageConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from e2e.s3 import REGION, local_s3
+from finetune_api.run import StorageConfig
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import PlainGeneration, save_adapter, save_model
 

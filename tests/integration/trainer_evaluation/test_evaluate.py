@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Generation, Grader, Score
 from finetune_api.outcome import parse_termination_message, to_termination_message
@@ -12,9 +15,6 @@ from finetune_api.run import BASELINE, EvaluateRun, JobIdentity, ModelSource, Na
 from finetune_trainer.evaluate import evaluate
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.statistics import wilson
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration, chat
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from finetune_api.conditions import Reason
 from finetune_api.manifest import Manifest
 from finetune_api.run import FetchRun, ModelSource
@@ -14,9 +17,6 @@ from finetune_trainer import commits
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.fetch import SCRATCH, fetch
 from finetune_trainer.storage import Storage
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import CHAT_TEMPLATE
 

@@ -6,7 +6,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from finetune_api.progress import ProgressReport, to_progress
+from finetune_api.progress import ProgressReport, TrainerStatus, to_progress
 from finetune_api.run import ProgressTarget
 from finetune_trainer import progress
 from finetune_trainer.progress import Clock, ProgressSender, to_trainer_status
@@ -56,7 +56,7 @@ def operator(tmp_path: Path) -> Iterator[Operator]:
     context.load_cert_chain(operator.ca, key_file)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     operator.url = f"https://localhost:{server.server_port}/progress/7f0e"
     yield operator
@@ -94,20 +94,20 @@ def sender(operator: Operator, directory: Path, interval: float = 0.05) -> Progr
     return ProgressSender(ProgressTarget(url=operator.url), token=token, ca=operator.ca, interval=interval)
 
 
-def report(step: int) -> object:
+def report(step: int) -> TrainerStatus:
     return to_trainer_status({"current_step": step, "total_steps": 10, "loss": 1.5}, 30)
 
 
-def wait(condition: object) -> None:
+def wait(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 10
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_the_first_report_arrives_at_once_with_the_token(operator: Operator, tmp_path: Path) -> None:
     sending = sender(operator, tmp_path, interval=60)
-    sending.send(report(0))  # type: ignore[arg-type]
+    sending.send(report(0))
     wait(lambda: operator.received)
     authorization, received = operator.received[0]
     assert authorization == "Bearer a-token"
@@ -120,20 +120,20 @@ def test_the_first_report_arrives_at_once_with_the_token(operator: Operator, tmp
 
 def test_only_the_newest_waits_and_the_last_one_is_always_sent(operator: Operator, tmp_path: Path) -> None:
     sending = sender(operator, tmp_path, interval=60)
-    sending.send(report(0))  # type: ignore[arg-type]
+    sending.send(report(0))
     wait(lambda: operator.received)
     for step in range(1, 11):
-        sending.send(report(step))  # type: ignore[arg-type]
+        sending.send(report(step))
     sending.close()
     assert operator.steps() == [0, 10]
 
 
 def test_a_renewed_token_is_used(operator: Operator, tmp_path: Path) -> None:
     sending = sender(operator, tmp_path)
-    sending.send(report(0))  # type: ignore[arg-type]
+    sending.send(report(0))
     wait(lambda: operator.received)
     (tmp_path / "token").write_text("renewed")
-    sending.send(report(1))  # type: ignore[arg-type]
+    sending.send(report(1))
     sending.close()
     assert [authorization for authorization, _ in operator.received] == ["Bearer a-token", "Bearer renewed"]
 
@@ -144,7 +144,7 @@ def test_an_operator_that_refuses_is_told_of_once(
     operator.answer = 503
     sending = sender(operator, tmp_path, interval=0.01)
     for step in range(3):
-        sending.send(report(step))  # type: ignore[arg-type]
+        sending.send(report(step))
         wait(lambda step=step: len(operator.received) > step)
     sending.close()
     assert capsys.readouterr().out.count("progress can't be reported") == 1
@@ -165,7 +165,7 @@ def test_training_never_waits_and_never_fails(
         operator.ca = tmp_path / "absent"
         sending = sender(operator, tmp_path)
     began = time.monotonic()
-    sending.send(report(1))  # type: ignore[arg-type]
+    sending.send(report(1))
     assert time.monotonic() - began < 0.5
     sending.close()
     assert operator.received == []

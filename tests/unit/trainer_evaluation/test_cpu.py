@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from finetune_trainer.cpu import available_cpus, cpu_quota
 
 

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from finetune_trainer.generation import MAX_BATCH_PROMPTS, MAX_BATCH_TOKENS, batches, stop_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from finetune_trainer.generation import MAX_BATCH_PROMPTS, MAX_BATCH_TOKENS, batches, stop_tokens
 
 CONTEXT = 512
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Grader
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.graders import CompiledGrader, compile_graders, fuzzy_match, string_check
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def grader(**spec: Any) -> CompiledGrader:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Grader
 from finetune_trainer.examples import ExampleError

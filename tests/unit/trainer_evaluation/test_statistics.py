@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from finetune_trainer.statistics import Estimate, bootstrap, estimate, estimate_difference, wilson
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from finetune_trainer.statistics import Estimate, bootstrap, estimate, estimate_difference, wilson
 
 scores = st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=50)
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from finetune_trainer.templates import MissingVariableError, Sample, TemplateError, render, variables
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from finetune_trainer.templates import MissingVariableError, Sample, TemplateError, render, variables
 
 ITEM: dict[str, Any] = {
     "reference": "os.path",

@@ -10,12 +10,12 @@ from typing import Any
 
 import orjson
 import torch
+
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, Score
 from finetune_api.outcome import SCORE_DIGITS, EvaluationReport
 from finetune_api.run import EvaluateRun, NamedModel
 from finetune_api.sources import parse_s3
-
 from finetune_trainer.generation import generate, load_generator
 from finetune_trainer.graders import CompiledGrader, compile_graders
 from finetune_trainer.heartbeat import heartbeat

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
-
 from finetune_trainer.heartbeat import heartbeat
 from finetune_trainer.models import LocalModel, fetch_model, load_model, load_tokenizer
 from finetune_trainer.storage import Storage

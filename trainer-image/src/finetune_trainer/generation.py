@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from finetune_api.evaluation import Generation
 from jinja2 import TemplateError
 
+from finetune_api.evaluation import Generation
 from finetune_trainer.models import LocalModel, load_model, load_tokenizer
 
 SAMPLING_PARAMETERS = (

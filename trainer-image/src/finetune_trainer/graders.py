@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.conditions import Reason
-from finetune_api.evaluation import Grader, JsonSchema, StringCheck, TextSimilarity
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from rapidfuzz import fuzz
@@ -15,6 +13,8 @@ from rapidfuzz.utils import default_process
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import EMPTY_REGISTRY
 
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import Grader, JsonSchema, StringCheck, TextSimilarity
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.templates import MissingVariableError, Sample, TemplateError, render, resolve, variables
 

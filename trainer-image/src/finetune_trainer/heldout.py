@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.conditions import Reason
 from jinja2 import TemplateError
 
+from finetune_api.conditions import Reason
 from finetune_trainer.examples import CompletionExample, ExampleError, parse_example
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.graders import CompiledGrader

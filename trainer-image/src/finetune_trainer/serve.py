@@ -20,7 +20,6 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from finetune_api.run import SERVING_PORT
 from jinja2 import TemplateError
 from starlette.exceptions import HTTPException as AnyHTTPException
 from transformers import GenerationConfig
@@ -29,6 +28,7 @@ from transformers.cli.serving.completion import CompletionHandler
 from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.utils import GenerateManager, GenerationState
 
+from finetune_api.run import SERVING_PORT
 from finetune_trainer.generation import Generator, load_generator
 from finetune_trainer.heartbeat import heartbeat
 from finetune_trainer.models import LocalModel

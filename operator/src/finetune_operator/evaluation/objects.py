@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.run import RUN_CONFIG_PATH, EvaluateRun, JobIdentity, NamedModel
-
 from finetune_operator.children import Owner, child_name
 from finetune_operator.classes import ResolvedClass, output_location, storage_config
 from finetune_operator.kube import Object

@@ -9,7 +9,6 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import ModelSource, NamedModel
-
 from finetune_operator.classes import ResolvedClass, source_violation
 from finetune_operator.evaluation.gates import judge, summary
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects

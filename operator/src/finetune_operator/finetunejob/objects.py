@@ -13,7 +13,6 @@ from finetune_api.run import (
     ProgressTarget,
     TrainRun,
 )
-
 from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
 from finetune_operator.classes import ResolvedClass, output_location, storage_config
 from finetune_operator.kube import Object

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Progress
-
 from finetune_operator.children import Owner, owner_of, owner_selector
 from finetune_operator.classes import ResolvedClass, observe_class
 from finetune_operator.kube import JOBS, PODS, Kube, Object

@@ -16,7 +16,6 @@ from finetune_api.finetunejob import (
     PreflightStatus,
 )
 from finetune_api.outcome import Failure, PreflightReport, TrainReport
-
 from finetune_operator.classes import ResolvedClass, source_violation
 from finetune_operator.finetunejob.objects import (
     attempt_objects,

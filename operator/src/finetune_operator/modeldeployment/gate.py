@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation import ModelReference
-
 from finetune_operator.modeldeployment.observe import GateEvaluation
 from finetune_operator.models import ResolvedModel
 from finetune_operator.status import Standing, progressing, stalled

@@ -11,7 +11,6 @@ from finetune_api.run import (
     FetchRun,
     ModelSource,
 )
-
 from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata, with_digest
 from finetune_operator.classes import ResolvedClass, storage_config
 from finetune_operator.kube import Object

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-
 from finetune_operator.children import Owner, owner_of, owner_selector
 from finetune_operator.classes import ResolvedClass, observe_class
 from finetune_operator.kube import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, PODS, SERVICES, Kube, Object

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import ModelDeploymentStatus
-
 from finetune_operator.children import is_applied, is_controlled_by
 from finetune_operator.classes import ResolvedClass, source_violation
 from finetune_operator.kube import CONFIG_MAPS, Object

@@ -1,0 +1,114 @@
+"""When nothing changes, nothing is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.ports import free_ports
+from finetune_operator.application import run
+from finetune_operator.kube import Kube
+from finetune_operator.settings import Settings
+from tests.integration.operator import played
+from tests.integration.operator.api import CHILDREN, PLURALS, Api
+from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, evaluation_report, starts_training, trains
+from tests.integration.operator.process import OperatorProcess
+
+RESYNC_SECONDS = 1.0
+
+
+async def test_two_resyncs_write_nothing(
+    cluster: ControlPlane, api: Api, operator: OperatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second operator, in this process, which looks at everything again every second."""
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    await asyncio.to_thread(everything_there_can_be, api)
+    requests = Requests(api.namespace)
+    monkeypatch.setattr(Kube, "_request", requests.observed(Kube._request))
+    before = versions(api)
+    health, metrics = free_ports(2)
+    settings = Settings(
+        kubeconfig=cluster.kubeconfig,
+        resync_seconds=RESYNC_SECONDS,
+        health_port=health,
+        metrics_port=metrics,
+        trainer_image="example.com/trainer:1",
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(run(settings, stop))
+    await asyncio.wait_for(requests.every_parent_was_read_again, 40)
+    stop.set()
+    await running
+    assert requests.writes == []
+    assert versions(api) == before
+
+
+class Requests:
+    """What this process's operator asks of the API server for the objects of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.writes: list[str] = []
+        self.every_parent_was_read_again: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._namespace = f"/namespaces/{namespace}/"
+        self._reads = {f"{self._namespace}{kind.lower()}s/{name}": 0 for kind, name in PARENTS}
+
+    def observed(self, request: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """`Kube._request`, seen."""
+
+        async def seen(kube: Kube, method: str, path: str, **options: Any) -> Any:
+            if self._namespace in path:
+                self._note(method, path)
+            return await request(kube, method, path, **options)
+
+        return seen
+
+    def _note(self, method: str, path: str) -> None:
+        if method != "GET":
+            self.writes.append(path)
+        for parent in self._reads:
+            self._reads[parent] += path.endswith(parent)
+        # Once for the watch's first event, and once for each resync.
+        if min(self._reads.values()) >= 3 and not self.every_parent_was_read_again.done():
+            self.every_parent_was_read_again.set_result(None)
+
+
+PARENTS = [
+    ("FineTuneJob", "router"),
+    ("FineTuneJob", "running"),
+    ("FineTuneJob", "suspended"),
+    ("FineTuneJob", "no-class"),
+    ("Evaluation", "router"),
+    ("ModelDeployment", "router"),
+]
+
+
+def everything_there_can_be(api: Api) -> None:
+    """A job that is done, evaluated and served, one that trains, one that is suspended, one that is stalled."""
+    job = api.create("FineTuneJob", "router", JOB)
+    trains(api, job)
+    evaluation = api.create("Evaluation", "router", EVALUATION)
+    (pod,) = api.wait_children(evaluation, "evaluate", "Pod")
+    played.ends(api, pod, evaluation_report(tuned=0.75))
+    deployment = api.create("ModelDeployment", "router", DEPLOYMENT)
+    (server,) = api.wait_children(deployment, "serve", "Pod")
+    played.ready(api, server)
+    starts_training(api, api.create("FineTuneJob", "running", JOB))
+    api.create("FineTuneJob", "suspended", {**JOB, "suspend": True})
+    api.create("FineTuneJob", "no-class", {**JOB, "className": "none"})
+    api.wait_reason("FineTuneJob", "suspended", "Suspended")
+    api.wait_reason("FineTuneJob", "no-class", "ClassNotFound")
+    api.wait_reason("ModelDeployment", "router", "Available")
+
+
+def versions(api: Api) -> dict[str, str]:
+    """The resource version of everything that the operator could write."""
+    kinds = [kind for kind in PLURALS if kind in CHILDREN or kind == "Event" or kind in dict(PARENTS)]
+    return {
+        f"{kind}/{item['metadata']['name']}": item["metadata"]["resourceVersion"]
+        for kind in kinds
+        for item in api.list(kind)
+    }

@@ -1,0 +1,165 @@
+"""A job's way from its dataset to the served model, with Pods that are played and everything else real."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.operator import played
+from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
+from tests.integration.operator.jobs import (
+    DEPLOYMENT,
+    EVALUATION,
+    JOB,
+    LINE_7,
+    PREFLIGHT_REPORT,
+    RESULT,
+    evaluation_report,
+    preflight_succeeds,
+    starts_training,
+    trains,
+)
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def events(api: Api, kind: str) -> list[str]:
+    """The Events of a kind's object, in their order."""
+    found = [item for item in api.list("Event") if item["involvedObject"]["kind"] == kind]
+    found.sort(key=lambda item: int(item["metadata"]["resourceVersion"]))
+    return [f"{item['type']} {item['reason']}" for item in found]
+
+
+def test_a_broken_line_is_named_and_a_mended_dataset_goes_on_by_itself(api: Api) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    played.ends(api, pod, LINE_7)
+    broken = api.wait_reason("FineTuneJob", "router", "DatasetInvalid")
+    assert broken["status"]["dataset"]["errors"] == [
+        {"file": "training", "line": 7, "message": "the last message is not the assistant's"}
+    ]
+    reason, message = stalled(broken)
+    assert reason == "DatasetInvalid"
+    assert "line 7: the last message is not the assistant's. Fix the line" in message
+    assert "Checked again by itself: next at" in message
+
+    second = api.wait_children(job, "preflight", "Job", 2)
+    assert stalled(api.get("FineTuneJob", "router"))[0] == "DatasetInvalid", "it stands until there is an answer"
+    (newer,) = [
+        item
+        for item in api.wait_children(job, "preflight", "Pod", 2)
+        if item["metadata"]["name"] != pod["metadata"]["name"]
+    ]
+    played.ends(api, newer, PREFLIGHT_REPORT)
+    queued = api.wait_reason("FineTuneJob", "router", "Queued")
+    assert stalled(queued) == ("", "")
+    assert queued["status"]["resolved"]["totalSteps"] == 750
+    assert "failure" not in queued["status"]
+    assert len(second) == 2
+    assert events(api, "FineTuneJob") == ["Normal Validating", "Warning DatasetInvalid", "Normal Queued"]
+
+
+def test_training_runs_as_a_gang_that_can_find_each_other(api: Api) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    train = preflight_succeeds(api, job)
+    spec, name = train["spec"], train["metadata"]["name"]
+    assert (spec["completions"], spec["parallelism"], spec["completionMode"]) == (2, 2, "Indexed")
+    assert spec["backoffLimit"] == 0
+    (service,) = api.children_of(job, "train", "Service")
+    assert (service["metadata"]["name"], service["spec"]["clusterIP"]) == (name, "None")
+    assert api.get("ConfigMap", name)["immutable"] is True
+    pods = api.wait_children(job, "train", "Pod", 2)
+    for pod in pods:
+        assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+        assert (pod["spec"]["hostname"], pod["spec"]["subdomain"]) in {(f"{name}-{index}", name) for index in range(2)}
+
+
+def test_a_job_is_trained_evaluated_and_served(api: Api) -> None:
+    api.create("Evaluation", "router", EVALUATION)
+    api.create("ModelDeployment", "router", DEPLOYMENT)
+    job = api.create("FineTuneJob", "router", JOB)
+    api.wait_reason("Evaluation", "router", "WaitingForModel")
+    done = trains(api, job)
+    assert condition(done, "Ready")["status"] == "True"
+    assert done["status"]["result"] == RESULT.to_wire()
+    assert events(api, "FineTuneJob")[-3:] == ["Normal Queued", "Normal Training", "Normal Succeeded"]
+
+    evaluation = api.wait_reason("Evaluation", "router", "Evaluating")
+    assert not api.list("Deployment"), "nothing is served before its gate"
+    (pod,) = api.wait_children(evaluation, "evaluate", "Pod")
+    played.ends(api, pod, evaluation_report(tuned=0.75))
+    passed = api.wait_reason("Evaluation", "router", "Evaluated")
+    assert condition(passed, "Passed")["status"] == "True"
+    assert passed["status"]["summary"] == "exact 0.750 [0.700, 0.800] vs 0.250 [0.200, 0.300]"
+
+    deployment = api.wait_reason("ModelDeployment", "router", "RollingOut")
+    assert deployment["status"]["revision"] == RESULT.digest
+    (server,) = api.wait_children(deployment, "serve", "Pod")
+    played.ready(api, server)
+    available = api.wait_reason("ModelDeployment", "router", "Available")
+    assert condition(available, "Ready")["status"] == "True"
+    assert available["status"]["url"] == f"http://router.{api.namespace}.svc.cluster.local/v1"
+    assert available["status"]["readyReplicas"] == 1
+
+
+def test_what_does_not_pass_its_gate_is_not_served_until_the_gate_allows_it(api: Api) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    trains(api, job)
+    evaluation = api.create("Evaluation", "router", EVALUATION)
+    (pod,) = api.wait_children(evaluation, "evaluate", "Pod")
+    played.ends(api, pod, evaluation_report(tuned=0.35))
+    api.create("ModelDeployment", "router", DEPLOYMENT)
+    refused = api.wait_reason("ModelDeployment", "router", "GateFailed")
+    assert "gain over the baseline +0.100, at least +0.200 demanded" in stalled(refused)[1]
+    assert not api.list("Deployment")
+    lower = {"grader": "exact", "minimumDelta": 0.1}
+    api.patch("Evaluation", "router", {"spec": {"gates": [lower]}})
+    api.wait_reason("ModelDeployment", "router", "RollingOut")
+    assert len(api.children_of(evaluation, "evaluate", "Job")) == 1, "gates are judged without a new run"
+
+
+def test_suspend_frees_everything_and_resume_goes_on(api: Api) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    train, _ = starts_training(api, job)
+    api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
+    api.wait_reason("FineTuneJob", "router", "Suspended")
+    api.wait_children(job, "train", "Pod", 0)
+    assert api.children_of(job, "train", "Job") == []
+    api.patch("FineTuneJob", "router", {"spec": {"suspend": False}})
+    (second,) = api.wait_children(job, "train", "Job")
+    assert second["metadata"]["name"] != train["metadata"]["name"]
+    attempt = api.wait_reason("FineTuneJob", "router", "Queued")["status"]["attempt"]
+    assert (attempt["number"], attempt["retries"], attempt["disruptions"]) == (2, 0, 0)
+
+
+def test_another_run_id_ends_what_runs_and_starts_anew(api: Api) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    train, _ = starts_training(api, job)
+    api.patch("FineTuneJob", "router", {"spec": {"runId": "2", "hyperparameters": {"epochs": 5}}})
+    api.wait("FineTuneJob", "router", lambda found: found["status"]["runId"] == "2")
+    wait_for(lambda: not api.exists("Job", train["metadata"]["name"]), "the first run's Job is gone")
+    attempt = _succeed_again(api, job)
+    assert attempt["metadata"]["name"] != train["metadata"]["name"]
+
+
+def _succeed_again(api: Api, job: Object) -> Object:
+    """Play the preflight that is not done yet."""
+
+    def pending() -> list[Object]:
+        return [pod for pod in api.children_of(job, "preflight", "Pod") if pod["status"]["phase"] == "Pending"]
+
+    wait_for(lambda: len(pending()) == 1, "a preflight Pod of the new run")
+    played.ends(api, pending()[0], PREFLIGHT_REPORT)
+    (train,) = api.wait_children(job, "train", "Job")
+    return train
+
+
+def test_a_pod_that_is_deleted_is_a_disruption_and_the_next_attempt_follows(api: Api) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    train, pods = starts_training(api, job)
+    api.delete("Pod", pods[1]["metadata"]["name"])
+    played.ends(api, pods[0], "a peer is lost", exit_code=1)
+    second = api.wait("FineTuneJob", "router", lambda found: found["status"]["attempt"]["number"] == 2)
+    attempt = second["status"]["attempt"]
+    assert (attempt["retries"], attempt["disruptions"]) == (0, 1)
+    jobs = {item["metadata"]["name"] for item in api.children_of(job, "train", "Job")}
+    assert jobs == {train["metadata"]["name"], attempt["jobName"]}, "the ended one is kept for its logs"

@@ -1,0 +1,230 @@
+"""Each diagnosis stands within a minute, tells the fix, and clears by itself once the cause is gone."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.integration.operator import played
+from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
+from tests.integration.operator.conftest import CLASS
+from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB
+from tests.integration.operator.process import OperatorProcess
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def expect_stalled(api: Api, kind: str, name: str, reason: str, *told: str) -> Object:
+    """Wait for a diagnosis, and that it says all this."""
+    found = api.wait(kind, name, lambda item: stalled(item)[0] == reason)
+    assert condition(found, "Ready")["status"] == "False"
+    message = stalled(found)[1]
+    assert all(part in message for part in told), message
+    return found
+
+
+def expect_cleared(api: Api, kind: str, name: str, reason: str) -> None:
+    """Wait until nothing stalls, and for where it stands then."""
+    found = api.wait_reason(kind, name, reason)
+    assert stalled(found) == ("", "")
+
+
+# The class.
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "then"),
+    [
+        ("FineTuneJob", JOB, "Validating"),
+        ("Evaluation", EVALUATION, "ReferenceNotFound"),
+        ("ModelDeployment", DEPLOYMENT, "ReferenceNotFound"),
+    ],
+)
+def test_a_class_that_does_not_exist(api: Api, kind: str, spec: Object, then: str) -> None:
+    name = f"late-{secrets.token_hex(4)}"
+    api.create(kind, "router", {**spec, "className": name})
+    expect_stalled(
+        api, kind, "router", "ClassNotFound", f"FineTuneClass '{name}' does not exist", "Create it", "get ftc"
+    )
+    api.create("FineTuneClass", name, CLASS)
+    api.wait_reason(kind, "router", then)
+    api.delete("FineTuneClass", name)
+
+
+def test_no_class_is_the_default(api: Api) -> None:
+    api.create("FineTuneJob", "router", {**JOB, "className": None})
+    expect_stalled(
+        api,
+        "FineTuneJob",
+        "router",
+        "ClassNotFound",
+        "Set spec.className, or annotate a class with finetune.dev/is-default",
+    )
+    name = f"default-{secrets.token_hex(4)}"
+    api.create("FineTuneClass", name, CLASS, annotations={"finetune.dev/is-default-class": "true"})
+    expect_cleared(api, "FineTuneJob", "router", "Validating")
+    assert api.get("FineTuneJob", "router")["status"]["className"] == name
+    api.delete("FineTuneClass", name)
+
+
+@pytest.mark.parametrize(
+    ("spec", "refusing", "reason", "told"),
+    [
+        (
+            {},
+            {"sources": {"datasets": ["s3://public/*"]}},
+            "SourceNotAllowed",
+            ["dataset 's3://data/train.jsonl'", "it allows s3://public/*", "spec.sources.datasets"],
+        ),
+        ({}, {"limits": {"nodes": 1}}, "LimitExceeded", ["spec.parallelism.nodes is 2", "allows 1"]),
+        (
+            {"activeDeadlineSeconds": 7200},
+            {"limits": {"activeDeadlineSeconds": 3600}},
+            "LimitExceeded",
+            ["activeDeadlineSeconds is 7200", "allows 3600"],
+        ),
+    ],
+    ids=["source", "nodes", "deadline"],
+)
+def test_what_the_class_refuses_and_then_allows(
+    api: Api, spec: Object, refusing: dict[str, Any], reason: str, told: list[str]
+) -> None:
+    name = f"strict-{secrets.token_hex(4)}"
+    api.create("FineTuneClass", name, {**CLASS, **refusing})
+    api.create("FineTuneJob", "router", {**JOB, **spec, "className": name})
+    expect_stalled(api, "FineTuneJob", "router", reason, *told)
+    api.patch("FineTuneClass", name, {"spec": {"sources": CLASS["sources"], "limits": None}})
+    expect_cleared(api, "FineTuneJob", "router", "Validating")
+    api.delete("FineTuneClass", name)
+
+
+# The Pods. What the kubelet says of them is played.
+
+
+@pytest.mark.parametrize(
+    ("waiting", "message", "reason", "told"),
+    [
+        (
+            "CreateContainerConfigError",
+            'secret "s3-credentials" not found',
+            "SecretNotFound",
+            ['secret "s3-credentials" not found', "Create that Secret in this namespace", "AWS_SECRET_ACCESS_KEY"],
+        ),
+        (
+            "ImagePullBackOff",
+            'Back-off pulling image "example.com/trainer:1"',
+            "ImagePullFailed",
+            ['image "example.com/trainer:1"', "Check spec.images of the FineTuneClass"],
+        ),
+        (
+            "CreateContainerError",
+            "context deadline exceeded",
+            "PodRejected",
+            ["CreateContainerError: context deadline"],
+        ),
+    ],
+)
+def test_a_pod_that_does_not_start(api: Api, waiting: str, message: str, reason: str, told: list[str]) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    played.waits(api, pod, waiting, message)
+    expect_stalled(api, "FineTuneJob", "router", reason, pod["metadata"]["name"], *told)
+    played.runs(api, pod)
+    expect_cleared(api, "FineTuneJob", "router", "Validating")
+
+
+def test_a_pod_for_which_there_is_no_node(api: Api) -> None:
+    """The scheduler's words are real; that they are half a minute old is played."""
+    job = api.create("FineTuneJob", "router", JOB)
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    name = pod["metadata"]["name"]
+    api.wait("Pod", name, lambda found: condition(found, "PodScheduled").get("reason") == "Unschedulable")
+    said = condition(api.get("Pod", name), "PodScheduled")
+    old = {**said, "lastTransitionTime": f"{datetime.now(UTC) - timedelta(seconds=31):%Y-%m-%dT%H:%M:%SZ}"}
+    api.patch("Pod", name, {"status": {"conditions": [old]}}, "status")
+    expect_stalled(api, "FineTuneJob", "router", "Unschedulable", said["message"], "Free or add nodes")
+    played.runs(api, pod)
+    api.patch("Pod", name, {"status": {"conditions": []}}, "status")
+    expect_cleared(api, "FineTuneJob", "router", "Validating")
+
+
+def test_a_quota_that_leaves_no_room(api: Api) -> None:
+    api.create("ResourceQuota", "none", {"hard": {"count/jobs.batch": "0"}})
+    wait_for(lambda: "used" in api.get("ResourceQuota", "none").get("status", {}), "the quota is counted")
+    api.create("FineTuneJob", "router", JOB)
+    expect_stalled(
+        api,
+        "FineTuneJob",
+        "router",
+        "PodRejected",
+        "exceeded quota: none",
+        "limited: count/jobs.batch=0",
+        "every minute",
+    )
+    api.delete("ResourceQuota", "none")
+    wait_for(lambda: _is_free(api), "the quota is gone")
+    wake(api, "FineTuneJob", "router")
+    expect_cleared(api, "FineTuneJob", "router", "Validating")
+
+
+def _is_free(api: Api) -> bool:
+    """Whether the API server's admission has seen that the quota is gone."""
+    try:
+        probe = {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}}}
+        body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "probe"}, "spec": probe}
+        api.request("POST", f"{api.path('Job')}?dryRun=All", body)
+    except RefusedError:
+        return False
+    return True
+
+
+def wake(api: Api, kind: str, name: str) -> None:
+    """Any change lets the operator look at once, and not only after its minute."""
+    api.patch(kind, name, {"metadata": {"annotations": {"touched": secrets.token_hex(4)}}})
+
+
+# What refers to what is not there.
+
+
+def test_a_reference_to_nothing(api: Api) -> None:
+    api.create("Evaluation", "router", EVALUATION)
+    api.create("ModelDeployment", "router", DEPLOYMENT)
+    no_job = ("FineTuneJob 'router' does not exist", "Create it")
+    expect_stalled(api, "Evaluation", "router", "ReferenceNotFound", *no_job)
+    expect_stalled(api, "ModelDeployment", "router", "ReferenceNotFound", *no_job)
+    api.create("FineTuneJob", "router", JOB)
+    expect_cleared(api, "Evaluation", "router", "WaitingForModel")
+    expect_cleared(api, "ModelDeployment", "router", "WaitingForModel")
+
+
+def test_a_name_that_somebody_else_has(api: Api) -> None:
+    api.create("Service", "router", {"ports": [{"port": 80}]})
+    spec = {"className": "cpu", "model": {"uri": "s3://models/base"}}
+    api.create("ModelDeployment", "router", spec)
+    expect_stalled(
+        api, "ModelDeployment", "router", "NameConflict", "A Service named 'router' exists already", "Delete it"
+    )
+    api.delete("Service", "router")
+    wake(api, "ModelDeployment", "router")
+    expect_cleared(api, "ModelDeployment", "router", "RollingOut")
+
+
+def test_the_operator_is_told_of_a_stranger_that_names_no_parent_and_goes_on(
+    api: Api, operator: OperatorProcess
+) -> None:
+    """A Pod of a user, with our label and an annotation that is nonsense, must not end the operator."""
+    container = {"name": "a", "image": "a"}
+    for number, owner in enumerate(("Nonsense/router", "FineTuneJob/../../x", "FineTuneClass/cpu")):
+        meta = {
+            "name": f"stranger-{number}",
+            "labels": {"app.kubernetes.io/managed-by": "finetune-operator"},
+            "annotations": {"finetune.dev/owner": owner},
+        }
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container]}}
+        api.request("POST", api.path("Pod"), body)
+    api.create("FineTuneJob", "router", JOB)
+    expect_cleared(api, "FineTuneJob", "router", "Validating")
+    assert operator.is_running()
