@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 STALLED_SECONDS = 60.0
 CLEARED_SECONDS = 120.0
 NAMESPACE = "bad-input"
-WITHOUT_SECRET = "bad-input-without-secret"
+UNCREDENTIALED = "bad-input-without-secret"
 GOOD = (scenario.QUICKSTART / "data" / "valid.jsonl").read_bytes()
 
 
@@ -36,14 +36,14 @@ def s3(platform: Platform) -> Iterator[S3]:
 def api(platform: Platform, s3: S3) -> Iterator[Api]:
     """Two namespaces; only one of them holds the storage's credentials."""
     api = platform.api
-    for namespace in (NAMESPACE, WITHOUT_SECRET):
+    for namespace in (NAMESPACE, UNCREDENTIALED):
         document = yaml.safe_load((scenario.QUICKSTART / "1-namespace.yaml").read_text())
         document["metadata"]["name"] = namespace
         api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(document))
     api.kubectl("apply", "-f", str(scenario.QUICKSTART / "2-finetuneclass.yaml"))
     api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(scenario.credentials(platform.storage, NAMESPACE)))
     yield api
-    api.kubectl("delete", "namespace", NAMESPACE, WITHOUT_SECRET, "--wait=false")
+    api.kubectl("delete", "namespace", NAMESPACE, UNCREDENTIALED, "--wait=false")
 
 
 def test_dataset_that_does_not_exist(api: Api, s3: S3) -> None:
@@ -72,12 +72,12 @@ def test_broken_line_7(api: Api, s3: S3) -> None:
 
 
 def test_credentials_missing(platform: Platform, api: Api) -> None:
-    _apply(api, WITHOUT_SECRET, "no-secret", dataset=f"s3://{BUCKET}/{DATASET_KEY}/valid.jsonl")
-    stalled = _wait(api, WITHOUT_SECRET, "no-secret", _stalled_by("SecretNotFound"), STALLED_SECONDS)
+    _apply(api, UNCREDENTIALED, "no-secret", dataset=f"s3://{BUCKET}/{DATASET_KEY}/valid.jsonl")
+    stalled = _wait(api, UNCREDENTIALED, "no-secret", _stalled_by("SecretNotFound"), STALLED_SECONDS)
     assert "s3-credentials" in condition(stalled, "Stalled")["message"]
-    secret = scenario.credentials(platform.storage, WITHOUT_SECRET)
+    secret = scenario.credentials(platform.storage, UNCREDENTIALED)
     api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(secret))
-    _wait(api, WITHOUT_SECRET, "no-secret", _cleared, CLEARED_SECONDS)
+    _wait(api, UNCREDENTIALED, "no-secret", _cleared, CLEARED_SECONDS)
 
 
 def test_class_that_does_not_exist(api: Api) -> None:

@@ -59,7 +59,7 @@ def score_table(tuned: Tuned) -> Table:
 def where_to_look(platform: Platform, tuned: Tuned) -> None:
     """What a person types next."""
     kubectl = binaries(["kubectl"])["kubectl"]
-    job, evaluation = tuned.job["status"], tuned.evaluation["status"]
+    job, evaluation, deployment = (item["status"] for item in (tuned.job, tuned.evaluation, tuned.deployment))
     lines = [
         "Where to look:",
         f"  export KUBECONFIG={platform.cluster.kubeconfig} PATH={kubectl.parent}:$PATH",
@@ -68,7 +68,7 @@ def where_to_look(platform: Platform, tuned: Tuned) -> None:
         f"  the tuned model    {job['result']['uri']}",
         f"  checkpoints, log   {job['storageUri']}/",
         f"  scores, samples    {evaluation['reportUri']}",
-        f"  the OpenAI routes  {tuned.deployment['status']['url']}  (model {tuned.deployment['status']['modelName']!r})",
+        f"  the OpenAI routes  {deployment['url']}  (model {deployment['modelName']!r})",
         "  make cluster-down  removes the cluster",
     ]
     console.print("\n".join(lines), markup=False)

@@ -45,22 +45,43 @@ class ProgressEndpoint:
         return self.url.rstrip("/") + path
 
 
+@dataclass
+class _Reports:
+    """Of one attempt: the report that is shown, since when, and the newest one."""
+
+    shown: Progress
+    shown_since: float
+    newest: Progress
+
+
 class ProgressStore:
-    """The newest report of each attempt, by the name of its Job; bounded, the least recently updated goes first."""
+    """The reports of each attempt, by the name of its Job; bounded, the least recently updated goes first.
+
+    What is shown changes at most every ten seconds, however often a Pod reports and a job is looked at.
+    """
 
     def __init__(self) -> None:
-        self._newest: OrderedDict[tuple[str, str], Progress] = OrderedDict()
+        self._reports: OrderedDict[tuple[str, str], _Reports] = OrderedDict()
 
     def put(self, namespace: str, attempt: str, progress: Progress) -> None:
         """Remember a report."""
-        self._newest[namespace, attempt] = progress
-        self._newest.move_to_end((namespace, attempt))
-        if len(self._newest) > _ATTEMPTS_KEPT:
-            self._newest.popitem(last=False)
+        key = namespace, attempt
+        if key in self._reports:
+            self._reports[key].newest = progress
+        else:
+            self._reports[key] = _Reports(progress, time.monotonic(), progress)
+        self._reports.move_to_end(key)
+        if len(self._reports) > _ATTEMPTS_KEPT:
+            self._reports.popitem(last=False)
 
-    def newest(self, namespace: str, attempt: str) -> Progress | None:
-        """The newest report of an attempt, if any came since the operator started."""
-        return self._newest.get((namespace, attempt))
+    def shown(self, namespace: str, attempt: str) -> Progress | None:
+        """The report to show of an attempt, if any came since the operator started."""
+        reports = self._reports.get((namespace, attempt))
+        if reports is None:
+            return None
+        if reports.shown != reports.newest and time.monotonic() >= reports.shown_since + STATUS_INTERVAL_SECONDS:
+            reports.shown, reports.shown_since = reports.newest, time.monotonic()
+        return reports.shown
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,6 @@ async def observe(
         platform=await observe_class(kube, spec.class_name, trainer_image),
         jobs=tuple(jobs),
         pods=tuple(pods),
-        progress=progress.newest(owner.namespace, status.attempt.job_name) if status.attempt else None,
+        progress=progress.shown(owner.namespace, status.attempt.job_name) if status.attempt else None,
         progress_endpoint=endpoint,
     )
