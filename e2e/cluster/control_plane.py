@@ -54,7 +54,7 @@ class ControlPlane:
         tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
         tls.load_cert_chain(pki / "kubeconfig.crt", pki / "kubeconfig.key")
         try:
-            with urllib.request.urlopen(f"{self.server}{path}", context=tls, timeout=5) as answer:  # noqa: S310 (https)
+            with urllib.request.urlopen(f"{self.server}{path}", context=tls, timeout=5) as answer:
                 content: bytes = answer.read()
                 return content
         except OSError:
