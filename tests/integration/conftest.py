@@ -18,7 +18,7 @@ CRDS = Path(__file__).parents[2] / "crds"
 def cluster() -> Iterator[ControlPlane]:
     """A real API server, controller-manager and scheduler, without nodes: nothing runs a Pod."""
     with control_plane() as plane:
-        kubectl = [binaries(["kubectl"])["kubectl"], "--kubeconfig", plane.kubeconfig]
+        kubectl: list[str | Path] = [binaries(["kubectl"])["kubectl"], "--kubeconfig", plane.kubeconfig]
         run(*kubectl, "create", "-f", CRDS)
         run(*kubectl, "wait", "--for=condition=Established", "-f", CRDS, "--timeout=30s")
         yield plane

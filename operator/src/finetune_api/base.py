@@ -14,8 +14,16 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-Line = Annotated[str, StringConstraints(max_length=1024)]
-Text = Annotated[str, StringConstraints(max_length=4096)]
+
+
+def _encodable(value: Any) -> Any:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+_Encodable = BeforeValidator(_encodable)
+"""JSON of a dataset may hold half a surrogate pair, which no JSON that is sent may."""
+Line = Annotated[str, _Encodable, StringConstraints(max_length=1024)]
+Text = Annotated[str, _Encodable, StringConstraints(max_length=4096)]
 Timestamp = Annotated[datetime, Field(description="RFC 3339, UTC, whole seconds.")]
 
 

@@ -63,16 +63,18 @@ class ProgressStore:
     def __init__(self) -> None:
         self._reports: OrderedDict[tuple[str, str], _Reports] = OrderedDict()
 
-    def put(self, namespace: str, attempt: str, progress: Progress) -> None:
-        """Remember a report."""
-        key = namespace, attempt
+    def put(self, namespace: str, attempt: str, progress: Progress) -> float:
+        """Remember a report; returns in how many seconds it can be shown."""
+        now, key = time.monotonic(), (namespace, attempt)
         if key in self._reports:
             self._reports[key].newest = progress
         else:
-            self._reports[key] = _Reports(progress, time.monotonic(), progress)
+            self._reports[key] = _Reports(progress, now, progress)
+        reports = self._reports[key]
         self._reports.move_to_end(key)
         if len(self._reports) > _ATTEMPTS_KEPT:
             self._reports.popitem(last=False)
+        return 0.0 if reports.shown == progress else max(0.0, reports.shown_since + STATUS_INTERVAL_SECONDS - now)
 
     def shown(self, namespace: str, attempt: str) -> Progress | None:
         """The report to show of an attempt, if any came since the operator started."""
@@ -143,7 +145,6 @@ def application(
     authenticator: TokenAuthenticator, store: ProgressStore, notify: Callable[[ObjectKey, float], None]
 ) -> web.Application:
     """The web application. `notify(owner, delay_seconds)` asks for a reconciliation of the job."""
-    notified: OrderedDict[ObjectKey, float] = OrderedDict()
 
     async def report(request: web.Request) -> web.Response:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -163,19 +164,8 @@ def application(
         except ValidationError as error:
             return _answer(400, f"not a progress report: {error.error_count()} errors")
         if progress is not None:
-            store.put(reporter.namespace, reporter.attempt, progress)
-            _notify(reporter.owner)
+            notify(reporter.owner, store.put(reporter.namespace, reporter.attempt, progress))
         return web.json_response({})
-
-    def _notify(owner: ObjectKey) -> None:
-        now = time.monotonic()
-        due = max(now, notified.get(owner, -STATUS_INTERVAL_SECONDS) + STATUS_INTERVAL_SECONDS)
-        if due == now:
-            notified[owner] = now
-            notified.move_to_end(owner)
-            if len(notified) > _ATTEMPTS_KEPT:
-                notified.popitem(last=False)
-        notify(owner, due - now)
 
     app = web.Application(client_max_size=PROGRESS_BODY_BYTES)
     app.router.add_post(_PATH, report)

@@ -25,7 +25,9 @@ def operator(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) ->
     api.create("FineTuneClass", "cpu", CLASS)
     api.wait_reason("FineTuneClass", "cpu", "Valid")
     yield process
-    assert process.stop() == 0, process.log.read_text()
+    status, log = process.stop(), process.log.read_text()
+    assert status == 0, log
+    assert "Traceback" not in log, f"a bug came up in one of the tests:\n{log}"
 
 
 @pytest.fixture

@@ -37,6 +37,9 @@ LINE_7 = Failure(
         error_count=1, errors=[DatasetError(file="training", line=7, message="the last message is not the assistant's")]
     ),
 )
+NETWORK_FAILURE = Failure(
+    reason=Reason.STORAGE_UNREACHABLE, message="The storage did not answer.", retryable=True, rank=0
+)
 PREFLIGHT_REPORT = PreflightReport(
     dataset=DatasetStatus(format="Chat", training=FileStatistics(examples=1500, tokens=90_000, max_tokens=120)),
     model=ModelStatus(architecture="LlamaForCausalLM", context_length=512),

@@ -38,6 +38,10 @@ class OperatorProcess:
         self.ca = authority.certificate
 
     @property
+    def metrics_url(self) -> str:
+        return f"http://{ADDRESS}:{self._metrics}/metrics"
+
+    @property
     def progress_url(self) -> str:
         return f"https://{ADDRESS}:{self.progress_port}"
 

@@ -14,7 +14,8 @@ import yaml
 
 from e2e.cluster.binaries import binaries
 from e2e.cluster.control_plane import ControlPlane
-from finetune_api.crd import GROUP, KINDS
+from finetune_api.base import GROUP
+from finetune_api.crd import KINDS
 from tests.integration.operator.api import Api, Object, RefusedError, namespace
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

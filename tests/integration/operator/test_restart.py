@@ -8,7 +8,8 @@ import pytest
 
 from tests.integration.operator import played
 from tests.integration.operator.api import COLLECTED_SECONDS, Api, wait_for
-from tests.integration.operator.jobs import JOB, TRAIN_REPORT, preflight_succeeds, starts_training
+from tests.integration.operator.conftest import CLASS
+from tests.integration.operator.jobs import JOB, NETWORK_FAILURE, TRAIN_REPORT, preflight_succeeds, starts_training
 from tests.integration.operator.process import OperatorProcess
 
 
@@ -57,38 +58,28 @@ def test_what_happens_while_it_is_down_is_seen_afterwards(api: Api, killed: Oper
 
 
 def test_an_attempt_that_was_made_but_not_written_down_is_not_made_twice(api: Api, killed: OperatorProcess) -> None:
-    """As after a crash between the Job and the status: the status is put back to what it was before.
+    """As after a crash between making the Job and writing the status, which is played by putting the status back.
 
     Meanwhile the class changed, so that the same attempt would be described in other words.
     """
     name = f"class-{api.namespace}"
-    spec = api.get("FineTuneClass", "cpu")["spec"]
-    api.create("FineTuneClass", name, spec)
+    api.create("FineTuneClass", name, CLASS)
     job = api.create("FineTuneJob", "router", {**JOB, "className": name})
-    (pod,) = api.wait_children(job, "preflight", "Pod")
-    before = api.wait_reason("FineTuneJob", "router", "Validating")["status"]
+    _, pods = starts_training(api, job)
+    played.ends(api, pods[0], NETWORK_FAILURE)
+    retrying = api.wait_reason("FineTuneJob", "router", "Retrying")["status"]
     killed.kill()
-    played.ends(api, pod, "")
+    due = {**retrying, "attempt": {**retrying["attempt"], "nextTime": played.MOMENT}}
+    api.put_status("FineTuneJob", "router", due)
     killed.start()
-    api.wait_reason("FineTuneJob", "router", "Failed")
-    (second,) = [
-        item
-        for item in api.wait_children(job, "preflight", "Job", 2)
-        if item["metadata"]["name"] != before["preflight"]["jobName"]
-    ]
-    failed = api.get("FineTuneJob", "router")["status"]
+    made = {item["metadata"]["uid"] for item in api.wait_children(job, "train", "Job", 2)}
+    api.wait_reason("FineTuneJob", "router", "Queued")
+
     killed.kill()
-    retried = {
-        **failed["preflight"],
-        "try": 1,
-        "jobName": before["preflight"]["jobName"],
-        "retryTime": "2026-11-22T12:00:00Z",
-    }
-    api.patch("FineTuneJob", "router", {"status": {"preflight": retried}}, "status")
+    api.put_status("FineTuneJob", "router", due)
     api.patch("FineTuneClass", name, {"spec": {"storage": {"prefix": "elsewhere"}, "resources": {"cpu": "2"}}})
     killed.start()
-    api.wait("FineTuneJob", "router", lambda found: found["status"]["preflight"]["try"] == 2)
-    jobs = {item["metadata"]["uid"] for item in api.children_of(job, "preflight", "Job")}
-    assert second["metadata"]["uid"] in jobs
-    assert len(jobs) == 2
+    attempt = api.wait_reason("FineTuneJob", "router", "Queued")["status"]["attempt"]
+    assert (attempt["number"], attempt["retries"]) == (2, 1)
+    assert {item["metadata"]["uid"] for item in api.children_of(job, "train", "Job")} == made
     api.delete("FineTuneClass", name)

@@ -84,6 +84,19 @@ def test_a_run_that_is_complete_is_reported_and_not_trained_again(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_that_died_before_its_result_makes_it_from_the_last_checkpoint(
+    workplace: Workplace, storage: Storage, tmp_path: Path
+) -> None:
+    run = workplace.train_run("died")
+    first = train_here(run, tmp_path / "first")
+    folder = parse_s3(first.result.uri)
+    storage.delete([folder.join(item.path) for item in storage.list_objects(folder)])
+    again = train_here(run.model_copy(update={"attempt": 2}), tmp_path / "again")
+    assert again.result.step == 20
+    assert again.result.train_loss == first.result.train_loss
+    assert len(workplace.results("died")) == 20
+
+
 def test_full_fine_tuning_makes_a_whole_model(workplace: Workplace, storage: Storage, tmp_path: Path) -> None:
     run = workplace.train_run("full", adapter=Adapter(type="Full"), dataset=workplace.dataset(validation=None))
     report = train_here(run, tmp_path / "train")

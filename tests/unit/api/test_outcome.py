@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -157,6 +158,17 @@ def test_a_score_must_be_a_number(value: str) -> None:
     message = f'{{"outcome":"EvaluateSucceeded","scores":[{score}]}}'
     assert parse_termination_message(message) is None
     assert parse_termination_message(message.replace(value, "0.5")) is not None
+
+
+def test_half_a_surrogate_pair_of_a_dataset_does_not_cost_the_diagnosis() -> None:
+    """json.loads takes it, and a message that quotes the line then holds it."""
+    half = json.loads('"\\ud83d"')
+    dataset = DatasetStatus(errors=errors(1, f"unknown role {half}"))
+    parsed = parse_termination_message(
+        to_termination_message(Failure(reason=Reason.DATASET_INVALID, message=half, dataset=dataset))
+    )
+    assert isinstance(parsed, Failure)
+    assert parsed.message == "?"
 
 
 def test_a_failure_is_retried_only_where_it_says_so() -> None:

@@ -69,6 +69,11 @@ def test_suspend_ends_the_pods_wherever_the_run_is(status: FineTuneJobStatus, ru
     )
 
 
+def test_a_job_that_is_being_deleted_is_not_deleted_again() -> None:
+    observed = observed_job(trained_status(**SUSPENDED_STATUS), job(TRAIN_1, deleting=True), spec=SUSPENDED)
+    assert decide(observed).decision == Decision("Suspended", "Suspended")
+
+
 def test_a_job_that_is_suspended_from_the_start_makes_nothing() -> None:
     assert decide(observed_job(FineTuneJobStatus(), spec=SUSPENDED)).decision == Decision(
         "Suspended", "Suspended", event="Normal Suspended"

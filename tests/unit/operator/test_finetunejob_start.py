@@ -224,6 +224,26 @@ def test_a_broken_line_is_named_and_checked_again_after_ten_seconds() -> None:
     assert result.status.preflight == preflight_status(succeeded=False, retry_time=later(10))
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason.STORAGE_DENIED,
+        Reason.STORAGE_UNREACHABLE,
+        Reason.BUCKET_NOT_FOUND,
+        Reason.DATASET_NOT_FOUND,
+        Reason.DATASET_INVALID,
+        Reason.MODEL_NOT_FOUND,
+        Reason.MODEL_INVALID,
+        Reason.OUT_OF_MEMORY,
+        Reason.FAILED,
+    ],
+)
+def test_whatever_preflight_finds_is_told_in_its_own_words_and_checked_again(reason: Reason) -> None:
+    result = decide(failed_preflight(Failure(reason=reason, message="What happened. What to change.")))
+    assert result.decision == Decision("Validating", reason, stalled=True, again_in=10, event=f"Warning {reason}")
+    assert result.message.startswith("What happened. What to change. Checked again by itself: next at ")
+
+
 def refused_before(retry_in: float, **changes: Any) -> FineTuneJobStatus:
     """A run whose first preflight found line 7 broken."""
     status = plan(failed_preflight(LINE_7), NOW).status

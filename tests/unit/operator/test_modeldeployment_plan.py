@@ -159,11 +159,12 @@ def test_without_a_gate_a_model_is_served_at_once() -> None:
     [
         ({}, "RollingOut"),
         ({"observedGeneration": 0, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}, "RollingOut"),
-        ({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1, "readyReplicas": 2}, "RollingOut"),
+        ({"observedGeneration": 1, "replicas": 1, "readyReplicas": 1}, "RollingOut"),
+        ({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1, "readyReplicas": 1}, "RollingOut"),
         ({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1}, "RollingOut"),
         ({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}, "Available"),
     ],
-    ids=["new", "status is of before", "old replicas remain", "not ready", "rolled out"],
+    ids=["new", "status is of before", "none is new yet", "an old one remains", "not ready", "rolled out"],
 )
 def test_it_is_available_when_every_replica_is_new_and_ready(status: dict[str, int], phase: str) -> None:
     observed = serving()

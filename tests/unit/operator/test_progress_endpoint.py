@@ -6,7 +6,7 @@ TokenReview and the Pod come from a fake at the Kube edge; tests/integration/ope
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -90,7 +90,7 @@ class Endpoint:
             return answer.status, json.loads(text) if text.startswith("{") else {"error": text}
 
     def shown(self) -> Progress | None:
-        return self.store.newest("team-a", ATTEMPT)
+        return self.store.shown("team-a", ATTEMPT)
 
 
 @pytest.fixture
@@ -260,15 +260,42 @@ async def test_a_token_is_reviewed_once_in_five_minutes(endpoint: Endpoint, monk
     assert (await endpoint.post())[0] == 401
 
 
-async def test_a_job_is_woken_at_most_every_ten_seconds_and_at_last(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_is_woken_when_the_report_can_be_shown(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("finetune_operator.progress.time.monotonic", lambda: now)
-    for moment in (1000.0, 1004.0, 1009.0, 1010.0, 1011.0):
+    for step, moment in enumerate((1000.0, 1004.0, 1009.0)):
         now = moment
-        assert (await endpoint.post())[0] == 200
-    assert [delay for _, delay in endpoint.notified] == [0, 6, 1, 0, 9]
+        metrics = [{"name": "current_step", "value": str(step)}, {"name": "total_steps", "value": "750"}]
+        assert (await endpoint.post(report(metrics=metrics)))[0] == 200
+    assert [delay for _, delay in endpoint.notified] == [0, 6, 1]
+
+
+@pytest.mark.parametrize(
+    ("reported", "looked", "steps"),
+    [
+        ([0], [0, 5, 500], [0, 0, 0]),
+        ([0, 4, 9], [1, 9.9, 10, 15], [0, 0, 9, 9]),
+        (range(40), range(40), [0] * 10 + [10] * 10 + [20] * 10 + [30] * 10),
+        ([0, 100], [0, 100], [0, 100]),
+    ],
+    ids=["one report", "the newest after ten seconds", "reports all the time", "after a long silence"],
+)
+def test_what_is_shown_changes_at_most_every_ten_seconds(
+    reported: Iterable[float], looked: Iterable[float], steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a Pod reports, and however often the job is looked at: each change is a write of its status."""
+    now = 0.0
+    monkeypatch.setattr("finetune_operator.progress.time.monotonic", lambda: now)
+    store, seen = ProgressStore(), []
+    moments = sorted([*((moment, 0) for moment in reported), *((moment, 1) for moment in looked)])
+    for now, look in moments:
+        if look:
+            shown = store.shown("team-a", ATTEMPT)
+            assert shown is not None
+            seen.append(shown.step)
+        else:
+            store.put("team-a", ATTEMPT, SHOWN.model_copy(update={"step": int(now)}))
+    assert seen == steps
 
 
 def test_the_store_forgets_the_attempt_that_was_silent_longest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,8 +303,8 @@ def test_the_store_forgets_the_attempt_that_was_silent_longest(monkeypatch: pyte
     store = ProgressStore()
     for attempt in ("a", "b", "a", "c"):
         store.put("team-a", attempt, SHOWN)
-    assert [store.newest("team-a", attempt) is not None for attempt in "abc"] == [True, False, True]
-    assert store.newest("team-b", "a") is None
+    assert [store.shown("team-a", attempt) is not None for attempt in "abc"] == [True, False, True]
+    assert store.shown("team-b", "a") is None
 
 
 def test_pods_are_told_an_address_that_names_namespace_job_and_attempt() -> None:

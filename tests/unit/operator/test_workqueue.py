@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from finetune_operator.workqueue import BASE_DELAY_SECONDS, MAX_DELAY_SECONDS, WorkQueue
 
-KEYS = st.sampled_from("abcd")
+KEYS = st.sampled_from("abc")
 DELAYS = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0, 3.0])
 
 
@@ -100,7 +100,28 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestWorkQueue = QueueMachine.TestCase
-TestWorkQueue.settings = settings(max_examples=60, stateful_step_count=30)
+TestWorkQueue.settings = settings(max_examples=150, stateful_step_count=30)
+
+
+@pytest.mark.parametrize("delays", [(1, 3), (3, 1), (1, 1), (2, 1, 3)])
+def test_of_several_delays_the_earliest_counts_and_the_key_comes_once(delays: tuple[float, ...]) -> None:
+    loop, queue = VirtualTimeLoop(), WorkQueue[str]()
+
+    async def add() -> None:
+        for delay in delays:
+            queue.add_after("a", delay)
+
+    loop.run_until_complete(add())
+    waiting = []
+    for _ in range(5):
+        loop.advance(0.5)
+        waiting.append(len(queue))
+    loop.run_until_complete(queue.get())
+    queue.done("a")
+    loop.advance(10)
+    loop.close()
+    assert waiting == [0, 1, 1, 1, 1]
+    assert len(queue) == 0
 
 
 async def test_keys_come_in_the_order_in_which_they_were_asked_for() -> None:

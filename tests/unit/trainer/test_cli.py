@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from finetune_api.outcome import EXIT_DISRUPTED
 from finetune_trainer.__main__ import app
 
 EXAMPLE = {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}
@@ -66,6 +67,16 @@ def test_help_and_validate_load_nothing_heavy() -> None:
     loaded = loaded_by("import finetune_trainer.__main__, finetune_trainer.validate")
     assert "finetune_trainer.validate" in loaded
     assert not HEAVY & loaded
+
+
+def test_a_process_that_is_told_to_stop_leaves_with_the_code_of_a_disruption() -> None:
+    code = (
+        "import os, signal; from finetune_trainer import environment\n"
+        "environment.exit_on_sigterm(); os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
+    )
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=60)
+    assert done.returncode == EXIT_DISRUPTED
 
 
 def test_preflight_works_without_torch() -> None:

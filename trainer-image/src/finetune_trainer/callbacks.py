@@ -25,6 +25,7 @@ from finetune_trainer.commits import Committed
 from finetune_trainer.events import EventLog
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.gang import Gang
+from finetune_trainer.heartbeat import heartbeat
 from finetune_trainer.progress import Clock, ProgressSender, to_trainer_status
 from finetune_trainer.storage import Storage
 
@@ -95,7 +96,8 @@ class CommitCheckpoints(TrainerCallback):
             files=[],
             metrics=checkpoints.metrics_at(state.log_history, state.global_step, state.num_input_tokens_seen),
         )
-        committed = checkpoints.commit(self._gang, self._storage, self._output, local, manifest)
+        with heartbeat(f"storing the checkpoint of step {state.global_step}"):
+            committed = checkpoints.commit(self._gang, self._storage, self._output, local, manifest)
         self.last = LocalCheckpoint(committed, local)
         if self._events is not None:
             self._events.add(
@@ -145,6 +147,13 @@ class TellProgress(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._metrics["checkpoint_step"] = state.global_step
         self._tell(state)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if time.monotonic() - self._narrated >= NARRATION_SECONDS:
+            self._narrated = time.monotonic()
+            _log.info(f"Step {state.global_step}/{state.max_steps}: evaluating")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

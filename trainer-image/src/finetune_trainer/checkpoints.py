@@ -106,7 +106,7 @@ def fetch_newest(storage: Storage, output: S3Location, directory: Path) -> Local
             return fetch(storage, committed, directory)
         except CorruptError as error:
             _log.warning(f"skipping the checkpoint of step {committed.manifest.step}: {error}")
-            storage.delete([committed.folder.join(MANIFEST_NAME)])
+            _uncommit(storage, committed)
     return None
 
 
@@ -154,11 +154,12 @@ def remove(storage: Storage, committed: Committed) -> None:
 
     A failure is reported, and harms nothing but the bill.
     """
+    if not _uncommit(storage, committed):
+        return
     try:
-        storage.delete([committed.folder.join(MANIFEST_NAME)])
         storage.delete([committed.folder.join(item.path) for item in storage.list_objects(committed.folder)])
     except DiagnosedError as error:
-        _log.warning(f"an old checkpoint could not be removed: {error}")
+        _log.warning(f"files of an old checkpoint could not be removed: {error}")
 
 
 def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_tokens: int) -> dict[str, float]:
@@ -170,6 +171,16 @@ def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_to
         if "eval_loss" in entry and entry["step"] == step:
             metrics["evalLoss"] = entry["eval_loss"]
     return metrics
+
+
+def _uncommit(storage: Storage, committed: Committed) -> bool:
+    """Remove the manifest. Whether that could be done: a failure is reported."""
+    try:
+        storage.delete([committed.folder.join(MANIFEST_NAME)])
+    except DiagnosedError as error:
+        _log.warning(f"the checkpoint of step {committed.manifest.step} could not be removed: {error}")
+        return False
+    return True
 
 
 def _in(directory: Path, committed: Committed) -> LocalCheckpoint:

@@ -19,6 +19,7 @@ QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # waiting for a peer's name to resolve is no news
     "TRANSFORMERS_VERBOSITY": "error",
 }
 

@@ -31,5 +31,10 @@ class DiagnosedError(Exception):
         return error
 
 
+def first_line(error: BaseException) -> str:
+    """An error's own words, short enough for a message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:1000]
+
+
 class DisruptedError(Exception):
     """The process was told to stop (SIGTERM), and did: nothing is wrong with the run."""

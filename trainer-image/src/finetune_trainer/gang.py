@@ -10,8 +10,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
-from finetune_trainer.failures import DiagnosedError
+from finetune_trainer.failures import DiagnosedError, first_line
+from finetune_trainer.heartbeat import heartbeat
 from finetune_trainer.launch import Place
 
 T = TypeVar("T")
@@ -96,14 +98,23 @@ def _join(place: Place) -> None:
     import torch
     import torch.distributed
 
-    distributed: Any = torch.distributed  # its stubs do not name TCPStore
-    store = distributed.TCPStore(
-        place.host,
-        place.port,
-        place.world_size,
-        is_master=place.rank == 0 and not place.agent_has_store,
-        timeout=timedelta(seconds=JOIN_SECONDS),
-    )
+    distributed: Any = torch.distributed  # its stubs do not name all of it
+    try:
+        with heartbeat(f"waiting for the {place.world_size} processes of the gang"):
+            store = distributed.TCPStore(
+                place.host,
+                place.port,
+                place.world_size,
+                is_master=place.rank == 0 and not place.agent_has_store,
+                timeout=timedelta(seconds=JOIN_SECONDS),
+            )
+    except distributed.DistError as error:
+        raise DiagnosedError(
+            Reason.FAILED,
+            f"The {place.world_size} processes of the gang did not meet at {place.host}:{place.port} within "
+            f"{JOIN_SECONDS} seconds: {first_line(error)} See whether each of the Pods runs.",
+            retryable=True,
+        ) from error
     torch.distributed.init_process_group(
         backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         store=store,

@@ -8,24 +8,28 @@ imported once. With more, torchrun's agent (torch.distributed.launcher) starts a
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+
+import structlog
 
 from finetune_api.finetunejob import Parallelism
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED, TrainReport
 from finetune_api.run import RENDEZVOUS_PORT, TrainRun
 from finetune_trainer import environment
 from finetune_trainer.failures import DiagnosedError, DisruptedError
-from finetune_trainer.outcomes import conclude, read_run
+from finetune_trainer.outcomes import conclude, conclude_failure, read_run
 
 NODE_RANK = "JOB_COMPLETION_INDEX"
 HOST = "RENDEZVOUS_HOST"
 PORT = "RENDEZVOUS_PORT"
 AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
+
+_log = structlog.get_logger()
 
 SHUTDOWN_SECONDS = 24 * 60 * 60  # never before the kubelet's own grace period ends
 
@@ -85,8 +89,9 @@ def train_node(file: Path) -> int:
     try:
         run = read_run(TrainRun, file)
     except DiagnosedError as error:
-        return conclude(partial(_fail, error))
+        return conclude_failure(error)
     environment.prepare(processes=run.parallelism.processes_per_node)
+    _log.info("starting", job=f"{run.job.namespace}/{run.job.name}", attempt=run.attempt)
     with tempfile.TemporaryDirectory(prefix="finetune-") as directory:
         if run.parallelism.processes_per_node == 1:
             place = place_alone_on_node(run.parallelism, os.environ)
@@ -94,13 +99,11 @@ def train_node(file: Path) -> int:
         return _train_under_agent(run, Path(directory))
 
 
-def _fail(error: DiagnosedError) -> None:
-    raise error
-
-
 def _train_process(run: TrainRun, directory: Path, place: Place) -> int:
     if place.world_size > 1:
         os.environ.update(place.to_environment())
+    if place.local_rank > 0:  # the node's first process tells the story
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
     def command() -> TrainReport:
         from finetune_trainer.gang import Gang

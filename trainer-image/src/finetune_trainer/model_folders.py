@@ -17,7 +17,7 @@ from finetune_api.conditions import Reason
 from finetune_api.sources import HubModel, S3Location, parse_model_uri
 from finetune_trainer import commits
 from finetune_trainer.commits import Committed
-from finetune_trainer.failures import DiagnosedError
+from finetune_trainer.failures import DiagnosedError, first_line
 from finetune_trainer.storage import Storage, in_parallel
 
 TEXT_PATTERNS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
@@ -150,13 +150,13 @@ class HubFolder:
         except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
             raise DiagnosedError(
                 Reason.MODEL_NOT_FOUND,
-                f"{self.uri} is not on the hub, or needs a token (HF_TOKEN) that may read it: {_line(error)}",
+                f"{self.uri} is not on the hub, or needs a token (HF_TOKEN) that may read it: {first_line(error)}",
             ) from error
         except (NotASafetensorsRepoError, SafetensorsParsingError) as error:
-            raise DiagnosedError(Reason.MODEL_INVALID, f"{self.uri}: {_line(error)}") from error
+            raise DiagnosedError(Reason.MODEL_INVALID, f"{self.uri}: {first_line(error)}") from error
         except (HTTPError, OSError) as error:
             raise DiagnosedError(
-                Reason.MODEL_NOT_FOUND, f"{self.uri} could not be fetched: {_line(error)}", retryable=True
+                Reason.MODEL_NOT_FOUND, f"{self.uri} could not be fetched: {first_line(error)}", retryable=True
             ) from error
 
 
@@ -212,7 +212,3 @@ def _corrupt_as_invalid() -> Iterator[None]:
         yield
     except commits.CorruptError as error:
         raise DiagnosedError(Reason.MODEL_INVALID, str(error)) from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]

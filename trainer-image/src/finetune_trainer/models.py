@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import ModelStatus
 from finetune_api.run import ModelSource
-from finetune_trainer.failures import DiagnosedError
+from finetune_trainer.failures import DiagnosedError, first_line
 from finetune_trainer.model_folders import (
     PICKLE_PATTERNS,
     ModelFolder,
@@ -198,5 +198,4 @@ def _as_model_invalid(what: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's; named, for torch is not imported here
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
-        raise DiagnosedError(Reason.MODEL_INVALID, f"{what}: {reason}") from error
+        raise DiagnosedError(Reason.MODEL_INVALID, f"{what}: {first_line(error)}") from error

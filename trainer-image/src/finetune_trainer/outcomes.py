@@ -28,7 +28,7 @@ from finetune_api.outcome import (
     TrainReport,
     to_termination_message,
 )
-from finetune_trainer.failures import DiagnosedError, DisruptedError
+from finetune_trainer.failures import DiagnosedError, DisruptedError, first_line
 
 Report = PreflightReport | TrainReport | EvaluationReport
 Run = TypeVar("Run", bound=ApiModel)
@@ -44,15 +44,20 @@ def conclude(command: Callable[[], Report | None], rank: int | None = None) -> i
     except DisruptedError:
         return EXIT_DISRUPTED
     except Exception as error:
-        failure = diagnose(error)
-        if failure.rank is None:
-            failure = failure.model_copy(update={"rank": rank})
-        sys.stderr.write(f"{failure.reason.value}: {failure.message}\n")
-        _write_termination_message(to_termination_message(failure), keep_earlier=lost_a_peer(error))
-        return EXIT_FAILED
+        return conclude_failure(error, rank)
     if report is not None:
         _write_termination_message(to_termination_message(report))
     return EXIT_SUCCEEDED
+
+
+def conclude_failure(error: Exception, rank: int | None = None) -> int:
+    """Tell what failed, and answer the exit code."""
+    failure = diagnose(error)
+    if failure.rank is None:
+        failure = failure.model_copy(update={"rank": rank})
+    sys.stderr.write(f"{failure.reason.value}: {failure.message}\n")
+    _write_termination_message(to_termination_message(failure), keep_earlier=lost_a_peer(error))
+    return EXIT_FAILED
 
 
 def run_command(kind: type[Run], file: Path, command: Callable[[Run, Path], Report | None]) -> int:
@@ -80,19 +85,19 @@ def diagnose(error: Exception) -> Failure:
     if type(error).__name__ == "OutOfMemoryError":  # torch's; named, for torch is not imported here
         return Failure(
             reason=Reason.CUDA_OUT_OF_MEMORY,
-            message=f"{_first_line(error)} Lower hyperparameters.maxLength or batchSize, use LoRA, or use "
+            message=f"{first_line(error)} Lower hyperparameters.maxLength or batchSize, use LoRA, or use "
             "more or larger GPUs.",
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return Failure(
             reason=Reason.OUT_OF_MEMORY,
-            message=f"{_first_line(error)}: lower hyperparameters.maxLength or batchSize, or ask for more "
+            message=f"{first_line(error)}: lower hyperparameters.maxLength or batchSize, or ask for more "
             "memory in the FineTuneClass.",
         )
     if lost_a_peer(error):
         return Failure(
             reason=Reason.FAILED,
-            message=f"Another process of the gang ended; its Pod tells why. Here: {_first_line(error)}",
+            message=f"Another process of the gang ended; its Pod tells why. Here: {first_line(error)}",
             retryable=True,
         )
     last = "".join(traceback.format_exception(error)).strip().splitlines()[-TRACEBACK_LINES:]
@@ -113,7 +118,3 @@ def _write_termination_message(message: str, *, keep_earlier: bool = False) -> N
     if keep_earlier and file.stat().st_size > 0:
         return
     file.write_text(message, encoding="utf-8")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:1000]

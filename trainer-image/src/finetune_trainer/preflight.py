@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from finetune_api.sources import S3Location, parse_s3
 from finetune_trainer import examples, subsets, tokenization
 from finetune_trainer.examples import NumberedExample, format_of, read_examples
 from finetune_trainer.failures import DiagnosedError
+from finetune_trainer.heartbeat import heartbeat
 from finetune_trainer.jsonl import LineError
 from finetune_trainer.models import inspect_model
 from finetune_trainer.storage import Storage
@@ -60,7 +62,8 @@ def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
     try:
         report = _examine(run, storage, directory)
     except DiagnosedError as error:
-        _store_report(storage, output, error.failure)
+        with contextlib.suppress(DiagnosedError):  # the first failure is the one to tell of
+            _store_report(storage, output, error.failure)
         raise
     _store_report(storage, output, report)
     return report
@@ -82,8 +85,9 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     if run.dataset.validation is not None and run.dataset.validation.uri is not None:
         validation = _download(storage, "validation", run.dataset.validation.uri, directory)
         surveys.append(validation)
-    for survey in surveys:
-        _survey(survey)
+    with heartbeat("reading every line"):
+        for survey in surveys:
+            _survey(survey)
     _refuse_invalid(surveys)
     model, tokenizer = inspect_model(run.model, storage, directory / "model")
     _log.info(f"{run.model.uri} is a {model.architecture} of {model.parameters} parameters")
@@ -94,14 +98,15 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
             "Use an instruction-tuned model, or prompt/completion pairs.",
         )
     max_length = _max_length(run, model)
-    dataset = _count_tokens(run, training, validation, tokenizer, max_length)
+    with heartbeat("counting tokens"):
+        dataset = _count_tokens(run, training, validation, tokenizer, max_length)
     return PreflightReport(dataset=dataset, model=model)
 
 
 def _download(storage: Storage, file: FileName, uri: str, directory: Path) -> Survey:
     path = directory / f"{file}.jsonl"
-    storage.download(parse_s3(uri), path, missing=Reason.DATASET_NOT_FOUND)
-    _log.info(f"{uri}: {path.stat().st_size} bytes")
+    with heartbeat(f"fetching {uri}"):
+        storage.download(parse_s3(uri), path, missing=Reason.DATASET_NOT_FOUND)
     return Survey(file, path, uri)
 
 

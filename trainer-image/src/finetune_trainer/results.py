@@ -29,8 +29,11 @@ def result_folder(run: TrainRun) -> S3Location:
 
 
 def find_result(run: TrainRun, storage: Storage) -> Result | None:
-    """The committed result, if an earlier attempt got that far."""
-    committed = commits.find_committed(storage, result_folder(run))
+    """The committed result, if an earlier attempt got that far. Raises DiagnosedError."""
+    try:
+        committed = commits.find_committed(storage, result_folder(run))
+    except commits.CorruptError as error:
+        raise DiagnosedError(Reason.FAILED, f"{error} Remove it to let the run go on.") from error
     return None if committed is None else to_result(run, committed)
 
 

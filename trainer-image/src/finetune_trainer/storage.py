@@ -35,6 +35,7 @@ CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 30
 ATTEMPTS = 4  # with a silent endpoint: four connect timeouts and the pauses between, half a minute in all
 PARALLEL_FILES = 4
+TRANSFER = TransferConfig(max_concurrency=4)  # parts of one file
 
 DENIED_CODES = frozenset(
     {
@@ -104,13 +105,13 @@ class Storage:
     def upload(self, file: Path, location: S3Location) -> None:
         """Upload a local file, large ones in parallel parts."""
         with self._diagnosed(location), file.open("rb") as stream:
-            self._client.upload_fileobj(stream, location.bucket, location.key, Config=TransferConfig())
+            self._client.upload_fileobj(stream, location.bucket, location.key, Config=TRANSFER)
 
     def download(self, location: S3Location, file: Path, missing: Reason | None = None) -> None:
         """Download to a local file, large ones in parallel ranges. Makes the folders that it needs."""
         file.parent.mkdir(parents=True, exist_ok=True)
         with self._diagnosed(location, missing):
-            self._client.download_file(location.bucket, location.key, str(file), Config=TransferConfig())
+            self._client.download_file(location.bucket, location.key, str(file), Config=TRANSFER)
 
     def list_objects(self, folder: S3Location, missing: Reason | None = None) -> list[StoredObject]:
         """Every object below a folder, sorted by path; empty when there is none."""
@@ -215,7 +216,7 @@ def _client(config: StorageConfig) -> Any:
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            max_pool_connections=4 * PARALLEL_FILES,
+            max_pool_connections=PARALLEL_FILES * TRANSFER.max_concurrency,
             s3={"addressing_style": "path" if config.path_style else "auto"},
             # Many S3-compatible servers do not know the newer trailing checksums.
             request_checksum_calculation="when_required",

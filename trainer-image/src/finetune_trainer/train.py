@@ -23,6 +23,7 @@ from finetune_trainer.callbacks import CommitCheckpoints, RefuseInfiniteLoss, St
 from finetune_trainer.events import EventLog
 from finetune_trainer.failures import DiagnosedError, DisruptedError
 from finetune_trainer.gang import Gang
+from finetune_trainer.heartbeat import heartbeat
 from finetune_trainer.models import LocalModel, fetch_model, load_model, load_tokenizer
 from finetune_trainer.progress import ProgressSender
 from finetune_trainer.storage import Storage
@@ -51,13 +52,15 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     batch = split_batch(run.hyperparameters.batch_size, gang.place.world_size, run.hyperparameters.max_length)
     _refuse_unmeasured_best(run)
 
-    _log.info("fetching the model and the data", model=run.model.uri)
-    gang.on_each_node(lambda: fetch_model(run.model, storage, directory / "model"))
+    with heartbeat("fetching the model"):
+        gang.on_each_node(lambda: fetch_model(run.model, storage, directory / "model"))
     local = _local_model(run, directory / "model")
     tokenizer = load_tokenizer(local.tokenizer)
-    gang.on_each_node(lambda: write_sequences(run, storage, tokenizer, directory / "data"))
+    with heartbeat("fetching the data"):
+        gang.on_each_node(lambda: write_sequences(run, storage, tokenizer, directory / "data"))
     sequences = load_sequences(directory / "data")
-    resumed = checkpoints.fetch_on_every_node(gang, storage, output, directory / "resume")
+    with heartbeat("looking for a checkpoint"):
+        resumed = checkpoints.fetch_on_every_node(gang, storage, output, directory / "resume")
 
     model = _trainable_model(run, local)
     events = EventLog(storage, output, run.attempt) if gang.leads else None
@@ -92,9 +95,10 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     last = commit.last or resumed
     if last is None:
         raise DiagnosedError(Reason.FAILED, "The training ended without a checkpoint.")
-    result = gang.from_leader(
-        lambda: results.make_result(run, storage, results.choose(run, storage, last, directory / "best"))
-    )
+    with heartbeat("storing the result"):
+        result = gang.from_leader(
+            lambda: results.make_result(run, storage, results.choose(run, storage, last, directory / "best"))
+        )
     if events is not None:
         events.add("New fine-tuned model created", type="result", uri=result.uri, step=result.step)
         events.add("The job has successfully completed", type="completed")
