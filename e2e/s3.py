@@ -169,7 +169,13 @@ def local_s3() -> Iterator[S3]:
 def weed_arguments(data: Path) -> list[str]:
     """`weed mini` with S3 and what that needs, and no word to anybody outside."""
     data.mkdir()
-    quiet = ["-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-volume.preStopSeconds=0"]
+    quiet = [
+        "-master.telemetry=false",
+        "-webdav=false",
+        "-admin.ui=false",
+        "-s3.autoCreateBucket=false",
+        "-volume.preStopSeconds=0",
+    ]
     return ["mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *quiet]
 
 

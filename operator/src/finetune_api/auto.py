@@ -27,12 +27,15 @@ def resolve_hyperparameters(
     examples: int,
     max_tokens: int,
     context_length: int,
+    processes: int = 1,
 ) -> ResolvedHyperparameters:
-    """Complete a spec's hyperparameters from the dataset (examples, tokens of the longest) and the model."""
+    """Complete a spec's hyperparameters from the dataset (examples, tokens of the longest), the model and the gang."""
     # Small sets need more passes: as many as show 3,000 examples in all, from one to ten.
     epochs = spec.epochs if spec.epochs is not None else float(max(1, min(10, round(3000 / max(examples, 1)))))
-    # A fifth of a percent of the set, a power of two, from 4 to 64: small sets need many steps.
-    batch_size = spec.batch_size or min(64, max(4, 2 ** round(math.log2(max(1.0, examples * 0.002)))))
+    # A fifth of a percent of the set, a power of two, from 4 to 64: small sets need many steps. Then a multiple of the
+    # processes, since each takes the same share.
+    share = min(64, max(4, 2 ** round(math.log2(max(1.0, examples * 0.002)))))
+    batch_size = spec.batch_size or processes * math.ceil(share / processes)
     # Long enough for the longest example, in steps of 64, never beyond the model or 8192.
     max_length = spec.max_length or min(context_length, 8192, 64 * math.ceil(max(max_tokens, 1) / 64))
     total_steps = max(1, math.ceil(math.ceil(examples / batch_size) * epochs))

@@ -132,6 +132,11 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
             "|| has(self.dataset.validation)",
             "checkpoints.best by evalLoss needs dataset.validation",
         ),
+        (
+            "!has(self.hyperparameters.batchSize) || "
+            "self.hyperparameters.batchSize % (self.parallelism.nodes * self.parallelism.processesPerNode) == 0",
+            "hyperparameters.batchSize must be a multiple of parallelism.nodes * parallelism.processesPerNode",
+        ),
     )
 
 

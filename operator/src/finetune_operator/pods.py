@@ -26,6 +26,7 @@ class PodRole:
     args: tuple[str, ...]
     accelerated: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    threads_from_cpu_request: bool = False
     reports_progress: bool = False
     grace_seconds: int = 30
 
@@ -88,7 +89,7 @@ def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> 
         "name": name,
         "image": platform.images.trainer,
         "args": list(role.args),
-        "env": [*_environment(role.environment), *credentials(platform)],
+        "env": [*_environment(role), *credentials(platform)],
         "resources": resources(platform, accelerated=role.accelerated),
         "securityContext": container_security_context(),
         "terminationMessagePath": TERMINATION_MESSAGE_PATH,
@@ -154,8 +155,12 @@ def job(owner: Owner, name: str, role: PodRole, platform: FineTuneClassSpec, **s
     return body
 
 
-def _environment(values: Mapping[str, str]) -> list[Object]:
-    return [{"name": name, "value": value} for name, value in values.items()]
+def _environment(role: PodRole) -> list[Object]:
+    variables: list[Object] = [{"name": name, "value": value} for name, value in role.environment.items()]
+    if role.threads_from_cpu_request:
+        request = {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}
+        variables.append({"name": "OMP_NUM_THREADS", "valueFrom": request})
+    return variables
 
 
 def _progress_token_volume() -> Object:

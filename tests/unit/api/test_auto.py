@@ -56,6 +56,11 @@ def test_a_tenth_of_the_run_lies_between_checkpoints(every_steps: int | None, ex
     assert found.checkpoint_every_steps == expected
 
 
+@pytest.mark.parametrize(("processes", "batch_size"), [(1, 4), (2, 4), (3, 6), (4, 4), (8, 8)])
+def test_an_automatic_batch_is_shared_evenly_by_all_processes(processes: int, batch_size: int) -> None:
+    assert resolved(processes=processes).batch_size == batch_size
+
+
 EVERYTHING = {
     "epochs": 1.5,
     "batchSize": 3,

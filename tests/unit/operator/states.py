@@ -30,7 +30,7 @@ from finetune_api.outcome import (
 )
 from finetune_operator.children import Owner
 from finetune_operator.classes import ResolvedClass
-from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
+from finetune_operator.finetunejob.objects import preflight_job_name, rendezvous_service_name, train_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.plan import Plan
 from finetune_operator.pod_diagnosis import JobView, PodView
@@ -160,6 +160,7 @@ def failed_pod(job_name: str, answer: Failure, index: int = 0, **changes: Any) -
 
 PREFLIGHT_1, PREFLIGHT_2 = (preflight_job_name(OWNER, "1", number) for number in (1, 2))
 TRAIN_1, TRAIN_2 = (train_job_name(OWNER, "1", number) for number in (1, 2))
+RENDEZVOUS = rendezvous_service_name(OWNER)
 
 
 # Statuses of a FineTuneJob at the stations of its life.

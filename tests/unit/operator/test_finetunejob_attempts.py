@@ -21,6 +21,7 @@ from tests.unit.operator.states import (
     LOST_PEER,
     NETWORK_FAILURE,
     NOW,
+    RENDEZVOUS,
     RESULT,
     TRAIN_1,
     TRAIN_2,
@@ -45,7 +46,7 @@ from tests.unit.operator.states import (
 )
 
 TWO_NODES = job_spec(parallelism={"nodes": 2})
-TRAIN_2_OBJECTS = (f"ConfigMap/{TRAIN_2}", f"Service/{TRAIN_2}", f"Job/{TRAIN_2}")
+TRAIN_2_OBJECTS = (f"ConfigMap/{TRAIN_2}", f"Service/{RENDEZVOUS}", f"Job/{TRAIN_2}")
 PROGRESS = Progress(
     step=30, total_steps=750, percent=4, loss=2.5, estimated_remaining_seconds=600, last_updated_time=ago(1)
 )

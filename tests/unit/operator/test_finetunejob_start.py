@@ -21,6 +21,7 @@ from tests.unit.operator.states import (
     PREFLIGHT_1,
     PREFLIGHT_2,
     PREFLIGHT_REPORT,
+    RENDEZVOUS,
     RESOLVED,
     STORAGE_URI,
     TRAIN_1,
@@ -45,7 +46,7 @@ from tests.unit.operator.states import (
 NEW = FineTuneJobStatus()
 PREFLIGHT_OBJECTS = (f"ConfigMap/{PREFLIGHT_1}", f"Job/{PREFLIGHT_1}")
 PREFLIGHT_2_OBJECTS = (f"ConfigMap/{PREFLIGHT_2}", f"Job/{PREFLIGHT_2}")
-TRAIN_OBJECTS = (f"ConfigMap/{TRAIN_1}", f"Service/{TRAIN_1}", f"Job/{TRAIN_1}")
+TRAIN_OBJECTS = (f"ConfigMap/{TRAIN_1}", f"Service/{RENDEZVOUS}", f"Job/{TRAIN_1}")
 MISSING_SECRET = 'secret "s3-credentials" not found'
 
 

@@ -140,6 +140,13 @@ def test_a_gang_is_an_indexed_job_that_tries_once() -> None:
     assert config_map["immutable"] is True
 
 
+def test_a_rank_alone_in_its_pod_takes_as_many_threads_as_cpus_it_asks_for() -> None:
+    job = children()["train"][-1]
+    variables = {item["name"]: item for item in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    field = variables["OMP_NUM_THREADS"]["valueFrom"]["resourceFieldRef"]
+    assert field == {"resource": "requests.cpu", "divisor": "1"}
+
+
 @pytest.mark.parametrize(
     ("role", "model"),
     [("preflight", PreflightRun), ("train", TrainRun), ("evaluate", EvaluateRun), ("serve", FetchRun)],

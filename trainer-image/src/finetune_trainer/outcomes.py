@@ -99,6 +99,7 @@ def diagnose(error: Exception) -> Failure:
             reason=Reason.FAILED,
             message=f"Another process of the gang ended; its Pod tells why. Here: {first_line(error)}",
             retryable=True,
+            lost_peer=True,
         )
     last = "".join(traceback.format_exception(error)).strip().splitlines()[-TRACEBACK_LINES:]
     return Failure(reason=Reason.FAILED, message="\n".join(last)[-4000:], retryable=True)

@@ -36,6 +36,11 @@ def train_job_name(owner: Owner, run_id: str, attempt: int) -> str:
     return child_name(owner, TRAIN_ROLE, run_id, attempt)
 
 
+def rendezvous_service_name(owner: Owner) -> str:
+    """Deterministic name of the Service that all attempts share."""
+    return child_name(owner, TRAIN_ROLE)
+
+
 def output_uri(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass) -> str:
     """The run's folder in the storage."""
     return output_location(platform.spec, owner, spec.run_id).uri
@@ -89,23 +94,27 @@ def attempt_objects(
     data = {"run.json": run.model_dump_json(by_alias=True)}
     if endpoint:
         data["progress-ca.crt"] = endpoint.ca
+    service = rendezvous_service_name(owner)
     role = PodRole(
         TRAIN_ROLE,
         ("train", RUN_CONFIG_PATH),
         accelerated=True,
-        environment={"RENDEZVOUS_HOST": f"{name}-0.{name}"},
+        environment={"RENDEZVOUS_HOST": f"{name}-0.{service}"},
+        # Ranks that share a node's cores without a limit slow each other; several in a Pod divide its cores themselves.
+        threads_from_cpu_request=spec.parallelism.processes_per_node == 1,
         reports_progress=endpoint is not None,
         grace_seconds=TRAIN_GRACE_SECONDS,
     )
     nodes = spec.parallelism.nodes
     body = job(owner, name, role, platform.spec, completionMode="Indexed", completions=nodes, parallelism=nodes)
-    body["spec"]["template"]["spec"]["subdomain"] = name
+    body["spec"]["template"]["spec"]["subdomain"] = service
     if platform.spec.scheduling.queue_name is not None:
         body["metadata"]["labels"] |= {_QUEUE_LABEL: platform.spec.scheduling.queue_name}
-    return [run_config_map(owner, name, TRAIN_ROLE, data), _rendezvous_service(owner, name), body]
+    return [run_config_map(owner, name, TRAIN_ROLE, data), _rendezvous_service(owner, service), body]
 
 
 def _rendezvous_service(owner: Owner, name: str) -> Object:
+    """Gives every Pod of every attempt a name in DNS."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -114,11 +123,7 @@ def _rendezvous_service(owner: Owner, name: str) -> Object:
             "clusterIP": "None",
             # Ranks must find each other before any of them is ready.
             "publishNotReadyAddresses": True,
-            "selector": {
-                OWNER_UID_LABEL: owner.uid,
-                ROLE_LABEL: TRAIN_ROLE,
-                "batch.kubernetes.io/job-name": name,
-            },
+            "selector": {OWNER_UID_LABEL: owner.uid, ROLE_LABEL: TRAIN_ROLE},
             "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
         },
     }

@@ -103,6 +103,7 @@ def _preflight(
             examples=training.examples,
             max_tokens=training.max_tokens,
             context_length=said.model.context_length,
+            processes=spec.parallelism.nodes * spec.parallelism.processes_per_node,
         )
         status = status.model_copy(
             update={
