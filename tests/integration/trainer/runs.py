@@ -21,7 +21,7 @@ from finetune_api.finetunejob import (
 from finetune_api.outcome import TrainReport
 from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
 from finetune_trainer.gang import Gang
-from finetune_trainer.launch import place_alone_on_node
+from finetune_trainer.place import place_alone_on_node
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import chat
 

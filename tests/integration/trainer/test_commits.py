@@ -16,7 +16,7 @@ from finetune_api.sources import S3Location, parse_s3
 from finetune_trainer import checkpoints, commits
 from finetune_trainer.commits import Committed, CorruptError
 from finetune_trainer.gang import Gang
-from finetune_trainer.launch import place_alone_on_node
+from finetune_trainer.place import place_alone_on_node
 from finetune_trainer.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
 

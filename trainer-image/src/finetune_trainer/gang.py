@@ -14,7 +14,7 @@ from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
 from finetune_trainer.failures import DiagnosedError, first_line
 from finetune_trainer.heartbeat import heartbeat
-from finetune_trainer.launch import Place
+from finetune_trainer.place import Place
 
 T = TypeVar("T")
 

@@ -11,77 +11,20 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from finetune_api.finetunejob import Parallelism
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED, TrainReport
-from finetune_api.run import RENDEZVOUS_PORT, TrainRun
+from finetune_api.run import TrainRun
 from finetune_trainer import environment
 from finetune_trainer.failures import DiagnosedError, DisruptedError
 from finetune_trainer.outcomes import conclude, conclude_failure, read_run
-
-NODE_RANK = "JOB_COMPLETION_INDEX"
-HOST = "RENDEZVOUS_HOST"
-PORT = "RENDEZVOUS_PORT"
-AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
+from finetune_trainer.place import Place, node_rank, place_alone_on_node, place_under_agent, rendezvous
 
 _log = structlog.get_logger()
 
 SHUTDOWN_SECONDS = 24 * 60 * 60  # never before the kubelet's own grace period ends
-
-
-@dataclass(frozen=True)
-class Place:
-    """One process's place in the gang."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-    local_world_size: int
-    host: str
-    port: int
-    agent_has_store: bool = False
-
-    def to_environment(self) -> dict[str, str]:
-        """As torchrun sets it for its workers; accelerate and transformers read it."""
-        return {
-            "RANK": str(self.rank),
-            "WORLD_SIZE": str(self.world_size),
-            "LOCAL_RANK": str(self.local_rank),
-            "LOCAL_WORLD_SIZE": str(self.local_world_size),
-            "MASTER_ADDR": self.host,
-            "MASTER_PORT": str(self.port),
-        }
-
-
-def place_alone_on_node(parallelism: Parallelism, environment: Mapping[str, str]) -> Place:
-    """The place of a node's only process."""
-    host, port = _rendezvous(environment)
-    return Place(
-        rank=_node_rank(environment),
-        world_size=parallelism.nodes,
-        local_rank=0,
-        local_world_size=1,
-        host=host,
-        port=port,
-    )
-
-
-def place_under_agent(environment: Mapping[str, str]) -> Place:
-    """The place that torchrun's agent gave this process."""
-    return Place(
-        rank=int(environment["RANK"]),
-        world_size=int(environment["WORLD_SIZE"]),
-        local_rank=int(environment["LOCAL_RANK"]),
-        local_world_size=int(environment["LOCAL_WORLD_SIZE"]),
-        host=environment["MASTER_ADDR"],
-        port=int(environment["MASTER_PORT"]),
-        agent_has_store=environment.get(AGENT_STORE) == "True",
-    )
 
 
 def train_node(file: Path) -> int:
@@ -127,7 +70,7 @@ def _train_under_agent(run: TrainRun, directory: Path) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    host, port = _rendezvous(os.environ)
+    host, port = rendezvous(os.environ)
     config = LaunchConfig(
         min_nodes=run.parallelism.nodes,
         max_nodes=run.parallelism.nodes,
@@ -135,7 +78,7 @@ def _train_under_agent(run: TrainRun, directory: Path) -> int:
         run_id=f"{run.job.uid}-{run.attempt}",
         rdzv_backend="static",
         rdzv_endpoint=f"{host}:{port}",
-        rdzv_configs={"rank": _node_rank(os.environ)},
+        rdzv_configs={"rank": node_rank(os.environ)},
         max_restarts=0,
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
@@ -155,11 +98,3 @@ def _train_worker(run: str, directory: str) -> None:
     code = _train_process(TrainRun.model_validate_json(run), Path(directory), place_under_agent(os.environ))
     if code != EXIT_SUCCEEDED:
         raise SystemExit(code)
-
-
-def _rendezvous(environment: Mapping[str, str]) -> tuple[str, int]:
-    return environment.get(HOST, "localhost"), int(environment.get(PORT, RENDEZVOUS_PORT))
-
-
-def _node_rank(environment: Mapping[str, str]) -> int:
-    return int(environment.get(NODE_RANK, "0"))
