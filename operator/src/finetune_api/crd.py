@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from finetune_api.base import API_VERSION, GROUP, VERSION, ApiModel, cel
+from finetune_api.base import GROUP, VERSION, ApiModel, cel
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
@@ -33,10 +33,6 @@ class Kind:
     spec: type[ApiModel]
     status: type[ApiModel]
     columns: tuple[Column, ...] = field(default=())
-
-    @property
-    def api_version(self) -> str:
-        return API_VERSION
 
 
 FINE_TUNE_CLASS = Kind(

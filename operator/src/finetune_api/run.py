@@ -10,7 +10,6 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_api.base import ApiModel, Line, Name
-from finetune_api.evaluation import BASELINE as BASELINE
 from finetune_api.evaluation import Generation, Grader
 from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, Method, Parallelism, ResolvedHyperparameters
 
@@ -87,7 +86,7 @@ class TrainRun(ApiModel):
 
 
 class NamedModel(ApiModel):
-    """A model under the name that results call it by (BASELINE for the baseline)."""
+    """A model under the name that results call it by (evaluation.BASELINE for the baseline)."""
 
     name: Line
     model: ModelSource

@@ -63,7 +63,7 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
         if error.status not in _REFUSED:
             raise
         log.warning("refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(error))
-        await _write_status(kube, parent, _refused(reconciler, parent, plan, error, now))
+        await _write_status(kube, parent, _refused(reconciler, parent, error, now))
         return _REFUSED_RETRY_SECONDS
     for child in plan.delete:
         await kube.delete(child.resource, child.namespace, child.name, child.uid)
@@ -128,9 +128,7 @@ def _invalid(reconciler: Reconciler, parent: Object, error: ValidationError, now
     return planned(observed, before, None, stalled(Reason.INVALID_SPEC, f"The object is invalid: {problems}"), now)
 
 
-def _refused(
-    reconciler: Reconciler, parent: Object, plan: Plan[Any], error: ApiError, now: datetime
-) -> Plan[KindStatus]:
+def _refused(reconciler: Reconciler, parent: Object, error: ApiError, now: datetime) -> Plan[KindStatus]:
     """The API server refuses what the plan makes (quota, Pod Security, admission): say so, and keep the rest."""
     before = _known_status(reconciler, parent)
     observed = _Unparsed(parent["metadata"]["generation"], before)

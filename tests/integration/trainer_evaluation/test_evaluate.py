@@ -9,9 +9,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import Generation, Grader, Score
+from finetune_api.evaluation import BASELINE, Generation, Grader, Score
 from finetune_api.outcome import parse_termination_message, to_termination_message
-from finetune_api.run import BASELINE, EvaluateRun, JobIdentity, ModelSource, NamedModel
+from finetune_api.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
 from finetune_trainer.evaluate import evaluate
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.statistics import wilson
