@@ -21,6 +21,8 @@ from finetune_operator.children import ROLE_LABEL
 from finetune_operator.kube import Object
 
 UNSCHEDULABLE_AFTER_SECONDS = 30
+BLOCKAGE_CHECK_SECONDS = 15
+"""How often Pods that have not started are looked at again: time alone makes some of them blocked."""
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 _JOB_LABEL = "batch.kubernetes.io/job-name"
 _EXIT_SIGKILL = 137

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e.s3 import REGION, local_s3
-from finetune_api.run import StorageConfig
 from finetune_trainer import environment
 from finetune_trainer.storage import Storage
 from tests.integration.trainer.runs import Workplace, question
-from tests.integration.trainer_evaluation.buckets import Bucket
+from tests.integration.trainer_evaluation.buckets import Bucket, bucket_in_real_s3
 from tests.integration.trainer_evaluation.tiny_models import save_model
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of models this small, more threads only wait for each other
@@ -21,13 +19,8 @@ environment.prepare()
 
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[Bucket]:
-    """A bucket in a real S3, whose credentials are in the environment as in a Pod's."""
-    with local_s3() as s3, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
-        s3.create_bucket("trainer")
-        storage = StorageConfig(endpoint=s3.endpoint, region=REGION, path_style=True)
-        yield Bucket(storage, s3.client(), "trainer")
+    with bucket_in_real_s3("trainer") as bucket:
+        yield bucket
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from e2e.s3 import REGION, local_s3
 from finetune_api.run import StorageConfig
 from finetune_api.sources import parse_s3
 
@@ -39,3 +43,13 @@ class Bucket:
         location = parse_s3(uri)
         body: bytes = self.client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
         return body
+
+
+@contextmanager
+def bucket_in_real_s3(name: str) -> Iterator[Bucket]:
+    """A bucket in a real S3, whose credentials are in the environment as in a Pod's."""
+    with local_s3() as s3, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
+        s3.create_bucket(name)
+        yield Bucket(StorageConfig(endpoint=s3.endpoint, region=REGION, path_style=True), s3.client(), name)

@@ -6,21 +6,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from e2e.s3 import REGION, local_s3
-from finetune_api.run import StorageConfig
-from tests.integration.trainer_evaluation.buckets import Bucket
+from tests.integration.trainer_evaluation.buckets import Bucket, bucket_in_real_s3
 from tests.integration.trainer_evaluation.tiny_models import PlainGeneration, save_adapter, save_model
 
 
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[Bucket]:
-    """A bucket in a real S3, whose credentials are in the environment as in a Pod's."""
-    with local_s3() as s3, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
-        s3.create_bucket("evaluation")
-        storage = StorageConfig(endpoint=s3.endpoint, region=REGION, path_style=True)
-        yield Bucket(storage, s3.client(), "evaluation")
+    with bucket_in_real_s3("evaluation") as bucket:
+        yield bucket
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,9 @@ from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_obj
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.models import ResolvedModel
 from finetune_operator.plan import Plan, job_and_config_map, planned
-from finetune_operator.pod_diagnosis import blockage, failure, outcome
+from finetune_operator.pod_diagnosis import BLOCKAGE_CHECK_SECONDS, blockage, failure, outcome
 from finetune_operator.retry import retry_delay_seconds
 from finetune_operator.status import Standing, known_reason, progressing, ready, stalled
-
-BLOCKAGE_CHECK_SECONDS = 15
 
 
 def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:

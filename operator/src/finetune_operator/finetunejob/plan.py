@@ -26,12 +26,11 @@ from finetune_operator.finetunejob.objects import (
 )
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.plan import Child, Plan, earliest, job_and_config_map, planned, unchanged
-from finetune_operator.pod_diagnosis import JobView, blockage, failure, is_disruption, outcome
+from finetune_operator.pod_diagnosis import BLOCKAGE_CHECK_SECONDS, JobView, blockage, failure, is_disruption, outcome
 from finetune_operator.retry import retry_delay_seconds
 from finetune_operator.status import Standing, known_reason, progressing, ready, stalled
 
 FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed"})
-BLOCKAGE_CHECK_SECONDS = 15
 ENDED_JOBS_KEPT = 3
 ATTEMPTS_APART_SECONDS = 10
 CHECKPOINTS_SHOWN = 100

@@ -13,10 +13,8 @@ from finetune_operator.modeldeployment.gate import gate_standing
 from finetune_operator.modeldeployment.objects import service_url, serving_objects
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
 from finetune_operator.plan import Child, Plan, planned
-from finetune_operator.pod_diagnosis import blockage, failure
+from finetune_operator.pod_diagnosis import BLOCKAGE_CHECK_SECONDS, blockage, failure
 from finetune_operator.status import Standing, progressing, ready, stalled
-
-BLOCKAGE_CHECK_SECONDS = 15
 
 
 def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeploymentStatus]:
