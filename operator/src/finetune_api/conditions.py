@@ -55,7 +55,13 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     OUT_OF_MEMORY = "OutOfMemory"
     CUDA_OUT_OF_MEMORY = "CUDAOutOfMemory"
+    NCCL_TIMEOUT = "NCCLTimeout"
+    TRAINING_STALLED = "TrainingStalled"
     LOSS_NOT_FINITE = "LossNotFinite"
+    CHECKPOINT_CORRUPT = "CheckpointCorrupt"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    VOLUME_NOT_MOUNTED = "VolumeNotMounted"
     POD_REJECTED = "PodRejected"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RETRY_LIMIT_REACHED = "RetryLimitReached"
@@ -97,8 +103,14 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.UNSCHEDULABLE: "No node has room for a Pod.",
     Reason.OUT_OF_MEMORY: "A container used more memory than its limit.",
     Reason.CUDA_OUT_OF_MEMORY: "The accelerator's memory did not suffice.",
+    Reason.NCCL_TIMEOUT: "The processes of the gang could not exchange data in time.",
+    Reason.TRAINING_STALLED: "A process made no progress for many times the time that a step takes.",
     Reason.LOSS_NOT_FINITE: "The loss became NaN or infinite.",
-    Reason.POD_REJECTED: "The API server refuses the Pods (quota, Pod Security, admission).",
+    Reason.CHECKPOINT_CORRUPT: "There are checkpoints, but the files of none are what its manifest says.",
+    Reason.BUDGET_EXCEEDED: "The namespace has used up its accelerator hours of this month.",
+    Reason.QUOTA_EXCEEDED: "A ResourceQuota of the namespace leaves no room for the Pods.",
+    Reason.VOLUME_NOT_MOUNTED: "A volume of a Pod can't be mounted.",
+    Reason.POD_REJECTED: "The API server refuses the Pods (Pod Security, admission).",
     Reason.DEADLINE_EXCEEDED: "spec.activeDeadlineSeconds passed.",
     Reason.RETRY_LIMIT_REACHED: "Training failed more often than spec.retryLimit allows.",
     Reason.GATE_FAILED: "The evaluation did not reach a gate.",

@@ -25,6 +25,17 @@ class Images(ApiModel):
     )
 
 
+class ServerSideEncryption(ApiModel):
+    """How the storage is asked to encrypt what is written (x-amz-server-side-encryption)."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(("self.type == 'KMS' || !has(self.kmsKeyId)", "kmsKeyId goes with type KMS"))
+    )
+
+    type: Literal["S3", "KMS"] = Field(description="S3: keys of the storage (AES256). KMS: keys of a KMS (aws:kms).")
+    kms_key_id: Line | None = Field(None, description="Omitted: the bucket's default key.")
+
+
 class Storage(ApiModel):
     """The S3-compatible storage in which jobs keep checkpoints and results.
 
@@ -49,6 +60,13 @@ class Storage(ApiModel):
         "finetune", description="Key prefix; jobs write below <prefix>/<namespace>/<name>/<runId>-<uid>/."
     )
     path_style: bool = Field(False, description="Address buckets as a path, not as a host name.")
+    ca_bundle: Annotated[str, StringConstraints(pattern=r"^-----BEGIN CERTIFICATE-----", max_length=65536)] | None = (
+        Field(None, description="PEM certificates that the endpoint's TLS is trusted by; omitted: the public ones.")
+    )
+    server_side_encryption: ServerSideEncryption | None = None
+    outage_tolerance_seconds: int = Field(
+        600, ge=0, le=86400, description="A storage that does not answer for a shorter time only delays a run."
+    )
     credentials_secret_name: Name | None = Field(
         None,
         description="Secret in the JOB's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
@@ -63,6 +81,7 @@ class Accelerator(ApiModel):
 
     resource_name: Annotated[str, StringConstraints(max_length=253)] = "nvidia.com/gpu"
     count_per_node: int = Field(1, ge=1, le=64)
+    memory: Quantity | None = Field(None, description="Memory of one accelerator; preflight compares its estimate.")
 
 
 class Resources(ApiModel):
@@ -79,6 +98,9 @@ class Limits(ApiModel):
     replicas: int = Field(8, ge=1, le=1024, description="Most replicas of one ModelDeployment.")
     active_deadline_seconds: int | None = Field(
         None, ge=1, le=LONGEST_SECONDS, description="Longest run of one FineTuneJob."
+    )
+    accelerator_hours_per_month: int | None = Field(
+        None, ge=0, le=10_000_000, description="Accelerator hours of one namespace in a calendar month (UTC)."
     )
 
 
@@ -119,6 +141,9 @@ class FineTuneClassSpec(ApiModel):
     limits: Limits = Limits()
     sources: AllowedSources = AllowedSources()
     scheduling: Scheduling = Scheduling()
+    reclaim_policy: Literal["Retain", "Delete"] = Field(
+        "Retain", description="What becomes of a deleted FineTuneJob's checkpoints and results in the storage."
+    )
 
 
 class FineTuneClassStatus(KindStatus):

@@ -94,6 +94,9 @@ class Parallelism(ApiModel):
 
     nodes: int = Field(1, ge=1, le=1024)
     processes_per_node: int = Field(1, ge=1, le=64)
+    strategy: Literal["DDP", "FSDP"] = Field(
+        "DDP", description="DDP: each process has the whole model. FSDP: weights and optimizer are sharded (FSDP2)."
+    )
 
 
 class Best(ApiModel):
@@ -109,6 +112,10 @@ class Checkpoints(ApiModel):
     every_steps: int | None = Field(None, ge=1, description="Omitted: a tenth of the run, 10 steps at least.")
     keep: int = Field(3, ge=1, le=100, description="Newest checkpoints kept; the best is always kept.")
     best: Best | None = Field(None, description="Omitted: the last step is the result.")
+    start_over_if_corrupt: bool = Field(
+        False,
+        description="When there are checkpoints, but none is good: true starts over, false fails (CheckpointCorrupt).",
+    )
 
 
 CHANGEABLE_WITHIN_A_RUN = frozenset({"suspend", "ttlSecondsAfterFinished", "runId"})
@@ -216,6 +223,18 @@ class ResolvedHyperparameters(ApiModel):
     checkpoint_every_steps: int
 
 
+class MemoryEstimate(ApiModel):
+    """Bytes that one process needs on its accelerator, by the rules in docs/explanation/preflight.md."""
+
+    weights: int
+    adapter: int = Field(0, description="Weights of the adapter, in the precision that they are trained in.")
+    gradients: int
+    optimizer: int
+    activations: int
+    total: int
+    accelerator: int | None = Field(None, description="Memory of one accelerator, if the class says it.")
+
+
 class Progress(ApiModel):
     """The newest report of rank 0."""
 
@@ -253,11 +272,56 @@ class AttemptStatus(ApiModel):
     next_time: Timestamp | None = Field(None, description="When the next attempt starts, if this one ended early.")
 
 
+AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded"]
+
+
+class EndedAttempt(ApiModel):
+    """How an earlier attempt ended."""
+
+    number: int
+    outcome: AttemptOutcome
+    reason: Line | None = None
+    start_time: Timestamp
+    end_time: Timestamp
+    step: int | None = Field(None, description="The last step that it reported.")
+
+
+class EndedRun(ApiModel):
+    """What became of an earlier run of this object."""
+
+    run_id: Line
+    phase: Phase
+    reason: Line
+    start_time: Timestamp | None = None
+    completion_time: Timestamp
+    attempts: int = 0
+    retries: int = 0
+    disruptions: int = 0
+    result_uri: Line | None = None
+    storage_uri: Line | None = None
+
+
+class Usage(ApiModel):
+    """What this object used of its namespace's budget in one month (UTC), over all runs and attempts."""
+
+    month: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}$")]
+    accelerator_seconds: int = Field(0, description="Accelerators times the seconds that their Pods ran.")
+
+
 class CheckpointStatus(ApiModel):
     """A committed checkpoint."""
 
     step: int
     uri: Line
+    metric: FiniteNumber = Field(None, description="Value of checkpoints.best.metric, if it was measured.")
+    size: int | None = Field(None, description="Bytes.")
+
+
+class CorruptCheckpoint(ApiModel):
+    """A checkpoint whose files are not what its manifest says; it was passed over."""
+
+    step: int
+    message: Line
 
 
 class Result(ApiModel):
@@ -280,6 +344,7 @@ class FailureStatus(ApiModel):
     message: Text
     pod: Line | None = None
     rank: int | None = None
+    suggestion: Line | None = Field(None, description="Which field to change, and to what.")
     log: Text | None = Field(None, description="The last lines of the Pod's log.")
 
 
@@ -291,13 +356,23 @@ class FineTuneJobStatus(KindStatus):
     class_name: Line | None = None
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None
+    suspend_time: Timestamp | None = Field(None, description="Since when the run is suspended.")
+    suspended_seconds: int = Field(0, description="Time suspended so far; activeDeadlineSeconds does not count it.")
     storage_uri: Line | None = Field(None, description="Folder of this run's checkpoints, events and result.")
     preflight: PreflightStatus | None = None
     dataset: DatasetStatus | None = None
     model: ModelStatus | None = None
+    memory: MemoryEstimate | None = None
     resolved: ResolvedHyperparameters | None = None
     attempt: AttemptStatus | None = None
     progress: Progress | None = None
-    checkpoints: list[CheckpointStatus] = Field(default=[], max_length=100)
+    checkpoints: list[CheckpointStatus] = Field(default=[], max_length=100, description="Oldest first.")
+    corrupt_checkpoints: list[CorruptCheckpoint] = Field(default=[], max_length=20)
+    checkpoint_seconds: FiniteNumber = Field(
+        None, description="Longest time from a save's start to its commit; sets the Pods' grace period."
+    )
+    ended_attempts: list[EndedAttempt] = Field(default=[], max_length=10, description="The last ones, oldest first.")
+    history: list[EndedRun] = Field(default=[], max_length=10, description="Earlier runs, oldest first.")
+    usage: Usage | None = None
     result: Result | None = None
     failure: FailureStatus | None = None

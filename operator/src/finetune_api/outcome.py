@@ -13,7 +13,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 from finetune_api.base import ApiModel, Line, Text
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Score
-from finetune_api.finetunejob import CheckpointStatus, DatasetStatus, ModelStatus, Result
+from finetune_api.finetunejob import (
+    CheckpointStatus,
+    CorruptCheckpoint,
+    DatasetStatus,
+    MemoryEstimate,
+    ModelStatus,
+    Result,
+)
 
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_MESSAGE_BYTES = 4096
@@ -33,6 +40,8 @@ class Failure(ApiModel):
     message: Text
     rank: int | None = None
     retryable: bool = Field(False, description="Whether the same spec may succeed when tried again.")
+    suggestion: Line | None = Field(None, description="Which field of the spec or the class to change, and to what.")
+    log: Text | None = Field(None, description="The last lines of this process's log.")
     lost_peer: bool = Field(False, description="It ended because another Pod of the gang did, which tells why.")
     dataset: DatasetStatus | None = Field(None, description="For DatasetInvalid: the broken lines.")
 
@@ -43,6 +52,7 @@ class PreflightReport(ApiModel):
     outcome: Literal["PreflightSucceeded"] = "PreflightSucceeded"
     dataset: DatasetStatus
     model: ModelStatus
+    memory: MemoryEstimate | None = None
 
 
 class TrainReport(ApiModel):
@@ -51,6 +61,8 @@ class TrainReport(ApiModel):
     outcome: Literal["TrainSucceeded"] = "TrainSucceeded"
     result: Result
     checkpoints: list[CheckpointStatus] = Field(default=[])
+    corrupt_checkpoints: list[CorruptCheckpoint] = Field(default=[])
+    checkpoint_seconds: float | None = Field(None, description="Longest time from a save's start to its commit.")
 
 
 class EvaluationReport(ApiModel):

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from finetune_api.base import LONGEST_SECONDS, ApiModel, whole_seconds
-from finetune_api.finetunejob import Progress
+from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, Progress
 
 PROGRESS_AUDIENCE = "finetune.dev/progress"
 PROGRESS_BODY_BYTES = 64 * 1024
@@ -44,10 +44,19 @@ class TrainerStatus(ApiModel):
     last_updated_time: AwareDatetime = Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
 
 
+class CheckpointLedger(ApiModel):
+    """Our addition to the protocol: what is committed now, whole each time, so that a lost report loses nothing."""
+
+    checkpoints: list[CheckpointStatus] = Field(default=[], max_length=100, description="Oldest first.")
+    corrupt: list[CorruptCheckpoint] = Field(default=[], max_length=20)
+    checkpoint_seconds: float | None = Field(None, ge=0, description="Longest time from a save's start to its commit.")
+
+
 class ProgressReport(ApiModel):
     """The body of the POST."""
 
     trainer_status: TrainerStatus
+    ledger: CheckpointLedger | None = None
 
 
 def to_progress(status: TrainerStatus) -> Progress | None:

@@ -1,6 +1,6 @@
 """The run configuration: what the operator hands to a Pod as run.json, with nothing left to guess.
 
-Four commands of `finetune-trainer` read it, each its own model: preflight, train, evaluate, fetch.
+Five commands of `finetune-trainer` read it, each its own model: preflight, train, evaluate, fetch, delete.
 """
 
 from __future__ import annotations
@@ -11,11 +11,22 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, Line, Name
 from finetune_api.evaluation import Generation, Grader
-from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, Method, Parallelism, ResolvedHyperparameters
+from finetune_api.finetuneclass import ServerSideEncryption
+from finetune_api.finetunejob import (
+    Adapter,
+    Checkpoints,
+    Dataset,
+    Hyperparameters,
+    Method,
+    Parallelism,
+    ResolvedHyperparameters,
+)
 
 RUN_CONFIG_DIRECTORY = "/etc/finetune"
 RUN_CONFIG_PATH = f"{RUN_CONFIG_DIRECTORY}/run.json"
 PROGRESS_CA_PATH = f"{RUN_CONFIG_DIRECTORY}/progress-ca.crt"
+STORAGE_CREDENTIALS_DIRECTORY = "/var/run/secrets/finetune.dev/storage"
+"""The class's Secret, mounted: a file for each key (AWS_ACCESS_KEY_ID, ...), which the kubelet keeps fresh."""
 PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105
 SERVED_MODEL_DIRECTORY = "/models"
 SERVING_PORT = 8000
@@ -23,11 +34,18 @@ RENDEZVOUS_PORT = 29500
 
 
 class StorageConfig(ApiModel):
-    """How to reach the storage. Credentials come from the environment (AWS_*), never from here."""
+    """How to reach the storage.
+
+    Credentials are the files in STORAGE_CREDENTIALS_DIRECTORY, else AWS's default chain (AWS_*, a pod identity), and
+    never in here.
+    """
 
     endpoint: Line | None = None
     region: Line
     path_style: bool = False
+    ca_bundle: str | None = Field(None, description="PEM certificates to trust.")
+    server_side_encryption: ServerSideEncryption | None = None
+    outage_tolerance_seconds: int = 600
 
 
 class JobIdentity(ApiModel):
@@ -56,8 +74,11 @@ class PreflightRun(ApiModel):
     output_uri: Line = Field(description="s3:// folder of this run; preflight writes, reads and lists below it.")
     model: ModelSource
     method: Method
+    adapter: Adapter = Adapter()
     dataset: Dataset
-    max_length: int | None = None
+    hyperparameters: Hyperparameters = Hyperparameters()
+    parallelism: Parallelism = Parallelism()
+    accelerator_memory: int | None = Field(None, description="Bytes of one accelerator.")
     seed: int
 
 
@@ -104,6 +125,15 @@ class EvaluateRun(ApiModel):
     limit_examples: int | None = None
     graders: list[Grader]
     generation: Generation
+
+
+class DeleteRun(ApiModel):
+    """Remove what a deleted FineTuneJob has in the storage: everything below the folders of its runs."""
+
+    command: Literal["Delete"] = "Delete"
+    job: JobIdentity
+    storage: StorageConfig
+    folder_uris: list[Line]
 
 
 class FetchRun(ApiModel):

@@ -60,7 +60,14 @@ def default_class(classes: Iterable[Object]) -> Object | Standing:
 def storage_config(platform: FineTuneClassSpec) -> StorageConfig:
     """How Pods reach the class's storage."""
     storage = platform.storage
-    return StorageConfig(endpoint=storage.endpoint, region=storage.region, path_style=storage.path_style)
+    return StorageConfig(
+        endpoint=storage.endpoint,
+        region=storage.region,
+        path_style=storage.path_style,
+        ca_bundle=storage.ca_bundle,
+        server_side_encryption=storage.server_side_encryption,
+        outage_tolerance_seconds=storage.outage_tolerance_seconds,
+    )
 
 
 def output_location(platform: FineTuneClassSpec, owner: Owner, run_id: str) -> S3Location:

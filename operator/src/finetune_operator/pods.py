@@ -9,13 +9,13 @@ from typing import Any
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.outcome import TERMINATION_MESSAGE_PATH
 from finetune_api.progress import PROGRESS_AUDIENCE
-from finetune_api.run import PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY
+from finetune_api.run import PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY, STORAGE_CREDENTIALS_DIRECTORY
 from finetune_operator.children import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.kube import Object
 
 USER_ID = 65532
-_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_OPTIONAL_CREDENTIALS = ("AWS_SESSION_TOKEN",)
+CREDENTIALS_VOLUME = "storage-credentials"
+_CREDENTIALS_MOUNT = {"name": CREDENTIALS_VOLUME, "mountPath": STORAGE_CREDENTIALS_DIRECTORY, "readOnly": True}
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: s
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
         ],
     }
+    if platform.storage.credentials_secret_name is not None:
+        spec["volumes"].append(_credentials_volume(platform.storage.credentials_secret_name))
     optional = {
         "serviceAccountName": platform.storage.service_account_name,
         "nodeSelector": scheduling.node_selector,
@@ -82,6 +84,8 @@ def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> 
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
     ]
+    if platform.storage.credentials_secret_name is not None:
+        mounts.append(_CREDENTIALS_MOUNT)
     if role.reports_progress:
         folder = PROGRESS_TOKEN_PATH.rsplit("/", 1)[0]
         mounts.append({"name": "progress-token", "mountPath": folder, "readOnly": True})
@@ -89,7 +93,7 @@ def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> 
         "name": name,
         "image": platform.images.trainer,
         "args": list(role.args),
-        "env": [*_environment(role), *credentials(platform)],
+        "env": _environment(role),
         "resources": resources(platform, accelerated=role.accelerated),
         "securityContext": container_security_context(),
         "terminationMessagePath": TERMINATION_MESSAGE_PATH,
@@ -116,17 +120,9 @@ def resources(platform: FineTuneClassSpec, *, accelerated: bool) -> Object:
     return {"requests": requests, "limits": limits}
 
 
-def credentials(platform: FineTuneClassSpec) -> list[Object]:
-    """Environment from the Secret in the Pod's own namespace; the kubelet resolves it, the operator never does."""
-    secret = platform.storage.credentials_secret_name
-    if secret is None:
-        return []
-    required = [{"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for key in _CREDENTIALS]
-    optional = [
-        {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}}}
-        for key in _OPTIONAL_CREDENTIALS
-    ]
-    return [*required, *optional]
+def _credentials_volume(secret: str) -> Object:
+    """The Secret in the Pod's own namespace, as files: the kubelet reads it, and again when it is rotated."""
+    return {"name": CREDENTIALS_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o440}}
 
 
 def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) -> Object:

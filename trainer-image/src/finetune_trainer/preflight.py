@@ -148,13 +148,13 @@ def _refuse_invalid(surveys: list[Survey]) -> None:
 
 
 def _max_length(run: PreflightRun, model: ModelStatus) -> int:
-    if run.max_length is not None and run.max_length > model.context_length:
+    asked = run.hyperparameters.max_length
+    if asked is not None and asked > model.context_length:
         raise DiagnosedError(
             Reason.INVALID_SPEC,
-            f"hyperparameters.maxLength is {run.max_length}, beyond the model's context of "
-            f"{model.context_length} tokens.",
+            f"hyperparameters.maxLength is {asked}, beyond the model's context of {model.context_length} tokens.",
         )
-    return run.max_length or model.context_length
+    return asked or model.context_length
 
 
 def _count_tokens(

@@ -56,8 +56,10 @@ def preflight_objects(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedCla
         output_uri=output_uri(owner, spec, platform),
         model=ModelSource(uri=spec.model.uri),
         method=spec.method,
+        adapter=spec.adapter,
         dataset=spec.dataset,
-        max_length=spec.hyperparameters.max_length,
+        hyperparameters=spec.hyperparameters,
+        parallelism=spec.parallelism,
         seed=seed if seed is not None else DEFAULT_SEED,
     )
     role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH))
