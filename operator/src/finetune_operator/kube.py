@@ -140,6 +140,18 @@ class Kube:
             if error.reason != "AlreadyExists":
                 raise
 
+    async def merge(self, body: Object) -> None:
+        """Set the given fields of an object and leave all others; it is created when it does not exist."""
+        resource = RESOURCES[body["apiVersion"], body["kind"]]
+        metadata = body["metadata"]
+        path, query = resource.path(metadata["namespace"], metadata["name"]), {"fieldManager": FIELD_MANAGER}
+        try:
+            await self._request("PATCH", path, query=query, body=body, content_type="application/merge-patch+json")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            await self.create(resource, metadata["namespace"], body)
+
     async def _apply(self, body: Object, subresource: str | None) -> Object:
         resource = RESOURCES[body["apiVersion"], body["kind"]]
         metadata = body["metadata"]

@@ -27,14 +27,16 @@ class Child:
 
 @dataclass(frozen=True)
 class Plan(Generic[Status]):
-    """The writes of one reconciliation, in this order: create, apply, delete, status, events.
+    """The writes of one reconciliation, in this order: create, apply, merge, delete, status, events.
 
-    `create` is for what is written once and never changed (an attempt's objects): what exists already stays.
+    `create` is for what is written once and never changed (an attempt's objects): what exists already stays. `merge` is
+    for what several parents write into (a budget's ledger): the given fields are set, all others stay.
     """
 
     status: Status
     create: tuple[Object, ...] = ()
     apply: tuple[Object, ...] = ()
+    merge: tuple[Object, ...] = ()
     delete: tuple[Child, ...] = ()
     events: tuple[EventNote, ...] = ()
     requeue_at: datetime | None = None
@@ -60,6 +62,7 @@ def planned(
     passed: Standing | None = None,
     create: Sequence[Object] = (),
     apply: Sequence[Object] = (),
+    merge: Sequence[Object] = (),
     delete: Sequence[Child] = (),
     requeue_at: datetime | None = None,
 ) -> Plan[Status]:
@@ -73,6 +76,7 @@ def planned(
         status=status.model_copy(update=update),
         create=tuple(create),
         apply=tuple(apply),
+        merge=tuple(merge),
         delete=tuple(delete),
         events=transition_events(before, current),
         requeue_at=requeue_at,

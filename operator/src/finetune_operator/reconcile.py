@@ -59,6 +59,8 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
             await kube.create_once(body)
         for body in plan.apply:
             await kube.apply(body)
+        for body in plan.merge:
+            await kube.merge(body)
     except ApiError as error:
         if error.status not in _REFUSED:
             raise
