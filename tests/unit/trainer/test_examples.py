@@ -7,9 +7,25 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from finetune_trainer import jsonl
-from finetune_trainer.examples import ChatExample, CompletionExample, NumberedExample, read_examples
+from finetune_trainer.example_errors import ExampleError, explain
+from finetune_trainer.examples import (
+    Assistant,
+    ChatExample,
+    CompletionExample,
+    Function,
+    NumberedExample,
+    System,
+    TextPart,
+    Tool,
+    ToolCall,
+    User,
+    parse_example,
+    read_examples,
+)
 from finetune_trainer.jsonl import LineError
 
 GOOD = b'{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}\n'
@@ -24,6 +40,25 @@ def chat(*messages: object, **more: object) -> bytes:
 def call(arguments: object) -> dict[str, object]:
     return {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": arguments}}]}
 
+
+def called(*ids: str) -> dict[str, object]:
+    calls = [{"id": name, "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}} for name in ids]
+    return {"role": "assistant", "tool_calls": calls}
+
+
+def answer(name: str) -> dict[str, object]:
+    return {"role": "tool", "tool_call_id": name, "content": "4"}
+
+
+def _call(name: str) -> ToolCall:
+    return ToolCall(Function("add", '{"a": 2}'), id=name, type="function")
+
+
+CALLED_A = Assistant(tool_calls=[_call("a")])
+CALLED_A_AND_B = Assistant(tool_calls=[_call("a"), _call("b")])
+ANSWER_A = Tool(content="4", tool_call_id="a")
+NO_WORDS = "no words"
+KEYS = ["role", "content", "weight", "type", "text", "name", "function", "arguments", "id", "tool_call_id"]
 
 BROKEN_LINES = {
     "cut off": (
@@ -82,7 +117,7 @@ BROKEN_LINES = {
     "weight true": (chat(USER, ASSISTANT | {"weight": True}), "Message 2: 'weight' must be 0 or 1, found True."),
     "weight of the user": (
         chat(USER | {"weight": 0}, ASSISTANT),
-        "Message 1: only the assistant's messages can have a 'weight'.",
+        "Message 1: only the assistant's messages can have 'weight'.",
     ),
     "all weights 0": (
         chat(USER, ASSISTANT | {"weight": 0}),
@@ -102,8 +137,30 @@ BROKEN_LINES = {
     ),
     "call by the user": (
         chat(USER | {"tool_calls": []}, ASSISTANT),
-        "Message 1: only the assistant can have 'tool_calls'.",
+        "Message 1: only the assistant's messages can have 'tool_calls'.",
     ),
+    "call that nobody answers": (
+        chat(USER, called("a", "b"), answer("a"), ASSISTANT),
+        "Message 2: no tool message answers its tool call 'b'.",
+    ),
+    "answer to no call": (chat(USER, answer("a"), ASSISTANT), "Message 2: no tool call before it has the id 'a'."),
+    "answer twice": (
+        chat(USER, called("a"), answer("a"), answer("a"), ASSISTANT),
+        "Message 4: no tool call before it has the id 'a'.",
+    ),
+    "two calls of one id": (chat(USER, called("a", "a")), "Message 2: two tool calls have the same id."),
+    "call of another type": (
+        chat(
+            USER,
+            {"role": "assistant", "tool_calls": [{"type": "custom", "function": {"name": "add", "arguments": "{}"}}]},
+        ),
+        "Message 2: tool call 1: 'type' must be 'function', found 'custom'.",
+    ),
+    "parallel_tool_calls as text": (
+        chat(USER, ASSISTANT, parallel_tool_calls="no"),
+        "'parallel_tool_calls' must be true or false.",
+    ),
+    "name as number": (chat(USER | {"name": 1}, ASSISTANT), "Message 1: 'name' must be text, found a number."),
     "tools as object": (chat(USER, ASSISTANT, tools={}), "'tools' must be a list of objects."),
     "empty completion": (
         b'{"prompt": "a", "completion": ""}',
@@ -164,35 +221,34 @@ def test_a_line_that_is_too_long_is_skipped(tmp_path: Path, monkeypatch: pytest.
     assert good.line == 2
 
 
+ASKED = User(content="2+2?")
+ANSWERED = Assistant(content="4")
 GOOD_LINES = {
     "chat": (
         chat({"role": "system", "content": "Add."}, USER, ASSISTANT, metadata="left out"),
-        ChatExample(
-            messages=({"role": "system", "content": "Add."}, USER, ASSISTANT | {"weight": 1}),
-        ),
+        ChatExample([System(content="Add."), ASKED, ANSWERED]),
     ),
     "weight 0": (
         chat(USER, ASSISTANT | {"weight": 0}, USER, ASSISTANT),
-        ChatExample(messages=(USER, ASSISTANT | {"weight": 0}, USER, ASSISTANT | {"weight": 1})),
+        ChatExample([ASKED, Assistant(content="4", weight=0), ASKED, ANSWERED]),
     ),
     "text parts": (
         chat({"role": "user", "content": [{"type": "text", "text": "2+"}, {"type": "text", "text": "2?"}]}, ASSISTANT),
-        ChatExample(messages=(USER, ASSISTANT | {"weight": 1})),
+        ChatExample([User(content=[TextPart("2+"), TextPart("2?")]), ANSWERED]),
     ),
     "tool call": (
-        chat(USER, call('{"a": 2}'), tools=[{"type": "function"}]),
+        chat(USER, call('{"a": 2}'), tools=[{"type": "function"}], parallel_tool_calls=False),
         ChatExample(
-            messages=(
-                USER,
-                {
-                    "role": "assistant",
-                    "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}],
-                    "weight": 1,
-                    "content": "",
-                },
-            ),
-            tools=({"type": "function"},),
+            [ASKED, Assistant(tool_calls=[ToolCall(Function("add", '{"a": 2}'))])], [{"type": "function"}], False
         ),
+    ),
+    "refusal": (
+        chat(USER, {"role": "assistant", "content": None, "refusal": "I can't add."}),
+        ChatExample([ASKED, Assistant(refusal="I can't add.")]),
+    ),
+    "parallel calls, each answered": (
+        chat(USER, called("a", "b"), answer("b"), answer("a"), ASSISTANT),
+        ChatExample([ASKED, CALLED_A_AND_B, Tool(content="4", tool_call_id="b"), ANSWER_A, ANSWERED]),
     ),
     "completion": (b'{"prompt": "2+2=", "completion": "4", "id": 1}', CompletionExample("2+2=", "4")),
 }
@@ -203,6 +259,51 @@ def test_a_good_line_is_an_example(tmp_path: Path, line: bytes, example: object)
     file = tmp_path / "data.jsonl"
     file.write_bytes(line)
     assert list(read_examples(file)) == [NumberedExample(1, example)]  # type: ignore[arg-type]
+
+
+def test_templates_get_text_and_arguments_as_objects() -> None:
+    parts = User(content=[TextPart("2+"), TextPart("2?")], name="Ann")
+    conversation = ChatExample([parts, CALLED_A, ANSWER_A, Assistant(refusal="I can't add.", weight=0)])
+    assert conversation.to_template() == [
+        {"role": "user", "content": "2+2?", "name": "Ann"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 2}}, "id": "a"}],
+        },
+        {"role": "tool", "content": "4", "tool_call_id": "a"},
+        {"role": "assistant", "content": "I can't add."},
+    ]
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", " ", "a", "user", "assistant", "tool", "{}"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+@settings(max_examples=400)
+def test_what_the_decoder_refuses_has_words_and_what_has_words_is_refused(data: st.DataObject) -> None:
+    """The decoder and the words are two programs: on a good example changed at one place they agree."""
+    value = json.loads(data.draw(st.sampled_from([line for line, _ in GOOD_LINES.values()])))
+    place = value
+    while True:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        if isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
+            place = place[key]
+            continue
+        place[key] = data.draw(JSON_VALUES)
+        break
+    refusal = explain(value, NO_WORDS)
+    try:
+        parse_example(value)
+    except ExampleError as error:
+        assert str(error) != NO_WORDS
+        assert str(refusal) != NO_WORDS, f"{error}: {value}"
+    else:
+        assert str(refusal) == NO_WORDS, value
 
 
 def test_gzip_is_read_as_it_is(tmp_path: Path) -> None:

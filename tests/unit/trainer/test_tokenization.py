@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from finetune_trainer.examples import ChatExample, CompletionExample
+from finetune_trainer.examples import Assistant, ChatExample, CompletionExample, Function, ToolCall, User
 from finetune_trainer.tokenization import IGNORED, Sequence, TemplateError, has_loss, tokenize
 
 SPECIAL_TOKENS = [
@@ -83,13 +83,10 @@ def tokenizer() -> Any:
 
 def example(*turns: tuple[str, str, int]) -> ChatExample:
     """From (question, answer, weight of the answer)."""
-    messages: list[Mapping[str, Any]] = []
+    messages: list[User | Assistant] = []
     for question, answer, weight in turns:
-        messages += [
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": answer, "weight": weight},
-        ]
-    return ChatExample(messages=tuple(messages))
+        messages += [User(content=question), Assistant(content=answer, weight=1 if weight else 0)]
+    return ChatExample([*messages])
 
 
 def learned(tokenizer: Any, sequence: Sequence) -> list[str]:
@@ -149,7 +146,7 @@ def test_the_mask_is_that_of_transformers_where_the_template_has_markers(tokeniz
     conversation = example(("two?", "It is four.", 1), ("three?", "It is five.", 1))
     (sequence,) = tokenize(tokenizer, conversation)
     expected = tokenizer.apply_chat_template(
-        [{"role": message["role"], "content": message["content"]} for message in conversation.messages],
+        conversation.to_template(),
         return_dict=True,
         return_assistant_tokens_mask=True,
     )
@@ -164,13 +161,10 @@ def test_tools_and_calls_are_rendered_by_the_template(tokenizer: Any) -> None:
         "{% for call in message.tool_calls %}{{ call.function | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+    call = ToolCall(Function("add", '{"a": 2}'))
     conversation = ChatExample(
-        messages=(
-            {"role": "user", "content": "two?"},
-            {"role": "assistant", "content": "", "weight": 1, "tool_calls": [call]},
-        ),
-        tools=({"type": "function", "function": {"name": "add"}},),
+        messages=[User(content="two?"), Assistant(tool_calls=[call])],
+        tools=[{"type": "function", "function": {"name": "add"}}],
     )
     (sequence,) = tokenize(tokenizer, conversation)
     assert learned(tokenizer, sequence) == ['{"name": "add", "arguments": {"a": 2}}<|im_end|>']

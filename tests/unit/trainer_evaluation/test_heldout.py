@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Grader
-from finetune_trainer.examples import ExampleError
+from finetune_trainer.example_errors import ExampleError
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.graders import compile_graders
 from finetune_trainer.heldout import Prompt, read_held_out, to_held_out

@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import TemplateError
 
 from finetune_api.conditions import Reason
-from finetune_trainer.examples import CompletionExample, ExampleError, parse_example
+from finetune_trainer.example_errors import ExampleError
+from finetune_trainer.examples import CompletionExample, parse_example
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.graders import CompiledGrader
 from finetune_trainer.jsonl import LineError, read_records
@@ -78,13 +79,12 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
         )
     if isinstance(example, CompletionExample):
         return HeldOutExample(line, Prompt(example.prompt), {**item, REFERENCE: example.completion})
-    *before, last = example.messages
+    *before, last = example.to_template()
     if not before:
         raise ExampleError("No message stands before the assistant's: there is nothing to answer to.")
     if not last["content"]:
         raise ExampleError("The last message has no text: there is nothing to compare an output with.")
-    messages = tuple({key: part for key, part in message.items() if key != "weight"} for message in before)
-    return HeldOutExample(line, Prompt(messages, example.tools), {**item, REFERENCE: last["content"]})
+    return HeldOutExample(line, Prompt(tuple(before), tuple(example.tools or ())), {**item, REFERENCE: last["content"]})
 
 
 def missing_fields(example: HeldOutExample, graders: Sequence[CompiledGrader]) -> Iterator[LineError]:

@@ -39,6 +39,12 @@ class Record:
 
 def read_records(file: Path) -> Iterator[Record | LineError]:
     """Every line that is not blank, as its JSON value or as what is wrong with it. Raises OSError."""
+    for item in read_lines(file):
+        yield item if isinstance(item, LineError) else parse(*item)
+
+
+def read_lines(file: Path) -> Iterator[tuple[int, bytes] | LineError]:
+    """Every line that is not blank, with its number, or what keeps it from being read. Raises OSError."""
     with file.open("rb") as raw:
         packed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         raw.seek(0)
@@ -46,7 +52,15 @@ def read_records(file: Path) -> Iterator[Record | LineError]:
             yield from _read_stream(stream)
 
 
-def _read_stream(stream: IO[bytes] | gzip.GzipFile) -> Iterator[Record | LineError]:
+def parse(number: int, line: bytes) -> Record | LineError:
+    """A line's JSON value, or why it has none."""
+    try:
+        return Record(number, orjson.loads(line.rstrip(b"\r\n")))
+    except orjson.JSONDecodeError as error:
+        return LineError(number, _why_not_json(line, error))
+
+
+def _read_stream(stream: IO[bytes] | gzip.GzipFile) -> Iterator[tuple[int, bytes] | LineError]:
     number = 0
     while True:
         try:
@@ -63,15 +77,8 @@ def _read_stream(stream: IO[bytes] | gzip.GzipFile) -> Iterator[Record | LineErr
         if len(line) > LONGEST_LINE_BYTES:
             yield LineError(number, f"The line is longer than {LONGEST_LINE_BYTES // 2**20} MiB.")
             _skip_rest_of_line(stream)
-        elif line.strip():
-            yield _parse(number, line)
-
-
-def _parse(number: int, line: bytes) -> Record | LineError:
-    try:
-        return Record(number, orjson.loads(line.rstrip(b"\r\n")))
-    except orjson.JSONDecodeError as error:
-        return LineError(number, _why_not_json(line, error))
+        elif not line.isspace():
+            yield number, line
 
 
 def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.examples import ChatExample, CompletionExample, Example
+from finetune_trainer.examples import Assistant, ChatExample, CompletionExample, Example
 
 IGNORED = -100  # the label of a token without loss, as torch's cross entropy has it
 
@@ -59,7 +59,7 @@ def _tokenize_chat(tokenizer: Any, example: ChatExample) -> list[Sequence]:
     whole = _render(tokenizer, example, len(example.messages))
     turns: list[tuple[str, int, int]] = []
     for position, message in enumerate(example.messages):
-        if message.get("weight"):
+        if isinstance(message, Assistant) and message.weight:
             turns.append(_find_turn(tokenizer, example, position))
     if all(whole.startswith(text[:end]) for text, _, end in turns):
         return [_label(tokenizer, whole, [(start, end) for _, start, end in turns])]
@@ -92,13 +92,10 @@ def _render(tokenizer: Any, example: ChatExample, count: int, *, add_generation_
     """The first `count` messages as text."""
     import jinja2
 
-    messages = [
-        {key: value for key, value in message.items() if key != "weight"} for message in example.messages[:count]
-    ]
     try:
         rendered: str = tokenizer.apply_chat_template(
-            messages,
-            tools=list(example.tools) or None,
+            example.to_template()[:count],
+            tools=example.tools,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
         )
