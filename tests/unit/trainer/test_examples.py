@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,10 @@ from finetune_trainer.examples import (
     ChatExample,
     CompletionExample,
     Function,
+    ImagePart,
+    ImageUrl,
     NumberedExample,
+    PreferenceExample,
     System,
     TextPart,
     Tool,
@@ -54,6 +58,23 @@ def _call(name: str) -> ToolCall:
     return ToolCall(Function("add", '{"a": 2}'), id=name, type="function")
 
 
+def image(url: str) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+
+
+def preference(messages: object, better: object, worse: object) -> bytes:
+    """OpenAI's form."""
+    return json.dumps(
+        {"input": {"messages": messages}, "preferred_output": better, "non_preferred_output": worse}
+    ).encode()
+
+
+def pair(**sides: object) -> bytes:
+    """TRL's form."""
+    return json.dumps(sides).encode()
+
+
+WORSE = {"role": "assistant", "content": "5"}
 CALLED_A = Assistant(tool_calls=[_call("a")])
 CALLED_A_AND_B = Assistant(tool_calls=[_call("a"), _call("b")])
 ANSWER_A = Tool(content="4", tool_call_id="a")
@@ -86,9 +107,9 @@ BROKEN_LINES = {
         "Unexpected file format, expected either prompt/completion pairs or chat messages.",
     ),
     "preference pair": (
-        b'{"input": {}, "preferred_output": [], "non_preferred_output": []}',
-        "The line is a preference pair, but the job's method is SFT. "
-        "Expected either prompt/completion pairs or chat messages.",
+        preference([USER], [ASSISTANT], [WORSE]),
+        "Found preference pairs, but the job's method is SFT, which learns from chat messages or prompt/completion "
+        "pairs.",
     ),
     "no messages": (chat(), "'messages' must be a list with at least one message."),
     "messages as text": (b'{"messages": "hi"}', "'messages' must be a list with at least one message."),
@@ -109,8 +130,21 @@ BROKEN_LINES = {
         "Message 2: 'content' is empty: there is nothing to learn.",
     ),
     "image": (
-        chat({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, ASSISTANT),
-        "Message 1: only parts of type 'text' can be learned from, found 'image_url'.",
+        chat(image("http://169.254.169.254/latest"), ASSISTANT),
+        "Message 1: an image must be an https:// or s3:// URL, or a data URI of a JPEG, PNG or WEBP in base64, found "
+        "'http://169.254.169.254/latest'.",
+    ),
+    "image of the assistant": (
+        chat(USER, {**image("https://example.com/a.png"), "role": "assistant"}),
+        "Message 2: only parts of type 'text' can be learned from, found 'image_url'.",
+    ),
+    "65 images": (
+        chat({"role": "user", "content": image("s3://data/a.png")["content"] * 65}, ASSISTANT),
+        "The example has 65 images; 64 are the most.",
+    ),
+    "audio": (
+        chat({"role": "user", "content": [{"type": "input_audio"}]}, ASSISTANT),
+        "Message 1: only parts of type 'text' and 'image_url' can be learned from, found 'input_audio'.",
     ),
     "ends with the user": (chat(ASSISTANT, USER), "The last message must be from the assistant."),
     "weight 2": (chat(USER, ASSISTANT | {"weight": 2}), "Message 2: 'weight' must be 0 or 1, found 2."),
@@ -177,7 +211,7 @@ BROKEN_LINES = {
 def test_a_broken_line_is_named_with_what_is_wrong(tmp_path: Path, line: bytes, message: str) -> None:
     file = tmp_path / "data.jsonl"
     file.write_bytes(GOOD + line + b"\n" + GOOD)
-    first, error, last = read_examples(file)
+    first, error, last = read_examples(file, "SFT")
     assert error == LineError(2, message)
     assert isinstance(first, NumberedExample)
     assert isinstance(last, NumberedExample)
@@ -250,8 +284,74 @@ GOOD_LINES = {
         chat(USER, called("a", "b"), answer("b"), answer("a"), ASSISTANT),
         ChatExample([ASKED, CALLED_A_AND_B, Tool(content="4", tool_call_id="b"), ANSWER_A, ANSWERED]),
     ),
+    "image": (
+        chat(image("data:image/png;base64,AAAA"), ASSISTANT),
+        ChatExample([User(content=[ImagePart(ImageUrl("data:image/png;base64,AAAA"))]), ANSWERED]),
+    ),
     "completion": (b'{"prompt": "2+2=", "completion": "4", "id": 1}', CompletionExample("2+2=", "4")),
+    "completion as messages": (
+        pair(prompt=[USER, ASSISTANT, USER], completion=[ASSISTANT]),
+        ChatExample([ASKED, Assistant(content="4", weight=0), ASKED, ANSWERED]),
+    ),
+    "OpenAI's preference": (
+        preference([USER], [ASSISTANT], [WORSE]),
+        PreferenceExample([ASKED], [ANSWERED], [Assistant(content="5")]),
+    ),
+    "TRL's preference": (
+        pair(prompt=[USER], chosen=[ASSISTANT], rejected=[WORSE]),
+        PreferenceExample([ASKED], [ANSWERED], [Assistant(content="5")]),
+    ),
+    "preference with the prompt in both": (
+        pair(chosen=[USER, ASSISTANT], rejected=[USER, WORSE]),
+        PreferenceExample([ASKED], [ANSWERED], [Assistant(content="5")]),
+    ),
+    "preference of texts": (pair(prompt="2+2=", chosen="4", rejected="5"), PreferenceExample("2+2=", "4", "5")),
 }
+
+
+BROKEN_PAIRS = {
+    "chat": (
+        GOOD.strip(),
+        "Found chat messages, but the job's method is DPO, which learns from preference pairs.",
+    ),
+    "the same twice": (
+        preference([USER], [ASSISTANT], [ASSISTANT]),
+        "'preferred_output' and 'non_preferred_output' are the same: there is no preference to learn.",
+    ),
+    "input as a list": (
+        json.dumps({"input": [USER], "preferred_output": [ASSISTANT], "non_preferred_output": [WORSE]}).encode(),
+        "'input' must be an object with 'messages'.",
+    ),
+    "answer as text": (
+        preference([USER], "4", [WORSE]),
+        "'preferred_output' must be a list of messages, found text.",
+    ),
+    "answer of the user": (
+        preference([USER], [USER, ASSISTANT], [WORSE]),
+        "'preferred_output' holds a message of the user: only the assistant answers.",
+    ),
+    "no prompt": (preference([], [ASSISTANT], [WORSE]), "'input' must be text or a list with at least one message."),
+    "text and messages": (
+        pair(prompt=[USER], chosen="4", rejected=[WORSE]),
+        "'chosen' must be a list of messages as 'prompt' is, found text.",
+    ),
+    "empty text": (pair(prompt="2+2=", chosen=" ", rejected="5"), "chosen is empty: there is nothing to learn."),
+    "texts without a prompt": (
+        pair(chosen="4", rejected="5"),
+        "'chosen' without a 'prompt' must be a list of messages, found text.",
+    ),
+    "nothing in common": (
+        pair(chosen=[ASSISTANT], rejected=[WORSE]),
+        "'chosen' and 'rejected' have no message in common that they answer to.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "message"), BROKEN_PAIRS.values(), ids=BROKEN_PAIRS)
+def test_a_broken_preference_pair_is_named(tmp_path: Path, line: bytes, message: str) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(line)
+    assert list(read_examples(file, "DPO")) == [LineError(1, message)]
 
 
 @pytest.mark.parametrize(("line", "example"), GOOD_LINES.values(), ids=GOOD_LINES)

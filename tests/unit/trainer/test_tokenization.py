@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from finetune_trainer.examples import Assistant, ChatExample, CompletionExample, Function, ToolCall, User
-from finetune_trainer.tokenization import IGNORED, Sequence, TemplateError, has_loss, tokenize
+from finetune_trainer.examples import (
+    Assistant,
+    ChatExample,
+    CompletionExample,
+    Function,
+    ImagePart,
+    ImageUrl,
+    PreferenceExample,
+    ToolCall,
+    User,
+)
+from finetune_trainer.tokenization import IGNORED, Sequence, TemplateError, has_loss, tokenize, tokenize_preference
 
 SPECIAL_TOKENS = [
     *("<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<|eot|>"),
@@ -195,3 +205,25 @@ def test_a_template_that_leaves_the_answer_out_is_told(tokenizer: Any) -> None:
 def test_truncation_can_leave_nothing_to_learn() -> None:
     sequence = Sequence(input_ids=[1, 2, 3, 4], labels=[IGNORED, IGNORED, 3, 4])
     assert [has_loss(sequence, length) for length in (1, 2, 3, None)] == [False, False, True, True]
+
+
+def test_a_preference_pair_is_tokenized_as_trl_does_it(tokenizer: Any) -> None:
+    tokenizer.chat_template = CHATML
+    pair = PreferenceExample([User(content="two?")], [Assistant(content="It is four.")], [Assistant(content="Five.")])
+    tokens = tokenize_preference(tokenizer, pair)
+    assert tokenizer.decode(tokens.prompt_ids).endswith("two?<|im_end|>\n<|im_start|>assistant\n")
+    assert tokenizer.decode(tokens.chosen_ids) == "It is four.<|im_end|>\n"
+    assert tokenizer.decode(tokens.rejected_ids) == "Five.<|im_end|>\n"
+
+
+def test_a_preference_pair_of_texts_ends_with_the_end_of_text(tokenizer: Any) -> None:
+    tokens = tokenize_preference(tokenizer, PreferenceExample("What is two and two?", " Four.", " Five."))
+    assert tokenizer.decode(tokens.prompt_ids) == "What is two and two?"
+    assert tokenizer.decode(tokens.chosen_ids) == " Four.</s>"
+    assert tokenizer.decode(tokens.rejected_ids) == " Five.</s>"
+
+
+def test_images_are_refused_by_a_model_of_text(tokenizer: Any) -> None:
+    seen = User(content=[ImagePart(ImageUrl("s3://data/a.png"))])
+    with pytest.raises(TemplateError, match="reads only text"):
+        tokenize(tokenizer, ChatExample([seen, Assistant(content="A cat.")]))

@@ -1,4 +1,4 @@
-"""Examples to learn from: chat messages or prompt/completion pairs, as OpenAI's service takes them.
+"""Examples to learn from, as OpenAI's service and TRL take them: chat messages, prompt/completion, preference pairs.
 
 msgspec decodes and checks a line in one pass, at the speed of plain JSON decoding; only for a line that it refuses,
 example_errors.py finds the words. Part of the instant `validate` command: imports nothing heavy.
@@ -7,23 +7,34 @@ example_errors.py finds the words. Part of the instant `validate` command: impor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import orjson
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Raw, Struct
 
-from finetune_trainer.example_errors import explain, unmatched_tool_call
-from finetune_trainer.jsonl import LineError, parse, read_lines
+from finetune_trainer.example_errors import MOST_IMAGES, explain, unmatched_tool_call
+from finetune_trainer.jsonl import LineError, parse
+from finetune_trainer.records import read_records
 
-Format = Literal["Chat", "PromptCompletion"]
+Format = Literal["Chat", "PromptCompletion", "Preference"]
+MethodType = Literal["SFT", "DPO"]
 
 LEAST_TRAINING_EXAMPLES = 10
 
-FORMAT_NAMES: Mapping[Format, str] = {"Chat": "chat messages", "PromptCompletion": "prompt/completion pairs"}
+METHOD_FORMATS: Mapping[MethodType, tuple[Format, ...]] = {
+    "SFT": ("Chat", "PromptCompletion"),
+    "DPO": ("Preference",),
+}
+
+FORMAT_NAMES: Mapping[Format, str] = {
+    "Chat": "chat messages",
+    "PromptCompletion": "prompt/completion pairs",
+    "Preference": "preference pairs",
+}
 
 
 class TextPart(Struct, tag_field="type", tag="text", frozen=True):
@@ -32,7 +43,21 @@ class TextPart(Struct, tag_field="type", tag="text", frozen=True):
     text: str
 
 
+class ImageUrl(Struct, frozen=True, omit_defaults=True):
+    """https://, s3:// or a data URI."""
+
+    url: Annotated[str, Meta(pattern=r"^(https://|s3://|data:image/(jpeg|png|webp);base64,)")]
+    detail: Literal["low", "high", "auto"] = "auto"
+
+
+class ImagePart(Struct, tag_field="type", tag="image_url", frozen=True):
+    """An image, as a part of a user's message."""
+
+    image_url: ImageUrl
+
+
 Content = str | list[TextPart]
+UserContent = str | list[TextPart | ImagePart]
 
 
 class Function(Struct, frozen=True):
@@ -65,7 +90,7 @@ class Developer(Message, tag="developer", frozen=True):
 
 
 class User(Message, tag="user", frozen=True):
-    content: Content
+    content: UserContent
 
 
 class Assistant(Message, tag="assistant", frozen=True):
@@ -84,16 +109,25 @@ class Tool(Message, tag="tool", frozen=True):
     tool_call_id: str | None = None
 
 
+Messages = list[System | Developer | User | Assistant | Tool]
+
+
 class ChatExample(Struct, frozen=True):
     """A conversation that ends with the assistant."""
 
-    messages: list[System | Developer | User | Assistant | Tool]
+    messages: Messages
     tools: list[dict[str, Any]] | None = None
     parallel_tool_calls: bool | None = None
 
+    @property
+    def has_images(self) -> bool:
+        """Whether any message holds an image."""
+        contents = [message.content for message in self.messages if isinstance(message, User)]
+        return any(isinstance(part, ImagePart) for content in contents if isinstance(content, list) for part in content)
+
     def to_template(self) -> list[dict[str, Any]]:
-        """The messages as chat templates take them: content is text, a call's arguments are an object."""
-        return [_to_template(message) for message in self.messages]
+        """The messages as chat templates take them."""
+        return to_template(self.messages)
 
 
 class CompletionExample(Struct, frozen=True):
@@ -103,20 +137,47 @@ class CompletionExample(Struct, frozen=True):
     completion: str
 
 
-Example = ChatExample | CompletionExample
+class PreferenceExample(Struct, frozen=True):
+    """A prompt, and of two answers the better one: texts, or messages."""
+
+    prompt: str | Messages
+    chosen: str | Messages
+    rejected: str | Messages
+    tools: list[dict[str, Any]] | None = None
+
+
+Example = ChatExample | CompletionExample | PreferenceExample
+
+
+_ABSENT = Raw(b"null")
 
 
 class _Line(Struct):
-    """A line of either format. Keys that are not known are left out."""
+    """A line of any format. Keys that are not known are left out."""
 
-    messages: list[System | Developer | User | Assistant | Tool] | UnsetType = UNSET
+    messages: Messages | None = None
     tools: list[dict[str, Any]] | None = None
     parallel_tool_calls: bool | None = None
-    prompt: Any = None
-    completion: Any = None
+    prompt: Raw = _ABSENT
+    completion: Raw = _ABSENT
+    input: Raw = _ABSENT
+    preferred_output: Raw = _ABSENT
+    non_preferred_output: Raw = _ABSENT
+    chosen: Raw = _ABSENT
+    rejected: Raw = _ABSENT
 
 
-_DECODER = msgspec.json.Decoder(_Line)
+class _Input(Struct):
+    """The input of OpenAI's preference pairs."""
+
+    messages: Messages
+    tools: list[dict[str, Any]] | None = None
+    parallel_tool_calls: bool | None = None
+
+
+_LINE = msgspec.json.Decoder(_Line)
+_INPUT = msgspec.json.Decoder(_Input)
+_SIDE: msgspec.json.Decoder[str | Messages] = msgspec.json.Decoder(str | Messages)
 
 
 @dataclass(frozen=True)
@@ -127,25 +188,35 @@ class NumberedExample:
     example: Example
 
 
-def read_examples(file: Path) -> Iterator[NumberedExample | LineError]:
-    """The examples of a JSON Lines file, or what is wrong with them. The first one sets the file's format."""
+class RefusedError(Exception):
+    """The line has the right types, and is no example all the same."""
+
+
+def read_examples(file: Path, method: MethodType | None = None) -> Iterator[NumberedExample | LineError]:
+    """The examples of a file, or what is wrong with them. The first one sets the file's format.
+
+    With a `method`, examples that it can't learn from are errors.
+    """
     file_format: Format | None = None
     empty = True
-    for item in read_lines(file):
+    for item in read_records(file):
         empty = False
         if isinstance(item, LineError):
             yield item
             continue
         number, line = item
-        example = _decode(number, line)
+        example = _decode_or_explain(number, line)
         if isinstance(example, LineError):
             yield example
             continue
-        file_format = file_format or format_of(example)
-        if format_of(example) == file_format:
+        found = format_of(example)
+        file_format = file_format or found
+        if method is not None and found not in METHOD_FORMATS[method]:
+            yield LineError(number, _unfit(found, method))
+        elif found == file_format:
             yield NumberedExample(number, example)
         else:
-            yield _mixed(number, file_format, format_of(example))
+            yield _mixed(number, file_format, found)
     if empty:
         yield LineError(1, "The file is empty.")
 
@@ -153,14 +224,39 @@ def read_examples(file: Path) -> Iterator[NumberedExample | LineError]:
 def parse_example(value: object) -> Example:
     """The example in a line's JSON value. Raises ExampleError."""
     try:
-        return _to_example(msgspec.convert(value, _Line))
-    except (msgspec.ValidationError, _RefusedError) as error:
+        return decode(orjson.dumps(value))
+    except (msgspec.DecodeError, UnicodeDecodeError, RefusedError) as error:
         raise explain(value, str(error)) from error
+
+
+def decode(line: bytes) -> Example:
+    """The example in a line. Raises msgspec.DecodeError, UnicodeDecodeError or RefusedError, in no words for people."""
+    found = _LINE.decode(line)
+    if found.messages is not None:
+        _check_chat(found.messages)
+        return ChatExample(found.messages, found.tools or None, found.parallel_tool_calls)
+    if _given(found.chosen, found.rejected):
+        return _to_preference(found.prompt, found.chosen, found.rejected, found.tools)
+    if _given(found.input, found.preferred_output, found.non_preferred_output):
+        given = _INPUT.decode(found.input)
+        return _checked_preference(
+            given.messages, _SIDE.decode(found.preferred_output), _SIDE.decode(found.non_preferred_output), given.tools
+        )
+    if _given(found.prompt, found.completion):
+        return _to_completion(_SIDE.decode(found.prompt), _SIDE.decode(found.completion), found.tools)
+    raise RefusedError("It is none of the formats.")
+
+
+def _given(*values: Raw) -> bool:
+    """Whether all of these keys are there. msgspec has no optional Raw; null stands for an absent key too."""
+    return all(bytes(value) != b"null" for value in values)
 
 
 def format_of(example: Example) -> Format:
     """The format that an example is of."""
-    return "Chat" if isinstance(example, ChatExample) else "PromptCompletion"
+    if isinstance(example, ChatExample):
+        return "Chat"
+    return "PromptCompletion" if isinstance(example, CompletionExample) else "Preference"
 
 
 def fingerprint(example: Example) -> bytes:
@@ -169,33 +265,83 @@ def fingerprint(example: Example) -> bytes:
     return hashlib.blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=16).digest()
 
 
-class _RefusedError(Exception):
-    """The line has the right types, and is no example all the same."""
+def content_text(content: UserContent | Content | None) -> str:
+    """A content's text, its parts joined; images are left out."""
+    if isinstance(content, list):
+        return "".join(part.text for part in content if isinstance(part, TextPart))
+    return content or ""
 
 
-def _decode(number: int, line: bytes) -> Example | LineError:
+def to_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates take them: content is text (parts where there is an image), arguments are objects."""
+    return [_message_to_template(message) for message in messages]
+
+
+def _decode_or_explain(number: int, line: bytes) -> Example | LineError:
     try:
-        return _to_example(_DECODER.decode(line))
-    except (msgspec.DecodeError, UnicodeDecodeError, _RefusedError) as error:
+        return decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RefusedError) as error:
         record = parse(number, line)
         if isinstance(record, LineError):
             return record
         return LineError(number, str(explain(record.value, str(error))))
 
 
-def _to_example(line: _Line) -> Example:
-    if isinstance(line.messages, list):
-        _check_chat(line.messages)
-        return ChatExample(line.messages, line.tools or None, line.parallel_tool_calls)
-    if isinstance(line.prompt, str) and isinstance(line.completion, str) and line.completion.strip():
-        return CompletionExample(line.prompt, line.completion)
-    raise _RefusedError("It is neither chat messages nor a prompt/completion pair.")
+def _to_completion(
+    prompt: str | Messages, completion: str | Messages, tools: list[dict[str, Any]] | None
+) -> CompletionExample | ChatExample:
+    """Of two lists of messages (TRL's conversational form) the completion's are learned."""
+    if isinstance(prompt, str) and isinstance(completion, str):
+        if not completion.strip():
+            raise RefusedError("The completion is empty.")
+        return CompletionExample(prompt, completion)
+    if isinstance(prompt, str) or isinstance(completion, str):
+        raise RefusedError("The prompt is text and the completion messages, or the other way round.")
+    given: Messages = [_without_weight(message) for message in prompt]
+    _check_chat([*given, *completion])
+    return ChatExample([*given, *completion], tools or None)
 
 
-def _check_chat(messages: list[System | Developer | User | Assistant | Tool]) -> None:
+def _without_weight(message: System | Developer | User | Assistant | Tool) -> Any:
+    return msgspec.structs.replace(message, weight=0) if isinstance(message, Assistant) else message
+
+
+def _to_preference(prompt: Raw, chosen: Raw, rejected: Raw, tools: list[dict[str, Any]] | None) -> PreferenceExample:
+    """TRL's form. Without a prompt, it is what the two conversations have in common."""
+    better, worse = _SIDE.decode(chosen), _SIDE.decode(rejected)
+    if _given(prompt):
+        return _checked_preference(_SIDE.decode(prompt), better, worse, tools)
+    if isinstance(better, str) or isinstance(worse, str):
+        raise RefusedError("Texts need a prompt.")
+    common = next(
+        (position for position, (one, other) in enumerate(zip(better, worse, strict=False)) if one != other), 0
+    )
+    return _checked_preference(better[:common], better[common:], worse[common:], tools)
+
+
+def _checked_preference(
+    prompt: str | Messages, chosen: str | Messages, rejected: str | Messages, tools: list[dict[str, Any]] | None
+) -> PreferenceExample:
+    if chosen == rejected:
+        raise RefusedError("The two answers are the same.")
+    for side in (chosen, rejected):
+        if isinstance(prompt, str) or isinstance(side, str):
+            if not (isinstance(prompt, str) and isinstance(side, str) and side.strip()):
+                raise RefusedError("An answer is empty, or of another kind than the prompt.")
+        else:
+            if not prompt:
+                raise RefusedError("There is no prompt.")
+            _check_chat([*prompt, *side])
+            if not all(isinstance(message, Assistant | Tool) for message in side):
+                raise RefusedError("An answer holds somebody else's messages.")
+    return PreferenceExample(prompt, chosen, rejected, tools or None)
+
+
+def _check_chat(messages: Messages) -> None:
     if not messages or not isinstance(messages[-1], Assistant):
-        raise _RefusedError("It does not end with the assistant.")
+        raise RefusedError("It does not end with the assistant.")
     learned = has_calls = False
+    images = 0
     for message in messages:
         if isinstance(message, Assistant):
             learned = learned or message.weight == 1
@@ -203,13 +349,17 @@ def _check_chat(messages: list[System | Developer | User | Assistant | Tool]) ->
                 has_calls = True
                 _check_arguments(message.tool_calls)
             elif not (content_text(message.content) or message.refusal or "").strip():
-                raise _RefusedError("A message of the assistant is empty.")
+                raise RefusedError("A message of the assistant is empty.")
+        elif isinstance(message.content, list):
+            images += sum(isinstance(part, ImagePart) for part in message.content)
     if not learned:
-        raise _RefusedError("Nothing is learned from.")
+        raise RefusedError("Nothing is learned from.")
+    if images > MOST_IMAGES:
+        raise RefusedError("There are too many images.")
     if (has_calls or any(isinstance(message, Tool) for message in messages)) and unmatched_tool_call(
         msgspec.to_builtins(messages)
     ):
-        raise _RefusedError("A tool call and its answer don't match.")
+        raise RefusedError("A tool call and its answer don't match.")
 
 
 def _check_arguments(calls: list[ToolCall]) -> None:
@@ -217,19 +367,12 @@ def _check_arguments(calls: list[ToolCall]) -> None:
         try:
             arguments = orjson.loads(call.function.arguments)
         except orjson.JSONDecodeError as error:
-            raise _RefusedError("The arguments of a call are no JSON.") from error
+            raise RefusedError("The arguments of a call are no JSON.") from error
         if not isinstance(arguments, dict):
-            raise _RefusedError("The arguments of a call are no object.")
+            raise RefusedError("The arguments of a call are no object.")
 
 
-def content_text(content: Content | None) -> str:
-    """A content's text, its parts joined."""
-    if isinstance(content, list):
-        return "".join(part.text for part in content)
-    return content or ""
-
-
-def _to_template(message: Message) -> dict[str, Any]:
+def _message_to_template(message: Message) -> dict[str, Any]:
     rendered: dict[str, Any] = {"role": type(message).__struct_config__.tag}
     if message.name is not None:
         rendered["name"] = message.name
@@ -241,8 +384,18 @@ def _to_template(message: Message) -> dict[str, Any]:
     if isinstance(message, Tool) and message.tool_call_id is not None:
         rendered["tool_call_id"] = message.tool_call_id
     assert isinstance(message, System | Developer | User | Tool)
-    rendered["content"] = content_text(message.content)
+    if isinstance(message.content, list) and any(isinstance(part, ImagePart) for part in message.content):
+        rendered["content"] = [_part_to_template(part) for part in message.content]
+    else:
+        rendered["content"] = content_text(message.content)
     return rendered
+
+
+def _part_to_template(part: TextPart | ImagePart) -> dict[str, Any]:
+    """As processors take parts: the URL of an image stands where the image will be put."""
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    return {"type": "image", "image": part.image_url.url}
 
 
 def _call_to_template(call: ToolCall) -> dict[str, Any]:
@@ -251,6 +404,11 @@ def _call_to_template(call: ToolCall) -> dict[str, Any]:
     if call.id is not None:
         rendered["id"] = call.id
     return rendered
+
+
+def _unfit(found: Format, method: MethodType) -> str:
+    expected = " or ".join(FORMAT_NAMES[name] for name in METHOD_FORMATS[method])
+    return f"Found {FORMAT_NAMES[found]}, but the job's method is {method}, which learns from {expected}."
 
 
 def _mixed(line: int, expected: Format, found: Format) -> LineError:

@@ -11,10 +11,11 @@ from jinja2 import TemplateError
 
 from finetune_api.conditions import Reason
 from finetune_trainer.example_errors import ExampleError
-from finetune_trainer.examples import CompletionExample, parse_example
+from finetune_trainer.examples import CompletionExample, PreferenceExample, parse_example
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.graders import CompiledGrader
-from finetune_trainer.jsonl import LineError, read_records
+from finetune_trainer.jsonl import LineError, parse
+from finetune_trainer.records import read_records
 
 REFERENCE = "reference"
 
@@ -53,13 +54,14 @@ def read_held_out(
     for record in read_records(file):
         if limit is not None and len(examples) + len(errors) == limit:
             break
-        if isinstance(record, LineError):
-            errors.append(record)
+        parsed = record if isinstance(record, LineError) else parse(*record)
+        if isinstance(parsed, LineError):
+            errors.append(parsed)
             continue
         try:
-            example = to_held_out(record.line, record.value)
+            example = to_held_out(parsed.line, parsed.value)
         except ExampleError as error:
-            errors.append(LineError(record.line, str(error)))
+            errors.append(LineError(parsed.line, str(error)))
             continue
         examples.append(example)
         errors += missing_fields(example, graders)
@@ -79,6 +81,8 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
         )
     if isinstance(example, CompletionExample):
         return HeldOutExample(line, Prompt(example.prompt), {**item, REFERENCE: example.completion})
+    if isinstance(example, PreferenceExample):
+        raise ExampleError("The line is a preference pair. Expected either prompt/completion pairs or chat messages.")
     *before, last = example.to_template()
     if not before:
         raise ExampleError("No message stands before the assistant's: there is nothing to answer to.")

@@ -6,6 +6,7 @@ Part of the instant `validate` command: imports nothing heavy.
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,19 +38,13 @@ class Record:
     value: object
 
 
-def read_records(file: Path) -> Iterator[Record | LineError]:
-    """Every line that is not blank, as its JSON value or as what is wrong with it. Raises OSError."""
-    for item in read_lines(file):
-        yield item if isinstance(item, LineError) else parse(*item)
-
-
 def read_lines(file: Path) -> Iterator[tuple[int, bytes] | LineError]:
     """Every line that is not blank, with its number, or what keeps it from being read. Raises OSError."""
     with file.open("rb") as raw:
         packed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         raw.seek(0)
         with gzip.open(raw) if packed else raw as stream:
-            yield from _read_stream(stream)
+            yield from read_stream(stream)
 
 
 def parse(number: int, line: bytes) -> Record | LineError:
@@ -60,7 +55,8 @@ def parse(number: int, line: bytes) -> Record | LineError:
         return LineError(number, _why_not_json(line, error))
 
 
-def _read_stream(stream: IO[bytes] | gzip.GzipFile) -> Iterator[tuple[int, bytes] | LineError]:
+def read_stream(stream: IO[bytes] | gzip.GzipFile | io.BufferedReader) -> Iterator[tuple[int, bytes] | LineError]:
+    """The same of an open stream."""
     number = 0
     while True:
         try:
@@ -93,7 +89,7 @@ def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
     return f"The line is not JSON: {error.msg.split(': line')[0]} at column {error.colno}."
 
 
-def _skip_rest_of_line(stream: IO[bytes] | gzip.GzipFile) -> None:
+def _skip_rest_of_line(stream: IO[bytes] | gzip.GzipFile | io.BufferedReader) -> None:
     while rest := stream.readline(LONGEST_LINE_BYTES):
         if rest.endswith(b"\n"):
             return

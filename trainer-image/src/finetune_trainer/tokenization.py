@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.examples import Assistant, ChatExample, CompletionExample, Example
+from finetune_trainer.examples import Assistant, ChatExample, CompletionExample, Example, PreferenceExample
 
 IGNORED = -100  # the label of a token without loss, as torch's cross entropy has it
 
@@ -29,6 +29,15 @@ class Sequence:
     labels: list[int]
 
 
+@dataclass(frozen=True)
+class PreferencePair:
+    """A prompt and two answers, as TRL's DPOTrainer takes them."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+
 class TemplateError(ValueError):
     """The chat template refuses an example, or renders no turn of the assistant."""
 
@@ -37,7 +46,22 @@ def tokenize(tokenizer: Any, example: Example) -> list[Sequence]:
     """The sequences of an example, not truncated. Raises TemplateError."""
     if isinstance(example, CompletionExample):
         return [_tokenize_completion(tokenizer, example)]
+    if isinstance(example, PreferenceExample):
+        pair = tokenize_preference(tokenizer, example)
+        return [_after(pair.prompt_ids, pair.chosen_ids), _after(pair.prompt_ids, pair.rejected_ids)]
+    if example.has_images:
+        raise TemplateError("The example has images, and the model reads only text.")
     return _tokenize_chat(tokenizer, example)
+
+
+def tokenize_preference(tokenizer: Any, example: PreferenceExample) -> PreferencePair:
+    """As TRL does it: the answers start where their tokens differ from the prompt's. Raises TemplateError."""
+    prompt, chosen, rejected = _preference_texts(tokenizer, example)
+    ids = [
+        list(tokenizer(text, add_special_tokens=special)["input_ids"]) for text, special in (prompt, chosen, rejected)
+    ]
+    start = min(_common_prefix(ids[0], answer) for answer in ids[1:])
+    return PreferencePair(ids[0][:start], ids[1][start:], ids[2][start:])
 
 
 def has_loss(sequence: Sequence, max_length: int | None = None) -> bool:
@@ -53,6 +77,28 @@ def _tokenize_completion(tokenizer: Any, example: CompletionExample) -> Sequence
     prompt_ids = list(tokenizer(example.prompt)["input_ids"])
     start = _common_prefix(input_ids, prompt_ids)
     return Sequence(input_ids, [IGNORED] * start + input_ids[start:])
+
+
+def _preference_texts(tokenizer: Any, example: PreferenceExample) -> list[tuple[str, bool]]:
+    """The texts of the prompt and of both answers after it; whether each wants the tokenizer's special tokens."""
+    prompt = example.prompt
+    if isinstance(prompt, str):
+        end = tokenizer.eos_token or ""
+        answers = [str(answer) for answer in (example.chosen, example.rejected)]
+        return [(prompt, True), *((prompt + answer.removesuffix(end) + end, True) for answer in answers)]
+    conversations = [
+        ChatExample([*prompt, *answer], example.tools)
+        for answer in (example.chosen, example.rejected)
+        if not isinstance(answer, str)
+    ]
+    if any(conversation.has_images for conversation in conversations):
+        raise TemplateError("The example has images, and the model reads only text.")
+    asked = _render(tokenizer, conversations[0], len(prompt), add_generation_prompt=True)
+    return [(asked, False), *((_render(tokenizer, one, len(one.messages)), False) for one in conversations)]
+
+
+def _after(prompt_ids: list[int], answer_ids: list[int]) -> Sequence:
+    return Sequence([*prompt_ids, *answer_ids], [IGNORED] * len(prompt_ids) + answer_ids)
 
 
 def _tokenize_chat(tokenizer: Any, example: ChatExample) -> list[Sequence]:
