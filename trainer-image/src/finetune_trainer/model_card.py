@@ -1,0 +1,81 @@
+"""The model card of a result: README.md with the metadata that hubs read. Pure.
+
+https://huggingface.co/docs/hub/model-cards
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from huggingface_hub import ModelCardData
+
+from finetune_api.finetunejob import Result
+from finetune_api.run import TrainRun
+from finetune_api.sources import HubModel, parse_model_uri
+
+CARD_NAME = "README.md"
+PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "trl", "accelerate", "datasets")
+
+
+def model_card(run: TrainRun, result: Result, data_digests: Mapping[str, str]) -> str:
+    """`data_digests`: URI -> `sha256:<hex>` of each dataset file that was read."""
+    metadata = ModelCardData(
+        base_model=_base_name(run.model.uri),
+        library_name="transformers" if run.adapter.type == "Full" else "peft",
+        pipeline_tag="text-generation",
+        tags=["finetune-operator", run.method.type.lower(), run.adapter.type.lower()],
+    )
+    sections = {
+        "Base model": {"uri": run.model.uri, **({"adapter": run.model.adapter_uri} if run.model.adapter_uri else {})},
+        "Data": dict(data_digests),
+        "Hyperparameters": run.hyperparameters.to_wire() | {"method": run.method.type, **_adapter(run)},
+        "Metrics": {
+            "step": result.step,
+            "train loss": result.train_loss,
+            "validation loss": result.eval_loss,
+            "trained tokens": result.trained_tokens,
+        },
+        "Versions": versions(),
+    }
+    parts = [f"---\n{metadata.to_yaml()}\n---\n", f"# {run.job.name}\n", _origin(run)]
+    for heading, facts in sections.items():
+        rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in facts.items() if value is not None]
+        if rows:
+            parts.append("\n".join([f"\n## {heading}\n", "| | |", "|---|---|", *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what trains."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # a checkout that is not installed has no version of its own
+    return found
+
+
+def _origin(run: TrainRun) -> str:
+    return (
+        f"Made by FineTuneJob `{run.job.namespace}/{run.job.name}`, run `{run.job.run_id}`, attempt {run.attempt}, "
+        f"with seed {run.hyperparameters.seed}.\n"
+    )
+
+
+def _base_name(uri: str) -> str:
+    source = parse_model_uri(uri)
+    return source.repository if isinstance(source, HubModel) else uri
+
+
+def _adapter(run: TrainRun) -> dict[str, object]:
+    adapter = run.adapter
+    if adapter.type == "Full":
+        return {"adapter": "Full"}
+    return {"adapter": f"{adapter.type}, rank {adapter.rank}, alpha {adapter.alpha}, dropout {adapter.dropout}"}
+
+
+def _cell(value: object) -> str:
+    """Text that stays in its cell of a Markdown table."""
+    return " ".join(str(value).replace("|", "\\|").split())
