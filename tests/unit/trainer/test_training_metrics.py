@@ -1,0 +1,58 @@
+"""What Prometheus reads of a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from prometheus_client import generate_latest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from finetune_trainer.training_metrics import ExposeMetrics, flops_per_token, peak_flops
+
+
+@pytest.fixture
+def arguments(tmp_path: Any) -> TrainingArguments:
+    return TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+
+
+def test_a_step_shows_in_the_metrics(arguments: TrainingArguments) -> None:
+    metrics, state, control = ExposeMetrics(port=None), TrainerState(), TrainerControl()
+    metrics.on_train_begin(arguments, state, control, model=torch.nn.Linear(2, 2))
+    metrics.on_step_begin(arguments, state, control)
+    state.global_step, state.num_input_tokens_seen = 1, 1000
+    metrics.on_step_end(arguments, state, control)
+    metrics.on_step_begin(arguments, state, control)
+    metrics.on_log(arguments, state, control, logs={"loss": 1.5, "learning_rate": 1e-4, "grad_norm": 2.0, "epoch": 1.0})
+    metrics.add_checkpoint_stall(0.25)
+    value = metrics.registry.get_sample_value
+    assert value("finetune_trainer_step") == 1
+    assert value("finetune_trainer_loss") == 1.5
+    assert value("finetune_trainer_gradient_norm") == 2.0
+    assert value("finetune_trainer_checkpoint_stall_seconds_total") == 0.25
+    assert value("finetune_trainer_step_seconds_count") == 1
+    assert (value("finetune_trainer_tokens_per_second") or 0) > 1000
+    assert (value("finetune_trainer_data_wait_seconds_total") or 0) > 0
+    assert b"epoch" not in generate_latest(metrics.registry)
+
+
+def test_only_trained_weights_have_gradients_of_their_own() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(10, 10, bias=False), torch.nn.Linear(10, 1, bias=False))
+    model[0].weight.requires_grad = False
+    assert flops_per_token(model) == 4 * 100 + 6 * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("GeForce GTX 1080", None),
+        (None, None),
+    ],
+)
+def test_the_peak_is_known_by_name(name: str | None, peak: float | None) -> None:
+    assert peak_flops(name) == peak

@@ -1,0 +1,146 @@
+"""What Prometheus reads of a training while it runs: `/metrics` of each node's first process.
+
+Names follow https://prometheus.io/docs/practices/naming/. No label but the device: the Pod tells the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+METRICS_PORT = 9400
+STEP_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+# Dense bfloat16 FLOP/s of one accelerator, from the makers' data sheets.
+PEAK_FLOPS = {
+    "A100": 312e12,
+    "A10": 125e12,
+    "L4": 121e12,
+    "L40S": 362e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2250e12,
+    "MI300X": 1307e12,
+}
+# Forward 2 N, and as much again for the gradients of the activations; only trained weights have gradients of their own.
+FLOPS_PER_FROZEN_PARAMETER = 4
+FLOPS_PER_TRAINED_PARAMETER = 6
+
+
+class ExposeMetrics(TrainerCallback):
+    """Keeps the metrics fresh, and serves them once the training begins. `port` None: serves nothing (a test reads)."""
+
+    def __init__(self, port: int | None = METRICS_PORT) -> None:
+        self.registry = CollectorRegistry()
+        self._port = port
+        self._flops_per_token = 0.0
+        self._peak_flops: float | None = None
+        self._step_began = self._step_ended = 0.0
+        self._tokens = 0.0
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"finetune_trainer_{name}", text, registry=self.registry)
+
+        self._gauges = {
+            "loss": gauge("loss", "Training loss of the newest logged step."),
+            "eval_loss": gauge("eval_loss", "Validation loss of the newest evaluation."),
+            "learning_rate": gauge("learning_rate", "Learning rate of the newest logged step."),
+            "grad_norm": gauge("gradient_norm", "Norm of the gradient before clipping."),
+        }
+        self._step = gauge("step", "Optimizer steps done.")
+        self._speed = gauge("tokens_per_second", "Tokens of this process's last step, by its time.")
+        self._utilization = gauge("model_flops_utilization_ratio", "Share of the accelerator's peak (MFU), if known.")
+        self._memory = Gauge(
+            "finetune_trainer_accelerator_memory_bytes",
+            "Memory that torch holds on an accelerator: now, and the most so far.",
+            ["device", "kind"],
+            registry=self.registry,
+        )
+        self._step_seconds = Histogram(
+            "finetune_trainer_step_seconds", "Time of a step.", buckets=STEP_BUCKETS, registry=self.registry
+        )
+        self._data_seconds = Counter(
+            "finetune_trainer_data_wait_seconds", "Time that steps waited for data.", registry=self.registry
+        )
+        self._stall_seconds = Counter(
+            "finetune_trainer_checkpoint_stall_seconds", "Time that saves kept the training.", registry=self.registry
+        )
+
+    def add_checkpoint_stall(self, seconds: float) -> None:
+        """A save kept the training for so long."""
+        self._stall_seconds.inc(seconds)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        self._flops_per_token = flops_per_token(model) if model is not None else 0.0
+        self._peak_flops = peak_flops(accelerator_name())
+        self._tokens = float(state.num_input_tokens_seen)
+        self._step.set(state.global_step)
+        if self._port is not None:
+            start_http_server(self._port, registry=self.registry)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._step_began = time.monotonic()
+        if self._step_ended:
+            self._data_seconds.inc(self._step_began - self._step_ended)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        seconds = time.monotonic() - self._step_began
+        self._step.set(state.global_step)
+        self._step_seconds.observe(seconds)
+        tokens = float(state.num_input_tokens_seen) - self._tokens
+        self._tokens += tokens
+        speed = tokens / max(seconds, 1e-9) / args.world_size
+        self._speed.set(speed)
+        if self._peak_flops is not None:
+            self._utilization.set(speed * self._flops_per_token / self._peak_flops)
+        self._read_memory()
+        self._step_ended = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name, value in (logs or {}).items():
+            if name in self._gauges:
+                self._gauges[name].set(value)
+
+    def _read_memory(self) -> None:
+        import torch
+
+        if not torch.cuda.is_available():
+            return
+        device = torch.cuda.current_device()
+        self._memory.labels(device=device, kind="allocated").set(torch.cuda.memory_allocated(device))
+        self._memory.labels(device=device, kind="peak").set(torch.cuda.max_memory_allocated(device))
+
+
+def flops_per_token(model: Any) -> float:
+    """Of one step, forward and backward, without attention's share. Source: Kaplan et al. 2020, section 2.1."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
+    return float(FLOPS_PER_TRAINED_PARAMETER * trained + FLOPS_PER_FROZEN_PARAMETER * frozen)
+
+
+def peak_flops(name: str | None) -> float | None:
+    """The peak of an accelerator by its name; of several that match the longest counts."""
+    matching = [known for known in PEAK_FLOPS if name is not None and known in name]
+    return PEAK_FLOPS[max(matching, key=len)] if matching else None
+
+
+def accelerator_name() -> str | None:
+    """What the accelerator of this process calls itself; None without one."""
+    import torch
+
+    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
