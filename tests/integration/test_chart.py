@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from e2e.cluster.control_plane import ControlPlane, control_plane
 from e2e.cluster.ports import free_ports
 from finetune_api.crd import KINDS
 from finetune_api.progress import PROGRESS_AUDIENCE
+from finetune_operator import job_metrics  # noqa: F401 - declares its metrics
+from finetune_operator.metrics import DECLARED
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "finetune-operator"
@@ -124,7 +127,7 @@ class Operator:
 
 @pytest.fixture(scope="module")
 def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """The operator under the chart's account, with the chart's certificate and flags, seen to be live."""
+    """The operator under the chart's account, with the chart's certificate and flags, seen to lead and to watch."""
     folder = tmp_path_factory.mktemp("operator")
     for file, content in certificate(cluster).items():
         (folder / file).write_bytes(b64decode(content))
@@ -142,7 +145,7 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
             env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src")},
         )
     try:
-        wait_until_live(process, log, health)
+        wait_until_ready(process, log, health)
         yield Operator(log, progress)
         assert process.poll() is None, log.read_text()
     finally:
@@ -183,22 +186,22 @@ def certificate(cluster: Cluster) -> dict[str, str]:
     return data
 
 
-def account_kubeconfig(cluster: Cluster) -> Path:
-    """A kubeconfig that holds a token of the chart's account, and no certificate."""
+def account_kubeconfig(cluster: Cluster, account: str = RELEASE) -> Path:
+    """A kubeconfig that holds a token of one of the chart's accounts, and no certificate."""
     config = yaml.safe_load(cluster.plane.kubeconfig.read_text())
-    token = cluster.kubectl("-n", NAMESPACE, "create", "token", RELEASE).strip()
+    token = cluster.kubectl("-n", NAMESPACE, "create", "token", account).strip()
     config["users"][0]["user"] = {"token": token}
-    path = cluster.plane.home / "account.yaml"
+    path = cluster.plane.home / f"{account}.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
 
 
-def wait_until_live(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
                 return
         except OSError:
             time.sleep(0.1)
@@ -213,7 +216,8 @@ def wait_until_live(process: subprocess.Popen[bytes], log: Path, port: int) -> N
         ("image.tagg=1", "additional properties 'tagg' not allowed"),
         ("workers=0", "minimum: got 0, want 1"),
         ("image.digest=latest", "'latest' does not match pattern"),
-        ("replicas=2", "additional properties 'replicas' not allowed"),
+        ("replica=2", "additional properties 'replica' not allowed"),
+        ("replicas=6", "maximum: got 6, want 5"),
     ],
 )
 def test_a_wrong_value_is_refused(value: str, complaint: str) -> None:
@@ -232,6 +236,34 @@ def test_it_passes_helm_lint() -> None:
 def test_its_pod_passes_the_restricted_pod_security_standard(cluster: Cluster) -> None:
     # The namespace enforces it: the Pod would not exist.
     cluster.wait("-n", NAMESPACE, "pod", "-l", f"app.kubernetes.io/instance={RELEASE}", until="create")
+
+
+def rendered(*values: str) -> list[Any]:
+    """The objects that the chart makes with these values."""
+    flags = [flag for value in values for flag in ("--set", value)]
+    text = run(binaries(["helm"])["helm"], "template", RELEASE, CHART, "-n", NAMESPACE, *flags)
+    return [item for item in yaml.safe_load_all(text) if item]
+
+
+@pytest.mark.parametrize(("replicas", "kept"), [(1, False), (2, True)])
+def test_of_two_replicas_one_is_always_kept(replicas: int, kept: bool) -> None:
+    objects = {item["kind"]: item for item in rendered(f"replicas={replicas}")}
+    spec = objects["Deployment"]["spec"]
+    assert spec["replicas"] == replicas
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert ("PodDisruptionBudget" in objects) == kept
+    assert ("topologySpreadConstraints" in spec["template"]["spec"]) == kept
+
+
+def test_alerts_are_about_metrics_that_there_are() -> None:
+    (rule,) = [item for item in rendered("metrics.prometheusRule.enabled=true") if item["kind"] == "PrometheusRule"]
+    alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
+    assert len({alert["alert"] for alert in alerts}) == len(alerts) > 5
+    for alert in alerts:
+        assert set(re.findall(r"finetune_\w+", alert["expr"])) <= {one.name for one in DECLARED}, alert["alert"]
+        labels = set(re.findall(r"\$labels\.(\w+)", json.dumps(alert["annotations"])))
+        (metric,) = [one for one in DECLARED if one.name in re.findall(r"finetune_\w+", alert["expr"])]
+        assert labels <= set(metric.labels), alert["alert"]
 
 
 # What the operator does with the chart's rights: each test needs some of them, together they need all
@@ -291,6 +323,43 @@ async def test_a_pod_reports_its_own_progress(cluster: Cluster, operator: Operat
         assert await report(cluster, operator, own, cluster.kubectl(*token, *flags).strip()) == 401
 
 
+def test_a_job_of_a_class_that_reclaims_its_storage_is_held_until_that_is_done(
+    cluster: Cluster, operator: Operator, platform: None
+) -> None:
+    reclaiming = {**CLASS, "metadata": {"name": "reclaiming"}, "spec": {**CLASS["spec"], "reclaimPolicy": "Delete"}}
+    cluster.kubectl("apply", "-f", "-", stdin=reclaiming)
+    spec = {"className": "reclaiming", "model": {"uri": BASE}, "dataset": {"training": {"uri": DATA}}}
+    apply(cluster, "FineTuneJob", "held", **spec)
+    cluster.wait("-n", TEAM, "ftj/held", until="jsonpath={.metadata.finalizers}")
+    uid = cluster.get("-n", TEAM, "ftj", "held")["metadata"]["uid"]
+    cluster.wait_reason("ftj/held", "Validating")
+    cluster.kubectl("-n", TEAM, "delete", "ftj", "held", "--wait=false")
+    cluster.wait("-n", TEAM, "job", "-l", f"finetune.dev/owner-uid={uid},finetune.dev/role=delete", until="create")
+
+
+def test_the_account_of_the_uninstallation_releases_what_is_held(
+    cluster: Cluster, operator: Operator, platform: None
+) -> None:
+    reclaiming = {**CLASS, "metadata": {"name": "reclaiming"}, "spec": {**CLASS["spec"], "reclaimPolicy": "Delete"}}
+    cluster.kubectl("apply", "-f", "-", stdin=reclaiming)
+    spec = {"className": "reclaiming", "model": {"uri": BASE}, "dataset": {"training": {"uri": DATA}}}
+    apply(cluster, "FineTuneJob", "released", **spec)
+    cluster.wait("-n", TEAM, "ftj/released", until="jsonpath={.metadata.finalizers}")
+    hook = [item for item in rendered() if "helm.sh/hook" in item["metadata"].get("annotations", {})]
+    (job,) = [item for item in hook if item["kind"] == "Job"]
+    account = job["spec"]["template"]["spec"]["serviceAccountName"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    cluster.kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": hook})
+    cluster.wait("-n", NAMESPACE, "pod", "-l", f"job-name={job['metadata']['name']}", until="create")
+    config = account_kubeconfig(cluster, account)
+    words = [sys.executable, "-m", "finetune_operator", *container["args"], f"--kubeconfig={config}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src")}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_SECONDS, env=environment, check=False)
+    cluster.kubectl("delete", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": hook})
+    assert done.returncode == 0, done.stderr
+    assert f"{TEAM}/released" in done.stdout
+
+
 def test_nothing_was_refused(operator: Operator) -> None:
     refusals = [line for line in operator.log.read_text().splitlines() if "Forbidden" in line or "forbidden" in line]
     assert not refusals
@@ -334,16 +403,43 @@ def test_the_operator_may_do_nothing_that_it_does_not_need(cluster: Cluster) -> 
         ("get", "", "nodes"),
         ("list", "", "namespaces"),
         ("list", "apiextensions.k8s.io", "customresourcedefinitions"),
-        *((verb, "finetune.dev", kind.plural) for kind in KINDS for verb in ("create", "patch", "update", "delete")),
+        *((verb, "finetune.dev", kind.plural) for kind in KINDS for verb in ("create", "update", "delete")),
+        *(("patch", "finetune.dev", kind.plural) for kind in KINDS if kind.name != "FineTuneJob"),
+        *((verb, "coordination.k8s.io", "leases") for verb in ("get", "list", "create", "update", "delete")),
         *((verb, "", "configmaps") for verb in ("get", "watch", "update", "deletecollection")),
         *((verb, "", "services") for verb in ("list", "watch", "update", "delete")),
         *((verb, "apps", "deployments") for verb in ("update", "delete", "deletecollection")),
         *((verb, "batch", "jobs") for verb in ("get", "patch", "update", "deletecollection")),
-        *((verb, "", "events") for verb in ("get", "list", "patch", "delete")),
+        *((verb, "", "events") for verb in ("get", "watch", "patch", "delete")),
         ("create", "authorization.k8s.io", "subjectaccessreviews"),
     ]
     answers = cluster.allowed(ACCOUNT, ACCOUNT_GROUPS, questions)
     assert [question for question, allowed in answers.items() if allowed] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ({"spec": {"suspend": True}}, "the operator never writes a spec"),
+        ({"metadata": {"labels": {"a": "b"}}}, "the operator writes finalizers only"),
+        ({"metadata": {"annotations": {"a": "b"}}}, "the operator writes finalizers only"),
+        ({"metadata": {"finalizers": []}}, None),
+    ],
+)
+def test_of_a_job_the_operator_may_write_finalizers_only(
+    cluster: Cluster, platform: None, change: Mapping[str, Any], refusal: str | None
+) -> None:
+    apply(cluster, "FineTuneJob", "untouched", model={"uri": BASE}, dataset={"training": {"uri": DATA}})
+    words = ("-n", TEAM, "patch", "ftj", "untouched", "--type=merge", "-p", json.dumps(change))
+    done = subprocess.run(
+        [cluster.commands["kubectl"], "--kubeconfig", account_kubeconfig(cluster), *words],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+    assert (done.returncode == 0) == (refusal is None), done.stderr
+    assert (refusal or "") in done.stderr
 
 
 def test_the_operator_may_own_what_blocks_the_deletion_of_its_owner(cluster: Cluster) -> None:
@@ -425,7 +521,8 @@ def deployed_template(cluster: Cluster) -> Any:
 
 def test_uninstalling_keeps_what_users_made_and_a_new_release_takes_it_over(cluster: Cluster, platform: None) -> None:
     """Last, since another release is there then."""
-    cluster.helm("uninstall", RELEASE)
+    # The hook's Pod would need a node.
+    cluster.helm("uninstall", RELEASE, "--no-hooks")
     gone = ("-n", NAMESPACE, "get", f"deployment/{RELEASE}")
     assert ask(cluster.commands["kubectl"], "--kubeconfig", cluster.plane.kubeconfig, *gone) is None
     assert len(cluster.get("crd")["items"]) == len(KINDS)

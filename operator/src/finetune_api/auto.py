@@ -16,7 +16,13 @@ from finetune_api.finetunejob import (
 )
 
 DEFAULT_SEED = 17
+LONGEST_AUTOMATIC_LENGTH = 8192
 _LEARNING_RATE: dict[AdapterType, float] = {"LoRA": 2e-4, "Full": 2e-5}
+
+
+def length_bound(max_length: int | None, context_length: int) -> int:
+    """Tokens beyond which an example is cut, whatever the dataset: what the spec says, else what a rule allows."""
+    return max_length or min(context_length, LONGEST_AUTOMATIC_LENGTH)
 
 
 def resolve_hyperparameters(
@@ -36,8 +42,9 @@ def resolve_hyperparameters(
     # processes, since each takes the same share.
     share = min(64, max(4, 2 ** round(math.log2(max(1.0, examples * 0.002)))))
     batch_size = spec.batch_size or processes * math.ceil(share / processes)
-    # Long enough for the longest example, in steps of 64, never beyond the model or 8192.
-    max_length = spec.max_length or min(context_length, 8192, 64 * math.ceil(max(max_tokens, 1) / 64))
+    # Long enough for the longest example, in steps of 64.
+    bound = length_bound(spec.max_length, context_length)
+    max_length = spec.max_length or min(bound, 64 * math.ceil(max(max_tokens, 1) / 64))
     total_steps = max(1, math.ceil(math.ceil(examples / batch_size) * epochs))
     return ResolvedHyperparameters(
         epochs=epochs,

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     QUEUED = "Queued"
     TRAINING = "Training"
     RETRYING = "Retrying"
+    STOPPING = "Stopping"
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     WAITING_FOR_MODEL = "WaitingForModel"
@@ -36,6 +37,7 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     AVAILABLE = "Available"
     VALID = "Valid"
+    DELETING = "Deleting"
     GATES_PASSED = "GatesPassed"
     # Diagnoses: the reason of Stalled while it is True.
     INVALID_SPEC = "InvalidSpec"
@@ -76,6 +78,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.QUEUED: "The Pods are made and wait to be started.",
     Reason.TRAINING: "The training Pods run.",
     Reason.RETRYING: "An attempt ended early; the next one resumes from the newest checkpoint.",
+    Reason.STOPPING: "The Pods of a suspended or superseded run save a checkpoint and end.",
     Reason.SUSPENDED: "spec.suspend is true; no Pod runs.",
     Reason.SUCCEEDED: "The run is complete; status.result says where the model is.",
     Reason.WAITING_FOR_MODEL: "The fine-tuning job that makes the model is not complete.",
@@ -85,6 +88,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.ROLLING_OUT: "The serving Pods start.",
     Reason.AVAILABLE: "The model answers at status.url.",
     Reason.VALID: "The class can be used.",
+    Reason.DELETING: "The object is being deleted, and first what it has in the storage (reclaimPolicy: Delete).",
     Reason.GATES_PASSED: "Every gate passed.",
     Reason.INVALID_SPEC: "The spec contradicts itself; change it.",
     Reason.CLASS_NOT_FOUND: "There is no such FineTuneClass, or no default. Create it, or name another.",
@@ -109,8 +113,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.CHECKPOINT_CORRUPT: "There are checkpoints, but the files of none are what its manifest says.",
     Reason.BUDGET_EXCEEDED: "The namespace has used up its accelerator hours of this month.",
     Reason.QUOTA_EXCEEDED: "A ResourceQuota of the namespace leaves no room for the Pods.",
-    Reason.VOLUME_NOT_MOUNTED: "A volume of a Pod can't be mounted.",
-    Reason.POD_REJECTED: "The API server refuses the Pods (Pod Security, admission).",
+    Reason.VOLUME_NOT_MOUNTED: "A volume of a Pod is missing, or can't be mounted.",
+    Reason.POD_REJECTED: "The API server refuses the Pods (Pod Security, admission), or their node can't start them.",
     Reason.DEADLINE_EXCEEDED: "spec.activeDeadlineSeconds passed.",
     Reason.RETRY_LIMIT_REACHED: "Training failed more often than spec.retryLimit allows.",
     Reason.GATE_FAILED: "The evaluation did not reach a gate.",

@@ -268,6 +268,10 @@ class AttemptStatus(ApiModel):
     retries: int = Field(0, description="Attempts that failed so far; counts against retryLimit.")
     disruptions: int = Field(0, description="Attempts lost to the infrastructure; never count.")
     start_time: Timestamp
+    pods_start_time: Timestamp | None = Field(None, description="When the first of its Pods began to run.")
+    active_deadline_seconds: int | None = Field(
+        None, description="The deadline that it runs with: the spec's, else what the class said when it started."
+    )
     disrupted: bool = Field(False, description="Whether the infrastructure ended this attempt.")
     next_time: Timestamp | None = Field(None, description="When the next attempt starts, if this one ended early.")
 
@@ -280,7 +284,10 @@ class EndedAttempt(ApiModel):
 
     number: int
     outcome: AttemptOutcome
-    reason: Line | None = None
+    reason: Line | None = Field(
+        None, description="Failed: the diagnosis. Disrupted: who ended it (PreemptionByScheduler, NodeLost, ...)."
+    )
+    message: Line | None = Field(None, description="What happened.")
     start_time: Timestamp
     end_time: Timestamp
     step: int | None = Field(None, description="The last step that it reported.")
@@ -305,7 +312,9 @@ class Usage(ApiModel):
     """What this object used of its namespace's budget in one month (UTC), over all runs and attempts."""
 
     month: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}$")]
+    class_name: Line = Field(description="FineTuneClass whose budget it is.")
     accelerator_seconds: int = Field(0, description="Accelerators times the seconds that their Pods ran.")
+    counted_time: Timestamp = Field(description="What ran until then is counted.")
 
 
 class CheckpointStatus(ApiModel):
@@ -315,6 +324,7 @@ class CheckpointStatus(ApiModel):
     uri: Line
     metric: FiniteNumber = Field(None, description="Value of checkpoints.best.metric, if it was measured.")
     size: int | None = Field(None, description="Bytes.")
+    committed_time: Timestamp | None = None
 
 
 class CorruptCheckpoint(ApiModel):
@@ -356,8 +366,10 @@ class FineTuneJobStatus(KindStatus):
     class_name: Line | None = None
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None
-    suspend_time: Timestamp | None = Field(None, description="Since when the run is suspended.")
-    suspended_seconds: int = Field(0, description="Time suspended so far; activeDeadlineSeconds does not count it.")
+    suspend_time: Timestamp | None = Field(
+        None, description="Since when the run is suspended, or waits for a queue's quota or for its namespace's budget."
+    )
+    suspended_seconds: int = Field(0, description="Time of such waits so far; activeDeadlineSeconds does not count it.")
     storage_uri: Line | None = Field(None, description="Folder of this run's checkpoints, events and result.")
     preflight: PreflightStatus | None = None
     dataset: DatasetStatus | None = None

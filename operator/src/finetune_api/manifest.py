@@ -1,15 +1,15 @@
-"""The manifest of a checkpoint or a result in the storage.
+"""The objects of the commit protocol: the claims on a run, and the manifests of its checkpoints and its result.
 
-A folder of files exists for readers when its manifest.json does. The manifest is written last, by a conditional PUT
-(If-None-Match: *), so a folder is complete or absent and is committed once. It lists each file's size and SHA-256.
+finetune_trainer/commits.py says how they are written and read.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from finetune_api.base import ApiModel, Timestamp
 
@@ -21,6 +21,17 @@ RelativePath = Annotated[
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+class ClaimRecord(ApiModel):
+    """`claims/000003.json`: which process holds the run from here on."""
+
+    attempt: int = Field(ge=0)
+    created: Timestamp
+    token: str = Field(description="Random: two claims never have the same bytes.")
+
+    def to_bytes(self) -> bytes:
+        return (self.model_dump_json(by_alias=True) + "\n").encode()
+
+
 class ManifestFile(ApiModel):
     """One file below the manifest's folder."""
 
@@ -29,14 +40,44 @@ class ManifestFile(ApiModel):
     sha256: Sha256
 
 
+class CheckpointKey(ApiModel):
+    """Which checkpoint: the step, and the claim under which it was written."""
+
+    step: int = Field(ge=0)
+    claim: int = Field(ge=1)
+
+
 class Manifest(ApiModel):
     """What was committed, by whom."""
 
     step: int = Field(ge=0)
+    claim: int = Field(ge=1)
     attempt: int = Field(ge=0)
     created: Timestamp
     files: list[ManifestFile]
     metrics: dict[str, float] = Field(default={})
+    follows: list[CheckpointKey] = Field(
+        default=[], description="The checkpoints that count beside this one, oldest first."
+    )
+
+    @model_validator(mode="after")
+    def _files_differ(self) -> Self:
+        paths = [file.path for file in self.files]
+        if len(set(paths)) < len(paths):
+            raise ValueError("two files have the same path")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_ascend(self) -> Self:
+        steps = [*(key.step for key in self.follows), self.step]
+        if any(earlier >= later for earlier, later in pairwise(steps)):
+            raise ValueError("follows must have ascending steps, all before this one")
+        return self
+
+    @property
+    def key(self) -> CheckpointKey:
+        """The checkpoint that this is the manifest of."""
+        return CheckpointKey(step=self.step, claim=self.claim)
 
     def to_bytes(self) -> bytes:
         """The bytes that are stored, and that the digest is taken of."""

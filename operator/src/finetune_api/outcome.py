@@ -42,6 +42,8 @@ class Failure(ApiModel):
     retryable: bool = Field(False, description="Whether the same spec may succeed when tried again.")
     suggestion: Line | None = Field(None, description="Which field of the spec or the class to change, and to what.")
     log: Text | None = Field(None, description="The last lines of this process's log.")
+    step: int | None = Field(None, description="For TrainingStalled: the step that this process was in.")
+    stopped: bool = Field(False, description="For TrainingStalled: this process was stopped (SIGSTOP).")
     lost_peer: bool = Field(False, description="It ended because another Pod of the gang did, which tells why.")
     dataset: DatasetStatus | None = Field(None, description="For DatasetInvalid: the broken lines.")
 
@@ -114,6 +116,8 @@ def _shed(
         return _shed_scores(outcome)
     if isinstance(outcome, TrainReport) and outcome.checkpoints:
         return outcome.model_copy(update={"checkpoints": outcome.checkpoints[1:]})
+    if isinstance(outcome, Failure) and outcome.log:
+        return outcome.model_copy(update={"log": _later_part(outcome.log)})
     if isinstance(outcome, (Failure, PreflightReport)) and outcome.dataset is not None:
         for field in ("warnings", "errors"):
             items: list[object] = getattr(outcome.dataset, field)
@@ -122,7 +126,17 @@ def _shed(
                 return outcome.model_copy(update={"dataset": dataset})
     if isinstance(outcome, Failure) and len(outcome.message) > 200:
         return outcome.model_copy(update={"message": outcome.message[: len(outcome.message) * 3 // 4]})
+    if isinstance(outcome, Failure) and outcome.suggestion:
+        return outcome.model_copy(update={"suggestion": None})
     return None
+
+
+def _later_part(log: str) -> str | None:
+    """A log without its first line; of a single one its end; None when there is nothing left worth telling."""
+    _, _, rest = log.partition("\n")
+    if not rest and len(log) > 200:
+        rest = log[len(log) // 4 :]
+    return rest or None
 
 
 def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:

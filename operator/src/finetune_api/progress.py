@@ -19,7 +19,7 @@ from finetune_api.base import LONGEST_SECONDS, ApiModel, whole_seconds
 from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, Progress
 
 PROGRESS_AUDIENCE = "finetune.dev/progress"
-PROGRESS_BODY_BYTES = 64 * 1024
+PROGRESS_BODY_BYTES = 256 * 1024
 PROGRESS_INTERVAL_SECONDS = 5
 MOST_STEPS = 2**31 - 1
 
@@ -74,10 +74,25 @@ def to_progress(status: TrainerStatus) -> Progress | None:
         loss=_shown(numbers, "loss"),
         eval_loss=_shown(numbers, "eval_loss"),
         learning_rate=_shown(numbers, "learning_rate"),
-        tokens_per_second=_shown(numbers, "tokens_per_second"),
+        # None yet, right after a resume.
+        tokens_per_second=_shown(numbers, "tokens_per_second") or None,
         estimated_remaining_seconds=status.estimated_remaining_seconds,
         last_updated_time=whole_seconds(status.last_updated_time),
     )
+
+
+def carried(progress: Progress, before: Progress | None) -> Progress:
+    """The progress, with the remaining time at the speed that the status showed `before` while it has none of its own.
+
+    That is so right after a resume: an attempt's own speed is known from the end of its first step on.
+    """
+    if progress.estimated_remaining_seconds is not None or before is None or before.step >= before.total_steps:
+        return progress
+    if before.estimated_remaining_seconds is None:
+        return progress
+    step_seconds = before.estimated_remaining_seconds / (before.total_steps - before.step)
+    remaining = round(step_seconds * (progress.total_steps - progress.step))
+    return progress.model_copy(update={"estimated_remaining_seconds": remaining})
 
 
 def _finite(text: str) -> float | None:

@@ -48,6 +48,19 @@ class StorageConfig(ApiModel):
     outage_tolerance_seconds: int = 600
 
 
+def run_folder(run_id: str, uid: str) -> str:
+    """Name of a run's folder: <runId>-<uid>.
+
+    The uid's first part keeps an object from adopting (or removing) what another one of the same name left there.
+    """
+    return f"{run_id}-{uid.partition('-')[0]}"
+
+
+def is_run_folder(name: str, uid: str) -> bool:
+    """Whether this is the folder of a run of the object with this uid."""
+    return name.endswith(run_folder("", uid)) and name != run_folder("", uid)
+
+
 class JobIdentity(ApiModel):
     """Whose run this is."""
 
@@ -128,12 +141,12 @@ class EvaluateRun(ApiModel):
 
 
 class DeleteRun(ApiModel):
-    """Remove what a deleted FineTuneJob has in the storage: everything below the folders of its runs."""
+    """Remove what a deleted FineTuneJob has in the storage: everything below the folders of its runs (run_folder)."""
 
     command: Literal["Delete"] = "Delete"
     job: JobIdentity
     storage: StorageConfig
-    folder_uris: list[Line]
+    folder_uris: list[Line] = Field(description="s3:// folders <prefix>/<namespace>/<name>, which hold those of runs.")
 
 
 class FetchRun(ApiModel):

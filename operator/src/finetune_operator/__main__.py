@@ -26,9 +26,27 @@ def run(
         Path | None,
         typer.Option(help="Run outside the cluster with this kubeconfig.", exists=True, dir_okay=False),
     ] = None,
+    namespace: Annotated[
+        str, typer.Option(help="The operator's own namespace: its Lease and the budgets' ledgers are there.")
+    ] = "default",
+    leader_election: Annotated[
+        bool | None,
+        typer.Option(
+            "--leader-election/--no-leader-election",
+            help="Wait until no other replica leads. Default: inside the cluster only.",
+            show_default=False,
+        ),
+    ] = None,
+    identity: Annotated[
+        str | None,
+        typer.Option(help="This replica's name in the Lease: the Pod's, which no other one has at the time."),
+    ] = None,
     trainer_image: Annotated[str | None, typer.Option(help="Trainer image of classes that name none.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Objects that are reconciled at the same time.")] = 8,
-    health_port: Annotated[int, typer.Option(help="Plain HTTP port of /healthz.")] = 8080,
+    workers: Annotated[int, typer.Option(min=1, help="Objects that are reconciled at the same time.")] = 16,
+    resync_seconds: Annotated[
+        float, typer.Option(min=1, help="Every object is looked at again this often, whatever the watches say.")
+    ] = 600.0,
+    health_port: Annotated[int, typer.Option(help="Plain HTTP port of /healthz and /readyz.")] = 8080,
     metrics_port: Annotated[int, typer.Option(help="Plain HTTP port of /metrics.")] = 9090,
     progress_port: Annotated[int, typer.Option(help="HTTPS port of the progress endpoint.")] = 8443,
     progress_url: Annotated[
@@ -41,6 +59,8 @@ def run(
 ) -> None:
     """Run the operator until it is told to stop."""
     from finetune_operator.application import run as run_operator
+    from finetune_operator.health import WatchEndedError
+    from finetune_operator.leader import LeadershipLostError
 
     if (progress_url is None) != (tls_directory is None):
         raise typer.BadParameter("--progress-url and --tls-directory go together")
@@ -55,15 +75,48 @@ def run(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings(
         kubeconfig=kubeconfig,
+        namespace=namespace,
+        leader_election=kubeconfig is None if leader_election is None else leader_election,
+        identity=identity,
         trainer_image=trainer_image,
         workers=workers,
+        resync_seconds=resync_seconds,
         health_port=health_port,
         metrics_port=metrics_port,
         progress_port=progress_port,
         progress_url=progress_url,
         tls_directory=tls_directory,
     )
-    asyncio.run(run_operator(settings))
+    failed: BaseExceptionGroup[Exception] | None = None
+    try:
+        asyncio.run(run_operator(settings))
+    except* (LeadershipLostError, WatchEndedError) as group:
+        failed = group
+    if failed is not None:
+        # Neither is a bug: the next process begins anew, as a candidate.
+        structlog.get_logger().error("the operator ends", error=str(failed.exceptions[0]))
+        raise typer.Exit(1)
+
+
+@cli.command()
+def release_finalizers(
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(help="Run outside the cluster with this kubeconfig.", exists=True, dir_okay=False),
+    ] = None,
+) -> None:
+    """Let every FineTuneJob be deleted without an operator; its objects in the storage stay. For uninstalling."""
+    from finetune_operator.connection import connected
+    from finetune_operator.finetunejob.release import release_finalizers
+
+    async def release() -> list[str]:
+        async with connected(kubeconfig) as kube:
+            return await release_finalizers(kube)
+
+    released = asyncio.run(release())
+    for name in released:
+        typer.echo(name)
+    typer.echo(f"{len(released)} FineTuneJobs can be deleted without an operator now.")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec, Images
-from finetune_api.run import StorageConfig
+from finetune_api.run import StorageConfig, run_folder
 from finetune_api.sources import S3Location, is_allowed
 from finetune_operator.children import Owner
 from finetune_operator.kube import FINE_TUNE_CLASSES, Kube, Object
@@ -71,13 +71,13 @@ def storage_config(platform: FineTuneClassSpec) -> StorageConfig:
 
 
 def output_location(platform: FineTuneClassSpec, owner: Owner, run_id: str) -> S3Location:
-    """The folder of a run: <prefix>/<namespace>/<name>/<runId>-<uid>.
+    """The folder of a run: <prefix>/<namespace>/<name>/<runId>-<uid>."""
+    return job_location(platform, owner).join(run_folder(run_id, owner.uid))
 
-    The uid's first part keeps an object from adopting what a deleted one of the same name left there.
-    """
-    storage = platform.storage
-    run = f"{run_id}-{owner.uid.partition('-')[0]}"
-    return S3Location(storage.bucket, storage.prefix).join(owner.namespace, owner.name, run)
+
+def job_location(platform: FineTuneClassSpec, owner: Owner) -> S3Location:
+    """The folder that holds the folders of all runs of this object, and of others of the same name."""
+    return S3Location(platform.storage.bucket, platform.storage.prefix).join(owner.namespace, owner.name)
 
 
 def source_violation(platform: FineTuneClassSpec, *, models: Iterable[str], datasets: Iterable[str]) -> Standing | None:

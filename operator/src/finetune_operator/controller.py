@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -15,16 +15,17 @@ from finetune_operator.references import ObjectKey
 from finetune_operator.workqueue import WorkQueue
 
 RECONCILE_TIMEOUT_SECONDS = 60.0
-STUCK_AFTER_SECONDS = 180.0
 
 log = structlog.get_logger(__name__)
 
 
 class Heartbeats:
-    """When each worker last came round; tells the liveness probe of one that is stuck."""
+    """When each worker last came round, and when each kind last went well."""
 
     def __init__(self) -> None:
         self._working_since: dict[int, float] = {}
+        self.last_success: dict[str, float] = {}
+        """Unix time by kind."""
 
     def started(self, worker: int) -> None:
         """The worker took a key."""
@@ -45,37 +46,54 @@ async def work(
     kube: Kube,
     reconcilers: Mapping[str, Reconciler],
     heartbeats: Heartbeats,
+    leads: Callable[[], bool],
 ) -> None:
-    """One worker: runs until it is cancelled."""
-    while True:
-        key, waited = await queue.get()
+    """One worker: runs until the queue is shut down, or until this process no longer leads."""
+    while (next_key := await queue.get()) is not None:
+        key, waited = next_key
+        if not leads():
+            # As after a pause of the whole process: another one may write already. The election ends this one.
+            queue.done(key)
+            return
         metrics.QUEUE_LATENCY.labels(kind=key.kind).observe(waited)
         heartbeats.started(worker)
         try:
-            await _reconcile_once(queue, kube, reconcilers[key.kind], key)
+            if await _reconcile_once(queue, kube, reconcilers[key.kind], key):
+                heartbeats.last_success[key.kind] = time.time()
         finally:
             heartbeats.finished(worker)
             queue.done(key)
 
 
-async def _reconcile_once(queue: WorkQueue[ObjectKey], kube: Kube, reconciler: Reconciler, key: ObjectKey) -> None:
+async def _reconcile_once(queue: WorkQueue[ObjectKey], kube: Kube, reconciler: Reconciler, key: ObjectKey) -> bool:
+    """Reconcile and ask for the next time; returns whether it went well."""
     started = time.monotonic()
-    result = "ok"
     try:
         async with asyncio.timeout(RECONCILE_TIMEOUT_SECONDS):
             again_after = await reconcile(kube, reconciler, key)
-    except (ApiError, TimeoutError) as error:
-        result = "error"
-        delay = queue.add_rate_limited(key)
-        log.warning("reconciliation failed", key=key, error=str(error) or "timed out", retry_seconds=round(delay, 2))
-    except Exception:
+    except ApiError as error:
+        _failed(queue, key, "error", str(error.status), str(error))
+    except TimeoutError:
+        _failed(queue, key, "error", "timeout", f"not done within {RECONCILE_TIMEOUT_SECONDS:.0f} s")
+    except Exception as error:
         # A bug: the other objects must go on, and this one must be seen.
-        result = "bug"
-        delay = queue.add_rate_limited(key)
-        log.exception("reconciliation failed", key=key, retry_seconds=round(delay, 2))
+        log.exception("bug", key=key)
+        _failed(queue, key, "bug", "bug", repr(error))
     else:
         queue.forget(key)
         if again_after is not None:
             queue.add_after(key, again_after)
+        metrics.RECONCILIATIONS.labels(kind=key.kind, result="ok").inc()
+        return True
+    finally:
+        metrics.RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
+    return False
+
+
+def _failed(queue: WorkQueue[ObjectKey], key: ObjectKey, result: str, code: str, error: str) -> None:
+    """Try again later, ever more slowly."""
+    delay = queue.add_rate_limited(key)
+    log.warning("reconciliation failed", key=key, error=error, retry_seconds=round(delay, 2))
     metrics.RECONCILIATIONS.labels(kind=key.kind, result=result).inc()
-    metrics.RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
+    metrics.RECONCILE_ERRORS.labels(kind=key.kind, code=code).inc()
+    metrics.QUEUE_RETRIES.labels(kind=key.kind).inc()

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from finetune_api.base import API_VERSION
 from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
 
 Object = dict[str, Any]
+Kept = TypeVar("Kept")
+_Listed = list[Kept]
 
 FIELD_MANAGER = "finetune-operator"
-REQUEST_TIMEOUT_SECONDS = 30
+STORAGE_FINALIZER_MANAGER = "finetune-operator-storage"
+"""Owns one entry of metadata.finalizers and nothing else, so that holding and releasing it never touches a spec."""
+REQUEST_TIMEOUT_SECONDS = 30.0
+RETRY_AFTER_SECONDS = 20.0
+"""How long one request is kept back when the API server asks for it (429 and 5xx with Retry-After)."""
 PAGE_SIZE = 500
+
+Answered = Callable[[str, str, int, float], None]
+"""Is told of every request that was sent: method, path, HTTP code (0: no answer), seconds."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,8 @@ CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
 SERVICES = Resource("v1", "Service", "services")
 EVENTS = Resource("v1", "Event", "events")
 DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
+NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
+LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
 TOKEN_REVIEWS = Resource("authentication.k8s.io/v1", "TokenReview", "tokenreviews", namespaced=False)
 
 RESOURCES = {
@@ -60,25 +73,34 @@ RESOURCES = {
         SERVICES,
         EVENTS,
         DEPLOYMENTS,
+        LEASES,
     )
 }
 
 
 class ApiError(Exception):
-    """The API server refused or failed; `status` is the HTTP code (0: no answer)."""
+    """The API server refused or failed; `status` is the HTTP code (0: no answer), `retry_after` its wish in seconds."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
+        self.retry_after = retry_after
 
 
 class Kube:
     """Requests to one API server. Every request has a deadline; errors are ApiError."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(
+        self,
+        api: Any,
+        request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
+        answered: Answered | None = None,
+    ) -> None:
         self._api = api
+        self._request_timeout_seconds = request_timeout_seconds
+        self._answered = answered
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         """The object, read live; None when there is none."""
@@ -90,20 +112,56 @@ class Kube:
             raise
 
     async def list(
-        self, resource: Resource, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        most: int | None = None,
     ) -> list[Object]:
-        """Every object of a namespace (or of the cluster) with these labels, page by page."""
-        query = {"limit": str(PAGE_SIZE)}
-        if labels:
-            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in labels.items())
-        items: list[Object] = []
+        """The objects of a namespace (or of the cluster) with these labels and fields: all, page by page, or `most`."""
+        # Items of a list carry neither.
+        kinds = {"apiVersion": resource.api_version, "kind": resource.kind}
+        return await self._listed(
+            resource, namespace, lambda item: {**item, **kinds}, labels=labels, fields=fields, most=most
+        )
+
+    async def names(self, resource: Resource) -> Sequence[tuple[str, str]]:
+        """Namespace and name of every object of the cluster; never more than a page of the objects is in memory."""
+        return await self._listed(
+            resource, None, lambda item: (item["metadata"].get("namespace", ""), item["metadata"]["name"])
+        )
+
+    async def _listed(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        kept: Callable[[Object], Kept],
+        *,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+        most: int | None = None,
+    ) -> _Listed[Kept]:
+        """What is kept of each object, page by page."""
+        query = {"limit": str(most or PAGE_SIZE)}
+        for name, selector in (("labelSelector", labels), ("fieldSelector", fields)):
+            if selector:
+                query[name] = ",".join(f"{key}={value}" for key, value in selector.items())
+        items: list[Kept] = []
         while True:
-            page = await self._request("GET", resource.path(namespace), query=query)
-            # Items of a list carry neither.
-            kinds = {"apiVersion": resource.api_version, "kind": resource.kind}
-            items += [{**item, **kinds} for item in page.get("items", [])]
+            try:
+                page = await self._request("GET", resource.path(namespace), query=query)
+            except ApiError as error:
+                if error.status != 410 or "continue" not in query:
+                    raise
+                # The pages' common moment is compacted away: everything anew, in one piece, which can't expire.
+                items.clear()
+                del query["continue"], query["limit"]
+                continue
+            items += [kept(item) for item in page.get("items", [])]
             token = page.get("metadata", {}).get("continue")
-            if not token:
+            if not token or most is not None:
                 return items
             query["continue"] = token
 
@@ -112,8 +170,29 @@ class Kube:
         return await self._apply(body, None)
 
     async def apply_status(self, body: Object) -> Object:
-        """Server-side apply of the status subresource; `metadata.uid` guards against a successor of the same name."""
+        """Server-side apply of the status subresource.
+
+        `metadata.resourceVersion` guards against what changed since the object was read, a successor of the same name
+        above all (409). `metadata.uid` would not: the API server drops it before it compares.
+        """
         return await self._apply(body, "status")
+
+    async def apply_finalizers(self, parent: Object, finalizers: Sequence[str]) -> Object:
+        """Hold exactly these finalizers on the object under a manager of their own; nothing else of it is written.
+
+        Raises ApiError 409 when the object is not what was read.
+        """
+        metadata = {name: parent["metadata"][name] for name in ("name", "namespace", "uid", "resourceVersion")}
+        body = {**{name: parent[name] for name in ("apiVersion", "kind")}, "metadata": metadata}
+        if finalizers:
+            metadata["finalizers"] = list(finalizers)
+        return await self._apply(body, None, STORAGE_FINALIZER_MANAGER)
+
+    async def replace(self, body: Object) -> Object:
+        """PUT an object that was read before. Raises ApiError 409 when somebody wrote it since (resourceVersion)."""
+        resource = RESOURCES[body["apiVersion"], body["kind"]]
+        path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"])
+        return await self._request("PUT", path, query={"fieldManager": FIELD_MANAGER}, body=body)
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str | None) -> None:
         """Delete exactly this object and, in the background, what it owns. Gone or replaced already: fine."""
@@ -152,11 +231,11 @@ class Kube:
                 raise
             await self.create(resource, metadata["namespace"], body)
 
-    async def _apply(self, body: Object, subresource: str | None) -> Object:
+    async def _apply(self, body: Object, subresource: str | None, manager: str = FIELD_MANAGER) -> Object:
         resource = RESOURCES[body["apiVersion"], body["kind"]]
         metadata = body["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": manager, "force": "true"}
         return await self._request("PATCH", path, query=query, body=body, content_type="application/apply-patch+yaml")
 
     async def _request(
@@ -168,34 +247,59 @@ class Kube:
         body: Object | None = None,
         content_type: str = "application/json",
     ) -> Object:
+        """One request; kept back and sent again while the API server asks for that, as client-go does."""
+        keep_back = RETRY_AFTER_SECONDS
+        while True:
+            try:
+                return await self._send(method, path, query or {}, body, content_type)
+            except ApiError as error:
+                if error.retry_after is None or keep_back <= 0:
+                    raise
+                pause = min(max(error.retry_after, 0.1), keep_back)
+            keep_back -= pause
+            await asyncio.sleep(pause)
+
+    async def _send(
+        self, method: str, path: str, query: Mapping[str, str], body: Object | None, content_type: str
+    ) -> Object:
         import aiohttp
         from kubernetes.aio.client.exceptions import ApiException
 
+        started, code = time.monotonic(), 0
         try:
             request = await self._api.param_serialize(
                 method,
                 path,
-                query_params=list((query or {}).items()),
+                query_params=list(query.items()),
                 header_params={"Accept": "application/json", "Content-Type": content_type},
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = await self._api.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+            response = await self._api.call_api(*request, _request_timeout=self._request_timeout_seconds)
             data = await response.read()
+            code = response.status
         except ApiException as error:
             raise ApiError(error.status or 0, str(error.reason), str(error.body)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiError(0, type(error).__name__, str(error)) from error
-        if not 200 <= response.status <= 299:
-            raise _api_error(response.status, data)
-        answer = json.loads(data)
+            raise ApiError(0, type(error).__name__, str(error) or f"no answer to {method} {path}") from error
+        finally:
+            if self._answered is not None:
+                self._answered(method, path, code, time.monotonic() - started)
+        if not 200 <= code <= 299:
+            raise _api_error(code, data, response.headers.get("Retry-After"))
+        try:
+            answer = json.loads(data)
+        except ValueError as error:
+            raise ApiError(0, "InvalidAnswer", f"{method} {path} was answered with {data[:100]!r}") from error
         assert isinstance(answer, dict)
         return answer
 
 
-def _api_error(status: int, data: bytes) -> ApiError:
+def _api_error(status: int, data: bytes, retry_after: str | None) -> ApiError:
+    """The error of an answer. Retry-After is in seconds; every write of ours may be sent again."""
+    seconds = float(retry_after) if retry_after is not None and retry_after.isdigit() else None
     try:
         answer = json.loads(data)
-        return ApiError(status, str(answer.get("reason", "")), str(answer.get("message", "")))
+        return ApiError(status, str(answer.get("reason", "")), str(answer.get("message", "")), seconds)
     except (ValueError, AttributeError):
-        return ApiError(status, "", data[:500].decode(errors="replace"))
+        return ApiError(status, "", data[:500].decode(errors="replace"), seconds)

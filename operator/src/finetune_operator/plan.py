@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from finetune_api.conditions import KindStatus
-from finetune_operator.kube import CONFIG_MAPS, JOBS, Object, Resource
+from finetune_operator.kube import Object, Resource
 from finetune_operator.status import EventNote, Standing, conditions, transition_events
 
 Status = TypeVar("Status", bound=KindStatus)
@@ -27,7 +27,7 @@ class Child:
 
 @dataclass(frozen=True)
 class Plan(Generic[Status]):
-    """The writes of one reconciliation, in this order: create, apply, merge, delete, status, events.
+    """The writes of one reconciliation, in this order: create, apply, merge, delete, events, status.
 
     `create` is for what is written once and never changed (an attempt's objects): what exists already stays. `merge` is
     for what several parents write into (a budget's ledger): the given fields are set, all others stay.
@@ -40,6 +40,23 @@ class Plan(Generic[Status]):
     delete: tuple[Child, ...] = ()
     events: tuple[EventNote, ...] = ()
     requeue_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class LeftBehind:
+    """What a deleted object leaves outside the cluster. Told on the class, which outlives object and namespace."""
+
+    class_name: str
+    note: EventNote
+
+
+@dataclass(frozen=True)
+class Farewell(Generic[Status]):
+    """What is done for an object that is being deleted and holds our finalizer: the plan, and then the release."""
+
+    plan: Plan[Status]
+    release: bool = False
+    left_behind: LeftBehind | None = None
 
 
 class Observed(Protocol):
@@ -90,11 +107,6 @@ def unchanged(
     seen = [item.model_copy(update={"observed_generation": observed.generation}) for item in status.conditions]
     status = status.model_copy(update={"conditions": seen, "observed_generation": observed.generation})
     return Plan(status=status, delete=tuple(delete), requeue_at=requeue_at)
-
-
-def job_and_config_map(namespace: str, name: str, uid: str) -> tuple[Child, Child]:
-    """A Job and its run configuration, which has the same name."""
-    return Child(JOBS, namespace, name, uid), Child(CONFIG_MAPS, namespace, name, None)
 
 
 def earliest(moments: Iterable[datetime | None]) -> datetime | None:

@@ -1,6 +1,7 @@
 """Progress reports from training Pods: the HTTPS endpoint, who may report, and the newest report of each attempt.
 
-A report is a hint for people, kept in memory only: losing it loses nothing, the termination message is the truth.
+A report is kept in memory only: losing it loses nothing, since each says everything (step, speed, committed
+checkpoints), and the termination message is the truth about the end.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from finetune_api.finetunejob import Progress
-from finetune_api.progress import PROGRESS_AUDIENCE, PROGRESS_BODY_BYTES, ProgressReport, to_progress
+from finetune_api.progress import (
+    PROGRESS_AUDIENCE,
+    PROGRESS_BODY_BYTES,
+    CheckpointLedger,
+    ProgressReport,
+    to_progress,
+)
 from finetune_operator.children import Owner, owner_key
 from finetune_operator.kube import PODS, TOKEN_REVIEWS, ApiError, Kube
 from finetune_operator.references import ObjectKey
@@ -45,13 +52,22 @@ class ProgressEndpoint:
         return self.url.rstrip("/") + path
 
 
+@dataclass(frozen=True)
+class ShownProgress:
+    """What the reports of an attempt say, as its job's status shows it."""
+
+    progress: Progress | None = None
+    ledger: CheckpointLedger | None = None
+    """None: its Pods keep none (a user's own image)."""
+
+
 @dataclass
 class _Reports:
-    """Of one attempt: the report that is shown, since when, and the newest one."""
+    """Of one attempt: what is shown, since when, and the newest."""
 
-    shown: Progress
+    shown: ShownProgress
     shown_since: float
-    newest: Progress
+    newest: ShownProgress
 
 
 class ProgressStore:
@@ -63,21 +79,25 @@ class ProgressStore:
     def __init__(self) -> None:
         self._reports: OrderedDict[tuple[str, str], _Reports] = OrderedDict()
 
-    def put(self, namespace: str, attempt: str, progress: Progress) -> float:
-        """Remember a report; returns in how many seconds it can be shown."""
+    def put(
+        self, namespace: str, attempt: str, progress: Progress | None, ledger: CheckpointLedger | None = None
+    ) -> float:
+        """Remember a report; returns in how many seconds it can be shown. None: it says nothing about that."""
         now, key = time.monotonic(), (namespace, attempt)
-        if key in self._reports:
-            self._reports[key].newest = progress
+        reports = self._reports.get(key)
+        if reports is None:
+            first = ShownProgress(progress, ledger)
+            reports = self._reports[key] = _Reports(first, now, first)
         else:
-            self._reports[key] = _Reports(progress, now, progress)
-        reports = self._reports[key]
+            before = reports.newest
+            reports.newest = ShownProgress(progress or before.progress, ledger or before.ledger)
         self._reports.move_to_end(key)
         if len(self._reports) > _ATTEMPTS_KEPT:
             self._reports.popitem(last=False)
-        return 0.0 if reports.shown == progress else max(0.0, reports.shown_since + STATUS_INTERVAL_SECONDS - now)
+        return 0.0 if reports.shown == reports.newest else max(0.0, reports.shown_since + STATUS_INTERVAL_SECONDS - now)
 
-    def shown(self, namespace: str, attempt: str) -> Progress | None:
-        """The report to show of an attempt, if any came since the operator started."""
+    def shown(self, namespace: str, attempt: str) -> ShownProgress | None:
+        """What to show of an attempt, if a report came since the operator started."""
         reports = self._reports.get((namespace, attempt))
         if reports is None:
             return None
@@ -160,11 +180,12 @@ def application(
         if claimed != (reporter.namespace, reporter.owner.name, reporter.attempt):
             return _answer(403, "a Pod can report only for its own job")
         try:
-            progress = to_progress(ProgressReport.model_validate_json(await request.read()).trainer_status)
+            said = ProgressReport.model_validate_json(await request.read())
+            progress = to_progress(said.trainer_status)
         except ValidationError as error:
             return _answer(400, f"not a progress report: {error.error_count()} errors")
-        if progress is not None:
-            notify(reporter.owner, store.put(reporter.namespace, reporter.attempt, progress))
+        if progress is not None or said.ledger is not None:
+            notify(reporter.owner, store.put(reporter.namespace, reporter.attempt, progress, said.ledger))
         return web.json_response({})
 
     app = web.Application(client_max_size=PROGRESS_BODY_BYTES)

@@ -1,7 +1,12 @@
-"""One reconciliation: read the parent, observe, plan, apply, delete, write the status once, record Events."""
+"""One reconciliation: read the parent, observe, plan, write what the plan says, the status last.
+
+A crash may cut it anywhere: every write before the status is one that comes out the same when it is made again.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,16 +16,32 @@ import structlog
 from pydantic import ValidationError
 
 from finetune_api.conditions import KindStatus, Reason
-from finetune_operator.kube import EVENTS, ApiError, Kube, Object, Resource
-from finetune_operator.plan import Plan, planned
+from finetune_operator.blockages import refusal
+from finetune_operator.kube import FINE_TUNE_CLASSES, ApiError, Kube, Object, Resource
+from finetune_operator.plan import Farewell, LeftBehind, Plan, planned
 from finetune_operator.references import ObjectKey
 from finetune_operator.status import EventNote, stalled
 
 COMPONENT = "finetune-operator"
 _REFUSED = frozenset({400, 403, 422})
+_FINAL = _REFUSED | {404, 409}
 _REFUSED_RETRY_SECONDS = 60
+EVENT_PAUSES = (0.2, 1.0)
+EVENT_SECONDS = 10.0
+"""Events may be kept in a store of their own: its outage must not keep a status from being written."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Finalizer:
+    """What an object holds outside the cluster, and how it is given up when the object is deleted."""
+
+    name: str
+    is_needed: Callable[[Any], bool | None]
+    """Of what the reconciler observed; None: can't be told now, so that it stays as it is."""
+    observe: Callable[[Kube, Object], Awaitable[Any]]
+    plan: Callable[[Any, datetime], Farewell[Any]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,11 @@ class Reconciler:
     status: type[KindStatus]
     observe: Callable[[Kube, Object], Awaitable[Any]]
     plan: Callable[[Any, datetime], Plan[Any]]
+    finalizer: Finalizer | None = None
+    written: Callable[[ObjectKey, KindStatus, KindStatus], None] | None = None
+    """Is told of every reconciliation that succeeded: the status before and after it."""
+    gone: Callable[[ObjectKey], None] | None = None
+    """Is told that the object does not exist."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +73,20 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
     Raises ApiError when the API server did not do what was asked; the caller tries again later.
     """
     parent = await kube.get(reconciler.resource, key.namespace or None, key.name)
-    if parent is None or "deletionTimestamp" in parent["metadata"]:
-        return None  # What it owns goes by garbage collection.
+    if parent is None:
+        if reconciler.gone is not None:
+            reconciler.gone(key)
+        return None
     now = datetime.now(UTC)
+    farewell = None
     try:
-        plan = reconciler.plan(await reconciler.observe(kube, parent), now)
-    except ValidationError as error:
-        plan = _invalid(reconciler, parent, error, now)
-    try:
+        if "deletionTimestamp" not in parent["metadata"]:
+            plan, parent = await _plan(kube, reconciler, parent, now)
+        else:
+            farewell = await _farewell(kube, reconciler.finalizer, parent, now)
+            if farewell is None:
+                return None  # What it owns goes by garbage collection.
+            plan = farewell.plan
         for body in plan.create:
             await kube.create_once(body)
         for body in plan.apply:
@@ -65,47 +97,95 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
         if error.status not in _REFUSED:
             raise
         log.warning("refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(error))
-        await _write_status(kube, parent, _refused(reconciler, parent, error, now))
+        await _tell(kube, parent, _refused(reconciler, parent, error, now))
         return _REFUSED_RETRY_SECONDS
     for child in plan.delete:
         await kube.delete(child.resource, child.namespace, child.name, child.uid)
-    await _write_status(kube, parent, plan)
+    if farewell is not None and farewell.release:
+        await _release(kube, parent, farewell.left_behind)
+        return None
+    await _tell(kube, parent, plan)
+    if reconciler.written is not None:
+        reconciler.written(key, _known_status(reconciler, parent), plan.status)
     if plan.requeue_at is None:
         return None
     return max(0.0, (plan.requeue_at - now).total_seconds())
 
 
-async def _write_status(kube: Kube, parent: Object, plan: Plan[Any]) -> None:
-    """Write the status when it differs, then the Events that its change calls for."""
+async def _plan(kube: Kube, reconciler: Reconciler, parent: Object, now: datetime) -> tuple[Plan[Any], Object]:
+    """What to do for an object that lives, and the object once its finalizer stands (or does not) as it should."""
+    finalizer = reconciler.finalizer
+    try:
+        observed = await reconciler.observe(kube, parent)
+        if finalizer is not None:
+            needed = finalizer.is_needed(observed)
+            if needed is not None and needed != _holds(parent, finalizer):
+                parent = await kube.apply_finalizers(parent, [finalizer.name] if needed else [])
+        return reconciler.plan(observed, now), parent
+    except ValidationError as error:
+        return _invalid(reconciler, parent, error, now), parent
+
+
+async def _farewell(kube: Kube, finalizer: Finalizer | None, parent: Object, now: datetime) -> Farewell[Any] | None:
+    """What to do for an object that is being deleted; None when it holds no finalizer of ours."""
+    if finalizer is None or not _holds(parent, finalizer):
+        return None
+    return finalizer.plan(await finalizer.observe(kube, parent), now)
+
+
+async def _release(kube: Kube, parent: Object, left_behind: LeftBehind | None) -> None:
+    """Let a deleted object go, and say what stays of it."""
+    if left_behind is not None:
+        about = await kube.get(FINE_TUNE_CLASSES, None, left_behind.class_name) or {
+            "apiVersion": FINE_TUNE_CLASSES.api_version,
+            "kind": FINE_TUNE_CLASSES.kind,
+            "metadata": {"name": left_behind.class_name},
+        }
+        await _record(kube, about, left_behind.note, cause=(parent["metadata"]["uid"],))
+    await kube.apply_finalizers(parent, [])
+    identity = {name: parent["metadata"][name] for name in ("name", "namespace", "uid")}
+    log.info("released", kind=parent["kind"], **identity, left_behind=left_behind.note.message if left_behind else None)
+
+
+def _holds(parent: Object, finalizer: Finalizer) -> bool:
+    return finalizer.name in parent["metadata"].get("finalizers", ())
+
+
+async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> None:
+    """When the status differs: the Events that its change calls for, and then the status.
+
+    In this order, and with names that follow from what the plan was made of, no Event is lost and none told twice
+    when the operator is killed in between.
+    """
     wire = {name: value for name, value in plan.status.to_wire().items() if value not in ([], {})}
     if wire == parent.get("status", {}):
         return
     metadata = parent["metadata"]
+    for position, note in enumerate(plan.events):
+        await _record(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"], position))
     identity = {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata}
+    as_read = {**identity, "resourceVersion": metadata["resourceVersion"]}
     await kube.apply_status(
-        {"apiVersion": parent["apiVersion"], "kind": parent["kind"], "metadata": identity, "status": wire}
+        {"apiVersion": parent["apiVersion"], "kind": parent["kind"], "metadata": as_read, "status": wire}
     )
     log.info("status", kind=parent["kind"], **identity, phase=wire.get("phase"))
-    for note in plan.events:
-        await _record(kube, parent, note)
 
 
-async def _record(kube: Kube, parent: Object, note: EventNote) -> None:
-    """Record an Event; one that can't be recorded is logged, since the condition tells the same."""
-    metadata = parent["metadata"]
+async def _record(kube: Kube, about: Object, note: EventNote, cause: tuple[object, ...]) -> None:
+    """Record an Event, once for each cause. One that can't be recorded is logged: the condition tells the same."""
+    metadata = about["metadata"]
+    digest = hashlib.sha256(repr((note.reason, *cause)).encode()).hexdigest()[:16]
     moment = datetime.now(UTC)
     namespace = metadata.get("namespace", "default")
     body = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{metadata['name'][:200]}.", "namespace": namespace},
+        "metadata": {"name": f"{metadata['name'][:200]}.{digest}", "namespace": namespace},
         "involvedObject": {
-            "apiVersion": parent["apiVersion"],
-            "kind": parent["kind"],
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
             "name": metadata["name"],
-            "namespace": metadata.get("namespace"),
-            "uid": metadata["uid"],
-            "resourceVersion": metadata["resourceVersion"],
+            **{name: metadata[name] for name in ("namespace", "uid", "resourceVersion") if name in metadata},
         },
         "type": note.type,
         "reason": note.reason,
@@ -117,9 +197,24 @@ async def _record(kube: Kube, parent: Object, note: EventNote) -> None:
         "count": 1,
     }
     try:
-        await kube.create(EVENTS, namespace, body)
-    except ApiError as error:
-        log.warning("event not recorded", reason=note.reason, error=str(error))
+        async with asyncio.timeout(EVENT_SECONDS):
+            await _create_event(kube, body)
+    except (ApiError, TimeoutError) as error:
+        log.warning("event not recorded", reason=note.reason, error=str(error) or "timed out")
+
+
+async def _create_event(kube: Kube, body: Object) -> None:
+    """Nothing waits for an Event to be tried again later: it is done now, a few times, or not at all."""
+    for pause in EVENT_PAUSES:
+        try:
+            await kube.create_once(body)
+        except ApiError as error:
+            if error.status in _FINAL:
+                raise
+            await asyncio.sleep(pause)
+        else:
+            return
+    await kube.create_once(body)
 
 
 def _invalid(reconciler: Reconciler, parent: Object, error: ValidationError, now: datetime) -> Plan[KindStatus]:
@@ -134,8 +229,9 @@ def _refused(reconciler: Reconciler, parent: Object, error: ApiError, now: datet
     """The API server refuses what the plan makes (quota, Pod Security, admission): say so, and keep the rest."""
     before = _known_status(reconciler, parent)
     observed = _Unparsed(parent["metadata"]["generation"], before)
-    message = f"The API server refuses an object of this one: {error.message} Tried again every minute."
-    return planned(observed, before, None, stalled(Reason.POD_REJECTED, message), now)
+    found = refusal(error.message)
+    standing = stalled(found.reason, f"{found.message} Tried again every minute.")
+    return planned(observed, before, None, standing, now)
 
 
 def _known_status(reconciler: Reconciler, parent: Object) -> KindStatus:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune_operator.kube import REQUEST_TIMEOUT_SECONDS
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -12,10 +14,17 @@ class Settings:
 
     kubeconfig: Path | None = None
     """None: the service account of the Pod that it runs in."""
+    namespace: str = "default"
+    """The operator's own: the election's Lease and the budgets' ledgers are there."""
+    leader_election: bool = False
+    """Whether another replica may run beside this one."""
+    identity: str | None = None
+    """This replica's name in the Lease; None: one that no other process has."""
     trainer_image: str | None = None
     """The trainer image of classes that name none."""
-    workers: int = 8
+    workers: int = 16
     resync_seconds: float = 600.0
+    request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
     health_port: int = 8080
     metrics_port: int = 9090
     progress_port: int = 8443

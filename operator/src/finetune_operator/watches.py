@@ -1,4 +1,7 @@
-"""Kopf's watches. Their handlers only enqueue: every decision is taken later, on what is read live."""
+"""Kopf's watches. Their handlers only enqueue: every decision is taken later, on what is read live.
+
+They are coroutines, since Kopf calls plain functions in threads, and the queue belongs to the event loop.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,39 @@ from finetune_api.base import GROUP, VERSION
 from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION
 from finetune_operator.children import MANAGED_BY_SELECTOR, owner_key
-from finetune_operator.kube import PAGE_SIZE, REQUEST_TIMEOUT_SECONDS
+from finetune_operator.kube import FIELD_MANAGER, PAGE_SIZE
 from finetune_operator.references import DEFAULT_CLASS_NAME, ObjectKey, References
 from finetune_operator.workqueue import WorkQueue
 
 PARENTS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
 CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments"))
+WATCHED = (*(kind.plural for kind in PARENTS), *(plural for _, _, plural in CHILDREN))
+
+CHILD_SECONDS = 0.3
+"""The Job's, its Pod's and the Pod's node's events come in a burst, which is looked at once."""
+END_SECONDS = 15.0
+"""How long Kopf may take to end itself after an error; then it kills the process."""
 
 
 def register(registry: kopf.OperatorRegistry, queue: WorkQueue[ObjectKey], references: References) -> None:
     """Watch our kinds, and the children that carry our label."""
 
-    def parent_event(body: Mapping[str, Any], type: str | None, **_: Any) -> None:
+    async def parent_event(body: Mapping[str, Any], type: str | None, **_: Any) -> None:
         metadata = body["metadata"]
         key = ObjectKey(body["kind"], metadata.get("namespace", ""), metadata["name"])
         references.update(key, frozenset() if type == "DELETED" else referenced(body))
-        queue.add(key)
+        if not _is_echo(body, type):
+            queue.add(key)
         for referrer in references.referrers(key):
             queue.add(referrer)
         if key.kind == FINE_TUNE_CLASS.name and _may_be_default(body, type):
             for referrer in references.referrers(ObjectKey(FINE_TUNE_CLASS.name, "", DEFAULT_CLASS_NAME)):
                 queue.add(referrer)
 
-    def child_event(body: Mapping[str, Any], **_: Any) -> None:
+    async def child_event(body: Mapping[str, Any], **_: Any) -> None:
         key = owner_key(body)
         if key is not None:
-            queue.add(key)
+            queue.add_after(key, CHILD_SECONDS)
 
     for kind in PARENTS:
         kopf.on.event(GROUP, VERSION, kind.plural, registry=registry, id=f"enqueue-{kind.plural}")(parent_event)
@@ -44,13 +54,16 @@ def register(registry: kopf.OperatorRegistry, queue: WorkQueue[ObjectKey], refer
         kopf.on.event(group, version, plural, registry=registry, id=f"enqueue-{plural}")(child_event)
 
 
-def settings() -> kopf.OperatorSettings:
+def settings(request_timeout_seconds: float) -> kopf.OperatorSettings:
     """Kopf's settings: no writes, no peering, server-side filters, no scanning of CRDs and namespaces."""
     configured = kopf.OperatorSettings()
     configured.posting.enabled = False
     configured.scanning.disabled = True
+    configured.process.ultimate_exiting_timeout = END_SECONDS
+    configured.persistence.diffbase_storage = _NoDiffBase()
+    configured.persistence.progress_storage = _NoProgress()
     configured.watching.chunk_size = PAGE_SIZE
-    configured.networking.request_timeout = REQUEST_TIMEOUT_SECONDS
+    configured.networking.request_timeout = request_timeout_seconds
     for child in CHILDREN:
         configured.watching.label_selectors[child] = MANAGED_BY_SELECTOR
     return configured
@@ -74,7 +87,53 @@ def referenced(body: Mapping[str, Any]) -> frozenset[ObjectKey]:
     return frozenset(found)
 
 
+def _is_echo(body: Mapping[str, Any], type: str | None) -> bool:
+    """Whether a change is our own status and nothing else: what follows from it was planned when it was written."""
+    metadata = body["metadata"]
+    observed = (body.get("status") or {}).get("observedGeneration")
+    if type != "MODIFIED" or "deletionTimestamp" in metadata or observed != metadata.get("generation"):
+        return False
+    times: dict[bool, str] = {}
+    for entry in metadata.get("managedFields", ()):
+        is_ours = (entry.get("manager"), entry.get("subresource")) == (FIELD_MANAGER, "status")
+        times[is_ours] = max(times.get(is_ours, ""), entry.get("time", ""))
+    # In whole seconds: within one it may be somebody else's.
+    return times.get(True, "") > times.get(False, "")
+
+
 def _may_be_default(body: Mapping[str, Any], type: str | None) -> bool:
     """A class that stops being the default matters too, and is seen only by its going or its change."""
     annotations = body["metadata"].get("annotations") or {}
     return type in ("DELETED", "MODIFIED") or annotations.get(DEFAULT_CLASS_ANNOTATION) == "true"
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Of what Kopf's other handlers need, the essence of each object: copied several times an event, and never used."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: Any) -> Any:
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        pass
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """The same for the progress of handlers."""
+
+    def fetch(self, **_: Any) -> Any:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+    def purge(self, **_: Any) -> None:
+        pass
+
+    def touch(self, **_: Any) -> None:
+        pass
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -30,13 +30,14 @@ class WorkQueue(Generic[Key]):
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._wakeup = asyncio.Event()
+        self._is_shut_down = False
 
     def __len__(self) -> int:
         return len(self._ready)
 
     def add(self, key: Key) -> None:
         """Ask for work on a key, as soon as a worker is free."""
-        if key in self._dirty:
+        if key in self._dirty or self._is_shut_down:
             return
         self._dirty[key] = time.monotonic()
         if key not in self._processing:
@@ -45,6 +46,8 @@ class WorkQueue(Generic[Key]):
 
     def add_after(self, key: Key, delay_seconds: float) -> None:
         """Ask for work later. Of several delays for a key the earliest counts."""
+        if self._is_shut_down:
+            return
         if delay_seconds <= 0:
             self.add(key)
             return
@@ -69,9 +72,14 @@ class WorkQueue(Generic[Key]):
         """The key's work succeeded: its failures no longer count."""
         self._failures.pop(key, None)
 
-    async def get(self) -> tuple[Key, float]:
-        """Wait for a key; returns it with the seconds that it waited. Call `done` when its work has ended."""
+    async def get(self) -> tuple[Key, float] | None:
+        """Wait for a key; returns it with the seconds that it waited. Call `done` when its work has ended.
+
+        None once the queue is shut down.
+        """
         while not self._ready:
+            if self._is_shut_down:
+                return None
             self._wakeup.clear()
             await self._wakeup.wait()
         key = self._ready.popleft()
@@ -84,6 +92,20 @@ class WorkQueue(Generic[Key]):
         if key in self._dirty:
             self._ready.append(key)
             self._wakeup.set()
+
+    def shut_down(self) -> None:
+        """Hand out nothing more and take nothing more; what waits is dropped. The next process looks at everything."""
+        self._is_shut_down = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._ready.clear()
+        self._dirty.clear()
+        self._wakeup.set()
+
+    def waiting(self) -> Iterable[Key]:
+        """The keys that wait for a worker, the next one first."""
+        return tuple(self._ready)
 
     def oldest_wait_seconds(self) -> float:
         """How long the key that waits longest has been ready; 0 when none waits."""

@@ -137,13 +137,14 @@ class Api:
 
 @contextlib.contextmanager
 def namespace(plane: ControlPlane) -> Iterator[Api]:
-    """A new namespace in which Pods can be made; deleted at the end, which is not waited for."""
+    """A new namespace in which Pods can be made; deleted at the end (or by the test), which is not waited for."""
     name = f"test-{secrets.token_hex(4)}"
     api = Api(plane, name)
     api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     wait_for(lambda: api.exists("ServiceAccount", "default"), "a service account for Pods")
     yield api
-    api.request("DELETE", f"/api/v1/namespaces/{name}")
+    with contextlib.suppress(RefusedError):
+        api.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 def wait_for(true: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.control_plane import ControlPlane, control_plane
+from tests.integration.crds import install_crds
 from tests.integration.operator.api import Api, namespace
+from tests.integration.operator.lives import Stage, stage
 from tests.integration.operator.process import OperatorProcess
 
 CLASS = {
@@ -28,6 +30,15 @@ def operator(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) ->
     status, log = process.stop(), process.log.read_text()
     assert status == 0, log
     assert "Traceback" not in log, f"a bug came up in one of the tests:\n{log}"
+
+
+@pytest.fixture(scope="session")
+def quiet_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A control plane on which no operator runs but those that a test starts, each for a namespace of its own."""
+    with control_plane() as plane:
+        install_crds(plane)
+        with stage(plane, tmp_path_factory.mktemp("stage")) as ready:
+            yield ready
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ LINE_7 = Failure(
 NETWORK_FAILURE = Failure(
     reason=Reason.STORAGE_UNREACHABLE, message="The storage did not answer.", retryable=True, rank=0
 )
+LOST_PEER = Failure(reason=Reason.FAILED, message="Another process of the gang ended.", retryable=True, lost_peer=True)
 PREFLIGHT_REPORT = PreflightReport(
     dataset=DatasetStatus(format="Chat", training=FileStatistics(examples=1500, tokens=90_000, max_tokens=120)),
     model=ModelStatus(architecture="LlamaForCausalLM", context_length=512),

@@ -5,10 +5,19 @@ The Job controller, the Deployment controller and the garbage collector then do 
 
 from __future__ import annotations
 
+import contextlib
+from datetime import UTC, datetime
 from typing import Any
 
-from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport, to_termination_message
-from tests.integration.operator.api import Api, Object
+from finetune_api.outcome import (
+    EXIT_DISRUPTED,
+    EvaluationReport,
+    Failure,
+    PreflightReport,
+    TrainReport,
+    to_termination_message,
+)
+from tests.integration.operator.api import Api, Object, RefusedError, condition
 
 MOMENT = "2026-11-22T12:00:00Z"
 
@@ -16,6 +25,34 @@ MOMENT = "2026-11-22T12:00:00Z"
 def waits(api: Api, pod: Object, reason: str, message: str) -> None:
     """The container can't be started."""
     _container(api, pod, "Pending", {"waiting": {"reason": reason, "message": message}})
+
+
+def is_placed(api: Api, pod: Object) -> None:
+    """After the real scheduler found no node for it, it gets one. There is none: such a Pod is removed after 40 s."""
+    name = pod["metadata"]["name"]
+    api.wait("Pod", name, lambda found: condition(found, "PodScheduled").get("reason") == "Unschedulable")
+    body = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "node-1"}}
+    api.request("POST", f"{api.path('Pod')}/{name}/binding", body)
+
+
+def is_warned_of(api: Api, pod: Object, reason: str, message: str) -> None:
+    """The kubelet records an Event."""
+    moment = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    meta = pod["metadata"]
+    body = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{meta['name']}."},
+        "involvedObject": {name: meta[name] for name in ("name", "namespace", "uid")} | {"kind": "Pod"},
+        "type": "Warning",
+        "reason": reason,
+        "message": message,
+        "source": {"component": "kubelet"},
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+    }
+    api.request("POST", api.path("Event"), body)
 
 
 def runs(api: Api, pod: Object) -> None:
@@ -46,6 +83,35 @@ def ends(
         "finishedAt": MOMENT,
     }
     _container(api, pod, "Succeeded" if exit_code == 0 else "Failed", {"terminated": ended})
+
+
+def is_disrupted(api: Api, pod: Object) -> None:
+    """The Pod is evicted: it is told to stop, and does."""
+    moved = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+        # The disruption controller takes it back from a Pod that did not end within two minutes of it.
+        "lastTransitionTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    api.patch("Pod", pod["metadata"]["name"], {"status": {"conditions": [moved]}}, "status")
+    ends(api, pod, "", EXIT_DISRUPTED)
+
+
+def is_bound(api: Api, pod: Object) -> None:
+    """It is on a node, so that whoever deletes it has to wait for the kubelet."""
+    name = pod["metadata"]["name"]
+    target = {"apiVersion": "v1", "kind": "Node", "name": "played"}
+    body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+    api.request("POST", api.path("Pod", name) + "/binding", body)
+
+
+def has_stopped(api: Api, pod: Object) -> None:
+    """Its containers have ended after it was deleted: the kubelet says so, and then lets it go."""
+    ends(api, pod, "", EXIT_DISRUPTED)
+    with contextlib.suppress(RefusedError):  # The garbage collector or the Job controller may have been faster.
+        api.request("DELETE", api.path("Pod", pod["metadata"]["name"]), {"gracePeriodSeconds": 0})
 
 
 def _container(api: Api, pod: Object, phase: str, state: Object, conditions: list[Any] | None = None) -> None:

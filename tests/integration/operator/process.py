@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from e2e.cluster.certificates import Authority
@@ -22,7 +24,8 @@ ADDRESS = "127.0.0.1"
 class OperatorProcess:
     """`python -m finetune_operator run --kubeconfig ...` on free ports, with a progress endpoint over TLS."""
 
-    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+    def __init__(self, plane: ControlPlane, folder: Path, options: Sequence[str] = ()) -> None:
+        self._options = options
         self.log = folder / "operator.log"
         self._health, self._metrics, self.progress_port = free_ports(3)
         self._kubeconfig = plane.kubeconfig
@@ -46,7 +49,7 @@ class OperatorProcess:
         return f"https://{ADDRESS}:{self.progress_port}"
 
     def start(self) -> None:
-        """Start, and wait until it is live."""
+        """Start, and wait until it works, or stands by."""
         flags = {
             "kubeconfig": self._kubeconfig,
             "health-port": self._health,
@@ -64,18 +67,23 @@ class OperatorProcess:
                     "finetune_operator",
                     "run",
                     *(f"--{name}={value}" for name, value in flags.items()),
+                    *self._options,
                 ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src")},
             )
         deadline = time.monotonic() + START_SECONDS
-        while not self._is_live():
+        while not self.answers("/readyz"):
             assert self._process.poll() is None and time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL: no time to end anything."""
@@ -92,9 +100,10 @@ class OperatorProcess:
         finally:
             self._process.kill()
 
-    def _is_live(self) -> bool:
+    def answers(self, path: str) -> bool:
+        """Whether a probe succeeds."""
         try:
-            with urllib.request.urlopen(f"http://{ADDRESS}:{self._health}/healthz", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{ADDRESS}:{self._health}{path}", timeout=5) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -6,11 +6,13 @@ import pytest
 
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
+from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.jobs import (
     DEPLOYMENT,
     EVALUATION,
     JOB,
     LINE_7,
+    LOST_PEER,
     PREFLIGHT_REPORT,
     RESULT,
     evaluation_report,
@@ -44,7 +46,7 @@ def test_a_broken_line_is_named_and_a_mended_dataset_goes_on_by_itself(api: Api)
     reason, message = stalled(broken)
     assert reason == "DatasetInvalid"
     assert "line 7: the last message is not the assistant's. Fix the line" in message
-    assert "Checked again by itself: next at" in message
+    assert "Tried again by itself: next at" in message
 
     # That the ten seconds are over is played; the timer itself is real where an attempt was disrupted, below.
     status = broken["status"]
@@ -70,7 +72,8 @@ def test_training_runs_as_a_gang_that_can_find_each_other(api: Api) -> None:
     train = preflight_succeeds(api, job)
     spec, name = train["spec"], train["metadata"]["name"]
     assert (spec["completions"], spec["parallelism"], spec["completionMode"]) == (2, 2, "Indexed")
-    assert spec["backoffLimit"] == 0
+    assert (spec["backoffLimit"], spec["podReplacementPolicy"]) == (0, "Failed")
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 120
     (service,) = api.children_of(job, "train", "Service")
     assert service["spec"]["clusterIP"] == "None"
     subdomain = service["metadata"]["name"]
@@ -132,24 +135,114 @@ def test_suspend_frees_everything_and_resume_goes_on(api: Api) -> None:
     job = api.create("FineTuneJob", "router", JOB)
     train, _ = starts_training(api, job)
     api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
-    api.wait_reason("FineTuneJob", "router", "Suspended")
-    api.wait_children(job, "train", "Pod", 0)
+    suspended = api.wait_reason("FineTuneJob", "router", "Suspended")["status"]
+    assert api.children_of(job, "train", "Pod") == []
     assert api.children_of(job, "train", "Job") == []
+    (ended,) = suspended["endedAttempts"]
+    assert (ended["number"], ended["outcome"]) == (1, "Suspended")
     api.patch("FineTuneJob", "router", {"spec": {"suspend": False}})
     (second,) = api.wait_children(job, "train", "Job")
     assert second["metadata"]["name"] != train["metadata"]["name"]
     attempt = api.wait_reason("FineTuneJob", "router", "Queued")["status"]["attempt"]
     assert (attempt["number"], attempt["retries"], attempt["disruptions"]) == (2, 0, 0)
+    expect_events(
+        api,
+        "Normal Validating",
+        "Normal Queued",
+        "Normal Training",
+        "Normal Stopping",
+        "Normal Suspended",
+        "Normal Queued",
+    )
+
+
+def test_the_next_attempt_starts_when_the_pods_of_the_one_before_have_ended(api: Api) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    train, pods = starts_training(api, job)
+    for pod in pods:
+        played.is_bound(api, pod)
+    api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
+    api.wait_reason("FineTuneJob", "router", "Stopping")
+    wait_for(lambda: all(_is_deleted(pod) for pod in api.children_of(job, "train", "Pod")), "the Pods are told to stop")
+    assert not api.exists("Job", train["metadata"]["name"])
+    api.patch("FineTuneJob", "router", {"spec": {"suspend": False}})
+    waits = api.wait_reason("FineTuneJob", "router", "Queued")
+    assert "Waits until 2 Pods have saved and ended" in condition(waits, "Ready")["message"]
+    played.has_stopped(api, pods[0])
+    wait_for(lambda: len(api.children_of(job, "train", "Pod")) == 1, "the first Pod is gone")
+    assert api.children_of(job, "train", "Job") == []
+    played.has_stopped(api, pods[1])
+    (second,) = api.wait_children(job, "train", "Job")
+    assert second["metadata"]["name"] != train["metadata"]["name"]
+
+
+def _is_deleted(pod: Object) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def test_another_run_id_ends_what_runs_and_starts_anew(api: Api) -> None:
     job = api.create("FineTuneJob", "router", JOB)
-    train, _ = starts_training(api, job)
+    train, pods = starts_training(api, job)
+    for pod in pods:
+        played.is_bound(api, pod)
     api.patch("FineTuneJob", "router", {"spec": {"runId": "2", "hyperparameters": {"epochs": 5}}})
-    api.wait("FineTuneJob", "router", lambda found: found["status"]["runId"] == "2")
-    wait_for(lambda: not api.exists("Job", train["metadata"]["name"]), "the first run's Job is gone")
+    stopping = api.wait_reason("FineTuneJob", "router", "Stopping")
+    assert (stopping["status"]["runId"], stopping["status"]["phase"]) == ("1", "Training")
+    wait_for(lambda: all(_is_deleted(pod) for pod in api.children_of(job, "train", "Pod")), "the Pods are told to stop")
+    for pod in pods:
+        played.has_stopped(api, pod)
+    fresh = api.wait("FineTuneJob", "router", lambda found: found["status"]["runId"] == "2")["status"]
+    (run,) = fresh["history"]
+    assert (run["runId"], run["phase"], run["reason"], run["attempts"]) == ("1", "Training", "Superseded", 1)
+    assert not api.exists("Job", train["metadata"]["name"])
     attempt = _succeed_again(api, job)
     assert attempt["metadata"]["name"] != train["metadata"]["name"]
+
+
+def test_ttl_removes_the_pods_and_nothing_runs_again(api: Api) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    done = trains(api, job)
+    api.patch("FineTuneJob", "router", {"spec": {"ttlSecondsAfterFinished": 0}})
+    uid = job["metadata"]["uid"]
+
+    def nothing_is_left() -> bool:
+        left = api.children(uid)
+        return not (left["Job"] or left["Pod"] or left["ConfigMap"])
+
+    wait_for(nothing_is_left, "Jobs, Pods and ConfigMaps are gone")
+    # A touch makes the operator look again.
+    api.patch("FineTuneJob", "router", {"spec": {"ttlSecondsAfterFinished": 1}})
+    after = api.wait(
+        "FineTuneJob", "router", lambda found: found["status"]["observedGeneration"] == found["metadata"]["generation"]
+    )
+    assert nothing_is_left()
+    assert after["status"]["result"] == done["status"]["result"]
+
+
+def test_kueue_starts_an_attempt_and_a_quota_that_it_takes_back_is_a_disruption(api: Api) -> None:
+    """Kueue's part, spec.suspend of the Job, is played."""
+    name = f"queued-{api.namespace}"
+    api.create("FineTuneClass", name, {**CLASS, "scheduling": {"queueName": "gpus"}})
+    job = api.create("FineTuneJob", "router", {**JOB, "className": name})
+    train = preflight_succeeds(api, job)
+    assert (train["spec"]["suspend"], train["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]) == (True, "gpus")
+    queued = api.wait_reason("FineTuneJob", "router", "Queued")
+    assert "waits in the queue 'gpus' for quota" in condition(queued, "Ready")["message"]
+    assert api.children_of(job, "train", "Pod") == []
+
+    api.patch("Job", train["metadata"]["name"], {"spec": {"suspend": False}})
+    for pod in api.wait_children(job, "train", "Pod", 2):
+        played.runs(api, pod)
+    api.wait_reason("FineTuneJob", "router", "Training")
+    api.patch("Job", train["metadata"]["name"], {"spec": {"suspend": True}})
+    second = api.wait("FineTuneJob", "router", lambda found: found["status"]["attempt"]["number"] == 2)["status"]
+    (ended,) = second["endedAttempts"]
+    assert (ended["outcome"], ended["reason"]) == ("Disrupted", "QuotaReclaimed")
+    assert (second["attempt"]["retries"], second["attempt"]["disruptions"]) == (0, 1)
+    (again,) = api.wait_children(job, "train", "Job")
+    assert again["metadata"]["name"] == second["attempt"]["jobName"]
+    assert again["spec"]["suspend"]
+    api.delete("FineTuneClass", name)
 
 
 def _succeed_again(api: Api, job: Object) -> Object:
@@ -171,8 +264,11 @@ def test_a_pod_that_is_deleted_is_a_disruption_and_the_next_attempt_follows(api:
     status = api.get("FineTuneJob", "router")["status"]
     status["attempt"]["startTime"] = played.MOMENT
     api.put_status("FineTuneJob", "router", status)
+    for pod in pods:
+        played.is_bound(api, pod)
     api.delete("Pod", pods[1]["metadata"]["name"])
-    played.ends(api, pods[0], "a peer is lost", exit_code=1)
+    played.has_stopped(api, pods[1])
+    played.ends(api, pods[0], LOST_PEER)
     second = api.wait("FineTuneJob", "router", lambda found: found["status"]["attempt"]["number"] == 2)
     attempt = second["status"]["attempt"]
     assert (attempt["retries"], attempt["disruptions"]) == (0, 1)

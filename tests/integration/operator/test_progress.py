@@ -11,7 +11,7 @@ import urllib3
 from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_api.run import TrainRun
 from tests.integration.operator.api import Api, Object
-from tests.integration.operator.jobs import JOB, starts_training
+from tests.integration.operator.jobs import JOB, starts_training, trains
 from tests.integration.operator.process import OperatorProcess
 
 
@@ -32,7 +32,7 @@ def run_configuration(api: Api, train: Object) -> tuple[TrainRun, str]:
     return TrainRun.model_validate_json(data["run.json"]), data["progress-ca.crt"]
 
 
-def report(url: str, ca: str, bearer: str, step: int = 300, loss: float = 1.25) -> int:
+def report(url: str, ca: str, bearer: str, step: int = 300, loss: float = 1.25, ledger: Object | None = None) -> int:
     """POST as transformers' KubeflowCallback does; returns the HTTP status."""
     metrics = {"current_step": step, "total_steps": 750, "loss": loss}
     status = {
@@ -42,7 +42,8 @@ def report(url: str, ca: str, bearer: str, step: int = 300, loss: float = 1.25) 
     }
     with urllib3.PoolManager(ssl_context=ssl.create_default_context(cadata=ca)) as client:
         headers = {"Authorization": f"Bearer {bearer}"}
-        return client.request("POST", url, json={"trainerStatus": status}, headers=headers, timeout=10).status
+        body = {"trainerStatus": status, **({"ledger": ledger} if ledger is not None else {})}
+        return client.request("POST", url, json=body, headers=headers, timeout=10).status
 
 
 def test_a_pod_reports_for_its_own_job_and_for_no_other(api: Api, operator: OperatorProcess) -> None:
@@ -85,3 +86,22 @@ def test_the_status_is_written_at_most_every_ten_seconds(api: Api, operator: Ope
         api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": str(step)}}})
     assert api.get("FineTuneJob", "router")["status"] == first["status"]
     assert operator.is_running()
+
+
+def test_without_any_report_the_final_status_is_complete(api: Api, operator: OperatorProcess) -> None:
+    """The endpoint could not be reached: what rank 0 said at its end is enough."""
+    status = trains(api, api.create("FineTuneJob", "router", JOB))["status"]
+    assert status["result"]["step"] == 750
+    assert [one["step"] for one in status["checkpoints"]] == [750]
+    assert status["progress"].items() >= {"step": 750, "totalSteps": 750, "percent": 100}.items()
+
+
+def test_the_ledger_of_checkpoints_is_in_the_status(api: Api, operator: OperatorProcess) -> None:
+    train, pods = starts_training(api, api.create("FineTuneJob", "router", JOB))
+    run, ca = run_configuration(api, train)
+    assert run.progress is not None
+    committed = {"step": 150, "uri": "s3://models/step-000150", "size": 7, "committedTime": "2026-11-22T12:00:00Z"}
+    ledger = {"checkpoints": [committed], "checkpointSeconds": 2.5}
+    assert report(run.progress.url, ca, token(api, pods[0]), ledger=ledger) == 200
+    status = api.wait("FineTuneJob", "router", lambda found: "checkpoints" in found["status"])["status"]
+    assert (status["checkpoints"], status["checkpointSeconds"]) == ([committed], 2.5)

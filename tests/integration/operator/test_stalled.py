@@ -108,12 +108,6 @@ def test_what_the_class_refuses_and_then_allows(
     ("waiting", "message", "reason", "told"),
     [
         (
-            "CreateContainerConfigError",
-            'secret "s3-credentials" not found',
-            "SecretNotFound",
-            ['secret "s3-credentials" not found', "Create that Secret in this namespace", "AWS_SECRET_ACCESS_KEY"],
-        ),
-        (
             "ImagePullBackOff",
             'Back-off pulling image "example.com/trainer:1"',
             "ImagePullFailed",
@@ -136,6 +130,27 @@ def test_a_pod_that_does_not_start(api: Api, waiting: str, message: str, reason:
     expect_cleared(api, "FineTuneJob", "router", "Validating")
 
 
+def test_a_secret_that_is_missing(api: Api) -> None:
+    """Its volume can't be mounted, which only an Event tells."""
+    job = api.create("FineTuneJob", "router", JOB)
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    played.is_placed(api, pod)
+    said = 'MountVolume.SetUp failed for volume "storage-credentials" : secret "s3-credentials" not found'
+    played.is_warned_of(api, pod, "FailedMount", said)
+    expect_stalled(
+        api,
+        "FineTuneJob",
+        "router",
+        "SecretNotFound",
+        pod["metadata"]["name"],
+        'secret "s3-credentials" not found',
+        "Create that Secret in this namespace",
+        "AWS_SECRET_ACCESS_KEY",
+    )
+    played.runs(api, pod)
+    expect_cleared(api, "FineTuneJob", "router", "Validating")
+
+
 def test_a_pod_for_which_there_is_no_node(api: Api) -> None:
     """The scheduler's words are real; that they are half a minute old is played."""
     job = api.create("FineTuneJob", "router", JOB)
@@ -151,7 +166,62 @@ def test_a_pod_for_which_there_is_no_node(api: Api) -> None:
     expect_cleared(api, "FineTuneJob", "router", "Validating")
 
 
-def test_a_quota_that_leaves_no_room(api: Api) -> None:
+# What the API server refuses. All of it is real: admission, the Job controller and its Events.
+
+
+def test_a_quota_that_leaves_no_room_for_pods(api: Api) -> None:
+    api.create("ResourceQuota", "none", {"hard": {"pods": "0"}})
+    wait_for(lambda: "used" in api.get("ResourceQuota", "none").get("status", {}), "the quota is counted")
+    job = api.create("FineTuneJob", "router", JOB)
+    expect_stalled(
+        api,
+        "FineTuneJob",
+        "router",
+        "QuotaExceeded",
+        "exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0",
+        "Raise it, wait until others end",
+    )
+    api.delete("ResourceQuota", "none")
+    expect_pod(api, job)
+    expect_cleared(api, "FineTuneJob", "router", "Validating")
+
+
+@pytest.mark.parametrize(
+    ("change", "repair", "told"),
+    [
+        (
+            {"scheduling": {"priorityClassName": "late"}},
+            ("/apis/scheduling.k8s.io/v1/priorityclasses", {"metadata": {"name": "late"}, "value": 1}),
+            ["no PriorityClass with name late was found", "scheduling.priorityClassName of the FineTuneClass"],
+        ),
+        (
+            {"storage": {"bucket": "models", "serviceAccountName": "late"}},
+            ("/api/v1/namespaces/{}/serviceaccounts", {"metadata": {"name": "late"}}),
+            ['serviceaccount "late" not found', "storage.serviceAccountName of the FineTuneClass"],
+        ),
+    ],
+    ids=["PriorityClass", "ServiceAccount"],
+)
+def test_pods_that_admission_refuses(api: Api, change: Object, repair: tuple[str, Object], told: list[str]) -> None:
+    name = f"refused-{secrets.token_hex(4)}"
+    api.create("FineTuneClass", name, {**CLASS, **change})
+    job = api.create("FineTuneJob", "router", {**JOB, "className": name})
+    expect_stalled(api, "FineTuneJob", "router", "PodRejected", *told)
+    path, body = repair
+    api.request("POST", path.format(api.namespace), body)
+    expect_pod(api, job)
+    expect_cleared(api, "FineTuneJob", "router", "Validating")
+    api.delete("FineTuneClass", name)
+
+
+def expect_pod(api: Api, job: Object) -> None:
+    """The Job controller tries again, ever more slowly, up to once a minute. The Pod then runs."""
+    wait_for(lambda: bool(api.children_of(job, "preflight", "Pod")), "the Job has its Pod", seconds=90)
+    (pod,) = api.children_of(job, "preflight", "Pod")
+    played.runs(api, pod)
+
+
+def test_a_quota_that_leaves_no_room_for_a_job(api: Api) -> None:
     api.create("ResourceQuota", "none", {"hard": {"count/jobs.batch": "0"}})
     wait_for(lambda: "used" in api.get("ResourceQuota", "none").get("status", {}), "the quota is counted")
     api.create("FineTuneJob", "router", JOB)
@@ -159,7 +229,7 @@ def test_a_quota_that_leaves_no_room(api: Api) -> None:
         api,
         "FineTuneJob",
         "router",
-        "PodRejected",
+        "QuotaExceeded",
         "exceeded quota: none",
         "limited: count/jobs.batch=0",
         "every minute",

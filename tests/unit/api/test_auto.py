@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.auto import resolve_hyperparameters
+from finetune_api.auto import length_bound, resolve_hyperparameters
 from finetune_api.finetunejob import AdapterType, Checkpoints, Hyperparameters, ResolvedHyperparameters
 
 
@@ -46,6 +46,18 @@ def test_an_adapter_learns_ten_times_as_fast_as_all_weights(adapter: AdapterType
 )
 def test_sequences_are_as_long_as_the_longest_example(max_tokens: int, context_length: int, max_length: int) -> None:
     assert resolved(max_tokens=max_tokens, context_length=context_length).max_length == max_length
+
+
+@pytest.mark.parametrize(
+    ("asked", "context_length", "bound"),
+    [(None, 512, 512), (None, 131_072, 8192), (100, 512, 100), (9000, 10_000, 9000)],
+)
+def test_no_sequence_is_longer_than_the_bound_that_preflight_counts_with(
+    asked: int | None, context_length: int, bound: int
+) -> None:
+    assert length_bound(asked, context_length) == bound
+    spec = {} if asked is None else {"maxLength": asked}
+    assert resolved(spec, max_tokens=10**6, context_length=context_length).max_length == bound
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ failures = record(
     message=texts,
     rank=st.none() | st.integers(0, 10**6),
     retryable=st.booleans(),
+    suggestion=st.none() | lines,
+    log=st.none() | texts,
     lost_peer=st.booleans(),
     dataset=st.none() | datasets,
 )
@@ -92,6 +94,22 @@ def test_a_failure_always_keeps_its_reason_and_the_start_of_its_message(outcome:
     assert (parsed.reason, parsed.rank, parsed.retryable) == (outcome.reason, outcome.rank, outcome.retryable)
     assert outcome.message.startswith(parsed.message)
     assert len(parsed.message) >= min(len(outcome.message), 150)
+
+
+def test_of_a_failure_the_log_is_shed_first_and_its_end_last() -> None:
+    message, suggestion = "CUDA out of memory. " * 40, "Set hyperparameters.batchSize to 8 (now 16)."
+    log = "\n".join(f"step {number} of 2000" for number in range(200))
+    parsed = parse_termination_message(
+        to_termination_message(
+            Failure(reason=Reason.CUDA_OUT_OF_MEMORY, message=message, suggestion=suggestion, log=log)
+        )
+    )
+    assert isinstance(parsed, Failure)
+    assert (parsed.message, parsed.suggestion) == (message, suggestion)
+    assert parsed.log is not None
+    assert log.endswith(parsed.log)
+    assert parsed.log.startswith("step ")
+    assert len(parsed.log) > 2000
 
 
 def test_the_largest_evaluation_keeps_every_score() -> None:

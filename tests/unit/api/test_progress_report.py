@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finetune_api.finetunejob import FineTuneJobStatus, Progress
-from finetune_api.progress import Metric, ProgressReport, TrainerStatus, to_progress
+from finetune_api.progress import Metric, ProgressReport, TrainerStatus, carried, to_progress
 
 NOW = "2026-11-22T12:00:00.654321+00:00"
 """As the callback writes it: datetime.now(UTC).isoformat()."""
@@ -115,3 +115,43 @@ def test_what_is_no_report_is_a_validation_error_and_nothing_else(body: Any) -> 
             to_progress(ProgressReport.model_validate(report).trainer_status)
         except ValidationError as error:
             assert error.error_count() > 0
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "remaining"),
+    [
+        (shown(step=50, total_steps=100, percent=50), None, None),
+        (
+            shown(step=50, total_steps=100, percent=50),
+            shown(step=60, total_steps=100, percent=60, estimated_remaining_seconds=80),
+            100,
+        ),
+        # Carried once more.
+        (
+            shown(step=50, total_steps=100, percent=50),
+            shown(step=50, total_steps=100, percent=50, estimated_remaining_seconds=100),
+            100,
+        ),
+        # The attempt's own speed counts.
+        (
+            shown(step=51, total_steps=100, percent=51, estimated_remaining_seconds=7),
+            shown(step=50, total_steps=100, percent=50, estimated_remaining_seconds=100),
+            7,
+        ),
+        (shown(step=50, total_steps=100, percent=50), shown(step=60, total_steps=100, percent=60), None),
+        (
+            shown(step=90, total_steps=100, percent=90),
+            shown(step=100, total_steps=100, percent=100, estimated_remaining_seconds=0),
+            None,
+        ),
+    ],
+)
+def test_right_after_a_resume_the_remaining_time_is_at_the_speed_before(
+    now: Progress, before: Progress | None, remaining: int | None
+) -> None:
+    assert carried(now, before).estimated_remaining_seconds == remaining
+
+
+def test_a_speed_of_zero_is_none_yet() -> None:
+    found = to_progress(status(current_step="5", total_steps="10", tokens_per_second="0"))
+    assert found is not None and found.tokens_per_second is None

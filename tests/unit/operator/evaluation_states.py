@@ -13,7 +13,7 @@ from finetune_operator.classes import ResolvedClass
 from finetune_operator.evaluation.objects import evaluate_job_name
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.models import ResolvedModel
-from finetune_operator.pod_diagnosis import JobView, PodView
+from finetune_operator.pod_views import JobView, PodView
 from finetune_operator.status import Standing, progressing
 from tests.unit.operator.states import ago, merged, resolved_class
 

@@ -9,10 +9,12 @@ from typing import Any, Literal
 from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import (
+    AttemptOutcome,
     AttemptStatus,
     CheckpointStatus,
     DatasetError,
     DatasetStatus,
+    EndedAttempt,
     FileStatistics,
     FineTuneJobSpec,
     FineTuneJobStatus,
@@ -33,7 +35,7 @@ from finetune_operator.classes import ResolvedClass
 from finetune_operator.finetunejob.objects import preflight_job_name, rendezvous_service_name, train_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.plan import Plan
-from finetune_operator.pod_diagnosis import JobView, PodView
+from finetune_operator.pod_views import JobView, PodView
 from finetune_operator.status import Standing, stalled
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -195,6 +197,11 @@ def attempt_status(**changes: Any) -> AttemptStatus:
     return attempt.model_copy(update=changes)
 
 
+def ended_attempt(number: int = 1, outcome: AttemptOutcome = "Failed", **changes: Any) -> EndedAttempt:
+    ended = EndedAttempt(number=number, outcome=outcome, start_time=ago(60), end_time=ago(10))
+    return ended.model_copy(update=changes)
+
+
 def trained_status(attempt: AttemptStatus | None = None, **changes: Any) -> FineTuneJobStatus:
     """A run whose preflight succeeded."""
     return job_status(
@@ -300,8 +307,8 @@ def decided(plan: Plan[Any], now: datetime = NOW) -> Decided:
 
 
 def with_config_map(job_name: str) -> tuple[str, str]:
-    """How the deletion of a Job reads: its run configuration goes with it."""
-    return f"Job/{job_name}", f"ConfigMap/{job_name}"
+    """How the deletion of a Job reads: its run configuration goes first."""
+    return f"ConfigMap/{job_name}", f"Job/{job_name}"
 
 
 def reason_of(status: KindStatus, kind: ConditionType = ConditionType.READY) -> str:

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from finetune_operator import application
 from finetune_operator.__main__ import cli
 from finetune_operator.application import progress_endpoint
+from finetune_operator.health import WatchEndedError
+from finetune_operator.leader import LeadershipLostError
 from finetune_operator.settings import Settings
 
 
@@ -19,12 +22,50 @@ from finetune_operator.settings import Settings
         (["--progress-url=https://finetune.svc:8443"], "go together"),
         (["--tls-directory=/"], "go together"),
         (["--workers=0"], "workers"),
+        (["--resync-seconds=0"], "resync"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(flags: list[str], told: str) -> None:
     done = CliRunner(env={"TERM": "dumb", "NO_COLOR": "1"}).invoke(cli, ["run", *flags])
     assert done.exit_code == 2
     assert told in done.output
+
+
+def started(monkeypatch: pytest.MonkeyPatch, *flags: str, fails: BaseException | None = None) -> tuple[int, Settings]:
+    """The exit status, and what the operator was started with."""
+    given: list[Settings] = []
+
+    async def run(settings: Settings) -> None:
+        given.append(settings)
+        if fails is not None:
+            raise fails
+
+    monkeypatch.setattr(application, "run", run)
+    done = CliRunner().invoke(cli, ["run", *flags])
+    assert done.exception is None or isinstance(done.exception, SystemExit), "a traceback"
+    return done.exit_code, given[0]
+
+
+def test_inside_the_cluster_replicas_elect_a_leader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.touch()
+    outside = f"--kubeconfig={config}"
+    elects = [
+        started(monkeypatch, *flags)[1].leader_election
+        for flags in ((), ("--no-leader-election",), (outside,), (outside, "--leader-election"))
+    ]
+    assert elects == [True, False, False, True]
+
+
+def test_its_namespace_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert started(monkeypatch, "--namespace=finetune-system")[1].namespace == "finetune-system"
+
+
+@pytest.mark.parametrize("error", [LeadershipLostError("somebody holds the Lease"), WatchEndedError("of pods")])
+def test_what_only_a_new_process_cures_ends_it_with_an_error_and_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    assert started(monkeypatch, fails=ExceptionGroup("tasks", [error]))[0] == 1
 
 
 def test_pods_trust_the_ca_that_lies_beside_the_certificate(tmp_path: Path) -> None:

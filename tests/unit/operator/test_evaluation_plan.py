@@ -14,6 +14,7 @@ from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.models import ResolvedModel
 from finetune_operator.status import stalled
+from finetune_operator.warning_events import WarningEvent
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.evaluation_states import (
     EVALUATION_REPORT,
@@ -139,15 +140,23 @@ def test_a_baseline_of_the_spec_is_the_baseline() -> None:
             Decision("Evaluating", "Unschedulable", stalled=True, again_in=15, event="Warning Unschedulable"),
         ),
         (
-            (pod(JOB, phase="Pending", waiting_reason="CreateContainerConfigError", waiting_message="no secret"),),
+            (pod(JOB, phase="Pending", uid="p"),),
             Decision("Evaluating", "SecretNotFound", stalled=True, again_in=15, event="Warning SecretNotFound"),
         ),
+        (
+            (),
+            Decision("Evaluating", "QuotaExceeded", stalled=True, again_in=15, event="Warning QuotaExceeded"),
+        ),
     ],
-    ids=["runs", "no room", "no Secret"],
+    ids=["runs", "no room", "no Secret", "a quota"],
 )
 def test_a_running_evaluation(pods: tuple[Any, ...], expected: Decision) -> None:
     status = evaluation_status(conditions=EVALUATING)
-    assert decide(observed_evaluation(status, job(JOB), pods=pods)).decision == expected
+    warnings = (
+        WarningEvent("p", "FailedMount", 'secret "s3-credentials" not found', ago(9)),
+        WarningEvent(job(JOB).uid, "FailedCreate", "exceeded quota: team", ago(9)),
+    )
+    assert decide(observed_evaluation(status, job(JOB), pods=pods, warnings=warnings)).decision == expected
 
 
 def test_scores_complete_it() -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FineTuneJobStatus, Progress
+from finetune_api.finetunejob import CorruptCheckpoint, FineTuneJobStatus, Progress
 from finetune_api.outcome import Failure, TrainReport
+from finetune_api.progress import CheckpointLedger
+from finetune_operator.budget import ObservedBudget
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
-from finetune_operator.pod_diagnosis import PodView
+from finetune_operator.pod_views import PodView
 from finetune_operator.progress import ProgressEndpoint
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.states import (
     CHECKPOINT,
+    CLASS_NOT_FOUND,
     LOSS_NOT_FINITE,
     LOST_PEER,
     NETWORK_FAILURE,
@@ -31,6 +35,7 @@ from tests.unit.operator.states import (
     ago,
     attempt_status,
     decided,
+    ended_attempt,
     failed_pod,
     job,
     job_spec,
@@ -62,21 +67,22 @@ def decide(observed: ObservedFineTuneJob) -> Decided:
 def gang(state: Any, *pods: PodView, status: FineTuneJobStatus | None = None, **changes: Any) -> ObservedFineTuneJob:
     """The first attempt on two nodes."""
     before = status or trained_status(conditions=TRAINING)
-    return observed_job(before, job(TRAIN_1, state), pods=pods, spec=TWO_NODES, **changes)
+    return observed_job(before, job(TRAIN_1, state, parallelism=2), pods=pods, spec=TWO_NODES, **changes)
 
 
 def told_to_stop(index: int) -> PodView:
     return pod(TRAIN_1, index, "Failed", exit_code=143)
 
 
-def evicted(index: int) -> PodView:
-    return pod(TRAIN_1, index, "Failed", exit_code=143, disrupted=True)
+def evicted(index: int, **changes: Any) -> PodView:
+    return pod(TRAIN_1, index, "Failed", exit_code=143, disrupted=True, **changes)
 
 
 # Waiting and running.
 
-STILL_QUEUED = Decision("Queued", "Queued", again_in=15, event="Normal Queued")
-IN_TRAINING = Decision("Training", "Training")
+QUEUED_STATUS = trained_status(phase="Queued", conditions=standing_conditions(Reason.QUEUED))
+STILL_QUEUED = Decision("Queued", "Queued", again_in=15)
+NOW_TRAINING = Decision("Training", "Training", event="Normal Training")
 
 
 @pytest.mark.parametrize(
@@ -84,13 +90,10 @@ IN_TRAINING = Decision("Training", "Training")
     [
         ((), STILL_QUEUED),
         ((pod(TRAIN_1, 0),), STILL_QUEUED),
-        (
-            (pod(TRAIN_1, 0), pod(TRAIN_1, 1, "Pending")),
-            Decision("Queued", "Queued", again_in=15, event="Normal Queued"),
-        ),
-        ((pod(TRAIN_1, 0), pod(TRAIN_1, 1)), IN_TRAINING),
-        ((pod(TRAIN_1, 0, "Succeeded"), pod(TRAIN_1, 1)), IN_TRAINING),
-        ((pod(TRAIN_1, 0, "Failed"), pod(TRAIN_1, 1)), IN_TRAINING),
+        ((pod(TRAIN_1, 0), pod(TRAIN_1, 1, "Pending")), STILL_QUEUED),
+        ((pod(TRAIN_1, 0), pod(TRAIN_1, 1)), NOW_TRAINING),
+        ((pod(TRAIN_1, 0, "Succeeded"), pod(TRAIN_1, 1)), NOW_TRAINING),
+        ((pod(TRAIN_1, 0, "Failed"), pod(TRAIN_1, 1)), NOW_TRAINING),
         (
             (pod(TRAIN_1, 0), pod(TRAIN_1, 1, "Pending", unschedulable_since=ago(31))),
             Decision("Queued", "Unschedulable", stalled=True, again_in=15, event="Warning Unschedulable"),
@@ -112,7 +115,28 @@ IN_TRAINING = Decision("Training", "Training")
     ],
 )
 def test_a_gang_trains_when_all_its_pods_run(pods: tuple[PodView, ...], expected: Decision) -> None:
-    assert decide(gang("Active", *pods)).decision == expected
+    assert decide(gang("Active", *pods, status=QUEUED_STATUS)).decision == expected
+
+
+@pytest.mark.parametrize("pods", [(), (pod(TRAIN_1, 0),)], ids=["both Pods vanished", "one Pod vanished"])
+def test_a_gang_that_has_trained_is_not_queued_again_while_its_pods_vanish(pods: tuple[PodView, ...]) -> None:
+    """The Job controller takes the others away when one has ended; what it was is known when the Job has ended."""
+    assert decide(gang("Active", *pods)).decision == Decision("Training", "Training")
+
+
+def test_a_gang_of_which_one_has_ended_says_what_it_waits_for() -> None:
+    ending = job(TRAIN_1, parallelism=2, ending=True)
+    observed = observed_job(trained_status(conditions=TRAINING), ending, pods=(pod(TRAIN_1, 1),), spec=TWO_NODES)
+    result = decide(observed)
+    assert result.decision == Decision("Training", "Training")
+    assert result.message == "Attempt 1 has ended on a node; waits until its Pods have ended on the others."
+
+
+def test_when_the_first_pod_began_to_run_is_remembered() -> None:
+    pods = (pod(TRAIN_1, 0, started_time=ago(7)), pod(TRAIN_1, 1, started_time=ago(9)))
+    assert decide(gang("Active", *pods)).status.attempt.pods_start_time == ago(9)
+    before = trained_status(attempt_status(pods_start_time=ago(50)), conditions=TRAINING)
+    assert decide(gang("Active", *pods, status=before)).status.attempt.pods_start_time == ago(50)
 
 
 def test_the_newest_progress_report_is_shown() -> None:
@@ -120,6 +144,32 @@ def test_the_newest_progress_report_is_shown() -> None:
     assert decide(gang("Active", *running, progress=PROGRESS)).status.progress == PROGRESS
     restarted = gang("Active", *running, status=trained_status(progress=PROGRESS))
     assert decide(restarted).status.progress == PROGRESS
+
+
+LEDGER = CheckpointLedger(
+    checkpoints=[CHECKPOINT],
+    corrupt=[CorruptCheckpoint(step=100, message="one file is short")],
+    checkpoint_seconds=40.5,
+)
+
+
+def test_the_checkpoint_ledger_is_shown_and_the_longest_save_is_remembered() -> None:
+    running = (pod(TRAIN_1, 0), pod(TRAIN_1, 1))
+    status = decide(gang("Active", *running, ledger=LEDGER)).status
+    assert (status.checkpoints, status.corrupt_checkpoints) == ([CHECKPOINT], LEDGER.corrupt)
+    assert status.checkpoint_seconds == 40.5
+    slower = trained_status(conditions=TRAINING, checkpoint_seconds=90.0)
+    assert decide(gang("Active", *running, ledger=LEDGER, status=slower)).status.checkpoint_seconds == 90.0
+
+
+def test_a_ledger_of_any_length_fits_the_status() -> None:
+    ledger = CheckpointLedger(
+        checkpoints=[CHECKPOINT.model_copy(update={"step": n}) for n in range(100)],
+        corrupt=[CorruptCheckpoint(step=n, message="x") for n in range(20)],
+    )
+    longer = ledger.model_copy(update={"checkpoints": ledger.checkpoints * 2, "corrupt": ledger.corrupt * 2})
+    status = decide(gang("Active", pod(TRAIN_1), pod(TRAIN_1, 1), ledger=longer)).status
+    assert (len(status.checkpoints), len(status.corrupt_checkpoints)) == (100, 20)
 
 
 def test_a_job_that_an_earlier_run_left_running_is_ended() -> None:
@@ -140,13 +190,18 @@ EXIT_1: dict[str, Any] = {"phase": "Failed", "exit_code": 1}
     [
         ((failed_pod(TRAIN_1, NETWORK_FAILURE), told_to_stop(1)), FIRST_RETRY, "retries"),
         ((pod(TRAIN_1, 0, **EXIT_1, message="Segmentation fault"), pod(TRAIN_1, 1, **EXIT_1)), FIRST_RETRY, "retries"),
-        ((pod(TRAIN_1, 0, "Failed", exit_code=137, oom_killed=True), pod(TRAIN_1, 1)), FIRST_RETRY, "retries"),
+        (
+            (pod(TRAIN_1, 0, "Failed", exit_code=137, oom_killed=True), pod(TRAIN_1, 1, "Failed")),
+            FIRST_RETRY,
+            "retries",
+        ),
         ((failed_pod(TRAIN_1, LOST_PEER), failed_pod(TRAIN_1, LOST_PEER, 1)), FIRST_RETRY, "retries"),
         ((failed_pod(TRAIN_1, LOST_PEER), pod(TRAIN_1, 1, **EXIT_1)), FIRST_RETRY, "retries"),
         ((pod(TRAIN_1, 0, **EXIT_1), evicted(1)), NEXT_AT_ONCE, "disruptions"),
         ((failed_pod(TRAIN_1, LOST_PEER), evicted(1)), NEXT_AT_ONCE, "disruptions"),
         ((failed_pod(TRAIN_1, LOST_PEER), told_to_stop(1)), NEXT_AT_ONCE, "disruptions"),
         ((failed_pod(TRAIN_1, LOST_PEER),), NEXT_AT_ONCE, "disruptions"),
+        ((pod(TRAIN_1, 0, **EXIT_1),), FIRST_RETRY, "retries"),
         (
             (told_to_stop(0), told_to_stop(1)),
             NEXT_AT_ONCE,
@@ -165,6 +220,7 @@ EXIT_1: dict[str, Any] = {"phase": "Failed", "exit_code": 1}
         "a rank lost its peer, which was evicted",
         "a rank lost its peer, which was told to stop",
         "a rank lost its peer, which is gone",
+        "a rank crashed without a word, and the Job controller took the other away",
         "both were told to stop",
         "both were rejected by their nodes",
         "both are gone",
@@ -183,6 +239,60 @@ def test_failures_of_training_count_and_disruptions_do_not(
     }
 
 
+@pytest.mark.parametrize(
+    ("pods", "reason", "message"),
+    [
+        ((failed_pod(TRAIN_1, NETWORK_FAILURE),), "StorageUnreachable", "The storage did not answer."),
+        (
+            (evicted(0, disruption="PreemptionByScheduler: a Pod of higher priority"), told_to_stop(1)),
+            "PreemptionByScheduler",
+            f"Pod {TRAIN_1}-0-abcde was taken away (PreemptionByScheduler: a Pod of higher priority).",
+        ),
+        ((told_to_stop(0), told_to_stop(1)), "PodTerminated", f"Pod {TRAIN_1}-0-abcde was told to stop."),
+        ((), "PodTerminated", "A Pod of the attempt is gone."),
+    ],
+)
+def test_every_attempt_that_ended_is_recorded_with_its_last_step(
+    pods: tuple[PodView, ...], reason: str, message: str
+) -> None:
+    result = decide(gang("Failed", *pods, progress=PROGRESS))
+    (ended,) = result.status.ended_attempts
+    outcome = "Failed" if reason == "StorageUnreachable" else "Disrupted"
+    assert (ended.number, ended.outcome, ended.reason, ended.message) == (1, outcome, reason, message)
+    assert (ended.start_time, ended.end_time, ended.step) == (ago(60), NOW, 30)
+
+
+def test_the_step_of_an_earlier_attempt_is_not_taken_for_its_own() -> None:
+    stale = PROGRESS.model_copy(update={"last_updated_time": ago(61)})
+    status = trained_status(conditions=TRAINING, progress=stale)
+    (ended,) = decide(gang("Failed", *(told_to_stop(0), told_to_stop(1)), status=status)).status.ended_attempts
+    assert ended.step is None
+
+
+def test_of_the_records_of_attempts_ten_are_kept() -> None:
+    before = [ended_attempt(number) for number in range(1, 11)]
+    status = trained_status(attempt_status(number=11), conditions=TRAINING, ended_attempts=before)
+    kept = decide(gang("Failed", told_to_stop(0), told_to_stop(1), status=status)).status.ended_attempts
+    assert [ended.number for ended in kept] == list(range(2, 12))
+
+
+@pytest.mark.parametrize("other", [pod(TRAIN_1, 1), pod(TRAIN_1, 1, deletion_time=ago(179))], ids=["runs", "ends"])
+def test_an_attempt_is_judged_when_all_its_pods_have_ended(other: PodView) -> None:
+    """The one that failed first is not always the one that tells why."""
+    assert decide(gang("Failed", failed_pod(TRAIN_1, LOST_PEER), other)).decision.phase == "Training"
+
+
+def test_a_pod_of_a_lost_node_is_not_waited_for_for_ever() -> None:
+    """It stays Terminating; so the Job never ends."""
+    lost = pod(TRAIN_1, 1, deletion_time=ago(179))
+    waits = decide(gang("Active", pod(TRAIN_1), lost))
+    assert waits.decision == Decision("Training", "Training", again_in=1)
+    given_up = decide(gang("Active", pod(TRAIN_1), pod(TRAIN_1, 1, deletion_time=ago(180))))
+    assert (given_up.decision.phase, given_up.status.ended_attempts[-1].reason) == ("Retrying", "NodeLost")
+    assert given_up.status.attempt.disruptions == 1
+    assert f"Pod {lost.name} does not end: its node does not answer." in given_up.message
+
+
 def test_a_failure_says_what_happened_and_when_it_goes_on() -> None:
     result = decide(gang("Failed", failed_pod(TRAIN_1, NETWORK_FAILURE), told_to_stop(1)))
     assert result.message == (
@@ -194,9 +304,63 @@ def test_a_failure_says_what_happened_and_when_it_goes_on() -> None:
 
 def test_a_failure_that_cannot_heal_ends_the_run() -> None:
     result = decide(gang("Failed", failed_pod(TRAIN_1, LOST_PEER), failed_pod(TRAIN_1, LOSS_NOT_FINITE, 1)))
-    assert result.decision == Decision("Failed", "LossNotFinite", stalled=True, event="Warning LossNotFinite")
+    assert result.decision == Decision(
+        "Failed", "LossNotFinite", stalled=True, again_in=0, event="Warning LossNotFinite"
+    )
     assert result.message == LOSS_NOT_FINITE.message
     assert result.status.completion_time == NOW
+
+
+@pytest.mark.parametrize("memory", [Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY])
+@pytest.mark.parametrize(
+    ("earlier", "ends"),
+    [([], False), (["StorageUnreachable"], False), (["same"], True), (["same", "StorageUnreachable"], True)],
+)
+def test_memory_that_does_not_suffice_twice_is_the_shape(memory: Reason, earlier: list[str], ends: bool) -> None:
+    """Once it may have been fragmentation or a neighbour."""
+    ended = [
+        ended_attempt(number, reason=memory if why == "same" else why) for number, why in enumerate(earlier, start=1)
+    ]
+    attempt = attempt_status(number=len(earlier) + 1, retries=len(earlier))
+    status = trained_status(attempt, conditions=TRAINING, ended_attempts=ended)
+    answer = Failure(reason=memory, message="Out of memory.", suggestion="Lower batchSize.", retryable=True, rank=0)
+    result = decide(gang("Failed", failed_pod(TRAIN_1, answer), told_to_stop(1), status=status))
+    expected = ("Failed", memory) if ends else ("Retrying", "Retrying")
+    assert (result.decision.phase, result.decision.reason) == expected
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.DATASET_INVALID, Reason.STORAGE_DENIED, Reason.CHECKPOINT_CORRUPT, Reason.MODEL_INVALID]
+)
+def test_what_cannot_heal_is_not_tried_again(reason: Reason) -> None:
+    answer = Failure(reason=reason, message="What happened.", suggestion="What to change.")
+    result = decide(gang("Failed", failed_pod(TRAIN_1, answer), told_to_stop(1)))
+    assert result.decision == Decision("Failed", reason, stalled=True, again_in=0, event=f"Warning {reason}")
+    assert result.message == "What happened. What to change."
+    assert result.status.ended_attempts[-1].outcome == "Failed"
+
+
+@pytest.mark.parametrize("reason", [Reason.NCCL_TIMEOUT, Reason.TRAINING_STALLED])
+def test_a_hang_is_a_failure_that_is_tried_again(reason: Reason) -> None:
+    answer = Failure(reason=reason, message="Rank 1 made no step for 300 s.", retryable=True)
+    result = decide(gang("Failed", failed_pod(TRAIN_1, answer), told_to_stop(1)))
+    assert (result.decision.phase, result.status.ended_attempts[-1].reason) == ("Retrying", reason)
+    assert result.status.attempt.retries == 1
+
+
+def test_an_image_that_can_not_be_pulled_for_fifteen_minutes_ends_the_run() -> None:
+    def unpullable(seconds: float) -> Decided:
+        waits = pod(TRAIN_1, 0, "Pending", waiting_reason="ImagePullBackOff", scheduled_time=ago(seconds))
+        return decide(gang("Active", waits, pod(TRAIN_1, 1, "Pending"), status=QUEUED_STATUS))
+
+    assert unpullable(899).decision.phase == "Queued"
+    ended = unpullable(900)
+    assert ended.decision == Decision(
+        "Failed", "ImagePullFailed", stalled=True, again_in=0, event="Warning ImagePullFailed"
+    )
+    assert ended.message.endswith("It was tried for 15 minutes; change runId to run again.")
+    (record,) = ended.status.ended_attempts
+    assert (record.outcome, record.reason) == ("Failed", "ImagePullFailed")
 
 
 @pytest.mark.parametrize(("limit", "retries", "phase"), [(0, 0, "Failed"), (3, 2, "Retrying"), (3, 3, "Failed")])
@@ -235,12 +399,15 @@ def test_a_job_that_completes_without_a_report_is_run_again(
 def test_a_job_that_somebody_deleted_is_a_disruption() -> None:
     result = decide(observed_job(trained_status(conditions=TRAINING)))
     assert result.decision == NEXT_AT_ONCE
-    assert result.message == "Attempt 1 was disrupted; the next one resumes from the newest checkpoint."
+    assert result.message == (
+        "Attempt 1 was disrupted (JobDeleted: Somebody deleted its Job.) The next one resumes from the newest "
+        "checkpoint."
+    )
 
 
 def test_a_job_that_is_being_deleted_is_waited_for() -> None:
     observed = observed_job(trained_status(conditions=TRAINING), job(TRAIN_1, deleting=True))
-    assert decide(observed).decision == Decision("Training", "Training")
+    assert decide(observed).decision == Decision("Retrying", "Retrying", event="Normal Retrying")
 
 
 def test_attempts_that_are_disrupted_at_once_are_kept_apart() -> None:
@@ -252,7 +419,7 @@ def test_attempts_that_are_disrupted_at_once_are_kept_apart() -> None:
 
 
 def between_attempts(retry_in: float, **changes: Any) -> FineTuneJobStatus:
-    status = plan(gang("Failed", failed_pod(TRAIN_1, NETWORK_FAILURE), pod(TRAIN_1, 1)), NOW).status
+    status = plan(gang("Failed", failed_pod(TRAIN_1, NETWORK_FAILURE)), NOW).status
     assert status.attempt is not None
     attempt = status.attempt.model_copy(update={"next_time": later(retry_in), **changes})
     return status.model_copy(update={"attempt": attempt})
@@ -264,12 +431,92 @@ def test_until_its_time_the_next_attempt_waits() -> None:
 
 
 def test_the_next_attempt_has_its_own_objects_and_remembers_the_counts() -> None:
-    observed = observed_job(between_attempts(0, disruptions=2), job(TRAIN_1, "Failed"), platform=resolved_class())
+    observed = observed_job(between_attempts(0, disruptions=2), job(TRAIN_1, "Failed"))
     result = decide(observed)
     assert result.decision == Decision("Queued", "Queued", writes=TRAIN_2_OBJECTS, event="Normal Queued")
     attempt = result.status.attempt
     assert (attempt.number, attempt.job_name, attempt.retries, attempt.disruptions) == (2, TRAIN_2, 1, 2)
     assert (attempt.class_generation, attempt.start_time, attempt.next_time) == (4, NOW, None)
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        (pod(TRAIN_1, 1), f"Waits until 1 Pod has saved and ended: {TRAIN_1}-1-abcde."),
+        (
+            pod(TRAIN_1, 1, deletion_time=later(40)),
+            f"Waits until 1 Pod has saved and ended, by 12:00:40 UTC at the latest: {TRAIN_1}-1-abcde.",
+        ),
+        (
+            pod(TRAIN_1, 1, deletion_time=ago(179)),
+            f"Waits until 1 Pod has saved and ended, by 11:57:01 UTC at the latest: {TRAIN_1}-1-abcde.",
+        ),
+    ],
+    ids=["not told to stop yet", "saves a checkpoint", "late"],
+)
+def test_two_attempts_never_run_side_by_side(left: PodView, told: str) -> None:
+    """Though its Job is gone, a Pod may run: what counts are containers."""
+    result = decide(observed_job(between_attempts(0), pods=(left,)))
+    assert result.decision == Decision("Retrying", "Retrying", again_in=15)
+    assert result.message == told
+
+
+def test_the_next_attempt_does_not_wait_for_a_lost_node_and_says_so() -> None:
+    lost = pod(TRAIN_1, 1, deletion_time=ago(180))
+    started = decide(observed_job(between_attempts(0), pods=(lost,)))
+    assert started.decision.writes == TRAIN_2_OBJECTS
+    queued = decide(observed_job(started.status, job(TRAIN_2), pods=(lost,)))
+    assert f"Not waited for any longer: {lost.name}, whose node does not answer" in queued.message
+
+
+def test_a_job_that_is_still_active_is_ended_before_the_next_attempt() -> None:
+    observed = observed_job(between_attempts(0), job(TRAIN_1))
+    result = decide(observed)
+    assert result.decision == Decision("Retrying", "Retrying", deletes=with_config_map(TRAIN_1), again_in=15)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"platform": CLASS_NOT_FOUND}, Reason.CLASS_NOT_FOUND),
+        ({"platform": resolved_class(sources={"models": []})}, Reason.SOURCE_NOT_ALLOWED),
+        (
+            {"platform": resolved_class(limits={"nodes": 1}), "spec": TWO_NODES},
+            Reason.LIMIT_EXCEEDED,
+        ),
+    ],
+)
+def test_a_changed_class_is_asked_before_each_attempt_and_leaves_a_running_one_alone(
+    changes: dict[str, Any], reason: Reason
+) -> None:
+    waits = decide(observed_job(between_attempts(0), job(TRAIN_1, "Failed"), **changes))
+    assert waits.decision == Decision("Retrying", reason, stalled=True, event=f"Warning {reason}")
+    running = observed_job(trained_status(conditions=TRAINING), job(TRAIN_1), pods=(pod(TRAIN_1),), **changes)
+    assert decide(running).decision == Decision("Training", "Training")
+
+
+def test_a_used_up_budget_keeps_the_next_attempt_until_it_renews() -> None:
+    """The time of it does not count for the deadline."""
+    platform = resolved_class(limits={"acceleratorHoursPerMonth": 1}, accelerator={})
+    budget = ObservedBudget("finetune-system", (), "2026-11", "cpu", {"somebody": 3600})
+    observed = observed_job(
+        between_attempts(0),
+        job(TRAIN_1, "Failed"),
+        platform=platform,
+        budget=budget,
+        spec=job_spec(activeDeadlineSeconds=600),
+    )
+    result = decide(observed)
+    until_december = (datetime(2026, 12, 1, tzinfo=UTC) - NOW).total_seconds()
+    assert result.decision == Decision(
+        "Retrying", "BudgetExceeded", stalled=True, again_in=until_december, event="Warning BudgetExceeded"
+    )
+    assert result.status.suspend_time == NOW
+    renewed = replace(observed, status=result.status, budget=replace(budget, month="2026-12", ledger={}))
+    december = decided(plan(renewed, datetime(2026, 12, 1, tzinfo=UTC)), datetime(2026, 12, 1, tzinfo=UTC))
+    assert december.decision.writes == TRAIN_2_OBJECTS
+    assert (december.status.suspend_time, december.status.suspended_seconds) == (None, until_december)
+    assert december.decision.again_in == 600 - 120
 
 
 def test_an_attempt_whose_status_was_lost_in_a_crash_is_not_made_twice() -> None:
@@ -279,6 +526,12 @@ def test_an_attempt_whose_status_was_lost_in_a_crash_is_not_made_twice() -> None
     again = plan(observed_job(status, job(TRAIN_1, "Failed"), job(TRAIN_2)), NOW + timedelta(seconds=5))
     assert again.create == first.create
     assert TRAIN_2 not in {child.name for child in again.delete}
+
+
+def test_the_pods_of_a_job_that_was_made_in_vain_are_waited_for_before_it_is_made_again() -> None:
+    """The operator died after making the Job, the run was suspended and resumed: its Pods still save."""
+    result = decide(observed_job(between_attempts(0), pods=(pod(TRAIN_2, deletion_time=later(40)),)))
+    assert result.decision == Decision("Retrying", "Retrying", again_in=15)
 
 
 def test_a_pod_learns_where_to_report_and_whom_to_trust() -> None:
@@ -298,17 +551,43 @@ def test_the_report_of_rank_0_is_the_result() -> None:
     status = trained_status(conditions=TRAINING, progress=PROGRESS)
     observed = observed_job(status, job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, TRAIN_REPORT),))
     result = decide(observed)
-    assert result.decision == Decision("Succeeded", "Succeeded", ready=True, event="Normal Succeeded")
+    assert result.decision == Decision("Succeeded", "Succeeded", ready=True, again_in=0, event="Normal Succeeded")
     assert result.message == f"The LoRA result of step 300 is in {RESULT.uri}. Validation loss 0.5000."
     assert result.status.result == RESULT
     assert result.status.checkpoints == [CHECKPOINT]
     assert result.status.completion_time == NOW
+    assert [ended.outcome for ended in result.status.ended_attempts] == ["Succeeded"]
     assert (result.status.progress.percent, result.status.progress.estimated_remaining_seconds) == (100, 0)
+
+
+def test_without_any_report_the_progress_is_complete_at_the_end() -> None:
+    observed = observed_job(
+        trained_status(conditions=TRAINING), job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, TRAIN_REPORT),)
+    )
+    progress = decide(observed).status.progress
+    assert (progress.step, progress.total_steps, progress.percent, progress.eval_loss) == (750, 750, 100, 0.5)
+
+
+def test_right_after_a_resume_the_remaining_time_is_that_of_the_speed_before() -> None:
+    before = trained_status(conditions=TRAINING, progress=PROGRESS)
+    resumed = PROGRESS.model_copy(update={"step": 390, "estimated_remaining_seconds": None})
+    status = decide(gang("Active", pod(TRAIN_1), pod(TRAIN_1, 1), status=before, progress=resumed)).status
+    assert status.progress.estimated_remaining_seconds == 300
 
 
 def test_a_rank_that_is_lost_after_the_result_is_committed_does_not_matter() -> None:
     result = decide(gang("Failed", succeeded_pod(TRAIN_1, TRAIN_REPORT), evicted(1)))
     assert (result.decision.phase, result.status.result) == ("Succeeded", RESULT)
+
+
+def test_the_report_closes_the_ledger() -> None:
+    report = TRAIN_REPORT.model_copy(
+        update={"corrupt_checkpoints": [CorruptCheckpoint(step=100, message="x")], "checkpoint_seconds": 7.5}
+    )
+    before = trained_status(conditions=TRAINING, checkpoint_seconds=3.0)
+    observed = observed_job(before, job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, report),))
+    status = decide(observed).status
+    assert (status.corrupt_checkpoints, status.checkpoint_seconds) == (report.corrupt_checkpoints, 7.5)
 
 
 def test_a_report_of_many_checkpoints_still_fits_the_status() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from finetune_api.conditions import Condition, ConditionType, Reason
-from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, Progress, Usage
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
@@ -20,13 +21,16 @@ from tests.unit.operator.states import (
     PREFLIGHT_1,
     PREFLIGHT_2,
     RESULT,
+    STORAGE_URI,
     TRAIN_1,
     TRAIN_2,
+    TRAIN_REPORT,
     Decided,
     Decision,
     ago,
     attempt_status,
     decided,
+    ended_attempt,
     failed_pod,
     job,
     job_spec,
@@ -37,10 +41,12 @@ from tests.unit.operator.states import (
     preflight_status,
     resolved_class,
     standing_conditions,
+    succeeded_pod,
     trained_status,
     with_config_map,
 )
 
+PROGRESS = Progress(step=30, total_steps=750, percent=4, last_updated_time=ago(1))
 SUSPENDED = job_spec(suspend=True)
 SUSPENDED_STATUS: dict[str, Any] = {"phase": "Suspended", "conditions": standing_conditions(Reason.SUSPENDED)}
 
@@ -53,25 +59,59 @@ def decide(observed: ObservedFineTuneJob) -> Decided:
 
 # Suspend and resume.
 
+IN_PREFLIGHT = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+IN_TRAINING = trained_status(conditions=standing_conditions(Reason.TRAINING), progress=PROGRESS)
+SAVING = pod(TRAIN_1, deletion_time=later(40))
+
+
+def carried_out(result: Decided, observed: ObservedFineTuneJob, **changes: Any) -> ObservedFineTuneJob:
+    """What is observed once a decision's status is written; its deletions are told as `jobs` and `pods`."""
+    return replace(observed, status=result.status, **changes)
+
 
 @pytest.mark.parametrize(
-    ("status", "running"),
-    [
-        (job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING)), PREFLIGHT_1),
-        (trained_status(conditions=standing_conditions(Reason.TRAINING)), TRAIN_1),
-    ],
-    ids=["in preflight", "in training"],
+    ("status", "running", "phase"), [(IN_PREFLIGHT, PREFLIGHT_1, "Validating"), (IN_TRAINING, TRAIN_1, "Training")]
 )
-def test_suspend_ends_the_pods_wherever_the_run_is(status: FineTuneJobStatus, running: str) -> None:
-    result = decide(observed_job(status, job(running), spec=SUSPENDED))
-    assert result.decision == Decision(
-        "Suspended", "Suspended", deletes=with_config_map(running), event="Normal Suspended"
+def test_suspend_is_written_down_then_the_job_goes_then_its_pods_are_waited_for(
+    status: FineTuneJobStatus, running: str, phase: str
+) -> None:
+    observed = observed_job(status, job(running), pods=(pod(running),), spec=SUSPENDED)
+    noted = decide(observed)
+    assert noted.decision == Decision(phase, "Stopping", again_in=0, event="Normal Stopping")
+    stopping = carried_out(noted, observed)
+    deleted = decide(stopping)
+    assert deleted.decision == Decision(phase, "Stopping", deletes=with_config_map(running), again_in=15)
+    saving = carried_out(deleted, stopping, jobs=(), pods=(pod(running, deletion_time=later(40)),))
+    waits = decide(saving)
+    assert waits.decision == Decision(phase, "Stopping", again_in=15)
+    assert waits.message == (
+        "spec.suspend is true. Waits until 1 Pod has saved and ended, by 12:00:40 UTC at the latest: "
+        f"{running}-0-abcde."
     )
+    free = decide(carried_out(waits, saving, pods=()))
+    assert free.decision == Decision("Suspended", "Suspended", event="Normal Suspended")
+    assert free.status.suspend_time == NOW
 
 
-def test_a_job_that_is_being_deleted_is_not_deleted_again() -> None:
-    observed = observed_job(trained_status(**SUSPENDED_STATUS), job(TRAIN_1, deleting=True), spec=SUSPENDED)
-    assert decide(observed).decision == Decision("Suspended", "Suspended")
+def test_a_suspended_attempt_is_recorded_and_counts_nothing() -> None:
+    status = decide(observed_job(IN_TRAINING, job(TRAIN_1), spec=SUSPENDED)).status
+    (ended,) = status.ended_attempts
+    assert (ended.number, ended.outcome, ended.reason, ended.step) == (1, "Suspended", None, 30)
+    assert (status.attempt.retries, status.attempt.disruptions) == (0, 0)
+
+
+def test_a_crash_between_deleting_and_the_next_status_is_no_disruption() -> None:
+    """The end was written down first, so a Job that is gone surprises nobody."""
+    noted = decide(observed_job(IN_TRAINING, job(TRAIN_1), spec=SUSPENDED)).status
+    assert decide(observed_job(noted, spec=SUSPENDED)).status.attempt.disruptions == 0
+    assert decide(observed_job(noted)).status.attempt.disruptions == 0
+
+
+def test_a_pod_of_a_lost_node_does_not_keep_a_job_from_being_suspended() -> None:
+    lost = pod(TRAIN_1, deletion_time=ago(180))
+    result = decide(observed_job(stopped_status(), pods=(lost,), spec=SUSPENDED))
+    assert result.decision.phase == "Suspended"
+    assert f"Not waited for any longer: {lost.name}" in result.message
 
 
 def test_a_job_that_is_suspended_from_the_start_makes_nothing() -> None:
@@ -80,79 +120,166 @@ def test_a_job_that_is_suspended_from_the_start_makes_nothing() -> None:
     )
 
 
+def stopped_status(**changes: Any) -> FineTuneJobStatus:
+    """Suspended an hour ago."""
+    suspended = {**SUSPENDED_STATUS, "suspend_time": ago(3600), "ended_attempts": [ended_attempt(1, "Suspended")]}
+    return trained_status(**suspended | changes)
+
+
 def test_a_suspended_job_keeps_what_has_ended() -> None:
-    observed = observed_job(trained_status(**SUSPENDED_STATUS), job(PREFLIGHT_1, "Complete"), spec=SUSPENDED)
+    observed = observed_job(stopped_status(), job(PREFLIGHT_1, "Complete"), spec=SUSPENDED)
     assert decide(observed).decision == Decision("Suspended", "Suspended")
 
 
 def test_resume_in_training_starts_the_next_attempt_and_counts_nothing() -> None:
-    result = decide(observed_job(trained_status(**SUSPENDED_STATUS)))
+    result = decide(observed_job(stopped_status()))
     assert (result.decision.phase, result.decision.writes[-1]) == ("Queued", f"Job/{TRAIN_2}")
     assert (result.status.attempt.number, result.status.attempt.disruptions) == (2, 0)
+    assert (result.status.suspend_time, result.status.suspended_seconds) == (None, 3600)
 
 
-def test_resume_waits_for_the_job_that_is_still_being_deleted() -> None:
-    observed = observed_job(trained_status(**SUSPENDED_STATUS), job(TRAIN_1, deleting=True))
-    assert decide(observed).decision.writes == ()
+@pytest.mark.parametrize(
+    "left", [{"pods": (SAVING,)}, {"jobs": (job(TRAIN_1),)}], ids=["a Pod saves", "a Job is there"]
+)
+def test_resume_waits_for_what_still_ends(left: dict[str, Any]) -> None:
+    result = decide(replace(observed_job(stopped_status()), **left))
+    assert (result.decision.phase, result.decision.reason, result.decision.writes) == ("Queued", "Queued", ())
+    assert result.message.startswith("Waits until")
 
 
 def test_resume_in_preflight_checks_again() -> None:
-    result = decide(observed_job(job_status(preflight=preflight_status(), **SUSPENDED_STATUS)))
+    suspended = preflight_status(retry_time=ago(60))
+    result = decide(observed_job(job_status(preflight=suspended, **SUSPENDED_STATUS)))
     assert result.decision.writes == (f"ConfigMap/{PREFLIGHT_2}", f"Job/{PREFLIGHT_2}")
 
 
 def test_resume_between_two_attempts_says_so() -> None:
     attempt = attempt_status(next_time=later(60), retries=1)
-    result = decide(observed_job(trained_status(attempt, **SUSPENDED_STATUS), job(TRAIN_1, "Failed")))
+    status = trained_status(attempt, **SUSPENDED_STATUS, ended_attempts=[ended_attempt(1, "Failed", reason="Failed")])
+    result = decide(observed_job(status, job(TRAIN_1, "Failed")))
     assert result.decision == Decision("Retrying", "Retrying", again_in=60, event="Normal Retrying")
 
 
-def test_an_attempt_that_ended_while_suspended_is_judged_after_resume() -> None:
-    observed = observed_job(
-        trained_status(**SUSPENDED_STATUS), job(TRAIN_1, "Failed"), pods=(failed_pod(TRAIN_1, NETWORK_FAILURE),)
-    )
-    assert decide(observed).status.attempt.retries == 1
+def test_an_attempt_that_ended_before_it_was_suspended_is_judged_first() -> None:
+    failed = (failed_pod(TRAIN_1, NETWORK_FAILURE),)
+    retried = decide(observed_job(IN_TRAINING, job(TRAIN_1, "Failed"), pods=failed, spec=SUSPENDED))
+    assert (retried.decision.phase, retried.status.attempt.retries) == ("Suspended", 1)
+    done = (succeeded_pod(TRAIN_1, TRAIN_REPORT),)
+    complete = decide(observed_job(IN_TRAINING, job(TRAIN_1, "Complete"), pods=done, spec=SUSPENDED))
+    assert complete.decision.phase == "Succeeded"
 
 
 # Another runId.
 
 SECOND_RUN = preflight_job_name(OWNER, "2", 1)
-
-
-@pytest.mark.parametrize(
-    "status",
-    [
-        trained_status(conditions=standing_conditions(Reason.TRAINING)),
-        trained_status(
-            phase="Succeeded",
-            result=RESULT,
-            completion_time=ago(9),
-            conditions=standing_conditions(Reason.SUCCEEDED, ready=True),
-        ),
-        trained_status(
-            phase="Failed", completion_time=ago(9), conditions=standing_conditions(Reason.FAILED, stalled=True)
-        ),
-    ],
-    ids=["while it trains", "after success", "after failure"],
+RERUN = job_spec(runId="2")
+USAGE = Usage(month="2026-11", class_name="cpu", accelerator_seconds=7200, counted_time=ago(5))
+SUCCEEDED = trained_status(
+    attempt_status(number=3, retries=1, disruptions=1),
+    phase="Succeeded",
+    result=RESULT,
+    usage=USAGE,
+    storage_uri=STORAGE_URI,
+    completion_time=ago(9),
+    conditions=standing_conditions(Reason.SUCCEEDED, ready=True),
 )
-def test_another_run_id_starts_anew_and_ends_what_runs(status: FineTuneJobStatus) -> None:
-    result = decide(observed_job(status, job(TRAIN_1), spec=job_spec(runId="2")))
-    assert result.decision == Decision(
-        "Validating",
-        "Validating",
-        writes=(f"ConfigMap/{SECOND_RUN}", f"Job/{SECOND_RUN}"),
-        deletes=with_config_map(TRAIN_1),
-        event="Normal Validating",
-    )
+FAILED = trained_status(
+    phase="Failed",
+    completion_time=ago(9),
+    conditions=standing_conditions(Reason.RETRY_LIMIT_REACHED, stalled=True),
+)
+NEW_RUN = Decision(
+    "Validating",
+    "Validating",
+    writes=(f"ConfigMap/{SECOND_RUN}", f"Job/{SECOND_RUN}"),
+    event="Normal Validating",
+)
+
+
+@pytest.mark.parametrize("status", [SUCCEEDED, FAILED], ids=["after success", "after failure"])
+def test_another_run_id_starts_anew(status: FineTuneJobStatus) -> None:
+    result = decide(observed_job(status, job(TRAIN_1, "Complete"), spec=RERUN))
+    assert result.decision == NEW_RUN
     fresh = result.status
     assert (fresh.run_id, fresh.start_time, fresh.attempt, fresh.result) == ("2", NOW, None, None)
     assert fresh.storage_uri.endswith("/router/2-0f3c2a91")
+    assert fresh.usage == status.usage
 
 
-def test_a_crash_before_the_new_runs_status_still_ends_the_old_runs_job() -> None:
-    status = trained_status(conditions=standing_conditions(Reason.TRAINING))
-    observed = observed_job(status, job(TRAIN_1), job(SECOND_RUN), spec=job_spec(runId="2"))
-    assert decide(observed).decision.deletes == with_config_map(TRAIN_1)
+def test_the_run_before_is_told_in_the_history() -> None:
+    (run,) = decide(observed_job(SUCCEEDED, spec=RERUN)).status.history
+    assert run == EndedRun(
+        run_id="1",
+        phase="Succeeded",
+        reason="Succeeded",
+        start_time=ago(120),
+        completion_time=ago(9),
+        attempts=3,
+        retries=1,
+        disruptions=1,
+        result_uri=RESULT.uri,
+        storage_uri=STORAGE_URI,
+    )
+    (run,) = decide(observed_job(FAILED, spec=RERUN)).status.history
+    assert (run.phase, run.reason) == ("Failed", "RetryLimitReached")
+
+
+def test_of_the_runs_before_ten_are_kept() -> None:
+    history = [EndedRun(run_id=f"r{n}", phase="Failed", reason="Failed", completion_time=ago(9)) for n in range(10)]
+    kept = decide(observed_job(SUCCEEDED.model_copy(update={"history": history}), spec=RERUN)).status.history
+    assert [run.run_id for run in kept] == [*(f"r{n}" for n in range(1, 10)), "1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "running", "phase"), [(IN_PREFLIGHT, PREFLIGHT_1, "Validating"), (IN_TRAINING, TRAIN_1, "Training")]
+)
+def test_another_run_id_stops_what_runs_and_waits_for_its_pods(
+    status: FineTuneJobStatus, running: str, phase: str
+) -> None:
+    observed = observed_job(status, job(running), pods=(pod(running),), spec=RERUN)
+    noted = decide(observed)
+    assert noted.decision == Decision(phase, "Stopping", again_in=0, event="Normal Stopping")
+    stopping = carried_out(noted, observed)
+    deleted = decide(stopping)
+    assert deleted.decision == Decision(phase, "Stopping", deletes=with_config_map(running), again_in=15)
+    saving = carried_out(deleted, stopping, jobs=(), pods=(pod(running, deletion_time=later(40)),))
+    waits = decide(saving)
+    assert waits.decision == Decision(phase, "Stopping", again_in=15)
+    assert waits.message.startswith("runId changed from '1' to '2'. Waits until 1 Pod has saved and ended, by 12:00:40")
+    fresh = decide(carried_out(waits, saving, pods=()))
+    assert fresh.decision == NEW_RUN
+    (run,) = fresh.status.history
+    assert (run.run_id, run.phase, run.reason, run.completion_time) == ("1", phase, "Superseded", NOW)
+
+
+def test_a_run_that_has_just_succeeded_keeps_its_result_in_the_history() -> None:
+    observed = observed_job(
+        IN_TRAINING, job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, TRAIN_REPORT),), spec=RERUN
+    )
+    done = decide(observed)
+    assert done.decision.phase == "Succeeded"
+    (run,) = decide(carried_out(done, observed)).status.history
+    assert (run.phase, run.result_uri) == ("Succeeded", RESULT.uri)
+
+
+def test_a_crash_before_the_new_runs_status_makes_nothing_twice() -> None:
+    observed = observed_job(SUCCEEDED, job(SECOND_RUN), pods=(pod(SECOND_RUN),), spec=RERUN)
+    result = decide(observed)
+    assert (result.decision.deletes, result.status.preflight.job_name) == ((), SECOND_RUN)
+
+
+def test_a_run_id_that_was_used_before_is_refused() -> None:
+    """Its folder holds another spec's checkpoints, and its attempts' names are taken."""
+    history = [EndedRun(run_id="2", phase="Succeeded", reason="Succeeded", completion_time=ago(9))]
+    result = decide(observed_job(SUCCEEDED.model_copy(update={"history": history}), spec=RERUN))
+    assert result.decision == Decision("Validating", "InvalidSpec", stalled=True, event="Warning InvalidSpec")
+    assert "Choose one that was not used yet" in result.message
+
+
+def test_a_new_run_may_be_suspended_at_once() -> None:
+    result = decide(observed_job(SUCCEEDED, spec=job_spec(runId="2", suspend=True)))
+    assert result.decision == Decision("Suspended", "Suspended", event="Normal Suspended")
+    assert (result.status.run_id, len(result.status.history)) == ("2", 1)
 
 
 # Deadlines.
@@ -162,10 +289,10 @@ def test_a_crash_before_the_new_runs_status_still_ends_the_old_runs_job() -> Non
     ("of_spec", "of_class", "age", "phase", "again_in"),
     [
         (100, None, 99, "Training", 1),
-        (100, None, 100, "Failed", None),
+        (100, None, 100, "Failed", 0),
         (None, 100, 99, "Training", 1),
-        (None, 100, 100, "Failed", None),
-        (50, 100, 60, "Failed", None),
+        (None, 100, 100, "Failed", 0),
+        (50, 100, 60, "Failed", 0),
         (None, None, 10_000_000, "Training", None),
         (315_360_000, None, 60, "Training", 315_359_940),
     ],
@@ -173,20 +300,56 @@ def test_a_crash_before_the_new_runs_status_still_ends_the_old_runs_job() -> Non
 def test_a_run_ends_at_its_deadline(
     of_spec: int | None, of_class: int | None, age: float, phase: str, again_in: float | None
 ) -> None:
-    status = trained_status(start_time=ago(age), conditions=standing_conditions(Reason.TRAINING))
+    """An attempt keeps the deadline that it was started with."""
+    attempt = attempt_status(active_deadline_seconds=of_spec or of_class)
+    status = trained_status(attempt, start_time=ago(age), conditions=standing_conditions(Reason.TRAINING))
     observed = observed_job(
         status,
         job(TRAIN_1),
         pods=(pod(TRAIN_1),),
         spec=job_spec(activeDeadlineSeconds=of_spec),
-        platform=resolved_class(limits={"activeDeadlineSeconds": of_class}),
+        platform=resolved_class(limits={"activeDeadlineSeconds": 1}),
     )
     result = decide(observed)
     assert (result.decision.phase, result.decision.again_in) == (phase, again_in)
     if phase == "Failed":
         assert result.decision.reason == "DeadlineExceeded"
-        assert result.decision.deletes == with_config_map(TRAIN_1)
         assert "Raise activeDeadlineSeconds and change runId" in result.message
+        assert result.status.ended_attempts[-1].reason == "DeadlineExceeded"
+        assert decide(replace(observed, status=result.status)).decision.deletes == with_config_map(TRAIN_1)
+
+
+@pytest.mark.parametrize(
+    ("of_spec", "of_class", "kept"), [(100, 200, 100), (None, 200, 200), (None, None, None), (100, None, 100)]
+)
+def test_an_attempt_is_started_with_the_deadline_of_the_spec_else_of_the_class(
+    of_spec: int | None, of_class: int | None, kept: int | None
+) -> None:
+    result = decide(
+        observed_job(
+            stopped_status(start_time=ago(10), suspend_time=ago(5)),
+            spec=job_spec(activeDeadlineSeconds=of_spec),
+            platform=resolved_class(limits={"activeDeadlineSeconds": of_class}),
+        )
+    )
+    assert result.status.attempt.active_deadline_seconds == kept
+    assert result.decision.again_in == (None if kept is None else kept - 10 + 5)
+
+
+def test_the_time_of_a_suspension_does_not_count_for_the_deadline() -> None:
+    status = stopped_status(start_time=ago(3700), suspended_seconds=20)
+    suspended = observed_job(status, spec=job_spec(suspend=True, activeDeadlineSeconds=100))
+    assert decide(suspended).decision == Decision("Suspended", "Suspended")
+    resumed = decide(replace(suspended, spec=job_spec(activeDeadlineSeconds=100)))
+    assert (resumed.decision.phase, resumed.decision.again_in) == ("Queued", 20)
+    assert resumed.status.suspended_seconds == 3620
+
+
+def test_a_job_that_waits_for_its_class_ends_at_its_deadline_too() -> None:
+    observed = observed_job(
+        job_status(start_time=ago(100)), spec=job_spec(activeDeadlineSeconds=100), platform=CLASS_NOT_FOUND
+    )
+    assert decide(observed).decision.reason == "DeadlineExceeded"
 
 
 # After the end.
@@ -215,6 +378,12 @@ def test_ttl_removes_the_pods_and_never_the_status(
     result = decide(observed)
     assert result.decision == Decision("Succeeded", "Succeeded", ready=True, deletes=deletes, again_in=again_in)
     assert result.status == finished(observed_generation=1)
+
+
+def test_what_still_runs_after_the_end_is_ended() -> None:
+    observed = observed_job(finished(), job(TRAIN_1), job(TRAIN_2, "Complete"))
+    result = decide(observed)
+    assert result.decision == Decision("Succeeded", "Succeeded", ready=True, deletes=with_config_map(TRAIN_1))
 
 
 @pytest.mark.parametrize(

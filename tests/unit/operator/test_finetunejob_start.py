@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FailureStatus, FineTuneJobStatus
+from finetune_api.finetunejob import FailureStatus, FineTuneJobStatus, MemoryEstimate
 from finetune_api.outcome import Failure
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.status import Standing
+from finetune_operator.warning_events import WarningEvent
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
@@ -72,10 +74,10 @@ def test_a_class_that_appears_clears_the_diagnosis() -> None:
     )
 
 
-def test_a_class_that_goes_away_does_not_stop_a_training_job() -> None:
-    training = plan(observed_job(NEW), NOW).status.model_copy(update={"phase": "Training"})
-    decision = decide(observed_job(training, job(TRAIN_1), platform=CLASS_NOT_FOUND)).decision
-    assert (decision.phase, decision.reason, decision.deletes) == ("Training", "ClassNotFound", ())
+def test_a_class_that_goes_away_does_not_stop_what_runs() -> None:
+    checking = plan(observed_job(NEW), NOW).status
+    decision = decide(observed_job(checking, job(PREFLIGHT_1), platform=CLASS_NOT_FOUND)).decision
+    assert (decision.reason, decision.deletes) == ("Validating", ())
 
 
 # The class's policy.
@@ -125,18 +127,19 @@ def test_what_the_class_does_not_allow_is_refused_with_what_it_allows(
     spec: dict[str, Any], limits: dict[str, Any], reason: Reason, told: list[str]
 ) -> None:
     result = decide(observed_job(NEW, spec=job_spec(**spec), platform=resolved_class(**limits)))
-    assert result.decision == Decision("Validating", reason, stalled=True, event=f"Warning {reason}")
+    assert replace(result.decision, again_in=None) == Decision(
+        "Validating", reason, stalled=True, event=f"Warning {reason}"
+    )
     assert all(part in result.message for part in told), result.message
 
 
-def test_a_running_job_that_the_class_no_longer_allows_is_stopped() -> None:
-    observed = observed_job(
-        job_status(),
-        job(PREFLIGHT_1),
-        spec=job_spec(parallelism={"nodes": 3}),
-        platform=resolved_class(limits={"nodes": 2}),
-    )
-    assert decide(observed).decision.deletes == with_config_map(PREFLIGHT_1)
+def test_preflight_that_the_class_no_longer_allows_goes_on_and_is_not_made_again() -> None:
+    spec, stricter = job_spec(parallelism={"nodes": 3}), resolved_class(limits={"nodes": 2})
+    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    running = decide(observed_job(before, job(PREFLIGHT_1), spec=spec, platform=stricter))
+    assert running.decision == Decision("Validating", "Validating", again_in=15)
+    gone = decide(observed_job(before, spec=spec, platform=stricter))
+    assert (gone.decision.reason, gone.decision.writes) == ("LimitExceeded", ())
 
 
 # A new run.
@@ -167,24 +170,12 @@ def test_a_new_job_starts_with_preflight_on_a_cpu_pod() -> None:
             ["0/3 nodes fit.", "Free or add nodes"],
         ),
         (
-            (
-                pod(
-                    PREFLIGHT_1,
-                    phase="Pending",
-                    waiting_reason="CreateContainerConfigError",
-                    waiting_message=MISSING_SECRET,
-                ),
-            ),
-            Reason.SECRET_NOT_FOUND,
-            [MISSING_SECRET, "Create that Secret in this namespace", "AWS_ACCESS_KEY_ID"],
-        ),
-        (
             (pod(PREFLIGHT_1, phase="Pending", waiting_reason="ImagePullBackOff", waiting_message="Back-off pulling"),),
             Reason.IMAGE_PULL_FAILED,
             ["Back-off pulling", "spec.images of the FineTuneClass"],
         ),
     ],
-    ids=["no Pod yet", "Pod starts", "not placed for 10 s", "not placed for 30 s", "no Secret", "no image"],
+    ids=["no Pod yet", "Pod starts", "not placed for 10 s", "not placed for 30 s", "no image"],
 )
 def test_a_preflight_pod_that_does_not_start_is_diagnosed(
     pods: tuple[Any, ...], reason: Reason | None, told: list[str]
@@ -196,6 +187,46 @@ def test_a_preflight_pod_that_does_not_start_is_diagnosed(
     else:
         assert result.decision == Decision("Validating", reason, stalled=True, again_in=15, event=f"Warning {reason}")
     assert all(part in result.message for part in told), result.message
+
+
+def test_a_secret_that_is_missing_is_told_by_the_kubelets_warning() -> None:
+    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    waits = pod(PREFLIGHT_1, phase="Pending", uid="p")
+    warning = WarningEvent("p", "FailedMount", f'MountVolume.SetUp failed for volume "x": {MISSING_SECRET}', ago(5))
+    result = decide(observed_job(before, job(PREFLIGHT_1), pods=(waits,), warnings=(warning,)))
+    assert result.decision == Decision(
+        "Validating", "SecretNotFound", stalled=True, again_in=15, event="Warning SecretNotFound"
+    )
+    assert MISSING_SECRET in result.message
+
+
+def test_an_image_that_can_not_be_pulled_for_fifteen_minutes_ends_the_run() -> None:
+    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    waits = pod(PREFLIGHT_1, phase="Pending", waiting_reason="ErrImagePull", scheduled_time=ago(900))
+    observed = observed_job(before, job(PREFLIGHT_1), pods=(waits,))
+    result = decide(observed)
+    assert result.decision == Decision(
+        "Failed", "ImagePullFailed", stalled=True, again_in=0, event="Warning ImagePullFailed"
+    )
+    assert decide(replace(observed, status=result.status)).decision.deletes == with_config_map(PREFLIGHT_1)
+
+
+def test_the_estimate_of_memory_is_shown() -> None:
+    estimate = MemoryEstimate(weights=9, gradients=3, optimizer=6, activations=2, total=20, accelerator=40)
+    report = PREFLIGHT_REPORT.model_copy(update={"memory": estimate})
+    observed = observed_job(
+        job_status(preflight=preflight_status()),
+        job(PREFLIGHT_1, "Complete"),
+        pods=(succeeded_pod(PREFLIGHT_1, report),),
+    )
+    assert decide(observed).status.memory == estimate
+
+
+def test_a_try_waits_until_the_pod_of_the_one_before_has_ended() -> None:
+    ending = pod(PREFLIGHT_1, deletion_time=later(20))
+    result = decide(observed_job(refused_before(retry_in=0), pods=(ending,)))
+    assert (result.decision.reason, result.decision.writes, result.decision.again_in) == ("Validating", (), 15)
+    assert result.message.startswith("Waits until 1 Pod has saved and ended, by 12:00:20 UTC")
 
 
 def test_a_preflight_pod_that_starts_after_all_clears_its_diagnosis() -> None:
@@ -216,7 +247,7 @@ def test_a_broken_line_is_named_and_checked_again_after_ten_seconds() -> None:
     assert result.decision == Decision(
         "Validating", "DatasetInvalid", stalled=True, again_in=10, event="Warning DatasetInvalid"
     )
-    assert result.message == f"{LINE_7.message} Checked again by itself: next at 12:00:10 UTC."
+    assert result.message == f"{LINE_7.message} Tried again by itself: next at 12:00:10 UTC."
     (error,) = result.status.dataset.errors
     assert (error.file, error.line) == ("training", 7)
     assert result.status.failure == FailureStatus(
@@ -242,7 +273,7 @@ def test_a_broken_line_is_named_and_checked_again_after_ten_seconds() -> None:
 def test_whatever_preflight_finds_is_told_in_its_own_words_and_checked_again(reason: Reason) -> None:
     result = decide(failed_preflight(Failure(reason=reason, message="What happened. What to change.")))
     assert result.decision == Decision("Validating", reason, stalled=True, again_in=10, event=f"Warning {reason}")
-    assert result.message.startswith("What happened. What to change. Checked again by itself: next at ")
+    assert result.message.startswith("What happened. What to change. Tried again by itself: next at ")
 
 
 def refused_before(retry_in: float, **changes: Any) -> FineTuneJobStatus:
@@ -261,7 +292,7 @@ def test_until_the_next_try_the_diagnosis_stands() -> None:
 def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
     started = decide(observed_job(refused_before(retry_in=0), job(PREFLIGHT_1, "Failed")))
     assert started.decision == Decision("Validating", "DatasetInvalid", stalled=True, writes=PREFLIGHT_2_OBJECTS)
-    assert started.message == f"{LINE_7.message} Checked again by itself: now."
+    assert started.message == f"{LINE_7.message} Tried again by itself: now."
     running = decide(observed_job(started.status, job(PREFLIGHT_2), pods=(pod(PREFLIGHT_2),)))
     assert running.decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=15)
 

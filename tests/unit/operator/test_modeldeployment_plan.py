@@ -10,11 +10,12 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import ModelDeploymentStatus
-from finetune_api.run import ModelSource
+from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, ModelSource
 from finetune_operator.modeldeployment.observe import GateEvaluation, ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.models import ResolvedModel
 from finetune_operator.status import Standing, stalled
+from finetune_operator.warning_events import WarningEvent
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.deployment_states import (
     DEPLOYMENT,
@@ -211,6 +212,34 @@ def test_a_rollout_that_does_not_come_along_is_diagnosed(pods: tuple[Any, ...], 
     assert result.decision == Decision("RollingOut", reason, stalled=True, again_in=15, event=f"Warning {reason}")
 
 
+def test_pods_that_the_api_server_refuses_are_told_by_the_deployment_itself() -> None:
+    observed = serving()
+    assert observed.deployment is not None
+    condition = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "reason": "FailedCreate",
+        "message": 'pods "router-5d8" is forbidden: exceeded quota: team, requested: pods=1, limited: pods=9',
+    }
+    refused = replace(observed, deployment={**observed.deployment, "status": {"conditions": [condition]}})
+    assert decide(refused).decision.reason == Reason.QUOTA_EXCEEDED
+    gone = {**condition, "status": "False"}
+    cleared = replace(observed, deployment={**observed.deployment, "status": {"conditions": [gone]}})
+    assert decide(cleared).decision.reason == Reason.ROLLING_OUT
+
+
+def test_a_volume_that_a_server_waits_for_is_told_by_an_event() -> None:
+    observed = serving()
+    assert observed.deployment is not None
+    starting = replace(
+        observed,
+        deployment={**observed.deployment, "status": {}},
+        pods=(pod("", phase="Pending", uid="p"),),
+        warnings=(WarningEvent("p", "FailedMount", 'secret "s3-credentials" not found', ago(9)),),
+    )
+    assert decide(starting).decision.reason == Reason.SECRET_NOT_FOUND
+
+
 # The next model.
 
 
@@ -271,7 +300,8 @@ def test_the_server_has_no_credential_and_serves_what_was_fetched_read_only() ->
     _, deployment, service = plan(observed_deployment(), NOW).apply
     pod_spec = deployment["spec"]["template"]["spec"]
     (fetch,), (server,) = pod_spec["initContainers"], pod_spec["containers"]
-    assert "AWS_SECRET_ACCESS_KEY" in json.dumps(fetch)
+    assert STORAGE_CREDENTIALS_DIRECTORY in json.dumps(fetch)
+    assert STORAGE_CREDENTIALS_DIRECTORY not in json.dumps(server)
     assert "AWS_" not in json.dumps(server)
     assert pod_spec["automountServiceAccountToken"] is False
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in server["volumeMounts"]

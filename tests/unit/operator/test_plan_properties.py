@@ -8,25 +8,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
 from finetune_api.evaluation import EvaluationStatus
-from finetune_api.finetunejob import AttemptStatus, FailureStatus, FineTuneJobStatus, PreflightStatus, Progress
+from finetune_api.finetunejob import (
+    AttemptOutcome,
+    AttemptStatus,
+    CorruptCheckpoint,
+    EndedAttempt,
+    EndedRun,
+    FailureStatus,
+    FineTuneJobStatus,
+    Phase,
+    PreflightStatus,
+    Progress,
+    Usage,
+)
 from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_api.progress import CheckpointLedger
 from finetune_operator import evaluation, finetunejob, modeldeployment
+from finetune_operator.budget import ObservedBudget, PodTime
 from finetune_operator.evaluation.observe import ObservedEvaluation
+from finetune_operator.finetunejob.attempt_records import running_jobs
 from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.stopping import is_given_up
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
 from finetune_operator.models import ResolvedModel
 from finetune_operator.plan import Plan
-from finetune_operator.pod_diagnosis import JobView, PodView
+from finetune_operator.pod_views import JobView, PodView
 from finetune_operator.progress import ProgressEndpoint
 from finetune_operator.status import Standing, progressing, stalled
+from finetune_operator.warning_events import WarningEvent
 from tests.unit.operator import deployment_states
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.deployment_states import (
@@ -66,8 +83,9 @@ from tests.unit.operator.states import (
     told,
 )
 
-ROUNDS_TO_SETTLE = 3
-"""The longest way: the end of a run is written, its Pods are removed (a TTL of 0), and nothing is left to do."""
+ROUNDS_TO_SETTLE = 6
+"""The longest way: an attempt's success is written, what runs is ended, the next run begins, its preflight has reported
+already, the attempt is made, it is seen to wait, and nothing is left to do."""
 
 Observed = TypeVar("Observed", ObservedFineTuneJob, ObservedEvaluation, ObservedModelDeployment)
 moments = st.integers(-100_000, 100_000).map(lambda seconds: NOW + timedelta(seconds=seconds))
@@ -115,6 +133,12 @@ def jobs_named(names: list[str]) -> st.SearchStrategy[tuple[JobView, ...]]:
         message=st.sampled_from(["", "x" * 5000]),
         created=moments,
         deleting=st.booleans(),
+        suspended=st.booleans(),
+        started=maybe(moments),
+        ending=st.booleans(),
+        reason=st.sampled_from(["", "PodFailurePolicy", "BackoffLimitExceeded"]),
+        queue_name=st.sampled_from([None, "gpus"]),
+        parallelism=st.integers(0, 3),
     )
     return st.lists(job_views, max_size=6, unique_by=lambda view: view.name).map(tuple)
 
@@ -129,9 +153,14 @@ def pods_named(names: list[str]) -> st.SearchStrategy[tuple[PodView, ...]]:
         message=messages,
         oom_killed=st.booleans(),
         disrupted=st.booleans(),
+        disruption=st.sampled_from(["", "PreemptionByScheduler: for another", ": ", "z" * 5000]),
         waiting_reason=st.sampled_from(["", "CreateContainerConfigError", "ErrImagePull", "CrashLoopBackOff"]),
         waiting_message=st.sampled_from(["", 'secret "s3" not found', "y" * 5000]),
         unschedulable_since=maybe(moments),
+        scheduled_time=maybe(moments),
+        started_time=maybe(moments),
+        ended_time=maybe(moments),
+        deletion_time=maybe(moments),
     )
     return st.lists(pod_views, max_size=5).map(tuple)
 
@@ -139,8 +168,14 @@ def pods_named(names: list[str]) -> st.SearchStrategy[tuple[PodView, ...]]:
 platforms = st.just(CLASS_NOT_FOUND) | st.builds(
     resolved_class,
     limits=st.fixed_dictionaries(
-        {}, optional={"nodes": st.integers(1, 3), "activeDeadlineSeconds": st.integers(1, 10**5)}
+        {},
+        optional={
+            "nodes": st.integers(1, 3),
+            "activeDeadlineSeconds": st.integers(1, 10**5),
+            "acceleratorHoursPerMonth": st.integers(0, 2),
+        },
     ),
+    accelerator=st.sampled_from([None, {}, {"memory": "80Gi"}]),
     sources=st.sampled_from([{}, {"models": []}, {"datasets": ["s3://other/*"]}]),
     scheduling=st.sampled_from([{}, {"queueName": "gpus"}]),
 )
@@ -180,13 +215,44 @@ attempts = record(
     disruptions=small,
     disrupted=st.booleans(),
     start_time=moments,
+    pods_start_time=maybe(moments),
+    active_deadline_seconds=maybe(st.sampled_from([1, 1000, 315_360_000])),
     next_time=maybe(moments),
 )
+ended_attempts = record(
+    EndedAttempt,
+    number=small,
+    outcome=st.sampled_from(get_args(AttemptOutcome)),
+    reason=maybe(reasons),
+    message=maybe(st.just("what happened")),
+    start_time=moments,
+    end_time=moments,
+    step=maybe(small),
+)
+ended_runs = record(
+    EndedRun,
+    run_id=st.sampled_from(["0", "1", "2"]),
+    phase=st.sampled_from(get_args(Phase)),
+    reason=reasons,
+    completion_time=moments,
+)
+usages = record(
+    Usage,
+    month=st.sampled_from(["2026-10", "2026-11"]),
+    class_name=st.just("cpu"),
+    accelerator_seconds=small,
+    counted_time=moments,
+)
+corrupt_checkpoints = st.lists(record(CorruptCheckpoint, step=small, message=st.just("short")), max_size=20)
+save_seconds = maybe(st.floats(0, 1e6))
 job_statuses = record(
     FineTuneJobStatus,
-    phase=maybe(st.sampled_from(["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed"])),
+    phase=maybe(st.sampled_from(get_args(Phase))),
     run_id=st.sampled_from([None, "1", "2"]),
+    class_name=st.sampled_from([None, "cpu"]),
     conditions=conditions,
+    suspend_time=maybe(moments),
+    suspended_seconds=small,
     start_time=maybe(moments),
     completion_time=maybe(moments),
     preflight=maybe(preflights),
@@ -194,7 +260,12 @@ job_statuses = record(
     resolved=maybe(st.just(RESOLVED)),
     attempt=maybe(attempts),
     progress=maybe(progress_reports),
-    checkpoints=st.sampled_from([[], [CHECKPOINT]]),
+    checkpoints=st.sampled_from([[], [CHECKPOINT], [CHECKPOINT] * 100]),
+    corrupt_checkpoints=corrupt_checkpoints,
+    checkpoint_seconds=save_seconds,
+    ended_attempts=st.lists(ended_attempts, max_size=10),
+    history=st.lists(ended_runs, max_size=10),
+    usage=maybe(usages),
     result=maybe(st.just(RESULT)),
     failure=failures,
 )
@@ -207,7 +278,37 @@ observed_jobs = st.builds(
     platform=platforms,
     jobs=jobs_named(JOB_NAMES),
     pods=pods_named(JOB_NAMES),
+    warnings=st.lists(
+        st.builds(
+            WarningEvent,
+            st.sampled_from([f"uid-of-{name}" for name in JOB_NAMES]),
+            st.sampled_from(["FailedCreate", "FailedMount"]),
+            st.sampled_from(["exceeded quota: gpus", 'secret "s3" not found', "y" * 5000]),
+            moments,
+        ),
+        max_size=2,
+    ).map(tuple),
     progress=maybe(progress_reports),
+    ledger=maybe(
+        record(
+            CheckpointLedger,
+            checkpoints=st.sampled_from([[], [CHECKPOINT], [CHECKPOINT] * 100]),
+            corrupt=corrupt_checkpoints,
+            checkpoint_seconds=save_seconds,
+        )
+    ),
+    budget=maybe(
+        st.builds(
+            ObservedBudget,
+            ledger_namespace=st.just("finetune-system"),
+            pods=st.lists(
+                st.builds(PodTime, st.integers(1, 16), moments, maybe(moments), st.booleans()), max_size=2
+            ).map(tuple),
+            month=st.just("2026-11"),
+            class_name=st.just("cpu"),
+            ledger=maybe(st.dictionaries(st.sampled_from([OWNER.uid, "another"]), st.integers(0, 10_000))),
+        )
+    ),
     progress_endpoint=maybe(st.just(ProgressEndpoint("https://finetune.svc:8443", "PEM"))),
 )
 
@@ -327,13 +428,47 @@ def assert_settles(
 
 
 def is_empty(plan: Plan[Any], before: KindStatus) -> bool:
-    return not (plan.create or plan.apply or plan.delete or plan.events) and plan.status == before
+    return not (plan.create or plan.apply or plan.merge or plan.delete or plan.events) and plan.status == before
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(observed_jobs)
 def test_finetunejob(observed: ObservedFineTuneJob) -> None:
     assert_settles(observed, finetunejob.plan.plan, after)
+
+
+@settings(max_examples=100)
+@given(observed_jobs)
+def test_an_attempt_is_made_only_where_nothing_else_runs(observed: ObservedFineTuneJob) -> None:
+    decided = finetunejob.plan.plan(observed, NOW)
+    made = [item["metadata"]["name"] for item in decided.create if item["kind"] == "Job"]
+    assert len(made) <= 1
+    if made:
+        (name,) = made
+        assert [view.name for view in observed.jobs if view.state == "Active" and not view.deleting] in ([], [name])
+        crashed_before = observed.job(name) is not None
+        assert all(
+            view.ended or is_given_up(view, NOW) or (crashed_before and view.job_name == name) for view in observed.pods
+        )
+
+
+@settings(max_examples=100)
+@given(observed_jobs)
+def test_the_conditions_are_always_complete(observed: ObservedFineTuneJob) -> None:
+    """But for those of a finished run, which stay as they are."""
+    decided = finetunejob.plan.plan(observed, NOW)
+    is_old = observed.status.phase in ("Succeeded", "Failed") and observed.status.run_id == observed.spec.run_id
+    kinds = [condition.type for condition in decided.status.conditions]
+    assert is_old or kinds == [ConditionType.READY, ConditionType.STALLED]
+
+
+@settings(max_examples=100)
+@given(observed_jobs)
+def test_no_end_of_an_attempt_is_deleted_before_it_is_written_down(observed: ObservedFineTuneJob) -> None:
+    assume(observed.status.run_id is not None)
+    decided = finetunejob.plan.plan(observed, NOW)
+    gone = {child.name for child in decided.delete if child.resource.kind == "Job"}
+    assert not gone & running_jobs(observed.status)
 
 
 @settings(max_examples=100)

@@ -50,7 +50,13 @@ def test_pods_pass_the_restricted_pod_security_standard(role: str) -> None:
     spec = pod_spec(children()[role])
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert {key for volume in spec["volumes"] for key in volume} <= {"name", "configMap", "emptyDir", "projected"}
+    assert {key for volume in spec["volumes"] for key in volume} <= {
+        "name",
+        "configMap",
+        "emptyDir",
+        "projected",
+        "secret",
+    }
     assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
     for container in containers(spec):
         context = container["securityContext"]
@@ -92,10 +98,11 @@ def test_only_what_computes_asks_for_accelerators(role: str, limits: dict[str, s
 
 def test_credentials_come_from_the_jobs_own_secret_and_never_through_the_operator() -> None:
     text = json.dumps(children(storage={"credentialsSecretName": "my-secret"}))
-    assert '"secretKeyRef": {"name": "my-secret", "key": "AWS_SECRET_ACCESS_KEY"}' in text
+    assert '"secret": {"secretName": "my-secret", "defaultMode": 288}' in text  # files of mode 0440
+    assert "secretKeyRef" not in text
     identity = children(storage={"credentialsSecretName": None, "serviceAccountName": "pod-identity"})
     for objects in identity.values():
-        assert "secretKeyRef" not in json.dumps(objects)
+        assert "secretName" not in json.dumps(objects)
         assert pod_spec(objects)["serviceAccountName"] == "pod-identity"
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from finetune_api.finetunejob import Progress
-from finetune_api.progress import PROGRESS_BODY_BYTES
+from finetune_api.finetunejob import CheckpointStatus, Progress
+from finetune_api.progress import PROGRESS_BODY_BYTES, CheckpointLedger
 from finetune_operator import progress
 from finetune_operator.children import Owner
 from finetune_operator.kube import ApiError
-from finetune_operator.progress import ProgressEndpoint, ProgressStore, TokenAuthenticator
+from finetune_operator.progress import ProgressEndpoint, ProgressStore, ShownProgress, TokenAuthenticator
 from finetune_operator.references import ObjectKey
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.states import merged
@@ -89,7 +89,7 @@ class Endpoint:
             text = await answer.text()
             return answer.status, json.loads(text) if text.startswith("{") else {"error": text}
 
-    def shown(self) -> Progress | None:
+    def shown(self) -> ShownProgress | None:
         return self.store.shown("team-a", ATTEMPT)
 
 
@@ -106,11 +106,35 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 
 async def test_a_report_of_a_jobs_own_pod_is_shown(endpoint: Endpoint) -> None:
     assert await endpoint.post() == (200, {})
-    assert endpoint.shown() == SHOWN
+    assert endpoint.shown() == ShownProgress(SHOWN)
     assert endpoint.notified == [(OWNER, 0)]
     (review,) = [request.body for request in endpoint.kube.requests if request.method == "POST"]
     assert review is not None
     assert review["spec"] == {"token": "token-0", "audiences": ["finetune.dev/progress"]}
+
+
+LEDGER = {
+    "checkpoints": [{"step": 100, "uri": "s3://m/step-000100", "committedTime": "2026-11-22T11:59:00Z"}],
+    "checkpointSeconds": 2.5,
+}
+
+
+async def test_the_ledger_of_checkpoints_comes_with_it_and_stays_when_a_report_has_none(endpoint: Endpoint) -> None:
+    assert await endpoint.post({**REPORT, "ledger": LEDGER}) == (200, {})
+    expected = CheckpointLedger(
+        checkpoints=[
+            CheckpointStatus(
+                step=100, uri="s3://m/step-000100", committed_time=datetime(2026, 11, 22, 11, 59, tzinfo=UTC)
+            )
+        ],
+        checkpoint_seconds=2.5,
+    )
+    assert endpoint.shown() == ShownProgress(SHOWN, expected)
+    assert await endpoint.post() == (200, {})
+    assert endpoint.shown() == ShownProgress(SHOWN, expected)
+    without_steps = {"trainerStatus": {**REPORT["trainerStatus"], "metrics": []}, "ledger": {"checkpoints": []}}
+    assert await endpoint.post(without_steps) == (200, {})
+    assert endpoint.store._reports["team-a", ATTEMPT].newest == ShownProgress(SHOWN, CheckpointLedger())
 
 
 # 401: nobody we know.
@@ -291,8 +315,8 @@ def test_what_is_shown_changes_at_most_every_ten_seconds(
     for now, look in moments:
         if look:
             shown = store.shown("team-a", ATTEMPT)
-            assert shown is not None
-            seen.append(shown.step)
+            assert shown is not None and shown.progress is not None
+            seen.append(shown.progress.step)
         else:
             store.put("team-a", ATTEMPT, SHOWN.model_copy(update={"step": int(now)}))
     assert seen == steps

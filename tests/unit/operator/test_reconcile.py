@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,9 +15,9 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.controller import Heartbeats, work
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.kube import FINE_TUNE_JOBS, JOBS, ApiError, Kube, Object
-from finetune_operator.plan import Child, Plan
+from finetune_operator.plan import Child, Farewell, LeftBehind, Plan
 from finetune_operator.progress import ProgressStore
-from finetune_operator.reconcile import Reconciler, reconcile
+from finetune_operator.reconcile import Finalizer, Reconciler, reconcile
 from finetune_operator.references import ObjectKey
 from finetune_operator.status import EventNote
 from finetune_operator.workqueue import WorkQueue
@@ -46,8 +47,8 @@ EVERYTHING = [
     f"POST {JOBS_PATH}",
     "PATCH /api/v1/namespaces/team-a/services/router",
     f"DELETE {JOBS_PATH}/old",
-    f"PATCH {STATUS_PATH}",
     f"POST {EVENTS_PATH}",
+    f"PATCH {STATUS_PATH}",
 ]
 
 
@@ -74,12 +75,12 @@ async def test_writes_come_in_the_order_that_a_crash_may_cut_anywhere() -> None:
     assert kube.writes == EVERYTHING
 
 
-async def test_the_status_is_guarded_by_the_parents_uid_and_holds_nothing_empty() -> None:
+async def test_the_status_is_for_the_object_as_it_was_read_and_holds_nothing_empty() -> None:
     kube = kube_with()
     await reconcile(kube, planning(PLAN), KEY)
     (written,) = [request.body for request in kube.requests if request.line == f"PATCH {STATUS_PATH}"]
     assert written is not None
-    assert written["metadata"] == {"name": "router", "namespace": "team-a", "uid": "uid-1"}
+    assert written["metadata"] == {"name": "router", "namespace": "team-a", "uid": "uid-1", "resourceVersion": "7"}
     assert "checkpoints" not in written["status"]
     assert [condition["type"] for condition in written["status"]["conditions"]] == ["Ready", "Stalled"]
 
@@ -117,13 +118,13 @@ async def test_what_the_api_server_refuses_is_told_and_tried_again_in_a_minute(c
     kube = kube_with(parent_with(STATUS), refused={f"POST {JOBS_PATH}": refusal})
     assert await reconcile(kube, planning(PLAN), KEY) == 60
     stalled = conditions_written(kube)[ConditionType.STALLED]
-    assert (stalled["status"], stalled["reason"]) == ("True", "PodRejected")
+    assert (stalled["status"], stalled["reason"]) == ("True", "QuotaExceeded")
     assert "exceeded quota: gpus, requested: 8, limited: 4" in stalled["message"]
-    assert kube.writes == [f"POST {JOBS_PATH}", f"PATCH {STATUS_PATH}", f"POST {EVENTS_PATH}"]
+    assert kube.writes == [f"POST {JOBS_PATH}", f"POST {EVENTS_PATH}", f"PATCH {STATUS_PATH}"]
 
 
 @pytest.mark.parametrize("code", [0, 409, 429, 500, 503])
-@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("step", [0, 1, 2, 4])
 async def test_what_fails_for_now_is_raised_and_nothing_more_is_written(code: int, step: int) -> None:
     failing = EVERYTHING[step]
     if failing.startswith("DELETE") and code == 409:
@@ -140,13 +141,169 @@ async def test_an_event_that_cannot_be_recorded_does_not_matter() -> None:
     assert kube.writes == EVERYTHING
 
 
+async def test_an_event_is_tried_a_few_times_and_does_not_keep_the_status_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.reconcile.EVENT_PAUSES", (0, 0))
+    *before, event, status = EVERYTHING
+    for failures in (1, 2, 3):
+        answers: Any = [ApiError(500, "", "its store is down")] * failures + [{}]
+        kube = FakeKube({f"GET {PARENT_PATH}": PARENT, event: answers})
+        await reconcile(kube, planning(PLAN), KEY)
+        assert kube.writes == [*before, *[event] * min(failures + 1, 3), status]
+
+
+async def test_an_event_that_hangs_does_not_keep_the_status_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.reconcile.EVENT_SECONDS", 0.05)
+
+    class Hanging(FakeKube):
+        async def create_once(self, body: Object) -> None:
+            if body["kind"] == "Event":
+                await asyncio.sleep(5)
+            await super().create_once(body)
+
+    kube = Hanging({f"GET {PARENT_PATH}": PARENT})
+    await asyncio.wait_for(reconcile(kube, planning(PLAN), KEY), 3)
+    assert kube.writes == [line for line in EVERYTHING if line != f"POST {EVENTS_PATH}"]
+
+
+def event_names(kube: FakeKube) -> list[str]:
+    return [
+        str(request.body["metadata"]["name"])
+        for request in kube.requests
+        if request.line == f"POST {EVENTS_PATH}" and request.body
+    ]
+
+
+async def test_an_event_is_recorded_once_for_each_change_however_often_it_is_tried() -> None:
+    """Of two tries that saw the same object the second finds the first one's Event; a later change is another one."""
+    kube = kube_with()
+    await reconcile(kube, planning(PLAN), KEY)
+    await reconcile(kube, planning(PLAN), KEY)
+    changed = kube_with({**PARENT, "metadata": {**PARENT["metadata"], "resourceVersion": "8"}})
+    await reconcile(changed, planning(PLAN), KEY)
+    first, second = event_names(kube)
+    assert first == second
+    assert event_names(changed) != [first]
+    again = kube_with(refused={f"POST {EVENTS_PATH}": ApiError(409, "AlreadyExists", "it is there")})
+    await reconcile(again, planning(PLAN), KEY)
+    assert again.writes == EVERYTHING
+
+
+async def test_who_listens_hears_of_what_was_written_and_of_what_is_gone() -> None:
+    heard: list[Any] = []
+    listening = replace(
+        planning(PLAN),
+        written=lambda key, before, after: heard.append((key, before, after)),
+        gone=lambda key: heard.append((key, "gone")),
+    )
+    before = job_status(observed_generation=0)
+    await reconcile(kube_with(parent_with(before)), listening, KEY)
+    await reconcile(FakeKube(), listening, KEY)
+    assert heard == [(KEY, before, STATUS), (KEY, "gone")]
+    with pytest.raises(ApiError):
+        await reconcile(kube_with(refused={f"PATCH {STATUS_PATH}": ApiError(500, "", "later")}), listening, KEY)
+    assert len(heard) == 2
+
+
+# Finalizers.
+
+FINALIZER = "finetune.dev/storage"
+CLASS_EVENTS_PATH = "/api/v1/namespaces/default/events"
+DELETED = "2026-11-22T12:00:00Z"
+LEFT = LeftBehind("cpu", EventNote("Warning", "StorageKept", "s3://models/finetune stays: the namespace was deleted."))
+
+
+def holding(needed: bool | None = True, farewell: Farewell[Any] | None = None, plan: Plan[Any] = PLAN) -> Reconciler:
+    """A reconciler of objects that hold something outside the cluster."""
+    reconciler = planning(plan)
+    finalizer = Finalizer(
+        FINALIZER, lambda observed: needed, reconciler.observe, lambda observed, now: farewell or Farewell(PLAN)
+    )
+    return replace(reconciler, finalizer=finalizer)
+
+
+def parent_that(**metadata: Any) -> dict[str, Any]:
+    return {**PARENT, "metadata": {**PARENT["metadata"], **metadata}}
+
+
+@pytest.mark.parametrize(
+    ("needed", "held", "applied"),
+    [
+        (True, [], [FINALIZER]),
+        (True, [FINALIZER], None),
+        (False, ["argocd.argoproj.io/finalizer", FINALIZER], []),
+        (False, ["argocd.argoproj.io/finalizer"], None),
+        (None, [FINALIZER], None),
+        (None, [], None),
+    ],
+    ids=["put", "stands", "taken away", "not there", "no class, it stays", "no class, none"],
+)
+async def test_the_finalizer_stands_while_it_is_needed(
+    needed: bool | None, held: list[str], applied: list[str] | None
+) -> None:
+    kube = kube_with(parent_that(finalizers=held))
+    await reconcile(kube, holding(needed), KEY)
+    written = [request for request in kube.requests if request.line == f"PATCH {PARENT_PATH}"]
+    if applied is None:
+        assert written == []
+        return
+    (request,) = written
+    assert kube.writes == [request.line, *EVERYTHING], "it stands before anything is made that could write"
+    assert request.query["fieldManager"] == "finetune-operator-storage"
+    assert request.body is not None
+    assert request.body["metadata"].get("finalizers", []) == applied
+    assert "spec" not in request.body
+    assert (request.body["metadata"]["uid"], request.body["metadata"]["resourceVersion"]) == ("uid-1", "7")
+
+
+async def test_a_deleted_object_without_the_finalizer_is_left_alone() -> None:
+    kube = kube_with(parent_that(deletionTimestamp=DELETED, finalizers=["argocd.argoproj.io/finalizer"]))
+    assert await reconcile(kube, holding(), KEY) is None
+    assert kube.writes == []
+
+
+async def test_a_farewell_is_carried_out_like_any_plan_and_keeps_the_finalizer() -> None:
+    kube = kube_with(parent_that(deletionTimestamp=DELETED, finalizers=[FINALIZER]))
+    await reconcile(kube, holding(), KEY)
+    assert kube.writes == EVERYTHING
+
+
+@pytest.mark.parametrize("left_behind", [None, LEFT], ids=["nothing stays", "something stays"])
+async def test_the_finalizer_goes_last_and_the_class_tells_what_stays(left_behind: LeftBehind | None) -> None:
+    kube = kube_with(parent_that(deletionTimestamp=DELETED, finalizers=[FINALIZER]))
+    last = Plan(status=STATUS, delete=PLAN.delete)
+    await reconcile(kube, holding(farewell=Farewell(last, release=True, left_behind=left_behind)), KEY)
+    told = [f"POST {CLASS_EVENTS_PATH}"] if left_behind else []
+    assert kube.writes == [f"DELETE {JOBS_PATH}/old", *told, f"PATCH {PARENT_PATH}"]
+    if left_behind:
+        (event,) = [request.body for request in kube.requests if request.line == told[0]]
+        assert event is not None
+        assert event["involvedObject"] == {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "FineTuneClass",
+            "name": "cpu",
+        }
+        assert (event["type"], event["reason"], event["message"]) == ("Warning", "StorageKept", LEFT.note.message)
+
+
+async def test_the_status_follows_the_finalizer() -> None:
+    """The object has another version once it holds the finalizer: the status is for that one."""
+    holds = parent_that(finalizers=[FINALIZER], resourceVersion="8")
+    kube = FakeKube({f"GET {PARENT_PATH}": parent_that(), f"PATCH {PARENT_PATH}": holds})
+    await reconcile(kube, holding(), KEY)
+    (written,) = [request.body for request in kube.requests if request.line == f"PATCH {STATUS_PATH}"]
+    assert written is not None
+    assert written["metadata"]["resourceVersion"] == "8"
+
+
 async def test_a_stored_spec_that_does_not_parse_names_the_field() -> None:
     """As one that was stored before a rule was added."""
     broken = {**PARENT, "spec": merged(JOB_WIRE, {"retryLimit": "many"})}
     store = ProgressStore()
 
     async def observe_job(kube: Kube, parent: Object) -> Any:
-        return await observe(kube, parent, trainer_image=None, progress=store, endpoint=None)
+        return await observe(
+            kube, parent, trainer_image=None, progress=store, endpoint=None, ledger_namespace="default"
+        )
 
     kube = kube_with(broken)
     await reconcile(kube, Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN), KEY)
@@ -183,7 +340,7 @@ async def worked(kube: FakeKube, reconciler: Reconciler) -> OneRound:
     """One worker takes the key once; returns the queue afterwards."""
     queue = OneRound()
     queue.add(KEY)
-    worker = asyncio.create_task(work(0, queue, kube, {KEY.kind: reconciler}, Heartbeats()))
+    worker = asyncio.create_task(work(0, queue, kube, {KEY.kind: reconciler}, Heartbeats(), lambda: True))
     await asyncio.wait_for(queue.first_done.wait(), 5)
     assert not worker.done(), "the worker goes on"
     worker.cancel()

@@ -45,11 +45,25 @@ def test_what_an_object_refers_to(parent: dict[str, Any], expected: set[ObjectKe
     assert referenced(parent) == expected
 
 
+class RecordingQueue(WorkQueue[ObjectKey]):
+    """Keeps what is asked for later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delays: dict[ObjectKey, float] = {}
+
+    def add_after(self, key: ObjectKey, delay_seconds: float) -> None:
+        if delay_seconds > 0:
+            self.delays[key] = delay_seconds
+        else:
+            self.add(key)
+
+
 class Operator:
     """The registered handlers, called as kopf calls them."""
 
     def __init__(self) -> None:
-        self.queue: WorkQueue[ObjectKey] = WorkQueue()
+        self.queue = RecordingQueue()
         registry = kopf.OperatorRegistry()
         watches.register(registry, self.queue, References())
         handlers: dict[str, Any] = {str(handler.id): handler.fn for handler in registry._watching.get_all_handlers()}
@@ -57,9 +71,11 @@ class Operator:
         self.child: Any = handlers["enqueue-pods"]
 
     async def woken(self) -> set[ObjectKey]:
-        keys = set()
+        """What was queued, or will be in at most a second."""
+        keys = set(self.queue.delays)
+        self.queue.delays.clear()
         while len(self.queue):
-            key, _ = await self.queue.get()
+            key, _ = await self.queue.get() or pytest.fail("the queue is shut down")
             self.queue.done(key)
             keys.add(key)
         return keys
@@ -75,21 +91,21 @@ async def operator() -> Operator:
         body(EVALUATION, candidates=[{"name": "tuned", "model": OF_JOB}]),
         body(DEPLOYMENT, className="cpu", gate={"evaluationRef": {"name": "router-eval"}}),
     ):
-        operator.parent(body=parent, type=None)
+        await operator.parent(body=parent, type=None)
     await operator.woken()
     return operator
 
 
 @pytest.mark.parametrize("type", ["MODIFIED", "DELETED", "ADDED"])
 async def test_a_change_wakes_the_object_and_what_refers_to_it(operator: Operator, type: str) -> None:
-    operator.parent(body=body(JOB, className="cpu"), type=type)
+    await operator.parent(body=body(JOB, className="cpu"), type=type)
     assert await operator.woken() == {JOB, EVALUATION}
-    operator.parent(body=body(EVALUATION), type=type)
+    await operator.parent(body=body(EVALUATION), type=type)
     assert await operator.woken() == {EVALUATION, DEPLOYMENT}
 
 
 async def test_a_class_wakes_what_names_it(operator: Operator) -> None:
-    operator.parent(body=body(CLASS), type="ADDED")
+    await operator.parent(body=body(CLASS), type="ADDED")
     assert await operator.woken() == {CLASS, JOB, DEPLOYMENT}
 
 
@@ -111,14 +127,14 @@ async def test_a_class_wakes_what_names_it(operator: Operator) -> None:
 async def test_what_names_no_class_is_woken_when_the_default_may_have_changed(
     operator: Operator, type: str, annotations: dict[str, str], woken: bool
 ) -> None:
-    operator.parent(body=body(ObjectKey("FineTuneClass", "", "other"), annotations), type=type)
+    await operator.parent(body=body(ObjectKey("FineTuneClass", "", "other"), annotations), type=type)
     assert (EVALUATION in await operator.woken()) is woken
 
 
 async def test_who_no_longer_refers_is_no_longer_woken(operator: Operator) -> None:
-    operator.parent(body=body(DEPLOYMENT, className="gpu"), type="MODIFIED")
+    await operator.parent(body=body(DEPLOYMENT, className="gpu"), type="MODIFIED")
     await operator.woken()
-    operator.parent(body=body(CLASS), type="MODIFIED")
+    await operator.parent(body=body(CLASS), type="MODIFIED")
     assert DEPLOYMENT not in await operator.woken()
 
 
@@ -130,8 +146,54 @@ async def test_a_child_wakes_its_parent_and_a_stranger_nobody(
     operator: Operator, annotation: str | None, woken: set[ObjectKey]
 ) -> None:
     annotations = {} if annotation is None else {"finetune.dev/owner": annotation}
-    operator.child(body={"metadata": {"name": "p", "namespace": "team-a", "annotations": annotations}}, type="MODIFIED")
+    metadata = {"name": "p", "namespace": "team-a", "annotations": annotations}
+    await operator.child(body={"metadata": metadata}, type="MODIFIED")
+    assert operator.queue.delays == dict.fromkeys(woken, watches.CHILD_SECONDS), "a burst of events is looked at once"
     assert await operator.woken() == woken
+
+
+SEEN = {"observedGeneration": 3}
+
+
+def fields(manager: str, second: int, subresource: str | None = None) -> dict[str, Any]:
+    entry = {"manager": manager, "operation": "Apply", "time": f"2026-11-22T12:00:{second:02}Z"}
+    return entry if subresource is None else {**entry, "subresource": subresource}
+
+
+OURS, USERS = fields("finetune-operator", 7, "status"), fields("kubectl", 3)
+
+
+@pytest.mark.parametrize(
+    ("type", "metadata", "status", "woken"),
+    [
+        ("MODIFIED", {"managedFields": [USERS, OURS]}, SEEN, False),
+        ("MODIFIED", {"managedFields": [OURS]}, SEEN, False),
+        # The first listing, and what comes anew.
+        (None, {"managedFields": [USERS, OURS]}, SEEN, True),
+        ("ADDED", {"managedFields": [USERS, OURS]}, SEEN, True),
+        ("DELETED", {"managedFields": [USERS, OURS]}, SEEN, True),
+        # A spec that was not looked at.
+        ("MODIFIED", {"managedFields": [USERS, OURS]}, {}, True),
+        ("MODIFIED", {"managedFields": [USERS, OURS]}, {"observedGeneration": 2}, True),
+        ("MODIFIED", {"managedFields": [USERS, OURS], "deletionTimestamp": "2026-11-22T12:00:08Z"}, SEEN, True),
+        # Somebody else wrote last, or in the same second: an annotation, another controller's status.
+        ("MODIFIED", {"managedFields": [fields("kubectl", 8), OURS]}, SEEN, True),
+        ("MODIFIED", {"managedFields": [fields("kubectl", 7), OURS]}, SEEN, True),
+        ("MODIFIED", {"managedFields": [OURS, fields("other", 8, "status")]}, SEEN, True),
+        ("MODIFIED", {"managedFields": [fields("finetune-operator-storage", 8), OURS]}, SEEN, True),
+        ("MODIFIED", {"managedFields": [USERS]}, SEEN, True),
+        ("MODIFIED", {}, SEEN, True),
+    ],
+)
+async def test_our_own_status_wakes_nobody_but_what_refers_to_it(
+    operator: Operator, type: str | None, metadata: dict[str, Any], status: dict[str, Any], woken: bool
+) -> None:
+    changed = body(JOB, className="cpu")
+    metadata = {**changed["metadata"], "generation": 3, **metadata}
+    await operator.parent(body={**changed, "metadata": metadata, "status": status}, type=type)
+    found = await operator.woken()
+    assert (JOB in found) == woken
+    assert EVALUATION in found
 
 
 keys = st.builds(ObjectKey, st.sampled_from(["FineTuneJob", "Evaluation"]), st.just("n"), st.sampled_from("abc"))
@@ -148,7 +210,8 @@ def test_references_hold_the_newest_of_each_object(updates: list[tuple[ObjectKey
 
 
 def test_kopf_writes_nothing_and_watches_only_our_children() -> None:
-    settings = watches.settings()
+    settings = watches.settings(12.5)
+    assert settings.networking.request_timeout == 12.5
     assert settings.posting.enabled is False
     assert settings.scanning.disabled is True
     for child in watches.CHILDREN:

@@ -83,7 +83,9 @@ class QueueMachine(RuleBasedStateMachine):
         ready = self.wanted - self.working
         if not ready:
             return
-        key, _ = self.loop.run_until_complete(asyncio.wait_for(self.queue.get(), 1))
+        taken = self.loop.run_until_complete(asyncio.wait_for(self.queue.get(), 1))
+        assert taken is not None
+        key = taken[0]
         assert key in ready, "a key that nobody asked for, or that another worker has"
         self.wanted.discard(key)
         self.working.add(key)
@@ -180,3 +182,30 @@ async def test_the_longest_wait_is_that_of_the_first_key_and_ends_with_it() -> N
     _, waited = await queue.get()
     assert waited >= 0.02
     assert queue.oldest_wait_seconds() < waited
+
+
+async def test_after_the_shutdown_workers_end_and_nothing_is_taken_or_handed_out() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("in work")
+    assert await queue.get() is not None
+    waiting = [asyncio.create_task(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    queue.add_after("later", 0.01)
+    queue.shut_down()
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == [None, None, None]
+    queue.add("new")
+    queue.add_after("new", 0.01)
+    queue.add_rate_limited("new")
+    queue.add("in work")
+    queue.done("in work")
+    await asyncio.sleep(0.05)
+    assert await queue.get() is None
+    assert len(queue) == 0
+    assert queue.oldest_wait_seconds() == 0
+
+
+async def test_what_waits_can_be_seen() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in "ab":
+        queue.add(key)
+    assert list(queue.waiting()) == ["a", "b"]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_operator.children import Owner, owner_of, owner_selector
 from finetune_operator.classes import ResolvedClass, observe_class
 from finetune_operator.kube import JOBS, PODS, Kube, Object
 from finetune_operator.models import ResolvedModel, resolve_model
-from finetune_operator.pod_diagnosis import JobView, PodView, job_view, pod_view
+from finetune_operator.pod_views import JobView, PodView, job_view, pod_view
 from finetune_operator.status import Standing
+from finetune_operator.warning_events import WarningEvent, observe_warnings
 
 
 @dataclass(frozen=True)
 class ObservedEvaluation:
-    """The parent, its class, its models, its Jobs and Pods."""
+    """The parent, its class, its models, its Jobs and Pods, and what keeps these from starting."""
 
     owner: Owner
     generation: int
@@ -26,6 +28,7 @@ class ObservedEvaluation:
     baseline: ResolvedModel | Standing | None
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
+    warnings: tuple[WarningEvent, ...] = ()
 
 
 async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedEvaluation:
@@ -37,6 +40,8 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
         [(candidate.name, await resolve_model(kube, owner.namespace, candidate.model)) for candidate in spec.candidates]
     )
     baseline = await resolve_model(kube, owner.namespace, spec.baseline.model) if spec.baseline else None
+    jobs = [job_view(item) for item in await kube.list(JOBS, owner.namespace, selector)]
+    pods = [pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)]
     return ObservedEvaluation(
         owner=owner,
         generation=parent["metadata"]["generation"],
@@ -45,6 +50,7 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
         platform=await observe_class(kube, spec.class_name, trainer_image),
         candidates=candidates,
         baseline=baseline,
-        jobs=tuple(job_view(item) for item in await kube.list(JOBS, owner.namespace, selector)),
-        pods=tuple(pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)),
+        jobs=tuple(jobs),
+        pods=tuple(pods),
+        warnings=await observe_warnings(kube, owner.namespace, jobs, pods, datetime.now(UTC)),
     )

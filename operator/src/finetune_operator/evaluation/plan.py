@@ -9,15 +9,17 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import ModelSource, NamedModel
+from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
 from finetune_operator.classes import ResolvedClass, source_violation
 from finetune_operator.evaluation.gates import judge, summary
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.models import ResolvedModel
-from finetune_operator.plan import Plan, job_and_config_map, planned
-from finetune_operator.pod_diagnosis import BLOCKAGE_CHECK_SECONDS, blockage, failure, outcome
+from finetune_operator.plan import Plan, planned
+from finetune_operator.pod_diagnosis import failure, outcome
 from finetune_operator.retry import retry_delay_seconds
-from finetune_operator.status import Standing, known_reason, progressing, ready, stalled
+from finetune_operator.status import Standing, ready, stalled
+from finetune_operator.tries import jobs_to_delete, standing_of_try
 
 
 def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
@@ -81,19 +83,14 @@ def _evaluate(
         status = status.model_copy(update={"try_number": number, "retry_time": None})
     name = evaluate_job_name(owner, spec.run_id, models, number)
     status = status.model_copy(update={"job_name": name})
-    others = [
-        child
-        for job in observed.jobs
-        if job.name != name and not job.deleting
-        for child in job_and_config_map(owner.namespace, job.name, job.uid)
-    ]
+    others = jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name])
     job = next((job for job in observed.jobs if job.name == name), None)
     if job is None:
         objects = evaluate_objects(owner, spec, platform, models, name)
         return planned(observed, status, "Evaluating", _evaluating(status), now, create=objects, delete=others)
     pods = [pod for pod in observed.pods if pod.job_name == name]
     if job.state == "Active":
-        blocked = blockage(pods, now)
+        blocked = blockage(job, pods, observed.warnings, now)
         standing = stalled(blocked.reason, blocked.message) if blocked else _evaluating(status)
         check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
         return planned(observed, status, "Evaluating", standing, now, delete=others, requeue_at=check)
@@ -116,12 +113,7 @@ def _evaluate(
 
 
 def _evaluating(status: EvaluationStatus) -> Standing:
-    """A try that follows a failed one keeps its diagnosis until it has an answer."""
-    if status.failure is None:
-        return progressing(Reason.EVALUATING)
-    when = f"next at {status.retry_time:%H:%M:%S} UTC" if status.retry_time else "now"
-    message = f"{status.failure.message} Tried again by itself: {when}."
-    return stalled(known_reason(status.failure.reason), message)
+    return standing_of_try(Reason.EVALUATING, status.failure, status.retry_time)
 
 
 def _judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> Plan[EvaluationStatus]:

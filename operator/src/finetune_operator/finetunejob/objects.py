@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from kubernetes.utils.quantity import parse_quantity
+
 from finetune_api.auto import DEFAULT_SEED
+from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import FineTuneJobSpec, ResolvedHyperparameters
+from finetune_api.outcome import EXIT_DISRUPTED, EXIT_SUCCEEDED
 from finetune_api.run import (
     RENDEZVOUS_PORT,
     RUN_CONFIG_PATH,
@@ -16,14 +20,23 @@ from finetune_api.run import (
 from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
 from finetune_operator.classes import ResolvedClass, output_location, storage_config
 from finetune_operator.kube import Object
+from finetune_operator.pod_views import QUEUE_LABEL
 from finetune_operator.pods import PodRole, job, run_config_map
 from finetune_operator.progress import ProgressEndpoint
 
 PREFLIGHT_ROLE = "preflight"
 TRAIN_ROLE = "train"
-# A step and a save must fit between SIGTERM and SIGKILL.
-TRAIN_GRACE_SECONDS = 120
-_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+SHORTEST_GRACE_SECONDS = 120
+LONGEST_GRACE_SECONDS = 3600
+POD_FAILURE_POLICY: Object = {
+    "rules": [
+        # What the infrastructure ended fails the Job as BackoffLimitExceeded, a rank's own failure as PodFailurePolicy;
+        # either ends the whole gang at once.
+        {"action": "Count", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "Count", "onExitCodes": {"operator": "In", "values": [EXIT_DISRUPTED]}},
+        {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [EXIT_SUCCEEDED]}},
+    ]
+}
 
 
 def preflight_job_name(owner: Owner, run_id: str, try_number: int) -> str:
@@ -60,6 +73,7 @@ def preflight_objects(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedCla
         dataset=spec.dataset,
         hyperparameters=spec.hyperparameters,
         parallelism=spec.parallelism,
+        accelerator_memory=accelerator_memory(platform.spec),
         seed=seed if seed is not None else DEFAULT_SEED,
     )
     role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH))
@@ -76,6 +90,7 @@ def attempt_objects(
     hyperparameters: ResolvedHyperparameters,
     attempt: int,
     endpoint: ProgressEndpoint | None,
+    checkpoint_seconds: float | None = None,
 ) -> list[Object]:
     """One Pod a node, in an Indexed Job, that find each other through a headless Service."""
     name = train_job_name(owner, spec.run_id, attempt)
@@ -105,14 +120,42 @@ def attempt_objects(
         # Ranks that share a node's cores without a limit slow each other; several in a Pod divide its cores themselves.
         threads_from_cpu_request=spec.parallelism.processes_per_node == 1,
         reports_progress=endpoint is not None,
-        grace_seconds=TRAIN_GRACE_SECONDS,
+        grace_seconds=grace_seconds(checkpoint_seconds),
     )
     nodes = spec.parallelism.nodes
-    body = job(owner, name, role, platform.spec, completionMode="Indexed", completions=nodes, parallelism=nodes)
+    body = job(
+        owner,
+        name,
+        role,
+        platform.spec,
+        completionMode="Indexed",
+        completions=nodes,
+        parallelism=nodes,
+        podFailurePolicy=POD_FAILURE_POLICY,
+        # A Pod that is deleted has ended when its containers have: its exit code counts, and none is made beside it.
+        podReplacementPolicy="Failed",
+    )
     body["spec"]["template"]["spec"]["subdomain"] = service
-    if platform.spec.scheduling.queue_name is not None:
-        body["metadata"]["labels"] |= {_QUEUE_LABEL: platform.spec.scheduling.queue_name}
+    queue = platform.spec.scheduling.queue_name
+    if queue is not None:
+        body["metadata"]["labels"] |= {QUEUE_LABEL: queue}
+        # Kueue starts it. Without Kueue's webhook nothing else would keep it from starting by itself.
+        body["spec"]["suspend"] = True
     return [run_config_map(owner, name, TRAIN_ROLE, data), _rendezvous_service(owner, service), body]
+
+
+def grace_seconds(checkpoint_seconds: float | None) -> int:
+    """How long Pods may take to end: a step and a save, twice the longest save so far and a minute, within bounds."""
+    if checkpoint_seconds is None:
+        return SHORTEST_GRACE_SECONDS
+    return round(min(LONGEST_GRACE_SECONDS, max(SHORTEST_GRACE_SECONDS, 2 * checkpoint_seconds + 60)))
+
+
+def accelerator_memory(platform: FineTuneClassSpec) -> int | None:
+    """Bytes of one accelerator of the class (`80Gi`), if it says them."""
+    if platform.accelerator is None or platform.accelerator.memory is None:
+        return None
+    return int(parse_quantity(platform.accelerator.memory))
 
 
 def _rendezvous_service(owner: Owner, name: str) -> Object:

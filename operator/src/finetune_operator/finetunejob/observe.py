@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Progress
-from finetune_operator.children import Owner, owner_of, owner_selector
+from finetune_api.progress import CheckpointLedger
+from finetune_operator.budget import ObservedBudget, observe_budget
+from finetune_operator.children import ROLE_LABEL, Owner, owner_of, owner_selector
 from finetune_operator.classes import ResolvedClass, observe_class
+from finetune_operator.finetunejob.objects import TRAIN_ROLE
 from finetune_operator.kube import JOBS, PODS, Kube, Object
-from finetune_operator.pod_diagnosis import JobView, PodView, job_view, pod_view
+from finetune_operator.pod_views import JobView, PodView, job_view, pod_view
 from finetune_operator.progress import ProgressEndpoint, ProgressStore
 from finetune_operator.status import Standing
+from finetune_operator.warning_events import WarningEvent, observe_warnings
 
 
 @dataclass(frozen=True)
 class ObservedFineTuneJob:
-    """The parent, its class, its Jobs and Pods, and the newest progress report."""
+    """The parent, its class, its Jobs and Pods with the warnings about them, its reports and its namespace's budget."""
 
     owner: Owner
     generation: int
@@ -24,7 +30,10 @@ class ObservedFineTuneJob:
     platform: ResolvedClass | Standing
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
+    warnings: tuple[WarningEvent, ...] = ()
     progress: Progress | None = None
+    ledger: CheckpointLedger | None = None
+    budget: ObservedBudget | None = None
     progress_endpoint: ProgressEndpoint | None = None
 
     def job(self, name: str) -> JobView | None:
@@ -43,22 +52,37 @@ async def observe(
     trainer_image: str | None,
     progress: ProgressStore,
     endpoint: ProgressEndpoint | None,
+    ledger_namespace: str,
 ) -> ObservedFineTuneJob:
     """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
     owner = owner_of(parent)
     spec = FineTuneJobSpec.from_wire(parent["spec"])
     status = FineTuneJobStatus.from_wire(parent.get("status", {}))
     selector = owner_selector(owner.uid)
-    jobs = [job_view(item) for item in await kube.list(JOBS, owner.namespace, selector)]
-    pods = [pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)]
+    platform, found_jobs, found_pods = await asyncio.gather(
+        observe_class(kube, spec.class_name, trainer_image),
+        kube.list(JOBS, owner.namespace, selector),
+        kube.list(PODS, owner.namespace, selector),
+    )
+    jobs = tuple(job_view(item) for item in found_jobs)
+    pods = tuple(pod_view(item) for item in found_pods)
+    training = [item for item in found_pods if item["metadata"]["labels"][ROLE_LABEL] == TRAIN_ROLE]
+    warnings, budget = await asyncio.gather(
+        observe_warnings(kube, owner.namespace, jobs, pods, datetime.now(UTC)),
+        observe_budget(kube, ledger_namespace, owner, platform, status, training),
+    )
+    shown = progress.shown(owner.namespace, status.attempt.job_name) if status.attempt else None
     return ObservedFineTuneJob(
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=status,
-        platform=await observe_class(kube, spec.class_name, trainer_image),
-        jobs=tuple(jobs),
-        pods=tuple(pods),
-        progress=progress.shown(owner.namespace, status.attempt.job_name) if status.attempt else None,
+        platform=platform,
+        jobs=jobs,
+        pods=pods,
+        warnings=warnings,
+        progress=shown.progress if shown else None,
+        ledger=shown.ledger if shown else None,
+        budget=budget,
         progress_endpoint=endpoint,
     )

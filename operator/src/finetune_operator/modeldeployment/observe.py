@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
@@ -11,8 +12,9 @@ from finetune_operator.children import Owner, owner_of, owner_selector
 from finetune_operator.classes import ResolvedClass, observe_class
 from finetune_operator.kube import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, PODS, SERVICES, Kube, Object
 from finetune_operator.models import ResolvedModel, resolve_model
-from finetune_operator.pod_diagnosis import PodView, pod_view
+from finetune_operator.pod_views import PodView, pod_view
 from finetune_operator.status import Standing, stalled
+from finetune_operator.warning_events import WarningEvent, observe_warnings
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class ObservedModelDeployment:
     service: Object | None = None
     config_maps: tuple[Object, ...] = ()
     pods: tuple[PodView, ...] = ()
+    warnings: tuple[WarningEvent, ...] = ()
 
 
 async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedModelDeployment:
@@ -46,6 +49,7 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
     owner = owner_of(parent)
     spec = ModelDeploymentSpec.from_wire(parent["spec"])
     selector = owner_selector(owner.uid)
+    pods = [pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)]
     return ObservedModelDeployment(
         owner=owner,
         generation=parent["metadata"]["generation"],
@@ -57,7 +61,8 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
         deployment=await kube.get(DEPLOYMENTS, owner.namespace, owner.name),
         service=await kube.get(SERVICES, owner.namespace, owner.name),
         config_maps=tuple(await kube.list(CONFIG_MAPS, owner.namespace, selector)),
-        pods=tuple(pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)),
+        pods=tuple(pods),
+        warnings=await observe_warnings(kube, owner.namespace, (), pods, datetime.now(UTC)),
     )
 
 

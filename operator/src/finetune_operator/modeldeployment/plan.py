@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, Blockage, blockage, refusal
 from finetune_operator.children import is_applied, is_controlled_by
 from finetune_operator.classes import ResolvedClass, source_violation
 from finetune_operator.kube import CONFIG_MAPS, Object
@@ -13,8 +14,8 @@ from finetune_operator.modeldeployment.gate import gate_standing
 from finetune_operator.modeldeployment.objects import service_url, serving_objects
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
 from finetune_operator.plan import Child, Plan, planned
-from finetune_operator.pod_diagnosis import BLOCKAGE_CHECK_SECONDS, blockage, failure
-from finetune_operator.status import Standing, progressing, ready, stalled
+from finetune_operator.pod_diagnosis import failure, failure_words
+from finetune_operator.status import Standing, known_reason, progressing, ready, stalled
 
 
 def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeploymentStatus]:
@@ -79,14 +80,22 @@ def _roll_out(
 
 
 def _rollout_standing(observed: ObservedModelDeployment, now: datetime) -> Standing:
-    blocked = blockage(observed.pods, now)
+    blocked = _refused_pods(observed) or blockage(None, observed.pods, observed.warnings, now)
     if blocked is not None:
         return stalled(blocked.reason, blocked.message)
     crashed = [pod for pod in observed.pods if pod.waiting_reason == "CrashLoopBackOff"]
     if crashed:
         diagnosis = failure(crashed, crashed[0].waiting_message)
-        return stalled(Reason(diagnosis.reason), diagnosis.message)
+        return stalled(known_reason(diagnosis.reason), failure_words(diagnosis))
     return progressing(Reason.ROLLING_OUT)
+
+
+def _refused_pods(observed: ObservedModelDeployment) -> Blockage | None:
+    """Why the API server refuses the Pods of the Deployment, which says so itself."""
+    for condition in (observed.deployment or {}).get("status", {}).get("conditions", []):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return refusal(condition.get("message", ""))
+    return None
 
 
 def _name_taken(observed: ObservedModelDeployment) -> Standing | None:

@@ -1,0 +1,139 @@
+"""What keeps the Pods of a Job from starting, in words that name the fix. All of it clears by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from finetune_api.conditions import Reason
+from finetune_operator.pod_views import JobView, PodView
+from finetune_operator.warning_events import (
+    SANDBOX_FAILED,
+    VOLUME_FAILURES,
+    WarningEvent,
+    lacks_pods,
+)
+
+BLOCKAGE_CHECK_SECONDS = 15
+"""How often Pods that have not started are looked at again: time alone makes some of them blocked."""
+PATIENCE_SECONDS = 30
+"""How long a cluster may take to add a node, to detach a volume, or to start its network."""
+_UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+
+
+@dataclass(frozen=True)
+class Blockage:
+    """Why a Pod does not start, and since when, as far as it is known."""
+
+    reason: Reason
+    message: str
+    since: datetime | None = None
+
+
+def blockage(
+    job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime
+) -> Blockage | None:
+    """The first thing that keeps the Pods from starting. `job` is None where a Deployment makes the Pods."""
+    said = {warning.subject: warning for warning in warnings}
+    if job is not None and (job.suspended or job.deleting):
+        return None
+    if job is not None and job.uid in said and lacks_pods(job, pods, now):
+        return replace(refusal(said[job.uid].message), since=said[job.uid].since)
+    for pod in pods:
+        found = _pod_blockage(pod, said.get(pod.uid), now)
+        if found is not None:
+            return found
+    return None
+
+
+def refusal(message: str) -> Blockage:
+    """Why the API server refuses an object (an Event FailedCreate, or the answer to a request), and what to do."""
+    words = message.removeprefix("Error creating: ")
+    if "exceeded quota" in words:
+        return Blockage(
+            Reason.QUOTA_EXCEEDED,
+            f"A ResourceQuota of the namespace leaves no room: {words}. Raise it, wait until others end, or lower what "
+            "the FineTuneClass requests (resources, accelerator); it is tried again by itself.",
+        )
+    return Blockage(Reason.POD_REJECTED, f"The API server refuses an object of this one: {words}. {_change_for(words)}")
+
+
+def _change_for(words: str) -> str:
+    if "serviceaccount" in words and "not found" in words:
+        return "Create that ServiceAccount, or change storage.serviceAccountName of the FineTuneClass."
+    if "PriorityClass" in words:
+        return "Create that PriorityClass, or change scheduling.priorityClassName of the FineTuneClass."
+    if "RuntimeClass" in words:
+        return "Create that RuntimeClass, or change scheduling.runtimeClassName of the FineTuneClass."
+    if "violates PodSecurity" in words:
+        return "The Pods pass the level restricted; look for what a webhook adds to them."
+    if "must specify" in words:
+        return "A LimitRange in the namespace can give the defaults that its ResourceQuota asks for."
+    return "Change what refuses it (quota, LimitRange, webhook), or the FineTuneClass."
+
+
+def _pod_blockage(pod: PodView, warning: WarningEvent | None, now: datetime) -> Blockage | None:
+    since = pod.unschedulable_since
+    if since is not None and _is_over(since, now):
+        return _unschedulable(pod)
+    if pod.waiting_reason in _UNPULLABLE:
+        return Blockage(
+            Reason.IMAGE_PULL_FAILED,
+            f"Pod {pod.name} can't pull its image: {pod.waiting_message or pod.waiting_reason}. Check spec.images of "
+            "the FineTuneClass and that the nodes may pull from there.",
+            pod.scheduled_time,
+        )
+    if pod.waiting_reason in _UNSTARTABLE:
+        return _unstartable(pod, f"{pod.waiting_reason}: {pod.waiting_message}", pod.scheduled_time)
+    if warning is None or pod.phase != "Pending":
+        return None
+    if "secret" in warning.message.lower() and _is_missing(warning.message):
+        return _secret_not_found(pod, warning)
+    if not _is_over(warning.since, now):
+        return None
+    if warning.reason in VOLUME_FAILURES:
+        return Blockage(
+            Reason.VOLUME_NOT_MOUNTED,
+            f"Pod {pod.name} can't mount a volume: {warning.message}. Create what is missing, or repair the volume.",
+            warning.since,
+        )
+    return _unstartable(pod, warning.message, warning.since) if warning.reason == SANDBOX_FAILED else None
+
+
+def _unschedulable(pod: PodView) -> Blockage:
+    words = pod.unschedulable_message
+    if "persistentvolumeclaim" in words.lower():
+        return Blockage(
+            Reason.VOLUME_NOT_MOUNTED,
+            f"Pod {pod.name} waits for a volume: {words} Create that PersistentVolumeClaim in this namespace, or let "
+            "it be bound.",
+            pod.unschedulable_since,
+        )
+    return Blockage(
+        Reason.UNSCHEDULABLE,
+        f"Pod {pod.name} finds no node: {words} Free or add nodes, or lower what the FineTuneClass requests.",
+        pod.unschedulable_since,
+    )
+
+
+def _secret_not_found(pod: PodView, warning: WarningEvent) -> Blockage:
+    return Blockage(
+        Reason.SECRET_NOT_FOUND,
+        f"Pod {pod.name} can't read its storage credentials: {warning.message}. Create that Secret in this namespace "
+        "with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the Pod then starts by itself.",
+        warning.since,
+    )
+
+
+def _unstartable(pod: PodView, words: str, since: datetime | None) -> Blockage:
+    return Blockage(Reason.POD_REJECTED, f"The node of Pod {pod.name} can't start it: {words}", since)
+
+
+def _is_missing(words: str) -> bool:
+    return "not found" in words or "non-existent" in words
+
+
+def _is_over(since: datetime, now: datetime) -> bool:
+    return now >= since + timedelta(seconds=PATIENCE_SECONDS)

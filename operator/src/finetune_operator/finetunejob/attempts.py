@@ -1,0 +1,158 @@
+"""Attempts: one runs at a time, and the next one starts when time, class, budget and earlier Pods allow it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Phase
+from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
+from finetune_operator.classes import ResolvedClass
+from finetune_operator.finetunejob.attempt_records import last_end, running_attempt
+from finetune_operator.finetunejob.concern import JobPlan
+from finetune_operator.finetunejob.deadline import deadline_seconds
+from finetune_operator.finetunejob.objects import attempt_objects, output_uri, train_job_name
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.policy import admitted, over_budget
+from finetune_operator.finetunejob.stopping import (
+    STOPPING_CHECK_SECONDS,
+    give_up_time,
+    given_up_words,
+    is_quiet,
+    next_look,
+    strays,
+    strays_and_old_jobs,
+    what_stops,
+)
+from finetune_operator.plan import earliest, planned
+from finetune_operator.pod_views import JobView
+from finetune_operator.status import Standing, progressing, stalled
+
+
+def attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobPlan:
+    """Keep one attempt running."""
+    running = running_attempt(status)
+    job = observed.job(running.job_name) if running else None
+    if running is None or job is None:
+        return _next_attempt(observed, status, now)
+    return _watched(observed, status, running, job, now)
+
+
+def _next_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobPlan:
+    before = status.attempt
+    number = before.number + 1 if before else 1
+    name = train_job_name(observed.owner, observed.spec.run_id, number)
+    phase, standing = _between_attempts(observed, status)
+    if before is not None and before.next_time is not None and now < before.next_time:
+        again = next_look(observed, now, before.next_time)
+        return planned(observed, status, phase, standing, now, delete=strays(observed, keep=name), requeue_at=again)
+    if not is_quiet(observed, now, keep=name):
+        standing = progressing(standing.reason, what_stops(observed, now, keep=name))
+        again = next_look(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS))
+        return planned(observed, status, phase, standing, now, delete=strays(observed, keep=name), requeue_at=again)
+    platform = admitted(observed)
+    if isinstance(platform, Standing):
+        return planned(observed, status, phase, platform, now, delete=strays(observed))
+    refused = over_budget(observed, status)
+    if refused is not None:
+        again = refused.renews
+        return planned(observed, status, phase, refused.standing, now, delete=strays(observed), requeue_at=again)
+    return _started(observed, status, platform, number, now)
+
+
+def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[Phase, Standing]:
+    """Where the run stands while no attempt runs, and what ended the one before."""
+    before, end = status.attempt, last_end(status)
+    if before is None or end is None or end.outcome == "Suspended":
+        return "Queued", progressing(Reason.QUEUED, "The next attempt is about to start.")
+    if end.outcome == "Failed" and before.next_time is not None:
+        message = (
+            f"Attempt {before.number} failed ({end.reason}: {end.message}) Retry {before.retries} of "
+            f"{observed.spec.retry_limit} starts at {before.next_time:%H:%M:%S} UTC from the newest checkpoint."
+        )
+    else:
+        message = (
+            f"Attempt {before.number} was disrupted ({end.reason}: {end.message}) The next one resumes from the newest "
+            "checkpoint."
+        )
+    return "Retrying", progressing(Reason.RETRYING, message)
+
+
+def _started(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int, now: datetime
+) -> JobPlan:
+    """Make the objects of the next attempt."""
+    owner, spec, before = observed.owner, observed.spec, status.attempt
+    assert status.resolved is not None
+    name = train_job_name(owner, spec.run_id, number)
+    started = AttemptStatus(
+        number=number,
+        job_name=name,
+        class_generation=platform.generation,
+        retries=before.retries if before else 0,
+        disruptions=before.disruptions if before else 0,
+        start_time=whole_seconds(now),
+        active_deadline_seconds=deadline_seconds(observed, status),
+    )
+    objects = attempt_objects(
+        owner,
+        spec,
+        platform,
+        status.resolved,
+        number,
+        observed.progress_endpoint,
+        status.checkpoint_seconds,
+    )
+    update = {"attempt": started, "class_name": platform.name, "storage_uri": output_uri(owner, spec, platform)}
+    status = status.model_copy(update=update)
+    standing = progressing(Reason.QUEUED, _queued_words(platform.spec.scheduling.queue_name))
+    return planned(
+        observed,
+        status,
+        "Queued",
+        standing,
+        now,
+        create=objects,
+        delete=strays_and_old_jobs(observed, keep=name),
+    )
+
+
+def _watched(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, running: AttemptStatus, job: JobView, now: datetime
+) -> JobPlan:
+    """Where the running attempt stands."""
+    pods, others = observed.pods_of(job.name), strays(observed, keep=job.name)
+    starts = [pod.started_time for pod in pods if pod.started_time is not None]
+    if running.pods_start_time is None and starts:
+        running = running.model_copy(update={"pods_start_time": whole_seconds(min(starts))})
+        status = status.model_copy(update={"attempt": running})
+    given_up = given_up_words(observed, now, keep=job.name)
+    if job.deleting:
+        words = f"Somebody deletes the Job of attempt {running.number}; the next one follows."
+        return planned(observed, status, "Retrying", progressing(Reason.RETRYING, words), now, delete=others)
+    if job.suspended:
+        standing = progressing(Reason.QUEUED, _queued_words(job.queue_name or "") + given_up)
+        return planned(observed, status, "Queued", standing, now, delete=others)
+    has_ended = job.ending or job.state != "Active"
+    has_begun = has_ended or status.phase == "Training"
+    if not has_begun and sum(pod.phase != "Pending" for pod in pods) < job.parallelism:
+        blocked = blockage(job, pods, observed.warnings, now)
+        standing = progressing(Reason.QUEUED, _queued_words(None) + given_up)
+        if blocked is not None:
+            standing = stalled(blocked.reason, blocked.message)
+        check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
+        return planned(observed, status, "Queued", standing, now, delete=others, requeue_at=check)
+    words = f"Attempt {running.number} trains on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
+    if has_ended:
+        words = f"Attempt {running.number} has ended on a node; waits until its Pods have ended on the others."
+    again = earliest(give_up_time(pod) for pod in pods if not pod.ended)
+    standing = progressing(Reason.TRAINING, words + given_up)
+    return planned(observed, status, "Training", standing, now, delete=others, requeue_at=again)
+
+
+def _queued_words(queue: str | None) -> str:
+    """None: the Pods wait for their nodes; a queue: the Job waits for its quota."""
+    if queue is None:
+        return "The Pods are made and wait to be started."
+    return f"The Job waits in the queue {queue!r} for quota (Kueue starts it)." if queue else "The Job is suspended."

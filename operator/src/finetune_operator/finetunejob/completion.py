@@ -1,0 +1,81 @@
+"""The end of a run, and what is left of it afterwards."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus, Progress, Result
+from finetune_api.outcome import TrainReport
+from finetune_operator.finetunejob.attempt_records import FINISHED, running_attempt, with_end
+from finetune_operator.finetunejob.concern import JobPlan, Step
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.reports import with_ledger
+from finetune_operator.finetunejob.stopping import strays
+from finetune_operator.plan import planned, unchanged
+from finetune_operator.status import Standing, ready
+from finetune_operator.tries import jobs_to_delete
+
+
+def succeeded(observed: ObservedFineTuneJob, status: FineTuneJobStatus, report: TrainReport, now: datetime) -> JobPlan:
+    """Rank 0 said that the run is complete and its result committed."""
+    result = report.result
+    attempt = running_attempt(status)
+    if attempt is not None:
+        status = with_end(status, attempt, "Succeeded", now)
+    status = with_ledger(status, report.checkpoints, report.corrupt_checkpoints, report.checkpoint_seconds)
+    status = status.model_copy(
+        update={
+            "result": result,
+            "completion_time": whole_seconds(now),
+            "progress": _complete(status, result, now),
+            "failure": None,
+        }
+    )
+    loss = f" Validation loss {result.eval_loss:.4f}." if result.eval_loss is not None else ""
+    standing = ready(
+        Reason.SUCCEEDED, f"The {result.adapter_type} result of step {result.step} is in {result.uri}.{loss}"
+    )
+    return planned(observed, status, "Succeeded", standing, now, requeue_at=now)
+
+
+def _complete(status: FineTuneJobStatus, result: Result, now: datetime) -> Progress | None:
+    """The progress at the end, also where no report ever came: reports are hints, this is the truth."""
+    progress = status.progress
+    if progress is None and status.resolved is not None:
+        total = status.resolved.total_steps
+        progress = Progress(
+            step=total,
+            total_steps=total,
+            percent=100,
+            loss=result.train_loss,
+            eval_loss=result.eval_loss,
+            last_updated_time=whole_seconds(now),
+        )
+    if progress is None:
+        return None
+    return progress.model_copy(update={"step": progress.total_steps, "percent": 100, "estimated_remaining_seconds": 0})
+
+
+def failed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, standing: Standing, now: datetime) -> JobPlan:
+    """The end of the run, for good: only a new runId starts again."""
+    attempt = running_attempt(status)
+    if attempt is not None:
+        status = with_end(status, attempt, "Failed", now, reason=standing.reason, message=standing.message)
+    status = status.model_copy(update={"completion_time": whole_seconds(now)})
+    # Once this is written, what still runs is a stray.
+    return planned(observed, status, "Failed", standing, now, requeue_at=now)
+
+
+def finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:
+    """A finished run stays as it is until runId changes; its Jobs and Pods go when their time has come."""
+    if status.phase not in FINISHED or status.run_id != observed.spec.run_id:
+        return status
+    ttl = observed.spec.ttl_seconds_after_finished
+    due = None
+    if ttl is not None and status.completion_time is not None and observed.jobs:
+        due = status.completion_time + timedelta(seconds=ttl)
+    if due is not None and now >= due:
+        return unchanged(observed, status, delete=jobs_to_delete(observed.owner.namespace, observed.jobs))
+    return unchanged(observed, status, delete=strays(observed), requeue_at=due)

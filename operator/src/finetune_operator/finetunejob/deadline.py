@@ -1,0 +1,56 @@
+"""activeDeadlineSeconds: how long a run may take, but for the time that its clock stood still."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.classes import ResolvedClass
+from finetune_operator.finetunejob.attempt_records import FINISHED, running_attempt
+from finetune_operator.finetunejob.completion import failed
+from finetune_operator.finetunejob.concern import JobPlan, Step
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.plan import earliest
+from finetune_operator.status import stalled
+
+
+def deadline(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:
+    """End the run when its time is over."""
+    ends = _deadline_of(observed, status)
+    if ends is None or now < ends:
+        return status
+    kept = f" Its checkpoints are kept in {status.storage_uri}." if status.storage_uri else ""
+    message = (
+        f"The run did not end within activeDeadlineSeconds.{kept} Raise activeDeadlineSeconds and change runId to run "
+        "again."
+    )
+    return failed(observed, status, stalled(Reason.DEADLINE_EXCEEDED, message), now)
+
+
+def awake_at_deadline(observed: ObservedFineTuneJob, step: JobPlan) -> JobPlan:
+    """The same plan, looked at again when the run's time is over, if it runs then."""
+    status = step.status
+    if status.phase in FINISHED or status.run_id != observed.spec.run_id:
+        return step
+    return replace(step, requeue_at=earliest([step.requeue_at, _deadline_of(observed, status)]))
+
+
+def _deadline_of(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> datetime | None:
+    """When the run's time is over; None where nobody limits it, or its clock stands still."""
+    seconds = deadline_seconds(observed, status)
+    if seconds is None or status.start_time is None or status.suspend_time is not None:
+        return None
+    return status.start_time + timedelta(seconds=seconds + status.suspended_seconds)
+
+
+def deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> int | None:
+    """The spec's deadline, else the class's; a running attempt keeps the one that it was started with."""
+    attempt = running_attempt(status)
+    if attempt is not None:
+        return attempt.active_deadline_seconds
+    of_spec, platform = observed.spec.active_deadline_seconds, observed.platform
+    if of_spec is not None or not isinstance(platform, ResolvedClass):
+        return of_spec
+    return platform.spec.limits.active_deadline_seconds

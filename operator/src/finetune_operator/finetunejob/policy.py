@@ -1,0 +1,74 @@
+"""Whether the job may make Pods now: its class exists, allows what the spec asks for, and has budget left for it.
+
+It is asked before preflight (but for the budget) and before each attempt: a class that changes leaves what runs alone.
+"""
+
+from __future__ import annotations
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.budget import BudgetViolation, budget_violation
+from finetune_operator.classes import ResolvedClass, source_violation
+from finetune_operator.finetunejob.attempt_records import running_attempt
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.status import Standing, stalled
+
+
+def admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
+    """The class to make Pods with, or why none may be made."""
+    platform = observed.platform
+    if isinstance(platform, Standing):
+        return platform
+    return (
+        _run_id_used_before(observed)
+        or _nodes_exceeded(observed, platform)
+        or _deadline_exceeded(observed, platform)
+        or _source_not_allowed(observed, platform)
+        or platform
+    )
+
+
+def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> BudgetViolation | None:
+    """Why the next attempt may not start, where one is to start."""
+    platform, passed = observed.platform, status.preflight is not None and status.preflight.succeeded
+    if isinstance(platform, Standing) or not passed or running_attempt(status) is not None:
+        return None
+    return budget_violation(observed.budget, observed.owner, platform)
+
+
+def _run_id_used_before(observed: ObservedFineTuneJob) -> Standing | None:
+    run_id = observed.spec.run_id
+    if all(run.run_id != run_id for run in observed.status.history):
+        return None
+    return stalled(
+        Reason.INVALID_SPEC,
+        f"spec.runId {run_id!r} is that of an earlier run, whose checkpoints and result are kept under this name. "
+        "Choose one that was not used yet.",
+    )
+
+
+def _nodes_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+    nodes, limit = observed.spec.parallelism.nodes, platform.spec.limits.nodes
+    if nodes <= limit:
+        return None
+    return stalled(
+        Reason.LIMIT_EXCEEDED,
+        f"spec.parallelism.nodes is {nodes}; FineTuneClass {platform.name!r} allows {limit}.",
+    )
+
+
+def _deadline_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+    asked, limit = observed.spec.active_deadline_seconds, platform.spec.limits.active_deadline_seconds
+    if limit is None or asked is None or asked <= limit:
+        return None
+    return stalled(
+        Reason.LIMIT_EXCEEDED,
+        f"spec.activeDeadlineSeconds is {asked}; FineTuneClass {platform.name!r} allows {limit}.",
+    )
+
+
+def _source_not_allowed(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+    dataset = observed.spec.dataset
+    validation = dataset.validation
+    uris = [dataset.training.uri, *([validation.uri] if validation and validation.uri else [])]
+    return source_violation(platform.spec, models=[observed.spec.model.uri], datasets=uris)

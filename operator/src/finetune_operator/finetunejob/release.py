@@ -1,0 +1,20 @@
+"""Without an operator nobody removes its finalizers: this does, for good, before the CRDs or namespaces may go."""
+
+from __future__ import annotations
+
+from finetune_operator.finetunejob.deletion import FINALIZER
+from finetune_operator.kube import FINE_TUNE_JOBS, Kube
+
+
+async def release_finalizers(kube: Kube) -> list[str]:
+    """Take the storage finalizer from every FineTuneJob; returns their namespace/name. Objects in the storage stay.
+
+    An operator that runs puts them back: it must be gone. Raises ApiError.
+    """
+    released = []
+    for job in await kube.list(FINE_TUNE_JOBS):
+        metadata = job["metadata"]
+        if FINALIZER in metadata.get("finalizers", ()):
+            await kube.apply_finalizers(job, [])
+            released.append(f"{metadata['namespace']}/{metadata['name']}")
+    return released

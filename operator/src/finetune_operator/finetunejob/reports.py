@@ -1,0 +1,43 @@
+"""What the Pods of the running attempt report: progress, and the ledger of checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, FineTuneJobStatus
+from finetune_api.progress import carried
+from finetune_operator.finetunejob.attempt_records import running_attempt
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+
+CHECKPOINTS_SHOWN = 100
+CORRUPT_CHECKPOINTS_SHOWN = 20
+
+
+def reports(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> FineTuneJobStatus:
+    """The newest report; without one (the operator was just started) the status keeps what it has."""
+    if running_attempt(status) is None:
+        return status
+    if observed.progress is not None:
+        status = status.model_copy(update={"progress": carried(observed.progress, status.progress)})
+    if observed.ledger is not None:
+        ledger = observed.ledger
+        status = with_ledger(status, ledger.checkpoints, ledger.corrupt, ledger.checkpoint_seconds)
+    return status
+
+
+def with_ledger(
+    status: FineTuneJobStatus,
+    checkpoints: Sequence[CheckpointStatus],
+    corrupt: Sequence[CorruptCheckpoint],
+    checkpoint_seconds: float | None,
+) -> FineTuneJobStatus:
+    """The status with these checkpoints, the newest ones; the longest save of the run is remembered."""
+    measured = [seconds for seconds in (status.checkpoint_seconds, checkpoint_seconds) if seconds is not None]
+    return status.model_copy(
+        update={
+            "checkpoints": list(checkpoints[-CHECKPOINTS_SHOWN:]),
+            "corrupt_checkpoints": list(corrupt[-CORRUPT_CHECKPOINTS_SHOWN:]),
+            "checkpoint_seconds": max(measured, default=None),
+        }
+    )

@@ -1,0 +1,88 @@
+"""Nothing of a job starts while a Pod of something earlier still runs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from finetune_operator.finetunejob.attempt_records import running_jobs
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.plan import Child
+from finetune_operator.pod_views import JobView, PodView
+from finetune_operator.tries import jobs_to_delete
+
+GIVEN_UP_SECONDS = 180
+"""A Pod of a lost node stays Terminating for ever. So long after its grace period nobody waits for it any more: what it
+may still write goes into a folder of its own, and the next attempt's claim on the run shuts it out."""
+STOPPING_CHECK_SECONDS = 15
+ENDED_JOBS_KEPT = 3
+
+
+def give_up_time(pod: PodView) -> datetime | None:
+    """Until when a Pod that is being deleted is waited for; None for one that is not."""
+    return None if pod.deletion_time is None else pod.deletion_time + timedelta(seconds=GIVEN_UP_SECONDS)
+
+
+def is_given_up(pod: PodView, now: datetime) -> bool:
+    """Whether a Pod has not ended long after it had to."""
+    until = give_up_time(pod)
+    return not pod.ended and until is not None and now >= until
+
+
+def is_quiet(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> bool:
+    """Whether nothing runs beside the Job to keep, and nothing can start to."""
+    return not _others_active(observed, keep) and not _running_pods(observed, now, keep)
+
+
+def what_stops(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:
+    """What is not quiet yet, in words that stay the same while it does."""
+    pods = _running_pods(observed, now, keep)
+    if not pods:
+        return "Waits until what ran before has ended."
+    names = ", ".join(sorted(pod.name for pod in pods)[:3]) + (", ..." if len(pods) > 3 else "")
+    ends = max((pod.deletion_time for pod in pods if pod.deletion_time is not None), default=None)
+    by = f", by {ends:%H:%M:%S} UTC at the latest" if ends is not None else ""
+    number = "1 Pod has" if len(pods) == 1 else f"{len(pods)} Pods have"
+    return f"Waits until {number} saved and ended{by}: {names}."
+
+
+def given_up_words(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:
+    """Which Pods nobody waits for any more, with a space before it; empty when there is none."""
+    names = sorted(pod.name for pod in observed.pods if is_given_up(pod, now) and pod.job_name != keep)
+    if not names:
+        return ""
+    return (
+        f" Not waited for any longer: {', '.join(names[:3])}, whose node does not answer; whatever is still written "
+        "there stays apart from this attempt's files."
+    )
+
+
+def strays(observed: ObservedFineTuneJob, *, keep: str | None = None) -> tuple[Child, ...]:
+    """The active Jobs that are neither the one to keep nor one whose end is not written down yet."""
+    running = running_jobs(observed.status)
+    return jobs_to_delete(
+        observed.owner.namespace, [job for job in _others_active(observed, keep) if job.name not in running]
+    )
+
+
+def strays_and_old_jobs(observed: ObservedFineTuneJob, *, keep: str) -> tuple[Child, ...]:
+    """The strays, and of the Jobs that have ended all but the newest: their Pods' logs may be wanted."""
+    ended = sorted(
+        (job for job in observed.jobs if job.state != "Active" and job.name != keep), key=lambda job: job.created
+    )
+    return strays(observed, keep=keep) + jobs_to_delete(observed.owner.namespace, ended[:-ENDED_JOBS_KEPT])
+
+
+def next_look(observed: ObservedFineTuneJob, now: datetime, later: datetime) -> datetime:
+    """At once where a Job is to be deleted whose end is being written down only now, else later."""
+    running = running_jobs(observed.status)
+    return now if any(job.name in running for job in _others_active(observed, None)) else later
+
+
+def _others_active(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
+    return [job for job in observed.jobs if job.state == "Active" and not job.deleting and job.name != keep]
+
+
+def _running_pods(observed: ObservedFineTuneJob, now: datetime, keep: str | None) -> list[PodView]:
+    """The Pods that have not ended, but for those of the Job to keep, and those given up."""
+    kept = keep if observed.job(keep or "") is not None else None
+    return [pod for pod in observed.pods if not pod.ended and not is_given_up(pod, now) and pod.job_name != kept]

@@ -1,0 +1,133 @@
+"""How an attempt ended, and what follows: the result, the end of the run, or the next attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import AttemptStatus, FailureStatus, FineTuneJobStatus
+from finetune_api.outcome import Failure, TrainReport
+from finetune_operator.blockages import Blockage, blockage
+from finetune_operator.finetunejob.attempt_records import running_attempt, with_end
+from finetune_operator.finetunejob.completion import failed, succeeded
+from finetune_operator.finetunejob.concern import Step
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.stopping import is_given_up
+from finetune_operator.pod_diagnosis import disruption_words, failure, failure_words, is_disruption, outcome
+from finetune_operator.pod_views import JobView, PodView
+from finetune_operator.retry import retry_delay_seconds
+from finetune_operator.status import known_reason, stalled
+
+ATTEMPTS_APART_SECONDS = 10
+IMAGE_PULL_SECONDS = 15 * 60
+"""How long an image may fail to be pulled before the run fails: a registry may be away, a name may be wrong."""
+
+_OF_THE_SHAPE = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
+
+
+def verdict(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:
+    """Judge the attempt that runs, if it has ended or can't go on."""
+    attempt = running_attempt(status)
+    if attempt is None:
+        return status
+    job = observed.job(attempt.job_name)
+    if job is None:
+        return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
+    if job.deleting:
+        return status
+    if job.state != "Active":
+        waited_for = any(not pod.ended and not is_given_up(pod, now) for pod in observed.pods_of(job.name))
+        return status if waited_for else _judged(observed, status, attempt, job, now)
+    return _interrupted(observed, status, attempt, job, now)
+
+
+def image_pull_timed_out(blocked: Blockage | None, now: datetime) -> bool:
+    """Whether an image could not be pulled for too long."""
+    if blocked is None or blocked.reason != Reason.IMAGE_PULL_FAILED or blocked.since is None:
+        return False
+    return now >= blocked.since + timedelta(seconds=IMAGE_PULL_SECONDS)
+
+
+def image_pull_words(blocked: Blockage) -> str:
+    """The message of a run that ended for it."""
+    return f"{blocked.message} It was tried for {IMAGE_PULL_SECONDS // 60} minutes; change runId to run again."
+
+
+def _interrupted(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
+) -> Step:
+    """What ends an attempt whose Job would go on."""
+    if job.suspended:
+        if attempt.pods_start_time is None:
+            return status
+        what = f"Its Job was suspended again: the queue {job.queue_name or 'of the cluster'} took its quota back."
+        return _disrupted(status, attempt, "QuotaReclaimed", what, now)
+    pods = observed.pods_of(job.name)
+    lost = next((pod for pod in pods if is_given_up(pod, now)), None)
+    if lost is not None:
+        what = f"Pod {lost.name} does not end: its node does not answer."
+        return _disrupted(status, attempt, "NodeLost", what, now)
+    blocked = blockage(job, pods, observed.warnings, now)
+    if blocked is not None and image_pull_timed_out(blocked, now):
+        return failed(observed, status, stalled(blocked.reason, image_pull_words(blocked)), now)
+    return status
+
+
+def _judged(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
+) -> Step:
+    """The Job has ended, and all that its Pods have to say is there."""
+    pods = observed.pods_of(job.name)
+    said = outcome(pods)
+    if isinstance(said, TrainReport):
+        return succeeded(observed, status, said, now)
+    if is_disruption(pods, job.parallelism):
+        return _disrupted(status, attempt, _disruption_reason(pods), disruption_words(pods), now)
+    diagnosis = failure(pods, job.message)
+    heals = said.retryable if isinstance(said, Failure) else True
+    return _failed_attempt(observed, status, attempt, diagnosis, heals, now)
+
+
+def _failed_attempt(
+    observed: ObservedFineTuneJob,
+    status: FineTuneJobStatus,
+    attempt: AttemptStatus,
+    diagnosis: FailureStatus,
+    heals: bool,
+    now: datetime,
+) -> Step:
+    """A failure of training: it counts, and it ends the run where another attempt can't help."""
+    if diagnosis.reason in _OF_THE_SHAPE:
+        # Fragmentation or a neighbour may be to blame once; at the same shape twice it is the shape.
+        heals = all(ended.reason != diagnosis.reason for ended in status.ended_attempts)
+    attempt = attempt.model_copy(update={"retries": attempt.retries + 1})
+    status = with_end(status, attempt, "Failed", now, reason=diagnosis.reason, message=diagnosis.message)
+    status = status.model_copy(update={"failure": diagnosis})
+    if not heals:
+        return failed(observed, status, stalled(known_reason(diagnosis.reason), failure_words(diagnosis)), now)
+    if attempt.retries > observed.spec.retry_limit:
+        message = (
+            f"Training failed {attempt.retries} times, more than retryLimit {observed.spec.retry_limit}. "
+            f"The last time: {diagnosis.reason}: {failure_words(diagnosis)}"
+        )
+        return failed(observed, status, stalled(Reason.RETRY_LIMIT_REACHED, message), now)
+    next_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(attempt.retries))
+    return status.model_copy(update={"attempt": attempt.model_copy(update={"next_time": next_time})})
+
+
+def _disrupted(
+    status: FineTuneJobStatus, attempt: AttemptStatus, reason: str, message: str, now: datetime
+) -> FineTuneJobStatus:
+    """The infrastructure ended the attempt: it never counts, and the next one follows soon, but not in a tight loop."""
+    apart = attempt.start_time + timedelta(seconds=ATTEMPTS_APART_SECONDS)
+    next_time = max(whole_seconds(now) + timedelta(seconds=1), apart)
+    ended = {"disruptions": attempt.disruptions + 1, "disrupted": True, "next_time": next_time}
+    return with_end(status, attempt.model_copy(update=ended), "Disrupted", now, reason=reason, message=message)
+
+
+def _disruption_reason(pods: Sequence[PodView]) -> str:
+    """Kubernetes' own reason (PreemptionByScheduler, EvictionByEvictionAPI, ...), where it gave one."""
+    named = (pod.disruption.partition(":")[0].strip() for pod in pods if pod.disruption)
+    return next((name for name in named if name), "PodTerminated")

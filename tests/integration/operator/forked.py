@@ -1,0 +1,82 @@
+"""Operator processes that start in a fraction of a second: forked from one that has imported everything.
+
+Each is a process of its own, with its own memory and connections, and can be killed like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import structlog
+
+from finetune_operator.settings import Settings
+
+END_SECONDS = 10.0
+PROBE_SECONDS = 3.0
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["finetune_operator.application", __name__])
+
+
+class ForkedOperator:
+    """One operator that is started again and again, as the kubelet does with a container that ended."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        self.settings = settings
+        self.log = log
+        self.starts = 0
+        self._process: BaseProcess | None = None
+        self._next_probe = 0.0
+
+    def keep_running(self) -> None:
+        """Start it unless it runs, and kill it first when it says that only a restart cures it."""
+        if self._process is not None and self._process.is_alive():
+            if time.monotonic() < self._next_probe:
+                return
+            self._next_probe = time.monotonic() + PROBE_SECONDS
+            if not self._says_that_it_is_dead():
+                return
+            self.kill()
+        self._next_probe = time.monotonic() + PROBE_SECONDS
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", ":".join(sys.path))  # for the process that is forked from, at the first start
+            self._process = _context.Process(target=_operate, args=(self.settings, self.log), daemon=True)
+            self._process.start()
+        self.starts += 1
+
+    def _says_that_it_is_dead(self) -> bool:
+        """Its liveness probe. One that does not answer, as at its start, is left alone."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.settings.health_port}/healthz", timeout=5):
+                return False
+        except urllib.error.HTTPError as answer:
+            return answer.code == 503
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL; returns when it is dead."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join(END_SECONDS)
+
+
+def _operate(settings: Settings, log: Path) -> None:
+    """What the process does: `finetune-operator run` without the command line."""
+    from finetune_operator.application import run
+
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, sys.stdout.fileno())
+    os.dup2(output, sys.stderr.fileno())
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    )
+    asyncio.run(run(settings))

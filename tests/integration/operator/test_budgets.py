@@ -1,0 +1,129 @@
+"""Accelerator hours of a namespace and month: counted from what ran, kept over deaths, refused when used up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import urllib3
+
+from e2e.cluster.control_plane import ControlPlane
+from tests.integration.operator import played
+from tests.integration.operator.api import Api, Object, stalled, wait_for
+from tests.integration.operator.conftest import CLASS
+from tests.integration.operator.jobs import JOB, PREFLIGHT_REPORT, preflight_succeeds
+from tests.integration.operator.process import OperatorProcess
+
+ACCELERATORS = 64
+"""Of each of a job's two Pods: an hour of the budget is used up in half a minute."""
+
+
+@pytest.fixture
+def killed(operator: OperatorProcess) -> Iterator[OperatorProcess]:
+    """The operator, which runs again at the end whatever the test did."""
+    yield operator
+    if not operator.is_running():
+        operator.start()
+
+
+@pytest.fixture
+def budgeted(api: Api, operator: OperatorProcess) -> Iterator[str]:
+    """A class with accelerators, of which a namespace may use one hour a month."""
+    name = f"gpu-{api.namespace}"
+    accelerator = {"resourceName": "example.com/gpu", "countPerNode": ACCELERATORS}
+    api.create("FineTuneClass", name, {**CLASS, "accelerator": accelerator, "limits": {"acceleratorHoursPerMonth": 1}})
+    yield name
+    api.delete("FineTuneClass", name)
+
+
+@pytest.fixture
+def ledgers(cluster: ControlPlane, api: Api) -> Api:
+    """The operator's own namespace."""
+    return Api(cluster, "default")
+
+
+def entries(ledgers: Api, api: Api) -> dict[str, int]:
+    """Accelerator seconds by the jobs' UIDs, of this test's namespace."""
+    found = ledgers.items("ConfigMap", "finetune.dev/role=usage")
+    mine = [item for item in found if item["metadata"]["annotations"]["finetune.dev/namespace"] == api.namespace]
+    return {uid: int(seconds) for item in mine for uid, seconds in item["data"].items()}
+
+
+def run_since(api: Api, job: Object, seconds: float) -> datetime:
+    """Play the kubelet: both Pods of the attempt have run for so long; returns since when."""
+    preflight_succeeds(api, job)
+    pods = api.wait_children(job, "train", "Pod", 2)
+    started = (datetime.now(UTC) - timedelta(seconds=seconds)).replace(microsecond=0)
+    for pod in pods:
+        container = {"name": "trainer", "image": "", "imageID": "", "ready": False, "restartCount": 0}
+        state = {"running": {"startedAt": f"{started:%Y-%m-%dT%H:%M:%SZ}"}}
+        status = {"phase": "Running", "containerStatuses": [{**container, "state": state}]}
+        api.patch("Pod", pod["metadata"]["name"], {"status": status}, "status")
+    api.wait_reason("FineTuneJob", job["metadata"]["name"], "Training")
+    return started
+
+
+def test_hours_are_counted_survive_the_job_and_the_operator_and_refuse_the_next_attempt(
+    api: Api, killed: OperatorProcess, budgeted: str, ledgers: Api
+) -> None:
+    spec = {**JOB, "className": budgeted}
+    first = api.create("FineTuneJob", "first", spec)
+    uid = first["metadata"]["uid"]
+    started = run_since(api, first, 40)
+    usage = api.wait("FineTuneJob", "first", lambda found: "usage" in found["status"])["status"]["usage"]
+    assert (usage["className"], usage["month"]) == (budgeted, f"{datetime.now(UTC):%Y-%m}")
+    counted = datetime.fromisoformat(usage["countedTime"])
+    ran = round((counted - started).total_seconds())
+    assert usage["acceleratorSeconds"] == 2 * ACCELERATORS * ran
+    assert entries(ledgers, api) == {uid: usage["acceleratorSeconds"]}
+    text = urllib3.request("GET", killed.metrics_url, timeout=10).data.decode()
+    counter = re.search(rf'finetune_accelerator_seconds_total{{namespace="{api.namespace}"}} (\S+)', text)
+    assert counter is not None and float(counter[1]) == usage["acceleratorSeconds"]
+
+    killed.kill()
+    api.delete("FineTuneJob", "first")
+    second = api.create("FineTuneJob", "second", spec)
+    killed.start()
+    preflight = api.wait_children(second, "preflight", "Pod")
+    assert preflight, "data may be looked at without a budget"
+    refused(api, second)
+    assert entries(ledgers, api)[uid] >= usage["acceleratorSeconds"]
+
+    api.patch("FineTuneClass", budgeted, {"spec": {"limits": {"acceleratorHoursPerMonth": 1000}}})
+    api.wait_children(second, "train", "Job")
+    assert stalled(api.get("FineTuneJob", "second"))[0] != "BudgetExceeded"
+
+
+def refused(api: Api, job: Object) -> None:
+    """The preflight succeeds, and no attempt starts."""
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    played.ends(api, pod, PREFLIGHT_REPORT)
+    found = api.wait("FineTuneJob", job["metadata"]["name"], lambda item: stalled(item)[0] == "BudgetExceeded")
+    message = stalled(found)[1]
+    now = datetime.now(UTC)
+    renews = (now.replace(day=1) + timedelta(days=32)).replace(day=1)
+    for told in (api.namespace, "of the 1 accelerator hours", "0 are left", f"renews at {renews:%Y-%m-%d}T00:00:00Z"):
+        assert told in message
+    assert api.children_of(job, "train", "Job") == []
+
+
+def test_without_an_accelerator_nothing_is_counted(api: Api, operator: OperatorProcess, ledgers: Api) -> None:
+    job = api.create("FineTuneJob", "router", JOB)
+    run_since(api, job, 3600)
+    assert "usage" not in api.get("FineTuneJob", "router")["status"]
+    assert entries(ledgers, api) == {}
+
+
+def test_a_suspended_job_uses_nothing_more(api: Api, operator: OperatorProcess, budgeted: str, ledgers: Api) -> None:
+    job = api.create("FineTuneJob", "router", {**JOB, "className": budgeted})
+    run_since(api, job, 20)
+    api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
+    wait_for(lambda: not api.children_of(job, "train", "Pod"), "the Pods are gone")
+    api.wait_reason("FineTuneJob", "router", "Suspended")
+    used = entries(ledgers, api)
+    api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": "1"}}})
+    assert used == {job["metadata"]["uid"]: api.get("FineTuneJob", "router")["status"]["usage"]["acceleratorSeconds"]}
+    assert entries(ledgers, api) == used
+    assert 2 * ACCELERATORS * 20 <= used[job["metadata"]["uid"]] < 2 * ACCELERATORS * 120
