@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit cluster cluster-down generate lock clean
+.PHONY: help demo test lint unit cluster cluster-down bench-controller generate lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
@@ -32,6 +32,9 @@ cluster: $(VENV)/.e2e ## bring the local cluster up
 
 cluster-down: $(VENV)/.e2e ## remove the local cluster and every trace of it
 	@$(RUN) -m e2e.cluster down
+
+bench-controller: $(VENV)/.dev ## the operator with 11,000 FineTuneJobs: latency, requests, memory
+	@$(RUN) -m benchmarks.controller
 
 generate: $(VENV)/.e2e ## write the CRDs and the reference pages anew from the code
 	@$(RUN) -m finetune_api.crd crds charts/finetune-operator/files/crds

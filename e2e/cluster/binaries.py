@@ -43,15 +43,15 @@ class Product:
 
     `module` is the Go module whose version in go.mod is the version. `download` is the official address of the
     archive or command for Linux, `checksum` that of its SHA-256 (a file of one sum, or of lines `<sum>  <file>`);
-    both may name {version}, {number} (the version without its v), {arch} and {command}. `packages` gives each
-    command's Go package.
+    both may name {version}, {number} (the version without its v), {arch} and {command}. A product without them is
+    always built. `packages` gives each command's Go package.
     """
 
     name: str
     module: str
     packages: Mapping[str, str]
-    download: str
-    checksum: str
+    download: str | None = None
+    checksum: str | None = None
 
 
 PRODUCTS = (
@@ -90,6 +90,7 @@ PRODUCTS = (
         "https://github.com/kubernetes-sigs/kind/releases/download/{version}/kind-linux-{arch}",
         "https://github.com/kubernetes-sigs/kind/releases/download/{version}/kind-linux-{arch}.sha256sum",
     ),
+    Product("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
 )
 
 
@@ -169,7 +170,7 @@ def _downloaded(command: str) -> bool:
     """Download one command and check its SHA-256; False where there is none to be had from here."""
     product = _product(command)
     arch = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine())
-    if sys.platform != "linux" or arch is None:
+    if sys.platform != "linux" or arch is None or product.download is None or product.checksum is None:
         return False
     number = version(product.name).removeprefix("v")
     names = {"version": f"v{number}", "number": number, "arch": arch, "command": command}

@@ -13,9 +13,10 @@ import secrets
 import shutil
 import ssl
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from e2e.cache import cache_dir
 from e2e.cluster import processes
@@ -72,8 +73,11 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def control_plane() -> Iterator[ControlPlane]:
-    """A new, empty control plane on free ports of 127.0.0.1, gone at the end with all its files."""
+def control_plane(flags: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Iterator[ControlPlane]:
+    """A new, empty control plane on free ports of 127.0.0.1, gone at the end with all its files.
+
+    `flags` are added to those of the process (one of PROCESSES) that they are given for.
+    """
     binaries(CONTROL_PLANE)
     root = cache_dir() / "control-planes"
     _sweep(root)
@@ -83,7 +87,7 @@ def control_plane() -> Iterator[ControlPlane]:
     assert owner is not None, "this process is alive"
     processes.save(owner, home / "owner.json")
     try:
-        yield start(home, "127.0.0.1")
+        yield start(home, "127.0.0.1", flags)
     finally:
         _remove(home)
 
@@ -101,7 +105,7 @@ def _remove(home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def start(home: Path, address: str) -> ControlPlane:
+def start(home: Path, address: str, flags: Mapping[str, Sequence[str]] = MappingProxyType({})) -> ControlPlane:
     """Start a control plane with all its files in the new directory `home`, listening on `address`.
 
     Returns when a Pod can be made: the API server answers and the service account `default` exists.
@@ -122,9 +126,11 @@ def start(home: Path, address: str) -> ControlPlane:
     plane = ControlPlane(home, server, admin)
     with step("Start the control plane"):
         etcd = [f"https://{address}:{port}" for port in (etcd_port, peer_port)]
-        processes.start(home, "etcd", [commands["etcd"], *_etcd(home, authority, serving, *etcd)])
+        arguments = [*_etcd(home, authority, serving, *etcd), *flags.get("etcd", ())]
+        processes.start(home, "etcd", [commands["etcd"], *arguments])
         accounts = signing_keys(authority.directory, "service-accounts")
         arguments = _apiserver(authority, serving, accounts, etcd[0], address, api_port)
+        arguments += flags.get("kube-apiserver", ())
         processes.start(home, "kube-apiserver", [commands["kube-apiserver"], *arguments])
 
         def answers(path: str) -> bool:
@@ -138,7 +144,7 @@ def start(home: Path, address: str) -> ControlPlane:
         ):
             config = authority.kubeconfig(home / f"{name}.yaml", server, f"system:{name}")
             common = [f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0"]
-            processes.start(home, name, [commands[name], *common, *arguments])
+            processes.start(home, name, [commands[name], *common, *arguments, *flags.get(name, ())])
         processes.wait_until(
             lambda: answers("/api/v1/namespaces/default/serviceaccounts/default"),
             "The default service account",

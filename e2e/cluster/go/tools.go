@@ -1,8 +1,8 @@
 //go:build tools
 
 // Package cluster pins what the local cluster is built from, in ONE module: `k8s.io/kubernetes` decides the versions
-// of k8s.io/*, and etcd, CoreDNS, helm and kind are compiled against the same, so that each dependency is compiled
-// once for all of them.
+// of k8s.io/*, and etcd, CoreDNS, helm, kind and kwok are compiled against the same, so that each dependency is
+// compiled once for all of them.
 package cluster
 
 import (
@@ -15,4 +15,5 @@ import (
 	_ "k8s.io/kubernetes/cmd/kubectl"
 	_ "k8s.io/kubernetes/cmd/kubelet"
 	_ "sigs.k8s.io/kind"
+	_ "sigs.k8s.io/kwok/cmd/kwok"
 )

@@ -5,7 +5,7 @@ They are coroutines, since Kopf calls plain functions in threads, and the queue 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import kopf
@@ -15,12 +15,15 @@ from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_D
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION
 from finetune_operator.children import MANAGED_BY_SELECTOR, owner_key
 from finetune_operator.kube import FIELD_MANAGER, PAGE_SIZE
+from finetune_operator.pod_views import job_view, pod_view
 from finetune_operator.references import DEFAULT_CLASS_NAME, ObjectKey, References
 from finetune_operator.workqueue import WorkQueue
 
 PARENTS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
 CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments"))
 WATCHED = (*(kind.plural for kind in PARENTS), *(plural for _, _, plural in CHILDREN))
+
+VIEWS: Mapping[str, Callable[[Any], Hashable]] = {"Job": job_view, "Pod": pod_view}
 
 CHILD_SECONDS = 0.3
 """The Job's, its Pod's and the Pod's node's events come in a burst, which is looked at once."""
@@ -43,9 +46,11 @@ def register(registry: kopf.OperatorRegistry, queue: WorkQueue[ObjectKey], refer
             for referrer in references.referrers(ObjectKey(FINE_TUNE_CLASS.name, "", DEFAULT_CLASS_NAME)):
                 queue.add(referrer)
 
-    async def child_event(body: Mapping[str, Any], **_: Any) -> None:
+    shown: dict[str, int] = {}
+
+    async def child_event(body: Mapping[str, Any], type: str | None, **_: Any) -> None:
         key = owner_key(body)
-        if key is not None:
+        if key is not None and _shows_something_new(shown, body, type):
             queue.add_after(key, CHILD_SECONDS)
 
     for kind in PARENTS:
@@ -85,6 +90,23 @@ def referenced(body: Mapping[str, Any]) -> frozenset[ObjectKey]:
     if gate:
         found.add(ObjectKey(EVALUATION.name, namespace, gate["name"]))
     return frozenset(found)
+
+
+def _shows_something_new(shown: dict[str, int], body: Mapping[str, Any], type: str | None) -> bool:
+    """Whether a child is other than at its event before, in what plans see of it; `shown` remembers that by UID.
+
+    Most changes of a Job are counts of its controller's, and a Pod loses its finalizer when it was counted.
+    """
+    view = VIEWS.get(body.get("kind", ""))
+    if view is None:
+        return True
+    uid = body["metadata"]["uid"]
+    if type == "DELETED":
+        shown.pop(uid, None)
+        return True
+    before = shown.get(uid)
+    shown[uid] = hash(view(body))
+    return type is None or shown[uid] != before
 
 
 def _is_echo(body: Mapping[str, Any], type: str | None) -> bool:

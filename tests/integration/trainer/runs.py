@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import signal
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +24,15 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.outcome import TrainReport
 from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
+from finetune_api.sources import parse_s3
+from finetune_trainer import checkpoints
 from finetune_trainer.gang import Gang
 from finetune_trainer.place import place_alone_on_node
+from finetune_trainer.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import chat
 
+DEADLINE_SECONDS = 120.0
 JOB = JobIdentity(namespace="team-a", name="adder", uid="7f0e", run_id="1")
 
 
@@ -88,6 +96,22 @@ def train_here(run: TrainRun, directory: Path) -> TrainReport:
     from finetune_trainer.train import train
 
     return train(run, directory, Gang(place_alone_on_node(run.parallelism, {})))
+
+
+def stop_after_first_checkpoint(storage: Storage, run: TrainRun) -> threading.Thread:
+    """Send this process a SIGTERM as soon as the run has a checkpoint."""
+
+    def stop() -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while time.monotonic() < deadline:
+            if checkpoints.list_committed(storage, parse_s3(run.output_uri)):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    return thread
 
 
 def _hyperparameters(**changes: Any) -> ResolvedHyperparameters:

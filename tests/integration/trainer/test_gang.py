@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from e2e.cluster.ports import free_ports
 from finetune_api.finetunejob import Adapter, Parallelism
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
-from finetune_api.run import TrainRun
+from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
-from finetune_trainer import checkpoints
+from finetune_trainer import checkpoints, commits
+from finetune_trainer.failures import DisruptedError
+from finetune_trainer.models import fetch_model, load_model
 from finetune_trainer.results import find_result
 from finetune_trainer.storage import Storage
-from tests.integration.trainer.runs import Workplace, train_here
+from tests.integration.trainer.runs import Workplace, stop_after_first_checkpoint, train_here
 
 DEADLINE_SECONDS = 240.0
 ROOT = Path(__file__).parents[3]
@@ -81,12 +84,20 @@ def wait_for_checkpoint(storage: Storage, run: TrainRun, after: int) -> int:
     raise AssertionError("no checkpoint in time")
 
 
+def assert_same_losses(workplace: Workplace, output: str, expected: str) -> None:
+    """Sums over processes round otherwise than sums over a batch: 2 % is what that may come to over these steps."""
+    rows, expected_rows = workplace.results(output), workplace.results(expected)
+    assert [row["step"] for row in rows] == [row["step"] for row in expected_rows]
+    for row, wanted in zip(rows, expected_rows, strict=True):
+        assert float(row["train_loss"]) == pytest.approx(float(wanted["train_loss"]), rel=0.02, abs=0.02)
+
+
 def test_a_gang_survives_a_killed_node_a_drained_one_and_a_move(
     workplace: Workplace, storage: Storage, tmp_path: Path
 ) -> None:
-    """Three attempts at one run: and it learns what one process learns that nobody disturbs."""
+    """Three attempts at one run, replicated, sharded and replicated: it learns what one undisturbed process learns."""
     settings: dict[str, Any] = {
-        "hyperparameters": {"epochs": 16.0, "checkpoint_every_steps": 20, "learning_rate": 2e-3},
+        "hyperparameters": {"epochs": 6.0, "checkpoint_every_steps": 10, "learning_rate": 2e-3},
         "adapter": Adapter(rank=4, alpha=8, dropout=0.0),  # processes drop different numbers
         "dataset": workplace.dataset(validation=None),
     }
@@ -97,25 +108,74 @@ def test_a_gang_survives_a_killed_node_a_drained_one_and_a_move(
         assert exit_codes(started, tmp_path / "killed") == [EXIT_FAILED, -signal.SIGKILL]
     assert "Another process of the gang ended" in (tmp_path / "killed" / "node-0.log").read_text()
 
-    second = first.model_copy(update={"attempt": 2})
+    sharded = Parallelism(nodes=2, strategy="FSDP")
+    second = first.model_copy(update={"attempt": 2, "parallelism": sharded})
     with nodes(second, tmp_path / "drained") as started:
         wait_for_checkpoint(storage, second, after=killed_at)
         started[1].send_signal(signal.SIGTERM)
         assert exit_codes(started, tmp_path / "drained") == [EXIT_DISRUPTED, EXIT_DISRUPTED]
     drained = checkpoints.list_committed(storage, parse_s3(second.output_uri))[-1].manifest
-    assert killed_at < drained.step < 160
+    assert killed_at < drained.step < 60
     assert drained.attempt == 2
-    assert {f"attempt-0002/rng_state_{rank}.pth" for rank in (0, 1)} < {file.path for file in drained.files}
+    ranks = [f"{rank:05d}-of-00002.safetensors" for rank in (1, 2)]
+    assert {
+        *(f"{part}/shard-{rank}" for part in ("model", "optimizer") for rank in ranks),
+        "rng/rank-00000.json",
+        "rng/rank-00001.json",
+    } < {file.path for file in drained.files}
 
     third = first.model_copy(update={"attempt": 3, "parallelism": Parallelism(processes_per_node=2)})
     with nodes(third, tmp_path / "moved") as started:
         assert exit_codes(started, tmp_path / "moved") == [EXIT_SUCCEEDED]
     result = find_result(third, storage)
     assert result is not None
-    assert result.step == 160
+    assert result.step == 60
 
     train_here(workplace.train_run("nobody-disturbs", **settings), tmp_path / "alone")
-    gang, alone = workplace.results("gang"), workplace.results("nobody-disturbs")
-    assert [row["step"] for row in gang] == [row["step"] for row in alone]
-    for row, expected in zip(gang, alone, strict=True):
-        assert float(row["train_loss"]) == pytest.approx(float(expected["train_loss"]), rel=0.02, abs=0.02)
+    assert_same_losses(workplace, "gang", "nobody-disturbs")
+
+
+def test_a_whole_model_goes_on_sharded_over_two_nodes(workplace: Workplace, storage: Storage, tmp_path: Path) -> None:
+    """What one process began, two finish, each with half of the weights; the result is whole."""
+    settings: dict[str, Any] = {
+        "hyperparameters": {"epochs": 3.0, "checkpoint_every_steps": 10, "learning_rate": 2e-3},
+        "adapter": Adapter(type="Full"),
+        "dataset": workplace.dataset(validation=None),
+    }
+    first = workplace.train_run("whole", **settings)
+    thread = stop_after_first_checkpoint(storage, first)
+    with pytest.raises(DisruptedError):
+        train_here(first, tmp_path / "first")
+    thread.join(DEADLINE_SECONDS)
+
+    second = first.model_copy(update={"attempt": 2, "parallelism": Parallelism(nodes=2, strategy="FSDP")})
+    with nodes(second, tmp_path / "sharded") as started:
+        assert exit_codes(started, tmp_path / "sharded") == [EXIT_SUCCEEDED, EXIT_SUCCEEDED]
+    result = find_result(second, storage)
+    assert result is not None
+    smooth = train_here(workplace.train_run("whole-alone", **settings), tmp_path / "alone").result
+    assert_same_losses(workplace, "whole", "whole-alone")
+    ours, theirs = (
+        load_model(
+            fetch_model(ModelSource(uri=made.uri, digest=made.digest), storage, tmp_path / str(number)), torch.float32
+        ).state_dict()
+        for number, made in enumerate((result, smooth))
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], atol=0.02) for name in ours)
+
+
+def test_a_gang_whose_run_another_attempt_has_claimed_ends_as_disrupted(
+    workplace: Workplace, storage: Storage, tmp_path: Path
+) -> None:
+    """A node that was thought lost comes back: none of its processes fails, hangs, or commits any more."""
+    zombie = workplace.train_run(
+        "fenced",
+        {"epochs": 1000.0, "checkpoint_every_steps": 5},
+        parallelism=Parallelism(nodes=2),
+        dataset=workplace.dataset(validation=None),
+    )
+    with nodes(zombie, tmp_path) as started:
+        wait_for_checkpoint(storage, zombie, after=0)
+        commits.claim(storage, parse_s3(zombie.output_uri), attempt=2)
+        assert exit_codes(started, tmp_path) == [EXIT_DISRUPTED, EXIT_DISRUPTED]

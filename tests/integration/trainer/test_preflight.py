@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import DatasetError, Limit, ModelStatus, TrainingData, ValidationData
+from finetune_api.finetunejob import (
+    Adapter,
+    DatasetError,
+    Hyperparameters,
+    Limit,
+    ModelStatus,
+    Parallelism,
+    TrainingData,
+    ValidationData,
+)
+from finetune_api.outcome import PreflightReport
 from finetune_api.run import ModelSource, StorageConfig
 from finetune_api.sources import parse_s3
 from finetune_trainer.failures import DiagnosedError
@@ -35,7 +45,7 @@ def test_a_good_run_is_described(workplace: Workplace, storage: Storage, tmp_pat
     stored = storage.list_objects(parse_s3(workplace.bucket.uri("good")))
     assert [item.path for item in stored] == ["preflight.json"]
     text = workplace.bucket.read(workplace.bucket.uri("good/preflight.json"))
-    assert json.loads(text)["outcome"] == "PreflightSucceeded"
+    assert PreflightReport.model_validate_json(text) == report
 
 
 def test_limit_and_split_are_counted_as_they_will_be_trained(workplace: Workplace, tmp_path: Path) -> None:
@@ -68,6 +78,61 @@ def test_duplicates_leaks_and_cut_examples_are_warned_of(workplace: Workplace, t
     assert (report.dataset.training.examples, report.dataset.training.truncated) == (14, 1)
 
 
+def test_the_memory_is_estimated_as_the_model_is_trained(workplace: Workplace, base: Path, tmp_path: Path) -> None:
+    """What is counted from the files' headers is what peft makes of the model."""
+    from finetune_trainer.models import LocalModel
+    from finetune_trainer.trainable import trainable_model
+
+    adapter = Adapter(rank=4)
+    report = preflight(workplace.preflight_run("memory", adapter=adapter), tmp_path)
+    model = trainable_model(workplace.train_run("memory", adapter=adapter), LocalModel(base))
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    whole = sum(parameter.numel() for parameter in model.parameters()) - trained
+    assert report.memory is not None
+    assert (report.memory.weights, report.memory.adapter) == (2 * whole, 4 * trained)
+    assert report.memory.accelerator is None
+    assert report.dataset.warnings == []
+
+
+def test_too_little_memory_is_warned_of_and_not_refused(workplace: Workplace, tmp_path: Path) -> None:
+    report = preflight(workplace.preflight_run("tight", accelerator_memory=2**20), tmp_path)
+    assert report.memory is not None
+    assert report.memory.accelerator == 2**20
+    (warning,) = report.dataset.warnings
+    assert "on each accelerator, which has 0.0 GiB: it may run out of memory." in warning
+    stored = workplace.bucket.read(workplace.bucket.uri("tight/preflight.json"))
+    assert PreflightReport.model_validate_json(stored) == report
+
+
+def test_without_a_length_examples_are_cut_where_training_cuts_them(
+    workplace: Workplace, base: Path, tmp_path: Path
+) -> None:
+    """A context beyond the longest automatic length is not used up."""
+    folder = shutil.copytree(base, tmp_path / "model")
+    edit("config.json", max_position_embeddings=32768)(folder)
+    lines = [*(question(number) for number in range(12)), chat("Why?", "x" * 9000)]
+    changes: dict[str, Any] = {
+        "model": ModelSource(uri=workplace.bucket.put_folder("models/long", folder)),
+        "dataset": workplace.dataset(training=TrainingData(uri=workplace.bucket.put_lines("data/long.jsonl", lines))),
+    }
+    automatic = preflight(workplace.preflight_run("automatic", **changes), tmp_path / "automatic")
+    assert automatic.dataset.warnings == ["1 training examples are longer than 8192 tokens and are cut there."]
+    asked = preflight(
+        workplace.preflight_run("asked", **changes, hyperparameters=Hyperparameters(max_length=16384)),
+        tmp_path / "asked",
+    )
+    assert asked.dataset.warnings == []
+
+
+def test_a_batch_that_can_not_be_shared_is_refused_before_a_gpu_is_asked_for(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    changes = {"hyperparameters": Hyperparameters(batch_size=3), "parallelism": Parallelism(nodes=2)}
+    error = diagnosis(workplace, tmp_path, "shared", **changes).failure
+    assert error.reason is Reason.INVALID_SPEC
+    assert "batchSize 3 can't be divided over 2 processes" in error.message
+
+
 def diagnosis(workplace: Workplace, directory: Path, output: str, **changes: Any) -> DiagnosedError:
     with pytest.raises(DiagnosedError) as refused:
         preflight(workplace.preflight_run(output, **changes), directory)
@@ -83,7 +148,7 @@ def test_every_broken_line_is_reported_the_first_one_in_the_message(workplace: W
     assert error.reason is Reason.DATASET_INVALID
     assert error.message == (
         f"Invalid file format. Line 7 of the training file {uri}: Message 2: Discriminator 'role' is missing in "
-        "value. 1 more line(s) are broken. Correct the file, upload it again, and change spec.runId."
+        "value. 1 more line(s) are broken. Correct the file and upload it again: it is checked again by itself."
     )
     assert error.dataset is not None
     assert error.dataset.error_count == 2
@@ -238,7 +303,7 @@ def test_what_is_not_there_is_named(workplace: Workplace, tmp_path: Path) -> Non
 
 
 def test_a_length_beyond_the_context_is_refused(workplace: Workplace, tmp_path: Path) -> None:
-    error = diagnosis(workplace, tmp_path, "long", max_length=129).failure
+    error = diagnosis(workplace, tmp_path, "long", hyperparameters=Hyperparameters(max_length=129)).failure
     assert error.reason is Reason.INVALID_SPEC
     assert "maxLength is 129, beyond the model's context of 128 tokens" in error.message
 
@@ -252,6 +317,8 @@ def test_wrong_credentials_end_preflight_at_its_first_request(
 
 
 def test_an_unreachable_storage_is_tried_again_later(workplace: Workplace, tmp_path: Path) -> None:
-    nowhere = StorageConfig(endpoint="http://127.0.0.1:9", region="us-east-1", path_style=True)
+    nowhere = StorageConfig(
+        endpoint="http://127.0.0.1:9", region="us-east-1", path_style=True, outage_tolerance_seconds=0
+    )
     error = diagnosis(workplace, tmp_path, "unreachable", storage=nowhere).failure
     assert (error.reason, error.retryable) == (Reason.STORAGE_UNREACHABLE, True)

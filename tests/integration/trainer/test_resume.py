@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_api.finetunejob import Adapter
-from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer import checkpoints
 from finetune_trainer.failures import DisruptedError
 from finetune_trainer.storage import Storage
-from tests.integration.trainer.runs import Workplace, train_here
-
-DEADLINE_SECONDS = 120.0
-
-
-def stop_after_first_checkpoint(storage: Storage, run: TrainRun) -> threading.Thread:
-    """Send this process a SIGTERM as soon as the run has a checkpoint."""
-
-    def stop() -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while time.monotonic() < deadline:
-            if checkpoints.list_committed(storage, parse_s3(run.output_uri)):
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=stop)
-    thread.start()
-    return thread
+from tests.integration.trainer.runs import DEADLINE_SECONDS, Workplace, stop_after_first_checkpoint, train_here
 
 
 def losses(workplace: Workplace, output: str) -> list[tuple[str, str]]:

@@ -38,8 +38,9 @@ def test_an_adapter_is_merged_into_its_base(bucket: Bucket, base: Path, adapter:
     base_uri = bucket.put_folder("fetch/base", base)
     bucket.put("fetch/base/generation_config.json", json.dumps(GENERATION_CONFIG).encode())
     storage, folder = Storage(bucket.storage), parse_s3(bucket.uri("fetch/result"))
-    files = commits.upload_files(storage, folder, adapter, [file.name for file in adapter.iterdir()])
-    committed = commits.commit(storage, folder, Manifest(step=5, attempt=0, created=datetime.now(UTC), files=files))
+    files = commits.upload_files(storage, folder, {file.name: file for file in adapter.iterdir()})
+    manifest = Manifest(step=5, claim=1, attempt=1, created=datetime.now(UTC), files=files)
+    committed = commits.commit(storage, folder, manifest)
 
     fetch(make_run(bucket, ModelSource(uri=base_uri, adapter_uri=folder.uri, digest=committed.digest)), models=tmp_path)
 

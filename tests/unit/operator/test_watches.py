@@ -152,6 +152,50 @@ async def test_a_child_wakes_its_parent_and_a_stranger_nobody(
     assert await operator.woken() == woken
 
 
+def child_body(kind: str, **status: Any) -> dict[str, Any]:
+    metadata = {
+        "name": "router-train",
+        "namespace": "team-a",
+        "uid": "8d0c",
+        "creationTimestamp": "2026-11-22T12:00:00Z",
+        "annotations": {"finetune.dev/owner": "FineTuneJob/router"},
+    }
+    return {"kind": kind, "metadata": metadata, "status": status}
+
+
+COMPLETE = [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-22T12:00:09Z"}]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "type", "woken"),
+    [
+        (child_body("Job", active=1), child_body("Job", active=1, ready=1), "MODIFIED", False),
+        (child_body("Job", active=1), child_body("Job", conditions=COMPLETE), "MODIFIED", True),
+        (child_body("Pod", phase="Running"), child_body("Pod", phase="Running", podIP="10.0.0.1"), "MODIFIED", False),
+        (child_body("Pod", phase="Running"), child_body("Pod", phase="Failed"), "MODIFIED", True),
+        (child_body("Pod", phase="Running"), child_body("Pod", phase="Running"), "DELETED", True),
+        (child_body("Pod", phase="Running"), child_body("Pod", phase="Running"), None, True),
+        (child_body("Deployment", replicas=1), child_body("Deployment", replicas=1), "MODIFIED", True),
+    ],
+    ids=["a count", "its end", "an address", "a Pod's end", "its going", "a new list", "a kind without a view"],
+)
+async def test_a_child_wakes_its_parent_when_it_shows_something_new(
+    operator: Operator, before: dict[str, Any], after: dict[str, Any], type: str | None, woken: bool
+) -> None:
+    await operator.child(body=before, type="ADDED")
+    assert await operator.woken() == {JOB}
+    await operator.child(body=after, type=type)
+    assert await operator.woken() == ({JOB} if woken else set())
+
+
+async def test_a_child_made_again_under_its_name_wakes_its_parent(operator: Operator) -> None:
+    await operator.child(body=child_body("Pod", phase="Pending"), type="ADDED")
+    await operator.child(body=child_body("Pod", phase="Pending"), type="DELETED")
+    await operator.woken()
+    await operator.child(body=child_body("Pod", phase="Pending"), type="ADDED")
+    assert await operator.woken() == {JOB}
+
+
 SEEN = {"observedGeneration": 3}
 
 

@@ -56,7 +56,7 @@ def test_validate_succeeds_and_warns_of_a_small_training_file(tmp_path: Path) ->
     assert "must have at least 10 examples" in result.output
 
 
-@pytest.mark.parametrize("command", ["preflight", "train", "evaluate", "fetch", "serve", "validate"])
+@pytest.mark.parametrize("command", ["preflight", "train", "evaluate", "fetch", "serve", "delete", "validate"])
 def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0

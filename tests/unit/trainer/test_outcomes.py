@@ -13,14 +13,16 @@ from finetune_api.outcome import (
     EXIT_DISRUPTED,
     EXIT_FAILED,
     EXIT_SUCCEEDED,
+    TERMINATION_MESSAGE_BYTES,
     Failure,
     PreflightReport,
     parse_termination_message,
+    to_termination_message,
 )
 from finetune_api.run import FetchRun
 from finetune_trainer import outcomes
 from finetune_trainer.failures import DiagnosedError, DisruptedError
-from finetune_trainer.outcomes import conclude, read_run, run_command
+from finetune_trainer.outcomes import conclude, conclude_for, last_lines, read_run, run_command
 
 REPORT = PreflightReport(dataset=DatasetStatus(), model=ModelStatus(architecture="Llama", context_length=8))
 
@@ -76,28 +78,48 @@ def test_a_disruption_has_its_exit_code_and_no_message(message: Path) -> None:
     assert message.read_text() == ""
 
 
-class OutOfMemoryError(RuntimeError):
-    """As torch's, by its name."""
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), Reason.CUDA_OUT_OF_MEMORY),
-        (MemoryError(), Reason.OUT_OF_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), Reason.OUT_OF_MEMORY),
-        (RuntimeError("[pair.cc:561] Connection closed by peer [10.0.0.2]:1"), Reason.FAILED),
-    ],
-)
-def test_errors_of_the_libraries_are_diagnosed(message: Path, error: Exception, reason: Reason) -> None:
-    conclude(failing(error))
-    assert told(message).reason is reason
-
-
 def test_a_lost_peer_does_not_hide_what_a_process_of_this_pod_said_before(message: Path) -> None:
     conclude(failing(DiagnosedError(Reason.LOSS_NOT_FINITE, "loss became nan")), rank=1)
     conclude(failing(RuntimeError("Connection closed by peer")), rank=0)
     assert told(message).reason is Reason.LOSS_NOT_FINITE
+
+
+SAID = Failure(reason=Reason.LOSS_NOT_FINITE, message="loss became nan", rank=1)
+BEREFT = Failure(reason=Reason.FAILED, message="a peer ended", lost_peer=True)
+UNKNOWN = Failure(reason=Reason.FAILED, message="DataLoader worker is killed", rank=1)
+STALLED = Failure(reason=Reason.TRAINING_STALLED, message="no progress", rank=0)
+KILLED = Failure(reason=Reason.OUT_OF_MEMORY, message="killed for its memory")
+
+
+@pytest.mark.parametrize(
+    ("said", "seen", "expected"),
+    [
+        (None, STALLED, STALLED),
+        (SAID, STALLED, SAID),
+        (BEREFT, STALLED, STALLED),
+        (UNKNOWN, STALLED, UNKNOWN),
+        (UNKNOWN, KILLED, KILLED),
+        (SAID, KILLED, SAID),
+    ],
+    ids=["nothing", "a diagnosis", "a peer's end", "an error", "an error by an OOM kill", "a diagnosis and a kill"],
+)
+def test_what_a_process_said_itself_tells_more_than_what_is_seen_of_it(
+    message: Path, said: Failure | None, seen: Failure, expected: Failure
+) -> None:
+    message.write_text(to_termination_message(said) if said else "")
+    assert conclude_for(seen, "step 1\n\x1b[32mstep 2\x1b[0m\n") == EXIT_FAILED
+    assert told(message) == expected.model_copy(update={"log": "step 1\nstep 2"})
+
+
+def test_of_a_long_log_the_end_is_kept(message: Path) -> None:
+    log = "".join(f"step {number} of a very long training, with its loss and its speed\n" for number in range(9999))
+    conclude_for(STALLED, log)
+    kept = told(message).log
+    assert kept is not None
+    assert kept.splitlines()[-1] == "step 9998 of a very long training, with its loss and its speed"
+    assert len(kept.splitlines()) >= 20
+    assert len(message.read_bytes()) <= TERMINATION_MESSAGE_BYTES
+    assert last_lines("") is None
 
 
 def test_where_there_is_no_file_for_a_message_none_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

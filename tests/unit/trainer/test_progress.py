@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import ssl
 import threading
 import time
@@ -13,14 +15,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import urllib3
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from finetune_api.progress import ProgressReport, TrainerStatus, to_progress
+from finetune_api.finetunejob import CheckpointStatus
+from finetune_api.progress import CheckpointLedger, ProgressReport, TrainerStatus, to_progress
 from finetune_api.run import ProgressTarget
 from finetune_trainer import progress
-from finetune_trainer.progress import Clock, ProgressSender, to_trainer_status
+from finetune_trainer.progress import CONNECT_TRIES, Clock, ProgressSender, to_trainer_status
 
 
 @dataclass
@@ -148,6 +152,48 @@ def test_an_operator_that_refuses_is_told_of_once(
         wait(lambda step=step: len(operator.received) > step)
     sending.close()
     assert capsys.readouterr().out.count("progress can't be reported") == 1
+
+
+LEDGER = CheckpointLedger(checkpoints=[CheckpointStatus(step=5, uri="s3://m/step-000005")], checkpoint_seconds=1.5)
+
+
+def test_the_newest_ledger_goes_with_every_report(operator: Operator, tmp_path: Path) -> None:
+    sending = sender(operator, tmp_path, interval=0.01)
+    for step, ledger in enumerate([None, LEDGER, None]):
+        sending.send(report(step), ledger)
+        wait(lambda step=step: len(operator.received) > step)
+    sending.close()
+    assert [received.ledger for _, received in operator.received] == [None, LEDGER, LEDGER]
+
+
+@contextlib.contextmanager
+def refusing_first(port: int, refusals: int) -> Iterator[list[int]]:
+    """A Service in front of two replicas: the first connections meet the one that does not listen."""
+    refused: list[int] = []
+    connect = urllib3.connection.HTTPSConnection._new_conn
+
+    def new_connection(self: urllib3.connection.HTTPSConnection) -> socket.socket:
+        if len(refused) < refusals:
+            refused.append(port)
+            raise urllib3.exceptions.NewConnectionError(self, "Connection refused")
+        return connect(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(urllib3.connection.HTTPSConnection, "_new_conn", new_connection)
+        yield refused
+
+
+@pytest.mark.parametrize(("refusals", "arrives"), [(1, True), (CONNECT_TRIES - 1, True), (CONNECT_TRIES, False)])
+def test_a_refused_connection_is_tried_again_at_once(
+    operator: Operator, tmp_path: Path, refusals: int, arrives: bool
+) -> None:
+    with refusing_first(443, refusals) as refused:
+        sending = sender(operator, tmp_path, interval=60)
+        sending.send(report(3))
+        wait(lambda: operator.received or len(refused) == CONNECT_TRIES)
+        sending.close()
+    assert len(refused) == refusals
+    assert operator.steps() == ([3] if arrives else [])
 
 
 @pytest.mark.parametrize("trouble", ["no server", "no token", "unknown authority"])

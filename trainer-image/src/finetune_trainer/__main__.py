@@ -25,11 +25,16 @@ def preflight(file: RunFile) -> None:
     """Read and try everything that a run needs: storage, datasets, model."""
     environment.prepare()
     environment.hide_torch()
-    from finetune_api.run import PreflightRun
-    from finetune_trainer.outcomes import run_command
-    from finetune_trainer.preflight import preflight
+    from finetune_trainer.supervisor import supervise
 
-    raise typer.Exit(run_command(PreflightRun, file, preflight))
+    def command() -> int:
+        from finetune_api.run import PreflightRun
+        from finetune_trainer.outcomes import run_command
+        from finetune_trainer.preflight import preflight
+
+        return run_command(PreflightRun, file, preflight)
+
+    raise typer.Exit(supervise(command))
 
 
 @app.command()
@@ -44,22 +49,32 @@ def train(file: RunFile) -> None:
 def evaluate(file: RunFile) -> None:
     """Let every model answer the held-out examples, and grade the answers."""
     environment.prepare()
-    from finetune_api.run import EvaluateRun
-    from finetune_trainer.evaluate import evaluate
-    from finetune_trainer.outcomes import run_command
+    from finetune_trainer.supervisor import supervise
 
-    raise typer.Exit(run_command(EvaluateRun, file, lambda run, _: evaluate(run)))
+    def command() -> int:
+        from finetune_api.run import EvaluateRun
+        from finetune_trainer.evaluate import evaluate
+        from finetune_trainer.outcomes import run_command
+
+        return run_command(EvaluateRun, file, lambda run, _: evaluate(run))
+
+    raise typer.Exit(supervise(command))
 
 
 @app.command()
 def fetch(file: RunFile) -> None:
     """Bring a model to where `serve` loads it from."""
     environment.prepare()
-    from finetune_api.run import FetchRun
-    from finetune_trainer.fetch import fetch
-    from finetune_trainer.outcomes import run_command
+    from finetune_trainer.supervisor import supervise
 
-    raise typer.Exit(run_command(FetchRun, file, lambda run, _: fetch(run)))
+    def command() -> int:
+        from finetune_api.run import FetchRun
+        from finetune_trainer.fetch import fetch
+        from finetune_trainer.outcomes import run_command
+
+        return run_command(FetchRun, file, lambda run, _: fetch(run))
+
+    raise typer.Exit(supervise(command))
 
 
 @app.command()
@@ -71,6 +86,22 @@ def serve(file: RunFile) -> None:
     from finetune_trainer.serve import serve
 
     raise typer.Exit(run_command(FetchRun, file, lambda run, _: serve(Path(SERVED_MODEL_DIRECTORY) / run.name)))
+
+
+@app.command()
+def delete(file: RunFile) -> None:
+    """Remove from the storage what the runs of a deleted FineTuneJob wrote."""
+    environment.prepare()
+    from finetune_trainer.supervisor import supervise
+
+    def command() -> int:
+        from finetune_api.run import DeleteRun
+        from finetune_trainer.delete import delete
+        from finetune_trainer.outcomes import run_command
+
+        return run_command(DeleteRun, file, lambda run, _: delete(run))
+
+    raise typer.Exit(supervise(command))
 
 
 @app.command()

@@ -5,29 +5,22 @@ from __future__ import annotations
 import math
 import signal
 import time
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import structlog
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.manifest import Manifest
-from finetune_api.run import TrainRun
-from finetune_api.sources import parse_s3
-from finetune_trainer import checkpoints
-from finetune_trainer.checkpoints import LocalCheckpoint
-from finetune_trainer.commits import Committed
-from finetune_trainer.events import EventLog
+from finetune_api.progress import CheckpointLedger
+from finetune_trainer import heartbeats
+from finetune_trainer.background_saves import BackgroundSaves
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.gang import Gang
-from finetune_trainer.heartbeat import heartbeat
+from finetune_trainer.heartbeats import Phase
 from finetune_trainer.progress import Clock, ProgressSender, to_trainer_status
-from finetune_trainer.storage import Storage
+from finetune_trainer.training_state import Training
 
 NARRATION_SECONDS = 5.0
 REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")
@@ -36,10 +29,11 @@ _log = structlog.get_logger()
 
 
 class StopTogether(TrainerCallback):
-    """After a SIGTERM to any process, all stop at the same step, which is saved."""
+    """After a SIGTERM to any process all stop at the same step, which is saved; a failed save ends all of them."""
 
-    def __init__(self, gang: Gang) -> None:
+    def __init__(self, gang: Gang, saves: BackgroundSaves) -> None:
         self._gang = gang
+        self._saves = saves
         self._asked = False
         self.stopped = False
         signal.signal(signal.SIGTERM, self._ask)
@@ -48,9 +42,23 @@ class StopTogether(TrainerCallback):
         self._asked = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._gang.any(self._asked) and state.global_step < state.max_steps:
+        last = self._gang.last_step(state.global_step, asked=self._asked or self._saves.failed)
+        if last is None or state.global_step < last:
+            return
+        self._saves.finish()  # raises what made one fail
+        if state.global_step < state.max_steps:
             _log.info(f"told to stop: saving step {state.global_step}")
             self.stopped = control.should_save = control.should_training_stop = True
+
+
+class PrepareSaves(TrainerCallback):
+    """Gets the memory for saves beside the second step, so that the first save does not wait for it."""
+
+    def __init__(self, saves: BackgroundSaves) -> None:
+        self._saves = saves
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._saves.prepare(Training.of(kwargs["model"], kwargs["optimizer"], kwargs["lr_scheduler"], state))
 
 
 class RefuseInfiniteLoss(TrainerCallback):
@@ -74,55 +82,12 @@ class RefuseInfiniteLoss(TrainerCallback):
                 )
 
 
-class CommitCheckpoints(TrainerCallback):
-    """Every save of the Trainer becomes a committed checkpoint; the older ones are removed."""
-
-    def __init__(self, run: TrainRun, storage: Storage, gang: Gang, events: EventLog | None) -> None:
-        self._run = run
-        self._storage = storage
-        self._gang = gang
-        self._output = parse_s3(run.output_uri)
-        self._events = events
-        self.kept: list[Committed] = checkpoints.list_committed(storage, self._output) if gang.leads else []
-        self.last: LocalCheckpoint | None = None
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        began = time.monotonic()
-        local = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        manifest = Manifest(
-            step=state.global_step,
-            attempt=self._run.attempt,
-            created=whole_seconds(datetime.now(UTC)),
-            files=[],
-            metrics=checkpoints.metrics_at(state.log_history, state.global_step, state.num_input_tokens_seen),
-        )
-        with heartbeat(f"storing the checkpoint of step {state.global_step}"):
-            committed = checkpoints.commit(self._gang, self._storage, self._output, local, manifest)
-        self.last = LocalCheckpoint(committed, local)
-        if self._events is not None:
-            self._events.add(
-                f"Checkpoint of step {state.global_step} committed",
-                type="checkpoint",
-                step=state.global_step,
-                uri=committed.folder.uri,
-                seconds=round(time.monotonic() - began, 2),
-            )
-            self._events.store(state.log_history)
-            self._remove_outdated(committed)
-
-    def _remove_outdated(self, newest: Committed) -> None:
-        settings = self._run.checkpoints
-        self.kept = [item for item in self.kept if item.manifest.step != newest.manifest.step] + [newest]
-        for committed in checkpoints.outdated(self.kept, settings.keep, settings.best):
-            checkpoints.remove(self._storage, committed)
-            self.kept.remove(committed)
-
-
 class TellProgress(TrainerCallback):
     """Rank 0 tells the operator (at most every five seconds) and the log where the training is."""
 
-    def __init__(self, sender: ProgressSender | None) -> None:
+    def __init__(self, sender: ProgressSender | None, ledger: Callable[[], CheckpointLedger]) -> None:
         self._sender = sender
+        self._ledger = ledger
         self._metrics: dict[str, float] = {}
         self._clock: Clock | None = None
         self._narrated = 0.0
@@ -131,7 +96,7 @@ class TellProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._clock = Clock(state.global_step, state.num_input_tokens_seen)
-        self._tell(state)
+        self.tell(state)
 
     def on_log(
         self,
@@ -142,11 +107,7 @@ class TellProgress(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
-        self._tell(state)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._metrics["checkpoint_step"] = state.global_step
-        self._tell(state)
+        self.tell(state)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -155,28 +116,28 @@ class TellProgress(TrainerCallback):
             self._narrated = time.monotonic()
             _log.info(f"Step {state.global_step}/{state.max_steps}: evaluating")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._tell(state)
-
-    def _tell(self, state: TrainerState) -> None:
+    def tell(self, state: TrainerState) -> None:
+        """Report now: also what was committed since the last step."""
         if self._clock is None:
             return
         remaining = self._clock.remaining_seconds(state.global_step, state.max_steps)
         speed = self._clock.tokens_per_second(state.num_input_tokens_seen)
         if self._sender is not None:
+            ledger = self._ledger()
+            committed = {"checkpoint_step": ledger.checkpoints[-1].step} if ledger.checkpoints else {}
             self._sender.send(
                 to_trainer_status(
                     {
                         **self._metrics,
+                        **committed,
                         "current_step": state.global_step,
                         "total_steps": state.max_steps,
                         "current_epoch": round(state.epoch or 0.0, 4),
                         "tokens_per_second": round(speed, 1),
                     },
                     remaining,
-                )
+                ),
+                ledger,
             )
         if time.monotonic() - self._narrated >= NARRATION_SECONDS and "loss" in self._metrics:
             self._narrated = time.monotonic()
@@ -185,3 +146,26 @@ class TellProgress(TrainerCallback):
                 tokens_per_second=round(speed),
                 remaining_seconds=remaining,
             )
+
+
+class BeatForWatchdog(TrainerCallback):
+    """Tells the watchdog what this process is doing. The last of the callbacks: it reads what the others decided."""
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        heartbeats.beat(Phase.TRAINING, state.global_step + 1)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_evaluate:
+            heartbeats.beat(Phase.EVALUATING, state.global_step)
+        else:
+            heartbeats.beat(Phase.SAVING if control.should_save else Phase.TRAINING, state.global_step)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        heartbeats.beat(Phase.EVALUATING, state.global_step)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        heartbeats.beat(Phase.SAVING if control.should_save else Phase.TRAINING, state.global_step)

@@ -1,14 +1,10 @@
-"""The checkpoints of a run: `<run>/checkpoints/step-000100/`, each committed as commits.py tells.
-
-The files of a checkpoint are below a folder named after the attempt that wrote them, so that an attempt that
-lost the race for a step, or died before its commit, never writes over the files of another.
-"""
+"""The checkpoints of a run, as a gang of processes writes them and resumes from them. commits.py is the protocol."""
 
 from __future__ import annotations
 
-import re
+import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,149 +13,153 @@ import structlog
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Best, CheckpointStatus
-from finetune_api.manifest import MANIFEST_NAME, Manifest, ManifestFile
+from finetune_api.finetunejob import Best, CheckpointStatus, CorruptCheckpoint
+from finetune_api.manifest import CheckpointKey, Manifest
+from finetune_api.progress import CheckpointLedger
 from finetune_api.sources import S3Location
 from finetune_trainer import commits
-from finetune_trainer.commits import Committed, CorruptError
+from finetune_trainer.commits import Claim, Committed, CorruptError
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.gang import Gang
+from finetune_trainer.retention import metric_of
 from finetune_trainer.storage import Storage
 
-FOLDER = "checkpoints"
-STEP_MANIFEST = re.compile(rf"^(step-\d{{6,}})/{re.escape(MANIFEST_NAME)}$")
-NOT_STORED = frozenset({"training_args.bin", "README.md"})  # a pickle; a template of a model card
+LEDGER_CHECKPOINTS = 100
+LEDGER_CORRUPT = 20
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class LocalCheckpoint:
-    """A checkpoint on this node's disk, as the Hugging Face Trainer wrote it."""
+    """A checkpoint on this node's disk."""
 
     committed: Committed
     path: Path
 
 
-def step_folder(output: S3Location, step: int) -> S3Location:
-    """Where the checkpoint of a step is."""
-    return output.join(FOLDER, _step_name(step))
+@dataclass(frozen=True)
+class Resumed:
+    """What an attempt starts from."""
+
+    checkpoint: LocalCheckpoint | None
+    """None: from the beginning."""
+    kept: tuple[Committed, ...]
+    """The checkpoints that count, oldest first; the last one is that which was resumed from."""
+    corrupt: tuple[CorruptCheckpoint, ...]
+    """Those that were passed over."""
 
 
-def to_status(committed: Committed) -> CheckpointStatus:
-    """The checkpoint as it stands in a job's status."""
-    return CheckpointStatus(step=committed.manifest.step, uri=committed.folder.uri)
+def list_committed(storage: Storage, run: S3Location) -> list[Committed]:
+    """The checkpoints that count, oldest first."""
+    return commits.list_checkpoints(storage, run)[0]
 
 
-def list_committed(storage: Storage, output: S3Location) -> list[Committed]:
-    """Every committed checkpoint, oldest first. A manifest that can't be read is reported and left out."""
-    found: list[Committed] = []
-    for item in storage.list_objects(output.join(FOLDER)):
-        if match := STEP_MANIFEST.match(item.path):
-            try:
-                found.append(commits.read_committed(storage, output.join(FOLDER, match[1])))
-            except CorruptError as error:
-                _log.warning(f"skipping a checkpoint: {error}")
-    return sorted(found, key=lambda committed: committed.manifest.step)
+def resume(
+    gang: Gang,
+    storage: Storage,
+    claim: Claim,
+    directory: Path,
+    *,
+    start_over_if_corrupt: bool,
+    only: Callable[[str], bool] | None = None,
+) -> Resumed:
+    """Bring the newest good checkpoint (the files that `only` wants) to every node's `directory`.
 
-
-def commit(gang: Gang, storage: Storage, output: S3Location, local: Path, manifest: Manifest) -> Committed:
-    """Upload what every node has of a checkpoint, and commit it. All processes get what is committed.
-
-    `manifest` has everything but the files. Another attempt's commit of the same step is adopted.
+    One that is corrupt is passed over and reported, and stays until a newer one is committed. With none good left:
+    from the beginning if that is allowed, else DiagnosedError (CheckpointCorrupt).
     """
-    folder = step_folder(output, manifest.step)
-    earlier = gang.from_leader(lambda: commits.find_committed(storage, folder))
-    if earlier is not None:
-        return earlier
-    attempt = _attempt_folder(manifest.attempt)
+    found, corrupt = gang.from_leader(lambda: commits.list_checkpoints(storage, claim.run))
+    for item in corrupt:
+        _log.warning(f"passing over the checkpoint of step {item.step}: {item.message}")
+    while found:
+        newest = found[-1]
+        problem = _fetch_on_every_node(gang, storage, newest, directory, only)
+        if problem is None:
+            return Resumed(_local(directory, newest), tuple(found), tuple(corrupt))
+        _log.warning(f"passing over the checkpoint of step {problem.step}: {problem.message}")
+        corrupt.append(problem)
+        found.pop()
+    if corrupt and not start_over_if_corrupt:
+        raise DiagnosedError(
+            Reason.CHECKPOINT_CORRUPT,
+            f"None of the run's checkpoints can be resumed from. Step {corrupt[-1].step}: {corrupt[-1].message} "
+            f"Restore the objects below {claim.run.uri}/{commits.CHECKPOINTS}, or train anew: change spec.runId. With "
+            "checkpoints.startOverIfCorrupt a run starts over by itself.",
+        )
+    return Resumed(None, (), tuple(corrupt))
 
-    def upload() -> list[ManifestFile]:
-        if not gang.leads_node:
-            return []
-        files = commits.upload_files(storage, folder.join(attempt), local, _files(local))
-        return [file.model_copy(update={"path": f"{attempt}/{file.path}"}) for file in files]
 
-    files = [file for uploaded in gang.gather(upload) for file in uploaded]
-    complete = manifest.model_copy(update={"files": files, "created": whole_seconds(datetime.now(UTC))})
-    return gang.from_leader(lambda: commits.commit(storage, folder, complete))
+def commit(
+    gang: Gang,
+    storage: Storage,
+    claim: Claim,
+    files: Mapping[str, Path | memoryview],
+    *,
+    step: int,
+    metrics: Mapping[str, float],
+    kept: Sequence[Committed],
+) -> Committed:
+    """Upload what every process has of a checkpoint, and commit it after those `kept`. One at a time.
+
+    A step that is the last of `kept` is committed already, and answered. After an exception the same claim must not
+    commit this step again: the attempt ends. Raises FencedError on every process when another attempt holds the run.
+    """
+    if kept and kept[-1].manifest.step == step:
+        return kept[-1]
+    gang.from_leader(lambda: commits.refuse_fenced(storage, claim))
+    folder = commits.checkpoint_folder(claim.run, CheckpointKey(step=step, claim=claim.number))
+    uploaded = gang.gather(lambda: commits.upload_files(storage, folder, files))
+    manifest = Manifest(
+        step=step,
+        claim=claim.number,
+        attempt=claim.attempt,
+        created=whole_seconds(datetime.now(UTC)),
+        files=[file for files in uploaded for file in files],
+        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+        follows=[committed.manifest.key for committed in kept],
+    )
+    return gang.from_leader(lambda: commits.commit_checkpoint(storage, claim, manifest))
 
 
-def fetch(storage: Storage, committed: Committed, directory: Path) -> LocalCheckpoint:
-    """Bring a checkpoint to `directory`. Raises CorruptError."""
-    target = directory / _step_name(committed.manifest.step)
+def fetch(
+    storage: Storage, committed: Committed, directory: Path, only: Callable[[str], bool] | None = None
+) -> LocalCheckpoint:
+    """Bring a checkpoint (the files that `only` wants) to `directory`. Raises CorruptError."""
+    local = _local(directory, committed)
     try:
-        commits.download(storage, committed, target)
+        commits.download(storage, committed, local.path, only)
     except CorruptError:
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(local.path, ignore_errors=True)
         raise
-    return _in(directory, committed)
+    return local
 
 
-def fetch_newest(storage: Storage, output: S3Location, directory: Path) -> LocalCheckpoint | None:
-    """The newest checkpoint whose files are what its manifest says; None when there is none.
-
-    One that is corrupt is reported, and its manifest removed, so that its step can be committed again.
-    """
-    for committed in reversed(list_committed(storage, output)):
-        try:
-            return fetch(storage, committed, directory)
-        except CorruptError as error:
-            _log.warning(f"skipping the checkpoint of step {committed.manifest.step}: {error}")
-            _uncommit(storage, committed)
-    return None
-
-
-def fetch_on_every_node(gang: Gang, storage: Storage, output: S3Location, directory: Path) -> LocalCheckpoint | None:
-    """The newest good checkpoint, chosen by the leader and brought to every node's `directory`."""
-
-    def choose() -> Committed | None:
-        newest = fetch_newest(storage, output, directory)
-        return None if newest is None else newest.committed
-
-    chosen = gang.from_leader(choose)
-    if chosen is None:
-        return None
-
-    def fetch_chosen() -> None:
-        if not gang.leads:
-            try:
-                fetch(storage, chosen, directory)
-            except CorruptError as error:
-                raise DiagnosedError(Reason.FAILED, str(error), retryable=True) from error
-
-    gang.on_each_node(fetch_chosen)
-    return _in(directory, chosen)
-
-
-def best_of(checkpoints: Sequence[Committed], best: Best) -> Committed | None:
-    """The one with the best metric, the earlier of two equals; None when none has the metric."""
-    measured = [committed for committed in checkpoints if best.metric in committed.manifest.metrics]
-    sign = 1 if best.goal == "Minimize" else -1
-    return min(
-        measured,
-        key=lambda committed: (sign * committed.manifest.metrics[best.metric], committed.manifest.step),
-        default=None,
+def to_status(committed: Committed, best: Best | None) -> CheckpointStatus:
+    """The checkpoint as it stands in a job's status."""
+    manifest = committed.manifest
+    return CheckpointStatus(
+        step=manifest.step,
+        uri=committed.folder.uri,
+        metric=metric_of(committed, best),
+        size=sum(file.size for file in manifest.files),
+        committed_time=manifest.created,
     )
 
 
-def outdated(checkpoints: Sequence[Committed], keep: int, best: Best | None) -> list[Committed]:
-    """Those to remove, given all, oldest first: not among the newest `keep`, and not the best."""
-    chosen = best_of(checkpoints, best) if best is not None else None
-    return [committed for committed in checkpoints[:-keep] if committed is not chosen]
-
-
-def remove(storage: Storage, committed: Committed) -> None:
-    """Remove a checkpoint, its manifest first, so that what is left of a removal cut short is no checkpoint.
-
-    A failure is reported, and harms nothing but the bill.
-    """
-    if not _uncommit(storage, committed):
-        return
-    try:
-        storage.delete([committed.folder.join(item.path) for item in storage.list_objects(committed.folder)])
-    except DiagnosedError as error:
-        _log.warning(f"files of an old checkpoint could not be removed: {error}")
+def to_ledger(
+    kept: Sequence[Committed],
+    corrupt: Sequence[CorruptCheckpoint],
+    best: Best | None,
+    checkpoint_seconds: float | None,
+) -> CheckpointLedger:
+    """What the operator hears of checkpoints: the newest, and the oldest, which is the best where more are kept."""
+    shown = kept if len(kept) <= LEDGER_CHECKPOINTS else [kept[0], *kept[-LEDGER_CHECKPOINTS + 1 :]]
+    return CheckpointLedger(
+        checkpoints=[to_status(committed, best) for committed in shown],
+        corrupt=list(corrupt[-LEDGER_CORRUPT:]),
+        checkpoint_seconds=checkpoint_seconds,
+    )
 
 
 def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_tokens: int) -> dict[str, float]:
@@ -173,33 +173,26 @@ def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_to
     return metrics
 
 
-def _uncommit(storage: Storage, committed: Committed) -> bool:
-    """Remove the manifest. Whether that could be done: a failure is reported."""
-    try:
-        storage.delete([committed.folder.join(MANIFEST_NAME)])
-    except DiagnosedError as error:
-        _log.warning(f"the checkpoint of step {committed.manifest.step} could not be removed: {error}")
-        return False
-    return True
+def _fetch_on_every_node(
+    gang: Gang, storage: Storage, committed: Committed, directory: Path, only: Callable[[str], bool] | None
+) -> CorruptCheckpoint | None:
+    """Bring a checkpoint to all nodes at the same time. What any of them found wrong with it, to all."""
+
+    def try_to_fetch() -> CorruptCheckpoint | None:
+        if gang.leads_node:
+            try:
+                fetch(storage, committed, directory, only)
+            except CorruptError as error:
+                return commits.corrupt_checkpoint(committed.manifest.step, error)
+        return None
+
+    problem = next((problem for problem in gang.gather(try_to_fetch) if problem is not None), None)
+    if problem is not None and gang.leads_node:
+        shutil.rmtree(_local(directory, committed).path, ignore_errors=True)  # it may be good here, but not elsewhere
+    return problem
 
 
-def _in(directory: Path, committed: Committed) -> LocalCheckpoint:
+def _local(directory: Path, committed: Committed) -> LocalCheckpoint:
     """Where `fetch` puts a checkpoint."""
-    manifest = committed.manifest
-    return LocalCheckpoint(committed, directory / _step_name(manifest.step) / _attempt_folder(manifest.attempt))
-
-
-def _step_name(step: int) -> str:
-    return f"step-{step:06d}"
-
-
-def _attempt_folder(attempt: int) -> str:
-    return f"attempt-{attempt:04d}"
-
-
-def _files(local: Path) -> list[str]:
-    return [
-        path.relative_to(local).as_posix()
-        for path in local.rglob("*")
-        if path.is_file() and path.name not in NOT_STORED
-    ]
+    key = committed.manifest.key
+    return LocalCheckpoint(committed, directory / f"step-{key.step:06d}-{commits.claim_folder(key.claim)}")

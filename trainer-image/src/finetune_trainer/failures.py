@@ -18,10 +18,17 @@ class DiagnosedError(Exception):
         message: str,
         *,
         retryable: bool = False,
+        suggestion: str | None = None,
         dataset: DatasetStatus | None = None,
     ) -> None:
         super().__init__(message)
-        self.failure = Failure(reason=reason, message=message[:MESSAGE_LENGTH], retryable=retryable, dataset=dataset)
+        self.failure = Failure(
+            reason=reason,
+            message=message[:MESSAGE_LENGTH],
+            retryable=retryable,
+            suggestion=suggestion,
+            dataset=dataset,
+        )
 
     @classmethod
     def of(cls, failure: Failure) -> DiagnosedError:

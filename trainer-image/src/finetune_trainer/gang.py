@@ -1,18 +1,19 @@
 """The processes that train one model together: who this one is, and how all of them agree.
 
-Every method must be called by all processes of the gang, in the same order. A known failure of one is raised
-in all of them.
+Every method but `last_step` must be called by all processes of the gang, in the same order; what a second thread
+calls, on `beside()`. A known failure of one is raised in all of them.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
-from finetune_trainer.failures import DiagnosedError, first_line
+from finetune_trainer.failures import DiagnosedError, DisruptedError, first_line
 from finetune_trainer.heartbeat import heartbeat
 from finetune_trainer.place import Place
 
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 JOIN_SECONDS = 15 * 60  # Pods of a gang may start minutes apart: images are pulled, nodes are added
 COLLECTIVE_SECONDS = 60 * 60  # a checkpoint of a large model is uploaded while the others wait
+LAST_STEP = "finetune/last-step"
 
 
 class Gang:
@@ -28,8 +30,8 @@ class Gang:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.alone = place.world_size == 1
-        if not self.alone:
-            _join(place)
+        self._group: Any = None  # torch's default
+        self._store: Any = None if self.alone else _join(place)
 
     @property
     def leads(self) -> bool:
@@ -40,6 +42,17 @@ class Gang:
     def leads_node(self) -> bool:
         """Whether this is the first process of its node, the one that fills the node's disk."""
         return self.place.local_rank == 0
+
+    def beside(self) -> Gang:
+        """The same gang for another thread: over connections of its own, so that neither waits for the other."""
+        other = copy.copy(self)
+        if not self.alone:
+            import torch.distributed
+
+            other._group = torch.distributed.new_group(
+                backend="gloo", timeout=timedelta(seconds=COLLECTIVE_SECONDS), group_desc="beside the training"
+            )
+        return other
 
     def from_leader(self, work: Callable[[], T]) -> T:
         """What `work` answers on rank 0, to everyone."""
@@ -67,22 +80,30 @@ class Gang:
             mine = work()
         except DiagnosedError as error:
             mine = error.failure
+        except DisruptedError as error:
+            mine = error
         answers: list[Any] = [None] * self.place.world_size
-        torch.distributed.all_gather_object(answers, mine)
+        torch.distributed.all_gather_object(answers, mine, group=self._group)
         for rank, answer in enumerate(answers):
             if isinstance(answer, Failure):
                 raise DiagnosedError.of(answer.model_copy(update={"rank": rank}))
+            if isinstance(answer, DisruptedError):
+                raise answer
         return answers
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any process."""
-        if self.alone:
-            return flag
-        import torch
+    def last_step(self, step: int, asked: bool) -> int | None:
+        """The step after which all processes stop, as soon as one has `asked`; None while none has.
 
-        flags = torch.tensor([int(flag)])
-        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-        return bool(flags.item())
+        To be asked at the end of every step. No process may end a step before all have asked at the end of the one
+        before: gradients or losses that are gathered see to that. So nobody is past the step after the one at which
+        the first process asks, which is the step that all agree on. It costs a question to rank 0's store, where a
+        reduction over the gang at every step would cost all of them ten times as much.
+        """
+        if self.alone:
+            return step if asked else None
+        if asked:
+            return int(self._store.compare_set(LAST_STEP, "", str(step + 1)))
+        return int(self._store.get(LAST_STEP)) if self._store.check([LAST_STEP]) else None
 
     def leave(self) -> None:
         """Wait for everyone, then end the process group: left to the interpreter's exit, that may crash."""
@@ -94,7 +115,8 @@ class Gang:
         torch.distributed.destroy_process_group()
 
 
-def _join(place: Place) -> None:
+def _join(place: Place) -> Any:
+    """Meet the others; answers the store that all of them share."""
     import torch
     import torch.distributed
 
@@ -122,3 +144,4 @@ def _join(place: Place) -> None:
         world_size=place.world_size,
         timeout=timedelta(seconds=COLLECTIVE_SECONDS),
     )
+    return store.clone()  # the process group keeps the other for itself

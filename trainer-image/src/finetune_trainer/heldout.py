@@ -142,7 +142,7 @@ def refuse(uri: str, errors: Sequence[LineError]) -> None:
         Reason.DATASET_INVALID,
         f"Line {first.line} of {uri}: {first.message} "
         + (f"{others} more line(s) are broken. " if others else "")
-        + "Correct the file, upload it again, and change spec.runId.",
+        + "Correct the file and upload it again: it is checked again by itself.",
     )
 
 

@@ -6,9 +6,8 @@ A folder is untrusted: of its files only configurations, tokenizers and safetens
 from __future__ import annotations
 
 import json
-import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -25,6 +24,9 @@ WEIGHT_PATTERNS = ("model*.safetensors", "adapter_model*.safetensors")
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 TEMPLATE_FOLDER = "additional_chat_templates"
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""The lengths of every weight's dimensions, by the weight's name."""
+
 LONGEST_HEADER_BYTES = 100_000_000  # as the safetensors library has it
 
 
@@ -39,8 +41,8 @@ class ModelFolder(Protocol):
     def fetch(self, paths: Iterable[str], directory: Path) -> None:
         """Bring files to a local directory."""
 
-    def count_parameters(self) -> int:
-        """The number of weights, from the headers of the safetensors files alone."""
+    def shapes(self) -> Shapes:
+        """The shape of every weight, from the headers of the safetensors files alone."""
 
 
 def open_folder(uri: str, digest: str | None, storage: Storage) -> ModelFolder:
@@ -73,8 +75,8 @@ class StoredFolder:
     def fetch(self, paths: Iterable[str], directory: Path) -> None:
         in_parallel(lambda path: self._storage.download(self._location.join(path), directory / path), paths)
 
-    def count_parameters(self) -> int:
-        return _count_parameters(self._storage, self._location, self._paths)
+    def shapes(self) -> Shapes:
+        return _shapes(self._storage, self._location, self._paths)
 
 
 class CommittedFolder:
@@ -97,10 +99,10 @@ class CommittedFolder:
 
     def fetch(self, paths: Iterable[str], directory: Path) -> None:
         with _corrupt_as_invalid():
-            commits.download(self._storage, self._committed, directory, only=frozenset(paths))
+            commits.download(self._storage, self._committed, directory, only=frozenset(paths).__contains__)
 
-    def count_parameters(self) -> int:
-        return _count_parameters(self._storage, self._location, self.paths())
+    def shapes(self) -> Shapes:
+        return _shapes(self._storage, self._location, self.paths())
 
 
 class HubFolder:
@@ -127,12 +129,13 @@ class HubFolder:
                 allow_patterns=list(paths),
             )
 
-    def count_parameters(self) -> int:
+    def shapes(self) -> Shapes:
         from huggingface_hub import get_safetensors_metadata
 
         with self._diagnosed():
             found = get_safetensors_metadata(self._source.repository, revision=self._source.revision)
-            return sum(found.parameter_count.values())
+            files = found.files_metadata.values()
+            return {name: tuple(tensor.shape) for file in files for name, tensor in file.tensors.items()}
 
     @contextmanager
     def _diagnosed(self) -> Iterator[None]:
@@ -183,11 +186,14 @@ def _is_ours(path: str) -> bool:
     return len(parts) == 1 or (len(parts) == 2 and parts[0] == TEMPLATE_FOLDER)
 
 
-def _count_parameters(storage: Storage, location: S3Location, paths: Iterable[str]) -> int:
-    return sum(_count_in_file(storage, location.join(path)) for path in weight_files(paths))
+def _shapes(storage: Storage, location: S3Location, paths: Iterable[str]) -> Shapes:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(paths):
+        shapes |= _shapes_in_file(storage, location.join(path))
+    return shapes
 
 
-def _count_in_file(storage: Storage, file: S3Location) -> int:
+def _shapes_in_file(storage: Storage, file: S3Location) -> Shapes:
     """A safetensors file is 8 bytes with the header's length, the header as JSON, then the weights.
 
     https://huggingface.co/docs/safetensors/index#format
@@ -201,7 +207,11 @@ def _count_in_file(storage: Storage, file: S3Location) -> int:
         raise invalid
     try:
         header: Any = json.loads(storage.read_range(file, 8, length))
-        return sum(math.prod(item["shape"]) for name, item in header.items() if name != "__metadata__")
+        return {
+            name: tuple(int(length) for length in item["shape"])
+            for name, item in header.items()
+            if name != "__metadata__"
+        }
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise invalid from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from finetune_trainer.failures import DiagnosedError, first_line
 from finetune_trainer.model_folders import (
     PICKLE_PATTERNS,
     ModelFolder,
+    Shapes,
     matches,
     open_folder,
     text_files,
@@ -59,8 +61,22 @@ def fetch_model(source: ModelSource, storage: Storage, directory: Path) -> Local
     return local
 
 
-def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> tuple[ModelStatus, Any]:
-    """What a model is, and its tokenizer, without fetching its weights or importing torch.
+@dataclass(frozen=True)
+class InspectedModel:
+    """What is known of a model without its weights."""
+
+    status: ModelStatus
+    tokenizer: Any
+    config: Any
+    """transformers' config of the language model."""
+    shapes: Shapes
+    """Of the whole model's weights."""
+    adapter_shapes: Shapes
+    """Of the adapter's that comes with it; empty without one."""
+
+
+def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> InspectedModel:
+    """What a model is, without fetching its weights or importing torch.
 
     Raises DiagnosedError as `fetch_model` does.
     """
@@ -76,12 +92,14 @@ def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> tup
     if adapter is not None:
         adapter.fetch(text_files(adapter.paths()), directory / "adapter")
         refuse_code(directory / "adapter", adapter.uri)
+    shapes = base.shapes()
     status = ModelStatus(
         architecture=(config.architectures or [config.model_type])[0],
-        parameters=base.count_parameters(),
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
         context_length=_context_length(config, tokenizer),
     )
-    return status, tokenizer
+    adapter_shapes = {} if adapter is None else adapter.shapes()
+    return InspectedModel(status, tokenizer, config.get_text_config(), shapes, adapter_shapes)
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -6,9 +6,10 @@ https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-fa
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
-import traceback
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -26,38 +27,63 @@ from finetune_api.outcome import (
     Failure,
     PreflightReport,
     TrainReport,
+    parse_termination_message,
     to_termination_message,
 )
-from finetune_trainer.failures import DiagnosedError, DisruptedError, first_line
+from finetune_api.run import TrainRun
+from finetune_trainer.diagnosis import diagnose
+from finetune_trainer.failures import DiagnosedError, DisruptedError
 
 Report = PreflightReport | TrainReport | EvaluationReport
 Run = TypeVar("Run", bound=ApiModel)
 
-TRACEBACK_LINES = 12
-LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "recvValue failed")
+LOG_LINES = 40
+PEER_SECONDS = 1.0
+"""Whoever lost a peer ends so much later: the peer's end shall be seen first, by torchrun's agent and by the Job."""
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def conclude(command: Callable[[], Report | None], rank: int | None = None) -> int:
+def conclude(command: Callable[[], Report | None], rank: int | None = None, run: TrainRun | None = None) -> int:
     """Run a command, tell how it ended, and answer the exit code. `rank`: which process of a gang this is."""
     try:
         report = command()
     except DisruptedError:
         return EXIT_DISRUPTED
     except Exception as error:
-        return conclude_failure(error, rank)
+        return conclude_failure(error, rank, run)
     if report is not None:
         _write_termination_message(to_termination_message(report))
     return EXIT_SUCCEEDED
 
 
-def conclude_failure(error: Exception, rank: int | None = None) -> int:
+def conclude_failure(error: Exception, rank: int | None = None, run: TrainRun | None = None) -> int:
     """Tell what failed, and answer the exit code."""
-    failure = diagnose(error)
+    failure = diagnose(error, run)
     if failure.rank is None:
         failure = failure.model_copy(update={"rank": rank})
-    sys.stderr.write(f"{failure.reason.value}: {failure.message}\n")
-    _write_termination_message(to_termination_message(failure), keep_earlier=lost_a_peer(error))
+    _say(failure)
+    if failure.lost_peer:
+        time.sleep(PEER_SECONDS)
+    if not (failure.lost_peer and _earlier_message()):
+        _write_termination_message(to_termination_message(failure))
     return EXIT_FAILED
+
+
+def conclude_for(failure: Failure, log: str) -> int:
+    """Tell of a process that ended or was ended, with the last lines of its log; what it said itself tells more."""
+    said = parse_termination_message(_earlier_message())
+    if isinstance(said, Failure) and not said.lost_peer and not _explains(failure, said):
+        failure = said
+    else:
+        _say(failure)
+    _write_termination_message(to_termination_message(failure.model_copy(update={"log": last_lines(log)})))
+    return EXIT_FAILED
+
+
+def last_lines(log: str) -> str | None:
+    """The end of a log, without colors; None when it is empty."""
+    lines = _ESCAPE.sub("", log).strip().splitlines()[-LOG_LINES:]
+    return "\n".join(lines)[-4096:] or None
 
 
 def run_command(kind: type[Run], file: Path, command: Callable[[Run, Path], Report | None]) -> int:
@@ -78,44 +104,26 @@ def read_run(kind: type[Run], file: Path) -> Run:
         raise DiagnosedError(Reason.INVALID_SPEC, f"{file} is no {kind.__name__}: {where}: {problem['msg']}") from error
 
 
-def diagnose(error: Exception) -> Failure:
-    """The failure that an exception stands for. An unknown one may pass, so it is tried again."""
-    if isinstance(error, DiagnosedError):
-        return error.failure
-    if type(error).__name__ == "OutOfMemoryError":  # torch's; named, for torch is not imported here
-        return Failure(
-            reason=Reason.CUDA_OUT_OF_MEMORY,
-            message=f"{first_line(error)} Lower hyperparameters.maxLength or batchSize, use LoRA, or use "
-            "more or larger GPUs.",
-        )
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return Failure(
-            reason=Reason.OUT_OF_MEMORY,
-            message=f"{first_line(error)}: lower hyperparameters.maxLength or batchSize, or ask for more "
-            "memory in the FineTuneClass.",
-        )
-    if lost_a_peer(error):
-        return Failure(
-            reason=Reason.FAILED,
-            message=f"Another process of the gang ended; its Pod tells why. Here: {first_line(error)}",
-            retryable=True,
-            lost_peer=True,
-        )
-    last = "".join(traceback.format_exception(error)).strip().splitlines()[-TRACEBACK_LINES:]
-    return Failure(reason=Reason.FAILED, message="\n".join(last)[-4000:], retryable=True)
+def _explains(failure: Failure, said: Failure) -> bool:
+    """Whether this is the cause of what a process said: one whose helper is killed for memory sees just an error."""
+    return failure.reason is Reason.OUT_OF_MEMORY and said.reason is Reason.FAILED
 
 
-def lost_a_peer(error: Exception) -> bool:
-    """Whether this is what a process sees of another one's end."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return "DistError" in kinds or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_PEER))
+def _say(failure: Failure) -> None:
+    words = f"{failure.message} {failure.suggestion}" if failure.suggestion else failure.message
+    sys.stderr.write(f"{failure.reason.value}: {words}\n")
 
 
-def _write_termination_message(message: str, *, keep_earlier: bool = False) -> None:
+def _earlier_message() -> str:
+    """What a process of this container has said at its end."""
+    try:
+        return Path(TERMINATION_MESSAGE_PATH).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _write_termination_message(message: str) -> None:
     """Where there is a file for it: on a laptop there is none."""
     file = Path(TERMINATION_MESSAGE_PATH)
-    if not file.exists() or not os.access(file, os.W_OK):
-        return
-    if keep_earlier and file.stat().st_size > 0:
-        return
-    file.write_text(message, encoding="utf-8")
+    if file.exists() and os.access(file, os.W_OK):
+        file.write_text(message, encoding="utf-8")

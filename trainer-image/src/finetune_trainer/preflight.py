@@ -11,17 +11,26 @@ from typing import Any, Literal
 
 import structlog
 
+from finetune_api.auto import length_bound, resolve_hyperparameters
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import DatasetError, DatasetStatus, FileStatistics, ModelStatus
+from finetune_api.finetunejob import (
+    Checkpoints,
+    DatasetError,
+    DatasetStatus,
+    FileStatistics,
+    MemoryEstimate,
+    ModelStatus,
+)
 from finetune_api.outcome import Failure, PreflightReport
 from finetune_api.run import PreflightRun
 from finetune_api.sources import S3Location, parse_s3
-from finetune_trainer import examples, subsets, tokenization
+from finetune_trainer import examples, memory, subsets, tokenization
+from finetune_trainer.batches import split_batch
 from finetune_trainer.examples import NumberedExample, format_of, read_examples
 from finetune_trainer.failures import DiagnosedError
 from finetune_trainer.heartbeat import heartbeat
 from finetune_trainer.jsonl import LineError
-from finetune_trainer.models import inspect_model
+from finetune_trainer.models import InspectedModel, inspect_model
 from finetune_trainer.storage import Storage
 
 FileName = Literal["training", "validation"]
@@ -89,18 +98,24 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
         for survey in surveys:
             _survey(survey)
     _refuse_invalid(surveys)
-    model, tokenizer = inspect_model(run.model, storage, directory / "model")
-    _log.info(f"{run.model.uri} is a {model.architecture} of {model.parameters} parameters")
-    if training.format == "Chat" and not tokenizer.chat_template:
+    with heartbeat(f"reading what {run.model.uri} is"):
+        model = inspect_model(run.model, storage, directory / "model")
+    _log.info(f"{run.model.uri} is a {model.status.architecture} of {model.status.parameters} parameters")
+    if training.format == "Chat" and not model.tokenizer.chat_template:
         raise DiagnosedError(
             Reason.MODEL_INVALID,
             f"The tokenizer of {run.model.uri} has no chat template, and the dataset is chat messages. "
             "Use an instruction-tuned model, or prompt/completion pairs.",
         )
-    max_length = _max_length(run, model)
+    max_length = _max_length(run, model.status)
     with heartbeat("counting tokens"):
-        dataset = _count_tokens(run, training, validation, tokenizer, max_length)
-    return PreflightReport(dataset=dataset, model=model)
+        dataset = _count_tokens(run, training, validation, model.tokenizer, max_length)
+    estimate, advice = _estimate_memory(run, model, dataset)
+    if advice is not None:
+        dataset = dataset.model_copy(update={"warnings": [advice, *dataset.warnings]})
+    for warning in dataset.warnings:
+        _log.warning(warning)
+    return PreflightReport(dataset=dataset, model=model.status, memory=estimate)
 
 
 def _download(storage: Storage, file: FileName, uri: str, directory: Path) -> Survey:
@@ -142,7 +157,7 @@ def _refuse_invalid(surveys: list[Survey]) -> None:
         Reason.DATASET_INVALID,
         f"Invalid file format. Line {first.line} of the {first.file} file {uri}: {first.message} "
         + (f"{count - 1} more line(s) are broken. " if count > 1 else "")
-        + "Correct the file, upload it again, and change spec.runId.",
+        + "Correct the file and upload it again: it is checked again by itself.",
         dataset=DatasetStatus(format=formats[0] if formats else None, error_count=count, errors=errors),
     )
 
@@ -154,7 +169,34 @@ def _max_length(run: PreflightRun, model: ModelStatus) -> int:
             Reason.INVALID_SPEC,
             f"hyperparameters.maxLength is {asked}, beyond the model's context of {model.context_length} tokens.",
         )
-    return asked or model.context_length
+    return length_bound(asked, model.context_length)
+
+
+def _estimate_memory(
+    run: PreflightRun, model: InspectedModel, dataset: DatasetStatus
+) -> tuple[MemoryEstimate | None, str | None]:
+    """The memory that training will need (None: the config tells too little), and what to tell when it may not fit.
+
+    Raises DiagnosedError (InvalidSpec) when the batch can't be divided over the processes.
+    """
+    processes = run.parallelism.nodes * run.parallelism.processes_per_node
+    assert dataset.training is not None
+    resolved = resolve_hyperparameters(
+        run.hyperparameters,
+        adapter=run.adapter.type,
+        checkpoints=Checkpoints(),
+        examples=dataset.training.examples,
+        max_tokens=dataset.training.max_tokens,
+        context_length=model.status.context_length,
+        processes=processes,
+    )
+    batch = split_batch(resolved.batch_size, processes, resolved.max_length)
+    size = memory.model_size(model.config, model.shapes, model.adapter_shapes, run.adapter)
+    if size is None:
+        return None, None
+    plan = memory.plan_of(run.adapter, run.parallelism, batch.per_pass, resolved.max_length)
+    estimate = memory.estimate(size, plan, run.accelerator_memory)
+    return estimate, memory.advise(size, plan, estimate)
 
 
 def _count_tokens(

@@ -15,11 +15,20 @@ from pathlib import Path
 import structlog
 import urllib3
 
-from finetune_api.progress import PROGRESS_INTERVAL_SECONDS, Metric, ProgressReport, TrainerStatus
+from finetune_api.progress import (
+    PROGRESS_INTERVAL_SECONDS,
+    CheckpointLedger,
+    Metric,
+    ProgressReport,
+    TrainerStatus,
+)
 from finetune_api.run import PROGRESS_CA_PATH, PROGRESS_TOKEN_PATH, ProgressTarget
 
 POST_SECONDS = 5.0
 LAST_POST_SECONDS = 6.0
+CONNECT_TRIES = 5
+"""Of the operator's replicas only the leader listens: a refused connection soon meets the other one."""
+CONNECT_PAUSE_SECONDS = 0.1
 
 _log = structlog.get_logger()
 
@@ -40,15 +49,20 @@ class ProgressSender:
         self._interval = interval
         self._http = urllib3.PoolManager(ca_certs=str(ca) if ca.exists() else None, timeout=POST_SECONDS, retries=False)
         self._newest: TrainerStatus | None = None
+        self._ledger: CheckpointLedger | None = None
         self._changed = threading.Event()
         self._closing = threading.Event()
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._thread.start()
 
-    def send(self, status: TrainerStatus) -> None:
-        """Hand over a report; an older one that was not sent yet is dropped."""
+    def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
+        """Hand over a report; an older one that was not sent yet is dropped.
+
+        The newest ledger goes with every report, so that an operator that was down knows it again.
+        """
         self._newest = status
+        self._ledger = ledger or self._ledger
         self._changed.set()
 
     def close(self) -> None:
@@ -69,24 +83,30 @@ class ProgressSender:
             self._closing.wait(self._interval)
 
     def _post(self, status: TrainerStatus) -> None:
-        try:
-            # The kubelet renews the token, so it is read each time.
-            response = self._http.request(
-                "POST",
-                self._url,
-                body=ProgressReport(trainer_status=status).model_dump_json(by_alias=True, exclude_none=True),
-                headers={
-                    "Authorization": f"Bearer {self._token.read_text().strip()}",
-                    "Content-Type": "application/json",
-                },
-            )
-        except (OSError, urllib3.exceptions.HTTPError) as error:
-            self._note_failure(str(error))
-            return
-        if response.status < 300:
+        report = ProgressReport(trainer_status=status, ledger=self._ledger)
+        body = report.model_dump_json(by_alias=True, exclude_none=True)
+        for left in reversed(range(CONNECT_TRIES)):
+            try:
+                # The kubelet renews the token, so it is read each time.
+                authorization = f"Bearer {self._token.read_text().strip()}"
+                headers = {"Authorization": authorization, "Content-Type": "application/json"}
+                response = self._http.request("POST", self._url, body=body, headers=headers)
+            except urllib3.exceptions.NewConnectionError as error:
+                if left == 0 or self._closing.wait(CONNECT_PAUSE_SECONDS):
+                    self._note_failure(str(error))
+                    return
+            except (OSError, urllib3.exceptions.HTTPError) as error:
+                self._note_failure(str(error))
+                return
+            else:
+                self._note_answer(response.status)
+                return
+
+    def _note_answer(self, status: int) -> None:
+        if status < 300:
             self._failing = False
         else:
-            self._note_failure(f"answered {response.status}")
+            self._note_failure(f"answered {status}")
 
     def _note_failure(self, why: str) -> None:
         """Once for each time that the reports stop to arrive."""

@@ -3,52 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import structlog
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import PrinterCallback, set_seed
-from trl.trainer.sft_config import SFTConfig
+from transformers import PrinterCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Adapter, Result, Schedule
+from finetune_api.finetunejob import CorruptCheckpoint, Result
 from finetune_api.outcome import TrainReport
+from finetune_api.progress import CheckpointLedger
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
-from finetune_trainer import checkpoints, results
-from finetune_trainer.batches import BatchSplit, split_batch
-from finetune_trainer.callbacks import CommitCheckpoints, RefuseInfiniteLoss, StopTogether, TellProgress
+from finetune_trainer import checkpoints, commits, heartbeats, results, training_state
+from finetune_trainer.arguments import sft_arguments, uses_bfloat16
+from finetune_trainer.background_saves import BackgroundSaves
+from finetune_trainer.batches import split_batch
+from finetune_trainer.callbacks import BeatForWatchdog, PrepareSaves, RefuseInfiniteLoss, StopTogether, TellProgress
+from finetune_trainer.checkpoints import Resumed
+from finetune_trainer.committing import Committer
 from finetune_trainer.events import EventLog
 from finetune_trainer.failures import DiagnosedError, DisruptedError
 from finetune_trainer.gang import Gang
 from finetune_trainer.heartbeat import heartbeat
-from finetune_trainer.models import LocalModel, fetch_model, load_model, load_tokenizer
+from finetune_trainer.heartbeats import Phase
+from finetune_trainer.model_files import write_model
+from finetune_trainer.models import LocalModel, fetch_model, load_tokenizer
 from finetune_trainer.progress import ProgressSender
+from finetune_trainer.resumable import Resumable
+from finetune_trainer.sharding import shard
 from finetune_trainer.storage import Storage
+from finetune_trainer.trainable import trainable_model
 from finetune_trainer.training_data import load_sequences, write_sequences
-
-SCHEDULERS: dict[Schedule, str] = {
-    "Cosine": "cosine",
-    "Linear": "linear",
-    "Constant": "constant_with_warmup",
-}
+from finetune_trainer.training_state import Camera
 
 _log = structlog.get_logger()
+
+
+class ResumableSFTTrainer(Resumable, SFTTrainer):
+    """TRL's, with saves in the background."""
 
 
 def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     """Train, or go on training, and commit the result. `directory` is this node's, shared by its processes.
 
-    Raises DiagnosedError; DisruptedError after a SIGTERM, with the last step committed.
+    Raises DiagnosedError; DisruptedError after a SIGTERM, with the last step committed; FencedError, when another
+    attempt holds the run.
     """
-    storage = Storage(run.storage)
+    storage = Storage(run.storage, proved=True)
     output = parse_s3(run.output_uri)
     done = gang.from_leader(lambda: results.find_result(run, storage))
     if done is not None:
         _log.info("the result is there already", uri=done.uri)
-        return _report(run, storage, gang, done)
+        kept = gang.from_leader(lambda: checkpoints.list_committed(storage, output))
+        return _report(done, checkpoints.to_ledger(kept, (), run.checkpoints.best, None))
     batch = split_batch(run.hyperparameters.batch_size, gang.place.world_size, run.hyperparameters.max_length)
     _refuse_unmeasured_best(run)
 
@@ -59,121 +66,92 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     with heartbeat("fetching the data"):
         gang.on_each_node(lambda: write_sequences(run, storage, tokenizer, directory / "data"))
     sequences = load_sequences(directory / "data")
+    claim = gang.from_leader(lambda: commits.claim(storage, output, run.attempt))
     with heartbeat("looking for a checkpoint"):
-        resumed = checkpoints.fetch_on_every_node(gang, storage, output, directory / "resume")
+        start_over = run.checkpoints.start_over_if_corrupt
+        resumed = checkpoints.resume(gang, storage, claim, directory / "resume", start_over_if_corrupt=start_over)
 
-    model = _trainable_model(run, local)
+    processes = gang.place.world_size
+    sharded = run.parallelism.strategy == "FSDP" and not gang.alone
+    arguments = sft_arguments(
+        run, batch, directory / "trainer", processes=processes, evaluate=sequences.validation is not None
+    )
+    model = trainable_model(run, local)
+    if sharded:
+        model = shard(model, gang.place, bfloat16=uses_bfloat16())
     events = EventLog(storage, output, run.attempt) if gang.leads else None
     sender = ProgressSender(run.progress) if gang.leads and run.progress is not None else None
-    stop = StopTogether(gang)
-    commit = CommitCheckpoints(run, storage, gang, events)
-    trainer = SFTTrainer(
+    committer = Committer(run, storage, gang.beside(), claim, resumed, events)
+    saves = BackgroundSaves(Camera(gang), committer.store)
+    stop = StopTogether(gang, saves)
+    progress = TellProgress(sender, lambda: committer.ledger)
+    trainer = ResumableSFTTrainer(
         model=model,
-        args=_arguments(
-            run,
-            batch,
-            directory / "trainer",
-            processes=gang.place.world_size,
-            evaluate=sequences.validation is not None,
-        ),
+        args=arguments,
         train_dataset=sequences.training,
         eval_dataset=sequences.validation,
         processing_class=tokenizer,
-        callbacks=[stop, RefuseInfiniteLoss(), commit, *([TellProgress(sender)] if gang.leads else [])],
+        callbacks=[
+            stop,
+            PrepareSaves(saves),
+            RefuseInfiniteLoss(),
+            *([progress] if gang.leads else []),
+            BeatForWatchdog(),
+        ],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.saves = saves
     if events is not None:
-        if resumed is None:
-            events.add("Fine-tuning job started", type="started", model=run.model.uri)
-        else:
-            step = resumed.committed.manifest.step
-            events.add(f"Resumed from the checkpoint of step {step}", type="resumed", step=step)
-    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed.path))
+        _tell_beginning(events, run, resumed)
+    try:
+        trainer.train(resume_from_checkpoint=None if resumed.checkpoint is None else str(resumed.checkpoint.path))
+    except Exception:
+        saves.abandon()
+        raise
+    saves.finish()
+    progress.tell(trainer.state)
     if stop.stopped:
+        if sender is not None:
+            sender.close()
         raise DisruptedError(f"told to stop at step {trainer.state.global_step}")
 
-    last = commit.last or resumed
-    if last is None:
-        raise DiagnosedError(Reason.FAILED, "The training ended without a checkpoint.")
-    with heartbeat("storing the result"):
-        result = gang.from_leader(
-            lambda: results.make_result(run, storage, results.choose(run, storage, last, directory / "best"))
+    heartbeats.beat(Phase.SAVING, trainer.state.global_step)
+
+    def make_result() -> tuple[Result, tuple[CorruptCheckpoint, ...]]:
+        chosen = results.fetch_chosen(
+            run, storage, committer.kept, directory / "chosen", only=training_state.is_of_model
         )
+        tuned = trainable_model(run, local) if sharded else trainer.model
+        training_state.restore_model(chosen.checkpoint.path, tuned)
+        write_model(tuned, tokenizer, local.base, directory / "result")
+        made = results.make_result(run, storage, claim, chosen.checkpoint.committed, directory / "result")
+        return made, chosen.corrupt
+
+    with heartbeat("storing the result"):
+        result, corrupt = gang.from_leader(make_result)
+    committer.corrupt += corrupt
     if events is not None:
+        _tell_corrupt(events, corrupt)
         events.add("New fine-tuned model created", type="result", uri=result.uri, step=result.step)
-        events.add("The job has successfully completed", type="completed")
+        events.add("The job has successfully completed", type="completed", **committer.totals())
         events.store(trainer.state.log_history)
     if sender is not None:
         sender.close()
-    return _report(run, storage, gang, result)
+    return _report(result, committer.ledger)
 
 
-def _arguments(run: TrainRun, batch: BatchSplit, directory: Path, *, processes: int, evaluate: bool) -> SFTConfig:
-    """The hyperparameters in TRL's words. What a spec says nothing of stays as TRL has it."""
-    on_gpu = torch.cuda.is_available()
-    parameters = run.hyperparameters
-    return SFTConfig(
-        output_dir=str(directory),
-        per_device_train_batch_size=batch.per_pass,
-        gradient_accumulation_steps=batch.passes,
-        per_device_eval_batch_size=batch.per_pass,
-        num_train_epochs=parameters.epochs,
-        learning_rate=parameters.learning_rate,
-        lr_scheduler_type=SCHEDULERS[parameters.schedule],
-        warmup_steps=min(parameters.warmup_percent / 100, 0.9999),  # below 1 it is a share of all steps
-        weight_decay=parameters.weight_decay,
-        max_length=parameters.max_length,
-        packing=parameters.packing,
-        eval_packing=False,
-        seed=parameters.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if evaluate else "no",
-        eval_steps=parameters.checkpoint_every_steps,
-        prediction_loss_only=True,
-        save_strategy="steps",
-        save_steps=parameters.checkpoint_every_steps,
-        save_total_limit=1,  # the others are in the storage
-        include_num_input_tokens_seen="non_padding",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not on_gpu,
-        bf16=_use_bfloat16(),
-        gradient_checkpointing=on_gpu,
-        dataloader_pin_memory=on_gpu,
-        ddp_backend=None if on_gpu or processes == 1 else "gloo",
-        ddp_find_unused_parameters=False,
-    )
+def _tell_beginning(events: EventLog, run: TrainRun, resumed: Resumed) -> None:
+    _tell_corrupt(events, resumed.corrupt)
+    if resumed.checkpoint is None:
+        events.add("Fine-tuning job started", type="started", model=run.model.uri)
+    else:
+        step = resumed.checkpoint.committed.manifest.step
+        events.add(f"Resumed from the checkpoint of step {step}", type="resumed", step=step)
 
 
-def _trainable_model(run: TrainRun, local: LocalModel) -> Any:
-    """The model in memory: for LoRA with a new adapter, or the one that it came with; for Full as a whole."""
-    half = _use_bfloat16() and run.adapter.type == "LoRA"  # what is trained itself is kept in full precision
-    model = load_model(local, torch.bfloat16 if half else torch.float32, trainable_adapter=True)
-    if run.adapter.type == "Full":
-        return model.merge_and_unload() if local.adapter is not None else model
-    if local.adapter is not None:
-        return model
-    set_seed(run.hyperparameters.seed)
-    try:
-        return get_peft_model(model, _lora(run.adapter))
-    except ValueError as error:
-        raise DiagnosedError(Reason.INVALID_SPEC, f"adapter.targetModules: {error}") from error
-
-
-def _lora(adapter: Adapter) -> LoraConfig:
-    everything = adapter.target_modules == ["all-linear"]
-    return LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules="all-linear" if everything else adapter.target_modules,
-        task_type="CAUSAL_LM",
-    )
-
-
-def _use_bfloat16() -> bool:
-    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+def _tell_corrupt(events: EventLog, corrupt: tuple[CorruptCheckpoint, ...]) -> None:
+    for item in corrupt:
+        events.add(f"Checkpoint of step {item.step} passed over: {item.message}", type="corrupt", step=item.step)
 
 
 def _local_model(run: TrainRun, directory: Path) -> LocalModel:
@@ -191,6 +169,10 @@ def _refuse_unmeasured_best(run: TrainRun) -> None:
         )
 
 
-def _report(run: TrainRun, storage: Storage, gang: Gang, result: Result) -> TrainReport:
-    kept = gang.from_leader(lambda: checkpoints.list_committed(storage, parse_s3(run.output_uri)))
-    return TrainReport(result=result, checkpoints=[checkpoints.to_status(committed) for committed in kept])
+def _report(result: Result, ledger: CheckpointLedger) -> TrainReport:
+    return TrainReport(
+        result=result,
+        checkpoints=ledger.checkpoints,
+        corrupt_checkpoints=ledger.corrupt,
+        checkpoint_seconds=ledger.checkpoint_seconds,
+    )

@@ -1,0 +1,1 @@
+"""What checkpoints cost: the time that training stands still, transfers, and the way back."""

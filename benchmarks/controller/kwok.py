@@ -1,0 +1,181 @@
+"""kwok plays the nodes: each Pod starts and ends at once, with the termination message that our trainer would leave.
+
+Training Pods run on for ever, but for those of the FineTuneJob FINISHING, which succeed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.controller.audit import KWOK
+from e2e.cluster import processes
+from e2e.cluster.binaries import binaries
+from e2e.cluster.control_plane import ControlPlane
+from finetune_api.finetunejob import CheckpointStatus, DatasetStatus, FileStatistics, ModelStatus, Result
+from finetune_api.outcome import PreflightReport, TrainReport, to_termination_message
+
+PROCESS = "kwok"
+NODES = 10
+FINISHING = "finishing"
+
+PREFLIGHT_REPORT = PreflightReport(
+    dataset=DatasetStatus(
+        format="Chat",
+        training=FileStatistics(examples=1500, tokens=90_000, max_tokens=120),
+        validation=FileStatistics(examples=150, tokens=9_000, max_tokens=118),
+    ),
+    model=ModelStatus(architecture="LlamaForCausalLM", parameters=596_049_920, context_length=32_768),
+)
+_FOLDER = f"s3://models/finetune/team-00/{FINISHING}/1-00000000"
+TRAIN_REPORT = TrainReport(
+    result=Result(
+        uri=f"{_FOLDER}/result",
+        base_model_uri="s3://models/base",
+        adapter_type="LoRA",
+        step=750,
+        digest="sha256:" + "5a" * 32,
+        train_loss=0.4251,
+        eval_loss=0.5102,
+        trained_tokens=270_000,
+    ),
+    checkpoints=[
+        CheckpointStatus(step=step, uri=f"{_FOLDER}/checkpoints/step-{step:06}", metric=0.6, size=40_000_000)
+        for step in (600, 675, 750)
+    ],
+)
+
+
+def start(plane: ControlPlane) -> None:
+    """Start kwok, with NODES nodes that are Ready and large enough for every Pod."""
+    config = plane.home / "kwok.yaml"
+    config.write_text(yaml.safe_dump_all([*_stages()]))
+    user = plane.kubeconfig_for(KWOK, ["system:masters"])
+    command: list[str | Path] = [binaries(["kwok"])["kwok"], f"--config={config}", f"--kubeconfig={user}"]
+    command += ["--manage-all-nodes", "--v=WARN"]
+    processes.start(plane.home, PROCESS, command)
+
+
+def stop(plane: ControlPlane) -> None:
+    """End kwok."""
+    processes.stop(plane.home, PROCESS)
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The nodes, as they are created."""
+    return [
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}
+        for name in (f"kwok-{number}" for number in range(NODES))
+    ]
+
+
+def log(plane: ControlPlane) -> Path:
+    """What kwok says."""
+    return plane.home / "logs" / f"{PROCESS}.log"
+
+
+def _stages() -> list[dict[str, Any]]:
+    parallel = {"podPlayStageParallelism": 16, "nodePlayStageParallelism": 4, "nodeLeaseParallelism": 4}
+    options = {**parallel, "nodeLeaseDurationSeconds": 40}
+    running = {"key": ".status.phase", "operator": "In", "values": ["Running"]}
+    alive = {"key": ".metadata.deletionTimestamp", "operator": "DoesNotExist"}
+    finishing = {
+        "key": '.metadata.annotations["finetune.dev/owner"]',
+        "operator": "In",
+        "values": [f"FineTuneJob/{FINISHING}"],
+    }
+    not_ready = {
+        "key": '.status.conditions.[] | select( .type == "Ready" ) | .status',
+        "operator": "NotIn",
+        "values": ["True"],
+    }
+    preflight, train = ({"finetune.dev/role": role} for role in ("preflight", "train"))
+    return [
+        {"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": options},
+        _stage("node-ready", "Node", [not_ready], status=_NODE_READY),
+        _stage(
+            "pod-running",
+            "Pod",
+            [alive, {"key": ".status.phase", "operator": "In", "values": ["Pending"]}],
+            status=_POD_RUNNING,
+        ),
+        _stage("preflight", "Pod", [alive, running], labels=preflight, status=_succeeded(PREFLIGHT_REPORT)),
+        _stage("train", "Pod", [alive, running, finishing], labels=train, status=_succeeded(TRAIN_REPORT)),
+        _stage("pod-gone", "Pod", [{**alive, "operator": "Exists"}]),
+    ]
+
+
+def _stage(
+    name: str,
+    kind: str,
+    expressions: list[dict[str, Any]],
+    *,
+    labels: dict[str, str] | None = None,
+    status: str | None = None,
+) -> dict[str, Any]:
+    """A Stage without a delay: it sets the status, or deletes the object where none is given."""
+    selector: dict[str, Any] = {"matchExpressions": expressions}
+    if labels is not None:
+        selector["matchLabels"] = labels
+    return {
+        "apiVersion": "kwok.x-k8s.io/v1alpha1",
+        "kind": "Stage",
+        "metadata": {"name": name},
+        "spec": {
+            "resourceRef": {"apiGroup": "v1", "kind": kind},
+            "selector": selector,
+            "next": {"statusTemplate": status} if status is not None else {"delete": True},
+        },
+    }
+
+
+_NODE_READY = """
+{{ $now := Now }}
+phase: Running
+conditions:
+- {type: Ready, status: "True", reason: KubeletReady, lastHeartbeatTime: {{ $now | Quote }}, lastTransitionTime: {{ $now | Quote }}}
+allocatable: {cpu: 100k, memory: 1Pi, pods: 1M}
+capacity: {cpu: 100k, memory: 1Pi, pods: 1M}
+"""  # noqa: E501
+_POD_RUNNING = """
+{{ $now := Now }}
+phase: Running
+startTime: {{ $now | Quote }}
+conditions:
+- {type: Initialized, status: "True", lastTransitionTime: {{ $now | Quote }}}
+- {type: ContainersReady, status: "True", lastTransitionTime: {{ $now | Quote }}}
+- {type: Ready, status: "True", lastTransitionTime: {{ $now | Quote }}}
+containerStatuses:
+{{ range .spec.containers }}
+- name: {{ .name | Quote }}
+  image: {{ .image | Quote }}
+  ready: true
+  restartCount: 0
+  state: {running: {startedAt: {{ $now | Quote }}}}
+{{ end }}
+"""
+
+
+def _succeeded(report: PreflightReport | TrainReport) -> str:
+    """The container ended with status 0 and this report."""
+    message = to_termination_message(report).replace("'", "''")
+    return f"""
+{{{{ $now := Now }}}}
+phase: Succeeded
+containerStatuses:
+{{{{ range .spec.containers }}}}
+- name: {{{{ .name | Quote }}}}
+  image: {{{{ .image | Quote }}}}
+  ready: false
+  restartCount: 0
+  state:
+    terminated:
+      exitCode: 0
+      reason: Completed
+      startedAt: {{{{ $now | Quote }}}}
+      finishedAt: {{{{ $now | Quote }}}}
+      message: '{message}'
+{{{{ end }}}}
+"""

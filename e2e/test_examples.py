@@ -1,0 +1,168 @@
+"""Every example that needs no GPU runs in the cluster: all are applied at once, and each becomes Ready."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.demo import scenario
+from e2e.demo.api import Api, Object, condition
+from e2e.demo.scenario import BUCKET, DATASET_KEY, DEPLOYMENTS, EVALUATIONS, JOBS, QUICKSTART, Platform
+from e2e.s3 import reach
+from e2e.steps import Step, StepFailed, step
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+EXAMPLES = QUICKSTART.parent / "capabilities"
+NAMESPACE = "examples"
+PLURALS = {"FineTuneJob": JOBS, "Evaluation": EVALUATIONS, "ModelDeployment": DEPLOYMENTS}
+READY_SECONDS = 720.0
+POLL_SECONDS = 1.0
+FAILED = frozenset({(JOBS, "Failed"), (EVALUATIONS, "GateFailed")})
+"""The phases that nothing changes by itself."""
+
+FOLLOW_UPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "suspended": ("Suspended", {"suspend": False}),
+    "run-again": ("Succeeded", {"runId": "2", "hyperparameters": {"epochs": 2}}),
+}
+"""What the comment of an example says to do next: once the reason of Ready is this, the spec is patched so."""
+
+
+@pytest.fixture(scope="module")
+def ready(platform: Platform, request: pytest.FixtureRequest) -> Iterator[dict[str, Object]]:
+    """The status of every example, by name, once all of them are Ready."""
+    terminal = request.config.pluginmanager.getplugin("capturemanager")
+    api = platform.api
+    documents = [yaml.safe_load((EXAMPLES / name).read_text()) for name in runnable()]
+    with terminal.global_and_fixture_disabled():
+        scenario.upload(platform)
+        with reach(platform.storage) as s3:
+            s3.put(BUCKET, f"{DATASET_KEY}/prompt-completion.jsonl", prompt_completion())
+        with step("Apply every example that needs no GPU"):
+            api.kubectl("apply", "-f", EXAMPLES / "namespace.yaml")
+            api.kubectl("apply", "-f", QUICKSTART / "2-finetuneclass.yaml")
+            secret = scenario.credentials(platform.storage, NAMESPACE)
+            api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(secret))
+            api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
+        try:
+            with step(f"Wait until all {len(documents)} are Ready") as current:
+                found = all_ready(api, documents, current)
+            yield {name: item["status"] for name, item in found.items()}
+        finally:
+            with step("Remove the examples"):
+                api.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", timeout=150)
+
+
+def test_all_ran(ready: dict[str, Object]) -> None:
+    assert sorted(ready) == sorted(name.removesuffix(".yaml") for name in runnable())
+
+
+def test_full_fine_tuning_makes_a_whole_model(ready: dict[str, Object]) -> None:
+    assert ready["sft-lora"]["result"]["adapterType"] == "LoRA"
+    assert ready["full-fine-tuning"]["result"]["adapterType"] == "Full"
+    assert ready["fsdp"]["result"]["adapterType"] == "Full"
+
+
+def test_prompt_completion_pairs_are_recognised(ready: dict[str, Object]) -> None:
+    assert ready["prompt-completion"]["dataset"]["format"] == "PromptCompletion"
+    assert ready["sft-lora"]["dataset"]["format"] == "Chat"
+
+
+def test_subset_and_split_are_as_large_as_asked_for(ready: dict[str, Object]) -> None:
+    assert ready["subset-first"]["dataset"]["training"]["examples"] == 75
+    assert ready["validation-split"]["dataset"]["training"]["examples"] == 135
+    assert ready["validation-split"]["dataset"]["validation"]["examples"] == 15
+
+
+def test_best_checkpoint_is_the_result_and_the_newest_are_kept(ready: dict[str, Object]) -> None:
+    status = ready["best-checkpoint"]
+    kept = {checkpoint["step"] for checkpoint in status["checkpoints"]}
+    assert status["result"]["step"] in kept
+    assert {40, 60} <= kept
+    assert len(kept) <= 3
+
+
+def test_suspended_job_ran_once_it_was_resumed(ready: dict[str, Object]) -> None:
+    assert ready["suspended"]["phase"] == "Succeeded"
+
+
+def test_changed_run_id_ran_again_and_the_first_run_is_remembered(ready: dict[str, Object]) -> None:
+    status = ready["run-again"]
+    assert status["runId"] == "2"
+    assert status["resolved"]["epochs"] == 2
+    assert [(run["runId"], run["phase"]) for run in status["history"]] == [("1", "Succeeded")]
+
+
+def test_evaluation_scored_both_models_by_every_grader(ready: dict[str, Object]) -> None:
+    scored = {(score["candidate"], score["grader"]) for score in ready["evaluation"]["results"]}
+    graders = ("exact", "similarity", "form")
+    assert scored == {(candidate, grader) for candidate in ("baseline", "tuned") for grader in graders}
+
+
+def test_deployment_serves_what_the_evaluation_passed(ready: dict[str, Object]) -> None:
+    assert ready["gated-deployment"]["revision"] == ready["evaluation"]["candidateDigests"]["tuned"]
+
+
+def runnable() -> list[str]:
+    """The files that the README marks as running on a CPU."""
+    rows = (EXAMPLES / "README.md").read_text().splitlines()
+    return [found[1] for row in rows if (found := re.search(r"\]\(([\w-]+\.yaml)\) \| CPU \|$", row))]
+
+
+def prompt_completion() -> bytes:
+    """The validation examples, as the comment in prompt-completion.yaml makes them."""
+    lines = (QUICKSTART / "data" / "valid.jsonl").read_text().splitlines()
+    found = [json.loads(line)["messages"] for line in lines]
+    pairs = [{"prompt": messages[:-1], "completion": messages[-1:]} for messages in found]
+    return "".join(f"{json.dumps(pair)}\n" for pair in pairs).encode()
+
+
+def all_ready(api: Api, documents: list[Object], current: Step) -> dict[str, Object]:
+    """The objects by name, once each is Ready, follow-ups included.
+
+    Pods wait for one another's memory, so a Pod that can't be scheduled yet is no failure here. Raises StepFailed when
+    one of them has failed for good, or when the time is over.
+    """
+    waiting = {document["metadata"]["name"]: PLURALS[document["kind"]] for document in documents}
+    follow_ups = dict(FOLLOW_UPS)
+    done: dict[str, Object] = {}
+    deadline = time.monotonic() + READY_SECONDS
+    while waiting:
+        for name, plural in list(waiting.items()):
+            item = api.get(plural, NAMESPACE, name)
+            status = item.get("status", {})
+            if status.get("observedGeneration") != item["metadata"]["generation"]:
+                continue
+            found = condition(item, "Ready")
+            reason, patch = follow_ups.get(name, ("", None))
+            if patch is not None and found.get("reason") == reason:
+                del follow_ups[name]
+                patch_spec(api, plural, name, patch)
+            elif patch is None and found.get("status") == "True":
+                done[name] = item
+                del waiting[name]
+            elif (plural, status.get("phase")) in FAILED:
+                raise StepFailed(f"{name}: {found.get('reason')}: {found.get('message')}")
+        current.say(f"{len(done)} of {len(documents)}; waiting for {', '.join(waiting)}")
+        if time.monotonic() > deadline:
+            raise StepFailed("not Ready in time:\n" + "\n".join(describe(api, *one) for one in waiting.items()))
+        time.sleep(POLL_SECONDS)
+    return done
+
+
+def patch_spec(api: Api, plural: str, name: str, spec: dict[str, Any]) -> None:
+    """`kubectl patch --type=merge`, as the example's comment says."""
+    patch = json.dumps({"spec": spec})
+    api.kubectl("-n", NAMESPACE, "patch", plural, name, "--type=merge", "-p", patch)
+
+
+def describe(api: Api, name: str, plural: str) -> str:
+    """Where an object stands, in one line."""
+    found = condition(api.get(plural, NAMESPACE, name), "Ready")
+    return f"{plural}/{name}: {found.get('reason')}: {found.get('message')}"

@@ -1,0 +1,18 @@
+"""Our CRDs in a control plane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from e2e.cluster.binaries import binaries
+from e2e.cluster.commands import run
+from e2e.cluster.control_plane import ControlPlane
+
+CRDS = Path(__file__).parents[2] / "crds"
+
+
+def install_crds(plane: ControlPlane) -> None:
+    """Create them, and wait until the API server serves them."""
+    kubectl: list[str | Path] = [binaries(["kubectl"])["kubectl"], "--kubeconfig", plane.kubeconfig]
+    run(*kubectl, "create", "-f", CRDS)
+    run(*kubectl, "wait", "--for=condition=Established", "-f", CRDS, "--timeout=30s")

@@ -1,0 +1,124 @@
+"""What the controller benchmark makes of an audit log."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from benchmarks.controller.audit import (
+    BENCHMARK,
+    JOB_CONTROLLER,
+    KWOK,
+    OPERATOR,
+    SCHEDULER,
+    AuditLog,
+    Milestones,
+    milestones,
+    parse,
+)
+from benchmarks.controller.measure import looked_at
+from benchmarks.controller.statistics import Distribution, distribution, per_job
+
+START = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def line(user: str, verb: str, resource: str, name: str, second: float, *, took: float = 0.25, code: int = 200) -> str:
+    """One line of the log, for a request that arrived at this second and was answered a moment later."""
+    main, _, subresource = resource.partition("/")
+    received = START + timedelta(seconds=second)
+    return json.dumps(
+        {
+            "kind": "Event",
+            "stage": "ResponseComplete",
+            "verb": verb,
+            "user": {"username": user},
+            "objectRef": {"resource": main, "name": name} | ({"subresource": subresource} if subresource else {}),
+            "responseStatus": {"code": code},
+            "requestReceivedTimestamp": f"{received:%Y-%m-%dT%H:%M:%S.%fZ}",
+            "stageTimestamp": f"{received + timedelta(seconds=took):%Y-%m-%dT%H:%M:%S.%fZ}",
+        }
+    )
+
+
+LIFE = [
+    line(BENCHMARK, "create", "finetunejobs", "live-00001", 0, code=201),
+    line(OPERATOR, "create", "jobs", "live-00001-preflight-0a1b2c3d", 1, code=201),
+    line(SCHEDULER, "create", "pods/binding", "live-00001-preflight-0a1b2c3d-x7k2p", 2, code=201),
+    line(KWOK, "patch", "pods/status", "live-00001-preflight-0a1b2c3d-x7k2p", 3),
+    line(KWOK, "patch", "pods/status", "live-00001-preflight-0a1b2c3d-x7k2p", 4),
+    line(JOB_CONTROLLER, "update", "jobs/status", "live-00001-preflight-0a1b2c3d", 5),
+    line(OPERATOR, "create", "jobs", "live-00001-train-0a1b2c3d", 6, code=201),
+    line(KWOK, "patch", "pods/status", "live-00001-train-0a1b2c3d-0-x7k2p", 7),
+]
+
+
+def test_request_is_parsed_with_its_subresource_and_times() -> None:
+    request = parse(LIFE[2])
+    assert (request.user, request.verb, request.resource, request.code) == (SCHEDULER, "create", "pods/binding", 201)
+    assert request.received == (START + timedelta(seconds=2)).timestamp()
+    assert request.answered - request.received == pytest.approx(0.25)
+    assert request.child_of() == ("live-00001", "preflight")
+
+
+def test_milestones_of_a_life() -> None:
+    (found,) = milestones(map(parse, LIFE)).values()
+    zero = START.timestamp()
+    assert found == Milestones(
+        asked=zero,
+        preflight_created=zero + 1.25,
+        preflight_bound=zero + 2.25,
+        preflight_exited=zero + 4.25,
+        preflight_completed=zero + 5.25,
+        train_created=zero + 6.25,
+        train_running=zero + 7.25,
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(line(OPERATOR, "create", "jobs", "live-00001-train-0a1b2c3d", 1, code=409), id="refused"),
+        pytest.param(line(OPERATOR, "create", "jobs", "other-train-0a1b2c3d", 1), id="of another job"),
+        pytest.param(line(OPERATOR, "create", "events", "live-00001.17", 1), id="no Job"),
+        pytest.param(line("somebody", "create", "jobs", "live-00001-train-0a1b2c3d", 1), id="of somebody else"),
+    ],
+)
+def test_what_is_no_milestone(other: str) -> None:
+    assert milestones(map(parse, [LIFE[0], other])) == {"live-00001": Milestones(asked=START.timestamp())}
+
+
+def test_a_half_written_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_text(LIFE[0] + "\n" + LIFE[1][:40])
+    audit = AuditLog(log)
+    assert [one.name for one in audit.read()] == ["live-00001"]
+    with log.open("a") as file:
+        file.write(LIFE[1][40:] + "\n")
+    assert [one.name for one in audit.read()] == ["live-00001-preflight-0a1b2c3d"]
+    assert len(audit.requests) == 2
+
+
+def test_only_reads_of_a_job_itself_count_as_looks() -> None:
+    lines = [
+        line(OPERATOR, "get", "finetunejobs", "live-00001", 1),
+        line(OPERATOR, "get", "finetunejobs", "gone", 1, code=404),
+        line(OPERATOR, "list", "finetunejobs", "", 1),
+        line(BENCHMARK, "get", "finetunejobs", "live-00002", 1),
+    ]
+    assert looked_at([parse(one) for one in lines]) == {"live-00001"}
+
+
+def test_requests_per_job_leave_out_watches_and_leases() -> None:
+    names = ["a", "b"]
+    lines = [line(OPERATOR, "get", "finetunejobs", name, 1) for name in names]
+    lines += [line(OPERATOR, "watch", "jobs", "", 1), line(OPERATOR, "update", "leases", "x", 1)]
+    lines += [line(OPERATOR, "patch", "finetunejobs/status", "a", 1)]
+    assert per_job(map(parse, lines), 2) == {"get finetunejobs": 1.0, "patch finetunejobs/status": 0.5}
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    assert distribution([float(value) for value in range(100, 0, -1)]) == Distribution(50.0, 90.0, 99.0, 100.0)
+    assert distribution([7.0]) == Distribution(7.0, 7.0, 7.0, 7.0)

@@ -1,0 +1,97 @@
+"""Signs of progress that the processes of a node leave for their supervisor, in memory that they share.
+
+A process says which phase and step it is in whenever it gets on; how long it is silent between two such beats of its
+training is measured here, so that the watchdog knows what is usual. A beat costs a few microseconds, and nothing at
+all where nobody watches.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+GAPS_REMEMBERED = 40
+"""Two for each step: from its start to its end, and to the next one's start."""
+_LAYOUT = struct.Struct("<qqqqdqd")
+_SLOT_BYTES = 64
+
+
+class Phase(IntEnum):
+    """What a process is at."""
+
+    STARTING = 0
+    TRAINING = 1
+    EVALUATING = 2
+    SAVING = 3
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The last sign of a process. `time`: monotonic seconds; `slowest`: the longest of its last `gaps` in training."""
+
+    pid: int
+    rank: int
+    phase: Phase
+    step: int
+    time: float
+    gaps: int = 0
+    slowest: float = 0.0
+
+
+def prepare(file: Path, processes: int) -> None:
+    """Make the memory that so many processes share."""
+    file.write_bytes(bytes(_SLOT_BYTES * processes))
+
+
+def read(file: Path) -> list[Beat]:
+    """The last beat of every process that has begun."""
+    data = file.read_bytes()
+    slots = [_LAYOUT.unpack_from(data, start) for start in range(0, len(data), _SLOT_BYTES)]
+    return [Beat(pid, rank, Phase(phase), *rest) for pid, rank, phase, *rest in slots if pid]
+
+
+def begin(file: Path, slot: int, rank: int) -> None:
+    """From now on this process's beats are written to its slot of the file."""
+    global _writer
+    _writer = Writer(file, slot, rank)
+    _writer.beat(Phase.STARTING, 0)
+
+
+def beat(phase: Phase, step: int) -> None:
+    """Say that this process gets on: it is in this phase, in or after this step. For the thread that trains."""
+    if _writer is not None:
+        _writer.beat(phase, step)
+
+
+class Writer:
+    """Writes one process's beats."""
+
+    def __init__(self, file: Path, slot: int, rank: int, clock: Callable[[], float] = time.monotonic) -> None:
+        with file.open("r+b") as opened:
+            self._memory = mmap.mmap(opened.fileno(), 0)
+        self._start = slot * _SLOT_BYTES
+        self._rank = rank
+        self._clock = clock
+        self._trained: float | None = None
+        self._gaps: deque[float] = deque(maxlen=GAPS_REMEMBERED)
+
+    def beat(self, phase: Phase, step: int) -> None:
+        """Write the next beat."""
+        now = self._clock()
+        if self._trained is not None:
+            self._gaps.append(now - self._trained)
+        self._trained = now if phase is Phase.TRAINING else None
+        slowest = max(self._gaps, default=0.0)
+        _LAYOUT.pack_into(
+            self._memory, self._start, os.getpid(), self._rank, phase, step, now, len(self._gaps), slowest
+        )
+
+
+_writer: Writer | None = None

@@ -1,0 +1,177 @@
+"""How much memory a training needs on an accelerator, before there is one. Pure; docs/explanation/preflight.md.
+
+What is kept can be counted: bytes of each parameter, by the precision that train.py keeps it in. What is only there
+during a step is estimated: with gradient checkpointing, the inputs of all layers and the inside of one, by Korthikanti
+et al., "Reducing Activation Recomputation in Large Transformer Models" (2022), without the attention matrix, which
+fused attention never stores, and with the gated MLP of today's models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from finetune_api.finetunejob import Adapter, MemoryEstimate, Parallelism
+
+HALF, FULL = 2, 4
+"""Bytes of a number in bfloat16 and in float32."""
+OPTIMIZER_BYTES = 2 * FULL
+"""AdamW: two moments of each trained parameter."""
+USABLE = 0.9
+"""The rest is for the CUDA context, the libraries' workspaces and what fragmentation wastes."""
+GIB = 2**30
+
+NEVER_ADAPTED = ("embed", "lm_head", "wte", "wpe")
+"""Parts of names of matrices that `all-linear` leaves out: embeddings and the output layer."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What the memory depends on, of a model."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    adapter_parameters: int
+    adapted_inputs: int
+    """Numbers that the adapted matrices of one layer read, for each token."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the memory depends on, of a run."""
+
+    full: bool
+    """Every weight is trained, not an adapter."""
+    sharded: bool
+    processes: int
+    examples_per_pass: int
+    max_length: int
+
+    @property
+    def tokens(self) -> int:
+        """In one forward pass of one process."""
+        return self.examples_per_pass * self.max_length
+
+
+def model_size(
+    config: Any, shapes: Mapping[str, tuple[int, ...]], adapter_shapes: Mapping[str, tuple[int, ...]], adapter: Adapter
+) -> ModelSize | None:
+    """The size of a model by its config and the shapes of its weights; None when its config does not tell.
+
+    `adapter_shapes`: of the adapter that it comes with, which is trained on in place of a new one.
+    """
+    layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+    if not layers or not hidden:
+        return None
+    adapted = [shape for name, shape in shapes.items() if len(shape) == 2 and is_adapted(name, adapter.target_modules)]
+    new = sum(adapter.rank * (rows + columns) for rows, columns in adapted)
+    return ModelSize(
+        parameters=_count(shapes),
+        layers=layers,
+        hidden=hidden,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * hidden,
+        adapter_parameters=_count(adapter_shapes) or new,
+        adapted_inputs=sum(columns for _, columns in adapted) // layers,
+    )
+
+
+def is_adapted(weight: str, target_modules: list[str]) -> bool:
+    """Whether a LoRA of these target modules adapts the matrix of this name."""
+    module, _, kind = weight.rpartition(".")
+    if kind != "weight":
+        return False
+    if target_modules == ["all-linear"]:
+        return not any(part in module for part in NEVER_ADAPTED)
+    return any(module == target or module.endswith(f".{target}") for target in target_modules)
+
+
+def plan_of(adapter: Adapter, parallelism: Parallelism, examples_per_pass: int, max_length: int) -> Plan:
+    """What of a run's configuration decides over its memory."""
+    return Plan(
+        full=adapter.type == "Full",
+        sharded=parallelism.strategy == "FSDP",
+        processes=parallelism.nodes * parallelism.processes_per_node,
+        examples_per_pass=examples_per_pass,
+        max_length=max_length,
+    )
+
+
+def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEstimate:
+    """Bytes of one process on its accelerator."""
+    share = plan.processes if plan.sharded else 1
+    trained = model.parameters if plan.full else model.adapter_parameters
+    weight_bytes = FULL if plan.full else HALF
+    weights = math.ceil(model.parameters * weight_bytes / share)
+    if plan.sharded:
+        weights += 2 * HALF * model.parameters // model.layers  # the layer that computes, and the one fetched ahead
+    elif plan.full:
+        weights += HALF * model.parameters  # the copies that autocast computes with
+    buckets = 2 if plan.processes > 1 and not plan.sharded else 1  # DDP keeps gradients in its buckets too
+    adapter = 0 if plan.full else math.ceil(model.adapter_parameters * FULL / share)
+    gradients = math.ceil(trained * FULL / share) * buckets
+    optimizer = math.ceil(trained * OPTIMIZER_BYTES / share)
+    activations = activation_bytes(model, plan)
+    return MemoryEstimate(
+        weights=weights,
+        adapter=adapter,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activations,
+        total=weights + adapter + gradients + optimizer + activations,
+        accelerator=accelerator,
+    )
+
+
+def activation_bytes(model: ModelSize, plan: Plan) -> int:
+    """Bytes that one forward and backward pass keeps, with gradient checkpointing at each layer."""
+    between = FULL if plan.full and not plan.sharded else HALF  # autocast keeps the residual stream as the weights are
+    inputs = model.layers * between * model.hidden
+    # Of a layer: attention 11 and norms 4 bytes for each of `hidden`, the MLP's input 2, its four inner tensors 2 each.
+    inside = 17 * model.hidden + 8 * model.intermediate
+    if not plan.full:
+        inside += (2 * FULL + 1) * model.adapted_inputs  # LoRA's input in float32, after dropout too, and the mask
+    return plan.tokens * (inputs + inside)
+
+
+def fits(memory: MemoryEstimate) -> bool:
+    """Whether it can be expected to fit; unknown accelerators fit everything."""
+    return memory.accelerator is None or memory.total <= USABLE * memory.accelerator
+
+
+def advise(model: ModelSize, plan: Plan, memory: MemoryEstimate) -> str | None:
+    """What to tell of a training that is not expected to fit: how much it needs, and what would make it fit."""
+    if memory.accelerator is None or fits(memory):
+        return None
+    needed = f"Training needs about {memory.total / GIB:.1f} GiB on each accelerator, which has "
+    needed += f"{memory.accelerator / GIB:.1f} GiB: it may run out of memory. "
+    for smaller, fields in _smaller(plan):
+        if fits(estimate(model, smaller, memory.accelerator)):
+            return needed + f"With {fields} it should fit."
+    return needed + "Use a smaller model, or a FineTuneClass with larger accelerators."
+
+
+def _smaller(plan: Plan) -> list[tuple[Plan, str]]:
+    """Plans that need less, the least change first, each with the fields to set."""
+    options: list[tuple[Plan, str]] = []
+    if plan.examples_per_pass > 1:
+        options.append((replace(plan, examples_per_pass=1), f"hyperparameters.batchSize {plan.processes}"))
+    if plan.processes > 1 and not plan.sharded:
+        options.append((replace(plan, sharded=True), "parallelism.strategy FSDP"))
+    length = plan.max_length // 2
+    while length >= 256:
+        shorter = replace(plan, examples_per_pass=1, max_length=length)
+        options.append((shorter, f"hyperparameters.maxLength {length} and batchSize {plan.processes}"))
+        length //= 2
+    if plan.full:
+        options.append((replace(plan, full=False), "adapter.type LoRA"))
+        small = replace(plan, full=False, examples_per_pass=1)
+        options.append((small, f"adapter.type LoRA and hyperparameters.batchSize {plan.processes}"))
+    return options
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
