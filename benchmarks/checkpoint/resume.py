@@ -26,7 +26,7 @@ import typer
 from benchmarks.checkpoint.runs import BUCKET, RESULTS, full_run, put_llama
 from e2e.s3 import local_s3
 from finetune_api.run import TrainRun
-from finetune_trainer import environment
+from finetune_trainer.process import environment
 
 DEADLINE_SECONDS = 600.0
 FIRST_STEP = r"Step \d+/\d+: training loss"

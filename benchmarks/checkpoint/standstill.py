@@ -25,7 +25,7 @@ import typer
 from benchmarks.checkpoint.runs import BUCKET, RESULTS, TOKENS, VOCABULARY, full_run, llama
 from e2e.s3 import S3, local_s3
 from finetune_api.sources import parse_s3
-from finetune_trainer import environment
+from finetune_trainer.process import environment
 
 AIM_PERCENT = 5.0
 
@@ -70,17 +70,18 @@ def measure(s3: S3, directory: Path, layers: int, saves: int, every: int) -> tup
     from datasets import Dataset as Rows
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from finetune_trainer import checkpoints, commits
-    from finetune_trainer.background_saves import BackgroundSaves, Save
-    from finetune_trainer.callbacks import PrepareSaves
-    from finetune_trainer.checkpoints import Resumed
-    from finetune_trainer.committing import Committer
-    from finetune_trainer.events import EventLog
-    from finetune_trainer.gang import Gang
-    from finetune_trainer.place import place_alone_on_node
-    from finetune_trainer.resumable import Resumable
-    from finetune_trainer.storage import Storage
-    from finetune_trainer.training_state import Camera
+    from finetune_trainer.artifacts.events import EventLog
+    from finetune_trainer.checkpointing import checkpoints
+    from finetune_trainer.checkpointing.background_saves import BackgroundSaves, Save
+    from finetune_trainer.checkpointing.checkpoints import Resumed
+    from finetune_trainer.checkpointing.resumable import Resumable
+    from finetune_trainer.checkpointing.training_state import Camera
+    from finetune_trainer.gang.gang import Gang
+    from finetune_trainer.gang.place import place_alone_on_node
+    from finetune_trainer.s3 import commits
+    from finetune_trainer.s3.storage import Storage
+    from finetune_trainer.training.callbacks import PrepareSaves
+    from finetune_trainer.training.committing import Committer
 
     times = Times()
     run = full_run(s3, steps=2 * saves * every, every_steps=every)

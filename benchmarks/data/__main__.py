@@ -62,8 +62,8 @@ def read_with_orjson(file: Path) -> int:
 
 def validate(file: Path) -> int:
     """What `finetune-trainer validate` and preflight do with every line."""
-    from finetune_trainer.examples import read_examples
-    from finetune_trainer.jsonl import LineError
+    from finetune_trainer.data.examples import read_examples
+    from finetune_trainer.data.jsonl import LineError
 
     count = 0
     for item in read_examples(file):

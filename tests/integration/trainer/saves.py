@@ -7,12 +7,13 @@ from pathlib import Path
 
 from finetune_api.finetunejob import Best, CorruptCheckpoint, Parallelism
 from finetune_api.sources import S3Location
-from finetune_trainer import checkpoints, commits, retention
-from finetune_trainer.checkpoints import LocalCheckpoint
-from finetune_trainer.commits import Claim, Committed
-from finetune_trainer.gang import Gang
-from finetune_trainer.place import place_alone_on_node
-from finetune_trainer.storage import Storage
+from finetune_trainer.checkpointing import checkpoints, retention
+from finetune_trainer.checkpointing.checkpoints import LocalCheckpoint
+from finetune_trainer.gang.gang import Gang
+from finetune_trainer.gang.place import place_alone_on_node
+from finetune_trainer.s3 import commits
+from finetune_trainer.s3.commits import Claim, Committed
+from finetune_trainer.s3.storage import Storage
 
 ALONE = Gang(place_alone_on_node(Parallelism(), {}))
 KEEP = 2

@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location
-from finetune_trainer.storage import Storage, StoredFile, StoredObject
+from finetune_trainer.s3.storage import Storage, StoredFile, StoredObject
 
 DEADLINE_SECONDS = 30.0
 

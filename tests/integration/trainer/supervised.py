@@ -16,15 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from finetune_api.finetunejob import Parallelism
-from finetune_trainer import environment, heartbeats, outcomes
-from finetune_trainer.failures import DisruptedError
-from finetune_trainer.gang import Gang
-from finetune_trainer.heartbeats import Phase
-from finetune_trainer.launch import train_node
-from finetune_trainer.outcomes import conclude
-from finetune_trainer.place import place_alone_on_node
-from finetune_trainer.supervisor import supervise
-from finetune_trainer.watchdog import Limits, Watchdog
+from finetune_trainer.gang.gang import Gang
+from finetune_trainer.gang.place import place_alone_on_node
+from finetune_trainer.process import environment, heartbeats
+from finetune_trainer.process.failures import DisruptedError
+from finetune_trainer.process.heartbeats import Phase
+from finetune_trainer.supervision import outcomes
+from finetune_trainer.supervision.outcomes import conclude
+from finetune_trainer.supervision.supervisor import supervise
+from finetune_trainer.supervision.watchdog import Limits, Watchdog
+from finetune_trainer.training.launch import train_node
 
 LIMITS = Limits(training=1.0, stopped=1.0, waiting=5.0, stopping=1.0)
 STEP_SECONDS = 0.02

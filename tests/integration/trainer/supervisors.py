@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.outcome import Failure, parse_termination_message
-from finetune_trainer import heartbeats
-from finetune_trainer.heartbeats import Beat
+from finetune_trainer.process import heartbeats
+from finetune_trainer.process.heartbeats import Beat
 
 DEADLINE_SECONDS = 120.0
 

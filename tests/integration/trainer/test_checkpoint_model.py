@@ -21,10 +21,11 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.manifest import CheckpointKey, Manifest
 from finetune_api.sources import S3Location, parse_s3
-from finetune_trainer import checkpoints, commits
-from finetune_trainer.commits import Committed, FencedError
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.storage import Storage
+from finetune_trainer.checkpointing import checkpoints
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3 import commits
+from finetune_trainer.s3.commits import Committed, FencedError
+from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer.saves import KEEP, Process, content, files, loss_at, read_back, start
 from tests.integration.trainer.stepwise import Stepwise, one_by_one
 from tests.integration.trainer_evaluation.buckets import Bucket

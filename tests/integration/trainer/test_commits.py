@@ -14,11 +14,13 @@ from finetune_api.finetunejob import Checkpoints
 from finetune_api.manifest import MANIFEST_NAME
 from finetune_api.outcome import EXIT_DISRUPTED
 from finetune_api.sources import S3Location, parse_s3
-from finetune_trainer import checkpoints, commits, results
-from finetune_trainer.commits import Committed, CorruptError, FencedError
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.outcomes import conclude
-from finetune_trainer.storage import Storage
+from finetune_trainer.artifacts import results
+from finetune_trainer.checkpointing import checkpoints
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3 import commits
+from finetune_trainer.s3.commits import Committed, CorruptError, FencedError
+from finetune_trainer.s3.storage import Storage
+from finetune_trainer.supervision.outcomes import conclude
 from tests.integration.trainer.runs import Workplace
 from tests.integration.trainer.saves import content, files, read_back, start
 from tests.integration.trainer_evaluation.buckets import Bucket

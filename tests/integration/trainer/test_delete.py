@@ -8,9 +8,9 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.run import DeleteRun, JobIdentity
-from finetune_trainer.delete import delete
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.storage import Storage
+from finetune_trainer.artifacts.delete import delete
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
 
 UID = "0f3c2a91-5d0c-4bb1-9d2e-7a4f1c86e3d5"

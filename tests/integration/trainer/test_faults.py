@@ -21,9 +21,10 @@ from finetune_api.conditions import Reason
 from finetune_api.manifest import MANIFEST_NAME
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location, parse_s3
-from finetune_trainer import checkpoints, retries, storage_client
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.storage import Storage
+from finetune_trainer.checkpointing import checkpoints
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3 import retries, storage_client
+from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer.s3_proxy import (
     Answer,
     CutBody,

@@ -20,11 +20,12 @@ from finetune_api.finetunejob import Adapter, Parallelism
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
 from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
-from finetune_trainer import checkpoints, commits
-from finetune_trainer.failures import DisruptedError
-from finetune_trainer.models import fetch_model, load_model
-from finetune_trainer.results import find_result
-from finetune_trainer.storage import Storage
+from finetune_trainer.artifacts.results import find_result
+from finetune_trainer.checkpointing import checkpoints
+from finetune_trainer.models.models import fetch_model, load_model
+from finetune_trainer.process.failures import DisruptedError
+from finetune_trainer.s3 import commits
+from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer.runs import Workplace, stop_after_first_checkpoint, train_here
 
 DEADLINE_SECONDS = 240.0

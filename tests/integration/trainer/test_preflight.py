@@ -24,9 +24,9 @@ from finetune_api.finetunejob import (
 from finetune_api.outcome import PreflightReport
 from finetune_api.run import ModelSource, StorageConfig
 from finetune_api.sources import parse_s3
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.preflight import preflight
-from finetune_trainer.storage import Storage
+from finetune_trainer.preflight.preflight import preflight
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer.runs import Workplace, question
 from tests.integration.trainer_evaluation.tiny_models import chat
 
@@ -80,8 +80,8 @@ def test_duplicates_leaks_and_cut_examples_are_warned_of(workplace: Workplace, t
 
 def test_the_memory_is_estimated_as_the_model_is_trained(workplace: Workplace, base: Path, tmp_path: Path) -> None:
     """What is counted from the files' headers is what peft makes of the model."""
-    from finetune_trainer.models import LocalModel
-    from finetune_trainer.trainable import trainable_model
+    from finetune_trainer.models.models import LocalModel
+    from finetune_trainer.training.trainable import trainable_model
 
     adapter = Adapter(rank=4)
     report = preflight(workplace.preflight_run("memory", adapter=adapter), tmp_path)

@@ -10,9 +10,9 @@ import pytest
 
 from finetune_api.finetunejob import Adapter
 from finetune_api.sources import parse_s3
-from finetune_trainer import checkpoints
-from finetune_trainer.failures import DisruptedError
-from finetune_trainer.storage import Storage
+from finetune_trainer.checkpointing import checkpoints
+from finetune_trainer.process.failures import DisruptedError
+from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer.runs import DEADLINE_SECONDS, Workplace, stop_after_first_checkpoint, train_here
 
 

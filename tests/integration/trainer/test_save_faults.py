@@ -18,10 +18,11 @@ import pytest
 from finetune_api.finetunejob import Adapter, Checkpoints
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
-from finetune_trainer import checkpoints, commits
-from finetune_trainer.background_saves import Save
-from finetune_trainer.committing import Committer
-from finetune_trainer.storage import Storage
+from finetune_trainer.checkpointing import checkpoints
+from finetune_trainer.checkpointing.background_saves import Save
+from finetune_trainer.s3 import commits
+from finetune_trainer.s3.storage import Storage
+from finetune_trainer.training.committing import Committer
 from tests.integration.trainer.runs import Workplace, train_here
 from tests.integration.trainer.s3_proxy import (
     Answer,
@@ -41,7 +42,7 @@ MOST_REQUESTS = 19
 """Of that save: claim, 5 files, manifest, claim, listing, 6 removals, listing of uploads, claim, events, results."""
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["finetune_trainer.train", "tests.integration.trainer.runs"])
+processes.set_forkserver_preload(["finetune_trainer.training.train", "tests.integration.trainer.runs"])
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from e2e.cluster.ports import free_ports
 from finetune_api.conditions import Reason
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location, parse_s3
-from finetune_trainer import transfers
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.storage import MismatchError, Storage, StoredFile, StoredObject
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3 import transfers
+from finetune_trainer.s3.storage import MismatchError, Storage, StoredFile, StoredObject
 from tests.integration.trainer_evaluation.buckets import Bucket
 
 MIB = 2**20

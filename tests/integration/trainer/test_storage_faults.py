@@ -16,9 +16,9 @@ from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import ServerSideEncryption
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location, parse_s3
-from finetune_trainer import bodies, retries, storage_client, transfers
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.storage import Storage
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3 import bodies, retries, storage_client, transfers
+from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer.s3_proxy import (
     Answer,
     CutBody,

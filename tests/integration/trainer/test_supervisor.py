@@ -13,8 +13,8 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
-from finetune_trainer import heartbeats
-from finetune_trainer.heartbeats import Phase
+from finetune_trainer.process import heartbeats
+from finetune_trainer.process.heartbeats import Phase
 from tests.integration.trainer.supervised import LIMITS, STEPS_OF_A_SHORT_RUN
 from tests.integration.trainer.supervisors import Supervised, is_gone, supervised, wait_for
 

@@ -17,9 +17,9 @@ from finetune_api.finetunejob import Adapter, Best, Checkpoints, Limit, Training
 from finetune_api.manifest import Manifest
 from finetune_api.run import ModelSource
 from finetune_api.sources import parse_s3
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.models import fetch_model, load_model
-from finetune_trainer.storage import Storage
+from finetune_trainer.models.models import fetch_model, load_model
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer.runs import Workplace, train_here
 
 

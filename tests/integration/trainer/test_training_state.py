@@ -19,13 +19,13 @@ from transformers import Trainer, TrainerState
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Parallelism
-from finetune_trainer import shards, training_state
-from finetune_trainer.background_saves import BackgroundSaves, Save
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.gang import Gang
-from finetune_trainer.place import place_alone_on_node
-from finetune_trainer.shards import ShardWriter
-from finetune_trainer.training_state import Camera, Training
+from finetune_trainer.checkpointing import shards, training_state
+from finetune_trainer.checkpointing.background_saves import BackgroundSaves, Save
+from finetune_trainer.checkpointing.shards import ShardWriter
+from finetune_trainer.checkpointing.training_state import Camera, Training
+from finetune_trainer.gang.gang import Gang
+from finetune_trainer.gang.place import place_alone_on_node
+from finetune_trainer.process.failures import DiagnosedError
 
 TENSORS = {
     "matrix": torch.arange(12.0).reshape(3, 4),

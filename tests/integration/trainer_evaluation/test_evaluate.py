@@ -12,9 +12,9 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, Generation, Grader, Score
 from finetune_api.outcome import parse_termination_message, to_termination_message
 from finetune_api.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
-from finetune_trainer.evaluate import evaluate
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.statistics import wilson
+from finetune_trainer.evaluation.evaluate import evaluate
+from finetune_trainer.evaluation.statistics import wilson
+from finetune_trainer.process.failures import DiagnosedError
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration, chat
 

@@ -25,10 +25,10 @@ CHAT = "/v1/chat/completions"
 # `finetune-trainer serve`, but for the folder and the port, which are fixed in a Pod.
 PROGRAM = """
 import pathlib, sys
-from finetune_trainer import environment
+from finetune_trainer.process import environment
 environment.exit_on_sigterm()
 environment.prepare()
-from finetune_trainer.serve import serve
+from finetune_trainer.serving.serve import serve
 serve(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), host="127.0.0.1")
 """
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_trainer.batches import BatchSplit, split_batch
-from finetune_trainer.failures import DiagnosedError
+from finetune_trainer.gang.batches import BatchSplit, split_batch
+from finetune_trainer.process.failures import DiagnosedError
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from finetune_api.finetunejob import Best, CorruptCheckpoint
 from finetune_api.manifest import CheckpointKey, Manifest, ManifestFile
 from finetune_api.sources import S3Location
-from finetune_trainer.checkpoints import metrics_at, to_ledger, to_status
-from finetune_trainer.commits import Committed, checkpoint_path, that_count
-from finetune_trainer.retention import best_of, outdated, ranked
+from finetune_trainer.checkpointing.checkpoints import metrics_at, to_ledger, to_status
+from finetune_trainer.checkpointing.retention import best_of, outdated, ranked
+from finetune_trainer.s3.commits import Committed, checkpoint_path, that_count
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 FILE = ManifestFile(path="weights", size=5, sha256="0" * 64)

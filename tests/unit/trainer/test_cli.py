@@ -64,14 +64,14 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_help_and_validate_load_nothing_heavy() -> None:
-    loaded = loaded_by("import finetune_trainer.__main__, finetune_trainer.validate")
-    assert "finetune_trainer.validate" in loaded
+    loaded = loaded_by("import finetune_trainer.__main__, finetune_trainer.data.validate")
+    assert "finetune_trainer.data.validate" in loaded
     assert not HEAVY & loaded
 
 
 def test_a_process_that_is_told_to_stop_leaves_with_the_code_of_a_disruption() -> None:
     code = (
-        "import os, signal; from finetune_trainer import environment\n"
+        "import os, signal; from finetune_trainer.process import environment\n"
         "environment.exit_on_sigterm(); os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
     )
     environment = {"PYTHONPATH": ":".join(sys.path)}
@@ -81,8 +81,8 @@ def test_a_process_that_is_told_to_stop_leaves_with_the_code_of_a_disruption() -
 
 def test_preflight_works_without_torch() -> None:
     loaded = loaded_by(
-        "from finetune_trainer import environment; environment.hide_torch()\n"
-        "import finetune_trainer.preflight, transformers\n"
+        "from finetune_trainer.process import environment; environment.hide_torch()\n"
+        "import finetune_trainer.preflight.preflight, transformers\n"
         "transformers.AutoTokenizer, transformers.AutoConfig"
     )
     assert "transformers.models.auto.configuration_auto" in loaded

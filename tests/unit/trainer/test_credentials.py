@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import PartialCredentialsError
 from botocore.session import Session
 
-from finetune_trainer.credentials import give_credentials, hide_credentials, read_credentials
+from finetune_trainer.s3.credentials import give_credentials, hide_credentials, read_credentials
 
 
 def mount(directory: Path, version: str, **keys: str) -> None:

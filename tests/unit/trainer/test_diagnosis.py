@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_trainer.diagnosis import diagnose, diagnose_end, diagnose_oom_kill
-from finetune_trainer.failures import DiagnosedError
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.supervision.diagnosis import diagnose, diagnose_end, diagnose_oom_kill
 
 
 class OutOfMemoryError(RuntimeError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_trainer.events import results_csv
+from finetune_trainer.artifacts.events import results_csv
 
 
 def test_one_row_a_step_with_empty_cells_for_what_was_not_measured() -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_trainer import jsonl
-from finetune_trainer.example_errors import ExampleError, explain
-from finetune_trainer.examples import (
+from finetune_trainer.data import jsonl
+from finetune_trainer.data.example_errors import ExampleError, explain
+from finetune_trainer.data.examples import (
     Assistant,
     ChatExample,
     CompletionExample,
@@ -30,7 +30,7 @@ from finetune_trainer.examples import (
     parse_example,
     read_examples,
 )
-from finetune_trainer.jsonl import LineError
+from finetune_trainer.data.jsonl import LineError
 
 GOOD = b'{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}\n'
 USER = {"role": "user", "content": "2+2?"}

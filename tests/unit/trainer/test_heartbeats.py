@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer import heartbeats
-from finetune_trainer.heartbeats import Beat, Phase, Writer
+from finetune_trainer.process import heartbeats
+from finetune_trainer.process.heartbeats import Beat, Phase, Writer
 
 
 @pytest.fixture

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from finetune_api.finetunejob import Adapter, Parallelism
-from finetune_trainer.memory import GIB, ModelSize, Plan, advise, estimate, fits, is_adapted, model_size, plan_of
+from finetune_trainer.preflight.memory import (
+    GIB,
+    ModelSize,
+    Plan,
+    advise,
+    estimate,
+    fits,
+    is_adapted,
+    model_size,
+    plan_of,
+)
 
 QWEN_8B = ModelSize(
     parameters=8_190_735_360,

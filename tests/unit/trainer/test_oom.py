@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.oom import count_oom_kills
+from finetune_trainer.supervision.oom import count_oom_kills
 
 
 @pytest.mark.parametrize(

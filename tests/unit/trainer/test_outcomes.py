@@ -20,9 +20,9 @@ from finetune_api.outcome import (
     to_termination_message,
 )
 from finetune_api.run import FetchRun
-from finetune_trainer import outcomes
-from finetune_trainer.failures import DiagnosedError, DisruptedError
-from finetune_trainer.outcomes import conclude, conclude_for, last_lines, read_run, run_command
+from finetune_trainer.process.failures import DiagnosedError, DisruptedError
+from finetune_trainer.supervision import outcomes
+from finetune_trainer.supervision.outcomes import conclude, conclude_for, last_lines, read_run, run_command
 
 REPORT = PreflightReport(dataset=DatasetStatus(), model=ModelStatus(architecture="Llama", context_length=8))
 

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from finetune_api.finetunejob import CheckpointStatus
 from finetune_api.progress import CheckpointLedger, ProgressReport, TrainerStatus, to_progress
 from finetune_api.run import ProgressTarget
-from finetune_trainer import progress
-from finetune_trainer.progress import CONNECT_TRIES, Clock, ProgressSender, to_trainer_status
+from finetune_trainer.training import progress
+from finetune_trainer.training.progress import CONNECT_TRIES, Clock, ProgressSender, to_trainer_status
 
 
 @dataclass

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.examples import Assistant, ChatExample, CompletionExample, Example, PreferenceExample, User
-from finetune_trainer.near_duplicates import near_duplicates, signature, similarity
-from finetune_trainer.quality import Doubts, find_doubts, traits
+from finetune_trainer.data.examples import Assistant, ChatExample, CompletionExample, Example, PreferenceExample, User
+from finetune_trainer.data.near_duplicates import near_duplicates, signature, similarity
+from finetune_trainer.data.quality import Doubts, find_doubts, traits
 
 LONG = " ".join(f"word{number}" for number in range(100))
 

@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 from datasets import Dataset
 
-from finetune_trainer.jsonl import LineError
-from finetune_trainer.records import read_records
+from finetune_trainer.data.jsonl import LineError
+from finetune_trainer.data.records import read_records
 
 ROWS: list[dict[str, Any]] = [
     {

@@ -11,9 +11,9 @@ import yaml
 
 from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, Method, Parallelism, ResolvedHyperparameters, Result
 from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
-from finetune_trainer.charts import MOST_POINTS, line_chart
-from finetune_trainer.model_card import model_card
-from finetune_trainer.report import Sample, report_html
+from finetune_trainer.artifacts.charts import MOST_POINTS, line_chart
+from finetune_trainer.artifacts.model_card import model_card
+from finetune_trainer.artifacts.report import Sample, report_html
 
 LOG = [
     {"step": 1, "loss": 2.0, "learning_rate": 1e-4, "grad_norm": 1.0},

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location
-from finetune_trainer.retries import (
+from finetune_trainer.s3.retries import (
     LEAST_TRIES,
     LONGEST_PAUSE_SECONDS,
     REFUSED_SECONDS,
@@ -29,7 +29,7 @@ from finetune_trainer.retries import (
     pause_seconds,
     seconds_left,
 )
-from finetune_trainer.storage_errors import TooSlowError, Trouble, diagnose, trouble_of
+from finetune_trainer.s3.storage_errors import TooSlowError, Trouble, diagnose, trouble_of
 
 URL = "http://s3:8333"
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from finetune_api.conditions import Reason
 from finetune_api.run import StorageConfig
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.storage_client import open_client
-from finetune_trainer.transfers import Part, split
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3.storage_client import open_client
+from finetune_trainer.s3.transfers import Part, split
 
 ADDRESSES: list[tuple[dict[str, Any], str]] = [
     ({"endpoint": "https://s3.example.com"}, "https://bucket.s3.example.com/folder/key?"),

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from finetune_api.finetunejob import Limit
-from finetune_trainer.subsets import select
+from finetune_trainer.data.subsets import select
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -14,7 +14,7 @@ from finetune_api.finetunejob import (
     TrainingData,
 )
 from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
-from finetune_trainer.suggestions import more_accelerator_memory, more_memory
+from finetune_trainer.supervision.suggestions import more_accelerator_memory, more_memory
 
 
 def run(batch_size: int, max_length: int, adapter: str = "LoRA", nodes: int = 1) -> TrainRun:

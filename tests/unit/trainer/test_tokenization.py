@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from finetune_trainer.examples import (
+from finetune_trainer.data.examples import (
     Assistant,
     ChatExample,
     CompletionExample,
@@ -23,7 +23,7 @@ from finetune_trainer.examples import (
     ToolCall,
     User,
 )
-from finetune_trainer.tokenization import IGNORED, Sequence, TemplateError, has_loss, tokenize, tokenize_preference
+from finetune_trainer.data.tokenization import IGNORED, Sequence, TemplateError, has_loss, tokenize, tokenize_preference
 
 SPECIAL_TOKENS = [
     *("<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<|eot|>"),

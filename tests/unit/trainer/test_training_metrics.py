@@ -9,7 +9,7 @@ import torch
 from prometheus_client import generate_latest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from finetune_trainer.training_metrics import ExposeMetrics, flops_per_token, peak_flops
+from finetune_trainer.training.training_metrics import ExposeMetrics, flops_per_token, peak_flops
 
 
 @pytest.fixture

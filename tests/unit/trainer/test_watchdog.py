@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_trainer.heartbeats import Beat, Phase
-from finetune_trainer.watchdog import ENDED, STOPPED, Limits, Watchdog, allowed, process_state
+from finetune_trainer.process.heartbeats import Beat, Phase
+from finetune_trainer.supervision.watchdog import ENDED, STOPPED, Limits, Watchdog, allowed, process_state
 
 LIMITS = Limits()
 

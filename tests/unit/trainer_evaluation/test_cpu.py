@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.cpu import available_cpus, cpu_quota
+from finetune_trainer.process.cpu import available_cpus, cpu_quota
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_trainer.generation import MAX_BATCH_PROMPTS, MAX_BATCH_TOKENS, batches, stop_tokens
+from finetune_trainer.evaluation.generation import MAX_BATCH_PROMPTS, MAX_BATCH_TOKENS, batches, stop_tokens
 
 CONTEXT = 512
 

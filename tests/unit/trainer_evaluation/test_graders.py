@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Grader
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.graders import CompiledGrader, compile_graders, fuzzy_match, string_check
+from finetune_trainer.evaluation.graders import CompiledGrader, compile_graders, fuzzy_match, string_check
+from finetune_trainer.process.failures import DiagnosedError
 
 
 def grader(**spec: Any) -> CompiledGrader:

@@ -8,10 +8,10 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Grader
-from finetune_trainer.example_errors import ExampleError
-from finetune_trainer.failures import DiagnosedError
-from finetune_trainer.graders import compile_graders
-from finetune_trainer.heldout import Prompt, read_held_out, to_held_out
+from finetune_trainer.data.example_errors import ExampleError
+from finetune_trainer.evaluation.graders import compile_graders
+from finetune_trainer.evaluation.heldout import Prompt, read_held_out, to_held_out
+from finetune_trainer.process.failures import DiagnosedError
 
 URI = "s3://data/held-out.jsonl"
 USER = {"role": "user", "content": "q"}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_trainer.statistics import Estimate, bootstrap, estimate, estimate_difference, wilson
+from finetune_trainer.evaluation.statistics import Estimate, bootstrap, estimate, estimate_difference, wilson
 
 scores = st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=50)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_trainer.templates import MissingVariableError, Sample, TemplateError, render, variables
+from finetune_trainer.evaluation.templates import MissingVariableError, Sample, TemplateError, render, variables
 
 ITEM: dict[str, Any] = {
     "reference": "os.path",

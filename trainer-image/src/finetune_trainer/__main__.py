@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finetune_trainer import environment
+from finetune_trainer.process import environment
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN_JSON", help="The run configuration, which the operator writes.")]
 DataFiles = Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False)]
@@ -25,12 +25,12 @@ def preflight(file: RunFile) -> None:
     """Read and try everything that a run needs: storage, datasets, model."""
     environment.prepare()
     environment.hide_torch()
-    from finetune_trainer.supervisor import supervise
+    from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:
         from finetune_api.run import PreflightRun
-        from finetune_trainer.outcomes import run_command
-        from finetune_trainer.preflight import preflight
+        from finetune_trainer.preflight.preflight import preflight
+        from finetune_trainer.supervision.outcomes import run_command
 
         return run_command(PreflightRun, file, preflight)
 
@@ -40,7 +40,7 @@ def preflight(file: RunFile) -> None:
 @app.command()
 def train(file: RunFile) -> None:
     """Train this node's share of a run, and put the result into the storage."""
-    from finetune_trainer.launch import train_node
+    from finetune_trainer.training.launch import train_node
 
     raise typer.Exit(train_node(file))
 
@@ -49,12 +49,12 @@ def train(file: RunFile) -> None:
 def evaluate(file: RunFile) -> None:
     """Let every model answer the held-out examples, and grade the answers."""
     environment.prepare()
-    from finetune_trainer.supervisor import supervise
+    from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:
         from finetune_api.run import EvaluateRun
-        from finetune_trainer.evaluate import evaluate
-        from finetune_trainer.outcomes import run_command
+        from finetune_trainer.evaluation.evaluate import evaluate
+        from finetune_trainer.supervision.outcomes import run_command
 
         return run_command(EvaluateRun, file, lambda run, _: evaluate(run))
 
@@ -65,12 +65,12 @@ def evaluate(file: RunFile) -> None:
 def fetch(file: RunFile) -> None:
     """Bring a model to where `serve` loads it from."""
     environment.prepare()
-    from finetune_trainer.supervisor import supervise
+    from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:
         from finetune_api.run import FetchRun
-        from finetune_trainer.fetch import fetch
-        from finetune_trainer.outcomes import run_command
+        from finetune_trainer.serving.fetch import fetch
+        from finetune_trainer.supervision.outcomes import run_command
 
         return run_command(FetchRun, file, lambda run, _: fetch(run))
 
@@ -82,8 +82,8 @@ def serve(file: RunFile) -> None:
     """Serve the model that `fetch` brought, over the OpenAI routes."""
     environment.prepare()
     from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
-    from finetune_trainer.outcomes import run_command
-    from finetune_trainer.serve import serve
+    from finetune_trainer.serving.serve import serve
+    from finetune_trainer.supervision.outcomes import run_command
 
     raise typer.Exit(run_command(FetchRun, file, lambda run, _: serve(Path(SERVED_MODEL_DIRECTORY) / run.name)))
 
@@ -92,12 +92,12 @@ def serve(file: RunFile) -> None:
 def delete(file: RunFile) -> None:
     """Remove from the storage what the runs of a deleted FineTuneJob wrote."""
     environment.prepare()
-    from finetune_trainer.supervisor import supervise
+    from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:
         from finetune_api.run import DeleteRun
-        from finetune_trainer.delete import delete
-        from finetune_trainer.outcomes import run_command
+        from finetune_trainer.artifacts.delete import delete
+        from finetune_trainer.supervision.outcomes import run_command
 
         return run_command(DeleteRun, file, lambda run, _: delete(run))
 
@@ -107,7 +107,7 @@ def delete(file: RunFile) -> None:
 @app.command()
 def validate(files: DataFiles) -> None:
     """Check JSON Lines files of examples, and name every broken line."""
-    from finetune_trainer.validate import validate_files
+    from finetune_trainer.data.validate import validate_files
 
     raise typer.Exit(validate_files(files))
 

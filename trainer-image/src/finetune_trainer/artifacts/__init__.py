@@ -1,0 +1,1 @@
+"""What a run leaves: the result, its model card, the events and the report."""

@@ -1,0 +1,1 @@
+"""Datasets: read, checked, chosen from, and made into tokens."""

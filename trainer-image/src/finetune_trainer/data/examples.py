@@ -1,0 +1,415 @@
+"""Examples to learn from, as OpenAI's service and TRL take them: chat messages, prompt/completion, preference pairs.
+
+msgspec decodes and checks a line in one pass, at the speed of plain JSON decoding; only for a line that it refuses,
+example_errors.py finds the words. Part of the instant `validate` command: imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import orjson
+from msgspec import Meta, Raw, Struct
+
+from finetune_trainer.data.example_errors import MOST_IMAGES, explain, unmatched_tool_call
+from finetune_trainer.data.jsonl import LineError, parse
+from finetune_trainer.data.records import read_records
+
+Format = Literal["Chat", "PromptCompletion", "Preference"]
+MethodType = Literal["SFT", "DPO"]
+
+LEAST_TRAINING_EXAMPLES = 10
+
+METHOD_FORMATS: Mapping[MethodType, tuple[Format, ...]] = {
+    "SFT": ("Chat", "PromptCompletion"),
+    "DPO": ("Preference",),
+}
+
+FORMAT_NAMES: Mapping[Format, str] = {
+    "Chat": "chat messages",
+    "PromptCompletion": "prompt/completion pairs",
+    "Preference": "preference pairs",
+}
+
+
+class TextPart(Struct, tag_field="type", tag="text", frozen=True):
+    """A part of a message's content."""
+
+    text: str
+
+
+class ImageUrl(Struct, frozen=True, omit_defaults=True):
+    """https://, s3:// or a data URI."""
+
+    url: Annotated[str, Meta(pattern=r"^(https://|s3://|data:image/(jpeg|png|webp);base64,)")]
+    detail: Literal["low", "high", "auto"] = "auto"
+
+
+class ImagePart(Struct, tag_field="type", tag="image_url", frozen=True):
+    """An image, as a part of a user's message."""
+
+    image_url: ImageUrl
+
+
+Content = str | list[TextPart]
+UserContent = str | list[TextPart | ImagePart]
+
+
+class Function(Struct, frozen=True):
+    """What a tool call calls; the arguments are a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct, frozen=True, omit_defaults=True):
+    """A call of the assistant's."""
+
+    function: Function
+    id: str | None = None
+    type: Literal["function"] | None = None
+
+
+class Message(Struct, tag_field="role", forbid_unknown_fields=True, frozen=True, omit_defaults=True, kw_only=True):
+    """What the messages of every role may have."""
+
+    name: str | None = None
+
+
+class System(Message, tag="system", frozen=True):
+    content: Content
+
+
+class Developer(Message, tag="developer", frozen=True):
+    content: Content
+
+
+class User(Message, tag="user", frozen=True):
+    content: UserContent
+
+
+class Assistant(Message, tag="assistant", frozen=True):
+    """What is learned from, unless its weight is 0."""
+
+    content: Content | None = None
+    refusal: str | None = None
+    tool_calls: Annotated[list[ToolCall], Meta(min_length=1)] | None = None
+    weight: Literal[0, 1] = 1
+
+
+class Tool(Message, tag="tool", frozen=True):
+    """What a tool answered."""
+
+    content: Content
+    tool_call_id: str | None = None
+
+
+Messages = list[System | Developer | User | Assistant | Tool]
+
+
+class ChatExample(Struct, frozen=True):
+    """A conversation that ends with the assistant."""
+
+    messages: Messages
+    tools: list[dict[str, Any]] | None = None
+    parallel_tool_calls: bool | None = None
+
+    @property
+    def has_images(self) -> bool:
+        """Whether any message holds an image."""
+        contents = [message.content for message in self.messages if isinstance(message, User)]
+        return any(isinstance(part, ImagePart) for content in contents if isinstance(content, list) for part in content)
+
+    def to_template(self) -> list[dict[str, Any]]:
+        """The messages as chat templates take them."""
+        return to_template(self.messages)
+
+
+class CompletionExample(Struct, frozen=True):
+    """A text and how it goes on."""
+
+    prompt: str
+    completion: str
+
+
+class PreferenceExample(Struct, frozen=True):
+    """A prompt, and of two answers the better one: texts, or messages."""
+
+    prompt: str | Messages
+    chosen: str | Messages
+    rejected: str | Messages
+    tools: list[dict[str, Any]] | None = None
+
+
+Example = ChatExample | CompletionExample | PreferenceExample
+
+
+_ABSENT = Raw(b"null")
+
+
+class _Line(Struct):
+    """A line of any format. Keys that are not known are left out."""
+
+    messages: Messages | None = None
+    tools: list[dict[str, Any]] | None = None
+    parallel_tool_calls: bool | None = None
+    prompt: Raw = _ABSENT
+    completion: Raw = _ABSENT
+    input: Raw = _ABSENT
+    preferred_output: Raw = _ABSENT
+    non_preferred_output: Raw = _ABSENT
+    chosen: Raw = _ABSENT
+    rejected: Raw = _ABSENT
+
+
+class _Input(Struct):
+    """The input of OpenAI's preference pairs."""
+
+    messages: Messages
+    tools: list[dict[str, Any]] | None = None
+    parallel_tool_calls: bool | None = None
+
+
+_LINE = msgspec.json.Decoder(_Line)
+_INPUT = msgspec.json.Decoder(_Input)
+_SIDE: msgspec.json.Decoder[str | Messages] = msgspec.json.Decoder(str | Messages)
+
+
+@dataclass(frozen=True)
+class NumberedExample:
+    """An example and its line, counted from 1."""
+
+    line: int
+    example: Example
+
+
+class RefusedError(Exception):
+    """The line has the right types, and is no example all the same."""
+
+
+def read_examples(file: Path, method: MethodType | None = None) -> Iterator[NumberedExample | LineError]:
+    """The examples of a file, or what is wrong with them. The first one sets the file's format.
+
+    With a `method`, examples that it can't learn from are errors.
+    """
+    file_format: Format | None = None
+    empty = True
+    for item in read_records(file):
+        empty = False
+        if isinstance(item, LineError):
+            yield item
+            continue
+        number, line = item
+        example = _decode_or_explain(number, line)
+        if isinstance(example, LineError):
+            yield example
+            continue
+        found = format_of(example)
+        file_format = file_format or found
+        if method is not None and found not in METHOD_FORMATS[method]:
+            yield LineError(number, _unfit(found, method))
+        elif found == file_format:
+            yield NumberedExample(number, example)
+        else:
+            yield _mixed(number, file_format, found)
+    if empty:
+        yield LineError(1, "The file is empty.")
+
+
+def parse_example(value: object) -> Example:
+    """The example in a line's JSON value. Raises ExampleError."""
+    try:
+        return decode(orjson.dumps(value))
+    except (msgspec.DecodeError, UnicodeDecodeError, RefusedError) as error:
+        raise explain(value, str(error)) from error
+
+
+def decode(line: bytes) -> Example:
+    """The example in a line. Raises msgspec.DecodeError, UnicodeDecodeError or RefusedError, in no words for people."""
+    found = _LINE.decode(line)
+    if found.messages is not None:
+        _check_chat(found.messages)
+        return ChatExample(found.messages, found.tools or None, found.parallel_tool_calls)
+    if _given(found.chosen, found.rejected):
+        return _to_preference(found.prompt, found.chosen, found.rejected, found.tools)
+    if _given(found.input, found.preferred_output, found.non_preferred_output):
+        given = _INPUT.decode(found.input)
+        return _checked_preference(
+            given.messages, _SIDE.decode(found.preferred_output), _SIDE.decode(found.non_preferred_output), given.tools
+        )
+    if _given(found.prompt, found.completion):
+        return _to_completion(_SIDE.decode(found.prompt), _SIDE.decode(found.completion), found.tools)
+    raise RefusedError("It is none of the formats.")
+
+
+def _given(*values: Raw) -> bool:
+    """Whether all of these keys are there. msgspec has no optional Raw; null stands for an absent key too."""
+    return all(bytes(value) != b"null" for value in values)
+
+
+def format_of(example: Example) -> Format:
+    """The format that an example is of."""
+    if isinstance(example, ChatExample):
+        return "Chat"
+    return "PromptCompletion" if isinstance(example, CompletionExample) else "Preference"
+
+
+def fingerprint(example: Example) -> bytes:
+    """16 bytes that are the same for examples of the same content."""
+    content = [example.to_template(), example.tools] if isinstance(example, ChatExample) else example
+    return hashlib.blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=16).digest()
+
+
+def content_text(content: UserContent | Content | None) -> str:
+    """A content's text, its parts joined; images are left out."""
+    if isinstance(content, list):
+        return "".join(part.text for part in content if isinstance(part, TextPart))
+    return content or ""
+
+
+def to_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates take them: content is text (parts where there is an image), arguments are objects."""
+    return [_message_to_template(message) for message in messages]
+
+
+def _decode_or_explain(number: int, line: bytes) -> Example | LineError:
+    try:
+        return decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RefusedError) as error:
+        record = parse(number, line)
+        if isinstance(record, LineError):
+            return record
+        return LineError(number, str(explain(record.value, str(error))))
+
+
+def _to_completion(
+    prompt: str | Messages, completion: str | Messages, tools: list[dict[str, Any]] | None
+) -> CompletionExample | ChatExample:
+    """Of two lists of messages (TRL's conversational form) the completion's are learned."""
+    if isinstance(prompt, str) and isinstance(completion, str):
+        if not completion.strip():
+            raise RefusedError("The completion is empty.")
+        return CompletionExample(prompt, completion)
+    if isinstance(prompt, str) or isinstance(completion, str):
+        raise RefusedError("The prompt is text and the completion messages, or the other way round.")
+    given: Messages = [_without_weight(message) for message in prompt]
+    _check_chat([*given, *completion])
+    return ChatExample([*given, *completion], tools or None)
+
+
+def _without_weight(message: System | Developer | User | Assistant | Tool) -> Any:
+    return msgspec.structs.replace(message, weight=0) if isinstance(message, Assistant) else message
+
+
+def _to_preference(prompt: Raw, chosen: Raw, rejected: Raw, tools: list[dict[str, Any]] | None) -> PreferenceExample:
+    """TRL's form. Without a prompt, it is what the two conversations have in common."""
+    better, worse = _SIDE.decode(chosen), _SIDE.decode(rejected)
+    if _given(prompt):
+        return _checked_preference(_SIDE.decode(prompt), better, worse, tools)
+    if isinstance(better, str) or isinstance(worse, str):
+        raise RefusedError("Texts need a prompt.")
+    common = next(
+        (position for position, (one, other) in enumerate(zip(better, worse, strict=False)) if one != other), 0
+    )
+    return _checked_preference(better[:common], better[common:], worse[common:], tools)
+
+
+def _checked_preference(
+    prompt: str | Messages, chosen: str | Messages, rejected: str | Messages, tools: list[dict[str, Any]] | None
+) -> PreferenceExample:
+    if chosen == rejected:
+        raise RefusedError("The two answers are the same.")
+    for side in (chosen, rejected):
+        if isinstance(prompt, str) or isinstance(side, str):
+            if not (isinstance(prompt, str) and isinstance(side, str) and side.strip()):
+                raise RefusedError("An answer is empty, or of another kind than the prompt.")
+        else:
+            if not prompt:
+                raise RefusedError("There is no prompt.")
+            _check_chat([*prompt, *side])
+            if not all(isinstance(message, Assistant | Tool) for message in side):
+                raise RefusedError("An answer holds somebody else's messages.")
+    return PreferenceExample(prompt, chosen, rejected, tools or None)
+
+
+def _check_chat(messages: Messages) -> None:
+    if not messages or not isinstance(messages[-1], Assistant):
+        raise RefusedError("It does not end with the assistant.")
+    learned = has_calls = False
+    images = 0
+    for message in messages:
+        if isinstance(message, Assistant):
+            learned = learned or message.weight == 1
+            if message.tool_calls is not None:
+                has_calls = True
+                _check_arguments(message.tool_calls)
+            elif not (content_text(message.content) or message.refusal or "").strip():
+                raise RefusedError("A message of the assistant is empty.")
+        elif isinstance(message.content, list):
+            images += sum(isinstance(part, ImagePart) for part in message.content)
+    if not learned:
+        raise RefusedError("Nothing is learned from.")
+    if images > MOST_IMAGES:
+        raise RefusedError("There are too many images.")
+    if (has_calls or any(isinstance(message, Tool) for message in messages)) and unmatched_tool_call(
+        msgspec.to_builtins(messages)
+    ):
+        raise RefusedError("A tool call and its answer don't match.")
+
+
+def _check_arguments(calls: list[ToolCall]) -> None:
+    for call in calls:
+        try:
+            arguments = orjson.loads(call.function.arguments)
+        except orjson.JSONDecodeError as error:
+            raise RefusedError("The arguments of a call are no JSON.") from error
+        if not isinstance(arguments, dict):
+            raise RefusedError("The arguments of a call are no object.")
+
+
+def _message_to_template(message: Message) -> dict[str, Any]:
+    rendered: dict[str, Any] = {"role": type(message).__struct_config__.tag}
+    if message.name is not None:
+        rendered["name"] = message.name
+    if isinstance(message, Assistant):
+        if message.tool_calls is not None:
+            rendered["tool_calls"] = [_call_to_template(call) for call in message.tool_calls]
+        rendered["content"] = content_text(message.content) or message.refusal or ""
+        return rendered
+    if isinstance(message, Tool) and message.tool_call_id is not None:
+        rendered["tool_call_id"] = message.tool_call_id
+    assert isinstance(message, System | Developer | User | Tool)
+    if isinstance(message.content, list) and any(isinstance(part, ImagePart) for part in message.content):
+        rendered["content"] = [_part_to_template(part) for part in message.content]
+    else:
+        rendered["content"] = content_text(message.content)
+    return rendered
+
+
+def _part_to_template(part: TextPart | ImagePart) -> dict[str, Any]:
+    """As processors take parts: the URL of an image stands where the image will be put."""
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    return {"type": "image", "image": part.image_url.url}
+
+
+def _call_to_template(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.function.name, "arguments": orjson.loads(call.function.arguments)}
+    rendered: dict[str, Any] = {"type": "function", "function": function}
+    if call.id is not None:
+        rendered["id"] = call.id
+    return rendered
+
+
+def _unfit(found: Format, method: MethodType) -> str:
+    expected = " or ".join(FORMAT_NAMES[name] for name in METHOD_FORMATS[method])
+    return f"Found {FORMAT_NAMES[found]}, but the job's method is {method}, which learns from {expected}."
+
+
+def _mixed(line: int, expected: Format, found: Format) -> LineError:
+    return LineError(line, f"Expected {FORMAT_NAMES[expected]} as in the lines before, found {FORMAT_NAMES[found]}.")

@@ -1,0 +1,1 @@
+"""Evaluation: prompts, generation, graders, and the statistics of scores."""

@@ -1,0 +1,155 @@
+"""Held-out examples: what the model sees, what the reference is, and the fields that graders may name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+
+from finetune_api.conditions import Reason
+from finetune_trainer.data.example_errors import ExampleError
+from finetune_trainer.data.examples import CompletionExample, PreferenceExample, parse_example
+from finetune_trainer.data.jsonl import LineError, parse
+from finetune_trainer.data.records import read_records
+from finetune_trainer.evaluation.graders import CompiledGrader
+from finetune_trainer.process.failures import DiagnosedError
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model sees: messages with the tools that it may call, or plain text."""
+
+    content: str | tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class HeldOutExample:
+    """One line of the dataset, counted from 1. `item` has its fields, and the reference."""
+
+    line: int
+    prompt: Prompt
+    item: Mapping[str, Any]
+
+    @property
+    def reference(self) -> str:
+        """The last assistant message, or the completion."""
+        return str(self.item[REFERENCE])
+
+
+def read_held_out(
+    file: Path, uri: str, graders: Sequence[CompiledGrader], limit: int | None = None
+) -> list[HeldOutExample]:
+    """The first `limit` examples of a JSON Lines file.
+
+    Raises DiagnosedError (DatasetInvalid) naming the first broken line.
+    """
+    examples: list[HeldOutExample] = []
+    errors: list[LineError] = []
+    for record in read_records(file):
+        if limit is not None and len(examples) + len(errors) == limit:
+            break
+        parsed = record if isinstance(record, LineError) else parse(*record)
+        if isinstance(parsed, LineError):
+            errors.append(parsed)
+            continue
+        try:
+            example = to_held_out(parsed.line, parsed.value)
+        except ExampleError as error:
+            errors.append(LineError(parsed.line, str(error)))
+            continue
+        examples.append(example)
+        errors += missing_fields(example, graders)
+    if not examples and not errors:
+        errors.append(LineError(1, "The file is empty."))
+    refuse(uri, errors)
+    return examples
+
+
+def to_held_out(line: int, value: object) -> HeldOutExample:
+    """The example in a line's JSON value. Raises ExampleError."""
+    example = parse_example(value)
+    item = dict(value) if isinstance(value, dict) else {}
+    if REFERENCE in item:
+        raise ExampleError(
+            "The field 'reference' is taken: it stands for the last assistant message, or the completion. Rename it."
+        )
+    if isinstance(example, CompletionExample):
+        return HeldOutExample(line, Prompt(example.prompt), {**item, REFERENCE: example.completion})
+    if isinstance(example, PreferenceExample):
+        raise ExampleError("The line is a preference pair. Expected either prompt/completion pairs or chat messages.")
+    *before, last = example.to_template()
+    if not before:
+        raise ExampleError("No message stands before the assistant's: there is nothing to answer to.")
+    if not last["content"]:
+        raise ExampleError("The last message has no text: there is nothing to compare an output with.")
+    return HeldOutExample(line, Prompt(tuple(before), tuple(example.tools or ())), {**item, REFERENCE: last["content"]})
+
+
+def missing_fields(example: HeldOutExample, graders: Sequence[CompiledGrader]) -> Iterator[LineError]:
+    """What graders read and the example does not have."""
+    for grader in graders:
+        for name in grader.missing_from(example.item):
+            yield LineError(
+                example.line, f"Grader {grader.name!r} reads {{{{{name}}}}}, which this example does not have."
+            )
+
+
+def tokenize_prompts(
+    tokenizer: Any, examples: Sequence[HeldOutExample], uri: str, context_length: int
+) -> list[list[int]]:
+    """The token ids of each prompt.
+
+    Raises DiagnosedError: DatasetInvalid for a prompt that the chat template refuses or that the context has no room
+    for, ModelInvalid for chat messages and a model without a chat template.
+    """
+    if not tokenizer.chat_template and any(not isinstance(e.prompt.content, str) for e in examples):
+        raise DiagnosedError(
+            Reason.MODEL_INVALID,
+            f"The model has no chat template, and {uri} has chat messages. Evaluate an instruction-tuned model, or "
+            "prompt/completion pairs.",
+        )
+    prompts: list[list[int]] = []
+    errors: list[LineError] = []
+    for example in examples:
+        try:
+            prompt = _tokenize(tokenizer, example.prompt)
+        except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
+            errors.append(LineError(example.line, f"The model's chat template refuses the example: {error}"))
+            continue
+        if not prompt:
+            errors.append(LineError(example.line, "The prompt has no token."))
+        elif len(prompt) >= context_length:
+            message = f"The prompt has {len(prompt)} tokens and fills the model's context of {context_length}."
+            errors.append(LineError(example.line, message))
+        prompts.append(prompt)
+    refuse(uri, errors)
+    return prompts
+
+
+def refuse(uri: str, errors: Sequence[LineError]) -> None:
+    """Raises DiagnosedError (DatasetInvalid) when there are errors."""
+    if not errors:
+        return
+    first = errors[0]
+    others = len({error.line for error in errors} - {first.line})
+    raise DiagnosedError(
+        Reason.DATASET_INVALID,
+        f"Line {first.line} of {uri}: {first.message} "
+        + (f"{others} more line(s) are broken. " if others else "")
+        + "Correct the file and upload it again: it is checked again by itself.",
+    )
+
+
+def _tokenize(tokenizer: Any, prompt: Prompt) -> list[int]:
+    if isinstance(prompt.content, str):
+        return list(tokenizer(prompt.content)["input_ids"])
+    text = tokenizer.apply_chat_template(
+        list(prompt.content), tools=list(prompt.tools) or None, add_generation_prompt=True, tokenize=False
+    )
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,36 @@
+"""How the batch of a step is divided over processes and forward passes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune_api.conditions import Reason
+from finetune_trainer.process.failures import DiagnosedError
+
+MOST_TOKENS_PER_PASS = 16_384  # bounds the activations of one forward pass
+
+
+@dataclass(frozen=True)
+class BatchSplit:
+    """`per_pass` examples in each of `passes` forward passes, in every process."""
+
+    per_pass: int
+    passes: int
+
+
+def split_batch(batch_size: int, processes: int, max_length: int) -> BatchSplit:
+    """The split that makes exactly `batch_size` examples a step, in as few passes as the tokens allow.
+
+    Raises DiagnosedError (InvalidSpec) when the batch can't be divided over the processes.
+    """
+    share, rest = divmod(batch_size, processes)
+    if rest:
+        nearest = max(1, share) * processes
+        raise DiagnosedError(
+            Reason.INVALID_SPEC,
+            f"hyperparameters.batchSize {batch_size} can't be divided over {processes} processes "
+            f"(parallelism.nodes x processesPerNode). Use {nearest} or {nearest + processes}.",
+        )
+    fitting = [size for size in range(1, share + 1) if share % size == 0 and size * max_length <= MOST_TOKENS_PER_PASS]
+    per_pass = max(fitting, default=1)
+    return BatchSplit(per_pass=per_pass, passes=share // per_pass)

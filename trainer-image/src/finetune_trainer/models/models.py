@@ -1,0 +1,219 @@
+"""Models: brought to the local disk, checked, and loaded. From safetensors only; their code is never run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import ModelStatus
+from finetune_api.run import ModelSource
+from finetune_trainer.models.model_folders import (
+    PICKLE_PATTERNS,
+    ModelFolder,
+    Shapes,
+    matches,
+    open_folder,
+    text_files,
+    weight_files,
+)
+from finetune_trainer.process.failures import DiagnosedError, first_line
+from finetune_trainer.s3.storage import Storage
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG_FILES = ("config.json", "tokenizer_config.json", "processor_config.json", "adapter_config.json")
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A model on the local disk: a whole one, and maybe a peft adapter upon it."""
+
+    base: Path
+    adapter: Path | None = None
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder to load the tokenizer from: the adapter's, where one came with it."""
+        if self.adapter is not None and (self.adapter / "tokenizer_config.json").exists():
+            return self.adapter
+        return self.base
+
+
+def fetch_model(source: ModelSource, storage: Storage, directory: Path) -> LocalModel:
+    """Bring a model below `directory`, checked against its manifest where a job of ours made it.
+
+    Raises DiagnosedError: ModelNotFound, ModelInvalid, or one of the storage's.
+    """
+    base, adapter = _open(source, storage)
+    local = LocalModel(directory / "base", None if adapter is None else directory / "adapter")
+    base.fetch([*text_files(base.paths()), *weight_files(base.paths())], local.base)
+    refuse_code(local.base, base.uri)
+    if adapter is not None and local.adapter is not None:
+        adapter.fetch([*text_files(adapter.paths()), *weight_files(adapter.paths())], local.adapter)
+        refuse_code(local.adapter, adapter.uri)
+    return local
+
+
+@dataclass(frozen=True)
+class InspectedModel:
+    """What is known of a model without its weights."""
+
+    status: ModelStatus
+    tokenizer: Any
+    config: Any
+    """transformers' config of the language model."""
+    shapes: Shapes
+    """Of the whole model's weights."""
+    adapter_shapes: Shapes
+    """Of the adapter's that comes with it; empty without one."""
+
+
+def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> InspectedModel:
+    """What a model is, without fetching its weights or importing torch.
+
+    Raises DiagnosedError as `fetch_model` does.
+    """
+    from transformers import AutoConfig
+
+    base, adapter = _open(source, storage)
+    base.fetch(text_files(base.paths()), directory)
+    refuse_code(directory, base.uri)
+    with _as_model_invalid(f"The config of {base.uri} does not load"):
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    _refuse_other_than_causal(config, base.uri)
+    tokenizer = load_tokenizer(directory)
+    if adapter is not None:
+        adapter.fetch(text_files(adapter.paths()), directory / "adapter")
+        refuse_code(directory / "adapter", adapter.uri)
+    shapes = base.shapes()
+    status = ModelStatus(
+        architecture=(config.architectures or [config.model_type])[0],
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        context_length=_context_length(config, tokenizer),
+    )
+    adapter_shapes = {} if adapter is None else adapter.shapes()
+    return InspectedModel(status, tokenizer, config.get_text_config(), shapes, adapter_shapes)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a local folder, with a pad token. Raises DiagnosedError (ModelInvalid)."""
+    from transformers import AutoTokenizer
+
+    with _as_model_invalid("The tokenizer does not load"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise DiagnosedError(Reason.MODEL_INVALID, "The tokenizer has no tokenizer.json (a fast tokenizer).")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise DiagnosedError(Reason.MODEL_INVALID, "The tokenizer has neither a pad token nor an end-of-text token.")
+    return tokenizer
+
+
+def load_model(local: LocalModel, dtype: torch.dtype, *, trainable_adapter: bool = False) -> Any:
+    """The causal language model, with its adapter if it has one. Raises DiagnosedError (ModelInvalid)."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    with _as_model_invalid("The model does not load"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            local.base,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    model, loading = loaded
+    if loading["missing_keys"]:
+        raise DiagnosedError(
+            Reason.MODEL_INVALID,
+            f"The model's files lack weights: {', '.join(sorted(loading['missing_keys'])[:3])}, ...",
+        )
+    if local.adapter is None:
+        return model
+    from peft import PeftModel
+
+    with _as_model_invalid("The adapter does not load"):
+        return PeftModel.from_pretrained(model, local.adapter, is_trainable=trainable_adapter, use_safetensors=True)
+
+
+def refuse_code(folder: Path, uri: str) -> None:
+    """Raises DiagnosedError (ModelInvalid) when a config wants Python code of the model's own to be run."""
+    for name in CONFIG_FILES:
+        if (folder / name).exists() and "auto_map" in _read_object(folder / name):
+            raise DiagnosedError(
+                Reason.MODEL_INVALID,
+                f"{uri}: {name} has an auto_map: it wants code of its own to be run, which is never done. "
+                "Use a model whose architecture is part of transformers, and remove auto_map from its files.",
+            )
+
+
+def _open(source: ModelSource, storage: Storage) -> tuple[ModelFolder, ModelFolder | None]:
+    base = open_folder(source.uri, source.digest if source.adapter_uri is None else None, storage)
+    _refuse_incomplete(base, "config.json", "a Hugging Face model folder")
+    if source.adapter_uri is None:
+        return base, None
+    adapter = open_folder(source.adapter_uri, source.digest, storage)
+    _refuse_incomplete(adapter, "adapter_config.json", "a peft adapter")
+    return base, adapter
+
+
+def _refuse_incomplete(folder: ModelFolder, config: str, kind: str) -> None:
+    paths = folder.paths()
+    if config not in paths:
+        raise DiagnosedError(Reason.MODEL_INVALID, f"{folder.uri} has no {config}: it must be {kind}.")
+    if weight_files(paths):
+        return
+    pickles = [path for path in paths if matches(path, PICKLE_PATTERNS)]
+    held = f"only {', '.join(pickles[:3])}, which can run code when loaded" if pickles else "no weights"
+    raise DiagnosedError(
+        Reason.MODEL_INVALID, f"{folder.uri} has {held}. Store the weights as safetensors (save_pretrained)."
+    )
+
+
+def _refuse_other_than_causal(config: Any, uri: str) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise DiagnosedError(
+            Reason.MODEL_INVALID,
+            f"{uri} is a {config.model_type!r} model, which is no causal language model.",
+        )
+
+
+def _context_length(config: Any, tokenizer: Any) -> int:
+    """The longest sequence that the model was made for."""
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(length or tokenizer.model_max_length)
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise DiagnosedError(Reason.MODEL_INVALID, f"{file.name} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DiagnosedError(Reason.MODEL_INVALID, f"{file.name} must hold a JSON object.")
+    return value
+
+
+@contextmanager
+def _as_model_invalid(what: str) -> Iterator[None]:
+    """Untrusted files fail to load in any way; all but too little memory mean that they are wrong."""
+    try:
+        yield
+    except (DiagnosedError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; named, for torch is not imported here
+            raise
+        raise DiagnosedError(Reason.MODEL_INVALID, f"{what}: {first_line(error)}") from error

@@ -1,0 +1,1 @@
+"""Preflight: everything that a run needs, tried before a GPU is asked for."""

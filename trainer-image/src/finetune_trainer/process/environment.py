@@ -1,0 +1,52 @@
+"""The process's environment, set before the libraries that read it are imported; and its SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from finetune_trainer.process.cpu import available_cpus
+
+EXIT_ON_SIGTERM = 143  # finetune_api.outcome.EXIT_DISRUPTED, which is not imported for its weight
+
+QUIET = {
+    "DISABLE_KUBEFLOW_INTEGRATION": "TRUE",  # progress.py speaks its protocol
+    "DO_NOT_TRACK": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # waiting for a peer's name to resolve is no news
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+def prepare(processes: int = 1) -> None:
+    """Set what is not set: no telemetry, caches where one can write, as many threads as there are CPUs."""
+    scratch = Path(tempfile.gettempdir())
+    defaults = {
+        **QUIET,
+        "HF_HOME": str(scratch / "huggingface"),
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
+        "OMP_NUM_THREADS": str(max(1, available_cpus() // processes)),
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin take the node's cores from other Pods
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def exit_on_sigterm() -> None:
+    """Leave at once when told to stop. The first process of a container would ignore the signal otherwise."""
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def hide_torch() -> None:
+    """Let transformers run as where torch is not installed: what is left of it is imported in 1.5 seconds."""
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(EXIT_ON_SIGTERM)

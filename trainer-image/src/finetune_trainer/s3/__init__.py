@@ -1,0 +1,1 @@
+"""The S3-compatible storage: one edge, with its retries, transfers and credentials."""

@@ -1,0 +1,57 @@
+"""The `fetch` command: brings a model to SERVED_MODEL_DIRECTORY/<name>, as a folder that any server can load."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
+from finetune_trainer.models.models import LocalModel, fetch_model, load_model, load_tokenizer
+from finetune_trainer.process.narration import narrated
+from finetune_trainer.s3.storage import Storage
+
+SCRATCH = ".fetch"
+"""Beside the target, so that the complete folder can be renamed to it."""
+
+
+def fetch(run: FetchRun, *, models: Path = Path(SERVED_MODEL_DIRECTORY)) -> None:
+    """A whole model as it is, an adapter merged into its base.
+
+    The folder appears when it is complete, in place of an older one.
+
+    Raises DiagnosedError: ModelNotFound, ModelInvalid, or one of the storage's.
+    """
+    scratch, target = models / SCRATCH, models / run.name
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    try:
+        with narrated(f"fetching {run.model.adapter_uri or run.model.uri}"):
+            local = fetch_model(run.model, Storage(run.storage), scratch)
+        complete = local.base
+        if local.adapter is not None:
+            complete = scratch / "merged"
+            with narrated("merging the adapter into its base"):
+                merge(local, complete)
+        shutil.rmtree(target, ignore_errors=True)
+        complete.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def merge(local: LocalModel, target: Path) -> None:
+    """Save the base with its adapter merged in, in the base's precision, as a whole model.
+
+    Tokenizer, chat template and generation config come with it. Raises DiagnosedError (ModelInvalid).
+    """
+    from transformers import GenerationConfig
+
+    from finetune_trainer.evaluation.generation import stored_dtype
+
+    merged = load_model(local, stored_dtype(local)).merge_and_unload()
+    generation_config = local.base / "generation_config.json"
+    if generation_config.exists():
+        # Many published ones can be loaded but not saved (a temperature without do_sample), so it is copied below.
+        merged.generation_config = GenerationConfig()
+    merged.save_pretrained(target)
+    if generation_config.exists():
+        shutil.copyfile(generation_config, target / generation_config.name)
+    load_tokenizer(local.tokenizer).save_pretrained(target)

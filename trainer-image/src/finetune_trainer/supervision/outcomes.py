@@ -1,0 +1,129 @@
+"""The process's edge: a command's success or failure becomes a termination message and an exit code.
+
+https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from finetune_api.base import ApiModel
+from finetune_api.conditions import Reason
+from finetune_api.outcome import (
+    EXIT_DISRUPTED,
+    EXIT_FAILED,
+    EXIT_SUCCEEDED,
+    TERMINATION_MESSAGE_PATH,
+    EvaluationReport,
+    Failure,
+    PreflightReport,
+    TrainReport,
+    parse_termination_message,
+    to_termination_message,
+)
+from finetune_api.run import TrainRun
+from finetune_trainer.process.failures import DiagnosedError, DisruptedError
+from finetune_trainer.supervision.diagnosis import diagnose
+
+Report = PreflightReport | TrainReport | EvaluationReport
+Run = TypeVar("Run", bound=ApiModel)
+
+LOG_LINES = 40
+PEER_SECONDS = 1.0
+"""Whoever lost a peer ends so much later: the peer's end shall be seen first, by torchrun's agent and by the Job."""
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def conclude(command: Callable[[], Report | None], rank: int | None = None, run: TrainRun | None = None) -> int:
+    """Run a command, tell how it ended, and answer the exit code. `rank`: which process of a gang this is."""
+    try:
+        report = command()
+    except DisruptedError:
+        return EXIT_DISRUPTED
+    except Exception as error:
+        return conclude_failure(error, rank, run)
+    if report is not None:
+        _write_termination_message(to_termination_message(report))
+    return EXIT_SUCCEEDED
+
+
+def conclude_failure(error: Exception, rank: int | None = None, run: TrainRun | None = None) -> int:
+    """Tell what failed, and answer the exit code."""
+    failure = diagnose(error, run)
+    if failure.rank is None:
+        failure = failure.model_copy(update={"rank": rank})
+    _say(failure)
+    if failure.lost_peer:
+        time.sleep(PEER_SECONDS)
+    if not (failure.lost_peer and _earlier_message()):
+        _write_termination_message(to_termination_message(failure))
+    return EXIT_FAILED
+
+
+def conclude_for(failure: Failure, log: str) -> int:
+    """Tell of a process that ended or was ended, with the last lines of its log; what it said itself tells more."""
+    said = parse_termination_message(_earlier_message())
+    if isinstance(said, Failure) and not said.lost_peer and not _explains(failure, said):
+        failure = said
+    else:
+        _say(failure)
+    _write_termination_message(to_termination_message(failure.model_copy(update={"log": last_lines(log)})))
+    return EXIT_FAILED
+
+
+def last_lines(log: str) -> str | None:
+    """The end of a log, without colors; None when it is empty."""
+    lines = _ESCAPE.sub("", log).strip().splitlines()[-LOG_LINES:]
+    return "\n".join(lines)[-4096:] or None
+
+
+def run_command(kind: type[Run], file: Path, command: Callable[[Run, Path], Report | None]) -> int:
+    """Run a command on the run configuration in `file`, in a directory of its own; answers the exit code."""
+    with tempfile.TemporaryDirectory(prefix="finetune-") as directory:
+        return conclude(lambda: command(read_run(kind, file), Path(directory)))
+
+
+def read_run(kind: type[Run], file: Path) -> Run:
+    """The run configuration in a file. Raises DiagnosedError (InvalidSpec) naming what is wrong in it."""
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise DiagnosedError(Reason.INVALID_SPEC, f"{file} can't be read: {error.strerror}") from error
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise DiagnosedError(Reason.INVALID_SPEC, f"{file} is no {kind.__name__}: {where}: {problem['msg']}") from error
+
+
+def _explains(failure: Failure, said: Failure) -> bool:
+    """Whether this is the cause of what a process said: one whose helper is killed for memory sees just an error."""
+    return failure.reason is Reason.OUT_OF_MEMORY and said.reason is Reason.FAILED
+
+
+def _say(failure: Failure) -> None:
+    words = f"{failure.message} {failure.suggestion}" if failure.suggestion else failure.message
+    sys.stderr.write(f"{failure.reason.value}: {words}\n")
+
+
+def _earlier_message() -> str:
+    """What a process of this container has said at its end."""
+    try:
+        return Path(TERMINATION_MESSAGE_PATH).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _write_termination_message(message: str) -> None:
+    """Where there is a file for it: on a laptop there is none."""
+    file = Path(TERMINATION_MESSAGE_PATH)
+    if file.exists() and os.access(file, os.W_OK):
+        file.write_text(message, encoding="utf-8")

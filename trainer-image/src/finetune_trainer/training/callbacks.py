@@ -1,0 +1,171 @@
+"""What happens at the steps of a training, beside the training: one callback for each thing."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import structlog
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune_api.conditions import Reason
+from finetune_api.progress import CheckpointLedger
+from finetune_trainer.checkpointing.background_saves import BackgroundSaves
+from finetune_trainer.checkpointing.training_state import Training
+from finetune_trainer.gang.gang import Gang
+from finetune_trainer.process import heartbeats
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.process.heartbeats import Phase
+from finetune_trainer.training.progress import Clock, ProgressSender, to_trainer_status
+
+NARRATION_SECONDS = 5.0
+REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")
+
+_log = structlog.get_logger()
+
+
+class StopTogether(TrainerCallback):
+    """After a SIGTERM to any process all stop at the same step, which is saved; a failed save ends all of them."""
+
+    def __init__(self, gang: Gang, saves: BackgroundSaves) -> None:
+        self._gang = gang
+        self._saves = saves
+        self._asked = False
+        self.stopped = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        last = self._gang.last_step(state.global_step, asked=self._asked or self._saves.failed)
+        if last is None or state.global_step < last:
+            return
+        self._saves.finish()  # raises what made one fail
+        if state.global_step < state.max_steps:
+            _log.info(f"told to stop: saving step {state.global_step}")
+            self.stopped = control.should_save = control.should_training_stop = True
+
+
+class PrepareSaves(TrainerCallback):
+    """Gets the memory for saves beside the second step, so that the first save does not wait for it."""
+
+    def __init__(self, saves: BackgroundSaves) -> None:
+        self._saves = saves
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._saves.prepare(Training.of(kwargs["model"], kwargs["optimizer"], kwargs["lr_scheduler"], state))
+
+
+class RefuseInfiniteLoss(TrainerCallback):
+    """A loss that is no number any more never becomes one again."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name in ("loss", "eval_loss"):
+            value = (logs or {}).get(name, 0.0)
+            if not math.isfinite(value):
+                raise DiagnosedError(
+                    Reason.LOSS_NOT_FINITE,
+                    f"{name} became {value} at step {state.global_step}. Lower hyperparameters.learningRate "
+                    "(a tenth is a start), raise warmupPercent, and look for broken examples.",
+                )
+
+
+class TellProgress(TrainerCallback):
+    """Rank 0 tells the operator (at most every five seconds) and the log where the training is."""
+
+    def __init__(self, sender: ProgressSender | None, ledger: Callable[[], CheckpointLedger]) -> None:
+        self._sender = sender
+        self._ledger = ledger
+        self._metrics: dict[str, float] = {}
+        self._clock: Clock | None = None
+        self._narrated = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._clock = Clock(state.global_step, state.num_input_tokens_seen)
+        self.tell(state)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
+        self.tell(state)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if time.monotonic() - self._narrated >= NARRATION_SECONDS:
+            self._narrated = time.monotonic()
+            _log.info(f"Step {state.global_step}/{state.max_steps}: evaluating")
+
+    def tell(self, state: TrainerState) -> None:
+        """Report now: also what was committed since the last step."""
+        if self._clock is None:
+            return
+        remaining = self._clock.remaining_seconds(state.global_step, state.max_steps)
+        speed = self._clock.tokens_per_second(state.num_input_tokens_seen)
+        if self._sender is not None:
+            ledger = self._ledger()
+            committed = {"checkpoint_step": ledger.checkpoints[-1].step} if ledger.checkpoints else {}
+            self._sender.send(
+                to_trainer_status(
+                    {
+                        **self._metrics,
+                        **committed,
+                        "current_step": state.global_step,
+                        "total_steps": state.max_steps,
+                        "current_epoch": round(state.epoch or 0.0, 4),
+                        "tokens_per_second": round(speed, 1),
+                    },
+                    remaining,
+                ),
+                ledger,
+            )
+        if time.monotonic() - self._narrated >= NARRATION_SECONDS and "loss" in self._metrics:
+            self._narrated = time.monotonic()
+            _log.info(
+                f"Step {state.global_step}/{state.max_steps}: training loss={self._metrics['loss']:.4f}",
+                tokens_per_second=round(speed),
+                remaining_seconds=remaining,
+            )
+
+
+class BeatForWatchdog(TrainerCallback):
+    """Tells the watchdog what this process is doing. The last of the callbacks: it reads what the others decided."""
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        heartbeats.beat(Phase.TRAINING, state.global_step + 1)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_evaluate:
+            heartbeats.beat(Phase.EVALUATING, state.global_step)
+        else:
+            heartbeats.beat(Phase.SAVING if control.should_save else Phase.TRAINING, state.global_step)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        heartbeats.beat(Phase.EVALUATING, state.global_step)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        heartbeats.beat(Phase.SAVING if control.should_save else Phase.TRAINING, state.global_step)

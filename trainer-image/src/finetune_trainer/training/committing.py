@@ -1,0 +1,99 @@
+"""What becomes of a save, beside the training: a committed checkpoint, an event, and an end to outdated ones."""
+
+from __future__ import annotations
+
+from finetune_api.finetunejob import CorruptCheckpoint
+from finetune_api.progress import CheckpointLedger
+from finetune_api.run import TrainRun
+from finetune_trainer.artifacts.events import EventLog
+from finetune_trainer.checkpointing import checkpoints, retention
+from finetune_trainer.checkpointing.background_saves import Save
+from finetune_trainer.checkpointing.checkpoints import Resumed
+from finetune_trainer.gang.gang import Gang
+from finetune_trainer.process.narration import narrated
+from finetune_trainer.s3 import commits
+from finetune_trainer.s3.commits import Claim, Committed
+from finetune_trainer.s3.storage import Storage
+
+WORTH_TELLING_SECONDS = 1.0
+
+
+class Committer:
+    """Makes a checkpoint of every save. `store` runs in the thread of the saves, on every process of the gang.
+
+    `gang` must be this thread's own (`Gang.beside`). `events` is rank 0's.
+    """
+
+    def __init__(
+        self, run: TrainRun, storage: Storage, gang: Gang, claim: Claim, resumed: Resumed, events: EventLog | None
+    ) -> None:
+        self._run = run
+        self._storage = storage
+        self._gang = gang
+        self._claim = claim
+        self.corrupt: tuple[CorruptCheckpoint, ...] = resumed.corrupt
+        self._events = events
+        self._longest: float | None = None
+        self._stalled = 0.0
+        self.kept: tuple[Committed, ...] = resumed.kept
+
+    @property
+    def ledger(self) -> CheckpointLedger:
+        """What is committed now."""
+        return checkpoints.to_ledger(self.kept, self.corrupt, self._run.checkpoints.best, self._longest)
+
+    def totals(self) -> dict[str, float]:
+        """For how long training stood still for all saves, and how long the longest one took, in seconds."""
+        return {
+            "stalled_seconds": round(self._stalled, 3),
+            "longest_checkpoint_seconds": round(self._longest or 0.0, 2),
+        }
+
+    def store(self, save: Save) -> None:
+        """Upload and commit. Raises DiagnosedError, or FencedError when another process holds the run now."""
+        state = save.snapshot.trainer_state
+        log = state["log_history"]
+        with narrated(f"storing the checkpoint of step {save.step}"):
+            committed = checkpoints.commit(
+                self._gang,
+                self._storage,
+                self._claim,
+                save.snapshot.files(),
+                step=save.step,
+                metrics=checkpoints.metrics_at(log, save.step, state["num_input_tokens_seen"]),
+                kept=self.kept,
+            )
+        self._longest = max(save.seconds, self._longest or 0.0)
+        self._stalled += save.stalled_seconds
+        self._tell(save, committed)
+        kept = self.kept if committed in self.kept else (*self.kept, committed)
+        self.kept = self._gang.from_leader(lambda: self._clean_up(kept, log))
+
+    def _clean_up(self, kept: tuple[Committed, ...], log: list[dict[str, float]]) -> tuple[Committed, ...]:
+        """What rank 0 does after a commit: remove what is outdated, and write the run's story. Answers what is kept."""
+        settings = self._run.checkpoints
+        remaining = retention.prune(self._storage, self._claim, kept, keep=settings.keep, best=settings.best)
+        if self._events is not None:
+            commits.refuse_fenced(self._storage, self._claim)
+            self._events.store(log)
+        return remaining
+
+    def _tell(self, save: Save, committed: Committed) -> None:
+        if self._events is None:
+            return
+        self._events.add(
+            f"Checkpoint of step {save.step} committed",
+            type="checkpoint",
+            step=save.step,
+            uri=committed.folder.uri,
+            seconds=round(save.seconds, 2),
+            stalled_seconds=round(save.stalled_seconds, 3),
+        )
+        if save.waited_seconds >= WORTH_TELLING_SECONDS:
+            self._events.add(
+                f"Training waited {save.waited_seconds:.1f} s at step {save.step} for the checkpoint before: "
+                "raise checkpoints.everySteps, or give the storage more bandwidth",
+                type="back_pressure",
+                step=save.step,
+                seconds=round(save.waited_seconds, 2),
+            )
