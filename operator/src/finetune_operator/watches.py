@@ -5,7 +5,7 @@ They are coroutines, since Kopf calls plain functions in threads, and the queue 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import kopf
@@ -13,17 +13,15 @@ import kopf
 from finetune_api.base import GROUP, VERSION
 from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION
+from finetune_operator.child_news import QUIET, News, news
 from finetune_operator.children import MANAGED_BY_SELECTOR, owner_key
 from finetune_operator.kube import FIELD_MANAGER, PAGE_SIZE
-from finetune_operator.pod_views import job_view, pod_view
 from finetune_operator.references import DEFAULT_CLASS_NAME, ObjectKey, References
 from finetune_operator.workqueue import WorkQueue
 
 PARENTS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
 CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments"))
 WATCHED = (*(kind.plural for kind in PARENTS), *(plural for _, _, plural in CHILDREN))
-
-VIEWS: Mapping[str, Callable[[Any], Hashable]] = {"Job": job_view, "Pod": pod_view}
 
 CHILD_SECONDS = 0.3
 """The Job's, its Pod's and the Pod's node's events come in a burst, which is looked at once."""
@@ -46,7 +44,7 @@ def register(registry: kopf.OperatorRegistry, queue: WorkQueue[ObjectKey], refer
             for referrer in references.referrers(ObjectKey(FINE_TUNE_CLASS.name, "", DEFAULT_CLASS_NAME)):
                 queue.add(referrer)
 
-    shown: dict[str, int] = {}
+    shown: dict[str, News] = {}
 
     async def child_event(body: Mapping[str, Any], type: str | None, **_: Any) -> None:
         key = owner_key(body)
@@ -92,21 +90,18 @@ def referenced(body: Mapping[str, Any]) -> frozenset[ObjectKey]:
     return frozenset(found)
 
 
-def _shows_something_new(shown: dict[str, int], body: Mapping[str, Any], type: str | None) -> bool:
-    """Whether a child is other than at its event before, in what plans see of it; `shown` remembers that by UID.
-
-    Most changes of a Job are counts of its controller's, and a Pod loses its finalizer when it was counted.
-    """
-    view = VIEWS.get(body.get("kind", ""))
-    if view is None:
+def _shows_something_new(shown: dict[str, News], body: Mapping[str, Any], type: str | None) -> bool:
+    """Whether a child's event is news; `shown` remembers by UID what was news before."""
+    found = news(body)
+    if found is None:
         return True
     uid = body["metadata"]["uid"]
     if type == "DELETED":
         shown.pop(uid, None)
         return True
-    before = shown.get(uid)
-    shown[uid] = hash(view(body))
-    return type is None or shown[uid] != before
+    before = shown.get(uid, QUIET)
+    shown[uid] = found
+    return found != (QUIET if type is None else before)
 
 
 def _is_echo(body: Mapping[str, Any], type: str | None) -> bool:

@@ -25,7 +25,6 @@ from tests.unit.operator.states import (
     LOST_PEER,
     NETWORK_FAILURE,
     NOW,
-    RENDEZVOUS,
     RESULT,
     TRAIN_1,
     TRAIN_2,
@@ -51,7 +50,7 @@ from tests.unit.operator.states import (
 )
 
 TWO_NODES = job_spec(parallelism={"nodes": 2})
-TRAIN_2_OBJECTS = (f"ConfigMap/{TRAIN_2}", f"Service/{RENDEZVOUS}", f"Job/{TRAIN_2}")
+TRAIN_2_OBJECTS = (f"ConfigMap/{TRAIN_2}", f"Job/{TRAIN_2}")
 PROGRESS = Progress(
     step=30, total_steps=750, percent=4, loss=2.5, estimated_remaining_seconds=600, last_updated_time=ago(1)
 )
@@ -536,7 +535,7 @@ def test_the_pods_of_a_job_that_was_made_in_vain_are_waited_for_before_it_is_mad
 
 def test_a_pod_learns_where_to_report_and_whom_to_trust() -> None:
     endpoint = ProgressEndpoint("https://finetune.svc:8443/", "-----BEGIN CERTIFICATE-----")
-    config_map, _, train_job = plan(observed_job(between_attempts(0), progress_endpoint=endpoint), NOW).create
+    config_map, train_job = plan(observed_job(between_attempts(0), progress_endpoint=endpoint), NOW).create
     path = f"/v1alpha1/namespaces/team-a/finetunejobs/router/attempts/{TRAIN_2}"
     assert f'"url":"https://finetune.svc:8443{path}"' in config_map["data"]["run.json"]
     assert config_map["data"]["progress-ca.crt"] == endpoint.ca

@@ -23,7 +23,6 @@ from tests.unit.operator.states import (
     PREFLIGHT_1,
     PREFLIGHT_2,
     PREFLIGHT_REPORT,
-    RENDEZVOUS,
     RESOLVED,
     STORAGE_URI,
     TRAIN_1,
@@ -48,7 +47,7 @@ from tests.unit.operator.states import (
 NEW = FineTuneJobStatus()
 PREFLIGHT_OBJECTS = (f"ConfigMap/{PREFLIGHT_1}", f"Job/{PREFLIGHT_1}")
 PREFLIGHT_2_OBJECTS = (f"ConfigMap/{PREFLIGHT_2}", f"Job/{PREFLIGHT_2}")
-TRAIN_OBJECTS = (f"ConfigMap/{TRAIN_1}", f"Service/{RENDEZVOUS}", f"Job/{TRAIN_1}")
+TRAIN_OBJECTS = (f"ConfigMap/{TRAIN_1}", f"Job/{TRAIN_1}")
 MISSING_SECRET = 'secret "s3-credentials" not found'
 
 
@@ -339,6 +338,14 @@ def test_a_good_preflight_resolves_the_hyperparameters_and_starts_the_first_atte
     assert result.status.model == PREFLIGHT_REPORT.model
     assert result.status.failure is None
     assert result.status.preflight.succeeded
+
+
+def test_what_the_preflight_pod_said_is_not_waited_for_until_its_job_is_counted() -> None:
+    before = job_status(preflight=preflight_status())
+    said = succeeded_pod(PREFLIGHT_1, PREFLIGHT_REPORT)
+    result = decide(observed_job(before, job(PREFLIGHT_1), pods=(said,)))
+    assert result.status.preflight.succeeded
+    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, event="Normal Queued")
 
 
 def test_a_preflight_job_that_somebody_deleted_is_followed_by_the_next_try() -> None:

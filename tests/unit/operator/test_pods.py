@@ -173,7 +173,7 @@ def test_what_a_user_wrote_travels_only_as_json() -> None:
     """No argument, environment variable or name of a Pod holds text of the spec."""
     spec = job_spec(dataset={"training": {"uri": HOSTILE.replace(" ", "+")}}, runId="it-s.mine")
     objects = attempt_objects(OWNER, spec, resolved_class(), RESOLVED, 1, ENDPOINT)
-    config_map, _, job = objects
+    config_map, job = objects
     assert "rm+-rf" in config_map["data"]["run.json"]
     assert "rm+-rf" not in json.dumps(job)
     assert "it-s.mine" not in json.dumps(job)

@@ -92,7 +92,7 @@ def attempt_objects(
     endpoint: ProgressEndpoint | None,
     checkpoint_seconds: float | None = None,
 ) -> list[Object]:
-    """One Pod a node, in an Indexed Job, that find each other through a headless Service."""
+    """One Pod a node, in an Indexed Job; several find each other through a headless Service."""
     name = train_job_name(owner, spec.run_id, attempt)
     run = TrainRun(
         job=_identity(owner, spec),
@@ -111,18 +111,18 @@ def attempt_objects(
     data = {"run.json": run.model_dump_json(by_alias=True)}
     if endpoint:
         data["progress-ca.crt"] = endpoint.ca
-    service = rendezvous_service_name(owner)
+    nodes = spec.parallelism.nodes
+    service = rendezvous_service_name(owner) if nodes > 1 else None
     role = PodRole(
         TRAIN_ROLE,
         ("train", RUN_CONFIG_PATH),
         accelerated=True,
-        environment={"RENDEZVOUS_HOST": f"{name}-0.{service}"},
+        environment={"RENDEZVOUS_HOST": f"{name}-0.{service}"} if service else {},
         # Ranks that share a node's cores without a limit slow each other; several in a Pod divide its cores themselves.
         threads_from_cpu_request=spec.parallelism.processes_per_node == 1,
         reports_progress=endpoint is not None,
         grace_seconds=grace_seconds(checkpoint_seconds),
     )
-    nodes = spec.parallelism.nodes
     body = job(
         owner,
         name,
@@ -135,13 +135,15 @@ def attempt_objects(
         # A Pod that is deleted has ended when its containers have: its exit code counts, and none is made beside it.
         podReplacementPolicy="Failed",
     )
-    body["spec"]["template"]["spec"]["subdomain"] = service
+    if service is not None:
+        body["spec"]["template"]["spec"]["subdomain"] = service
     queue = platform.spec.scheduling.queue_name
     if queue is not None:
         body["metadata"]["labels"] |= {QUEUE_LABEL: queue}
         # Kueue starts it. Without Kueue's webhook nothing else would keep it from starting by itself.
         body["spec"]["suspend"] = True
-    return [run_config_map(owner, name, TRAIN_ROLE, data), _rendezvous_service(owner, service), body]
+    services = [_rendezvous_service(owner, service)] if service is not None else []
+    return [run_config_map(owner, name, TRAIN_ROLE, data), *services, body]
 
 
 def grace_seconds(checkpoint_seconds: float | None) -> int:

@@ -12,7 +12,7 @@ from finetune_operator.budget import ObservedBudget, observe_budget
 from finetune_operator.children import ROLE_LABEL, Owner, owner_of, owner_selector
 from finetune_operator.classes import ResolvedClass, observe_class
 from finetune_operator.finetunejob.objects import TRAIN_ROLE
-from finetune_operator.kube import JOBS, PODS, Kube, Object
+from finetune_operator.kube import JOBS, PODS, Kube, Object, Resource
 from finetune_operator.pod_views import JobView, PodView, job_view, pod_view
 from finetune_operator.progress import ProgressEndpoint, ProgressStore
 from finetune_operator.status import Standing
@@ -58,11 +58,10 @@ async def observe(
     owner = owner_of(parent)
     spec = FineTuneJobSpec.from_wire(parent["spec"])
     status = FineTuneJobStatus.from_wire(parent.get("status", {}))
-    selector = owner_selector(owner.uid)
     platform, found_jobs, found_pods = await asyncio.gather(
         observe_class(kube, spec.class_name, trainer_image),
-        kube.list(JOBS, owner.namespace, selector),
-        kube.list(PODS, owner.namespace, selector),
+        _children(kube, JOBS, owner, parent),
+        _children(kube, PODS, owner, parent),
     )
     jobs = tuple(job_view(item) for item in found_jobs)
     pods = tuple(pod_view(item) for item in found_pods)
@@ -86,3 +85,8 @@ async def observe(
         budget=budget,
         progress_endpoint=endpoint,
     )
+
+
+async def _children(kube: Kube, resource: Resource, owner: Owner, parent: Object) -> list[Object]:
+    """The parent's children. One without a status has none, or those that are about to be made under the same names."""
+    return await kube.list(resource, owner.namespace, owner_selector(owner.uid)) if parent.get("status") else []

@@ -18,6 +18,7 @@ from finetune_operator.finetunejob.policy import admitted
 from finetune_operator.finetunejob.stopping import (
     STOPPING_CHECK_SECONDS,
     is_quiet,
+    is_spent,
     strays,
     strays_and_old_jobs,
     what_stops,
@@ -76,7 +77,8 @@ def _watched(
 ) -> Step:
     """What the Pod of this try is doing, or what it said."""
     pods = observed.pods_of(job.name)
-    if job.state == "Active":
+    # What the Pod says is enough: the Job's controller counts it a second later, or more.
+    if job.state == "Active" and not is_spent(observed, job):
         blocked = blockage(job, pods, observed.warnings, now)
         if blocked is not None and image_pull_timed_out(blocked, now):
             return failed(observed, status, stalled(blocked.reason, image_pull_words(blocked)), now)

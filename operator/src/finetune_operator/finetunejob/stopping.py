@@ -78,8 +78,15 @@ def next_look(observed: ObservedFineTuneJob, now: datetime, later: datetime) -> 
     return now if any(job.name in running for job in _others_active(observed, None)) else later
 
 
+def is_spent(observed: ObservedFineTuneJob, job: JobView) -> bool:
+    """Whether all of a Job's Pods have ended, though its controller may not have counted them yet."""
+    pods = observed.pods_of(job.name)
+    return len(pods) >= job.parallelism and all(pod.ended for pod in pods)
+
+
 def _others_active(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
-    return [job for job in observed.jobs if job.state == "Active" and not job.deleting and job.name != keep]
+    active = [job for job in observed.jobs if job.state == "Active" and not job.deleting and job.name != keep]
+    return [job for job in active if not is_spent(observed, job)]
 
 
 def _running_pods(observed: ObservedFineTuneJob, now: datetime, keep: str | None) -> list[PodView]:
