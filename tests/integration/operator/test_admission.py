@@ -250,7 +250,9 @@ def test_the_simplest_job_is_completed_with_its_defaults(api: Api) -> None:
         "targetModules": ["all-linear"],
     }
     assert (spec["method"], spec["runId"], spec["suspend"], spec["retryLimit"]) == ({"type": "SFT"}, "1", False, 3)
-    assert (spec["parallelism"], spec["hyperparameters"]) == ({"nodes": 1, "processesPerNode": 1}, {})
+    assert spec["parallelism"] == {"nodes": 1, "processesPerNode": 1, "strategy": "DDP"}
+    assert spec["checkpoints"] == {"keep": 3, "startOverIfCorrupt": False}
+    assert spec["hyperparameters"] == {}
 
 
 def test_kubectl_tells_a_person_which_field_is_wrong(cluster: ControlPlane, api: Api) -> None:

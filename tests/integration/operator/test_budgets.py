@@ -93,7 +93,7 @@ def test_hours_are_counted_survive_the_job_and_the_operator_and_refuse_the_next_
 
     api.patch("FineTuneClass", budgeted, {"spec": {"limits": {"acceleratorHoursPerMonth": 1000}}})
     api.wait_children(second, "train", "Job")
-    assert stalled(api.get("FineTuneJob", "second"))[0] != "BudgetExceeded"
+    api.wait_reason("FineTuneJob", "second", "Queued")
 
 
 def refused(api: Api, job: Object) -> None:
