@@ -15,7 +15,7 @@ from e2e.demo import scenario
 from e2e.demo.api import Api, condition
 from e2e.demo.scenario import BUCKET, Platform
 from e2e.s3 import NAMESPACE as STORAGE_NAMESPACE
-from e2e.s3 import S3, SERVICE, reach
+from e2e.s3 import reach
 from e2e.steps import step
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
@@ -39,16 +39,9 @@ STOP_FIRST_PROCESS = "import os, signal; os.kill(1, signal.SIGTERM)"
 
 
 @pytest.fixture(scope="module")
-def s3(platform: Platform) -> Iterator[S3]:
-    """The storage, with the quickstart's model and dataset in it."""
-    scenario.upload(platform, None)
-    with reach(platform.storage) as storage:
-        yield storage
-
-
-@pytest.fixture(scope="module")
-def survivor(platform: Platform, s3: S3, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+def survivor(platform: Platform, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """The job, once it has ended, after each fault has struck ROUNDS times."""
+    scenario.upload(platform, None)
     api = platform.api
     faults = [delete_a_pod, drain_the_node, kill_rank_1, restart_the_storage] * ROUNDS
     terminal = request.config.pluginmanager.getplugin("capturemanager")
@@ -87,8 +80,12 @@ def kill_rank_1(platform: Platform) -> None:
 
 def restart_the_storage(platform: Platform) -> None:
     """End the storage's process; its container starts again in the same Pod, with its data."""
+    storage = platform.api.kubectl(
+        *("-n", STORAGE_NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=seaweedfs"),
+        *("-o", "jsonpath={.items[0].metadata.name}"),
+    )
     platform.api.kubectl(
-        *("-n", STORAGE_NAMESPACE, "debug", f"deployment/{SERVICE}", f"--image={platform.images.trainer}"),
+        *("-n", STORAGE_NAMESPACE, "debug", f"pod/{storage}", f"--image={platform.images.trainer}"),
         *("--profile=restricted", "--target=seaweedfs", "--quiet", "--", "python3", "-c", STOP_FIRST_PROCESS),
     )
 
@@ -106,9 +103,10 @@ def test_no_fault_counts_as_a_failure_of_the_training(survivor: dict[str, Any]) 
     assert attempt["number"] == 3 * ROUNDS + 1
 
 
-def test_at_most_one_checkpoint_interval_is_lost_each_time(survivor: dict[str, Any], s3: S3) -> None:
+def test_at_most_one_checkpoint_interval_is_lost_each_time(survivor: dict[str, Any], platform: Platform) -> None:
     key = survivor["status"]["storageUri"].removeprefix(f"s3://{BUCKET}/") + "/events.jsonl"
-    lines = s3.client().get_object(Bucket=BUCKET, Key=key)["Body"].read().splitlines()
+    with reach(platform.storage) as s3:
+        lines = s3.client().get_object(Bucket=BUCKET, Key=key)["Body"].read().splitlines()
     resumed = {event["attempt"]: event["step"] for event in map(json.loads, lines) if event.get("type") == "resumed"}
     ended = survivor["status"]["endedAttempts"]
     assert ended
