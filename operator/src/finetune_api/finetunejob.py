@@ -6,11 +6,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import LONGEST_SECONDS, ApiModel, FiniteNumber, Line, Name, Text, Timestamp, cel
+from finetune_api.base import (
+    LONGEST_SECONDS,
+    ApiModel,
+    FiniteNumber,
+    Line,
+    LocalObjectReference,
+    Name,
+    Text,
+    Timestamp,
+    cel,
+)
 from finetune_api.conditions import KindStatus
 from finetune_api.sources import DatasetUri, ModelUri
 
 Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed"]
+MethodType = Literal["SFT", "DPO"]
 AdapterType = Literal["LoRA", "Full"]
 Schedule = Literal["Cosine", "Linear", "Constant"]
 
@@ -18,17 +29,73 @@ Schedule = Literal["Cosine", "Linear", "Constant"]
 class Model(ApiModel):
     """The model to start from."""
 
-    uri: ModelUri = Field(description="s3://bucket/folder, or hf://org/name@revision.")
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("has(self.uri) != has(self.fineTuneJobRef)", "set exactly one of uri and fineTuneJobRef")
+        )
+    )
+
+    uri: ModelUri | None = Field(None, description="s3://bucket/folder, or hf://org/name@revision.")
+    fine_tune_job_ref: LocalObjectReference | None = Field(
+        None, description="Go on from the result of this FineTuneJob, as it is when the run starts."
+    )
+
+
+class SFT(ApiModel):
+    """Supervised fine-tuning."""
+
+    prompt_loss_weight: float = Field(
+        0.0, ge=0, le=1, description="Weight of the loss on the prompt's tokens; the assistant's count 1."
+    )
+
+
+class DPO(ApiModel):
+    """Direct preference optimization: https://arxiv.org/abs/2305.18290."""
+
+    beta: float | None = Field(
+        None, gt=0, le=2, description="How strongly the model is held to the one that it starts from. Omitted: 0.1."
+    )
+    loss_type: Literal["Sigmoid", "Hinge", "IPO"] = "Sigmoid"
 
 
 class Method(ApiModel):
     """How to train."""
 
-    type: Literal["SFT"] = Field("SFT", description="SFT: supervised fine-tuning, loss on the assistant's tokens.")
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!has(self.sft) || self.type == 'SFT'", "sft needs type SFT"),
+            ("!has(self.dpo) || self.type == 'DPO'", "dpo needs type DPO"),
+        )
+    )
+
+    type: MethodType = Field(
+        "SFT",
+        description="SFT: supervised fine-tuning, loss on the assistant's tokens. DPO: on pairs of a preferred and a "
+        "rejected answer.",
+    )
+    sft: SFT | None = None
+    dpo: DPO | None = None
+
+
+class Freeze(ApiModel):
+    """Weights that stay as they are."""
+
+    layers: int = Field(0, ge=0, le=1000, description="The first so many layers.")
+    embeddings: bool = Field(False, description="The token embeddings (and the output layer, if it shares them).")
 
 
 class Adapter(ApiModel):
     """Which weights are trained."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.freeze) || self.type == 'Full'",
+                "freeze needs type Full: LoRA leaves the model as it is",
+            ),
+            ("!has(self.inherited) || self.type == 'LoRA'", "inherited needs type LoRA: Full merges the adapter"),
+        )
+    )
 
     type: AdapterType = Field("LoRA", description="LoRA: low-rank adapters. Full: every weight.")
     rank: int = Field(16, ge=1, le=1024)
@@ -37,6 +104,13 @@ class Adapter(ApiModel):
     target_modules: list[Line] = Field(
         default=["all-linear"], min_length=1, max_length=64, description="Module names, or all-linear."
     )
+    inherited: Literal["Continue", "Merge"] | None = Field(
+        None,
+        description="What becomes of an adapter that model.fineTuneJobRef brings. Continue (the default): it is "
+        "trained on, with its own rank, alpha, dropout and target modules. Merge: it is merged into its base, and a "
+        "new one is trained; the result is then a whole model.",
+    )
+    freeze: Freeze | None = None
 
 
 class Limit(ApiModel):
@@ -75,6 +149,13 @@ class Dataset(ApiModel):
     validation: ValidationData | None = None
 
 
+class EarlyStopping(ApiModel):
+    """End the run when evalLoss no longer falls."""
+
+    patience: int = Field(3, ge=1, le=1000, description="So many evaluations in a row without an improvement.")
+    min_delta: float = Field(0.0, ge=0, le=1000, description="What evalLoss must fall by to count as one.")
+
+
 class Hyperparameters(ApiModel):
     """Omitted values are chosen from the dataset and the model; status.resolved shows them."""
 
@@ -87,6 +168,9 @@ class Hyperparameters(ApiModel):
     max_length: int | None = Field(None, ge=8, le=1048576, description="Tokens; longer examples are truncated.")
     packing: bool | None = None
     seed: int | None = Field(None, ge=0, le=4294967295)
+    early_stopping: EarlyStopping | None = Field(
+        None, description="The best checkpoint becomes the result, unless checkpoints.best says otherwise."
+    )
 
 
 class Parallelism(ApiModel):
@@ -143,6 +227,22 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
             "!has(self.hyperparameters.batchSize) || "
             "self.hyperparameters.batchSize % (self.parallelism.nodes * self.parallelism.processesPerNode) == 0",
             "hyperparameters.batchSize must be a multiple of parallelism.nodes * parallelism.processesPerNode",
+        ),
+        (
+            "!has(self.hyperparameters.earlyStopping) || has(self.dataset.validation)",
+            "hyperparameters.earlyStopping needs dataset.validation",
+        ),
+        (
+            "self.method.type == 'SFT' || !has(self.hyperparameters.packing) || !self.hyperparameters.packing",
+            "hyperparameters.packing needs method.type SFT",
+        ),
+        (
+            "self.method.type != 'DPO' || self.parallelism.strategy != 'FSDP'",
+            "method.type DPO needs parallelism.strategy DDP",
+        ),
+        (
+            "!has(self.adapter.inherited) || has(self.model.fineTuneJobRef)",
+            "adapter.inherited needs model.fineTuneJobRef",
         ),
     )
 
@@ -221,6 +321,16 @@ class ResolvedHyperparameters(ApiModel):
     seed: int
     total_steps: int
     checkpoint_every_steps: int
+    beta: float | None = Field(None, description="Of DPO.")
+    early_stopping: EarlyStopping | None = None
+
+
+class StartingModel(ApiModel):
+    """What model.fineTuneJobRef meant when the run started; later results of that job do not change it."""
+
+    uri: Line = Field(description="Whole model.")
+    adapter_uri: Line | None = Field(None, description="Folder of the adapter upon it.")
+    digest: Line | None = Field(None, description="sha256 of the result's manifest.")
 
 
 class MemoryEstimate(ApiModel):
@@ -373,6 +483,7 @@ class FineTuneJobStatus(KindStatus):
     storage_uri: Line | None = Field(None, description="Folder of this run's checkpoints, events and result.")
     preflight: PreflightStatus | None = None
     dataset: DatasetStatus | None = None
+    starting_model: StartingModel | None = None
     model: ModelStatus | None = None
     memory: MemoryEstimate | None = None
     resolved: ResolvedHyperparameters | None = None

@@ -91,6 +91,7 @@ class PreflightRun(ApiModel):
     dataset: Dataset
     hyperparameters: Hyperparameters = Hyperparameters()
     parallelism: Parallelism = Parallelism()
+    continued: bool = Field(False, description="Whether the model is the result of another job.")
     accelerator_memory: int | None = Field(None, description="Bytes of one accelerator.")
     seed: int
 

@@ -13,11 +13,11 @@ from finetune_operator.finetunejob.objects import (
     grace_seconds,
     preflight_objects,
 )
-from tests.unit.operator.states import OWNER, RESOLVED, class_spec, job_spec, resolved_class
+from tests.unit.operator.states import MODEL_SOURCE, OWNER, RESOLVED, class_spec, job_spec, resolved_class
 
 
 def train_job(checkpoint_seconds: float | None = None) -> dict[str, Any]:
-    *_, body = attempt_objects(OWNER, job_spec(), resolved_class(), RESOLVED, 1, None, checkpoint_seconds)
+    *_, body = attempt_objects(OWNER, job_spec(), resolved_class(), MODEL_SOURCE, RESOLVED, 1, None, checkpoint_seconds)
     return body
 
 
@@ -52,5 +52,5 @@ def test_a_ranks_failure_ends_the_gang_at_once_and_is_told_from_a_disruption() -
 )
 def test_preflight_learns_the_memory_of_an_accelerator(accelerator: dict[str, Any] | None, seen: int | None) -> None:
     assert accelerator_memory(class_spec(accelerator=accelerator)) == seen
-    config_map, _ = preflight_objects(OWNER, job_spec(), resolved_class(accelerator=accelerator), 1)
+    config_map, _ = preflight_objects(OWNER, job_spec(), resolved_class(accelerator=accelerator), MODEL_SOURCE, 1)
     assert json.loads(config_map["data"]["run.json"])["acceleratorMemory"] == seen

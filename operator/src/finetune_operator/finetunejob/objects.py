@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubernetes.utils.quantity import parse_quantity
 
-from finetune_api.auto import DEFAULT_SEED
+from finetune_api.auto import DEFAULT_SEED, resolve_checkpoints
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import FineTuneJobSpec, ResolvedHyperparameters
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_SUCCEEDED
@@ -59,7 +59,9 @@ def output_uri(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass) -> 
     return output_location(platform.spec, owner, spec.run_id).uri
 
 
-def preflight_objects(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass, try_number: int) -> list[Object]:
+def preflight_objects(
+    owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass, model: ModelSource, try_number: int
+) -> list[Object]:
     """A CPU Pod that reads everything the run needs."""
     name = preflight_job_name(owner, spec.run_id, try_number)
     seed = spec.hyperparameters.seed
@@ -67,12 +69,13 @@ def preflight_objects(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedCla
         job=_identity(owner, spec),
         storage=storage_config(platform.spec),
         output_uri=output_uri(owner, spec, platform),
-        model=ModelSource(uri=spec.model.uri),
+        model=model,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
         hyperparameters=spec.hyperparameters,
         parallelism=spec.parallelism,
+        continued=spec.model.fine_tune_job_ref is not None,
         accelerator_memory=accelerator_memory(platform.spec),
         seed=seed if seed is not None else DEFAULT_SEED,
     )
@@ -87,6 +90,7 @@ def attempt_objects(
     owner: Owner,
     spec: FineTuneJobSpec,
     platform: ResolvedClass,
+    model: ModelSource,
     hyperparameters: ResolvedHyperparameters,
     attempt: int,
     endpoint: ProgressEndpoint | None,
@@ -99,13 +103,13 @@ def attempt_objects(
         attempt=attempt,
         storage=storage_config(platform.spec),
         output_uri=output_uri(owner, spec, platform),
-        model=ModelSource(uri=spec.model.uri),
+        model=model,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
         hyperparameters=hyperparameters,
         parallelism=spec.parallelism,
-        checkpoints=spec.checkpoints,
+        checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),
         progress=ProgressTarget(url=endpoint.url_for(owner, name)) if endpoint else None,
     )
     data = {"run.json": run.model_dump_json(by_alias=True)}

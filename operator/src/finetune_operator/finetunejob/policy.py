@@ -71,4 +71,5 @@ def _source_not_allowed(observed: ObservedFineTuneJob, platform: ResolvedClass) 
     dataset = observed.spec.dataset
     validation = dataset.validation
     uris = [dataset.training.uri, *([validation.uri] if validation and validation.uri else [])]
-    return source_violation(platform.spec, models=[observed.spec.model.uri], datasets=uris)
+    model = observed.spec.model.uri  # None: the result of a job, whose own model was asked about
+    return source_violation(platform.spec, models=[model] if model else [], datasets=uris)

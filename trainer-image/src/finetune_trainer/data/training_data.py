@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
+from finetune_api.finetunejob import Method
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
-from finetune_trainer.data import subsets, tokenization
+from finetune_trainer.data import subsets
 from finetune_trainer.data.examples import Example, read_examples
 from finetune_trainer.data.jsonl import LineError
+from finetune_trainer.data.rows import FormatError, Row, columns, rows
+from finetune_trainer.data.tokenization import TemplateError
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.storage import Storage
 
@@ -22,7 +25,7 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True)
 class SequenceSets:
-    """Hugging Face datasets with the columns input_ids and labels; sequences are not truncated."""
+    """Hugging Face datasets with the columns of the method (rows.py); sequences are not truncated."""
 
     training: Any
     validation: Any | None
@@ -39,15 +42,17 @@ def write_sequences(run: TrainRun, storage: Storage, tokenizer: Any, directory: 
         limit=run.dataset.training.limit,
     )
     chosen = _choose(training_file, run.dataset.training.uri, selection.training)
-    _save(_tokenize(tokenizer, chosen, run.dataset.training.uri), directory, TRAINING)
+    _save(run.method, _tokenize(run.method, tokenizer, chosen, run.dataset.training.uri, TRAINING), directory, TRAINING)
     if validation is None:
         return
     if validation.uri is None:
         held_out = _choose(training_file, run.dataset.training.uri, selection.validation)
-        _save(_tokenize(tokenizer, held_out, run.dataset.training.uri), directory, VALIDATION)
+        found = _tokenize(run.method, tokenizer, held_out, run.dataset.training.uri, VALIDATION)
+        _save(run.method, found, directory, VALIDATION)
     else:
         file = _download(storage, validation.uri, directory / "validation.jsonl")
-        _save(_tokenize(tokenizer, _examples(file, validation.uri), validation.uri), directory, VALIDATION)
+        found = _tokenize(run.method, tokenizer, _examples(file, validation.uri), validation.uri, VALIDATION)
+        _save(run.method, found, directory, VALIDATION)
 
 
 def load_sequences(directory: Path) -> SequenceSets:
@@ -79,24 +84,24 @@ def _choose(file: Path, uri: str, positions: Collection[int]) -> Iterator[tuple[
     return (item for position, item in enumerate(_examples(file, uri)) if position in chosen)
 
 
-def _tokenize(tokenizer: Any, examples: Iterator[tuple[int, Example]], uri: str) -> Iterator[dict[str, list[int]]]:
+def _tokenize(
+    method: Method, tokenizer: Any, examples: Iterator[tuple[int, Example]], uri: str, name: str
+) -> Iterator[Row]:
     for line, example in examples:
         try:
-            sequences = tokenization.tokenize(tokenizer, example)
-        except tokenization.TemplateError as error:
+            yield from rows(method, tokenizer, example, training=name == TRAINING)
+        except (FormatError, TemplateError) as error:
             raise _invalid(uri, line, str(error)) from error
-        for sequence in sequences:
-            yield {"input_ids": sequence.input_ids, "labels": sequence.labels}
 
 
-def _save(rows: Iterator[dict[str, list[int]]], directory: Path, name: str) -> None:
+def _save(method: Method, found: Iterator[Row], directory: Path, name: str) -> None:
     """Write rows to disk as they come, so that memory does not grow with the file."""
     from datasets import Dataset, Features, List, Value
 
     tokens = List(Value("int32"))
     dataset = Dataset.from_generator(
-        lambda: rows,
-        features=Features({"input_ids": tokens, "labels": tokens}),
+        lambda: found,
+        features=Features({column: tokens for column in columns(method)}),
         cache_dir=str(directory / "cache"),
         fingerprint=name,
     )

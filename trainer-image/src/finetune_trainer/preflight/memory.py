@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from finetune_api.finetunejob import Adapter, MemoryEstimate, Parallelism
+from finetune_api.finetunejob import Adapter, MemoryEstimate, MethodType, Parallelism
 
 HALF, FULL = 2, 4
 """Bytes of a number in bfloat16 and in float32."""
@@ -50,11 +50,17 @@ class Plan:
     processes: int
     examples_per_pass: int
     max_length: int
+    method: MethodType = "SFT"
 
     @property
     def tokens(self) -> int:
-        """In one forward pass of one process."""
-        return self.examples_per_pass * self.max_length
+        """In one forward pass of one process; DPO computes two sequences of each example."""
+        return self.examples_per_pass * self.max_length * (2 if self.method == "DPO" else 1)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a second model is kept, to compare with: an adapter is only turned off."""
+        return self.method == "DPO" and self.full
 
 
 def model_size(
@@ -89,7 +95,9 @@ def is_adapted(weight: str, target_modules: list[str]) -> bool:
     return any(module == target or module.endswith(f".{target}") for target in target_modules)
 
 
-def plan_of(adapter: Adapter, parallelism: Parallelism, examples_per_pass: int, max_length: int) -> Plan:
+def plan_of(
+    adapter: Adapter, parallelism: Parallelism, examples_per_pass: int, max_length: int, method: MethodType = "SFT"
+) -> Plan:
     """What of a run's configuration decides over its memory."""
     return Plan(
         full=adapter.type == "Full",
@@ -97,6 +105,7 @@ def plan_of(adapter: Adapter, parallelism: Parallelism, examples_per_pass: int, 
         processes=parallelism.nodes * parallelism.processes_per_node,
         examples_per_pass=examples_per_pass,
         max_length=max_length,
+        method=method,
     )
 
 
@@ -110,6 +119,8 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
         weights += 2 * HALF * model.parameters // model.layers  # the layer that computes, and the one fetched ahead
     elif plan.full:
         weights += HALF * model.parameters  # the copies that autocast computes with
+    if plan.has_reference:
+        weights += HALF * model.parameters
     buckets = 2 if plan.processes > 1 and not plan.sharded else 1  # DDP keeps gradients in its buckets too
     adapter = 0 if plan.full else math.ceil(model.adapter_parameters * FULL / share)
     gradients = math.ceil(trained * FULL / share) * buckets

@@ -27,7 +27,7 @@ from finetune_api.sources import S3Location, parse_s3
 from finetune_trainer.data import examples, subsets, tokenization
 from finetune_trainer.data.examples import NumberedExample, format_of, read_examples
 from finetune_trainer.data.jsonl import LineError
-from finetune_trainer.gang.batches import split_batch
+from finetune_trainer.gang.batches import split_batch, tokens_per_example
 from finetune_trainer.models.models import InspectedModel, inspect_model
 from finetune_trainer.preflight import memory
 from finetune_trainer.process.failures import DiagnosedError
@@ -184,18 +184,21 @@ def _estimate_memory(
     assert dataset.training is not None
     resolved = resolve_hyperparameters(
         run.hyperparameters,
+        method=run.method,
         adapter=run.adapter.type,
         checkpoints=Checkpoints(),
         examples=dataset.training.examples,
         max_tokens=dataset.training.max_tokens,
         context_length=model.status.context_length,
+        continued=run.continued,
         processes=processes,
     )
-    batch = split_batch(resolved.batch_size, processes, resolved.max_length)
+    tokens = tokens_per_example(run.method, resolved.max_length)
+    batch = split_batch(resolved.batch_size, processes, tokens)
     size = memory.model_size(model.config, model.shapes, model.adapter_shapes, run.adapter)
     if size is None:
         return None, None
-    plan = memory.plan_of(run.adapter, run.parallelism, batch.per_pass, resolved.max_length)
+    plan = memory.plan_of(run.adapter, run.parallelism, batch.per_pass, resolved.max_length, run.method.type)
     estimate = memory.estimate(size, plan, run.accelerator_memory)
     return estimate, memory.advise(size, plan, estimate)
 
