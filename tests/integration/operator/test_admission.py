@@ -72,7 +72,7 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         ("FineTuneJob", {"hyperparameters": {"lr": 1}}, ['unknown field "spec.hyperparameters.lr"']),
         ("FineTuneClass", {"storage": {**CLASS["storage"], "buket": "x"}}, ['unknown field "spec.storage.buket"']),
         # Bad enums, patterns and bounds.
-        ("FineTuneJob", {"method": {"type": "PPO"}}, ["spec.method.type", '"PPO"', '"SFT"']),
+        ("FineTuneJob", {"method": {"type": "PPO"}}, ["spec.method.type", '"PPO"', '"SFT"', '"DPO"']),
         ("FineTuneJob", {"adapter": {"type": "lora"}}, ["spec.adapter.type", '"LoRA"', '"Full"']),
         ("FineTuneJob", {"hyperparameters": {"schedule": "cosine"}}, ["spec.hyperparameters.schedule", '"Cosine"']),
         (
@@ -147,6 +147,38 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
             {"checkpoints": {"best": {"metric": "evalLoss"}}},
             ["checkpoints.best by evalLoss needs dataset.validation"],
         ),
+        (
+            "FineTuneJob",
+            {"hyperparameters": {"earlyStopping": {}}},
+            ["hyperparameters.earlyStopping needs dataset.validation"],
+        ),
+        ("FineTuneJob", {"method": {"type": "DPO", "sft": {}}}, ["spec.method", "sft needs type SFT"]),
+        ("FineTuneJob", {"method": {"dpo": {"beta": 0.2}}}, ["spec.method", "dpo needs type DPO"]),
+        ("FineTuneJob", {"method": {"type": "DPO", "dpo": {"beta": 0}}}, ["spec.method.dpo.beta", "greater than 0"]),
+        ("FineTuneJob", {"method": {"sft": {"promptLossWeight": 1.5}}}, ["spec.method.sft.promptLossWeight"]),
+        (
+            "FineTuneJob",
+            {"method": {"type": "DPO"}, "hyperparameters": {"packing": True}},
+            ["hyperparameters.packing needs method.type SFT"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": {"type": "DPO"}, "parallelism": {"strategy": "FSDP"}},
+            ["method.type DPO needs parallelism.strategy DDP"],
+        ),
+        ("FineTuneJob", {"adapter": {"freeze": {"layers": 2}}}, ["spec.adapter", "freeze needs type Full"]),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "Full", "inherited": "Merge"}, "model": REFERENCE},
+            ["spec.adapter", "inherited needs type LoRA"],
+        ),
+        ("FineTuneJob", {"adapter": {"inherited": "Merge"}}, ["adapter.inherited needs model.fineTuneJobRef"]),
+        (
+            "FineTuneJob",
+            {"model": {**REFERENCE, **JOB["model"]}},
+            ["spec.model", "exactly one of uri and fineTuneJobRef"],
+        ),
+        ("FineTuneJob", {"model": {}}, ["spec.model", "exactly one of uri and fineTuneJobRef"]),
         ("Evaluation", {"gates": [{"grader": "other", "minimum": 0.5}]}, ["each gate names one of the graders"]),
         ("Evaluation", {"candidates": [{**CANDIDATE, "name": "baseline"}]}, ["can't be named baseline"]),
         (
