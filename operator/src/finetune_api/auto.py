@@ -22,8 +22,10 @@ LONGEST_AUTOMATIC_LENGTH = 8192
 DEFAULT_BETA = 0.1
 _LEARNING_RATE: dict[tuple[MethodType, AdapterType], float] = {
     ("SFT", "LoRA"): 2e-4,
+    ("SFT", "QLoRA"): 2e-4,
     ("SFT", "Full"): 2e-5,
     ("DPO", "LoRA"): 2e-5,
+    ("DPO", "QLoRA"): 2e-5,
     ("DPO", "Full"): 2e-6,
 }
 _MOST_EPOCHS: dict[MethodType, int] = {"SFT": 10, "DPO": 3}

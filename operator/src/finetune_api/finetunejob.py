@@ -22,7 +22,7 @@ from finetune_api.sources import DatasetUri, ModelUri
 
 Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed"]
 MethodType = Literal["SFT", "DPO"]
-AdapterType = Literal["LoRA", "Full"]
+AdapterType = Literal["LoRA", "QLoRA", "Full"]
 Schedule = Literal["Cosine", "Linear", "Constant"]
 
 
@@ -93,11 +93,19 @@ class Adapter(ApiModel):
                 "!has(self.freeze) || self.type == 'Full'",
                 "freeze needs type Full: LoRA leaves the model as it is",
             ),
-            ("!has(self.inherited) || self.type == 'LoRA'", "inherited needs type LoRA: Full merges the adapter"),
+            ("!has(self.inherited) || self.type != 'Full'", "inherited needs type LoRA: Full merges the adapter"),
+            (
+                "!has(self.inherited) || self.inherited != 'Merge' || self.type != 'QLoRA'",
+                "inherited Merge needs type LoRA: nothing is merged into 4 bits",
+            ),
         )
     )
 
-    type: AdapterType = Field("LoRA", description="LoRA: low-rank adapters. Full: every weight.")
+    type: AdapterType = Field(
+        "LoRA",
+        description="LoRA: low-rank adapters. QLoRA: the same, upon a model that is kept in 4 bits (NF4), on "
+        "accelerators. Full: every weight.",
+    )
     rank: int = Field(16, ge=1, le=1024)
     alpha: int = Field(32, ge=1, le=4096)
     dropout: float = Field(0.05, ge=0, lt=1)
@@ -239,6 +247,10 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
         (
             "self.method.type != 'DPO' || self.parallelism.strategy != 'FSDP'",
             "method.type DPO needs parallelism.strategy DDP",
+        ),
+        (
+            "self.adapter.type != 'QLoRA' || self.parallelism.strategy != 'FSDP'",
+            "adapter.type QLoRA needs parallelism.strategy DDP",
         ),
         (
             "!has(self.adapter.inherited) || has(self.model.fineTuneJobRef)",
@@ -447,9 +459,9 @@ class CorruptCheckpoint(ApiModel):
 class Result(ApiModel):
     """The tuned model."""
 
-    uri: Line = Field(description="Folder with the adapter (LoRA) or the whole model (Full).")
+    uri: Line = Field(description="Folder with the adapter (LoRA, QLoRA) or the whole model.")
     base_model_uri: Line
-    adapter_type: AdapterType
+    adapter_type: Literal["LoRA", "Full"] = Field(description="What it is: an adapter, or a whole model.")
     step: int
     digest: Line = Field(description="sha256 of the result's manifest.")
     train_loss: FiniteNumber = None

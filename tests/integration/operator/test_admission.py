@@ -172,6 +172,16 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
             {"adapter": {"type": "Full", "inherited": "Merge"}, "model": REFERENCE},
             ["spec.adapter", "inherited needs type LoRA"],
         ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "QLoRA", "inherited": "Merge"}, "model": REFERENCE},
+            ["spec.adapter", "inherited Merge needs type LoRA"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "QLoRA"}, "parallelism": {"strategy": "FSDP"}},
+            ["adapter.type QLoRA needs parallelism.strategy DDP"],
+        ),
         ("FineTuneJob", {"adapter": {"inherited": "Merge"}}, ["adapter.inherited needs model.fineTuneJobRef"]),
         (
             "FineTuneJob",

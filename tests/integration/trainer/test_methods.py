@@ -218,6 +218,41 @@ def test_preferences_are_compared_with_the_model_that_the_run_starts_from(
     assert not any(path.startswith("ref/") for path in files)
 
 
+# In four bits.
+
+
+@pytest.mark.parametrize("method", [Method(), Method(type="DPO")], ids=["SFT", "DPO"])
+def test_an_adapter_is_trained_upon_a_model_in_four_bits(
+    workplace: Workplace, storage: Storage, pairs: str, tmp_path: Path, method: Method
+) -> None:
+    """bitsandbytes computes on CPUs too, slowly. The adapter is one for the model as it was."""
+    pytest.importorskip("bitsandbytes")
+    training = pairs if method.type == "DPO" else workplace.training
+    run = workplace.train_run(
+        f"four-bits/{method.type}",
+        {"beta": 0.1, "checkpoint_every_steps": 4},
+        method=method,
+        adapter=Adapter(type="QLoRA", rank=4, alpha=8),
+        dataset=workplace.dataset(training=TrainingData(uri=training), validation=None),
+    )
+    result = train_here(run, tmp_path / "run").result
+    losses = [float(row["train_loss"]) for row in workplace.results(f"four-bits/{method.type}")]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert result.adapter_type == "LoRA"
+    local, model = loaded(storage, result, workplace.model, tmp_path / "loaded")
+    assert local.adapter is not None
+    assert any(weight.abs().max() > 0 for name, weight in model.named_parameters() if "lora_B" in name)
+
+
+def test_without_the_package_for_four_bits_the_run_says_what_to_do(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DiagnosedError, match="needs the package bitsandbytes") as refused:
+        train_here(workplace.train_run("four-bits/missing", adapter=Adapter(type="QLoRA")), tmp_path)
+    assert refused.value.failure.reason is Reason.INVALID_SPEC
+
+
 # Frozen weights.
 
 

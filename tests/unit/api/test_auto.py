@@ -53,8 +53,10 @@ def test_small_sets_get_more_passes_and_large_ones_larger_batches(
     ("method", "adapter", "rate", "continued"),
     [
         ("SFT", "LoRA", 2e-4, 4e-5),
+        ("SFT", "QLoRA", 2e-4, 4e-5),
         ("SFT", "Full", 2e-5, 4e-6),
         ("DPO", "LoRA", 2e-5, 4e-6),
+        ("DPO", "QLoRA", 2e-5, 4e-6),
         ("DPO", "Full", 2e-6, 4e-7),
     ],
 )
@@ -198,7 +200,7 @@ def test_what_the_spec_says_is_used(name: str) -> None:
     st.integers(0, 10**9),
     st.integers(0, 10**7),
     st.integers(8, 10**6),
-    st.sampled_from(["LoRA", "Full"]),
+    st.sampled_from(["LoRA", "QLoRA", "Full"]),
     st.sampled_from(["SFT", "DPO"]),
     st.booleans(),
 )

@@ -23,6 +23,7 @@ def admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
         _run_id_used_before(observed)
         or _nodes_exceeded(observed, platform)
         or _deadline_exceeded(observed, platform)
+        or _accelerator_missing(observed, platform)
         or _source_not_allowed(observed, platform)
         or platform
     )
@@ -64,6 +65,16 @@ def _deadline_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -
     return stalled(
         Reason.LIMIT_EXCEEDED,
         f"spec.activeDeadlineSeconds is {asked}; FineTuneClass {platform.name!r} allows {limit}.",
+    )
+
+
+def _accelerator_missing(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+    if observed.spec.adapter.type != "QLoRA" or platform.spec.accelerator is not None:
+        return None
+    return stalled(
+        Reason.INVALID_SPEC,
+        f"spec.adapter.type QLoRA computes in 4 bits on an accelerator, and FineTuneClass {platform.name!r} has none. "
+        "Use LoRA, or a class with spec.accelerator.",
     )
 
 

@@ -101,7 +101,7 @@ def make_result(run: TrainRun, storage: Storage, claim: Claim, checkpoint: Commi
 def is_adapter(run: TrainRun) -> bool:
     """Whether the result is an adapter upon the run's model; else it is a whole model."""
     merged = run.model.adapter_uri is not None and run.adapter.inherited == "Merge"
-    return run.adapter.type == "LoRA" and not merged
+    return run.adapter.type != "Full" and not merged
 
 
 def to_result(run: TrainRun, committed: Committed) -> Result:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+import torch
 from transformers import PrinterCallback
 
 from finetune_api.conditions import Reason
@@ -93,6 +94,8 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
         evaluate=sequences.validation is not None,
         last_step=_last_step(resumed, early_stopping),
     )
+    if torch.cuda.is_available():
+        torch.cuda.set_device(gang.place.local_rank)  # a model that is quantized goes there while it is loaded
     model = trainable_model(run, local)
     if sharded:
         model = shard(model, gang.place, bfloat16=uses_bfloat16())

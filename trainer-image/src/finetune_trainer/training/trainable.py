@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import set_seed
+from transformers import BitsAndBytesConfig, set_seed
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Adapter, Freeze
@@ -18,16 +19,20 @@ from finetune_trainer.training.arguments import uses_bfloat16
 
 
 def trainable_model(run: TrainRun, local: LocalModel) -> Any:
-    """The model in memory: for LoRA with a new adapter, or the one that it came with; for Full as a whole."""
+    """The model in memory: for LoRA with a new adapter, or the one that it came with; for Full as a whole.
+
+    Raises DiagnosedError (InvalidSpec): the model has no such modules or layers, or it can't be quantized here.
+    """
     if run.adapter.type == "Full":
         model = whole_model(local, torch.float32)  # what is trained itself is kept in full precision
         if run.adapter.freeze is not None:
             freeze(model, run.adapter.freeze)
         return model
     dtype = torch.bfloat16 if uses_bfloat16() else torch.float32
+    quantization = _four_bits(dtype) if run.adapter.type == "QLoRA" else None
     if not trains_new_adapter(run, local):
-        return load_model(local, dtype, trainable_adapter=True)
-    model = whole_model(local, dtype)
+        return load_model(local, dtype, trainable_adapter=True, quantization=quantization)
+    model = whole_model(local, dtype, quantization)
     set_seed(run.hyperparameters.seed)
     try:
         return get_peft_model(model, _lora(run.adapter))
@@ -37,12 +42,12 @@ def trainable_model(run: TrainRun, local: LocalModel) -> Any:
 
 def trains_new_adapter(run: TrainRun, local: LocalModel) -> bool:
     """Whether an adapter is begun: not for Full, nor where the one that the model came with is trained on."""
-    return run.adapter.type == "LoRA" and (local.adapter is None or run.adapter.inherited == "Merge")
+    return run.adapter.type != "Full" and (local.adapter is None or run.adapter.inherited == "Merge")
 
 
-def whole_model(local: LocalModel, dtype: torch.dtype) -> Any:
+def whole_model(local: LocalModel, dtype: torch.dtype, quantization: Any = None) -> Any:
     """The model, with the adapter that it came with merged into it."""
-    model = load_model(local, dtype)
+    model = load_model(local, dtype, quantization=quantization)
     return model if local.adapter is None else model.merge_and_unload()
 
 
@@ -59,6 +64,22 @@ def freeze(model: Any, frozen: Freeze) -> None:
         )
     for layer in itertools.islice(layers, frozen.layers):
         layer.requires_grad_(False)
+
+
+def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with quantized constants, as in Dettmers et al., "QLoRA" (2023). Raises DiagnosedError (InvalidSpec)."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise DiagnosedError(
+            Reason.INVALID_SPEC,
+            "adapter.type QLoRA needs the package bitsandbytes, which the trainer image for CPUs does not have. "
+            "Use LoRA, or a FineTuneClass with the image for CUDA.",
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _lora(adapter: Adapter) -> LoraConfig:
