@@ -203,7 +203,9 @@ class Checkpoints(ApiModel):
 
     every_steps: int | None = Field(None, ge=1, description="Omitted: a tenth of the run, 10 steps at least.")
     keep: int = Field(3, ge=1, le=100, description="Newest checkpoints kept; the best is always kept.")
-    best: Best | None = Field(None, description="Omitted: the last step is the result.")
+    best: Best | None = Field(
+        None, description="Omitted: the last step is the result (with earlyStopping: the best by evalLoss)."
+    )
     start_over_if_corrupt: bool = Field(
         False,
         description="When there are checkpoints, but none is good: true starts over, false fails (CheckpointCorrupt).",

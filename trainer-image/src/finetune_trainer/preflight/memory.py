@@ -90,7 +90,7 @@ def model_size(
         layers=layers,
         hidden=hidden,
         intermediate=getattr(config, "intermediate_size", None) or 4 * hidden,
-        adapter_parameters=_count(adapter_shapes) or new,
+        adapter_parameters=new if adapter.inherited == "Merge" else _count(adapter_shapes) or new,
         adapted_inputs=sum(columns for _, columns in adapted) // layers,
         linear_parameters=_count(
             {name: shape for name, shape in shapes.items() if len(shape) == 2 and is_adapted(name, ["all-linear"])}
