@@ -127,7 +127,7 @@ def tables_of_page() -> list[list[list[str]]]:
 def test_the_page_has_the_numbers_of_the_code() -> None:
     rates, sizes, lengths, rest = tables_of_page()
     for method, adapter, rate, continued in rates:
-        known = {"method": Method.from_wire({"type": method}), "adapter": adapter}
+        known: dict[str, Any] = {"method": Method.from_wire({"type": method}), "adapter": adapter}
         assert [resolved(**known).learning_rate, resolved(**known, continued=True).learning_rate] == [
             float(rate),
             float(continued),
