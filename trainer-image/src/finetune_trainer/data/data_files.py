@@ -7,23 +7,19 @@ it names, they are one dataset, in the order of their URIs.
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.sources import HubDataset, S3Location, is_allowed, parse_hub_dataset, parse_s3
+from finetune_trainer.data.file_names import SPLITS, SUFFIXES, is_data, match_glob
 from finetune_trainer.process.failures import DiagnosedError, first_line
 from finetune_trainer.s3.storage import MismatchError, Storage
 
-SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".arrow")
-PACKED = (".gz", ".zst", ".zstd")
-ABOUT_THE_DATASET = ("dataset_info.json", "dataset_infos.json", "state.json")  # what Hugging Face writes beside data
-SPLITS = "dataset_dict.json"
 MOST_FILES = 10_000
 SPARE_BYTES = 2**30
 """Of the disk, for what else a Pod writes."""
@@ -99,25 +95,6 @@ def fetch_file(
     if sha256 not in (None, file.sha256):
         raise _changed(uri)
     return file
-
-
-def match_glob(pattern: str, path: str) -> bool:
-    """Whether a path matches a glob: `*` is anything within a folder, `**` anything, `**/` any folders or none."""
-    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
-    regex = "".join(parts.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*)", pattern))
-    return re.fullmatch(regex, path, re.DOTALL) is not None
-
-
-def is_data(path: str, *, in_folder: bool) -> bool:
-    """Whether a file that a folder or a glob brings is data: in a folder by its suffix, nowhere if it is hidden."""
-    name = PurePosixPath(path).name
-    if name.startswith((".", "_")) or name in (*ABOUT_THE_DATASET, SPLITS):
-        return False
-    return not in_folder or _without_packing(name).endswith(SUFFIXES)
-
-
-def _without_packing(name: str) -> str:
-    return next((name.removesuffix(suffix) for suffix in PACKED if name.endswith(suffix)), name)
 
 
 def _resolve(storage: Storage, uri: str) -> list[RemoteFile]:

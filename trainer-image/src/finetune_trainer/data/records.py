@@ -60,7 +60,7 @@ def _read_table(file: Path, batches: Any) -> Iterator[NumberedRecord | LineError
             for row in batch.to_pylist():
                 number += 1
                 yield number, orjson.dumps(_without_nulls(row), default=str)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, TypeError, ValueError) as error:  # the last two: text that is none
         yield LineError(number + 1, f"The file can't be read beyond row {number}: {error}")
 
 
