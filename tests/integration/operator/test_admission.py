@@ -280,6 +280,13 @@ def test_the_simplest_job_is_completed_with_its_defaults(api: Api) -> None:
     assert spec["parallelism"] == {"nodes": 1, "processesPerNode": 1, "strategy": "DDP"}
     assert spec["checkpoints"] == {"keep": 3, "startOverIfCorrupt": False}
     assert spec["hyperparameters"] == {}
+    assert spec["dataset"]["prepare"] == {
+        "duplicates": "Keep",
+        "nearDuplicates": "Keep",
+        "conflicts": "Keep",
+        "leaks": "Keep",
+        "tooLong": "Truncate",
+    }
 
 
 def test_kubectl_tells_a_person_which_field_is_wrong(cluster: ControlPlane, api: Api) -> None:

@@ -63,7 +63,9 @@ def folder(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def fetched(storage: Storage, directory: Path, source: dict[str, Any], **more: Any) -> list[DataFile]:
-    return fetch_files(storage, DatasetSource(**source), directory, mounted=directory / "mounted", **more)
+    return fetch_files(
+        storage, DatasetSource(**source), directory, mounted=directory / "mounted", **{"allowed": ["*"], **more}
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from finetune_trainer.data.examples import (
     ToolCall,
     User,
 )
-from finetune_trainer.data.near_duplicates import Positions, near_duplicates, signature, similarity
+from finetune_trainer.data.near_duplicates import Positions, Texts, near_duplicates, signature, similarity
 from finetune_trainer.data.quality import NONE, Traits, find_doubts, find_leaks
 
 LONG = " ".join(f"word{number}" for number in range(100))
@@ -42,6 +42,10 @@ def found(positions: Positions) -> dict[int, int]:
     return {int(position): int(positions[position]) for position in np.flatnonzero(positions != NONE)}
 
 
+def alike(texts: list[str]) -> Positions:
+    return near_duplicates(Texts(np.stack([signature(text) for text in texts]), np.arange(len(texts))))
+
+
 def test_the_later_of_two_equal_examples_is_a_duplicate() -> None:
     doubts = find_doubts(remembered([pair("a", "1"), pair("b", "2"), pair("a", "1"), pair("a", "1")]))
     assert found(doubts.duplicates) == {2: 0, 3: 0}
@@ -59,7 +63,7 @@ def test_a_changed_word_makes_a_near_duplicate() -> None:
 def test_of_a_chain_only_what_is_like_one_that_stays_is_a_near_duplicate() -> None:
     words = LONG.split()
     chain = [" ".join([*words[:kept], *(f"new{number}" for number in range(kept, 100))]) for kept in (100, 92, 84)]
-    assert found(near_duplicates(np.stack([signature(text) for text in chain]))) == {1: 0}
+    assert found(alike(chain)) == {1: 0}
 
 
 def test_two_answers_to_one_prompt_are_a_conflict() -> None:
@@ -120,12 +124,12 @@ def test_case_and_punctuation_make_no_difference(text: str, marks: str) -> None:
 def test_different_texts_are_not_taken_for_similar() -> None:
     chance = random.Random(17)
     texts = [" ".join(chance.choices(string.ascii_lowercase, k=60)) for _ in range(300)]
-    assert found(near_duplicates(np.stack([signature(text) for text in texts]))) == {}
+    assert found(alike(texts)) == {}
 
 
 def test_nearly_all_of_a_thousand_similar_texts_are_found() -> None:
     texts = [f"{LONG} {number}" for number in range(1000)]  # 97 of 99 shingles in common
-    assert len(found(near_duplicates(np.stack([signature(text) for text in texts])))) > 950
+    assert len(found(alike(texts))) > 950
 
 
 def test_the_estimate_is_near_the_truth() -> None:

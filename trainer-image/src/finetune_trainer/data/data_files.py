@@ -47,7 +47,7 @@ class RemoteFile:
 
 
 def fetch_files(
-    storage: Storage, source: DatasetSource, directory: Path, *, allowed: Sequence[str] = ("*",), mounted: Path
+    storage: Storage, source: DatasetSource, directory: Path, *, allowed: Sequence[str], mounted: Path | None = None
 ) -> list[DataFile]:
     """Every file of a source, downloaded below `directory`.
 
@@ -56,6 +56,7 @@ def fetch_files(
     one of the storage's.
     """
     if source.config_map_ref is not None:
+        assert mounted is not None
         return _mounted_files(source.config_map_ref.name, source.config_map_ref.key, mounted)
     uris = source.uris or [source.uri or ""]
     found = {file.uri: file for uri in uris for file in _resolve(storage, uri)}

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +22,10 @@ from numpy.typing import NDArray
 ORDERS = 32
 SHINGLE = 3
 SIMILAR = 0.8
-COMPARED_BEFORE = (1, 2, 3)
-COMPARED_AT_ONCE = 65536  # pairs; bounds memory
+BAND = 4
+COMPARED_BEFORE = (None, 1, 2, 3)
+"""Of the texts that agree: the first one, and those so many places before."""
+COMPARED_AT_ONCE = 16384  # pairs; bounds memory
 LONGEST_TEXT = 65536  # characters; of longer ones only the beginning is compared
 
 Signature = NDArray[np.uint16]
@@ -50,25 +54,36 @@ def signature(text: str) -> Signature:
     return smallest
 
 
-def near_duplicates(signatures: Signatures) -> Positions:
-    """For each text the position of the earlier one that it is similar to, -1 where there is none.
+@dataclass(frozen=True)
+class Texts:
+    """Some of the texts of a set: a signature for each of the set, and the positions of these."""
+
+    signatures: Signatures
+    positions: Positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+def near_duplicates(texts: Texts) -> Positions:
+    """For each text the number of the earlier one that it is similar to, -1 where there is none.
 
     Only texts that are similar to no earlier one count as such: of three in a row that each resemble the one before
     them, the third stays when it does not resemble the first.
     """
-    found = np.full(len(signatures), -1, dtype=np.int64)
-    for later, earlier in similar_pairs(signatures):
+    found = np.full(len(texts), -1, dtype=np.int64)
+    for later, earlier in similar_pairs(texts):
         if found[later] < 0 and found[earlier] < 0:
             found[later] = earlier
     return found
 
 
-def similar_pairs(signatures: Signatures) -> Positions:
-    """Rows of (position, earlier position), sorted, for texts that are similar."""
-    count = len(signatures)
-    bands = np.ascontiguousarray(signatures).view(np.uint64)
-    found = [_similar_in_band(bands[:, band], signatures) for band in range(bands.shape[1])] if count else []
-    codes = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+def similar_pairs(*groups: Texts) -> Positions:
+    """Rows of (number, earlier number) of texts that are similar, sorted. The groups are numbered through."""
+    count = sum(map(len, groups))
+    codes = np.empty(0, dtype=np.int64)
+    for band in range(ORDERS // BAND):
+        codes = np.union1d(codes, _similar_in_band(groups, band, count))
     return np.stack([codes // max(count, 1), codes % max(count, 1)], axis=1)
 
 
@@ -77,23 +92,35 @@ def similarity(one: Signature, other: Signature) -> float:
     return float(np.mean(one == other))
 
 
-def _similar_in_band(keys: NDArray[np.uint64], signatures: Signatures) -> Positions:
+def _similar_in_band(groups: Sequence[Texts], band: int, count: int) -> Positions:
     """Pairs that agree in the band and are similar, each as later * count + earlier."""
-    count = len(keys)
+    keys = np.concatenate([group.signatures.view(np.uint64)[group.positions, band] for group in groups])
     order = np.argsort(keys, kind="stable")
     places = np.arange(count)
     starts = np.ones(count, dtype=bool)
     starts[1:] = keys[order[1:]] != keys[order[:-1]]
     first = np.maximum.accumulate(np.where(starts, places, 0))
     found = [np.empty(0, dtype=np.int64)]
-    for other in (first, *(places - step for step in COMPARED_BEFORE)):
+    for step in COMPARED_BEFORE:
+        other = first if step is None else places - step
         compared = np.flatnonzero((other >= first) & (other < places))
         for start in range(0, len(compared), COMPARED_AT_ONCE):
             chunk = compared[start : start + COMPARED_AT_ONCE]
             later, earlier = order[chunk], order[other[chunk]]
-            similar = (signatures[later] == signatures[earlier]).mean(axis=1) >= SIMILAR
+            similar = (_signatures(groups, later) == _signatures(groups, earlier)).mean(axis=1) >= SIMILAR
             found.append(later[similar] * count + earlier[similar])
     return np.concatenate(found)
+
+
+def _signatures(groups: Sequence[Texts], numbers: Positions) -> Signatures:
+    """Of the texts with these numbers."""
+    signatures: Signatures = np.empty((len(numbers), ORDERS), dtype=np.uint16)
+    start = 0
+    for group in groups:
+        inside = (numbers >= start) & (numbers < start + len(group))
+        signatures[inside] = group.signatures[group.positions[numbers[inside] - start]]
+        start += len(group)
+    return signatures
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -28,6 +28,7 @@ from finetune_trainer.data.near_duplicates import (
     ORDERS,
     Positions,
     Signatures,
+    Texts,
     near_duplicates,
     signature,
     similar_pairs,
@@ -87,7 +88,7 @@ def find_doubts(training: Traits) -> Doubts:
     """Compare every example of the training set with the others."""
     duplicates = _repeated(training.fingerprints)
     unique = np.flatnonzero(duplicates == NONE)
-    similar = near_duplicates(training.signatures[unique])
+    similar = near_duplicates(Texts(training.signatures, unique))
     near = np.full(len(training), NONE, dtype=np.int64)
     near[unique] = np.where(similar == NONE, NONE, unique[similar])
     return Doubts(duplicates, near, _conflicts(training.prompts, training.fingerprints))
@@ -102,7 +103,8 @@ def find_leaks(training: Traits, validation: Traits, held_out: Positions) -> Pos
     count = len(held_out)
     if not count or not len(training):
         return leaks
-    pairs = similar_pairs(np.concatenate([validation.signatures[held_out], training.signatures]))
+    of_validation = Texts(validation.signatures, held_out)
+    pairs = similar_pairs(of_validation, Texts(training.signatures, np.arange(len(training))))
     of_both = pairs[(pairs[:, 0] >= count) & (pairs[:, 1] < count)]
     leaks[of_both[::-1, 0] - count] = held_out[of_both[::-1, 1]]
     fingerprints, first = np.unique(validation.fingerprints[held_out], return_index=True)
