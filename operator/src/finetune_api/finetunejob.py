@@ -9,6 +9,8 @@ from pydantic import ConfigDict, Field, StringConstraints
 from finetune_api.base import (
     LONGEST_SECONDS,
     ApiModel,
+    ConfigMapKey,
+    ConfigMapName,
     FiniteNumber,
     Line,
     LocalObjectReference,
@@ -24,6 +26,8 @@ Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Su
 MethodType = Literal["SFT", "DPO"]
 AdapterType = Literal["LoRA", "QLoRA", "Full"]
 Schedule = Literal["Cosine", "Linear", "Constant"]
+DatasetFormat = Literal["Chat", "PromptCompletion", "Preference"]
+KeepOrDrop = Literal["Keep", "Drop"]
 
 
 class Model(ApiModel):
@@ -132,29 +136,83 @@ class Limit(ApiModel):
     percent: int | None = Field(None, ge=1, le=100)
 
 
-class TrainingData(ApiModel):
+class ConfigMapKeys(ApiModel):
+    """A ConfigMap of the job's namespace, for a small dataset: each key is a file."""
+
+    name: ConfigMapName
+    key: ConfigMapKey | None = Field(None, description="Omitted: every key, in order.")
+
+
+class DatasetSource(ApiModel):
+    """Files of examples; several are one dataset, in the order of their URIs."""
+
+    uri: DatasetUri | None = Field(
+        None,
+        description="s3://bucket/path, or hf://datasets/org/name@revision/path: a file, a folder (ends with /), or a "
+        "glob (* within a folder, ** over folders). JSON Lines (plain, gzip, zstd), Parquet or Arrow.",
+    )
+    uris: list[DatasetUri] | None = Field(None, min_length=1, max_length=64)
+    config_map_ref: ConfigMapKeys | None = None
+
+
+class TrainingData(DatasetSource):
     """Examples to learn from."""
 
-    uri: DatasetUri = Field(description="s3://bucket/file.jsonl: chat messages or prompt/completion, one JSON a line.")
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "[has(self.uri), has(self.uris), has(self.configMapRef)].exists_one(given, given)",
+                "set exactly one of uri, uris and configMapRef",
+            )
+        )
+    )
+
     limit: Limit | None = None
 
 
-class ValidationData(ApiModel):
-    """Examples to measure on: a file, or a share of the training file."""
+class ValidationData(DatasetSource):
+    """Examples to measure on: files, or a share of the training set."""
 
     model_config = ConfigDict(
-        json_schema_extra=cel(("has(self.uri) != has(self.splitPercent)", "set exactly one of uri and splitPercent"))
+        json_schema_extra=cel(
+            (
+                "[has(self.uri), has(self.uris), has(self.configMapRef), has(self.splitPercent)]"
+                ".exists_one(given, given)",
+                "set exactly one of uri, uris, configMapRef and splitPercent",
+            )
+        )
     )
 
-    uri: DatasetUri | None = None
     split_percent: int | None = Field(None, ge=1, le=50)
+
+
+class Prepare(ApiModel):
+    """What is done about doubtful examples of the training set. All of them are counted in status.dataset anyway."""
+
+    duplicates: KeepOrDrop = Field("Keep", description="Examples that are the same as an earlier one.")
+    near_duplicates: KeepOrDrop = Field("Keep", description="Examples whose text is almost that of an earlier one.")
+    conflicts: KeepOrDrop = Field("Keep", description="All examples of a prompt that has several answers.")
+    leaks: KeepOrDrop = Field("Keep", description="Examples that are (almost) the same as one of the validation set.")
+    too_long: Literal["Truncate", "Drop", "Fail"] = Field(
+        "Truncate", description="Examples of more tokens than hyperparameters.maxLength, in both sets."
+    )
 
 
 class Dataset(ApiModel):
     """What to learn from, and what to measure on."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("self.prepare.leaks == 'Keep' || has(self.validation)", "prepare.leaks: Drop needs a validation set")
+        )
+    )
+
     training: TrainingData
     validation: ValidationData | None = None
+    format: DatasetFormat | None = Field(
+        None, description="What every line must be; omitted: what the first line of the training set is."
+    )
+    prepare: Prepare = Prepare()
 
 
 class EarlyStopping(ApiModel):
@@ -258,6 +316,10 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
             "!has(self.adapter.inherited) || has(self.model.fineTuneJobRef)",
             "adapter.inherited needs model.fineTuneJobRef",
         ),
+        (
+            "!has(self.dataset.format) || (self.method.type == 'DPO') == (self.dataset.format == 'Preference')",
+            "method DPO learns from dataset.format Preference, and only it does",
+        ),
     )
 
 
@@ -289,6 +351,7 @@ class DatasetError(ApiModel):
     """One broken line, in the words of OpenAI's validator."""
 
     file: Literal["training", "validation"]
+    uri: Line | None = Field(None, description="Which file, where the set has several.")
     line: int = Field(description="Counted from 1.")
     message: Line
 
@@ -302,12 +365,23 @@ class FileStatistics(ApiModel):
     truncated: int = Field(0, description="Examples longer than maxLength.")
 
 
+class Dropped(ApiModel):
+    """Training examples that dataset.prepare left out; tooLong counts those of both sets."""
+
+    duplicates: int = 0
+    near_duplicates: int = 0
+    conflicts: int = 0
+    leaks: int = 0
+    too_long: int = 0
+
+
 class DatasetStatus(ApiModel):
     """What preflight found in the dataset."""
 
-    format: Literal["Chat", "PromptCompletion"] | None = None
+    format: DatasetFormat | None = None
     training: FileStatistics | None = None
     validation: FileStatistics | None = None
+    dropped: Dropped | None = Field(None, description="Absent: nothing was.")
     error_count: int = 0
     errors: list[DatasetError] = Field(default=[], max_length=20, description="The first broken lines.")
     warnings: list[Line] = Field(default=[], max_length=20)

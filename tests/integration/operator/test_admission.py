@@ -116,9 +116,36 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "FineTuneJob",
             {"dataset": {**JOB["dataset"], **URI_OR_SPLIT}},
-            ["spec.dataset.validation", "exactly one of uri and splitPercent"],
+            ["spec.dataset.validation", "exactly one of uri, uris, configMapRef and splitPercent"],
         ),
-        ("FineTuneJob", {"dataset": {**JOB["dataset"], "validation": {}}}, ["exactly one of uri and splitPercent"]),
+        (
+            "FineTuneJob",
+            {"dataset": {**JOB["dataset"], "validation": {}}},
+            ["exactly one of uri, uris, configMapRef and splitPercent"],
+        ),
+        (
+            "FineTuneJob",
+            {"dataset": {"training": {"uri": "s3://data/a.jsonl", "uris": ["s3://data/b.jsonl"]}}},
+            ["spec.dataset.training", "exactly one of uri, uris and configMapRef"],
+        ),
+        ("FineTuneJob", {"dataset": {"training": {}}}, ["exactly one of uri, uris and configMapRef"]),
+        ("FineTuneJob", {"dataset": {"training": {"uris": []}}}, ["spec.dataset.training.uris"]),
+        (
+            "FineTuneJob",
+            {"dataset": {"training": {"configMapRef": {"name": "Data", "key": "../train"}}}},
+            ["spec.dataset.training.configMapRef.name", "spec.dataset.training.configMapRef.key"],
+        ),
+        # What makes no sense together.
+        (
+            "FineTuneJob",
+            {"dataset": {"training": JOB["dataset"]["training"], "prepare": {"leaks": "Drop"}}},
+            ["spec.dataset", "prepare.leaks: Drop needs a validation set"],
+        ),
+        (
+            "FineTuneJob",
+            {"dataset": {**JOB["dataset"], "format": "Preference"}},
+            ["method DPO learns from dataset.format Preference"],
+        ),
         (
             "FineTuneJob",
             {"dataset": {"training": {**JOB["dataset"]["training"], "limit": {"examples": 1, "percent": 1}}}},
@@ -295,6 +322,13 @@ def test_the_simplest_job_is_completed_with_its_defaults(api: Api) -> None:
     assert spec["parallelism"] == {"nodes": 1, "processesPerNode": 1, "strategy": "DDP"}
     assert spec["checkpoints"] == {"keep": 3, "startOverIfCorrupt": False}
     assert spec["hyperparameters"] == {}
+    assert spec["dataset"]["prepare"] == {
+        "duplicates": "Keep",
+        "nearDuplicates": "Keep",
+        "conflicts": "Keep",
+        "leaks": "Keep",
+        "tooLong": "Truncate",
+    }
 
 
 def test_kubectl_tells_a_person_which_field_is_wrong(cluster: ControlPlane, api: Api) -> None:

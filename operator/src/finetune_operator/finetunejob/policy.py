@@ -79,8 +79,9 @@ def _accelerator_missing(observed: ObservedFineTuneJob, platform: ResolvedClass)
 
 
 def _source_not_allowed(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+    """Folders and globs are checked as they are written; the trainer checks again each file that they bring."""
     dataset = observed.spec.dataset
-    validation = dataset.validation
-    uris = [dataset.training.uri, *([validation.uri] if validation and validation.uri else [])]
+    sources = [source for source in (dataset.training, dataset.validation) if source is not None]
+    uris = [uri for source in sources for uri in (source.uri, *(source.uris or [])) if uri is not None]
     model = observed.spec.model.uri  # None: the result of a job, whose own model was asked about
     return source_violation(platform.spec, models=[model] if model else [], datasets=uris)
