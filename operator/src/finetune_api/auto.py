@@ -11,9 +11,11 @@ import math
 from finetune_api.finetunejob import (
     AdapterType,
     Checkpoints,
+    FineTuneJobSpec,
     Hyperparameters,
     ResolvedHyperparameters,
 )
+from finetune_api.outcome import PreflightReport
 
 DEFAULT_SEED = 17
 LONGEST_AUTOMATIC_LENGTH = 8192
@@ -23,6 +25,21 @@ _LEARNING_RATE: dict[AdapterType, float] = {"LoRA": 2e-4, "Full": 2e-5}
 def length_bound(max_length: int | None, context_length: int) -> int:
     """Tokens beyond which an example is cut, whatever the dataset: what the spec says, else what a rule allows."""
     return max_length or min(context_length, LONGEST_AUTOMATIC_LENGTH)
+
+
+def resolve_for(spec: FineTuneJobSpec, report: PreflightReport) -> ResolvedHyperparameters:
+    """Complete a job's hyperparameters from what preflight found."""
+    training, parallelism = report.dataset.training, spec.parallelism
+    assert training is not None
+    return resolve_hyperparameters(
+        spec.hyperparameters,
+        adapter=spec.adapter.type,
+        checkpoints=spec.checkpoints,
+        examples=training.examples,
+        max_tokens=training.max_tokens,
+        context_length=report.model.context_length,
+        processes=parallelism.nodes * parallelism.processes_per_node,
+    )
 
 
 def resolve_hyperparameters(

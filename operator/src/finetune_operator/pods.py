@@ -28,6 +28,7 @@ class PodRole:
     environment: Mapping[str, str] = field(default_factory=dict)
     threads_from_cpu_request: bool = False
     reports_progress: bool = False
+    metrics_port: int | None = None
     grace_seconds: int = 30
 
 
@@ -89,11 +90,13 @@ def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> 
     if role.reports_progress:
         folder = PROGRESS_TOKEN_PATH.rsplit("/", 1)[0]
         mounts.append({"name": "progress-token", "mountPath": folder, "readOnly": True})
+    ports = [] if role.metrics_port is None else [{"name": "metrics", "containerPort": role.metrics_port}]
     return {
         "name": name,
         "image": platform.images.trainer,
         "args": list(role.args),
         "env": _environment(role),
+        **({"ports": ports} if ports else {}),
         "resources": resources(platform, accelerated=role.accelerated),
         "securityContext": container_security_context(),
         "terminationMessagePath": TERMINATION_MESSAGE_PATH,

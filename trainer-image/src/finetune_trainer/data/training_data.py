@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_api.run import TrainRun
-from finetune_api.sources import parse_s3
+from finetune_api.sources import parse_location
 from finetune_trainer.data import subsets, tokenization
 from finetune_trainer.data.examples import Example, read_examples
 from finetune_trainer.data.jsonl import LineError
@@ -61,8 +62,20 @@ def load_sequences(directory: Path) -> SequenceSets:
     )
 
 
+def data_digests(run: TrainRun, directory: Path) -> dict[str, str]:
+    """URI -> `sha256:<hex>` of each file that `write_sequences` fetched on this node."""
+    uris = {"training.jsonl": run.dataset.training.uri}
+    if run.dataset.validation is not None and run.dataset.validation.uri is not None:
+        uris["validation.jsonl"] = run.dataset.validation.uri
+    digests = {}
+    for name, uri in uris.items():
+        with (directory / name).open("rb") as stream:
+            digests[uri] = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    return digests
+
+
 def _download(storage: Storage, uri: str, file: Path) -> Path:
-    storage.download(parse_s3(uri), file, missing=Reason.DATASET_NOT_FOUND)
+    storage.download(parse_location(uri), file, missing=Reason.DATASET_NOT_FOUND)
     return file
 
 

@@ -21,9 +21,9 @@ from finetune_api.finetunejob import (
     MemoryEstimate,
     ModelStatus,
 )
-from finetune_api.outcome import Failure, PreflightReport
+from finetune_api.outcome import PREFLIGHT_REPORT_NAME, Failure, PreflightReport
 from finetune_api.run import PreflightRun
-from finetune_api.sources import S3Location, parse_s3
+from finetune_api.sources import S3Location, parse_location
 from finetune_trainer.data import examples, subsets, tokenization
 from finetune_trainer.data.examples import NumberedExample, format_of, read_examples
 from finetune_trainer.data.jsonl import LineError
@@ -32,11 +32,11 @@ from finetune_trainer.models.models import InspectedModel, inspect_model
 from finetune_trainer.preflight import memory
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.narration import narrated
+from finetune_trainer.s3.local_storage import open_storage
 from finetune_trainer.s3.storage import Storage
 
 FileName = Literal["training", "validation"]
 
-REPORT_NAME = "preflight.json"
 LISTED_ERRORS = 20
 MESSAGE_LENGTH = 1000
 
@@ -65,8 +65,8 @@ class Survey:
 
 def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
     """Read and try everything. Raises DiagnosedError; the storage has the report of either end."""
-    storage = Storage(run.storage)
-    output = parse_s3(run.output_uri)
+    storage = open_storage(run.storage)
+    output = parse_location(run.output_uri)
     check_storage(storage, output)
     _log.info(f"{output.uri} can be written, read, listed and deleted")
     try:
@@ -122,7 +122,7 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
 def _download(storage: Storage, file: FileName, uri: str, directory: Path) -> Survey:
     path = directory / f"{file}.jsonl"
     with narrated(f"fetching {uri}"):
-        storage.download(parse_s3(uri), path, missing=Reason.DATASET_NOT_FOUND)
+        storage.download(parse_location(uri), path, missing=Reason.DATASET_NOT_FOUND)
     return Survey(file, path, uri)
 
 
@@ -271,4 +271,6 @@ def _warnings(
 
 
 def _store_report(storage: Storage, output: S3Location, report: PreflightReport | Failure) -> None:
-    storage.write(output.join(REPORT_NAME), report.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode())
+    storage.write(
+        output.join(PREFLIGHT_REPORT_NAME), report.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
+    )
