@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, StringConstraints, ValidationInfo, WithJsonSchema
 
 MODEL_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^?#\s]+|hf://[\w.-]+/[\w.-]+(@[\w./-]+)?)$"
 DATASET_URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^?#\s]+$"
 
 LONGEST_URI = 1024
 FILE_SCHEME = "file:///"
+ON_A_LAPTOP = {"files": True}
+"""The validation context in which file:///path is a URI too. A cluster has no such context, and neither has the CRD."""
 
 
-def _on_this_machine_or(pattern: str) -> AfterValidator:
-    """A URI of this form. On a laptop also file:///path, which the schema that the API server enforces refuses."""
+def _of_form(pattern: str) -> AfterValidator:
+    """A URI of this form, or where the context allows it a path of this machine."""
 
-    def check(uri: str) -> str:
-        if not uri.startswith(FILE_SCHEME) and not re.match(pattern, uri):
+    def check(uri: str, info: ValidationInfo) -> str:
+        is_path = uri.startswith(FILE_SCHEME) and info.context == ON_A_LAPTOP
+        if not is_path and not re.match(pattern, uri):
             raise ValueError(f"should match pattern '{pattern}'")
         return uri
 
@@ -30,13 +33,13 @@ def _on_this_machine_or(pattern: str) -> AfterValidator:
 ModelUri = Annotated[
     str,
     StringConstraints(max_length=LONGEST_URI),
-    _on_this_machine_or(MODEL_URI_PATTERN),
+    _of_form(MODEL_URI_PATTERN),
     WithJsonSchema({"type": "string", "pattern": MODEL_URI_PATTERN, "maxLength": LONGEST_URI}),
 ]
 DatasetUri = Annotated[
     str,
     StringConstraints(max_length=LONGEST_URI),
-    _on_this_machine_or(DATASET_URI_PATTERN),
+    _of_form(DATASET_URI_PATTERN),
     WithJsonSchema({"type": "string", "pattern": DATASET_URI_PATTERN, "maxLength": LONGEST_URI}),
 ]
 

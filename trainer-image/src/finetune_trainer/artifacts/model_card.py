@@ -34,7 +34,7 @@ def model_card(run: TrainRun, checkpoint: Manifest, data_digests: Mapping[str, s
             "step": checkpoint.step,
             "train loss": checkpoint.metrics.get("trainLoss"),
             "validation loss": checkpoint.metrics.get("evalLoss"),
-            "trained tokens": checkpoint.metrics.get("trainedTokens"),
+            "trained tokens": int(checkpoint.metrics.get("trainedTokens", 0)) or None,
         },
         "Versions": versions(),
     }

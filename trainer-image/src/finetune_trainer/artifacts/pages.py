@@ -18,6 +18,8 @@ from finetune_trainer.artifacts.report import REPORT_NAME, Samples, report_html
 from finetune_trainer.s3.commits import Committed
 from finetune_trainer.s3.storage import Storage
 
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"
+
 
 @dataclass(frozen=True)
 class Story:
@@ -42,7 +44,7 @@ def write_pages(run: TrainRun, storage: Storage, story: Story, folder: Path) -> 
         "Run": _run_facts(run),
         "Result": _result_facts(story.chosen),
         "Hyperparameters": run.hyperparameters.to_wire(),
-        "Adapter": run.adapter.to_wire(),
+        "Adapter": {name: _plain(value) for name, value in run.adapter.to_wire().items()},
         "Dataset": dict(_dataset_facts(found)),
         "Data files": dict(story.data_digests),
         "Checkpoints": dict(_checkpoint_facts(story)),
@@ -69,8 +71,12 @@ def _run_facts(run: TrainRun) -> dict[str, object]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
+def _plain(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
 def _result_facts(chosen: Manifest) -> dict[str, object]:
-    return {"step": chosen.step, "committed": chosen.created, **chosen.metrics}
+    return {"step": chosen.step, "committed": f"{chosen.created:{TIME_FORMAT}}", **chosen.metrics}
 
 
 def _dataset_facts(preflight: bytes | None) -> Iterator[tuple[str, object]]:
@@ -96,7 +102,7 @@ def _checkpoint_facts(story: Story) -> Iterator[tuple[str, object]]:
         manifest = committed.manifest
         metrics = ", ".join(f"{name} {value:g}" for name, value in manifest.metrics.items())
         chosen = "the result; " if manifest.key == story.chosen.key else ""
-        yield f"step {manifest.step}", f"{chosen}{manifest.created:%Y-%m-%d %H:%M:%S} UTC; {metrics}"
+        yield f"step {manifest.step}", f"{chosen}{manifest.created:{TIME_FORMAT}}; {metrics}"
     for item in story.corrupt:
         yield f"step {item.step}", f"corrupt: {item.message}"
     for name, value in story.totals.items():

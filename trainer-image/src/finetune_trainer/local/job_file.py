@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from finetune_api.base import API_VERSION
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobSpec
+from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.process.failures import DiagnosedError
 
 KIND = "FineTuneJob"
@@ -63,9 +64,10 @@ def read_job(file: Path) -> LocalJob:
     for path in _LISTS_OF_URIS:
         _replace(spec, path, lambda uris: [_absolute(uri, file.parent) for uri in uris])
     try:
-        return LocalJob(str(metadata.get("namespace", "default")), metadata["name"], FineTuneJobSpec.from_wire(spec))
+        parsed = FineTuneJobSpec.model_validate(spec, context=ON_A_LAPTOP)
     except ValidationError as error:
         raise _invalid(f"{file}: {_words(error)}") from error
+    return LocalJob(str(metadata.get("namespace", "default")), metadata["name"], parsed)
 
 
 def _documents(file: Path) -> list[Any]:

@@ -8,6 +8,7 @@ from the newest checkpoint.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shlex
 import signal
@@ -56,8 +57,8 @@ def _train_job(file: Path, output: Path | None, screen: Screen) -> int:
         folder = ((output or OUTPUT / job.name) / job.spec.run_id).absolute()
         with _held(folder), _stops_on_interrupt(screen):
             report = _train(job, folder, screen)
-    except DisruptedError as error:
-        screen.say(f"{str(error)[:1].upper()}{str(error)[1:]}. {again}", style="yellow")
+    except DisruptedError:
+        screen.say(f"Stopped, with a checkpoint. {again}", style="yellow")
         return EXIT_INTERRUPTED
     except (KeyboardInterrupt, SystemExit):
         screen.say(f"Stopped. What is committed stays. {again}", style="yellow")
@@ -195,8 +196,8 @@ def _refuse_changed(run: TrainRun, folder: Path) -> None:
     if not file.exists():
         file.write_text(run.model_dump_json(by_alias=True, indent=1) + "\n", encoding="utf-8")
         return
-    before = TrainRun.model_validate_json(file.read_bytes()).model_dump(exclude=_NOT_OF_THE_RUN)
-    now = run.model_dump(exclude=_NOT_OF_THE_RUN)
+    before = json.loads(file.read_bytes())
+    now = json.loads(run.model_dump_json(by_alias=True))
     changed = sorted(_differences(before, now))
     if changed:
         raise DiagnosedError(
@@ -208,7 +209,7 @@ def _refuse_changed(run: TrainRun, folder: Path) -> None:
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
-        for name in {**before, **now}:
+        for name in {**before, **now}.keys() - _NOT_OF_THE_RUN:
             yield from _differences(before.get(name), now.get(name), f"{path}.{name}" if path else name)
     elif before != now:
         yield f"{path}: {before} before, {now} now"

@@ -167,9 +167,9 @@ class NoteMetrics(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         measured = {name: logs[key] for name, key in NOTED_LOSSES.items() if logs and key in logs}
-        if not measured:
-            return
         self._losses |= measured
+        if not measured or (control.should_evaluate and "validation loss" not in measured):
+            return  # the validation of this step, which comes next, is told with its training loss
         every = max(1, state.max_steps // NOTED_STEPS)
         if state.global_step in (1, state.max_steps) or state.global_step % every == 0 or "validation loss" in measured:
             told = self._losses if "validation loss" in measured else measured

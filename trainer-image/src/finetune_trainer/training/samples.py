@@ -40,7 +40,7 @@ def make_samples(tuned: Any, tokenizer: Any, local: LocalModel, sequences: Any) 
     """Generate greedily, for MOST_SECONDS before and as many after. `sequences`: SequenceSets. Never fails."""
     dataset = sequences.training if sequences.validation is None else sequences.validation
     source = "training" if sequences.validation is None else "validation"
-    room = min(LONGEST_PROMPT, context_length(tuned.config) - SAMPLE_TOKENS)
+    room = min(LONGEST_PROMPT, context_length(tuned.config) * 3 // 4)
     questions = find_questions(dataset, room)
     size = sum(parameter.numel() for parameter in tuned.parameters())
     if not questions:
