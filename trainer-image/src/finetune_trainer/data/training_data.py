@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,20 +63,17 @@ def load_sequences(directory: Path) -> SequenceSets:
     )
 
 
-def data_digests(run: TrainRun, directory: Path) -> dict[str, str]:
-    """URI -> `sha256:<hex>` of each file that `write_sequences` fetched on this node."""
-    uris = {"training.jsonl": run.dataset.training.uri}
-    if run.dataset.validation is not None and run.dataset.validation.uri is not None:
-        uris["validation.jsonl"] = run.dataset.validation.uri
-    digests = {}
-    for name, uri in uris.items():
-        with (directory / name).open("rb") as stream:
-            digests[uri] = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
-    return digests
+def data_digests(directory: Path) -> dict[str, str]:
+    """The SHA-256 (`sha256:<hex>`) of each file that `write_sequences` read, by its URI."""
+    files = (json.loads(record.read_bytes()) for record in sorted(directory.glob("*.digest.json")))
+    return {file["uri"]: file["digest"] for file in files}
 
 
 def _download(storage: Storage, uri: str, file: Path) -> Path:
     storage.download(parse_location(uri), file, missing=Reason.DATASET_NOT_FOUND)
+    with file.open("rb") as stream:
+        digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    file.with_suffix(".digest.json").write_text(json.dumps({"uri": uri, "digest": digest}))
     return file
 
 

@@ -17,7 +17,9 @@ from finetune_api.evaluation import Generation
 from finetune_trainer.artifacts.report import Sample, Samples
 from finetune_trainer.evaluation.generation import Generator, context_length, generate, load_generator, stop_tokens
 from finetune_trainer.models.models import LocalModel
+from finetune_trainer.process.failures import first_line
 
+COLUMNS = {"input_ids", "labels", "prompt_ids", "chosen_ids", "rejected_ids"}
 SAMPLES = 5
 SAMPLE_TOKENS = 128
 LONGEST_PROMPT = 1024
@@ -36,10 +38,13 @@ class Question:
     reference: list[int]
 
 
-def make_samples(tuned: Any, tokenizer: Any, local: LocalModel, sequences: Any) -> Samples:
+def make_samples(tuned: Any, processor: Any, local: LocalModel, sequences: Any) -> Samples:
     """Generate greedily, for MOST_SECONDS before and as many after. `sequences`: SequenceSets. Never fails."""
+    tokenizer = getattr(processor, "tokenizer", processor)
     dataset = sequences.training if sequences.validation is None else sequences.validation
     source = "training" if sequences.validation is None else "validation"
+    if set(dataset.column_names) - COLUMNS:
+        return Samples((), "None are made for examples with more than text.")
     room = min(LONGEST_PROMPT, context_length(tuned.config) * 3 // 4)
     questions = find_questions(dataset, room)
     size = sum(parameter.numel() for parameter in tuned.parameters())
@@ -51,9 +56,9 @@ def make_samples(tuned: Any, tokenizer: Any, local: LocalModel, sequences: Any) 
         with _evaluating(tuned, tokenizer):
             after = _answers(tuned, tokenizer, questions)
             before = _answers_before(tuned, tokenizer, local, questions)
-    except RuntimeError as error:  # too little memory beside the optimizer, mostly
-        _log.warning(f"the report has no samples: {error}")
-        return Samples((), f"None could be made: {str(error).splitlines()[0][:200]}")
+    except (RuntimeError, ValueError) as error:  # too little memory beside the optimizer, mostly
+        _log.warning(f"the report has no samples: {first_line(error)}")
+        return Samples((), f"None could be made: {first_line(error)}")
     samples = tuple(
         Sample(tokenizer.decode(question.prompt), _text(tokenizer, question.reference), said_before, said_after)
         for question, said_before, said_after in zip(questions, before, after, strict=True)

@@ -150,7 +150,7 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
             corrupt=(*committer.corrupt, *chosen.corrupt),
             log=trainer.state.log_history,
             totals=committer.totals(),
-            data_digests=data_digests(run, directory / "data"),
+            data_digests=data_digests(directory / "data"),
             samples=make_samples(tuned, tokenizer, local, sequences),
         )
         write_pages(run, storage, story, directory / "result")
