@@ -10,8 +10,12 @@ import pytest
 import yaml
 
 from finetune_api.conditions import Reason
+from finetune_api.sources import parse_location
 from finetune_trainer.local.job_file import is_job_file, read_job
 from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3.local_folders import local_path
+
+ROOT = Path(__file__).parents[3]
 
 
 def job(**spec: Any) -> dict[str, Any]:
@@ -37,6 +41,13 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert found.spec.dataset.training.uri == f"file://{tmp_path}/train.jsonl"
     assert found.spec.dataset.validation is not None
     assert found.spec.dataset.validation.uri == "file:///data/valid.jsonl"
+
+
+def test_the_example_is_a_job_whose_files_are_there() -> None:
+    spec = read_job(ROOT / "examples" / "laptop" / "job.yaml").spec
+    assert spec.dataset.validation is not None
+    for uri in (spec.model.uri, spec.dataset.training.uri, spec.dataset.validation.uri):
+        assert local_path(parse_location(str(uri))).exists()
 
 
 @pytest.mark.parametrize("uri", ["s3://models/base", "hf://org/name@main", "file:///models/base"])

@@ -41,7 +41,7 @@ def preflight(file: RunFile) -> None:
 def train(
     file: Annotated[Path, typer.Argument(metavar="RUN_JSON|JOB_YAML", help="What to train.", dir_okay=False)],
     output: Annotated[
-        Path | None, typer.Option(help="Of a job: the folder of its runs. [default: ./finetune-output/<name>]")
+        Path | None, typer.Option(help="Of a job: the folder of its runs.", show_default="./finetune-output/NAME")
     ] = None,
 ) -> None:
     """Train a FineTuneJob on this machine; or, in a Pod, this node's share of a run.
