@@ -110,13 +110,13 @@ def test_a_download_is_checked(
             folders.download(folder.join(name), target, size=size, sha256=sha256)
 
 
-def test_a_folder_goes_with_its_last_file(folders: LocalFolders, folder: S3Location, tmp_path: Path) -> None:
-    folders.write(folder.join("step-1", "a"), b"x")
-    folders.write(folder.join("step-1", "b"), b"x")
-    folders.delete([folder.join("step-1", "a"), folder.join("step-1", "nothing")])
-    assert (tmp_path / "run" / "step-1" / "b").exists()
-    folders.delete([folder.join("step-1", "b")])
-    assert list((tmp_path / "run").iterdir()) == []
+def test_folders_go_with_their_last_file(folders: LocalFolders, folder: S3Location, tmp_path: Path) -> None:
+    for path in ("kept", "step-1/claim-1/a", "step-1/claim-1/model/b"):
+        folders.write(folder.join(path), b"x")
+    folders.delete([folder.join("step-1/claim-1/a"), folder.join("nothing")])
+    assert (tmp_path / "run" / "step-1" / "claim-1" / "model" / "b").exists()
+    folders.delete([folder.join("step-1/claim-1/model/b")])
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["kept"]
 
 
 def _into_a_file(folders: LocalFolders, folder: S3Location) -> None:

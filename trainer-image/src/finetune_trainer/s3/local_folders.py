@@ -183,8 +183,9 @@ def _paths(folder: Path) -> list[str]:
 
 
 def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # it has files, or somebody else removed it
-        folder.rmdir()
+    with contextlib.suppress(OSError):  # one has files, or somebody else removed it
+        for empty in (folder, *folder.parents):
+            empty.rmdir()
 
 
 @contextlib.contextmanager
