@@ -58,7 +58,7 @@ def test_what_has_a_scheme_stays(tmp_path: Path, uri: str) -> None:
 @pytest.mark.parametrize(
     ("documents", "words"),
     [
-        ([], "has 0 FineTuneJobs"),
+        ([], "has no FineTuneJob."),
         ([job(), job()], "has 2 FineTuneJobs. Give each one a file of its own."),
         ([job() | {"apiVersion": "v1"}], "apiVersion is 'v1', not finetune.dev/v1alpha1."),
         ([job() | {"metadata": {}}], "metadata.name is missing."),

@@ -46,7 +46,9 @@ def is_job_file(file: Path) -> bool:
 def read_job(file: Path) -> LocalJob:
     """The one FineTuneJob in a file. Raises DiagnosedError (InvalidSpec, DatasetNotFound, ModelNotFound)."""
     jobs = [item for item in _documents(file) if isinstance(item, dict) and item.get("kind") == KIND]
-    if len(jobs) != 1:
+    if not jobs:
+        raise _invalid(f"{file} has no FineTuneJob.")
+    if len(jobs) > 1:
         raise _invalid(f"{file} has {len(jobs)} FineTuneJobs. Give each one a file of its own.")
     job = jobs[0]
     if job.get("apiVersion") != API_VERSION:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -20,11 +21,12 @@ from finetune_trainer.models.models import LocalModel
 from finetune_trainer.process.failures import first_line
 
 COLUMNS = {"input_ids", "labels", "prompt_ids", "chosen_ids", "rejected_ids"}
+LOOKED_AT = 1000
 SAMPLES = 5
 SAMPLE_TOKENS = 128
-LONGEST_PROMPT = 1024
+LONGEST_PROMPT = 512
 MOST_SECONDS = 30.0
-MOST_PARAMETERS_ON_CPU = 2_000_000_000
+MOST_PARAMETERS_ON_CPU = 1_000_000_000
 """A larger model says too few tokens in MOST_SECONDS to be worth them."""
 
 _log = structlog.get_logger()
@@ -67,10 +69,10 @@ def make_samples(tuned: Any, processor: Any, local: LocalModel, sequences: Any) 
 
 
 def find_questions(dataset: Any, room: int) -> list[Question]:
-    """The first examples whose prompt has at most `room` tokens. `dataset`: rows of tokenized examples."""
-    found = (to_question(row) for row in dataset)
+    """Of the first LOOKED_AT examples those whose prompt has at most `room` tokens. `dataset`: tokenized examples."""
+    found = (to_question(row) for row in islice(dataset, LOOKED_AT))
     fitting = (question for question in found if question is not None and 0 < len(question.prompt) <= room)
-    return [question for question, _ in zip(fitting, range(SAMPLES), strict=False)]
+    return list(islice(fitting, SAMPLES))
 
 
 def to_question(row: dict[str, Sequence[int]]) -> Question | None:
