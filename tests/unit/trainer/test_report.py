@@ -116,7 +116,7 @@ CHECKPOINT = Manifest(
 
 
 def test_the_model_card_says_what_the_model_was_made_of() -> None:
-    card = model_card(RUN, CHECKPOINT, {"s3://data/train.jsonl": "sha256:bb"})
+    card = model_card(RUN, CHECKPOINT, {"s3://data/train.jsonl": "sha256:bb"}, is_adapter=True)
     _, metadata, text = card.split("---\n", 2)
     assert yaml.safe_load(metadata)["base_model"] == "org/base"
     assert yaml.safe_load(metadata)["library_name"] == "peft"

@@ -18,11 +18,14 @@ CARD_NAME = "README.md"
 PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "trl", "accelerate", "datasets")
 
 
-def model_card(run: TrainRun, checkpoint: Manifest, data_digests: Mapping[str, str]) -> str:
-    """`checkpoint`: what becomes the result. `data_digests`: URI -> `sha256:<hex>` of each dataset file."""
+def model_card(run: TrainRun, checkpoint: Manifest, data_digests: Mapping[str, str], *, is_adapter: bool) -> str:
+    """`checkpoint`: what becomes the result. `data_digests`: URI -> `sha256:<hex>` of each dataset file.
+
+    `is_adapter`: the result is an adapter upon the base, and no whole model.
+    """
     metadata = ModelCardData(
         base_model=_base_name(run.model.uri),
-        library_name="transformers" if run.adapter.type == "Full" else "peft",
+        library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["finetune-operator", run.method.type.lower(), run.adapter.type.lower()],
     )

@@ -18,6 +18,7 @@ from finetune_trainer.artifacts.report import REPORT_NAME, Samples, report_html
 from finetune_trainer.s3.commits import Committed
 from finetune_trainer.s3.storage import Storage
 
+ADAPTER_CONFIG = "adapter_config.json"  # peft's
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"
 
 
@@ -57,7 +58,9 @@ def write_pages(run: TrainRun, storage: Storage, story: Story, folder: Path) -> 
         story.samples,
     )
     (folder / REPORT_NAME).write_text(report, encoding="utf-8")
-    (folder / CARD_NAME).write_text(model_card(run, story.chosen, story.data_digests), encoding="utf-8")
+    is_adapter = (folder / ADAPTER_CONFIG).exists()
+    card = model_card(run, story.chosen, story.data_digests, is_adapter=is_adapter)
+    (folder / CARD_NAME).write_text(card, encoding="utf-8")
 
 
 def _run_facts(run: TrainRun) -> dict[str, object]:
