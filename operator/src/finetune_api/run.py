@@ -33,6 +33,7 @@ DATASET_DIRECTORY = "/var/run/finetune.dev/datasets"
 SERVED_MODEL_DIRECTORY = "/models"
 SERVING_PORT = 8000
 RENDEZVOUS_PORT = 29500
+METRICS_PORT = 9400
 
 
 class StorageConfig(ApiModel):
@@ -48,6 +49,7 @@ class StorageConfig(ApiModel):
     ca_bundle: str | None = Field(None, description="PEM certificates to trust.")
     server_side_encryption: ServerSideEncryption | None = None
     outage_tolerance_seconds: int = 600
+    local_folders: bool = Field(False, description="Whether file:// locations may be used: on a laptop only.")
 
 
 def run_folder(run_id: str, uid: str) -> str:
@@ -122,6 +124,9 @@ class TrainRun(ApiModel):
     parallelism: Parallelism
     checkpoints: Checkpoints
     progress: ProgressTarget | None = None
+    metrics_port: int | None = Field(
+        METRICS_PORT, description="Where the first process of each node serves Prometheus; None: nowhere."
+    )
 
 
 class NamedModel(ApiModel):

@@ -9,6 +9,7 @@ from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import ConfigMapKeys, FineTuneJobSpec, ResolvedHyperparameters
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_SUCCEEDED
 from finetune_api.run import (
+    METRICS_PORT,
     RENDEZVOUS_PORT,
     RUN_CONFIG_PATH,
     JobIdentity,
@@ -127,6 +128,7 @@ def attempt_objects(
         # Ranks that share a node's cores without a limit slow each other; several in a Pod divide its cores themselves.
         threads_from_cpu_request=spec.parallelism.processes_per_node == 1,
         reports_progress=endpoint is not None,
+        metrics_port=METRICS_PORT,
         grace_seconds=grace_seconds(checkpoint_seconds),
         datasets=dataset_config_maps(spec),
     )

@@ -10,7 +10,7 @@ from typing import Any
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Method
 from finetune_api.run import TrainRun
-from finetune_api.sources import parse_s3
+from finetune_api.sources import parse_location
 from finetune_trainer.data.choice import choose_examples, mounted, survey_dataset
 from finetune_trainer.data.data_files import DataFile
 from finetune_trainer.data.dataset_record import RECORD_NAME, DatasetRecord, find_record
@@ -49,7 +49,9 @@ def write_sequences(run: TrainRun, storage: Storage, tokenizer: Any, directory: 
 
     What preflight chose is taken; a run without a preflight chooses here, by the same rules.
     """
-    record = find_record(storage, parse_s3(run.output_uri)) or _choose(run, storage, tokenizer, directory / "chosen")
+    record = find_record(storage, parse_location(run.output_uri)) or _choose(
+        run, storage, tokenizer, directory / "chosen"
+    )
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RECORD_NAME).write_text(record.model_dump_json(by_alias=True))
     files = record.training.fetch(storage, directory / "training-files", mounted("training"))
