@@ -11,10 +11,14 @@ that the model will see when it is asked for that turn.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from finetune_trainer.data.examples import Assistant, ChatExample, CompletionExample, Example, PreferenceExample
 
@@ -117,10 +121,39 @@ def _find_turn(tokenizer: Any, example: ChatExample, position: int) -> tuple[str
     text = _render(tokenizer, example, position + 1)
     prompt = _render(tokenizer, example, position, add_generation_prompt=True)
     start = _common_prefix(text, prompt)
+    if start < len(prompt) and not text.startswith(_render(tokenizer, example, position)):
+        text, start = prompt + text[_start_of_answer(tokenizer, example, position, text, prompt) :], len(prompt)
     end = _end_of_turn(tokenizer, text)
     if start >= end:
         raise TemplateError(f"The chat template renders nothing of message {position + 1}.")
+    _refuse_lost_calls(example, position, text[start:end])
     return text, start, end
+
+
+def _start_of_answer(tokenizer: Any, example: ChatExample, position: int, text: str, prompt: str) -> int:
+    """Where the answer starts in a text that has another history than the prompt.
+
+    Mistral's template has the system prompt in the last question, and nowhere when an answer comes last. The answer
+    starts at the latest where another one would differ, after what the prompt ends with.
+    """
+    messages = example.to_template()[:position]
+    other = "-" if not example.to_template()[position]["content"].lstrip().startswith("-") else "+"
+    latest = _common_prefix(
+        text, render_chat(tokenizer, [*messages, {"role": "assistant", "content": other}], example.tools)
+    )
+    return max(range(latest + 1), key=lambda start: (_common_prefix(reversed(text[:start]), reversed(prompt)), start))
+
+
+def _refuse_lost_calls(example: ChatExample, position: int, turn: str) -> None:
+    """Many chat templates leave calls out without a word: then the model would learn to say nothing."""
+    message = example.messages[position]
+    names = [call.function.name for call in (isinstance(message, Assistant) and message.tool_calls) or []]
+    for name in names:
+        if turn.count(name) < names.count(name):
+            raise TemplateError(
+                f"The model's chat template leaves out a call of {name!r} in message {position + 1}. Use a model whose "
+                "template knows tool calls (several at once, where a message has several), or give it such a template."
+            )
 
 
 def _end_of_turn(tokenizer: Any, text: str) -> int:
@@ -136,18 +169,89 @@ def _special_tokens(tokenizer: Any) -> list[str]:
 
 def _render(tokenizer: Any, example: ChatExample, count: int, *, add_generation_prompt: bool = False) -> str:
     """The first `count` messages as text."""
+    return render_chat(
+        tokenizer, example.to_template()[:count], example.tools, add_generation_prompt=add_generation_prompt
+    )
+
+
+def render_chat(
+    tokenizer: Any,
+    messages: AnySequence[Mapping[str, Any]],
+    tools: AnySequence[Mapping[str, Any]] | None,
+    *,
+    add_generation_prompt: bool = False,
+) -> str:
+    """Messages (as `to_template` makes them) in the model's own chat template. Raises TemplateError."""
     import jinja2
 
+    template = str(tokenizer.chat_template)
+    if _wants_arguments_as_text(tokenizer.apply_chat_template, template):
+        messages = [_with_arguments_as_text(message) for message in messages]
     try:
         rendered: str = tokenizer.apply_chat_template(
-            example.to_template()[:count],
-            tools=example.tools,
+            list(messages),
+            tools=list(tools) if tools else None,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
         )
     except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
         raise TemplateError(f"The model's chat template refuses the example: {error}") from error
+    end = _eos(tokenizer)
+    if not add_generation_prompt and _closes_with(tokenizer.apply_chat_template, template, end):
+        return rendered.removesuffix(end)
     return rendered
+
+
+_QUESTION = {"role": "user", "content": "x"}
+_ANSWER = {"role": "assistant", "content": "y"}
+
+
+@functools.lru_cache(maxsize=8)
+def _closes_with(render: Any, chat_template: str, end: str) -> bool:
+    """Whether the template adds the end-of-text token after the last message only (as Phi-3's does).
+
+    It is no part of a turn: what follows a turn in a longer conversation takes its place.
+    """
+    once, twice = _probe(render, [_QUESTION, _ANSWER]), _probe(render, [_QUESTION, _ANSWER, _QUESTION, _ANSWER])
+    if once is None or twice is None or not end or not once.endswith(end):
+        return False
+    return not twice.startswith(once) and twice.startswith(once.removesuffix(end))
+
+
+@functools.lru_cache(maxsize=8)
+def _wants_arguments_as_text(render: Any, chat_template: str) -> bool:
+    """Whether the template takes the arguments of a call as JSON text (as DeepSeek's do), and not as an object."""
+    call = {"type": "function", "id": "call00001", "function": {"name": "f", "arguments": {"x": "y"}}}
+    message = {"role": "assistant", "content": "", "tool_calls": [call]}
+    rendered = _probe(render, [_QUESTION, message])
+    if rendered is not None and "{'x': 'y'}" not in rendered:
+        return False
+    return '{"x":"y"}' in (_probe(render, [_QUESTION, _with_arguments_as_text(message)]) or "")
+
+
+def _probe(render: Any, messages: AnySequence[Mapping[str, Any]]) -> str | None:
+    """A conversation in a template; None when the template refuses it."""
+    import jinja2
+
+    try:
+        rendered: str = render(list(messages), tokenize=False)
+    except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError):
+        return None
+    return rendered
+
+
+def _with_arguments_as_text(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "tool_calls" not in message:
+        return message
+    calls = [
+        {**call, "function": {**call["function"], "arguments": orjson.dumps(call["function"]["arguments"]).decode()}}
+        for call in message["tool_calls"]
+    ]
+    return {**message, "tool_calls": calls}
+
+
+def _eos(tokenizer: Any) -> str:
+    return getattr(tokenizer, "tokenizer", tokenizer).eos_token or ""
 
 
 def _label(tokenizer: Any, text: str, turns: list[tuple[int, int]]) -> Sequence:

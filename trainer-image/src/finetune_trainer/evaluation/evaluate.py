@@ -16,17 +16,19 @@ from finetune_api.evaluation import BASELINE, Score
 from finetune_api.outcome import SCORE_DIGITS, EvaluationReport
 from finetune_api.run import EvaluateRun, NamedModel
 from finetune_api.sources import parse_s3
-from finetune_trainer.evaluation.generation import generate, load_generator
+from finetune_trainer.evaluation.generation import generate_tokens, load_generator
 from finetune_trainer.evaluation.graders import CompiledGrader, compile_graders
 from finetune_trainer.evaluation.heldout import HeldOutExample, read_held_out, tokenize_prompts
 from finetune_trainer.evaluation.statistics import estimate, estimate_difference
+from finetune_trainer.evaluation.templates import Sample
+from finetune_trainer.evaluation.tool_calls import ToolCall, parse_tool_calls, response_template
 from finetune_trainer.models.models import fetch_model
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.s3.storage import Storage
 
 REPORT_NAME = "report.json"
 SAMPLES_NAME = "samples.jsonl"
-Outputs = Mapping[str, Sequence[str]]
+Outputs = Mapping[str, Sequence[Sample]]
 """By model: an output for each example."""
 Grades = Mapping[str, Mapping[str, Sequence[float]]]
 """By model and grader: a score for each example."""
@@ -53,7 +55,7 @@ def evaluate(run: EvaluateRun) -> EvaluationReport:
     return report
 
 
-def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> list[str]:
+def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> list[Sample]:
     """One model's outputs. It is fetched and loaded here, and gone from disk and memory afterwards."""
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
         with narrated(f"{model.name}: fetching {model.model.adapter_uri or model.model.uri}"):
@@ -68,21 +70,43 @@ def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExampl
         done = count
 
     with narrated(f"{model.name}: generating", lambda: {"examples": f"{done}/{len(examples)}"}):
-        outputs = generate(generator, prompts, run.generation, on_progress)
+        outputs = generate_tokens(generator, prompts, run.generation, on_progress)
+    samples = to_answers(generator.tokenizer, examples, prompts, outputs)
     del generator
     gc.collect()
     torch.cuda.empty_cache()
-    return outputs
+    return samples
+
+
+def to_answers(
+    tokenizer: Any,
+    examples: Sequence[HeldOutExample],
+    prompts: Sequence[Sequence[int]],
+    outputs: Sequence[Sequence[int]],
+) -> list[Sample]:
+    """What the model answered: text without special tokens, and the calls of tools where an example offers some."""
+    template = response_template(tokenizer) if any(example.prompt.tools for example in examples) else None
+    samples = []
+    for example, prompt, output in zip(examples, prompts, outputs, strict=True):
+        text = tokenizer.decode(output, skip_special_tokens=True)
+        calls: tuple[ToolCall, ...] = ()
+        if template is not None and example.prompt.tools:
+            said, calls = parse_tool_calls(
+                template, tokenizer.decode(output), tokenizer.decode(prompt), example.prompt.tools
+            )
+            text = _without_special_tokens(tokenizer, said) if calls else text
+        samples.append(Sample(text, calls))
+    return samples
 
 
 def grade(examples: Sequence[HeldOutExample], outputs: Outputs, graders: Sequence[CompiledGrader]) -> Grades:
     """Every grader's score of every output. Raises DiagnosedError (InvalidSpec) for a schema that refers to nothing."""
     return {
         name: {
-            grader.name: [grader.grade(example.item, output) for example, output in zip(examples, texts, strict=True)]
+            grader.name: [grader.grade(example.item, sample) for example, sample in zip(examples, samples, strict=True)]
             for grader in graders
         }
-        for name, texts in outputs.items()
+        for name, samples in outputs.items()
     }
 
 
@@ -99,14 +123,18 @@ def score(grades: Grades) -> list[Score]:
 
 
 def to_samples(examples: Sequence[HeldOutExample], outputs: Outputs, grades: Grades) -> bytes:
-    """A JSON line for each example: its line in the dataset, prompt and reference, each model's output and scores."""
+    """A JSON line for each example: its line in the dataset, prompt and reference, each model's output and scores.
+
+    Where the example has tools: also the calls of the reference and of each model.
+    """
     return b"".join(
         orjson.dumps(
             {
                 "line": example.line,
                 "prompt": example.prompt.content,
                 "reference": example.reference,
-                "outputs": {name: texts[index] for name, texts in outputs.items()},
+                "outputs": {name: samples[index].output_text for name, samples in outputs.items()},
+                **_calls(example, {name: samples[index] for name, samples in outputs.items()}),
                 "scores": {
                     name: {grader: scores[index] for grader, scores in of_model.items()}
                     for name, of_model in grades.items()
@@ -129,6 +157,21 @@ def to_report(run: EvaluateRun, report: EvaluationReport, examples: int) -> byte
         "scores": [score.to_wire() for score in report.scores],
     }
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _calls(example: HeldOutExample, samples: Mapping[str, Sample]) -> dict[str, Any]:
+    if not example.prompt.tools:
+        return {}
+    return {
+        "referenceTools": example.reference_tools,
+        "outputTools": {name: sample.output_tools for name, sample in samples.items()},
+    }
+
+
+def _without_special_tokens(tokenizer: Any, text: str) -> str:
+    for token in tokenizer.all_special_tokens:
+        text = text.replace(token, "")
+    return text.strip()
 
 
 def _score(model: str, grader: str, scores: Sequence[float], baseline: Sequence[float] | None) -> Score:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 
 from finetune_api.evaluation import Generation
+from finetune_trainer.data.tokenization import TemplateError, render_chat
 from finetune_trainer.models.models import LocalModel, load_model, load_tokenizer
 
 SAMPLING_PARAMETERS = (
@@ -79,19 +79,31 @@ def generate(
     generation: Generation,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
+    """The output for each prompt as text, without special tokens; otherwise as `generate_tokens`."""
+    outputs = generate_tokens(generator, prompts, generation, on_progress)
+    texts: list[str] = generator.tokenizer.batch_decode(outputs, skip_special_tokens=True)
+    return texts
+
+
+def generate_tokens(
+    generator: Generator,
+    prompts: Sequence[Sequence[int]],
+    generation: Generation,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[list[int]]:
     """The output for each prompt (token ids, at least one, fewer than the context length), in the order of the prompts.
 
-    What the spec leaves open comes from the model's own generation config, as when it is served. Special tokens are not
-    part of an output. `on_progress` gets the number of outputs made so far.
+    What the spec leaves open comes from the model's own generation config, as when it is served. The token that ended
+    an output is its last. `on_progress` gets the number of outputs made so far.
     """
-    outputs = [""] * len(prompts)
+    outputs: list[list[int]] = [[] for _ in prompts]
     done = 0
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(generation.seed)
         for indices, new_tokens in batches([len(p) for p in prompts], generation.max_tokens, generator.context_length):
-            texts = _generate_batch(generator, [prompts[index] for index in indices], new_tokens, generation)
-            for index, text in zip(indices, texts, strict=True):
-                outputs[index] = text
+            batch = _generate_batch(generator, [prompts[index] for index in indices], new_tokens, generation)
+            for index, output in zip(indices, batch, strict=True):
+                outputs[index] = output
             done += len(indices)
             on_progress(done)
     return outputs
@@ -120,7 +132,7 @@ def batches(lengths: Sequence[int], max_tokens: int, context: int) -> Iterator[t
 
 def _generate_batch(
     generator: Generator, prompts: Sequence[Sequence[int]], new_tokens: int, generation: Generation
-) -> list[str]:
+) -> list[list[int]]:
     from transformers import GenerationConfig
 
     model, tokenizer = generator.model, generator.tokenizer
@@ -136,8 +148,14 @@ def _generate_batch(
         attention_mask=attention_mask.to(model.device),
         generation_config=GenerationConfig(max_new_tokens=new_tokens, do_sample=generation.temperature > 0, **sampled),
     )
-    texts: list[str] = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
-    return texts
+    stop = frozenset(model.generation_config.eos_token_id or ())
+    return [_until(output, stop) for output in sequences[:, width:].tolist()]
+
+
+def _until(output: list[int], stop: frozenset[int]) -> list[int]:
+    """The tokens up to and with the first that ends an output: what follows is padding."""
+    end = next((position for position, token in enumerate(output) if token in stop), len(output))
+    return output[: end + 1]
 
 
 def _generation_config(of_model: Any, tokenizer: Any) -> Any:
@@ -168,8 +186,8 @@ def _end_of_turn(tokenizer: Any) -> int | None:
         return None
     conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
     try:
-        text = tokenizer.apply_chat_template(conversation, tokenize=False).rstrip()
-    except (TemplateError, TypeError, ValueError, KeyError):  # a template for conversations of another kind
+        text = render_chat(tokenizer, conversation, None).rstrip()
+    except TemplateError:  # a template for conversations of another kind
         return None
     special = [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()]
     last = max((token for token in special if text.endswith(token)), key=len, default=None)
