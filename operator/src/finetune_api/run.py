@@ -91,6 +91,9 @@ class PreflightRun(ApiModel):
     dataset: Dataset
     hyperparameters: Hyperparameters = Hyperparameters()
     parallelism: Parallelism = Parallelism()
+    allowed_images: list[Line] = Field(
+        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    )
     accelerator_memory: int | None = Field(None, description="Bytes of one accelerator.")
     seed: int
 
@@ -113,6 +116,9 @@ class TrainRun(ApiModel):
     method: Method
     adapter: Adapter
     dataset: Dataset
+    allowed_images: list[Line] = Field(
+        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    )
     hyperparameters: ResolvedHyperparameters
     parallelism: Parallelism
     checkpoints: Checkpoints

@@ -18,7 +18,7 @@ from finetune_api.run import (
     TrainRun,
 )
 from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
-from finetune_operator.classes import ResolvedClass, output_location, storage_config
+from finetune_operator.classes import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.kube import Object
 from finetune_operator.pod_views import QUEUE_LABEL
 from finetune_operator.pods import PodRole, job, run_config_map
@@ -71,6 +71,7 @@ def preflight_objects(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedCla
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
+        allowed_images=image_sources(platform.spec),
         hyperparameters=spec.hyperparameters,
         parallelism=spec.parallelism,
         accelerator_memory=accelerator_memory(platform.spec),
@@ -103,6 +104,7 @@ def attempt_objects(
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
+        allowed_images=image_sources(platform.spec),
         hyperparameters=hyperparameters,
         parallelism=spec.parallelism,
         checkpoints=spec.checkpoints,

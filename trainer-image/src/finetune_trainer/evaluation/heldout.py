@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
+from finetune_trainer.data.chat_rendering import TemplateError, render_chat
 from finetune_trainer.data.example_errors import ExampleError
 from finetune_trainer.data.examples import CompletionExample, PreferenceExample, parse_example
 from finetune_trainer.data.jsonl import LineError, parse
 from finetune_trainer.data.records import read_records
-from finetune_trainer.data.tokenization import TemplateError, render_chat
 from finetune_trainer.evaluation.graders import REFERENCE_TOOLS, CompiledGrader
 from finetune_trainer.evaluation.tool_calls import ToolCall
 from finetune_trainer.process.failures import DiagnosedError
@@ -91,6 +91,8 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
         return HeldOutExample(line, Prompt(example.prompt), {**item, REFERENCE: example.completion})
     if isinstance(example, PreferenceExample):
         raise ExampleError("The line is a preference pair. Expected either prompt/completion pairs or chat messages.")
+    if example.has_images:
+        raise ExampleError("The example has images, which evaluations don't read yet.")
     *before, last = example.to_template()
     if not before:
         raise ExampleError("No message stands before the assistant's: there is nothing to answer to.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +25,11 @@ from finetune_api.outcome import Failure, PreflightReport
 from finetune_api.run import PreflightRun
 from finetune_api.sources import S3Location, parse_s3
 from finetune_trainer.data import examples, subsets, tokenization
-from finetune_trainer.data.examples import NumberedExample, format_of, read_examples
+from finetune_trainer.data.chat_rendering import reads_images
+from finetune_trainer.data.examples import Example, NumberedExample, format_of, read_examples
+from finetune_trainer.data.images import ImageError, ImageStore
 from finetune_trainer.data.jsonl import LineError
+from finetune_trainer.data.vision import too_many_image_tokens
 from finetune_trainer.gang.batches import split_batch
 from finetune_trainer.models.models import InspectedModel, inspect_model
 from finetune_trainer.preflight import memory
@@ -109,8 +112,13 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
             "Use an instruction-tuned model, or prompt/completion pairs.",
         )
     max_length = _max_length(run, model.status)
+    if reads_images(model.tokenizer) and run.parallelism.strategy == "FSDP":
+        raise DiagnosedError(
+            Reason.INVALID_SPEC, "parallelism.strategy FSDP does not know vision-language models yet. Use DDP."
+        )
+    images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
     with narrated("counting tokens"):
-        dataset = _count_tokens(run, training, validation, model.tokenizer, max_length)
+        dataset = _count_tokens(run, training, validation, model.tokenizer, images, max_length)
     estimate, advice = _estimate_memory(run, model, dataset)
     if advice is not None:
         dataset = dataset.model_copy(update={"warnings": [advice, *dataset.warnings]})
@@ -201,7 +209,7 @@ def _estimate_memory(
 
 
 def _count_tokens(
-    run: PreflightRun, training: Survey, validation: Survey | None, tokenizer: Any, max_length: int
+    run: PreflightRun, training: Survey, validation: Survey | None, tokenizer: Any, images: ImageStore, max_length: int
 ) -> DatasetStatus:
     split = run.dataset.validation.split_percent if run.dataset.validation is not None else None
     selection = subsets.select(
@@ -209,8 +217,8 @@ def _count_tokens(
     )
     held_out = validation or (training if split is not None else None)
     held_out_positions = range(len(validation.fingerprints)) if validation else selection.validation
-    statistics = _statistics(training, selection.training, tokenizer, max_length)
-    held_out_statistics = _statistics(held_out, held_out_positions, tokenizer, max_length) if held_out else None
+    statistics = _statistics(training, selection.training, tokenizer, images, max_length)
+    held_out_statistics = _statistics(held_out, held_out_positions, tokenizer, images, max_length) if held_out else None
     _refuse_invalid([survey for survey in (training, validation) if survey is not None])
     trained = [training.fingerprints[position] for position in selection.training]
     measured = [held_out.fingerprints[position] for position in held_out_positions] if held_out else []
@@ -222,22 +230,25 @@ def _count_tokens(
     )
 
 
-def _statistics(survey: Survey, positions: Any, tokenizer: Any, max_length: int) -> FileStatistics:
-    """Counts of the chosen examples. What the chat template refuses is added to the survey's errors."""
+def _statistics(survey: Survey, positions: Any, tokenizer: Any, images: ImageStore, max_length: int) -> FileStatistics:
+    """Counts of the chosen examples. Bad images and what the chat template refuses become errors of the survey."""
     chosen = frozenset(positions)
     lengths: list[int] = []
     truncated = 0
-    for position, item in enumerate(_examples(survey)):
-        if position not in chosen:
-            continue
+    examples = ((item.line, item.example) for position, item in enumerate(_examples(survey)) if position in chosen)
+    for line, example, files in _with_images(tokenizer, images, examples):
         try:
-            sequences = tokenization.tokenize(tokenizer, item.example)
-        except tokenization.TemplateError as error:
-            survey.add_error(item.line, str(error))
+            sequences = tokenization.tokenize(tokenizer, example, files())
+        except (tokenization.TemplateError, ImageError) as error:
+            survey.add_error(line, str(error))
+            continue
+        images_end = max(sequence.images_end for sequence in sequences)
+        if images_end > max_length:
+            survey.add_error(line, too_many_image_tokens(images_end, max_length))
             continue
         if not any(tokenization.has_loss(sequence, max_length) for sequence in sequences):
             survey.add_error(
-                item.line,
+                line,
                 f"Nothing is left to learn from after {max_length} tokens (maxLength): shorten the prompt.",
             )
         longest = max(len(sequence.input_ids) for sequence in sequences)
@@ -246,6 +257,15 @@ def _statistics(survey: Survey, positions: Any, tokenizer: Any, max_length: int)
     return FileStatistics(
         examples=len(lengths), tokens=sum(lengths), max_tokens=max(lengths, default=0), truncated=truncated
     )
+
+
+def _with_images(
+    tokenizer: Any, images: ImageStore, examples: Iterator[tuple[int, Example]]
+) -> Iterator[tuple[int, Example, Callable[[], list[Path]]]]:
+    """Lines and examples, and what gives the files of the images; none for a model that reads only text."""
+    if not reads_images(tokenizer):
+        return ((line, example, list) for line, example in examples)
+    return ((line, example, files.result) for line, example, files in images.ahead(examples))
 
 
 def _examples(survey: Survey) -> Iterator[NumberedExample]:

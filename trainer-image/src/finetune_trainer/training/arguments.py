@@ -18,8 +18,10 @@ SCHEDULERS: dict[Schedule, str] = {
 }
 
 
-def sft_arguments(run: TrainRun, batch: BatchSplit, directory: Path, *, processes: int, evaluate: bool) -> SFTConfig:
-    """The hyperparameters in TRL's words. What a spec says nothing of stays as TRL has it."""
+def sft_arguments(
+    run: TrainRun, batch: BatchSplit, directory: Path, *, processes: int, evaluate: bool, images: bool
+) -> SFTConfig:
+    """The hyperparameters in TRL's words. What a spec says nothing of stays as TRL has it. `images`: they are read."""
     on_gpu = torch.cuda.is_available()
     parameters = run.hyperparameters
     return SFTConfig(
@@ -33,7 +35,7 @@ def sft_arguments(run: TrainRun, batch: BatchSplit, directory: Path, *, processe
         warmup_steps=min(parameters.warmup_percent / 100, 0.9999),  # below 1 it is a share of all steps
         weight_decay=parameters.weight_decay,
         max_length=parameters.max_length,
-        packing=parameters.packing,
+        packing=parameters.packing and not images,
         eval_packing=False,
         seed=parameters.seed,
         logging_steps=1,
@@ -52,7 +54,9 @@ def sft_arguments(run: TrainRun, batch: BatchSplit, directory: Path, *, processe
         gradient_checkpointing=on_gpu,
         dataloader_pin_memory=on_gpu,
         ddp_backend=None if on_gpu or processes == 1 else "gloo",
-        ddp_find_unused_parameters=False,
+        # a batch without an image leaves the vision tower out; LoRA doesn't train that
+        ddp_find_unused_parameters=images and run.adapter.type == "Full",
+        remove_unused_columns=not images,  # the collator reads them
     )
 
 

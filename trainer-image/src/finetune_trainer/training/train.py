@@ -23,9 +23,10 @@ from finetune_trainer.checkpointing.checkpoints import Resumed
 from finetune_trainer.checkpointing.resumable import Resumable
 from finetune_trainer.checkpointing.training_state import Camera
 from finetune_trainer.data.training_data import load_sequences, write_sequences
+from finetune_trainer.data.vision import VisionCollator
 from finetune_trainer.gang.batches import split_batch
 from finetune_trainer.gang.gang import Gang
-from finetune_trainer.models.models import LocalModel, fetch_model, load_tokenizer
+from finetune_trainer.models.models import LocalModel, fetch_model, is_vision_model, load_processor
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.heartbeats import Phase
@@ -71,7 +72,8 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     with narrated("fetching the model"):
         gang.on_each_node(lambda: fetch_model(run.model, storage, directory / "model"))
     local = _local_model(run, directory / "model")
-    tokenizer = load_tokenizer(local.tokenizer)
+    tokenizer = load_processor(local)
+    sees = is_vision_model(local.base)
     with narrated("fetching the data"):
         gang.on_each_node(lambda: write_sequences(run, storage, tokenizer, directory / "data"))
     sequences = load_sequences(directory / "data")
@@ -83,8 +85,12 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     processes = gang.place.world_size
     sharded = run.parallelism.strategy == "FSDP" and not gang.alone
     arguments = sft_arguments(
-        run, batch, directory / "trainer", processes=processes, evaluate=sequences.validation is not None
+        run, batch, directory / "trainer", processes=processes, evaluate=sequences.validation is not None, images=sees
     )
+    if sees and sharded:
+        raise DiagnosedError(
+            Reason.INVALID_SPEC, "parallelism.strategy FSDP does not know vision-language models yet. Use DDP."
+        )
     model = trainable_model(run, local)
     if sharded:
         model = shard(model, gang.place, bfloat16=uses_bfloat16())
@@ -100,6 +106,7 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
         train_dataset=sequences.training,
         eval_dataset=sequences.validation,
         processing_class=tokenizer,
+        data_collator=VisionCollator(tokenizer, run.hyperparameters.max_length) if sees else None,
         callbacks=[
             stop,
             PrepareSaves(saves),
