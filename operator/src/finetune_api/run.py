@@ -141,6 +141,9 @@ class EvaluateRun(ApiModel):
     output_uri: Line
     models: list[NamedModel]
     dataset_uri: Line
+    allowed_images: list[Line] = Field(
+        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    )
     limit_examples: int | None = None
     graders: list[Grader]
     generation: Generation

@@ -10,17 +10,19 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from finetune_api.conditions import Reason
+from finetune_api.evaluation import BASELINE, Generation, Grader
 from finetune_api.finetunejob import Adapter, TrainingData, ValidationData
-from finetune_api.run import ModelSource
+from finetune_api.run import EvaluateRun, ModelSource, NamedModel
 from finetune_trainer.data.examples import parse_example
 from finetune_trainer.data.images import load
 from finetune_trainer.data.tokenization import IGNORED
 from finetune_trainer.data.vision import VisionCollator, to_record, to_rows
+from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.models.models import fetch_model, load_model, load_processor
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.storage import Storage
-from tests.integration.trainer.runs import Workplace, train_here
+from tests.integration.trainer.runs import JOB, Workplace, train_here
 from tests.integration.trainer_evaluation.tiny_models import chat
 from tests.integration.trainer_evaluation.tiny_vision_models import (
     COLOURS,
@@ -86,6 +88,22 @@ def test_every_weight_trained_the_model_says_what_it_sees(
     model = AutoModelForImageTextToText.from_pretrained(local.base)
     processor = AutoProcessor.from_pretrained(local.base)
     assert {colour: answer(model, processor, colour, tmp_path) for colour in COLOURS} == {c: c for c in COLOURS}
+
+    held_out = [seen(data_uri(png(colour, (64, 48))), colour) for colour in COLOURS]
+    evaluation = EvaluateRun(
+        job=JOB,
+        storage=workplace.bucket.storage,
+        output_uri=workplace.bucket.uri("vision/judged"),
+        models=[
+            NamedModel(name=BASELINE, model=vision["model"]),
+            NamedModel(name="tuned", model=ModelSource(uri=report.result.uri, digest=report.result.digest)),
+        ],
+        dataset_uri=workplace.bucket.put_lines("data/vision-judged.jsonl", [*held_out, chat("Hello?", "hi")]),
+        graders=[Grader.from_wire({"name": "exact", "type": "StringCheck", "stringCheck": {}})],
+        generation=Generation(max_tokens=8),
+    )
+    scores = {score.candidate: score.score for score in evaluate(evaluation).scores}
+    assert scores == {BASELINE: 0.0, "tuned": 1.0}
 
 
 def test_an_adapter_is_of_the_language_model_and_loads_on_the_base(

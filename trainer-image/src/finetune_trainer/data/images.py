@@ -13,7 +13,7 @@ import binascii
 import hashlib
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,8 +72,12 @@ class ImageStore:
 
     def keep_all(self, example: Example) -> list[Path]:
         """The files of an example's images, in order. Raises ImageError that says which image it is."""
+        return self.keep_each(images_of(example))
+
+    def keep_each(self, images: Sequence[ImageUrl]) -> list[Path]:
+        """The files of images. Raises ImageError that says which image it is."""
         files = []
-        for number, image in enumerate(images_of(example), start=1):
+        for number, image in enumerate(images, start=1):
             try:
                 files.append(self.keep(image))
             except ImageError as error:

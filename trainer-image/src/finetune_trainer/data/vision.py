@@ -86,6 +86,16 @@ def encode(processor: Any, rows: Sequence[VisionRow], tensors: str | None = None
     return dict(BatchFeature(encoded, tensor_type=tensors)), ends
 
 
+def encode_prompt(processor: Any, text: str, files: Sequence[Path], tensors: str | None = None) -> Mapping[str, Any]:
+    """What the model takes for a prompt with a placeholder for each image. Raises TemplateError."""
+    if text.count(processor.image_token) != len(files):
+        raise TemplateError(
+            f"The prompt has {len(files)} images, and {processor.image_token!r} another number of times."
+        )
+    opened = [images.load(file) for file in files]
+    return dict(processor(text=[text], images=opened or None, add_special_tokens=False, return_tensors=tensors))
+
+
 def tokens_of(processor: Any, row: VisionRow) -> tuple[list[int], list[int], int]:
     """The input ids and labels of a row, and where its last image's tokens end."""
     encoded, (images_end,) = encode(processor, [row])

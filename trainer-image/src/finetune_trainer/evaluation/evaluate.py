@@ -12,13 +12,25 @@ import orjson
 import torch
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE, Score
+from finetune_api.evaluation import BASELINE, Generation, Score
 from finetune_api.outcome import SCORE_DIGITS, EvaluationReport
 from finetune_api.run import EvaluateRun, NamedModel
 from finetune_api.sources import parse_s3
-from finetune_trainer.evaluation.generation import generate_tokens, load_generator
+from finetune_trainer.data.images import ImageStore
+from finetune_trainer.evaluation.generation import (
+    Generator,
+    generate_from_images,
+    generate_tokens,
+    load_generator,
+)
 from finetune_trainer.evaluation.graders import CompiledGrader, compile_graders
-from finetune_trainer.evaluation.heldout import HeldOutExample, read_held_out, tokenize_prompts
+from finetune_trainer.evaluation.heldout import (
+    HeldOutExample,
+    encode_prompt,
+    keep_images,
+    read_held_out,
+    tokenize_prompts,
+)
 from finetune_trainer.evaluation.statistics import estimate, estimate_difference
 from finetune_trainer.evaluation.templates import Sample
 from finetune_trainer.evaluation.tool_calls import ToolCall, parse_tool_calls, response_template
@@ -56,26 +68,51 @@ def evaluate(run: EvaluateRun) -> EvaluationReport:
 
 
 def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> list[Sample]:
-    """One model's outputs. It is fetched and loaded here, and gone from disk and memory afterwards."""
+    """One model's answers. It is fetched and loaded here, and gone from disk and memory afterwards."""
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
         with narrated(f"{model.name}: fetching {model.model.adapter_uri or model.model.uri}"):
             local = fetch_model(model.model, storage, Path(directory))
         with narrated(f"{model.name}: loading"):
             generator = load_generator(local)
-    prompts = tokenize_prompts(generator.tokenizer, examples, run.dataset_uri, generator.context_length)
-    done = 0
-
-    def on_progress(count: int) -> None:
-        nonlocal done
-        done = count
-
-    with narrated(f"{model.name}: generating", lambda: {"examples": f"{done}/{len(examples)}"}):
-        outputs = generate_tokens(generator, prompts, run.generation, on_progress)
+    with tempfile.TemporaryDirectory(prefix="images-") as directory:
+        images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
+        prompts = tokenize_prompts(generator.processor, examples, run.dataset_uri, generator.context_length, images)
+        outputs = _generate(model.name, generator, run.generation, examples, prompts, images)
     samples = to_answers(generator.tokenizer, examples, prompts, outputs)
     del generator
     gc.collect()
     torch.cuda.empty_cache()
     return samples
+
+
+def _generate(
+    name: str,
+    generator: Generator,
+    generation: Generation,
+    examples: Sequence[HeldOutExample],
+    prompts: Sequence[list[int]],
+    images: Mapping[int, Sequence[Path]],
+) -> list[list[int]]:
+    """The outputs in the order of the examples; those with images one at a time, the others in batches."""
+    seen = [index for index, example in enumerate(examples) if example.prompt.images]
+    read = [index for index, example in enumerate(examples) if not example.prompt.images]
+    done = 0
+    with narrated(f"{name}: generating", lambda: {"examples": f"{done}/{len(examples)}"}):
+
+        def on_progress(count: int) -> None:
+            nonlocal done
+            done = count
+
+        of_text = generate_tokens(generator, [prompts[index] for index in read], generation, on_progress)
+        with_pixels = (
+            encode_prompt(generator.processor, examples[index].prompt, images[examples[index].line], "pt")
+            for index in seen
+        )
+        of_images = generate_from_images(
+            generator, with_pixels, generation, lambda count: on_progress(len(read) + count)
+        )
+    found = dict(zip([*read, *seen], [*of_text, *of_images], strict=True))
+    return [found[index] for index in range(len(examples))]
 
 
 def to_answers(

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_trainer.data.chat_rendering import TemplateError, render_chat
+from finetune_trainer.data import vision
+from finetune_trainer.data.chat_rendering import TemplateError, reads_images, render_chat, text_tokenizer
 from finetune_trainer.data.example_errors import ExampleError
-from finetune_trainer.data.examples import CompletionExample, PreferenceExample, parse_example
+from finetune_trainer.data.examples import CompletionExample, ImageUrl, PreferenceExample, parse_example
+from finetune_trainer.data.images import ImageError, ImageStore
 from finetune_trainer.data.jsonl import LineError, parse
 from finetune_trainer.data.records import read_records
 from finetune_trainer.evaluation.graders import REFERENCE_TOOLS, CompiledGrader
@@ -26,6 +28,7 @@ class Prompt:
 
     content: str | tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    images: tuple[ImageUrl, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,6 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
         return HeldOutExample(line, Prompt(example.prompt), {**item, REFERENCE: example.completion})
     if isinstance(example, PreferenceExample):
         raise ExampleError("The line is a preference pair. Expected either prompt/completion pairs or chat messages.")
-    if example.has_images:
-        raise ExampleError("The example has images, which evaluations don't read yet.")
     *before, last = example.to_template()
     if not before:
         raise ExampleError("No message stands before the assistant's: there is nothing to answer to.")
@@ -103,7 +104,7 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
     item[REFERENCE_TOOLS] = calls
     if last["content"] or not calls:
         item[REFERENCE] = last["content"]
-    return HeldOutExample(line, Prompt(tuple(before), tuple(example.tools or ())), item)
+    return HeldOutExample(line, Prompt(tuple(before), tuple(example.tools or ()), tuple(example.images())), item)
 
 
 def missing_fields(example: HeldOutExample, graders: Sequence[CompiledGrader]) -> Iterator[LineError]:
@@ -115,15 +116,33 @@ def missing_fields(example: HeldOutExample, graders: Sequence[CompiledGrader]) -
             )
 
 
+def keep_images(store: ImageStore, examples: Sequence[HeldOutExample], uri: str) -> Mapping[int, list[Path]]:
+    """The files of the images of each line that has some. Raises DiagnosedError (DatasetInvalid)."""
+    kept: dict[int, list[Path]] = {}
+    errors: list[LineError] = []
+    for example in examples:
+        try:
+            if example.prompt.images:
+                kept[example.line] = store.keep_each(example.prompt.images)
+        except ImageError as error:
+            errors.append(LineError(example.line, str(error)))
+    refuse(uri, errors)
+    return kept
+
+
 def tokenize_prompts(
-    tokenizer: Any, examples: Sequence[HeldOutExample], uri: str, context_length: int
+    processor: Any,
+    examples: Sequence[HeldOutExample],
+    uri: str,
+    context_length: int,
+    images: Mapping[int, Sequence[Path]],
 ) -> list[list[int]]:
-    """The token ids of each prompt.
+    """The token ids of each prompt, with those of its images (by line).
 
     Raises DiagnosedError: DatasetInvalid for a prompt that the chat template refuses or that the context has no room
     for, ModelInvalid for chat messages and a model without a chat template.
     """
-    if not tokenizer.chat_template and any(not isinstance(e.prompt.content, str) for e in examples):
+    if not processor.chat_template and any(not isinstance(e.prompt.content, str) for e in examples):
         raise DiagnosedError(
             Reason.MODEL_INVALID,
             f"The model has no chat template, and {uri} has chat messages. Evaluate an instruction-tuned model, or "
@@ -133,7 +152,7 @@ def tokenize_prompts(
     errors: list[LineError] = []
     for example in examples:
         try:
-            prompt = _tokenize(tokenizer, example.prompt)
+            prompt = _tokenize(processor, example.prompt, images.get(example.line, ()))
         except TemplateError as error:
             errors.append(LineError(example.line, str(error)))
             continue
@@ -161,8 +180,22 @@ def refuse(uri: str, errors: Sequence[LineError]) -> None:
     )
 
 
-def _tokenize(tokenizer: Any, prompt: Prompt) -> list[int]:
+def _tokenize(processor: Any, prompt: Prompt, images: Sequence[Path]) -> list[int]:
+    tokenizer = text_tokenizer(processor)
     if isinstance(prompt.content, str):
         return list(tokenizer(prompt.content)["input_ids"])
-    text = render_chat(tokenizer, prompt.content, prompt.tools, add_generation_prompt=True)
+    if prompt.images:
+        if not reads_images(processor):
+            raise TemplateError("The example has images, and the model reads only text.")
+        return list(encode_prompt(processor, prompt, images)["input_ids"][0])
+    text = render_chat(processor, prompt.content, prompt.tools, add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encode_prompt(
+    processor: Any, prompt: Prompt, images: Sequence[Path], tensors: str | None = None
+) -> Mapping[str, Any]:
+    """What a vision-language model takes for a prompt with images. Raises TemplateError."""
+    assert not isinstance(prompt.content, str)
+    text = render_chat(processor, prompt.content, prompt.tools, add_generation_prompt=True)
+    return vision.encode_prompt(processor, text, images, tensors)
