@@ -206,8 +206,9 @@ def _calls(example: HeldOutExample, samples: Mapping[str, Sample]) -> dict[str, 
 
 
 def _without_special_tokens(tokenizer: Any, text: str) -> str:
-    for token in tokenizer.all_special_tokens:
-        text = text.replace(token, "")
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special:
+            text = text.replace(token.content, "")
     return text.strip()
 
 
