@@ -97,6 +97,9 @@ class PreflightRun(ApiModel):
     hyperparameters: Hyperparameters = Hyperparameters()
     parallelism: Parallelism = Parallelism()
     continued: bool = Field(False, description="Whether the model is the result of another job.")
+    allowed_images: list[Line] = Field(
+        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    )
     accelerator_memory: int | None = Field(None, description="Bytes of one accelerator.")
     seed: int
 
@@ -120,6 +123,9 @@ class TrainRun(ApiModel):
     adapter: Adapter
     dataset: Dataset
     allowed_datasets: list[Line] = Field(default=["*"], description="What the class allows; files are checked again.")
+    allowed_images: list[Line] = Field(
+        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    )
     hyperparameters: ResolvedHyperparameters
     parallelism: Parallelism
     checkpoints: Checkpoints
@@ -146,6 +152,9 @@ class EvaluateRun(ApiModel):
     models: list[NamedModel]
     dataset_uri: Line
     allowed_datasets: list[Line] = Field(default=["*"], description="What the class allows; files are checked again.")
+    allowed_images: list[Line] = Field(
+        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    )
     limit_examples: int | None = None
     graders: list[Grader]
     generation: Generation

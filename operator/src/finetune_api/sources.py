@@ -134,3 +134,26 @@ def is_allowed(uri: str, patterns: tuple[str, ...]) -> bool:
     if ".." in uri.split("/"):
         return False
     return any(fnmatchcase(uri, pattern) for pattern in patterns)
+
+
+def is_allowed_url(url: str, patterns: tuple[str, ...]) -> bool:
+    """Whether an https:// URL matches one of a class's patterns (`https://images.example.com/*`, `https://*.example.com`).
+
+    Host and path are matched each by itself, so that a `*` of the host never reaches into the path. A pattern without
+    a path means every path.
+    """
+    found = _split_url(url)
+    if found is None or ".." in found[1].split("/"):
+        return False
+    for pattern in patterns:
+        wanted = _split_url(pattern)
+        if wanted is not None and fnmatchcase(found[0], wanted[0]) and fnmatchcase(found[1], wanted[1] or "*"):
+            return True
+    return False
+
+
+def _split_url(url: str) -> tuple[str, str] | None:
+    """Host (lower case, with its port) and path of an https:// URL; None for anything else."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return (host.lower(), slash + path) if scheme == "https" and host and "?" not in host and "#" not in host else None

@@ -19,7 +19,7 @@ from finetune_api.run import (
     TrainRun,
 )
 from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
-from finetune_operator.classes import ResolvedClass, output_location, storage_config
+from finetune_operator.classes import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.kube import Object
 from finetune_operator.pod_views import QUEUE_LABEL
 from finetune_operator.pods import PodRole, job, run_config_map
@@ -75,6 +75,7 @@ def preflight_objects(
         adapter=spec.adapter,
         dataset=spec.dataset,
         allowed_datasets=platform.spec.sources.datasets,
+        allowed_images=image_sources(platform.spec),
         hyperparameters=spec.hyperparameters,
         parallelism=spec.parallelism,
         continued=spec.model.fine_tune_job_ref is not None,
@@ -110,6 +111,7 @@ def attempt_objects(
         adapter=spec.adapter,
         dataset=spec.dataset,
         allowed_datasets=platform.spec.sources.datasets,
+        allowed_images=image_sources(platform.spec),
         hyperparameters=hyperparameters,
         parallelism=spec.parallelism,
         checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),

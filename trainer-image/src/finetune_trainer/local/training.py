@@ -37,6 +37,8 @@ RUN_NAME = "run.json"
 LOCK_NAME = "lock"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 UID = "local"
+EVERY_IMAGE = ["s3://*", "https://*"]
+"""Its reader still refuses what is no public address."""
 _NOT_OF_THE_RUN = {"attempt"}
 
 
@@ -102,6 +104,7 @@ def preflight_run(job: LocalJob, folder: Path) -> PreflightRun:
         adapter=spec.adapter,
         dataset=spec.dataset,
         hyperparameters=spec.hyperparameters,
+        allowed_images=EVERY_IMAGE,
         accelerator_memory=_accelerator_memory(),
         seed=seed if seed is not None else DEFAULT_SEED,
     )
@@ -120,6 +123,7 @@ def train_run(job: LocalJob, folder: Path, found: PreflightReport) -> TrainRun:
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
+        allowed_images=EVERY_IMAGE,
         hyperparameters=resolve_for(_alone(spec), found),
         parallelism=Parallelism(),
         checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),

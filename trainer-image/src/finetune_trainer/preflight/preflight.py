@@ -19,10 +19,13 @@ from finetune_api.finetunejob import (
 from finetune_api.outcome import PREFLIGHT_REPORT_NAME, Failure, PreflightReport
 from finetune_api.run import PreflightRun
 from finetune_api.sources import S3Location, parse_location
+from finetune_trainer.data.chat_rendering import reads_images
 from finetune_trainer.data.choice import choose_examples, survey_dataset
 from finetune_trainer.data.dataset_record import store_record
 from finetune_trainer.data.findings import store_findings
+from finetune_trainer.data.images import ImageStore
 from finetune_trainer.data.survey import refuse_invalid, refuse_nothing_left
+from finetune_trainer.data.vision import NO_SHARDED_VISION
 from finetune_trainer.gang.batches import split_batch, tokens_per_example
 from finetune_trainer.models.models import InspectedModel, inspect_model
 from finetune_trainer.preflight import memory
@@ -73,7 +76,11 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
             f"The tokenizer of {run.model.uri} has no chat template, and the dataset is chat messages. "
             "Use an instruction-tuned model, or prompt/completion pairs.",
         )
-    chosen = choose_examples(surveyed, run.dataset, run.seed, model.tokenizer, _max_length(run, model.status))
+    if reads_images(model.tokenizer) and run.parallelism.strategy == "FSDP":
+        raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
+    images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
+    max_length = _max_length(run, model.status)
+    chosen = choose_examples(surveyed, run.dataset, run.seed, model.tokenizer, images, max_length)
     store_findings(storage, output, surveyed.sets, chosen.doubts)
     refuse_invalid(surveyed.sets)
     refuse_nothing_left(chosen.status)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
-from finetune_trainer.models.models import LocalModel, fetch_model, load_model, load_tokenizer
+from finetune_trainer.models.models import LocalModel, fetch_model, load_model, load_processor
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.s3.storage import Storage
 
@@ -54,4 +54,4 @@ def merge(local: LocalModel, target: Path) -> None:
     merged.save_pretrained(target)
     if generation_config.exists():
         shutil.copyfile(generation_config, target / generation_config.name)
-    load_tokenizer(local.tokenizer).save_pretrained(target)
+    load_processor(local).save_pretrained(target)

@@ -87,7 +87,7 @@ def to_question(row: dict[str, Sequence[int]]) -> Question | None:
 
 def _answers(model: Any, tokenizer: Any, questions: Sequence[Question]) -> list[str]:
     return generate(
-        Generator(model, tokenizer),
+        Generator(model, tokenizer, tokenizer),
         [question.prompt for question in questions],
         Generation(max_tokens=SAMPLE_TOKENS, temperature=0.0),
     )

@@ -25,9 +25,10 @@ from finetune_trainer.checkpointing.background_saves import BackgroundSaves
 from finetune_trainer.checkpointing.checkpoints import Resumed
 from finetune_trainer.checkpointing.training_state import Camera
 from finetune_trainer.data.training_data import data_digests, load_sequences, write_sequences
+from finetune_trainer.data.vision import NO_SHARDED_VISION, VisionCollator
 from finetune_trainer.gang.batches import split_batch, tokens_per_example
 from finetune_trainer.gang.gang import Gang
-from finetune_trainer.models.models import LocalModel, fetch_model, load_tokenizer
+from finetune_trainer.models.models import LocalModel, fetch_model, is_vision_model, load_processor
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.heartbeats import Phase
@@ -80,7 +81,8 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
     with narrated("fetching the model"):
         gang.on_each_node(lambda: fetch_model(run.model, storage, directory / "model"))
     local = _local_model(run, directory / "model")
-    tokenizer = load_tokenizer(local.tokenizer)
+    tokenizer = load_processor(local)
+    sees = is_vision_model(local.base)
     with narrated("fetching the data"):
         gang.on_each_node(lambda: write_sequences(run, storage, tokenizer, directory / "data"))
     sequences = load_sequences(directory / "data")
@@ -91,6 +93,8 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
 
     processes = gang.place.world_size
     sharded = run.parallelism.strategy == "FSDP" and not gang.alone
+    if sees and sharded:
+        raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
     early_stopping = run.hyperparameters.early_stopping
     arguments = common_arguments(
         run,
@@ -98,6 +102,7 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
         directory / "trainer",
         processes=processes,
         evaluate=sequences.validation is not None,
+        images=sees,
         last_step=_last_step(resumed, early_stopping),
     )
     if torch.cuda.is_available():
@@ -122,6 +127,7 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
         train_dataset=sequences.training,
         eval_dataset=sequences.validation,
         processing_class=tokenizer,
+        data_collator=VisionCollator(tokenizer, run.hyperparameters.max_length) if sees else None,
         callbacks=[
             stop,
             PrepareSaves(saves),
