@@ -155,7 +155,9 @@ def test_large_images_are_made_smaller(store: ImageStore, detail: str, side: int
 
 def test_images_are_fetched_ahead_in_order(store: ImageStore) -> None:
     lines = [(number, example("s3://data/red.png")) for number in range(20)]
-    found = [(line, len(files.result())) for line, _, files in store.ahead(iter(lines))]
+    found = [
+        (line, len(files.result())) for (line, _), files in store.ahead(iter(lines), lambda numbered: numbered[1])
+    ]
     assert found == [(number, 1) for number in range(20)]
 
 
