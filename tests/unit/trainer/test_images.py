@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -15,7 +16,7 @@ from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location, is_allowed_url
 from finetune_trainer.data import images
 from finetune_trainer.data.examples import Assistant, ChatExample, ImagePart, ImageUrl, TextPart, User
-from finetune_trainer.data.images import ImageError, ImageStore, check_images, decode, load
+from finetune_trainer.data.images import ImageError, ImageStore, decode, load
 from finetune_trainer.data.public_https import PublicHttps, RefusedError
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.storage import Storage
@@ -125,26 +126,27 @@ def test_the_files_of_an_example_are_in_order_and_each_is_made_once(store: Image
     ],
 )
 def test_a_bad_image_is_named(store: ImageStore, url: str, message: str) -> None:
-    found = check_images(example("s3://data/red.png", url), store)
-    assert found is not None
-    assert found.startswith("Image 2 (")
-    assert message in found
-    assert len(found) < 300
+    with pytest.raises(ImageError, match=re.escape(message)) as error:
+        store.keep_all(example("s3://data/red.png", url))
+    assert str(error.value).startswith("Image 2 (")
+    assert len(str(error.value)) < 300
 
 
-def test_good_images_have_nothing_to_tell(store: ImageStore) -> None:
-    assert check_images(example("s3://data/red.png"), store) is None
-    assert check_images(ChatExample([User(content="?"), Assistant(content="!")]), store) is None
+def test_good_images_are_kept_and_text_has_none(store: ImageStore) -> None:
+    (file,) = store.keep_all(example("s3://data/red.png"))
+    assert load(file).tobytes() == decode(png("red")).tobytes()
+    assert store.keep_all(ChatExample([User(content="?"), Assistant(content="!")])) == []
 
 
 def test_a_failure_of_the_storage_is_no_fault_of_the_image(store: ImageStore) -> None:
     with pytest.raises(DiagnosedError, match="denied"):
-        check_images(example("s3://data/denied.png"), store)
+        store.keep_all(example("s3://data/denied.png"))
 
 
 def test_an_object_that_is_too_large_is_not_read_whole(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MOST_BYTES", len(png("red")) - 1)
-    assert "it has more than" in (check_images(example("s3://data/red.png"), store) or "")
+    with pytest.raises(ImageError, match="it has more than"):
+        store.keep_all(example("s3://data/red.png"))
 
 
 @pytest.mark.parametrize(("detail", "side"), [("low", 512), ("high", 2048), ("auto", 2048)])
@@ -155,10 +157,8 @@ def test_large_images_are_made_smaller(store: ImageStore, detail: str, side: int
 
 def test_images_are_fetched_ahead_in_order(store: ImageStore) -> None:
     lines = [(number, example("s3://data/red.png")) for number in range(20)]
-    found = [
-        (line, len(files.result())) for (line, _), files in store.ahead(iter(lines), lambda numbered: numbered[1])
-    ]
-    assert found == [(number, 1) for number in range(20)]
+    ahead = store.ahead(iter(lines), lambda numbered: numbered[1])
+    assert [(line, len(files.result())) for (line, _), files in ahead] == [(number, 1) for number in range(20)]
 
 
 @pytest.mark.parametrize(
