@@ -44,6 +44,7 @@ def ready(platform: Platform, request: pytest.FixtureRequest) -> Iterator[dict[s
         scenario.upload(platform)
         with reach(platform.storage) as s3:
             s3.put(BUCKET, f"{DATASET_KEY}/prompt-completion.jsonl", prompt_completion())
+            s3.put(BUCKET, f"{DATASET_KEY}/preferences.jsonl", preferences())
         with step("Apply every example that needs no GPU"):
             api.kubectl("apply", "-f", EXAMPLES / "namespace.yaml")
             api.kubectl("apply", "-f", QUICKSTART / "2-finetuneclass.yaml")
@@ -72,6 +73,15 @@ def test_full_fine_tuning_makes_a_whole_model(ready: dict[str, Object]) -> None:
 def test_prompt_completion_pairs_are_recognised(ready: dict[str, Object]) -> None:
     assert ready["prompt-completion"]["dataset"]["format"] == "PromptCompletion"
     assert ready["sft-lora"]["dataset"]["format"] == "Chat"
+
+
+def test_a_job_goes_on_from_the_result_of_another(ready: dict[str, Object]) -> None:
+    first = ready["sft-lora"]["result"]
+    for name in ("continual", "dpo"):
+        status = ready[name]
+        assert status["startingModel"]["adapterUri"] == first["uri"]
+        assert status["startingModel"]["digest"] == first["digest"]
+        assert status["result"]["baseModelUri"] == first["baseModelUri"]
 
 
 def test_subset_and_split_are_as_large_as_asked_for(ready: dict[str, Object]) -> None:
@@ -120,6 +130,18 @@ def prompt_completion() -> bytes:
     lines = (QUICKSTART / "data" / "valid.jsonl").read_text().splitlines()
     found = [json.loads(line)["messages"] for line in lines]
     pairs = [{"prompt": asked["content"], "completion": answer["content"]} for *_, asked, answer in found]
+    return "".join(f"{json.dumps(pair)}\n" for pair in pairs).encode()
+
+
+def preferences() -> bytes:
+    """Pairs of the right answer and that of the next example, as the comment in dpo.yaml makes them."""
+    lines = (QUICKSTART / "data" / "valid.jsonl").read_text().splitlines()
+    found = [json.loads(line)["messages"] for line in lines]
+    pairs = [
+        {"prompt": messages[:-1], "chosen": messages[-1:], "rejected": others[-1:]}
+        for messages, others in zip(found, [*found[1:], found[0]], strict=True)
+        if messages[-1] != others[-1]
+    ]
     return "".join(f"{json.dumps(pair)}\n" for pair in pairs).encode()
 
 

@@ -1,7 +1,6 @@
-"""The automatic hyperparameters: what is used where a spec says nothing. Pure, and written down here only.
+"""The automatic hyperparameters: what is used where a spec says nothing. Pure.
 
-Rules of thumb of hosted fine-tuning services and of the LoRA literature (a LoRA's learning rate is about ten times that
-of full fine-tuning), each a line below.
+Each rule is explained in docs/explanation/auto-hyperparameters.md, whose numbers a test compares with this code.
 """
 
 from __future__ import annotations
@@ -10,14 +9,28 @@ import math
 
 from finetune_api.finetunejob import (
     AdapterType,
+    Best,
     Checkpoints,
     Hyperparameters,
+    Method,
+    MethodType,
     ResolvedHyperparameters,
 )
 
 DEFAULT_SEED = 17
 LONGEST_AUTOMATIC_LENGTH = 8192
-_LEARNING_RATE: dict[AdapterType, float] = {"LoRA": 2e-4, "Full": 2e-5}
+DEFAULT_BETA = 0.1
+_LEARNING_RATE: dict[tuple[MethodType, AdapterType], float] = {
+    ("SFT", "LoRA"): 2e-4,
+    ("SFT", "QLoRA"): 2e-4,
+    ("SFT", "Full"): 2e-5,
+    ("DPO", "LoRA"): 2e-5,
+    ("DPO", "QLoRA"): 2e-5,
+    ("DPO", "Full"): 2e-6,
+}
+_MOST_EPOCHS: dict[MethodType, int] = {"SFT": 10, "DPO": 3}
+_CONTINUED = 5
+"""What the learning rate is divided by for a model that was tuned before."""
 
 
 def length_bound(max_length: int | None, context_length: int) -> int:
@@ -28,16 +41,22 @@ def length_bound(max_length: int | None, context_length: int) -> int:
 def resolve_hyperparameters(
     spec: Hyperparameters,
     *,
+    method: Method,
     adapter: AdapterType,
     checkpoints: Checkpoints,
     examples: int,
     max_tokens: int,
     context_length: int,
+    continued: bool = False,
     processes: int = 1,
 ) -> ResolvedHyperparameters:
-    """Complete a spec's hyperparameters from the dataset (examples, tokens of the longest), the model and the gang."""
-    # Small sets need more passes: as many as show 3,000 examples in all, from one to ten.
-    epochs = spec.epochs if spec.epochs is not None else float(max(1, min(10, round(3000 / max(examples, 1)))))
+    """Complete a spec's hyperparameters from the dataset (examples, tokens of the longest), the model and the gang.
+
+    `continued`: the model is the result of another job.
+    """
+    # Small sets need more passes: as many as show 3,000 examples in all, from one to ten (DPO, which overfits: three).
+    passes = max(1, min(_MOST_EPOCHS[method.type], round(3000 / max(examples, 1))))
+    epochs = spec.epochs if spec.epochs is not None else float(passes)
     # A fifth of a percent of the set, a power of two, from 4 to 64: small sets need many steps. Then a multiple of the
     # processes, since each takes the same share.
     share = min(64, max(4, 2 ** round(math.log2(max(1.0, examples * 0.002)))))
@@ -49,7 +68,7 @@ def resolve_hyperparameters(
     return ResolvedHyperparameters(
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=spec.learning_rate if spec.learning_rate is not None else _LEARNING_RATE[adapter],
+        learning_rate=spec.learning_rate or learning_rate(method.type, adapter, continued=continued),
         schedule=spec.schedule or "Cosine",
         warmup_percent=spec.warmup_percent if spec.warmup_percent is not None else 3.0,
         weight_decay=spec.weight_decay if spec.weight_decay is not None else 0.0,
@@ -58,4 +77,25 @@ def resolve_hyperparameters(
         seed=spec.seed if spec.seed is not None else DEFAULT_SEED,
         total_steps=total_steps,
         checkpoint_every_steps=checkpoints.every_steps or max(10, math.ceil(total_steps / 10)),
+        beta=_beta(method),
+        early_stopping=spec.early_stopping,
     )
+
+
+def learning_rate(method: MethodType, adapter: AdapterType, *, continued: bool) -> float:
+    """The learning rate at its peak; lower for a model that was tuned before, so that it forgets less of that."""
+    rate = _LEARNING_RATE[method, adapter] / (_CONTINUED if continued else 1)
+    return float(f"{rate:.3g}")
+
+
+def resolve_checkpoints(spec: Checkpoints, hyperparameters: Hyperparameters) -> Checkpoints:
+    """A run that stops when evalLoss no longer falls is past its best step: then the best one is the result."""
+    if spec.best is None and hyperparameters.early_stopping is not None:
+        return spec.model_copy(update={"best": Best(metric="evalLoss")})
+    return spec
+
+
+def _beta(method: Method) -> float | None:
+    if method.type != "DPO":
+        return None
+    return method.dpo.beta if method.dpo is not None and method.dpo.beta is not None else DEFAULT_BETA

@@ -6,37 +6,123 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import LONGEST_SECONDS, ApiModel, FiniteNumber, Line, Name, Text, Timestamp, cel
+from finetune_api.base import (
+    LONGEST_SECONDS,
+    ApiModel,
+    ConfigMapKey,
+    ConfigMapName,
+    FiniteNumber,
+    Line,
+    LocalObjectReference,
+    Name,
+    Text,
+    Timestamp,
+    cel,
+)
 from finetune_api.conditions import KindStatus
 from finetune_api.sources import DatasetUri, ModelUri
 
 Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed"]
-AdapterType = Literal["LoRA", "Full"]
+MethodType = Literal["SFT", "DPO"]
+AdapterType = Literal["LoRA", "QLoRA", "Full"]
 Schedule = Literal["Cosine", "Linear", "Constant"]
+DatasetFormat = Literal["Chat", "PromptCompletion", "Preference"]
+KeepOrDrop = Literal["Keep", "Drop"]
 
 
 class Model(ApiModel):
     """The model to start from."""
 
-    uri: ModelUri = Field(description="s3://bucket/folder, or hf://org/name@revision.")
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("has(self.uri) != has(self.fineTuneJobRef)", "set exactly one of uri and fineTuneJobRef")
+        )
+    )
+
+    uri: ModelUri | None = Field(None, description="s3://bucket/folder, or hf://org/name@revision.")
+    fine_tune_job_ref: LocalObjectReference | None = Field(
+        None, description="Go on from the result of this FineTuneJob, as it is when the run starts."
+    )
+
+
+class SFT(ApiModel):
+    """Supervised fine-tuning."""
+
+    prompt_loss_weight: float = Field(
+        0.0, ge=0, le=1, description="Weight of the loss on the prompt's tokens; the assistant's count 1."
+    )
+
+
+class DPO(ApiModel):
+    """Direct preference optimization: https://arxiv.org/abs/2305.18290."""
+
+    beta: float | None = Field(
+        None, gt=0, le=2, description="How strongly the model is held to the one that it starts from. Omitted: 0.1."
+    )
+    loss_type: Literal["Sigmoid", "Hinge", "IPO"] = "Sigmoid"
 
 
 class Method(ApiModel):
     """How to train."""
 
-    type: Literal["SFT"] = Field("SFT", description="SFT: supervised fine-tuning, loss on the assistant's tokens.")
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!has(self.sft) || self.type == 'SFT'", "sft needs type SFT"),
+            ("!has(self.dpo) || self.type == 'DPO'", "dpo needs type DPO"),
+        )
+    )
+
+    type: MethodType = Field(
+        "SFT",
+        description="SFT: supervised fine-tuning, loss on the assistant's tokens. DPO: on pairs of a preferred and a "
+        "rejected answer.",
+    )
+    sft: SFT | None = None
+    dpo: DPO | None = None
+
+
+class Freeze(ApiModel):
+    """Weights that stay as they are."""
+
+    layers: int = Field(0, ge=0, le=1000, description="The first so many layers.")
+    embeddings: bool = Field(False, description="The token embeddings (and the output layer, if it shares them).")
 
 
 class Adapter(ApiModel):
     """Which weights are trained."""
 
-    type: AdapterType = Field("LoRA", description="LoRA: low-rank adapters. Full: every weight.")
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.freeze) || self.type == 'Full'",
+                "freeze needs type Full: LoRA leaves the model as it is",
+            ),
+            ("!has(self.inherited) || self.type != 'Full'", "inherited needs type LoRA: Full merges the adapter"),
+            (
+                "!has(self.inherited) || self.inherited != 'Merge' || self.type != 'QLoRA'",
+                "inherited Merge needs type LoRA: nothing is merged into 4 bits",
+            ),
+        )
+    )
+
+    type: AdapterType = Field(
+        "LoRA",
+        description="LoRA: low-rank adapters. QLoRA: the same, upon a model that is kept in 4 bits (NF4), on "
+        "accelerators. Full: every weight.",
+    )
     rank: int = Field(16, ge=1, le=1024)
     alpha: int = Field(32, ge=1, le=4096)
     dropout: float = Field(0.05, ge=0, lt=1)
     target_modules: list[Line] = Field(
         default=["all-linear"], min_length=1, max_length=64, description="Module names, or all-linear."
     )
+    inherited: Literal["Continue", "Merge"] | None = Field(
+        None,
+        description="What becomes of an adapter that model.fineTuneJobRef brings. Continue (the default): it is "
+        "trained on, with its own rank, alpha, dropout and target modules. Merge: it is merged into its base, and a "
+        "new one is trained; the result is then a whole model.",
+    )
+    freeze: Freeze | None = None
 
 
 class Limit(ApiModel):
@@ -50,29 +136,90 @@ class Limit(ApiModel):
     percent: int | None = Field(None, ge=1, le=100)
 
 
-class TrainingData(ApiModel):
+class ConfigMapKeys(ApiModel):
+    """A ConfigMap of the job's namespace, for a small dataset: each key is a file."""
+
+    name: ConfigMapName
+    key: ConfigMapKey | None = Field(None, description="Omitted: every key, in order.")
+
+
+class DatasetSource(ApiModel):
+    """Files of examples; several are one dataset, in the order of their URIs."""
+
+    uri: DatasetUri | None = Field(
+        None,
+        description="s3://bucket/path, or hf://datasets/org/name@revision/path: a file, a folder (ends with /), or a "
+        "glob (* within a folder, ** over folders). JSON Lines (plain, gzip, zstd), Parquet or Arrow.",
+    )
+    uris: list[DatasetUri] | None = Field(None, min_length=1, max_length=64)
+    config_map_ref: ConfigMapKeys | None = None
+
+
+class TrainingData(DatasetSource):
     """Examples to learn from."""
 
-    uri: DatasetUri = Field(description="s3://bucket/file.jsonl: chat messages or prompt/completion, one JSON a line.")
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "[has(self.uri), has(self.uris), has(self.configMapRef)].exists_one(given, given)",
+                "set exactly one of uri, uris and configMapRef",
+            )
+        )
+    )
+
     limit: Limit | None = None
 
 
-class ValidationData(ApiModel):
-    """Examples to measure on: a file, or a share of the training file."""
+class ValidationData(DatasetSource):
+    """Examples to measure on: files, or a share of the training set."""
 
     model_config = ConfigDict(
-        json_schema_extra=cel(("has(self.uri) != has(self.splitPercent)", "set exactly one of uri and splitPercent"))
+        json_schema_extra=cel(
+            (
+                "[has(self.uri), has(self.uris), has(self.configMapRef), has(self.splitPercent)]"
+                ".exists_one(given, given)",
+                "set exactly one of uri, uris, configMapRef and splitPercent",
+            )
+        )
     )
 
-    uri: DatasetUri | None = None
     split_percent: int | None = Field(None, ge=1, le=50)
+
+
+class Prepare(ApiModel):
+    """What is done about doubtful examples of the training set. All of them are counted in status.dataset anyway."""
+
+    duplicates: KeepOrDrop = Field("Keep", description="Examples that are the same as an earlier one.")
+    near_duplicates: KeepOrDrop = Field("Keep", description="Examples whose text is almost that of an earlier one.")
+    conflicts: KeepOrDrop = Field("Keep", description="All examples of a prompt that has several answers.")
+    leaks: KeepOrDrop = Field("Keep", description="Examples that are (almost) the same as one of the validation set.")
+    too_long: Literal["Truncate", "Drop", "Fail"] = Field(
+        "Truncate", description="Examples of more tokens than hyperparameters.maxLength, in both sets."
+    )
 
 
 class Dataset(ApiModel):
     """What to learn from, and what to measure on."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("self.prepare.leaks == 'Keep' || has(self.validation)", "prepare.leaks: Drop needs a validation set")
+        )
+    )
+
     training: TrainingData
     validation: ValidationData | None = None
+    format: DatasetFormat | None = Field(
+        None, description="What every line must be; omitted: what the first line of the training set is."
+    )
+    prepare: Prepare = Prepare()
+
+
+class EarlyStopping(ApiModel):
+    """End the run when evalLoss no longer falls."""
+
+    patience: int = Field(3, ge=1, le=1000, description="So many evaluations in a row without an improvement.")
+    min_delta: float = Field(0.0, ge=0, le=1000, description="What evalLoss must fall by to count as one.")
 
 
 class Hyperparameters(ApiModel):
@@ -87,6 +234,9 @@ class Hyperparameters(ApiModel):
     max_length: int | None = Field(None, ge=8, le=1048576, description="Tokens; longer examples are truncated.")
     packing: bool | None = None
     seed: int | None = Field(None, ge=0, le=4294967295)
+    early_stopping: EarlyStopping | None = Field(
+        None, description="The best checkpoint becomes the result, unless checkpoints.best says otherwise."
+    )
 
 
 class Parallelism(ApiModel):
@@ -111,7 +261,9 @@ class Checkpoints(ApiModel):
 
     every_steps: int | None = Field(None, ge=1, description="Omitted: a tenth of the run, 10 steps at least.")
     keep: int = Field(3, ge=1, le=100, description="Newest checkpoints kept; the best is always kept.")
-    best: Best | None = Field(None, description="Omitted: the last step is the result.")
+    best: Best | None = Field(
+        None, description="Omitted: the last step is the result (with earlyStopping: the best by evalLoss)."
+    )
     start_over_if_corrupt: bool = Field(
         False,
         description="When there are checkpoints, but none is good: true starts over, false fails (CheckpointCorrupt).",
@@ -144,6 +296,30 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
             "self.hyperparameters.batchSize % (self.parallelism.nodes * self.parallelism.processesPerNode) == 0",
             "hyperparameters.batchSize must be a multiple of parallelism.nodes * parallelism.processesPerNode",
         ),
+        (
+            "!has(self.hyperparameters.earlyStopping) || has(self.dataset.validation)",
+            "hyperparameters.earlyStopping needs dataset.validation",
+        ),
+        (
+            "self.method.type == 'SFT' || !has(self.hyperparameters.packing) || !self.hyperparameters.packing",
+            "hyperparameters.packing needs method.type SFT",
+        ),
+        (
+            "self.method.type != 'DPO' || self.parallelism.strategy != 'FSDP'",
+            "method.type DPO needs parallelism.strategy DDP",
+        ),
+        (
+            "self.adapter.type != 'QLoRA' || self.parallelism.strategy != 'FSDP'",
+            "adapter.type QLoRA needs parallelism.strategy DDP",
+        ),
+        (
+            "!has(self.adapter.inherited) || has(self.model.fineTuneJobRef)",
+            "adapter.inherited needs model.fineTuneJobRef",
+        ),
+        (
+            "!has(self.dataset.format) || (self.method.type == 'DPO') == (self.dataset.format == 'Preference')",
+            "method DPO learns from dataset.format Preference, and only it does",
+        ),
     )
 
 
@@ -175,6 +351,7 @@ class DatasetError(ApiModel):
     """One broken line, in the words of OpenAI's validator."""
 
     file: Literal["training", "validation"]
+    uri: Line | None = Field(None, description="Which file, where the set has several.")
     line: int = Field(description="Counted from 1.")
     message: Line
 
@@ -188,12 +365,23 @@ class FileStatistics(ApiModel):
     truncated: int = Field(0, description="Examples longer than maxLength.")
 
 
+class Dropped(ApiModel):
+    """Training examples that dataset.prepare left out; tooLong counts those of both sets."""
+
+    duplicates: int = 0
+    near_duplicates: int = 0
+    conflicts: int = 0
+    leaks: int = 0
+    too_long: int = 0
+
+
 class DatasetStatus(ApiModel):
     """What preflight found in the dataset."""
 
-    format: Literal["Chat", "PromptCompletion"] | None = None
+    format: DatasetFormat | None = None
     training: FileStatistics | None = None
     validation: FileStatistics | None = None
+    dropped: Dropped | None = Field(None, description="Absent: nothing was.")
     error_count: int = 0
     errors: list[DatasetError] = Field(default=[], max_length=20, description="The first broken lines.")
     warnings: list[Line] = Field(default=[], max_length=20)
@@ -221,6 +409,16 @@ class ResolvedHyperparameters(ApiModel):
     seed: int
     total_steps: int
     checkpoint_every_steps: int
+    beta: float | None = Field(None, description="Of DPO.")
+    early_stopping: EarlyStopping | None = None
+
+
+class StartingModel(ApiModel):
+    """What model.fineTuneJobRef meant when the run started; later results of that job do not change it."""
+
+    uri: Line = Field(description="Whole model.")
+    adapter_uri: Line | None = Field(None, description="Folder of the adapter upon it.")
+    digest: Line | None = Field(None, description="sha256 of the result's manifest.")
 
 
 class MemoryEstimate(ApiModel):
@@ -337,9 +535,9 @@ class CorruptCheckpoint(ApiModel):
 class Result(ApiModel):
     """The tuned model."""
 
-    uri: Line = Field(description="Folder with the adapter (LoRA) or the whole model (Full).")
+    uri: Line = Field(description="Folder with the adapter (LoRA, QLoRA) or the whole model.")
     base_model_uri: Line
-    adapter_type: AdapterType
+    adapter_type: Literal["LoRA", "Full"] = Field(description="What it is: an adapter, or a whole model.")
     step: int
     digest: Line = Field(description="sha256 of the result's manifest.")
     train_loss: FiniteNumber = None
@@ -373,6 +571,7 @@ class FineTuneJobStatus(KindStatus):
     storage_uri: Line | None = Field(None, description="Folder of this run's checkpoints, events and result.")
     preflight: PreflightStatus | None = None
     dataset: DatasetStatus | None = None
+    starting_model: StartingModel | None = None
     model: ModelStatus | None = None
     memory: MemoryEstimate | None = None
     resolved: ResolvedHyperparameters | None = None

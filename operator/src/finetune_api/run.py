@@ -28,6 +28,8 @@ PROGRESS_CA_PATH = f"{RUN_CONFIG_DIRECTORY}/progress-ca.crt"
 STORAGE_CREDENTIALS_DIRECTORY = "/var/run/secrets/finetune.dev/storage"
 """The class's Secret, mounted: a file for each key (AWS_ACCESS_KEY_ID, ...), which the kubelet keeps fresh."""
 PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105
+DATASET_DIRECTORY = "/var/run/finetune.dev/datasets"
+"""Where ConfigMaps of a dataset are mounted: below training/ and validation/, a file for each key."""
 SERVED_MODEL_DIRECTORY = "/models"
 SERVING_PORT = 8000
 RENDEZVOUS_PORT = 29500
@@ -89,8 +91,10 @@ class PreflightRun(ApiModel):
     method: Method
     adapter: Adapter = Adapter()
     dataset: Dataset
+    allowed_datasets: list[Line] = Field(default=["*"], description="What the class allows; files are checked again.")
     hyperparameters: Hyperparameters = Hyperparameters()
     parallelism: Parallelism = Parallelism()
+    continued: bool = Field(False, description="Whether the model is the result of another job.")
     accelerator_memory: int | None = Field(None, description="Bytes of one accelerator.")
     seed: int
 
@@ -113,6 +117,7 @@ class TrainRun(ApiModel):
     method: Method
     adapter: Adapter
     dataset: Dataset
+    allowed_datasets: list[Line] = Field(default=["*"], description="What the class allows; files are checked again.")
     hyperparameters: ResolvedHyperparameters
     parallelism: Parallelism
     checkpoints: Checkpoints
@@ -135,6 +140,7 @@ class EvaluateRun(ApiModel):
     output_uri: Line
     models: list[NamedModel]
     dataset_uri: Line
+    allowed_datasets: list[Line] = Field(default=["*"], description="What the class allows; files are checked again.")
     limit_examples: int | None = None
     graders: list[Grader]
     generation: Generation

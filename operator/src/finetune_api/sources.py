@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated
@@ -9,7 +10,10 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 MODEL_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^?#\s]+|hf://[\w.-]+/[\w.-]+(@[\w./-]+)?)$"
-DATASET_URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^?#\s]+$"
+DATASET_URI_PATTERN = (
+    r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^?#\s]+"
+    r"|hf://datasets/[\w.-]+/[\w.-]+(@(refs/(convert|pr)/)?[\w.-]+)?(/[^?#\s]*)?)$"
+)
 
 ModelUri = Annotated[str, StringConstraints(pattern=MODEL_URI_PATTERN, max_length=1024)]
 DatasetUri = Annotated[str, StringConstraints(pattern=DATASET_URI_PATTERN, max_length=1024)]
@@ -39,6 +43,20 @@ class HubModel:
     revision: str | None
 
 
+@dataclass(frozen=True)
+class HubDataset:
+    """Files of a dataset repository on a Hugging Face hub; `path` is a file, a folder, a glob, or empty: everything."""
+
+    repository: str
+    revision: str | None
+    path: str
+
+    @property
+    def uri(self) -> str:
+        revision = "" if self.revision is None else f"@{self.revision}"
+        return f"hf://datasets/{self.repository}{revision}" + (f"/{self.path}" if self.path else "")
+
+
 def parse_s3(uri: str) -> S3Location:
     """Split `s3://bucket/key`. Raises ValueError for anything else."""
     scheme, _, rest = uri.partition("://")
@@ -54,6 +72,18 @@ def parse_model_uri(uri: str) -> S3Location | HubModel:
         repository, _, revision = uri.removeprefix("hf://").partition("@")
         return HubModel(repository, revision or None)
     return parse_s3(uri)
+
+
+_HUB_DATASET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@((?:refs/(?:convert|pr)/)?[^/]+))?(?:/(.*))?")
+
+
+def parse_hub_dataset(uri: str) -> HubDataset:
+    """Split `hf://datasets/org/name@revision/path`. Raises ValueError for anything else."""
+    found = _HUB_DATASET.fullmatch(uri)
+    if found is None:
+        raise ValueError(f"{uri!r} is not of the form hf://datasets/org/name@revision/path")
+    repository, revision, path = found.groups()
+    return HubDataset(repository, revision, path or "")
 
 
 def is_allowed(uri: str, patterns: tuple[str, ...]) -> bool:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import ModelReference
-from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
 from finetune_api.run import ModelSource
 from finetune_operator.kube import FINE_TUNE_JOBS, Kube
 from finetune_operator.status import Standing, progressing, stalled
@@ -22,7 +22,7 @@ class ResolvedModel:
     base: ModelSource | None = None
 
 
-async def resolve_model(kube: Kube, namespace: str, reference: ModelReference) -> ResolvedModel | Standing:
+async def resolve_model(kube: Kube, namespace: str, reference: ModelReference | Model) -> ResolvedModel | Standing:
     """The model, or a Standing that says what it waits for."""
     if reference.fine_tune_job_ref is None:
         return ResolvedModel(ModelSource(uri=reference.uri or ""))

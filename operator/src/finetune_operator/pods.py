@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_api.finetuneclass import FineTuneClassSpec
+from finetune_api.finetunejob import ConfigMapKeys
 from finetune_api.outcome import TERMINATION_MESSAGE_PATH
 from finetune_api.progress import PROGRESS_AUDIENCE
-from finetune_api.run import PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY, STORAGE_CREDENTIALS_DIRECTORY
+from finetune_api.run import DATASET_DIRECTORY, PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY, STORAGE_CREDENTIALS_DIRECTORY
 from finetune_operator.children import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.kube import Object
 
@@ -29,6 +30,8 @@ class PodRole:
     threads_from_cpu_request: bool = False
     reports_progress: bool = False
     grace_seconds: int = 30
+    datasets: Mapping[str, ConfigMapKeys] = field(default_factory=dict)
+    """ConfigMaps of the namespace by their folder below DATASET_DIRECTORY."""
 
 
 def pod_template(owner: Owner, role: PodRole, platform: FineTuneClassSpec, config_map: str) -> Object:
@@ -41,6 +44,7 @@ def pod_template(owner: Owner, role: PodRole, platform: FineTuneClassSpec, confi
     }
     if role.reports_progress:
         template["spec"]["volumes"].append(_progress_token_volume())
+    template["spec"]["volumes"] += [_dataset_volume(name, keys) for name, keys in role.datasets.items()]
     return template
 
 
@@ -89,6 +93,10 @@ def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> 
     if role.reports_progress:
         folder = PROGRESS_TOKEN_PATH.rsplit("/", 1)[0]
         mounts.append({"name": "progress-token", "mountPath": folder, "readOnly": True})
+    mounts += [
+        {"name": _dataset_volume_name(dataset), "mountPath": f"{DATASET_DIRECTORY}/{dataset}", "readOnly": True}
+        for dataset in role.datasets
+    ]
     return {
         "name": name,
         "image": platform.images.trainer,
@@ -123,6 +131,18 @@ def resources(platform: FineTuneClassSpec, *, accelerated: bool) -> Object:
 def _credentials_volume(secret: str) -> Object:
     """The Secret in the Pod's own namespace, as files: the kubelet reads it, and again when it is rotated."""
     return {"name": CREDENTIALS_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o440}}
+
+
+def _dataset_volume_name(dataset: str) -> str:
+    return f"dataset-{dataset}"
+
+
+def _dataset_volume(dataset: str, keys: ConfigMapKeys) -> Object:
+    """Optional: preflight has better words for a ConfigMap that is not there than a Pod that does not start."""
+    config_map: Object = {"name": keys.name, "optional": True}
+    if keys.key is not None:
+        config_map["items"] = [{"key": keys.key, "path": keys.key}]
+    return {"name": _dataset_volume_name(dataset), "configMap": config_map}
 
 
 def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) -> Object:

@@ -72,7 +72,7 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         ("FineTuneJob", {"hyperparameters": {"lr": 1}}, ['unknown field "spec.hyperparameters.lr"']),
         ("FineTuneClass", {"storage": {**CLASS["storage"], "buket": "x"}}, ['unknown field "spec.storage.buket"']),
         # Bad enums, patterns and bounds.
-        ("FineTuneJob", {"method": {"type": "PPO"}}, ["spec.method.type", '"PPO"', '"SFT"']),
+        ("FineTuneJob", {"method": {"type": "PPO"}}, ["spec.method.type", '"PPO"', '"SFT"', '"DPO"']),
         ("FineTuneJob", {"adapter": {"type": "lora"}}, ["spec.adapter.type", '"LoRA"', '"Full"']),
         ("FineTuneJob", {"hyperparameters": {"schedule": "cosine"}}, ["spec.hyperparameters.schedule", '"Cosine"']),
         (
@@ -116,9 +116,36 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "FineTuneJob",
             {"dataset": {**JOB["dataset"], **URI_OR_SPLIT}},
-            ["spec.dataset.validation", "exactly one of uri and splitPercent"],
+            ["spec.dataset.validation", "exactly one of uri, uris, configMapRef and splitPercent"],
         ),
-        ("FineTuneJob", {"dataset": {**JOB["dataset"], "validation": {}}}, ["exactly one of uri and splitPercent"]),
+        (
+            "FineTuneJob",
+            {"dataset": {**JOB["dataset"], "validation": {}}},
+            ["exactly one of uri, uris, configMapRef and splitPercent"],
+        ),
+        (
+            "FineTuneJob",
+            {"dataset": {"training": {"uri": "s3://data/a.jsonl", "uris": ["s3://data/b.jsonl"]}}},
+            ["spec.dataset.training", "exactly one of uri, uris and configMapRef"],
+        ),
+        ("FineTuneJob", {"dataset": {"training": {}}}, ["exactly one of uri, uris and configMapRef"]),
+        ("FineTuneJob", {"dataset": {"training": {"uris": []}}}, ["spec.dataset.training.uris"]),
+        (
+            "FineTuneJob",
+            {"dataset": {"training": {"configMapRef": {"name": "Data", "key": "../train"}}}},
+            ["spec.dataset.training.configMapRef.name", "spec.dataset.training.configMapRef.key"],
+        ),
+        # What makes no sense together.
+        (
+            "FineTuneJob",
+            {"dataset": {"training": JOB["dataset"]["training"], "prepare": {"leaks": "Drop"}}},
+            ["spec.dataset", "prepare.leaks: Drop needs a validation set"],
+        ),
+        (
+            "FineTuneJob",
+            {"dataset": {**JOB["dataset"], "format": "Preference"}},
+            ["method DPO learns from dataset.format Preference"],
+        ),
         (
             "FineTuneJob",
             {"dataset": {"training": {**JOB["dataset"]["training"], "limit": {"examples": 1, "percent": 1}}}},
@@ -147,6 +174,48 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
             {"checkpoints": {"best": {"metric": "evalLoss"}}},
             ["checkpoints.best by evalLoss needs dataset.validation"],
         ),
+        (
+            "FineTuneJob",
+            {"hyperparameters": {"earlyStopping": {}}},
+            ["hyperparameters.earlyStopping needs dataset.validation"],
+        ),
+        ("FineTuneJob", {"method": {"type": "DPO", "sft": {}}}, ["spec.method", "sft needs type SFT"]),
+        ("FineTuneJob", {"method": {"dpo": {"beta": 0.2}}}, ["spec.method", "dpo needs type DPO"]),
+        ("FineTuneJob", {"method": {"type": "DPO", "dpo": {"beta": 0}}}, ["spec.method.dpo.beta", "greater than 0"]),
+        ("FineTuneJob", {"method": {"sft": {"promptLossWeight": 1.5}}}, ["spec.method.sft.promptLossWeight"]),
+        (
+            "FineTuneJob",
+            {"method": {"type": "DPO"}, "hyperparameters": {"packing": True}},
+            ["hyperparameters.packing needs method.type SFT"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": {"type": "DPO"}, "parallelism": {"strategy": "FSDP"}},
+            ["method.type DPO needs parallelism.strategy DDP"],
+        ),
+        ("FineTuneJob", {"adapter": {"freeze": {"layers": 2}}}, ["spec.adapter", "freeze needs type Full"]),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "Full", "inherited": "Merge"}, "model": REFERENCE},
+            ["spec.adapter", "inherited needs type LoRA"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "QLoRA", "inherited": "Merge"}, "model": REFERENCE},
+            ["spec.adapter", "inherited Merge needs type LoRA"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "QLoRA"}, "parallelism": {"strategy": "FSDP"}},
+            ["adapter.type QLoRA needs parallelism.strategy DDP"],
+        ),
+        ("FineTuneJob", {"adapter": {"inherited": "Merge"}}, ["adapter.inherited needs model.fineTuneJobRef"]),
+        (
+            "FineTuneJob",
+            {"model": {**REFERENCE, **JOB["model"]}},
+            ["spec.model", "exactly one of uri and fineTuneJobRef"],
+        ),
+        ("FineTuneJob", {"model": {}}, ["spec.model", "exactly one of uri and fineTuneJobRef"]),
         ("Evaluation", {"gates": [{"grader": "other", "minimum": 0.5}]}, ["each gate names one of the graders"]),
         ("Evaluation", {"candidates": [{**CANDIDATE, "name": "baseline"}]}, ["can't be named baseline"]),
         (
@@ -253,6 +322,13 @@ def test_the_simplest_job_is_completed_with_its_defaults(api: Api) -> None:
     assert spec["parallelism"] == {"nodes": 1, "processesPerNode": 1, "strategy": "DDP"}
     assert spec["checkpoints"] == {"keep": 3, "startOverIfCorrupt": False}
     assert spec["hyperparameters"] == {}
+    assert spec["dataset"]["prepare"] == {
+        "duplicates": "Keep",
+        "nearDuplicates": "Keep",
+        "conflicts": "Keep",
+        "leaks": "Keep",
+        "tooLong": "Truncate",
+    }
 
 
 def test_kubectl_tells_a_person_which_field_is_wrong(cluster: ControlPlane, api: Api) -> None:

@@ -40,6 +40,13 @@ def question(number: int) -> dict[str, Any]:
     return chat(f"What is {number} plus {number % 7}?", str(number + number % 7))
 
 
+def preference(number: int) -> dict[str, Any]:
+    """A pair in TRL's form: the sum is better than the number itself."""
+    asked, right = question(number)["messages"]
+    wrong = {"role": "assistant", "content": f"{number}."}
+    return {"prompt": [asked], "chosen": [right], "rejected": [wrong]}
+
+
 @dataclass(frozen=True)
 class Workplace:
     """What lies in the bucket before a run."""

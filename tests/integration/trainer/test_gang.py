@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from e2e.cluster.ports import free_ports
-from finetune_api.finetunejob import Adapter, Parallelism
+from finetune_api.finetunejob import SFT, Adapter, Method, Parallelism, TrainingData
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
 from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
@@ -26,7 +26,7 @@ from finetune_trainer.models.models import fetch_model, load_model
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.s3 import commits
 from finetune_trainer.s3.storage import Storage
-from tests.integration.trainer.runs import Workplace, stop_after_first_checkpoint, train_here
+from tests.integration.trainer.runs import Workplace, preference, stop_after_first_checkpoint, train_here
 
 DEADLINE_SECONDS = 240.0
 ROOT = Path(__file__).parents[3]
@@ -164,6 +164,28 @@ def test_a_whole_model_goes_on_sharded_over_two_nodes(workplace: Workplace, stor
     )
     assert ours.keys() == theirs.keys()
     assert all(torch.allclose(ours[name], theirs[name], atol=0.02) for name in ours)
+
+
+@pytest.mark.parametrize(
+    "method", [Method(sft=SFT(prompt_loss_weight=0.3)), Method(type="DPO")], ids=["loss on the prompt", "DPO"]
+)
+def test_a_gang_learns_by_each_method_what_one_process_learns(
+    workplace: Workplace, tmp_path: Path, method: Method
+) -> None:
+    training = workplace.training
+    if method.type == "DPO":
+        training = workplace.bucket.put_lines("data/pairs.jsonl", [preference(number) for number in range(40)])
+    settings: dict[str, Any] = {
+        "method": method,
+        "hyperparameters": {"epochs": 1.0, "learning_rate": 2e-3, "beta": 0.1},
+        "adapter": Adapter(rank=4, alpha=8, dropout=0.0),
+        "dataset": workplace.dataset(training=TrainingData(uri=training), validation=None),
+    }
+    gang = workplace.train_run(f"{method.type}-gang", parallelism=Parallelism(nodes=2), **settings)
+    with nodes(gang, tmp_path / "gang") as started:
+        assert exit_codes(started, tmp_path / "gang") == [EXIT_SUCCEEDED, EXIT_SUCCEEDED]
+    train_here(workplace.train_run(f"{method.type}-alone", **settings), tmp_path / "alone")
+    assert_same_losses(workplace, f"{method.type}-gang", f"{method.type}-alone")
 
 
 def test_a_gang_whose_run_another_attempt_has_claimed_ends_as_disrupted(

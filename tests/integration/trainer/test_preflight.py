@@ -43,7 +43,7 @@ def test_a_good_run_is_described(workplace: Workplace, storage: Storage, tmp_pat
     assert report.dataset.validation.examples == 8
     assert report.dataset.warnings == []
     stored = storage.list_objects(parse_s3(workplace.bucket.uri("good")))
-    assert [item.path for item in stored] == ["preflight.json"]
+    assert [item.path for item in stored] == ["dataset.json", "preflight.json"]
     text = workplace.bucket.read(workplace.bucket.uri("good/preflight.json"))
     assert PreflightReport.model_validate_json(text) == report
 
@@ -70,9 +70,9 @@ def test_duplicates_leaks_and_cut_examples_are_warned_of(workplace: Workplace, t
     )
     report = preflight(workplace.preflight_run("warned", dataset=dataset), tmp_path)
     assert report.dataset.warnings == [
-        "1 training examples are duplicates of others.",
-        "2 of 3 validation examples are also trained on: evalLoss will flatter.",
-        "1 training examples are longer than 128 tokens and are cut there.",
+        "1 training example(s) are the same as an earlier one (line 13).",
+        "3 training example(s) are also validated on, or almost: evalLoss will flatter (line 1, 4, 13).",
+        "1 training example(s) are longer than 128 tokens and are cut there.",
     ]
     assert report.dataset.training is not None
     assert (report.dataset.training.examples, report.dataset.training.truncated) == (14, 1)
@@ -116,7 +116,7 @@ def test_without_a_length_examples_are_cut_where_training_cuts_them(
         "dataset": workplace.dataset(training=TrainingData(uri=workplace.bucket.put_lines("data/long.jsonl", lines))),
     }
     automatic = preflight(workplace.preflight_run("automatic", **changes), tmp_path / "automatic")
-    assert automatic.dataset.warnings == ["1 training examples are longer than 8192 tokens and are cut there."]
+    assert automatic.dataset.warnings == ["1 training example(s) are longer than 8192 tokens and are cut there."]
     asked = preflight(
         workplace.preflight_run("asked", **changes, hyperparameters=Hyperparameters(max_length=16384)),
         tmp_path / "asked",
@@ -171,7 +171,7 @@ BROKEN_DATA: dict[str, tuple[list[Any], str]] = {
     ),
     "another format than validation": (
         [{"prompt": "1+1=", "completion": str(number)} for number in range(10)],
-        "The validation file must have the same format as the training file.",
+        "Unexpected file format, expected prompt/completion pairs, found chat messages.",
     ),
     "the answer beyond the context": (
         [*(question(number) for number in range(10)), chat("Why? " * 60, "Because.")],

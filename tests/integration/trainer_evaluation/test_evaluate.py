@@ -12,9 +12,10 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, Generation, Grader, Score
 from finetune_api.outcome import parse_termination_message, to_termination_message
 from finetune_api.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
-from finetune_trainer.evaluation.evaluate import evaluate
+from finetune_trainer.evaluation.evaluate import evaluate, fetch_held_out
 from finetune_trainer.evaluation.statistics import wilson
 from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration, chat
 
@@ -202,3 +203,14 @@ def test_a_field_that_no_example_has_is_found_before_a_model_is_fetched(bucket: 
     assert "Line 2 of" in caught.value.failure.message
     assert "{{item.label}}" in caught.value.failure.message
     assert "1 more line(s)" in caught.value.failure.message
+
+
+def test_several_files_are_one_held_out_set(bucket: Bucket, tmp_path: Path) -> None:
+    for name, numbers in {"b": range(3, 6), "a": range(3)}.items():
+        bucket.put_lines(f"held-out/{name}.jsonl", [chat(f"Q{number}", "A") for number in numbers])
+    for limit, asked in ((None, 6), (4, 4), (3, 3)):
+        run = make_run(bucket, bucket.uri("held-out/*.jsonl"), {}, limit_examples=limit)
+        examples = fetch_held_out(run, Storage(bucket.storage), [], tmp_path / str(limit))
+        assert [example.prompt.content[0]["content"] for example in examples] == [
+            f"Q{number}" for number in range(asked)
+        ]

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.auto import length_bound, resolve_hyperparameters
-from finetune_api.finetunejob import AdapterType, Checkpoints, Hyperparameters, ResolvedHyperparameters
+from finetune_api.auto import length_bound, resolve_checkpoints, resolve_hyperparameters
+from finetune_api.finetunejob import (
+    DPO,
+    AdapterType,
+    Best,
+    Checkpoints,
+    EarlyStopping,
+    Hyperparameters,
+    Method,
+    MethodType,
+    ResolvedHyperparameters,
+)
+
+PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "auto-hyperparameters.md"
 
 
 def resolved(spec: dict[str, Any] | None = None, **changes: Any) -> ResolvedHyperparameters:
     known: dict[str, Any] = {
+        "method": Method(),
         "adapter": "LoRA",
         "checkpoints": Checkpoints(),
         "examples": 1500,
@@ -35,9 +49,98 @@ def test_small_sets_get_more_passes_and_large_ones_larger_batches(
     assert (found.epochs, found.batch_size, found.total_steps) == (epochs, batch_size, total_steps)
 
 
-@pytest.mark.parametrize(("adapter", "rate"), [("LoRA", 2e-4), ("Full", 2e-5)])
-def test_an_adapter_learns_ten_times_as_fast_as_all_weights(adapter: AdapterType, rate: float) -> None:
-    assert resolved(adapter=adapter).learning_rate == rate
+@pytest.mark.parametrize(
+    ("method", "adapter", "rate", "continued"),
+    [
+        ("SFT", "LoRA", 2e-4, 4e-5),
+        ("SFT", "QLoRA", 2e-4, 4e-5),
+        ("SFT", "Full", 2e-5, 4e-6),
+        ("DPO", "LoRA", 2e-5, 4e-6),
+        ("DPO", "QLoRA", 2e-5, 4e-6),
+        ("DPO", "Full", 2e-6, 4e-7),
+    ],
+)
+def test_the_learning_rate_depends_on_the_method_the_adapter_and_the_start(
+    method: MethodType, adapter: AdapterType, rate: float, continued: float
+) -> None:
+    assert resolved(method=Method(type=method), adapter=adapter).learning_rate == rate
+    assert resolved(method=Method(type=method), adapter=adapter, continued=True).learning_rate == continued
+
+
+@pytest.mark.parametrize(("examples", "epochs"), [(10, 3), (1000, 3), (1500, 2), (10_000, 1)])
+def test_preferences_are_seen_three_times_at_most(examples: int, epochs: float) -> None:
+    assert resolved(method=Method(type="DPO"), examples=examples).epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("method", "beta"),
+    [
+        (Method(), None),
+        (Method(type="DPO"), 0.1),
+        (Method(type="DPO", dpo=DPO(loss_type="IPO")), 0.1),
+        (Method(type="DPO", dpo=DPO(beta=0.5)), 0.5),
+    ],
+)
+def test_beta_is_of_dpo_alone(method: Method, beta: float | None) -> None:
+    assert resolved(method=method).beta == beta
+
+
+STOPPING = EarlyStopping(patience=2, min_delta=0.01)
+TRAIN_LOSS, EVAL_LOSS = Best(metric="trainLoss"), Best(metric="evalLoss")
+
+
+@pytest.mark.parametrize(
+    ("stopping", "best", "expected"),
+    [
+        (None, None, None),
+        (None, TRAIN_LOSS, TRAIN_LOSS),
+        (STOPPING, None, EVAL_LOSS),
+        (STOPPING, TRAIN_LOSS, TRAIN_LOSS),
+    ],
+)
+def test_a_run_that_stops_early_results_in_its_best_checkpoint(
+    stopping: EarlyStopping | None, best: Best | None, expected: Best | None
+) -> None:
+    hyperparameters = Hyperparameters(early_stopping=stopping)
+    found = resolve_checkpoints(Checkpoints(keep=7, best=best), hyperparameters)
+    assert found == Checkpoints(keep=7, best=expected)
+
+
+def test_early_stopping_is_shown_among_what_was_resolved() -> None:
+    assert resolved({"earlyStopping": {"patience": 2, "minDelta": 0.01}}).early_stopping == STOPPING
+    assert resolved().early_stopping is None
+
+
+def tables_of_page() -> list[list[list[str]]]:
+    """The tables of the page, as rows of cells without their heads."""
+    tables: list[list[list[str]]] = []
+    before = ""
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("|") and not before.startswith("|"):
+            tables.append([])
+        if line.startswith("|"):
+            tables[-1].append([cell.strip(" `") for cell in line.strip("|").split("|")])
+        before = line
+    return [table[2:] for table in tables]
+
+
+def test_the_page_has_the_numbers_of_the_code() -> None:
+    rates, sizes, lengths, rest = tables_of_page()
+    for method, adapter, rate, continued in rates:
+        known: dict[str, Any] = {"method": Method.from_wire({"type": method}), "adapter": adapter}
+        assert [resolved(**known).learning_rate, resolved(**known, continued=True).learning_rate] == [
+            float(rate),
+            float(continued),
+        ]
+    for examples, sft_epochs, dpo_epochs, batch_size, steps, every in sizes:
+        found = resolved(examples=int(examples.replace(",", "")))
+        assert resolved(method=Method(type="DPO"), examples=int(examples.replace(",", ""))).epochs == float(dpo_epochs)
+        assert [found.epochs, found.batch_size] == [float(sft_epochs), int(batch_size)]
+        assert [found.total_steps, found.checkpoint_every_steps] == [int(steps.replace(",", "")), int(every)]
+    for longest, context, length in lengths:
+        assert resolved(max_tokens=int(longest), context_length=int(context)).max_length == int(length)
+    found_rest = resolved(method=Method(type="DPO")).to_wire()
+    assert {name: str(found_rest[name]) for name, _ in rest} == dict(rest)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +186,7 @@ EVERYTHING = {
     "maxLength": 77,
     "packing": True,
     "seed": 0,
+    "earlyStopping": {"patience": 1, "minDelta": 0.5},
 }
 
 
@@ -96,13 +200,30 @@ def test_what_the_spec_says_is_used(name: str) -> None:
     st.integers(0, 10**9),
     st.integers(0, 10**7),
     st.integers(8, 10**6),
-    st.sampled_from(["LoRA", "Full"]),
+    st.sampled_from(["LoRA", "QLoRA", "Full"]),
+    st.sampled_from(["SFT", "DPO"]),
+    st.booleans(),
 )
 def test_every_value_is_one_that_a_spec_could_say(
-    spec: dict[str, Any], examples: int, max_tokens: int, context_length: int, adapter: AdapterType
+    spec: dict[str, Any],
+    examples: int,
+    max_tokens: int,
+    context_length: int,
+    adapter: AdapterType,
+    method: MethodType,
+    continued: bool,
 ) -> None:
-    found = resolved(spec, examples=examples, max_tokens=max_tokens, context_length=context_length, adapter=adapter)
+    found = resolved(
+        spec,
+        examples=examples,
+        max_tokens=max_tokens,
+        context_length=context_length,
+        adapter=adapter,
+        method=Method(type=method),
+        continued=continued,
+    )
     chosen = found.to_wire()
+    chosen.pop("beta", None)
     total_steps, every = chosen.pop("totalSteps"), chosen.pop("checkpointEverySteps")
     assert Hyperparameters.from_wire(chosen).to_wire() == chosen
     assert total_steps >= 1

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.sources import HubModel, S3Location, is_allowed, parse_model_uri, parse_s3
+from finetune_api.sources import (
+    HubDataset,
+    HubModel,
+    S3Location,
+    is_allowed,
+    parse_hub_dataset,
+    parse_model_uri,
+    parse_s3,
+)
 
 segments = st.text("ab.*", min_size=1, max_size=3)
 uris = st.lists(segments, min_size=1, max_size=4).map(lambda parts: "s3://" + "/".join(parts))
@@ -40,6 +48,26 @@ def test_what_is_no_s3_uri_is_refused(uri: str) -> None:
 )
 def test_model_uris(uri: str, expected: HubModel | S3Location) -> None:
     assert parse_model_uri(uri) == expected
+
+
+HUB_DATASETS = [
+    ("hf://datasets/org/name", HubDataset("org/name", None, "")),
+    ("hf://datasets/org/name@v1/data/*.parquet", HubDataset("org/name", "v1", "data/*.parquet")),
+    ("hf://datasets/org/name/a@b.jsonl", HubDataset("org/name", None, "a@b.jsonl")),
+    ("hf://datasets/org/name@refs/convert/parquet/train/", HubDataset("org/name", "refs/convert/parquet", "train/")),
+]
+
+
+@pytest.mark.parametrize(("uri", "expected"), HUB_DATASETS)
+def test_datasets_of_a_hub(uri: str, expected: HubDataset) -> None:
+    assert parse_hub_dataset(uri) == expected
+    assert expected.uri == uri
+
+
+@pytest.mark.parametrize("uri", ["hf://org/name", "hf://datasets/org", "s3://datasets/org/name"])
+def test_what_is_no_dataset_of_a_hub_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match="not of the form hf://datasets/org/name@revision/path"):
+        parse_hub_dataset(uri)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from finetune_api.outcome import (
     TrainReport,
     to_termination_message,
 )
+from finetune_api.run import ModelSource
 from finetune_operator.children import Owner
 from finetune_operator.classes import ResolvedClass
 from finetune_operator.finetunejob.objects import preflight_job_name, rendezvous_service_name, train_job_name
@@ -90,6 +91,7 @@ def job_spec(**changes: Any) -> FineTuneJobSpec:
 # What Pods say at their end.
 
 FILE = FileStatistics(examples=1500, tokens=90_000, max_tokens=120)
+MODEL_SOURCE = ModelSource(uri="s3://models/base")
 MODEL = ModelStatus(architecture="LlamaForCausalLM", parameters=4_500_000, context_length=512)
 PREFLIGHT_REPORT = PreflightReport(dataset=DatasetStatus(format="Chat", training=FILE), model=MODEL)
 RESULT = Result(

@@ -13,11 +13,11 @@ from finetune_operator.finetunejob.objects import (
     grace_seconds,
     preflight_objects,
 )
-from tests.unit.operator.states import OWNER, RESOLVED, class_spec, job_spec, resolved_class
+from tests.unit.operator.states import MODEL_SOURCE, OWNER, RESOLVED, class_spec, job_spec, resolved_class
 
 
 def train_job(checkpoint_seconds: float | None = None) -> dict[str, Any]:
-    *_, body = attempt_objects(OWNER, job_spec(), resolved_class(), RESOLVED, 1, None, checkpoint_seconds)
+    *_, body = attempt_objects(OWNER, job_spec(), resolved_class(), MODEL_SOURCE, RESOLVED, 1, None, checkpoint_seconds)
     return body
 
 
@@ -39,6 +39,42 @@ def test_a_ranks_failure_ends_the_gang_at_once_and_is_told_from_a_disruption() -
     assert [rule["action"] for rule in (disrupted, told_to_stop, failed)] == ["Count", "Count", "FailJob"]
 
 
+def test_config_maps_of_a_dataset_are_mounted_where_it_is_read() -> None:
+    """Optional: preflight has better words for one that is not there than a Pod that does not start."""
+    dataset = {
+        "training": {"configMapRef": {"name": "small"}},
+        "validation": {"configMapRef": {"name": "held-out", "key": "valid.jsonl"}},
+    }
+    spec = job_spec(dataset=dataset)
+    *_, preflight = preflight_objects(OWNER, spec, resolved_class(), 1)
+    *_, train = attempt_objects(OWNER, spec, resolved_class(), RESOLVED, 1, None)
+    for job in (preflight, train):
+        pod = job["spec"]["template"]["spec"]
+        assert [volume for volume in pod["volumes"] if volume["name"].startswith("dataset-")] == [
+            {"name": "dataset-training", "configMap": {"name": "small", "optional": True}},
+            {
+                "name": "dataset-validation",
+                "configMap": {
+                    "name": "held-out",
+                    "optional": True,
+                    "items": [{"key": "valid.jsonl", "path": "valid.jsonl"}],
+                },
+            },
+        ]
+        (container,) = pod["containers"]
+        mounts = [mount for mount in container["volumeMounts"] if mount["name"].startswith("dataset-")]
+        assert [(mount["mountPath"].rpartition("/")[2], mount["readOnly"]) for mount in mounts] == [
+            ("training", True),
+            ("validation", True),
+        ]
+
+
+def test_the_trainer_learns_which_datasets_are_allowed() -> None:
+    platform = resolved_class(sources={"datasets": ["s3://data/*"]})
+    config_map, _ = preflight_objects(OWNER, job_spec(), platform, 1)
+    assert json.loads(config_map["data"]["run.json"])["allowedDatasets"] == ["s3://data/*"]
+
+
 @pytest.mark.parametrize(
     ("accelerator", "seen"),
     [
@@ -52,5 +88,5 @@ def test_a_ranks_failure_ends_the_gang_at_once_and_is_told_from_a_disruption() -
 )
 def test_preflight_learns_the_memory_of_an_accelerator(accelerator: dict[str, Any] | None, seen: int | None) -> None:
     assert accelerator_memory(class_spec(accelerator=accelerator)) == seen
-    config_map, _ = preflight_objects(OWNER, job_spec(), resolved_class(accelerator=accelerator), 1)
+    config_map, _ = preflight_objects(OWNER, job_spec(), resolved_class(accelerator=accelerator), MODEL_SOURCE, 1)
     assert json.loads(config_map["data"]["run.json"])["acceleratorMemory"] == seen

@@ -119,8 +119,23 @@ CLIMBING = "s3://team-data/../other-team/train.jsonl"
             [f"dataset '{CLIMBING}'"],
         ),
         ({}, {"sources": {"models": []}}, Reason.SOURCE_NOT_ALLOWED, ["it allows none"]),
+        (
+            {"adapter": {"type": "QLoRA"}},
+            {},
+            Reason.INVALID_SPEC,
+            ["QLoRA", "FineTuneClass 'cpu' has none", "Use LoRA, or a class with spec.accelerator"],
+        ),
     ],
-    ids=["nodes", "deadline", "model", "training data", "validation data", "a path that climbs", "no model at all"],
+    ids=[
+        "nodes",
+        "deadline",
+        "model",
+        "training data",
+        "validation data",
+        "a path that climbs",
+        "no model at all",
+        "4 bits without an accelerator",
+    ],
 )
 def test_what_the_class_does_not_allow_is_refused_with_what_it_allows(
     spec: dict[str, Any], limits: dict[str, Any], reason: Reason, told: list[str]

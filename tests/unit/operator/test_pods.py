@@ -15,7 +15,7 @@ from finetune_operator.modeldeployment.objects import serving_objects
 from finetune_operator.progress import ProgressEndpoint
 from tests.unit.operator.deployment_states import DEPLOYMENT, deployment_spec
 from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
-from tests.unit.operator.states import OWNER, RESOLVED, job_spec, resolved_class
+from tests.unit.operator.states import MODEL_SOURCE, OWNER, RESOLVED, job_spec, resolved_class
 
 ENDPOINT = ProgressEndpoint("https://finetune.svc:8443", "PEM")
 
@@ -24,8 +24,8 @@ def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> d
     """What is made in each role, for a class."""
     platform, spec = resolved_class(**of_class), job_spec(parallelism={"nodes": 2})
     return {
-        "preflight": preflight_objects(OWNER, spec, platform, 1),
-        "train": attempt_objects(OWNER, spec, platform, RESOLVED, 1, endpoint),
+        "preflight": preflight_objects(OWNER, spec, platform, MODEL_SOURCE, 1),
+        "train": attempt_objects(OWNER, spec, platform, MODEL_SOURCE, RESOLVED, 1, endpoint),
         "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), platform, [], "evaluate-1"),
         "serve": serving_objects(DEPLOYMENT, deployment_spec(), platform, tuned().source),
     }
@@ -172,7 +172,7 @@ HOSTILE = "s3://data/$(rm -rf ~);`id`&&\"'.jsonl"
 def test_what_a_user_wrote_travels_only_as_json() -> None:
     """No argument, environment variable or name of a Pod holds text of the spec."""
     spec = job_spec(dataset={"training": {"uri": HOSTILE.replace(" ", "+")}}, runId="it-s.mine")
-    objects = attempt_objects(OWNER, spec, resolved_class(), RESOLVED, 1, ENDPOINT)
+    objects = attempt_objects(OWNER, spec, resolved_class(), MODEL_SOURCE, RESOLVED, 1, ENDPOINT)
     config_map, job = objects
     assert "rm+-rf" in config_map["data"]["run.json"]
     assert "rm+-rf" not in json.dumps(job)

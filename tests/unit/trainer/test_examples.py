@@ -108,8 +108,7 @@ BROKEN_LINES = {
     ),
     "preference pair": (
         preference([USER], [ASSISTANT], [WORSE]),
-        "Found preference pairs, but the job's method is SFT, which learns from chat messages or prompt/completion "
-        "pairs.",
+        "Expected chat messages as in the lines before, found preference pairs.",
     ),
     "no messages": (chat(), "'messages' must be a list with at least one message."),
     "messages as text": (b'{"messages": "hi"}', "'messages' must be a list with at least one message."),
@@ -312,7 +311,8 @@ GOOD_LINES = {
 BROKEN_PAIRS = {
     "chat": (
         GOOD.strip(),
-        "Found chat messages, but the job's method is DPO, which learns from preference pairs.",
+        "Input file is in the fine-tune-chat format, but the specified fine-tuning job is not using 'SFT' as the "
+        "training method (provided method=DPO, which learns from preference pairs).",
     ),
     "the same twice": (
         preference([USER], [ASSISTANT], [ASSISTANT]),

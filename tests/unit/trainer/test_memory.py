@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from finetune_api.finetunejob import Adapter, Parallelism
+from finetune_api.finetunejob import Adapter, Freeze, Parallelism
 from finetune_trainer.preflight.memory import (
     GIB,
     ModelSize,
@@ -19,6 +19,7 @@ from finetune_trainer.preflight.memory import (
     estimate,
     fits,
     is_adapted,
+    is_frozen,
     model_size,
     plan_of,
 )
@@ -30,6 +31,7 @@ QWEN_8B = ModelSize(
     intermediate=12288,
     adapter_parameters=43_646_976,
     adapted_inputs=4 * 4096 + 2 * 4096 + 12288,
+    linear_parameters=6_945_767_424,
 )
 ALONE = Plan(full=False, sharded=False, processes=1, examples_per_pass=4, max_length=2048)
 SHAPES = {
@@ -85,7 +87,7 @@ def test_a_config_that_does_not_tell_gives_no_estimate() -> None:
     assert model_size(object(), SHAPES, {}, Adapter()) is None
 
 
-P, A = QWEN_8B.parameters, QWEN_8B.adapter_parameters
+P, A, LINEAR = QWEN_8B.parameters, QWEN_8B.adapter_parameters, QWEN_8B.linear_parameters
 LAYER = P // QWEN_8B.layers
 COUNTED: list[tuple[dict[str, Any], tuple[int, int, int, int]]] = [
     # plan -> weights, adapter, gradients, optimizer
@@ -94,6 +96,9 @@ COUNTED: list[tuple[dict[str, Any], tuple[int, int, int, int]]] = [
     ({"processes": 2}, (2 * P, 4 * A, 2 * 4 * A, 8 * A)),
     ({"processes": 4, "sharded": True}, (P // 2 + 4 * P // 36, A, A, 2 * A)),
     ({"processes": 4, "sharded": True, "full": True}, (P + 4 * P // 36, 0, P, 2 * P)),
+    ({"method": "DPO"}, (2 * P, 4 * A, 4 * A, 8 * A)),
+    ({"method": "DPO", "full": True}, (4 * P + 2 * P + 2 * P, 0, 4 * P, 8 * P)),
+    ({"quantized": True}, (2 * P - int(1.484 * LINEAR) + 2 * 4096 * 12288, 2 * A, 2 * A, 4 * A)),
 ]
 
 
@@ -102,6 +107,39 @@ def test_what_is_kept_is_counted(changes: dict[str, Any], expected: tuple[int, i
     memory = estimate(QWEN_8B, replace(ALONE, **changes), None)
     assert (memory.weights, memory.adapter, memory.gradients, memory.optimizer) == expected
     assert memory.total == sum(expected) + memory.activations
+
+
+def test_frozen_weights_have_no_gradients_and_no_moments() -> None:
+    half = replace(QWEN_8B, frozen_parameters=P // 2)
+    memory, whole = (estimate(model, replace(ALONE, full=True), None) for model in (half, QWEN_8B))
+    assert (memory.weights, memory.gradients, memory.optimizer) == (whole.weights, 4 * (P - P // 2), 8 * (P - P // 2))
+
+
+@pytest.mark.parametrize(
+    ("freeze", "frozen"),
+    [
+        (None, 0),
+        (Freeze(), 0),
+        (Freeze(embeddings=True), 1000 * 64),
+        (Freeze(layers=1), 64 + 64 * 64 + 64 * 128),
+        (Freeze(layers=2, embeddings=True), 1000 * 64 + 64 + 2 * (64 * 64 + 64 * 128)),
+    ],
+)
+def test_what_is_frozen_is_counted_from_the_shapes(freeze: Freeze | None, frozen: int) -> None:
+    assert size(Adapter(type="Full", freeze=freeze)).frozen_parameters == frozen
+    assert not is_frozen("lm_head.weight", freeze)
+    assert size(Adapter()).linear_parameters == 2 * (64 * 64 + 64 * 128)
+
+
+def test_dpo_computes_two_sequences_of_an_example() -> None:
+    one, two = (estimate(QWEN_8B, replace(ALONE, method=method), None) for method in ("SFT", "DPO"))
+    assert two.activations == 2 * one.activations
+
+
+def test_an_8b_model_in_4_bits_fits_where_one_in_16_does_not() -> None:
+    plan = replace(ALONE, examples_per_pass=1)
+    assert fits(estimate(QWEN_8B, replace(plan, quantized=True), 12 * GIB))
+    assert not fits(estimate(QWEN_8B, plan, 12 * GIB))
 
 
 def test_activations_grow_with_the_tokens_of_a_pass() -> None:
@@ -143,18 +181,19 @@ def test_an_accelerator_of_unknown_memory_is_not_warned_of() -> None:
 
 
 @given(
-    st.sampled_from(["LoRA", "Full"]),
+    st.sampled_from(["LoRA", "QLoRA", "Full"]),
     st.sampled_from(["DDP", "FSDP"]),
+    st.sampled_from(["SFT", "DPO"]),
     st.integers(1, 64),
     st.integers(1, 8),
     st.integers(1, 64),
     st.integers(8, 10**6),
 )
 def test_any_plan_has_an_estimate_that_adds_up(
-    adapter: Any, strategy: Any, nodes: int, processes: int, per_pass: int, length: int
+    adapter: Any, strategy: Any, method: Any, nodes: int, processes: int, per_pass: int, length: int
 ) -> None:
     parallelism = Parallelism(nodes=nodes, processes_per_node=processes, strategy=strategy)
-    plan = plan_of(Adapter(type=adapter), parallelism, per_pass, length)
+    plan = plan_of(Adapter(type=adapter), parallelism, per_pass, length, method)
     memory = estimate(QWEN_8B, plan, GIB)
     parts = (memory.weights, memory.adapter, memory.gradients, memory.optimizer, memory.activations)
     assert memory.total == sum(parts)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import random
 import string
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.examples import Assistant, ChatExample, CompletionExample, Example, PreferenceExample, User
-from finetune_trainer.data.near_duplicates import near_duplicates, signature, similarity
-from finetune_trainer.data.quality import Doubts, find_doubts, traits
+from finetune_trainer.data.examples import (
+    Assistant,
+    ChatExample,
+    CompletionExample,
+    Example,
+    Function,
+    PreferenceExample,
+    ToolCall,
+    User,
+)
+from finetune_trainer.data.near_duplicates import Positions, Texts, near_duplicates, signature, similarity
+from finetune_trainer.data.quality import NONE, Traits, find_doubts, find_leaks
 
 LONG = " ".join(f"word{number}" for number in range(100))
 
@@ -20,34 +30,76 @@ def pair(prompt: str, completion: str) -> CompletionExample:
     return CompletionExample(prompt, completion)
 
 
-def doubts(training: list[Example], validation: list[Example] | None = None) -> Doubts:
-    return find_doubts([traits(one) for one in training], [traits(one) for one in validation or []])
+def remembered(examples: list[Example]) -> Traits:
+    traits = Traits()
+    for example in examples:
+        traits.add(example)
+    return traits
+
+
+def found(positions: Positions) -> dict[int, int]:
+    """The doubtful positions, and what they are compared to."""
+    return {int(position): int(positions[position]) for position in np.flatnonzero(positions != NONE)}
+
+
+def alike(texts: list[str]) -> Positions:
+    return near_duplicates(Texts(np.stack([signature(text) for text in texts]), np.arange(len(texts))))
 
 
 def test_the_later_of_two_equal_examples_is_a_duplicate() -> None:
-    found = doubts([pair("a", "1"), pair("b", "2"), pair("a", "1"), pair("a", "1")])
-    assert found.duplicates == {2: 0, 3: 0}
-    assert found.near_duplicates == {}
-    assert found.conflicts == {}
+    doubts = find_doubts(remembered([pair("a", "1"), pair("b", "2"), pair("a", "1"), pair("a", "1")]))
+    assert found(doubts.duplicates) == {2: 0, 3: 0}
+    assert found(doubts.near_duplicates) == {}
+    assert found(doubts.conflicts) == {}
 
 
 def test_a_changed_word_makes_a_near_duplicate() -> None:
-    found = doubts([pair(LONG, "yes"), pair(LONG.replace("word50", "other"), "yes"), pair(LONG[::-1], "yes")])
-    assert found.duplicates == {}
-    assert found.near_duplicates == {1: 0}
+    examples = [pair("first", "1"), pair("first", "1"), pair(LONG, "yes"), pair(LONG[::-1], "yes")]
+    doubts = find_doubts(remembered([*examples, pair(LONG.replace("word50", "other"), "yes")]))
+    assert found(doubts.duplicates) == {1: 0}
+    assert found(doubts.near_duplicates) == {4: 2}
+
+
+def test_of_a_chain_only_what_is_like_one_that_stays_is_a_near_duplicate() -> None:
+    words = LONG.split()
+    chain = [" ".join([*words[:kept], *(f"new{number}" for number in range(kept, 100))]) for kept in (100, 92, 84)]
+    assert found(alike(chain)) == {1: 0}
 
 
 def test_two_answers_to_one_prompt_are_a_conflict() -> None:
-    found = doubts([pair("a", "1"), pair("a", "2"), pair("b", "1"), pair("a", "1")])
-    assert found.conflicts == {0: 1, 1: 0, 3: 1}
+    examples: list[Example] = [pair("a", "1"), pair("a", "2"), pair("b", "1"), pair("a", "1")]
+    assert found(find_doubts(remembered(examples)).conflicts) == {0: 1, 1: 0, 3: 1}
     asked = User(content="2+2?")
     chats: list[Example] = [ChatExample([asked, Assistant(content=answer)]) for answer in ("4", "5")]
-    assert doubts(chats).conflicts == {0: 1, 1: 0}
+    assert found(find_doubts(remembered(chats)).conflicts) == {0: 1, 1: 0}
+
+
+def test_preferences_conflict_when_they_contradict_each_other() -> None:
+    """Several pairs of one prompt are ordinary."""
+    pairs: list[Example] = [
+        PreferenceExample("a", "1", "2"),
+        PreferenceExample("a", "1", "3"),
+        PreferenceExample("a", "2", "1"),
+    ]
+    assert found(find_doubts(remembered(pairs)).conflicts) == {0: 2, 2: 0}
+
+
+def test_calls_are_compared_too() -> None:
+    def calling(arguments: str) -> ChatExample:
+        call = ToolCall(Function("search", arguments))
+        return ChatExample([User(content="Look it up"), Assistant(tool_calls=[call])])
+
+    doubts = find_doubts(remembered([calling('{"q": "weather in Paris"}'), calling('{"q": "trains to Rome"}')]))
+    assert found(doubts.near_duplicates) == {}
+    assert found(doubts.conflicts) == {0: 1, 1: 0}
 
 
 def test_what_is_validated_on_must_not_be_trained_on() -> None:
-    found = doubts([pair("a", "1"), pair(LONG, "yes")], [pair("c", "3"), pair(LONG + " more", "yes"), pair("a", "1")])
-    assert found.leaks == {0: 2, 1: 1}
+    training = remembered([pair("a", "1"), pair(LONG, "yes"), pair("d", "4")])
+    validation = remembered([pair("d", "4"), pair("c", "3"), pair(LONG + " more", "yes"), pair("a", "1")])
+    assert found(find_leaks(training, validation, np.array([1, 2, 3]))) == {0: 3, 1: 2}
+    assert found(find_leaks(training, validation, np.array([], dtype=np.int64))) == {}
+    assert found(find_leaks(Traits(), validation, np.arange(4))) == {}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +113,7 @@ def test_what_is_validated_on_must_not_be_trained_on() -> None:
     ids=["pair", "chat", "texts", "messages"],
 )
 def test_every_format_can_be_compared(example: Example) -> None:
-    assert doubts([example, example]).duplicates == {1: 0}
+    assert found(find_doubts(remembered([example, example])).duplicates) == {1: 0}
 
 
 @given(st.text(string.ascii_lowercase + " ", min_size=1), st.text(string.punctuation, max_size=5))
@@ -72,12 +124,12 @@ def test_case_and_punctuation_make_no_difference(text: str, marks: str) -> None:
 def test_different_texts_are_not_taken_for_similar() -> None:
     chance = random.Random(17)
     texts = [" ".join(chance.choices(string.ascii_lowercase, k=60)) for _ in range(300)]
-    assert near_duplicates([signature(text) for text in texts]) == {}
+    assert found(alike(texts)) == {}
 
 
 def test_nearly_all_of_a_thousand_similar_texts_are_found() -> None:
     texts = [f"{LONG} {number}" for number in range(1000)]  # 97 of 99 shingles in common
-    assert len(near_duplicates([signature(text) for text in texts])) > 950
+    assert len(found(alike(texts))) > 950
 
 
 def test_the_estimate_is_near_the_truth() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from finetune_trainer.process import environment
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN_JSON", help="The run configuration, which the operator writes.")]
-DataFiles = Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False)]
+DataFiles = Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True)]
+MethodOption = Annotated[
+    Literal["SFT", "DPO"] | None, typer.Option(help="Refuse examples that this method can't learn from.")
+]
 
 app = typer.Typer(
     help="Fine-tunes, evaluates and serves language models for finetune-operator.",
@@ -105,11 +108,11 @@ def delete(file: RunFile) -> None:
 
 
 @app.command()
-def validate(files: DataFiles) -> None:
-    """Check JSON Lines files of examples, and name every broken line."""
+def validate(files: DataFiles, method: MethodOption = None) -> None:
+    """Check files of examples (or all in a folder), and name every broken line."""
     from finetune_trainer.data.validate import validate_files
 
-    raise typer.Exit(validate_files(files))
+    raise typer.Exit(validate_files(files, method))
 
 
 def main() -> None:

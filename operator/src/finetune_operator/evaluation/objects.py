@@ -30,6 +30,7 @@ def evaluate_objects(
         output_uri=output_location(platform.spec, owner, spec.run_id).join(name).uri,
         models=list(models),
         dataset_uri=spec.dataset.uri,
+        allowed_datasets=platform.spec.sources.datasets,
         limit_examples=spec.dataset.limit_examples,
         graders=spec.graders,
         generation=spec.generation,

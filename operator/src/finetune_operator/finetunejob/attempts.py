@@ -15,6 +15,7 @@ from finetune_operator.finetunejob.deadline import deadline_seconds
 from finetune_operator.finetunejob.objects import attempt_objects, output_uri, train_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import admitted, over_budget
+from finetune_operator.finetunejob.starting_model import model_source
 from finetune_operator.finetunejob.stopping import (
     STOPPING_CHECK_SECONDS,
     give_up_time,
@@ -99,6 +100,7 @@ def _started(
         owner,
         spec,
         platform,
+        model_source(observed, status),
         status.resolved,
         number,
         observed.progress_endpoint,

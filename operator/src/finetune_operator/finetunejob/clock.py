@@ -1,6 +1,7 @@
 """The clock of activeDeadlineSeconds stands still while nothing can run by no fault of the job's.
 
-That is while it is suspended, while its Job waits in a queue for quota, and while its namespace's budget is used up.
+That is while it is suspended, while it waits for another job's result to start from, while its Job waits in a queue for
+quota, and while its namespace's budget is used up.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.finetunejob.attempt_records import running_attempt
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import over_budget
+from finetune_operator.finetunejob.starting_model import waits_for_model
 
 
 def clock(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> FineTuneJobStatus:
@@ -26,7 +28,7 @@ def clock(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetim
 
 
 def _stands_still(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
-    if observed.spec.suspend or over_budget(observed, status) is not None:
+    if observed.spec.suspend or waits_for_model(observed, status) or over_budget(observed, status) is not None:
         return True
     attempt = running_attempt(status)
     job = observed.job(attempt.job_name) if attempt is not None else None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from kubernetes.utils.quantity import parse_quantity
 
-from finetune_api.auto import DEFAULT_SEED
+from finetune_api.auto import DEFAULT_SEED, resolve_checkpoints
 from finetune_api.finetuneclass import FineTuneClassSpec
-from finetune_api.finetunejob import FineTuneJobSpec, ResolvedHyperparameters
+from finetune_api.finetunejob import ConfigMapKeys, FineTuneJobSpec, ResolvedHyperparameters
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_SUCCEEDED
 from finetune_api.run import (
     RENDEZVOUS_PORT,
@@ -59,7 +59,9 @@ def output_uri(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass) -> 
     return output_location(platform.spec, owner, spec.run_id).uri
 
 
-def preflight_objects(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass, try_number: int) -> list[Object]:
+def preflight_objects(
+    owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass, model: ModelSource, try_number: int
+) -> list[Object]:
     """A CPU Pod that reads everything the run needs."""
     name = preflight_job_name(owner, spec.run_id, try_number)
     seed = spec.hyperparameters.seed
@@ -67,16 +69,18 @@ def preflight_objects(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedCla
         job=_identity(owner, spec),
         storage=storage_config(platform.spec),
         output_uri=output_uri(owner, spec, platform),
-        model=ModelSource(uri=spec.model.uri),
+        model=model,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
+        allowed_datasets=platform.spec.sources.datasets,
         hyperparameters=spec.hyperparameters,
         parallelism=spec.parallelism,
+        continued=spec.model.fine_tune_job_ref is not None,
         accelerator_memory=accelerator_memory(platform.spec),
         seed=seed if seed is not None else DEFAULT_SEED,
     )
-    role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH))
+    role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec))
     return [
         run_config_map(owner, name, PREFLIGHT_ROLE, {"run.json": run.model_dump_json(by_alias=True)}),
         job(owner, name, role, platform.spec),
@@ -87,6 +91,7 @@ def attempt_objects(
     owner: Owner,
     spec: FineTuneJobSpec,
     platform: ResolvedClass,
+    model: ModelSource,
     hyperparameters: ResolvedHyperparameters,
     attempt: int,
     endpoint: ProgressEndpoint | None,
@@ -99,13 +104,14 @@ def attempt_objects(
         attempt=attempt,
         storage=storage_config(platform.spec),
         output_uri=output_uri(owner, spec, platform),
-        model=ModelSource(uri=spec.model.uri),
+        model=model,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
+        allowed_datasets=platform.spec.sources.datasets,
         hyperparameters=hyperparameters,
         parallelism=spec.parallelism,
-        checkpoints=spec.checkpoints,
+        checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),
         progress=ProgressTarget(url=endpoint.url_for(owner, name)) if endpoint else None,
     )
     data = {"run.json": run.model_dump_json(by_alias=True)}
@@ -122,6 +128,7 @@ def attempt_objects(
         threads_from_cpu_request=spec.parallelism.processes_per_node == 1,
         reports_progress=endpoint is not None,
         grace_seconds=grace_seconds(checkpoint_seconds),
+        datasets=dataset_config_maps(spec),
     )
     body = job(
         owner,
@@ -144,6 +151,16 @@ def attempt_objects(
         body["spec"]["suspend"] = True
     services = [_rendezvous_service(owner, service)] if service is not None else []
     return [run_config_map(owner, name, TRAIN_ROLE, data), *services, body]
+
+
+def dataset_config_maps(spec: FineTuneJobSpec) -> dict[str, ConfigMapKeys]:
+    """The ConfigMaps that the job's datasets are in, by the set's name."""
+    sets = {"training": spec.dataset.training, "validation": spec.dataset.validation}
+    return {
+        name: source.config_map_ref
+        for name, source in sets.items()
+        if source is not None and source.config_map_ref is not None
+    }
 
 
 def grace_seconds(checkpoint_seconds: float | None) -> int:

@@ -13,6 +13,7 @@ from finetune_operator.children import ROLE_LABEL, Owner, owner_of, owner_select
 from finetune_operator.classes import ResolvedClass, observe_class
 from finetune_operator.finetunejob.objects import TRAIN_ROLE
 from finetune_operator.kube import JOBS, PODS, Kube, Object, Resource
+from finetune_operator.models import ResolvedModel, resolve_model
 from finetune_operator.pod_views import JobView, PodView, job_view, pod_view
 from finetune_operator.progress import ProgressEndpoint, ProgressStore
 from finetune_operator.status import Standing
@@ -28,6 +29,8 @@ class ObservedFineTuneJob:
     spec: FineTuneJobSpec
     status: FineTuneJobStatus
     platform: ResolvedClass | Standing
+    model: ResolvedModel | Standing | None = None
+    """What spec.model.fineTuneJobRef means now; None where there is none, or the run has started from it already."""
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
     warnings: tuple[WarningEvent, ...] = ()
@@ -58,8 +61,9 @@ async def observe(
     owner = owner_of(parent)
     spec = FineTuneJobSpec.from_wire(parent["spec"])
     status = FineTuneJobStatus.from_wire(parent.get("status", {}))
-    platform, found_jobs, found_pods = await asyncio.gather(
+    platform, model, found_jobs, found_pods = await asyncio.gather(
         observe_class(kube, spec.class_name, trainer_image),
+        _observe_model(kube, owner, spec, status),
         _children(kube, JOBS, owner, parent),
         _children(kube, PODS, owner, parent),
     )
@@ -77,6 +81,7 @@ async def observe(
         spec=spec,
         status=status,
         platform=platform,
+        model=model,
         jobs=jobs,
         pods=pods,
         warnings=warnings,
@@ -90,3 +95,12 @@ async def observe(
 async def _children(kube: Kube, resource: Resource, owner: Owner, parent: Object) -> list[Object]:
     """The parent's children. One without a status has none, or those that are about to be made under the same names."""
     return await kube.list(resource, owner.namespace, owner_selector(owner.uid)) if parent.get("status") else []
+
+
+async def _observe_model(
+    kube: Kube, owner: Owner, spec: FineTuneJobSpec, status: FineTuneJobStatus
+) -> ResolvedModel | Standing | None:
+    is_known = status.run_id == spec.run_id and status.starting_model is not None
+    if spec.model.fine_tune_job_ref is None or is_known:
+        return None
+    return await resolve_model(kube, owner.namespace, spec.model)

@@ -14,6 +14,7 @@ from finetune_operator.finetunejob.history import rerun
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.preflight import preflight
 from finetune_operator.finetunejob.reports import reports
+from finetune_operator.finetunejob.starting_model import starting_model
 from finetune_operator.finetunejob.suspension import suspension
 from finetune_operator.finetunejob.verdict import verdict
 from finetune_operator.plan import Plan
@@ -26,6 +27,7 @@ CONCERNS: tuple[Concern, ...] = (
     clock,  # the time that counts for the deadline
     suspension,  # suspend: what runs is stopped, and nothing starts
     deadline,  # the run takes too long
+    starting_model,  # the result of another job that the run goes on from is there
     preflight,  # dataset, model and storage are read before any accelerator is asked for
     attempt,  # one attempt runs, or the next one starts when class, budget and earlier Pods allow it
 )

@@ -23,6 +23,7 @@ def admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
         _run_id_used_before(observed)
         or _nodes_exceeded(observed, platform)
         or _deadline_exceeded(observed, platform)
+        or _accelerator_missing(observed, platform)
         or _source_not_allowed(observed, platform)
         or platform
     )
@@ -67,8 +68,20 @@ def _deadline_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -
     )
 
 
+def _accelerator_missing(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+    if observed.spec.adapter.type != "QLoRA" or platform.spec.accelerator is not None:
+        return None
+    return stalled(
+        Reason.INVALID_SPEC,
+        f"spec.adapter.type QLoRA computes in 4 bits on an accelerator, and FineTuneClass {platform.name!r} has none. "
+        "Use LoRA, or a class with spec.accelerator.",
+    )
+
+
 def _source_not_allowed(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+    """Folders and globs are checked as they are written; the trainer checks again each file that they bring."""
     dataset = observed.spec.dataset
-    validation = dataset.validation
-    uris = [dataset.training.uri, *([validation.uri] if validation and validation.uri else [])]
-    return source_violation(platform.spec, models=[observed.spec.model.uri], datasets=uris)
+    sources = [source for source in (dataset.training, dataset.validation) if source is not None]
+    uris = [uri for source in sources for uri in (source.uri, *(source.uris or [])) if uri is not None]
+    model = observed.spec.model.uri  # None: the result of a job, whose own model was asked about
+    return source_violation(platform.spec, models=[model] if model else [], datasets=uris)

@@ -15,6 +15,7 @@ from finetune_operator.finetunejob.concern import JobPlan, Step
 from finetune_operator.finetunejob.objects import output_uri, preflight_job_name, preflight_objects
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import admitted
+from finetune_operator.finetunejob.starting_model import model_source
 from finetune_operator.finetunejob.stopping import (
     STOPPING_CHECK_SECONDS,
     is_quiet,
@@ -67,7 +68,7 @@ def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: 
             "preflight": PreflightStatus(try_number=number, job_name=name),
         }
     )
-    objects = preflight_objects(owner, spec, platform, number)
+    objects = preflight_objects(owner, spec, platform, model_source(observed, status), number)
     others = strays_and_old_jobs(observed, keep=name)
     return planned(observed, status, "Validating", _standing(status), now, create=objects, delete=others)
 
@@ -115,11 +116,13 @@ def _resolved(observed: ObservedFineTuneJob, report: PreflightReport) -> Resolve
     assert training is not None
     return resolve_hyperparameters(
         spec.hyperparameters,
+        method=spec.method,
         adapter=spec.adapter.type,
         checkpoints=spec.checkpoints,
         examples=training.examples,
         max_tokens=training.max_tokens,
         context_length=report.model.context_length,
+        continued=spec.model.fine_tune_job_ref is not None,
         processes=spec.parallelism.nodes * spec.parallelism.processes_per_node,
     )
 

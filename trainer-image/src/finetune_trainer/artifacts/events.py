@@ -25,6 +25,14 @@ COLUMNS = {
     "valid_mean_token_accuracy": "eval_mean_token_accuracy",
 }
 
+PREFERENCE_COLUMNS = {
+    "train_reward_accuracy": "rewards/accuracies",
+    "train_reward_margin": "rewards/margins",
+    "valid_reward_accuracy": "eval_rewards/accuracies",
+    "valid_reward_margin": "eval_rewards/margins",
+}
+"""Of DPO, beside the others: how often, and by how much, the preferred answer is rewarded more."""
+
 _log = structlog.get_logger()
 
 
@@ -58,12 +66,14 @@ class EventLog:
 def results_csv(log_history: Sequence[Mapping[str, float]]) -> str:
     """One row for each step that was logged; a value that was not measured at a step is left empty."""
     rows: dict[int, dict[str, float]] = {}
+    preferred = any(name in entry for entry in log_history for name in PREFERENCE_COLUMNS.values())
+    columns = COLUMNS | PREFERENCE_COLUMNS if preferred else COLUMNS
     for entry in log_history:
-        measured = {column: entry[name] for column, name in COLUMNS.items() if name in entry}
+        measured = {column: entry[name] for column, name in columns.items() if name in entry}
         if len(measured) > 1:
             rows.setdefault(int(entry["step"]), {}).update(measured)
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows[step] for step in sorted(rows))
     return text.getvalue()

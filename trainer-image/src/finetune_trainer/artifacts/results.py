@@ -81,7 +81,7 @@ def make_result(run: TrainRun, storage: Storage, claim: Claim, checkpoint: Commi
     commits.refuse_fenced(storage, claim)
     paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     model = [path for path in [*text_files(paths), *weight_files(paths)] if path != TRAINER_STATE]
-    if run.adapter.type == "LoRA":
+    if is_adapter(run):
         _name_base(folder / "adapter_config.json", run.model.uri)
     manifest = Manifest(
         step=checkpoint.manifest.step,
@@ -98,6 +98,12 @@ def make_result(run: TrainRun, storage: Storage, claim: Claim, checkpoint: Commi
     return to_result(run, committed)
 
 
+def is_adapter(run: TrainRun) -> bool:
+    """Whether the result is an adapter upon the run's model; else it is a whole model."""
+    merged = run.model.adapter_uri is not None and run.adapter.inherited == "Merge"
+    return run.adapter.type != "Full" and not merged
+
+
 def to_result(run: TrainRun, committed: Committed) -> Result:
     """The committed result as it stands in a job's status."""
     metrics = committed.manifest.metrics
@@ -105,7 +111,7 @@ def to_result(run: TrainRun, committed: Committed) -> Result:
     return Result(
         uri=committed.folder.uri,
         base_model_uri=run.model.uri,
-        adapter_type=run.adapter.type,
+        adapter_type="LoRA" if is_adapter(run) else "Full",
         step=committed.manifest.step,
         digest=committed.digest,
         train_loss=metrics.get("trainLoss"),

@@ -17,7 +17,7 @@ import orjson
 from msgspec import Meta, Raw, Struct
 
 from finetune_trainer.data.example_errors import MOST_IMAGES, explain, unmatched_tool_call
-from finetune_trainer.data.jsonl import LineError, parse
+from finetune_trainer.data.jsonl import LineError, parse, repeated_key
 from finetune_trainer.data.records import read_records
 
 Format = Literal["Chat", "PromptCompletion", "Preference"]
@@ -34,6 +34,12 @@ FORMAT_NAMES: Mapping[Format, str] = {
     "Chat": "chat messages",
     "PromptCompletion": "prompt/completion pairs",
     "Preference": "preference pairs",
+}
+
+OPENAI_FORMATS: Mapping[Format, str] = {
+    "Chat": "fine-tune-chat",
+    "PromptCompletion": "fine-tune-completion",
+    "Preference": "fine-tune-preference",
 }
 
 
@@ -192,10 +198,12 @@ class RefusedError(Exception):
     """The line has the right types, and is no example all the same."""
 
 
-def read_examples(file: Path, method: MethodType | None = None) -> Iterator[NumberedExample | LineError]:
+def read_examples(
+    file: Path, method: MethodType | None = None, expected: Format | None = None
+) -> Iterator[NumberedExample | LineError]:
     """The examples of a file, or what is wrong with them. The first one sets the file's format.
 
-    With a `method`, examples that it can't learn from are errors.
+    A file of another format than the `method` learns from, or than is `expected`, is one error and not read further.
     """
     file_format: Format | None = None
     empty = True
@@ -210,13 +218,11 @@ def read_examples(file: Path, method: MethodType | None = None) -> Iterator[Numb
             yield example
             continue
         found = format_of(example)
+        if file_format is None and (refusal := _wrong_file(found, method, expected)):
+            yield LineError(number, refusal)
+            return
         file_format = file_format or found
-        if method is not None and found not in METHOD_FORMATS[method]:
-            yield LineError(number, _unfit(found, method))
-        elif found == file_format:
-            yield NumberedExample(number, example)
-        else:
-            yield _mixed(number, file_format, found)
+        yield NumberedExample(number, example) if found == file_format else _mixed(number, file_format, found)
     if empty:
         yield LineError(1, "The file is empty.")
 
@@ -280,11 +286,11 @@ def to_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
 def _decode_or_explain(number: int, line: bytes) -> Example | LineError:
     try:
         return decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RefusedError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RefusedError) as error:
         record = parse(number, line)
         if isinstance(record, LineError):
             return record
-        return LineError(number, str(explain(record.value, str(error))))
+        return LineError(number, str(explain(record.value, repeated_key(line) or str(error))))
 
 
 def _to_completion(
@@ -406,9 +412,18 @@ def _call_to_template(call: ToolCall) -> dict[str, Any]:
     return rendered
 
 
-def _unfit(found: Format, method: MethodType) -> str:
-    expected = " or ".join(FORMAT_NAMES[name] for name in METHOD_FORMATS[method])
-    return f"Found {FORMAT_NAMES[found]}, but the job's method is {method}, which learns from {expected}."
+def _wrong_file(found: Format, method: MethodType | None, expected: Format | None) -> str | None:
+    """Why a file that begins with this format can't be used, if it can't; in OpenAI's words."""
+    if method is not None and found not in METHOD_FORMATS[method]:
+        fitting = " or ".join(f"'{name}'" for name, formats in METHOD_FORMATS.items() if found in formats)
+        learned = " or ".join(FORMAT_NAMES[name] for name in METHOD_FORMATS[method])
+        return (
+            f"Input file is in the {OPENAI_FORMATS[found]} format, but the specified fine-tuning job is not using "
+            f"{fitting} as the training method (provided method={method}, which learns from {learned})."
+        )
+    if expected is not None and found != expected:
+        return f"Unexpected file format, expected {FORMAT_NAMES[expected]}, found {FORMAT_NAMES[found]}."
+    return None
 
 
 def _mixed(line: int, expected: Format, found: Format) -> LineError:

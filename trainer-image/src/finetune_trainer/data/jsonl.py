@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +19,13 @@ import orjson
 
 LONGEST_LINE_BYTES = 16 * 1024 * 1024
 
+MOST_TIMES_UNPACKED = 200
+SMALLEST_BOMB_BYTES = 256 * 1024 * 1024
+
 GZIP_MAGIC = b"\x1f\x8b"
 UTF8_BOM = b"\xef\xbb\xbf"
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+CSV_HEADER = re.compile(rb'\s*"?[\w ]+"?([,;\t]"?[\w ]+"?)+\s*')
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,25 @@ class Record:
     value: object
 
 
+class _RepeatedKeyError(Exception):
+    """Its argument is the key."""
+
+
 def read_lines(file: Path) -> Iterator[tuple[int, bytes] | LineError]:
     """Every line that is not blank, with its number, or what keeps it from being read. Raises OSError."""
     with file.open("rb") as raw:
         packed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         raw.seek(0)
-        with gzip.open(raw) if packed else raw as stream:
-            yield from read_stream(stream)
+        if not packed:
+            yield from read_stream(raw)
+            return
+        with gzip.open(raw) as stream:
+            yield from read_stream(stream, most_unpacked(file))
+
+
+def most_unpacked(file: Path) -> int:
+    """Bytes that a packed file may unpack to: text becomes a tenth of its size when packed, and a bomb a thousandth."""
+    return max(SMALLEST_BOMB_BYTES, MOST_TIMES_UNPACKED * file.stat().st_size)
 
 
 def parse(number: int, line: bytes) -> Record | LineError:
@@ -55,26 +73,65 @@ def parse(number: int, line: bytes) -> Record | LineError:
         return LineError(number, _why_not_json(line, error))
 
 
-def read_stream(stream: IO[bytes] | gzip.GzipFile | io.BufferedReader) -> Iterator[tuple[int, bytes] | LineError]:
-    """The same of an open stream."""
-    number = 0
+def repeated_key(line: bytes) -> str | None:
+    """Says which key stands twice in one object of a line's JSON, if any does: decoders differ on which one counts."""
+
+    def look(pairs: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _RepeatedKeyError(key)
+            seen.add(key)
+
+    try:
+        json.loads(line, object_pairs_hook=look)
+    except _RepeatedKeyError as error:
+        return f"The key {error.args[0]!r} stands twice in one object."
+    except (ValueError, RecursionError):
+        return None
+    return None
+
+
+def read_stream(
+    stream: IO[bytes] | gzip.GzipFile | io.BufferedReader, most: int | None = None
+) -> Iterator[tuple[int, bytes] | LineError]:
+    """The same of an open stream, of which at most so many bytes are read."""
+    number = read = 0
+    begins = True
     while True:
         try:
-            line = stream.readline(LONGEST_LINE_BYTES + 1)
+            chunk = stream.readline(LONGEST_LINE_BYTES + 1)
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             yield LineError(number + 1, f"The gzip file is broken: {error}.")
             return
-        if not line:
+        if not chunk:
             return
-        number += 1
-        if number == 1 and line.startswith(UTF16_BOMS):
-            yield LineError(1, "The file is UTF-16. Save it as UTF-8.")
+        read += len(chunk)
+        number += begins
+        if most is not None and read > most:
+            yield LineError(number, f"The file unpacks to more than {most // 2**20} MiB: it is not read further.")
             return
-        if len(line) > LONGEST_LINE_BYTES:
+        if number == 1 and begins and (refusal := _why_not_json_lines(chunk)):
+            yield LineError(1, refusal)
+            return
+        if begins and len(chunk) > LONGEST_LINE_BYTES:
             yield LineError(number, f"The line is longer than {LONGEST_LINE_BYTES // 2**20} MiB.")
-            _skip_rest_of_line(stream)
-        elif not line.isspace():
-            yield number, line
+        elif begins and not chunk.isspace():
+            yield number, chunk
+        begins = chunk.endswith(b"\n")
+
+
+def _why_not_json_lines(first: bytes) -> str | None:
+    """Whether a file's first line tells that it is of another kind."""
+    if first.startswith(UTF16_BOMS):
+        return "The file is UTF-16. Save it as UTF-8."
+    if first.startswith(b"["):
+        return "The file is one JSON array. Write its objects one a line: jq -c '.[]' FILE."
+    if first.strip() == b"{":
+        return "The file is indented JSON. Write each object on one line: jq -c . FILE."
+    if CSV_HEADER.fullmatch(first):
+        return "The file looks like CSV. Write a JSON object for each of its rows, one a line."
+    return None
 
 
 def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
@@ -87,9 +144,3 @@ def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
     except UnicodeDecodeError as bad:
         return f"The line is not UTF-8: invalid byte 0x{line[bad.start]:02x} at column {bad.start + 1}."
     return f"The line is not JSON: {error.msg.split(': line')[0]} at column {error.colno}."
-
-
-def _skip_rest_of_line(stream: IO[bytes] | gzip.GzipFile | io.BufferedReader) -> None:
-    while rest := stream.readline(LONGEST_LINE_BYTES):
-        if rest.endswith(b"\n"):
-            return

@@ -1,16 +1,18 @@
-"""What is doubtful about a dataset whose every line is valid, and what is left out when that is asked for. Pure.
+"""What is doubtful about a dataset whose every line is valid. Pure.
 
-Memory is about 250 bytes an example, whatever its length.
+Memory is 80 bytes an example, whatever its length.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from finetune_trainer.data.examples import (
     Assistant,
@@ -22,85 +24,116 @@ from finetune_trainer.data.examples import (
     fingerprint,
     to_template,
 )
-from finetune_trainer.data.near_duplicates import Signature, near_duplicates, signature
+from finetune_trainer.data.near_duplicates import (
+    ORDERS,
+    Positions,
+    Signatures,
+    Texts,
+    near_duplicates,
+    signature,
+    similar_pairs,
+)
+
+NONE = -1
+"""Stands where an example has no other that it is compared to."""
 
 
-@dataclass(frozen=True)
 class Traits:
-    """What is remembered of an example."""
+    """What is remembered of the examples of a set, in their order."""
 
-    fingerprint: bytes
-    """Of the whole example."""
-    prompt: bytes
-    """Of what is asked."""
-    signature: Signature
-    """Of its text, for near duplicates."""
+    def __init__(self) -> None:
+        self._fingerprints = array("Q")
+        self._prompts = array("Q")
+        self._signatures = array("H")
+
+    def add(self, example: Example) -> None:
+        """Remember one more example."""
+        asked, text = _asked_and_text(example)
+        self._fingerprints.append(int.from_bytes(fingerprint(example)[:8], "big"))
+        self._prompts.append(int.from_bytes(_digest(asked), "big"))
+        self._signatures.frombytes(signature(text).tobytes())
+
+    def __len__(self) -> int:
+        return len(self._fingerprints)
+
+    @property
+    def fingerprints(self) -> NDArray[np.uint64]:
+        """Of the whole examples."""
+        return np.frombuffer(self._fingerprints, dtype=np.uint64)
+
+    @property
+    def prompts(self) -> NDArray[np.uint64]:
+        """Of what is asked; of a preference pair, with both answers in any order."""
+        return np.frombuffer(self._prompts, dtype=np.uint64)
+
+    @property
+    def signatures(self) -> Signatures:
+        """Of the texts, for near duplicates."""
+        return np.frombuffer(self._signatures, dtype=np.uint16).reshape(-1, ORDERS)
 
 
 @dataclass(frozen=True)
 class Doubts:
-    """Positions of doubtful examples in the training set, each with the position that it is compared to."""
+    """For each example of the training set the position of the one that it is compared to, or NONE."""
 
-    duplicates: Mapping[int, int]
+    duplicates: Positions
     """The same as an earlier one."""
-    near_duplicates: Mapping[int, int]
+    near_duplicates: Positions
     """Almost the same as an earlier one, and not the same."""
-    conflicts: Mapping[int, int]
+    conflicts: Positions
     """The same prompt as another one's, with another answer."""
-    leaks: Mapping[int, int]
-    """The same as, or almost the same as, an example of the validation set (its position there)."""
 
 
-def traits(example: Example) -> Traits:
-    """What to remember of an example."""
-    asked, text = _asked_and_text(example)
-    return Traits(fingerprint(example), _digest(asked), signature(text))
+def find_doubts(training: Traits) -> Doubts:
+    """Compare every example of the training set with the others."""
+    duplicates = _repeated(training.fingerprints)
+    unique = np.flatnonzero(duplicates == NONE)
+    similar = near_duplicates(Texts(training.signatures, unique))
+    near = np.full(len(training), NONE, dtype=np.int64)
+    near[unique] = np.where(similar == NONE, NONE, unique[similar])
+    return Doubts(duplicates, near, _conflicts(training.prompts, training.fingerprints))
 
 
-def find_doubts(training: Sequence[Traits], validation: Sequence[Traits]) -> Doubts:
-    """Compare every example of the training set with the others and with the validation set."""
-    duplicates = _repeated([item.fingerprint for item in training])
-    unique = [position for position in range(len(training)) if position not in duplicates]
-    similar = near_duplicates([training[position].signature for position in unique])
-    return Doubts(
-        duplicates=duplicates,
-        near_duplicates={unique[position]: unique[earlier] for position, earlier in similar.items()},
-        conflicts=_conflicts(training),
-        leaks=_leaks(training, validation),
-    )
+def find_leaks(training: Traits, validation: Traits, held_out: Positions) -> Positions:
+    """For each training example the position of the validation example that it is the same as, or almost; or NONE.
+
+    `held_out`: positions of the validation set that are measured on.
+    """
+    leaks = np.full(len(training), NONE, dtype=np.int64)
+    count = len(held_out)
+    if not count or not len(training):
+        return leaks
+    of_validation = Texts(validation.signatures, held_out)
+    pairs = similar_pairs(of_validation, Texts(training.signatures, np.arange(len(training))))
+    of_both = pairs[(pairs[:, 0] >= count) & (pairs[:, 1] < count)]
+    leaks[of_both[::-1, 0] - count] = held_out[of_both[::-1, 1]]
+    fingerprints, first = np.unique(validation.fingerprints[held_out], return_index=True)
+    places = np.searchsorted(fingerprints, training.fingerprints).clip(max=len(fingerprints) - 1)
+    same = fingerprints[places] == training.fingerprints
+    leaks[same] = held_out[first[places[same]]]
+    return leaks
 
 
-def _repeated(fingerprints: Sequence[bytes]) -> dict[int, int]:
-    first: dict[bytes, int] = {}
-    found = {}
-    for position, item in enumerate(fingerprints):
-        earlier = first.setdefault(item, position)
-        if earlier != position:
-            found[position] = earlier
-    return found
+def _repeated(fingerprints: NDArray[np.uint64]) -> Positions:
+    _, first, inverse = np.unique(fingerprints, return_index=True, return_inverse=True)
+    earlier: Positions = first[inverse]
+    return np.where(earlier == np.arange(len(fingerprints)), NONE, earlier)
 
 
-def _conflicts(training: Sequence[Traits]) -> dict[int, int]:
+def _conflicts(prompts: NDArray[np.uint64], fingerprints: NDArray[np.uint64]) -> Positions:
     """All examples of a prompt that has several answers; the answers can't all be learned."""
-    by_prompt: defaultdict[bytes, dict[bytes, int]] = defaultdict(dict)
-    for position, item in enumerate(training):
-        by_prompt[item.prompt].setdefault(item.fingerprint, position)
-    found = {}
-    for position, item in enumerate(training):
-        answers = by_prompt[item.prompt]
-        if len(answers) > 1:
-            found[position] = next(other for key, other in answers.items() if key != item.fingerprint)
-    return found
-
-
-def _leaks(training: Sequence[Traits], validation: Sequence[Traits]) -> dict[int, int]:
-    exact = {item.fingerprint: position for position, item in enumerate(validation)}
-    found = {position: exact[item.fingerprint] for position, item in enumerate(training) if item.fingerprint in exact}
-    count = len(validation)
-    similar = near_duplicates([item.signature for item in (*validation, *training)])
-    for position, earlier in similar.items():
-        if position >= count and earlier < count:
-            found.setdefault(position - count, earlier)
+    found = np.full(len(prompts), NONE, dtype=np.int64)
+    if not len(prompts):
+        return found
+    order = np.argsort(prompts, kind="stable")
+    starts = np.flatnonzero(np.r_[True, prompts[order][1:] != prompts[order][:-1]])
+    sizes = np.diff(np.r_[starts, len(order)])
+    first = np.repeat(order[starts], sizes)
+    differs = fingerprints[order] != fingerprints[first]
+    beyond = len(order)
+    others = np.minimum.reduceat(np.where(differs, order, beyond), starts)
+    other = np.where(differs, first, np.repeat(others, sizes))
+    found[order] = np.where(other == beyond, NONE, other)
     return found
 
 
@@ -111,15 +144,28 @@ def _asked_and_text(example: Example) -> tuple[object, str]:
     if isinstance(example, ChatExample):
         last = max(position for position, message in enumerate(example.messages) if isinstance(message, Assistant))
         return [to_template(example.messages[:last]), example.tools], _text(example.messages)
-    if isinstance(example.prompt, str):
-        return example.prompt, f"{example.prompt}\n{example.chosen}\n{example.rejected}"
-    sides = [side for side in (example.prompt, example.chosen, example.rejected) if not isinstance(side, str)]
-    return [to_template(example.prompt), example.tools], "\n".join(_text(side) for side in sides)
+    # Several pairs of one prompt are no conflict; the same pair the other way round is.
+    answers = sorted(_digest(_plain(side)) for side in (example.chosen, example.rejected))
+    sides = (example.prompt, example.chosen, example.rejected)
+    text = "\n".join(side if isinstance(side, str) else _text(side) for side in sides)
+    return [_plain(example.prompt), example.tools, answers], text
+
+
+def _plain(side: str | Sequence[Message]) -> object:
+    return side if isinstance(side, str) else to_template(side)
 
 
 def _text(messages: Sequence[Message]) -> str:
-    return "\n".join(content_text(getattr(message, "content", None)) for message in messages)
+    """The text of the messages, tool calls with it."""
+    return "\n".join(_message_text(message) for message in messages)
+
+
+def _message_text(message: Message) -> str:
+    text = content_text(getattr(message, "content", None))
+    if isinstance(message, Assistant) and message.tool_calls is not None:
+        return "\n".join([text, *(f"{call.function.name} {call.function.arguments}" for call in message.tool_calls)])
+    return text
 
 
 def _digest(value: object) -> bytes:
-    return hashlib.blake2b(msgspec.json.encode(value, order="deterministic"), digest_size=16).digest()
+    return hashlib.blake2b(msgspec.json.encode(value, order="deterministic"), digest_size=8).digest()

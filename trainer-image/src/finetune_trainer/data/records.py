@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from finetune_trainer.data.jsonl import LineError, read_lines, read_stream
+from finetune_trainer.data.jsonl import LineError, most_unpacked, read_lines, read_stream
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 PARQUET_MAGIC = b"PAR1"
@@ -44,7 +44,7 @@ def _read_zstd(file: Path) -> Iterator[NumberedRecord | LineError]:
     number = 0
     try:
         with pyarrow.input_stream(str(file), compression="zstd") as stream:
-            for item in read_stream(io.BufferedReader(stream)):
+            for item in read_stream(io.BufferedReader(stream), most_unpacked(file)):
                 number = item.line if isinstance(item, LineError) else item[0]
                 yield item
     except OSError as error:
@@ -60,7 +60,7 @@ def _read_table(file: Path, batches: Any) -> Iterator[NumberedRecord | LineError
             for row in batch.to_pylist():
                 number += 1
                 yield number, orjson.dumps(_without_nulls(row), default=str)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, TypeError, ValueError) as error:  # the last two: text that is none
         yield LineError(number + 1, f"The file can't be read beyond row {number}: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Which examples of a training file are trained on and which are held out. Pure, and fixed by the seed."""
+"""Which examples are held out, and which of the rest are learned from. Pure, and fixed by the seed."""
 
 from __future__ import annotations
 
@@ -7,32 +7,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune_api.finetunejob import Limit
+from finetune_trainer.data.near_duplicates import Positions
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Positions in the training file, counted from 0, in the file's order."""
+class Split:
+    """Positions, counted from 0, in the order that the seed shuffled them to."""
 
-    training: tuple[int, ...]
-    validation: tuple[int, ...]
-
-
-def select(count: int, *, seed: int, split_percent: int | None = None, limit: Limit | None = None) -> Selection:
-    """Hold out `split_percent`, then limit what is left.
-
-    One shuffled order serves every limit: a smaller subset is inside every larger one of the same seed, and
-    what is held out does not depend on the limit.
-    """
-    order = [int(position) for position in np.random.default_rng(seed).permutation(count)]
-    held_out = 0 if split_percent is None else max(1, count * split_percent // 100)
-    validation, rest = order[:held_out], order[held_out:]
-    return Selection(training=tuple(sorted(rest[: _limited(len(rest), limit)])), validation=tuple(sorted(validation)))
+    rest: Positions
+    held_out: Positions
 
 
-def _limited(count: int, limit: Limit | None) -> int:
-    kept = count
+def hold_out(count: int, *, seed: int, percent: int | None = None) -> Split:
+    """Hold out `percent` of so many examples; at least one, but for None."""
+    order = np.random.default_rng(seed).permutation(count)
+    size = 0 if percent is None or not count else max(1, count * percent // 100)
+    return Split(rest=order[size:], held_out=order[:size])
+
+
+def take(shuffled: Positions, limit: Limit | None) -> Positions:
+    """The first ones, so that a smaller subset is inside every larger one of the same order."""
+    count = kept = len(shuffled)
     if limit is not None and limit.examples is not None:
         kept = min(kept, limit.examples)
     if limit is not None and limit.percent is not None:
         kept = min(kept, max(1, count * limit.percent // 100))
-    return kept
+    return shuffled[:kept]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
+from finetune_api.finetunejob import Method
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
-from finetune_trainer.data import subsets, tokenization
+from finetune_trainer.data.choice import choose_examples, mounted, survey_dataset
+from finetune_trainer.data.data_files import DataFile
+from finetune_trainer.data.dataset_record import RECORD_NAME, DatasetRecord, find_record
 from finetune_trainer.data.examples import Example, read_examples
 from finetune_trainer.data.jsonl import LineError
+from finetune_trainer.data.preparation import Mask
+from finetune_trainer.data.rows import FormatError, Row, columns, rows
+from finetune_trainer.data.survey import refuse_invalid
+from finetune_trainer.data.tokenization import TemplateError
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.storage import Storage
 
@@ -22,32 +29,38 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True)
 class SequenceSets:
-    """Hugging Face datasets with the columns input_ids and labels; sequences are not truncated."""
+    """Hugging Face datasets with the columns of the method (rows.py); sequences are not truncated."""
 
     training: Any
     validation: Any | None
 
 
+@dataclass(frozen=True)
+class LocatedExample:
+    """An example, its file's URI and its line."""
+
+    uri: str
+    line: int
+    example: Example
+
+
 def write_sequences(run: TrainRun, storage: Storage, tokenizer: Any, directory: Path) -> None:
-    """Fetch and tokenize the datasets, once on each node. Raises DiagnosedError."""
-    training_file = _download(storage, run.dataset.training.uri, directory / "training.jsonl")
-    validation = run.dataset.validation
-    selection = subsets.select(
-        sum(1 for _ in _examples(training_file, run.dataset.training.uri)),
-        seed=run.hyperparameters.seed,
-        split_percent=validation.split_percent if validation else None,
-        limit=run.dataset.training.limit,
-    )
-    chosen = _choose(training_file, run.dataset.training.uri, selection.training)
-    _save(_tokenize(tokenizer, chosen, run.dataset.training.uri), directory, TRAINING)
-    if validation is None:
+    """Fetch and tokenize the datasets, once on each node. Raises DiagnosedError.
+
+    What preflight chose is taken; a run without a preflight chooses here, by the same rules.
+    """
+    record = find_record(storage, parse_s3(run.output_uri)) or _choose(run, storage, tokenizer, directory / "chosen")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / RECORD_NAME).write_text(record.model_dump_json(by_alias=True))
+    files = record.training.fetch(storage, directory / "training-files", mounted("training"))
+    found = _tokenize(run.method, tokenizer, _taken(files, record.training.mask()), TRAINING)
+    _save(run.method, found, directory, TRAINING)
+    if record.validation is None:
         return
-    if validation.uri is None:
-        held_out = _choose(training_file, run.dataset.training.uri, selection.validation)
-        _save(_tokenize(tokenizer, held_out, run.dataset.training.uri), directory, VALIDATION)
-    else:
-        file = _download(storage, validation.uri, directory / "validation.jsonl")
-        _save(_tokenize(tokenizer, _examples(file, validation.uri), validation.uri), directory, VALIDATION)
+    if record.validation.files != record.training.files:
+        files = record.validation.fetch(storage, directory / "validation-files", mounted("validation"))
+    found = _tokenize(run.method, tokenizer, _taken(files, record.validation.mask()), VALIDATION)
+    _save(run.method, found, directory, VALIDATION)
 
 
 def load_sequences(directory: Path) -> SequenceSets:
@@ -61,42 +74,50 @@ def load_sequences(directory: Path) -> SequenceSets:
     )
 
 
-def _download(storage: Storage, uri: str, file: Path) -> Path:
-    storage.download(parse_s3(uri), file, missing=Reason.DATASET_NOT_FOUND)
-    return file
+def data_digests(directory: Path) -> dict[str, str]:
+    """The SHA-256 (`sha256:<hex>`) of each file that `write_sequences` read, by its URI."""
+    record = DatasetRecord.model_validate_json((directory / RECORD_NAME).read_bytes())
+    sets = [item for item in (record.training, record.validation) if item is not None]
+    return {file.uri: f"sha256:{file.sha256}" for item in sets for file in item.files}
 
 
-def _examples(file: Path, uri: str) -> Iterator[tuple[int, Example]]:
-    """Lines and examples. Preflight has seen the file: a broken line means that it has changed since."""
-    for item in read_examples(file):
-        if isinstance(item, LineError):
-            raise _invalid(uri, item.line, item.message)
-        yield item.line, item.example
+def _choose(run: TrainRun, storage: Storage, tokenizer: Any, directory: Path) -> DatasetRecord:
+    surveyed = survey_dataset(storage, run.dataset, run.method.type, directory, run.allowed_datasets)
+    refuse_invalid(surveyed.sets)
+    settings = run.hyperparameters
+    chosen = choose_examples(surveyed, run.dataset, settings.seed, tokenizer, settings.max_length)
+    refuse_invalid(surveyed.sets)
+    return chosen.record
 
 
-def _choose(file: Path, uri: str, positions: Collection[int]) -> Iterator[tuple[int, Example]]:
-    chosen = frozenset(positions)
-    return (item for position, item in enumerate(_examples(file, uri)) if position in chosen)
+def _taken(files: Sequence[DataFile], taken: Mask) -> Iterator[LocatedExample]:
+    """The examples that were chosen. The files are what was checked: a broken line can't be."""
+    position = 0
+    for file in files:
+        for item in read_examples(file.path):
+            if isinstance(item, LineError):
+                raise _invalid(file.uri, item.line, item.message)
+            if taken[position]:
+                yield LocatedExample(file.uri, item.line, item.example)
+            position += 1
 
 
-def _tokenize(tokenizer: Any, examples: Iterator[tuple[int, Example]], uri: str) -> Iterator[dict[str, list[int]]]:
-    for line, example in examples:
+def _tokenize(method: Method, tokenizer: Any, examples: Iterator[LocatedExample], name: str) -> Iterator[Row]:
+    for item in examples:
         try:
-            sequences = tokenization.tokenize(tokenizer, example)
-        except tokenization.TemplateError as error:
-            raise _invalid(uri, line, str(error)) from error
-        for sequence in sequences:
-            yield {"input_ids": sequence.input_ids, "labels": sequence.labels}
+            yield from rows(method, tokenizer, item.example, training=name == TRAINING)
+        except (FormatError, TemplateError) as error:
+            raise _invalid(item.uri, item.line, str(error)) from error
 
 
-def _save(rows: Iterator[dict[str, list[int]]], directory: Path, name: str) -> None:
+def _save(method: Method, found: Iterator[Row], directory: Path, name: str) -> None:
     """Write rows to disk as they come, so that memory does not grow with the file."""
     from datasets import Dataset, Features, List, Value
 
     tokens = List(Value("int32"))
     dataset = Dataset.from_generator(
-        lambda: rows,
-        features=Features({"input_ids": tokens, "labels": tokens}),
+        lambda: found,
+        features=Features({column: tokens for column in columns(method)}),
         cache_dir=str(directory / "cache"),
         fingerprint=name,
     )

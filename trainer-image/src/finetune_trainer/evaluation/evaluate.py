@@ -11,11 +11,12 @@ from typing import Any
 import orjson
 import torch
 
-from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, Score
+from finetune_api.finetunejob import DatasetSource
 from finetune_api.outcome import SCORE_DIGITS, EvaluationReport
 from finetune_api.run import EvaluateRun, NamedModel
 from finetune_api.sources import parse_s3
+from finetune_trainer.data.data_files import fetch_files
 from finetune_trainer.evaluation.generation import generate, load_generator
 from finetune_trainer.evaluation.graders import CompiledGrader, compile_graders
 from finetune_trainer.evaluation.heldout import HeldOutExample, read_held_out, tokenize_prompts
@@ -41,9 +42,7 @@ def evaluate(run: EvaluateRun) -> EvaluationReport:
     storage = Storage(run.storage)
     graders = compile_graders(run.graders)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
-        dataset = Path(scratch) / "dataset.jsonl"
-        storage.download(parse_s3(run.dataset_uri), dataset, missing=Reason.DATASET_NOT_FOUND)
-        examples = read_held_out(dataset, run.dataset_uri, graders, run.limit_examples)
+        examples = fetch_held_out(run, storage, graders, Path(scratch))
     outputs = {model.name: answer(model, run, examples, storage) for model in run.models}
     grades = grade(examples, outputs, graders)
     folder = parse_s3(run.output_uri)
@@ -51,6 +50,19 @@ def evaluate(run: EvaluateRun) -> EvaluationReport:
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
     storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples)))
     return report
+
+
+def fetch_held_out(
+    run: EvaluateRun, storage: Storage, graders: Sequence[CompiledGrader], directory: Path
+) -> list[HeldOutExample]:
+    """The examples of every file that dataset_uri names, up to the limit. Raises DiagnosedError."""
+    source, limit = DatasetSource(uri=run.dataset_uri), run.limit_examples
+    examples: list[HeldOutExample] = []
+    for file in fetch_files(storage, source, directory, allowed=run.allowed_datasets):
+        left = None if limit is None else limit - len(examples)
+        if left != 0:
+            examples += read_held_out(file.path, file.uri, graders, left)
+    return examples
 
 
 def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> list[str]:

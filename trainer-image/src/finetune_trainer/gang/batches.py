@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
+from finetune_api.finetunejob import Method
 from finetune_trainer.process.failures import DiagnosedError
 
 MOST_TOKENS_PER_PASS = 16_384  # bounds the activations of one forward pass
@@ -18,8 +19,13 @@ class BatchSplit:
     passes: int
 
 
-def split_batch(batch_size: int, processes: int, max_length: int) -> BatchSplit:
-    """The split that makes exactly `batch_size` examples a step, in as few passes as the tokens allow.
+def tokens_per_example(method: Method, max_length: int) -> int:
+    """What an example comes to at most in a forward pass; DPO computes two sequences of each."""
+    return 2 * max_length if method.type == "DPO" else max_length
+
+
+def split_batch(batch_size: int, processes: int, tokens: int) -> BatchSplit:
+    """The split that makes exactly `batch_size` examples a step, in as few passes as the `tokens` of each allow.
 
     Raises DiagnosedError (InvalidSpec) when the batch can't be divided over the processes.
     """
@@ -31,6 +37,6 @@ def split_batch(batch_size: int, processes: int, max_length: int) -> BatchSplit:
             f"hyperparameters.batchSize {batch_size} can't be divided over {processes} processes "
             f"(parallelism.nodes x processesPerNode). Use {nearest} or {nearest + processes}.",
         )
-    fitting = [size for size in range(1, share + 1) if share % size == 0 and size * max_length <= MOST_TOKENS_PER_PASS]
+    fitting = [size for size in range(1, share + 1) if share % size == 0 and size * tokens <= MOST_TOKENS_PER_PASS]
     per_pass = max(fitting, default=1)
     return BatchSplit(per_pass=per_pass, passes=share // per_pass)

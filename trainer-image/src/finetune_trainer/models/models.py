@@ -117,8 +117,13 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_model(local: LocalModel, dtype: torch.dtype, *, trainable_adapter: bool = False) -> Any:
-    """The causal language model, with its adapter if it has one. Raises DiagnosedError (ModelInvalid)."""
+def load_model(
+    local: LocalModel, dtype: torch.dtype, *, trainable_adapter: bool = False, quantization: Any = None
+) -> Any:
+    """The causal language model, with its adapter if it has one. Raises DiagnosedError (ModelInvalid).
+
+    `quantization`: transformers' config of it, for a base that is kept in fewer bits.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -130,6 +135,7 @@ def load_model(local: LocalModel, dtype: torch.dtype, *, trainable_adapter: bool
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            quantization_config=quantization,
             output_loading_info=True,
         )
     model, loading = loaded

@@ -9,21 +9,25 @@ fused attention never stores, and with the gated MLP of today's models.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from finetune_api.finetunejob import Adapter, MemoryEstimate, Parallelism
+from finetune_api.finetunejob import Adapter, Freeze, MemoryEstimate, MethodType, Parallelism
 
 HALF, FULL = 2, 4
 """Bytes of a number in bfloat16 and in float32."""
-OPTIMIZER_BYTES = 2 * FULL
-"""AdamW: two moments of each trained parameter."""
+NF4 = 0.516
+"""The same in 4 bits, with its share of the quantized constants: 4 + 8 / 64 + 32 / (64 x 256) bits."""
+MOMENTS = 2
+"""AdamW's, of each trained parameter."""
 USABLE = 0.9
 """The rest is for the CUDA context, the libraries' workspaces and what fragmentation wastes."""
 GIB = 2**30
 
-NEVER_ADAPTED = ("embed", "lm_head", "wte", "wpe")
+EMBEDDINGS = ("embed", "wte", "wpe")
+NEVER_ADAPTED = (*EMBEDDINGS, "lm_head")
 """Parts of names of matrices that `all-linear` leaves out: embeddings and the output layer."""
 
 
@@ -38,6 +42,10 @@ class ModelSize:
     adapter_parameters: int
     adapted_inputs: int
     """Numbers that the adapted matrices of one layer read, for each token."""
+    linear_parameters: int = 0
+    """Of the matrices that QLoRA keeps in 4 bits: all but embeddings and the output layer."""
+    frozen_parameters: int = 0
+    """Of what `adapter.freeze` leaves as it is."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,19 @@ class Plan:
     processes: int
     examples_per_pass: int
     max_length: int
+    method: MethodType = "SFT"
+    quantized: bool = False
+    """The model is kept in 4 bits."""
 
     @property
     def tokens(self) -> int:
-        """In one forward pass of one process."""
-        return self.examples_per_pass * self.max_length
+        """In one forward pass of one process; DPO computes two sequences of each example."""
+        return self.examples_per_pass * self.max_length * (2 if self.method == "DPO" else 1)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a second model is kept, to compare with: an adapter is only turned off."""
+        return self.method == "DPO" and self.full
 
 
 def model_size(
@@ -74,9 +90,23 @@ def model_size(
         layers=layers,
         hidden=hidden,
         intermediate=getattr(config, "intermediate_size", None) or 4 * hidden,
-        adapter_parameters=_count(adapter_shapes) or new,
+        adapter_parameters=new if adapter.inherited == "Merge" else _count(adapter_shapes) or new,
         adapted_inputs=sum(columns for _, columns in adapted) // layers,
+        linear_parameters=_count(
+            {name: shape for name, shape in shapes.items() if len(shape) == 2 and is_adapted(name, ["all-linear"])}
+        ),
+        frozen_parameters=_count({name: shape for name, shape in shapes.items() if is_frozen(name, adapter.freeze)}),
     )
+
+
+def is_frozen(weight: str, freeze: Freeze | None) -> bool:
+    """Whether `adapter.freeze` leaves the weight of this name as it is."""
+    if freeze is None:
+        return False
+    layer = re.search(r"\.(\d+)\.", weight)
+    if layer is not None:
+        return int(layer[1]) < freeze.layers
+    return freeze.embeddings and any(part in weight for part in EMBEDDINGS)
 
 
 def is_adapted(weight: str, target_modules: list[str]) -> bool:
@@ -89,7 +119,9 @@ def is_adapted(weight: str, target_modules: list[str]) -> bool:
     return any(module == target or module.endswith(f".{target}") for target in target_modules)
 
 
-def plan_of(adapter: Adapter, parallelism: Parallelism, examples_per_pass: int, max_length: int) -> Plan:
+def plan_of(
+    adapter: Adapter, parallelism: Parallelism, examples_per_pass: int, max_length: int, method: MethodType = "SFT"
+) -> Plan:
     """What of a run's configuration decides over its memory."""
     return Plan(
         full=adapter.type == "Full",
@@ -97,23 +129,31 @@ def plan_of(adapter: Adapter, parallelism: Parallelism, examples_per_pass: int, 
         processes=parallelism.nodes * parallelism.processes_per_node,
         examples_per_pass=examples_per_pass,
         max_length=max_length,
+        method=method,
+        quantized=adapter.type == "QLoRA",
     )
 
 
 def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEstimate:
     """Bytes of one process on its accelerator."""
     share = plan.processes if plan.sharded else 1
-    trained = model.parameters if plan.full else model.adapter_parameters
+    trained = model.parameters - model.frozen_parameters if plan.full else model.adapter_parameters
+    trained_bytes = HALF if plan.quantized else FULL  # TRL trains adapters upon 4 bits in bfloat16
     weight_bytes = FULL if plan.full else HALF
-    weights = math.ceil(model.parameters * weight_bytes / share)
+    saved = model.linear_parameters * (HALF - NF4) if plan.quantized else 0
+    weights = math.ceil((model.parameters * weight_bytes - saved) / share)
+    if plan.quantized:
+        weights += HALF * model.hidden * model.intermediate  # the matrix that computes, in bfloat16
     if plan.sharded:
         weights += 2 * HALF * model.parameters // model.layers  # the layer that computes, and the one fetched ahead
     elif plan.full:
         weights += HALF * model.parameters  # the copies that autocast computes with
+    if plan.has_reference:
+        weights += HALF * model.parameters
     buckets = 2 if plan.processes > 1 and not plan.sharded else 1  # DDP keeps gradients in its buckets too
-    adapter = 0 if plan.full else math.ceil(model.adapter_parameters * FULL / share)
-    gradients = math.ceil(trained * FULL / share) * buckets
-    optimizer = math.ceil(trained * OPTIMIZER_BYTES / share)
+    adapter = 0 if plan.full else math.ceil(model.adapter_parameters * trained_bytes / share)
+    gradients = math.ceil(trained * trained_bytes / share) * buckets
+    optimizer = math.ceil(trained * MOMENTS * trained_bytes / share)
     activations = activation_bytes(model, plan)
     return MemoryEstimate(
         weights=weights,
@@ -159,7 +199,7 @@ def _smaller(plan: Plan) -> list[tuple[Plan, str]]:
     options: list[tuple[Plan, str]] = []
     if plan.examples_per_pass > 1:
         options.append((replace(plan, examples_per_pass=1), f"hyperparameters.batchSize {plan.processes}"))
-    if plan.processes > 1 and not plan.sharded:
+    if plan.processes > 1 and not plan.sharded and not plan.quantized and plan.method != "DPO":
         options.append((replace(plan, sharded=True), "parallelism.strategy FSDP"))
     length = plan.max_length // 2
     while length >= 256:

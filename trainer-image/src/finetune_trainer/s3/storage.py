@@ -107,7 +107,7 @@ class Storage:
 
     def list_objects(self, folder: S3Location, missing: Reason | None = None) -> list[StoredObject]:
         """Every object below a folder, sorted by path; empty when there is none."""
-        prefix = folder.key.rstrip("/") + "/"
+        prefix = folder.key.rstrip("/") + "/" if folder.key else ""
         found: list[StoredObject] = []
         for page in self._pages("list_objects_v2", "ListObjects", folder, missing, Prefix=prefix):
             for item in page.get("Contents", []):

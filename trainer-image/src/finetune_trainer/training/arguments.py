@@ -1,11 +1,11 @@
-"""The hyperparameters of a run in the words of TRL and transformers."""
+"""The hyperparameters that every method has, in the words of transformers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from trl.trainer.sft_config import SFTConfig
 
 from finetune_api.finetunejob import Schedule
 from finetune_api.run import TrainRun
@@ -18,42 +18,46 @@ SCHEDULERS: dict[Schedule, str] = {
 }
 
 
-def sft_arguments(run: TrainRun, batch: BatchSplit, directory: Path, *, processes: int, evaluate: bool) -> SFTConfig:
-    """The hyperparameters in TRL's words. What a spec says nothing of stays as TRL has it."""
+def common_arguments(
+    run: TrainRun, batch: BatchSplit, directory: Path, *, processes: int, evaluate: bool, last_step: int | None
+) -> dict[str, Any]:
+    """For TrainingArguments. What a spec says nothing of stays as TRL has it.
+
+    `last_step`: where the run has come to its end already.
+    """
     on_gpu = torch.cuda.is_available()
     parameters = run.hyperparameters
-    return SFTConfig(
-        output_dir=str(directory),
-        per_device_train_batch_size=batch.per_pass,
-        gradient_accumulation_steps=batch.passes,
-        per_device_eval_batch_size=batch.per_pass,
-        num_train_epochs=parameters.epochs,
-        learning_rate=parameters.learning_rate,
-        lr_scheduler_type=SCHEDULERS[parameters.schedule],
-        warmup_steps=min(parameters.warmup_percent / 100, 0.9999),  # below 1 it is a share of all steps
-        weight_decay=parameters.weight_decay,
-        max_length=parameters.max_length,
-        packing=parameters.packing,
-        eval_packing=False,
-        seed=parameters.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if evaluate else "no",
-        eval_steps=parameters.checkpoint_every_steps,
-        prediction_loss_only=True,
-        save_strategy="steps",
-        save_steps=parameters.checkpoint_every_steps,
-        save_only_model=True,  # of the Trainer's own saving, which Resumable replaces: else it refuses sharded models
-        include_num_input_tokens_seen="non_padding",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not on_gpu,
-        bf16=uses_bfloat16(),
-        gradient_checkpointing=on_gpu,
-        dataloader_pin_memory=on_gpu,
-        ddp_backend=None if on_gpu or processes == 1 else "gloo",
-        ddp_find_unused_parameters=False,
-    )
+    return {
+        "output_dir": str(directory),
+        "per_device_train_batch_size": batch.per_pass,
+        "gradient_accumulation_steps": batch.passes,
+        "per_device_eval_batch_size": batch.per_pass,
+        "num_train_epochs": parameters.epochs,
+        "max_steps": last_step or -1,
+        "learning_rate": parameters.learning_rate,
+        "lr_scheduler_type": SCHEDULERS[parameters.schedule],
+        "warmup_steps": min(parameters.warmup_percent / 100, 0.9999),  # below 1 it is a share of all steps
+        "weight_decay": parameters.weight_decay,
+        "seed": parameters.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps" if evaluate else "no",
+        "eval_steps": parameters.checkpoint_every_steps,
+        "prediction_loss_only": True,
+        "save_strategy": "steps",
+        "save_steps": parameters.checkpoint_every_steps,
+        # Of the Trainer's own saving, which Resumable replaces: else it refuses sharded models.
+        "save_only_model": True,
+        "include_num_input_tokens_seen": "non_padding",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not on_gpu,
+        "bf16": uses_bfloat16(),
+        "gradient_checkpointing": on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "ddp_backend": None if on_gpu or processes == 1 else "gloo",
+        "ddp_find_unused_parameters": False,
+    }
 
 
 def uses_bfloat16() -> bool:

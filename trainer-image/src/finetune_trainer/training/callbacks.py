@@ -24,6 +24,8 @@ from finetune_trainer.training.progress import Clock, ProgressSender, to_trainer
 
 NARRATION_SECONDS = 5.0
 REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")
+REWARD_MARGIN = "rewards/margins"
+"""Of DPO: by how much the preferred answer is rewarded more."""
 
 _log = structlog.get_logger()
 
@@ -89,6 +91,7 @@ class TellProgress(TrainerCallback):
         self._sender = sender
         self._ledger = ledger
         self._metrics: dict[str, float] = {}
+        self._margin: dict[str, float] = {}
         self._clock: Clock | None = None
         self._narrated = 0.0
 
@@ -107,6 +110,8 @@ class TellProgress(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
+        if REWARD_MARGIN in (logs or {}):
+            self._margin = {"reward_margin": round((logs or {})[REWARD_MARGIN], 4)}
         self.tell(state)
 
     def on_prediction_step(
@@ -145,6 +150,7 @@ class TellProgress(TrainerCallback):
                 f"Step {state.global_step}/{state.max_steps}: training loss={self._metrics['loss']:.4f}",
                 tokens_per_second=round(speed),
                 remaining_seconds=remaining,
+                **self._margin,
             )
 
 

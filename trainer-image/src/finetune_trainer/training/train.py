@@ -1,15 +1,17 @@
-"""Training, from the run configuration to the committed result: TRL's SFTTrainer and what it needs."""
+"""Training, from the run configuration to the committed result: what all methods share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
+import torch
 from transformers import PrinterCallback
-from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import CorruptCheckpoint, Result
+from finetune_api.finetunejob import CorruptCheckpoint, EarlyStopping, MethodType, Result
 from finetune_api.outcome import TrainReport
 from finetune_api.progress import CheckpointLedger
 from finetune_api.run import TrainRun
@@ -20,10 +22,9 @@ from finetune_trainer.artifacts.model_files import write_model
 from finetune_trainer.checkpointing import checkpoints, training_state
 from finetune_trainer.checkpointing.background_saves import BackgroundSaves
 from finetune_trainer.checkpointing.checkpoints import Resumed
-from finetune_trainer.checkpointing.resumable import Resumable
 from finetune_trainer.checkpointing.training_state import Camera
 from finetune_trainer.data.training_data import load_sequences, write_sequences
-from finetune_trainer.gang.batches import split_batch
+from finetune_trainer.gang.batches import split_batch, tokens_per_example
 from finetune_trainer.gang.gang import Gang
 from finetune_trainer.models.models import LocalModel, fetch_model, load_tokenizer
 from finetune_trainer.process import heartbeats
@@ -32,7 +33,8 @@ from finetune_trainer.process.heartbeats import Phase
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.s3 import commits
 from finetune_trainer.s3.storage import Storage
-from finetune_trainer.training.arguments import sft_arguments, uses_bfloat16
+from finetune_trainer.training import dpo, sft
+from finetune_trainer.training.arguments import common_arguments, uses_bfloat16
 from finetune_trainer.training.callbacks import (
     BeatForWatchdog,
     PrepareSaves,
@@ -41,15 +43,15 @@ from finetune_trainer.training.callbacks import (
     TellProgress,
 )
 from finetune_trainer.training.committing import Committer
+from finetune_trainer.training.early_stopping import StopEarly, was_over
 from finetune_trainer.training.progress import ProgressSender
 from finetune_trainer.training.sharding import shard
-from finetune_trainer.training.trainable import trainable_model
+from finetune_trainer.training.trainable import trainable_model, trains_new_adapter
 
 _log = structlog.get_logger()
 
 
-class ResumableSFTTrainer(Resumable, SFTTrainer):
-    """TRL's, with saves in the background."""
+METHODS: dict[MethodType, Callable[..., Any]] = {"SFT": sft.make_trainer, "DPO": dpo.make_trainer}
 
 
 def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
@@ -65,7 +67,8 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
         _log.info("the result is there already", uri=done.uri)
         kept = gang.from_leader(lambda: checkpoints.list_committed(storage, output))
         return _report(done, checkpoints.to_ledger(kept, (), run.checkpoints.best, None))
-    batch = split_batch(run.hyperparameters.batch_size, gang.place.world_size, run.hyperparameters.max_length)
+    tokens = tokens_per_example(run.method, run.hyperparameters.max_length)
+    batch = split_batch(run.hyperparameters.batch_size, gang.place.world_size, tokens)
     _refuse_unmeasured_best(run)
 
     with narrated("fetching the model"):
@@ -82,9 +85,17 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
 
     processes = gang.place.world_size
     sharded = run.parallelism.strategy == "FSDP" and not gang.alone
-    arguments = sft_arguments(
-        run, batch, directory / "trainer", processes=processes, evaluate=sequences.validation is not None
+    early_stopping = run.hyperparameters.early_stopping
+    arguments = common_arguments(
+        run,
+        batch,
+        directory / "trainer",
+        processes=processes,
+        evaluate=sequences.validation is not None,
+        last_step=_last_step(resumed, early_stopping),
     )
+    if torch.cuda.is_available():
+        torch.cuda.set_device(gang.place.local_rank)  # a model that is quantized goes there while it is loaded
     model = trainable_model(run, local)
     if sharded:
         model = shard(model, gang.place, bfloat16=uses_bfloat16())
@@ -94,9 +105,11 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     saves = BackgroundSaves(Camera(gang), committer.store)
     stop = StopTogether(gang, saves)
     progress = TellProgress(sender, lambda: committer.ledger)
-    trainer = ResumableSFTTrainer(
+    trainer = METHODS[run.method.type](
+        run,
+        local,
+        arguments,
         model=model,
-        args=arguments,
         train_dataset=sequences.training,
         eval_dataset=sequences.validation,
         processing_class=tokenizer,
@@ -104,6 +117,7 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
             stop,
             PrepareSaves(saves),
             RefuseInfiniteLoss(),
+            *([StopEarly(early_stopping)] if early_stopping is not None else []),
             *([progress] if gang.leads else []),
             BeatForWatchdog(),
         ],
@@ -132,6 +146,8 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
         )
         tuned = trainable_model(run, local) if sharded else trainer.model
         training_state.restore_model(chosen.checkpoint.path, tuned)
+        if trains_new_adapter(run, local) and not results.is_adapter(run):
+            tuned = tuned.merge_and_unload()
         write_model(tuned, tokenizer, local.base, directory / "result")
         made = results.make_result(run, storage, claim, chosen.checkpoint.committed, directory / "result")
         return made, chosen.corrupt
@@ -147,6 +163,14 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     if sender is not None:
         sender.close()
     return _report(result, committer.ledger)
+
+
+def _last_step(resumed: Resumed, settings: EarlyStopping | None) -> int | None:
+    """The step of the checkpoint to go on from, where the run had stopped early; only its result is missing."""
+    checkpoint = resumed.checkpoint
+    if settings is None or checkpoint is None or not was_over(checkpoint.path, settings):
+        return None
+    return checkpoint.committed.manifest.step
 
 
 def _tell_beginning(events: EventLog, run: TrainRun, resumed: Resumed) -> None:

@@ -1,15 +1,17 @@
-"""The model that is trained: in memory, with a new adapter or the one that it came with, sharded or not."""
+"""The model that is trained: in memory, with a new adapter or the one that it came with, or with some layers frozen."""
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import set_seed
+from transformers import BitsAndBytesConfig, set_seed
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Adapter
+from finetune_api.finetunejob import Adapter, Freeze
 from finetune_api.run import TrainRun
 from finetune_trainer.models.models import LocalModel, load_model
 from finetune_trainer.process.failures import DiagnosedError
@@ -17,18 +19,67 @@ from finetune_trainer.training.arguments import uses_bfloat16
 
 
 def trainable_model(run: TrainRun, local: LocalModel) -> Any:
-    """The model in memory: for LoRA with a new adapter, or the one that it came with; for Full as a whole."""
-    half = uses_bfloat16() and run.adapter.type == "LoRA"  # what is trained itself is kept in full precision
-    model = load_model(local, torch.bfloat16 if half else torch.float32, trainable_adapter=True)
+    """The model in memory: for LoRA with a new adapter, or the one that it came with; for Full as a whole.
+
+    Raises DiagnosedError (InvalidSpec): the model has no such modules or layers, or it can't be quantized here.
+    """
     if run.adapter.type == "Full":
-        return model.merge_and_unload() if local.adapter is not None else model
-    if local.adapter is not None:
+        model = whole_model(local, torch.float32)  # what is trained itself is kept in full precision
+        if run.adapter.freeze is not None:
+            freeze(model, run.adapter.freeze)
         return model
+    dtype = torch.bfloat16 if uses_bfloat16() else torch.float32
+    quantization = _four_bits(dtype) if run.adapter.type == "QLoRA" else None
+    if not trains_new_adapter(run, local):
+        return load_model(local, dtype, trainable_adapter=True, quantization=quantization)
+    model = whole_model(local, dtype, quantization)
     set_seed(run.hyperparameters.seed)
     try:
         return get_peft_model(model, _lora(run.adapter))
     except ValueError as error:
         raise DiagnosedError(Reason.INVALID_SPEC, f"adapter.targetModules: {error}") from error
+
+
+def trains_new_adapter(run: TrainRun, local: LocalModel) -> bool:
+    """Whether an adapter is begun: not for Full, nor where the one that the model came with is trained on."""
+    return run.adapter.type != "Full" and (local.adapter is None or run.adapter.inherited == "Merge")
+
+
+def whole_model(local: LocalModel, dtype: torch.dtype, quantization: Any = None) -> Any:
+    """The model, with the adapter that it came with merged into it."""
+    model = load_model(local, dtype, quantization=quantization)
+    return model if local.adapter is None else model.merge_and_unload()
+
+
+def freeze(model: Any, frozen: Freeze) -> None:
+    """Keep the embeddings or the first layers as they are. Raises DiagnosedError (InvalidSpec): not so many layers."""
+    if frozen.embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+    kinds = frozenset(model._no_split_modules or ())
+    layers = [module for module in model.get_decoder().modules() if type(module).__name__ in kinds]
+    if frozen.layers > len(layers):
+        raise DiagnosedError(
+            Reason.INVALID_SPEC,
+            f"adapter.freeze.layers is {frozen.layers}, and the model has {len(layers)} layers. Use fewer.",
+        )
+    for layer in itertools.islice(layers, frozen.layers):
+        layer.requires_grad_(False)
+
+
+def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with quantized constants, as in Dettmers et al., "QLoRA" (2023). Raises DiagnosedError (InvalidSpec)."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise DiagnosedError(
+            Reason.INVALID_SPEC,
+            "adapter.type QLoRA needs the package bitsandbytes, which the trainer image for CPUs does not have. "
+            "Use LoRA, or a FineTuneClass with the image for CUDA.",
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _lora(adapter: Adapter) -> LoraConfig:

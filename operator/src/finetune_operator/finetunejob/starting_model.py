@@ -1,0 +1,51 @@
+"""What the run starts from: a URI, or the result of another job as it is when the run starts.
+
+It is written into the status once and stays the same for all attempts of the run, whatever becomes of that job.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus, StartingModel
+from finetune_api.run import ModelSource
+from finetune_operator.finetunejob.concern import Step
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.stopping import strays
+from finetune_operator.plan import planned
+from finetune_operator.status import Standing, stalled
+
+
+def starting_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:
+    """Go on once it is known."""
+    reference = observed.spec.model.fine_tune_job_ref
+    if reference is None or status.starting_model is not None:
+        return status
+    found = observed.model
+    if reference.name == observed.owner.name:
+        found = stalled(
+            Reason.INVALID_SPEC,
+            "spec.model.fineTuneJobRef names this object itself, whose new run has no result yet. Name another "
+            "FineTuneJob, or set model.uri to an earlier result (status.history).",
+        )
+    assert found is not None
+    if isinstance(found, Standing):
+        return planned(observed, status, "Validating", found, now, delete=strays(observed))
+    source = found.source
+    return status.model_copy(
+        update={"starting_model": StartingModel(uri=source.uri, adapter_uri=source.adapter_uri, digest=source.digest)}
+    )
+
+
+def waits_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
+    """Whether the run can't start yet, since another job has no result."""
+    return status.starting_model is None and isinstance(observed.model, Standing)
+
+
+def model_source(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> ModelSource:
+    """What the Pods of the run load."""
+    found = status.starting_model
+    if found is None:
+        return ModelSource(uri=observed.spec.model.uri or "")
+    return ModelSource(uri=found.uri, adapter_uri=found.adapter_uri, digest=found.digest)

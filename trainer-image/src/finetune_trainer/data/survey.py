@@ -1,0 +1,128 @@
+"""Every line of a dataset, read once: what is wrong with it, and what is remembered of each good example."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import DatasetError, DatasetStatus
+from finetune_trainer.data.data_files import DataFile
+from finetune_trainer.data.examples import (
+    LEAST_TRAINING_EXAMPLES,
+    Format,
+    MethodType,
+    NumberedExample,
+    format_of,
+    read_examples,
+)
+from finetune_trainer.data.jsonl import LineError
+from finetune_trainer.data.quality import Traits
+from finetune_trainer.process.failures import DiagnosedError
+
+SetName = Literal["training", "validation"]
+
+LISTED_ERRORS = 20
+KEPT_ERRORS = 10_000
+MESSAGE_LENGTH = 1000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an example stands: its file's URI and its line, counted from 1."""
+
+    uri: str
+    line: int
+
+
+@dataclass
+class Survey:
+    """What one set holds."""
+
+    name: SetName
+    files: Sequence[DataFile]
+    format: Format | None = None
+    traits: Traits = field(default_factory=Traits)
+    error_count: int = 0
+    errors: list[DatasetError] = field(default_factory=list)
+    """The first KEPT_ERRORS of them."""
+    _lines: array[int] = field(default_factory=lambda: array("I"))
+    _starts: list[int] = field(default_factory=list)
+    """Of each file the position of its first example."""
+
+    def __len__(self) -> int:
+        return len(self.traits)
+
+    def place(self, position: int) -> Place:
+        """Where the example of a position stands."""
+        return Place(self.files[bisect_right(self._starts, position) - 1].uri, self._lines[position])
+
+    def add_error(self, uri: str, line: int, message: str) -> None:
+        """Remember what is wrong with a line."""
+        self.error_count += 1
+        if len(self.errors) < KEPT_ERRORS:
+            named = uri if len(self.files) > 1 else None
+            self.errors.append(DatasetError(file=self.name, uri=named, line=line, message=message[:MESSAGE_LENGTH]))
+
+    def examples(self) -> Iterator[tuple[DataFile, NumberedExample]]:
+        """The examples, in their order, read again."""
+        for file in self.files:
+            for item in read_examples(file.path):
+                if isinstance(item, NumberedExample):
+                    yield file, item
+
+
+def survey(
+    name: SetName, files: Sequence[DataFile], method: MethodType | None = None, expected: Format | None = None
+) -> Survey:
+    """Read every line of a set, whose files are all of one format (`expected`, where that is known)."""
+    found = Survey(name, files)
+    for file in files:
+        found._starts.append(len(found))
+        for item in read_examples(file.path, method, expected or found.format):
+            if isinstance(item, LineError):
+                found.add_error(file.uri, item.line, item.message)
+            else:
+                found.format = found.format or format_of(item.example)
+                found.traits.add(item.example)
+                found._lines.append(item.line)
+    count = len(found)
+    if name == "training" and not found.error_count and count < LEAST_TRAINING_EXAMPLES:
+        found.add_error(
+            files[-1].uri,
+            found._lines[-1] if count else 1,
+            f"Training file has {count} example(s), but must have at least {LEAST_TRAINING_EXAMPLES} examples.",
+        )
+    return found
+
+
+def refuse_invalid(surveys: Sequence[Survey]) -> None:
+    """Raises DiagnosedError (DatasetInvalid), with the broken lines, when there are any."""
+    formats = [survey.format for survey in surveys if survey.format is not None]
+    errors = [error for survey in surveys for error in survey.errors]
+    if not errors:
+        return
+    count = sum(survey.error_count for survey in surveys)
+    first = errors[0]
+    uri = first.uri or next(survey.files[0].uri for survey in surveys if survey.name == first.file)
+    raise DiagnosedError(
+        Reason.DATASET_INVALID,
+        f"Invalid file format. Line {first.line} of the {first.file} file {uri}: {first.message} "
+        + (f"{count - 1} more line(s) are broken. " if count > 1 else "")
+        + "Correct the file and upload it again: it is checked again by itself.",
+        dataset=DatasetStatus(format=formats[0] if formats else None, error_count=count, errors=errors[:LISTED_ERRORS]),
+    )
+
+
+def refuse_nothing_left(status: DatasetStatus) -> None:
+    """Raises DiagnosedError (DatasetInvalid) when no example of a set was chosen."""
+    for name, counts in (("training", status.training), ("validation", status.validation)):
+        if counts is not None and not counts.examples:
+            raise DiagnosedError(
+                Reason.DATASET_INVALID,
+                f"No {name} example is left. See status.dataset.dropped, dataset.prepare and limit.",
+                dataset=status,
+            )
