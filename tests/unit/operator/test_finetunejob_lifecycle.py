@@ -88,7 +88,7 @@ def stopped(observed: ObservedFineTuneJob, running: str, phase: str) -> tuple[De
 def test_suspend_is_written_down_then_the_job_goes_then_its_pods_are_waited_for(
     status: FineTuneJobStatus, running: str, phase: str
 ) -> None:
-    waits, _ = stopped(observed_job(status, job(running), pods=(pod(running),), spec=SUSPENDED), running, phase)
+    waits, saving = stopped(observed_job(status, job(running), pods=(pod(running),), spec=SUSPENDED), running, phase)
     assert waits.message == (
         "spec.suspend is true. Waits until 1 Pod has saved and ended, by 12:00:40 UTC at the latest: "
         f"{running}-0-abcde."
