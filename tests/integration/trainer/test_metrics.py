@@ -66,7 +66,7 @@ def test_metrics_are_served_while_a_run_trains(workplace: Workplace, tmp_path: P
 
 
 def test_a_port_that_is_taken_is_no_failure(workplace: Workplace, storage: Storage, tmp_path: Path) -> None:
-    run = workplace.train_run("taken", {"epochs": 0.2}, dataset=workplace.dataset(validation=None))
+    run = workplace.train_run("port-taken", {"epochs": 0.2}, dataset=workplace.dataset(validation=None))
     with socket.create_server(("", 0)) as taken:
         report = train_here(run.model_copy(update={"metrics_port": taken.getsockname()[1]}), tmp_path)
     lines = storage.read(parse_location(run.output_uri).join("events.jsonl")).splitlines()

@@ -156,7 +156,7 @@ REFUSED = {
 def test_an_image_that_can_not_be_used_is_told_with_its_line(
     workplace: Workplace, vision: dict[str, Any], tmp_path: Path, url: str, message: str
 ) -> None:
-    lines = [chat("Hello?", "hi"), seen(url, "red")]
+    lines = [chat("Hello?", "hi"), seen(url, "red"), *[chat("Hello?", "hi")] * 8]
     data = TrainingData(uri=workplace.bucket.put_lines("data/refused-images.jsonl", lines))
     settings = {**vision, "dataset": workplace.dataset(training=data, validation=None)}
     with pytest.raises(DiagnosedError, match=f"Line 2 of .*: .*{message}") as refused:
@@ -196,7 +196,7 @@ def test_preflight_names_the_lines_whose_images_are_bad(
 
 
 def test_images_are_refused_by_a_model_of_text(workplace: Workplace, tmp_path: Path) -> None:
-    data = TrainingData(uri=workplace.bucket.put_lines("data/unseen.jsonl", [seen(data_uri(png("red")), "red")]))
+    data = TrainingData(uri=workplace.bucket.put_lines("data/unseen.jsonl", [seen(data_uri(png("red")), "red")] * 10))
     dataset = workplace.dataset(training=data, validation=None)
     with pytest.raises(DiagnosedError, match=r"Line 1 of .*the model reads only text"):
         train_here(workplace.train_run("vision/text", dataset=dataset), tmp_path)

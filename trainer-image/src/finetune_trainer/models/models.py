@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,22 +181,14 @@ def load_model(
 
 
 def is_vision_model(folder: Path) -> bool:
-    """Whether the model in a folder reads images here.
-
-    An architecture that can also be loaded as a language model (Gemma 3, Qwen 3.5) is one without torchvision, which
-    the processors of most such models need.
-    """
+    """Whether the model in a folder reads images."""
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    )
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     if not _has_processor(folder):
         return False
     kind = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).model_type
-    either = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not (either and find_spec("torchvision") is None)
+    return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
 def _has_processor(folder: Path) -> bool:
