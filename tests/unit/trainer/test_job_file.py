@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from finetune_api.conditions import Reason
-from finetune_api.sources import parse_location
+from finetune_api.sources import is_allowed, parse_location
 from finetune_trainer.local.job_file import is_job_file, read_job
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.local_folders import local_path
@@ -48,6 +48,7 @@ def test_the_example_is_a_job_whose_files_are_there() -> None:
     assert spec.dataset.validation is not None
     for uri in (spec.model.uri, spec.dataset.training.uri, spec.dataset.validation.uri):
         assert local_path(parse_location(str(uri))).exists()
+        assert is_allowed(str(uri), ("*",))  # the trainer opens no path that climbs
 
 
 @pytest.mark.parametrize("uri", ["s3://models/base", "hf://org/name@main", "file:///models/base"])

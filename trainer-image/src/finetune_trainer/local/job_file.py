@@ -89,7 +89,7 @@ def _absolute(uri: Any, folder: Path) -> Any:
     """
     if not isinstance(uri, str) or "://" in uri or not uri:
         return uri
-    path = (folder / Path(uri).expanduser()).absolute()
+    path = (folder / Path(uri).expanduser()).resolve()
     return f"file://{path}" + ("/" if uri.endswith("/") else "")
 
 

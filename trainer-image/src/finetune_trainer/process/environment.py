@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ def prepare(processes: int = 1) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # that a CPU has no kernel of its own is no news
 
 
 def prepare_laptop() -> None:
