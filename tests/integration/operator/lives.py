@@ -108,10 +108,10 @@ class Life:
         self.wait(lambda: self.job.get("status", {}).get("phase") in ("Succeeded", "Failed"), "the end")
         uid = self.job["metadata"]["uid"]
         trained = {kind: self.api.items(kind, f"finetune.dev/owner-uid={uid}") for kind in _COMPARED}
-        self.api.patch("FineTuneJob", NAME, {"spec": {"ttlSecondsAfterFinished": 0}})
+        patched = self.api.patch("FineTuneJob", NAME, {"spec": {"ttlSecondsAfterFinished": 0}})
 
         def cleaned_up() -> bool:
-            if self.job["status"]["observedGeneration"] != self.job["metadata"]["generation"]:
+            if self.job["status"]["observedGeneration"] != patched["metadata"]["generation"]:
                 return False
             left = self.api.children(uid)
             return not left["Job"] and not left["Pod"] and not left["ConfigMap"]

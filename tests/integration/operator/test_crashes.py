@@ -53,16 +53,20 @@ def test_killed_before_and_after_every_write_the_life_ends_as_undisturbed(quiet_
         undisturbed = life.live()
         writes = [exchange.request.line for exchange in life.lane.writes]
     lives = {f"write {number}": partial(with_crashes, quiet_stage, number) for number in range(1, len(writes) + 1)}
-    wrong = []
+    wrong, without = [], []
     for name, result in side_by_side(lives).items():
         if isinstance(result, Exception):
             wrong.append(f"{name}: {result}")
             continue
         crashes, portrait, log = result
-        if crashes.kills != 2:
+        if not crashes.kills:
+            without.append(name)
+        elif crashes.kills != 2:
             wrong.append(f"{name} ({crashes.write}): killed {crashes.kills} times instead of twice")
         if difference := undisturbed.differences(portrait):
             wrong.append(f"{name} ({crashes.write}):\n{difference}")
         if '"event": "bug"' in log:
             wrong.append(f"{name} ({crashes.write}): a bug:\n{log}")
+    # A slow life may tell a status in two writes. Where that was the undisturbed one, the others lack such a last one.
+    assert without in ([], [f"write {len(writes)}"])
     assert not wrong, f"{len(wrong)} of {len(writes)}:\n" + "\n".join(wrong)
