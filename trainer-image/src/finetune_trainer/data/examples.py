@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -191,8 +190,7 @@ _INPUT = msgspec.json.Decoder(_Input)
 _SIDE: msgspec.json.Decoder[str | Messages] = msgspec.json.Decoder(str | Messages)
 
 
-@dataclass(frozen=True)
-class NumberedExample:
+class NumberedExample(Struct, frozen=True):
     """An example and its line, counted from 1."""
 
     line: int
@@ -351,25 +349,25 @@ def _checked_preference(
 def _check_chat(messages: Messages) -> None:
     if not messages or not isinstance(messages[-1], Assistant):
         raise RefusedError("It does not end with the assistant.")
-    learned = has_calls = False
+    learned = has_tools = False
     images = 0
     for message in messages:
-        if isinstance(message, Assistant):
+        if type(message) is Assistant:  # isinstance would be most of the time here
             learned = learned or message.weight == 1
             if message.tool_calls is not None:
-                has_calls = True
+                has_tools = True
                 _check_arguments(message.tool_calls)
             elif not (content_text(message.content) or message.refusal or "").strip():
                 raise RefusedError("A message of the assistant is empty.")
+        elif type(message) is Tool:
+            has_tools = True
         elif isinstance(message.content, list):
             images += sum(isinstance(part, ImagePart) for part in message.content)
     if not learned:
         raise RefusedError("Nothing is learned from.")
     if images > MOST_IMAGES:
         raise RefusedError("There are too many images.")
-    if (has_calls or any(isinstance(message, Tool) for message in messages)) and unmatched_tool_call(
-        msgspec.to_builtins(messages)
-    ):
+    if has_tools and unmatched_tool_call(msgspec.to_builtins(messages)):
         raise RefusedError("A tool call and its answer don't match.")
 
 
