@@ -159,7 +159,7 @@ class PreferenceExample(Struct, frozen=True):
 Example = ChatExample | CompletionExample | PreferenceExample
 
 
-_ABSENT = Raw(b"null")
+_ABSENT = Raw(b"null")  # msgspec has no optional Raw; null stands for an absent key too
 
 
 class _Line(Struct):
@@ -244,21 +244,16 @@ def decode(line: bytes) -> Example:
     if found.messages is not None:
         _check_chat(found.messages)
         return ChatExample(found.messages, found.tools or None, found.parallel_tool_calls)
-    if _given(found.chosen, found.rejected):
+    if _ABSENT not in (found.chosen, found.rejected):
         return _to_preference(found.prompt, found.chosen, found.rejected, found.tools)
-    if _given(found.input, found.preferred_output, found.non_preferred_output):
+    if _ABSENT not in (found.input, found.preferred_output, found.non_preferred_output):
         given = _INPUT.decode(found.input)
         return _checked_preference(
             given.messages, _SIDE.decode(found.preferred_output), _SIDE.decode(found.non_preferred_output), given.tools
         )
-    if _given(found.prompt, found.completion):
+    if _ABSENT not in (found.prompt, found.completion):
         return _to_completion(_SIDE.decode(found.prompt), _SIDE.decode(found.completion), found.tools)
     raise RefusedError("It is none of the formats.")
-
-
-def _given(*values: Raw) -> bool:
-    """Whether all of these keys are there. msgspec has no optional Raw; null stands for an absent key too."""
-    return all(bytes(value) != b"null" for value in values)
 
 
 def format_of(example: Example) -> Format:
@@ -318,7 +313,7 @@ def _without_weight(message: System | Developer | User | Assistant | Tool) -> An
 def _to_preference(prompt: Raw, chosen: Raw, rejected: Raw, tools: list[dict[str, Any]] | None) -> PreferenceExample:
     """TRL's form. Without a prompt, it is what the two conversations have in common."""
     better, worse = _SIDE.decode(chosen), _SIDE.decode(rejected)
-    if _given(prompt):
+    if prompt != _ABSENT:
         return _checked_preference(_SIDE.decode(prompt), better, worse, tools)
     if isinstance(better, str) or isinstance(worse, str):
         raise RefusedError("Texts need a prompt.")

@@ -42,16 +42,13 @@ _ORDER_FACTORS = _RANDOM.integers(1 << 63, size=ORDERS, dtype=np.uint64) * np.ui
 
 def signature(text: str) -> Signature:
     """ORDERS numbers that similar texts have mostly in common."""
-    words = [zlib.crc32(word.encode()) for word in _WORDS.findall(text[:LONGEST_TEXT].lower())]
-    words += [0] * (SHINGLE - len(words))
-    hashes = np.array(words, dtype=np.uint64)
-    count = len(words) - SHINGLE + 1
-    shingles = np.zeros(count, dtype=np.uint64)
-    for place, factor in enumerate(_WORD_FACTORS):
-        shingles = _mixed(shingles + hashes[place : place + count] * factor)
-    hashed = (shingles[:, None] * _ORDER_FACTORS) >> np.uint64(32)
-    smallest: Signature = (hashed.min(axis=0) & np.uint64(0xFF)).astype(np.uint8)
-    return smallest
+    words = _WORDS.findall(text[:LONGEST_TEXT].lower())
+    words += [""] * (SHINGLE - len(words))
+    hashes = np.fromiter(map(zlib.crc32, map(str.encode, words)), np.uint64, len(words))
+    shingles = _mixed(np.convolve(hashes, _WORD_FACTORS, mode="valid"))
+    smallest = (shingles[:, None] * _ORDER_FACTORS).min(axis=0)
+    kept: Signature = (smallest >> np.uint64(32)).astype(np.uint8)  # a product's low bits are poorly mixed
+    return kept
 
 
 @dataclass(frozen=True)
