@@ -98,10 +98,11 @@ def write_lines(file: Path, size: int, load: Load) -> int:
 
 
 def read_with_orjson() -> Callable[[Path], None]:
-    """The rival: decode every line, and look at nothing."""
+    """The rival: decode every line, and look at nothing. With the same buffer, so that only the checks differ."""
+    from finetune_trainer.data.jsonl import READ_AT_ONCE
 
     def read(file: Path) -> None:
-        with file.open("rb") as stream:
+        with file.open("rb", buffering=READ_AT_ONCE) as stream:
             for line in stream:
                 orjson.loads(line)
 
