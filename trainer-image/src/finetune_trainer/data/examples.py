@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -160,7 +159,7 @@ class PreferenceExample(Struct, frozen=True):
 Example = ChatExample | CompletionExample | PreferenceExample
 
 
-_ABSENT = Raw(b"null")
+_ABSENT = Raw(b"null")  # msgspec has no optional Raw; null stands for an absent key too
 
 
 class _Line(Struct):
@@ -191,8 +190,7 @@ _INPUT = msgspec.json.Decoder(_Input)
 _SIDE: msgspec.json.Decoder[str | Messages] = msgspec.json.Decoder(str | Messages)
 
 
-@dataclass(frozen=True)
-class NumberedExample:
+class NumberedExample(Struct, frozen=True):
     """An example and its line, counted from 1."""
 
     line: int
@@ -246,21 +244,16 @@ def decode(line: bytes) -> Example:
     if found.messages is not None:
         _check_chat(found.messages)
         return ChatExample(found.messages, found.tools or None, found.parallel_tool_calls)
-    if _given(found.chosen, found.rejected):
+    if _ABSENT not in (found.chosen, found.rejected):
         return _to_preference(found.prompt, found.chosen, found.rejected, found.tools)
-    if _given(found.input, found.preferred_output, found.non_preferred_output):
+    if _ABSENT not in (found.input, found.preferred_output, found.non_preferred_output):
         given = _INPUT.decode(found.input)
         return _checked_preference(
             given.messages, _SIDE.decode(found.preferred_output), _SIDE.decode(found.non_preferred_output), given.tools
         )
-    if _given(found.prompt, found.completion):
+    if _ABSENT not in (found.prompt, found.completion):
         return _to_completion(_SIDE.decode(found.prompt), _SIDE.decode(found.completion), found.tools)
     raise RefusedError("It is none of the formats.")
-
-
-def _given(*values: Raw) -> bool:
-    """Whether all of these keys are there. msgspec has no optional Raw; null stands for an absent key too."""
-    return all(bytes(value) != b"null" for value in values)
 
 
 def format_of(example: Example) -> Format:
@@ -320,7 +313,7 @@ def _without_weight(message: System | Developer | User | Assistant | Tool) -> An
 def _to_preference(prompt: Raw, chosen: Raw, rejected: Raw, tools: list[dict[str, Any]] | None) -> PreferenceExample:
     """TRL's form. Without a prompt, it is what the two conversations have in common."""
     better, worse = _SIDE.decode(chosen), _SIDE.decode(rejected)
-    if _given(prompt):
+    if prompt != _ABSENT:
         return _checked_preference(_SIDE.decode(prompt), better, worse, tools)
     if isinstance(better, str) or isinstance(worse, str):
         raise RefusedError("Texts need a prompt.")
@@ -351,25 +344,25 @@ def _checked_preference(
 def _check_chat(messages: Messages) -> None:
     if not messages or not isinstance(messages[-1], Assistant):
         raise RefusedError("It does not end with the assistant.")
-    learned = has_calls = False
+    learned = has_tools = False
     images = 0
     for message in messages:
-        if isinstance(message, Assistant):
+        if type(message) is Assistant:  # isinstance would be most of the time here
             learned = learned or message.weight == 1
             if message.tool_calls is not None:
-                has_calls = True
+                has_tools = True
                 _check_arguments(message.tool_calls)
             elif not (content_text(message.content) or message.refusal or "").strip():
                 raise RefusedError("A message of the assistant is empty.")
+        elif type(message) is Tool:
+            has_tools = True
         elif isinstance(message.content, list):
             images += sum(isinstance(part, ImagePart) for part in message.content)
     if not learned:
         raise RefusedError("Nothing is learned from.")
     if images > MOST_IMAGES:
         raise RefusedError("There are too many images.")
-    if (has_calls or any(isinstance(message, Tool) for message in messages)) and unmatched_tool_call(
-        msgspec.to_builtins(messages)
-    ):
+    if has_tools and unmatched_tool_call(msgspec.to_builtins(messages)):
         raise RefusedError("A tool call and its answer don't match.")
 
 

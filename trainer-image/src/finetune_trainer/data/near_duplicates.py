@@ -1,7 +1,7 @@
-"""Texts that are almost the same, found by MinHash: 64 bytes a text, whatever its length.
+"""Texts that are almost the same, found by MinHash: 32 bytes a text, whatever its length.
 
 A text is its set of word 3-shingles (lower case, punctuation left out). Of each of 32 random orders of all shingles the
-first one is kept, as 16 bits of its hash; the share of orders in which two texts agree estimates their Jaccard
+first one is kept, as 8 bits of its hash; the share of orders in which two texts agree estimates their Jaccard
 similarity. Texts are compared only where four orders in a row agree (eight bands of four), and of those each one only
 with the first and the three before it, so that the work does not grow with the square of the set.
 
@@ -28,9 +28,9 @@ COMPARED_BEFORE = (None, 1, 2, 3)
 COMPARED_AT_ONCE = 16384  # pairs; bounds memory
 LONGEST_TEXT = 65536  # characters; of longer ones only the beginning is compared
 
-Signature = NDArray[np.uint16]
+Signature = NDArray[np.uint8]
 """Of one text: ORDERS numbers."""
-Signatures = NDArray[np.uint16]
+Signatures = NDArray[np.uint8]
 """Of several: a row each."""
 Positions = NDArray[np.int64]
 
@@ -42,16 +42,13 @@ _ORDER_FACTORS = _RANDOM.integers(1 << 63, size=ORDERS, dtype=np.uint64) * np.ui
 
 def signature(text: str) -> Signature:
     """ORDERS numbers that similar texts have mostly in common."""
-    words = [zlib.crc32(word.encode()) for word in _WORDS.findall(text[:LONGEST_TEXT].lower())]
-    words += [0] * (SHINGLE - len(words))
-    hashes = np.array(words, dtype=np.uint64)
-    count = len(words) - SHINGLE + 1
-    shingles = np.zeros(count, dtype=np.uint64)
-    for place, factor in enumerate(_WORD_FACTORS):
-        shingles = _mixed(shingles + hashes[place : place + count] * factor)
-    hashed = (shingles[:, None] * _ORDER_FACTORS) >> np.uint64(32)
-    smallest: Signature = (hashed.min(axis=0) & np.uint64(0xFFFF)).astype(np.uint16)
-    return smallest
+    words = _WORDS.findall(text[:LONGEST_TEXT].lower())
+    words += [""] * (SHINGLE - len(words))
+    hashes = np.fromiter(map(zlib.crc32, map(str.encode, words)), np.uint64, len(words))
+    shingles = _mixed(np.convolve(hashes, _WORD_FACTORS, mode="valid"))
+    smallest = (shingles[:, None] * _ORDER_FACTORS).min(axis=0)
+    kept: Signature = (smallest >> np.uint64(32)).astype(np.uint8)  # a product's low bits are poorly mixed
+    return kept
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def similarity(one: Signature, other: Signature) -> float:
 
 def _similar_in_band(groups: Sequence[Texts], band: int, count: int) -> Positions:
     """Pairs that agree in the band and are similar, each as later * count + earlier."""
-    keys = np.concatenate([group.signatures.view(np.uint64)[group.positions, band] for group in groups])
+    keys = np.concatenate([group.signatures.view(np.uint32)[group.positions, band] for group in groups])
     order = np.argsort(keys, kind="stable")
     places = np.arange(count)
     starts = np.ones(count, dtype=bool)
@@ -114,7 +111,7 @@ def _similar_in_band(groups: Sequence[Texts], band: int, count: int) -> Position
 
 def _signatures(groups: Sequence[Texts], numbers: Positions) -> Signatures:
     """Of the texts with these numbers."""
-    signatures: Signatures = np.empty((len(numbers), ORDERS), dtype=np.uint16)
+    signatures: Signatures = np.empty((len(numbers), ORDERS), dtype=np.uint8)
     start = 0
     for group in groups:
         inside = (numbers >= start) & (numbers < start + len(group))
