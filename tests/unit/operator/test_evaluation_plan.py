@@ -88,7 +88,7 @@ def failed_once(retry_in: float) -> EvaluationStatus:
             {"baseline": NO_JOB},
             Decision("Waiting", "ReferenceNotFound", stalled=True, event="Warning ReferenceNotFound"),
         ),
-        ({}, Decision("Evaluating", "Evaluating", writes=JOB_OBJECTS, event="Normal Evaluating")),
+        ({}, Decision("Evaluating", "Evaluating", writes=JOB_OBJECTS, again_in=15, event="Normal Evaluating")),
     ],
     ids=["no class", "data not allowed", "model not ready", "no such job", "no such baseline", "all there"],
 )
@@ -191,7 +191,12 @@ def test_until_the_next_try_the_diagnosis_stands() -> None:
 def test_the_next_try_is_another_job_and_keeps_the_diagnosis_until_it_has_an_answer() -> None:
     started = decide(observed_evaluation(failed_once(retry_in=0), job(JOB, "Failed")))
     assert started.decision == Decision(
-        "Evaluating", "StorageUnreachable", stalled=True, writes=RETRY_OBJECTS, deletes=with_config_map(JOB)
+        "Evaluating",
+        "StorageUnreachable",
+        stalled=True,
+        writes=RETRY_OBJECTS,
+        deletes=with_config_map(JOB),
+        again_in=15,
     )
     running = decide(observed_evaluation(started.status, job(RETRY), pods=(pod(RETRY),)))
     assert running.decision == Decision("Evaluating", "StorageUnreachable", stalled=True, again_in=15)
@@ -230,6 +235,7 @@ def test_another_model_is_another_evaluation() -> None:
         "Evaluating",
         writes=(f"ConfigMap/{OF_NEW_MODEL}", f"Job/{OF_NEW_MODEL}"),
         deletes=with_config_map(JOB),
+        again_in=15,
         event="Normal Evaluating",
     )
     assert result.status.candidate_digests == {"tuned": "sha256:bb"}

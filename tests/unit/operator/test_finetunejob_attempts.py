@@ -432,7 +432,7 @@ def test_until_its_time_the_next_attempt_waits() -> None:
 def test_the_next_attempt_has_its_own_objects_and_remembers_the_counts() -> None:
     observed = observed_job(between_attempts(0, disruptions=2), job(TRAIN_1, "Failed"))
     result = decide(observed)
-    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_2_OBJECTS, event="Normal Queued")
+    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_2_OBJECTS, again_in=15, event="Normal Queued")
     attempt = result.status.attempt
     assert (attempt.number, attempt.job_name, attempt.retries, attempt.disruptions) == (2, TRAIN_2, 1, 2)
     assert (attempt.class_generation, attempt.start_time, attempt.next_time) == (4, NOW, None)
@@ -503,7 +503,7 @@ def test_a_used_up_budget_keeps_the_next_attempt_until_it_renews() -> None:
         job(TRAIN_1, "Failed"),
         platform=platform,
         budget=budget,
-        spec=job_spec(activeDeadlineSeconds=600),
+        spec=job_spec(activeDeadlineSeconds=130),
     )
     result = decide(observed)
     until_december = (datetime(2026, 12, 1, tzinfo=UTC) - NOW).total_seconds()
@@ -515,7 +515,7 @@ def test_a_used_up_budget_keeps_the_next_attempt_until_it_renews() -> None:
     december = decided(plan(renewed, datetime(2026, 12, 1, tzinfo=UTC)), datetime(2026, 12, 1, tzinfo=UTC))
     assert december.decision.writes == TRAIN_2_OBJECTS
     assert (december.status.suspend_time, december.status.suspended_seconds) == (None, until_december)
-    assert december.decision.again_in == 600 - 120
+    assert december.decision.again_in == 130 - 120
 
 
 def test_an_attempt_whose_status_was_lost_in_a_crash_is_not_made_twice() -> None:

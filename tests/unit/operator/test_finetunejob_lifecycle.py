@@ -197,6 +197,7 @@ NEW_RUN = Decision(
     "Validating",
     "Validating",
     writes=(f"ConfigMap/{SECOND_RUN}", f"Job/{SECOND_RUN}"),
+    again_in=15,
     event="Normal Validating",
 )
 
@@ -317,7 +318,7 @@ def test_a_run_ends_at_its_deadline(
 
 
 @pytest.mark.parametrize(
-    ("of_spec", "of_class", "kept"), [(100, 200, 100), (None, 200, 200), (None, None, None), (100, None, 100)]
+    ("of_spec", "of_class", "kept"), [(12, 18, 12), (None, 18, 18), (None, None, None), (12, None, 12)]
 )
 def test_an_attempt_is_started_with_the_deadline_of_the_spec_else_of_the_class(
     of_spec: int | None, of_class: int | None, kept: int | None
@@ -330,15 +331,15 @@ def test_an_attempt_is_started_with_the_deadline_of_the_spec_else_of_the_class(
         )
     )
     assert result.status.attempt.active_deadline_seconds == kept
-    assert result.decision.again_in == (None if kept is None else kept - 10 + 5)
+    assert result.decision.again_in == (15 if kept is None else kept - 10 + 5)
 
 
 def test_the_time_of_a_suspension_does_not_count_for_the_deadline() -> None:
     status = stopped_status(start_time=ago(3700), suspended_seconds=20)
-    suspended = observed_job(status, spec=job_spec(suspend=True, activeDeadlineSeconds=100))
+    suspended = observed_job(status, spec=job_spec(suspend=True, activeDeadlineSeconds=90))
     assert decide(suspended).decision == Decision("Suspended", "Suspended")
-    resumed = decide(replace(suspended, spec=job_spec(activeDeadlineSeconds=100)))
-    assert (resumed.decision.phase, resumed.decision.again_in) == ("Queued", 20)
+    resumed = decide(replace(suspended, spec=job_spec(activeDeadlineSeconds=90)))
+    assert (resumed.decision.phase, resumed.decision.again_in) == ("Queued", 10)
     assert resumed.status.suspended_seconds == 3620
 
 

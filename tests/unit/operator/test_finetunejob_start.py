@@ -69,7 +69,7 @@ def test_without_its_class_a_job_is_stalled_and_nothing_is_made() -> None:
 def test_a_class_that_appears_clears_the_diagnosis() -> None:
     waiting = plan(observed_job(NEW, platform=CLASS_NOT_FOUND), NOW).status
     assert decide(observed_job(waiting)).decision == Decision(
-        "Validating", "Validating", writes=PREFLIGHT_OBJECTS, event="Normal Validating"
+        "Validating", "Validating", writes=PREFLIGHT_OBJECTS, again_in=15, event="Normal Validating"
     )
 
 
@@ -161,7 +161,9 @@ def test_preflight_that_the_class_no_longer_allows_goes_on_and_is_not_made_again
 
 def test_a_new_job_starts_with_preflight_on_a_cpu_pod() -> None:
     result = decide(observed_job(NEW))
-    assert result.decision == Decision("Validating", "Validating", writes=PREFLIGHT_OBJECTS, event="Normal Validating")
+    assert result.decision == Decision(
+        "Validating", "Validating", writes=PREFLIGHT_OBJECTS, again_in=15, event="Normal Validating"
+    )
     assert result.status.run_id == "1"
     assert result.status.start_time == NOW
     assert result.status.class_name == "cpu"
@@ -305,7 +307,9 @@ def test_until_the_next_try_the_diagnosis_stands() -> None:
 
 def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
     started = decide(observed_job(refused_before(retry_in=0), job(PREFLIGHT_1, "Failed")))
-    assert started.decision == Decision("Validating", "DatasetInvalid", stalled=True, writes=PREFLIGHT_2_OBJECTS)
+    assert started.decision == Decision(
+        "Validating", "DatasetInvalid", stalled=True, writes=PREFLIGHT_2_OBJECTS, again_in=15
+    )
     assert started.message == f"{LINE_7.message} Tried again by itself: now."
     running = decide(observed_job(started.status, job(PREFLIGHT_2), pods=(pod(PREFLIGHT_2),)))
     assert running.decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=15)
@@ -347,7 +351,7 @@ def test_a_good_preflight_resolves_the_hyperparameters_and_starts_the_first_atte
         pods=(succeeded_pod(PREFLIGHT_2, PREFLIGHT_REPORT),),
     )
     result = decide(observed)
-    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, event="Normal Queued")
+    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, again_in=15, event="Normal Queued")
     assert result.status.resolved == RESOLVED
     assert result.status.dataset == PREFLIGHT_REPORT.dataset
     assert result.status.model == PREFLIGHT_REPORT.model
@@ -360,7 +364,7 @@ def test_what_the_preflight_pod_said_is_not_waited_for_until_its_job_is_counted(
     said = succeeded_pod(PREFLIGHT_1, PREFLIGHT_REPORT)
     result = decide(observed_job(before, job(PREFLIGHT_1), pods=(said,)))
     assert result.status.preflight.succeeded
-    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, event="Normal Queued")
+    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, again_in=15, event="Normal Queued")
 
 
 def test_a_preflight_job_that_somebody_deleted_is_followed_by_the_next_try() -> None:

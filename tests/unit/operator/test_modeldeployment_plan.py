@@ -148,6 +148,7 @@ def test_without_a_gate_a_model_is_served_at_once() -> None:
         "RollingOut",
         "RollingOut",
         writes=(config_map, "Deployment/router", "Service/router"),
+        again_in=15,
         event="Normal RollingOut",
     )
     assert result.status.url == "http://router.team-a.svc.cluster.local/v1"

@@ -419,6 +419,8 @@ def assert_settles(
         decided = plan(observed, NOW)
         assert_storable(decided.status)
         assert not names_of(decided) & made
+        # Nothing may ever be heard of what was made: it is looked at again.
+        assert decided.requeue_at is not None or not names_of(decided)
         made |= names_of(decided)
         assert not {(child.resource.kind, child.name) for child in decided.delete} & made
         if is_empty(decided, observed.status):

@@ -85,14 +85,16 @@ def _evaluate(
     status = status.model_copy(update={"job_name": name})
     others = jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name])
     job = next((job for job in observed.jobs if job.name == name), None)
+    check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
     if job is None:
         objects = evaluate_objects(owner, spec, platform, models, name)
-        return planned(observed, status, "Evaluating", _evaluating(status), now, create=objects, delete=others)
+        return planned(
+            observed, status, "Evaluating", _evaluating(status), now, create=objects, delete=others, requeue_at=check
+        )
     pods = [pod for pod in observed.pods if pod.job_name == name]
     if job.state == "Active":
         blocked = blockage(job, pods, observed.warnings, now)
         standing = stalled(blocked.reason, blocked.message) if blocked else _evaluating(status)
-        check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
         return planned(observed, status, "Evaluating", standing, now, delete=others, requeue_at=check)
     said = outcome(pods)
     if isinstance(said, EvaluationReport):

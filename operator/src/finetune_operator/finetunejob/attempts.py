@@ -117,6 +117,7 @@ def _started(
         now,
         create=objects,
         delete=strays_and_old_jobs(observed, keep=name),
+        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
     )
 
 

@@ -70,7 +70,10 @@ def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: 
     )
     objects = preflight_objects(owner, spec, platform, model_source(observed, status), number)
     others = strays_and_old_jobs(observed, keep=name)
-    return planned(observed, status, "Validating", _standing(status), now, create=objects, delete=others)
+    check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
+    return planned(
+        observed, status, "Validating", _standing(status), now, create=objects, delete=others, requeue_at=check
+    )
 
 
 def _watched(

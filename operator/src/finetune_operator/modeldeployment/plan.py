@@ -58,8 +58,11 @@ def _roll_out(
             "ready_replicas": rolled_out.get("readyReplicas", 0),
         }
     )
+    check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
     if missing:
-        return planned(observed, status, "RollingOut", progressing(Reason.ROLLING_OUT), now, apply=missing)
+        return planned(
+            observed, status, "RollingOut", progressing(Reason.ROLLING_OUT), now, apply=missing, requeue_at=check
+        )
     complete = (
         rolled_out.get("observedGeneration") == (observed.deployment or {})["metadata"]["generation"]
         and rolled_out.get("updatedReplicas", 0) == spec.replicas
@@ -75,7 +78,6 @@ def _roll_out(
         )
         standing = ready(Reason.AVAILABLE, f"Ask {status.url} for the model {status.model_name!r}.")
         return planned(observed, status, "Available", standing, now, delete=stale)
-    check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
     return planned(observed, status, "RollingOut", _rollout_standing(observed, now), now, requeue_at=check)
 
 
