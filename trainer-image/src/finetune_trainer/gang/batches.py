@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
@@ -40,3 +41,9 @@ def split_batch(batch_size: int, processes: int, tokens: int) -> BatchSplit:
     fitting = [size for size in range(1, share + 1) if share % size == 0 and size * tokens <= MOST_TOKENS_PER_PASS]
     per_pass = max(fitting, default=1)
     return BatchSplit(per_pass=per_pass, passes=share // per_pass)
+
+
+def examples_in_step(examples: int, batch_size: int, step: int) -> int:
+    """How many examples a step (from 0) has: the last of an epoch has what is left."""
+    done = step % math.ceil(examples / batch_size) * batch_size
+    return min(batch_size, examples - done)

@@ -45,7 +45,7 @@ from finetune_trainer.training.callbacks import (
 from finetune_trainer.training.committing import Committer
 from finetune_trainer.training.early_stopping import StopEarly, was_over
 from finetune_trainer.training.progress import ProgressSender
-from finetune_trainer.training.sharding import shard
+from finetune_trainer.training.sharding import ReshardAfterEvaluation, shard
 from finetune_trainer.training.trainable import trainable_model, trains_new_adapter
 
 _log = structlog.get_logger()
@@ -117,6 +117,7 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
             stop,
             PrepareSaves(saves),
             RefuseInfiniteLoss(),
+            *([ReshardAfterEvaluation()] if sharded else []),
             *([StopEarly(early_stopping)] if early_stopping is not None else []),
             *([progress] if gang.leads else []),
             BeatForWatchdog(),
