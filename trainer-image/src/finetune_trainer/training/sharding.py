@@ -38,7 +38,7 @@ def shard(model: Any, place: Place, *, bfloat16: bool) -> Any:
 
 
 class ReshardAfterEvaluation(TrainerCallback):
-    """What is not in a layer (embeddings, head) is kept whole between forward and backward, and here no backward follows.
+    """Embeddings and head stay whole from a forward pass to its backward pass, which an evaluation does not have.
 
     A checkpoint right after an evaluation would find weights that the optimizer does not know.
     """
