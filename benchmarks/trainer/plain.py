@@ -34,8 +34,8 @@ def train(directory: Path) -> dict[str, float]:
         ),
         args=SFTConfig(
             output_dir=str(directory / "plain"),
-            per_device_train_batch_size=workload.per_pass,
-            gradient_accumulation_steps=workload.batch // workload.per_pass // workload.processes,
+            per_device_train_batch_size=workload.split.per_pass,
+            gradient_accumulation_steps=workload.split.passes,
             max_steps=workload.steps,
             learning_rate=1e-4,
             lr_scheduler_type="cosine",

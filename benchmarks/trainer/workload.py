@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.gang.batches import BatchSplit, split_batch
 from tests.integration.trainer_evaluation.tiny_models import chat, make_tokenizer
 
 MODEL = "model"
@@ -30,13 +31,16 @@ class Workload:
     max_length: int
     packing: bool
     batch: int
-    per_pass: int
-    """Examples in a forward pass of one process, as the trainer splits the batch."""
     steps: int
     warm_up: int
     """Steps at the start that are not measured."""
     save_every: int
     processes: int
+
+    @property
+    def split(self) -> BatchSplit:
+        """As the trainer does it."""
+        return split_batch(self.batch, self.processes, self.max_length, packed=self.packing)
 
     @property
     def examples(self) -> int:
@@ -71,7 +75,6 @@ def on_cpu(adapter: str) -> Workload:
         max_length=192,
         packing=False,
         batch=4,
-        per_pass=4,
         steps=36,
         warm_up=6,
         save_every=18,
@@ -92,7 +95,6 @@ def on_gpu(adapter: str, processes: int) -> Workload:
         max_length=4096,
         packing=True,
         batch=4 * processes,
-        per_pass=4,
         steps=24,
         warm_up=6,
         save_every=12,

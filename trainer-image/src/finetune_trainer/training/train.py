@@ -68,7 +68,8 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
         kept = gang.from_leader(lambda: checkpoints.list_committed(storage, output))
         return _report(done, checkpoints.to_ledger(kept, (), run.checkpoints.best, None))
     tokens = tokens_per_example(run.method, run.hyperparameters.max_length)
-    batch = split_batch(run.hyperparameters.batch_size, gang.place.world_size, tokens)
+    packed = run.hyperparameters.packing
+    batch = split_batch(run.hyperparameters.batch_size, gang.place.world_size, tokens, packed=packed)
     _refuse_unmeasured_best(run)
 
     with narrated("fetching the model"):
