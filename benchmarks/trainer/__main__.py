@@ -1,6 +1,6 @@
 """Tokens per second and peak memory of the trainer, against plain TRL with the same settings.
 
-python -m benchmarks.trainer [--rounds 5] [--adapter LoRA|Full] [--json FILE]
+python -m benchmarks.trainer [--rounds 4] [--adapter LoRA|Full] [--json FILE]
 
 Each training is a process of its own, and the two take turns: what else the machine does meets both. On a machine with
 GPUs a random Llama of 8B's shape is trained at a context of 4096 tokens, Full with FSDP over all of them; without, one
@@ -45,7 +45,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def benchmark(
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    rounds: Annotated[int, typer.Option(min=1)] = 4,
     adapter: Annotated[Literal["LoRA", "Full"] | None, typer.Option(help="Both when not given.")] = None,
     output: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = RESULTS / "trainer.json",
 ) -> None:
@@ -89,7 +89,9 @@ def measure(workload: Workload, rounds: int, console: Console) -> list[dict[str,
                 }
                 both[name] = _train(name, workload.processes, directory, environment)
             losses = [both[name]["trainLoss"] for name in CONTENDERS]
-            if abs(losses[0] - losses[1]) > SAME_LOSS * losses[0]:
+            # Packed, the last batch may be shared unevenly: plain TRL then fills it up with examples that count twice.
+            exact = workload.processes == 1 or not workload.packing
+            if exact and abs(losses[0] - losses[1]) > SAME_LOSS * losses[0]:
                 raise SystemExit(f"They did not do the same work: the mean losses are {losses[0]} and {losses[1]}.")
             measured.append(both)
     return measured

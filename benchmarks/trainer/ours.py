@@ -65,12 +65,11 @@ def train(directory: Path) -> dict[str, float]:
     training.train(run, directory / "ours", gang)
     gang.leave()
     state = seen["trainer"].state
-    measured = workload.steps - workload.warm_up
     return stopwatch.figures | {
         "trainLoss": state.log_history[-1]["train_loss"],
         "tokensOfStep": state.num_input_tokens_seen / state.global_step,
-        "callbackSecondsOfStep": spent["callbacks"] / measured,
-        "saveStandstillSecondsOfStep": spent["saves"] / measured,
+        "callbackSecondsOfStep": spent["callbacks"] / stopwatch.steps,
+        "saveStandstillSecondsOfStep": spent["saves"] / stopwatch.steps,
     }
 
 

@@ -36,7 +36,7 @@ def train(directory: Path) -> dict[str, float]:
             output_dir=str(directory / "plain"),
             per_device_train_batch_size=workload.split.per_pass,
             gradient_accumulation_steps=workload.split.passes,
-            max_steps=workload.steps,
+            num_train_epochs=1,
             learning_rate=1e-4,
             lr_scheduler_type="cosine",
             warmup_steps=0.1,

@@ -16,7 +16,7 @@ class Stopwatch(TrainerCallback):
     def __init__(self, warm_up: int) -> None:
         self._warm_up = warm_up
         self._began = (0.0, 0.0)
-        self._steps = 0
+        self.steps = 0
         self.figures: dict[str, float] = {}
 
     @property
@@ -27,11 +27,10 @@ class Stopwatch(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self._warm_up:
             self._began = _now()
-            self._steps = state.global_step
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         wall, cpu = (after - before for before, after in zip(self._began, _now(), strict=True))
-        steps = state.global_step - self._steps
+        self.steps = steps = state.global_step - self._warm_up
         self.figures = {
             "stepSeconds": wall / steps,
             "cpuSecondsOfStep": cpu / steps,

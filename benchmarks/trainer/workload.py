@@ -44,8 +44,8 @@ class Workload:
 
     @property
     def examples(self) -> int:
-        """As many as the steps take, where they are packed too."""
-        return self.steps * self.batch * (3 if self.packing else 1)
+        """As many as the steps take; where they are packed, four lie in about three rows."""
+        return self.steps * self.batch * 4 // 3 if self.packing else self.steps * self.batch
 
     def save(self, directory: Path) -> None:
         """Write it, the model and the data into a folder."""
@@ -105,7 +105,9 @@ def on_gpu(adapter: str, processes: int) -> Workload:
 def _llama(workload: Workload) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(SEED)
     on_gpu = torch.cuda.is_available()
     with torch.device("cuda" if on_gpu else "cpu"):
