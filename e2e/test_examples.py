@@ -129,7 +129,7 @@ def prompt_completion() -> bytes:
     """The validation examples, as the comment in prompt-completion.yaml makes them."""
     lines = (QUICKSTART / "data" / "valid.jsonl").read_text().splitlines()
     found = [json.loads(line)["messages"] for line in lines]
-    pairs = [{"prompt": messages[:-1], "completion": messages[-1:]} for messages in found]
+    pairs = [{"prompt": asked["content"], "completion": answer["content"]} for *_, asked, answer in found]
     return "".join(f"{json.dumps(pair)}\n" for pair in pairs).encode()
 
 

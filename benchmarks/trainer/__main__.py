@@ -53,7 +53,8 @@ def benchmark(
     import torch
 
     gpus = torch.cuda.device_count()
-    console, found = Console(), {}
+    console = Console()
+    found: dict[str, dict[str, Any]] = {}
     for kind in [adapter] if adapter else ["LoRA", "Full"]:
         processes = max(gpus, 1) if kind == "Full" else 1
         workload = on_gpu(kind, processes) if gpus else on_cpu(kind)
@@ -89,7 +90,7 @@ def measure(workload: Workload, rounds: int, console: Console) -> list[dict[str,
                 }
                 both[name] = _train(name, workload.processes, directory, environment)
             losses = [both[name]["trainLoss"] for name in CONTENDERS]
-            # Of several processes, plain TRL's losses are not those of one; the trainer's are (test_scale.py).
+            # Of several processes, the mean has losses of the first alone in it, where they were not logged.
             if workload.processes == 1 and abs(losses[0] - losses[1]) > SAME_LOSS * losses[0]:
                 raise SystemExit(f"They did not do the same work: the mean losses are {losses[0]} and {losses[1]}.")
             measured.append(both)

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.trainer.stopwatch import Stopwatch
 from benchmarks.trainer.workload import DATA, MODEL, SEED, Workload, load_workload
+from e2e.cluster.ports import free_ports
 from e2e.s3 import REGION
 from finetune_api.finetunejob import (
     Adapter,
@@ -29,7 +30,7 @@ from finetune_api.run import JobIdentity, ModelSource, ProgressTarget, StorageCo
 from finetune_trainer.gang.gang import Gang
 from finetune_trainer.gang.place import place_alone_on_node, place_under_agent
 from finetune_trainer.training import sft
-from finetune_trainer.training import train as training
+from finetune_trainer.training import train as training_module
 from finetune_trainer.training.progress import ProgressSender
 
 BUCKET = "benchmark"
@@ -51,13 +52,14 @@ def train(directory: Path) -> dict[str, float]:
         for callback in callbacks:
             for event in [name for name in dir(callback) if name.startswith("on_")]:
                 setattr(callback, event, _timed(getattr(callback, event), stopwatch, spent, "callbacks"))
-        trainer = sft.make_trainer(*arguments, callbacks=[stopwatch, *callbacks], **parts)
+        trainer: Any = sft.make_trainer(*arguments, callbacks=[stopwatch, *callbacks], **parts)
         trainer._save_checkpoint = _timed(trainer._save_checkpoint, stopwatch, spent, "saves")
         seen["trainer"] = trainer
         return trainer
 
+    training: Any = training_module
     training.METHODS["SFT"] = make_trainer
-    training.ProgressSender = functools.partial(ProgressSender, token=token)  # type: ignore[misc, assignment]
+    training.ProgressSender = functools.partial(ProgressSender, token=token)
     run = _run(workload)
     several = run.parallelism.processes_per_node > 1
     place = place_under_agent(os.environ) if several else place_alone_on_node(run.parallelism, {})
@@ -113,4 +115,5 @@ def _run(workload: Workload) -> TrainRun:
         ),
         checkpoints=Checkpoints(keep=1),
         progress=ProgressTarget(url=os.environ[REPORTS]),
+        metrics_port=free_ports(1)[0],
     )

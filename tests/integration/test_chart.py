@@ -30,6 +30,8 @@ from e2e.cluster.ports import free_ports
 from finetune_api.crd import KINDS
 from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_operator import job_metrics  # noqa: F401 - declares its metrics
+from finetune_operator.children import Owner, labels
+from finetune_operator.finetunejob.objects import TRAIN_ROLE
 from finetune_operator.metrics import DECLARED
 
 ROOT = Path(__file__).parents[2]
@@ -267,6 +269,15 @@ def test_alerts_are_about_metrics_that_there_are() -> None:
 
 
 # What the operator does with the chart's rights: each test needs some of them, together they need all
+
+
+def test_a_pod_monitor_selects_the_port_of_training_pods() -> None:
+    assert "PodMonitor" not in {item["kind"] for item in rendered()}
+    (monitor,) = [item for item in rendered("metrics.podMonitor.enabled=true") if item["kind"] == "PodMonitor"]
+    owner = Owner("FineTuneJob", TEAM, "router", "u-1")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels(owner, TRAIN_ROLE).items()
+    assert monitor["spec"]["namespaceSelector"] == {"any": True}
+    assert [endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]] == ["metrics"]
 
 
 def test_a_class_becomes_ready(cluster: Cluster, platform: None) -> None:

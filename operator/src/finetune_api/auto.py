@@ -11,11 +11,13 @@ from finetune_api.finetunejob import (
     AdapterType,
     Best,
     Checkpoints,
+    FineTuneJobSpec,
     Hyperparameters,
     Method,
     MethodType,
     ResolvedHyperparameters,
 )
+from finetune_api.outcome import PreflightReport
 
 DEFAULT_SEED = 17
 LONGEST_AUTOMATIC_LENGTH = 8192
@@ -36,6 +38,23 @@ _CONTINUED = 5
 def length_bound(max_length: int | None, context_length: int) -> int:
     """Tokens beyond which an example is cut, whatever the dataset: what the spec says, else what a rule allows."""
     return max_length or min(context_length, LONGEST_AUTOMATIC_LENGTH)
+
+
+def resolve_for(spec: FineTuneJobSpec, report: PreflightReport) -> ResolvedHyperparameters:
+    """Complete a job's hyperparameters from what preflight found."""
+    training, parallelism = report.dataset.training, spec.parallelism
+    assert training is not None
+    return resolve_hyperparameters(
+        spec.hyperparameters,
+        method=spec.method,
+        adapter=spec.adapter.type,
+        checkpoints=spec.checkpoints,
+        examples=training.examples,
+        max_tokens=training.max_tokens,
+        context_length=report.model.context_length,
+        continued=spec.model.fine_tune_job_ref is not None,
+        processes=parallelism.nodes * parallelism.processes_per_node,
+    )
 
 
 def resolve_hyperparameters(

@@ -75,7 +75,28 @@ class JsonSchema(ApiModel):
     schema_: dict[str, Any] = Field(alias="schema", description="A JSON Schema (2020-12) without $ref to other files.")
 
 
-GRADER_MEMBERS = {"StringCheck": "stringCheck", "TextSimilarity": "textSimilarity", "JsonSchema": "jsonSchema"}
+class ToolCallMatch(ApiModel):
+    """1 when the output calls the tools that the reference calls, no more and no fewer, in any order; else 0.
+
+    Where the reference calls none, 1 when the output calls none.
+    """
+
+    arguments: Literal["Exact", "Subset", "Ignore"] = Field(
+        "Exact",
+        description="Exact: the same JSON. Subset: all that the reference has; objects may have more keys. Ignore: "
+        "only the names of the tools count.",
+    )
+    ignore_arguments: list[Line] = Field(
+        default=[], max_length=32, description="Names of arguments that do not count, whatever the tool."
+    )
+
+
+GRADER_MEMBERS = {
+    "StringCheck": "stringCheck",
+    "TextSimilarity": "textSimilarity",
+    "JsonSchema": "jsonSchema",
+    "ToolCall": "toolCall",
+}
 
 
 class Grader(ApiModel):
@@ -91,10 +112,11 @@ class Grader(ApiModel):
     )
 
     name: ShortName
-    type: Literal["StringCheck", "TextSimilarity", "JsonSchema"]
+    type: Literal["StringCheck", "TextSimilarity", "JsonSchema", "ToolCall"]
     string_check: StringCheck | None = None
     text_similarity: TextSimilarity | None = None
     json_schema: JsonSchema | None = None
+    tool_call: ToolCallMatch | None = None
 
 
 class Generation(ApiModel):

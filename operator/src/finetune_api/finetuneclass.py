@@ -109,6 +109,12 @@ class AllowedSources(ApiModel):
 
     models: list[Line] = Field(default=["s3://*", "hf://*"], max_length=64)
     datasets: list[Line] = Field(default=["s3://*"], max_length=64)
+    images: list[Line] = Field(
+        default=[],
+        max_length=64,
+        description="https:// URLs of images that datasets may name, besides data URIs and what `datasets` allows. `*` "
+        "of the host does not match `/`.",
+    )
 
 
 class Toleration(ApiModel):

@@ -543,6 +543,7 @@ class Result(ApiModel):
     train_loss: FiniteNumber = None
     eval_loss: FiniteNumber = None
     trained_tokens: int | None = None
+    report_uri: Line | None = Field(None, description="The HTML report of the run.")
 
 
 class FailureStatus(ApiModel):

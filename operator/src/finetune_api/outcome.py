@@ -24,6 +24,8 @@ from finetune_api.finetunejob import (
 
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_MESSAGE_BYTES = 4096
+PREFLIGHT_REPORT_NAME = "preflight.json"
+"""The object of a run that holds the whole of what preflight found."""
 SCORE_DIGITS = 4
 
 EXIT_SUCCEEDED = 0

@@ -33,6 +33,7 @@ DATASET_DIRECTORY = "/var/run/finetune.dev/datasets"
 SERVED_MODEL_DIRECTORY = "/models"
 SERVING_PORT = 8000
 RENDEZVOUS_PORT = 29500
+METRICS_PORT = 9400
 
 
 class StorageConfig(ApiModel):
@@ -48,6 +49,7 @@ class StorageConfig(ApiModel):
     ca_bundle: str | None = Field(None, description="PEM certificates to trust.")
     server_side_encryption: ServerSideEncryption | None = None
     outage_tolerance_seconds: int = 600
+    local_folders: bool = Field(False, description="Whether file:// locations may be used: on a laptop only.")
 
 
 def run_folder(run_id: str, uid: str) -> str:
@@ -95,6 +97,9 @@ class PreflightRun(ApiModel):
     hyperparameters: Hyperparameters = Hyperparameters()
     parallelism: Parallelism = Parallelism()
     continued: bool = Field(False, description="Whether the model is the result of another job.")
+    allowed_images: list[Line] = Field(
+        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    )
     accelerator_memory: int | None = Field(None, description="Bytes of one accelerator.")
     seed: int
 
@@ -118,10 +123,16 @@ class TrainRun(ApiModel):
     adapter: Adapter
     dataset: Dataset
     allowed_datasets: list[Line] = Field(default=["*"], description="What the class allows; files are checked again.")
+    allowed_images: list[Line] = Field(
+        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    )
     hyperparameters: ResolvedHyperparameters
     parallelism: Parallelism
     checkpoints: Checkpoints
     progress: ProgressTarget | None = None
+    metrics_port: int | None = Field(
+        METRICS_PORT, description="Where the first process of each node serves Prometheus; None: nowhere."
+    )
 
 
 class NamedModel(ApiModel):
@@ -141,6 +152,9 @@ class EvaluateRun(ApiModel):
     models: list[NamedModel]
     dataset_uri: Line
     allowed_datasets: list[Line] = Field(default=["*"], description="What the class allows; files are checked again.")
+    allowed_images: list[Line] = Field(
+        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    )
     limit_examples: int | None = None
     graders: list[Grader]
     generation: Generation

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints, ValidationInfo, WithJsonSchema
 
 MODEL_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^?#\s]+|hf://[\w.-]+/[\w.-]+(@[\w./-]+)?)$"
 DATASET_URI_PATTERN = (
@@ -15,20 +15,53 @@ DATASET_URI_PATTERN = (
     r"|hf://datasets/[\w.-]+/[\w.-]+(@(refs/(convert|pr)/)?[\w.-]+)?(/[^?#\s]*)?)$"
 )
 
-ModelUri = Annotated[str, StringConstraints(pattern=MODEL_URI_PATTERN, max_length=1024)]
-DatasetUri = Annotated[str, StringConstraints(pattern=DATASET_URI_PATTERN, max_length=1024)]
+LONGEST_URI = 1024
+FILE_SCHEME = "file:///"
+ON_A_LAPTOP = {"files": True}
+"""The validation context in which file:///path is a URI too. A cluster has no such context, and neither has the CRD."""
+
+
+def _of_form(pattern: str) -> AfterValidator:
+    """A URI of this form, or where the context allows it a path of this machine."""
+
+    def check(uri: str, info: ValidationInfo) -> str:
+        is_path = uri.startswith(FILE_SCHEME) and info.context == ON_A_LAPTOP
+        if not is_path and not re.match(pattern, uri):
+            raise ValueError(f"should match pattern '{pattern}'")
+        return uri
+
+    return AfterValidator(check)
+
+
+ModelUri = Annotated[
+    str,
+    StringConstraints(max_length=LONGEST_URI),
+    _of_form(MODEL_URI_PATTERN),
+    WithJsonSchema({"type": "string", "pattern": MODEL_URI_PATTERN, "maxLength": LONGEST_URI}),
+]
+DatasetUri = Annotated[
+    str,
+    StringConstraints(max_length=LONGEST_URI),
+    _of_form(DATASET_URI_PATTERN),
+    WithJsonSchema({"type": "string", "pattern": DATASET_URI_PATTERN, "maxLength": LONGEST_URI}),
+]
 
 
 @dataclass(frozen=True)
 class S3Location:
-    """A bucket and a key (no leading slash) in it."""
+    """A bucket and a key (no leading slash) in it. Without a bucket: a path of this machine, a laptop."""
 
     bucket: str
     key: str
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is a path of this machine."""
+        return not self.bucket
+
+    @property
     def uri(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
+        return f"{FILE_SCHEME}{self.key}" if self.is_local else f"s3://{self.bucket}/{self.key}"
 
     def join(self, *parts: str) -> S3Location:
         """The location below this one."""
@@ -66,12 +99,19 @@ def parse_s3(uri: str) -> S3Location:
     return S3Location(bucket, key)
 
 
+def parse_location(uri: str) -> S3Location:
+    """Split `s3://bucket/key` or `file:///path`. Raises ValueError for anything else."""
+    if uri.startswith(FILE_SCHEME):
+        return S3Location("", uri.removeprefix(FILE_SCHEME))
+    return parse_s3(uri)
+
+
 def parse_model_uri(uri: str) -> S3Location | HubModel:
-    """Split a model URI. Raises ValueError when it is neither s3:// nor hf://."""
+    """Split a model URI. Raises ValueError when it is none of s3://, file:/// and hf://."""
     if uri.startswith("hf://"):
         repository, _, revision = uri.removeprefix("hf://").partition("@")
         return HubModel(repository, revision or None)
-    return parse_s3(uri)
+    return parse_location(uri)
 
 
 _HUB_DATASET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@((?:refs/(?:convert|pr)/)?[^/]+))?(?:/(.*))?")
@@ -94,3 +134,26 @@ def is_allowed(uri: str, patterns: tuple[str, ...]) -> bool:
     if ".." in uri.split("/"):
         return False
     return any(fnmatchcase(uri, pattern) for pattern in patterns)
+
+
+def is_allowed_url(url: str, patterns: tuple[str, ...]) -> bool:
+    """Whether an https:// URL matches one of a class's patterns (`https://images.example.com/*`, `https://*.example.com`).
+
+    Host and path are matched each by itself, so that a `*` of the host never reaches into the path. A pattern without
+    a path means every path.
+    """
+    found = _split_url(url)
+    if found is None or ".." in found[1].split("/"):
+        return False
+    for pattern in patterns:
+        wanted = _split_url(pattern)
+        if wanted is not None and fnmatchcase(found[0], wanted[0]) and fnmatchcase(found[1], wanted[1] or "*"):
+            return True
+    return False
+
+
+def _split_url(url: str) -> tuple[str, str] | None:
+    """Host (lower case, with its port) and path of an https:// URL; None for anything else."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return (host.lower(), slash + path) if scheme == "https" and host and "?" not in host and "#" not in host else None

@@ -70,6 +70,11 @@ def storage_config(platform: FineTuneClassSpec) -> StorageConfig:
     )
 
 
+def image_sources(platform: FineTuneClassSpec) -> list[str]:
+    """Patterns of the URLs of images that datasets may name."""
+    return [*platform.sources.datasets, *platform.sources.images]
+
+
 def output_location(platform: FineTuneClassSpec, owner: Owner, run_id: str) -> S3Location:
     """The folder of a run: <prefix>/<namespace>/<name>/<runId>-<uid>."""
     return job_location(platform, owner).join(run_folder(run_id, owner.uid))

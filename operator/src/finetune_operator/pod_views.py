@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 from finetune_operator.children import ROLE_LABEL
 from finetune_operator.kube import Object
 
-LOST_AFTER_SECONDS = 30
-"""How long past its grace period a Pod may take to end before its node counts as lost."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 _JOB_LABEL = "batch.kubernetes.io/job-name"
@@ -54,11 +52,6 @@ class PodView:
     def terminating(self) -> bool:
         """Whether it is being deleted."""
         return self.deletion_time is not None
-
-    def is_lost(self, now: datetime) -> bool:
-        """Whether it should be gone by now, but its kubelet does not say so: the node does not answer."""
-        due = self.deletion_time
-        return due is not None and not self.ended and now >= due + timedelta(seconds=LOST_AFTER_SECONDS)
 
 
 @dataclass(frozen=True)

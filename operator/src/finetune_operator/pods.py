@@ -29,6 +29,7 @@ class PodRole:
     environment: Mapping[str, str] = field(default_factory=dict)
     threads_from_cpu_request: bool = False
     reports_progress: bool = False
+    metrics_port: int | None = None
     grace_seconds: int = 30
     datasets: Mapping[str, ConfigMapKeys] = field(default_factory=dict)
     """ConfigMaps of the namespace by their folder below DATASET_DIRECTORY."""
@@ -97,11 +98,13 @@ def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> 
         {"name": _dataset_volume_name(dataset), "mountPath": f"{DATASET_DIRECTORY}/{dataset}", "readOnly": True}
         for dataset in role.datasets
     ]
+    ports = [] if role.metrics_port is None else [{"name": "metrics", "containerPort": role.metrics_port}]
     return {
         "name": name,
         "image": platform.images.trainer,
         "args": list(role.args),
         "env": _environment(role),
+        **({"ports": ports} if ports else {}),
         "resources": resources(platform, accelerated=role.accelerated),
         "securityContext": container_security_context(),
         "terminationMessagePath": TERMINATION_MESSAGE_PATH,

@@ -25,7 +25,7 @@ from finetune_operator.settings import Settings
 from tests.integration.operator import played
 from tests.integration.operator.api import COLLECTED_SECONDS, Api, Object, RefusedError, wait_for
 from tests.integration.operator.api_proxy import ApiProxy, Lane
-from tests.integration.operator.forked import ForkedOperator
+from tests.integration.operator.forked_operator import ForkedOperator
 from tests.integration.operator.jobs import JOB, NETWORK_FAILURE, PREFLIGHT_REPORT, TRAIN_REPORT, by_index
 
 CLASS = {

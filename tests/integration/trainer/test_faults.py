@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import multiprocessing
-import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from finetune_trainer.checkpointing import checkpoints
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3 import retries, storage_client
 from finetune_trainer.s3.storage import Storage
+from tests.integration import forked
 from tests.integration.trainer.s3_proxy import (
     Answer,
     CutBody,
@@ -58,8 +57,7 @@ LASTING = {
     "bucket gone": (Answer(404, "NoSuchBucket"), Reason.BUCKET_NOT_FOUND),
 }
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.integration.trainer.saves"])
+forked.preload("tests.integration.trainer.saves")
 
 
 @dataclass(frozen=True)
@@ -166,12 +164,8 @@ def test_a_fault_that_lasts_ends_the_attempt_with_its_reason(
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_a_process_killed_at_any_request_loses_no_commit(scenes: Iterator[Scene], done: bool) -> None:
     for nth, scene in enumerate(scenes, start=1):
-        ours, theirs = processes.Pipe()
-        credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        process = processes.Process(
-            target=_resume_and_save_when_told, args=(theirs, credentials, scene.config, scene.run, scene.directory)
-        )
-        process.start()
+        ours, theirs = forked.context.Pipe()
+        process = forked.start_forked(_resume_and_save_when_told, theirs, scene.config, scene.run, scene.directory)
         scene.proxy.arm(Kill(process.pid or 0, forward=done), at=nth)
         ours.send("go")
         process.join(60)
@@ -186,10 +180,7 @@ def test_a_process_killed_at_any_request_loses_no_commit(scenes: Iterator[Scene]
     assert nth > LEAST_REQUESTS
 
 
-def _resume_and_save_when_told(
-    told: Connection, credentials: dict[str, str], config: StorageConfig, run: S3Location, directory: Path
-) -> None:
-    os.environ.update(credentials)
+def _resume_and_save_when_told(told: Connection, config: StorageConfig, run: S3Location, directory: Path) -> None:
     with contextlib.suppress(EOFError):
         told.recv()
     resume_and_save(config, run, directory)

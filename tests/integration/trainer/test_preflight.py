@@ -246,7 +246,7 @@ BROKEN_MODELS: dict[str, tuple[Callable[[Path], None], Reason, str]] = {
     "no causal model": (
         edit("config.json", model_type="vit", architectures=["ViTModel"]),
         Reason.MODEL_INVALID,
-        "is a 'vit' model, which is no causal language model.",
+        "is a 'vit' model, which is neither a causal language model nor a vision-language model.",
     ),
     "broken tokenizer": (
         lambda folder: (folder / "tokenizer.json").write_text("{}"),

@@ -6,7 +6,6 @@ request of a save, for every k.
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from collections.abc import Iterator
 from multiprocessing.synchronize import Event
@@ -23,6 +22,7 @@ from finetune_trainer.checkpointing.background_saves import Save
 from finetune_trainer.s3 import commits
 from finetune_trainer.s3.storage import Storage
 from finetune_trainer.training.committing import Committer
+from tests.integration import forked
 from tests.integration.trainer.runs import Workplace, train_here
 from tests.integration.trainer.s3_proxy import (
     Answer,
@@ -41,8 +41,7 @@ STEPS, EVERY, BROKEN = 8, 3, 6
 MOST_REQUESTS = 19
 """Of that save: claim, 5 files, manifest, claim, listing, 6 removals, listing of uploads, claim, events, results."""
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["finetune_trainer.training.train", "tests.integration.trainer.runs"])
+forked.preload("finetune_trainer.training.train", "tests.integration.trainer.runs")
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +108,8 @@ def test_a_training_killed_at_any_request_of_a_save_goes_on_from_a_committed_one
     """Killed before the storage sees request k, which is after it has done request k - 1; and after the last one."""
     output = f"faults/killed-{k}-{forward}"
     run = short_run(workplace, output, proxy)
-    told = processes.Event()
-    process = processes.Process(target=train_when_told, args=[run, tmp_path / "killed", told])
-    process.start()
+    told = forked.context.Event()
+    process = forked.start_forked(train_when_told, run, tmp_path / "killed", told)
     proxy.disarm()
     proxy.arm(Kill(int(process.pid or 0), forward=forward), at=requests_before + k)
     told.set()

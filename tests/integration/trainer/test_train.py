@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -71,13 +73,39 @@ def test_checkpoints_hold_what_resuming_needs_and_no_pickle(workplace: Workplace
 
 def test_the_story_is_told(workplace: Workplace, lora: Any) -> None:
     lines = workplace.bucket.read(workplace.bucket.uri("lora/events.jsonl")).splitlines()
-    assert [json.loads(line)["message"] for line in lines] == [
+    messages = [json.loads(line)["message"] for line in lines]
+    losses = [message for message in messages if message.startswith("Step ")]
+    assert len(losses) == 20
+    assert re.fullmatch(r"Step 1/20: training loss=\d\.\d\d", losses[0])
+    assert re.fullmatch(r"Step 20/20: training loss=\d\.\d\d, validation loss=\d\.\d\d", losses[-1])
+    assert [message for message in messages if message not in losses] == [
         "Fine-tuning job started",
         "Checkpoint of step 10 committed",
         "Checkpoint of step 20 committed",
         "New fine-tuned model created",
         "The job has successfully completed",
     ]
+
+
+def test_the_result_tells_a_person_and_a_hub_what_it_is(workplace: Workplace, lora: Any) -> None:
+    card = workplace.bucket.read(f"{lora.result.uri}/README.md").decode()
+    digest = hashlib.sha256(workplace.bucket.read(workplace.training)).hexdigest()
+    assert f"| {workplace.training} | sha256:{digest} |" in card
+    assert f"| validation loss | {lora.result.eval_loss} |" in card
+    assert lora.result.report_uri == f"{lora.result.uri}/report.html"
+    report = workplace.bucket.read(lora.result.report_uri).decode()
+    for text in ("What is 40 plus 5?", "generated greedily", "the result; ", "Accuracy of tokens", "torch"):
+        assert text in report
+
+
+def test_accuracy_of_tokens_is_measured_with_each_loss(workplace: Workplace, lora: Any) -> None:
+    rows = workplace.results("lora")
+    assert all(0 <= float(row["train_mean_token_accuracy"]) <= 1 for row in rows)
+    measured = [row for row in rows if row["valid_loss"]]
+    assert [(row["full_valid_loss"], row["full_valid_mean_token_accuracy"]) for row in measured] == [
+        (row["valid_loss"], row["valid_mean_token_accuracy"]) for row in measured
+    ]
+    assert all(0 <= float(row["valid_mean_token_accuracy"]) <= 1 for row in measured)
 
 
 def test_a_run_that_is_complete_is_reported_and_not_trained_again(

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from fnmatch import fnmatchcase
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from finetune_api.finetunejob import FineTuneJobSpec
 from finetune_api.sources import (
+    DATASET_URI_PATTERN,
+    MODEL_URI_PATTERN,
+    ON_A_LAPTOP,
     HubDataset,
     HubModel,
     S3Location,
     is_allowed,
     parse_hub_dataset,
+    parse_location,
     parse_model_uri,
     parse_s3,
 )
@@ -101,3 +108,19 @@ def test_patterns(uri: str, patterns: tuple[str, ...], allowed: bool) -> None:
 def test_a_path_that_climbs_matches_nothing_and_others_match_as_shells_do(uri: str, patterns: list[str]) -> None:
     expected = ".." not in uri.split("/") and any(fnmatchcase(uri, pattern) for pattern in patterns)
     assert is_allowed(uri, tuple(patterns)) is expected
+
+
+def test_a_path_is_a_uri_on_a_laptop_only() -> None:
+    spec = {"model": {"uri": "file:///models/base"}, "dataset": {"training": {"uri": "file:///data/train.jsonl"}}}
+    parsed = FineTuneJobSpec.model_validate(spec, context=ON_A_LAPTOP)
+    location = parse_location(parsed.dataset.training.uri)
+    assert (location.is_local, location.key, location.uri) == (True, "data/train.jsonl", "file:///data/train.jsonl")
+    with pytest.raises(ValidationError, match=r"(?s)model\.uri.*dataset\.training\.uri"):
+        FineTuneJobSpec.from_wire(spec)
+
+
+def test_the_api_server_refuses_paths() -> None:
+    schema = json.dumps(FineTuneJobSpec.model_json_schema())
+    assert json.dumps(MODEL_URI_PATTERN) in schema
+    assert json.dumps(DATASET_URI_PATTERN) in schema
+    assert "file:" not in MODEL_URI_PATTERN + DATASET_URI_PATTERN

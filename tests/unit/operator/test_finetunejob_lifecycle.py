@@ -69,13 +69,8 @@ def carried_out(result: Decided, observed: ObservedFineTuneJob, **changes: Any) 
     return replace(observed, status=result.status, **changes)
 
 
-@pytest.mark.parametrize(
-    ("status", "running", "phase"), [(IN_PREFLIGHT, PREFLIGHT_1, "Validating"), (IN_TRAINING, TRAIN_1, "Training")]
-)
-def test_suspend_is_written_down_then_the_job_goes_then_its_pods_are_waited_for(
-    status: FineTuneJobStatus, running: str, phase: str
-) -> None:
-    observed = observed_job(status, job(running), pods=(pod(running),), spec=SUSPENDED)
+def stopped(observed: ObservedFineTuneJob, running: str, phase: str) -> tuple[Decided, ObservedFineTuneJob]:
+    """The stop is written down, then the Job goes, then its Pod saves: what is decided then, upon what is observed."""
     noted = decide(observed)
     assert noted.decision == Decision(phase, "Stopping", again_in=0, event="Normal Stopping")
     stopping = carried_out(noted, observed)
@@ -84,6 +79,16 @@ def test_suspend_is_written_down_then_the_job_goes_then_its_pods_are_waited_for(
     saving = carried_out(deleted, stopping, jobs=(), pods=(pod(running, deletion_time=later(40)),))
     waits = decide(saving)
     assert waits.decision == Decision(phase, "Stopping", again_in=15)
+    return waits, saving
+
+
+@pytest.mark.parametrize(
+    ("status", "running", "phase"), [(IN_PREFLIGHT, PREFLIGHT_1, "Validating"), (IN_TRAINING, TRAIN_1, "Training")]
+)
+def test_suspend_is_written_down_then_the_job_goes_then_its_pods_are_waited_for(
+    status: FineTuneJobStatus, running: str, phase: str
+) -> None:
+    waits, saving = stopped(observed_job(status, job(running), pods=(pod(running),), spec=SUSPENDED), running, phase)
     assert waits.message == (
         "spec.suspend is true. Waits until 1 Pod has saved and ended, by 12:00:40 UTC at the latest: "
         f"{running}-0-abcde."
@@ -236,15 +241,7 @@ def test_of_the_runs_before_ten_are_kept() -> None:
 def test_another_run_id_stops_what_runs_and_waits_for_its_pods(
     status: FineTuneJobStatus, running: str, phase: str
 ) -> None:
-    observed = observed_job(status, job(running), pods=(pod(running),), spec=RERUN)
-    noted = decide(observed)
-    assert noted.decision == Decision(phase, "Stopping", again_in=0, event="Normal Stopping")
-    stopping = carried_out(noted, observed)
-    deleted = decide(stopping)
-    assert deleted.decision == Decision(phase, "Stopping", deletes=with_config_map(running), again_in=15)
-    saving = carried_out(deleted, stopping, jobs=(), pods=(pod(running, deletion_time=later(40)),))
-    waits = decide(saving)
-    assert waits.decision == Decision(phase, "Stopping", again_in=15)
+    waits, saving = stopped(observed_job(status, job(running), pods=(pod(running),), spec=RERUN), running, phase)
     assert waits.message.startswith("runId changed from '1' to '2'. Waits until 1 Pod has saved and ended, by 12:00:40")
     fresh = decide(carried_out(waits, saving, pods=()))
     assert fresh.decision == NEW_RUN

@@ -46,8 +46,8 @@ def test_config_maps_of_a_dataset_are_mounted_where_it_is_read() -> None:
         "validation": {"configMapRef": {"name": "held-out", "key": "valid.jsonl"}},
     }
     spec = job_spec(dataset=dataset)
-    *_, preflight = preflight_objects(OWNER, spec, resolved_class(), 1)
-    *_, train = attempt_objects(OWNER, spec, resolved_class(), RESOLVED, 1, None)
+    *_, preflight = preflight_objects(OWNER, spec, resolved_class(), MODEL_SOURCE, 1)
+    *_, train = attempt_objects(OWNER, spec, resolved_class(), MODEL_SOURCE, RESOLVED, 1, None)
     for job in (preflight, train):
         pod = job["spec"]["template"]["spec"]
         assert [volume for volume in pod["volumes"] if volume["name"].startswith("dataset-")] == [
@@ -71,7 +71,7 @@ def test_config_maps_of_a_dataset_are_mounted_where_it_is_read() -> None:
 
 def test_the_trainer_learns_which_datasets_are_allowed() -> None:
     platform = resolved_class(sources={"datasets": ["s3://data/*"]})
-    config_map, _ = preflight_objects(OWNER, job_spec(), platform, 1)
+    config_map, _ = preflight_objects(OWNER, job_spec(), platform, MODEL_SOURCE, 1)
     assert json.loads(config_map["data"]["run.json"])["allowedDatasets"] == ["s3://data/*"]
 
 

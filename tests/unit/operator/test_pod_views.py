@@ -177,23 +177,3 @@ def times(started: str, finished: str) -> dict[str, Any]:
 
 def noon(**later: int) -> datetime:
     return datetime(2026, 11, 22, 12, tzinfo=UTC) + timedelta(**later)
-
-
-@pytest.mark.parametrize(
-    ("phase", "deleted", "seconds", "lost"),
-    [
-        ("Running", None, 9999, False),
-        ("Running", "2026-11-22T12:00:00Z", 29, False),
-        ("Running", "2026-11-22T12:00:00Z", 30, True),
-        ("Failed", "2026-11-22T12:00:00Z", 30, False),
-    ],
-    ids=["lives", "ends", "should have ended", "has ended"],
-)
-def test_a_pod_whose_node_does_not_answer_is_lost(phase: str, deleted: str | None, seconds: int, lost: bool) -> None:
-    """deletionTimestamp is the end of the grace period."""
-    body = pod_object({"phase": phase})
-    if deleted:
-        body["metadata"]["deletionTimestamp"] = deleted
-    view = pod_view(body)
-    assert view.terminating is (deleted is not None)
-    assert view.is_lost(noon(seconds=seconds)) is lost

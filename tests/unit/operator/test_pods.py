@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.run import EvaluateRun, FetchRun, PreflightRun, TrainRun
+from finetune_api.run import METRICS_PORT, EvaluateRun, FetchRun, PreflightRun, TrainRun
 from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.finetunejob.objects import attempt_objects, preflight_objects
 from finetune_operator.kube import Object
@@ -186,3 +186,9 @@ def test_a_parents_own_labels_and_annotations_are_not_copied() -> None:
         for item in objects:
             assert item["metadata"]["labels"].keys() <= allowed
             assert item["metadata"]["annotations"].keys() <= {"finetune.dev/owner", "finetune.dev/applied-digest"}
+
+
+def test_training_pods_alone_name_the_port_of_their_metrics() -> None:
+    ports = {role: pod_spec(objects)["containers"][0].get("ports", []) for role, objects in children().items()}
+    assert ports.pop("train") == [{"name": "metrics", "containerPort": METRICS_PORT}]
+    assert "metrics" not in json.dumps(ports)

@@ -13,7 +13,8 @@ def test_one_row_a_step_with_empty_cells_for_what_was_not_measured() -> None:
         {"step": 2, "train_runtime": 9.0},
     ]
     assert results_csv(history).splitlines() == [
-        "step,train_loss,train_mean_token_accuracy,valid_loss,valid_mean_token_accuracy",
-        "1,2.0,0.25,,",
-        "2,1.5,0.5,1.75,0.5",
+        "step,train_loss,train_mean_token_accuracy,valid_loss,valid_mean_token_accuracy,"
+        "full_valid_loss,full_valid_mean_token_accuracy",
+        "1,2.0,0.25,,,,",
+        "2,1.5,0.5,1.75,0.5,1.75,0.5",
     ]

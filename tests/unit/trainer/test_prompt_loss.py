@@ -10,7 +10,7 @@ import pytest
 from finetune_api.finetunejob import SFT, Method
 from finetune_trainer.data.examples import ChatExample, CompletionExample, Example, PreferenceExample
 from finetune_trainer.data.prompt_loss import MARK, tokenize_with_prompt
-from finetune_trainer.data.rows import FormatError, columns, rows
+from finetune_trainer.data.rows import FormatError, features, rows
 from finetune_trainer.data.tokenization import IGNORED, tokenize
 from tests.integration.trainer_evaluation.tiny_models import make_tokenizer
 
@@ -65,20 +65,20 @@ def test_the_answers_are_those_of_training_without_the_prompt() -> None:
     ids=["weighted", "validation", "weight 0", "nothing said"],
 )
 def test_only_training_data_is_marked(method: Method, training: bool, is_marked: bool) -> None:
-    (row,) = rows(method, make_tokenizer(), chat(USER, ANSWER), training=training)
+    (row,) = rows(method, make_tokenizer(), chat(USER, ANSWER), [], training=training)
     assert any(label <= MARK for label in row["labels"]) == is_marked
 
 
 @pytest.mark.parametrize("method", [Method(), Method(type="DPO")], ids=["SFT", "DPO"])
 def test_the_rows_have_the_columns_of_the_method(method: Method) -> None:
     example = msgspec.convert(PAIR, PreferenceExample) if method.type == "DPO" else chat(USER, ANSWER)
-    (row,) = rows(method, make_tokenizer(), example, training=True)
-    assert tuple(row) == columns(method)
+    (row,) = rows(method, make_tokenizer(), example, [], training=True)
+    assert tuple(row) == tuple(features(method, make_tokenizer()))
 
 
 def test_a_pair_is_a_prompt_and_two_answers() -> None:
     tokenizer = make_tokenizer()
-    (row,) = rows(Method(type="DPO"), tokenizer, msgspec.convert(PAIR, PreferenceExample), training=True)
+    (row,) = rows(Method(type="DPO"), tokenizer, msgspec.convert(PAIR, PreferenceExample), [], training=True)
     assert {name: text_of(tokenizer, tokens) for name, tokens in row.items()} == {
         "prompt_ids": ASKED,
         "chosen_ids": "yo<|im_end|>\n",
@@ -93,4 +93,4 @@ def test_a_pair_is_a_prompt_and_two_answers() -> None:
 )
 def test_an_example_of_another_method_is_refused(method: Method, example: Example) -> None:
     with pytest.raises(FormatError, match=r"method\.type"):
-        list(rows(method, make_tokenizer(), example, training=True))
+        list(rows(method, make_tokenizer(), example, [], training=True))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 import yaml
 
-from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, Method, Parallelism, ResolvedHyperparameters, Result
+from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, Method, Parallelism, ResolvedHyperparameters
+from finetune_api.manifest import Manifest
 from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
 from finetune_trainer.artifacts.charts import MOST_POINTS, line_chart
 from finetune_trainer.artifacts.model_card import model_card
-from finetune_trainer.artifacts.report import Sample, report_html
+from finetune_trainer.artifacts.report import Sample, Samples, report_html
 
 LOG = [
     {"step": 1, "loss": 2.0, "learning_rate": 1e-4, "grad_norm": 1.0},
@@ -39,22 +41,24 @@ class Reader(HTMLParser):
 
 
 def test_the_report_shows_facts_curves_and_samples() -> None:
-    page = Reader(report_html("router", {"Result": {"step": 2}}, LOG, [Sample("2+2?", "4", "5", "4")]))
+    page = Reader(
+        report_html("router", {"Result": {"step": 2}}, LOG, Samples((Sample("2+2?", "4", "5", "4"),), "Two."))
+    )
     assert page.tags.count("svg") == 3  # loss, learning rate, gradient norm
     assert page.tags.count("polyline") == 4
-    for text in ("router", "Result", "training (last: 1)", "validation (last: 1.5)", "2+2?", "5"):
+    for text in ("router", "Result", "Two.", "training (last: 1)", "validation (last: 1.5)", "2+2?", "5"):
         assert text in page.text
 
 
 def test_what_a_dataset_holds_is_never_markup() -> None:
     evil = "<script>alert(1)</script>"
-    page = Reader(report_html(evil, {evil: {evil: evil}}, [], [Sample(evil, evil, evil, evil)]))
+    page = Reader(report_html(evil, {evil: {evil: evil}}, [], Samples((Sample(evil, evil, evil, evil),), evil)))
     assert "script" not in page.tags
-    assert page.text.count(evil) >= 7
+    assert page.text.count(evil) >= 8
 
 
 def test_the_report_needs_nothing_from_outside() -> None:
-    page = report_html("router", {}, LOG)
+    page = report_html("router", {}, LOG, Samples())
     assert "http" not in page
     assert "src=" not in page
 
@@ -101,13 +105,18 @@ RUN = TrainRun(
     parallelism=Parallelism(),
     checkpoints=Checkpoints(),
 )
-RESULT = Result(
-    uri="s3://models/out/result", base_model_uri="hf://org/base@main", adapter_type="LoRA", step=30, digest="sha256:aa"
+CHECKPOINT = Manifest(
+    step=30,
+    claim=1,
+    attempt=2,
+    created=datetime(2026, 11, 22, tzinfo=UTC),
+    files=[],
+    metrics={"trainLoss": 0.5, "trainedTokens": 1200.0},
 )
 
 
 def test_the_model_card_says_what_the_model_was_made_of() -> None:
-    card = model_card(RUN, RESULT, {"s3://data/train.jsonl": "sha256:bb"})
+    card = model_card(RUN, CHECKPOINT, {"s3://data/train.jsonl": "sha256:bb"}, is_adapter=True)
     _, metadata, text = card.split("---\n", 2)
     assert yaml.safe_load(metadata)["base_model"] == "org/base"
     assert yaml.safe_load(metadata)["library_name"] == "peft"
@@ -117,6 +126,8 @@ def test_the_model_card_says_what_the_model_was_made_of() -> None:
         "| learningRate | 0.0002 |",
         "| adapter | LoRA, rank 8, alpha 32, dropout 0.05 |",
         "| step | 30 |",
+        "| train loss | 0.5 |",
+        "| trained tokens | 1200 |",
     ):
         assert line in text.splitlines()
     assert "| torch |" in text

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from trl import chat_template_utils
 
 from finetune_trainer.data.examples import (
     Assistant,
@@ -19,41 +17,27 @@ from finetune_trainer.data.examples import (
     Function,
     ImagePart,
     ImageUrl,
+    Message,
     PreferenceExample,
+    System,
+    Tool,
     ToolCall,
     User,
 )
 from finetune_trainer.data.tokenization import IGNORED, Sequence, TemplateError, has_loss, tokenize, tokenize_preference
+from tests.unit.trainer.chat_templates import (
+    CHATML,
+    CHATML_MARKED,
+    FAMILIES,
+    PLAIN,
+    SPECIAL_TOKENS,
+    Calls,
+    Family,
+    call_id,
+    make_tokenizer,
+    to_json,
+)
 
-SPECIAL_TOKENS = [
-    *("<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<|eot|>"),
-    *("<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"),
-]
-
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-# With the markers that transformers' own mask needs; ours does without.
-CHATML_MARKED = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}\n"
-    "{% else %}{{ message['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-LLAMA3 = (
-    "<s>{% for message in messages %}<|start|>{{ message['role'] }}<|end|>\n\n{{ message['content'] | trim }}<|eot|>"
-    "{% endfor %}{% if add_generation_prompt %}<|start|>assistant<|end|>\n\n{% endif %}"
-)
-MISTRAL = (
-    "<s>{% for message in messages %}{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
-    "{% else %} {{ message['content'] | trim }}</s>{% endif %}{% endfor %}"
-)
-GEMMA = (
-    "<s>{% for message in messages %}{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
-    "<start_of_turn>{{ role }}\n{{ message['content'] | trim }}<end_of_turn>\n{% endfor %}"
-    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
 # As Qwen3: an empty thought before the last answer, none before the earlier ones.
 REWRITING = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -61,34 +45,11 @@ REWRITING = (
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-PLAIN = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}" + (
-    "{% if add_generation_prompt %}assistant:{% endif %}"
-)
-
-# A template, and what it lets an answer carry loss with.
-FAMILIES: Mapping[str, tuple[str, str]] = {
-    "ChatML": (CHATML, "{}<|im_end|>"),
-    "ChatML with markers": (CHATML_MARKED, "{}<|im_end|>"),
-    "Llama 3": (LLAMA3, "{}<|eot|>"),
-    "Mistral": (MISTRAL, " {}</s>"),
-    "Gemma": (GEMMA, "{}<end_of_turn>"),
-    "no end-of-turn token": (PLAIN, " {}\n"),
-}
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    """A byte-level BPE that merges across words and lines, so that bad boundaries would show."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    bpe.train_from_iterator(
-        ["What is two and two? It is four.\n\nIt is five.\n Hello, how are you? assistant user model\n"] * 9,
-        trainers.BpeTrainer(
-            vocab_size=600, special_tokens=SPECIAL_TOKENS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-        ),
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    return make_tokenizer()
 
 
 def example(*turns: tuple[str, str, int]) -> ChatExample:
@@ -105,33 +66,121 @@ def learned(tokenizer: Any, sequence: Sequence) -> list[str]:
     return [tokenizer.decode(list(labels)) for has_loss, labels in runs if has_loss]
 
 
-@pytest.mark.parametrize(("template", "form"), FAMILIES.values(), ids=FAMILIES)
-def test_every_answer_and_nothing_else_is_learned(tokenizer: Any, template: str, form: str) -> None:
-    tokenizer.chat_template = template
+def all_learned(tokenizer: Any, conversation: ChatExample) -> list[str]:
+    """The same of every sequence of an example."""
+    return [text for sequence in tokenize(tokenizer, conversation) for text in learned(tokenizer, sequence)]
+
+
+def calling(calls: Calls, text: str | None = None) -> list[Message]:
+    """A message that calls tools, and what they answer."""
+    ids = [call_id(number) for number in range(len(calls))]
+    made = [ToolCall(Function(name, to_json(given)), id=id) for (name, given), id in zip(calls, ids, strict=True)]
+    return [Assistant(content=text, tool_calls=made), *(Tool(content='"4"', tool_call_id=id) for id in ids)]
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": name, "description": "", "parameters": {"type": "object"}}}
+    for name in ("add", "look_up")
+]
+WITH_CALLS = sorted(name for name, family in FAMILIES.items() if family.calls)
+WITHOUT_CALLS = ["Llama 3", "Phi 3", "DeepSeek R1"]  # their templates leave calls out without a word
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_every_answer_and_nothing_else_is_learned(tokenizer: Any, family: Family) -> None:
+    tokenizer.chat_template = family.template
     conversation = example(("What is two and two?", "It is four.", 1), ("How are you?", "Hello, I am 4.", 1))
-    (sequence,) = tokenize(tokenizer, conversation)
-    assert learned(tokenizer, sequence) == [form.format("It is four."), form.format("Hello, I am 4.")]
+    expected = [family.answer.format("It is four."), family.answer.format("Hello, I am 4.")]
+    assert all_learned(tokenizer, conversation) == expected
 
 
-@pytest.mark.parametrize(("template", "form"), FAMILIES.values(), ids=FAMILIES)
-def test_an_answer_of_weight_0_is_context_only(tokenizer: Any, template: str, form: str) -> None:
-    tokenizer.chat_template = template
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_an_answer_of_weight_0_is_context_only(tokenizer: Any, family: Family) -> None:
+    tokenizer.chat_template = family.template
     (sequence,) = tokenize(tokenizer, example(("two?", "It is five.", 0), ("two?", "It is four.", 1)))
-    assert learned(tokenizer, sequence) == [form.format("It is four.")]
+    assert learned(tokenizer, sequence) == [family.answer.format("It is four.")]
     assert "It is five." in tokenizer.decode(sequence.input_ids)
+
+
+@pytest.mark.parametrize("name", WITH_CALLS)
+def test_calls_are_learned_and_what_tools_answer_is_not(tokenizer: Any, name: str) -> None:
+    family = FAMILIES[name]
+    assert family.calls is not None
+    tokenizer.chat_template = family.template
+    calls = [("add", {"a": 2, "b": {"c": ["é"]}}), ("look_up", {})][: 2 if family.several_calls else 1]
+    conversation = ChatExample([User(content="two?"), *calling(calls), Assistant(content="It is four.")], TOOLS)
+    assert all_learned(tokenizer, conversation) == [family.calls(calls), family.answer.format("It is four.")]
+
+
+@pytest.mark.parametrize("name", WITHOUT_CALLS)
+def test_a_template_that_leaves_calls_out_is_told(tokenizer: Any, name: str) -> None:
+    tokenizer.chat_template = FAMILIES[name].template
+    conversation = ChatExample([User(content="two?"), *calling([("add", {"a": 2})]), Assistant(content="4")], TOOLS)
+    with pytest.raises(TemplateError, match="leaves out a call of 'add' in message 2"):
+        tokenize(tokenizer, conversation)
+
+
+def test_a_template_that_leaves_the_second_of_two_calls_out_is_told(tokenizer: Any) -> None:
+    tokenizer.chat_template = chat_template_utils.gptoss_chat_template
+    calls: Calls = [("add", {"a": 2}), ("add", {"a": 3})]
+    with pytest.raises(TemplateError, match="leaves out a call of 'add'"):
+        tokenize(tokenizer, ChatExample([User(content="two?"), *calling(calls), Assistant(content="4")], TOOLS))
 
 
 answers = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).filter(
     lambda text: text.strip() == text and not any(token in text for token in SPECIAL_TOKENS)
 )
+turns = st.lists(st.tuples(answers, answers, st.sampled_from([0, 1])), min_size=1, max_size=4)
+arguments = st.dictionaries(
+    st.text("abc_", min_size=1, max_size=4),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**53), 2**53) | answers,
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab", min_size=1), inner, max_size=2),
+        max_leaves=4,
+    ),
+    max_size=3,
+)
 
 
-@settings(max_examples=60, deadline=None)
-@given(first=answers, second=answers, family=st.sampled_from(sorted(FAMILIES)))
-def test_any_text_is_learned_as_it_is(tokenizer: Any, first: str, second: str, family: str) -> None:
-    tokenizer.chat_template, form = FAMILIES[family]
-    (sequence,) = tokenize(tokenizer, example(("What?", first, 1), ("And?", second, 1)))
-    assert learned(tokenizer, sequence) == [form.format(first), form.format(second)]
+@settings(max_examples=150, deadline=None)
+@given(turns=turns, last=answers, system=st.none() | st.just("") | answers, family=st.sampled_from(sorted(FAMILIES)))
+def test_any_text_is_learned_as_it_is(
+    tokenizer: Any, turns: list[tuple[str, str, int]], last: str, system: str | None, family: str
+) -> None:
+    tokenizer.chat_template = FAMILIES[family].template
+    conversation = example(*turns, ("And?", last, 1))
+    if system is not None and FAMILIES[family].system:
+        conversation = ChatExample([System(content=system), *conversation.messages])
+    expected = [answer for _, answer, weight in turns if weight] + [last]
+    assert all_learned(tokenizer, conversation) == [FAMILIES[family].answer.format(answer) for answer in expected]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    given=st.lists(st.tuples(st.sampled_from(["add", "look_up"]), arguments), min_size=1, max_size=3),
+    question=answers,
+    answer=answers,
+    family=st.sampled_from(WITH_CALLS),
+)
+def test_any_calls_are_learned_as_they_are(
+    tokenizer: Any, given: Calls, question: str, answer: str, family: str
+) -> None:
+    chosen = FAMILIES[family]
+    assert chosen.calls is not None
+    tokenizer.chat_template = chosen.template
+    calls = given if chosen.several_calls else given[:1]
+    called = calling(calls)
+    whole = ChatExample([User(content=question), *called, Assistant(content=answer)], TOOLS)
+    assert all_learned(tokenizer, whole) == [chosen.calls(calls), chosen.answer.format(answer)]
+    assert all_learned(tokenizer, ChatExample([User(content=question), called[0]], TOOLS)) == [chosen.calls(calls)]
+
+
+def test_a_template_that_moves_the_system_prompt_learns_with_the_prompt_that_will_be_seen(tokenizer: Any) -> None:
+    tokenizer.chat_template = FAMILIES["Mistral"].template
+    conversation = ChatExample([System(content="Be good."), *example(("two?", "four", 1)).messages])
+    (sequence,) = tokenize(tokenizer, conversation)
+    assert tokenizer.decode(sequence.input_ids) == "<s>[INST] Be good.\n\ntwo?[/INST] four</s>"
+    assert learned(tokenizer, sequence) == [" four</s>"]
 
 
 def test_a_first_word_that_merges_with_the_prompt_is_learned(tokenizer: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from prometheus_client import generate_latest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from finetune_trainer.training.callbacks import NoteMetrics
 from finetune_trainer.training.training_metrics import ExposeMetrics, flops_per_token, peak_flops
 
 
@@ -35,6 +37,52 @@ def test_a_step_shows_in_the_metrics(arguments: TrainingArguments) -> None:
     assert (value("finetune_trainer_tokens_per_second") or 0) > 1000
     assert (value("finetune_trainer_data_wait_seconds_total") or 0) > 0
     assert b"epoch" not in generate_latest(metrics.registry)
+
+
+def test_what_comes_between_steps_is_no_wait_for_data(arguments: TrainingArguments) -> None:
+    metrics, state, control = ExposeMetrics(port=None), TrainerState(), TrainerControl()
+    for between in (metrics.on_evaluate, metrics.on_save):
+        metrics.on_step_begin(arguments, state, control)
+        metrics.on_step_end(arguments, state, control)
+        time.sleep(0.2)
+        between(arguments, state, control)
+        metrics.on_step_begin(arguments, state, control)
+    assert (metrics.registry.get_sample_value("finetune_trainer_data_wait_seconds_total") or 0) < 0.2
+
+
+class Notes:
+    """Keeps what an EventLog is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def note(self, message: str, **data: object) -> None:
+        self.messages.append(message)
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "told"),
+    [(20, 1, 20), (1000, 10, 101), (100_000, 1000, 101)],
+    ids=["each step", "each tenth", "each thousandth"],
+)
+def test_losses_are_noted_at_a_bounded_rate(arguments: TrainingArguments, steps: int, every: int, told: int) -> None:
+    notes, state, control = Notes(), TrainerState(max_steps=steps), TrainerControl()
+    callback = NoteMetrics(notes)  # type: ignore[arg-type]
+    for step in range(1, steps + 1):
+        state.global_step = step
+        callback.on_log(arguments, state, control, logs={"loss": 0.224})
+    callback.on_log(arguments, state, control, logs={"train_runtime": 9.0})
+    assert len(notes.messages) == told
+    assert notes.messages[0] == f"Step 1/{steps}: training loss=0.22"
+    assert f"Step {2 * every}/{steps}: training loss=0.22" in notes.messages
+
+
+def test_a_validation_is_noted_once_with_the_training_loss(arguments: TrainingArguments) -> None:
+    notes, state, control = Notes(), TrainerState(max_steps=300, global_step=7), TrainerControl(should_evaluate=True)
+    callback = NoteMetrics(notes)  # type: ignore[arg-type]
+    callback.on_log(arguments, state, control, logs={"loss": 0.25})
+    callback.on_log(arguments, state, control, logs={"eval_loss": 0.5})
+    assert notes.messages == ["Step 7/300: training loss=0.25, validation loss=0.50"]
 
 
 def test_only_trained_weights_have_gradients_of_their_own() -> None:

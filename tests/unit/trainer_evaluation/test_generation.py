@@ -33,16 +33,21 @@ def test_the_longest_come_first_so_that_too_little_memory_shows_at_once() -> Non
     assert [indices for indices, _ in batches([5, 9, 7], 10, CONTEXT)] == [[1, 2, 0]]
 
 
+class Fake(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
 def fake_tokenizer(template: str | None) -> Any:
     """The few members that are read; `template` is what a conversation renders to, None: there is no template."""
     ids = {"<eos>": 2, "<|im_end|>": 7, "<|im_start|>": 6}
 
-    def apply_chat_template(conversation: object, tokenize: bool) -> str:
+    def apply_chat_template(conversation: object, **options: object) -> str:
         if template == "refuses":
             raise ValueError("system message needed")
         return str(template)
 
-    return SimpleNamespace(
+    return Fake(
+        eos_token="<eos>",
         eos_token_id=2,
         chat_template=template,
         apply_chat_template=apply_chat_template,

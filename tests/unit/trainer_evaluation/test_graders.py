@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Grader
 from finetune_trainer.evaluation.graders import CompiledGrader, compile_graders, fuzzy_match, string_check
+from finetune_trainer.evaluation.templates import Sample
 from finetune_trainer.process.failures import DiagnosedError
 
 
@@ -73,13 +74,13 @@ def test_fuzzy_match(output: str, reference: str, score: float) -> None:
     ],
 )
 def test_json_schema(schema: Any, output: str, score: float) -> None:
-    assert schema_grader(schema).grade({}, output) == score
+    assert schema_grader(schema).grade({}, Sample(output)) == score
 
 
 def test_a_grader_compares_the_output_with_the_reference_unless_told_otherwise() -> None:
     check = grader(type="StringCheck")
-    assert check.grade({"reference": "os"}, "os") == 1.0
-    assert check.grade({"reference": "os"}, "re") == 0.0
+    assert check.grade({"reference": "os"}, Sample("os")) == 1.0
+    assert check.grade({"reference": "os"}, Sample("re")) == 0.0
 
 
 def test_a_member_of_the_output_can_be_compared_with_a_field_of_the_example() -> None:
@@ -87,14 +88,14 @@ def test_a_member_of_the_output_can_be_compared_with_a_field_of_the_example() ->
         type="StringCheck",
         stringCheck={"input": "{{sample.output_json.module}}", "reference": "{{item.label}}", "operation": "Eq"},
     )
-    assert check.grade({"label": "os"}, '{"module": "os"}') == 1.0
-    assert check.grade({"label": "os"}, '{"module": "re"}') == 0.0
+    assert check.grade({"label": "os"}, Sample('{"module": "os"}')) == 1.0
+    assert check.grade({"label": "os"}, Sample('{"module": "re"}')) == 0.0
 
 
 @pytest.mark.parametrize("operation", ["Eq", "Ne", "Like", "ILike"])
 def test_an_output_without_the_json_that_is_asked_for_scores_nothing(operation: str) -> None:
     check = grader(type="StringCheck", stringCheck={"input": "{{sample.output_json.module}}", "operation": operation})
-    assert check.grade({"reference": "os"}, "not json") == 0.0
+    assert check.grade({"reference": "os"}, Sample("not json")) == 0.0
 
 
 def test_fields_that_an_example_lacks_are_named() -> None:
@@ -129,7 +130,7 @@ def test_a_grader_that_can_never_work_is_refused_before_anything_is_loaded(spec:
 def test_a_nested_reference_out_of_the_schema_is_refused_and_not_downloaded() -> None:
     check = schema_grader({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}})
     with pytest.raises(DiagnosedError, match=r"127\.0\.0\.1:9/schema"):
-        check.grade({}, '{"a": 1}')
+        check.grade({}, Sample('{"a": 1}'))
 
 
 def test_two_graders_of_one_name_are_refused() -> None:
@@ -143,5 +144,5 @@ def test_two_graders_of_one_name_are_refused() -> None:
 def test_every_score_is_from_0_to_1_and_the_reference_itself_scores_1(output: str, reference: str) -> None:
     for spec in ({"type": "StringCheck"}, {"type": "TextSimilarity"}):
         compiled = grader(**spec)
-        assert 0.0 <= compiled.grade({"reference": reference}, output) <= 1.0
-        assert compiled.grade({"reference": reference}, reference) == 1.0
+        assert 0.0 <= compiled.grade({"reference": reference}, Sample(output)) <= 1.0
+        assert compiled.grade({"reference": reference}, Sample(reference)) == 1.0

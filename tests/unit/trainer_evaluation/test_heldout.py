@@ -48,13 +48,22 @@ def test_what_the_model_sees_and_what_graders_see(value: dict[str, Any], prompt:
         ({"text": "x"}, "Unexpected file format"),
         ({"messages": [USER]}, "The last message must be from the assistant"),
         ({"messages": [ASSISTANT]}, "nothing to answer to"),
-        ({"messages": [USER, {"role": "assistant", "tool_calls": [CALL]}]}, "nothing to compare"),
         ({"prompt": "p", "completion": "c", "reference": "r"}, "'reference' is taken"),
+        ({"messages": [USER, ASSISTANT], "reference_tools": []}, "'reference_tools' is taken"),
     ],
 )
 def test_an_example_that_can_not_be_judged(value: object, message: str) -> None:
     with pytest.raises(ExampleError, match=message):
         to_held_out(1, value)
+
+
+def test_calls_are_a_reference_too() -> None:
+    calling = {"role": "assistant", "tool_calls": [{**CALL, "id": "c1"}]}
+    example = to_held_out(1, {"messages": [USER, calling], "tools": [TOOL]})
+    assert (example.reference, example.reference_tools) == (None, [CALL])
+    assert "reference" not in example.item  # a grader of text says so, by line
+    both = to_held_out(1, {"messages": [USER, {**calling, "content": "I look."}], "tools": [TOOL]})
+    assert (both.reference, both.reference_tools) == ("I look.", [CALL])
 
 
 def write(file: Path, *lines: object) -> Path:

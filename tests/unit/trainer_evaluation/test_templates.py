@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_trainer.evaluation.templates import MissingVariableError, Sample, TemplateError, render, variables
+from finetune_trainer.evaluation.tool_calls import ToolCall
 
 ITEM: dict[str, Any] = {
     "reference": "os.path",
@@ -69,7 +70,7 @@ def test_a_missing_value_is_told_apart_from_an_empty_one(template: str, output: 
         "{{item}}",
         "{{reference}}",
         "{{sample}}",
-        "{{sample.output_tools}}",
+        "{{sample.tools}}",
         "{{sample.output_text.upper}}",
         "{{item.reference.__class__()}}",
         "{{item['reference']}}",
@@ -93,3 +94,11 @@ def test_attributes_of_python_objects_are_out_of_reach() -> None:
 def test_text_goes_through_unchanged(output: str, reference: str) -> None:
     filled = render("{{sample.output_text}}|{{item.reference}}", {"reference": reference}, Sample(output))
     assert filled == f"{output}|{reference}"
+
+
+def test_calls_are_named_as_in_openais_messages() -> None:
+    sample = Sample("", (ToolCall("add", {"b": 2, "a": 1}),))
+    assert render("{{sample.output_tools.0.function.name}}", ITEM, sample) == "add"
+    assert render("{{sample.output_tools.0.function.arguments}}", ITEM, sample) == '{"a":1,"b":2}'
+    with pytest.raises(MissingVariableError):
+        render("{{sample.output_tools.1.function.name}}", ITEM, sample)

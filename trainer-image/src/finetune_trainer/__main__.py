@@ -41,8 +41,23 @@ def preflight(file: RunFile) -> None:
 
 
 @app.command()
-def train(file: RunFile) -> None:
-    """Train this node's share of a run, and put the result into the storage."""
+def train(
+    file: Annotated[Path, typer.Argument(metavar="RUN_JSON|JOB_YAML", help="What to train.", dir_okay=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="Of a job: the folder of its runs.", show_default="./finetune-output/NAME")
+    ] = None,
+) -> None:
+    """Train a FineTuneJob on this machine; or, in a Pod, this node's share of a run.
+
+    A job's model and datasets may be local paths, relative to its file. The same command again goes on from the newest
+    checkpoint; Ctrl-C stops with one.
+    """
+    from finetune_trainer.local.job_file import is_job_file
+
+    if is_job_file(file):
+        from finetune_trainer.local.training import train_job
+
+        raise typer.Exit(train_job(file, output))
     from finetune_trainer.training.launch import train_node
 
     raise typer.Exit(train_node(file))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.run import RUN_CONFIG_PATH, EvaluateRun, JobIdentity, NamedModel
 from finetune_operator.children import Owner, child_name
-from finetune_operator.classes import ResolvedClass, output_location, storage_config
+from finetune_operator.classes import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.kube import Object
 from finetune_operator.pods import PodRole, job, run_config_map
 
@@ -31,6 +31,7 @@ def evaluate_objects(
         models=list(models),
         dataset_uri=spec.dataset.uri,
         allowed_datasets=platform.spec.sources.datasets,
+        allowed_images=image_sources(platform.spec),
         limit_examples=spec.dataset.limit_examples,
         graders=spec.graders,
         generation=spec.generation,

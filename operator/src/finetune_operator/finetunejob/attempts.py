@@ -42,7 +42,7 @@ def attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
 
 def _next_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobPlan:
     before = status.attempt
-    number = before.number + 1 if before else 1
+    number = 1 + max(before.number if before else 0, *(ended.number for ended in status.ended_attempts), 0)
     name = train_job_name(observed.owner, observed.spec.run_id, number)
     phase, standing = _between_attempts(observed, status)
     if before is not None and before.next_time is not None and now < before.next_time:

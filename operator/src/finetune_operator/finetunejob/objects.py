@@ -9,6 +9,7 @@ from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import ConfigMapKeys, FineTuneJobSpec, ResolvedHyperparameters
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_SUCCEEDED
 from finetune_api.run import (
+    METRICS_PORT,
     RENDEZVOUS_PORT,
     RUN_CONFIG_PATH,
     JobIdentity,
@@ -18,7 +19,7 @@ from finetune_api.run import (
     TrainRun,
 )
 from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
-from finetune_operator.classes import ResolvedClass, output_location, storage_config
+from finetune_operator.classes import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.kube import Object
 from finetune_operator.pod_views import QUEUE_LABEL
 from finetune_operator.pods import PodRole, job, run_config_map
@@ -74,6 +75,7 @@ def preflight_objects(
         adapter=spec.adapter,
         dataset=spec.dataset,
         allowed_datasets=platform.spec.sources.datasets,
+        allowed_images=image_sources(platform.spec),
         hyperparameters=spec.hyperparameters,
         parallelism=spec.parallelism,
         continued=spec.model.fine_tune_job_ref is not None,
@@ -109,6 +111,7 @@ def attempt_objects(
         adapter=spec.adapter,
         dataset=spec.dataset,
         allowed_datasets=platform.spec.sources.datasets,
+        allowed_images=image_sources(platform.spec),
         hyperparameters=hyperparameters,
         parallelism=spec.parallelism,
         checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),
@@ -127,6 +130,7 @@ def attempt_objects(
         # Ranks that share a node's cores without a limit slow each other; several in a Pod divide its cores themselves.
         threads_from_cpu_request=spec.parallelism.processes_per_node == 1,
         reports_progress=endpoint is not None,
+        metrics_port=METRICS_PORT,
         grace_seconds=grace_seconds(checkpoint_seconds),
         datasets=dataset_config_maps(spec),
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from finetune_api.auto import resolve_hyperparameters
+from finetune_api.auto import resolve_for
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import DatasetStatus, FineTuneJobStatus, PreflightStatus, ResolvedHyperparameters
+from finetune_api.finetunejob import DatasetStatus, FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import Failure, PreflightReport
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
 from finetune_operator.finetunejob.completion import failed
@@ -95,7 +95,7 @@ def _watched(
                 "dataset": said.dataset,
                 "model": said.model,
                 "memory": said.memory,
-                "resolved": _resolved(observed, said),
+                "resolved": resolve_for(observed.spec, said),
                 "failure": None,
             }
         )
@@ -109,22 +109,6 @@ def _watched(
         }
     )
     return planned(observed, status, "Validating", _standing(status), now, requeue_at=retry_time)
-
-
-def _resolved(observed: ObservedFineTuneJob, report: PreflightReport) -> ResolvedHyperparameters:
-    spec, training = observed.spec, report.dataset.training
-    assert training is not None
-    return resolve_hyperparameters(
-        spec.hyperparameters,
-        method=spec.method,
-        adapter=spec.adapter.type,
-        checkpoints=spec.checkpoints,
-        examples=training.examples,
-        max_tokens=training.max_tokens,
-        context_length=report.model.context_length,
-        continued=spec.model.fine_tune_job_ref is not None,
-        processes=spec.parallelism.nodes * spec.parallelism.processes_per_node,
-    )
 
 
 def _standing(status: FineTuneJobStatus) -> Standing:

@@ -17,12 +17,15 @@ EVENTS_NAME = "events.jsonl"
 RESULTS_NAME = "results.csv"
 
 # OpenAI's columns, and the names in the Trainer's log.
+# Each validation is over the whole set: valid_* and full_valid_*, which OpenAI measures at an epoch's end, agree.
 COLUMNS = {
     "step": "step",
     "train_loss": "loss",
     "train_mean_token_accuracy": "mean_token_accuracy",
     "valid_loss": "eval_loss",
     "valid_mean_token_accuracy": "eval_mean_token_accuracy",
+    "full_valid_loss": "eval_loss",
+    "full_valid_mean_token_accuracy": "eval_mean_token_accuracy",
 }
 
 PREFERENCE_COLUMNS = {
@@ -44,22 +47,26 @@ class EventLog:
         self._output = output
         self._attempt = attempt
         listed = any(item.path == EVENTS_NAME for item in storage.list_objects(output))
-        self._lines = storage.read(output.join(EVENTS_NAME)) if listed else b""
+        self._lines = [storage.read(output.join(EVENTS_NAME)) if listed else b""]
 
     def add(self, message: str, **data: object) -> None:
         """Tell of something that happened, in the log too."""
         _log.info(message, **data)
+        self.note(message, **data)
+
+    def note(self, message: str, **data: object) -> None:
+        """Tell of something that happened. From any thread."""
         event = {
             "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "attempt": self._attempt,
             "message": message,
             **data,
         }
-        self._lines += json.dumps(event, ensure_ascii=False).encode() + b"\n"
+        self._lines.append(json.dumps(event, ensure_ascii=False).encode() + b"\n")
 
     def store(self, log_history: Sequence[Mapping[str, float]]) -> None:
         """Write both files to the storage."""
-        self._storage.write(self._output.join(EVENTS_NAME), self._lines)
+        self._storage.write(self._output.join(EVENTS_NAME), b"".join(self._lines))
         self._storage.write(self._output.join(RESULTS_NAME), results_csv(log_history).encode())
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from huggingface_hub import ModelCardData
 
-from finetune_api.finetunejob import Result
+from finetune_api.manifest import Manifest
 from finetune_api.run import TrainRun
 from finetune_api.sources import HubModel, parse_model_uri
 
@@ -18,11 +18,14 @@ CARD_NAME = "README.md"
 PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "trl", "accelerate", "datasets")
 
 
-def model_card(run: TrainRun, result: Result, data_digests: Mapping[str, str]) -> str:
-    """`data_digests`: URI -> `sha256:<hex>` of each dataset file that was read."""
+def model_card(run: TrainRun, checkpoint: Manifest, data_digests: Mapping[str, str], *, is_adapter: bool) -> str:
+    """`checkpoint`: what becomes the result. `data_digests`: URI -> `sha256:<hex>` of each dataset file.
+
+    `is_adapter`: the result is an adapter upon the base, and no whole model.
+    """
     metadata = ModelCardData(
         base_model=_base_name(run.model.uri),
-        library_name="transformers" if run.adapter.type == "Full" else "peft",
+        library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["finetune-operator", run.method.type.lower(), run.adapter.type.lower()],
     )
@@ -31,10 +34,10 @@ def model_card(run: TrainRun, result: Result, data_digests: Mapping[str, str]) -
         "Data": dict(data_digests),
         "Hyperparameters": run.hyperparameters.to_wire() | {"method": run.method.type, **_adapter(run)},
         "Metrics": {
-            "step": result.step,
-            "train loss": result.train_loss,
-            "validation loss": result.eval_loss,
-            "trained tokens": result.trained_tokens,
+            "step": checkpoint.step,
+            "train loss": checkpoint.metrics.get("trainLoss"),
+            "validation loss": checkpoint.metrics.get("evalLoss"),
+            "trained tokens": int(checkpoint.metrics.get("trainedTokens", 0)) or None,
         },
         "Versions": versions(),
     }

@@ -35,11 +35,19 @@ class Sample:
     after: str
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Samples, and a sentence about them: what they are, or why there are none."""
+
+    items: tuple[Sample, ...] = ()
+    note: str = ""
+
+
 def report_html(
     title: str,
     tables: Mapping[str, Mapping[str, object]],
     log: Sequence[Mapping[str, float]],
-    samples: Sequence[Sample] = (),
+    samples: Samples,
 ) -> str:
     """`tables`: heading -> name -> value. `log`: the Trainer's, an entry for each step with `step` and metrics."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -15,7 +15,9 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CorruptCheckpoint, Result
 from finetune_api.manifest import MANIFEST_NAME, Manifest
 from finetune_api.run import TrainRun
-from finetune_api.sources import HubModel, S3Location, parse_model_uri, parse_s3
+from finetune_api.sources import HubModel, S3Location, parse_location, parse_model_uri
+from finetune_trainer.artifacts.model_card import CARD_NAME
+from finetune_trainer.artifacts.report import REPORT_NAME
 from finetune_trainer.checkpointing import checkpoints
 from finetune_trainer.checkpointing.checkpoints import LocalCheckpoint
 from finetune_trainer.checkpointing.retention import ranked
@@ -23,6 +25,7 @@ from finetune_trainer.models.model_folders import text_files, weight_files
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3 import commits
 from finetune_trainer.s3.commits import Claim, Committed, CorruptError
+from finetune_trainer.s3.local_folders import local_path
 from finetune_trainer.s3.storage import Storage
 
 TRAINER_STATE = "trainer_state.json"
@@ -40,7 +43,7 @@ class Chosen:
 
 def find_result(run: TrainRun, storage: Storage) -> Result | None:
     """The committed result, if an earlier attempt got that far. Raises DiagnosedError."""
-    output = parse_s3(run.output_uri)
+    output = parse_location(run.output_uri)
     try:
         committed = commits.find_result(storage, output)
     except CorruptError as error:
@@ -81,6 +84,7 @@ def make_result(run: TrainRun, storage: Storage, claim: Claim, checkpoint: Commi
     commits.refuse_fenced(storage, claim)
     paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     model = [path for path in [*text_files(paths), *weight_files(paths)] if path != TRAINER_STATE]
+    pages = [path for path in (CARD_NAME, REPORT_NAME) if path in paths]
     if is_adapter(run):
         _name_base(folder / "adapter_config.json", run.model.uri)
     manifest = Manifest(
@@ -89,7 +93,7 @@ def make_result(run: TrainRun, storage: Storage, claim: Claim, checkpoint: Commi
         attempt=claim.attempt,
         created=whole_seconds(datetime.now(UTC)),
         files=commits.upload_files(
-            storage, commits.result_folder(claim.run, claim.number), {path: folder / path for path in model}
+            storage, commits.result_folder(claim.run, claim.number), {path: folder / path for path in [*model, *pages]}
         ),
         metrics=checkpoint.manifest.metrics,
     )
@@ -108,6 +112,7 @@ def to_result(run: TrainRun, committed: Committed) -> Result:
     """The committed result as it stands in a job's status."""
     metrics = committed.manifest.metrics
     tokens = metrics.get("trainedTokens")
+    has_report = any(file.path == REPORT_NAME for file in committed.manifest.files)
     return Result(
         uri=committed.folder.uri,
         base_model_uri=run.model.uri,
@@ -117,14 +122,18 @@ def to_result(run: TrainRun, committed: Committed) -> Result:
         train_loss=metrics.get("trainLoss"),
         eval_loss=metrics.get("evalLoss"),
         trained_tokens=None if tokens is None else int(tokens),
+        report_uri=committed.folder.join(REPORT_NAME).uri if has_report else None,
     )
 
 
 def _name_base(config_file: Path, uri: str) -> None:
-    """peft writes the local path of the base model; elsewhere only its URI means anything."""
+    """peft writes where the base model was fetched to; what loads it elsewhere is where it was fetched from."""
     source = parse_model_uri(uri)
     config = json.loads(config_file.read_bytes())
-    config["base_model_name_or_path"] = source.repository if isinstance(source, HubModel) else uri
+    if isinstance(source, HubModel):
+        config["base_model_name_or_path"] = source.repository
+    else:
+        config["base_model_name_or_path"] = str(local_path(source)) if source.is_local else uri
     config["revision"] = source.revision if isinstance(source, HubModel) else None
     config_file.write_text(json.dumps(config, indent=2) + "\n")
 

@@ -43,12 +43,16 @@ class Save:
 class BackgroundSaves:
     """Takes snapshots of a training and hands each to `store`, which runs in a thread.
 
-    What `store` raises comes out of the next `save` or `finish`; `failed` tells of it before.
+    What `store` raises comes out of the next `save` or `finish`; `failed` tells of it before. `on_stall` hears for how
+    many seconds each save kept the training.
     """
 
-    def __init__(self, camera: Camera, store: Callable[[Save], None]) -> None:
+    def __init__(
+        self, camera: Camera, store: Callable[[Save], None], on_stall: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         self._camera = camera
         self._store = store
+        self._on_stall = on_stall
         self._thread: threading.Thread | None = None
         self._step = 0
         self._failure: Exception | None = None
@@ -75,6 +79,7 @@ class BackgroundSaves:
         self._step = training.state.global_step
         snapshot = self._camera.take(training)
         save = Save(self._step, snapshot, began, waited, stalled_seconds=time.monotonic() - began)
+        self._on_stall(save.stalled_seconds)
         self._thread = threading.Thread(target=self._run, args=[save], name=f"save-{self._step}", daemon=True)
         self._thread.start()
 

@@ -62,9 +62,8 @@ def resume(
     directory: Path,
     *,
     start_over_if_corrupt: bool,
-    only: Callable[[str], bool] | None = None,
 ) -> Resumed:
-    """Bring the newest good checkpoint (the files that `only` wants) to every node's `directory`.
+    """Bring the newest good checkpoint to every node's `directory`.
 
     One that is corrupt is passed over and reported, and stays until a newer one is committed. With none good left:
     from the beginning if that is allowed, else DiagnosedError (CheckpointCorrupt).
@@ -74,7 +73,7 @@ def resume(
         _log.warning(f"passing over the checkpoint of step {item.step}: {item.message}")
     while found:
         newest = found[-1]
-        problem = _fetch_on_every_node(gang, storage, newest, directory, only)
+        problem = _fetch_on_every_node(gang, storage, newest, directory)
         if problem is None:
             return Resumed(_local(directory, newest), tuple(found), tuple(corrupt))
         _log.warning(f"passing over the checkpoint of step {problem.step}: {problem.message}")
@@ -174,14 +173,14 @@ def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_to
 
 
 def _fetch_on_every_node(
-    gang: Gang, storage: Storage, committed: Committed, directory: Path, only: Callable[[str], bool] | None
+    gang: Gang, storage: Storage, committed: Committed, directory: Path
 ) -> CorruptCheckpoint | None:
     """Bring a checkpoint to all nodes at the same time. What any of them found wrong with it, to all."""
 
     def try_to_fetch() -> CorruptCheckpoint | None:
         if gang.leads_node:
             try:
-                fetch(storage, committed, directory, only)
+                fetch(storage, committed, directory)
             except CorruptError as error:
                 return commits.corrupt_checkpoint(committed.manifest.step, error)
         return None

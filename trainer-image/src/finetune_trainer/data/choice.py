@@ -17,6 +17,7 @@ from finetune_api.run import DATASET_DIRECTORY
 from finetune_trainer.data.data_files import DataFile, fetch_files
 from finetune_trainer.data.dataset_record import DatasetRecord, RecordedSet
 from finetune_trainer.data.examples import MethodType
+from finetune_trainer.data.images import ImageStore
 from finetune_trainer.data.preparation import DOUBTS, Doubt, prepare
 from finetune_trainer.data.survey import SetName, Survey, survey
 from finetune_trainer.data.token_counts import count_tokens
@@ -80,7 +81,9 @@ def survey_dataset(
     return surveyed
 
 
-def choose_examples(surveyed: Surveyed, dataset: Dataset, seed: int, tokenizer: Any, max_length: int) -> Chosen:
+def choose_examples(
+    surveyed: Surveyed, dataset: Dataset, seed: int, tokenizer: Any, images: ImageStore, max_length: int
+) -> Chosen:
     """Choose, and count the tokens of what is chosen. What they show to be wrong is added to the sets' errors."""
     training, too_long = surveyed.training, dataset.prepare.too_long
     validation = training if surveyed.validation is None else surveyed.validation
@@ -89,10 +92,10 @@ def choose_examples(surveyed: Surveyed, dataset: Dataset, seed: int, tokenizer: 
         prepared = prepare(dataset, training.traits, own_traits, seed)
     before = prepared.training.sum() + prepared.validation.sum()
     with narrated("counting tokens"):
-        counted = count_tokens(training, prepared.training, tokenizer, max_length, too_long)
+        counted = count_tokens(training, prepared.training, tokenizer, images, max_length, too_long)
         measured = None
         if dataset.validation is not None:
-            measured = count_tokens(validation, prepared.validation, tokenizer, max_length, too_long)
+            measured = count_tokens(validation, prepared.validation, tokenizer, images, max_length, too_long)
     left_out = int(before - prepared.training.sum() - prepared.validation.sum())
     dropped = prepared.dropped.model_copy(update={"too_long": left_out})
     record = DatasetRecord(

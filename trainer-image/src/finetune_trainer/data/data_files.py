@@ -15,7 +15,7 @@ from pathlib import Path
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetSource
-from finetune_api.sources import HubDataset, S3Location, is_allowed, parse_hub_dataset, parse_s3
+from finetune_api.sources import HubDataset, S3Location, is_allowed, parse_hub_dataset, parse_location
 from finetune_trainer.data.file_names import SPLITS, SUFFIXES, is_data, match_glob
 from finetune_trainer.process.failures import DiagnosedError, first_line
 from finetune_trainer.s3.storage import MismatchError, Storage
@@ -89,7 +89,7 @@ def fetch_file(
         _fetch_from_hub(parse_hub_dataset(uri), path)
     else:
         try:
-            storage.download(parse_s3(uri), path, missing=Reason.DATASET_NOT_FOUND, sha256=sha256)
+            storage.download(parse_location(uri), path, missing=Reason.DATASET_NOT_FOUND, sha256=sha256)
         except MismatchError as error:
             raise _changed(uri) from error
     file = _digested(uri, path)
@@ -103,7 +103,7 @@ def _resolve(storage: Storage, uri: str) -> list[RemoteFile]:
     if uri.startswith("hf://"):
         found = _resolve_on_hub(parse_hub_dataset(uri))
     else:
-        location = parse_s3(uri)
+        location = parse_location(uri)
         if "*" not in location.key and not location.key.endswith("/"):
             return [RemoteFile(uri, uri)]
         found = _resolve_in_storage(storage, location)

@@ -128,8 +128,13 @@ class ChatExample(Struct, frozen=True):
     @property
     def has_images(self) -> bool:
         """Whether any message holds an image."""
+        return bool(self.images())
+
+    def images(self) -> list[ImageUrl]:
+        """The images, in the order in which the model sees them."""
         contents = [message.content for message in self.messages if isinstance(message, User)]
-        return any(isinstance(part, ImagePart) for content in contents if isinstance(content, list) for part in content)
+        parts = [part for content in contents if isinstance(content, list) for part in content]
+        return [part.image_url for part in parts if isinstance(part, ImagePart)]
 
     def to_template(self) -> list[dict[str, Any]]:
         """The messages as chat templates take them."""

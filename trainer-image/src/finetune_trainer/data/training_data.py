@@ -10,16 +10,18 @@ from typing import Any
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Method
 from finetune_api.run import TrainRun
-from finetune_api.sources import parse_s3
+from finetune_api.sources import parse_location
 from finetune_trainer.data.choice import choose_examples, mounted, survey_dataset
 from finetune_trainer.data.data_files import DataFile
 from finetune_trainer.data.dataset_record import RECORD_NAME, DatasetRecord, find_record
 from finetune_trainer.data.examples import Example, read_examples
+from finetune_trainer.data.images import ImageError, ImageStore
 from finetune_trainer.data.jsonl import LineError
 from finetune_trainer.data.preparation import Mask
-from finetune_trainer.data.rows import FormatError, Row, columns, rows
+from finetune_trainer.data.rows import FormatError, Row, features, rows
 from finetune_trainer.data.survey import refuse_invalid
 from finetune_trainer.data.tokenization import TemplateError
+from finetune_trainer.data.vision import with_images
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.storage import Storage
 
@@ -49,18 +51,20 @@ def write_sequences(run: TrainRun, storage: Storage, tokenizer: Any, directory: 
 
     What preflight chose is taken; a run without a preflight chooses here, by the same rules.
     """
-    record = find_record(storage, parse_s3(run.output_uri)) or _choose(run, storage, tokenizer, directory / "chosen")
+    images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
+    output = parse_location(run.output_uri)
+    record = find_record(storage, output) or _choose(run, storage, tokenizer, images, directory / "chosen")
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RECORD_NAME).write_text(record.model_dump_json(by_alias=True))
     files = record.training.fetch(storage, directory / "training-files", mounted("training"))
-    found = _tokenize(run.method, tokenizer, _taken(files, record.training.mask()), TRAINING)
-    _save(run.method, found, directory, TRAINING)
+    found = _tokenize(run.method, tokenizer, images, _taken(files, record.training.mask()), TRAINING)
+    _save(found, features(run.method, tokenizer), directory, TRAINING)
     if record.validation is None:
         return
     if record.validation.files != record.training.files:
         files = record.validation.fetch(storage, directory / "validation-files", mounted("validation"))
-    found = _tokenize(run.method, tokenizer, _taken(files, record.validation.mask()), VALIDATION)
-    _save(run.method, found, directory, VALIDATION)
+    found = _tokenize(run.method, tokenizer, images, _taken(files, record.validation.mask()), VALIDATION)
+    _save(found, features(run.method, tokenizer), directory, VALIDATION)
 
 
 def load_sequences(directory: Path) -> SequenceSets:
@@ -81,11 +85,11 @@ def data_digests(directory: Path) -> dict[str, str]:
     return {file.uri: f"sha256:{file.sha256}" for item in sets for file in item.files}
 
 
-def _choose(run: TrainRun, storage: Storage, tokenizer: Any, directory: Path) -> DatasetRecord:
+def _choose(run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore, directory: Path) -> DatasetRecord:
     surveyed = survey_dataset(storage, run.dataset, run.method.type, directory, run.allowed_datasets)
     refuse_invalid(surveyed.sets)
     settings = run.hyperparameters
-    chosen = choose_examples(surveyed, run.dataset, settings.seed, tokenizer, settings.max_length)
+    chosen = choose_examples(surveyed, run.dataset, settings.seed, tokenizer, images, settings.max_length)
     refuse_invalid(surveyed.sets)
     return chosen.record
 
@@ -102,25 +106,29 @@ def _taken(files: Sequence[DataFile], taken: Mask) -> Iterator[LocatedExample]:
             position += 1
 
 
-def _tokenize(method: Method, tokenizer: Any, examples: Iterator[LocatedExample], name: str) -> Iterator[Row]:
-    for item in examples:
+def _tokenize(
+    method: Method, tokenizer: Any, images: ImageStore, examples: Iterator[LocatedExample], name: str
+) -> Iterator[Row]:
+    for item, files in with_images(tokenizer, images, examples, lambda located: located.example):
         try:
-            yield from rows(method, tokenizer, item.example, training=name == TRAINING)
-        except (FormatError, TemplateError) as error:
+            yield from rows(method, tokenizer, item.example, files(), training=name == TRAINING)
+        except (FormatError, ImageError, TemplateError) as error:
             raise _invalid(item.uri, item.line, str(error)) from error
 
 
-def _save(method: Method, found: Iterator[Row], directory: Path, name: str) -> None:
+def _save(found: Iterator[Row], columns: Any, directory: Path, name: str) -> None:
     """Write rows to disk as they come, so that memory does not grow with the file."""
-    from datasets import Dataset, Features, List, Value
+    from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
 
-    tokens = List(Value("int32"))
-    dataset = Dataset.from_generator(
-        lambda: found,
-        features=Features({column: tokens for column in columns(method)}),
-        cache_dir=str(directory / "cache"),
-        fingerprint=name,
-    )
+    try:
+        dataset = Dataset.from_generator(
+            lambda: found, features=columns, cache_dir=str(directory / "cache"), fingerprint=name
+        )
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, DiagnosedError):
+            raise error.__cause__ from None
+        raise
     dataset.save_to_disk(str(directory / name))
 
 

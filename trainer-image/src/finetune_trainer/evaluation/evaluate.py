@@ -11,23 +11,37 @@ from typing import Any
 import orjson
 import torch
 
-from finetune_api.evaluation import BASELINE, Score
+from finetune_api.evaluation import BASELINE, Generation, Score
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.outcome import SCORE_DIGITS, EvaluationReport
 from finetune_api.run import EvaluateRun, NamedModel
 from finetune_api.sources import parse_s3
 from finetune_trainer.data.data_files import fetch_files
-from finetune_trainer.evaluation.generation import generate, load_generator
+from finetune_trainer.data.images import ImageStore
+from finetune_trainer.evaluation.generation import (
+    Generator,
+    generate_from_images,
+    generate_tokens,
+    load_generator,
+)
 from finetune_trainer.evaluation.graders import CompiledGrader, compile_graders
-from finetune_trainer.evaluation.heldout import HeldOutExample, read_held_out, tokenize_prompts
+from finetune_trainer.evaluation.heldout import (
+    HeldOutExample,
+    encode_prompt,
+    keep_images,
+    read_held_out,
+    tokenize_prompts,
+)
 from finetune_trainer.evaluation.statistics import estimate, estimate_difference
+from finetune_trainer.evaluation.templates import Sample
+from finetune_trainer.evaluation.tool_calls import ToolCall, parse_tool_calls, response_template
 from finetune_trainer.models.models import fetch_model
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.s3.storage import Storage
 
 REPORT_NAME = "report.json"
 SAMPLES_NAME = "samples.jsonl"
-Outputs = Mapping[str, Sequence[str]]
+Outputs = Mapping[str, Sequence[Sample]]
 """By model: an output for each example."""
 Grades = Mapping[str, Mapping[str, Sequence[float]]]
 """By model and grader: a score for each example."""
@@ -65,36 +79,82 @@ def fetch_held_out(
     return examples
 
 
-def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> list[str]:
-    """One model's outputs. It is fetched and loaded here, and gone from disk and memory afterwards."""
+def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> list[Sample]:
+    """One model's answers. It is fetched and loaded here, and gone from disk and memory afterwards."""
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
         with narrated(f"{model.name}: fetching {model.model.adapter_uri or model.model.uri}"):
             local = fetch_model(model.model, storage, Path(directory))
         with narrated(f"{model.name}: loading"):
             generator = load_generator(local)
-    prompts = tokenize_prompts(generator.tokenizer, examples, run.dataset_uri, generator.context_length)
-    done = 0
-
-    def on_progress(count: int) -> None:
-        nonlocal done
-        done = count
-
-    with narrated(f"{model.name}: generating", lambda: {"examples": f"{done}/{len(examples)}"}):
-        outputs = generate(generator, prompts, run.generation, on_progress)
+    with tempfile.TemporaryDirectory(prefix="images-") as directory:
+        images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
+        prompts = tokenize_prompts(generator.processor, examples, run.dataset_uri, generator.context_length, images)
+        outputs = _generate(model.name, generator, run.generation, examples, prompts, images)
+    samples = to_answers(generator.tokenizer, examples, prompts, outputs)
     del generator
     gc.collect()
     torch.cuda.empty_cache()
-    return outputs
+    return samples
+
+
+def _generate(
+    name: str,
+    generator: Generator,
+    generation: Generation,
+    examples: Sequence[HeldOutExample],
+    prompts: Sequence[list[int]],
+    images: Sequence[Sequence[Path]],
+) -> list[list[int]]:
+    """The outputs in the order of the examples; those with images one at a time, the others in batches."""
+    seen = [index for index, example in enumerate(examples) if example.prompt.images]
+    read = [index for index, example in enumerate(examples) if not example.prompt.images]
+    done = 0
+    with narrated(f"{name}: generating", lambda: {"examples": f"{done}/{len(examples)}"}):
+
+        def on_progress(count: int) -> None:
+            nonlocal done
+            done = count
+
+        of_text = generate_tokens(generator, [prompts[index] for index in read], generation, on_progress)
+        with_pixels = (
+            encode_prompt(generator.processor, examples[index].prompt, images[index], "pt") for index in seen
+        )
+        of_images = generate_from_images(
+            generator, with_pixels, generation, lambda count: on_progress(len(read) + count)
+        )
+    found = dict(zip([*read, *seen], [*of_text, *of_images], strict=True))
+    return [found[index] for index in range(len(examples))]
+
+
+def to_answers(
+    tokenizer: Any,
+    examples: Sequence[HeldOutExample],
+    prompts: Sequence[Sequence[int]],
+    outputs: Sequence[Sequence[int]],
+) -> list[Sample]:
+    """What the model answered: text without special tokens, and the calls of tools where an example offers some."""
+    template = response_template(tokenizer) if any(example.prompt.tools for example in examples) else None
+    samples = []
+    for example, prompt, output in zip(examples, prompts, outputs, strict=True):
+        text = tokenizer.decode(output, skip_special_tokens=True)
+        calls: tuple[ToolCall, ...] = ()
+        if template is not None and example.prompt.tools:
+            said, calls = parse_tool_calls(
+                template, tokenizer.decode(output), tokenizer.decode(prompt), example.prompt.tools
+            )
+            text = _without_special_tokens(tokenizer, said) if calls else text
+        samples.append(Sample(text, calls))
+    return samples
 
 
 def grade(examples: Sequence[HeldOutExample], outputs: Outputs, graders: Sequence[CompiledGrader]) -> Grades:
     """Every grader's score of every output. Raises DiagnosedError (InvalidSpec) for a schema that refers to nothing."""
     return {
         name: {
-            grader.name: [grader.grade(example.item, output) for example, output in zip(examples, texts, strict=True)]
+            grader.name: [grader.grade(example.item, sample) for example, sample in zip(examples, samples, strict=True)]
             for grader in graders
         }
-        for name, texts in outputs.items()
+        for name, samples in outputs.items()
     }
 
 
@@ -111,14 +171,18 @@ def score(grades: Grades) -> list[Score]:
 
 
 def to_samples(examples: Sequence[HeldOutExample], outputs: Outputs, grades: Grades) -> bytes:
-    """A JSON line for each example: its line in the dataset, prompt and reference, each model's output and scores."""
+    """A JSON line for each example: its line in the dataset, prompt and reference, each model's output and scores.
+
+    Where the example has tools: also the calls of the reference and of each model.
+    """
     return b"".join(
         orjson.dumps(
             {
                 "line": example.line,
                 "prompt": example.prompt.content,
                 "reference": example.reference,
-                "outputs": {name: texts[index] for name, texts in outputs.items()},
+                "outputs": {name: samples[index].output_text for name, samples in outputs.items()},
+                **_calls(example, {name: samples[index] for name, samples in outputs.items()}),
                 "scores": {
                     name: {grader: scores[index] for grader, scores in of_model.items()}
                     for name, of_model in grades.items()
@@ -141,6 +205,22 @@ def to_report(run: EvaluateRun, report: EvaluationReport, examples: int) -> byte
         "scores": [score.to_wire() for score in report.scores],
     }
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _calls(example: HeldOutExample, samples: Mapping[str, Sample]) -> dict[str, Any]:
+    if not example.prompt.tools:
+        return {}
+    return {
+        "referenceTools": example.reference_tools,
+        "outputTools": {name: sample.output_tools for name, sample in samples.items()},
+    }
+
+
+def _without_special_tokens(tokenizer: Any, text: str) -> str:
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special:
+            text = text.replace(token.content, "")
+    return text.strip()
 
 
 def _score(model: str, grader: str, scores: Sequence[float], baseline: Sequence[float] | None) -> Score:

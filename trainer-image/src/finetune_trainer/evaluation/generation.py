@@ -6,15 +6,15 @@ end. Greedy outputs do not depend on the batch, but for ties that rounding decid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 
 from finetune_api.evaluation import Generation
-from finetune_trainer.models.models import LocalModel, load_model, load_tokenizer
+from finetune_trainer.data.chat_rendering import TemplateError, render_chat, text_tokenizer
+from finetune_trainer.models.models import LocalModel, load_model, load_processor
 
 SAMPLING_PARAMETERS = (
     "do_sample",
@@ -33,10 +33,14 @@ MAX_BATCH_TOKENS = 8_192
 
 @dataclass(frozen=True)
 class Generator:
-    """A model ready to generate, and its tokenizer."""
+    """A model ready to generate, and its tokenizer.
+
+    `processor`: that of a vision-language model, else the tokenizer again.
+    """
 
     model: Any
     tokenizer: Any
+    processor: Any
 
     @property
     def context_length(self) -> int:
@@ -52,11 +56,11 @@ def load_generator(local: LocalModel) -> Generator:
     Raises DiagnosedError (ModelInvalid).
     """
     on_gpu = torch.cuda.is_available()
-    tokenizer = load_tokenizer(local.tokenizer)
+    processor = load_processor(local)
     model = load_model(local, stored_dtype(local) if on_gpu else torch.float32)
     model = model.to("cuda" if on_gpu else "cpu").eval()
-    model.generation_config = _generation_config(model.generation_config, tokenizer)
-    return Generator(model, tokenizer)
+    model.generation_config = _generation_config(model.generation_config, processor)
+    return Generator(model, text_tokenizer(processor), processor)
 
 
 def stored_dtype(local: LocalModel) -> torch.dtype:
@@ -79,21 +83,53 @@ def generate(
     generation: Generation,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
+    """The output for each prompt as text, without special tokens; otherwise as `generate_tokens`."""
+    outputs = generate_tokens(generator, prompts, generation, on_progress)
+    texts: list[str] = generator.tokenizer.batch_decode(outputs, skip_special_tokens=True)
+    return texts
+
+
+def generate_tokens(
+    generator: Generator,
+    prompts: Sequence[Sequence[int]],
+    generation: Generation,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[list[int]]:
     """The output for each prompt (token ids, at least one, fewer than the context length), in the order of the prompts.
 
-    What the spec leaves open comes from the model's own generation config, as when it is served. Special tokens are not
-    part of an output. `on_progress` gets the number of outputs made so far.
+    What the spec leaves open comes from the model's own generation config, as when it is served. The token that ended
+    an output is its last. `on_progress` gets the number of outputs made so far.
     """
-    outputs = [""] * len(prompts)
+    outputs: list[list[int]] = [[] for _ in prompts]
     done = 0
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(generation.seed)
         for indices, new_tokens in batches([len(p) for p in prompts], generation.max_tokens, generator.context_length):
-            texts = _generate_batch(generator, [prompts[index] for index in indices], new_tokens, generation)
-            for index, text in zip(indices, texts, strict=True):
-                outputs[index] = text
+            batch = _generate_batch(generator, [prompts[index] for index in indices], new_tokens, generation)
+            for index, output in zip(indices, batch, strict=True):
+                outputs[index] = output
             done += len(indices)
             on_progress(done)
+    return outputs
+
+
+def generate_from_images(
+    generator: Generator,
+    prompts: Iterable[Mapping[str, Any]],
+    generation: Generation,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[list[int]]:
+    """The output for each prompt as the processor of a vision-language model makes it, with pixels; one at a time.
+
+    Otherwise as `generate_tokens`.
+    """
+    outputs: list[list[int]] = []
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(generation.seed)
+        for prompt in prompts:
+            room = generator.context_length - prompt["input_ids"].shape[1]
+            outputs += _continue(generator, prompt, min(generation.max_tokens, room), generation)
+            on_progress(len(outputs))
     return outputs
 
 
@@ -120,57 +156,71 @@ def batches(lengths: Sequence[int], max_tokens: int, context: int) -> Iterator[t
 
 def _generate_batch(
     generator: Generator, prompts: Sequence[Sequence[int]], new_tokens: int, generation: Generation
-) -> list[str]:
-    from transformers import GenerationConfig
-
-    model, tokenizer = generator.model, generator.tokenizer
+) -> list[list[int]]:
     width = max(len(prompt) for prompt in prompts)
-    input_ids = torch.full((len(prompts), width), tokenizer.pad_token_id, dtype=torch.long)
+    input_ids = torch.full((len(prompts), width), generator.tokenizer.pad_token_id, dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)
     for row, prompt in enumerate(prompts):
         input_ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
         attention_mask[row, width - len(prompt) :] = 1
+    padded = {"input_ids": input_ids, "attention_mask": attention_mask}
+    return _continue(generator, padded, new_tokens, generation)
+
+
+def _continue(
+    generator: Generator, inputs: Mapping[str, Any], new_tokens: int, generation: Generation
+) -> list[list[int]]:
+    """What the model generates after prompts that are padded on the left."""
+    from transformers import GenerationConfig
+
+    model, width = generator.model, inputs["input_ids"].shape[1]
     sampled = {"temperature": generation.temperature} if generation.temperature > 0 else {}
     sequences = model.generate(
-        input_ids=input_ids.to(model.device),
-        attention_mask=attention_mask.to(model.device),
+        **{name: value.to(model.device) for name, value in inputs.items()},
         generation_config=GenerationConfig(max_new_tokens=new_tokens, do_sample=generation.temperature > 0, **sampled),
     )
-    texts: list[str] = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
-    return texts
+    stop = frozenset(model.generation_config.eos_token_id or ())
+    return [_until(output, stop) for output in sequences[:, width:].tolist()]
 
 
-def _generation_config(of_model: Any, tokenizer: Any) -> Any:
+def _until(output: list[int], stop: frozenset[int]) -> list[int]:
+    """The tokens up to and with the first that ends an output: what follows is padding."""
+    end = next((position for position, token in enumerate(output) if token in stop), len(output))
+    return output[: end + 1]
+
+
+def _generation_config(of_model: Any, processor: Any) -> Any:
     """The model's own sampling parameters, and nothing else of its config: no beams, no second sequence."""
     from transformers import GenerationConfig
 
     return GenerationConfig(
         **{name: getattr(of_model, name, None) for name in SAMPLING_PARAMETERS},
-        eos_token_id=stop_tokens(of_model.eos_token_id, tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=stop_tokens(of_model.eos_token_id, processor),
+        pad_token_id=text_tokenizer(processor).pad_token_id,
     )
 
 
-def stop_tokens(of_model: int | list[int] | None, tokenizer: Any) -> list[int] | None:
+def stop_tokens(of_model: int | list[int] | None, processor: Any) -> list[int] | None:
     """The tokens that end an output: the model's, the tokenizer's, and the one that ends the assistant's turn.
 
     A base model's own end token is often not the one that its chat template ends a turn with, and it is the latter that
     fine-tuning on chats teaches.
     """
     known = [of_model] if isinstance(of_model, int) else list(of_model or [])
-    others = [tokenizer.eos_token_id, _end_of_turn(tokenizer)]
+    others = [text_tokenizer(processor).eos_token_id, _end_of_turn(processor)]
     return list(dict.fromkeys([*known, *(token for token in others if token is not None)])) or None
 
 
-def _end_of_turn(tokenizer: Any) -> int | None:
+def _end_of_turn(processor: Any) -> int | None:
     """The special token after an assistant's message; None without a chat template, or when it adds no such token."""
-    if not tokenizer.chat_template:
+    if not processor.chat_template:
         return None
     conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
     try:
-        text = tokenizer.apply_chat_template(conversation, tokenize=False).rstrip()
-    except (TemplateError, TypeError, ValueError, KeyError):  # a template for conversations of another kind
+        text = render_chat(processor, conversation, None).rstrip()
+    except TemplateError:  # a template for conversations of another kind
         return None
+    tokenizer = text_tokenizer(processor)
     special = [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()]
     last = max((token for token in special if text.endswith(token)), key=len, default=None)
     return None if last is None else int(tokenizer.convert_tokens_to_ids(last))

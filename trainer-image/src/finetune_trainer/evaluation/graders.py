@@ -14,7 +14,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import EMPTY_REGISTRY
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import Grader, JsonSchema, StringCheck, TextSimilarity
+from finetune_api.evaluation import Grader, JsonSchema, StringCheck, TextSimilarity, ToolCallMatch
 from finetune_trainer.evaluation.templates import (
     MissingVariableError,
     Sample,
@@ -23,10 +23,13 @@ from finetune_trainer.evaluation.templates import (
     resolve,
     variables,
 )
+from finetune_trainer.evaluation.tool_calls import ToolCall, calls_match
 from finetune_trainer.process.failures import DiagnosedError
 
 Item = Mapping[str, Any]
 """The fields of one example, as `{{item.<field>}}` names them."""
+REFERENCE_TOOLS = "reference_tools"
+"""The item's field with the calls of the reference, in OpenAI's form; there in every chat example."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,10 @@ class CompiledGrader:
     item_variables: tuple[str, ...]
     score: Callable[[Item, Sample], float]
 
-    def grade(self, item: Item, output: str) -> float:
+    def grade(self, item: Item, sample: Sample) -> float:
         """The score of an output, from 0 to 1; 0 where it lacks a variable (it is no JSON, or has no such member)."""
         try:
-            return self.score(item, Sample(output))
+            return self.score(item, sample)
         except MissingVariableError:
             return 0.0
 
@@ -97,6 +100,8 @@ def _compile(grader: Grader) -> CompiledGrader:
             if grader.json_schema is None:
                 raise _invalid(grader.name, "type JsonSchema needs the member jsonSchema.")
             return _compile_schema(grader.name, grader.json_schema)
+        case "ToolCall":
+            return _compile_tool_call(grader.name, grader.tool_call or ToolCallMatch())
 
 
 def _compile_comparison(
@@ -138,6 +143,17 @@ def _compile_schema(name: str, spec: JsonSchema) -> CompiledGrader:
     except RecursionError as error:
         raise _invalid(name, "its schema refers to itself without end.") from error
     return CompiledGrader(name=name, item_variables=(), score=score)
+
+
+def _compile_tool_call(name: str, match: ToolCallMatch) -> CompiledGrader:
+    def score(item: Item, sample: Sample) -> float:
+        expected = [ToolCall.from_wire(call) for call in item[REFERENCE_TOOLS]]
+        try:
+            return float(calls_match(sample.tool_calls, expected, match))
+        except RecursionError:  # arguments nested hundreds of levels deep
+            return 0.0
+
+    return CompiledGrader(name=name, item_variables=(f"item.{REFERENCE_TOOLS}",), score=score)
 
 
 def _has(item: Item, name: str) -> bool:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from finetune_api.conditions import Reason
+from finetune_trainer.data import vision
+from finetune_trainer.data.chat_rendering import TemplateError, reads_images, render_chat, text_tokenizer
 from finetune_trainer.data.example_errors import ExampleError
-from finetune_trainer.data.examples import CompletionExample, PreferenceExample, parse_example
+from finetune_trainer.data.examples import CompletionExample, ImageUrl, PreferenceExample, parse_example
+from finetune_trainer.data.images import ImageError, ImageStore
 from finetune_trainer.data.jsonl import LineError, parse
 from finetune_trainer.data.records import read_records
-from finetune_trainer.evaluation.graders import CompiledGrader
+from finetune_trainer.evaluation.graders import REFERENCE_TOOLS, CompiledGrader
+from finetune_trainer.evaluation.tool_calls import ToolCall
 from finetune_trainer.process.failures import DiagnosedError
 
 REFERENCE = "reference"
@@ -26,20 +28,28 @@ class Prompt:
 
     content: str | tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    images: tuple[ImageUrl, ...] = ()
 
 
 @dataclass(frozen=True)
 class HeldOutExample:
-    """One line of the dataset, counted from 1. `item` has its fields, and the reference."""
+    """One line of the dataset, counted from 1. `item` has its fields, and the reference: its text unless it has none,
+    and for chat messages its tool calls.
+    """
 
     line: int
     prompt: Prompt
     item: Mapping[str, Any]
 
     @property
-    def reference(self) -> str:
-        """The last assistant message, or the completion."""
-        return str(self.item[REFERENCE])
+    def reference(self) -> str | None:
+        """The text of the last assistant message, or the completion; None when there are only tool calls."""
+        return self.item.get(REFERENCE)
+
+    @property
+    def reference_tools(self) -> list[Mapping[str, Any]]:
+        """The tool calls of the last assistant message, in OpenAI's form."""
+        return list(self.item.get(REFERENCE_TOOLS, []))
 
 
 def read_held_out(
@@ -75,10 +85,11 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
     """The example in a line's JSON value. Raises ExampleError."""
     example = parse_example(value)
     item = dict(value) if isinstance(value, dict) else {}
-    if REFERENCE in item:
-        raise ExampleError(
-            "The field 'reference' is taken: it stands for the last assistant message, or the completion. Rename it."
-        )
+    for taken in (REFERENCE, REFERENCE_TOOLS):
+        if taken in item:
+            raise ExampleError(
+                f"The field {taken!r} is taken: it stands for the last assistant message, or the completion. Rename it."
+            )
     if isinstance(example, CompletionExample):
         return HeldOutExample(line, Prompt(example.prompt), {**item, REFERENCE: example.completion})
     if isinstance(example, PreferenceExample):
@@ -86,9 +97,14 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
     *before, last = example.to_template()
     if not before:
         raise ExampleError("No message stands before the assistant's: there is nothing to answer to.")
-    if not last["content"]:
-        raise ExampleError("The last message has no text: there is nothing to compare an output with.")
-    return HeldOutExample(line, Prompt(tuple(before), tuple(example.tools or ())), {**item, REFERENCE: last["content"]})
+    calls = [
+        ToolCall(call["function"]["name"], call["function"]["arguments"]).to_wire()
+        for call in last.get("tool_calls", [])
+    ]
+    item[REFERENCE_TOOLS] = calls
+    if last["content"] or not calls:
+        item[REFERENCE] = last["content"]
+    return HeldOutExample(line, Prompt(tuple(before), tuple(example.tools or ()), tuple(example.images())), item)
 
 
 def missing_fields(example: HeldOutExample, graders: Sequence[CompiledGrader]) -> Iterator[LineError]:
@@ -100,15 +116,32 @@ def missing_fields(example: HeldOutExample, graders: Sequence[CompiledGrader]) -
             )
 
 
+def keep_images(store: ImageStore, examples: Sequence[HeldOutExample], uri: str) -> list[list[Path]]:
+    """The files of each example's images. Raises DiagnosedError (DatasetInvalid)."""
+    kept: list[list[Path]] = []
+    errors: list[LineError] = []
+    for example in examples:
+        try:
+            kept.append(store.keep_each(example.prompt.images))
+        except ImageError as error:
+            errors.append(LineError(example.line, str(error)))
+    refuse(uri, errors)
+    return kept
+
+
 def tokenize_prompts(
-    tokenizer: Any, examples: Sequence[HeldOutExample], uri: str, context_length: int
+    processor: Any,
+    examples: Sequence[HeldOutExample],
+    uri: str,
+    context_length: int,
+    images: Sequence[Sequence[Path]],
 ) -> list[list[int]]:
-    """The token ids of each prompt.
+    """The token ids of each prompt, with those of its images.
 
     Raises DiagnosedError: DatasetInvalid for a prompt that the chat template refuses or that the context has no room
     for, ModelInvalid for chat messages and a model without a chat template.
     """
-    if not tokenizer.chat_template and any(not isinstance(e.prompt.content, str) for e in examples):
+    if not processor.chat_template and any(not isinstance(e.prompt.content, str) for e in examples):
         raise DiagnosedError(
             Reason.MODEL_INVALID,
             f"The model has no chat template, and {uri} has chat messages. Evaluate an instruction-tuned model, or "
@@ -116,11 +149,11 @@ def tokenize_prompts(
         )
     prompts: list[list[int]] = []
     errors: list[LineError] = []
-    for example in examples:
+    for example, files in zip(examples, images, strict=True):
         try:
-            prompt = _tokenize(tokenizer, example.prompt)
-        except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
-            errors.append(LineError(example.line, f"The model's chat template refuses the example: {error}"))
+            prompt = _tokenize(processor, example.prompt, files)
+        except TemplateError as error:
+            errors.append(LineError(example.line, str(error)))
             continue
         if not prompt:
             errors.append(LineError(example.line, "The prompt has no token."))
@@ -146,10 +179,22 @@ def refuse(uri: str, errors: Sequence[LineError]) -> None:
     )
 
 
-def _tokenize(tokenizer: Any, prompt: Prompt) -> list[int]:
+def _tokenize(processor: Any, prompt: Prompt, images: Sequence[Path]) -> list[int]:
+    tokenizer = text_tokenizer(processor)
     if isinstance(prompt.content, str):
         return list(tokenizer(prompt.content)["input_ids"])
-    text = tokenizer.apply_chat_template(
-        list(prompt.content), tools=list(prompt.tools) or None, add_generation_prompt=True, tokenize=False
-    )
+    if prompt.images:
+        if not reads_images(processor):
+            raise TemplateError("The example has images, and the model reads only text.")
+        return list(encode_prompt(processor, prompt, images)["input_ids"][0])
+    text = render_chat(processor, prompt.content, prompt.tools, add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encode_prompt(
+    processor: Any, prompt: Prompt, images: Sequence[Path], tensors: str | None = None
+) -> Mapping[str, Any]:
+    """What a vision-language model takes for a prompt with images. Raises TemplateError."""
+    assert not isinstance(prompt.content, str)
+    text = render_chat(processor, prompt.content, prompt.tools, add_generation_prompt=True)
+    return vision.encode_prompt(processor, text, images, tensors)

@@ -1,4 +1,5 @@
-"""Templates of graders: `{{item.x}}`, `{{item.x.y}}`, `{{sample.output_text}}`, `{{sample.output_json.x}}`.
+"""Templates of graders: `{{item.x}}`, `{{item.x.y}}`, `{{sample.output_text}}`, `{{sample.output_json.x}}`,
+`{{sample.output_tools.0.function.name}}`.
 
 OpenAI's graders have the same. A variable is replaced by its value, once: nothing is evaluated, and what a value
 contains is never looked at again. Text stands as it is, any other value as compact JSON with sorted keys.
@@ -14,8 +15,10 @@ from typing import Any
 
 import orjson
 
+from finetune_trainer.evaluation.tool_calls import ToolCall
+
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_NAME = re.compile(r"(item(\.[\w-]+)+|sample\.output_text|sample\.output_json(\.[\w-]+)*)")
+_NAME = re.compile(r"(item(\.[\w-]+)+|sample\.output_text|sample\.output_(json|tools)(\.[\w-]+)*)")
 
 
 class TemplateError(ValueError):
@@ -28,9 +31,10 @@ class MissingVariableError(LookupError):
 
 @dataclass(frozen=True)
 class Sample:
-    """What a model answered to one example."""
+    """What a model answered to one example: text, and calls of tools."""
 
     output_text: str
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @cached_property
     def output_json(self) -> Any:
@@ -40,6 +44,11 @@ class Sample:
         except orjson.JSONDecodeError as error:
             raise MissingVariableError("sample.output_json") from error
 
+    @cached_property
+    def output_tools(self) -> list[dict[str, Any]]:
+        """The calls as OpenAI's messages have them."""
+        return [call.to_wire() for call in self.tool_calls]
+
 
 def variables(template: str) -> list[str]:
     """The variables of a template, in order. Raises TemplateError for one that can't exist."""
@@ -47,8 +56,8 @@ def variables(template: str) -> list[str]:
     for name in names:
         if _NAME.fullmatch(name) is None:
             raise TemplateError(
-                f"{{{{{name}}}}} is no variable. Use {{{{item.<field>}}}}, {{{{sample.output_text}}}} or "
-                "{{sample.output_json}}."
+                f"{{{{{name}}}}} is no variable. Use {{{{item.<field>}}}}, {{{{sample.output_text}}}}, "
+                "{{sample.output_json}} or {{sample.output_tools}}."
             )
     return names
 
@@ -57,7 +66,7 @@ def resolve(name: str, item: Mapping[str, Any], sample: Sample) -> Any:
     """The value of a variable. Raises MissingVariableError."""
     root, *path = name.split(".")
     if root == "sample":
-        value = sample.output_text if path[0] == "output_text" else sample.output_json
+        value = getattr(sample, path[0])
         path = path[1:]
     else:
         value = item

@@ -28,6 +28,7 @@ from finetune_trainer.s3.storage import Storage
 if TYPE_CHECKING:
     import torch
 
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 CONFIG_FILES = ("config.json", "tokenizer_config.json", "processor_config.json", "adapter_config.json")
 
 
@@ -67,6 +68,7 @@ class InspectedModel:
 
     status: ModelStatus
     tokenizer: Any
+    """For a vision-language model its processor, as `load_processor` gives it."""
     config: Any
     """transformers' config of the language model."""
     shapes: Shapes
@@ -87,8 +89,8 @@ def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> Ins
     refuse_code(directory, base.uri)
     with _as_model_invalid(f"The config of {base.uri} does not load"):
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    _refuse_other_than_causal(config, base.uri)
-    tokenizer = load_tokenizer(directory)
+    _refuse_other_than_language(config, base.uri)
+    tokenizer = load_processor(LocalModel(directory))
     if adapter is not None:
         adapter.fetch(text_files(adapter.paths()), directory / "adapter")
         refuse_code(directory / "adapter", adapter.uri)
@@ -107,7 +109,31 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     with _as_model_invalid("The tokenizer does not load"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return _checked(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
+
+
+def load_processor(local: LocalModel) -> Any:
+    """The processor of a vision-language model, whose tokenizer has a pad token; of another model the tokenizer.
+
+    Raises DiagnosedError (ModelInvalid).
+    """
+    from transformers import AutoProcessor
+
+    if not is_vision_model(local.base):
+        return load_tokenizer(local.tokenizer)
+    folder = local.tokenizer if _has_processor(local.tokenizer) else local.base
+    with _as_model_invalid("The processor of the vision-language model does not load"):
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        _checked(processor.tokenizer)
+        if getattr(processor, "image_token", None) is None:
+            raise DiagnosedError(
+                Reason.MODEL_INVALID,
+                f"{type(processor).__name__} has no token that stands for an image: it can't be fine-tuned on images.",
+            )
+        return processor
+
+
+def _checked(tokenizer: Any) -> Any:
     if not tokenizer.is_fast:
         raise DiagnosedError(Reason.MODEL_INVALID, "The tokenizer has no tokenizer.json (a fast tokenizer).")
     if tokenizer.pad_token is None:
@@ -120,16 +146,18 @@ def load_tokenizer(folder: Path) -> Any:
 def load_model(
     local: LocalModel, dtype: torch.dtype, *, trainable_adapter: bool = False, quantization: Any = None
 ) -> Any:
-    """The causal language model, with its adapter if it has one. Raises DiagnosedError (ModelInvalid).
+    """The language model, or vision-language model, with its adapter if it has one.
 
-    `quantization`: transformers' config of it, for a base that is kept in fewer bits.
+    `quantization`: transformers' config of it, for a base that is kept in fewer bits. Raises DiagnosedError
+    (ModelInvalid).
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     with _as_model_invalid("The model does not load"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        sees = is_vision_model(local.base)
+        loaded: Any = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_pretrained(
             local.base,
             dtype=dtype,
             use_safetensors=True,
@@ -150,6 +178,21 @@ def load_model(
 
     with _as_model_invalid("The adapter does not load"):
         return PeftModel.from_pretrained(model, local.adapter, is_trainable=trainable_adapter, use_safetensors=True)
+
+
+def is_vision_model(folder: Path) -> bool:
+    """Whether the model in a folder reads images."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    if not _has_processor(folder):
+        return False
+    kind = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).model_type
+    return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def _has_processor(folder: Path) -> bool:
+    return any((folder / name).exists() for name in PROCESSOR_FILES)
 
 
 def refuse_code(folder: Path, uri: str) -> None:
@@ -186,20 +229,25 @@ def _refuse_incomplete(folder: ModelFolder, config: str, kind: str) -> None:
     )
 
 
-def _refuse_other_than_causal(config: Any, uri: str) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+def _refuse_other_than_language(config: Any, uri: str) -> None:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
 
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    known = (*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    if config.model_type not in known:
         raise DiagnosedError(
             Reason.MODEL_INVALID,
-            f"{uri} is a {config.model_type!r} model, which is no causal language model.",
+            f"{uri} is a {config.model_type!r} model, which is neither a causal language model nor a vision-language "
+            "model.",
         )
 
 
 def _context_length(config: Any, tokenizer: Any) -> int:
     """The longest sequence that the model was made for."""
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(length or tokenizer.model_max_length)
+    return int(length or getattr(tokenizer, "tokenizer", tokenizer).model_max_length)
 
 
 def _read_object(file: Path) -> dict[str, Any]:

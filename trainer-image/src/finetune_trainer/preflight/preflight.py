@@ -16,29 +16,31 @@ from finetune_api.finetunejob import (
     MemoryEstimate,
     ModelStatus,
 )
-from finetune_api.outcome import Failure, PreflightReport
+from finetune_api.outcome import PREFLIGHT_REPORT_NAME, Failure, PreflightReport
 from finetune_api.run import PreflightRun
-from finetune_api.sources import S3Location, parse_s3
+from finetune_api.sources import S3Location, parse_location
+from finetune_trainer.data.chat_rendering import reads_images
 from finetune_trainer.data.choice import choose_examples, survey_dataset
 from finetune_trainer.data.dataset_record import store_record
 from finetune_trainer.data.findings import store_findings
+from finetune_trainer.data.images import ImageStore
 from finetune_trainer.data.survey import refuse_invalid, refuse_nothing_left
+from finetune_trainer.data.vision import NO_SHARDED_VISION
 from finetune_trainer.gang.batches import split_batch, tokens_per_example
 from finetune_trainer.models.models import InspectedModel, inspect_model
 from finetune_trainer.preflight import memory
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.narration import narrated
+from finetune_trainer.s3.local_storage import open_storage
 from finetune_trainer.s3.storage import Storage
-
-REPORT_NAME = "preflight.json"
 
 _log = structlog.get_logger()
 
 
 def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
     """Read and try everything. Raises DiagnosedError; the storage has the report of either end."""
-    storage = Storage(run.storage)
-    output = parse_s3(run.output_uri)
+    storage = open_storage(run.storage)
+    output = parse_location(run.output_uri)
     check_storage(storage, output)
     _log.info(f"{output.uri} can be written, read, listed and deleted")
     try:
@@ -61,7 +63,7 @@ def check_storage(storage: Storage, output: S3Location) -> None:
 
 
 def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightReport:
-    output = parse_s3(run.output_uri)
+    output = parse_location(run.output_uri)
     surveyed = survey_dataset(storage, run.dataset, run.method.type, directory, run.allowed_datasets)
     store_findings(storage, output, surveyed.sets, ())
     refuse_invalid(surveyed.sets)
@@ -74,7 +76,11 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
             f"The tokenizer of {run.model.uri} has no chat template, and the dataset is chat messages. "
             "Use an instruction-tuned model, or prompt/completion pairs.",
         )
-    chosen = choose_examples(surveyed, run.dataset, run.seed, model.tokenizer, _max_length(run, model.status))
+    if reads_images(model.tokenizer) and run.parallelism.strategy == "FSDP":
+        raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
+    images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
+    max_length = _max_length(run, model.status)
+    chosen = choose_examples(surveyed, run.dataset, run.seed, model.tokenizer, images, max_length)
     store_findings(storage, output, surveyed.sets, chosen.doubts)
     refuse_invalid(surveyed.sets)
     refuse_nothing_left(chosen.status)
@@ -129,4 +135,6 @@ def _estimate_memory(
 
 
 def _store_report(storage: Storage, output: S3Location, report: PreflightReport | Failure) -> None:
-    storage.write(output.join(REPORT_NAME), report.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode())
+    storage.write(
+        output.join(PREFLIGHT_REPORT_NAME), report.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
+    )

@@ -11,7 +11,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 def available_cpus(cgroup: Path = CGROUP) -> int:
     """The CPUs of the container's limit, at least 1: torch itself would start a thread for each core of the node."""
-    affinity = len(os.sched_getaffinity(0))
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS
     quota = cpu_quota(cgroup)
     return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
 

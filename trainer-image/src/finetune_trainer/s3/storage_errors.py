@@ -69,11 +69,6 @@ def trouble_of(error: StorageError) -> Trouble:
     return Trouble.FINAL
 
 
-def is_missing(error: StorageError) -> bool:
-    """Whether the storage says that there is no such object, or no such bucket."""
-    return isinstance(error, ClientError) and (code_of(error) in MISSING_CODES or code_of(error) == "NoSuchBucket")
-
-
 def code_of(error: StorageError) -> str:
     """The S3 error code; empty when there was no answer."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
-from finetune_trainer.models.models import LocalModel, fetch_model, load_model, load_tokenizer
+from finetune_trainer.artifacts.model_files import write_model
+from finetune_trainer.models.models import LocalModel, fetch_model, load_model, load_processor
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.s3.storage import Storage
 
@@ -42,16 +43,7 @@ def merge(local: LocalModel, target: Path) -> None:
 
     Tokenizer, chat template and generation config come with it. Raises DiagnosedError (ModelInvalid).
     """
-    from transformers import GenerationConfig
-
     from finetune_trainer.evaluation.generation import stored_dtype
 
     merged = load_model(local, stored_dtype(local)).merge_and_unload()
-    generation_config = local.base / "generation_config.json"
-    if generation_config.exists():
-        # Many published ones can be loaded but not saved (a temperature without do_sample), so it is copied below.
-        merged.generation_config = GenerationConfig()
-    merged.save_pretrained(target)
-    if generation_config.exists():
-        shutil.copyfile(generation_config, target / generation_config.name)
-    load_tokenizer(local.tokenizer).save_pretrained(target)
+    write_model(merged, load_processor(local), local.base, target)

@@ -124,7 +124,7 @@ class _OneModel(ModelManager):
         return model_id
 
     def load_model_and_processor(self, *_: Any, **__: Any) -> tuple[Any, Any]:
-        return self._generator.model, self._generator.tokenizer
+        return self._generator.model, self._generator.processor
 
 
 class _BoundedState(GenerationState):

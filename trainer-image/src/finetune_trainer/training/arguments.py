@@ -19,11 +19,18 @@ SCHEDULERS: dict[Schedule, str] = {
 
 
 def common_arguments(
-    run: TrainRun, batch: BatchSplit, directory: Path, *, processes: int, evaluate: bool, last_step: int | None
+    run: TrainRun,
+    batch: BatchSplit,
+    directory: Path,
+    *,
+    processes: int,
+    evaluate: bool,
+    images: bool,
+    last_step: int | None,
 ) -> dict[str, Any]:
     """For TrainingArguments. What a spec says nothing of stays as TRL has it.
 
-    `last_step`: where the run has come to its end already.
+    `images`: whether the model reads them. `last_step`: where the run has come to its end already.
     """
     on_gpu = torch.cuda.is_available()
     parameters = run.hyperparameters
@@ -56,7 +63,9 @@ def common_arguments(
         "gradient_checkpointing": on_gpu,
         "dataloader_pin_memory": on_gpu,
         "ddp_backend": None if on_gpu or processes == 1 else "gloo",
-        "ddp_find_unused_parameters": False,
+        # A batch without an image leaves the vision tower out; LoRA doesn't train that.
+        "ddp_find_unused_parameters": images and run.adapter.type == "Full",
+        "remove_unused_columns": not images,  # the collator reads them
     }
 
 

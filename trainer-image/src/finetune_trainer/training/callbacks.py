@@ -14,17 +14,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune_api.conditions import Reason
 from finetune_api.progress import CheckpointLedger
+from finetune_trainer.artifacts.events import EventLog
 from finetune_trainer.checkpointing.background_saves import BackgroundSaves
 from finetune_trainer.checkpointing.training_state import Training
 from finetune_trainer.gang.gang import Gang
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.heartbeats import Phase
-from finetune_trainer.training.progress import Clock, ProgressSender, to_trainer_status
+from finetune_trainer.training.progress import Clock, ProgressReceiver, to_trainer_status
 
 NARRATION_SECONDS = 5.0
 REPORT_SECONDS = 0.5
 """Reports are sent more seldom still; to make one takes longer than all the rest that happens here at a step."""
+NOTED_STEPS = 100
+NOTED_LOSSES = {"training loss": "loss", "validation loss": "eval_loss"}
 REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")
 REWARD_MARGIN = "rewards/margins"
 """Of DPO: by how much the preferred answer is rewarded more."""
@@ -89,7 +92,7 @@ class RefuseInfiniteLoss(TrainerCallback):
 class TellProgress(TrainerCallback):
     """Rank 0 tells the operator (at most every five seconds) and the log where the training is."""
 
-    def __init__(self, sender: ProgressSender | None, ledger: Callable[[], CheckpointLedger]) -> None:
+    def __init__(self, sender: ProgressReceiver | None, ledger: Callable[[], CheckpointLedger]) -> None:
         self._sender = sender
         self._ledger = ledger
         self._metrics: dict[str, float] = {}
@@ -156,6 +159,37 @@ class TellProgress(TrainerCallback):
                 tokens_per_second=round(speed),
                 remaining_seconds=remaining,
                 **self._margin,
+            )
+
+
+class NoteMetrics(TrainerCallback):
+    """Rank 0 notes losses in the words of OpenAI's events, a hundred times a run, and each validation."""
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._losses: dict[str, float] = {}
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        measured = {name: logs[key] for name, key in NOTED_LOSSES.items() if logs and key in logs}
+        self._losses |= measured
+        if not measured or (control.should_evaluate and "validation loss" not in measured):
+            return  # the validation of this step, which comes next, is told with its training loss
+        every = max(1, state.max_steps // NOTED_STEPS)
+        if state.global_step in (1, state.max_steps) or state.global_step % every == 0 or "validation loss" in measured:
+            told = self._losses if "validation loss" in measured else measured
+            losses = ", ".join(f"{name}={value:.2f}" for name, value in told.items())
+            self._events.note(
+                f"Step {state.global_step}/{state.max_steps}: {losses}",
+                type="metrics",
+                step=state.global_step,
+                **{name.replace(" ", "_"): value for name, value in told.items()},
             )
 
 

@@ -49,7 +49,7 @@ def make_trainer(run: TrainRun, local: LocalModel, arguments: dict[str, Any], **
     if trains_new_adapter(run, local):
         trainer.model.delete_adapter(REFERENCE_ADAPTER)  # it does nothing yet: the model without it is the same
     trainer.measured = 0 if trainer.eval_dataset is None else len(trainer.eval_dataset)
-    trainer.share_batches(lambda row: {"chosen_ids": [], "rejected_ids": []})
+    trainer.share_batches()
     return trainer
 
 

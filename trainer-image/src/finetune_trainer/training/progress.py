@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 import urllib3
@@ -31,6 +32,16 @@ CONNECT_TRIES = 5
 CONNECT_PAUSE_SECONDS = 0.1
 
 _log = structlog.get_logger()
+
+
+class ProgressReceiver(Protocol):
+    """Who hears where the training is."""
+
+    def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
+        """Take a report; must not wait."""
+
+    def close(self) -> None:
+        """There will be no more."""
 
 
 class ProgressSender:

@@ -19,10 +19,15 @@ from finetune_trainer.training.shared_batches import SharedBatches
 def make_trainer(run: TrainRun, local: LocalModel, arguments: dict[str, Any], **parts: Any) -> ResumableSFTTrainer:
     """`arguments` are those of every method, `parts` what every Trainer takes: model, data, tokenizer, callbacks."""
     parameters, sft = run.hyperparameters, run.method.sft
-    settings = SFTConfig(**arguments, max_length=parameters.max_length, packing=parameters.packing, eval_packing=False)
+    settings = SFTConfig(
+        **arguments,
+        max_length=parameters.max_length,
+        packing=parameters.packing and parts["data_collator"] is None,  # TRL packs token ids, not images
+        eval_packing=False,
+    )
     trainer = ResumableSFTTrainer(args=settings, **parts)
     trainer.prompt_loss_weight = 0.0 if sft is None else sft.prompt_loss_weight
-    trainer.share_batches(lambda row: {"labels": [IGNORED] * len(row["labels"])})
+    trainer.share_batches()
     return trainer
 
 

@@ -6,15 +6,14 @@ examples that have no loss (blanks), so that a step learns from the examples tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from accelerate.data_loader import SeedableRandomSampler
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import Sampler
 
-Blank = Callable[[dict[str, Any]], dict[str, Any]]
-"""The columns of a row that make it one without loss, from those of a real one."""
+from finetune_trainer.data.rows import without_loss
 
 
 class BlanksLast(Sampler[int]):
@@ -45,14 +44,14 @@ class SharedBatches:
     examples: int
     """To train on, without blanks."""
 
-    def share_batches(self, blank: Blank) -> None:
+    def share_batches(self) -> None:
         """Fill the datasets up. One process alone trains without blanks, as TRL does."""
         processes = self.args.world_size
         self.examples = len(self.train_dataset)
         if processes > 1:
-            self.train_dataset = filled(self.train_dataset, processes * self.args.train_batch_size, blank)
+            self.train_dataset = filled(self.train_dataset, processes * self.args.train_batch_size)
         if self.eval_dataset is not None:
-            self.eval_dataset = filled(self.eval_dataset, processes * self.args.eval_batch_size, blank)
+            self.eval_dataset = filled(self.eval_dataset, processes * self.args.eval_batch_size)
 
     def get_train_dataloader(self) -> Any:
         """Where there are blanks, in their order."""
@@ -63,10 +62,11 @@ class SharedBatches:
         return loader
 
 
-def filled(dataset: Dataset, multiple: int, blank: Blank) -> Dataset:
+def filled(dataset: Dataset, multiple: int) -> Dataset:
     """The dataset with as many blanks behind it as make its length a multiple."""
     missing = -len(dataset) % multiple
     if not missing:
         return dataset
-    row = dataset.select([0]).map(blank, features=dataset.features, load_from_cache_file=False, keep_in_memory=True)
-    return concatenate_datasets([dataset, *[row] * missing])
+    first = dataset.select([0])
+    blank = first.map(without_loss, features=dataset.features, load_from_cache_file=False, keep_in_memory=True)
+    return concatenate_datasets([dataset, *[blank] * missing])

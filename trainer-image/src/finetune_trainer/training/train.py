@@ -15,28 +15,31 @@ from finetune_api.finetunejob import CorruptCheckpoint, EarlyStopping, MethodTyp
 from finetune_api.outcome import TrainReport
 from finetune_api.progress import CheckpointLedger
 from finetune_api.run import TrainRun
-from finetune_api.sources import parse_s3
+from finetune_api.sources import parse_location
 from finetune_trainer.artifacts import results
 from finetune_trainer.artifacts.events import EventLog
 from finetune_trainer.artifacts.model_files import write_model
+from finetune_trainer.artifacts.pages import Story, write_pages
 from finetune_trainer.checkpointing import checkpoints, training_state
 from finetune_trainer.checkpointing.background_saves import BackgroundSaves
 from finetune_trainer.checkpointing.checkpoints import Resumed
 from finetune_trainer.checkpointing.training_state import Camera
-from finetune_trainer.data.training_data import load_sequences, write_sequences
+from finetune_trainer.data.training_data import data_digests, load_sequences, write_sequences
+from finetune_trainer.data.vision import NO_SHARDED_VISION, VisionCollator
 from finetune_trainer.gang.batches import split_batch, tokens_per_example
 from finetune_trainer.gang.gang import Gang
-from finetune_trainer.models.models import LocalModel, fetch_model, load_tokenizer
+from finetune_trainer.models.models import LocalModel, fetch_model, is_vision_model, load_processor
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.heartbeats import Phase
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.s3 import commits
-from finetune_trainer.s3.storage import Storage
+from finetune_trainer.s3.local_storage import open_storage
 from finetune_trainer.training import dpo, sft
 from finetune_trainer.training.arguments import common_arguments, uses_bfloat16
 from finetune_trainer.training.callbacks import (
     BeatForWatchdog,
+    NoteMetrics,
     PrepareSaves,
     RefuseInfiniteLoss,
     StopTogether,
@@ -44,9 +47,11 @@ from finetune_trainer.training.callbacks import (
 )
 from finetune_trainer.training.committing import Committer
 from finetune_trainer.training.early_stopping import StopEarly, was_over
-from finetune_trainer.training.progress import ProgressSender
+from finetune_trainer.training.progress import ProgressReceiver, ProgressSender
+from finetune_trainer.training.samples import make_samples
 from finetune_trainer.training.sharding import ReshardAfterEvaluation, shard
 from finetune_trainer.training.trainable import trainable_model, trains_new_adapter
+from finetune_trainer.training.training_metrics import ExposeMetrics
 
 _log = structlog.get_logger()
 
@@ -54,14 +59,16 @@ _log = structlog.get_logger()
 METHODS: dict[MethodType, Callable[..., Any]] = {"SFT": sft.make_trainer, "DPO": dpo.make_trainer}
 
 
-def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
+def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver | None = None) -> TrainReport:
     """Train, or go on training, and commit the result. `directory` is this node's, shared by its processes.
+
+    Progress goes to the `screen`, or else to where the run says.
 
     Raises DiagnosedError; DisruptedError after a SIGTERM, with the last step committed; FencedError, when another
     attempt holds the run.
     """
-    storage = Storage(run.storage, proved=True)
-    output = parse_s3(run.output_uri)
+    storage = open_storage(run.storage, proved=True)
+    output = parse_location(run.output_uri)
     done = gang.from_leader(lambda: results.find_result(run, storage))
     if done is not None:
         _log.info("the result is there already", uri=done.uri)
@@ -75,7 +82,8 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     with narrated("fetching the model"):
         gang.on_each_node(lambda: fetch_model(run.model, storage, directory / "model"))
     local = _local_model(run, directory / "model")
-    tokenizer = load_tokenizer(local.tokenizer)
+    tokenizer = load_processor(local)
+    sees = is_vision_model(local.base)
     with narrated("fetching the data"):
         gang.on_each_node(lambda: write_sequences(run, storage, tokenizer, directory / "data"))
     sequences = load_sequences(directory / "data")
@@ -86,6 +94,8 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
 
     processes = gang.place.world_size
     sharded = run.parallelism.strategy == "FSDP" and not gang.alone
+    if sees and sharded:
+        raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
     early_stopping = run.hyperparameters.early_stopping
     arguments = common_arguments(
         run,
@@ -93,6 +103,7 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
         directory / "trainer",
         processes=processes,
         evaluate=sequences.validation is not None,
+        images=sees,
         last_step=_last_step(resumed, early_stopping),
     )
     if torch.cuda.is_available():
@@ -101,9 +112,12 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
     if sharded:
         model = shard(model, gang.place, bfloat16=uses_bfloat16())
     events = EventLog(storage, output, run.attempt) if gang.leads else None
-    sender = ProgressSender(run.progress) if gang.leads and run.progress is not None else None
+    sender = screen
+    if gang.leads and run.progress is not None:
+        sender = ProgressSender(run.progress)
+    metrics = ExposeMetrics(run.metrics_port if gang.leads_node else None)
     committer = Committer(run, storage, gang.beside(), claim, resumed, events)
-    saves = BackgroundSaves(Camera(gang), committer.store)
+    saves = BackgroundSaves(Camera(gang), committer.store, metrics.add_checkpoint_stall)
     stop = StopTogether(gang, saves)
     progress = TellProgress(sender, lambda: committer.ledger)
     trainer = METHODS[run.method.type](
@@ -114,6 +128,7 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
         train_dataset=sequences.training,
         eval_dataset=sequences.validation,
         processing_class=tokenizer,
+        data_collator=VisionCollator(tokenizer, run.hyperparameters.max_length) if sees else None,
         callbacks=[
             stop,
             PrepareSaves(saves),
@@ -121,6 +136,8 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
             *([ReshardAfterEvaluation()] if sharded else []),
             *([StopEarly(early_stopping)] if early_stopping is not None else []),
             *([progress] if gang.leads else []),
+            *([NoteMetrics(events)] if events is not None else []),
+            metrics,
             BeatForWatchdog(),
         ],
     )
@@ -151,6 +168,16 @@ def train(run: TrainRun, directory: Path, gang: Gang) -> TrainReport:
         if trains_new_adapter(run, local) and not results.is_adapter(run):
             tuned = tuned.merge_and_unload()
         write_model(tuned, tokenizer, local.base, directory / "result")
+        story = Story(
+            chosen=chosen.checkpoint.committed.manifest,
+            kept=committer.kept,
+            corrupt=(*committer.corrupt, *chosen.corrupt),
+            log=trainer.state.log_history,
+            totals=committer.totals(),
+            data_digests=data_digests(directory / "data"),
+            samples=make_samples(tuned, tokenizer, local, sequences),
+        )
+        write_pages(run, storage, story, directory / "result")
         made = results.make_result(run, storage, claim, chosen.checkpoint.committed, directory / "result")
         return made, chosen.corrupt
 

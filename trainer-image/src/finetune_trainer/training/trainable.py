@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def trainable_model(run: TrainRun, local: LocalModel) -> Any:
     model = whole_model(local, dtype, quantization)
     set_seed(run.hyperparameters.seed)
     try:
-        return get_peft_model(model, _lora(run.adapter))
+        return get_peft_model(model, _lora(run.adapter, model))
     except ValueError as error:
         raise DiagnosedError(Reason.INVALID_SPEC, f"adapter.targetModules: {error}") from error
 
@@ -82,12 +83,22 @@ def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def _lora(adapter: Adapter) -> LoraConfig:
+def _lora(adapter: Adapter, model: Any) -> LoraConfig:
     everything = adapter.target_modules == ["all-linear"]
     return LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules="all-linear" if everything else adapter.target_modules,
+        exclude_modules=_beside_language(model) if everything else None,
         task_type="CAUSAL_LM",
     )
+
+
+def _beside_language(model: Any) -> str | None:
+    """A pattern of the modules of a vision-language model that see: `all-linear` means those of its language model."""
+    decoder = model.get_decoder()
+    if not hasattr(model.config, "vision_config"):
+        return None
+    name = next(name for name, module in model.named_modules() if module is decoder)
+    return rf"(?!{re.escape(name)}\.).*"

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-METRICS_PORT = 9400
 STEP_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 # Dense bfloat16 FLOP/s of one accelerator, from the makers' data sheets.
@@ -30,13 +30,16 @@ PEAK_FLOPS = {
 FLOPS_PER_FROZEN_PARAMETER = 4
 FLOPS_PER_TRAINED_PARAMETER = 6
 
+_log = structlog.get_logger()
+
 
 class ExposeMetrics(TrainerCallback):
-    """Keeps the metrics fresh, and serves them once the training begins. `port` None: serves nothing (a test reads)."""
+    """Keeps the metrics fresh, and serves them while the training runs. `port` None: serves nothing."""
 
-    def __init__(self, port: int | None = METRICS_PORT) -> None:
+    def __init__(self, port: int | None) -> None:
         self.registry = CollectorRegistry()
         self._port = port
+        self._server: Any = None
         self._flops_per_token = 0.0
         self._peak_flops: float | None = None
         self._step_began = self._step_ended = 0.0
@@ -82,7 +85,7 @@ class ExposeMetrics(TrainerCallback):
         self._tokens = float(state.num_input_tokens_seen)
         self._step.set(state.global_step)
         if self._port is not None:
-            start_http_server(self._port, registry=self.registry)
+            self._serve(self._port)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -104,6 +107,20 @@ class ExposeMetrics(TrainerCallback):
         self._read_memory()
         self._step_ended = time.monotonic()
 
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._step_ended = time.monotonic()  # what came between the steps was no wait for data
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._step_ended = time.monotonic()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -115,6 +132,13 @@ class ExposeMetrics(TrainerCallback):
         for name, value in (logs or {}).items():
             if name in self._gauges:
                 self._gauges[name].set(value)
+
+    def _serve(self, port: int) -> None:
+        """Training does not need it: a port that is taken is no failure."""
+        try:
+            self._server, _ = start_http_server(port, registry=self.registry)
+        except OSError as error:
+            _log.warning(f"metrics are not served: port {port}: {error.strerror}")
 
     def _read_memory(self) -> None:
         import torch

@@ -1,12 +1,8 @@
-"""Operator processes that start in a fraction of a second: forked from one that has imported everything.
-
-Each is a process of its own, with its own memory and connections, and can be killed like any other.
-"""
+"""Operator processes: each with its own memory and connections, to be killed like any other."""
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import sys
 import time
@@ -15,15 +11,14 @@ import urllib.request
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import pytest
 import structlog
 
 from finetune_operator.settings import Settings
+from tests.integration.forked import preload, start_forked
 
 END_SECONDS = 10.0
 PROBE_SECONDS = 3.0
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["finetune_operator.application", __name__])
+preload("finetune_operator.application", __name__)
 
 
 class ForkedOperator:
@@ -46,10 +41,7 @@ class ForkedOperator:
                 return
             self.kill()
         self._next_probe = time.monotonic() + PROBE_SECONDS
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", ":".join(sys.path))  # for the process that is forked from, at the first start
-            self._process = _context.Process(target=_operate, args=(self.settings, self.log), daemon=True)
-            self._process.start()
+        self._process = start_forked(_operate, self.settings, self.log, daemon=True)
         self.starts += 1
 
     def _says_that_it_is_dead(self) -> bool:

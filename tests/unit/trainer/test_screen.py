@@ -1,0 +1,98 @@
+"""What a person sees of a training on a laptop."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+import structlog
+from rich.console import Console
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import DatasetError, DatasetStatus
+from finetune_api.outcome import Failure
+from finetune_api.progress import Metric, TrainerStatus
+from finetune_trainer.local.screen import Screen, to_duration
+
+METRICS = {"current_step": "12", "total_steps": "300", "loss": "0.25", "eval_loss": "0.5"}
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def screen(*, terminal: bool) -> tuple[Screen, io.StringIO]:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=120, soft_wrap=True, no_color=True, highlight=False)
+    return Screen(console), text
+
+
+def tell(log: structlog.BoundLogger) -> None:
+    log.info("reading every line")
+    log.info("Checkpoint of step 10 committed", type="checkpoint")
+    log.warning("the storage is slow")
+
+
+def test_in_a_file_every_line_of_the_log_stays() -> None:
+    shown, text = screen(terminal=False)
+    shown.open()
+    tell(structlog.get_logger())
+    shown.shut()
+    assert text.getvalue().splitlines() == [
+        "reading every line",
+        "Checkpoint of step 10 committed",
+        "the storage is slow",
+    ]
+
+
+def test_on_a_terminal_only_what_matters_stays() -> None:
+    shown, text = screen(terminal=True)
+    shown.open()
+    tell(structlog.get_logger())
+    shown.send(
+        TrainerStatus(
+            estimated_remaining_seconds=185,
+            metrics=[
+                Metric(name=name, value=value)
+                for name, value in {
+                    "current_step": "12",
+                    "total_steps": "300",
+                    "loss": "0.25",
+                    "eval_loss": "0.5",
+                }.items()
+            ],
+            last_updated_time=datetime.now(UTC),
+        )
+    )
+    shown.shut()
+    lines = text.getvalue()
+    assert "12/300" in lines
+    assert "loss 0.2500 · validation 0.5000 · 3:05 left" in lines
+    assert "\nCheckpoint of step 10 committed\n" in lines.replace("\x1b[2K", "").replace("\r", "\n")
+
+
+def test_a_failure_names_the_reason_the_fix_and_the_lines() -> None:
+    shown, text = screen(terminal=False)
+    errors = [DatasetError(file="training", line=4, message="Expected a JSON object.")]
+    shown.show_failure(
+        Failure(
+            reason=Reason.DATASET_INVALID,
+            message="Invalid file format.",
+            suggestion="Correct [the] file.",
+            dataset=DatasetStatus(error_count=1, errors=errors),
+        )
+    )
+    assert text.getvalue().splitlines() == [
+        "DatasetInvalid: Invalid file format.",
+        "Correct [the] file.",
+        "  training, line 4: Expected a JSON object.",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "0:00"), (65, "1:05"), (3723, "1:02:03")])
+def test_durations(seconds: int, words: str) -> None:
+    assert to_duration(seconds) == words
