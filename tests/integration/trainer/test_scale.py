@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 from accelerate.data_loader import prepare_data_loader, skip_first_batches
+from datasets import Dataset, Features, List, Value
 from torch.utils.data import DataLoader
 
 from finetune_api.finetunejob import Adapter, Method, Parallelism, TrainingData, ValidationData
 from finetune_api.outcome import EXIT_SUCCEEDED
-from finetune_trainer.training.shared_batches import BlanksLast
+from finetune_trainer.training.shared_batches import BlanksLast, filled
 from tests.integration.trainer.runs import Workplace, preference, question, train_here
 from tests.integration.trainer.test_gang import exit_codes, nodes
 
@@ -30,8 +31,7 @@ SFT = Method()
 LORA = Adapter(rank=4, alpha=8, dropout=0.0)  # processes drop different numbers
 ON_ONE_NODE = Parallelism(processes_per_node=2)
 ON_TWO_NODES = Parallelism(nodes=2)
-SHARDED_ON_ONE_NODE = Parallelism(processes_per_node=2, strategy="FSDP")
-SHARDED_ON_TWO_NODES = Parallelism(nodes=2, strategy="FSDP")
+SHARDED = Parallelism(nodes=2, strategy="FSDP")
 
 
 @dataclass(frozen=True)
@@ -74,26 +74,25 @@ class Case:
 
 
 @pytest.mark.parametrize(
-    ("case", "shapes"),
+    ("case", "shape"),
     [
-        (Case("together", {}), [ON_ONE_NODE, ON_TWO_NODES, SHARDED_ON_TWO_NODES]),
-        (Case("one by one", {"max_length": 16_384}), [ON_TWO_NODES]),
-        (Case("packed", {"packing": True}, adapter=Adapter(type="Full")), [SHARDED_ON_ONE_NODE]),
-        (Case("pairs", {"beta": 0.3}, Method(type="DPO")), [ON_ONE_NODE]),
-        (Case("pairs one by one", {"beta": 0.3, "max_length": 8192}, Method(type="DPO")), [ON_TWO_NODES]),
+        (Case("together", {}), ON_ONE_NODE),
+        (Case("one by one", {"max_length": 16_384}), ON_TWO_NODES),
+        (Case("packed", {"packing": True}, adapter=Adapter(type="Full")), SHARDED),
+        (Case("pairs", {"beta": 0.3}, Method(type="DPO")), ON_ONE_NODE),
+        (Case("pairs one by one", {"beta": 0.3, "max_length": 8192}, Method(type="DPO")), ON_TWO_NODES),
     ],
-    ids=lambda value: value.name if isinstance(value, Case) else "",
+    ids=lambda value: value.name if isinstance(value, Case) else f"{value.nodes}x{value.processes_per_node}",
 )
 def test_losses_do_not_depend_on_how_many_processes_train(
-    workplace: Workplace, tmp_path: Path, case: Case, shapes: list[Parallelism]
+    workplace: Workplace, tmp_path: Path, case: Case, shape: Parallelism
 ) -> None:
     expected = case.losses(workplace, tmp_path / "alone", Parallelism())
     assert [column for _, column, _ in expected].count("valid_loss") == 2
-    for number, shape in enumerate(shapes):
-        found = case.losses(workplace, tmp_path / str(number), shape)
-        assert [entry[:2] for entry in found] == [entry[:2] for entry in expected]
-        for (step, column, loss), (_, _, wanted) in zip(found, expected, strict=True):
-            assert loss == pytest.approx(wanted, rel=TOLERANCE), f"{column} of step {step} on {shape}"
+    found = case.losses(workplace, tmp_path / "together", shape)
+    assert [entry[:2] for entry in found] == [entry[:2] for entry in expected]
+    for (step, column, loss), (_, _, wanted) in zip(found, expected, strict=True):
+        assert loss == pytest.approx(wanted, rel=TOLERANCE), f"{column} of step {step}"
 
 
 @pytest.mark.parametrize("skipped", [0, 2])
@@ -123,3 +122,35 @@ def test_each_step_has_the_examples_that_one_process_would_take(
         [number for share in step for number in share if number < examples] for step in zip(*shares, strict=True)
     ]
     assert together == alone
+
+
+NUMBERS = List(Value("int32"))
+
+
+@pytest.mark.parametrize(
+    ("features", "row", "blank"),
+    [
+        (
+            {"input_ids": NUMBERS, "labels": NUMBERS},
+            {"input_ids": [5, 6], "labels": [-100, 6]},
+            {"input_ids": [5, 6], "labels": [-100, -100]},
+        ),
+        (
+            {"prompt_ids": NUMBERS, "chosen_ids": NUMBERS, "rejected_ids": NUMBERS},
+            {"prompt_ids": [5], "chosen_ids": [6], "rejected_ids": [7]},
+            {"prompt_ids": [5], "chosen_ids": [], "rejected_ids": []},
+        ),
+        (
+            {"text": Value("string"), "turns": List(NUMBERS), "images": List(Value("string"))},
+            {"text": "<image>a cat", "turns": [[7, 12]], "images": ["cat.png"]},
+            {"text": "<image>a cat", "turns": [], "images": ["cat.png"]},
+        ),
+    ],
+    ids=["text", "pairs", "images"],
+)
+def test_nothing_is_learned_from_what_fills_a_batch_up(
+    features: dict[str, Any], row: dict[str, Any], blank: dict[str, Any]
+) -> None:
+    dataset = Dataset.from_list([row] * 5, features=Features(features))
+    assert filled(dataset, 4).to_list() == [row] * 5 + [blank] * 3
+    assert filled(dataset, 5) is dataset
