@@ -1,6 +1,6 @@
 """Tokens per second and peak memory of the trainer, against plain TRL with the same settings.
 
-python -m benchmarks.trainer [--rounds 4] [--adapter LoRA|Full] [--json FILE]
+python -m benchmarks.trainer [--rounds 3] [--adapter LoRA|Full] [--json FILE]
 
 Each training is a process of its own, and the two take turns: what else the machine does meets both. On a machine with
 GPUs a random Llama of 8B's shape is trained at a context of 4096 tokens, Full with FSDP over all of them; without, one
@@ -45,7 +45,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def benchmark(
-    rounds: Annotated[int, typer.Option(min=1)] = 4,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
     adapter: Annotated[Literal["LoRA", "Full"] | None, typer.Option(help="Both when not given.")] = None,
     output: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = RESULTS / "trainer.json",
 ) -> None:
