@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_trainer.gang.batches import BatchSplit, split_batch
+from finetune_trainer.gang.batches import BatchSplit, examples_in_step, split_batch
 from finetune_trainer.process.failures import DiagnosedError
 
 
@@ -27,6 +27,20 @@ def test_the_split_makes_exactly_the_batch(
     split = split_batch(batch_size, processes, max_length)
     assert split == expected
     assert split.per_pass * split.passes * processes == batch_size
+
+
+@pytest.mark.parametrize(("max_length", "per_pass"), [(512, 4), (1024, 2), (4096, 1)])
+def test_packed_rows_are_few_in_a_pass(max_length: int, per_pass: int) -> None:
+    assert split_batch(32, 2, max_length, packed=True) == BatchSplit(per_pass, 16 // per_pass)
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch_size", "by_step"), [(43, 4, [4] * 10 + [3]), (8, 4, [4, 4]), (3, 8, [3]), (1, 1, [1])]
+)
+def test_the_last_step_of_an_epoch_has_the_examples_that_are_left(
+    examples: int, batch_size: int, by_step: list[int]
+) -> None:
+    assert [examples_in_step(examples, batch_size, step) for step in range(2 * len(by_step))] == 2 * by_step
 
 
 @pytest.mark.parametrize(("batch_size", "processes", "advice"), [(16, 3, "15 or 18"), (2, 4, "4 or 8")])

@@ -11,7 +11,7 @@ from finetune_trainer.data import vision
 from finetune_trainer.data.chat_rendering import reads_images
 from finetune_trainer.data.examples import Example, PreferenceExample
 from finetune_trainer.data.prompt_loss import tokenize_with_prompt
-from finetune_trainer.data.tokenization import tokenize, tokenize_preference
+from finetune_trainer.data.tokenization import IGNORED, tokenize, tokenize_preference
 
 Row = dict[str, Any]
 
@@ -55,3 +55,12 @@ def rows(method: Method, tokenizer: Any, example: Example, files: Sequence[Path]
         return
     for sequence in tokenize_with_prompt(tokenizer, example) if weighted else tokenize(tokenizer, example):
         yield {"input_ids": sequence.input_ids, "labels": sequence.labels}
+
+
+def without_loss(row: Row) -> Row:
+    """What to change in a row, so that nothing is learned from it."""
+    if "chosen_ids" in row:
+        return {"chosen_ids": [], "rejected_ids": []}
+    if "turns" in row:
+        return {"turns": []}
+    return {"labels": [IGNORED] * len(row["labels"])}

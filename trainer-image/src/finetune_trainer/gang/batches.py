@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
@@ -9,6 +10,7 @@ from finetune_api.finetunejob import Method
 from finetune_trainer.process.failures import DiagnosedError
 
 MOST_TOKENS_PER_PASS = 16_384  # bounds the activations of one forward pass
+MOST_PACKED_TOKENS_PER_PASS = 2048  # TRL lays packed rows end to end, and attention computes all pairs of their tokens
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ def tokens_per_example(method: Method, max_length: int) -> int:
     return 2 * max_length if method.type == "DPO" else max_length
 
 
-def split_batch(batch_size: int, processes: int, tokens: int) -> BatchSplit:
+def split_batch(batch_size: int, processes: int, tokens: int, *, packed: bool = False) -> BatchSplit:
     """The split that makes exactly `batch_size` examples a step, in as few passes as the `tokens` of each allow.
 
     Raises DiagnosedError (InvalidSpec) when the batch can't be divided over the processes.
@@ -37,6 +39,13 @@ def split_batch(batch_size: int, processes: int, tokens: int) -> BatchSplit:
             f"hyperparameters.batchSize {batch_size} can't be divided over {processes} processes "
             f"(parallelism.nodes x processesPerNode). Use {nearest} or {nearest + processes}.",
         )
-    fitting = [size for size in range(1, share + 1) if share % size == 0 and size * tokens <= MOST_TOKENS_PER_PASS]
+    most = MOST_PACKED_TOKENS_PER_PASS if packed else MOST_TOKENS_PER_PASS
+    fitting = [size for size in range(1, share + 1) if share % size == 0 and size * tokens <= most]
     per_pass = max(fitting, default=1)
     return BatchSplit(per_pass=per_pass, passes=share // per_pass)
+
+
+def examples_in_step(examples: int, batch_size: int, step: int) -> int:
+    """How many examples a step (from 0) has: the last of an epoch has what is left."""
+    done = step % math.ceil(examples / batch_size) * batch_size
+    return min(batch_size, examples - done)

@@ -125,7 +125,7 @@ def _estimate_memory(
         processes=processes,
     )
     tokens = tokens_per_example(run.method, resolved.max_length)
-    batch = split_batch(resolved.batch_size, processes, tokens)
+    batch = split_batch(resolved.batch_size, processes, tokens, packed=resolved.packing)
     size = memory.model_size(model.config, model.shapes, model.adapter_shapes, run.adapter)
     if size is None:
         return None, None

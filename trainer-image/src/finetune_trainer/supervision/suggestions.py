@@ -26,12 +26,17 @@ def _smaller_training(run: TrainRun | None) -> str:
     parameters = run.hyperparameters
     batch, length = parameters.batch_size, parameters.max_length
     processes = run.parallelism.nodes * run.parallelism.processes_per_node
-    now = _tokens(batch, processes, length)
+
+    def tokens(batch: int, length: int) -> int:
+        """Of one forward pass, on which the memory of activations depends: smaller batches may be less divided."""
+        return split_batch(batch, processes, length, packed=parameters.packing).per_pass * length
+
+    now = tokens(batch, length)
     changes = []
-    smaller = _halved_until(batch, processes, lambda size: 2 * _tokens(size, processes, length) <= now, processes)
+    smaller = _halved_until(batch, processes, lambda size: 2 * tokens(size, length) <= now, processes)
     if smaller is not None:
         changes.append(f"hyperparameters.batchSize to {smaller} (now {batch})")
-    shorter = _halved_until(length, 1, lambda size: 2 * _tokens(batch, processes, size) <= now, SHORTEST_LENGTH)
+    shorter = _halved_until(length, 1, lambda size: 2 * tokens(batch, size) <= now, SHORTEST_LENGTH)
     if shorter is not None:
         changes.append(f"hyperparameters.maxLength to {shorter} (now {length})")
     if run.adapter.type == "Full":
@@ -39,11 +44,6 @@ def _smaller_training(run: TrainRun | None) -> str:
     if not changes:
         return "Take a smaller model"
     return f"Set {', or '.join(changes)}"
-
-
-def _tokens(batch: int, processes: int, length: int) -> int:
-    """Tokens of one forward pass, on which the memory of activations depends: smaller batches may be less divided."""
-    return split_batch(batch, processes, length).per_pass * length
 
 
 def _halved_until(value: int, divisor: int, suffices: Callable[[int], bool], least: int) -> int | None:

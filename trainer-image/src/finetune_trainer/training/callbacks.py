@@ -24,6 +24,8 @@ from finetune_trainer.process.heartbeats import Phase
 from finetune_trainer.training.progress import Clock, ProgressReceiver, to_trainer_status
 
 NARRATION_SECONDS = 5.0
+REPORT_SECONDS = 0.5
+"""Reports are sent more seldom still; to make one takes longer than all the rest that happens here at a step."""
 NOTED_STEPS = 100
 NOTED_LOSSES = {"training loss": "loss", "validation loss": "eval_loss"}
 REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")
@@ -96,7 +98,7 @@ class TellProgress(TrainerCallback):
         self._metrics: dict[str, float] = {}
         self._margin: dict[str, float] = {}
         self._clock: Clock | None = None
-        self._narrated = 0.0
+        self._narrated = self._told = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -115,7 +117,9 @@ class TellProgress(TrainerCallback):
         self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
         if REWARD_MARGIN in (logs or {}):
             self._margin = {"reward_margin": round((logs or {})[REWARD_MARGIN], 4)}
-        self.tell(state)
+        now = time.monotonic()
+        if now - self._told >= REPORT_SECONDS or now - self._narrated >= NARRATION_SECONDS:
+            self.tell(state)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -128,6 +132,7 @@ class TellProgress(TrainerCallback):
         """Report now: also what was committed since the last step."""
         if self._clock is None:
             return
+        self._told = time.monotonic()
         remaining = self._clock.remaining_seconds(state.global_step, state.max_steps)
         speed = self._clock.tokens_per_second(state.num_input_tokens_seen)
         if self._sender is not None:

@@ -11,7 +11,9 @@ from trl.trainer.sft_trainer import SFTTrainer
 from finetune_api.run import TrainRun
 from finetune_trainer.checkpointing.resumable import Resumable
 from finetune_trainer.data.prompt_loss import MARK
+from finetune_trainer.data.tokenization import IGNORED
 from finetune_trainer.models.models import LocalModel
+from finetune_trainer.training.shared_batches import SharedBatches
 
 
 def make_trainer(run: TrainRun, local: LocalModel, arguments: dict[str, Any], **parts: Any) -> ResumableSFTTrainer:
@@ -25,14 +27,16 @@ def make_trainer(run: TrainRun, local: LocalModel, arguments: dict[str, Any], **
     )
     trainer = ResumableSFTTrainer(args=settings, **parts)
     trainer.prompt_loss_weight = 0.0 if sft is None else sft.prompt_loss_weight
+    trainer.share_batches()
     return trainer
 
 
-class ResumableSFTTrainer(Resumable, SFTTrainer):
+class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
     """TRL's, with saves in the background, and loss on the prompt where labels mark it (data/prompt_loss.py).
 
     The loss of a step is the weighted mean over its tokens, as in Huerta-Enochian and Ko, "Instruction Fine-Tuning:
-    Does Prompt Loss Matter?" (2024): the assistant's tokens weigh 1, the prompt's `prompt_loss_weight`.
+    Does Prompt Loss Matter?" (2024): the assistant's tokens weigh 1, the prompt's `prompt_loss_weight`. That of an
+    evaluation is the mean over its tokens too, where TRL's is a mean of means that changes with the batches.
     """
 
     prompt_loss_weight = 0.0
@@ -66,3 +70,18 @@ class ResumableSFTTrainer(Resumable, SFTTrainer):
         prompts = sum((batch["labels"][..., 1:] <= MARK).sum() for batch in batch_samples)
         prompts = self.accelerator.gather(torch.as_tensor(prompts).to(device)).sum()
         return items - (1 - self.prompt_loss_weight) * prompts
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> Any:
+        predicted = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        tokens = (inputs["labels"][..., 1:] != IGNORED).sum().to(predicted[0].device)
+        self._evaluated += torch.stack([predicted[0].double() * tokens, tokens])
+        return predicted
+
+    def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **settings: Any) -> Any:
+        self._evaluated = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        output = super().evaluation_loop(*arguments, metric_key_prefix=metric_key_prefix, **settings)
+        loss, tokens = self.accelerator.reduce(self._evaluated).tolist()
+        output.metrics[f"{metric_key_prefix}_loss"] = loss / max(tokens, 1)
+        return output

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_trainer.gang.place import Place
 
@@ -34,3 +35,13 @@ def shard(model: Any, place: Place, *, bfloat16: bool) -> Any:
     fully_shard(model, **settings)
     base._is_distributed_loading_by_transformers = True
     return model
+
+
+class ReshardAfterEvaluation(TrainerCallback):
+    """Embeddings and head stay whole from a forward pass to its backward pass, which an evaluation does not have.
+
+    A checkpoint right after an evaluation would find weights that the optimizer does not know.
+    """
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        kwargs["model"].reshard()

@@ -49,7 +49,7 @@ from finetune_trainer.training.committing import Committer
 from finetune_trainer.training.early_stopping import StopEarly, was_over
 from finetune_trainer.training.progress import ProgressReceiver, ProgressSender
 from finetune_trainer.training.samples import make_samples
-from finetune_trainer.training.sharding import shard
+from finetune_trainer.training.sharding import ReshardAfterEvaluation, shard
 from finetune_trainer.training.trainable import trainable_model, trains_new_adapter
 from finetune_trainer.training.training_metrics import ExposeMetrics
 
@@ -75,7 +75,8 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
         kept = gang.from_leader(lambda: checkpoints.list_committed(storage, output))
         return _report(done, checkpoints.to_ledger(kept, (), run.checkpoints.best, None))
     tokens = tokens_per_example(run.method, run.hyperparameters.max_length)
-    batch = split_batch(run.hyperparameters.batch_size, gang.place.world_size, tokens)
+    packed = run.hyperparameters.packing
+    batch = split_batch(run.hyperparameters.batch_size, gang.place.world_size, tokens, packed=packed)
     _refuse_unmeasured_best(run)
 
     with narrated("fetching the model"):
@@ -132,6 +133,7 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
             stop,
             PrepareSaves(saves),
             RefuseInfiniteLoss(),
+            *([ReshardAfterEvaluation()] if sharded else []),
             *([StopEarly(early_stopping)] if early_stopping is not None else []),
             *([progress] if gang.leads else []),
             *([NoteMetrics(events)] if events is not None else []),

@@ -1,0 +1,119 @@
+"""The trainer as it runs in a Pod: fetches from the storage, reports, and saves checkpoints beside the training.
+
+Two things differ from a Pod, for nothing else can be measured with: a stopwatch stands among the callbacks, and the
+token for the reports lies in another place.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.trainer.stopwatch import Stopwatch
+from benchmarks.trainer.workload import DATA, MODEL, SEED, Workload, load_workload
+from e2e.cluster.ports import free_ports
+from e2e.s3 import REGION
+from finetune_api.finetunejob import (
+    Adapter,
+    Checkpoints,
+    Dataset,
+    Method,
+    Parallelism,
+    ResolvedHyperparameters,
+    TrainingData,
+)
+from finetune_api.run import JobIdentity, ModelSource, ProgressTarget, StorageConfig, TrainRun
+from finetune_trainer.gang.gang import Gang
+from finetune_trainer.gang.place import place_alone_on_node, place_under_agent
+from finetune_trainer.training import sft
+from finetune_trainer.training import train as training_module
+from finetune_trainer.training.progress import ProgressSender
+
+BUCKET = "benchmark"
+ENDPOINT = "BENCHMARK_S3_ENDPOINT"
+REPORTS = "BENCHMARK_REPORTS_URL"
+OUTPUT = "BENCHMARK_OUTPUT"
+
+
+def train(directory: Path) -> dict[str, float]:
+    """Train the workload of a folder, whose model and data lie in the bucket too; the figures of this process."""
+    workload = load_workload(directory)
+    token = directory / "token"
+    token.write_text("none")
+    stopwatch = Stopwatch(workload.warm_up)
+    spent = {"callbacks": 0.0, "saves": 0.0}
+    seen: dict[str, Any] = {}
+
+    def make_trainer(*arguments: Any, callbacks: list[Any], **parts: Any) -> Any:
+        for callback in callbacks:
+            for event in [name for name in dir(callback) if name.startswith("on_")]:
+                setattr(callback, event, _timed(getattr(callback, event), stopwatch, spent, "callbacks"))
+        trainer: Any = sft.make_trainer(*arguments, callbacks=[stopwatch, *callbacks], **parts)
+        trainer._save_checkpoint = _timed(trainer._save_checkpoint, stopwatch, spent, "saves")
+        seen["trainer"] = trainer
+        return trainer
+
+    training: Any = training_module
+    training.METHODS["SFT"] = make_trainer
+    training.ProgressSender = functools.partial(ProgressSender, token=token)
+    run = _run(workload)
+    several = run.parallelism.processes_per_node > 1
+    place = place_under_agent(os.environ) if several else place_alone_on_node(run.parallelism, {})
+    gang = Gang(place)
+    training.train(run, directory / "ours", gang)
+    gang.leave()
+    state = seen["trainer"].state
+    return stopwatch.figures | {
+        "trainLoss": state.log_history[-1]["train_loss"],
+        "tokensOfStep": state.num_input_tokens_seen / state.global_step,
+        "callbackSecondsOfStep": spent["callbacks"] / stopwatch.steps,
+        "saveStandstillSecondsOfStep": spent["saves"] / stopwatch.steps,
+    }
+
+
+def _timed(call: Callable[..., Any], stopwatch: Stopwatch, spent: dict[str, float], name: str) -> Callable[..., Any]:
+    def measure(*arguments: Any, **named: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return call(*arguments, **named)
+        finally:
+            if stopwatch.running:
+                spent[name] += time.perf_counter() - began
+
+    return measure
+
+
+def _run(workload: Workload) -> TrainRun:
+    return TrainRun(
+        job=JobIdentity(namespace="benchmarks", name="llama", uid="0", run_id="1"),
+        attempt=1,
+        storage=StorageConfig(endpoint=os.environ[ENDPOINT], region=REGION, path_style=True),
+        output_uri=f"s3://{BUCKET}/{os.environ[OUTPUT]}",
+        model=ModelSource(uri=f"s3://{BUCKET}/{MODEL}"),
+        method=Method(),
+        adapter=Adapter(type="Full") if workload.adapter == "Full" else Adapter(rank=16, alpha=32, dropout=0.0),
+        dataset=Dataset(training=TrainingData(uri=f"s3://{BUCKET}/{DATA}")),
+        hyperparameters=ResolvedHyperparameters(
+            epochs=1,
+            batch_size=workload.batch,
+            learning_rate=1e-4,
+            schedule="Cosine",
+            warmup_percent=10,
+            weight_decay=0,
+            max_length=workload.max_length,
+            packing=workload.packing,
+            seed=SEED,
+            total_steps=workload.steps,
+            checkpoint_every_steps=workload.save_every,
+        ),
+        parallelism=Parallelism(
+            processes_per_node=workload.processes, strategy="FSDP" if workload.processes > 1 else "DDP"
+        ),
+        checkpoints=Checkpoints(keep=1),
+        progress=ProgressTarget(url=os.environ[REPORTS]),
+        metrics_port=free_ports(1)[0],
+    )

@@ -1,0 +1,141 @@
+"""What both contenders train: a random Llama, and chats of random words, of a size for this machine."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.gang.batches import BatchSplit, split_batch
+from tests.integration.trainer_evaluation.tiny_models import chat, make_tokenizer
+
+MODEL = "model"
+DATA = "data.jsonl"
+WORKLOAD = "workload.json"
+SEED = 17
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Lengths in tokens, which are characters here. `layers`, `width`, `hidden`, `heads`, `groups`: Llama's shape."""
+
+    adapter: str
+    layers: int
+    width: int
+    hidden: int
+    heads: int
+    groups: int
+    vocabulary: int
+    max_length: int
+    packing: bool
+    batch: int
+    steps: int
+    warm_up: int
+    """Steps at the start that are not measured."""
+    save_every: int
+    processes: int
+
+    @property
+    def split(self) -> BatchSplit:
+        """As the trainer does it."""
+        return split_batch(self.batch, self.processes, self.max_length, packed=self.packing)
+
+    @property
+    def examples(self) -> int:
+        """As many as the steps take; where they are packed, four lie in about three rows."""
+        return self.steps * self.batch * 4 // 3 if self.packing else self.steps * self.batch
+
+    def save(self, directory: Path) -> None:
+        """Write it, the model and the data into a folder."""
+        (directory / WORKLOAD).write_text(json.dumps(vars(self)))
+        _llama(self).save_pretrained(directory / MODEL)
+        make_tokenizer().save_pretrained(directory / MODEL)
+        with (directory / DATA).open("w") as stream:
+            for line in _chats(self):
+                stream.write(json.dumps(line) + "\n")
+
+
+def load_workload(directory: Path) -> Workload:
+    """What `save` wrote."""
+    return Workload(**json.loads((directory / WORKLOAD).read_text()))
+
+
+def on_cpu(adapter: str) -> Workload:
+    """7.5 million parameters."""
+    return Workload(
+        adapter,
+        layers=4,
+        width=256,
+        hidden=704,
+        heads=8,
+        groups=8,
+        vocabulary=8192,
+        max_length=192,
+        packing=False,
+        batch=4,
+        steps=36,
+        warm_up=6,
+        save_every=18,
+        processes=1,
+    )
+
+
+def on_gpu(adapter: str, processes: int) -> Workload:
+    """The shape of Llama-3-8B at a context of 4096 tokens, packed."""
+    return Workload(
+        adapter,
+        layers=32,
+        width=4096,
+        hidden=14336,
+        heads=32,
+        groups=8,
+        vocabulary=128_256,
+        max_length=4096,
+        packing=True,
+        batch=4 * processes,
+        steps=24,
+        warm_up=6,
+        save_every=12,
+        processes=processes,
+    )
+
+
+def _llama(workload: Workload) -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.manual_seed(SEED)
+    on_gpu = torch.cuda.is_available()
+    with torch.device("cuda" if on_gpu else "cpu"):
+        config = LlamaConfig(
+            vocab_size=workload.vocabulary,
+            hidden_size=workload.width,
+            intermediate_size=workload.hidden,
+            num_hidden_layers=workload.layers,
+            num_attention_heads=workload.heads,
+            num_key_value_heads=workload.groups,
+            max_position_embeddings=workload.max_length,
+            bos_token_id=None,
+            eos_token_id=0,
+            dtype="bfloat16" if on_gpu else "float32",
+        )
+        return LlamaForCausalLM(config).to(torch.bfloat16 if on_gpu else torch.float32)
+
+
+def _chats(workload: Workload) -> list[dict[str, Any]]:
+    """Of lengths between a third of the maximum and a little below it."""
+    chance = random.Random(SEED)
+
+    def text(length: int) -> str:
+        return "".join(chance.choices("abcdefghijklmnopqrstuvwxyz ", k=length))
+
+    usable = workload.max_length - 60  # the chat template's own
+    lines = []
+    for _ in range(workload.examples):
+        length = chance.randint(usable // 3, usable)
+        lines.append(chat(text(length // 2), text(length - length // 2)))
+    return lines
