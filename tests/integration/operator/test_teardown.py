@@ -223,7 +223,8 @@ def test_a_class_that_changes_its_mind_is_heard(api: Api, reclaiming: str) -> No
 def test_in_a_deleted_namespace_the_objects_stay_and_the_class_tells(api: Api, reclaiming: str) -> None:
     job = api.create("FineTuneJob", "router", {**JOB, "className": reclaiming})
     api.wait_children(job, "preflight", "Pod")
-    uri = api.get("FineTuneJob", "router")["status"]["storageUri"]
+    told = api.wait("FineTuneJob", "router", lambda found: "storageUri" in found.get("status", {}))
+    uri = told["status"]["storageUri"]
     delete_namespace(api, job)
     (message,) = kept_in_storage(api, reclaiming)
     assert f"FineTuneJob {api.namespace}/router" in message

@@ -89,7 +89,9 @@ def _absolute(uri: Any, folder: Path) -> Any:
     """
     if not isinstance(uri, str) or "://" in uri or not uri:
         return uri
-    path = (folder / Path(uri).expanduser()).resolve()
+    path = (folder / Path(uri).expanduser()).absolute()
+    if ".." in path.parts:  # which no class allows
+        path = path.resolve()
     return f"file://{path}" + ("/" if uri.endswith("/") else "")
 
 
