@@ -53,8 +53,13 @@ def _find_turn(tokenizer: Any, example: ChatExample, position: int) -> tuple[str
     text = render(tokenizer, example, position + 1)
     prompt = render(tokenizer, example, position, add_generation_prompt=True)
     start = common_prefix(text, prompt)
-    if start < len(prompt) and not text.startswith(render(tokenizer, example, position)):
-        text, start = prompt + text[_start_of_answer(tokenizer, example, position, text, prompt) :], len(prompt)
+    if start < len(prompt):
+        latest = _latest_start(tokenizer, example, position, text)
+        if text.startswith(render(tokenizer, example, position)):
+            # The prompt ends with more than the answer has before it ("<think>"), and an answer may begin alike.
+            start = min(start, latest)
+        else:
+            text, start = prompt + text[_start_of_answer(text, prompt, latest) :], len(prompt)
     end = _end_of_turn(tokenizer, text)
     if start >= end:
         raise TemplateError(f"The chat template renders nothing of message {position + 1}.")
@@ -62,17 +67,21 @@ def _find_turn(tokenizer: Any, example: ChatExample, position: int) -> tuple[str
     return text, start, end
 
 
-def _start_of_answer(tokenizer: Any, example: ChatExample, position: int, text: str, prompt: str) -> int:
+def _latest_start(tokenizer: Any, example: ChatExample, position: int, text: str) -> int:
+    """Where another answer would differ: the answer in the text starts there, or before."""
+    messages = example.to_template()[:position]
+    other = "-" if not example.to_template()[position]["content"].lstrip().startswith("-") else "+"
+    return common_prefix(
+        text, render_chat(tokenizer, [*messages, {"role": "assistant", "content": other}], example.tools)
+    )
+
+
+def _start_of_answer(text: str, prompt: str, latest: int) -> int:
     """Where the answer starts in a text that has another history than the prompt.
 
     Mistral's template has the system prompt in the last question, and nowhere when an answer comes last. The answer
-    starts at the latest where another one would differ, after what the prompt ends with.
+    starts after what the prompt ends with.
     """
-    messages = example.to_template()[:position]
-    other = "-" if not example.to_template()[position]["content"].lstrip().startswith("-") else "+"
-    latest = common_prefix(
-        text, render_chat(tokenizer, [*messages, {"role": "assistant", "content": other}], example.tools)
-    )
     return max(
         range(max(0, latest - LONGEST_LEAD_IN), latest + 1),
         key=lambda start: (common_prefix(reversed(text[:start]), reversed(prompt)), start),
