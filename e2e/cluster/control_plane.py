@@ -111,7 +111,7 @@ def start(home: Path, address: str, flags: Mapping[str, Sequence[str]] = Mapping
     Returns when a Pod can be made: the API server answers and the service account `default` exists.
     """
     commands = binaries(CONTROL_PLANE)
-    etcd_port, peer_port, api_port = free_ports(3, address)
+    etcd_port, peer_port, api_port = free_ports(3)
     server = f"https://{address}:{api_port}"
     authority = Authority(home / "pki")
     hosts = ["localhost", "127.0.0.1", API_SERVICE_ADDRESS, address]

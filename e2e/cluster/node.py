@@ -71,7 +71,7 @@ def _kubelet(plane: ControlPlane) -> dict[str, object]:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "address": NODE_ADDRESS,
-        "port": free_ports(1, NODE_ADDRESS)[0],
+        "port": free_ports(1)[0],
         "healthzPort": 0,
         "authentication": {
             "anonymous": {"enabled": False},
