@@ -33,6 +33,7 @@ from finetune_trainer.models.models import load_tokenizer
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.storage import Storage
+from tests.integration.trainer.played_hub import COMMIT, played_hub
 from tests.integration.trainer.runs import Workplace, question
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import chat
@@ -128,6 +129,50 @@ def test_a_hub_that_can_not_be_reached_is_told_and_tried_again(
         fetched(storage, tmp_path, {"uri": "hf://datasets/org/name@main/data/*.parquet"})
     assert (refused.value.failure.reason, refused.value.failure.retryable) == (Reason.DATASET_NOT_FOUND, True)
     assert "hf://datasets/org/name@main/data/*.parquet could not be fetched" in refused.value.failure.message
+
+
+HUB_FILES = {
+    "README.md": b"# What this is",
+    "data/train-00000.jsonl": b'{"prompt": "a", "completion": "b"}\n',
+    "data/train-00001.jsonl": b'{"prompt": "c", "completion": "d"}\n',
+    "data/test.jsonl": b'{"prompt": "e", "completion": "f"}\n',
+}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with played_hub(HUB_FILES) as endpoint:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        )
+        yield
+
+
+@pytest.mark.parametrize(
+    ("uri", "names"),
+    [
+        ("hf://datasets/org/name@main/data/train-*", ["data/train-00000.jsonl", "data/train-00001.jsonl"]),
+        ("hf://datasets/org/name/data/test.jsonl", ["data/test.jsonl"]),
+        ("hf://datasets/org/name", ["data/test.jsonl", "data/train-00000.jsonl", "data/train-00001.jsonl"]),
+    ],
+)
+def test_a_dataset_of_a_hub_is_read_at_the_commit_that_its_revision_is(
+    storage: Storage, hub: None, tmp_path: Path, uri: str, names: list[str]
+) -> None:
+    files = fetched(storage, tmp_path, {"uri": uri})
+    assert [file.uri for file in files] == [f"hf://datasets/org/name@{COMMIT}/{name}" for name in names]
+    assert [file.path.read_bytes() for file in files] == [HUB_FILES[name] for name in names]
+
+
+@pytest.mark.parametrize(
+    "uri", ["hf://datasets/org/other/data/", "hf://datasets/org/name@v9/data/", "hf://datasets/org/name/data/*.csv"]
+)
+def test_what_a_hub_does_not_have_is_told(storage: Storage, hub: None, tmp_path: Path, uri: str) -> None:
+    with pytest.raises(DiagnosedError) as refused:
+        fetched(storage, tmp_path, {"uri": uri})
+    assert (refused.value.failure.reason, uri in refused.value.failure.message) == (Reason.DATASET_NOT_FOUND, True)
 
 
 @pytest.fixture
