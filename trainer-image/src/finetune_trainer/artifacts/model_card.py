@@ -14,7 +14,6 @@ from finetune_api.manifest import Manifest
 from finetune_api.run import TrainRun
 from finetune_api.sources import HubModel, parse_model_uri
 
-CARD_NAME = "README.md"
 PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "trl", "accelerate", "datasets")
 
 

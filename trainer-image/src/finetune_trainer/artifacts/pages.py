@@ -13,12 +13,13 @@ from finetune_api.manifest import Manifest
 from finetune_api.outcome import PREFLIGHT_REPORT_NAME
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_location
-from finetune_trainer.artifacts.model_card import CARD_NAME, model_card, versions
+from finetune_trainer.artifacts.model_card import model_card, versions
+from finetune_trainer.artifacts.model_files import MODEL_CARD
 from finetune_trainer.artifacts.report import REPORT_NAME, Samples, report_html
+from finetune_trainer.artifacts.results import is_adapter
 from finetune_trainer.s3.commits import Committed
 from finetune_trainer.s3.storage import Storage
 
-ADAPTER_CONFIG = "adapter_config.json"  # peft's
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"
 
 
@@ -58,9 +59,8 @@ def write_pages(run: TrainRun, storage: Storage, story: Story, folder: Path) -> 
         story.samples,
     )
     (folder / REPORT_NAME).write_text(report, encoding="utf-8")
-    is_adapter = (folder / ADAPTER_CONFIG).exists()
-    card = model_card(run, story.chosen, story.data_digests, is_adapter=is_adapter)
-    (folder / CARD_NAME).write_text(card, encoding="utf-8")
+    card = model_card(run, story.chosen, story.data_digests, is_adapter=is_adapter(run))
+    (folder / MODEL_CARD).write_text(card, encoding="utf-8")
 
 
 def _run_facts(run: TrainRun) -> dict[str, object]:

@@ -16,7 +16,7 @@ from finetune_api.finetunejob import CorruptCheckpoint, Result
 from finetune_api.manifest import MANIFEST_NAME, Manifest
 from finetune_api.run import TrainRun
 from finetune_api.sources import HubModel, S3Location, parse_location, parse_model_uri
-from finetune_trainer.artifacts.model_card import CARD_NAME
+from finetune_trainer.artifacts.model_files import MODEL_CARD
 from finetune_trainer.artifacts.report import REPORT_NAME
 from finetune_trainer.checkpointing import checkpoints
 from finetune_trainer.checkpointing.checkpoints import LocalCheckpoint
@@ -84,7 +84,7 @@ def make_result(run: TrainRun, storage: Storage, claim: Claim, checkpoint: Commi
     commits.refuse_fenced(storage, claim)
     paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     model = [path for path in [*text_files(paths), *weight_files(paths)] if path != TRAINER_STATE]
-    pages = [path for path in (CARD_NAME, REPORT_NAME) if path in paths]
+    pages = [path for path in (MODEL_CARD, REPORT_NAME) if path in paths]
     if is_adapter(run):
         _name_base(folder / "adapter_config.json", run.model.uri)
     manifest = Manifest(

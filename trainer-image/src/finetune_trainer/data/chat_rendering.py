@@ -103,11 +103,12 @@ def _refuse_lost_calls(example: ChatExample, position: int, turn: str) -> None:
 def _end_of_turn(tokenizer: Any, text: str) -> int:
     """The length of the text, without white space that follows a special token at its end."""
     stripped = text.rstrip()
-    ends_with_token = any(stripped.endswith(token) for token in _special_tokens(text_tokenizer(tokenizer)))
+    ends_with_token = any(stripped.endswith(token) for token in special_tokens(text_tokenizer(tokenizer)))
     return len(stripped) if ends_with_token else len(text)
 
 
-def _special_tokens(tokenizer: Any) -> list[str]:
+def special_tokens(tokenizer: Any) -> list[str]:
+    """Those of the model, and those that were added for its chat template."""
     return [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from finetune_api.evaluation import Generation
-from finetune_trainer.data.chat_rendering import TemplateError, render_chat, text_tokenizer
+from finetune_trainer.data.chat_rendering import TemplateError, render_chat, special_tokens, text_tokenizer
 from finetune_trainer.models.models import LocalModel, load_model, load_processor
 
 SAMPLING_PARAMETERS = (
@@ -221,6 +221,5 @@ def _end_of_turn(processor: Any) -> int | None:
     except TemplateError:  # a template for conversations of another kind
         return None
     tokenizer = text_tokenizer(processor)
-    special = [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()]
-    last = max((token for token in special if text.endswith(token)), key=len, default=None)
+    last = max((token for token in special_tokens(tokenizer) if text.endswith(token)), key=len, default=None)
     return None if last is None else int(tokenizer.convert_tokens_to_ids(last))

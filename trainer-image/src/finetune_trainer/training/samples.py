@@ -16,6 +16,7 @@ import structlog
 
 from finetune_api.evaluation import Generation
 from finetune_trainer.artifacts.report import Sample, Samples
+from finetune_trainer.data.chat_rendering import text_tokenizer
 from finetune_trainer.evaluation.generation import Generator, context_length, generate, load_generator, stop_tokens
 from finetune_trainer.models.models import LocalModel
 from finetune_trainer.process.failures import first_line
@@ -42,7 +43,7 @@ class Question:
 
 def make_samples(tuned: Any, processor: Any, local: LocalModel, sequences: Any) -> Samples:
     """Generate greedily, for MOST_SECONDS before and as many after. `sequences`: SequenceSets. Never fails."""
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = text_tokenizer(processor)
     dataset = sequences.training if sequences.validation is None else sequences.validation
     source = "training" if sequences.validation is None else "validation"
     if set(dataset.column_names) - COLUMNS:

@@ -24,11 +24,12 @@ from finetune_trainer.checkpointing import checkpoints, training_state
 from finetune_trainer.checkpointing.background_saves import BackgroundSaves
 from finetune_trainer.checkpointing.checkpoints import Resumed
 from finetune_trainer.checkpointing.training_state import Camera
+from finetune_trainer.data.chat_rendering import reads_images
 from finetune_trainer.data.training_data import data_digests, load_sequences, write_sequences
 from finetune_trainer.data.vision import NO_SHARDED_VISION, VisionCollator
 from finetune_trainer.gang.batches import split_batch, tokens_per_example
 from finetune_trainer.gang.gang import Gang
-from finetune_trainer.models.models import LocalModel, fetch_model, is_vision_model, load_processor
+from finetune_trainer.models.models import LocalModel, fetch_model, load_processor
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.heartbeats import Phase
@@ -83,7 +84,7 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
         gang.on_each_node(lambda: fetch_model(run.model, storage, directory / "model"))
     local = _local_model(run, directory / "model")
     tokenizer = load_processor(local)
-    sees = is_vision_model(local.base)
+    sees = reads_images(tokenizer)
     with narrated("fetching the data"):
         gang.on_each_node(lambda: write_sequences(run, storage, tokenizer, directory / "data"))
     sequences = load_sequences(directory / "data")
