@@ -36,6 +36,7 @@ from rich.table import Table
 from rich.text import Text
 
 from e2e.cache import cache_dir
+from e2e.children import with_parent
 
 PLAIN_LINE_EVERY_SECONDS = 8.0
 TAIL_LINES = 20
@@ -89,11 +90,13 @@ class Step:
         timeout: float,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        outlives: bool = False,
     ) -> None:
         """Run a command with its output in the step's log.
 
         `timeout` is in seconds; `env` is added to this process's environment. The command gets a session of its
-        own, so that a timeout or Ctrl-C ends its children too. Raises StepFailed.
+        own, so that a timeout or Ctrl-C ends its children too; it ends with this process, however that ends, unless
+        `outlives`, for what leaves a mess when it is killed. Raises StepFailed.
         """
         words = [str(word) for word in argv]
         self._said = ""
@@ -102,7 +105,7 @@ class Step:
             output.flush()
             try:
                 process = subprocess.Popen(
-                    words,
+                    words if outlives else with_parent(words),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

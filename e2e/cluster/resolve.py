@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.cache import cache_dir
-from e2e.cluster import kind, own
+from e2e.cluster import kind, lifetime, own
 from e2e.cluster.locks import exclusive
 from e2e.cluster.places import kubeconfig
 from e2e.cluster.registry import REGISTRY
@@ -87,7 +87,11 @@ def current() -> Cluster:
 
 
 def down() -> None:
-    """Remove the cluster that `up` made, of whichever flavour, and every trace of it. The user's own is left alone."""
+    """Remove the cluster that `up` made, of whichever flavour, and every trace of it. The user's own is left alone.
+
+    So are the servers of a test that runs; those of one that was killed go too.
+    """
+    lifetime.sweep()
     with _locked():
         _remove_own()
         if kind.docker_answers():

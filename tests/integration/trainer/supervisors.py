@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from e2e.children import with_parent
 from finetune_api.outcome import Failure, parse_termination_message
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.heartbeats import Beat
@@ -69,7 +70,7 @@ def supervised(command: str, folder: Path, environment: Mapping[str, str] | None
     folder.mkdir(exist_ok=True)
     (folder / "termination-log").touch()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.trainer.supervised", command, str(folder)],
+        with_parent([sys.executable, "-m", "tests.integration.trainer.supervised", command, str(folder)]),
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from e2e.children import with_parent
 from e2e.cluster.ports import free_ports
 from finetune_api.finetunejob import SFT, Adapter, Method, Parallelism, TrainingData
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
@@ -53,7 +54,7 @@ def nodes(run: TrainRun, directory: Path) -> Iterator[list[subprocess.Popen[byte
         with (directory / f"node-{node}.log").open("wb") as log:
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "finetune_trainer", "train", str(scratch / "run.json")],
+                    with_parent([sys.executable, "-m", "finetune_trainer", "train", scratch / "run.json"]),
                     env=environment,
                     stdout=log,
                     stderr=subprocess.STDOUT,

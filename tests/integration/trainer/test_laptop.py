@@ -17,6 +17,7 @@ import yaml
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
+from e2e.children import with_parent
 from tests.integration.trainer.runs import question
 
 DEADLINE_SECONDS = 180
@@ -44,7 +45,7 @@ def command(file: Path, *options: str) -> list[str]:
 def start(file: Path, *options: str) -> subprocess.Popen[str]:
     environment = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1", "HOME": str(file.parent), "PATH": ""}
     return subprocess.Popen(
-        command(file, *options),
+        with_parent(command(file, *options)),
         cwd=file.parent,
         env=environment,
         stdout=subprocess.PIPE,
