@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from e2e import images
 from e2e.cluster import resolve
@@ -17,12 +17,20 @@ def cluster_with_images() -> tuple[Cluster, Images]:
     resolve.flavour()
     with ThreadPoolExecutor(2) as pool:
         # Compiling keeps the CPUs busy, images mostly wait for downloads and the disk.
-        building = pool.submit(images.build)
-        cluster = pool.submit(resolve.up)
-        cluster.result()
-        binaries(["helm"])
-        building.result()
-    return cluster.result(), images.push(cluster.result())
+        halves = (pool.submit(images.build), pool.submit(_cluster))
+        for half in as_completed(halves):
+            if isinstance(error := half.exception(), StepFailed) and not all(one.done() for one in halves):
+                console.print(f"{error}\nThe other half is finished first; the next run finds it done.", markup=False)
+    building, bringing_up = halves
+    cluster = bringing_up.result()
+    building.result()
+    return cluster, images.push(cluster)
+
+
+def _cluster() -> Cluster:
+    cluster = resolve.up()
+    binaries(["helm"])
+    return cluster
 
 
 def prepare() -> None:

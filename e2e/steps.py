@@ -19,6 +19,8 @@ All of it goes to stderr, so that a command's own output stays clean.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import os
 import re
 import signal
@@ -209,20 +211,38 @@ _current: ContextVar[Step | None] = ContextVar("current_step", default=None)
 
 @contextlib.contextmanager
 def step(title: str, *, remedy: str = "", log: Path | None = None) -> Iterator[Step]:
-    """Do one step of the set-up; see the module's text. `log` defaults to a file in the cache, made anew."""
+    """Do one step of the set-up; see the module's text. `log` defaults to a file in the cache, made anew.
+
+    Where another run is at a step of that title, the file's name ends in a number.
+    """
     path = log or cache_dir() / "logs" / (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + ".log")
+    with _log_of_our_own(path) as ours:
+        current = Step(title, ours, remedy, _current.get())
+        token = _current.set(current)
+        _display.begin(current)
+        failed = True
+        try:
+            yield current
+            failed = False
+        finally:
+            _current.reset(token)
+            _display.end(current, failed)
+
+
+@contextlib.contextmanager
+def _log_of_our_own(path: Path) -> Iterator[Path]:
+    """An empty log: `path`, or where another run or thread writes to that one, the first of path-2, path-3, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"")
-    current = Step(title, path, remedy, _current.get())
-    token = _current.set(current)
-    _display.begin(current)
-    failed = True
-    try:
-        yield current
-        failed = False
-    finally:
-        _current.reset(token)
-        _display.end(current, failed)
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        with candidate.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            file.truncate(0)
+            yield candidate
+            return
 
 
 @contextlib.contextmanager
