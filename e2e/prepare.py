@@ -9,7 +9,7 @@ from e2e.cluster import resolve
 from e2e.cluster.binaries import CONTROL_PLANE, binaries
 from e2e.cluster.resolve import Cluster
 from e2e.images import Images
-from e2e.steps import StepFailed, console, failing_plainly
+from e2e.steps import StepFailed, console, end_commands, failing_plainly
 
 
 def cluster_with_images() -> tuple[Cluster, Images]:
@@ -18,9 +18,13 @@ def cluster_with_images() -> tuple[Cluster, Images]:
     with ThreadPoolExecutor(2) as pool:
         # Compiling keeps the CPUs busy, images mostly wait for downloads and the disk.
         halves = (pool.submit(images.build), pool.submit(_cluster))
-        for half in as_completed(halves):
-            if isinstance(error := half.exception(), StepFailed) and not all(one.done() for one in halves):
-                console.print(f"{error}\nThe other half is finished first; the next run finds it done.", markup=False)
+        try:
+            for half in as_completed(halves):
+                if isinstance(error := half.exception(), StepFailed) and not all(one.done() for one in halves):
+                    console.print(f"{error}\nThe other half is finished first; the next run finds it.", markup=False)
+        except KeyboardInterrupt:
+            end_commands()
+            raise
     building, bringing_up = halves
     cluster = bringing_up.result()
     building.result()

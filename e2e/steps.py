@@ -70,6 +70,7 @@ class Step:
     parent: Step | None
     started: float = field(default_factory=time.monotonic)
     _said: str = ""
+    _command: subprocess.Popen[bytes] | None = None
 
     def say(self, what: str) -> None:
         """Show `what` as the step's last line, until its log grows or something else is said."""
@@ -117,16 +118,24 @@ class Step:
                 )
             except OSError as error:
                 raise self.failure(f"{words[0]} can't be started: {error.strerror}") from error
+            self._command = None if outlives else process
             try:
                 status = process.wait(timeout)
             except subprocess.TimeoutExpired as error:
                 raise self.failure(f"{words[0]} took more than {timeout:.0f} s and was stopped") from error
             finally:
+                self._command = None
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         if status != 0:
             raise self.failure(f"{words[0]} ended with status {status}")
+
+    def end_command(self) -> None:
+        """Kill the command that runs in it, unless that must not be."""
+        if (command := self._command) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
 
     def failure(self, what: str) -> StepFailed:
         """The exception that says `what` failed, with the end of the step's log, its path and the remedy."""
@@ -243,6 +252,14 @@ def _log_of_our_own(path: Path) -> Iterator[Path]:
             file.truncate(0)
             yield candidate
             return
+
+
+def end_commands() -> None:
+    """Kill the commands of all running steps, each of which then fails; for Ctrl-C, which reaches one thread only."""
+    with _display.lock:
+        running = list(_display.running)
+    for current in running:
+        current.end_command()
 
 
 @contextlib.contextmanager

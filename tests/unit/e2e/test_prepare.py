@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +41,31 @@ def test_the_first_failure_is_told_while_the_other_half_goes_on(monkeypatch: pyt
     with pytest.raises(StepFailed, match="no disk left"):
         prepare.cluster_with_images()
     assert told.is_set()
+
+
+PROGRAM = """
+import sys
+from e2e import images, prepare
+from e2e.cluster import resolve
+from e2e.steps import step
+
+def work():
+    with step("Work") as current:
+        current.run(["sh", "-c", "echo working >&2; sleep 60"], timeout=90)
+
+resolve.flavour = lambda: None
+images.build = work
+resolve.up = work
+prepare.cluster_with_images()
+"""
+
+
+def test_ctrl_c_ends_both_halves(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=subprocess.DEVNULL) as run:
+        deadline = time.monotonic() + 20
+        while sum("working" in log.read_text().splitlines() for log in tmp_path.rglob("work*.log")) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(10) != 0
