@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from e2e.children import with_parent
-from e2e.cluster import lifetime, processes
+from e2e.cluster import kind, lifetime, own, processes, resolve
 from e2e.cluster.lifetime import new_home, remove_home, temporary_home, this_process
 from e2e.cluster.processes import Identity
 
@@ -105,6 +105,20 @@ def test_the_next_start_sweeps_where_the_watcher_was_killed_too() -> None:
     with temporary_home("test") as mine:
         assert not processes.is_alive(server)
         assert sorted(mine.parent.iterdir()) == [mine, mine.with_suffix(".json")]
+
+
+def test_so_does_cluster_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, home, server = start_owner()
+    assert eventually(lambda: len(watchers_of(home)) == 1)
+    for watcher in watchers_of(home):
+        os.kill(watcher.pid, signal.SIGKILL)
+    owner.kill()
+    owner.communicate(timeout=SECONDS)
+    monkeypatch.setattr(own, "down", lambda: None)  # this machine's cluster is not the test's
+    monkeypatch.setattr(kind, "docker_answers", lambda: False)
+    resolve.down()
+    assert not processes.is_alive(server)
+    assert list(home.parent.iterdir()) == []
 
 
 def test_a_sweep_spares_what_lives_and_who_only_has_a_recorded_pid() -> None:
