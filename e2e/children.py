@@ -17,3 +17,16 @@ def with_parent(argv: Sequence[str | Path]) -> list[str]:
     if setpriv is None or shutil.which(words[0]) is None:  # who starts it is told that there is no such command
         return words
     return [setpriv, "--pdeathsig", "KILL", "--", *words]
+
+
+def guarded(argv: Sequence[str | Path]) -> list[str]:
+    """The command with a guard, who kills its process group, so all of its children too, when its input ends.
+
+    To be started with a pipe as its input, in a session of its own: the pipe ends when we close it, or end ourselves.
+    The command keeps its pid and status, and reads nothing.
+    """
+    return ["sh", "-c", _GUARD, "sh", *(str(word) for word in argv)]
+
+
+# The guard's parent ends at once, so that the command has no child that it does not know of.
+_GUARD = 'exec 3<&0 </dev/null; ( (read -r end; kill -KILL 0) <&3 & ); exec 3<&-; exec "$@"'

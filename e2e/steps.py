@@ -23,6 +23,7 @@ import fcntl
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -38,7 +39,7 @@ from rich.table import Table
 from rich.text import Text
 
 from e2e.cache import cache_dir
-from e2e.children import with_parent
+from e2e.children import guarded
 
 PLAIN_LINE_EVERY_SECONDS = 8.0
 TAIL_LINES = 20
@@ -106,14 +107,17 @@ class Step:
         with self.log.open("ab") as output:
             output.write(f"$ {' '.join(words)}\n".encode())
             output.flush()
+            environment = {**os.environ, **(env or {})}
+            if shutil.which(words[0], path=environment.get("PATH")) is None:
+                raise self.failure(f"{words[0]} can't be started: there is no such command")
             try:
                 process = subprocess.Popen(
-                    words if outlives else with_parent(words),
-                    stdin=subprocess.DEVNULL,
+                    words if outlives else guarded(words),
+                    stdin=subprocess.DEVNULL if outlives else subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=cwd,
-                    env={**os.environ, **(env or {})},
+                    env=environment,
                     start_new_session=True,
                 )
             except OSError as error:
@@ -128,6 +132,8 @@ class Step:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+                if process.stdin is not None:
+                    process.stdin.close()
         if status != 0:
             raise self.failure(f"{words[0]} ended with status {status}")
 

@@ -91,7 +91,7 @@ def test_a_command_goes_with_its_run_unless_it_must_not(tmp_path: Path) -> None:
         "from e2e.steps import step\n"
         "def work(name, outlives):\n"
         "    with step(name, log=Path(name)) as current:\n"
-        "        current.run(['sh', '-c', f'echo $$ > {name}.pid; sleep 3; touch {name}.done'],\n"
+        "        current.run(['sh', '-c', f'(sleep 3; touch {name}.done) & echo $$ > {name}.pid; wait'],\n"
         "                    timeout=60, outlives=outlives)\n"
         "for name, outlives in (('goes', False), ('stays', True)):\n"
         "    threading.Thread(target=work, args=(name, outlives)).start()\n"
