@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import platform
 import shutil
+from pathlib import Path
 
 from e2e.cache import cache_dir
 from e2e.cluster.commands import ask, run
@@ -84,7 +85,7 @@ def _make(engine: Engine, name: str) -> None:
         folder.mkdir(parents=True)
         (folder / "sources.list").write_text("".join(f"{line}\n" for line in sources))
         (folder / "Dockerfile").write_text(DOCKERFILE)
-        command = ["mmdebstrap", *_options(), codename, folder / "root.tar", folder / "sources.list"]
+        command: list[str | Path] = ["mmdebstrap", *_options(), codename, folder / "root.tar", folder / "sources.list"]
         making.run([*own_mounts(), *command], timeout=MAKE_SECONDS, env={"TMPDIR": str(folder)})
         engine.build(making, Recipe(name, folder / "Dockerfile", folder))
     shutil.rmtree(folder)
