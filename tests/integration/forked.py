@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
@@ -82,6 +83,7 @@ def _start(target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> 
 def _call(environment: dict[str, str], target: Callable[..., None], args: tuple[Any, ...]) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # is looked up once, in the server's environment
     threading.Thread(target=_end_with_parent, daemon=True).start()
     target(*args)
 
