@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.base import API_VERSION
-from finetune_api.crd import EVALUATION, FINE_TUNE_JOB, MODEL_DEPLOYMENT
+from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
 from finetune_operator.kube import Object
 from finetune_operator.references import ObjectKey
 
@@ -87,19 +87,49 @@ def metadata(owner: Owner, name: str, role: str) -> dict[str, Any]:
     }
 
 
+def controlled_by_class(name: str, uid: str) -> list[dict[str, Any]]:
+    """The ownerReferences of a child that outlives its parent: the class answers for it, and outlives both."""
+    kind = FINE_TUNE_CLASS.name
+    return [{"apiVersion": API_VERSION, "kind": kind, "name": name, "uid": uid, "controller": True}]
+
+
 def owner_key(child: Mapping[str, Any]) -> ObjectKey | None:
-    """The parent that a child (or a child's Pod) names, or None for a stranger, whose annotation may say anything."""
+    """The parent that a child (or a child's Pod) names: whom to wake. None for a stranger.
+
+    An annotation may say anything: what nobody controls, or another one of our objects, is no child. Whose child it
+    really is, is decided by UID, on what is read then.
+    """
     meta = child.get("metadata", {})
-    kind, _, name = meta.get("annotations", {}).get(OWNER_ANNOTATION, "").partition("/")
-    if kind not in _OWNER_KINDS or not _OBJECT_NAME.fullmatch(name):
+    kind, _, name = (meta.get("annotations") or {}).get(OWNER_ANNOTATION, "").partition("/")
+    by = controller(child)
+    if by is None or kind not in _OWNER_KINDS or not _OBJECT_NAME.fullmatch(name):
+        return None
+    if by.kind in _OWNER_KINDS and (by.kind, by.name) != (kind, name):
         return None
     return ObjectKey(kind, meta.get("namespace", ""), name)
 
 
+@dataclass(frozen=True)
+class Controller:
+    """Who made an object and answers for it: its controller ownerReference."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+def controller(child: Mapping[str, Any]) -> Controller | None:
+    """The controller of an object; None for one that was made by hand."""
+    for reference in child.get("metadata", {}).get("ownerReferences") or ():
+        if reference.get("controller"):
+            return Controller(reference.get("kind", ""), reference.get("name", ""), reference.get("uid", ""))
+    return None
+
+
 def is_controlled_by(child: Object, owner_uid: str) -> bool:
     """Whether this parent's controller reference stands on the object."""
-    references = child["metadata"].get("ownerReferences", [])
-    return any(reference.get("controller") and reference["uid"] == owner_uid for reference in references)
+    by = controller(child)
+    return by is not None and by.uid == owner_uid
 
 
 def with_digest(body: Object) -> Object:

@@ -23,6 +23,7 @@ class ResolvedClass:
     name: str
     generation: int
     spec: FineTuneClassSpec
+    uid: str
 
 
 async def observe_class(kube: Kube, class_name: str | None, trainer_image: str | None) -> ResolvedClass | Standing:
@@ -116,4 +117,4 @@ def resolve_class(item: Object, trainer_image: str | None) -> ResolvedClass | St
                 "--trainer-image. Set either.",
             )
         spec = spec.model_copy(update={"images": Images(trainer=trainer_image)})
-    return ResolvedClass(name, item["metadata"]["generation"], spec)
+    return ResolvedClass(name, item["metadata"]["generation"], spec, item["metadata"]["uid"])

@@ -23,6 +23,7 @@ REQUEST_TIMEOUT_SECONDS = 30.0
 RETRY_AFTER_SECONDS = 20.0
 """How long one request is kept back when the API server asks for it (429 and 5xx with Retry-After)."""
 PAGE_SIZE = 500
+NAME_CONFLICT = "NameConflict"
 
 Answered = Callable[[str, str, int, float], None]
 """Is told of every request that was sent: method, path, HTTP code (0: no answer), seconds."""
@@ -56,6 +57,7 @@ CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
 SERVICES = Resource("v1", "Service", "services")
 EVENTS = Resource("v1", "Event", "events")
 DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
+REPLICA_SETS = Resource("apps/v1", "ReplicaSet", "replicasets")
 NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
 LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
 TOKEN_REVIEWS = Resource("authentication.k8s.io/v1", "TokenReview", "tokenreviews", namespaced=False)
@@ -211,13 +213,35 @@ class Kube:
         return await self._request("POST", resource.path(namespace), query=query, body=body)
 
     async def create_once(self, body: Object) -> None:
-        """Create a child under its deterministic name; one that exists already is this one, written before a crash."""
-        resource = RESOURCES[body["apiVersion"], body["kind"]]
+        """Create an object under its deterministic name; one that exists already is this one, written before a crash.
+
+        Raises ApiError 409 NameConflict where another controller's, or nobody's, has the name.
+        """
+        resource, metadata = RESOURCES[body["apiVersion"], body["kind"]], body["metadata"]
         try:
-            await self.create(resource, body["metadata"]["namespace"], body)
+            await self.create(resource, metadata["namespace"], body)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
+            if not await self._is_there(resource, body):
+                message = (
+                    f"A {body['kind']} named {metadata['name']!r} exists already and is not of this object. Delete it."
+                )
+                raise ApiError(409, NAME_CONFLICT, message) from error
+
+    async def _is_there(self, resource: Resource, body: Object) -> bool:
+        """Whether the object of this name has the same controller (or is gone by now, to be made at the next look)."""
+        owners = body["metadata"].get("ownerReferences")
+        if owners is None:
+            return True
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        if resource == SERVICES:
+            found = [await self.get(resource, namespace, name) or body]
+        else:
+            found = await self.list(resource, namespace, fields={"metadata.name": name}) or [body]
+        wanted = {owner["uid"] for owner in owners if owner.get("controller")}
+        held = {owner["uid"] for owner in found[0]["metadata"].get("ownerReferences", ()) if owner.get("controller")}
+        return wanted == held
 
     async def merge(self, body: Object) -> None:
         """Set the given fields of an object and leave all others; it is created when it does not exist."""

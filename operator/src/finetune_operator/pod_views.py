@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from finetune_operator.children import ROLE_LABEL
+from finetune_operator.children import ROLE_LABEL, controller
 from finetune_operator.kube import Object
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
-_JOB_LABEL = "batch.kubernetes.io/job-name"
 
 
 @dataclass(frozen=True)
 class PodView:
     """What matters of a Pod.
 
+    `job_name` and `job_uid` are its controller's, a Job's or a ReplicaSet's; empty for a Pod that was made by hand.
     `deletion_time` is the end of its grace period; `started_time` and `ended_time` are those of its main containers.
     """
 
@@ -36,6 +36,7 @@ class PodView:
     unschedulable_since: datetime | None
     unschedulable_message: str
     uid: str = ""
+    job_uid: str = ""
     created: datetime | None = None
     scheduled_time: datetime | None = None
     started_time: datetime | None = None
@@ -76,7 +77,7 @@ class JobView:
 
 def pod_view(pod: Object) -> PodView:
     """Read a Pod object."""
-    meta, status = pod["metadata"], pod.get("status", {})
+    meta, status, by = pod["metadata"], pod.get("status", {}), controller(pod)
     containers: list[dict[str, Any]] = status.get("containerStatuses", [])
     every = [*status.get("initContainerStatuses", []), *containers]
     terminated = _first(every, "terminated")
@@ -88,7 +89,8 @@ def pod_view(pod: Object) -> PodView:
     disrupted = disruption.get("status") == "True"
     return PodView(
         name=meta["name"],
-        job_name=meta.get("labels", {}).get(_JOB_LABEL, ""),
+        job_name=by.name if by is not None else "",
+        job_uid=by.uid if by is not None else "",
         role=meta.get("labels", {}).get(ROLE_LABEL, ""),
         index=int(meta.get("annotations", {}).get(_INDEX_ANNOTATION, "0")),
         phase=status.get("phase", "Pending"),

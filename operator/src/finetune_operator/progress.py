@@ -25,8 +25,8 @@ from finetune_api.progress import (
     ProgressReport,
     to_progress,
 )
-from finetune_operator.children import Owner, owner_key
-from finetune_operator.kube import PODS, TOKEN_REVIEWS, ApiError, Kube
+from finetune_operator.children import Owner, controller, owner_key
+from finetune_operator.kube import JOBS, PODS, TOKEN_REVIEWS, ApiError, Kube, Object
 from finetune_operator.references import ObjectKey
 
 STATUS_INTERVAL_SECONDS = 10.0
@@ -35,7 +35,6 @@ _TOKENS_KEPT = 10_000
 _TOKEN_TRUSTED_SECONDS = 300.0
 _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
-_JOB_LABEL = "batch.kubernetes.io/job-name"
 _PATH = "/v1alpha1/namespaces/{namespace}/finetunejobs/{name}/attempts/{attempt}"
 
 
@@ -154,11 +153,20 @@ class TokenAuthenticator:
         pod = await self._kube.get(PODS, parts[2], pod_name)
         if pod is None or pod["metadata"]["uid"] != pod_uid:
             return None
-        owner = owner_key(pod)
-        attempt = pod["metadata"].get("labels", {}).get(_JOB_LABEL)
-        if owner is None or attempt is None:
+        return await self._of_job(parts[2], pod)
+
+    async def _of_job(self, namespace: str, pod: Object) -> Reporter | None:
+        """Whose Pod this is, by its Job's owner: what a Pod says of itself proves nothing."""
+        by = controller(pod)
+        if by is None or by.kind != JOBS.kind:
             return None
-        return Reporter(parts[2], attempt, owner)
+        found = await self._kube.list(JOBS, namespace, fields={"metadata.name": by.name})
+        job = next((job for job in found if job["metadata"]["uid"] == by.uid), None)
+        parent = controller(job) if job is not None else None
+        owner = owner_key(job) if job is not None else None
+        if parent is None or owner is None or (parent.kind, parent.name) != (owner.kind, owner.name):
+            return None
+        return Reporter(namespace, by.name, owner)
 
 
 def application(

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from finetune_api.conditions import KindStatus, Reason
 from finetune_operator.blockages import refusal
-from finetune_operator.kube import FINE_TUNE_CLASSES, ApiError, Kube, Object, Resource
+from finetune_operator.kube import FINE_TUNE_CLASSES, NAME_CONFLICT, ApiError, Kube, Object, Resource
 from finetune_operator.plan import Farewell, LeftBehind, Plan, planned
 from finetune_operator.references import ObjectKey
 from finetune_operator.status import EventNote, stalled
@@ -94,7 +94,7 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
         for body in plan.merge:
             await kube.merge(body)
     except ApiError as error:
-        if error.status not in _REFUSED:
+        if error.status not in _REFUSED and error.reason != NAME_CONFLICT:
             raise
         log.warning("refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(error))
         await _tell(kube, parent, _refused(reconciler, parent, error, now))
@@ -230,7 +230,9 @@ def _refused(reconciler: Reconciler, parent: Object, error: ApiError, now: datet
     before = _known_status(reconciler, parent)
     observed = _Unparsed(parent["metadata"]["generation"], before)
     found = refusal(error.message)
-    standing = stalled(found.reason, f"{found.message} Tried again every minute.")
+    reason = Reason.NAME_CONFLICT if error.reason == NAME_CONFLICT else found.reason
+    words = error.message if error.reason == NAME_CONFLICT else found.message
+    standing = stalled(reason, f"{words} Tried again every minute.")
     return planned(observed, before, None, standing, now)
 
 

@@ -81,7 +81,7 @@ def class_spec(**changes: Any) -> FineTuneClassSpec:
 
 
 def resolved_class(**changes: Any) -> ResolvedClass:
-    return ResolvedClass("cpu", 4, class_spec(**changes))
+    return ResolvedClass("cpu", 4, class_spec(**changes), "u-cpu")
 
 
 def job_spec(**changes: Any) -> FineTuneJobSpec:
@@ -139,6 +139,7 @@ def pod(job_name: str, index: int = 0, phase: str = "Running", **changes: Any) -
     view = PodView(
         name=f"{job_name}-{index}-abcde",
         job_name=job_name,
+        job_uid=f"uid-of-{job_name}",
         role="train",
         index=index,
         phase=phase,

@@ -244,7 +244,8 @@ def removal(observed: ObservedDeletion) -> dict[str, Any]:
 def test_the_job_that_removes_is_told_everything_in_its_own_object() -> None:
     """So that it goes as one, and a foreground deletion, which takes what the FineTuneJob owns, leaves it."""
     made = removal(deletion())
-    assert "ownerReferences" not in made["metadata"]
+    (owner,) = made["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == ("FineTuneClass", "cpu", "u-cpu", True)
     assert made["metadata"]["labels"]["finetune.dev/owner-uid"] == OWNER.uid
     template = made["spec"]["template"]
     run = DeleteRun.model_validate_json(template["metadata"]["annotations"][RUN_ANNOTATION])
@@ -326,7 +327,7 @@ def kube_with(**answers: Any) -> FakeKube:
     class_path = f"GET {FINE_TUNE_CLASSES.path(None, 'cpu')}"
     spec = merged(CLASS_WIRE, {"reclaimPolicy": "Delete"})
     table: dict[str, Any] = {
-        class_path: {"metadata": {"name": "cpu", "generation": 4}, "spec": spec},
+        class_path: {"metadata": {"name": "cpu", "generation": 4, "uid": "u-cpu"}, "spec": spec},
         f"GET {JOBS.path('team-a')}": {"items": []},
         f"GET {PODS.path('team-a')}": {"items": []},
         f"GET {NAMESPACES.path(None, 'team-a')}": {"metadata": {"name": "team-a"}},

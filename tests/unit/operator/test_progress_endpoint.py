@@ -22,6 +22,7 @@ from finetune_operator.kube import ApiError
 from finetune_operator.progress import ProgressEndpoint, ProgressStore, ShownProgress, TokenAuthenticator
 from finetune_operator.references import ObjectKey
 from tests.unit.operator.fake_kube import FakeKube
+from tests.unit.operator.pod_objects import controlled_by
 from tests.unit.operator.states import merged
 
 REVIEWS, POD_PATH = "POST /apis/authentication.k8s.io/v1/tokenreviews", "GET /api/v1/namespaces/team-a/pods/pod-0"
@@ -45,8 +46,17 @@ POD = {
         "name": "pod-0",
         "namespace": "team-a",
         "uid": "uid-of-pod-0",
-        "labels": {"batch.kubernetes.io/job-name": ATTEMPT},
+        "ownerReferences": [controlled_by("Job", ATTEMPT, "uid-of-the-job")],
+    }
+}
+JOBS_PATH = "GET /apis/batch/v1/namespaces/team-a/jobs"
+JOB = {
+    "metadata": {
+        "name": ATTEMPT,
+        "namespace": "team-a",
+        "uid": "uid-of-the-job",
         "annotations": {"finetune.dev/owner": "FineTuneJob/router"},
+        "ownerReferences": [controlled_by("FineTuneJob", "router", "uid-of-router")],
     }
 }
 REPORT = {
@@ -95,7 +105,7 @@ class Endpoint:
 
 @pytest.fixture
 async def endpoint() -> AsyncIterator[Endpoint]:
-    kube, store = FakeKube({REVIEWS: REVIEW, POD_PATH: POD}), ProgressStore()
+    kube, store = FakeKube({REVIEWS: REVIEW, POD_PATH: POD, JOBS_PATH: {"items": [JOB]}}), ProgressStore()
     notified: list[tuple[ObjectKey, float]] = []
     app = progress.application(
         TokenAuthenticator(kube), store, lambda owner, delay: notified.append((owner, round(delay, 1)))
@@ -146,25 +156,34 @@ async def test_without_a_bearer_token_nothing_is_reviewed(endpoint: Endpoint, he
     assert endpoint.kube.requests == []
 
 
+LABELLED = {
+    "labels": {"batch.kubernetes.io/job-name": ATTEMPT},
+    "annotations": {"finetune.dev/owner": "FineTuneJob/router"},
+}
 EXTRA = {"extra": {"authentication.kubernetes.io/pod-name": None}}
 
 
 @pytest.mark.parametrize(
-    ("status", "pod"),
+    ("status", "pod", "job"),
     [
-        ({"authenticated": False}, {}),
-        ({"authenticated": None}, {}),
-        ({"audiences": ["https://kubernetes.default.svc"]}, {}),
-        ({"audiences": None}, {}),
-        ({"user": {"username": "system:admin"}}, {}),
-        ({"user": {"username": "system:node:worker-1:x"}}, {}),
-        ({"user": {"extra": None}}, {}),
-        ({"user": EXTRA}, {}),
-        ({}, None),
-        ({}, {"uid": "uid-of-a-successor"}),
-        ({}, {"annotations": None}),
-        ({}, {"annotations": {"finetune.dev/owner": "Secret/router"}}),
-        ({}, {"labels": None}),
+        ({"authenticated": False}, {}, {}),
+        ({"authenticated": None}, {}, {}),
+        ({"audiences": ["https://kubernetes.default.svc"]}, {}, {}),
+        ({"audiences": None}, {}, {}),
+        ({"user": {"username": "system:admin"}}, {}, {}),
+        ({"user": {"username": "system:node:worker-1:x"}}, {}, {}),
+        ({"user": {"extra": None}}, {}, {}),
+        ({"user": EXTRA}, {}, {}),
+        ({}, None, {}),
+        ({}, {"uid": "uid-of-a-successor"}, {}),
+        ({}, {"ownerReferences": None, **LABELLED}, {}),
+        ({}, {"ownerReferences": [controlled_by("ReplicaSet", ATTEMPT, "uid-of-the-job")], **LABELLED}, {}),
+        ({}, LABELLED, None),
+        ({}, LABELLED, {"uid": "uid-of-a-successor"}),
+        ({}, LABELLED, {"ownerReferences": None}),
+        ({}, LABELLED, {"ownerReferences": [controlled_by("FineTuneJob", "another", "uid-of-another")]}),
+        ({}, LABELLED, {"annotations": None}),
+        ({}, LABELLED, {"annotations": {"finetune.dev/owner": "Secret/router"}}),
     ],
     ids=[
         "not authenticated",
@@ -177,19 +196,27 @@ EXTRA = {"extra": {"authentication.kubernetes.io/pod-name": None}}
         "a token that names no Pod",
         "the Pod is gone",
         "the Pod was replaced",
-        "a Pod of no owner",
-        "a Pod of an owner of another kind",
-        "a Pod of no Job",
+        "a Pod that was made by hand, with every label",
+        "a Pod of something else",
+        "its Job is gone",
+        "its Job was replaced",
+        "its Job was made by hand",
+        "its Job is another one's",
+        "a Job of no owner",
+        "a Job of an owner of another kind",
     ],
 )
 async def test_a_token_that_is_not_a_training_pods_is_refused(
-    endpoint: Endpoint, status: dict[str, Any], pod: dict[str, Any] | None
+    endpoint: Endpoint, status: dict[str, Any], pod: dict[str, Any] | None, job: dict[str, Any] | None
 ) -> None:
     endpoint.kube.answers[REVIEWS] = {"status": merged(REVIEW["status"], status)}
     if pod is None:
         del endpoint.kube.answers[POD_PATH]
     else:
         endpoint.kube.answers[POD_PATH] = {"metadata": merged(POD["metadata"], pod)}
+    endpoint.kube.answers[JOBS_PATH] = {
+        "items": [] if job is None else [{"metadata": merged(JOB["metadata"], job)}],
+    }
     code, answer = await endpoint.post()
     assert (code, answer) == (401, {"error": "the token is not valid for this endpoint"})
     assert (endpoint.shown(), endpoint.notified) == (None, [])
@@ -255,11 +282,11 @@ async def test_a_body_that_is_too_large_is_not_read(endpoint: Endpoint, extra: i
 # 503: ask again later.
 
 
-@pytest.mark.parametrize("line", [REVIEWS, POD_PATH])
+@pytest.mark.parametrize("line", [REVIEWS, POD_PATH, JOBS_PATH])
 async def test_while_the_api_server_does_not_answer_the_pod_is_told_so(endpoint: Endpoint, line: str) -> None:
     endpoint.kube.answers[line] = ApiError(500, "InternalError", "etcd is electing")
     assert (await endpoint.post())[0] == 503
-    endpoint.kube.answers |= {REVIEWS: REVIEW, POD_PATH: POD}
+    endpoint.kube.answers |= {REVIEWS: REVIEW, POD_PATH: POD, JOBS_PATH: {"items": [JOB]}}
     assert (await endpoint.post())[0] == 200
 
 

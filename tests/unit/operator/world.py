@@ -131,7 +131,7 @@ class World:
                 for index in range(job.parallelism):
                     name = f"{job.name}-{index}-{self.now:%H%M%S}"
                     self.pods[name] = pod(
-                        job.name, index, "Pending", name=name, uid=f"{job.uid}/{index}", role=job.role
+                        job.name, index, "Pending", name=name, uid=f"{job.uid}/{index}", job_uid=job.uid, role=job.role
                     )
 
     def set_suspended(self, suspended: bool) -> None:

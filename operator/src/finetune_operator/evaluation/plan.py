@@ -91,7 +91,7 @@ def _evaluate(
         return planned(
             observed, status, "Evaluating", _evaluating(status), now, create=objects, delete=others, requeue_at=check
         )
-    pods = [pod for pod in observed.pods if pod.job_name == name]
+    pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
     if job.state == "Active":
         blocked = blockage(job, pods, observed.warnings, now)
         standing = stalled(blocked.reason, blocked.message) if blocked else _evaluating(status)

@@ -16,10 +16,11 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.run import RUN_CONFIG_DIRECTORY, RUN_CONFIG_PATH, DeleteRun, JobIdentity
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
-from finetune_operator.children import Owner, child_name, owner_of, owner_selector
+from finetune_operator.children import Owner, child_name, controlled_by_class, owner_of
 from finetune_operator.classes import ResolvedClass, job_location, observe_class, storage_config
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.kube import JOBS, NAMESPACES, PODS, ApiError, Kube, Object
+from finetune_operator.kube import JOBS, NAMESPACES, ApiError, Kube, Object
+from finetune_operator.owned import owned_jobs_and_pods
 from finetune_operator.plan import Child, Farewell, LeftBehind, earliest, planned
 from finetune_operator.pod_diagnosis import failure, failure_words
 from finetune_operator.pod_views import JobView, PodView, job_view, parse_time, pod_view
@@ -75,17 +76,19 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
     except ValidationError:
         status = FineTuneJobStatus()
     class_name = status.class_name or parent["spec"].get("className")
-    selector = owner_selector(owner.uid)
+    platform = await observe_class(kube, class_name, trainer_image)
+    controllers = (platform.uid,) if isinstance(platform, ResolvedClass) else ()
+    jobs, pods = await owned_jobs_and_pods(kube, owner, *controllers)
     return ObservedDeletion(
         owner=owner,
         generation=parent["metadata"]["generation"],
         status=status,
         class_name=class_name,
-        platform=await observe_class(kube, class_name, trainer_image),
+        platform=platform,
         deleted=parse_time(parent["metadata"]["deletionTimestamp"]),
         namespace_ends=await _ends(kube, owner.namespace),
-        jobs=tuple(job_view(item) for item in await kube.list(JOBS, owner.namespace, selector)),
-        pods=tuple(pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)),
+        jobs=tuple(job_view(item) for item in jobs),
+        pods=tuple(pod_view(item) for item in pods),
     )
 
 
@@ -124,7 +127,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatu
 def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list[str], number: int) -> Object:
     """The Job that removes the objects. It goes by itself, and its run configuration with it.
 
-    It carries no ownerReference: a foreground deletion of the FineTuneJob would remove it before it has done its work.
+    Its owner is the class: a foreground deletion of the FineTuneJob would remove it before it has done its work.
     """
     run = DeleteRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=run_id),
@@ -139,7 +142,7 @@ def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list
         activeDeadlineSeconds=GIVE_UP_SECONDS,
         ttlSecondsAfterFinished=ENDED_KEPT_SECONDS,
     )
-    del body["metadata"]["ownerReferences"]
+    body["metadata"]["ownerReferences"] = controlled_by_class(platform.name, platform.uid)
     template = body["spec"]["template"]
     template["metadata"]["annotations"] |= {RUN_ANNOTATION: run.model_dump_json(by_alias=True)}
     file = {
@@ -221,7 +224,7 @@ def _trouble(observed: ObservedDeletion, now: datetime) -> str:
     if not tries:
         return ""
     newest = tries[-1]
-    pods = [pod for pod in observed.pods if pod.job_name == newest.name]
+    pods = [pod for pod in observed.pods if pod.job_uid == newest.uid]
     if newest.state == "Failed":
         return failure_words(failure(pods, newest.message))
     blocked = blockage(newest, pods, (), now)

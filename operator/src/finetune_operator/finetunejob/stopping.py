@@ -91,5 +91,6 @@ def _others_active(observed: ObservedFineTuneJob, keep: str | None) -> list[JobV
 
 def _running_pods(observed: ObservedFineTuneJob, now: datetime, keep: str | None) -> list[PodView]:
     """The Pods that have not ended, but for those of the Job to keep, and those given up."""
-    kept = keep if observed.job(keep or "") is not None else None
-    return [pod for pod in observed.pods if not pod.ended and not is_given_up(pod, now) and pod.job_name != kept]
+    kept = observed.job(keep or "")
+    kept_uid = None if kept is None else kept.uid
+    return [pod for pod in observed.pods if not pod.ended and not is_given_up(pod, now) and pod.job_uid != kept_uid]
