@@ -11,10 +11,14 @@ from finetune_api.base import ApiModel, Timestamp
 
 
 class ConditionType(StrEnum):
-    """The condition types. Ready and Stalled stand on every kind; Passed on Evaluation only."""
+    """The condition types. Ready and Stalled stand on every kind; Passed on Evaluation only.
+
+    Failed stands, True, on a FineTuneJob or Evaluation whose run is over for good, and on nothing else.
+    """
 
     READY = "Ready"
     STALLED = "Stalled"
+    FAILED = "Failed"
     PASSED = "Passed"
 
 
