@@ -474,7 +474,7 @@ class AttemptStatus(ApiModel):
     next_time: Timestamp | None = Field(None, description="When the next attempt starts, if this one ended early.")
 
 
-AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded"]
+AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Replaced"]
 
 
 class EndedAttempt(ApiModel):
@@ -483,7 +483,9 @@ class EndedAttempt(ApiModel):
     number: int
     outcome: AttemptOutcome
     reason: Line | None = Field(
-        None, description="Failed: the diagnosis. Disrupted: who ended it (PreemptionByScheduler, NodeLost, ...)."
+        None,
+        description="Failed: the diagnosis. Disrupted: who ended it (PreemptionByScheduler, NodeLost, ...). Replaced: "
+        "what had changed before it started.",
     )
     message: Line | None = Field(None, description="What happened.")
     start_time: Timestamp
@@ -564,7 +566,7 @@ class FineTuneJobStatus(KindStatus):
     run_id: Line | None = None
     class_name: Line | None = None
     start_time: Timestamp | None = None
-    completion_time: Timestamp | None = None
+    completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")
     suspend_time: Timestamp | None = Field(
         None, description="Since when the run is suspended, or waits for a queue's quota or for its namespace's budget."
     )

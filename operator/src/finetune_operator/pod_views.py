@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from finetune_operator.children import ROLE_LABEL, controller
+from finetune_operator.children import DIGEST_ANNOTATION, ROLE_LABEL, controller
 from finetune_operator.kube import Object
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -57,7 +57,10 @@ class PodView:
 
 @dataclass(frozen=True)
 class JobView:
-    """What matters of a Job. `ending`: how it ends is certain, but its Pods still do. `reason`: why it failed."""
+    """What matters of a Job.
+
+    `ending`: how it ends is certain, but its Pods still do. `reason`: why it failed. `digest`: see unstarted.py.
+    """
 
     name: str
     uid: str
@@ -73,6 +76,7 @@ class JobView:
     reason: str = ""
     queue_name: str | None = None
     parallelism: int = 1
+    digest: str = ""
 
 
 def pod_view(pod: Object) -> PodView:
@@ -137,6 +141,7 @@ def job_view(job: Object) -> JobView:
         reason=failed.get("reason", ""),
         queue_name=meta.get("labels", {}).get(QUEUE_LABEL),
         parallelism=spec.get("parallelism", 1),
+        digest=meta.get("annotations", {}).get(DIGEST_ANNOTATION, ""),
     )
 
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_operator.children import DIGEST_ANNOTATION
 from finetune_operator.classes import ResolvedClass
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
@@ -86,6 +87,7 @@ class World:
             role=body["metadata"]["labels"]["finetune.dev/role"],
             suspended=spec.get("suspend", False),
             parallelism=spec.get("parallelism", 1),
+            digest=body["metadata"]["annotations"].get(DIGEST_ANNOTATION, ""),
         )
 
     def goes_on(self) -> None:

@@ -9,7 +9,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Phase
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
 from finetune_operator.classes import ResolvedClass
-from finetune_operator.finetunejob.attempt_records import last_end, running_attempt
+from finetune_operator.finetunejob.attempt_records import last_end, running_attempt, with_end
 from finetune_operator.finetunejob.concern import JobPlan
 from finetune_operator.finetunejob.deadline import deadline_seconds
 from finetune_operator.finetunejob.objects import attempt_objects, output_uri, train_job_name
@@ -26,9 +26,11 @@ from finetune_operator.finetunejob.stopping import (
     strays_and_old_jobs,
     what_stops,
 )
+from finetune_operator.kube import Object
 from finetune_operator.plan import earliest, planned
 from finetune_operator.pod_views import JobView
 from finetune_operator.status import Standing, progressing, stalled
+from finetune_operator.unstarted import has_started, is_outdated
 
 
 def attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobPlan:
@@ -36,6 +38,10 @@ def attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
     running = running_attempt(status)
     job = observed.job(running.job_name) if running else None
     if running is None or job is None:
+        return _next_attempt(observed, status, now)
+    if not job.deleting and _must_be_made_anew(observed, status, running, job):
+        what = "The FineTuneClass, or something else that its Job was made from, changed before it started."
+        status = with_end(status, running, "Replaced", now, reason="Changed", message=what)
         return _next_attempt(observed, status, now)
     return _watched(observed, status, running, job, now)
 
@@ -67,6 +73,8 @@ def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus) 
     before, end = status.attempt, last_end(status)
     if before is None or end is None or end.outcome == "Suspended":
         return "Queued", progressing(Reason.QUEUED, "The next attempt is about to start.")
+    if end.outcome == "Replaced":
+        return "Queued", progressing(Reason.QUEUED, f"{end.message} It is made anew.")
     if end.outcome == "Failed" and before.next_time is not None:
         message = (
             f"Attempt {before.number} failed ({end.reason}: {end.message}) Retry {before.retries} of "
@@ -85,8 +93,8 @@ def _started(
 ) -> JobPlan:
     """Make the objects of the next attempt."""
     owner, spec, before = observed.owner, observed.spec, status.attempt
-    assert status.resolved is not None
     name = train_job_name(owner, spec.run_id, number)
+    objects = objects_of_attempt(observed, status, platform, number)
     started = AttemptStatus(
         number=number,
         job_name=name,
@@ -95,16 +103,6 @@ def _started(
         disruptions=before.disruptions if before else 0,
         start_time=whole_seconds(now),
         active_deadline_seconds=deadline_seconds(observed, status),
-    )
-    objects = attempt_objects(
-        owner,
-        spec,
-        platform,
-        model_source(observed, status),
-        status.resolved,
-        number,
-        observed.progress_endpoint,
-        status.checkpoint_seconds,
     )
     update = {"attempt": started, "class_name": platform.name, "storage_uri": output_uri(owner, spec, platform)}
     status = status.model_copy(update=update)
@@ -119,6 +117,33 @@ def _started(
         delete=strays_and_old_jobs(observed, keep=name),
         requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
     )
+
+
+def objects_of_attempt(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int
+) -> list[Object]:
+    """What an attempt is made of, as class and spec are now."""
+    assert status.resolved is not None
+    return attempt_objects(
+        observed.owner,
+        observed.spec,
+        platform,
+        model_source(observed, status),
+        status.resolved,
+        number,
+        observed.progress_endpoint,
+        status.checkpoint_seconds,
+    )
+
+
+def _must_be_made_anew(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, running: AttemptStatus, job: JobView
+) -> bool:
+    """Whether the attempt has not started and would be made otherwise now. A class that refuses alters nothing."""
+    pods, platform = observed.pods_of(job.name), admitted(observed)
+    if status.phase == "Training" or has_started(job, pods) or isinstance(platform, Standing):
+        return False
+    return is_outdated(job, pods, objects_of_attempt(observed, status, platform, running.number))
 
 
 def _watched(
@@ -138,8 +163,7 @@ def _watched(
         standing = progressing(Reason.QUEUED, _queued_words(job.queue_name or "") + given_up)
         return planned(observed, status, "Queued", standing, now, delete=others)
     has_ended = job.ending or job.state != "Active"
-    has_begun = has_ended or status.phase == "Training"
-    if not has_begun and sum(pod.phase != "Pending" for pod in pods) < job.parallelism:
+    if not has_started(job, pods) and status.phase != "Training":
         blocked = blockage(job, pods, observed.warnings, now)
         standing = progressing(Reason.QUEUED, _queued_words(None) + given_up)
         if blocked is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
@@ -65,7 +66,7 @@ def failed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, standing: S
         status = with_end(status, attempt, "Failed", now, reason=standing.reason, message=standing.message)
     status = status.model_copy(update={"completion_time": whole_seconds(now)})
     # Once this is written, what still runs is a stray.
-    return planned(observed, status, "Failed", standing, now, requeue_at=now)
+    return planned(observed, status, "Failed", replace(standing, failed=True), now, requeue_at=now)
 
 
 def finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:

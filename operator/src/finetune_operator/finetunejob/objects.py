@@ -24,6 +24,7 @@ from finetune_operator.kube import Object
 from finetune_operator.pod_views import QUEUE_LABEL
 from finetune_operator.pods import PodRole, job, run_config_map
 from finetune_operator.progress import ProgressEndpoint
+from finetune_operator.unstarted import rendered
 
 PREFLIGHT_ROLE = "preflight"
 TRAIN_ROLE = "train"
@@ -83,10 +84,8 @@ def preflight_objects(
         seed=seed if seed is not None else DEFAULT_SEED,
     )
     role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec))
-    return [
-        run_config_map(owner, name, PREFLIGHT_ROLE, {"run.json": run.model_dump_json(by_alias=True)}),
-        job(owner, name, role, platform.spec),
-    ]
+    config_map = run_config_map(owner, name, PREFLIGHT_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
+    return rendered([config_map, job(owner, name, role, platform.spec)])
 
 
 def attempt_objects(
@@ -154,7 +153,7 @@ def attempt_objects(
         # Kueue starts it. Without Kueue's webhook nothing else would keep it from starting by itself.
         body["spec"]["suspend"] = True
     services = [_rendezvous_service(owner, service)] if service is not None else []
-    return [run_config_map(owner, name, TRAIN_ROLE, data), *services, body]
+    return rendered([run_config_map(owner, name, TRAIN_ROLE, data), *services, body])
 
 
 def dataset_config_maps(spec: FineTuneJobSpec) -> dict[str, ConfigMapKeys]:

@@ -31,6 +31,7 @@ from finetune_operator.pod_views import JobView
 from finetune_operator.retry import retry_delay_seconds
 from finetune_operator.status import Standing, progressing, stalled
 from finetune_operator.tries import standing_of_try
+from finetune_operator.unstarted import has_started, is_outdated
 
 
 def preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:
@@ -45,6 +46,9 @@ def preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dat
     job = observed.job(found.job_name) if found is not None and found.retry_time is None else None
     if found is None or job is None:
         return _next_try(observed, status, found.try_number + 1 if found else 1, now)
+    if not job.deleting and _must_be_made_anew(observed, status, found, job):
+        again = found.model_copy(update={"retry_time": whole_seconds(now)})
+        return _next_try(observed, status.model_copy(update={"preflight": again}), found.try_number + 1, now)
     return _watched(observed, status, found, job, now)
 
 
@@ -74,6 +78,17 @@ def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: 
     return planned(
         observed, status, "Validating", _standing(status), now, create=objects, delete=others, requeue_at=check
     )
+
+
+def _must_be_made_anew(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, found: PreflightStatus, job: JobView
+) -> bool:
+    """Whether the try has not started and would be made otherwise now. A class that refuses alters nothing."""
+    pods, platform = observed.pods_of(job.name), admitted(observed)
+    if has_started(job, pods) or isinstance(platform, Standing):
+        return False
+    model = model_source(observed, status)
+    return is_outdated(job, pods, preflight_objects(observed.owner, observed.spec, platform, model, found.try_number))
 
 
 def _watched(
