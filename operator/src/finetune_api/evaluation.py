@@ -207,6 +207,7 @@ class EvaluationStatus(KindStatus):
     retry_time: Timestamp | None = None
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None
+    storage_uri: Line | None = Field(None, description="Folder of this run's reports and samples.")
     candidate_digests: dict[str, Line] = Field(
         default={}, max_length=3, description="Digest of the model that was judged, by candidate."
     )

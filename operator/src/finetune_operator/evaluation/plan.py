@@ -10,13 +10,14 @@ from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import ModelSource, NamedModel
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
-from finetune_operator.classes import ResolvedClass, source_violation
+from finetune_operator.claims import scores_refusal
+from finetune_operator.classes import ResolvedClass, output_location, source_violation
 from finetune_operator.evaluation.gates import judge, summary
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.models import ResolvedModel
 from finetune_operator.plan import Plan, planned
-from finetune_operator.pod_diagnosis import failure, outcome
+from finetune_operator.pod_diagnosis import failure, outcome, refused_report
 from finetune_operator.retry import retry_delay_seconds
 from finetune_operator.status import Standing, ready, stalled
 from finetune_operator.tries import jobs_to_delete, standing_of_try
@@ -87,6 +88,8 @@ def _evaluate(
     job = next((job for job in observed.jobs if job.name == name), None)
     check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
     if job is None:
+        folder = output_location(platform.spec, owner, spec.run_id).uri
+        status = status.model_copy(update={"storage_uri": folder})
         objects = evaluate_objects(owner, spec, platform, models, name)
         return planned(
             observed, status, "Evaluating", _evaluating(status), now, create=objects, delete=others, requeue_at=check
@@ -96,8 +99,11 @@ def _evaluate(
         blocked = blockage(job, pods, observed.warnings, now)
         standing = stalled(blocked.reason, blocked.message) if blocked else _evaluating(status)
         return planned(observed, status, "Evaluating", standing, now, delete=others, requeue_at=check)
-    said = outcome(pods)
-    if isinstance(said, EvaluationReport):
+    said, diagnosis = outcome(pods), failure(pods, job.message)
+    refusal = _refusal(observed, status, platform, models, said) if isinstance(said, EvaluationReport) else None
+    if refusal is not None:
+        diagnosis = refused_report(pods, refusal)
+    elif isinstance(said, EvaluationReport) and job.state == "Complete":
         status = status.model_copy(
             update={
                 "results": said.scores,
@@ -108,10 +114,22 @@ def _evaluate(
             }
         )
         return _judged(observed, status, now)
-    diagnosis = failure(pods, job.message)
     retry_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(number))
     status = status.model_copy(update={"retry_time": retry_time, "failure": diagnosis})
     return planned(observed, status, "Failed", _evaluating(status), now, requeue_at=retry_time)
+
+
+def _refusal(
+    observed: ObservedEvaluation,
+    status: EvaluationStatus,
+    platform: ResolvedClass,
+    models: list[NamedModel],
+    said: EvaluationReport,
+) -> str | None:
+    """Why the report is not taken. The class may have changed meanwhile: the folder is what the status says."""
+    folder = status.storage_uri or output_location(platform.spec, observed.owner, observed.spec.run_id).uri
+    names, graders = [model.name for model in models], [grader.name for grader in observed.spec.graders]
+    return scores_refusal(said.scores, said.report_uri, folder, names, graders)
 
 
 def _evaluating(status: EvaluationStatus) -> Standing:

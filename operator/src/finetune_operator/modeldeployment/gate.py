@@ -22,6 +22,12 @@ def gate_standing(
             f"Evaluation {name!r} does not judge this model: none of its candidates has the same model reference as "
             "spec.model. Add it to the evaluation's candidates.",
         )
+    if model.source.digest is None:
+        return stalled(
+            Reason.GATE_FAILED,
+            f"Evaluation {name!r} can't vouch for this model: what is at its URI may change, and no digest is known. "
+            "Name the FineTuneJob that made it (spec.model.fineTuneJobRef), in both objects.",
+        )
     # A verdict on another model, by gates that were changed since, or of an earlier run is none.
     judged = (
         gate.status.candidate_digests.get(candidate.name) == model.source.digest
