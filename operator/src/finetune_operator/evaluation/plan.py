@@ -19,6 +19,7 @@ from finetune_operator.models import ResolvedModel
 from finetune_operator.plan import Plan, planned
 from finetune_operator.pod_diagnosis import failure, outcome, refused_report
 from finetune_operator.retry import retry_delay_seconds
+from finetune_operator.sidecars import ended_well, has_answered
 from finetune_operator.status import Standing, ready, stalled
 from finetune_operator.tries import jobs_to_delete, standing_of_try
 
@@ -95,7 +96,7 @@ def _evaluate(
             observed, status, "Evaluating", _evaluating(status), now, create=objects, delete=others, requeue_at=check
         )
     pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
-    if job.state == "Active":
+    if job.state == "Active" and not has_answered(job, pods, now):
         blocked = blockage(job, pods, observed.warnings, now)
         standing = stalled(blocked.reason, blocked.message) if blocked else _evaluating(status)
         return planned(observed, status, "Evaluating", standing, now, delete=others, requeue_at=check)
@@ -103,7 +104,7 @@ def _evaluate(
     refusal = _refusal(observed, status, platform, models, said) if isinstance(said, EvaluationReport) else None
     if refusal is not None:
         diagnosis = refused_report(pods, refusal)
-    elif isinstance(said, EvaluationReport) and job.state == "Complete":
+    elif isinstance(said, EvaluationReport) and ended_well(job, pods, now):
         status = status.model_copy(
             update={
                 "results": said.scores,
