@@ -98,7 +98,7 @@ def _evaluate(
     pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
     if job.state == "Active" and not has_answered(job, pods, now):
         blocked = blockage(job, pods, observed.warnings, now)
-        standing = stalled(blocked.reason, blocked.message) if blocked else _evaluating(status)
+        standing = blocked.standing if blocked else _evaluating(status)
         return planned(observed, status, "Evaluating", standing, now, delete=others, requeue_at=check)
     said, diagnosis = outcome(pods), failure(pods, job.message)
     refusal = _refusal(observed, status, platform, models, said) if isinstance(said, EvaluationReport) else None
