@@ -12,6 +12,8 @@ from finetune_operator.kube import Object
 from finetune_operator.pods import PodRole, job, run_config_map
 
 EVALUATE_ROLE = "evaluate"
+EVALUATE_SECONDS = 24 * 3600
+"""No evaluation is worth more than a day of accelerators; fewer examples or shorter answers make it faster."""
 
 
 def evaluate_job_name(owner: Owner, run_id: str, models: Sequence[NamedModel], try_number: int) -> str:
@@ -39,5 +41,5 @@ def evaluate_objects(
     role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=True)
     return [
         run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)}),
-        job(owner, name, role, platform.spec),
+        job(owner, name, role, platform.spec, deadline_seconds=EVALUATE_SECONDS),
     ]

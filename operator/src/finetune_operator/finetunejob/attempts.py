@@ -140,6 +140,7 @@ def objects_of_attempt(
         observed.progress_endpoint,
         status.checkpoint_seconds,
         run_key(status),
+        deadline_seconds(observed, status),
     )
 
 

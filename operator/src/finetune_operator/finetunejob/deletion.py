@@ -26,10 +26,10 @@ from finetune_operator.pod_diagnosis import failure, failure_words
 from finetune_operator.pod_views import JobView, PodView, job_view, parse_time, pod_view
 from finetune_operator.pods import PodRole, job
 from finetune_operator.retry import retry_delay_seconds
+from finetune_operator.roles import DELETE_ROLE
 from finetune_operator.status import EventNote, Standing, progressing
 
 FINALIZER = "finetune.dev/storage"
-DELETE_ROLE = "delete"
 TRIES = 5
 GIVE_UP_SECONDS = 600
 ENDED_KEPT_SECONDS = 3600
@@ -139,7 +139,7 @@ def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list
         child_name(owner, DELETE_ROLE, number),
         PodRole(DELETE_ROLE, (DELETE_ROLE, RUN_CONFIG_PATH)),
         platform.spec,
-        activeDeadlineSeconds=GIVE_UP_SECONDS,
+        deadline_seconds=GIVE_UP_SECONDS,
         ttlSecondsAfterFinished=ENDED_KEPT_SECONDS,
     )
     body["metadata"]["ownerReferences"] = controlled_by_class(platform.name, platform.uid)
