@@ -532,6 +532,7 @@ def deployed_template(cluster: Cluster) -> Any:
 
 def test_uninstalling_keeps_what_users_made_and_a_new_release_takes_it_over(cluster: Cluster, platform: None) -> None:
     """Last, since another release is there then."""
+    trusted_by_running_pods = certificate(cluster)
     # The hook's Pod would need a node.
     cluster.helm("uninstall", RELEASE, "--no-hooks")
     gone = ("-n", NAMESPACE, "get", f"deployment/{RELEASE}")
@@ -539,3 +540,4 @@ def test_uninstalling_keeps_what_users_made_and_a_new_release_takes_it_over(clus
     assert len(cluster.get("crd")["items"]) == len(KINDS)
     assert cluster.get("ftc", "cpu")
     cluster.helm("install", RELEASE, str(CHART))
+    assert certificate(cluster) == trusted_by_running_pods

@@ -57,7 +57,7 @@ class Storage(ApiModel):
     region: Annotated[str, StringConstraints(max_length=64)] = "us-east-1"
     bucket: Annotated[str, StringConstraints(min_length=3, max_length=63)]
     prefix: Annotated[str, StringConstraints(pattern=r"^[^/\s][^\s]*[^/\s]$", max_length=512)] = Field(
-        "finetune", description="Key prefix; jobs write below <prefix>/<namespace>/<name>/<runId>-<uid>/."
+        "finetune", description="Key prefix; jobs write below <prefix>/<namespace>/<name>/<runId>-<digest>-<uid>/."
     )
     path_style: bool = Field(False, description="Address buckets as a path, not as a host name.")
     ca_bundle: Annotated[str, StringConstraints(pattern=r"^-----BEGIN CERTIFICATE-----", max_length=65536)] | None = (
