@@ -40,6 +40,7 @@ class Reason(StrEnum):
     WAITING_FOR_GATE = "WaitingForGate"
     ROLLING_OUT = "RollingOut"
     AVAILABLE = "Available"
+    SCALED_TO_ZERO = "ScaledToZero"
     VALID = "Valid"
     DELETING = "Deleting"
     GATES_PASSED = "GatesPassed"
@@ -91,6 +92,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.WAITING_FOR_GATE: "The evaluation that gates this deployment has not passed.",
     Reason.ROLLING_OUT: "The serving Pods start.",
     Reason.AVAILABLE: "The model answers at status.url.",
+    Reason.SCALED_TO_ZERO: "spec.replicas is 0; no Pod serves.",
     Reason.VALID: "The class can be used.",
     Reason.DELETING: "The object is being deleted, and first what it has in the storage (reclaimPolicy: Delete).",
     Reason.GATES_PASSED: "Every gate passed.",

@@ -43,6 +43,7 @@ class PodView:
     ended_time: datetime | None = None
     deletion_time: datetime | None = None
     disruption: str = ""
+    ready: bool = False
 
     @property
     def ended(self) -> bool:
@@ -113,6 +114,7 @@ def pod_view(pod: Object) -> PodView:
         ended_time=_extreme(max, containers, "finishedAt"),
         deletion_time=_time(meta, "deletionTimestamp"),
         disruption=_words(disruption) if disrupted else _words(status) if status.get("phase") == "Failed" else "",
+        ready=conditions.get("Ready", {}).get("status") == "True",
     )
 
 

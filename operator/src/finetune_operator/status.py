@@ -51,6 +51,12 @@ def failed(reason: Reason, message: str) -> Standing:
     return Standing(ready=False, reason=reason, message=message, stalled=True, failed=True)
 
 
+def sentence(text: str) -> str:
+    """The text with a full stop, so that another sentence can follow."""
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
 def known_reason(text: str) -> Reason:
     """The reason of this name; Failed for one that another version of the operator wrote."""
     try:
