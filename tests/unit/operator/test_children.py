@@ -1,8 +1,9 @@
-"""Children: their names, their owners, and whether what exists is what was applied."""
+"""Children: their names and their owners."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given

@@ -13,7 +13,7 @@ from finetune_operator.finetunejob.objects import attempt_objects, preflight_obj
 from finetune_operator.kube import Object
 from finetune_operator.modeldeployment.objects import serving_objects
 from finetune_operator.progress import ProgressEndpoint
-from tests.unit.operator.deployment_states import DEPLOYMENT, deployment_spec
+from tests.unit.operator.deployment_states import DEPLOYMENT
 from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
 from tests.unit.operator.states import MODEL_SOURCE, OWNER, RESOLVED, job_spec, resolved_class
 
@@ -27,7 +27,7 @@ def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> d
         "preflight": preflight_objects(OWNER, spec, platform, MODEL_SOURCE, 1),
         "train": attempt_objects(OWNER, spec, platform, MODEL_SOURCE, RESOLVED, 1, endpoint),
         "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), platform, [], "evaluate-1"),
-        "serve": serving_objects(DEPLOYMENT, deployment_spec(), platform, tuned().source),
+        "serve": serving_objects(DEPLOYMENT, 1, platform, tuned().source),
     }
 
 
