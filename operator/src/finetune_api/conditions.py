@@ -122,7 +122,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.VOLUME_NOT_MOUNTED: "A volume of a Pod is missing, or can't be mounted.",
     Reason.POD_REJECTED: "The API server refuses the Pods (Pod Security, admission), or their node can't start them.",
     Reason.DEADLINE_EXCEEDED: "spec.activeDeadlineSeconds passed.",
-    Reason.RETRY_LIMIT_REACHED: "Training failed more often than spec.retryLimit allows.",
+    Reason.RETRY_LIMIT_REACHED: "The run failed more often than spec.retryLimit allows.",
     Reason.GATE_FAILED: "The evaluation did not reach a gate.",
     Reason.NAME_CONFLICT: "An object of somebody else already has the name that is needed.",
     Reason.FAILED: "The Pod ended with an error; the message holds its last words.",

@@ -11,7 +11,7 @@ from finetune_api.conditions import KindStatus
 from finetune_api.finetunejob import FailureStatus
 from finetune_api.sources import DatasetUri, ModelUri
 
-Phase = Literal["Waiting", "Evaluating", "Passed", "GateFailed", "Failed"]
+Phase = Literal["Waiting", "Evaluating", "Retrying", "Passed", "GateFailed", "Failed"]
 BASELINE = "baseline"
 
 ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=32)]
@@ -172,6 +172,9 @@ class EvaluationSpec(ApiModel):
     graders: list[Grader] = Field(min_length=1, max_length=5)
     generation: Generation = Generation()
     gates: list[Gate] = Field(default=[], max_length=10)
+    retry_limit: int = Field(
+        3, ge=0, le=100, description="Failures that may heal, after which it is tried again; disruptions never count."
+    )
 
 
 class Score(ApiModel):
@@ -204,9 +207,11 @@ class EvaluationStatus(KindStatus):
     run_id: Line | None = None
     job_name: Name | None = None
     try_number: int | None = Field(None, alias="try")
-    retry_time: Timestamp | None = None
+    retries: int = Field(0, description="Tries that failed so far; counts against retryLimit.")
+    disruptions: int = Field(0, description="Tries that the infrastructure ended.")
+    retry_time: Timestamp | None = Field(None, description="When the next try starts, if the last one ended early.")
     start_time: Timestamp | None = None
-    completion_time: Timestamp | None = None
+    completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")
     candidate_digests: dict[str, Line] = Field(
         default={}, max_length=3, description="Digest of the model that was judged, by candidate."
     )

@@ -16,6 +16,7 @@ from finetune_api.outcome import (
     parse_termination_message,
 )
 from finetune_operator.pod_views import PodView
+from finetune_operator.status import sentence
 
 MESSAGE_LENGTH = 4096
 _EXIT_KILLED = 137
@@ -90,7 +91,7 @@ def failure(pods: Sequence[PodView], job_message: str) -> FailureStatus:
 
 def failure_words(found: FailureStatus) -> str:
     """What happened and what to change, for a condition's message."""
-    return f"{found.message} {found.suggestion or ''}".strip()[:MESSAGE_LENGTH]
+    return f"{sentence(found.message)} {found.suggestion or ''}".strip()[:MESSAGE_LENGTH]
 
 
 def _failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:
