@@ -41,11 +41,11 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
         status = EvaluationStatus(
             conditions=status.conditions, run_id=spec.run_id, candidate_digests=digests, start_time=whole_seconds(now)
         )
-    if job is not None and (
-        isinstance(platform, Standing) or not _is_outdated(observed, status, platform, models, job)
-    ):
+    if isinstance(platform, Standing):
+        assert job is not None
         return watched(observed, status, job, now)
-    assert not isinstance(platform, Standing)
+    if job is not None and not _is_outdated(observed, platform, models, job):
+        return watched(observed, status, job, now)
     return _next_try(observed, status, platform, models, now)
 
 
@@ -75,7 +75,9 @@ def _next_try(
 ) -> Plan[EvaluationStatus]:
     """The first try, the one after another that ended, or one in place of a Job that is gone or would differ now."""
     if status.retry_time is not None and now < status.retry_time:
-        return planned(observed, status, "Retrying", waiting_to_retry(status), now, requeue_at=status.retry_time)
+        return planned(
+            observed, status, "Retrying", waiting_to_retry(observed, status), now, requeue_at=status.retry_time
+        )
     spec, owner = observed.spec, observed.owner
     number = (status.try_number or 0) + 1
     name = evaluate_job_name(owner, spec.run_id, models, number)
@@ -111,7 +113,6 @@ def _current_job(observed: ObservedEvaluation) -> JobView | None:
 
 def _is_outdated(
     observed: ObservedEvaluation,
-    status: EvaluationStatus,
     platform: ResolvedClass,
     models: list[NamedModel],
     job: JobView,

@@ -70,11 +70,12 @@ def over(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) 
     return _ended(observed, status, "GateFailed", standing, now, standing)
 
 
-def waiting_to_retry(status: EvaluationStatus) -> Standing:
-    """Between two tries: the diagnosis of the last one, or that it was interrupted."""
-    if status.failure is None:
-        return progressing(Reason.RETRYING, "The infrastructure ended the last try; the next one is about to start.")
-    return standing_of_try(Reason.EVALUATING, status.failure, status.retry_time)
+def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> Standing:
+    """Between two tries: the diagnosis of the last one, or what interrupted it."""
+    if status.failure is not None:
+        return standing_of_try(Reason.EVALUATING, status.failure, status.retry_time)
+    told = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
+    return progressing(Reason.RETRYING, told.message if told else "The infrastructure ended the last try.")
 
 
 def _with_scores(
@@ -110,7 +111,7 @@ def _failed_try(
         return _failed(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
     retry_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(retries))
     status = status.model_copy(update={"retry_time": retry_time})
-    return planned(observed, status, "Retrying", waiting_to_retry(status), now, requeue_at=retry_time)
+    return planned(observed, status, "Retrying", waiting_to_retry(observed, status), now, requeue_at=retry_time)
 
 
 def _disrupted(
