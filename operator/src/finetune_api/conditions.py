@@ -74,6 +74,7 @@ class Reason(StrEnum):
     RETRY_LIMIT_REACHED = "RetryLimitReached"
     GATE_FAILED = "GateFailed"
     NAME_CONFLICT = "NameConflict"
+    REPORT_REFUSED = "ReportRefused"
     FAILED = "Failed"
 
 
@@ -125,6 +126,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.RETRY_LIMIT_REACHED: "The run failed more often than spec.retryLimit allows.",
     Reason.GATE_FAILED: "The evaluation did not reach a gate.",
     Reason.NAME_CONFLICT: "An object of somebody else already has the name that is needed.",
+    Reason.REPORT_REFUSED: "A Pod reported something else than was asked of it; its result is not taken.",
     Reason.FAILED: "The Pod ended with an error; the message holds its last words.",
 }
 

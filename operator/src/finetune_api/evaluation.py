@@ -212,6 +212,7 @@ class EvaluationStatus(KindStatus):
     retry_time: Timestamp | None = Field(None, description="When the next try starts, if the last one ended early.")
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")
+    storage_uri: Line | None = Field(None, description="Folder of this run's reports and samples.")
     candidate_digests: dict[str, Line] = Field(
         default={}, max_length=3, description="Digest of the model that was judged, by candidate."
     )

@@ -27,11 +27,26 @@ _SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
 
 
 def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
-    """What the Pods of a Job said at their end: a report of success wins; of failures the most telling one."""
-    said = [parse_termination_message(pod.message) for pod in sorted(pods, key=lambda pod: pod.index)]
+    """What the Pods of a Job said at their end: a report of success wins; of failures the most telling one.
+
+    Only a Pod that ended well reports success, and only where its Job did can it be believed (see `Job` states).
+    """
+    ended_well = sorted((pod for pod in pods if pod.phase == "Succeeded"), key=lambda pod: pod.index)
+    said = [parse_termination_message(pod.message) for pod in ended_well]
     reports = [answer for answer in said if answer is not None and not isinstance(answer, Failure)]
     failures = [answer for _, answer in _failures(pods)]
     return next(iter(reports), None) or next(iter(failures), None)
+
+
+def refused_report(pods: Sequence[PodView], why: str) -> FailureStatus:
+    """The diagnosis of a report of success that is not taken (claims)."""
+    pod = min(pods, key=lambda pod: pod.index, default=None)
+    return FailureStatus(
+        reason=Reason.REPORT_REFUSED,
+        message=f"The report of Pod {pod.name if pod else '?'} is not taken: {why}."[:MESSAGE_LENGTH],
+        pod=pod.name if pod else None,
+        suggestion="Find out who wrote it: a trainer image of another version, or somebody who may exec into the Pod.",
+    )
 
 
 def is_disruption(pods: Sequence[PodView], expected: int) -> bool:

@@ -1,4 +1,4 @@
-"""A ModelDeployment that serves, with Pods that are played, and hands that meddle with what it made, as kubectl does."""
+"""A ModelDeployment that serves, with Pods that are played, and hands that meddle with it as kubectl does."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ from typing import Any
 
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, wait_for
-from tests.integration.operator.jobs import evaluation_report
+from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, RESULT, evaluation_report
 
-MODEL: Object = {"uri": "s3://models/tuned"}
-EVALUATION: Object = {
-    "className": "cpu",
-    "candidates": [{"name": "tuned", "model": MODEL}],
-    "baseline": {"model": {"uri": "s3://models/base"}},
-    "dataset": {"uri": "s3://data/test.jsonl"},
-    "graders": [{"name": "exact", "type": "StringCheck"}],
-    "gates": [{"grader": "exact", "minimum": 0.5}],
-}
-DEPLOYMENT: Object = {"className": "cpu", "model": MODEL, "gate": {"evaluationRef": {"name": "router"}}}
 STRATEGIC = "application/strategic-merge-patch+json"
 
 
 def serves(api: Api, **changes: Any) -> Object:
     """A model that passed its gate is available; returns the ModelDeployment."""
+    is_trained(api)
     evaluation = api.create("Evaluation", "router", EVALUATION)
     (pod,) = api.wait_children(evaluation, "evaluate", "Pod")
     played.ends(api, pod, evaluation_report(tuned=0.75))
     deployment = api.create("ModelDeployment", "router", {**DEPLOYMENT, **changes})
     all_are_ready(api, deployment)
     return api.wait_reason("ModelDeployment", "router", "Available")
+
+
+def is_trained(api: Api) -> None:
+    """A FineTuneJob whose result is there: that it has trained is played."""
+    api.create("FineTuneJob", "router", {**JOB, "suspend": True})
+    status = api.wait_reason("FineTuneJob", "router", "Suspended")["status"]
+    api.put_status("FineTuneJob", "router", {**status, "phase": "Succeeded", "result": RESULT.to_wire()})
 
 
 def all_are_ready(api: Api, deployment: Object, number: int = 1) -> None:

@@ -17,8 +17,8 @@ from finetune_api.outcome import Failure, to_termination_message
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS
+from tests.integration.operator.jobs import RESULT
 from tests.integration.operator.serving import (
-    MODEL,
     all_are_ready,
     edit,
     expect_made_again,
@@ -142,21 +142,26 @@ def test_replicas_follow_the_spec_and_ready_replicas_the_pods_while_the_next_rev
     assert "scaled to zero meanwhile" in ready_message(empty)
 
 
-@pytest.mark.parametrize("how", ["deleted", "another model", "the evaluation is deleted", "the class is deleted"])
+HOLDS: dict[str, Callable[[Api, str], object]] = {
+    "its job runs again": lambda api, _: api.patch("FineTuneJob", "router", {"spec": {"runId": "2"}}),
+    "its job is deleted": lambda api, _: api.delete("FineTuneJob", "router"),
+    "another model": lambda api, _: api.patch(
+        "ModelDeployment", "router", {"spec": {"model": {"fineTuneJobRef": {"name": "another"}}}}
+    ),
+    "the evaluation is deleted": lambda api, _: api.delete("Evaluation", "router"),
+    "the evaluation runs again": lambda api, _: api.patch("Evaluation", "router", {"spec": {"runId": "2"}}),
+    "the class is deleted": lambda api, name: api.delete("FineTuneClass", name),
+}
+
+
+@pytest.mark.parametrize("how", HOLDS)
 def test_it_is_kept_up_whatever_its_references_are_doing(api: Api, how: str) -> None:
     name = f"cpu-{secrets.token_hex(4)}"
     api.create("FineTuneClass", name, CLASS)
     deployment = serves(api, className=name)
-    if how == "deleted":
-        api.patch("ModelDeployment", "router", {"spec": {"model": {"uri": None, "fineTuneJobRef": {"name": "gone"}}}})
-    elif how == "another model":
-        api.patch("ModelDeployment", "router", {"spec": {"model": {"uri": "s3://models/next"}}})
-    elif how == "the evaluation is deleted":
-        api.delete("Evaluation", "router")
-    else:
-        api.delete("FineTuneClass", name)
+    HOLDS[how](api, name)
     held = api.wait("ModelDeployment", "router", lambda found: condition(found, "Ready")["status"] == "False")
-    assert held["status"]["revision"] == MODEL["uri"]
+    assert held["status"]["revision"] == RESULT.digest
     assert held["status"]["readyReplicas"] == 1
     assert "is served meanwhile: 1 of 1 replicas ready" in ready_message(held)
     gone = {**api.get("Service", "router"), "kind": "Service"}
@@ -218,7 +223,7 @@ def test_a_class_that_changes_is_served_with_also_while_the_next_revision_waits(
 
 
 def test_when_nothing_changes_nothing_is_written_though_a_webhook_and_others_have_added_to_it(api: Api) -> None:
-    """A mutating policy writes another image and adds a label and a toleration; a person restarts, labels and annotates."""
+    """A mutating policy writes another image and adds a toleration; a person restarts, labels and annotates."""
     policy = mutating_policy(api)
     deployment = serves(api)
     assert template(api)["containers"][0]["image"] == "mirror.example.com/trainer:1"

@@ -215,6 +215,7 @@ def trained_status(attempt: AttemptStatus | None = None, **changes: Any) -> Fine
             "model": MODEL,
             "resolved": RESOLVED,
             "attempt": attempt or attempt_status(),
+            "storage_uri": STORAGE_URI,
             **changes,
         }
     )

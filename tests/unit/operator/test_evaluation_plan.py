@@ -19,6 +19,7 @@ from finetune_operator.status import stalled
 from finetune_operator.warning_events import WarningEvent
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.evaluation_states import (
+    EVALUATION_FOLDER,
     EVALUATION_REPORT,
     SCORES,
     WAITING_FOR_MODEL,
@@ -171,6 +172,42 @@ def test_scores_complete_it() -> None:
     assert result.status.completion_time == NOW
     assert result.status.report_uri == EVALUATION_REPORT.report_uri
     assert result.message == "exact 0.750 [0.700, 0.800] vs 0.250 [0.200, 0.300]"
+
+
+OTHERS = "s3://models/finetune/team-b/theirs/1-deadbeef"
+
+
+@pytest.mark.parametrize(
+    ("state", "claim", "told"),
+    [
+        ("Failed", {}, ""),
+        ("Complete", {"report_uri": f"{OTHERS}/report.json"}, "its reportUri is"),
+        ("Complete", {"scores": [*SCORES, score("theirs", 1.0, delta=0.9)]}, "'theirs' by 'exact', which nobody asked"),
+        (
+            "Complete",
+            {"scores": [*SCORES, score("tuned", 1.0, grader="kind")]},
+            "'tuned' by 'kind', which nobody asked",
+        ),
+        ("Complete", {"scores": [*SCORES, score("tuned", 1.0, delta=0.9)]}, "two scores of one model by one grader"),
+    ],
+    ids=["its Job failed", "another folder", "another model", "another grader", "twice"],
+)
+def test_scores_are_held_against_what_was_asked(state: Any, claim: dict[str, Any], told: str) -> None:
+    said = succeeded_pod(JOB, EVALUATION_REPORT.model_copy(update=claim))
+    result = decide(observed_evaluation(evaluation_status(), job(JOB, state), pods=(said,)))
+    assert result.status.results == []
+    assert result.decision.passed is None
+    assert told in result.message
+
+
+def test_the_folder_is_that_of_the_class_as_it_was_when_the_evaluation_began() -> None:
+    begun = decide(observed_evaluation()).status
+    assert begun.storage_uri == EVALUATION_FOLDER
+    said = succeeded_pod(JOB, EVALUATION_REPORT)
+    moved = resolved_class(storage={"prefix": "elsewhere"})
+    assert (
+        decide(observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), platform=moved)).status.results == SCORES
+    )
 
 
 # Failures.
@@ -340,7 +377,8 @@ def test_an_evaluation_of_a_model_that_is_not_there_any_more_is_ended() -> None:
 
 def test_an_answer_is_taken_though_the_class_is_gone() -> None:
     said = succeeded_pod(JOB, EVALUATION_REPORT)
-    gone = observed_evaluation(evaluation_status(), job(JOB, "Complete"), pods=(said,), platform=CLASS_NOT_FOUND)
+    begun = evaluation_status(storage_uri=EVALUATION_FOLDER)
+    gone = observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), platform=CLASS_NOT_FOUND)
     assert decide(gone).decision.phase == "Passed"
     running = observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), platform=CLASS_NOT_FOUND)
     assert decide(running).decision.phase == "Evaluating"

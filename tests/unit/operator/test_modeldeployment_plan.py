@@ -27,7 +27,7 @@ from tests.unit.operator.deployment_states import (
     rolled_out,
     verdict,
 )
-from tests.unit.operator.evaluation_states import WAITING_FOR_MODEL, tuned
+from tests.unit.operator.evaluation_states import WAITING_FOR_MODEL, evaluation_spec, tuned
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
     NOW,
@@ -98,6 +98,22 @@ def test_it_waits_and_makes_nothing(changes: dict[str, Any], phase: str, reason:
     kind = "Warning" if phase == "Blocked" else "Normal"
     assert result.decision == Decision(phase, reason, stalled=phase == "Blocked", event=f"{kind} {reason}")
     assert told in result.message
+
+
+def test_a_model_without_a_digest_passes_no_gate() -> None:
+    """Two digests that nobody knows are no match: what is at a URI may be another model today."""
+    by_uri = {"fineTuneJobRef": None, "uri": "s3://models/tuned"}
+    passed = verdict(True)
+    gate = replace(
+        passed,
+        spec=evaluation_spec(candidates=[{"name": "tuned", "model": {"uri": "s3://models/tuned"}}]),
+        status=passed.status.model_copy(update={"candidate_digests": {}}),
+    )
+    model = ResolvedModel(ModelSource(uri="s3://models/tuned"))
+    result = decide(observed_deployment(spec=deployment_spec(model=by_uri, **GATED), model=model, gate=gate))
+    assert (result.decision.phase, result.decision.reason) == ("Blocked", Reason.GATE_FAILED)
+    assert result.decision.writes == ()
+    assert "Name the FineTuneJob that made it" in result.message
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.outcome import TrainReport
 from finetune_operator.children import DIGEST_ANNOTATION
 from finetune_operator.classes import ResolvedClass
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
@@ -161,9 +162,14 @@ class World:
         """All running Pods of a role do what they are there for."""
         for view in self.reachable():
             if view.phase == "Running" and view.deletion_time is None and view.role == role:
-                report = told(PREFLIGHT_REPORT if view.role == "preflight" else TRAIN_REPORT)
+                report = told(PREFLIGHT_REPORT if view.role == "preflight" else self._train_report())
                 message = report if view.index == 0 else ""
                 self.pods[view.name] = replace(view, phase="Succeeded", exit_code=0, message=message)
+
+    def _train_report(self) -> TrainReport:
+        """The result lies in the folder of the run that this is."""
+        result = TRAIN_REPORT.result.model_copy(update={"uri": f"{self.status.storage_uri}/result"})
+        return TRAIN_REPORT.model_copy(update={"result": result})
 
     def end_pod(self, view: PodView, **how: Any) -> None:
         self.pods[view.name] = replace(view, phase="Failed", **how)

@@ -9,7 +9,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.run import ModelSource, NamedModel
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS
-from finetune_operator.classes import ResolvedClass, source_violation
+from finetune_operator.classes import ResolvedClass, output_location, source_violation
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.evaluation.verdict import over, waiting_to_retry, watched
@@ -81,7 +81,9 @@ def _next_try(
     spec, owner = observed.spec, observed.owner
     number = (status.try_number or 0) + 1
     name = evaluate_job_name(owner, spec.run_id, models, number)
-    status = status.model_copy(update={"try_number": number, "job_name": name, "retry_time": None})
+    folder = output_location(platform.spec, owner, spec.run_id).uri
+    update = {"try_number": number, "job_name": name, "retry_time": None, "storage_uri": folder}
+    status = status.model_copy(update=update)
     return planned(
         observed,
         status,

@@ -6,15 +6,24 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import EvaluationStatus
+from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.finetunejob import FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
+from finetune_operator.claims import scores_refusal
+from finetune_operator.classes import output_location
 from finetune_operator.evaluation.gates import judge, summary
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.finetunejob.verdict import image_pull_timed_out, image_pull_words
 from finetune_operator.plan import Child, Plan, planned, unchanged
-from finetune_operator.pod_diagnosis import disruption_words, failure, failure_words, is_disruption, outcome
+from finetune_operator.pod_diagnosis import (
+    disruption_words,
+    failure,
+    failure_words,
+    is_disruption,
+    outcome,
+    refused_report,
+)
 from finetune_operator.pod_views import JobView
 from finetune_operator.retry import FIRST_DELAY_SECONDS, retry_delay_seconds
 from finetune_operator.status import Standing, failed, known_reason, progressing, ready, sentence, stalled
@@ -33,8 +42,7 @@ def watched(
     """What the Pod of this try is doing, or what it said."""
     pods = observed.pods_of(job)
     others = jobs_to_delete(observed.owner.namespace, [other for other in observed.jobs if other.name != job.name])
-    # What the Pod says is enough: its Job may wait for a container that somebody else put beside ours.
-    if job.state == "Active" and not (pods and all(pod.ended for pod in pods)):
+    if job.state == "Active":
         blocked = blockage(job, pods, observed.warnings, now)
         if blocked is not None and image_pull_timed_out(blocked, now):
             return _failed(observed, status, failed(blocked.reason, image_pull_words(blocked)), now)
@@ -44,7 +52,10 @@ def watched(
         check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
         return planned(observed, status, "Evaluating", standing, now, delete=others, requeue_at=check)
     said = outcome(pods)
-    if isinstance(said, EvaluationReport):
+    if isinstance(said, EvaluationReport) and job.state == "Complete":
+        refusal = _refusal(observed, status, said)
+        if refusal is not None:
+            return _failed_try(observed, status, refused_report(pods, refusal), True, now)
         return over(observed, _with_scores(observed, status, said, now), now)
     if is_disruption(pods, job.parallelism):
         return _disrupted(observed, status, disruption_words(pods), now)
@@ -76,6 +87,16 @@ def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> 
         return standing_of_try(Reason.EVALUATING, status.failure, status.retry_time)
     told = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
     return progressing(Reason.RETRYING, told.message if told else "The infrastructure ended the last try.")
+
+
+def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, said: EvaluationReport) -> str | None:
+    """Why the report is not taken. The class may have changed meanwhile: the folder is what the status says."""
+    folder = status.storage_uri
+    if folder is None and not isinstance(observed.platform, Standing):
+        folder = output_location(observed.platform.spec, observed.owner, observed.spec.run_id).uri
+    names = [BASELINE, *(candidate.name for candidate in observed.spec.candidates)]
+    graders = [grader.name for grader in observed.spec.graders]
+    return scores_refusal(said.scores, said.report_uri, folder, names, graders)
 
 
 def _with_scores(

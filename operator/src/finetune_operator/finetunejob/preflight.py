@@ -106,7 +106,7 @@ def _watched(
         others = strays(observed, keep=job.name)
         return planned(observed, status, "Validating", standing, now, delete=others, requeue_at=check)
     said = outcome(pods)
-    if isinstance(said, PreflightReport) and said.dataset.training is not None:
+    if isinstance(said, PreflightReport) and said.dataset.training is not None and job.state != "Failed":
         return status.model_copy(
             update={
                 "preflight": found.model_copy(update={"succeeded": True}),

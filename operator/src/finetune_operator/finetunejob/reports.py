@@ -7,6 +7,7 @@ from datetime import datetime
 
 from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, FineTuneJobStatus
 from finetune_api.progress import carried
+from finetune_operator.claims import is_below
 from finetune_operator.finetunejob.attempt_records import running_attempt
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 
@@ -32,11 +33,12 @@ def with_ledger(
     corrupt: Sequence[CorruptCheckpoint],
     checkpoint_seconds: float | None,
 ) -> FineTuneJobStatus:
-    """The status with these checkpoints, the newest ones; the longest save of the run is remembered."""
+    """The status with these checkpoints, the newest ones of the run's folder; its longest save is remembered."""
+    checkpoints = [checkpoint for checkpoint in checkpoints if is_below(checkpoint.uri, status.storage_uri)]
     measured = [seconds for seconds in (status.checkpoint_seconds, checkpoint_seconds) if seconds is not None]
     return status.model_copy(
         update={
-            "checkpoints": list(checkpoints[-CHECKPOINTS_SHOWN:]),
+            "checkpoints": checkpoints[-CHECKPOINTS_SHOWN:],
             "corrupt_checkpoints": list(corrupt[-CORRUPT_CHECKPOINTS_SHOWN:]),
             "checkpoint_seconds": max(measured, default=None),
         }

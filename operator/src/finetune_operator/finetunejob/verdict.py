@@ -10,12 +10,21 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, FailureStatus, FineTuneJobStatus
 from finetune_api.outcome import Failure, TrainReport
 from finetune_operator.blockages import Blockage, blockage
+from finetune_operator.claims import result_refusal
 from finetune_operator.finetunejob.attempt_records import running_attempt, with_end
 from finetune_operator.finetunejob.completion import failed, succeeded
 from finetune_operator.finetunejob.concern import Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.starting_model import model_source
 from finetune_operator.finetunejob.stopping import is_given_up
-from finetune_operator.pod_diagnosis import disruption_words, failure, failure_words, is_disruption, outcome
+from finetune_operator.pod_diagnosis import (
+    disruption_words,
+    failure,
+    failure_words,
+    is_disruption,
+    outcome,
+    refused_report,
+)
 from finetune_operator.pod_views import JobView, PodView
 from finetune_operator.retry import retry_delay_seconds
 from finetune_operator.status import known_reason, stalled
@@ -81,7 +90,10 @@ def _judged(
     """The Job has ended, and all that its Pods have to say is there."""
     pods = observed.pods_of(job.name)
     said = outcome(pods)
-    if isinstance(said, TrainReport):
+    if isinstance(said, TrainReport) and job.state == "Complete":
+        refusal = result_refusal(said.result, status.storage_uri, model_source(observed, status).uri)
+        if refusal is not None:
+            return _failed_attempt(observed, status, attempt, refused_report(pods, refusal), False, now)
         return succeeded(observed, status, said, now)
     if is_disruption(pods, job.parallelism):
         return _disrupted(status, attempt, _disruption_reason(pods), disruption_words(pods), now)

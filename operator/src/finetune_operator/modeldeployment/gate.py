@@ -22,6 +22,12 @@ def gate_standing(
             f"Evaluation {name!r} does not judge this model: none of its candidates has the same model reference as "
             "spec.model. Add it to the evaluation's candidates.",
         )
+    if model.source.digest is None:
+        return stalled(
+            Reason.GATE_FAILED,
+            f"Evaluation {name!r} can't vouch for this model: what is at its URI may change, and no digest is known. "
+            "Name the FineTuneJob that made it (spec.model.fineTuneJobRef), in both objects.",
+        )
     given_up = _condition(gate, ConditionType.FAILED)
     if given_up is not None and given_up.status == "True" and gate.status.run_id == gate.spec.run_id:
         return stalled(
