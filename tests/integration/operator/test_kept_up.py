@@ -223,7 +223,7 @@ def test_a_class_that_changes_is_served_with_also_while_the_next_revision_waits(
 
 
 def test_when_nothing_changes_nothing_is_written_though_a_webhook_and_others_have_added_to_it(api: Api) -> None:
-    """A mutating policy writes another image and adds a toleration; a person restarts, labels and annotates."""
+    """A mutating policy writes another image and adds a variable; a person restarts, labels and annotates."""
     policy = mutating_policy(api)
     deployment = serves(api)
     assert template(api)["containers"][0]["image"] == "mirror.example.com/trainer:1"
@@ -247,7 +247,7 @@ def test_when_nothing_changes_nothing_is_written_though_a_webhook_and_others_hav
     found = api.get("Deployment", "router")
     assert found["metadata"]["labels"]["team"] == "a"
     assert "kubectl.kubernetes.io/restartedAt" in found["spec"]["template"]["metadata"]["annotations"]
-    assert found["spec"]["template"]["spec"]["tolerations"] == [{"key": "spot", "operator": "Exists"}]
+    assert found["spec"]["template"]["spec"]["containers"][0]["env"] == [{"name": "PROXY", "value": "a"}]
     api.request("DELETE", f"/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies/{policy}")
 
 
@@ -257,8 +257,8 @@ def mutating_policy(api: Api) -> str:
     group = "/apis/admissionregistration.k8s.io/v1"
     changed = (
         "Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{"
-        "tolerations: [Object.spec.template.spec.tolerations{key: 'spot', operator: 'Exists'}], "
-        "containers: [Object.spec.template.spec.containers{name: 'server', image: 'mirror.example.com/trainer:1'}]}}}}"
+        "containers: [Object.spec.template.spec.containers{name: 'server', image: 'mirror.example.com/trainer:1', "
+        "env: [Object.spec.template.spec.containers.env{name: 'PROXY', value: 'a'}]}]}}}}"
     )
     rules = [
         {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["deployments"]}
