@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, LocalObjectReference, Name, Text, Timestamp, cel
 from finetune_api.conditions import KindStatus
-from finetune_api.finetunejob import FailureStatus
+from finetune_api.finetunejob import Disruption, FailureStatus
 from finetune_api.sources import DatasetUri, ModelUri
 
 Phase = Literal["Waiting", "Evaluating", "Retrying", "Passed", "GateFailed", "Failed"]
@@ -209,6 +209,7 @@ class EvaluationStatus(KindStatus):
     try_number: int | None = Field(None, alias="try")
     retries: int = Field(0, description="Tries that failed so far; counts against retryLimit.")
     disruptions: int = Field(0, description="Tries that the infrastructure ended.")
+    disruption: Disruption | None = Field(None, description="Of the try that runs, as it was seen first.")
     retry_time: Timestamp | None = Field(None, description="When the next try starts, if the last one ended early.")
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")

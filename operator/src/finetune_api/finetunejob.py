@@ -448,6 +448,14 @@ class Progress(ApiModel):
     last_updated_time: Timestamp
 
 
+class Disruption(ApiModel):
+    """What the infrastructure said of a Pod that it takes away: the Pod is soon gone, and its conditions with it."""
+
+    pod: Line
+    reason: Line = Field(description="PreemptionByScheduler, EvictionByEvictionAPI, ...")
+    message: Line
+
+
 class PreflightStatus(ApiModel):
     """Which preflight try stands, and when the next one starts if it failed."""
 
@@ -455,6 +463,7 @@ class PreflightStatus(ApiModel):
     job_name: Name
     succeeded: bool | None = None
     retry_time: Timestamp | None = None
+    disruption: Disruption | None = Field(None, description="As it was seen first.")
 
 
 class AttemptStatus(ApiModel):
@@ -471,6 +480,7 @@ class AttemptStatus(ApiModel):
         None, description="The deadline that it runs with: the spec's, else what the class said when it started."
     )
     disrupted: bool = Field(False, description="Whether the infrastructure ended this attempt.")
+    disruption: Disruption | None = Field(None, description="As it was seen first.")
     next_time: Timestamp | None = Field(None, description="When the next attempt starts, if this one ended early.")
 
 

@@ -13,6 +13,7 @@ from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_api.run import DATASET_DIRECTORY, PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY, STORAGE_CREDENTIALS_DIRECTORY
 from finetune_operator.children import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.kube import Object
+from finetune_operator.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS
 
 USER_ID = 65532
 CREDENTIALS_VOLUME = "storage-credentials"
@@ -38,6 +39,8 @@ class PodRole:
 def pod_template(owner: Owner, role: PodRole, platform: FineTuneClassSpec, config_map: str) -> Object:
     """Pod template of one container that runs `finetune-trainer` on a run configuration, once."""
     template = pod_base(owner, role.role, platform, config_map)
+    template["metadata"]["labels"] |= MESHES_LABELS
+    template["metadata"]["annotations"] |= MESHES_ANNOTATIONS
     template["spec"] |= {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": role.grace_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -333,6 +334,14 @@ def test_a_disruption_never_counts(pods: tuple[PodView, ...]) -> None:
     assert (again.decision.again_in, again.message) == (10, result.message)
 
 
+def test_why_a_pod_was_taken_away_is_remembered_though_the_pod_is_gone() -> None:
+    evicted = pod(JOB, disrupted=True, disruption="EvictionByEvictionAPI: Eviction API: evicting")
+    seen = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(evicted,)))
+    gone = decide(observed_evaluation(seen.status, job(JOB, "Failed")))
+    assert "(EvictionByEvictionAPI: Eviction API: evicting)" in gone.message
+    assert gone.status.disruptions == 1
+
+
 def test_an_image_that_can_not_be_pulled_ends_the_run_after_a_quarter_of_an_hour() -> None:
     for seconds, over in ((899, False), (901, True)):
         stuck = pod(JOB, phase="Pending", waiting_reason="ImagePullBackOff", scheduled_time=ago(seconds))
@@ -359,7 +368,12 @@ def test_another_model_or_another_run_id_starts_again_after_the_end() -> None:
 
 def test_what_our_container_says_is_enough_and_what_still_runs_is_ended() -> None:
     """The Pod of a mesh's sidecar goes on for ever."""
-    said = succeeded_pod(JOB, EVALUATION_REPORT)
+    said = replace(succeeded_pod(JOB, EVALUATION_REPORT), phase="Running", foreign_running=("istio-proxy",))
+    just_ended = replace(said, ended_time=ago(3))
+    waits = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(just_ended,)))
+    assert (waits.decision.phase, waits.decision.again_in) == ("Evaluating", 7)
+    assert "istio-proxy" in waits.message
+    said = replace(said, ended_time=ago(11))
     done = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(said,)))
     assert (done.decision.phase, done.decision.deletes, done.decision.again_in) == ("Passed", (), 30)
     rest = plan(observed_evaluation(done.status, job(JOB), pods=(said,)), later(31))

@@ -82,7 +82,7 @@ def _next_try(
     number = (status.try_number or 0) + 1
     name = evaluate_job_name(owner, spec.run_id, models, number)
     folder = output_location(platform.spec, owner, spec.run_id).uri
-    update = {"try_number": number, "job_name": name, "retry_time": None, "storage_uri": folder}
+    update = {"try_number": number, "job_name": name, "retry_time": None, "disruption": None, "storage_uri": folder}
     status = status.model_copy(update=update)
     return planned(
         observed,

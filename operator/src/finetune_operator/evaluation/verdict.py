@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
@@ -15,17 +16,20 @@ from finetune_operator.classes import output_location
 from finetune_operator.evaluation.gates import judge, summary
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.finetunejob.verdict import image_pull_timed_out, image_pull_words
-from finetune_operator.plan import Child, Plan, planned, unchanged
+from finetune_operator.plan import Child, Plan, earliest, planned, unchanged
 from finetune_operator.pod_diagnosis import (
     disruption_words,
     failure,
     failure_words,
+    first_disruption,
     is_disruption,
     outcome,
     refused_report,
+    took_away,
 )
 from finetune_operator.pod_views import JobView
 from finetune_operator.retry import FIRST_DELAY_SECONDS, retry_delay_seconds
+from finetune_operator.sidecars import ended_well, has_answered, lingering_words, look_again
 from finetune_operator.status import Standing, failed, known_reason, progressing, ready, sentence, stalled
 from finetune_operator.tries import jobs_to_delete, standing_of_try
 
@@ -42,23 +46,28 @@ def watched(
     """What the Pod of this try is doing, or what it said."""
     pods = observed.pods_of(job)
     others = jobs_to_delete(observed.owner.namespace, [other for other in observed.jobs if other.name != job.name])
-    if job.state == "Active":
+    if status.disruption is None:
+        status = status.model_copy(update={"disruption": first_disruption(pods)})
+    if job.state == "Active" and not has_answered(job, pods, now):
         blocked = blockage(job, pods, observed.warnings, now)
         if blocked is not None and image_pull_timed_out(blocked, now):
             return _failed(observed, status, failed(blocked.reason, image_pull_words(blocked)), now)
         standing = standing_of_try(Reason.EVALUATING, status.failure, None)
         if blocked is not None:
             standing = stalled(blocked.reason, blocked.message)
-        check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
+        else:
+            standing = replace(standing, message=standing.message + lingering_words(pods))
+        check = earliest([now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS), look_again(pods)])
         return planned(observed, status, "Evaluating", standing, now, delete=others, requeue_at=check)
     said = outcome(pods)
-    if isinstance(said, EvaluationReport) and job.state == "Complete":
+    if isinstance(said, EvaluationReport) and ended_well(job, pods, now):
         refusal = _refusal(observed, status, said)
         if refusal is not None:
             return _failed_try(observed, status, refused_report(pods, refusal), True, now)
         return over(observed, _with_scores(observed, status, said, now), now)
-    if is_disruption(pods, job.parallelism):
-        return _disrupted(observed, status, disruption_words(pods), now)
+    seen = status.disruption if took_away(status.disruption, pods) else None
+    if seen is not None or is_disruption(pods, job.parallelism):
+        return _disrupted(observed, status, disruption_words(pods, seen), now)
     return _failed_try(
         observed, status, failure(pods, job.message), not isinstance(said, Failure) or said.retryable, now
     )

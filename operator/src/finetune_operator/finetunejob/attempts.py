@@ -29,6 +29,7 @@ from finetune_operator.finetunejob.stopping import (
 from finetune_operator.kube import Object
 from finetune_operator.plan import earliest, planned
 from finetune_operator.pod_views import JobView
+from finetune_operator.sidecars import lingering_words, look_again
 from finetune_operator.status import Standing, progressing, stalled
 from finetune_operator.unstarted import has_started, is_outdated
 
@@ -173,8 +174,8 @@ def _watched(
     words = f"Attempt {running.number} trains on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
     if has_ended:
         words = f"Attempt {running.number} has ended on a node; waits until its Pods have ended on the others."
-    again = earliest(give_up_time(pod) for pod in pods if not pod.ended)
-    standing = progressing(Reason.TRAINING, words + given_up)
+    again = earliest([*(give_up_time(pod) for pod in pods if not pod.ended), look_again(pods)])
+    standing = progressing(Reason.TRAINING, words + lingering_words(pods) + given_up)
     return planned(observed, status, "Training", standing, now, delete=others, requeue_at=again)
 
 
