@@ -100,14 +100,15 @@ GRADER_MEMBERS = {
 
 
 class Grader(ApiModel):
-    """Gives each output a score from 0 to 1."""
+    """Gives each output a score from 0 to 1. The type's own member may be left out where all of its fields may."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             *(
-                (f"(self.type == '{kind}') == has(self.{member})", f"{member} goes with type {kind}, and only with it")
+                (f"!has(self.{member}) || self.type == '{kind}'", f"{member} goes with type {kind}, and only with it")
                 for kind, member in GRADER_MEMBERS.items()
-            )
+            ),
+            ("self.type != 'JsonSchema' || has(self.jsonSchema)", "type JsonSchema needs jsonSchema, with the schema"),
         )
     )
 

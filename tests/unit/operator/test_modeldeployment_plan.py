@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.outcome import Failure
 from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, ModelSource
 from finetune_operator.modeldeployment.observe import GateEvaluation, ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
-from finetune_operator.models import ResolvedModel
-from finetune_operator.status import Standing, stalled
+from finetune_operator.models import ResolvedModel, tuned_model
+from finetune_operator.status import Standing, conditions, failed, stalled
 from finetune_operator.warning_events import WarningEvent
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.deployment_states import (
@@ -31,13 +32,16 @@ from tests.unit.operator.evaluation_states import WAITING_FOR_MODEL, evaluation_
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
     NOW,
+    RESULT,
     Decided,
     Decision,
     ago,
     decided,
+    job_spec,
     pod,
     resolved_class,
     standing_conditions,
+    trained_status,
 )
 from tests.unit.operator.states import told as told_by
 
@@ -146,6 +150,52 @@ def test_only_what_passed_its_gate_is_served(
     assert (result.decision.phase, result.decision.reason) == (phase, reason)
     assert bool(result.decision.writes) is (phase == "RollingOut")
     assert told in result.message
+
+
+YET = "Evaluation 'router-eval' has not judged this model yet"
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (verdict(None), f"{YET}: it is waiting."),
+        (
+            verdict(True, digest="sha256:old"),
+            f"{YET}: it is about revision sha256:old, and the next one here is sha256:aa.",
+        ),
+        (verdict(True, run_id="0"), f"{YET}: its run '1' has not begun."),
+        (verdict(True, seen=0), f"{YET}: its spec has just changed."),
+    ],
+    ids=["no verdict", "of another model", "of an earlier run", "by other gates"],
+)
+def test_the_message_says_what_the_gate_waits_for(gate: GateEvaluation, message: str) -> None:
+    assert decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate)).message == message
+
+
+def test_an_evaluation_that_failed_for_good_never_opens_its_gate_by_itself() -> None:
+    over = conditions(failed(Reason.DATASET_NOT_FOUND, "Nothing is there"), [], generation=1, now=NOW)
+    gate = verdict(None)
+    gate = replace(gate, status=gate.status.model_copy(update={"conditions": over}))
+    result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate))
+    assert (result.decision.reason, result.decision.stalled) == ("WaitingForGate", True)
+    assert "failed, so that it has judged nothing: Nothing is there. A new run of it" in result.message
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (FineTuneJobStatus(run_id="1", phase="Training"), "FineTuneJob 'a' is not complete (Training)."),
+        (FineTuneJobStatus(), "FineTuneJob 'a' is not complete: its run '1' has not begun."),
+        (
+            trained_status(run_id="0", phase="Succeeded", result=RESULT),
+            "FineTuneJob 'a' is not complete: its run '1' has not begun.",
+        ),
+    ],
+)
+def test_the_message_says_what_the_model_waits_for(status: FineTuneJobStatus, message: str) -> None:
+    standing = tuned_model("a", job_spec(), status)
+    assert isinstance(standing, Standing)
+    assert standing.message == message
 
 
 def test_an_evaluation_that_does_not_judge_this_model_is_no_gate() -> None:
