@@ -17,6 +17,8 @@ Kept = TypeVar("Kept")
 _Listed = list[Kept]
 
 FIELD_MANAGER = "finetune-operator"
+CONDITIONS_MANAGER = "finetune-operator-conditions"
+"""Owns conditions on a status that this version can't read, and nothing else of it."""
 STORAGE_FINALIZER_MANAGER = "finetune-operator-storage"
 """Owns one entry of metadata.finalizers and nothing else, so that holding and releasing it never touches a spec."""
 REQUEST_TIMEOUT_SECONDS = 30.0
@@ -178,6 +180,10 @@ class Kube:
         above all (409). `metadata.uid` would not: the API server drops it before it compares.
         """
         return await self._apply(body, "status")
+
+    async def apply_conditions(self, body: Object) -> Object:
+        """The same for nothing but conditions: every other field stays as whoever wrote it left it."""
+        return await self._apply(body, "status", CONDITIONS_MANAGER)
 
     async def apply_finalizers(self, parent: Object, finalizers: Sequence[str]) -> Object:
         """Hold exactly these finalizers on the object under a manager of their own; nothing else of it is written.

@@ -47,7 +47,7 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
             try_number=1,
             candidate_digests=digests,
             start_time=whole_seconds(now),
-        )
+        ).over(status)
     return _evaluate(observed, status, platform, models, now)
 
 
@@ -139,7 +139,9 @@ def _evaluating(status: EvaluationStatus) -> Standing:
 def _judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> Plan[EvaluationStatus]:
     """Scores are there: gates are judged anew each time, since they may be changed without a new run."""
     gates = judge(observed.spec.gates, [candidate.name for candidate in observed.spec.candidates], status.results)
-    status = status.model_copy(update={"gates": gates})
+    before = {(gate.candidate, gate.grader): gate for gate in status.gates}
+    kept = [gate.over(before.get((gate.candidate, gate.grader))) for gate in gates]
+    status = status.model_copy(update={"gates": kept})
     missed = [gate for gate in gates if not gate.passed]
     if not missed:
         text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
