@@ -107,7 +107,7 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
     for child in plan.delete:
         await kube.delete(child.resource, child.namespace, child.name, child.uid)
     if farewell is not None and farewell.release:
-        await _release(kube, parent, farewell.left_behind)
+        await _release(kube, parent, reconciler.finalizer, farewell.left_behind)
         return None
     if unreadable is not None:
         await _tell_unreadable(kube, reconciler, key, parent, unreadable, now)
@@ -128,7 +128,7 @@ async def _plan(kube: Kube, reconciler: Reconciler, parent: Object, now: datetim
         if finalizer is not None:
             needed = finalizer.is_needed(observed)
             if needed is not None and needed != _holds(parent, finalizer):
-                parent = await kube.apply_finalizers(parent, [finalizer.name] if needed else [])
+                parent = await (kube.hold if needed else kube.release)(parent, finalizer.name)
         return reconciler.plan(observed, now), parent
     except ValidationError as error:
         return _invalid(reconciler.status.read(parent.get("status")), parent, error, now), parent
@@ -141,8 +141,9 @@ async def _farewell(kube: Kube, finalizer: Finalizer | None, parent: Object, now
     return finalizer.plan(await finalizer.observe(kube, parent), now)
 
 
-async def _release(kube: Kube, parent: Object, left_behind: LeftBehind | None) -> None:
+async def _release(kube: Kube, parent: Object, finalizer: Finalizer | None, left_behind: LeftBehind | None) -> None:
     """Let a deleted object go, and say what stays of it."""
+    assert finalizer is not None, "who has none says no farewell"
     if left_behind is not None:
         about = await kube.get(FINE_TUNE_CLASSES, None, left_behind.class_name) or {
             "apiVersion": FINE_TUNE_CLASSES.api_version,
@@ -150,7 +151,7 @@ async def _release(kube: Kube, parent: Object, left_behind: LeftBehind | None) -
             "metadata": {"name": left_behind.class_name},
         }
         await _record(kube, about, left_behind.note, cause=(parent["metadata"]["uid"],))
-    await kube.apply_finalizers(parent, [])
+    await kube.release(parent, finalizer.name)
     identity = {name: parent["metadata"][name] for name in ("name", "namespace", "uid")}
     log.info("released", kind=parent["kind"], **identity, left_behind=left_behind.note.message if left_behind else None)
 

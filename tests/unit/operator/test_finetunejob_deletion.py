@@ -388,4 +388,4 @@ async def test_without_an_operator_only_our_finalizer_is_taken_away() -> None:
     assert kube.writes == [f"PATCH {FINE_TUNE_JOBS.path('team-a', 'a')}"]
     assert kube.requests[-1].query["fieldManager"] == "finetune-operator-storage"
     assert kube.requests[-1].body is not None
-    assert "finalizers" not in kube.requests[-1].body["metadata"]
+    assert kube.requests[-1].body["metadata"]["finalizers"] == ["example.com/theirs"]

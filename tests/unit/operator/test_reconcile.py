@@ -230,12 +230,23 @@ def parent_that(**metadata: Any) -> dict[str, Any]:
     [
         (True, [], [FINALIZER]),
         (True, [FINALIZER], None),
-        (False, ["argocd.argoproj.io/finalizer", FINALIZER], []),
+        (False, ["argocd.argoproj.io/finalizer", FINALIZER], ["argocd.argoproj.io/finalizer"]),
+        (False, [FINALIZER, "argocd.argoproj.io/finalizer", FINALIZER], ["argocd.argoproj.io/finalizer"]),
+        (True, ["argocd.argoproj.io/finalizer"], ["argocd.argoproj.io/finalizer", FINALIZER]),
         (False, ["argocd.argoproj.io/finalizer"], None),
         (None, [FINALIZER], None),
         (None, [], None),
     ],
-    ids=["put", "stands", "taken away", "not there", "no class, it stays", "no class, none"],
+    ids=[
+        "put",
+        "stands",
+        "taken away",
+        "every entry of it",
+        "put beside another",
+        "not there",
+        "no class, it stays",
+        "no class, none",
+    ],
 )
 async def test_the_finalizer_stands_while_it_is_needed(
     needed: bool | None, held: list[str], applied: list[str] | None
@@ -283,6 +294,14 @@ async def test_the_finalizer_goes_last_and_the_class_tells_what_stays(left_behin
             "name": "cpu",
         }
         assert (event["type"], event["reason"], event["message"]) == ("Warning", "StorageKept", LEFT.note.message)
+
+
+async def test_a_finalizer_that_stands_still_is_not_told_as_released() -> None:
+    """A webhook put it back: the object is looked at again, and what stays is not said to be gone."""
+    deleted = parent_that(deletionTimestamp=DELETED, finalizers=[FINALIZER])
+    kube = FakeKube({f"GET {PARENT_PATH}": deleted, f"PATCH {PARENT_PATH}": deleted})
+    with pytest.raises(ApiError, match="stands on 'router' still"):
+        await reconcile(kube, holding(farewell=Farewell(Plan(status=STATUS), release=True)), KEY)
 
 
 async def test_the_status_follows_the_finalizer() -> None:
