@@ -98,7 +98,7 @@ def looked(api: Api, kind: str, name: str, operator: OperatorProcess) -> Object:
 
 
 def without_what_a_look_changes(status: Object) -> Object:
-    """The generation that was seen, in the status and in the conditions that this version knows; gates are judged anew."""
+    """The generation that was seen, in the status and in the conditions that this version knows; gates are new ones."""
     kept = {name: value for name, value in status.items() if name not in ("observedGeneration", "gates")}
     kept["conditions"] = [
         {
