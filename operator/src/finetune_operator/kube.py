@@ -170,6 +170,14 @@ class Kube:
                 return items
             query["continue"] = token
 
+    async def token_issuer(self) -> str | None:
+        """Who signs the tokens of service accounts; None where it may not be asked, or nobody answers."""
+        try:
+            issuer = (await self._request("GET", "/.well-known/openid-configuration")).get("issuer")
+        except ApiError:
+            return None
+        return issuer if isinstance(issuer, str) else None
+
     async def apply(self, body: Object) -> Object:
         """Server-side apply under our field manager."""
         return await self._apply(body, None)
