@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationError
 
 from finetune_api.base import ApiModel, Timestamp
 
@@ -75,6 +75,7 @@ class Reason(StrEnum):
     GATE_FAILED = "GateFailed"
     NAME_CONFLICT = "NameConflict"
     REPORT_REFUSED = "ReportRefused"
+    STATUS_UNREADABLE = "StatusUnreadable"
     FAILED = "Failed"
 
 
@@ -127,6 +128,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.GATE_FAILED: "The evaluation did not reach a gate.",
     Reason.NAME_CONFLICT: "An object of somebody else already has the name that is needed.",
     Reason.REPORT_REFUSED: "A Pod reported something else than was asked of it; its result is not taken.",
+    Reason.STATUS_UNREADABLE: "Another version of the operator wrote what this one can't read; nothing starts.",
     Reason.FAILED: "The Pod ended with an error; the message holds its last words.",
 }
 
@@ -144,8 +146,28 @@ class Condition(ApiModel):
     last_transition_time: Timestamp
 
 
+class UnreadableStatusError(ValueError):
+    """Another version wrote a status that this one can't go by; the message says what of it."""
+
+
 class KindStatus(ApiModel):
     """What the status of every kind has."""
 
     observed_generation: int | None = None
     conditions: list[Condition] = Field(default=[])
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """A status as it is stored: what another version added to it is kept.
+
+        Raises UnreadableStatusError when a field is of another type, or the phase is unknown: nobody can tell then
+        what has run already.
+        """
+        try:
+            status = cls.from_another_version(value or {})
+            cls.from_wire({"phase": phase} if (phase := getattr(status, "phase", None)) else {})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise UnreadableStatusError(f"status.{name} is {str(first['input'])[:100]!r}") from error
+        return status

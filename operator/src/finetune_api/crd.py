@@ -119,7 +119,7 @@ _LIST_KEYS = {"conditions": "type", "candidates": "name", "graders": "name"}
 def custom_resource_definition(kind: Kind) -> dict[str, Any]:
     """The apiextensions.k8s.io/v1 object of a kind."""
     spec = structural_schema(kind.spec)
-    status = structural_schema(kind.status, with_defaults=False)
+    status = open_schema(structural_schema(kind.status, with_defaults=False))
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -172,6 +172,29 @@ def structural_schema(model: type[ApiModel], *, with_defaults: bool = True) -> d
     structural = _structural(schema, definitions, with_defaults=with_defaults)
     assert isinstance(structural, dict)
     return structural
+
+
+def open_schema(node: Any) -> Any:
+    """The schema of a status: its types, and nothing that an operator of another version might not hold to.
+
+    What it adds is kept in the storage, and what it leaves out or calls otherwise is no error.
+    """
+    kept = {
+        name: node[name]
+        for name in ("type", "description", "x-kubernetes-list-type", "x-kubernetes-list-map-keys")
+        if name in node
+    }
+    if "properties" in node:
+        kept["properties"] = {name: open_schema(child) for name, child in node["properties"].items()}
+    if node.get("type") == "object" and "additionalProperties" not in node:
+        kept["x-kubernetes-preserve-unknown-fields"] = True
+    for name in ("items", "additionalProperties"):
+        if name in node:
+            kept[name] = open_schema(node[name])
+    if "x-kubernetes-list-map-keys" in node:
+        # The keys of a list must be there.
+        kept["items"]["required"] = node["x-kubernetes-list-map-keys"]
+    return kept
 
 
 def _structural(node: Any, definitions: dict[str, Any], *, with_defaults: bool) -> Any:

@@ -484,6 +484,24 @@ def test_nothing_applied_makes_it_unavailable_again() -> None:
 # What is applied.
 
 
+def test_a_pod_identity_is_the_fetching_containers_only() -> None:
+    """What the webhooks of AWS, Azure and Alibaba are told: the Pod's other container gets no token and no variable."""
+    identity = resolved_class(storage={"credentialsSecretName": None, "serviceAccountName": "storage"})
+    template = plan(observed_deployment(platform=identity), NOW).apply[1]["spec"]["template"]
+    assert [container["name"] for container in template["spec"]["containers"]] == ["server"]
+    skipped = {
+        name: value for name, value in template["metadata"]["annotations"].items() if name.endswith("/skip-containers")
+    }
+    assert skipped == {
+        "eks.amazonaws.com/skip-containers": "server",
+        "azure.workload.identity/skip-containers": "server",
+        "pod-identity.alibabacloud.com/skip-containers": "server",
+    }
+    assert template["spec"]["initContainers"][0]["name"] == "fetch"
+    by_secret = plan(observed_deployment(), NOW).apply[1]["spec"]["template"]["metadata"]["annotations"]
+    assert not any(name.endswith("/skip-containers") for name in by_secret)
+
+
 def test_the_server_has_no_credential_and_serves_what_was_fetched_read_only() -> None:
     _, deployment, service = plan(observed_deployment(), NOW).apply
     pod_spec = deployment["spec"]["template"]["spec"]

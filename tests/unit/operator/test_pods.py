@@ -65,9 +65,13 @@ def test_pods_pass_the_restricted_pod_security_standard(role: str) -> None:
         assert context["readOnlyRootFilesystem"] is True
 
 
+WITH_AN_IDENTITY = {"credentialsSecretName": None, "serviceAccountName": "pod-identity"}
+
+
+@pytest.mark.parametrize("storage", [{}, WITH_AN_IDENTITY], ids=["a Secret", "a service account"])
 @pytest.mark.parametrize("role", ROLES)
-def test_pods_have_no_token_of_the_api_server(role: str) -> None:
-    spec = pod_spec(children()[role])
+def test_pods_have_no_token_of_the_api_server(role: str, storage: dict[str, Any]) -> None:
+    spec = pod_spec(children(storage=storage)[role])
     assert spec["automountServiceAccountToken"] is False
     audiences = [
         source["serviceAccountToken"]["audience"]
@@ -100,7 +104,7 @@ def test_credentials_come_from_the_jobs_own_secret_and_never_through_the_operato
     text = json.dumps(children(storage={"credentialsSecretName": "my-secret"}))
     assert '"secret": {"secretName": "my-secret", "defaultMode": 288}' in text  # files of mode 0440
     assert "secretKeyRef" not in text
-    identity = children(storage={"credentialsSecretName": None, "serviceAccountName": "pod-identity"})
+    identity = children(storage=WITH_AN_IDENTITY)
     for objects in identity.values():
         assert "secretName" not in json.dumps(objects)
         assert pod_spec(objects)["serviceAccountName"] == "pod-identity"

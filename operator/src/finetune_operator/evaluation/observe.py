@@ -37,7 +37,7 @@ class ObservedEvaluation:
 
 
 async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedEvaluation:
-    """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
+    """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
     spec = EvaluationSpec.from_wire(parent["spec"])
     candidates = tuple(
@@ -50,7 +50,7 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
-        status=EvaluationStatus.from_wire(parent.get("status", {})),
+        status=EvaluationStatus.read(parent.get("status")),
         platform=await observe_class(kube, spec.class_name, trainer_image),
         candidates=candidates,
         baseline=baseline,

@@ -40,7 +40,7 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
     if not of_these:
         status = EvaluationStatus(
             conditions=status.conditions, run_id=spec.run_id, candidate_digests=digests, start_time=whole_seconds(now)
-        )
+        ).over(status)
     if isinstance(platform, Standing):
         assert job is not None
         return watched(observed, status, job, now)

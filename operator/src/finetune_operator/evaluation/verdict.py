@@ -79,7 +79,9 @@ def over(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) 
         rest, check = _leftovers(observed, status, now)
         return unchanged(observed, status, delete=rest, requeue_at=check)
     gates = judge(observed.spec.gates, [candidate.name for candidate in observed.spec.candidates], status.results)
-    status = status.model_copy(update={"gates": gates})
+    before = {(gate.candidate, gate.grader): gate for gate in status.gates}
+    kept = [gate.over(before.get((gate.candidate, gate.grader))) for gate in gates]
+    status = status.model_copy(update={"gates": kept})
     missed = [gate for gate in gates if not gate.passed]
     if not missed:
         text = "Every gate passed." if gates else "Evaluated; the spec has no gate."

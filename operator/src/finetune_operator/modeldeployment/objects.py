@@ -25,6 +25,13 @@ from finetune_operator.pods import (
 
 SERVE_ROLE = "serve"
 SERVICE_PORT = 80
+SERVER = "server"
+WITHOUT_POD_IDENTITY = {
+    f"{webhook}/skip-containers": SERVER
+    for webhook in ("eks.amazonaws.com", "azure.workload.identity", "pod-identity.alibabacloud.com")
+}
+"""A service account is a whole Pod's. The webhooks that give Pods an identity leave the containers out that these name:
+only the init container, which fetches the model, has the storage's."""
 _MODELS_VOLUME = {"name": "models", "mountPath": SERVED_MODEL_DIRECTORY}
 
 
@@ -57,6 +64,8 @@ def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map
     template["spec"]["volumes"].append({"name": "models", "emptyDir": {}})
     template["spec"]["initContainers"] = [fetch]
     template["spec"]["containers"] = [_server(owner, platform)]
+    if platform.spec.storage.service_account_name is not None:
+        template["metadata"]["annotations"] |= WITHOUT_POD_IDENTITY
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -74,7 +83,7 @@ def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map
 def _server(owner: Owner, platform: ResolvedClass) -> Object:
     """`finetune-trainer serve`: `transformers serve` locked to the one model, with no credential in its reach."""
     return {
-        "name": "server",
+        "name": SERVER,
         "image": platform.spec.images.trainer,
         "args": ["serve", RUN_CONFIG_PATH],
         "ports": [{"name": "http", "containerPort": SERVING_PORT}],

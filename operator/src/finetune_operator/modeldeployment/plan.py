@@ -29,7 +29,7 @@ def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeployme
     strangers = _name_taken(observed)
     own = observed if strangers is None else replace(observed, deployment=_own(observed, observed.deployment))
     found = strangers or _next_model(observed)
-    served = observed.status.served if isinstance(found, Standing) else found
+    served = _known(observed.status.served) if isinstance(found, Standing) else found
     writes = upkeep(observed, served)
     rollout = rollout_of(own, wanted_replicas(observed), served, now, applied=writes.is_nothing)
     standing = _held(found, served, rollout) if isinstance(found, Standing) else rollout.standing
@@ -87,7 +87,7 @@ def _as_it_is(own: ObservedModelDeployment, served: ModelSource | None) -> Model
     """The status, true to the Pods that there are."""
     counts = (own.deployment or {}).get("status", {})
     update: dict[str, object] = {
-        "served": served,
+        "served": served.over(own.status.served) if served is not None else None,
         "replicas": counts.get("replicas", 0),
         "ready_replicas": counts.get("readyReplicas", 0),
         "selector": selector_text(own.owner),
@@ -99,6 +99,13 @@ def _as_it_is(own: ObservedModelDeployment, served: ModelSource | None) -> Model
             "revision": served.digest or served.uri,
         }
     return own.status.model_copy(update=update)
+
+
+def _known(served: ModelSource | None) -> ModelSource | None:
+    """What this version knows of it: nothing else is told to Pods."""
+    if served is None:
+        return None
+    return ModelSource(uri=served.uri, adapter_uri=served.adapter_uri, digest=served.digest)
 
 
 def _name_taken(observed: ObservedModelDeployment) -> Standing | None:
