@@ -577,6 +577,10 @@ class FineTuneJobStatus(KindStatus):
     class_name: Line | None = None
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")
+    run_number: int | None = Field(None, description="Which run of this object it is, counted from 1.")
+    run_digest: Line | None = Field(
+        None, description="Of the spec and the number; part of the run's folder and of its Jobs' names."
+    )
     suspend_time: Timestamp | None = Field(
         None, description="Since when the run is suspended, or waits for a queue's quota or for its namespace's budget."
     )

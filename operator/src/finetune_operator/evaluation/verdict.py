@@ -54,7 +54,7 @@ def watched(
             return _failed(observed, status, failed(blocked.reason, image_pull_words(blocked)), now)
         standing = standing_of_try(Reason.EVALUATING, status.failure, None)
         if blocked is not None:
-            standing = stalled(blocked.reason, blocked.message)
+            standing = blocked.standing
         else:
             standing = replace(standing, message=standing.message + lingering_words(pods))
         check = earliest([now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS), look_again(pods)])

@@ -15,6 +15,7 @@ from finetune_operator.finetunejob.deadline import deadline_seconds
 from finetune_operator.finetunejob.objects import attempt_objects, output_uri, train_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import admitted, over_budget
+from finetune_operator.finetunejob.run_key import run_key
 from finetune_operator.finetunejob.starting_model import model_source
 from finetune_operator.finetunejob.stopping import (
     STOPPING_CHECK_SECONDS,
@@ -30,7 +31,7 @@ from finetune_operator.kube import Object
 from finetune_operator.plan import earliest, planned
 from finetune_operator.pod_views import JobView
 from finetune_operator.sidecars import lingering_words, look_again
-from finetune_operator.status import Standing, progressing, stalled
+from finetune_operator.status import Standing, progressing
 from finetune_operator.unstarted import has_started, is_outdated
 
 
@@ -50,7 +51,7 @@ def attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
 def _next_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobPlan:
     before = status.attempt
     number = 1 + max(before.number if before else 0, *(ended.number for ended in status.ended_attempts), 0)
-    name = train_job_name(observed.owner, observed.spec.run_id, number)
+    name = train_job_name(observed.owner, run_key(status), number)
     phase, standing = _between_attempts(observed, status)
     if before is not None and before.next_time is not None and now < before.next_time:
         again = next_look(observed, now, before.next_time)
@@ -93,8 +94,8 @@ def _started(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int, now: datetime
 ) -> JobPlan:
     """Make the objects of the next attempt."""
-    owner, spec, before = observed.owner, observed.spec, status.attempt
-    name = train_job_name(owner, spec.run_id, number)
+    owner, before = observed.owner, status.attempt
+    name = train_job_name(owner, run_key(status), number)
     objects = objects_of_attempt(observed, status, platform, number)
     started = AttemptStatus(
         number=number,
@@ -105,7 +106,11 @@ def _started(
         start_time=whole_seconds(now),
         active_deadline_seconds=deadline_seconds(observed, status),
     )
-    update = {"attempt": started, "class_name": platform.name, "storage_uri": output_uri(owner, spec, platform)}
+    update = {
+        "attempt": started,
+        "class_name": platform.name,
+        "storage_uri": output_uri(owner, run_key(status), platform),
+    }
     status = status.model_copy(update=update)
     standing = progressing(Reason.QUEUED, _queued_words(platform.spec.scheduling.queue_name))
     return planned(
@@ -134,6 +139,7 @@ def objects_of_attempt(
         number,
         observed.progress_endpoint,
         status.checkpoint_seconds,
+        run_key(status),
     )
 
 
@@ -168,7 +174,7 @@ def _watched(
         blocked = blockage(job, pods, observed.warnings, now)
         standing = progressing(Reason.QUEUED, _queued_words(None) + given_up)
         if blocked is not None:
-            standing = stalled(blocked.reason, blocked.message)
+            standing = blocked.standing
         check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
         return planned(observed, status, "Queued", standing, now, delete=others, requeue_at=check)
     words = f"Attempt {running.number} trains on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."

@@ -41,14 +41,14 @@ POD_FAILURE_POLICY: Object = {
 }
 
 
-def preflight_job_name(owner: Owner, run_id: str, try_number: int) -> str:
-    """Deterministic name of one preflight try."""
-    return child_name(owner, PREFLIGHT_ROLE, run_id, try_number)
+def preflight_job_name(owner: Owner, run: str, try_number: int) -> str:
+    """Deterministic name of one preflight try; `run` is its run_key."""
+    return child_name(owner, PREFLIGHT_ROLE, run, try_number)
 
 
-def train_job_name(owner: Owner, run_id: str, attempt: int) -> str:
-    """Deterministic name of one attempt."""
-    return child_name(owner, TRAIN_ROLE, run_id, attempt)
+def train_job_name(owner: Owner, run: str, attempt: int) -> str:
+    """Deterministic name of one attempt; `run` is its run_key."""
+    return child_name(owner, TRAIN_ROLE, run, attempt)
 
 
 def rendezvous_service_name(owner: Owner) -> str:
@@ -56,21 +56,27 @@ def rendezvous_service_name(owner: Owner) -> str:
     return child_name(owner, TRAIN_ROLE)
 
 
-def output_uri(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass) -> str:
-    """The run's folder in the storage."""
-    return output_location(platform.spec, owner, spec.run_id).uri
+def output_uri(owner: Owner, run: str, platform: ResolvedClass) -> str:
+    """The folder in the storage of the run with this run_key."""
+    return output_location(platform.spec, owner, run).uri
 
 
 def preflight_objects(
-    owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass, model: ModelSource, try_number: int
+    owner: Owner,
+    spec: FineTuneJobSpec,
+    platform: ResolvedClass,
+    model: ModelSource,
+    try_number: int,
+    run_key: str | None = None,
 ) -> list[Object]:
-    """A CPU Pod that reads everything the run needs."""
-    name = preflight_job_name(owner, spec.run_id, try_number)
+    """A CPU Pod that reads everything the run needs; without a run_key its runId is the run's."""
+    key = run_key or spec.run_id
+    name = preflight_job_name(owner, key, try_number)
     seed = spec.hyperparameters.seed
     run = PreflightRun(
         job=_identity(owner, spec),
         storage=storage_config(platform.spec),
-        output_uri=output_uri(owner, spec, platform),
+        output_uri=output_uri(owner, key, platform),
         model=model,
         method=spec.method,
         adapter=spec.adapter,
@@ -97,14 +103,16 @@ def attempt_objects(
     attempt: int,
     endpoint: ProgressEndpoint | None,
     checkpoint_seconds: float | None = None,
+    run_key: str | None = None,
 ) -> list[Object]:
     """One Pod a node, in an Indexed Job; several find each other through a headless Service."""
-    name = train_job_name(owner, spec.run_id, attempt)
+    key = run_key or spec.run_id
+    name = train_job_name(owner, key, attempt)
     run = TrainRun(
         job=_identity(owner, spec),
         attempt=attempt,
         storage=storage_config(platform.spec),
-        output_uri=output_uri(owner, spec, platform),
+        output_uri=output_uri(owner, key, platform),
         model=model,
         method=spec.method,
         adapter=spec.adapter,

@@ -15,6 +15,7 @@ from finetune_operator.finetunejob.concern import JobPlan, Step
 from finetune_operator.finetunejob.objects import output_uri, preflight_job_name, preflight_objects
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import admitted
+from finetune_operator.finetunejob.run_key import run_key
 from finetune_operator.finetunejob.starting_model import model_source
 from finetune_operator.finetunejob.stopping import (
     STOPPING_CHECK_SECONDS,
@@ -55,7 +56,7 @@ def preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dat
 def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: int, now: datetime) -> JobPlan:
     """The first try, the one after a failure, or one in place of a try whose Job somebody took away."""
     owner, spec = observed.owner, observed.spec
-    name = preflight_job_name(owner, spec.run_id, number)
+    name = preflight_job_name(owner, run_key(status), number)
     platform = admitted(observed)
     if isinstance(platform, Standing):
         return planned(observed, status, "Validating", platform, now, delete=strays(observed))
@@ -68,11 +69,11 @@ def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: 
     status = status.model_copy(
         update={
             "class_name": platform.name,
-            "storage_uri": output_uri(owner, spec, platform),
+            "storage_uri": output_uri(owner, run_key(status), platform),
             "preflight": PreflightStatus(try_number=number, job_name=name),
         }
     )
-    objects = preflight_objects(owner, spec, platform, model_source(observed, status), number)
+    objects = preflight_objects(owner, spec, platform, model_source(observed, status), number, run_key(status))
     others = strays_and_old_jobs(observed, keep=name)
     check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
     return planned(
@@ -88,7 +89,9 @@ def _must_be_made_anew(
     if has_started(job, pods) or isinstance(platform, Standing):
         return False
     model = model_source(observed, status)
-    return is_outdated(job, pods, preflight_objects(observed.owner, observed.spec, platform, model, found.try_number))
+    return is_outdated(
+        job, pods, preflight_objects(observed.owner, observed.spec, platform, model, found.try_number, run_key(status))
+    )
 
 
 def _watched(
@@ -104,7 +107,7 @@ def _watched(
         blocked = blockage(job, pods, observed.warnings, now)
         if blocked is not None and image_pull_timed_out(blocked, now):
             return failed(observed, status, stalled(blocked.reason, image_pull_words(blocked)), now)
-        standing = stalled(blocked.reason, blocked.message) if blocked else _standing(status)
+        standing = blocked.standing if blocked else _standing(status)
         check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
         others = strays(observed, keep=job.name)
         return planned(observed, status, "Validating", standing, now, delete=others, requeue_at=check)

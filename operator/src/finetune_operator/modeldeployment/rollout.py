@@ -61,7 +61,7 @@ def _standing(observed: ObservedModelDeployment, replicas: int, complete: bool, 
         return ready(Reason.AVAILABLE, f"Ask {url} for the model {name!r}.")
     blocked = _refused_pods(observed) or blockage(None, observed.pods, observed.warnings, now)
     if blocked is not None:
-        return stalled(blocked.reason, blocked.message)
+        return blocked.standing
     crashed = _crashed(observed.pods)
     if crashed is not None:
         diagnosis = failure([crashed], crashed.waiting_message)
