@@ -104,16 +104,29 @@ class Limits(ApiModel):
     )
 
 
-class AllowedSources(ApiModel):
-    """Shell-style patterns of the URIs that jobs may read; `*` also matches `/`."""
+SourcePattern = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(s3|hf|pvc)://([^*?\[\]]*/)?[^*?\[\]/]*$|^(s3|hf|pvc)://([^*?\[\]]+/)?\*$", max_length=1024
+    ),
+]
+"""A `*` stands for what is below a folder: `s3://bucket/models*` would let `models-secret/` in too."""
+ImagePattern = Annotated[
+    str,
+    StringConstraints(pattern=r"^https://(\*|(\*\.)?[^*?\[\]/]+)(/[^*?\[\]]*|/([^*?\[\]]*/)?\*)?$", max_length=1024),
+]
 
-    models: list[Line] = Field(default=["s3://*", "hf://*"], max_length=64)
-    datasets: list[Line] = Field(default=["s3://*"], max_length=64)
-    images: list[Line] = Field(
+
+class AllowedSources(ApiModel):
+    """The URIs that jobs may read: each written out, or everything below a folder (`s3://bucket/folder/*`)."""
+
+    models: list[SourcePattern] = Field(default=["s3://*", "hf://*"], max_length=64)
+    datasets: list[SourcePattern] = Field(default=["s3://*"], max_length=64)
+    images: list[ImagePattern] = Field(
         default=[],
         max_length=64,
-        description="https:// URLs of images that datasets may name, besides data URIs and what `datasets` allows. `*` "
-        "of the host does not match `/`.",
+        description="https:// URLs of images that datasets may name, besides data URIs and what `datasets` allows: "
+        "`https://host/folder/*`, `https://*.host`.",
     )
 
 

@@ -134,19 +134,3 @@ def is_controlled_by(child: Object, owner_uid: str) -> bool:
     """Whether this parent's controller reference stands on the object."""
     by = controller(child)
     return by is not None and by.uid == owner_uid
-
-
-def with_digest(body: Object) -> Object:
-    """The object with the digest of what is applied, so that an unchanged one is not applied again."""
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-    meta = body["metadata"]
-    return {**body, "metadata": {**meta, "annotations": {**meta["annotations"], DIGEST_ANNOTATION: digest}}}
-
-
-def is_applied(desired: Object, observed: Object | None) -> bool:
-    """Whether the observed object is what `with_digest` made of the same content."""
-    if observed is None:
-        return False
-    annotations = observed["metadata"].get("annotations", {})
-    applied: bool = annotations.get(DIGEST_ANNOTATION) == desired["metadata"]["annotations"][DIGEST_ANNOTATION]
-    return applied

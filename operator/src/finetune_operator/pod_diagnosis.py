@@ -16,6 +16,7 @@ from finetune_api.outcome import (
     parse_termination_message,
 )
 from finetune_operator.pod_views import PodView
+from finetune_operator.status import sentence
 
 MESSAGE_LENGTH = 4096
 JOB_DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -135,7 +136,7 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
 
 def failure_words(found: FailureStatus) -> str:
     """What happened and what to change, for a condition's message."""
-    return f"{found.message} {found.suggestion or ''}".strip()[:MESSAGE_LENGTH]
+    return f"{sentence(found.message)} {found.suggestion or ''}".strip()[:MESSAGE_LENGTH]
 
 
 def _failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:

@@ -50,6 +50,7 @@ class PodView:
     ended_time: datetime | None = None
     deletion_time: datetime | None = None
     disruption: str = ""
+    ready: bool = False
     foreign_failure: str = ""
     foreign_running: tuple[str, ...] = ()
 
@@ -131,6 +132,7 @@ def pod_view(pod: Object) -> PodView:
         ended_time=_extreme(max, main, "finishedAt"),
         deletion_time=_time(meta, "deletionTimestamp"),
         disruption=_words(disruption) if disrupted else _words(status) if status.get("phase") == "Failed" else "",
+        ready=conditions.get("Ready", {}).get("status") == "True",
         foreign_failure=_foreign_failure(foreign),
         foreign_running=tuple(container["name"] for container in foreign if container.get("state", {}).get("running")),
     )

@@ -57,7 +57,8 @@ def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: s
     """Everything of a Pod template but its containers and restart policy."""
     scheduling = scheduling_of(platform, role)
     spec: dict[str, Any] = {
-        "automountServiceAccountToken": platform.storage.service_account_name is not None,
+        # A pod identity's token is projected by its webhook, for its own audience; none is for the API server.
+        "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,

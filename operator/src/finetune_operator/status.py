@@ -51,6 +51,12 @@ def failed(reason: Reason, message: str) -> Standing:
     return Standing(ready=False, reason=reason, message=message, stalled=True, failed=True)
 
 
+def sentence(text: str) -> str:
+    """The text with a full stop, so that another sentence can follow."""
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
 def known_reason(text: str) -> Reason:
     """The reason of this name; Failed for one that another version of the operator wrote."""
     try:
@@ -86,17 +92,21 @@ def conditions(
         status = "True" if holds else "False"
         old = before.get(kind)
         moved = old is None or old.status != status
-        result.append(
-            Condition(
-                type=kind,
-                status=status,
-                reason=reason,
-                message=message[:4096],
-                observed_generation=generation,
-                last_transition_time=whole_seconds(now) if moved or old is None else old.last_transition_time,
-            )
+        current = Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message[:4096],
+            observed_generation=generation,
+            last_transition_time=whole_seconds(now) if moved or old is None else old.last_transition_time,
         )
-    return result
+        result.append(current.over(old))
+    return [*result, *(one for one in previous if not is_known(one))]
+
+
+def is_known(condition: Condition) -> bool:
+    """Whether this version knows the condition's type, and speaks for it."""
+    return isinstance(condition.type, ConditionType)
 
 
 def transition_events(previous: Sequence[Condition], current: Sequence[Condition]) -> tuple[EventNote, ...]:

@@ -15,7 +15,7 @@ from finetune_operator.finetunejob.objects import attempt_objects, preflight_obj
 from finetune_operator.kube import Object
 from finetune_operator.modeldeployment.objects import serving_objects
 from finetune_operator.progress import ProgressEndpoint
-from tests.unit.operator.deployment_states import DEPLOYMENT, deployment_spec
+from tests.unit.operator.deployment_states import DEPLOYMENT
 from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
 from tests.unit.operator.states import MODEL_SOURCE, OWNER, RESOLVED, job_spec, resolved_class
 
@@ -29,7 +29,7 @@ def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> d
         "preflight": preflight_objects(OWNER, spec, platform, MODEL_SOURCE, 1),
         "train": attempt_objects(OWNER, spec, platform, MODEL_SOURCE, RESOLVED, 1, endpoint),
         "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), platform, [], "evaluate-1"),
-        "serve": serving_objects(DEPLOYMENT, deployment_spec(), platform, tuned().source),
+        "serve": serving_objects(DEPLOYMENT, 1, platform, tuned().source),
     }
 
 
@@ -67,9 +67,13 @@ def test_pods_pass_the_restricted_pod_security_standard(role: str) -> None:
         assert context["readOnlyRootFilesystem"] is True
 
 
+WITH_AN_IDENTITY = {"credentialsSecretName": None, "serviceAccountName": "pod-identity"}
+
+
+@pytest.mark.parametrize("storage", [{}, WITH_AN_IDENTITY], ids=["a Secret", "a service account"])
 @pytest.mark.parametrize("role", ROLES)
-def test_pods_have_no_token_of_the_api_server(role: str) -> None:
-    spec = pod_spec(children()[role])
+def test_pods_have_no_token_of_the_api_server(role: str, storage: dict[str, Any]) -> None:
+    spec = pod_spec(children(storage=storage)[role])
     assert spec["automountServiceAccountToken"] is False
     audiences = [
         source["serviceAccountToken"]["audience"]
@@ -102,7 +106,7 @@ def test_credentials_come_from_the_jobs_own_secret_and_never_through_the_operato
     text = json.dumps(children(storage={"credentialsSecretName": "my-secret"}))
     assert '"secret": {"secretName": "my-secret", "defaultMode": 288}' in text  # files of mode 0440
     assert "secretKeyRef" not in text
-    identity = children(storage={"credentialsSecretName": None, "serviceAccountName": "pod-identity"})
+    identity = children(storage=WITH_AN_IDENTITY)
     for objects in identity.values():
         assert "secretName" not in json.dumps(objects)
         assert pod_spec(objects)["serviceAccountName"] == "pod-identity"

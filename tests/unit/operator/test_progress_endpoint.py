@@ -6,6 +6,7 @@ TokenReview and the Pod come from a fake at the Kube edge; tests/integration/ope
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,10 +17,11 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from finetune_api.finetunejob import CheckpointStatus, Progress
 from finetune_api.progress import PROGRESS_BODY_BYTES, CheckpointLedger
-from finetune_operator import progress
+from finetune_operator import progress, progress_tokens
 from finetune_operator.children import Owner
 from finetune_operator.kube import ApiError
-from finetune_operator.progress import ProgressEndpoint, ProgressStore, ShownProgress, TokenAuthenticator
+from finetune_operator.progress import ProgressEndpoint, ProgressStore, ShownProgress
+from finetune_operator.progress_tokens import TokenAuthenticator
 from finetune_operator.references import ObjectKey
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.pod_objects import controlled_by
@@ -28,6 +30,25 @@ from tests.unit.operator.states import merged
 REVIEWS, POD_PATH = "POST /apis/authentication.k8s.io/v1/tokenreviews", "GET /api/v1/namespaces/team-a/pods/pod-0"
 ATTEMPT, OWNER = "router-train-1", ObjectKey("FineTuneJob", "team-a", "router")
 PATH = f"/v1alpha1/namespaces/team-a/finetunejobs/router/attempts/{ATTEMPT}"
+ISSUER = "https://kubernetes.default.svc.cluster.local"
+CLAIMS = {
+    "aud": ["finetune.dev/progress"],
+    "iss": ISSUER,
+    "exp": 4_000_000_000,
+    "sub": "system:serviceaccount:team-a:x",
+}
+
+
+def token(claims: Any = CLAIMS, signature: str = "c2ln") -> str:
+    """A JSON Web Token, signed by nobody."""
+    return ".".join([part(b'{"alg":"RS256"}'), part(json.dumps(claims).encode()), signature])
+
+
+def part(content: bytes) -> str:
+    return urlsafe_b64encode(content).decode().rstrip("=")
+
+
+TOKEN = token()
 REVIEW = {
     "status": {
         "authenticated": True,
@@ -94,7 +115,7 @@ class Endpoint:
         self, body: Any = REPORT, path: str = PATH, headers: Mapping[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:
         sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-        given = {"Authorization": "Bearer token-0"} if headers is None else headers
+        given = {"Authorization": f"Bearer {TOKEN}"} if headers is None else headers
         async with self.client.post(path, data=sent, headers=given) as answer:
             text = await answer.text()
             return answer.status, json.loads(text) if text.startswith("{") else {"error": text}
@@ -120,7 +141,7 @@ async def test_a_report_of_a_jobs_own_pod_is_shown(endpoint: Endpoint) -> None:
     assert endpoint.notified == [(OWNER, 0)]
     (review,) = [request.body for request in endpoint.kube.requests if request.method == "POST"]
     assert review is not None
-    assert review["spec"] == {"token": "token-0", "audiences": ["finetune.dev/progress"]}
+    assert review["spec"] == {"token": TOKEN, "audiences": ["finetune.dev/progress"]}
 
 
 LEDGER = {
@@ -220,6 +241,72 @@ async def test_a_token_that_is_not_a_training_pods_is_refused(
     code, answer = await endpoint.post()
     assert (code, answer) == (401, {"error": "the token is not valid for this endpoint"})
     assert (endpoint.shown(), endpoint.notified) == (None, [])
+
+
+ISSUERS = "GET /.well-known/openid-configuration"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "nonsense",
+        "a.b.c",
+        "..",
+        token([]),
+        token("x" * 4000),
+        token({**CLAIMS, "aud": ["https://kubernetes.default.svc"]}),
+        token({**CLAIMS, "aud": None}),
+        token({**CLAIMS, "exp": 1}),
+        token({**CLAIMS, "exp": "later"}),
+        token({**CLAIMS, "iss": "https://elsewhere.example.com"}),
+        f"{part(b'{}')}.{'[' * 5000}.x",
+        f"{part(b'{}')}.{part(b'[' * 5000)}.x",
+    ],
+)
+async def test_what_can_not_be_a_token_for_us_is_refused_unasked(endpoint: Endpoint, said: str) -> None:
+    endpoint.kube.answers[ISSUERS] = {"issuer": ISSUER}
+    for _ in range(3):
+        assert (await endpoint.post(headers={"Authorization": f"Bearer {said}"}))[0] == 401
+    assert [request.line for request in endpoint.kube.requests if request.line != ISSUERS] == []
+    assert (await endpoint.post())[0] == 200
+
+
+async def test_a_refused_token_is_not_asked_about_again_for_a_minute(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("finetune_operator.progress.time.monotonic", lambda: now)
+    endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
+    for _ in range(5):
+        assert (await endpoint.post())[0] == 401
+    assert endpoint.kube.writes == [REVIEWS]
+    now += 61
+    assert (await endpoint.post())[0] == 401
+    assert endpoint.kube.writes == [REVIEWS] * 2
+
+
+async def test_of_many_tokens_only_so_many_are_asked_about(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each looks like one of this cluster's, and is signed by nobody."""
+    monkeypatch.setattr(progress, "REPORTS_AT_ONCE", 10_000)
+    monkeypatch.setattr(progress_tokens, "_TOKENS_KEPT", 50)
+    endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
+    authenticator = TokenAuthenticator(endpoint.kube)
+    refused = 0
+    for number in range(425):
+        try:
+            assert await authenticator.reporter(token({**CLAIMS, "jti": str(number)})) is None
+        except ApiError as error:
+            assert error.status == 429
+            refused += 1
+    assert refused >= 425 - progress_tokens.REVIEWS_AT_ONCE - 100
+    assert len(endpoint.kube.writes) == 425 - refused
+    assert len(authenticator._known) <= 50
+
+
+async def test_one_address_sends_only_so_much(endpoint: Endpoint) -> None:
+    answers = [(await endpoint.post())[0] for _ in range(progress.REPORTS_AT_ONCE + 40)]
+    assert answers[: progress.REPORTS_AT_ONCE] == [200] * progress.REPORTS_AT_ONCE
+    assert 429 in answers
 
 
 # 403: somebody else's job.

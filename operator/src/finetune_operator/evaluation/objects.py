@@ -10,6 +10,7 @@ from finetune_operator.children import Owner, child_name
 from finetune_operator.classes import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.kube import Object
 from finetune_operator.pods import PodRole, job, run_config_map
+from finetune_operator.unstarted import rendered
 
 EVALUATE_ROLE = "evaluate"
 EVALUATE_SECONDS = 24 * 3600
@@ -39,7 +40,5 @@ def evaluate_objects(
         generation=spec.generation,
     )
     role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=True)
-    return [
-        run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)}),
-        job(owner, name, role, platform.spec, deadline_seconds=EVALUATE_SECONDS),
-    ]
+    config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
+    return rendered([config_map, job(owner, name, role, platform.spec, deadline_seconds=EVALUATE_SECONDS)])

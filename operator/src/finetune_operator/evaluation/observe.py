@@ -31,9 +31,13 @@ class ObservedEvaluation:
     pods: tuple[PodView, ...] = ()
     warnings: tuple[WarningEvent, ...] = ()
 
+    def pods_of(self, job: JobView) -> tuple[PodView, ...]:
+        """The Pods of a Job."""
+        return tuple(pod for pod in self.pods if pod.job_uid == job.uid)
+
 
 async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedEvaluation:
-    """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
+    """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
     spec = EvaluationSpec.from_wire(parent["spec"])
     candidates = tuple(
@@ -46,7 +50,7 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
-        status=EvaluationStatus.from_wire(parent.get("status", {})),
+        status=EvaluationStatus.read(parent.get("status")),
         platform=await observe_class(kube, spec.class_name, trainer_image),
         candidates=candidates,
         baseline=baseline,

@@ -13,7 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
 from finetune_api.run import RUN_CONFIG_DIRECTORY, RUN_CONFIG_PATH, DeleteRun, JobIdentity
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
 from finetune_operator.children import Owner, child_name, controlled_by_class, owner_of
@@ -72,9 +72,9 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
     """Read everything that the farewell depends on."""
     owner = owner_of(parent)
     try:
-        status = FineTuneJobStatus.from_wire(parent.get("status", {}))
+        status = FineTuneJobStatus.from_another_version(parent.get("status", {}))
     except ValidationError:
-        status = FineTuneJobStatus()
+        status = _salvaged(parent["status"], parse_time(parent["metadata"]["deletionTimestamp"]))
     class_name = status.class_name or parent["spec"].get("className")
     platform = await observe_class(kube, class_name, trainer_image)
     controllers = (platform.uid,) if isinstance(platform, ResolvedClass) else ()
@@ -89,6 +89,23 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
         namespace_ends=await _ends(kube, owner.namespace),
         jobs=tuple(job_view(item) for item in jobs),
         pods=tuple(pod_view(item) for item in pods),
+    )
+
+
+def _salvaged(wire: Object, deleted: datetime) -> FineTuneJobStatus:
+    """Of a status that can't be read: where its runs lie, so that nothing stays behind unsaid."""
+    runs = wire.get("history")
+    found = [wire, *(runs if isinstance(runs, list) else [])]
+    folders = [run["storageUri"] for run in found if isinstance(run, dict) and isinstance(run.get("storageUri"), str)]
+    earlier = [
+        EndedRun(run_id="?", phase="Failed", reason="?", completion_time=deleted, storage_uri=folder)
+        for folder in folders
+    ]
+    class_name, run_id = wire.get("className"), wire.get("runId")
+    return FineTuneJobStatus(
+        class_name=class_name if isinstance(class_name, str) else None,
+        run_id=run_id if isinstance(run_id, str) else None,
+        history=earlier[-10:],
     )
 
 

@@ -47,7 +47,7 @@ def rerun(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetim
         start_time=whole_seconds(now),
         history=_with_run(status, now),
         usage=status.usage,
-    )
+    ).over(status)
 
 
 def _with_run(status: FineTuneJobStatus, now: datetime) -> list[EndedRun]:

@@ -59,10 +59,10 @@ async def observe(
     endpoint: ProgressEndpoint | None,
     ledger_namespace: str,
 ) -> ObservedFineTuneJob:
-    """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
+    """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
     spec = FineTuneJobSpec.from_wire(parent["spec"])
-    status = FineTuneJobStatus.from_wire(parent.get("status", {}))
+    status = FineTuneJobStatus.read(parent.get("status"))
     platform, model, (found_jobs, found_pods) = await asyncio.gather(
         observe_class(kube, spec.class_name, trainer_image),
         _observe_model(kube, owner, spec, status),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
+from finetune_api.base import problems
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
@@ -46,7 +49,7 @@ class ObservedModelDeployment:
 
 
 async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedModelDeployment:
-    """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
+    """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
     spec = ModelDeploymentSpec.from_wire(parent["spec"])
     deployment = await kube.get(DEPLOYMENTS, owner.namespace, owner.name)
@@ -56,7 +59,7 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
-        status=ModelDeploymentStatus.from_wire(parent.get("status", {})),
+        status=ModelDeploymentStatus.read(parent.get("status")),
         platform=await observe_class(kube, spec.class_name, trainer_image),
         model=await resolve_model(kube, owner.namespace, spec.model),
         gate=await _gate(kube, owner.namespace, spec.gate.evaluation_ref.name) if spec.gate else None,
@@ -74,5 +77,12 @@ async def _gate(kube: Kube, namespace: str, name: str) -> GateEvaluation | Stand
         return stalled(
             Reason.REFERENCE_NOT_FOUND, f"Evaluation {name!r} does not exist in namespace {namespace!r}. Create it."
         )
-    status = EvaluationStatus.from_wire(found.get("status", {}))
-    return GateEvaluation(found["metadata"]["generation"], EvaluationSpec.from_wire(found["spec"]), status)
+    try:
+        spec = EvaluationSpec.from_another_version(found["spec"])
+        status = EvaluationStatus.from_another_version(found.get("status", {}))
+    except ValidationError as error:
+        return stalled(
+            Reason.REFERENCE_NOT_FOUND,
+            f"Evaluation {name!r} can't be read: {problems(error)}. Nothing is served by it.",
+        )
+    return GateEvaluation(found["metadata"]["generation"], spec, status)
