@@ -6,6 +6,7 @@ checkpoints), and the termination message is the truth about the end.
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 import time
 from collections import OrderedDict
