@@ -27,6 +27,7 @@ from finetune_operator.pod_views import JobView, PodView, job_view, parse_time, 
 from finetune_operator.pods import PodRole, job
 from finetune_operator.retry import retry_delay_seconds
 from finetune_operator.roles import DELETE_ROLE
+from finetune_operator.sidecars import ended_well
 from finetune_operator.status import EventNote, Standing, progressing
 
 FINALIZER = "finetune.dev/storage"
@@ -116,7 +117,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatu
         return _give_up(observed, folders, platform.message, now)
     if platform.spec.reclaim_policy != "Delete" or not folders:
         return _release(observed, now)
-    if tries and tries[-1].state == "Complete":
+    if tries and ended_well(tries[-1], _pods_of(observed, tries[-1]), now):
         return _release(observed, now)
     if observed.namespace_ends:
         return _give_up(observed, folders, "The namespace was deleted with it, where nothing can be started.", now)
@@ -241,11 +242,15 @@ def _trouble(observed: ObservedDeletion, now: datetime) -> str:
     if not tries:
         return ""
     newest = tries[-1]
-    pods = [pod for pod in observed.pods if pod.job_uid == newest.uid]
+    pods = _pods_of(observed, newest)
     if newest.state == "Failed":
         return failure_words(failure(pods, newest.message))
     blocked = blockage(newest, pods, (), now)
     return blocked.message if blocked is not None else ""
+
+
+def _pods_of(observed: ObservedDeletion, job: JobView) -> list[PodView]:
+    return [pod for pod in observed.pods if pod.job_uid == job.uid]
 
 
 def _children(observed: ObservedDeletion, jobs: list[JobView]) -> tuple[Child, ...]:
