@@ -206,6 +206,7 @@ class EvaluationStatus(KindStatus):
 
     phase: Phase | None = None
     run_id: Line | None = None
+    run_digest: Line | None = Field(None, description="Of what the run measures: a runId that comes again is no proof.")
     job_name: Name | None = None
     try_number: int | None = Field(None, alias="try")
     retries: int = Field(0, description="Tries that failed so far; counts against retryLimit.")

@@ -12,6 +12,7 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun, ModelSource
 from finetune_operator.classes import ResolvedClass
+from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.models import ResolvedModel
@@ -456,6 +457,15 @@ def test_another_model_is_another_evaluation() -> None:
 def test_another_run_id_is_another_evaluation() -> None:
     observed = observed_evaluation(evaluated_status(), job(JOB, "Complete"), spec=evaluation_spec(runId="2"))
     assert decide(observed).decision.writes[-1] == f"Job/{evaluation_job_name(run_id='2')}"
+
+
+def test_a_run_id_that_comes_again_with_something_else_to_measure_is_another_evaluation() -> None:
+    """A rollback in git, while the operator was away."""
+    done = evaluated_status(run_digest=run_digest(evaluation_spec()))
+    assert decide(observed_evaluation(done, spec=evaluation_spec(gates=[]))).decision.writes == ()
+    again = decide(observed_evaluation(done, spec=evaluation_spec(generation={"maxTokens": 9})))
+    assert again.decision.phase == "Evaluating"
+    assert again.decision.writes != JOB_OBJECTS
 
 
 @pytest.mark.parametrize(

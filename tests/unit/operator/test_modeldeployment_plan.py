@@ -434,6 +434,8 @@ def test_without_its_class_what_serves_keeps_its_address_and_may_become_less() -
     assert plan(replace(observed, spec=deployment_spec(replicas=4)), NOW).merge == ()
     (merge,) = plan(replace(observed, spec=deployment_spec(replicas=1)), NOW).merge
     assert (merge["kind"], merge["spec"]) == ("Deployment", {"replicas": 1})
+    theirs = {**STRANGERS, "kind": "Deployment", "apiVersion": "apps/v1", "spec": {"replicas": 3}}
+    assert plan(replace(observed, spec=deployment_spec(replicas=1), deployment=theirs), NOW).merge == ()
 
 
 def test_a_run_configuration_with_other_content_is_made_anew() -> None:

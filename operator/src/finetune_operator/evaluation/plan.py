@@ -10,7 +10,7 @@ from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.run import ModelSource, NamedModel
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS
 from finetune_operator.classes import ResolvedClass, output_location, source_violation
-from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects
+from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.evaluation.verdict import over, waiting_to_retry, watched
 from finetune_operator.models import ResolvedModel
@@ -26,7 +26,7 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
     spec, status = observed.spec, observed.status
     platform, models = _admitted(observed), models_to_judge(observed)
     digests = {} if isinstance(models, Standing) else _digests(models)
-    same_run = status.run_id == spec.run_id
+    same_run = status.run_id == spec.run_id and status.run_digest in (None, run_digest(spec))
     of_these = same_run and (isinstance(models, Standing) or status.candidate_digests == digests)
     if of_these and status.completion_time is not None:
         # While the tuned model is made anew, what is known of the one before stands.
@@ -39,7 +39,11 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
         return planned(observed, status, "Waiting", models, now, delete=_active_jobs(observed))
     if not of_these:
         status = EvaluationStatus(
-            conditions=status.conditions, run_id=spec.run_id, candidate_digests=digests, start_time=whole_seconds(now)
+            conditions=status.conditions,
+            run_id=spec.run_id,
+            run_digest=run_digest(spec),
+            candidate_digests=digests,
+            start_time=whole_seconds(now),
         ).over(status)
     if isinstance(platform, Standing):
         assert job is not None
@@ -80,7 +84,7 @@ def _next_try(
         )
     spec, owner = observed.spec, observed.owner
     number = (status.try_number or 0) + 1
-    name = evaluate_job_name(owner, spec.run_id, models, number)
+    name = evaluate_job_name(owner, spec, models, number)
     folder = output_location(platform.spec, owner, spec.run_id).uri
     update = {"try_number": number, "job_name": name, "retry_time": None, "disruption": None, "storage_uri": folder}
     status = status.model_copy(update=update)

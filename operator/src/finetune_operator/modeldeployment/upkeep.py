@@ -66,12 +66,13 @@ def outdated(observed: ObservedModelDeployment, needed: frozenset[str]) -> tuple
 
 def _without_class(observed: ObservedModelDeployment) -> Upkeep:
     """Pods are rendered from the class. Without it, what there is keeps its address, and may become less."""
-    body, found = service(observed.owner), observed.service
-    mine = found is None or is_controlled_by(found, observed.owner.uid)
+    body, found, uid = service(observed.owner), observed.service, observed.owner.uid
+    mine = found is None or is_controlled_by(found, uid)
     apply = () if is_applied(body, found) or not mine else (body,)
     deployment = observed.deployment
     merge: tuple[Object, ...] = ()
-    if deployment is not None and deployment["spec"]["replicas"] != wanted_replicas(observed):
+    is_ours = deployment is not None and is_controlled_by(deployment, uid)
+    if deployment is not None and is_ours and deployment["spec"]["replicas"] != wanted_replicas(observed):
         meta = {name: deployment["metadata"][name] for name in ("name", "namespace", "resourceVersion")}
         kind = {name: deployment[name] for name in ("apiVersion", "kind")}
         merge = ({**kind, "metadata": meta, "spec": {"replicas": wanted_replicas(observed)}},)
