@@ -260,7 +260,7 @@ async def _tell_unreadable(
         f"Another version of the operator wrote {error}, which this one does not know. Nothing is changed and nothing "
         "starts. Run a version that knows it, or remove that field (kubectl edit --subresource=status)."
     )
-    old = next((one for one in kept if one.get("type") == ConditionType.STALLED), {})
+    old: Object = next((one for one in kept if one.get("type") == ConditionType.STALLED), {})
     found = Condition(
         type=ConditionType.STALLED,
         status="True",

@@ -100,6 +100,8 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
             ["spec.storage.endpoint"],
         ),
         ("FineTuneClass", {"resources": {"memory": "four"}}, ["spec.resources.memory"]),
+        ("FineTuneClass", {"sources": {"models": ["s3://finetune/models*"]}}, ["spec.sources.models[0]"]),
+        ("FineTuneClass", {"sources": {"images": ["https://images.example.com/public*"]}}, ["spec.sources.images[0]"]),
         ("Evaluation", {"candidates": []}, ["spec.candidates", "should have at least 1 items"]),
         ("Evaluation", {"candidates": [CANDIDATE] * 2}, ["spec.candidates[1]", "Duplicate value"]),
         ("Evaluation", {"graders": [GRADER] * 2}, ["spec.graders[1]", "Duplicate value"]),

@@ -89,8 +89,8 @@ def test_an_attempt_that_has_not_started(
 ) -> None:
     job = api.create("FineTuneJob", "router", {**JOB, "className": own_class})
     (pod,) = api.wait_children(job, "preflight", "Pod")
-    make_wrong(api, own_class, wrong)
     played.runs(api, pod)
+    make_wrong(api, own_class, wrong)
     played.ends(api, pod, PREFLIGHT_REPORT)
     (before,) = api.wait_children(job, "train", "Job")
     assert read(before["spec"]["template"]["spec"]) != expected

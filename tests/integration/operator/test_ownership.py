@@ -12,6 +12,8 @@ from e2e.cluster.binaries import binaries
 from e2e.cluster.commands import run
 from e2e.cluster.control_plane import ControlPlane
 from finetune_api.outcome import EvaluationReport, PreflightReport, TrainReport, to_termination_message
+from finetune_operator.children import Owner
+from finetune_operator.finetunejob.objects import preflight_job_name
 from tests.integration.crds import CRDS
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, wait_for
@@ -145,8 +147,9 @@ def test_pods_and_jobs_of_others_hold_nothing_up(tenant: Api, api: Api) -> None:
     meta = pods[0]["metadata"]
     labels = {name: meta["labels"][name] for name in FORGED}
     container = {"name": "trainer", "image": "example.com/mine:1"}
-    template = {"metadata": {"labels": labels}, "spec": {"restartPolicy": "Never", "containers": [container]}}
-    foreign = {"metadata": {"name": "by-hand", "labels": labels}, "spec": {"template": template}}
+    of_a_job = {name: value for name, value in labels.items() if name != "batch.kubernetes.io/job-name"}
+    template = {"metadata": {"labels": of_a_job}, "spec": {"restartPolicy": "Never", "containers": [container]}}
+    foreign = {"metadata": {"name": "by-hand", "labels": of_a_job}, "spec": {"template": template}}
     tenant.request("POST", tenant.path("Job"), foreign)
     by_hand = {"metadata": {"name": "by-hand", "labels": labels}, "spec": template["spec"]}
     made = tenant.request("POST", tenant.path("Pod"), by_hand)
@@ -178,9 +181,6 @@ def test_a_name_of_ours_that_somebody_has_taken_is_told(tenant: Api, api: Api) -
     """The run configuration of a coming attempt, laid there before: it would name a storage of the tenant's choice."""
     job = tenant.create("FineTuneJob", "router", {**JOB, "suspend": True})
     api.wait_reason("FineTuneJob", "router", "Suspended")
-    from finetune_operator.children import Owner
-    from finetune_operator.finetunejob.objects import preflight_job_name
-
     owner = Owner("FineTuneJob", api.namespace, "router", job["metadata"]["uid"])
     name = preflight_job_name(owner, "1", 1)
     tenant.request("POST", tenant.path("ConfigMap"), {"metadata": {"name": name}, "data": {"run.json": "{}"}})

@@ -69,7 +69,7 @@ STATUSES: list[tuple[type[KindStatus], dict[str, Any]]] = [
     (FineTuneClassStatus, COMMON),
 ]
 BY_KIND = pytest.mark.parametrize(("kind", "wire"), STATUSES, ids=[kind.__name__ for kind, _ in STATUSES])
-UNKNOWN = {"text": "x", "none": None, "empty": [], "nested": {"deep": [1, {"b": {}}]}}
+UNKNOWN: dict[str, Any] = {"text": "x", "none": None, "empty": [], "nested": {"deep": [1, {"b": {}}]}}
 
 
 def objects(wire: Any) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Condition, ConditionType, Reason
-from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, Progress, Usage
+from finetune_api.finetunejob import EndedRun, FailureStatus, FineTuneJobStatus, Progress, Usage
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
@@ -259,6 +259,25 @@ def test_a_run_that_has_just_succeeded_keeps_its_result_in_the_history() -> None
     assert done.decision.phase == "Succeeded"
     (run,) = decide(carried_out(done, observed)).status.history
     assert (run.phase, run.result_uri) == ("Succeeded", RESULT.uri)
+
+
+@pytest.mark.parametrize("reason", [Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC])
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_an_end_that_another_version_could_not_read_stands_again(phase: Any, reason: Reason) -> None:
+    """What an old operator said while it led for a minute is gone once one looks that knows better."""
+    failure = FailureStatus(reason=Reason.LOSS_NOT_FINITE, message="The loss became NaN.")
+    end = {"result": RESULT} if phase == "Succeeded" else {"failure": failure}
+    ready, stalled = standing_conditions(Reason.SUCCEEDED, ready=True)
+    hidden = stalled.model_copy(update={"status": "True", "reason": reason})
+    if phase == "Failed" or reason == Reason.INVALID_SPEC:
+        ready = ready.model_copy(update={"status": "False", "reason": reason})
+    status = trained_status(phase=phase, conditions=[ready, hidden], completion_time=ago(9), **end)
+    result = decide(observed_job(status))
+    assert result.decision.phase == phase
+    assert result.decision.reason == ("Succeeded" if phase == "Succeeded" else "LossNotFinite")
+    assert (result.decision.ready, result.decision.stalled) == (phase == "Succeeded", phase == "Failed")
+    again = decide(observed_job(result.status))
+    assert again.status == result.status
 
 
 def test_a_crash_before_the_new_runs_status_makes_nothing_twice() -> None:

@@ -150,12 +150,13 @@ class World:
                 self.pods[view.name] = replace(view, phase="Running", started_time=self.now)
 
     def end_deleted_pods(self) -> None:
-        """What was told to stop has stopped; a Pod that has ended and is deleted is gone."""
+        """What was told to stop has stopped; a deleted Pod that has ended is gone, once its Job has counted it."""
         for view in self.reachable():
             if view.deletion_time is not None:
-                if any(job.uid == view.uid.partition("/")[0] for job in self.jobs.values()) and not view.ended:
+                job = next((job for job in self.jobs.values() if job.uid == view.job_uid), None)
+                if job is not None and not view.ended:
                     self.pods[view.name] = replace(view, phase="Failed", exit_code=143)
-                else:
+                elif job is None or job.state != "Active":
                     del self.pods[view.name]
 
     def succeed(self, role: str) -> None:

@@ -15,6 +15,8 @@ from finetune_operator.pods import PodRole, job, run_config_map
 from finetune_operator.unstarted import rendered
 
 EVALUATE_ROLE = "evaluate"
+EVALUATE_SECONDS = 24 * 3600
+"""No evaluation is worth more than a day of accelerators; fewer examples or shorter answers make it faster."""
 
 
 _NOT_MEASURED = frozenset({"className", "runId", "gates", "retryLimit"})
@@ -52,4 +54,4 @@ def evaluate_objects(
     )
     role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=True)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
-    return rendered([config_map, job(owner, name, role, platform.spec)])
+    return rendered([config_map, job(owner, name, role, platform.spec, deadline_seconds=EVALUATE_SECONDS)])

@@ -105,6 +105,7 @@ def _started(
         disruptions=before.disruptions if before else 0,
         start_time=whole_seconds(now),
         active_deadline_seconds=deadline_seconds(observed, status),
+        reports_to=observed.progress_endpoint.digest if observed.progress_endpoint else None,
     )
     update = {
         "attempt": started,
@@ -140,6 +141,7 @@ def objects_of_attempt(
         observed.progress_endpoint,
         status.checkpoint_seconds,
         run_key(status),
+        deadline_seconds(observed, status),
     )
 
 
@@ -181,8 +183,21 @@ def _watched(
     if has_ended:
         words = f"Attempt {running.number} has ended on a node; waits until its Pods have ended on the others."
     again = earliest([*(give_up_time(pod) for pod in pods if not pod.ended), look_again(pods)])
-    standing = progressing(Reason.TRAINING, words + lingering_words(pods) + given_up)
+    standing = progressing(
+        Reason.TRAINING, words + lingering_words(pods) + _unheard_words(observed, running) + given_up
+    )
     return planned(observed, status, "Training", standing, now, delete=others, requeue_at=again)
+
+
+def _unheard_words(observed: ObservedFineTuneJob, running: AttemptStatus) -> str:
+    """That reports of this attempt can't arrive, with a space before it; empty while they can."""
+    endpoint = observed.progress_endpoint
+    if running.reports_to is None or (endpoint is not None and endpoint.digest == running.reports_to):
+        return ""
+    return (
+        " Its Pods' reports are refused: the operator's address or CA is another one than when they were made. Step "
+        "and loss stand still until the end, of which nothing is lost."
+    )
 
 
 def _queued_words(queue: str | None) -> str:

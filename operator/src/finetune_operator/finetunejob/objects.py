@@ -24,10 +24,14 @@ from finetune_operator.kube import Object
 from finetune_operator.pod_views import QUEUE_LABEL
 from finetune_operator.pods import PodRole, job, run_config_map
 from finetune_operator.progress import ProgressEndpoint
+from finetune_operator.roles import PREFLIGHT_ROLE
 from finetune_operator.unstarted import rendered
 
-PREFLIGHT_ROLE = "preflight"
 TRAIN_ROLE = "train"
+PREFLIGHT_SECONDS = 6 * 3600
+"""Preflight reads every token of a dataset; what takes longer does not end."""
+LONGEST_ATTEMPT_SECONDS = 60 * 24 * 3600
+"""Of an attempt without a deadline: the next one then resumes from its newest checkpoint."""
 SHORTEST_GRACE_SECONDS = 120
 LONGEST_GRACE_SECONDS = 3600
 POD_FAILURE_POLICY: Object = {
@@ -91,7 +95,7 @@ def preflight_objects(
     )
     role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec))
     config_map = run_config_map(owner, name, PREFLIGHT_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
-    return rendered([config_map, job(owner, name, role, platform.spec)])
+    return rendered([config_map, job(owner, name, role, platform.spec, deadline_seconds=PREFLIGHT_SECONDS)])
 
 
 def attempt_objects(
@@ -104,6 +108,7 @@ def attempt_objects(
     endpoint: ProgressEndpoint | None,
     checkpoint_seconds: float | None = None,
     run_key: str | None = None,
+    active_deadline_seconds: int | None = None,
 ) -> list[Object]:
     """One Pod a node, in an Indexed Job; several find each other through a headless Service."""
     key = run_key or spec.run_id
@@ -146,6 +151,7 @@ def attempt_objects(
         name,
         role,
         platform.spec,
+        deadline_seconds=attempt_seconds(active_deadline_seconds),
         completionMode="Indexed",
         completions=nodes,
         parallelism=nodes,
@@ -179,6 +185,11 @@ def grace_seconds(checkpoint_seconds: float | None) -> int:
     if checkpoint_seconds is None:
         return SHORTEST_GRACE_SECONDS
     return round(min(LONGEST_GRACE_SECONDS, max(SHORTEST_GRACE_SECONDS, 2 * checkpoint_seconds + 60)))
+
+
+def attempt_seconds(active_deadline_seconds: int | None) -> int:
+    """After how long Kubernetes itself ends an attempt: later than the operator does, that counts the whole run."""
+    return min(LONGEST_ATTEMPT_SECONDS, (active_deadline_seconds or LONGEST_ATTEMPT_SECONDS) + LONGEST_GRACE_SECONDS)
 
 
 def accelerator_memory(platform: FineTuneClassSpec) -> int | None:
