@@ -23,6 +23,7 @@ import aiohttp
 import pytest
 import yaml
 
+from e2e.children import with_parent
 from e2e.cluster.binaries import binaries
 from e2e.cluster.commands import ask, run
 from e2e.cluster.control_plane import ControlPlane, control_plane
@@ -139,9 +140,10 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     flags = [flag.replace(mounted, str(folder)) for flag in container["args"]]
     ports = [f"--health-port={health}", f"--metrics-port={metrics}", f"--progress-port={progress}"]
     log = folder / "log"
+    access = f"--kubeconfig={account_kubeconfig(cluster)}"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "finetune_operator", *flags, *ports, f"--kubeconfig={account_kubeconfig(cluster)}"],
+            with_parent([sys.executable, "-m", "finetune_operator", *flags, *ports, access]),
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src")},
@@ -417,8 +419,8 @@ def test_the_operator_may_do_nothing_that_it_does_not_need(cluster: Cluster) -> 
         *((verb, "finetune.dev", kind.plural) for kind in KINDS for verb in ("create", "update", "delete")),
         *(("patch", "finetune.dev", kind.plural) for kind in KINDS if kind.name != "FineTuneJob"),
         *((verb, "coordination.k8s.io", "leases") for verb in ("get", "list", "create", "update", "delete")),
-        *((verb, "", "configmaps") for verb in ("get", "watch", "update", "deletecollection")),
-        *((verb, "", "services") for verb in ("list", "watch", "update", "delete")),
+        *((verb, "", "configmaps") for verb in ("get", "update", "deletecollection")),
+        *((verb, "", "services") for verb in ("update", "delete")),
         *((verb, "apps", "deployments") for verb in ("update", "delete", "deletecollection")),
         *((verb, "batch", "jobs") for verb in ("get", "patch", "update", "deletecollection")),
         *((verb, "", "events") for verb in ("get", "watch", "patch", "delete")),
@@ -614,6 +616,7 @@ def deployed_template(cluster: Cluster) -> Any:
 
 def test_uninstalling_keeps_what_users_made_and_a_new_release_takes_it_over(cluster: Cluster, platform: None) -> None:
     """Last, since another release is there then."""
+    trusted_by_running_pods = certificate(cluster)
     # The hook's Pod would need a node.
     cluster.helm("uninstall", RELEASE, "--no-hooks")
     gone = ("-n", NAMESPACE, "get", f"deployment/{RELEASE}")
@@ -621,3 +624,4 @@ def test_uninstalling_keeps_what_users_made_and_a_new_release_takes_it_over(clus
     assert len(cluster.get("crd")["items"]) == len(KINDS)
     assert cluster.get("ftc", "cpu")
     cluster.helm("install", RELEASE, str(CHART))
+    assert certificate(cluster) == trusted_by_running_pods

@@ -11,10 +11,14 @@ from finetune_api.base import ApiModel, Timestamp
 
 
 class ConditionType(StrEnum):
-    """The condition types. Ready and Stalled stand on every kind; Passed on Evaluation only."""
+    """The condition types. Ready and Stalled stand on every kind; Passed on Evaluation only.
+
+    Failed stands, True, on a FineTuneJob or Evaluation whose run is over for good, and on nothing else.
+    """
 
     READY = "Ready"
     STALLED = "Stalled"
+    FAILED = "Failed"
     PASSED = "Passed"
 
 
@@ -36,6 +40,7 @@ class Reason(StrEnum):
     WAITING_FOR_GATE = "WaitingForGate"
     ROLLING_OUT = "RollingOut"
     AVAILABLE = "Available"
+    SCALED_TO_ZERO = "ScaledToZero"
     VALID = "Valid"
     DELETING = "Deleting"
     GATES_PASSED = "GatesPassed"
@@ -89,6 +94,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.WAITING_FOR_GATE: "The evaluation that gates this deployment has not passed.",
     Reason.ROLLING_OUT: "The serving Pods start.",
     Reason.AVAILABLE: "The model answers at status.url.",
+    Reason.SCALED_TO_ZERO: "spec.replicas is 0; no Pod serves.",
     Reason.VALID: "The class can be used.",
     Reason.DELETING: "The object is being deleted, and first what it has in the storage (reclaimPolicy: Delete).",
     Reason.GATES_PASSED: "Every gate passed.",
@@ -118,7 +124,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.VOLUME_NOT_MOUNTED: "A volume of a Pod is missing, or can't be mounted.",
     Reason.POD_REJECTED: "The API server refuses the Pods (Pod Security, admission), or their node can't start them.",
     Reason.DEADLINE_EXCEEDED: "spec.activeDeadlineSeconds passed.",
-    Reason.RETRY_LIMIT_REACHED: "Training failed more often than spec.retryLimit allows.",
+    Reason.RETRY_LIMIT_REACHED: "The run failed more often than spec.retryLimit allows.",
     Reason.GATE_FAILED: "The evaluation did not reach a gate.",
     Reason.NAME_CONFLICT: "An object of somebody else already has the name that is needed.",
     Reason.REPORT_REFUSED: "A Pod reported something else than was asked of it; its result is not taken.",

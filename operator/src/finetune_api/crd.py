@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,8 @@ class Kind:
     spec: type[ApiModel]
     status: type[ApiModel]
     columns: tuple[Column, ...] = field(default=())
+    subresources: Mapping[str, Any] = field(default_factory=dict)
+    """Beside the status."""
 
 
 FINE_TUNE_CLASS = Kind(
@@ -96,6 +99,13 @@ MODEL_DEPLOYMENT = Kind(
         ("URL", "string", ".status.url"),
         _AGE,
     ),
+    {
+        "scale": {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        }
+    },
 )
 KINDS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
 
@@ -130,7 +140,7 @@ def custom_resource_definition(kind: Kind) -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}, **kind.subresources},
                     "additionalPrinterColumns": [
                         {"name": name, "type": kind_of, "jsonPath": path} for name, kind_of, path in kind.columns
                     ],

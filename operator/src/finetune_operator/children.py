@@ -19,11 +19,14 @@ MANAGED_BY = "finetune-operator"
 MANAGED_BY_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 OWNER_UID_LABEL = "finetune.dev/owner-uid"
 ROLE_LABEL = "finetune.dev/role"
+NAME_LABEL = "finetune.dev/name"
+"""The parent's name, cut to a label's length, for `kubectl logs -l`. Nothing is decided by it."""
 OWNER_ANNOTATION = "finetune.dev/owner"
 DIGEST_ANNOTATION = "finetune.dev/applied-digest"
 
 # "-train-" + 8 characters of hash + "-1023", the last index's Pod, still fit a DNS label of 63.
 _NAME_PREFIX_LENGTH = 40
+_LABEL_LENGTH = 63
 _OWNER_KINDS = frozenset({FINE_TUNE_JOB.name, EVALUATION.name, MODEL_DEPLOYMENT.name})
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -59,7 +62,8 @@ def child_name(owner: Owner, role: str, *identity: object) -> str:
 
 def labels(owner: Owner, role: str) -> dict[str, str]:
     """The labels of a child and of its Pods. Never the parent's own (GitOps tools track by those)."""
-    return {MANAGED_BY_LABEL: MANAGED_BY, OWNER_UID_LABEL: owner.uid, ROLE_LABEL: role}
+    name = owner.name[:_LABEL_LENGTH].rstrip("-.")
+    return {MANAGED_BY_LABEL: MANAGED_BY, OWNER_UID_LABEL: owner.uid, ROLE_LABEL: role, NAME_LABEL: name}
 
 
 def owner_selector(owner_uid: str) -> dict[str, str]:
@@ -130,19 +134,3 @@ def is_controlled_by(child: Object, owner_uid: str) -> bool:
     """Whether this parent's controller reference stands on the object."""
     by = controller(child)
     return by is not None and by.uid == owner_uid
-
-
-def with_digest(body: Object) -> Object:
-    """The object with the digest of what is applied, so that an unchanged one is not applied again."""
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-    meta = body["metadata"]
-    return {**body, "metadata": {**meta, "annotations": {**meta["annotations"], DIGEST_ANNOTATION: digest}}}
-
-
-def is_applied(desired: Object, observed: Object | None) -> bool:
-    """Whether the observed object is what `with_digest` made of the same content."""
-    if observed is None:
-        return False
-    annotations = observed["metadata"].get("annotations", {})
-    applied: bool = annotations.get(DIGEST_ANNOTATION) == desired["metadata"]["annotations"][DIGEST_ANNOTATION]
-    return applied

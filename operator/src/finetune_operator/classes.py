@@ -77,7 +77,7 @@ def image_sources(platform: FineTuneClassSpec) -> list[str]:
 
 
 def output_location(platform: FineTuneClassSpec, owner: Owner, run_id: str) -> S3Location:
-    """The folder of a run: <prefix>/<namespace>/<name>/<runId>-<uid>."""
+    """The folder of a run: <prefix>/<namespace>/<name>/<run>-<uid>; `run_id` may be a run_key."""
     return job_location(platform, owner).join(run_folder(run_id, owner.uid))
 
 

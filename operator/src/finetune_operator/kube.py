@@ -272,14 +272,17 @@ class Kube:
         return wanted == held
 
     async def merge(self, body: Object) -> None:
-        """Set the given fields of an object and leave all others; it is created when it does not exist."""
+        """Set the given fields of an object and leave all others; it is created when it does not exist.
+
+        Given a resourceVersion: only while it is what was read (ApiError 404 or 409).
+        """
         resource = RESOURCES[body["apiVersion"], body["kind"]]
         metadata = body["metadata"]
         path, query = resource.path(metadata["namespace"], metadata["name"]), {"fieldManager": FIELD_MANAGER}
         try:
             await self._request("PATCH", path, query=query, body=body, content_type=_MERGE_PATCH)
         except ApiError as error:
-            if error.status != 404:
+            if error.status != 404 or "resourceVersion" in metadata:
                 raise
             await self.create(resource, metadata["namespace"], body)
 

@@ -48,7 +48,11 @@ def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> 
             Reason.WAITING_FOR_MODEL,
             f"FineTuneJob {name!r} failed: see `kubectl describe ftj {name}`. A new run goes on from here.",
         )
-    if status.result is None or status.run_id != spec.run_id:
+    if status.run_id != spec.run_id:
+        return progressing(
+            Reason.WAITING_FOR_MODEL, f"FineTuneJob {name!r} is not complete: its run {spec.run_id!r} has not begun."
+        )
+    if status.result is None:
         return progressing(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name!r} is not complete ({status.phase or 'new'}).")
     result = status.result
     base = ModelSource(uri=result.base_model_uri)

@@ -11,10 +11,14 @@ import asyncio
 from finetune_operator.children import Owner, controller, is_controlled_by, owner_selector
 from finetune_operator.kube import JOBS, PODS, REPLICA_SETS, Kube, Object, Resource
 
+CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
+"""Of a Job's Pods: the Job controller sets it, and nothing takes it away."""
+
 
 async def owned_jobs_and_pods(kube: Kube, owner: Owner, *controllers: str) -> tuple[list[Object], list[Object]]:
     """The parent's Jobs and their Pods, and what has not ended yet of Jobs that are gone.
 
+    That includes Pods whose Job was deleted with --cascade=orphan, to be waited for; they answer for nothing.
     `controllers`: UIDs that may stand in for the parent's, as controllers of Jobs that outlive it.
     """
     labelled_jobs, labelled_pods = await asyncio.gather(
@@ -26,7 +30,7 @@ async def owned_jobs_and_pods(kube: Kube, owner: Owner, *controllers: str) -> tu
     strangers = {job["metadata"]["uid"] for job in labelled_jobs} - owned
     gone = await _gone(kube, owner.namespace, labelled_pods, owned | strangers)
     pods = [pod for pod in labelled_pods if (by := controller(pod)) is not None and by.uid in owned | gone]
-    return jobs, pods
+    return jobs, [*pods, *(pod for pod in labelled_pods if _is_orphan(pod))]
 
 
 async def owned_pods_of_deployment(kube: Kube, owner: Owner, deployment: Object | None) -> list[Object]:
@@ -39,6 +43,12 @@ async def owned_pods_of_deployment(kube: Kube, owner: Owner, deployment: Object 
     uid = deployment["metadata"]["uid"]
     owned = {item["metadata"]["uid"] for item in replica_sets if is_controlled_by(item, uid)}
     return [pod for pod in pods if (by := controller(pod)) is not None and by.uid in owned]
+
+
+def _is_orphan(pod: Object) -> bool:
+    """Whether the Pod was a Job's, which let it go when it was deleted, and still runs."""
+    labels, phase = pod["metadata"].get("labels", {}), pod.get("status", {}).get("phase")
+    return controller(pod) is None and CONTROLLER_UID_LABEL in labels and phase not in ("Succeeded", "Failed")
 
 
 async def _labelled(kube: Kube, resource: Resource, namespace: str, owner_uid: str) -> list[Object]:

@@ -21,7 +21,7 @@ from finetune_operator.blockages import refusal
 from finetune_operator.kube import FINE_TUNE_CLASSES, NAME_CONFLICT, ApiError, Kube, Object, Resource
 from finetune_operator.plan import Farewell, LeftBehind, Plan, planned
 from finetune_operator.references import ObjectKey
-from finetune_operator.status import EventNote, stalled
+from finetune_operator.status import EventNote, progressing, stalled
 
 COMPONENT = "finetune-operator"
 _REFUSED = frozenset({400, 403, 422})
@@ -238,6 +238,8 @@ def _refused(before: KindStatus, parent: Object, error: ApiError, now: datetime)
     reason = Reason.NAME_CONFLICT if error.reason == NAME_CONFLICT else found.reason
     words = error.message if error.reason == NAME_CONFLICT else found.message
     standing = stalled(reason, f"{words} Tried again every minute.")
+    if found.waits:
+        standing = progressing(Reason.QUEUED, standing.message)
     return planned(observed, before, None, standing, now)
 
 

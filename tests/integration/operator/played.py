@@ -77,7 +77,7 @@ def ends(
     """The container ended, and left this in its termination message."""
     if isinstance(answer, Failure):
         exit_code = 1
-    message = answer if isinstance(answer, str) else to_termination_message(_in_its_folder(api, pod, answer))
+    message = answer if isinstance(answer, str) else to_termination_message(in_its_folder(api, pod, answer))
     ended = {
         "exitCode": exit_code,
         "reason": "Completed" if exit_code == 0 else "Error",
@@ -117,7 +117,7 @@ def has_stopped(api: Api, pod: Object) -> None:
         api.request("DELETE", api.path("Pod", pod["metadata"]["name"]), {"gracePeriodSeconds": 0})
 
 
-def _in_its_folder(
+def in_its_folder(
     api: Api, pod: Object, answer: PreflightReport | TrainReport | EvaluationReport | Failure
 ) -> PreflightReport | TrainReport | EvaluationReport | Failure:
     """The report with the URIs that the trainer would write: below the folder that its run configuration names."""

@@ -229,7 +229,12 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "Evaluation",
             {"graders": [{"name": "exact", "type": "StringCheck", "jsonSchema": {"schema": {}}}]},
-            ["spec.graders[0]", "stringCheck goes with type StringCheck", "jsonSchema goes with type JsonSchema"],
+            ["spec.graders[0]", "jsonSchema goes with type JsonSchema"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{"name": "schema", "type": "JsonSchema"}]},
+            ["spec.graders[0]", "type JsonSchema needs jsonSchema"],
         ),
     ],
 )
@@ -358,3 +363,8 @@ def test_the_api_server_finds_no_fault_with_the_crd(api: Api, kind: Any) -> None
     found = api.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind.plural}.{GROUP}")
     states = {condition["type"]: condition["status"] for condition in found["status"]["conditions"]}
     assert states == {"NamesAccepted": "True", "Established": "True"}
+
+
+@pytest.mark.parametrize("kind", ["StringCheck", "TextSimilarity", "ToolCall"])
+def test_a_grader_whose_fields_all_have_defaults_needs_no_block(api: Api, kind: str) -> None:
+    api.create("Evaluation", "router", {**EVALUATION, "graders": [{"name": "exact", "type": kind}]})

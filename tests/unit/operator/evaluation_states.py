@@ -39,7 +39,7 @@ def evaluation_spec(**changes: Any) -> EvaluationSpec:
 
 def evaluation_job_name(digest: str = "sha256:aa", number: int = 1, run_id: str = "1") -> str:
     models = [NamedModel(name="baseline", model=BASE), NamedModel(name="tuned", model=tuned(digest).source)]
-    return evaluate_job_name(EVALUATION, run_id, models, number)
+    return evaluate_job_name(EVALUATION, evaluation_spec(runId=run_id), models, number)
 
 
 def score(candidate: str, mean: float, delta: float | None = None, grader: str = "exact") -> Score:

@@ -1,4 +1,4 @@
-"""Children: their names, their owners, and whether what exists is what was applied."""
+"""Children: their names and their owners."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from finetune_operator.children import (
     Owner,
     child_name,
-    is_applied,
     is_controlled_by,
     metadata,
     owner_key,
     owner_selector,
-    with_digest,
 )
 from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
 from finetune_operator.references import ObjectKey
@@ -105,16 +103,3 @@ def test_a_child_is_owned_labelled_and_found_by_its_owners_uid() -> None:
     assert (reference["kind"], reference["uid"], reference["controller"]) == ("FineTuneJob", OWNER.uid, True)
     assert is_controlled_by({"metadata": meta}, OWNER.uid)
     assert not is_controlled_by({"metadata": meta}, "of-a-successor")
-
-
-def service(**spec: Any) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata(OWNER, "router", "serve"), "spec": spec}
-
-
-def test_an_object_is_applied_when_the_same_content_was_applied() -> None:
-    desired = with_digest(service(port=80))
-    stored = {**desired, "spec": {"port": 80, "clusterIP": "10.0.0.1"}, "status": {}}
-    assert is_applied(desired, stored)
-    assert not is_applied(with_digest(service(port=81)), stored)
-    assert not is_applied(desired, None)
-    assert not is_applied(desired, {"metadata": {}})

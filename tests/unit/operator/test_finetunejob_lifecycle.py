@@ -12,6 +12,7 @@ from finetune_api.finetunejob import EndedRun, FailureStatus, FineTuneJobStatus,
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
+from finetune_operator.finetunejob.run_key import run_digest
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
@@ -176,8 +177,8 @@ def test_an_attempt_that_ended_before_it_was_suspended_is_judged_first() -> None
 
 # Another runId.
 
-SECOND_RUN = preflight_job_name(OWNER, "2", 1)
 RERUN = job_spec(runId="2")
+SECOND_RUN = preflight_job_name(OWNER, f"2-{run_digest(RERUN, 2)}", 1)
 USAGE = Usage(month="2026-11", class_name="cpu", accelerator_seconds=7200, counted_time=ago(5))
 SUCCEEDED = trained_status(
     attempt_status(number=3, retries=1, disruptions=1),
@@ -208,7 +209,7 @@ def test_another_run_id_starts_anew(status: FineTuneJobStatus) -> None:
     assert result.decision == NEW_RUN
     fresh = result.status
     assert (fresh.run_id, fresh.start_time, fresh.attempt, fresh.result) == ("2", NOW, None, None)
-    assert fresh.storage_uri.endswith("/router/2-0f3c2a91")
+    assert fresh.storage_uri.endswith(f"/router/2-{run_digest(RERUN, 2)}-0f3c2a91")
     assert fresh.usage == status.usage
 
 

@@ -265,3 +265,6 @@ def test_kopf_writes_nothing_and_watches_only_our_children() -> None:
     assert settings.scanning.disabled is True
     for child in watches.CHILDREN:
         assert settings.watching.label_selectors[child] == "app.kubernetes.io/managed-by=finetune-operator"
+    for child in watches.KEPT_UP:
+        selector = "app.kubernetes.io/managed-by=finetune-operator,finetune.dev/role=serve"
+        assert settings.watching.label_selectors[child] == selector

@@ -13,6 +13,7 @@ from typing import Any
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.outcome import TrainReport
+from finetune_operator.children import DIGEST_ANNOTATION
 from finetune_operator.classes import ResolvedClass
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
@@ -87,6 +88,7 @@ class World:
             role=body["metadata"]["labels"]["finetune.dev/role"],
             suspended=spec.get("suspend", False),
             parallelism=spec.get("parallelism", 1),
+            digest=body["metadata"]["annotations"].get(DIGEST_ANNOTATION, ""),
         )
 
     def goes_on(self) -> None:

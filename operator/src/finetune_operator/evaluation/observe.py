@@ -31,6 +31,10 @@ class ObservedEvaluation:
     pods: tuple[PodView, ...] = ()
     warnings: tuple[WarningEvent, ...] = ()
 
+    def pods_of(self, job: JobView) -> tuple[PodView, ...]:
+        """The Pods of a Job."""
+        return tuple(pod for pod in self.pods if pod.job_uid == job.uid)
+
 
 async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedEvaluation:
     """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
@@ -43,21 +44,29 @@ def _success(result: Result) -> Standing:
 
 
 def _complete(status: FineTuneJobStatus, result: Result, now: datetime) -> Progress | None:
-    """The progress at the end, also where no report ever came: reports are hints, this is the truth."""
-    progress = status.progress
-    if progress is None and status.resolved is not None:
-        total = status.resolved.total_steps
-        progress = Progress(
-            step=total,
-            total_steps=total,
-            percent=100,
-            loss=result.train_loss,
-            eval_loss=result.eval_loss,
-            last_updated_time=whole_seconds(now),
-        )
-    if progress is None:
-        return None
-    return progress.model_copy(update={"step": progress.total_steps, "percent": 100, "estimated_remaining_seconds": 0})
+    """The progress at the end, with the result's losses: reports are hints, this is the truth.
+
+    A run that was to stop early ended where it was last seen, any other at its last step.
+    """
+    resolved, last = status.resolved, status.progress
+    if resolved is None:
+        return last
+    total = resolved.total_steps
+    step = total
+    if resolved.early_stopping is not None and last is not None:
+        step = min(total, max(last.step, result.step))
+    of_the_end = last is not None and last.step == step
+    return Progress(
+        step=step,
+        total_steps=total,
+        percent=100,
+        epoch=round(resolved.epochs * step / max(total, 1), 4),
+        loss=result.train_loss if result.train_loss is not None or not of_the_end else last.loss,
+        eval_loss=result.eval_loss,
+        tokens_per_second=last.tokens_per_second if last is not None else None,
+        estimated_remaining_seconds=0,
+        last_updated_time=whole_seconds(now),
+    )
 
 
 def failed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, standing: Standing, now: datetime) -> JobPlan:
@@ -67,7 +76,7 @@ def failed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, standing: S
         status = with_end(status, attempt, "Failed", now, reason=standing.reason, message=standing.message)
     status = status.model_copy(update={"completion_time": whole_seconds(now)})
     # Once this is written, what still runs is a stray.
-    return planned(observed, status, "Failed", standing, now, requeue_at=now)
+    return planned(observed, status, "Failed", replace(standing, failed=True), now, requeue_at=now)
 
 
 def finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:

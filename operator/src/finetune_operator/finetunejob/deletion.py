@@ -26,10 +26,11 @@ from finetune_operator.pod_diagnosis import failure, failure_words
 from finetune_operator.pod_views import JobView, PodView, job_view, parse_time, pod_view
 from finetune_operator.pods import PodRole, job
 from finetune_operator.retry import retry_delay_seconds
+from finetune_operator.roles import DELETE_ROLE
+from finetune_operator.sidecars import ended_well
 from finetune_operator.status import EventNote, Standing, progressing
 
 FINALIZER = "finetune.dev/storage"
-DELETE_ROLE = "delete"
 TRIES = 5
 GIVE_UP_SECONDS = 600
 ENDED_KEPT_SECONDS = 3600
@@ -116,7 +117,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatu
         return _give_up(observed, folders, platform.message, now)
     if platform.spec.reclaim_policy != "Delete" or not folders:
         return _release(observed, now)
-    if tries and tries[-1].state == "Complete":
+    if tries and ended_well(tries[-1], _pods_of(observed, tries[-1]), now):
         return _release(observed, now)
     if observed.namespace_ends:
         return _give_up(observed, folders, "The namespace was deleted with it, where nothing can be started.", now)
@@ -156,7 +157,7 @@ def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list
         child_name(owner, DELETE_ROLE, number),
         PodRole(DELETE_ROLE, (DELETE_ROLE, RUN_CONFIG_PATH)),
         platform.spec,
-        activeDeadlineSeconds=GIVE_UP_SECONDS,
+        deadline_seconds=GIVE_UP_SECONDS,
         ttlSecondsAfterFinished=ENDED_KEPT_SECONDS,
     )
     body["metadata"]["ownerReferences"] = controlled_by_class(platform.name, platform.uid)
@@ -241,11 +242,15 @@ def _trouble(observed: ObservedDeletion, now: datetime) -> str:
     if not tries:
         return ""
     newest = tries[-1]
-    pods = [pod for pod in observed.pods if pod.job_uid == newest.uid]
+    pods = _pods_of(observed, newest)
     if newest.state == "Failed":
         return failure_words(failure(pods, newest.message))
     blocked = blockage(newest, pods, (), now)
     return blocked.message if blocked is not None else ""
+
+
+def _pods_of(observed: ObservedDeletion, job: JobView) -> list[PodView]:
+    return [pod for pod in observed.pods if pod.job_uid == job.uid]
 
 
 def _children(observed: ObservedDeletion, jobs: list[JobView]) -> tuple[Child, ...]:

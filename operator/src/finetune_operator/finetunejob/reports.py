@@ -10,6 +10,7 @@ from finetune_api.progress import carried
 from finetune_operator.claims import is_below
 from finetune_operator.finetunejob.attempt_records import running_attempt
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.pod_diagnosis import first_disruption
 
 CHECKPOINTS_SHOWN = 100
 CORRUPT_CHECKPOINTS_SHOWN = 20
@@ -17,8 +18,12 @@ CORRUPT_CHECKPOINTS_SHOWN = 20
 
 def reports(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> FineTuneJobStatus:
     """The newest report; without one (the operator was just started) the status keeps what it has."""
-    if running_attempt(status) is None:
+    attempt = running_attempt(status)
+    if attempt is None:
         return status
+    if attempt.disruption is None:
+        seen = first_disruption(observed.pods_of(attempt.job_name))
+        status = status.model_copy(update={"attempt": attempt.model_copy(update={"disruption": seen})})
     if observed.progress is not None:
         status = status.model_copy(update={"progress": carried(observed.progress, status.progress)})
     if observed.ledger is not None:

@@ -38,6 +38,13 @@ def what_stops(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None
     pods = _running_pods(observed, now, keep)
     if not pods:
         return "Waits until what ran before has ended."
+    orphans = sorted(pod.name for pod in pods if pod.orphaned and not pod.terminating)
+    if orphans:
+        return (
+            f"Pod {orphans[0]} still runs: its Job was deleted without it (--cascade=orphan), and nobody told it to "
+            "stop. Nothing starts beside it. Wait until it has ended, or delete it: kubectl delete pod "
+            f"{' '.join(orphans[:3])}"
+        )
     names = ", ".join(sorted(pod.name for pod in pods)[:3]) + (", ..." if len(pods) > 3 else "")
     ends = max((pod.deletion_time for pod in pods if pod.deletion_time is not None), default=None)
     by = f", by {ends:%H:%M:%S} UTC at the latest" if ends is not None else ""
