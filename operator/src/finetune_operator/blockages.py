@@ -53,7 +53,7 @@ class Blockage:
 def blockage(
     job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime
 ) -> Blockage | None:
-    """What keeps the Pods from starting, the first that won't come by itself before all others. `job` is None where a Deployment makes the Pods."""
+    """What keeps the Pods from starting, what won't come by itself first. `job`: None where a Deployment makes them."""
     said = {warning.subject: warning for warning in warnings}
     if job is not None and (job.suspended or job.deleting):
         return None
