@@ -23,6 +23,7 @@ import aiohttp
 import pytest
 import yaml
 
+from e2e.children import with_parent
 from e2e.cluster.binaries import binaries
 from e2e.cluster.commands import ask, run
 from e2e.cluster.control_plane import ControlPlane, control_plane
@@ -139,9 +140,10 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     flags = [flag.replace(mounted, str(folder)) for flag in container["args"]]
     ports = [f"--health-port={health}", f"--metrics-port={metrics}", f"--progress-port={progress}"]
     log = folder / "log"
+    access = f"--kubeconfig={account_kubeconfig(cluster)}"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "finetune_operator", *flags, *ports, f"--kubeconfig={account_kubeconfig(cluster)}"],
+            with_parent([sys.executable, "-m", "finetune_operator", *flags, *ports, access]),
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src")},
