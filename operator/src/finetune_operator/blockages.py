@@ -55,17 +55,15 @@ class Blockage:
 def blockage(
     job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime
 ) -> Blockage | None:
-    """The first thing that keeps the Pods from starting. `job` is None where a Deployment makes the Pods."""
+    """What keeps the Pods from starting, what won't come by itself first. `job`: None where a Deployment makes them."""
     said = {warning.subject: warning for warning in warnings}
     if job is not None and (job.suspended or job.deleting):
         return None
     if job is not None and job.uid in said and lacks_pods(job, pods, now):
         return replace(refusal(said[job.uid].message), since=said[job.uid].since)
-    for pod in pods:
-        found = _pod_blockage(pod, said.get(pod.uid), now)
-        if found is not None:
-            return found
-    return None
+    found = [one for pod in pods if (one := _pod_blockage(pod, said.get(pod.uid), now)) is not None]
+    # A Pod that waits for room must not hide one that nothing but a person can help.
+    return next((one for one in found if not one.waits), found[0] if found else None)
 
 
 def image_pull_timed_out(blocked: Blockage | None, now: datetime) -> bool:

@@ -276,6 +276,8 @@ _VARYING = (
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "OTHER-UID"),
     (r"(CHILD-\d+-\d+)-[a-z0-9]{5}", r"\1-XXXXX"),
     (r"(CHILD-\d+)-[a-z0-9]{5}(?![a-z0-9])", r"\1-XXXXX"),
+    # Of what was rendered for this object, in this namespace.
+    (r'("finetune.dev/applied-digest": )"[0-9a-f]{16}"', r"\1DIGEST"),
     (r'("clusterIPs?": )("[0-9.]+"|\[[^]]*\])', r"\1IP"),
 )
 

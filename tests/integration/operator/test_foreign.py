@@ -152,10 +152,13 @@ def test_a_run_id_that_comes_again_after_ten_others_truly_runs(api: Api) -> None
     api.wait_reason("FineTuneJob", "router", "Training")
     played.ends(api, pod, TRAIN_REPORT)
     first = api.wait_reason("FineTuneJob", "router", "Succeeded")["status"]
+    api.patch("FineTuneJob", "router", {"spec": {"runId": "r12", "suspend": True}})
+    newest = api.wait_reason("FineTuneJob", "router", "Suspended")["status"]
     past = {"phase": "Succeeded", "reason": "Succeeded", "completionTime": played.MOMENT}
     history = [{"runId": f"r{number}", **past} for number in range(2, 12)]
-    api.put_status("FineTuneJob", "router", {**first, "runId": "r12", "runNumber": 12, "history": history})
-    api.patch("FineTuneJob", "router", {"spec": {"hyperparameters": {"epochs": 7}, "runId": "1"}})
+    api.put_status("FineTuneJob", "router", {**newest, "runNumber": 12, "history": history})
+    rollback = {"hyperparameters": {"epochs": 7}, "runId": "1", "suspend": False}
+    api.patch("FineTuneJob", "router", {"spec": rollback})
     again = api.wait("FineTuneJob", "router", lambda found: found["status"]["runId"] == "1")["status"]
     assert "result" not in again
     assert again["storageUri"] != first["storageUri"]

@@ -135,7 +135,7 @@ def test_the_class_says_where_pods_run() -> None:
 
 
 def test_preflight_is_cheap_and_runs_on_any_node_that_it_may() -> None:
-    of_class = {
+    of_class: dict[str, Any] = {
         "resources": {"cpu": "32", "memory": "512Gi"},
         "scheduling": {
             "nodeSelector": {"pool": "gpus"},
@@ -148,7 +148,7 @@ def test_preflight_is_cheap_and_runs_on_any_node_that_it_may() -> None:
     assert spec["containers"][0]["resources"]["requests"] == {"cpu": "500m", "memory": "2Gi"}
     assert not {"nodeSelector", "runtimeClassName"} & spec.keys()
     assert (spec["tolerations"], spec["priorityClassName"]) == (of_class["scheduling"]["tolerations"], "batch")
-    own = {"resources": {"cpu": "2", "memory": "8Gi"}, "scheduling": {"nodeSelector": {"pool": "cpus"}}}
+    own: dict[str, Any] = {"resources": {"cpu": "2", "memory": "8Gi"}, "scheduling": {"nodeSelector": {"pool": "cpus"}}}
     spec = pod_spec(children(**of_class, preflight=own)["preflight"])
     assert spec["containers"][0]["resources"]["limits"] == {"memory": "8Gi"}
     assert spec["nodeSelector"] == {"pool": "cpus"}

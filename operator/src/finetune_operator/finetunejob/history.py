@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
@@ -27,7 +27,7 @@ def rerun(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetim
     if status.run_id == spec.run_id:
         return status
     number = next_run_number(status)
-    new = {"run_id": spec.run_id, "run_number": number, "run_digest": run_digest(spec, number)}
+    new: dict[str, Any] = {"run_id": spec.run_id, "run_number": number, "run_digest": run_digest(spec, number)}
     first = preflight_job_name(observed.owner, run_key(FineTuneJobStatus(**new)), 1)
     if status.run_id is not None and not is_quiet(observed, now, keep=first):
         status = stopped(status, SUPERSEDED, now)
