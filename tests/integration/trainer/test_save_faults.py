@@ -127,6 +127,7 @@ def test_a_training_killed_at_any_kind_of_request_of_a_save_goes_on_from_a_commi
     assert losses(workplace, output) == undisturbed
 
 
+SAVED_AT_EVERY_STEP: dict[str, Any] = {"hyperparameters": {"epochs": MOST_REQUESTS / 10, "checkpoint_every_steps": 1}}
 BREAKS: dict[str, Fault] = {
     "500": Answer(500, "InternalError"),
     "503": Answer(503, "SlowDown"),
@@ -137,6 +138,13 @@ BREAKS: dict[str, Fault] = {
 }
 
 
+@pytest.fixture(scope="module")
+def smooth(workplace: Workplace, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
+    """The losses when nothing breaks."""
+    train_here(short_run(workplace, "faults/smooth", **SAVED_AT_EVERY_STEP), tmp_path_factory.mktemp("smooth"))
+    return losses(workplace, "faults/smooth")
+
+
 @pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
 def test_a_save_whose_answers_break_at_any_request_is_committed_and_training_goes_on(
     workplace: Workplace,
@@ -145,12 +153,12 @@ def test_a_save_whose_answers_break_at_any_request_is_committed_and_training_goe
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
+    smooth: list[tuple[str, str]],
     fault: Fault,
 ) -> None:
     """Every step is saved; in the save of step k it is the k-th request that breaks."""
     name = request.node.callspec.id.replace(" ", "-")
-    changes: dict[str, Any] = {"hyperparameters": {"epochs": MOST_REQUESTS / 10, "checkpoint_every_steps": 1}}
-    run = short_run(workplace, f"faults/{name}", proxy, **changes)
+    run = short_run(workplace, f"faults/{name}", proxy, **SAVED_AT_EVERY_STEP)
     store = Committer.store
 
     def store_with_fault(committer: Committer, save: Save) -> None:
@@ -165,8 +173,5 @@ def test_a_save_whose_answers_break_at_any_request_is_committed_and_training_goe
     (committed,) = checkpoints.list_committed(storage, parse_s3(run.output_uri))
     commits.download(storage, committed, tmp_path / "stored")
 
-    monkeypatch.undo()
     proxy.disarm()
-    smooth = short_run(workplace, f"faults/smooth-{name}", **changes)
-    train_here(smooth, tmp_path / "smooth")
-    assert losses(workplace, f"faults/{name}") == losses(workplace, f"faults/smooth-{name}")
+    assert losses(workplace, f"faults/{name}") == smooth

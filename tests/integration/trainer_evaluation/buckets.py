@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2e.s3 import REGION, local_s3
+from e2e.s3 import REGION, S3, local_s3
 from finetune_api.run import StorageConfig
 from finetune_api.sources import parse_s3
 
@@ -48,8 +50,17 @@ class Bucket:
 @contextmanager
 def bucket_in_real_s3(name: str) -> Iterator[Bucket]:
     """A bucket in a real S3, whose credentials are in the environment as in a Pod's."""
-    with local_s3() as s3, pytest.MonkeyPatch.context() as patch:
+    s3 = _s3()
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
         s3.create_bucket(name)
         yield Bucket(StorageConfig(endpoint=s3.endpoint, region=REGION, path_style=True), s3.client(), name)
+
+
+@functools.cache
+def _s3() -> S3:
+    """One for all the buckets of this process: there is one environment, and so one pair of keys."""
+    until_the_end = ExitStack()
+    atexit.register(until_the_end.close)
+    return until_the_end.enter_context(local_s3())
