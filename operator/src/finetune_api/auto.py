@@ -22,6 +22,7 @@ from finetune_api.outcome import PreflightReport
 DEFAULT_SEED = 17
 LONGEST_AUTOMATIC_LENGTH = 8192
 DEFAULT_BETA = 0.1
+DEFAULT_DROPOUT = 0.05
 _LEARNING_RATE: dict[tuple[MethodType, AdapterType], float] = {
     ("SFT", "LoRA"): 2e-4,
     ("SFT", "QLoRA"): 2e-4,
@@ -35,13 +36,21 @@ _CONTINUED = 5
 """What the learning rate is divided by for a model that was tuned before."""
 
 
-def length_bound(max_length: int | None, context_length: int) -> int:
-    """Tokens beyond which an example is cut, whatever the dataset: what the spec says, else what a rule allows."""
-    return max_length or min(context_length, LONGEST_AUTOMATIC_LENGTH)
+def length_bound(max_length: int | None, context_length: int | None) -> int:
+    """Tokens beyond which an example is cut, whatever the dataset: what the spec says, else what a rule allows.
+
+    `context_length` None: the model tells none.
+    """
+    return max_length or min(context_length or LONGEST_AUTOMATIC_LENGTH, LONGEST_AUTOMATIC_LENGTH)
 
 
-def resolve_for(spec: FineTuneJobSpec, report: PreflightReport) -> ResolvedHyperparameters:
-    """Complete a job's hyperparameters from what preflight found."""
+def resolve_for(
+    spec: FineTuneJobSpec, report: PreflightReport, *, continued: bool | None = None
+) -> ResolvedHyperparameters:
+    """Complete a job's hyperparameters from what preflight found.
+
+    `continued`: the model is the result of another job, where the spec's reference does not tell it.
+    """
     training, parallelism = report.dataset.training, spec.parallelism
     assert training is not None
     return resolve_hyperparameters(
@@ -52,7 +61,7 @@ def resolve_for(spec: FineTuneJobSpec, report: PreflightReport) -> ResolvedHyper
         examples=training.examples,
         max_tokens=training.max_tokens,
         context_length=report.model.context_length,
-        continued=spec.model.fine_tune_job_ref is not None,
+        continued=spec.model.fine_tune_job_ref is not None if continued is None else continued,
         processes=parallelism.nodes * parallelism.processes_per_node,
     )
 
@@ -65,7 +74,7 @@ def resolve_hyperparameters(
     checkpoints: Checkpoints,
     examples: int,
     max_tokens: int,
-    context_length: int,
+    context_length: int | None,
     continued: bool = False,
     processes: int = 1,
 ) -> ResolvedHyperparameters:

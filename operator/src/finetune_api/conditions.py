@@ -51,7 +51,11 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     STORAGE_DENIED = "StorageDenied"
     STORAGE_UNREACHABLE = "StorageUnreachable"
+    STORAGE_UNSUITABLE = "StorageUnsuitable"
     BUCKET_NOT_FOUND = "BucketNotFound"
+    HUB_UNREACHABLE = "HubUnreachable"
+    HUB_DENIED = "HubDenied"
+    HUB_GATED = "HubGated"
     DATASET_NOT_FOUND = "DatasetNotFound"
     DATASET_INVALID = "DatasetInvalid"
     MODEL_NOT_FOUND = "ModelNotFound"
@@ -103,7 +107,11 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.SECRET_NOT_FOUND: "The Secret with the storage credentials is missing from the namespace, or lacks a key.",
     Reason.STORAGE_DENIED: "The storage refused the credentials (401 or 403).",
     Reason.STORAGE_UNREACHABLE: "The storage endpoint did not answer in time.",
+    Reason.STORAGE_UNSUITABLE: "The storage lacks what checkpoints rest on: conditional writes (`If-None-Match: *`).",
     Reason.BUCKET_NOT_FOUND: "The class's bucket does not exist.",
+    Reason.HUB_UNREACHABLE: "The Hugging Face hub did not answer, or the Pods have no way to it.",
+    Reason.HUB_DENIED: "The hub refused the token (401 or 403).",
+    Reason.HUB_GATED: "The hub's repository is gated, and its terms were not accepted by the token's owner.",
     Reason.DATASET_NOT_FOUND: "Nothing is at the dataset's URI.",
     Reason.DATASET_INVALID: "Lines of the dataset are broken; status.dataset.errors names them.",
     Reason.MODEL_NOT_FOUND: "Nothing is at the model's URI.",

@@ -112,9 +112,17 @@ class Adapter(ApiModel):
     )
     rank: int = Field(16, ge=1, le=1024)
     alpha: int = Field(32, ge=1, le=4096)
-    dropout: float = Field(0.05, ge=0, lt=1)
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Omitted: 0.05, and 0 where weights of experts are adapted, which can't have any.",
+    )
     target_modules: list[Line] = Field(
-        default=["all-linear"], min_length=1, max_length=64, description="Module names, or all-linear."
+        default=["all-linear"],
+        min_length=1,
+        max_length=64,
+        description="Module names, or all-linear: every matrix but embeddings, output layer and routers.",
     )
     inherited: Literal["Continue", "Merge"] | None = Field(
         None,
@@ -392,7 +400,9 @@ class ModelStatus(ApiModel):
 
     architecture: Line
     parameters: int | None = None
-    context_length: int
+    context_length: int | None = Field(
+        None, description="Tokens of the longest sequence that it was made for. Absent: its files name none."
+    )
 
 
 class ResolvedHyperparameters(ApiModel):

@@ -19,6 +19,27 @@ BRANCH = "main"
 
 
 @contextmanager
+def refusing_hub(status: int, headers: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The endpoint of a hub that answers every request so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Length": "0", **(headers or {})}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with _serving(Handler) as endpoint:
+        yield endpoint
+
+
+@contextmanager
 def played_hub(files: Mapping[str, bytes]) -> Iterator[str]:
     """The endpoint of a hub whose repository has these files at BRANCH, which is COMMIT."""
 
@@ -54,7 +75,13 @@ def played_hub(files: Mapping[str, bytes]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with _serving(Handler) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -81,6 +81,11 @@ class DropAnswer:
 
 
 @dataclass(frozen=True)
+class SayDone:
+    """Pass the request on, and say that it was done, whatever the S3 says: as one that knows no conditions would."""
+
+
+@dataclass(frozen=True)
 class Kill:
     """SIGKILL a process when the request has come: before the S3 sees it, or (`forward`) after it has done it."""
 
@@ -88,7 +93,7 @@ class Kill:
     forward: bool = False
 
 
-Fault = Answer | Hang | CutBody | Trickle | ResetConnection | DropAnswer | Kill
+Fault = Answer | Hang | CutBody | Trickle | ResetConnection | DropAnswer | SayDone | Kill
 
 
 @dataclass(frozen=True)
@@ -286,6 +291,8 @@ class _Handler(BaseHTTPRequestHandler):
             os.kill(fault.pid, signal.SIGKILL)
         if isinstance(fault, (Kill, DropAnswer)):
             return self._reset()
+        if isinstance(fault, SayDone):
+            return self._answer(Answer(200, ""))
         self.send_response_only(answer.status, answer.reason)
         length = answer.headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
         for name, value in answer.headers.items():

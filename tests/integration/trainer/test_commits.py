@@ -167,6 +167,24 @@ def swap_the_manifest(storage: Storage, committed: Committed) -> None:
     storage.write(committed.folder.join(MANIFEST_NAME), other.to_bytes())
 
 
+@pytest.mark.parametrize(
+    "shard",
+    [b"\0" * 64, b"", (2**62).to_bytes(8, "little") + b"{" * 64],
+    ids=["zeros", "empty", "a header without end"],
+)
+def test_a_shard_that_can_not_be_read_is_passed_over_though_its_digest_is_right(
+    storage: Storage, run: S3Location, tmp_path: Path, shard: bytes
+) -> None:
+    """A fault of what wrote it: each retry would fail on it otherwise."""
+    first = start(storage, run, tmp_path)
+    first.commit(4)
+    first.commit(8, {"model/shard-00001-of-00001.safetensors": shard})
+    second = start(storage, run, tmp_path, attempt=2)
+    assert second.step == 4
+    assert [item.step for item in second.corrupt] == [8]
+    assert "shard-00001-of-00001.safetensors can't be read" in second.corrupt[0].message
+
+
 @pytest.mark.parametrize("damage", [overwrite, shorten, flip_a_bit, lose_a_file, spoil_the_manifest, swap_the_manifest])
 def test_a_corrupt_checkpoint_is_passed_over_and_stays_until_a_newer_one_is_committed(
     storage: Storage,

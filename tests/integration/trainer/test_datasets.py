@@ -127,8 +127,10 @@ def test_a_hub_that_can_not_be_reached_is_told_and_tried_again(
     monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(DiagnosedError) as refused:
         fetched(storage, tmp_path, {"uri": "hf://datasets/org/name@main/data/*.parquet"})
-    assert (refused.value.failure.reason, refused.value.failure.retryable) == (Reason.DATASET_NOT_FOUND, True)
-    assert "hf://datasets/org/name@main/data/*.parquet could not be fetched" in refused.value.failure.message
+    assert (refused.value.failure.reason, refused.value.failure.retryable) == (Reason.HUB_UNREACHABLE, True)
+    assert "http://127.0.0.1:9 could not be reached for hf://datasets/org/name@main/data/*.parquet" in str(
+        refused.value.failure.message
+    )
 
 
 HUB_FILES = {

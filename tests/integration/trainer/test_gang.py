@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from e2e.cluster.ports import free_ports
-from finetune_api.finetunejob import SFT, Adapter, Method, Parallelism, TrainingData
+from finetune_api.finetunejob import SFT, Adapter, Method, Parallelism, TrainingData, ValidationData
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
 from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
@@ -28,7 +28,7 @@ from finetune_trainer.s3 import commits
 from finetune_trainer.s3.storage import Storage
 from finetune_trainer.training.launch import train_node
 from tests.integration import forked
-from tests.integration.trainer.runs import Workplace, preference, stop_after_first_checkpoint, train_here
+from tests.integration.trainer.runs import Workplace, preference, question, stop_after_first_checkpoint, train_here
 
 DEADLINE_SECONDS = 240.0
 forked.preload("finetune_trainer.training.train", "finetune_trainer.training.launch")
@@ -169,6 +169,27 @@ def test_a_whole_model_goes_on_sharded_over_two_nodes(workplace: Workplace, stor
     )
     assert ours.keys() == theirs.keys()
     assert all(torch.allclose(ours[name], theirs[name], atol=0.02) for name in ours)
+
+
+def test_a_gang_that_is_told_to_stop_in_an_evaluation_stops_there(
+    workplace: Workplace, storage: Storage, tmp_path: Path
+) -> None:
+    """One process is told so; none finishes the evaluation, and its step was saved before."""
+    lines = [question(number % 100) for number in range(3000)]
+    run = workplace.train_run(
+        "gang-evaluates",
+        {"epochs": 6.0, "checkpoint_every_steps": 5},
+        parallelism=Parallelism(nodes=2),
+        dataset=workplace.dataset(
+            validation=ValidationData(uri=workplace.bucket.put_lines("data/long-valid.jsonl", lines))
+        ),
+    )
+    with nodes(run, tmp_path) as started:
+        assert wait_for_checkpoint(storage, run, after=0) == 5
+        started[1].send_signal(signal.SIGTERM)
+        assert exit_codes(started, tmp_path) == [EXIT_DISRUPTED, EXIT_DISRUPTED]
+    assert "told to stop in the evaluation of step 5" in (tmp_path / "node-0.log").read_text()
+    assert checkpoints.list_committed(storage, parse_s3(run.output_uri))[-1].manifest.step == 5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -155,6 +156,23 @@ def test_a_person_reads_the_report_and_the_card(desk: Path, resumed: Any) -> Non
     for text in ("Hyperparameters", "40 examples", "What is 40 plus 5?", "generated greedily", "stalled seconds"):
         assert text in report
     assert f"file://{desk}/train.jsonl" in (folder / "README.md").read_text()
+
+
+def test_a_job_goes_on_from_an_earlier_result(desk: Path, resumed: Any) -> None:
+    """As the message about fineTuneJobRef says: its folder is the model, an adapter upon the base that it names."""
+    result = desk / "finetune-output/adder/1/result/claim-000002"
+    shorter = SPEC["hyperparameters"] | {"epochs": 1}
+    file = write_job(desk, "next.yaml", runId="2", model={"uri": str(result)}, hyperparameters=shorter)
+    code, output = run(file)
+    assert code == 0, output
+    begun = json.loads((desk / "finetune-output/adder/2/run.json").read_bytes())["model"]
+    assert (begun["uri"], begun["adapterUri"]) == (f"file://{desk}/base", f"file://{result}")
+    first, second = (
+        list(csv.DictReader((desk / f"finetune-output/adder/{number}/results.csv").open())) for number in (1, 2)
+    )
+    assert float(second[0]["train_loss"]) < 0.7 * float(first[0]["train_loss"])
+    model = AutoPeftModelForCausalLM.from_pretrained(desk / "finetune-output/adder/2/result/claim-000001")
+    assert model.peft_config["default"].base_model_name_or_path == str(desk / "base")
 
 
 def test_a_changed_job_is_a_new_run(desk: Path, resumed: Any) -> None:

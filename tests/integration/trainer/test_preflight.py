@@ -228,6 +228,11 @@ BROKEN_MODELS: dict[str, tuple[Callable[[Path], None], Reason, str]] = {
         Reason.MODEL_INVALID,
         "has no config.json: it must be a Hugging Face model folder.",
     ),
+    "an adapter alone": (
+        lambda folder: (folder / "config.json").rename(folder / "adapter_config.json"),
+        Reason.MODEL_INVALID,
+        "is a peft adapter, not a whole model. Name the job that made it as model.fineTuneJobRef",
+    ),
     "remote code": (
         edit("config.json", auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"}),
         Reason.MODEL_INVALID,

@@ -19,6 +19,7 @@ from finetune_api.finetunejob import Adapter, Best, Checkpoints, Limit, Training
 from finetune_api.manifest import Manifest
 from finetune_api.run import ModelSource
 from finetune_api.sources import parse_s3
+from finetune_trainer.checkpointing import checkpoints
 from finetune_trainer.models.models import fetch_model, load_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.storage import Storage
@@ -58,7 +59,7 @@ def test_the_result_is_an_adapter_that_loads_on_the_base(
     assert not list(local.adapter.glob("*.bin")) + list(local.adapter.glob("*.pt"))
 
 
-def test_checkpoints_hold_what_resuming_needs_and_no_pickle(workplace: Workplace, lora: Any) -> None:
+def test_checkpoints_hold_what_resuming_needs_and_no_pickle(workplace: Workplace, lora: Any, storage: Storage) -> None:
     assert [checkpoint.step for checkpoint in lora.checkpoints] == [10, 20]
     manifest = Manifest.model_validate_json(workplace.bucket.read(f"{lora.checkpoints[0].uri}/manifest.json"))
     assert {file.path for file in manifest.files} == {
@@ -68,7 +69,8 @@ def test_checkpoints_hold_what_resuming_needs_and_no_pickle(workplace: Workplace
         "schedule.json",
         "trainer_state.json",
     }
-    assert manifest.metrics["evalLoss"] > 0
+    first, _ = checkpoints.list_committed(storage, parse_s3(workplace.bucket.uri("lora")))
+    assert first.manifest.metrics["evalLoss"] > 0  # evaluated after it was committed: the next one tells
 
 
 def test_the_story_is_told(workplace: Workplace, lora: Any) -> None:

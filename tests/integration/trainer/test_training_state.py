@@ -84,6 +84,70 @@ def test_every_save_goes_into_the_same_memory(alone: Gang) -> None:
     assert bytes(second) == bytes(first) != before
 
 
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "can't be pinned"])
+def test_a_shard_is_whole_whether_or_not_its_memory_can_be_pinned(
+    alone: Gang, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pinned: bool
+) -> None:
+    """As on a machine with GPUs, where the limit for locked memory may be small. The thread works on the process's."""
+    from torch.cuda import _pin_memory_utils
+
+    devices: list[int] = []
+
+    def pin(address: int, size: int) -> None:
+        if not pinned:
+            raise RuntimeError("Registering memory failed with cudaError: 2.")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
+    monkeypatch.setattr(_pin_memory_utils, "pin_memory", pin)
+    writer = ShardWriter(alone, TENSORS)
+    (tmp_path / writer.name).write_bytes(writer.copy(TENSORS))
+    assert load_file(tmp_path / writer.name).keys() == TENSORS.keys()
+    assert devices == [3]
+
+
+def test_what_fails_beside_the_training_fails_the_save(alone: Gang, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never a file without a header under a valid digest."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no memory for the pages")
+
+    monkeypatch.setattr(shards, "_lay_out", fail)
+    writer = ShardWriter(alone, TENSORS)
+    for _ in range(2):
+        with pytest.raises(MemoryError, match="no memory for the pages"):
+            writer.copy(TENSORS)
+
+
+def test_a_checkpoint_of_another_model_is_told_as_one(alone: Gang, tmp_path: Path) -> None:
+    """DCP's own exception is no Exception: it would pass every handler and end the process without a word."""
+    writer = ShardWriter(alone, TENSORS)
+    (tmp_path / writer.name).write_bytes(writer.copy(TENSORS))
+    for others in ({"other": torch.zeros(3)}, {"matrix": torch.zeros(5, 5)}):
+        with pytest.raises(DiagnosedError) as refused:
+            shards.read_into(tmp_path, others)
+        assert (refused.value.failure.reason, refused.value.failure.retryable) == (Reason.CHECKPOINT_CORRUPT, False)
+
+
+@pytest.mark.parametrize("spoil", [lambda file: b"\0" * len(file), lambda file: file[:40], lambda file: b"{}" * 40])
+def test_a_shard_that_can_not_be_read_is_known_before_it_is_loaded(
+    alone: Gang, tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    writer = ShardWriter(alone, TENSORS)
+    file = tmp_path / writer.name
+    file.write_bytes(writer.copy(TENSORS))
+    shards.refuse_unreadable(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(spoil(whole))
+    with pytest.raises(ValueError, match=f"{writer.name} can't be read"):
+        shards.refuse_unreadable(tmp_path)
+    file.unlink()
+    (tmp_path / "shard-00001-of-00002.safetensors").write_bytes(whole)
+    with pytest.raises(ValueError, match="has 1 shards of 2"):
+        shards.refuse_unreadable(tmp_path)
+
+
 def test_a_training_is_restored_with_its_optimizer_schedule_and_random_numbers(alone: Gang, tmp_path: Path) -> None:
     saved = training(step=3)
     folder = write(Camera(alone).take(saved), tmp_path)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FailureStatus
 from finetune_api.outcome import Failure
 from finetune_operator.pod_diagnosis import disruption_words, failure, failure_words, is_disruption, outcome
 from finetune_operator.pod_views import pod_view
@@ -196,3 +197,16 @@ def test_what_the_infrastructure_did(pods: list[Any], told: str) -> None:
 def test_what_a_pod_says_survives_the_way_through_its_status() -> None:
     status = {"phase": "Failed", "containerStatuses": [container(terminated=terminated(1, message=told(LINE_7)))]}
     assert outcome([pod_view(pod_object(status))]) == LINE_7
+
+
+@pytest.mark.parametrize(
+    ("message", "suggestion", "words"),
+    [
+        ("The hub's name is not known", None, "The hub's name is not known."),
+        ("It failed", "Raise it.", "It failed. Raise it."),
+        ("It failed.", "Raise it.", "It failed. Raise it."),
+        ("Really?", None, "Really?"),
+    ],
+)
+def test_a_diagnosis_is_a_sentence_that_others_can_follow(message: str, suggestion: str | None, words: str) -> None:
+    assert failure_words(FailureStatus(reason="Failed", message=message, suggestion=suggestion)) == words

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import re
 import struct
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -205,3 +208,40 @@ CLIMBS = (
 )
 def test_patterns_of_a_class(url: str, pattern: str, allowed: bool) -> None:
     assert is_allowed_url(url, (pattern,)) is allowed
+
+
+def test_pixels_in_flight_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight PNGs of a few kilobytes each could hold 400 million pixels: they are decoded one after the other."""
+    body = encoded("PNG", (600, 500))
+    limit = 2 * 600 * 500
+    monkeypatch.setattr(images, "IN_FLIGHT", images.PixelsInFlight(limit))
+    lock, now, most = threading.Lock(), 0, 0
+
+    def slowly(content: bytes) -> Image.Image:
+        nonlocal now, most
+        with lock:
+            now += 600 * 500
+            most = max(most, now)
+        time.sleep(0.05)
+        image = decode(content)
+        with lock:
+            now -= 600 * 500
+        return image
+
+    monkeypatch.setattr(images, "decode", slowly)
+    monkeypatch.setattr(ImageStore, "_read", lambda self, url: body)
+    store = ImageStore(tmp_path, cast(Storage, None), ())
+    with ThreadPoolExecutor(8) as pool:
+        kept = list(pool.map(lambda number: store.keep(ImageUrl(url=f"https://a/{number}")), range(8)))
+    assert len(set(kept)) == 8
+    assert most == limit
+
+
+def test_one_image_alone_has_room_and_a_broken_one_needs_none() -> None:
+    room = images.PixelsInFlight(10)
+    with room.holding(50):
+        pass
+    with room.holding(0), room.holding(10):
+        pass
+    assert images.pixels_of(encoded("PNG", (40, 30))) == 1200
+    assert images.pixels_of(b"no image") == images.pixels_of(png_of(10_000, 10_000)) == 0

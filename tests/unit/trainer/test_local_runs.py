@@ -9,6 +9,7 @@ import pytest
 from finetune_api.auto import resolve_for
 from finetune_api.finetunejob import DatasetStatus, FileStatistics, FineTuneJobSpec, ModelStatus, Parallelism
 from finetune_api.outcome import PreflightReport
+from finetune_api.run import ModelSource
 from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.local.job_file import LocalJob
 from finetune_trainer.local.training import storage_config, train_run
@@ -24,6 +25,7 @@ SPEC = FineTuneJobSpec.model_validate(
     },
     context=ON_A_LAPTOP,
 )
+MODEL = ModelSource(uri="file:///models/base")
 FOUND = PreflightReport(
     dataset=DatasetStatus(training=FileStatistics(examples=100, tokens=9000, max_tokens=120)),
     model=ModelStatus(architecture="LlamaForCausalLM", context_length=2048),
@@ -31,7 +33,7 @@ FOUND = PreflightReport(
 
 
 def test_one_process_trains_with_the_batches_and_steps_of_a_cluster(tmp_path: Path) -> None:
-    run = train_run(LocalJob("team-a", "router", SPEC), tmp_path, FOUND)
+    run = train_run(LocalJob("team-a", "router", SPEC), tmp_path, FOUND, MODEL)
     assert run.hyperparameters == resolve_for(SPEC, FOUND)
     assert run.parallelism == Parallelism()
     assert (run.job.name, run.job.run_id, run.output_uri) == ("router", "7", f"file://{tmp_path}")
@@ -43,7 +45,7 @@ def test_each_time_the_command_runs_is_an_attempt(tmp_path: Path) -> None:
     (tmp_path / "claims").mkdir()
     for number in (1, 2):
         (tmp_path / "claims" / f"{number:06d}.json").touch()
-    assert train_run(LocalJob("team-a", "router", SPEC), tmp_path, FOUND).attempt == 3
+    assert train_run(LocalJob("team-a", "router", SPEC), tmp_path, FOUND, MODEL).attempt == 3
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ RUN = TrainRun(
     output_uri="s3://models/out",
     model=ModelSource(uri="hf://org/base@main"),
     method=Method(),
-    adapter=Adapter(rank=8),
+    adapter=Adapter(rank=8, dropout=0.05),
     dataset=Dataset.from_wire({"training": {"uri": "s3://data/train.jsonl"}}),
     hyperparameters=ResolvedHyperparameters(
         epochs=3,

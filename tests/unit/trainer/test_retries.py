@@ -40,6 +40,7 @@ def answer(status: int, code: str) -> ClientError:
 
 ERRORS: list[tuple[Any, Trouble, Reason, bool]] = [
     (answer(500, "InternalError"), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
+    (answer(501, "NotImplemented"), Trouble.FINAL, Reason.STORAGE_UNSUITABLE, False),
     (answer(503, "SlowDown"), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
     (answer(429, "TooManyRequests"), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
     (answer(400, "RequestTimeout"), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),

@@ -10,6 +10,7 @@ import torch
 from prometheus_client import generate_latest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from finetune_trainer.training import training_metrics
 from finetune_trainer.training.callbacks import NoteMetrics
 from finetune_trainer.training.training_metrics import ExposeMetrics, flops_per_token, peak_flops
 
@@ -37,6 +38,17 @@ def test_a_step_shows_in_the_metrics(arguments: TrainingArguments) -> None:
     assert (value("finetune_trainer_tokens_per_second") or 0) > 1000
     assert (value("finetune_trainer_data_wait_seconds_total") or 0) > 0
     assert b"epoch" not in generate_latest(metrics.registry)
+
+
+def test_what_is_not_known_of_an_accelerator_is_not_exposed(
+    arguments: TrainingArguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU has no peak, and a gauge without a value says 0."""
+    for name, exposed in ((None, False), ("Some GPU 9000", False), ("NVIDIA H100 80GB HBM3", True)):
+        monkeypatch.setattr(training_metrics, "accelerator_name", lambda name=name: name)
+        metrics, state, control = ExposeMetrics(port=None), TrainerState(), TrainerControl()
+        metrics.on_train_begin(arguments, state, control, model=torch.nn.Linear(2, 2))
+        assert (b"model_flops_utilization" in generate_latest(metrics.registry)) is exposed, name
 
 
 def test_what_comes_between_steps_is_no_wait_for_data(arguments: TrainingArguments) -> None:

@@ -27,7 +27,6 @@ app = typer.Typer(
 def preflight(file: RunFile) -> None:
     """Read and try everything that a run needs: storage, datasets, model."""
     environment.prepare()
-    environment.hide_torch()
     from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:

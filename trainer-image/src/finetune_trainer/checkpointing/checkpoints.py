@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,12 +20,14 @@ from finetune_api.manifest import CheckpointKey, Manifest
 from finetune_api.progress import CheckpointLedger
 from finetune_api.sources import S3Location
 from finetune_trainer.checkpointing.retention import metric_of
+from finetune_trainer.checkpointing.shards import refuse_unreadable
 from finetune_trainer.gang.gang import Gang
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3 import commits
 from finetune_trainer.s3.commits import Claim, Committed, CorruptError
 from finetune_trainer.s3.storage import Storage
 
+TRAINER_STATE = "trainer_state.json"  # as training_state.py has it
 LEDGER_CHECKPOINTS = 100
 LEDGER_CORRUPT = 20
 
@@ -51,8 +55,30 @@ class Resumed:
 
 
 def list_committed(storage: Storage, run: S3Location) -> list[Committed]:
-    """The checkpoints that count, oldest first."""
-    return commits.list_checkpoints(storage, run)[0]
+    """The checkpoints that count, oldest first, with what was measured on them until the last one."""
+    found = commits.list_checkpoints(storage, run)[0]
+    state = storage.find(found[-1].folder.join(TRAINER_STATE)) if found else None
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # what rotted is told of by who resumes from it
+        return found if state is None else with_evaluations(found, evaluations(state))
+    return found
+
+
+def evaluations(trainer_state: bytes) -> dict[int, float]:
+    """The validation losses in a checkpoint's trainer_state.json, by step."""
+    log = json.loads(trainer_state)["log_history"]
+    return {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
+
+
+def with_evaluations(committed: Sequence[Committed], losses: Mapping[int, float]) -> list[Committed]:
+    """Checkpoints with the validation losses of their steps, which are evaluated after they are committed."""
+    return [_with_loss(item, losses.get(item.manifest.step)) for item in committed]
+
+
+def _with_loss(committed: Committed, loss: float | None) -> Committed:
+    if loss is None or not math.isfinite(loss):
+        return committed
+    metrics = {**committed.manifest.metrics, "evalLoss": loss}
+    return replace(committed, manifest=committed.manifest.model_copy(update={"metrics": metrics}))
 
 
 def resume(
@@ -128,9 +154,14 @@ def fetch(
     local = _local(directory, committed)
     try:
         commits.download(storage, committed, local.path, only)
+        for folder in sorted({file.parent for file in local.path.glob("*/*.safetensors")}):
+            refuse_unreadable(folder)
     except CorruptError:
         shutil.rmtree(local.path, ignore_errors=True)
         raise
+    except ValueError as error:
+        shutil.rmtree(local.path, ignore_errors=True)
+        raise CorruptError(f"{committed.folder.uri}: {error}") from error
     return local
 
 

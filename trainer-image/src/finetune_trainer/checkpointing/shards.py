@@ -14,17 +14,23 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import re
 import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
+from safetensors import SafetensorError, safe_open
 from torch.distributed.checkpoint import DefaultSavePlanner, HuggingFaceStorageReader, load
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.planner import WriteItem
 
+from finetune_api.conditions import Reason
 from finetune_trainer.gang.gang import Gang
+from finetune_trainer.process.failures import DiagnosedError, first_line
 
 SHARDING_INFO = "DCP_SHARDING_INFO"
 DTYPES = {
@@ -40,6 +46,9 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 HEADER_ALIGNMENT = 8
+SHARD_NAME = re.compile(r"^shard-\d+-of-(\d+)\.safetensors$")
+
+_log = structlog.get_logger()
 
 
 class ShardWriter:
@@ -56,7 +65,9 @@ class ShardWriter:
         self._items = _share(gang, self._planner, tensors)
         header, starts, size = _layout(self._items)
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._ready = threading.Thread(target=_lay_out, args=[self._memory, header], name="layout", daemon=True)
+        self._failure: BaseException | None = None
+        device = torch.cuda.current_device() if torch.cuda.is_available() else None
+        self._ready = threading.Thread(target=self._prepare, args=[header, device], name="layout", daemon=True)
         self._ready.start()
         self._parts = [
             torch.frombuffer(
@@ -66,8 +77,13 @@ class ShardWriter:
         ]
 
     def copy(self, tensors: Mapping[str, torch.Tensor]) -> memoryview:
-        """The file with the values that the tensors have now. It stays so until the next copy."""
+        """The file with the values that the tensors have now. It stays so until the next copy.
+
+        Raises what kept the memory from being laid out.
+        """
         self._ready.join()
+        if self._failure is not None:
+            raise self._failure
         self._planner.set_up_planner(dict(tensors))
         on_gpu = False
         for item, part in zip(self._items, self._parts, strict=True):
@@ -78,12 +94,44 @@ class ShardWriter:
             torch.cuda.current_stream().synchronize()
         return memoryview(self._memory)
 
+    def _prepare(self, header: bytes, device: int | None) -> None:
+        try:
+            _lay_out(self._memory, header, device)
+        except BaseException as error:  # not lost: the next copy raises it
+            self._failure = error
+
 
 def read_into(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Set tensors, whole or sharded, to what the files below `folder` hold, however many processes wrote them."""
+    """Set tensors, whole or sharded, to what the files below `folder` hold, however many processes wrote them.
+
+    Raises DiagnosedError (CheckpointCorrupt): they hold others. DCP's own exception is no Exception, and ends a process
+    without a word.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as was asked for
-        load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+        try:
+            load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+        except CheckpointException as error:
+            cause = next((failure for failure, _ in error.failures.values()), error)
+            raise DiagnosedError(
+                Reason.CHECKPOINT_CORRUPT,
+                f"The checkpoint's {folder.name} is not that of this model: {first_line(cause)} Remove the run's "
+                "checkpoints, or train anew: change spec.runId.",
+            ) from error
+
+
+def refuse_unreadable(folder: Path) -> None:
+    """Raises ValueError when the files of a folder, whole as each may be, are not what `ShardWriter`s have written."""
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                json.loads((opened.metadata() or {})[SHARDING_INFO])
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise ValueError(f"{folder.name}/{file.name} can't be read: {first_line(error)}") from error
+    of = {int(found[1]) for file in files if (found := SHARD_NAME.match(file.name)) is not None}
+    if of and of != {len(files)}:
+        raise ValueError(f"{folder.name} has {len(files)} shards of {max(of)}")
 
 
 def read_whole(folder: Path) -> dict[str, torch.Tensor]:
@@ -127,15 +175,23 @@ def _layout(items: list[WriteItem]) -> tuple[bytes, list[int], int]:
     return header, [len(header) + begin for begin in begins], len(header) + end
 
 
-def _lay_out(memory: mmap.mmap, header: bytes) -> None:
-    """Have the kernel give all the memory now, pinned for the GPU where there is one, and write the file's header."""
-    pages = torch.frombuffer(memory, dtype=torch.uint8)
-    pages.zero_()
-    if torch.cuda.is_available():
-        from torch.cuda import _pin_memory_utils  # what DCP pins with; pin_memory=True rounds up to a power of two
+def _lay_out(memory: mmap.mmap, header: bytes, device: int | None) -> None:
+    """Write the file's header, and have the kernel give all the memory now, pinned for the GPU where there is one.
 
-        _pin_memory_utils.pin_memory(pages.data_ptr(), len(memory))
+    `device`: of the process; a new thread's own would be the first. Memory that can't be pinned is only copied to more
+    slowly.
+    """
     memory[: len(header)] = header
+    torch.frombuffer(memory, dtype=torch.uint8)[len(header) :].zero_()
+    if device is None:
+        return
+    from torch.cuda import _pin_memory_utils  # what DCP pins with; pin_memory=True rounds up to a power of two
+
+    torch.cuda.set_device(device)
+    try:
+        _pin_memory_utils.pin_memory(torch.frombuffer(memory, dtype=torch.uint8).data_ptr(), len(memory))
+    except RuntimeError as error:
+        _log.warning(f"{len(memory) / 2**30:.1f} GiB of memory for saves are not pinned: {first_line(error)}")
 
 
 def _tensor(item: WriteItem) -> Any:

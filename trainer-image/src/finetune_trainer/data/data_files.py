@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.sources import HubDataset, S3Location, is_allowed, parse_hub_dataset, parse_location
 from finetune_trainer.data.file_names import SPLITS, SUFFIXES, is_data, match_glob
-from finetune_trainer.process.failures import DiagnosedError, first_line
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.process.hub_errors import hub_errors
 from finetune_trainer.s3.storage import MismatchError, Storage
 
 MOST_FILES = 10_000
@@ -142,7 +142,7 @@ def _resolve_on_hub(source: HubDataset) -> list[RemoteFile]:
     """The files at the commit that the revision is now, so that what is read twice is the same."""
     from huggingface_hub import HfApi
 
-    with _hub_failures(source):
+    with hub_errors(source.uri, Reason.DATASET_NOT_FOUND):
         api = HfApi()
         commit = api.dataset_info(source.repository, revision=source.revision).sha
         paths = api.list_repo_files(source.repository, repo_type="dataset", revision=commit)
@@ -155,35 +155,12 @@ def _fetch_from_hub(source: HubDataset, path: Path) -> None:
     from huggingface_hub import hf_hub_download
 
     scratch = path.with_suffix(".hub")
-    with _hub_failures(source):
+    with hub_errors(source.uri, Reason.DATASET_NOT_FOUND):
         fetched = hf_hub_download(
             source.repository, source.path, repo_type="dataset", revision=source.revision, local_dir=scratch
         )
     shutil.move(fetched, path)
     shutil.rmtree(scratch)
-
-
-@contextmanager
-def _hub_failures(source: HubDataset) -> Iterator[None]:
-    from httpx2 import HTTPError
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError, HFValidationError) as error:
-        raise DiagnosedError(
-            Reason.DATASET_NOT_FOUND,
-            f"{source.uri} is not on the hub, or needs a token (HF_TOKEN) that may read it: {first_line(error)}",
-        ) from error
-    except (HTTPError, OSError) as error:
-        raise DiagnosedError(
-            Reason.DATASET_NOT_FOUND, f"{source.uri} could not be fetched: {first_line(error)}", retryable=True
-        ) from error
 
 
 def _mounted_files(name: str, key: str | None, mounted: Path) -> list[DataFile]:

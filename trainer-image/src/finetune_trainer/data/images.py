@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import io
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -65,7 +66,9 @@ class ImageStore:
         """
         file = self.directory / hashlib.sha256(f"{image.detail}:{image.url}".encode()).hexdigest()
         if not file.exists():
-            kept = fit(decode(self._read(image.url)), LOW_DETAIL_SIDE if image.detail == "low" else HIGH_DETAIL_SIDE)
+            body = self._read(image.url)
+            with IN_FLIGHT.holding(pixels_of(body)):
+                kept = fit(decode(body), LOW_DETAIL_SIDE if image.detail == "low" else HIGH_DETAIL_SIDE)
             self.directory.mkdir(parents=True, exist_ok=True)
             partial = file.with_suffix(f".{id(kept)}")
             kept.save(partial, "PNG", compress_level=1)
@@ -139,6 +142,43 @@ def images_of(example: Example) -> list[ImageUrl]:
     return example.images() if isinstance(example, ChatExample) else []
 
 
+class PixelsInFlight:
+    """How many pixels all threads decode at a time: a few kilobytes can hold as many as take 200 MB. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, pixels: int) -> Iterator[None]:
+        """Wait until there is room for so many; one image alone always has it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held == 0 or self._held + pixels <= self._most)
+            self._held += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= pixels
+                self._changed.notify_all()
+
+
+IN_FLIGHT = PixelsInFlight(MOST_PIXELS)
+
+
+def pixels_of(body: bytes) -> int:
+    """The pixels that a file says it has; 0 of what is no image, or more than is decoded."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+            pixels: int = image.size[0] * image.size[1]
+    except Exception:  # what is wrong with it is told by `decode`
+        return 0
+    return pixels if pixels <= MOST_PIXELS else 0
+
+
 def decode(body: bytes) -> Image.Image:
     """The image in a file's bytes, upright, in RGB. Raises ImageError."""
     from PIL import Image, ImageOps
@@ -151,7 +191,8 @@ def decode(body: bytes) -> Image.Image:
             image.verify()
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:  # verify leaves it of no more use
             image.load()
-            return ImageOps.exif_transpose(image).convert("RGB")
+            ImageOps.exif_transpose(image, in_place=True)  # copies are large
+            return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def fit(image: Image.Image, side: int) -> Image.Image:

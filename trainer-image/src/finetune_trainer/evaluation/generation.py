@@ -14,6 +14,7 @@ import torch
 
 from finetune_api.evaluation import Generation
 from finetune_trainer.data.chat_rendering import TemplateError, render_chat, special_tokens, text_tokenizer
+from finetune_trainer.models import models
 from finetune_trainer.models.models import LocalModel, load_model, load_processor
 
 SAMPLING_PARAMETERS = (
@@ -73,8 +74,7 @@ def stored_dtype(local: LocalModel) -> torch.dtype:
 
 def context_length(config: Any) -> int:
     """The context length of a model's config."""
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(length) if length else 1_048_576
+    return models.context_length(config) or 1_048_576
 
 
 def generate(

@@ -25,11 +25,13 @@ from finetune_api.finetunejob import FineTuneJobSpec, Parallelism
 from finetune_api.outcome import EXIT_FAILED, EXIT_SUCCEEDED, PreflightReport, TrainReport
 from finetune_api.run import JobIdentity, ModelSource, PreflightRun, StorageConfig, TrainRun
 from finetune_trainer.local.job_file import LocalJob, read_job
+from finetune_trainer.local.model_source import model_source
 from finetune_trainer.local.screen import Screen
 from finetune_trainer.process import environment
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.s3.commits import CLAIMS
+from finetune_trainer.s3.local_storage import open_storage
 from finetune_trainer.supervision.diagnosis import diagnose
 
 OUTPUT = Path("finetune-output")
@@ -83,15 +85,16 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
         from finetune_trainer.training.train import train
 
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
-        found = preflight(preflight_run(job, folder), Path(scratch) / "preflight")
-        run = train_run(job, folder, found)
+        model = model_source(str(job.spec.model.uri), open_storage(storage_config(os.environ)))
+        found = preflight(preflight_run(job, folder, model), Path(scratch) / "preflight")
+        run = train_run(job, folder, found, model)
         _refuse_changed(run, folder)
         _show_found(found, run, screen)
         gang = Gang(place_alone_on_node(run.parallelism, {}))
         return train(run, Path(scratch) / "train", gang, screen)
 
 
-def preflight_run(job: LocalJob, folder: Path) -> PreflightRun:
+def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightRun:
     """As the operator makes it, but for one process."""
     spec = job.spec
     seed = spec.hyperparameters.seed
@@ -99,18 +102,19 @@ def preflight_run(job: LocalJob, folder: Path) -> PreflightRun:
         job=_identity(job),
         storage=storage_config(os.environ),
         output_uri=f"file://{folder}",
-        model=ModelSource(uri=spec.model.uri),
+        model=model,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
         hyperparameters=spec.hyperparameters,
         allowed_images=EVERY_IMAGE,
+        continued=model.adapter_uri is not None,
         accelerator_memory=_accelerator_memory(),
         seed=seed if seed is not None else DEFAULT_SEED,
     )
 
 
-def train_run(job: LocalJob, folder: Path, found: PreflightReport) -> TrainRun:
+def train_run(job: LocalJob, folder: Path, found: PreflightReport, model: ModelSource) -> TrainRun:
     """As the operator makes it, but for one process."""
     spec = job.spec
     claims = folder / CLAIMS
@@ -119,12 +123,12 @@ def train_run(job: LocalJob, folder: Path, found: PreflightReport) -> TrainRun:
         attempt=1 + (len(list(claims.iterdir())) if claims.exists() else 0),
         storage=storage_config(os.environ),
         output_uri=f"file://{folder}",
-        model=ModelSource(uri=spec.model.uri),
+        model=model,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
         allowed_images=EVERY_IMAGE,
-        hyperparameters=resolve_for(_alone(spec), found),
+        hyperparameters=resolve_for(_alone(spec), found, continued=model.adapter_uri is not None),
         parallelism=Parallelism(),
         checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),
         metrics_port=None,

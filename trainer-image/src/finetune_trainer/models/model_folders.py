@@ -5,16 +5,18 @@ A folder is untrusted: of its files only configurations, tokenizers and safetens
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
+
+import msgspec
 
 from finetune_api.conditions import Reason
 from finetune_api.sources import HubModel, S3Location, parse_model_uri
-from finetune_trainer.process.failures import DiagnosedError, first_line
+from finetune_trainer.process.failures import DiagnosedError, first_line, sentence
+from finetune_trainer.process.hub_errors import hub_errors
 from finetune_trainer.s3 import commits
 from finetune_trainer.s3.commits import Committed
 from finetune_trainer.s3.storage import Storage, in_parallel
@@ -27,7 +29,23 @@ TEMPLATE_FOLDER = "additional_chat_templates"
 Shapes = Mapping[str, tuple[int, ...]]
 """The lengths of every weight's dimensions, by the weight's name."""
 
-LONGEST_HEADER_BYTES = 100_000_000  # as the safetensors library has it
+LONGEST_HEADER_BYTES = 16 * 2**20
+"""The largest models have 100,000 weights in all, of some hundred bytes each. The safetensors library allows 100 MB."""
+ADAPTER_CONFIG = "adapter_config.json"
+INDEX_NAME = "model.safetensors.index.json"
+WHOLE_NAME = "model.safetensors"
+
+
+class _Tensor(msgspec.Struct):
+    """A weight in the header of a safetensors file. `__metadata__` is none, and has no shape."""
+
+    shape: list[int] | None = None
+
+
+class _Index(msgspec.Struct):
+    """What is read of the index of a model in several files."""
+
+    weight_map: dict[str, str]
 
 
 class ModelFolder(Protocol):
@@ -115,13 +133,13 @@ class HubFolder:
     def paths(self) -> list[str]:
         from huggingface_hub import HfApi
 
-        with self._diagnosed():
+        with hub_errors(self.uri, Reason.MODEL_NOT_FOUND):
             return list(HfApi().list_repo_files(self._source.repository, revision=self._source.revision))
 
     def fetch(self, paths: Iterable[str], directory: Path) -> None:
         from huggingface_hub import snapshot_download
 
-        with self._diagnosed():
+        with hub_errors(self.uri, Reason.MODEL_NOT_FOUND):
             snapshot_download(
                 self._source.repository,
                 revision=self._source.revision,
@@ -131,36 +149,20 @@ class HubFolder:
 
     def shapes(self) -> Shapes:
         from huggingface_hub import get_safetensors_metadata
+        from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
-        with self._diagnosed():
-            found = get_safetensors_metadata(self._source.repository, revision=self._source.revision)
+        with hub_errors(self.uri, Reason.MODEL_NOT_FOUND):
+            try:
+                found = get_safetensors_metadata(self._source.repository, revision=self._source.revision)
+            except (NotASafetensorsRepoError, SafetensorsParsingError, RecursionError) as error:
+                raise DiagnosedError(Reason.MODEL_INVALID, f"{self.uri}: {sentence(first_line(error))}") from error
             files = found.files_metadata.values()
             return {name: tuple(tensor.shape) for file in files for name, tensor in file.tensors.items()}
 
-    @contextmanager
-    def _diagnosed(self) -> Iterator[None]:
-        from httpx2 import HTTPError
-        from huggingface_hub.errors import (
-            HFValidationError,
-            NotASafetensorsRepoError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-            SafetensorsParsingError,
-        )
 
-        try:
-            yield
-        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-            raise DiagnosedError(
-                Reason.MODEL_NOT_FOUND,
-                f"{self.uri} is not on the hub, or needs a token (HF_TOKEN) that may read it: {first_line(error)}",
-            ) from error
-        except (NotASafetensorsRepoError, SafetensorsParsingError) as error:
-            raise DiagnosedError(Reason.MODEL_INVALID, f"{self.uri}: {first_line(error)}") from error
-        except (HTTPError, OSError) as error:
-            raise DiagnosedError(
-                Reason.MODEL_NOT_FOUND, f"{self.uri} could not be fetched: {first_line(error)}", retryable=True
-            ) from error
+def is_adapter(paths: Iterable[str]) -> bool:
+    """Whether a folder with these files holds a peft adapter and no whole model."""
+    return ADAPTER_CONFIG in (there := frozenset(paths)) and "config.json" not in there
 
 
 def text_files(paths: Iterable[str]) -> list[str]:
@@ -206,14 +208,53 @@ def _shapes_in_file(storage: Storage, file: S3Location) -> Shapes:
     if not 0 < length <= LONGEST_HEADER_BYTES:
         raise invalid
     try:
-        header: Any = json.loads(storage.read_range(file, 8, length))
-        return {
-            name: tuple(int(length) for length in item["shape"])
-            for name, item in header.items()
-            if name != "__metadata__"
-        }
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        return parse_header(storage.read_range(file, 8, length))
+    except ValueError as error:
         raise invalid from error
+
+
+def parse_header(text: bytes) -> Shapes:
+    """The shapes in the header of a safetensors file. Raises ValueError. What is nested deeply is not followed."""
+    try:
+        tensors = msgspec.json.decode(text, type=dict[str, _Tensor])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor.shape is not None}
+    if any(length < 0 for shape in shapes.values() for length in shape):
+        raise ValueError("a shape is negative")
+    return shapes
+
+
+def refuse_bad_shards(folder: Path, paths: Iterable[str], uri: str) -> None:
+    """Raises DiagnosedError (ModelInvalid) when the index in a local folder names a file that is not among `paths`.
+
+    An index is untrusted, and transformers opens what it names: only plain names of files that are there pass.
+    """
+    index, there = folder / INDEX_NAME, frozenset(paths)
+    if WHOLE_NAME in there or not index.exists():
+        return
+    try:
+        named = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DiagnosedError(Reason.MODEL_INVALID, f"{uri}: {INDEX_NAME} can't be read: {error}") from error
+    for name in named:
+        if not (matches(name, ("*.safetensors",)) and is_plain(name)):
+            raise DiagnosedError(
+                Reason.MODEL_INVALID,
+                f"{uri}: {INDEX_NAME} names {name[:200]!r}, which is no safetensors file of the model's own folder.",
+            )
+    missing = [name for name in named if name not in there]
+    if missing:
+        raise DiagnosedError(
+            Reason.MODEL_INVALID,
+            f"{uri} is not complete: {INDEX_NAME} names {', '.join(missing[:3])}, and "
+            f"{len(missing)} of its {len(named)} files are not there. Upload the whole model.",
+        )
+
+
+def is_plain(name: str) -> bool:
+    """Whether this is the name of a file of a folder itself: no path, and not hidden."""
+    return name == PurePosixPath(name).name and not name.startswith(".") and "\\" not in name and "\0" not in name
 
 
 @contextmanager

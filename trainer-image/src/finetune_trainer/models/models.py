@@ -14,11 +14,15 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import ModelStatus
 from finetune_api.run import ModelSource
 from finetune_trainer.models.model_folders import (
+    ADAPTER_CONFIG,
     PICKLE_PATTERNS,
     ModelFolder,
     Shapes,
+    is_adapter,
+    is_plain,
     matches,
     open_folder,
+    refuse_bad_shards,
     text_files,
     weight_files,
 )
@@ -29,6 +33,11 @@ if TYPE_CHECKING:
     import torch
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+WEIGHTS_KEY = "transformers_weights"
+"""Of a config: the file that transformers loads in place of those with the usual names."""
+CONTEXT_LENGTHS = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length")
+"""The names that configs have for it; the last two only older ones."""
+LONGEST_CONTEXT = 2**31 - 1
 CONFIG_FILES = ("config.json", "tokenizer_config.json", "processor_config.json", "adapter_config.json")
 
 
@@ -56,6 +65,7 @@ def fetch_model(source: ModelSource, storage: Storage, directory: Path) -> Local
     local = LocalModel(directory / "base", None if adapter is None else directory / "adapter")
     base.fetch([*text_files(base.paths()), *weight_files(base.paths())], local.base)
     refuse_code(local.base, base.uri)
+    refuse_bad_shards(local.base, base.paths(), base.uri)
     if adapter is not None and local.adapter is not None:
         adapter.fetch([*text_files(adapter.paths()), *weight_files(adapter.paths())], local.adapter)
         refuse_code(local.adapter, adapter.uri)
@@ -66,6 +76,10 @@ def fetch_model(source: ModelSource, storage: Storage, directory: Path) -> Local
 class InspectedModel:
     """What is known of a model without its weights."""
 
+    folder: Path
+    """Where its configs and its tokenizer are."""
+    adapter: Path | None
+    """Where the config of the adapter that it comes with is."""
     status: ModelStatus
     tokenizer: Any
     """For a vision-language model its processor, as `load_processor` gives it."""
@@ -78,7 +92,7 @@ class InspectedModel:
 
 
 def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> InspectedModel:
-    """What a model is, without fetching its weights or importing torch.
+    """What a model is, without fetching its weights.
 
     Raises DiagnosedError as `fetch_model` does.
     """
@@ -87,28 +101,32 @@ def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> Ins
     base, adapter = _open(source, storage)
     base.fetch(text_files(base.paths()), directory)
     refuse_code(directory, base.uri)
-    with _as_model_invalid(f"The config of {base.uri} does not load"):
+    refuse_bad_shards(directory, base.paths(), base.uri)
+    with as_model_invalid(f"The config of {base.uri} does not load"):
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     _refuse_other_than_language(config, base.uri)
     tokenizer = load_processor(LocalModel(directory))
-    if adapter is not None:
-        adapter.fetch(text_files(adapter.paths()), directory / "adapter")
-        refuse_code(directory / "adapter", adapter.uri)
+    adapter_folder = None if adapter is None else directory / "adapter"
+    if adapter is not None and adapter_folder is not None:
+        adapter.fetch(text_files(adapter.paths()), adapter_folder)
+        refuse_code(adapter_folder, adapter.uri)
     shapes = base.shapes()
     status = ModelStatus(
         architecture=(config.architectures or [config.model_type])[0],
         parameters=sum(math.prod(shape) for shape in shapes.values()),
-        context_length=_context_length(config, tokenizer),
+        context_length=context_length(config, getattr(tokenizer, "tokenizer", tokenizer)),
     )
     adapter_shapes = {} if adapter is None else adapter.shapes()
-    return InspectedModel(status, tokenizer, config.get_text_config(), shapes, adapter_shapes)
+    return InspectedModel(
+        directory, adapter_folder, status, tokenizer, config.get_text_config(), shapes, adapter_shapes
+    )
 
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a local folder, with a pad token. Raises DiagnosedError (ModelInvalid)."""
     from transformers import AutoTokenizer
 
-    with _as_model_invalid("The tokenizer does not load"):
+    with as_model_invalid("The tokenizer does not load"):
         return _checked(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
 
 
@@ -122,7 +140,7 @@ def load_processor(local: LocalModel) -> Any:
     if not is_vision_model(local.base):
         return load_tokenizer(local.tokenizer)
     folder = local.tokenizer if _has_processor(local.tokenizer) else local.base
-    with _as_model_invalid("The processor of the vision-language model does not load"):
+    with as_model_invalid("The processor of the vision-language model does not load"):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         _checked(processor.tokenizer)
         if getattr(processor, "image_token", None) is None:
@@ -155,7 +173,7 @@ def load_model(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    with _as_model_invalid("The model does not load"):
+    with as_model_invalid("The model does not load"):
         sees = is_vision_model(local.base)
         loaded: Any = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_pretrained(
             local.base,
@@ -176,7 +194,7 @@ def load_model(
         return model
     from peft import PeftModel
 
-    with _as_model_invalid("The adapter does not load"):
+    with as_model_invalid("The adapter does not load"):
         return PeftModel.from_pretrained(model, local.adapter, is_trainable=trainable_adapter, use_safetensors=True)
 
 
@@ -204,6 +222,12 @@ def refuse_code(folder: Path, uri: str) -> None:
                 f"{uri}: {name} has an auto_map: it wants code of its own to be run, which is never done. "
                 "Use a model whose architecture is part of transformers, and remove auto_map from its files.",
             )
+    weights = _read_object(folder / "config.json").get(WEIGHTS_KEY) if (folder / "config.json").exists() else None
+    if weights is not None and not is_plain(str(weights)):
+        raise DiagnosedError(
+            Reason.MODEL_INVALID,
+            f"{uri}: {WEIGHTS_KEY} in config.json is {str(weights)[:200]!r}, which is no file of its own folder.",
+        )
 
 
 def _open(source: ModelSource, storage: Storage) -> tuple[ModelFolder, ModelFolder | None]:
@@ -212,12 +236,18 @@ def _open(source: ModelSource, storage: Storage) -> tuple[ModelFolder, ModelFold
     if source.adapter_uri is None:
         return base, None
     adapter = open_folder(source.adapter_uri, source.digest, storage)
-    _refuse_incomplete(adapter, "adapter_config.json", "a peft adapter")
+    _refuse_incomplete(adapter, ADAPTER_CONFIG, "a peft adapter")
     return base, adapter
 
 
 def _refuse_incomplete(folder: ModelFolder, config: str, kind: str) -> None:
     paths = folder.paths()
+    if config == "config.json" and is_adapter(paths):
+        raise DiagnosedError(
+            Reason.MODEL_INVALID,
+            f"{folder.uri} is a peft adapter, not a whole model. Name the job that made it as model.fineTuneJobRef, or "
+            "merge the adapter into its base (merge_and_unload, save_pretrained) and upload that.",
+        )
     if config not in paths:
         raise DiagnosedError(Reason.MODEL_INVALID, f"{folder.uri} has no {config}: it must be {kind}.")
     if weight_files(paths):
@@ -244,16 +274,20 @@ def _refuse_other_than_language(config: Any, uri: str) -> None:
         )
 
 
-def _context_length(config: Any, tokenizer: Any) -> int:
-    """The longest sequence that the model was made for."""
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(length or getattr(tokenizer, "tokenizer", tokenizer).model_max_length)
+def context_length(config: Any, tokenizer: Any = None) -> int | None:
+    """The longest sequence that the model was made for; None where nothing tells (ALiBi and states have no end).
+
+    A tokenizer whose length nobody knows says 1e30.
+    """
+    text = config.get_text_config()
+    lengths = [getattr(text, name, None) for name in CONTEXT_LENGTHS] + [getattr(tokenizer, "model_max_length", None)]
+    return next((int(length) for length in lengths if length and 0 < length <= LONGEST_CONTEXT), None)
 
 
 def _read_object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DiagnosedError(Reason.MODEL_INVALID, f"{file.name} is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise DiagnosedError(Reason.MODEL_INVALID, f"{file.name} must hold a JSON object.")
@@ -261,7 +295,7 @@ def _read_object(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _as_model_invalid(what: str) -> Iterator[None]:
+def as_model_invalid(what: str) -> Iterator[None]:
     """Untrusted files fail to load in any way; all but too little memory mean that they are wrong."""
     try:
         yield

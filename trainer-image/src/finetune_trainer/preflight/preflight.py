@@ -1,4 +1,4 @@
-"""Preflight: everything that a run needs is read and tried before a GPU is asked for. Works without torch."""
+"""Preflight: everything that a run needs is read and tried before a GPU is asked for."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from finetune_trainer.data.vision import NO_SHARDED_VISION
 from finetune_trainer.gang.batches import split_batch, tokens_per_example
 from finetune_trainer.models.models import InspectedModel, inspect_model
 from finetune_trainer.preflight import memory
+from finetune_trainer.preflight.model_checks import check_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.s3.local_storage import open_storage
@@ -54,12 +55,19 @@ def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
 
 
 def check_storage(storage: Storage, output: S3Location) -> None:
-    """List, write, read and delete below the run's folder. Listing comes first: some servers make a missing bucket."""
+    """List, write, read and delete below the run's folder, and see that nothing is written over that must not be.
+
+    Listing comes first: some servers make a missing bucket.
+    """
     probe = output.join(f"preflight-{uuid.uuid4().hex}")
     storage.list_objects(output)
     storage.write(probe, b"finetune-operator")
     storage.read(probe)
     storage.delete([probe])
+    try:
+        storage.refuse_overwriting(probe)
+    finally:
+        storage.delete([probe])
 
 
 def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightReport:
@@ -70,6 +78,8 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     with narrated(f"reading what {run.model.uri} is"):
         model = inspect_model(run.model, storage, directory / "model")
     _log.info(f"{run.model.uri} is a {model.status.architecture} of {model.status.parameters} parameters")
+    with narrated("comparing the model with the spec"):
+        check_model(run, model)
     if surveyed.training.format == "Chat" and not model.tokenizer.chat_template:
         raise DiagnosedError(
             Reason.MODEL_INVALID,
@@ -96,7 +106,7 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
 
 def _max_length(run: PreflightRun, model: ModelStatus) -> int:
     asked = run.hyperparameters.max_length
-    if asked is not None and asked > model.context_length:
+    if asked is not None and model.context_length is not None and asked > model.context_length:
         raise DiagnosedError(
             Reason.INVALID_SPEC,
             f"hyperparameters.maxLength is {asked}, beyond the model's context of {model.context_length} tokens.",

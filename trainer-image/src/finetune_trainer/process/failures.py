@@ -43,5 +43,10 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:1000]
 
 
+def sentence(words: str) -> str:
+    """Another program's words, as a sentence that others can follow."""
+    return words if words.endswith((".", "!", "?")) else f"{words}."
+
+
 class DisruptedError(Exception):
     """The process was told to stop (SIGTERM), and did: nothing is wrong with the run."""

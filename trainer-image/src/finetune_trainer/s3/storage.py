@@ -16,10 +16,11 @@ from botocore.exceptions import ClientError
 from finetune_api.conditions import Reason
 from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, StorageConfig
 from finetune_api.sources import S3Location
+from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.bodies import read_all
 from finetune_trainer.s3.retries import Retries
 from finetune_trainer.s3.storage_client import open_client
-from finetune_trainer.s3.storage_errors import MISSING_CODES, code_of, required
+from finetune_trainer.s3.storage_errors import MISSING_CODES, code_of, required, unsuitable
 from finetune_trainer.s3.transfers import PARTS_IN_MEMORY, MismatchError, StoredFile, Transfers
 
 __all__ = ["MismatchError", "Storage", "StoredFile", "StoredObject", "in_parallel"]
@@ -50,6 +51,7 @@ class Storage:
     ) -> None:
         client = open_client(config, credentials, connections=PARALLEL_FILES + PARTS_IN_MEMORY)
         self._api = client.api
+        self._where = client.where
         self._retries = Retries(client, config.outage_tolerance_seconds, proved=proved)
         self._transfers = Transfers(client, self._retries)
 
@@ -84,6 +86,26 @@ class Storage:
         An object with the same content counts as written: an earlier try was done, and its answer lost.
         """
         return self._transfers.put(location, body, if_absent=True) or self.find(location) == body
+
+    def refuse_overwriting(self, probe: S3Location) -> None:
+        """Raises DiagnosedError (StorageUnsuitable) when of two conditional writes not the first one alone is done.
+
+        The whole protocol of commits rests on that. Leaves an object at `probe`.
+        """
+        try:
+            written = [self.write_if_absent(probe, body) for body in (b"first", b"second")]
+        except DiagnosedError as error:
+            if error.failure.reason is not Reason.FAILED:
+                raise
+            raise unsuitable(self._where, f"it refuses writes with If-None-Match: *: {error}") from error
+        if written == [True, True]:
+            raise unsuitable(
+                self._where,
+                f"it wrote {probe.uri} a second time in spite of If-None-Match: *, so two attempts could take each "
+                "other's checkpoints for their own",
+            )
+        if not written[0]:
+            raise unsuitable(self._where, f"it says of {probe.uri}, which is not there, that it is (If-None-Match: *)")
 
     def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
         """Upload a local file or bytes in one pass, large ones in parallel parts; answer what was read."""

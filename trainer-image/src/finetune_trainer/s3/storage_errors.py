@@ -33,6 +33,7 @@ NO_ANSWER = (HTTPClientError, BotoConnectionError, IncompleteReadError, Response
 UNAVAILABLE_CODES = frozenset(
     {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "SlowDown", "Throttling"}
 )
+UNSUPPORTED_CODES = frozenset({"501", "NotImplemented", "XNotImplemented"})
 MISSING_CODES = frozenset({"404", "NoSuchKey", "NotFound"})
 
 StorageError: TypeAlias = BotoCoreError | ClientError
@@ -62,6 +63,8 @@ def trouble_of(error: StorageError) -> Trouble:
     if not isinstance(error, ClientError):
         return Trouble.UNAVAILABLE if isinstance(error, NO_ANSWER) and not _distrusts(error) else Trouble.FINAL
     code, status = code_of(error), status_of(error)
+    if status == 501 or code in UNSUPPORTED_CODES:
+        return Trouble.FINAL
     if status >= 500 or status == 429 or code in UNAVAILABLE_CODES:
         return Trouble.UNAVAILABLE
     if status in (401, 403) or code in DENIED_CODES or code == "NoSuchBucket":
@@ -123,6 +126,15 @@ def no_credentials(error: StorageError, where: str) -> DiagnosedError:
     )
 
 
+def unsuitable(where: str, why: str) -> DiagnosedError:
+    """What a person needs to hear of a storage that can't do what is asked of it, today or tomorrow."""
+    return DiagnosedError(
+        Reason.STORAGE_UNSUITABLE,
+        f"{where} can't be used: {why.rstrip('. ')}. Checkpoints rest on conditional writes (If-None-Match: *): use a "
+        "newer version of this storage, or another one.",
+    )
+
+
 def _diagnose_answer(
     error: ClientError, location: S3Location, where: str, missing: Reason | None, tried: str
 ) -> DiagnosedError:
@@ -153,6 +165,8 @@ def _diagnose_answer(
             missing or Reason.FAILED,
             f"Nothing is at {location.uri} ({where}). Upload it, or correct the URI.",
         )
+    if status == 501 or code in UNSUPPORTED_CODES:
+        return unsuitable(where, f"it answered {status} {code} for {location.uri}: {said}")
     return DiagnosedError(
         Reason.STORAGE_UNREACHABLE if trouble is Trouble.UNAVAILABLE else Reason.FAILED,
         f"{where} answered {status} {code} for {location.uri}{tried}: {said}",

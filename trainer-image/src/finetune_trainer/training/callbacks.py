@@ -19,7 +19,7 @@ from finetune_trainer.checkpointing.background_saves import BackgroundSaves
 from finetune_trainer.checkpointing.training_state import Training
 from finetune_trainer.gang.gang import Gang
 from finetune_trainer.process import heartbeats
-from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.heartbeats import Phase
 from finetune_trainer.training.progress import Clock, ProgressReceiver, to_trainer_status
 
@@ -36,7 +36,10 @@ _log = structlog.get_logger()
 
 
 class StopTogether(TrainerCallback):
-    """After a SIGTERM to any process all stop at the same step, which is saved; a failed save ends all of them."""
+    """After a SIGTERM to any process all stop at the same step, which is saved; a failed save ends all of them.
+
+    In an evaluation they stop at once, by a DisruptedError: its step was saved before.
+    """
 
     def __init__(self, gang: Gang, saves: BackgroundSaves) -> None:
         self._gang = gang
@@ -56,6 +59,24 @@ class StopTogether(TrainerCallback):
         if state.global_step < state.max_steps:
             _log.info(f"told to stop: saving step {state.global_step}")
             self.stopped = control.should_save = control.should_training_stop = True
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # All are asked each time: nothing else keeps processes with accelerators together in an evaluation.
+        if any(self._gang.gather(lambda: self._asked)):
+            _log.info(f"told to stop in the evaluation of step {state.global_step}")
+            raise DisruptedError(f"told to stop in the evaluation of step {state.global_step}")
+
+
+class KeepEvaluations(TrainerCallback):
+    """Tells what becomes of checkpoints of the losses that were measured on them."""
+
+    def __init__(self, note: Callable[[int, float], None]) -> None:
+        self._note = note
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._note(state.global_step, kwargs["metrics"]["eval_loss"])
 
 
 class PrepareSaves(TrainerCallback):

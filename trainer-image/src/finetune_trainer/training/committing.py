@@ -35,7 +35,26 @@ class Committer:
         self._events = events
         self._longest: float | None = None
         self._stalled = 0.0
-        self.kept: tuple[Committed, ...] = resumed.kept
+        self._evaluated: dict[int, float] = {}
+        if resumed.checkpoint is not None:
+            state = (resumed.checkpoint.path / checkpoints.TRAINER_STATE).read_bytes()
+            self._evaluated = checkpoints.evaluations(state)
+        self._kept: tuple[Committed, ...] = resumed.kept
+
+    @property
+    def kept(self) -> tuple[Committed, ...]:
+        """The checkpoints that count now, with the validation losses that are known by now."""
+        return tuple(checkpoints.with_evaluations(self._kept, dict(self._evaluated)))
+
+    def note_evaluation(self, step: int, loss: float) -> None:
+        """A step was evaluated, whose checkpoint may be under way still."""
+        self._evaluated[step] = loss
+
+    def settle(self) -> None:
+        """After the last evaluation: remove what it has made outdated. No save must be under way."""
+        kept = self.kept
+        if kept:
+            self._kept = self._gang.from_leader(lambda: self._prune(kept))
 
     @property
     def ledger(self) -> CheckpointLedger:
@@ -66,17 +85,22 @@ class Committer:
         self._longest = max(save.seconds, self._longest or 0.0)
         self._stalled += save.stalled_seconds
         self._tell(save, committed)
-        kept = self.kept if committed in self.kept else (*self.kept, committed)
-        self.kept = self._gang.from_leader(lambda: self._clean_up(kept, log))
+        kept = self.kept
+        if committed.manifest.key not in [item.manifest.key for item in kept]:
+            kept = (*kept, committed)
+        self._kept = self._gang.from_leader(lambda: self._clean_up(kept, log))
 
     def _clean_up(self, kept: tuple[Committed, ...], log: list[dict[str, float]]) -> tuple[Committed, ...]:
         """What rank 0 does after a commit: remove what is outdated, and write the run's story. Answers what is kept."""
-        settings = self._run.checkpoints
-        remaining = retention.prune(self._storage, self._claim, kept, keep=settings.keep, best=settings.best)
+        remaining = self._prune(kept)
         if self._events is not None:
             commits.refuse_fenced(self._storage, self._claim)
             self._events.store(log)
         return remaining
+
+    def _prune(self, kept: tuple[Committed, ...]) -> tuple[Committed, ...]:
+        settings = self._run.checkpoints
+        return retention.prune(self._storage, self._claim, kept, keep=settings.keep, best=settings.best)
 
     def _tell(self, save: Save, committed: Committed) -> None:
         if self._events is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from finetune_trainer.artifacts.pages import Story, write_pages
 from finetune_trainer.checkpointing import checkpoints, training_state
 from finetune_trainer.checkpointing.background_saves import BackgroundSaves
 from finetune_trainer.checkpointing.checkpoints import Resumed
+from finetune_trainer.checkpointing.resumable import RunIsOverError
 from finetune_trainer.checkpointing.training_state import Camera
 from finetune_trainer.data.chat_rendering import reads_images
 from finetune_trainer.data.training_data import data_digests, load_sequences, write_sequences
@@ -40,6 +42,7 @@ from finetune_trainer.training import dpo, sft
 from finetune_trainer.training.arguments import common_arguments, uses_bfloat16
 from finetune_trainer.training.callbacks import (
     BeatForWatchdog,
+    KeepEvaluations,
     NoteMetrics,
     PrepareSaves,
     RefuseInfiniteLoss,
@@ -107,6 +110,7 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
         images=sees,
         last_step=_last_step(resumed, early_stopping),
     )
+    arguments["eval_on_start"] = sequences.validation is not None and _is_unevaluated(resumed, run)
     if torch.cuda.is_available():
         torch.cuda.set_device(gang.place.local_rank)  # a model that is quantized goes there while it is loaded
     model = trainable_model(run, local)
@@ -134,6 +138,7 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
             stop,
             PrepareSaves(saves),
             RefuseInfiniteLoss(),
+            KeepEvaluations(committer.note_evaluation),
             *([ReshardAfterEvaluation()] if sharded else []),
             *([StopEarly(early_stopping)] if early_stopping is not None else []),
             *([progress] if gang.leads else []),
@@ -148,10 +153,18 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
         _tell_beginning(events, run, resumed)
     try:
         trainer.train(resume_from_checkpoint=None if resumed.checkpoint is None else str(resumed.checkpoint.path))
+    except RunIsOverError:
+        _log.info("the run had come to its end: its result is made")
+    except DisruptedError:
+        saves.finish()
+        if sender is not None:
+            sender.close()
+        raise
     except Exception:
         saves.abandon()
         raise
     saves.finish()
+    committer.settle()
     progress.tell(trainer.state)
     if stop.stopped:
         if sender is not None:
@@ -201,6 +214,16 @@ def _last_step(resumed: Resumed, settings: EarlyStopping | None) -> int | None:
     if settings is None or checkpoint is None or not was_over(checkpoint.path, settings):
         return None
     return checkpoint.committed.manifest.step
+
+
+def _is_unevaluated(resumed: Resumed, run: TrainRun) -> bool:
+    """Whether the checkpoint to go on from is of a step that is evaluated, and was not: the process ended before."""
+    if resumed.checkpoint is None:
+        return False
+    step = resumed.checkpoint.committed.manifest.step
+    state = (resumed.checkpoint.path / checkpoints.TRAINER_STATE).read_bytes()
+    every, last = run.hyperparameters.checkpoint_every_steps, json.loads(state)["max_steps"]
+    return step not in checkpoints.evaluations(state) and (step % every == 0 or step >= last)
 
 
 def _tell_beginning(events: EventLog, run: TrainRun, resumed: Resumed) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
-import re
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import BitsAndBytesConfig, set_seed
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Adapter, Freeze
 from finetune_api.run import TrainRun
+from finetune_trainer.models.adapters import add_lora, freeze
 from finetune_trainer.models.models import LocalModel, load_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.training.arguments import uses_bfloat16
@@ -35,10 +32,7 @@ def trainable_model(run: TrainRun, local: LocalModel) -> Any:
         return load_model(local, dtype, trainable_adapter=True, quantization=quantization)
     model = whole_model(local, dtype, quantization)
     set_seed(run.hyperparameters.seed)
-    try:
-        return get_peft_model(model, _lora(run.adapter, model))
-    except ValueError as error:
-        raise DiagnosedError(Reason.INVALID_SPEC, f"adapter.targetModules: {error}") from error
+    return add_lora(model, run.adapter)
 
 
 def trains_new_adapter(run: TrainRun, local: LocalModel) -> bool:
@@ -50,21 +44,6 @@ def whole_model(local: LocalModel, dtype: torch.dtype, quantization: Any = None)
     """The model, with the adapter that it came with merged into it."""
     model = load_model(local, dtype, quantization=quantization)
     return model if local.adapter is None else model.merge_and_unload()
-
-
-def freeze(model: Any, frozen: Freeze) -> None:
-    """Keep the embeddings or the first layers as they are. Raises DiagnosedError (InvalidSpec): not so many layers."""
-    if frozen.embeddings:
-        model.get_input_embeddings().requires_grad_(False)
-    kinds = frozenset(model._no_split_modules or ())
-    layers = [module for module in model.get_decoder().modules() if type(module).__name__ in kinds]
-    if frozen.layers > len(layers):
-        raise DiagnosedError(
-            Reason.INVALID_SPEC,
-            f"adapter.freeze.layers is {frozen.layers}, and the model has {len(layers)} layers. Use fewer.",
-        )
-    for layer in itertools.islice(layers, frozen.layers):
-        layer.requires_grad_(False)
 
 
 def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -81,24 +60,3 @@ def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-
-
-def _lora(adapter: Adapter, model: Any) -> LoraConfig:
-    everything = adapter.target_modules == ["all-linear"]
-    return LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules="all-linear" if everything else adapter.target_modules,
-        exclude_modules=_beside_language(model) if everything else None,
-        task_type="CAUSAL_LM",
-    )
-
-
-def _beside_language(model: Any) -> str | None:
-    """A pattern of the modules of a vision-language model that see: `all-linear` means those of its language model."""
-    decoder = model.get_decoder()
-    if not hasattr(model.config, "vision_config"):
-        return None
-    name = next(name for name, module in model.named_modules() if module is decoder)
-    return rf"(?!{re.escape(name)}\.).*"

@@ -56,7 +56,7 @@ class ExposeMetrics(TrainerCallback):
         }
         self._step = gauge("step", "Optimizer steps done.")
         self._speed = gauge("tokens_per_second", "Tokens of this process's last step, by its time.")
-        self._utilization = gauge("model_flops_utilization_ratio", "Share of the accelerator's peak (MFU), if known.")
+        self._utilization: Gauge | None = None
         self._memory = Gauge(
             "finetune_trainer_accelerator_memory_bytes",
             "Memory that torch holds on an accelerator: now, and the most so far.",
@@ -82,6 +82,12 @@ class ExposeMetrics(TrainerCallback):
     ) -> None:
         self._flops_per_token = flops_per_token(model) if model is not None else 0.0
         self._peak_flops = peak_flops(accelerator_name())
+        if self._peak_flops is not None and self._utilization is None:  # a gauge of what is not known would say 0
+            self._utilization = Gauge(
+                "finetune_trainer_model_flops_utilization_ratio",
+                "Share of the accelerator's peak (MFU), where that is known.",
+                registry=self.registry,
+            )
         self._tokens = float(state.num_input_tokens_seen)
         self._step.set(state.global_step)
         if self._port is not None:
@@ -102,7 +108,7 @@ class ExposeMetrics(TrainerCallback):
         self._tokens += tokens
         speed = tokens / max(seconds, 1e-9) / args.world_size
         self._speed.set(speed)
-        if self._peak_flops is not None:
+        if self._peak_flops is not None and self._utilization is not None:
             self._utilization.set(speed * self._flops_per_token / self._peak_flops)
         self._read_memory()
         self._step_ended = time.monotonic()

@@ -1,0 +1,209 @@
+"""What of a model is trained: a new LoRA, or all but what is frozen. On the model itself, or on one without weights.
+
+Preflight does it on the meta device, before an accelerator is asked for; so training meets no other refusal.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+import warnings
+from collections import defaultdict
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer, _check_lora_target_modules_mamba
+from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
+from transformers.pytorch_utils import Conv1D
+
+from finetune_api.auto import DEFAULT_DROPOUT
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import Adapter, Freeze
+from finetune_trainer.process.failures import DiagnosedError, first_line
+
+ALL_LINEAR = ["all-linear"]
+SHOWN_NAMES = 20
+ADAPTABLE = (torch.nn.Linear, Conv1D, torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""The names that configs have for the number of experts in a layer."""
+
+
+def add_lora(model: Any, adapter: Adapter) -> Any:
+    """The model with a new LoRA, as peft makes it. Raises DiagnosedError (InvalidSpec): it can't have this one."""
+    _refuse_unknown_targets(model, adapter.target_modules)
+    on_meta = next(model.parameters()).is_meta
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")  # of experts
+            tuned = get_peft_model(model, lora_config(model, adapter), low_cpu_mem_usage=on_meta)
+    except ValueError as error:
+        raise DiagnosedError(Reason.INVALID_SPEC, f"adapter.targetModules: {first_line(error)}") from error
+    refuse_shared_weights(tuned, Reason.INVALID_SPEC, "adapter.targetModules")
+    return tuned
+
+
+def lora_config(model: Any, adapter: Adapter) -> LoraConfig:
+    """peft's config of a new LoRA. Raises DiagnosedError (InvalidSpec): dropout where peft has none."""
+    everything = adapter.target_modules == ALL_LINEAR
+    fused, routers = _fused_names(model), _router_names(model)
+    targets = adapter.target_modules
+    if everything and fused:  # peft's own all-linear of such a model has its router too
+        targets = sorted((_linear_names(model) - routers) | _expert_names(model))
+    dropout = adapter.dropout
+    if fused.intersection(_last(target) for target in targets):
+        if dropout:
+            raise DiagnosedError(
+                Reason.INVALID_SPEC,
+                f"adapter.dropout is {dropout}, and the targets are weights of experts, which can't have any. "
+                "Leave adapter.dropout out or set it to 0, or name other adapter.targetModules.",
+            )
+        dropout = 0.0
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=DEFAULT_DROPOUT if dropout is None else dropout,
+        target_modules=ALL_LINEAR[0] if targets == ALL_LINEAR else targets,
+        exclude_modules=_excluded(model, routers) if everything else None,
+        task_type="CAUSAL_LM",
+    )
+
+
+def refuse_shared_weights(tuned: PeftModel, reason: Reason, where: str) -> None:
+    """Raises DiagnosedError: an adapter upon a weight that two modules share can't be merged into it.
+
+    The model that was evaluated, with the adapter on one of the two, is then not the one that is served.
+    """
+    base = tuned.get_base_model()
+    names = {id(module): name for name, module in base.named_modules()}
+    owners: dict[int, set[str]] = defaultdict(set)
+    for parent in base.modules():  # a module that layers share has one owner: what adapts it, does so everywhere
+        for child_name, child in parent.named_children():
+            for parameter in child.parameters(recurse=False):
+                owners[id(parameter)].add(_plain(f"{names[id(parent)]}.{child_name}".lstrip(".")))
+    for name, module in base.named_modules():
+        if not isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            continue
+        original = module.base_layer if isinstance(module, BaseTunerLayer) else module.original_module
+        for parameter in original.parameters(recurse=False):
+            others = sorted(owners[id(parameter)] - {_plain(name)})
+            if others:
+                raise DiagnosedError(
+                    reason,
+                    f"{where}: {_plain(name)} shares its weight with {', '.join(others[:3])}, so an adapter on it "
+                    "can't be merged: what is served would not be what was evaluated. Leave it out, or train with "
+                    "adapter.type Full.",
+                )
+
+
+def freeze(model: Any, frozen: Freeze) -> None:
+    """Keep the embeddings or the first layers as they are. Raises DiagnosedError (InvalidSpec): not so many layers."""
+    if frozen.embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+    kinds = frozenset(model._no_split_modules or ())
+    layers = [module for module in model.get_decoder().modules() if type(module).__name__ in kinds]
+    if frozen.layers > len(layers):
+        raise DiagnosedError(
+            Reason.INVALID_SPEC,
+            f"adapter.freeze.layers is {frozen.layers}, and the model has {len(layers)} layers. Use fewer.",
+        )
+    for layer in itertools.islice(layers, frozen.layers):
+        layer.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise DiagnosedError(
+            Reason.INVALID_SPEC, "adapter.freeze leaves nothing to train. Freeze fewer layers, or not the embeddings."
+        )
+
+
+def _refuse_unknown_targets(model: Any, targets: list[str]) -> None:
+    """peft is content when one of several names is there; its words for a wrong kind are the module's whole text."""
+    if targets == ALL_LINEAR:
+        return
+    fused = _fused_names(model)
+    known = _linear_names(model) | fused
+    there = f"It has: {', '.join(sorted(known)[:SHOWN_NAMES])}."
+    for target in targets:
+        if _last(target) in fused:
+            continue
+        found = [item for name, item in model.named_modules() if name == target or name.endswith(f".{target}")]
+        if not found:
+            near = difflib.get_close_matches(target, known, n=1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise DiagnosedError(
+                Reason.INVALID_SPEC, f"adapter.targetModules: the model has no module {target!r}. {hint}{there}"
+            )
+        other = next((item for item in found if not isinstance(item, ADAPTABLE)), None)
+        if other is not None:
+            raise DiagnosedError(
+                Reason.INVALID_SPEC,
+                f"adapter.targetModules: {target!r} is a {type(other).__name__}, which LoRA can't adapt. {there}",
+            )
+
+
+def _linear_names(model: Any) -> set[str]:
+    """The last names of the matrices that LoRA adapts, but for the output layer."""
+    output = model.get_output_embeddings()
+    return {
+        _last(name)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not output
+    }
+
+
+def _fused_names(model: Any) -> frozenset[str]:
+    """The names that experts and routers have in the model's files, where transformers makes one weight of several."""
+    return frozenset(_fusions(model))
+
+
+def _expert_names(model: Any) -> set[str]:
+    """Those of experts."""
+    return {name for name, fused in _fusions(model).items() if not fused.endswith(".weight")}  # that is the router's
+
+
+def _fusions(model: Any) -> dict[str, str]:
+    family = _MODEL_TO_CONVERSION_PATTERN.get(model.config.model_type)
+    return dict(_MOE_TARGET_MODULE_MAPPING.get(family, {}))
+
+
+def _router_names(model: Any) -> set[str]:
+    """The last names of the modules that give each expert a number, and of those that weigh a shared expert."""
+    config = model.config.get_text_config()
+    counts = {getattr(config, name, None) for name in EXPERT_COUNTS} - {None, 0, 1}
+    return {
+        _last(name)
+        for name, module in model.named_modules()
+        if counts and isinstance(module, torch.nn.Linear) and module.out_features in {1, *counts}
+    }
+
+
+def _excluded(model: Any, routers: set[str]) -> str | None:
+    """A pattern of the modules that `all-linear` leaves out: routers, and what of a vision-language model sees.
+
+    And those that peft refuses, since the kernels of state-space layers take their weights past an adapter.
+    """
+    left_out = routers | {name for name in _linear_names(model) if _is_bypassed(model, name)}
+    patterns = [rf".*\.{re.escape(name)}" for name in sorted(left_out)]
+    if hasattr(model.config, "vision_config"):
+        decoder = model.get_decoder()
+        name = next(name for name, module in model.named_modules() if module is decoder)
+        patterns.append(rf"(?!{re.escape(name)}\.).*")
+    return "|".join(patterns) or None
+
+
+def _is_bypassed(model: Any, name: str) -> bool:
+    try:
+        _check_lora_target_modules_mamba(LoraConfig(), model, name)
+    except ValueError:
+        return True
+    return False
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _plain(name: str) -> str:
+    """A module's name without what peft wraps it in."""
+    return re.sub(r"\.(base_layer|original_module)(?=\.|$)", "", name)

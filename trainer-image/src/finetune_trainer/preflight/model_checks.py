@@ -1,0 +1,79 @@
+"""What the spec asks of the model, and what the model's files say, compared before an accelerator is asked for.
+
+The model is built without weights, and trained on as far as that goes: with its adapter, frozen, packed. What fails
+here would fail in training, after its Pods had waited for accelerators.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_api.conditions import Reason
+from finetune_api.run import PreflightRun
+from finetune_trainer.data.chat_rendering import reads_images, text_tokenizer
+from finetune_trainer.models.models import InspectedModel
+from finetune_trainer.process.failures import DiagnosedError
+
+NAMED_TOKENS = ("pad_token", "eos_token", "bos_token")
+SHOWN_TOKENS = 3
+
+
+def check_model(run: PreflightRun, model: InspectedModel) -> None:
+    """Raises DiagnosedError: ModelInvalid where the files contradict each other, InvalidSpec where the spec asks for
+    what the model does not have.
+    """
+    from finetune_trainer.models import adapters
+    from finetune_trainer.models.skeleton import add_inherited, build_skeleton
+
+    skeleton = build_skeleton(model.folder, model.shapes, run.model.uri)
+    rows = skeleton.get_input_embeddings().weight.shape[0]
+    refuse_tokens_beyond(text_tokenizer(model.tokenizer), rows, run.model.uri)
+    if model.adapter is not None:
+        uri = str(run.model.adapter_uri)
+        tuned = add_inherited(skeleton, model.adapter, model.adapter_shapes, uri)
+        adapters.refuse_shared_weights(tuned, Reason.MODEL_INVALID, f"The adapter {uri}")
+        skeleton = tuned.unload()
+    if run.adapter.type == "Full":
+        if run.adapter.freeze is not None:
+            adapters.freeze(skeleton, run.adapter.freeze)
+    elif model.adapter is None or run.adapter.inherited == "Merge":
+        adapters.add_lora(skeleton, run.adapter)
+    if run.hyperparameters.packing and not reads_images(model.tokenizer):
+        _refuse_mixed(model)
+
+
+def refuse_tokens_beyond(tokenizer: Any, rows: int, uri: str) -> None:
+    """Raises DiagnosedError (ModelInvalid) when tokens that texts come to lie beyond the embedding's rows.
+
+    Special tokens that neither the chat template nor the tokenizer itself writes are never met: some models have such.
+    """
+    added = {index: token for index, token in tokenizer.added_tokens_decoder.items() if index >= rows}
+    template = str(tokenizer.chat_template or "")
+    named = {getattr(tokenizer, name) for name in NAMED_TOKENS}
+    beyond = {
+        index: token.content
+        for index, token in added.items()
+        if not token.special or token.content in named or token.content in template
+    }
+    if not added and len(tokenizer) > rows:
+        beyond = {len(tokenizer) - 1: tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)}
+    if beyond:
+        shown = ", ".join(f"{beyond[index]!r} ({index})" for index in sorted(beyond)[:SHOWN_TOKENS])
+        more = f" and {len(beyond) - SHOWN_TOKENS} more" if len(beyond) > SHOWN_TOKENS else ""
+        raise DiagnosedError(
+            Reason.MODEL_INVALID,
+            f"{uri}: the tokenizer has {shown}{more}, and the model's embedding has only the tokens 0 to {rows - 1}. "
+            "Upload the tokenizer that belongs to the model, or give the model the rows first "
+            "(model.resize_token_embeddings(len(tokenizer)), then save_pretrained).",
+        )
+
+
+def _refuse_mixed(model: InspectedModel) -> None:
+    from finetune_trainer.preflight.packing_probe import why_not_packed
+
+    reason = why_not_packed(model.config)
+    if reason is not None:
+        raise DiagnosedError(
+            Reason.INVALID_SPEC,
+            f"hyperparameters.packing does not work with a {model.status.architecture}: {reason}. Leave packing out.",
+        )

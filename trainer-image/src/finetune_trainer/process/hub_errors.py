@@ -1,0 +1,94 @@
+"""What errors of a Hugging Face hub mean: unreachable, denied, gated and missing are four things."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from finetune_api.conditions import Reason
+from finetune_trainer.process.failures import DiagnosedError, first_line, sentence
+
+
+@contextmanager
+def hub_errors(uri: str, missing: Reason) -> Iterator[None]:
+    """Raise what huggingface_hub raises as DiagnosedError. `missing`: the reason when the hub has no such thing."""
+    from httpx2 import HTTPError
+
+    try:
+        yield
+    except (HTTPError, OSError, ValueError) as error:
+        found = diagnose(error, uri, missing)
+        if found is None:
+            raise
+        raise found from error
+
+
+def diagnose(error: Exception, uri: str, missing: Reason) -> DiagnosedError | None:
+    """What a person needs to hear of an error; None when it is not the hub's."""
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import (
+        DisabledRepoError,
+        EntryNotFoundError,
+        FileMetadataError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    words = sentence(first_line(error))
+    if isinstance(error, OfflineModeIsEnabled):
+        return DiagnosedError(Reason.HUB_UNREACHABLE, f"{uri} is on a hub, and HF_HUB_OFFLINE is set: {words}")
+    if isinstance(error, GatedRepoError):
+        return DiagnosedError(
+            Reason.HUB_GATED,
+            f"{uri} is gated: whoever owns the token (HF_TOKEN) must accept its terms on its page of the hub first. "
+            f"The hub said: {words}",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return DiagnosedError(missing, f"{uri}: the hub has the repository, but not this revision. {words}")
+    if isinstance(error, RepositoryNotFoundError):
+        return DiagnosedError(
+            missing,
+            f"The hub shows no {uri}: there is none, or it is private and needs a token (HF_TOKEN) that may read it. "
+            f"{words}",
+        )
+    if isinstance(error, DisabledRepoError):
+        return DiagnosedError(missing, f"{uri} has been disabled by the hub. {words}")
+    if isinstance(error, HFValidationError):
+        return DiagnosedError(missing, f"{uri} is no name of a repository: {words}")
+    if isinstance(error, HfHubHTTPError):
+        return _answer(error, uri, missing, words)
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return DiagnosedError(missing, f"{uri}: {words}")
+    if isinstance(error, ValueError):
+        return None
+    if not isinstance(error, HTTPError | ConnectionError | TimeoutError | FileMetadataError | LocalEntryNotFoundError):
+        return DiagnosedError(Reason.FAILED, f"{uri} could not be stored on the Pod's disk: {words}", retryable=True)
+    return DiagnosedError(
+        Reason.HUB_UNREACHABLE,
+        f"{_hub()} could not be reached for {uri}: {words} Pods need a way to it: a proxy (HTTPS_PROXY), or a mirror "
+        "(HF_ENDPOINT); or copy the files to the storage, and name them by s3://.",
+        retryable=True,
+    )
+
+
+def _answer(error: Exception, uri: str, missing: Reason, words: str) -> DiagnosedError:
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if status == 429 or status >= 500:
+        return DiagnosedError(Reason.HUB_UNREACHABLE, f"{_hub()} answered {status} for {uri}: {words}", retryable=True)
+    if status in (401, 403):
+        return DiagnosedError(
+            Reason.HUB_DENIED,
+            f"{_hub()} denies {uri} ({status}): {words} Set a token (HF_TOKEN) that is valid and may read it.",
+        )
+    return DiagnosedError(missing, f"{_hub()} answered {status} for {uri}: {words}")
+
+
+def _hub() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
