@@ -26,7 +26,7 @@ from finetune_operator.finetunejob.stopping import (
 )
 from finetune_operator.finetunejob.verdict import image_pull_timed_out, image_pull_words
 from finetune_operator.plan import planned
-from finetune_operator.pod_diagnosis import failure, outcome
+from finetune_operator.pod_diagnosis import failure, failure_words, outcome
 from finetune_operator.pod_views import JobView
 from finetune_operator.retry import retry_delay_seconds
 from finetune_operator.status import Standing, progressing, stalled
@@ -102,7 +102,9 @@ def _watched(
                 "failure": None,
             }
         )
-    retry_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(found.try_number))
+    # What the spec says can't heal by itself: only a new run, with another spec, can.
+    hopeless = isinstance(said, Failure) and said.reason == Reason.INVALID_SPEC
+    retry_time = None if hopeless else whole_seconds(now) + timedelta(seconds=retry_delay_seconds(found.try_number))
     dataset: DatasetStatus | None = said.dataset if isinstance(said, Failure) else None
     status = status.model_copy(
         update={
@@ -111,6 +113,9 @@ def _watched(
             "failure": failure(pods, job.message),
         }
     )
+    if hopeless and status.failure is not None:
+        standing = stalled(Reason.INVALID_SPEC, f"{failure_words(status.failure)} Change spec.runId with it.")
+        return failed(observed, status, standing, now)
     return planned(observed, status, "Validating", _standing(status), now, requeue_at=retry_time)
 
 
