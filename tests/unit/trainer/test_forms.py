@@ -144,6 +144,11 @@ def test_what_would_change_what_is_learned_is_never_passed_over(
     assert item.message.startswith(words)
 
 
+def test_a_label_of_ones_own_is_no_label_of_ktos(tmp_path: Path) -> None:
+    assert read(tmp_path, json.dumps({"messages": [ASKED, SAID], "label": "sums"})).unread == {"label"}
+    assert isinstance(read(tmp_path, json.dumps({"messages": [ASKED, SAID], "label": True})), LineError)
+
+
 def test_a_table_and_its_lines_are_the_same(tmp_path: Path) -> None:
     """As `datasets` writes them with to_parquet and to_json: every key in every row."""
     rows = [

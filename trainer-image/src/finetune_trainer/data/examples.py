@@ -6,6 +6,7 @@ example_errors.py finds the words. Part of the instant `validate` command: impor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -249,8 +250,11 @@ def read_examples(
 
 
 def parse_example(value: object) -> Example:
-    """The example in a line's JSON value. Raises ExampleError."""
-    read = _read(1, orjson.dumps(value), value, None)
+    """The example in a line's JSON value, whose other keys are somebody else's (graders'). Raises ExampleError."""
+    line = orjson.dumps(value)
+    with contextlib.suppress(msgspec.DecodeError, RefusedError):
+        return _to_example(_ANY_LINE.decode(line), line, None)
+    read = _read(1, line, value, None)
     if isinstance(read, ExampleError):
         raise read
     return read.example

@@ -80,7 +80,7 @@ def to_known_form(line: Mapping[str, Any]) -> dict[str, Any]:
     """A line in one of our forms, or as it is where no rule is for it. Raises ExampleError for what can't be read."""
     line = {key: value for key, value in without_nulls(line).items() if value not in ([], {}) or key in READ}
     for key, why in _REFUSED.items():
-        if key in line:
+        if key in line and not (key == "label" and not isinstance(line[key], bool)):  # KTO's is true or false
             raise ExampleError(f"The key {key!r} of a line is not read. {why}")
     _rewrite_tools(line)
     if "conversations" in line and "messages" not in line:
