@@ -17,6 +17,7 @@ import pytest
 import requests
 from openai import OpenAI
 
+from e2e.children import with_parent
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration
 
 NAME = "router"
@@ -96,7 +97,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tuned: Path, hub: Hub) -> I
         "HF_ENDPOINT": hub.url,
     }
     with (scratch / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(with_parent(command), env=environment, stdout=log, stderr=subprocess.STDOUT)
     running = Server(f"http://127.0.0.1:{port}")
     try:
         wait_until_healthy(running, process, scratch / "log")

@@ -296,7 +296,9 @@ def test_what_only_another_spec_can_mend_ends_the_run() -> None:
     said = Failure(reason=Reason.INVALID_SPEC, message="hyperparameters.maxLength is 100000, beyond 512 tokens.")
     result = decide(failed_preflight(said))
     assert (result.status.phase, result.decision.reason, result.decision.stalled) == ("Failed", "InvalidSpec", True)
-    assert result.message == "hyperparameters.maxLength is 100000, beyond 512 tokens. Change spec.runId with it."
+    assert (
+        result.message == "hyperparameters.maxLength is 100000, beyond 512 tokens. Correct the spec and change runId."
+    )
     assert result.status.preflight.retry_time is None
 
 
@@ -373,6 +375,18 @@ def test_what_the_preflight_pod_said_is_not_waited_for_until_its_job_is_counted(
     result = decide(observed_job(before, job(PREFLIGHT_1), pods=(said,)))
     assert result.status.preflight.succeeded
     assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, again_in=15, event="Normal Queued")
+
+
+@pytest.mark.parametrize(
+    ("state", "changes"),
+    [("Failed", {}), ("Active", {"job_uid": "uid-of-another-job"}), ("Active", {"phase": "Failed", "exit_code": 1})],
+    ids=["its Job failed", "another Job's Pod", "a Pod that failed"],
+)
+def test_a_preflight_succeeds_by_a_pod_of_its_own_that_ended_well(state: Any, changes: dict[str, Any]) -> None:
+    said = replace(succeeded_pod(PREFLIGHT_1, PREFLIGHT_REPORT), **changes)
+    result = decide(observed_job(job_status(preflight=preflight_status()), job(PREFLIGHT_1, state), pods=(said,)))
+    assert not result.status.preflight.succeeded
+    assert result.decision.phase == "Validating"
 
 
 def test_a_preflight_job_that_somebody_deleted_is_followed_by_the_next_try() -> None:
