@@ -44,6 +44,11 @@ def length_bound(max_length: int | None, context_length: int | None) -> int:
     return max_length or min(context_length or LONGEST_AUTOMATIC_LENGTH, LONGEST_AUTOMATIC_LENGTH)
 
 
+def sequence_length(max_length: int | None, max_tokens: int, context_length: int | None) -> int:
+    """What the spec says, or long enough for the longest example, in steps of 64."""
+    return max_length or min(length_bound(None, context_length), 64 * math.ceil(max(max_tokens, 1) / 64))
+
+
 def resolve_for(
     spec: FineTuneJobSpec, report: PreflightReport, *, continued: bool | None = None
 ) -> ResolvedHyperparameters:
@@ -59,6 +64,7 @@ def resolve_for(
         adapter=spec.adapter.type,
         checkpoints=spec.checkpoints,
         examples=training.examples,
+        rows=training.rows,
         max_tokens=training.max_tokens,
         context_length=report.model.context_length,
         continued=spec.model.fine_tune_job_ref is not None if continued is None else continued,
@@ -77,9 +83,11 @@ def resolve_hyperparameters(
     context_length: int | None,
     continued: bool = False,
     processes: int = 1,
+    rows: int | None = None,
 ) -> ResolvedHyperparameters:
     """Complete a spec's hyperparameters from the dataset (examples, tokens of the longest), the model and the gang.
 
+    `rows`: what steps are made of, where that is not the examples: turns, or packed rows.
     `continued`: the model is the result of another job.
     """
     # Small sets need more passes: as many as show 3,000 examples in all, from one to ten (DPO, which overfits: three).
@@ -87,12 +95,12 @@ def resolve_hyperparameters(
     epochs = spec.epochs if spec.epochs is not None else float(passes)
     # A fifth of a percent of the set, a power of two, from 4 to 64: small sets need many steps. Then a multiple of the
     # processes, since each takes the same share.
-    share = min(64, max(4, 2 ** round(math.log2(max(1.0, examples * 0.002)))))
+    rows = rows or examples
+    share = min(64, max(4, 2 ** round(math.log2(max(1.0, rows * 0.002)))))
     batch_size = spec.batch_size or processes * math.ceil(share / processes)
-    # Long enough for the longest example, in steps of 64.
-    bound = length_bound(spec.max_length, context_length)
-    max_length = spec.max_length or min(bound, 64 * math.ceil(max(max_tokens, 1) / 64))
-    total_steps = max(1, math.ceil(math.ceil(examples / batch_size) * epochs))
+    max_length = sequence_length(spec.max_length, max_tokens, context_length)
+    total_steps = max(1, math.ceil(math.ceil(rows / batch_size) * epochs))
+    packing = spec.packing if spec.packing is not None else False
     return ResolvedHyperparameters(
         epochs=epochs,
         batch_size=batch_size,
@@ -101,7 +109,8 @@ def resolve_hyperparameters(
         warmup_percent=spec.warmup_percent if spec.warmup_percent is not None else 3.0,
         weight_decay=spec.weight_decay if spec.weight_decay is not None else 0.0,
         max_length=max_length,
-        packing=spec.packing if spec.packing is not None else False,
+        packing=packing,
+        batch_tokens=batch_size * max_length if packing and method.type == "SFT" else None,
         seed=spec.seed if spec.seed is not None else DEFAULT_SEED,
         total_steps=total_steps,
         checkpoint_every_steps=checkpoints.every_steps or max(10, math.ceil(total_steps / 10)),

@@ -26,6 +26,7 @@ Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Su
 MethodType = Literal["SFT", "DPO"]
 AdapterType = Literal["LoRA", "QLoRA", "Full"]
 Schedule = Literal["Cosine", "Linear", "Constant"]
+MOST_WARNINGS = 20
 DatasetFormat = Literal["Chat", "PromptCompletion", "Preference"]
 KeepOrDrop = Literal["Keep", "Drop"]
 
@@ -234,7 +235,12 @@ class Hyperparameters(ApiModel):
     """Omitted values are chosen from the dataset and the model; status.resolved shows them."""
 
     epochs: float | None = Field(None, gt=0, le=1000)
-    batch_size: int | None = Field(None, ge=1, le=65536, description="Examples a step, over all processes.")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="Examples a step, over all processes; where they are packed, rows of maxLength tokens.",
+    )
     learning_rate: float | None = Field(None, gt=0, le=1)
     schedule: Schedule | None = None
     warmup_percent: float | None = Field(None, ge=0, le=100)
@@ -371,6 +377,11 @@ class FileStatistics(ApiModel):
     tokens: int
     max_tokens: int = Field(description="Tokens of the longest example.")
     truncated: int = Field(0, description="Examples longer than maxLength.")
+    rows: int | None = Field(
+        None,
+        description="What a batch is made of: the examples; or a row for each answer, where the chat template rewrites "
+        "earlier turns; or rows of maxLength tokens, where they are packed.",
+    )
 
 
 class Dropped(ApiModel):
@@ -392,7 +403,7 @@ class DatasetStatus(ApiModel):
     dropped: Dropped | None = Field(None, description="Absent: nothing was.")
     error_count: int = 0
     errors: list[DatasetError] = Field(default=[], max_length=20, description="The first broken lines.")
-    warnings: list[Line] = Field(default=[], max_length=20)
+    warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS)
 
 
 class ModelStatus(ApiModel):
@@ -417,6 +428,9 @@ class ResolvedHyperparameters(ApiModel):
     max_length: int
     packing: bool
     seed: int
+    batch_tokens: int | None = Field(
+        None, description="Where rows are packed: tokens of a step at most, batchSize rows of maxLength."
+    )
     total_steps: int
     checkpoint_every_steps: int
     beta: float | None = Field(None, description="Of DPO.")

@@ -292,6 +292,16 @@ def test_whatever_preflight_finds_is_told_in_its_own_words_and_checked_again(rea
     assert result.message.startswith("What happened. What to change. Tried again by itself: next at ")
 
 
+def test_what_only_another_spec_can_mend_ends_the_run() -> None:
+    said = Failure(reason=Reason.INVALID_SPEC, message="hyperparameters.maxLength is 100000, beyond 512 tokens.")
+    result = decide(failed_preflight(said))
+    assert (result.status.phase, result.decision.reason, result.decision.stalled) == ("Failed", "InvalidSpec", True)
+    assert (
+        result.message == "hyperparameters.maxLength is 100000, beyond 512 tokens. Correct the spec and change runId."
+    )
+    assert result.status.preflight.retry_time is None
+
+
 def refused_before(retry_in: float, **changes: Any) -> FineTuneJobStatus:
     """A run whose first preflight found line 7 broken."""
     status = plan(failed_preflight(LINE_7), NOW).status

@@ -152,9 +152,9 @@ CORPUS: dict[str, tuple[bytes, list[str]]] = {
         chat(USER, {"role": "tool", "tool_call_id": "b", "content": "4"}, ASSISTANT),
         ["1: Message 2: no tool call before it has the id 'b'."],
     ),
-    "arguments that are an object": (
-        chat(USER, call(name="add", arguments={"a": 2})),
-        ["1: Message 2: tool call 1: 'arguments' must be text, found an object."],
+    "arguments that are a list": (
+        chat(USER, call(name="add", arguments=[2])),
+        ["1: Message 2: tool call 1: 'arguments' must be text, found a list."],
     ),
     "65 images": (chat(images(65), ASSISTANT), ["1: The example has 65 images; 64 are the most."]),
     "an image in a local file": (

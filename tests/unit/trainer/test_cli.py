@@ -48,12 +48,29 @@ def test_validate_names_each_broken_line_and_fails(tmp_path: Path) -> None:
     ]
 
 
-def test_validate_succeeds_and_warns_of_a_small_training_file(tmp_path: Path) -> None:
+def test_validate_fails_where_training_would_refuse_for_too_few_examples(tmp_path: Path) -> None:
     file = write(tmp_path / "small.jsonl", [EXAMPLE] * 3)
     result = CliRunner().invoke(app, ["validate", str(file)], color=True)
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "\x1b[32m" in result.output
-    assert "must have at least 10 examples" in result.output
+    assert "Training file has 3 example(s), but must have at least 10 examples." in result.output
+    other = write(tmp_path / "more.jsonl", [EXAMPLE] * 7)
+    assert CliRunner().invoke(app, ["validate", str(file), str(other)]).exit_code == 0  # together they are one set
+
+
+def test_keys_that_are_not_learned_from_are_told(tmp_path: Path) -> None:
+    file = write(tmp_path / "data.jsonl", [EXAMPLE, {**EXAMPLE, "id": 7}] * 5)
+    result = CliRunner().invoke(app, ["validate", str(file)])
+    assert result.exit_code == 0
+    assert f"{file}: These keys of lines are not learned from: 'id' (line 2)." in result.output
+
+
+def test_help_and_the_version_are_where_one_looks_for_them() -> None:
+    assert CliRunner().invoke(app, ["-h"]).output == CliRunner().invoke(app, ["--help"]).output
+    assert CliRunner().invoke(app, ["validate", "-h"]).exit_code == 0
+    shown = CliRunner().invoke(app, ["--version"])
+    assert shown.exit_code == 0
+    assert shown.output.startswith("finetune-trainer ")
 
 
 @pytest.mark.parametrize("command", ["preflight", "train", "evaluate", "fetch", "serve", "delete", "validate"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import structlog
 
 from finetune_api.finetunejob import Dataset, DatasetSource, DatasetStatus, FileStatistics
 from finetune_api.run import DATASET_DIRECTORY
+from finetune_trainer.data.chat_template import template_clock
 from finetune_trainer.data.data_files import DataFile, fetch_files
 from finetune_trainer.data.dataset_record import DatasetRecord, RecordedSet
-from finetune_trainer.data.examples import MethodType
+from finetune_trainer.data.examples import MethodType, unread_keys
 from finetune_trainer.data.images import ImageStore
 from finetune_trainer.data.preparation import DOUBTS, Doubt, prepare
 from finetune_trainer.data.survey import SetName, Survey, survey
@@ -48,6 +50,8 @@ class Chosen:
 
     record: DatasetRecord
     status: DatasetStatus
+    lengths: Sequence[int]
+    """Tokens of each sequence of the training set, in order."""
     doubts: tuple[Doubt, ...]
 
 
@@ -82,16 +86,26 @@ def survey_dataset(
 
 
 def choose_examples(
-    surveyed: Surveyed, dataset: Dataset, seed: int, tokenizer: Any, images: ImageStore, max_length: int
+    surveyed: Surveyed,
+    dataset: Dataset,
+    seed: int,
+    tokenizer: Any,
+    images: ImageStore,
+    max_length: int,
+    now: datetime | None = None,
 ) -> Chosen:
-    """Choose, and count the tokens of what is chosen. What they show to be wrong is added to the sets' errors."""
+    """Choose, and count the tokens of what is chosen. What they show to be wrong is added to the sets' errors.
+
+    `now`: what chat templates that print the date print, in every attempt of the run. None: the time of the call.
+    """
+    now = now or datetime.now(UTC)
     training, too_long = surveyed.training, dataset.prepare.too_long
     validation = training if surveyed.validation is None else surveyed.validation
     own_traits = None if surveyed.validation is None else surveyed.validation.traits
     with narrated("looking for doubtful examples"):
         prepared = prepare(dataset, training.traits, own_traits, seed)
     before = prepared.training.sum() + prepared.validation.sum()
-    with narrated("counting tokens"):
+    with narrated("counting tokens"), template_clock(now):
         counted = count_tokens(training, prepared.training, tokenizer, images, max_length, too_long)
         measured = None
         if dataset.validation is not None:
@@ -101,18 +115,21 @@ def choose_examples(
     record = DatasetRecord(
         training=RecordedSet.of(training.files, prepared.training),
         validation=None if measured is None else RecordedSet.of(validation.files, prepared.validation),
+        rendered_at=now,
     )
     status = DatasetStatus(
         format=training.format,
-        training=counted,
-        validation=measured,
+        training=counted.statistics,
+        validation=None if measured is None else measured.statistics,
         dropped=dropped if any(dropped.to_wire().values()) else None,
         warnings=[
             *(_doubt_warning(doubt, training) for doubt in prepared.doubts if len(doubt.positions)),
-            *_length_warnings(counted, measured, left_out, max_length),
+            *_length_warnings(counted.statistics, measured and measured.statistics, left_out, max_length),
+            *(f"{item.name.capitalize()} set: {unread_keys(item.unread)}" for item in surveyed.sets if item.unread),
+            *_control_text_warnings(surveyed.sets),
         ],
     )
-    return Chosen(record, status, prepared.doubts)
+    return Chosen(record, status, counted.lengths, prepared.doubts)
 
 
 def _doubt_warning(doubt: Doubt, training: Survey) -> str:
@@ -124,6 +141,17 @@ def _doubt_warning(doubt: Doubt, training: Survey) -> str:
     more = f" and {count - SHOWN_LINES} more" if count > SHOWN_LINES else ""
     left_out = "; they are left out" if doubt.dropped else ""
     return f"{count} training example(s) {DOUBTS[doubt.kind]}{left_out} (line {shown}{more})."
+
+
+def _control_text_warnings(sets: Sequence[Survey]) -> Iterator[str]:
+    for item in sets:
+        count, places = item.control_texts, item.control_text_places
+        if count:
+            shown = ", ".join(str(place.line) for place in places) + (" ..." if count > len(places) else "")
+            yield (
+                f"{count} {item.name} example(s) spell a control token of the model (such as <|im_end|>) in their "
+                f"texts; it is learned as text, not as the token (line {shown})."
+            )
 
 
 def _length_warnings(

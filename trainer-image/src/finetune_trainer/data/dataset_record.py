@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,9 @@ class DatasetRecord(ApiModel):
 
     training: RecordedSet
     validation: RecordedSet | None = Field(None, description="Its files are those of training where that is split.")
+    rendered_at: datetime | None = Field(
+        None, description="What chat templates take for now, in every attempt, so that all see the same tokens."
+    )
 
 
 def store_record(storage: Storage, output: S3Location, record: DatasetRecord) -> None:

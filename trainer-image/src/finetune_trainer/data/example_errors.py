@@ -13,9 +13,13 @@ import orjson
 MOST_IMAGES = 64  # of one example, as OpenAI's service has it
 IMAGE_URLS = ("https://", "s3://", "data:image/jpeg;base64,", "data:image/png;base64,", "data:image/webp;base64,")
 
+UNKNOWN_FORM = "Unexpected file format, expected either prompt/completion pairs or chat messages."
 ROLES = ("system", "developer", "user", "assistant", "tool")
 KEYS_OF_ALL = frozenset({"role", "content", "name"})
-KEYS_OF_ROLE = {"assistant": frozenset({"weight", "tool_calls", "refusal"}), "tool": frozenset({"tool_call_id"})}
+KEYS_OF_ROLE = {
+    "assistant": frozenset({"weight", "tool_calls", "refusal", "reasoning_content"}),
+    "tool": frozenset({"tool_call_id"}),
+}
 
 
 class ExampleError(ValueError):
@@ -67,7 +71,7 @@ def _check(value: object) -> None:
     elif value.get("prompt") is not None and value.get("completion") is not None:
         _check_completion(value)
     else:
-        raise ExampleError("Unexpected file format, expected either prompt/completion pairs or chat messages.")
+        raise ExampleError(UNKNOWN_FORM)
     _check_tools(value)
 
 
@@ -105,6 +109,8 @@ def _check_sides(value: dict[str, Any], prompt_key: str, better: str, worse: str
         raise ExampleError(f"'{better}' and '{worse}' are the same: there is no preference to learn.")
     if prompt is None:
         prompt, chosen, rejected = _split_common(chosen, rejected, better, worse)
+    elif isinstance(chosen, list) and isinstance(rejected, list):
+        prompt, chosen, rejected = _without_prompt(prompt, chosen, rejected, better, worse)
     if isinstance(prompt, str):
         _target(chosen, better)
         _target(rejected, worse)
@@ -131,6 +137,25 @@ def _split_common(chosen: object, rejected: object, better: str, worse: str) -> 
     common = next((position for position, (one, other) in pairs if one != other), 0)
     if not common:
         raise ExampleError(f"'{better}' and '{worse}' have no message in common that they answer to.")
+    return chosen[:common], chosen[common:], rejected[common:]
+
+
+def _without_prompt(
+    prompt: Any, chosen: list[Any], rejected: list[Any], better: str, worse: str
+) -> tuple[Any, Any, Any]:
+    """Two conversations that repeat the prompt, or answer to one that is text."""
+    if isinstance(prompt, list):
+        count = len(prompt)
+        repeated = bool(prompt) and chosen[:count] == prompt == rejected[:count]
+        return (prompt, chosen[count:], rejected[count:]) if repeated else (prompt, chosen, rejected)
+    if not isinstance(prompt, str):
+        return prompt, chosen, rejected
+    pairs = enumerate(zip(chosen, rejected, strict=False))
+    common = next((position for position, (one, other) in pairs if one != other), 0)
+    if not common:
+        return [{"role": "user", "content": prompt}], chosen, rejected
+    if not any(isinstance(message, dict) and message.get("content") == prompt for message in chosen[:common]):
+        raise ExampleError(f"'prompt' is not what '{better}' and '{worse}' begin with.")
     return chosen[:common], chosen[common:], rejected[common:]
 
 
@@ -200,8 +225,9 @@ def _check_assistant(where: str, message: dict[str, Any]) -> None:
     if calls is not None:
         _check_tool_calls(where, calls)
     _check_weight(where, message)
-    if not isinstance(refusal, str | None):
-        raise ExampleError(f"{where} 'refusal' must be text, found {_kind(refusal)}.")
+    for name in ("refusal", "reasoning_content"):
+        if not isinstance(message.get(name), str | None):
+            raise ExampleError(f"{where} '{name}' must be text, found {_kind(message[name])}.")
     may_lack_content = message.get("content") is None and (calls is not None or refusal is not None)
     content = "" if may_lack_content else _content(where, message)
     if calls is None and not (content or refusal or "").strip():

@@ -6,6 +6,7 @@ example_errors.py finds the words. Part of the instant `validate` command: impor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ import msgspec
 import orjson
 from msgspec import Meta, Raw, Struct
 
-from finetune_trainer.data.example_errors import MOST_IMAGES, explain, unmatched_tool_call
+from finetune_trainer.data.example_errors import MOST_IMAGES, ExampleError, explain, unmatched_tool_call
+from finetune_trainer.data.forms import MEANT, READ, load_exactly, to_known_form, without_nulls
 from finetune_trainer.data.jsonl import LineError, parse, repeated_key
 from finetune_trainer.data.records import read_records
 
@@ -23,6 +25,7 @@ Format = Literal["Chat", "PromptCompletion", "Preference"]
 MethodType = Literal["SFT", "DPO"]
 
 LEAST_TRAINING_EXAMPLES = 10
+SHOWN_KEYS = 10
 
 METHOD_FORMATS: Mapping[MethodType, tuple[Format, ...]] = {
     "SFT": ("Chat", "PromptCompletion"),
@@ -103,6 +106,7 @@ class Assistant(Message, tag="assistant", frozen=True):
 
     content: Content | None = None
     refusal: str | None = None
+    reasoning_content: str | None = None
     tool_calls: Annotated[list[ToolCall], Meta(min_length=1)] | None = None
     weight: Literal[0, 1] = 1
 
@@ -139,6 +143,13 @@ class ChatExample(Struct, frozen=True):
         """The messages as chat templates take them."""
         return to_template(self.messages)
 
+    def arguments(self) -> list[list[str]]:
+        """Of each message the arguments of its calls, as they stand."""
+        return [
+            [call.function.arguments for call in (isinstance(message, Assistant) and message.tool_calls) or ()]
+            for message in self.messages
+        ]
+
 
 class CompletionExample(Struct, frozen=True):
     """A text and how it goes on."""
@@ -162,8 +173,8 @@ Example = ChatExample | CompletionExample | PreferenceExample
 _ABSENT = Raw(b"null")  # msgspec has no optional Raw; null stands for an absent key too
 
 
-class _Line(Struct):
-    """A line of any format. Keys that are not known are left out."""
+class _Line(Struct, forbid_unknown_fields=True):
+    """A line of any format."""
 
     messages: Messages | None = None
     tools: list[dict[str, Any]] | None = None
@@ -177,6 +188,10 @@ class _Line(Struct):
     rejected: Raw = _ABSENT
 
 
+class _AnyLine(_Line, forbid_unknown_fields=False):
+    """The same, with keys that are not known."""
+
+
 class _Input(Struct):
     """The input of OpenAI's preference pairs."""
 
@@ -186,6 +201,8 @@ class _Input(Struct):
 
 
 _LINE = msgspec.json.Decoder(_Line)
+_ANY_LINE = msgspec.json.Decoder(_AnyLine)
+_KEYS = msgspec.json.Decoder(dict[str, Raw])
 _INPUT = msgspec.json.Decoder(_Input)
 _SIDE: msgspec.json.Decoder[str | Messages] = msgspec.json.Decoder(str | Messages)
 
@@ -195,6 +212,8 @@ class NumberedExample(Struct, frozen=True):
 
     line: int
     example: Example
+    unread: frozenset[str] = frozenset()
+    """Keys of the line that say nothing about what is learned (`id`, `source`)."""
 
 
 class RefusedError(Exception):
@@ -216,43 +235,55 @@ def read_examples(
             yield item
             continue
         number, line = item
-        example = _decode_or_explain(number, line)
-        if isinstance(example, LineError):
-            yield example
+        read = _decode_or_explain(number, line, method)
+        if isinstance(read, LineError):
+            yield read
             continue
-        found = format_of(example)
+        found = format_of(read.example)
         if file_format is None and (refusal := _wrong_file(found, method, expected)):
             yield LineError(number, refusal)
             return
         file_format = file_format or found
-        yield NumberedExample(number, example) if found == file_format else _mixed(number, file_format, found)
+        yield read if found == file_format else _mixed(number, file_format, found)
     if empty:
         yield LineError(1, "The file is empty.")
 
 
 def parse_example(value: object) -> Example:
-    """The example in a line's JSON value. Raises ExampleError."""
-    try:
-        return decode(orjson.dumps(value))
-    except (msgspec.DecodeError, UnicodeDecodeError, RefusedError) as error:
-        raise explain(value, str(error)) from error
+    """The example in a line's JSON value, whose other keys are somebody else's (graders'). Raises ExampleError."""
+    line = orjson.dumps(value)
+    with contextlib.suppress(msgspec.DecodeError, RefusedError):
+        return _to_example(_ANY_LINE.decode(line), line, None)
+    read = _read(1, line, value, None)
+    if isinstance(read, ExampleError):
+        raise read
+    return read.example
 
 
-def decode(line: bytes) -> Example:
-    """The example in a line. Raises msgspec.DecodeError, UnicodeDecodeError or RefusedError, in no words for people."""
-    found = _LINE.decode(line)
-    if found.messages is not None:
+def decode(line: bytes, method: MethodType | None = None) -> Example:
+    """The example in a line, in our own forms.
+
+    Raises msgspec.DecodeError, UnicodeDecodeError or RefusedError, in no words for people.
+    """
+    return _to_example(_LINE.decode(line), line, method)
+
+
+def _to_example(found: _Line, line: bytes, method: MethodType | None) -> Example:
+    """`method`: what a line is read for that has both a conversation and a pair, as UltraFeedback's."""
+    tools = without_nulls(found.tools) if found.tools and b"null" in line else found.tools
+    is_pair = _ABSENT not in (found.chosen, found.rejected)
+    if found.messages is not None and not (is_pair and method == "DPO"):
         _check_chat(found.messages)
-        return ChatExample(found.messages, found.tools or None, found.parallel_tool_calls)
-    if _ABSENT not in (found.chosen, found.rejected):
-        return _to_preference(found.prompt, found.chosen, found.rejected, found.tools)
+        return ChatExample(found.messages, tools or None, found.parallel_tool_calls)
+    if is_pair:
+        return _to_preference(found.prompt, found.chosen, found.rejected, tools)
     if _ABSENT not in (found.input, found.preferred_output, found.non_preferred_output):
         given = _INPUT.decode(found.input)
         return _checked_preference(
             given.messages, _SIDE.decode(found.preferred_output), _SIDE.decode(found.non_preferred_output), given.tools
         )
     if _ABSENT not in (found.prompt, found.completion):
-        return _to_completion(_SIDE.decode(found.prompt), _SIDE.decode(found.completion), found.tools)
+        return _to_completion(_SIDE.decode(found.prompt), _SIDE.decode(found.completion), tools)
     raise RefusedError("It is none of the formats.")
 
 
@@ -261,6 +292,18 @@ def format_of(example: Example) -> Format:
     if isinstance(example, ChatExample):
         return "Chat"
     return "PromptCompletion" if isinstance(example, CompletionExample) else "Preference"
+
+
+def too_few_examples(count: int) -> str:
+    """What to tell of a training set that is too small."""
+    return f"Training file has {count} example(s), but must have at least {LEAST_TRAINING_EXAMPLES} examples."
+
+
+def unread_keys(first_lines: Mapping[str, int]) -> str:
+    """What to tell of keys that are passed over; for each the first line that has it."""
+    keys = ", ".join(f"{key!r} (line {line})" for key, line in sorted(first_lines.items())[:SHOWN_KEYS])
+    more = f" and {len(first_lines) - SHOWN_KEYS} more" if len(first_lines) > SHOWN_KEYS else ""
+    return f"These keys of lines are not learned from: {keys}{more}."
 
 
 def fingerprint(example: Example) -> bytes:
@@ -281,14 +324,40 @@ def to_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [_message_to_template(message) for message in messages]
 
 
-def _decode_or_explain(number: int, line: bytes) -> Example | LineError:
+def _decode_or_explain(number: int, line: bytes, method: MethodType | None) -> NumberedExample | LineError:
     try:
-        return decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RefusedError) as error:
+        return NumberedExample(number, decode(line, method))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RefusedError):
         record = parse(number, line)
-        if isinstance(record, LineError):
-            return record
-        return LineError(number, str(explain(record.value, repeated_key(line) or str(error))))
+    if isinstance(record, LineError):
+        return record
+    read = _read(number, line, record.value, method)
+    return read if isinstance(read, NumberedExample) else LineError(number, str(read))
+
+
+def _read(number: int, line: bytes, value: object, method: MethodType | None) -> NumberedExample | ExampleError:
+    """A line with keys that say nothing to us, or of another form; or what is wrong with it."""
+    refusal = ""
+    try:
+        unread = _KEYS.decode(line).keys() - READ
+        if not unread & MEANT:
+            example = _to_example(_ANY_LINE.decode(line), line, method)
+            return NumberedExample(number, example, frozenset(unread))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RefusedError) as error:
+        refusal = str(error)
+    try:
+        repeated = None
+        if isinstance(value, dict) and (repeated := repeated_key(line)) is None:
+            known = to_known_form(load_exactly(line))
+            line = orjson.dumps({key: item for key, item in known.items() if key in READ})
+            value = orjson.loads(line)
+            return NumberedExample(number, decode(line, method), frozenset(known.keys() - READ))
+        refusal = repeated or refusal
+    except ExampleError as error:
+        return error
+    except (msgspec.DecodeError, RefusedError, RecursionError, TypeError, ValueError) as error:
+        refusal = str(error)
+    return explain(value, refusal)
 
 
 def _to_completion(
@@ -311,15 +380,25 @@ def _without_weight(message: System | Developer | User | Assistant | Tool) -> An
 
 
 def _to_preference(prompt: Raw, chosen: Raw, rejected: Raw, tools: list[dict[str, Any]] | None) -> PreferenceExample:
-    """TRL's form. Without a prompt, it is what the two conversations have in common."""
+    """TRL's form. Without a prompt, or where both repeat it, it is what the two conversations have in common."""
     better, worse = _SIDE.decode(chosen), _SIDE.decode(rejected)
-    if prompt != _ABSENT:
-        return _checked_preference(_SIDE.decode(prompt), better, worse, tools)
+    asked = None if prompt == _ABSENT else _SIDE.decode(prompt)
     if isinstance(better, str) or isinstance(worse, str):
-        raise RefusedError("Texts need a prompt.")
-    common = next(
-        (position for position, (one, other) in enumerate(zip(better, worse, strict=False)) if one != other), 0
-    )
+        if asked is None:
+            raise RefusedError("Texts need a prompt.")
+        return _checked_preference(asked, better, worse, tools)
+    if isinstance(asked, list) and not (asked and better[: len(asked)] == asked == worse[: len(asked)]):
+        return _checked_preference(asked, better, worse, tools)
+    pairs = enumerate(zip(better, worse, strict=False))
+    common = next((position for position, (one, other) in pairs if one != other), min(len(better), len(worse)))
+    if isinstance(asked, list):
+        common = len(asked)
+    if isinstance(asked, str) and not common:
+        return _checked_preference([User(content=asked)], better, worse, tools)
+    if isinstance(asked, str) and not any(content_text(message.content) == asked for message in better[:common]):
+        raise RefusedError("The prompt is not what the two conversations begin with.")
+    if better == worse:
+        raise RefusedError("The two answers are the same.")
     return _checked_preference(better[:common], better[common:], worse[common:], tools)
 
 
@@ -383,6 +462,8 @@ def _message_to_template(message: Message) -> dict[str, Any]:
     if isinstance(message, Assistant):
         if message.tool_calls is not None:
             rendered["tool_calls"] = [_call_to_template(call) for call in message.tool_calls]
+        if message.reasoning_content:
+            rendered["reasoning_content"] = message.reasoning_content
         rendered["content"] = content_text(message.content) or message.refusal or ""
         return rendered
     if isinstance(message, Tool) and message.tool_call_id is not None:

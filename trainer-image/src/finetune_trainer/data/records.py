@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from finetune_trainer.data.forms import without_nulls
 from finetune_trainer.data.jsonl import LineError, most_unpacked, read_lines, read_stream
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -59,7 +60,7 @@ def _read_table(file: Path, batches: Any) -> Iterator[NumberedRecord | LineError
         for batch in batches(file):
             for row in batch.to_pylist():
                 number += 1
-                yield number, orjson.dumps(_without_nulls(row), default=str)
+                yield number, orjson.dumps(without_nulls(row), default=str)
     except (pyarrow.ArrowException, OSError, TypeError, ValueError) as error:  # the last two: text that is none
         yield LineError(number + 1, f"The file can't be read beyond row {number}: {error}")
 
@@ -88,12 +89,3 @@ def _arrow_batches(file: Path) -> Iterator[Any]:
 def _slices(batch: Any) -> Iterator[Any]:
     for start in range(0, batch.num_rows, ROWS_AT_ONCE):
         yield batch.slice(start, ROWS_AT_ONCE)
-
-
-def _without_nulls(value: Any) -> Any:
-    """A column has every key in every row: null stands for one that the row did not have."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value

@@ -57,6 +57,11 @@ def rows(method: Method, tokenizer: Any, example: Example, files: Sequence[Path]
         yield {"input_ids": sequence.input_ids, "labels": sequence.labels}
 
 
+def has_loss_within(row: Row, max_length: int) -> bool:
+    """Whether the assistant says anything in the first `max_length` tokens. Of images and pairs: yes (preflight)."""
+    return "labels" not in row or any(label >= 0 for label in row["labels"][:max_length])
+
+
 def without_loss(row: Row) -> Row:
     """What to change in a row, so that nothing is learned from it."""
     if "chosen_ids" in row:

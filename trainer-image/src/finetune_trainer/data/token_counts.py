@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune_api.finetunejob import FileStatistics
 from finetune_trainer.data import tokenization
+from finetune_trainer.data.chat_template import reads_images
+from finetune_trainer.data.examples import Example, PreferenceExample
 from finetune_trainer.data.images import ImageError, ImageStore
 from finetune_trainer.data.preparation import Mask
 from finetune_trainer.data.survey import Survey
@@ -14,41 +19,79 @@ from finetune_trainer.data.vision import too_many_image_tokens, with_images
 TooLong = Literal["Truncate", "Drop", "Fail"]
 
 
+@dataclass
+class Counted:
+    """What is told of a set's examples, and the tokens of each sequence that is learned from, in their order."""
+
+    statistics: FileStatistics
+    lengths: array[int]
+
+
 def count_tokens(
     survey: Survey, taken: Mask, tokenizer: Any, images: ImageStore, max_length: int, too_long: TooLong
-) -> FileStatistics:
+) -> Counted:
     """Counts of the examples that are taken. Those that are too long are taken out of the mask where that is asked for.
 
-    Bad images, what the chat template refuses, and what nothing is left of, is added to the survey's errors.
+    Bad images, what the chat template refuses or leaves out, and what nothing is left of, is added to the survey's
+    errors.
     """
     examples = tokens = max_tokens = truncated = 0
+    lengths = array("I")
     chosen = ((position, *found) for position, found in enumerate(survey.examples()) if taken[position])
     for (position, file, item), files in with_images(tokenizer, images, chosen, lambda found: found[2].example):
         try:
             sequences = tokenization.tokenize(tokenizer, item.example, files())
-        except (tokenization.TemplateError, ImageError) as error:
+        except tokenization.TemplateError as error:
+            survey.add_error(file.uri, item.line, str(error), of_model=True)
+            continue
+        except ImageError as error:
             survey.add_error(file.uri, item.line, str(error))
             continue
         longest = max(len(sequence.input_ids) for sequence in sequences)
         if longest > max_length and too_long == "Drop":
             taken[position] = False
             continue
-        if longest > max_length and too_long == "Fail":
-            survey.add_error(
-                file.uri, item.line, f"The example has {longest} tokens; {max_length} are the most (maxLength)."
-            )
-            continue
-        images_end = max(sequence.images_end for sequence in sequences)
-        if images_end > max_length:
-            survey.add_error(file.uri, item.line, too_many_image_tokens(images_end, max_length))
-        elif not any(tokenization.has_loss(sequence, max_length) for sequence in sequences):
-            survey.add_error(
-                file.uri,
-                item.line,
-                f"Nothing is left to learn from after {max_length} tokens (maxLength): shorten the prompt.",
-            )
+        if refusal := _refusal(item.example, sequences, max_length, too_long):
+            survey.add_error(file.uri, item.line, refusal)
+            if longest > max_length and too_long == "Fail":
+                continue
+        if any(sequence.spells_tokens for sequence in sequences):
+            survey.note_control_text(position)
+        lengths.extend(_lengths(tokenizer, item.example, sequences, max_length))
         truncated += longest > max_length
         examples += 1
         tokens += sum(len(sequence.input_ids) for sequence in sequences)
         max_tokens = max(max_tokens, longest)
-    return FileStatistics(examples=examples, tokens=tokens, max_tokens=max_tokens, truncated=truncated)
+    counts = FileStatistics(
+        examples=examples, tokens=tokens, max_tokens=max_tokens, truncated=truncated, rows=len(lengths)
+    )
+    return Counted(counts, lengths)
+
+
+def _refusal(example: Example, sequences: Sequence[tokenization.Sequence], max_length: int, too_long: TooLong) -> str:
+    """Why nothing can be learned from the tokens of an example; empty: it can."""
+    longest = max(len(sequence.input_ids) for sequence in sequences)
+    if longest > max_length and too_long == "Fail":
+        return f"The example has {longest} tokens; {max_length} are the most (maxLength)."
+    images_end = max(sequence.images_end for sequence in sequences)
+    if images_end > max_length:
+        return too_many_image_tokens(images_end, max_length)
+    if not any(tokenization.has_loss(sequence, max_length) for sequence in sequences):
+        return f"Nothing is left to learn from after {max_length} tokens (maxLength): shorten the prompt."
+    if isinstance(example, PreferenceExample):
+        chosen, rejected = (sequence.input_ids[:max_length] for sequence in sequences)
+        if chosen == rejected:
+            within = f" within {max_length} tokens (maxLength)" if longest > max_length else ""
+            return f"The two answers are the same as tokens{within}: there is no preference to learn."
+    return ""
+
+
+def _lengths(
+    tokenizer: Any, example: Example, sequences: Sequence[tokenization.Sequence], max_length: int
+) -> list[int]:
+    """The tokens of each row that the example is trained as; rows without loss are left out (training_data.py)."""
+    if isinstance(example, PreferenceExample):
+        return [max(len(sequence.input_ids) for sequence in sequences)]
+    everything = reads_images(tokenizer)
+    kept = [one for one in sequences if everything or tokenization.has_loss(one, max_length)]
+    return [len(sequence.input_ids) for sequence in kept]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Method
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_location
+from finetune_trainer.data.chat_template import template_clock
 from finetune_trainer.data.choice import choose_examples, mounted, survey_dataset
 from finetune_trainer.data.data_files import DataFile
 from finetune_trainer.data.dataset_record import RECORD_NAME, DatasetRecord, find_record
-from finetune_trainer.data.examples import Example, read_examples
+from finetune_trainer.data.examples import Example, MethodType, read_examples
 from finetune_trainer.data.images import ImageError, ImageStore
 from finetune_trainer.data.jsonl import LineError
 from finetune_trainer.data.preparation import Mask
-from finetune_trainer.data.rows import FormatError, Row, features, rows
+from finetune_trainer.data.rows import FormatError, Row, features, has_loss_within, rows
 from finetune_trainer.data.survey import refuse_invalid
 from finetune_trainer.data.tokenization import TemplateError
 from finetune_trainer.data.vision import with_images
@@ -56,15 +57,23 @@ def write_sequences(run: TrainRun, storage: Storage, tokenizer: Any, directory: 
     record = find_record(storage, output) or _choose(run, storage, tokenizer, images, directory / "chosen")
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RECORD_NAME).write_text(record.model_dump_json(by_alias=True))
+    with template_clock(record.rendered_at or datetime.now(UTC)):
+        _write(run, storage, tokenizer, images, directory, record)
+
+
+def _write(
+    run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore, directory: Path, record: DatasetRecord
+) -> None:
+    columns = features(run.method, tokenizer)
     files = record.training.fetch(storage, directory / "training-files", mounted("training"))
-    found = _tokenize(run.method, tokenizer, images, _taken(files, record.training.mask()), TRAINING)
-    _save(found, features(run.method, tokenizer), directory, TRAINING)
+    taken = _taken(files, record.training.mask(), run.method.type)
+    _save(_tokenize(run, tokenizer, images, taken, TRAINING), columns, directory, TRAINING)
     if record.validation is None:
         return
     if record.validation.files != record.training.files:
         files = record.validation.fetch(storage, directory / "validation-files", mounted("validation"))
-    found = _tokenize(run.method, tokenizer, images, _taken(files, record.validation.mask()), VALIDATION)
-    _save(found, features(run.method, tokenizer), directory, VALIDATION)
+    taken = _taken(files, record.validation.mask(), run.method.type)
+    _save(_tokenize(run, tokenizer, images, taken, VALIDATION), columns, directory, VALIDATION)
 
 
 def load_sequences(directory: Path) -> SequenceSets:
@@ -94,11 +103,11 @@ def _choose(run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore,
     return chosen.record
 
 
-def _taken(files: Sequence[DataFile], taken: Mask) -> Iterator[LocatedExample]:
+def _taken(files: Sequence[DataFile], taken: Mask, method: MethodType) -> Iterator[LocatedExample]:
     """The examples that were chosen. The files are what was checked: a broken line can't be."""
     position = 0
     for file in files:
-        for item in read_examples(file.path):
+        for item in read_examples(file.path, method):
             if isinstance(item, LineError):
                 raise _invalid(file.uri, item.line, item.message)
             if taken[position]:
@@ -107,13 +116,15 @@ def _taken(files: Sequence[DataFile], taken: Mask) -> Iterator[LocatedExample]:
 
 
 def _tokenize(
-    method: Method, tokenizer: Any, images: ImageStore, examples: Iterator[LocatedExample], name: str
+    run: TrainRun, tokenizer: Any, images: ImageStore, examples: Iterator[LocatedExample], name: str
 ) -> Iterator[Row]:
+    """The rows that something is learned from within maxLength: as many as preflight counted."""
     for item, files in with_images(tokenizer, images, examples, lambda located: located.example):
         try:
-            yield from rows(method, tokenizer, item.example, files(), training=name == TRAINING)
+            found = list(rows(run.method, tokenizer, item.example, files(), training=name == TRAINING))
         except (FormatError, ImageError, TemplateError) as error:
             raise _invalid(item.uri, item.line, str(error)) from error
+        yield from (row for row in found if has_loss_within(row, run.hyperparameters.max_length))
 
 
 def _save(found: Iterator[Row], columns: Any, directory: Path, name: str) -> None:

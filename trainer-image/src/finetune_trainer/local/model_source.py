@@ -42,7 +42,7 @@ def _base_uri(base: str, revision: str | None, adapter: str) -> str:
     if base.startswith(("s3://", "file:///")):
         return base
     if Path(base).is_absolute() or (base and Path(base).is_dir()):
-        return Path(base).absolute().as_uri()
+        return f"file://{Path(base).absolute()}"
     if _HUB_NAME.fullmatch(base):
         return f"hf://{base}" + (f"@{revision}" if revision else "")
     raise DiagnosedError(

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import structlog
 
-from finetune_api.auto import length_bound, resolve_hyperparameters
+from finetune_api.auto import length_bound, resolve_hyperparameters, sequence_length
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import (
+    MOST_WARNINGS,
     Checkpoints,
     DatasetStatus,
     MemoryEstimate,
     ModelStatus,
+    ResolvedHyperparameters,
 )
 from finetune_api.outcome import PREFLIGHT_REPORT_NAME, Failure, PreflightReport
 from finetune_api.run import PreflightRun
 from finetune_api.sources import S3Location, parse_location
 from finetune_trainer.data.chat_rendering import reads_images
-from finetune_trainer.data.choice import choose_examples, survey_dataset
-from finetune_trainer.data.dataset_record import store_record
+from finetune_trainer.data.choice import Chosen, choose_examples, survey_dataset
+from finetune_trainer.data.dataset_record import find_record, store_record
 from finetune_trainer.data.findings import store_findings
 from finetune_trainer.data.images import ImageStore
+from finetune_trainer.data.packed_rows import packed_rows
 from finetune_trainer.data.survey import refuse_invalid, refuse_nothing_left
 from finetune_trainer.data.vision import NO_SHARDED_VISION
 from finetune_trainer.gang.batches import split_batch, tokens_per_example
@@ -90,15 +95,17 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
         raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
     images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
     max_length = _max_length(run, model.status)
-    chosen = choose_examples(surveyed, run.dataset, run.seed, model.tokenizer, images, max_length)
+    now = _begun(storage, output)
+    chosen = choose_examples(surveyed, run.dataset, run.seed, model.tokenizer, images, max_length, now)
     store_findings(storage, output, surveyed.sets, chosen.doubts)
     refuse_invalid(surveyed.sets)
     refuse_nothing_left(chosen.status)
     store_record(storage, output, chosen.record)
-    dataset = chosen.status
-    estimate, advice = _estimate_memory(run, model, dataset)
-    if advice is not None:
-        dataset = dataset.model_copy(update={"warnings": [advice, *dataset.warnings]})
+    dataset = with_rows(chosen, run, model)
+    resolved = _resolve(run, model, dataset)
+    estimate, advice = _estimate_memory(run, model, resolved)
+    warnings = [*([advice] if advice else []), *batch_warnings(resolved, dataset), *dataset.warnings]
+    dataset = dataset.model_copy(update={"warnings": warnings[:MOST_WARNINGS]})
     for warning in dataset.warnings:
         _log.warning(warning)
     return PreflightReport(dataset=dataset, model=model.status, memory=estimate)
@@ -114,26 +121,61 @@ def _max_length(run: PreflightRun, model: ModelStatus) -> int:
     return length_bound(asked, model.context_length)
 
 
+def _begun(storage: Storage, output: S3Location) -> datetime | None:
+    """What templates take for now: the time that an earlier preflight of the run recorded, if there was one."""
+    with contextlib.suppress(DiagnosedError):
+        found = find_record(storage, output)
+        return None if found is None else found.rendered_at
+    return None
+
+
+def with_rows(chosen: Chosen, run: PreflightRun, model: InspectedModel) -> DatasetStatus:
+    """The status with the rows that steps are made of: packed, where that is asked for (SFT on text)."""
+    spec, training = run.hyperparameters, chosen.status.training
+    assert training is not None
+    if not spec.packing or run.method.type != "SFT" or reads_images(model.tokenizer):
+        return chosen.status
+    max_length = sequence_length(spec.max_length, training.max_tokens, model.status.context_length)
+    rows = packed_rows(chosen.lengths, max_length)
+    return chosen.status.model_copy(update={"training": training.model_copy(update={"rows": rows})})
+
+
+def batch_warnings(resolved: ResolvedHyperparameters, dataset: DatasetStatus) -> Iterator[str]:
+    """What may surprise in the plan."""
+    assert dataset.training is not None
+    rows = dataset.training.rows or dataset.training.examples
+    if resolved.batch_size > rows:
+        packed = f" (packed to rows of {resolved.max_length} tokens)" if resolved.packing else ""
+        yield (
+            f"hyperparameters.batchSize is {resolved.batch_size}, and there are {rows} rows{packed} to train on: each "
+            f"epoch is one step of {rows}. Lower batchSize, or leave it out, for more steps."
+        )
+
+
+def _resolve(run: PreflightRun, model: InspectedModel, dataset: DatasetStatus) -> ResolvedHyperparameters:
+    assert dataset.training is not None
+    return resolve_hyperparameters(
+        run.hyperparameters,
+        method=run.method,
+        adapter=run.adapter.type,
+        checkpoints=Checkpoints(),
+        examples=dataset.training.examples,
+        rows=dataset.training.rows,
+        max_tokens=dataset.training.max_tokens,
+        context_length=model.status.context_length,
+        continued=run.continued,
+        processes=run.parallelism.nodes * run.parallelism.processes_per_node,
+    )
+
+
 def _estimate_memory(
-    run: PreflightRun, model: InspectedModel, dataset: DatasetStatus
+    run: PreflightRun, model: InspectedModel, resolved: ResolvedHyperparameters
 ) -> tuple[MemoryEstimate | None, str | None]:
     """The memory that training will need (None: the config tells too little), and what to tell when it may not fit.
 
     Raises DiagnosedError (InvalidSpec) when the batch can't be divided over the processes.
     """
     processes = run.parallelism.nodes * run.parallelism.processes_per_node
-    assert dataset.training is not None
-    resolved = resolve_hyperparameters(
-        run.hyperparameters,
-        method=run.method,
-        adapter=run.adapter.type,
-        checkpoints=Checkpoints(),
-        examples=dataset.training.examples,
-        max_tokens=dataset.training.max_tokens,
-        context_length=model.status.context_length,
-        continued=run.continued,
-        processes=processes,
-    )
     tokens = tokens_per_example(run.method, resolved.max_length)
     batch = split_batch(resolved.batch_size, processes, tokens, packed=resolved.packing)
     size = memory.model_size(model.config, model.shapes, model.adapter_shapes, run.adapter)

@@ -54,7 +54,12 @@ from finetune_trainer.training.early_stopping import StopEarly, was_over
 from finetune_trainer.training.progress import ProgressReceiver, ProgressSender
 from finetune_trainer.training.samples import make_samples
 from finetune_trainer.training.sharding import ReshardAfterEvaluation, shard
-from finetune_trainer.training.trainable import trainable_model, trains_new_adapter
+from finetune_trainer.training.trainable import (
+    refuse_untrained,
+    trainable_model,
+    trains_new_adapter,
+    weights_digest,
+)
 from finetune_trainer.training.training_metrics import ExposeMetrics
 
 _log = structlog.get_logger()
@@ -116,6 +121,7 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
     model = trainable_model(run, local)
     if sharded:
         model = shard(model, gang.place, bfloat16=uses_bfloat16())
+    untrained = None if sharded else weights_digest(model)
     events = EventLog(storage, output, run.attempt) if gang.leads else None
     sender = screen
     if gang.leads and run.progress is not None:
@@ -178,7 +184,9 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
             run, storage, committer.kept, directory / "chosen", only=training_state.is_of_model
         )
         tuned = trainable_model(run, local) if sharded else trainer.model
+        before = weights_digest(tuned) if untrained is None else untrained
         training_state.restore_model(chosen.checkpoint.path, tuned)
+        refuse_untrained(before, weights_digest(tuned), run.hyperparameters)
         if trains_new_adapter(run, local) and not results.is_adapter(run):
             tuned = tuned.merge_and_unload()
         write_model(tuned, tokenizer, local.base, directory / "result")

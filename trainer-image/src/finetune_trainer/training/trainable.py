@@ -9,6 +9,7 @@ import torch
 from transformers import BitsAndBytesConfig, set_seed
 
 from finetune_api.conditions import Reason
+from finetune_api.finetunejob import ResolvedHyperparameters
 from finetune_api.run import TrainRun
 from finetune_trainer.models.adapters import add_lora, freeze
 from finetune_trainer.models.models import LocalModel, load_model
@@ -44,6 +45,28 @@ def whole_model(local: LocalModel, dtype: torch.dtype, quantization: Any = None)
     """The model, with the adapter that it came with merged into it."""
     model = load_model(local, dtype, quantization=quantization)
     return model if local.adapter is None else model.merge_and_unload()
+
+
+def weights_digest(model: Any) -> list[tuple[float, float]]:
+    """Of each weight that is trained its sum and its norm, exact enough to tell any change of it."""
+    trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
+    sums = [
+        (torch.sum(one, dtype=torch.float64), torch.linalg.vector_norm(one, dtype=torch.float64)) for one in trained
+    ]
+    return [(float(total), float(norm)) for total, norm in sums]
+
+
+def refuse_untrained(
+    before: list[tuple[float, float]], after: list[tuple[float, float]], settings: ResolvedHyperparameters
+) -> None:
+    """Raises DiagnosedError (InvalidSpec) for a result that is what the run began with."""
+    if before == after:
+        raise DiagnosedError(
+            Reason.INVALID_SPEC,
+            f"Training changed no weight: the result would be the model that it began with. After "
+            f"{settings.total_steps} step(s) at a learning rate of at most {settings.learning_rate:g}, raise "
+            "hyperparameters.learningRate, train for more steps, or freeze less.",
+        )
 
 
 def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
