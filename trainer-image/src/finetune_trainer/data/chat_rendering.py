@@ -129,13 +129,9 @@ def render_chat(
     """Messages (as `to_template` makes them) in the model's own chat template. Raises TemplateError."""
     import jinja2
 
-    if _wants_arguments_as_text(tokenizer, str(tokenizer.chat_template)):
-        messages = [_with_arguments_as_text(message) for message in messages]
-    if reads_images(tokenizer):
-        messages = [_in_parts(message) for message in messages]
     try:
         rendered: str = tokenizer.apply_chat_template(
-            list(messages),
+            _as_the_template_takes(tokenizer, messages),
             tools=list(tools) if tools else None,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
@@ -145,6 +141,38 @@ def render_chat(
     if not add_generation_prompt and _adds_end_of_text(tokenizer, str(tokenizer.chat_template)):
         return rendered.removesuffix(text_tokenizer(tokenizer).eos_token)
     return rendered
+
+
+def encode_question(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    variables: Mapping[str, Any],
+) -> list[int]:
+    """Token ids of messages without images, and of what asks the assistant for the next one.
+
+    Content is text: a control token that stands in a message or a tool is encoded as the characters that it has.
+    `variables` are the chat template's own. Raises whatever the template raises, and ValueError where the tokenizer
+    can't keep a control token apart from text.
+    """
+    encoded = text_tokenizer(tokenizer).apply_chat_template(
+        _as_the_template_takes(tokenizer, messages),
+        tools=list(tools) if tools else None,
+        chat_template=tokenizer.chat_template,
+        add_generation_prompt=True,
+        sanitize_control_tokens=True,
+        return_dict=False,
+        **variables,
+    )
+    return list(encoded)
+
+
+def _as_the_template_takes(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    if _wants_arguments_as_text(tokenizer, str(tokenizer.chat_template)):
+        messages = [_with_arguments_as_text(message) for message in messages]
+    if reads_images(tokenizer):
+        messages = [_in_parts(message) for message in messages]
+    return list(messages)
 
 
 def reads_images(tokenizer: Any) -> bool:
