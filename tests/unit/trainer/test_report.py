@@ -16,7 +16,7 @@ from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
 from finetune_trainer.artifacts.charts import MOST_POINTS, line_chart
 from finetune_trainer.artifacts.model_card import model_card
 from finetune_trainer.artifacts.report import Sample, Samples, Summary, readable, report_html
-from finetune_trainer.artifacts.summary import Making, summarize, to_words
+from finetune_trainer.artifacts.summary import Making, summarize, to_words, unchanged_loss
 
 LOG = [
     {"step": 1, "loss": 2.0, "learning_rate": 1e-4, "grad_norm": 1.0},
@@ -173,6 +173,22 @@ def test_a_loss_that_did_not_fall_is_called_so() -> None:
     log = [{"step": 1, "eval_loss": 0.6931}, {"step": 30, "eval_loss": 0.6932}]
     verdict = summarize(RUN, CHECKPOINT, log, Samples(), MAKING).verdict
     assert verdict[0] == "Validation loss: did not fall: from 0.6931 at step 1 to 0.6932 at step 30."
+
+
+@pytest.mark.parametrize(
+    ("losses", "warned"),
+    [
+        ([0.6931, 0.6931, 0.6930], True),
+        ([0.6931] * 30, True),
+        ([2.9] * 9 + [0.1], False),
+        ([0.70, 0.65] * 15 + [0.5, 0.5, 0.5, 0.5], False),
+        ([1.0], False),
+        ([], False),
+    ],
+)
+def test_a_training_that_has_changed_nothing_is_told(losses: list[float], warned: bool) -> None:
+    told = unchanged_loss([{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)])
+    assert (told is not None and "learningRate" in told) == warned
 
 
 def test_the_summary_says_what_it_took_and_where_the_model_is() -> None:

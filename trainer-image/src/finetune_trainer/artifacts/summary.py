@@ -12,6 +12,8 @@ from finetune_trainer.artifacts.report import Samples, Summary, readable
 from finetune_trainer.s3.local_folders import local_path
 
 SECONDS_PER_HOUR = 3600
+LEAST_CHANGE = 0.01
+"""Of the training loss, relative to where it began: less is no learning."""
 _LOSSES = {"Validation loss": "eval_loss", "Training loss": "loss"}
 
 
@@ -43,6 +45,8 @@ def _verdict(chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samp
             (first_step, first), (step, last) = measured[0], measured[-1]
             way = "from" if last < first else "did not fall: from"
             yield f"{name}: {way} {readable(first)} at step {first_step} to {readable(last)} at step {step}."
+    if (nothing := unchanged_loss(log)) is not None:
+        yield nothing
     if samples.items:
         before = sum(sample.before.strip() == sample.reference.strip() for sample in samples.items)
         after = sum(sample.after.strip() == sample.reference.strip() for sample in samples.items)
@@ -51,6 +55,21 @@ def _verdict(chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samp
             f"before its training, and {after} after it."
         )
     yield "An Evaluation says how much better the model is than its base, on examples that neither has seen."
+
+
+def unchanged_loss(log: Sequence[Mapping[str, float]]) -> str | None:
+    """What to do where the training loss, over a tenth of the steps at each end, has not changed; None where it has."""
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    end = max(1, len(losses) // 10)
+    if len(losses) < 2 * end:
+        return None
+    first, last = (sum(part) / end for part in (losses[:end], losses[-end:]))
+    if abs(last - first) >= LEAST_CHANGE * abs(first):
+        return None
+    return (
+        f"The training loss has hardly changed ({first:.4f} at first, {last:.4f} in the end): the model has learned next "
+        "to nothing. Raise hyperparameters.learningRate (five times is a start) or hyperparameters.epochs."
+    )
 
 
 def _facts(
