@@ -69,7 +69,7 @@ def _deployment(owner: Owner, spec: ModelDeploymentSpec, platform: ResolvedClass
 
 
 def _server(owner: Owner, platform: ResolvedClass) -> Object:
-    """`finetune-trainer serve`: `transformers serve` locked to the one model, with no credential in its reach."""
+    """`finetune-trainer serve`: OpenAI's routes for the one model, with no credential in its reach."""
     return {
         "name": "server",
         "image": platform.spec.images.trainer,

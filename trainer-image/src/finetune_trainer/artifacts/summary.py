@@ -67,8 +67,8 @@ def unchanged_loss(log: Sequence[Mapping[str, float]]) -> str | None:
     if abs(last - first) >= LEAST_CHANGE * abs(first):
         return None
     return (
-        f"The training loss has hardly changed ({first:.4f} at first, {last:.4f} in the end): the model has learned next "
-        "to nothing. Raise hyperparameters.learningRate (five times is a start) or hyperparameters.epochs."
+        f"The training loss has hardly changed ({first:.4f} at first, {last:.4f} in the end): the model has learned "
+        "next to nothing. Raise hyperparameters.learningRate (five times is a start) or hyperparameters.epochs."
     )
 
 
