@@ -16,7 +16,10 @@ Phase = Literal["Waiting", "RollingOut", "Available", "Blocked", "Failed"]
 class Runtime(ApiModel):
     """The server."""
 
-    type: Literal["Transformers"] = Field("Transformers", description="Transformers: the trainer image's own server, over OpenAI's routes (docs/how-to/use-a-model.md).")
+    type: Literal["Transformers"] = Field(
+        "Transformers",
+        description="Transformers: the trainer image's own server, over OpenAI's routes (docs/how-to/use-a-model.md).",
+    )
 
 
 class DeploymentGate(ApiModel):

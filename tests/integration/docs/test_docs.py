@@ -60,7 +60,7 @@ def of(program: str) -> list[Command]:
 def api(cluster: ControlPlane) -> Api:
     """The API server with the quickstart's namespace and objects, and the namespaces that pages name."""
     api = Api(cluster, "quickstart")
-    for name in ("quickstart", "team-a", "examples", "finetune-system", "finetune-storage"):
+    for name in ("quickstart", "team-a", "examples", "finetune-system", "finetune-storage", "argocd"):
         try:
             api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         except RefusedError as refusal:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from finetune_api.conditions import ConditionType, Reason
-from tests.unit.docs.pages import PAGES, ROOT, anchors, commands, inline_code, links
+from tests.unit.docs.pages import PAGES, ROOT, anchors, blocks, commands, inline_code, links
 
 CRDS = [yaml.safe_load(file.read_text()) for file in sorted((ROOT / "crds").glob("*.yaml"))]
 SCHEMAS = {crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for crd in CRDS}
@@ -57,6 +57,11 @@ def test_targets_of_make_exist() -> None:
     used = [word for command in commands() if command.words[0] == "make" for word in command.words[1:]]
     assert used
     assert {word for word in used if "=" not in word} <= targets
+
+
+def test_every_yaml_is_a_whole_object() -> None:
+    """So that it can be applied, by a reader and by tests/integration/docs."""
+    assert all("apiVersion:" in block.text for block in blocks() if block.language == "yaml")
 
 
 def test_images_are_built_from_files_with_arguments_that_exist() -> None:
