@@ -21,6 +21,7 @@ from openai import OpenAI
 
 NAME = "router"
 START_SECONDS = 120
+STOP_SECONDS = 15
 CHAT = "/v1/chat/completions"
 # `finetune-trainer serve`, but for the folder and the port, which are fixed in a Pod.
 PROGRAM = """
@@ -93,7 +94,7 @@ def serving(model: Path, scratch: Path, hub: Hub) -> Iterator[Server]:
         wait_until_healthy(running, process, scratch / "log")
         yield running
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(STOP_SECONDS)  # before uvicorn gives up on requests that do not end
     finally:
         process.kill()
         process.wait(30)

@@ -89,6 +89,28 @@ async def test_a_model_that_fails_fails_one_request() -> None:
     assert not failing.is_stuck
 
 
+async def test_a_request_whose_client_left_ends_without_being_generated() -> None:
+    first, over = threading.Event(), threading.Event()
+    asked = []
+
+    def generate(**given: Any) -> Any:
+        asked.append(given["input_ids"].tolist())
+        first.set()
+        over.wait(10)
+        raise RuntimeError("asked for")
+
+    engine = Engine(generator(generate))
+    engine.submit(Order([1]))
+    left = engine.submit(Order([2]))
+    first.wait(10)
+    left.cancel()
+    over.set()
+    async with asyncio.timeout(5):
+        with pytest.raises(GenerationError):
+            [piece async for piece in left.pieces()]
+    assert asked == [[[1]]]
+
+
 def test_penalties_are_openais_and_leave_the_prompt_alone() -> None:
     scores = torch.zeros(1, 5)
     said = torch.tensor([[4, 4, 1, 1, 2]])  # the prompt, and three tokens of the answer

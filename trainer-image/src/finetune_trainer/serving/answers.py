@@ -36,6 +36,7 @@ class AnswerParser:
     def __init__(self, template: ResponseTemplate | None, prompt: str) -> None:
         self._parser = None if template is None else ResponseParser(dict(template), prefix=prompt)
         self._unread = ""
+        self._special: set[str] = set()
 
     def begin(self) -> list[Part]:
         """What the prompt began of the answer already."""
@@ -45,6 +46,8 @@ class AnswerParser:
         """The parts that a piece of the answer completes."""
         if self._parser is None:
             return [] if piece.special else [Part(text=piece.text)]
+        if piece.special:
+            self._special.add(piece.text)
         self._unread += piece.text
         try:
             return list(self._parts(self._parser.feed(piece.text)))
@@ -66,16 +69,22 @@ class AnswerParser:
             if kind == "region_chunk" and not event.get("dirty") and event.get("text"):
                 if region in ("content", "thinking"):
                     self._unread = ""
-                    yield Part("content" if region == "content" else "reasoning_content", event["text"])
+                    yield Part("content" if region == "content" else "reasoning_content", self._plain(event["text"]))
             elif kind == "region_close" and region == "tool_calls":
                 calls = to_calls([event.get("value")])
                 self._unread = ""
                 yield from (Part(call=call) for call in calls)
 
+    def _plain(self, text: str) -> str:
+        """Special tokens are for the parser, and are no text where it did not take them for a mark."""
+        for token in self._special:
+            text = text.replace(token, "")
+        return text
+
     def _give_up(self, error: Exception) -> list[Part]:
         """A call that is none, as its text: the client sees what the model said. All that follows is text."""
         _log.info(f"an answer is not of the model's format: {first_line(error)}")
-        text, self._parser, self._unread = self._unread, None, ""
+        text, self._parser, self._unread = self._plain(self._unread), None, ""
         return [Part(text=text)] if text else []
 
 

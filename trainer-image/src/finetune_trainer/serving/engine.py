@@ -108,12 +108,13 @@ class Engine:
         while True:
             generation = self._orders.get()
             if generation.is_cancelled:
+                generation.put(_NOBODY_WAITS)
                 continue
             self._beat = time.monotonic()
             try:
                 generation.put(self._generate(generation))
             except _CancelledError:
-                pass
+                generation.put(_NOBODY_WAITS)
             except Exception as error:
                 _log.error(f"a generation failed: {first_line(error)}")
                 generation.put(GenerationError(first_line(error)))
@@ -193,6 +194,9 @@ class _Generation:
 
 class _CancelledError(Exception):
     """Leaves `generate`: the client has gone."""
+
+
+_NOBODY_WAITS = GenerationError("the request was cancelled")
 
 
 class _StoppedError(Exception):
