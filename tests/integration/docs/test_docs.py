@@ -40,6 +40,7 @@ FILES = {
     "my-job.yaml": "examples/quickstart/3-finetunejob.yaml",
     "-": "examples/quickstart/3-finetunejob.yaml",
     "--from-file=train.jsonl": "--from-file=examples/quickstart/data/train.jsonl",
+    "--from-file=valid.jsonl": "--from-file=examples/quickstart/data/valid.jsonl",
 }
 CHANGING = frozenset(["apply", "create", "delete", "patch", "scale", "annotate", "label"])
 FOREIGN_KINDS = frozenset(["Certificate"])
@@ -65,8 +66,9 @@ def api(cluster: ControlPlane) -> Api:
             api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         except RefusedError as refusal:
             assert refusal.code == 409, refusal
-    for file in sorted(ROOT.glob("examples/quickstart/*.yaml"))[1:]:
-        kubectl(cluster, "apply", "-f", str(file))
+    patched = [ROOT / "examples/capabilities" / name for name in ("run-again.yaml", "suspended.yaml")]
+    for file in [*sorted(ROOT.glob("examples/quickstart/*.yaml"))[1:], *patched]:
+        assert kubectl(cluster, "apply", "-f", str(file)).returncode == 0
     return api
 
 

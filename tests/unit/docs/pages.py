@@ -93,6 +93,9 @@ def commands() -> list[Command]:
         for code in inline_code(page):
             if code.split(" ")[0] in PROGRAMS and " " in code:
                 found += [Command(str(page.relative_to(ROOT)), words) for words in split(code)]
+    for file in sorted(ROOT.glob("examples/**/*.yaml")):
+        for line in re.findall(r"^#.*?\b((?:kubectl|finetune-trainer) \S.*)$", file.read_text(), re.MULTILINE):
+            found += [Command(str(file.relative_to(ROOT)), words) for words in split(line)]
     return found
 
 
