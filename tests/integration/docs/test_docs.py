@@ -6,6 +6,7 @@ mistake of a page; a kind, a flag, a field, a condition or a file that is not th
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -73,8 +74,15 @@ def api(cluster: ControlPlane) -> Api:
 
 
 def kubectl(cluster: ControlPlane, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [str(binaries(["kubectl"])["kubectl"]), "--kubeconfig", str(cluster.kubeconfig), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=ROOT)
+    return subprocess.run(
+        [str(binaries(["kubectl"])["kubectl"]), *words],
+        env={**os.environ, "KUBECONFIG": str(cluster.kubeconfig)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=ROOT,
+    )
 
 
 @pytest.mark.parametrize("block", yaml_blocks(), ids=str)
@@ -98,10 +106,10 @@ def test_a_yaml_that_is_wrong_would_be_seen(api: Api, cluster: ControlPlane, tmp
 @pytest.mark.parametrize("command", of("kubectl"), ids=str)
 def test_kubectl_runs_it(api: Api, cluster: ControlPlane, command: Command) -> None:
     words = [FILES.get(word, word) for word in map(replaced, command.words[1:])]
-    if not any(word in ("-n", "--namespace", "-A") for word in words):
-        words = ["-n", "quickstart", *words]
-    if len([word for word in words if not word.startswith("-")]) <= 2:  # a mention: `kubectl wait`
-        words = [*words, "--help"]
+    if not {"-n", "--namespace", "-A", "apply"} & set(words):
+        words += ["-n", "quickstart"]
+    if len(command.words) <= 2:  # a mention: `kubectl wait`
+        words.append("--help")
     elif CHANGING & set(words):
         words.append("--dry-run=server")
     words = [re.sub(r"^--timeout=.*", "--timeout=1s", word) for word in words if word not in ("--watch", "-w")]

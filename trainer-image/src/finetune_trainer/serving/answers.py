@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -136,7 +136,9 @@ class Answer:
             choice["message"] = message
         return self._object(self.route, [choice]) | {"usage": self.usage}
 
-    async def events(self, pieces: AsyncIterator[Text | End], *, with_usage: bool) -> AsyncIterator[dict[str, Any]]:
+    async def events(
+        self, pieces: AsyncIterator[Text | End], *, with_usage: bool
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as chunks; the last one has no choice, and the usage, where that was asked for."""
         if self.route == "chat.completion":
             yield self._chunk({"role": "assistant", "content": ""})
