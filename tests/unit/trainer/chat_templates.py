@@ -78,6 +78,8 @@ class Family:
     calls: Callable[[Calls], str] | None = None
     several_calls: bool = True
     system: bool = True
+    tools: bool = True
+    """Whether it renders which tools there are."""
 
 
 def to_json(value: object) -> str:
@@ -138,7 +140,7 @@ FAMILIES: dict[str, Family] = {
     "Qwen 2.5": Family(published.qwen2_5_chat_template, "{}<|im_end|>", _hermes),
     "Qwen 3": Family(published.qwen3_chat_template, "<think>\n\n</think>\n\n{}<|im_end|>", _thinking_hermes),
     "Qwen 3 Instruct": Family(published.qwen3_instruct_2507_chat_template, "{}<|im_end|>", _hermes),
-    "DeepSeek V3": Family(published.deepseekv3_chat_template, "{}" + END, _deepseek),
+    "DeepSeek V3": Family(published.deepseekv3_chat_template, "{}" + END, _deepseek, tools=False),
     "DeepSeek R1": Family(published.deepseek_r1_distill_chat_template, "{}" + END),
     "Command R": Family(published.cohere_chat_template, "{}<|END_OF_TURN_TOKEN|>"),
     "Command R7B": Family(published.cohere2_chat_template, "{}<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"),

@@ -109,7 +109,8 @@ def test_calls_are_learned_and_what_tools_answer_is_not(tokenizer: Any, name: st
     assert family.calls is not None
     tokenizer.chat_template = family.template
     calls = [("add", {"a": 2, "b": {"c": ["é"]}}), ("look_up", {})][: 2 if family.several_calls else 1]
-    conversation = ChatExample([User(content="two?"), *calling(calls), Assistant(content="It is four.")], TOOLS)
+    tools = TOOLS if family.tools else None
+    conversation = ChatExample([User(content="two?"), *calling(calls), Assistant(content="It is four.")], tools)
     assert all_learned(tokenizer, conversation) == [family.calls(calls), family.answer.format("It is four.")]
 
 
@@ -172,9 +173,10 @@ def test_any_calls_are_learned_as_they_are(
     tokenizer.chat_template = chosen.template
     calls = given if chosen.several_calls else given[:1]
     called = calling(calls)
-    whole = ChatExample([User(content=question), *called, Assistant(content=answer)], TOOLS)
+    tools = TOOLS if chosen.tools else None
+    whole = ChatExample([User(content=question), *called, Assistant(content=answer)], tools)
     assert all_learned(tokenizer, whole) == [chosen.calls(calls), chosen.answer.format(answer)]
-    assert all_learned(tokenizer, ChatExample([User(content=question), called[0]], TOOLS)) == [chosen.calls(calls)]
+    assert all_learned(tokenizer, ChatExample([User(content=question), called[0]], tools)) == [chosen.calls(calls)]
 
 
 def test_a_template_that_moves_the_system_prompt_learns_with_the_prompt_that_will_be_seen(tokenizer: Any) -> None:

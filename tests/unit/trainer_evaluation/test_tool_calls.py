@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.evaluation import Grader
-from finetune_trainer.data.chat_rendering import render_chat
+from finetune_trainer.data.chat_template import render_chat
 from finetune_trainer.evaluation.graders import compile_graders
 from finetune_trainer.evaluation.templates import Sample
 from finetune_trainer.evaluation.tool_calls import (

@@ -12,236 +12,169 @@ when it is asked for that turn.
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from finetune_trainer.data import lost_parts
+from finetune_trainer.data.chat_template import (
+    TemplateError,
+    header,
+    reads_images,
+    render_chat,
+    special_tokens,
+    text_tokenizer,
+    with_known_reasoning,
+)
 from finetune_trainer.data.examples import Assistant, ChatExample
+from finetune_trainer.data.stand_ins import (
+    Conversation,
+    RenderedText,
+    Span,
+    refuse_literals,
+    stand_in,
+    with_exact_numbers,
+    with_whole_reasoning,
+)
+from finetune_trainer.data.template_limits import limited
+
+__all__ = ["RenderedChat", "TemplateError", "common_prefix", "reads_images", "render_turns", "text_tokenizer"]
 
 LONGEST_LEAD_IN = 200  # characters that a template may put between the prompt and the assistant's text
 
 
-class TemplateError(ValueError):
-    """The chat template refuses an example, or renders no turn of the assistant."""
-
-
 @dataclass(frozen=True)
-class RenderedChat:
+class RenderedChat(RenderedText):
     """A conversation as text, and the spans (start, end) of the turns in it that are learned."""
 
-    text: str
-    turns: list[tuple[int, int]]
+    turns: Sequence[Span] = ()
 
 
 def render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
-    """The texts of an example; every turn of a weight other than 0 is learned in one of them. Raises TemplateError."""
-    whole = render(tokenizer, example, len(example.messages))
-    turns: list[tuple[str, int, int]] = []
+    """The texts of an example; every turn of a weight other than 0 is learned in one of them.
+
+    Raises TemplateError, also when the template leaves a part of the example out.
+    """
+    with limited():
+        lost_parts.refuse_lost(tokenizer, example, _render_turns)
+        rendered = _render_turns(tokenizer, example)
+    for text in rendered:
+        refuse_literals(tokenizer, text)
+    return rendered
+
+
+def render_answers(tokenizer: Any, prompt: int, conversations: Sequence[ChatExample]) -> list[RenderedText]:
+    """The texts of a prompt of so many messages, and of conversations that begin with it. Raises TemplateError."""
+    with limited():
+        for conversation in conversations:
+            lost_parts.refuse_lost(tokenizer, conversation, _render_whole)
+        asked = conversation_of(tokenizer, conversations[0])
+        text = _render(tokenizer, asked, prompt, add_generation_prompt=True)
+        return [asked.restore(text), *(_render_whole(tokenizer, one)[0] for one in conversations)]
+
+
+def conversation_of(tokenizer: Any, example: ChatExample) -> Conversation:
+    """An example as the template gets it."""
+    conversation = stand_in(tokenizer, with_known_reasoning(tokenizer, example.to_template()), example.tools)
+    return with_exact_numbers(conversation, example.arguments())
+
+
+def _render_whole(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
+    """All messages, of which those after the prompt are learned."""
+    last = len(example.messages) - 1
+    conversation = with_whole_reasoning(tokenizer, conversation_of(tokenizer, example), last)
+    restored = conversation.restore(_render(tokenizer, conversation, last + 1))
+    return [RenderedChat(restored.text, restored.literals, [(0, len(restored.text))])]
+
+
+def _render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
+    conversation = conversation_of(tokenizer, example)
+    whole = _render(tokenizer, conversation, len(example.messages))
+    turns: list[tuple[Conversation, str, int, int]] = []
     for position, message in enumerate(example.messages):
         if isinstance(message, Assistant) and message.weight:
-            turns.append(_find_turn(tokenizer, example, position))
-    if all(whole.startswith(text[:end]) for text, _, end in turns):
-        return [RenderedChat(whole, [(start, end) for _, start, end in turns])]
-    return [RenderedChat(text, [(start, end)]) for text, start, end in turns]
+            shown = with_whole_reasoning(tokenizer, conversation, position)
+            turns.append((shown, *_find_turn(tokenizer, shown, position)))
+    if all(shown.markup == {} and whole.startswith(text[:end]) for shown, text, _, end in turns):
+        return [_restored(conversation, whole, [(start, end) for _, _, start, end in turns])]
+    return [_restored(shown, text, [(start, end)]) for shown, text, start, end in turns]
 
 
-def _find_turn(tokenizer: Any, example: ChatExample, position: int) -> tuple[str, int, int]:
+def _restored(conversation: Conversation, text: str, turns: Sequence[Span]) -> RenderedChat:
+    restored = conversation.restore(text)
+    moved = [(restored.moved(start), restored.moved(end)) for start, end in turns]
+    return RenderedChat(restored.text, restored.literals, moved)
+
+
+def _find_turn(tokenizer: Any, conversation: Conversation, position: int) -> tuple[str, int, int]:
     """The rendering up to and with a message of the assistant; where that turn starts and ends in it."""
-    text = render(tokenizer, example, position + 1)
-    prompt = render(tokenizer, example, position, add_generation_prompt=True)
-    start = common_prefix(text, prompt)
-    if start < len(prompt):
-        latest = _latest_start(tokenizer, example, position, text)
-        if text.startswith(render(tokenizer, example, position)):
-            # The prompt ends with more than the answer has before it ("<think>"), and an answer may begin alike.
-            start = min(start, latest)
-        else:
-            text, start = prompt + text[_start_of_answer(text, prompt, latest) :], len(prompt)
+    text = _render(tokenizer, conversation, position + 1)
+    if position == 0:  # no template renders a prompt of no messages
+        start = _latest_start(tokenizer, conversation, position, text)
+    else:
+        prompt = _render(tokenizer, conversation, position, add_generation_prompt=True)
+        start = common_prefix(text, prompt)
+        if start < len(prompt):
+            latest = _latest_start(tokenizer, conversation, position, text)
+            if text.startswith(_render(tokenizer, conversation, position)):
+                # The prompt ends with more than the answer has before it ("<think>"), and an answer may begin alike.
+                start = min(start, latest)
+            else:
+                text, start = prompt + text[_start_of_answer(text, prompt, start, latest) :], len(prompt)
+    if (begins := header(tokenizer)) and text.startswith(begins, start):
+        start += len(begins)  # the prompt lacks it, as after an answer of a tool
     end = _end_of_turn(tokenizer, text)
     if start >= end:
-        raise TemplateError(f"The chat template renders nothing of message {position + 1}.")
-    _refuse_lost_calls(example, position, text[start:end])
+        raise TemplateError(f"The model's chat template renders nothing of message {position + 1}.")
     return text, start, end
 
 
-def _latest_start(tokenizer: Any, example: ChatExample, position: int, text: str) -> int:
+def _latest_start(tokenizer: Any, conversation: Conversation, position: int, text: str) -> int:
     """Where another answer would differ: the answer in the text starts there, or before."""
-    messages = example.to_template()[:position]
-    other = "-" if not example.to_template()[position]["content"].lstrip().startswith("-") else "+"
-    return common_prefix(
-        text, render_chat(tokenizer, [*messages, {"role": "assistant", "content": other}], example.tools)
-    )
+    messages = list(conversation.messages[:position])
+    content = conversation.messages[position]["content"]
+    other = "-" if not str(content).lstrip().startswith("-") else "+"
+    answered = [*messages, {"role": "assistant", "content": other}]
+    return common_prefix(text, render_chat(tokenizer, answered, conversation.tools))
 
 
-def _start_of_answer(text: str, prompt: str, latest: int) -> int:
+def _start_of_answer(text: str, prompt: str, earliest: int, latest: int) -> int:
     """Where the answer starts in a text that has another history than the prompt.
 
     Mistral's template has the system prompt in the last question, and nowhere when an answer comes last. The answer
     starts after what the prompt ends with.
     """
     return max(
-        range(max(0, latest - LONGEST_LEAD_IN), latest + 1),
-        key=lambda start: (common_prefix(reversed(text[:start]), reversed(prompt)), start),
+        range(max(min(earliest, latest), latest - LONGEST_LEAD_IN), latest + 1),
+        key=lambda start: (common_prefix(text[:start][::-1], prompt[::-1]), start),
     )
-
-
-def _refuse_lost_calls(example: ChatExample, position: int, turn: str) -> None:
-    """Many chat templates leave calls out without a word: then the model would learn to say nothing."""
-    message = example.messages[position]
-    names = [call.function.name for call in (isinstance(message, Assistant) and message.tool_calls) or []]
-    for name in names:
-        if turn.count(name) < names.count(name):
-            raise TemplateError(
-                f"The model's chat template leaves out a call of {name!r} in message {position + 1}. Use a model whose "
-                "template knows tool calls (several at once, where a message has several), or give it such a template."
-            )
 
 
 def _end_of_turn(tokenizer: Any, text: str) -> int:
     """The length of the text, without white space that follows a special token at its end."""
     stripped = text.rstrip()
-    ends_with_token = any(stripped.endswith(token) for token in special_tokens(text_tokenizer(tokenizer)))
-    return len(stripped) if ends_with_token else len(text)
+    return len(stripped) if stripped.endswith(_tokens_at_ends(text_tokenizer(tokenizer))) else len(text)
 
 
-def special_tokens(tokenizer: Any) -> list[str]:
-    """Those of the model, and those that were added for its chat template."""
-    return [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()]
+@functools.lru_cache(maxsize=8)
+def _tokens_at_ends(tokenizer: Any) -> tuple[str, ...]:
+    return tuple(special_tokens(tokenizer))
 
 
-def render(tokenizer: Any, example: ChatExample, count: int, *, add_generation_prompt: bool = False) -> str:
+def _render(tokenizer: Any, conversation: Conversation, count: int, *, add_generation_prompt: bool = False) -> str:
     """The first `count` messages as text."""
     return render_chat(
-        tokenizer, example.to_template()[:count], example.tools, add_generation_prompt=add_generation_prompt
+        tokenizer, conversation.messages[:count], conversation.tools, add_generation_prompt=add_generation_prompt
     )
 
 
-def render_chat(
-    tokenizer: Any,
-    messages: Sequence[Mapping[str, Any]],
-    tools: Sequence[Mapping[str, Any]] | None,
-    *,
-    add_generation_prompt: bool = False,
-) -> str:
-    """Messages (as `to_template` makes them) in the model's own chat template. Raises TemplateError."""
-    import jinja2
-
-    try:
-        rendered: str = tokenizer.apply_chat_template(
-            _as_the_template_takes(tokenizer, messages),
-            tools=list(tools) if tools else None,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
-        raise TemplateError(f"The model's chat template refuses the example: {error}") from error
-    if not add_generation_prompt and _adds_end_of_text(tokenizer, str(tokenizer.chat_template)):
-        return rendered.removesuffix(text_tokenizer(tokenizer).eos_token)
-    return rendered
-
-
-def encode_question(
-    tokenizer: Any,
-    messages: Sequence[Mapping[str, Any]],
-    tools: Sequence[Mapping[str, Any]] | None,
-    variables: Mapping[str, Any],
-) -> list[int]:
-    """Token ids of messages without images, and of what asks the assistant for the next one.
-
-    Content is text: a control token that stands in a message or a tool is encoded as the characters that it has.
-    `variables` are the chat template's own. Raises whatever the template raises, and ValueError where the tokenizer
-    can't keep a control token apart from text.
-    """
-    encoded = text_tokenizer(tokenizer).apply_chat_template(
-        _as_the_template_takes(tokenizer, messages),
-        tools=list(tools) if tools else None,
-        chat_template=tokenizer.chat_template,
-        add_generation_prompt=True,
-        sanitize_control_tokens=True,
-        return_dict=False,
-        **variables,
-    )
-    return list(encoded)
-
-
-def _as_the_template_takes(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    if _wants_arguments_as_text(tokenizer, str(tokenizer.chat_template)):
-        messages = [_with_arguments_as_text(message) for message in messages]
-    if reads_images(tokenizer):
-        messages = [_in_parts(message) for message in messages]
-    return list(messages)
-
-
-def reads_images(tokenizer: Any) -> bool:
-    """Whether this is the processor of a vision-language model, which holds its tokenizer."""
-    return hasattr(tokenizer, "image_processor")
-
-
-def text_tokenizer(tokenizer: Any) -> Any:
-    """The tokenizer, or that of a vision-language model's processor."""
-    return getattr(tokenizer, "tokenizer", tokenizer)
-
-
-_QUESTION = {"role": "user", "content": "x"}
-_ANSWER = {"role": "assistant", "content": "y"}
-
-
-@functools.lru_cache(maxsize=8)
-def _adds_end_of_text(tokenizer: Any, chat_template: str) -> bool:
-    """Whether the template adds the end-of-text token after the last message only (as Phi-3's does).
-
-    It is no part of a turn: what follows a turn in a longer conversation takes its place.
-    """
-    end = text_tokenizer(tokenizer).eos_token or ""
-    once, twice = _probe(tokenizer, [_QUESTION, _ANSWER]), _probe(tokenizer, [_QUESTION, _ANSWER, _QUESTION, _ANSWER])
-    if once is None or twice is None or not end or not once.endswith(end):
-        return False
-    return not twice.startswith(once) and twice.startswith(once.removesuffix(end))
-
-
-@functools.lru_cache(maxsize=8)
-def _wants_arguments_as_text(tokenizer: Any, chat_template: str) -> bool:
-    """Whether the template takes the arguments of a call as JSON text (as DeepSeek's do), and not as an object."""
-    call = {"type": "function", "id": "call00001", "function": {"name": "f", "arguments": {"x": "y"}}}
-    message = {"role": "assistant", "content": "", "tool_calls": [call]}
-    rendered = _probe(tokenizer, [_QUESTION, message])
-    if rendered is not None and "{'x': 'y'}" not in rendered:
-        return False
-    return '{"x":"y"}' in (_probe(tokenizer, [_QUESTION, _with_arguments_as_text(message)]) or "")
-
-
-def _probe(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """A conversation in the template; None when the template refuses it."""
-    import jinja2
-
-    if reads_images(tokenizer):
-        messages = [_in_parts(message) for message in messages]
-    try:
-        rendered: str = tokenizer.apply_chat_template(list(messages), tokenize=False)
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError):
-        return None
-    return rendered
-
-
-def _with_arguments_as_text(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "tool_calls" not in message:
-        return message
-    calls = [
-        {**call, "function": {**call["function"], "arguments": orjson.dumps(call["function"]["arguments"]).decode()}}
-        for call in message["tool_calls"]
-    ]
-    return {**message, "tool_calls": calls}
-
-
-def _in_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The templates of vision-language models take every content as a list of parts."""
-    content = message["content"]
-    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
-
-
-def common_prefix(first: Iterable[object], second: Iterable[object]) -> int:
+def common_prefix(first: Sequence[object], second: Sequence[object]) -> int:
     """How long the two are the same from the start."""
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+    same, most = 0, min(len(first), len(second))
+    while same < most:
+        middle = (same + most + 1) // 2
+        if first[same:middle] == second[same:middle]:
+            same = middle
+        else:
+            most = middle - 1
+    return same

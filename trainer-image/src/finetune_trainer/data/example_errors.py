@@ -15,7 +15,10 @@ IMAGE_URLS = ("https://", "s3://", "data:image/jpeg;base64,", "data:image/png;ba
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 KEYS_OF_ALL = frozenset({"role", "content", "name"})
-KEYS_OF_ROLE = {"assistant": frozenset({"weight", "tool_calls", "refusal"}), "tool": frozenset({"tool_call_id"})}
+KEYS_OF_ROLE = {
+    "assistant": frozenset({"weight", "tool_calls", "refusal", "reasoning_content"}),
+    "tool": frozenset({"tool_call_id"}),
+}
 
 
 class ExampleError(ValueError):
@@ -200,8 +203,9 @@ def _check_assistant(where: str, message: dict[str, Any]) -> None:
     if calls is not None:
         _check_tool_calls(where, calls)
     _check_weight(where, message)
-    if not isinstance(refusal, str | None):
-        raise ExampleError(f"{where} 'refusal' must be text, found {_kind(refusal)}.")
+    for name in ("refusal", "reasoning_content"):
+        if not isinstance(message.get(name), str | None):
+            raise ExampleError(f"{where} '{name}' must be text, found {_kind(message[name])}.")
     may_lack_content = message.get("content") is None and (calls is not None or refusal is not None)
     content = "" if may_lack_content else _content(where, message)
     if calls is None and not (content or refusal or "").strip():

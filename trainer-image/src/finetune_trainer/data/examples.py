@@ -103,6 +103,7 @@ class Assistant(Message, tag="assistant", frozen=True):
 
     content: Content | None = None
     refusal: str | None = None
+    reasoning_content: str | None = None
     tool_calls: Annotated[list[ToolCall], Meta(min_length=1)] | None = None
     weight: Literal[0, 1] = 1
 
@@ -138,6 +139,13 @@ class ChatExample(Struct, frozen=True):
     def to_template(self) -> list[dict[str, Any]]:
         """The messages as chat templates take them."""
         return to_template(self.messages)
+
+    def arguments(self) -> list[list[str]]:
+        """Of each message the arguments of its calls, as they stand."""
+        return [
+            [call.function.arguments for call in (isinstance(message, Assistant) and message.tool_calls) or ()]
+            for message in self.messages
+        ]
 
 
 class CompletionExample(Struct, frozen=True):
@@ -383,6 +391,8 @@ def _message_to_template(message: Message) -> dict[str, Any]:
     if isinstance(message, Assistant):
         if message.tool_calls is not None:
             rendered["tool_calls"] = [_call_to_template(call) for call in message.tool_calls]
+        if message.reasoning_content:
+            rendered["reasoning_content"] = message.reasoning_content
         rendered["content"] = content_text(message.content) or message.refusal or ""
         return rendered
     if isinstance(message, Tool) and message.tool_call_id is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from finetune_trainer.data import vision
 from finetune_trainer.data.chat_rendering import (
@@ -13,10 +16,11 @@ from finetune_trainer.data.chat_rendering import (
     TemplateError,
     common_prefix,
     reads_images,
-    render,
+    render_answers,
     render_turns,
 )
-from finetune_trainer.data.examples import ChatExample, CompletionExample, Example, PreferenceExample
+from finetune_trainer.data.examples import Assistant, ChatExample, CompletionExample, Example, PreferenceExample
+from finetune_trainer.data.stand_ins import encode
 from finetune_trainer.data.vision import IGNORED
 
 __all__ = ["IGNORED", "PreferencePair", "Sequence", "TemplateError", "has_loss", "tokenize", "tokenize_preference"]
@@ -30,6 +34,8 @@ class Sequence:
     labels: list[int]
     images_end: int = 0
     """Where the last image's tokens end: a sequence can't be cut before."""
+    spells_tokens: bool = False
+    """Whether a text of the example spells a control token, which it is not."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class PreferencePair:
     prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
+    spells_tokens: bool = False
 
 
 def tokenize(tokenizer: Any, example: Example, images: AnySequence[Path] = ()) -> list[Sequence]:
@@ -53,7 +60,7 @@ def tokenize(tokenizer: Any, example: Example, images: AnySequence[Path] = ()) -
         return [_tokenize_completion(tokenizer, example)]
     if isinstance(example, PreferenceExample):
         pair = tokenize_preference(tokenizer, example)
-        return [_after(pair.prompt_ids, pair.chosen_ids), _after(pair.prompt_ids, pair.rejected_ids)]
+        return [_after(pair, pair.chosen_ids), _after(pair, pair.rejected_ids)]
     if example.has_images:
         raise TemplateError("The example has images, and the model reads only text.")
     return [_label(tokenizer, rendered) for rendered in render_turns(tokenizer, example)]
@@ -61,12 +68,9 @@ def tokenize(tokenizer: Any, example: Example, images: AnySequence[Path] = ()) -
 
 def tokenize_preference(tokenizer: Any, example: PreferenceExample) -> PreferencePair:
     """As TRL does it: the answers start where their tokens differ from the prompt's. Raises TemplateError."""
-    prompt, chosen, rejected = _preference_texts(tokenizer, example)
-    ids = [
-        list(tokenizer(text, add_special_tokens=special)["input_ids"]) for text, special in (prompt, chosen, rejected)
-    ]
+    ids, spells_tokens = _preference_tokens(tokenizer, example)
     start = min(common_prefix(ids[0], answer) for answer in ids[1:])
-    return PreferencePair(ids[0][:start], ids[1][start:], ids[2][start:])
+    return PreferencePair(ids[0][:start], ids[1][start:], ids[2][start:], spells_tokens)
 
 
 def has_loss(sequence: Sequence, max_length: int | None = None) -> bool:
@@ -84,34 +88,37 @@ def _tokenize_completion(tokenizer: Any, example: CompletionExample) -> Sequence
     return Sequence(input_ids, [IGNORED] * start + input_ids[start:])
 
 
-def _preference_texts(tokenizer: Any, example: PreferenceExample) -> list[tuple[str, bool]]:
-    """The texts of the prompt and of both answers after it; whether each wants the tokenizer's special tokens."""
+def _preference_tokens(tokenizer: Any, example: PreferenceExample) -> tuple[list[list[int]], bool]:
+    """The tokens of the prompt and of both answers after it; whether a text spells a control token."""
     prompt = example.prompt
     if isinstance(prompt, str):
         end = tokenizer.eos_token or ""
         answers = [str(answer) for answer in (example.chosen, example.rejected)]
-        return [(prompt, True), *((prompt + answer.removesuffix(end) + end, True) for answer in answers)]
+        texts = [prompt, *(prompt + answer.removesuffix(end) + end for answer in answers)]
+        return [list(tokenizer(text)["input_ids"]) for text in texts], False
+    context = [replace(message, weight=0) if isinstance(message, Assistant) else message for message in prompt]
     conversations = [
-        ChatExample([*prompt, *answer], example.tools)
+        ChatExample([*context, *answer], example.tools)
         for answer in (example.chosen, example.rejected)
         if not isinstance(answer, str)
     ]
     if any(conversation.has_images for conversation in conversations):
         raise TemplateError("The example has images, and the model reads only text.")
-    asked = render(tokenizer, conversations[0], len(prompt), add_generation_prompt=True)
-    return [(asked, False), *((render(tokenizer, one, len(one.messages)), False) for one in conversations)]
+    rendered = render_answers(tokenizer, len(prompt), conversations)
+    return [encode(tokenizer, text)[0] for text in rendered], any(text.literals for text in rendered)
 
 
-def _after(prompt_ids: list[int], answer_ids: list[int]) -> Sequence:
-    return Sequence([*prompt_ids, *answer_ids], [IGNORED] * len(prompt_ids) + answer_ids)
+def _after(pair: PreferencePair, answer_ids: list[int]) -> Sequence:
+    labels = [IGNORED] * len(pair.prompt_ids) + answer_ids
+    return Sequence([*pair.prompt_ids, *answer_ids], labels, spells_tokens=pair.spells_tokens)
 
 
 def _label(tokenizer: Any, rendered: RenderedChat) -> Sequence:
     """Tokenize the text. A token that is partly in a turn carries loss: a first word may merge with a space."""
-    encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
-    input_ids = list(encoded["input_ids"])
-    labels = [
-        token if any(start < last and first < end for start, end in rendered.turns) else IGNORED
-        for token, (first, last) in zip(input_ids, encoded["offset_mapping"], strict=True)
-    ]
-    return Sequence(input_ids, labels)
+    input_ids, offsets = encode(tokenizer, rendered)
+    labels = [IGNORED] * len(input_ids)
+    firsts, lasts = [first for first, _ in offsets], [last for _, last in offsets]
+    for start, end in rendered.turns:
+        here = slice(bisect_right(lasts, start), bisect_left(firsts, end))
+        labels[here] = input_ids[here]
+    return Sequence(input_ids, labels, spells_tokens=bool(rendered.literals))

@@ -152,7 +152,7 @@ def to_record(row: VisionRow) -> dict[str, Any]:
 def from_record(record: Mapping[str, Any]) -> VisionRow:
     """The row of a record."""
     turns = [(int(start), int(end)) for start, end in record["turns"]]
-    return VisionRow(RenderedChat(record["text"], turns), tuple(Path(file) for file in record["images"]))
+    return VisionRow(RenderedChat(record["text"], turns=turns), tuple(Path(file) for file in record["images"]))
 
 
 def _moved(position: int, changes: Sequence[Mapping[str, Any]]) -> int:

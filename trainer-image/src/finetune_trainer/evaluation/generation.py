@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from finetune_api.evaluation import Generation
-from finetune_trainer.data.chat_rendering import TemplateError, render_chat, special_tokens, text_tokenizer
+from finetune_trainer.data.chat_template import TemplateError, render_chat, special_tokens, text_tokenizer
 from finetune_trainer.models.models import LocalModel, load_model, load_processor
 
 SAMPLING_PARAMETERS = (

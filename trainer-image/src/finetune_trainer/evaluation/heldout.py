@@ -9,12 +9,13 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_trainer.data import vision
-from finetune_trainer.data.chat_rendering import TemplateError, reads_images, render_chat, text_tokenizer
+from finetune_trainer.data.chat_template import TemplateError, reads_images, text_tokenizer
 from finetune_trainer.data.example_errors import ExampleError
 from finetune_trainer.data.examples import CompletionExample, ImageUrl, PreferenceExample, parse_example
 from finetune_trainer.data.images import ImageError, ImageStore
 from finetune_trainer.data.jsonl import LineError, parse
 from finetune_trainer.data.records import read_records
+from finetune_trainer.data.stand_ins import prompt_ids, prompt_text, refuse_literals
 from finetune_trainer.evaluation.graders import REFERENCE_TOOLS, CompiledGrader
 from finetune_trainer.evaluation.tool_calls import ToolCall
 from finetune_trainer.process.failures import DiagnosedError
@@ -187,8 +188,7 @@ def _tokenize(processor: Any, prompt: Prompt, images: Sequence[Path]) -> list[in
         if not reads_images(processor):
             raise TemplateError("The example has images, and the model reads only text.")
         return list(encode_prompt(processor, prompt, images)["input_ids"][0])
-    text = render_chat(processor, prompt.content, prompt.tools, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return prompt_ids(processor, prompt.content, prompt.tools)
 
 
 def encode_prompt(
@@ -196,5 +196,6 @@ def encode_prompt(
 ) -> Mapping[str, Any]:
     """What a vision-language model takes for a prompt with images. Raises TemplateError."""
     assert not isinstance(prompt.content, str)
-    text = render_chat(processor, prompt.content, prompt.tools, add_generation_prompt=True)
-    return vision.encode_prompt(processor, text, images, tensors)
+    rendered = prompt_text(processor, prompt.content, prompt.tools)
+    refuse_literals(processor, rendered)
+    return vision.encode_prompt(processor, rendered.text, images, tensors)

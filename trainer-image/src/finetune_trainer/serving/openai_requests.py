@@ -89,6 +89,7 @@ class Message(BaseModel):
     content: str | list[TextPart] | None = None
     name: str | None = None
     refusal: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
 

@@ -19,6 +19,7 @@ import orjson
 MOST_MEMORY_BYTES = 4 * 2**30
 """Of address space; the libraries take about one GiB of it."""
 LENGTH_BYTES = 4
+LONGEST_MESSAGE = 500
 
 
 def frame(message: Mapping[str, Any]) -> bytes:
@@ -47,28 +48,31 @@ def main(folder: Path) -> None:
 
 def answer(processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     """`tokens` and the `text` that they stand for; or `refused`, with why. Whatever a template raises is a refusal."""
-    from finetune_trainer.data.chat_rendering import text_tokenizer
+    from finetune_trainer.data.chat_template import TemplateError, text_tokenizer
 
     try:
         tokens = list(_encode(processor, request))
         return {"tokens": tokens, "text": text_tokenizer(processor).decode(tokens)}
     except msgspec.ValidationError as error:
         return {"refused": f"messages: {error}"}
+    except TemplateError as error:
+        return {"refused": str(error)[:LONGEST_MESSAGE]}
     except MemoryError:
         return {"refused": "The model's chat template takes too much memory for these messages."}
     except Exception as error:
-        return {"refused": f"The model's chat template refuses these messages: {str(error)[:500]}"}
+        return {"refused": f"The model's chat template refuses these messages: {str(error)[:LONGEST_MESSAGE]}"}
 
 
 def _encode(processor: Any, request: Mapping[str, Any]) -> list[int]:
-    from finetune_trainer.data.chat_rendering import encode_question, text_tokenizer
+    from finetune_trainer.data.chat_template import text_tokenizer
     from finetune_trainer.data.examples import Messages, to_template
+    from finetune_trainer.data.stand_ins import prompt_ids
 
     if "prompt" in request:
         tokens: list[int] = text_tokenizer(processor)(request["prompt"])["input_ids"]
         return tokens
     messages = to_template(msgspec.convert(request["messages"], Messages))
-    return encode_question(processor, messages, request["tools"], request["variables"])
+    return prompt_ids(processor, messages, request["tools"], request["variables"])
 
 
 def _read(stream: BinaryIO) -> Any:

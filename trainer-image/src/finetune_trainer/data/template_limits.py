@@ -1,0 +1,70 @@
+"""What one rendering of a chat template may take: seconds of the processor, and memory.
+
+Templates run in Jinja's sandbox, which bounds what they can reach but not for how long they loop, nor how long a text
+they make. The limits are the kernel's. They stand only in the main thread of the process, where signals arrive: that
+is where preflight renders every line before any training does.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from finetune_api.conditions import Reason
+from finetune_trainer.process.failures import DiagnosedError
+
+SECONDS = 10.0
+BYTES = 512 * 2**20
+_STATM = Path("/proc/self/statm")
+
+
+class TemplateLimitError(DiagnosedError):
+    """The chat template took more than it may: no example can be rendered by it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            Reason.MODEL_INVALID,
+            f"The model's chat template took more than {what} for one example, and was stopped. Give the model a "
+            "chat template (chat_template.jinja) without such loops or such long texts.",
+        )
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Raises TemplateLimitError from within, when it takes more than SECONDS or BYTES. One within another adds none."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGVTALRM) is _stop:
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, _stop)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    try:
+        _limit_memory(soft, hard)
+        yield
+    except MemoryError as error:
+        raise TemplateLimitError(f"{BYTES // 2**20} MiB of memory") from error
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _limit_memory(soft: int, hard: int) -> None:
+    """The address space of now and BYTES more, where the system tells what it is now (Linux)."""
+    try:
+        pages = int(_STATM.read_bytes().split(maxsplit=1)[0])
+    except OSError:
+        return
+    most = pages * os.sysconf("SC_PAGE_SIZE") + BYTES
+    if soft == resource.RLIM_INFINITY or most < soft:
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise TemplateLimitError(f"{SECONDS:g} seconds")
