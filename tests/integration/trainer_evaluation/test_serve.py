@@ -7,6 +7,7 @@ import requests
 
 from tests.integration.trainer_evaluation.served import NAME, Hub, Server
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration
+from tests.unit.docs.pages import blocks
 
 
 def test_it_answers_the_openai_client_as_the_model_does(server: Server, plain_tuned: PlainGeneration) -> None:
@@ -17,6 +18,12 @@ def test_it_answers_the_openai_client_as_the_model_does(server: Server, plain_tu
     assert answer.choices[0].message.content == plain_tuned.answer("What is this?", 12)
     assert answer.choices[0].finish_reason in ("stop", "length")
     assert answer.usage is not None and answer.usage.completion_tokens <= 12
+
+
+def test_the_documentations_code_asks_it(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = [block.text for block in blocks() if block.page.name == "use-a-model.md" and block.language == "python"]
+    exec(code.replace("http://localhost:8000", server.url).replace('"support"', repr(NAME)), {})  # noqa: S102
+    assert capsys.readouterr().out.strip()
 
 
 def test_it_completes_text(server: Server, plain_tuned: PlainGeneration) -> None:

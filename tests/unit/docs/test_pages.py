@@ -64,6 +64,12 @@ def test_every_yaml_is_a_whole_object() -> None:
     assert all("apiVersion:" in block.text for block in blocks() if block.language == "yaml")
 
 
+def test_python_is_python() -> None:
+    for block in blocks():
+        if block.language == "python":
+            compile(block.text, str(block), "exec")
+
+
 def test_images_are_built_from_files_with_arguments_that_exist() -> None:
     built = [command.words for command in commands() if command.words[:2] == ("docker", "build")]
     assert built
