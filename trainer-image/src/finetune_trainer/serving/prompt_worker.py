@@ -49,13 +49,14 @@ def main(folder: Path) -> None:
 def answer(processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     """`tokens` and the `text` that they stand for; or `refused`, with why. Whatever a template raises is a refusal."""
     from finetune_trainer.data.chat_template import TemplateError, text_tokenizer
+    from finetune_trainer.process.failures import DiagnosedError
 
     try:
         tokens = list(_encode(processor, request))
         return {"tokens": tokens, "text": text_tokenizer(processor).decode(tokens)}
     except msgspec.ValidationError as error:
         return {"refused": f"messages: {error}"}
-    except TemplateError as error:
+    except (TemplateError, DiagnosedError) as error:
         return {"refused": str(error)[:LONGEST_MESSAGE]}
     except MemoryError:
         return {"refused": "The model's chat template takes too much memory for these messages."}
