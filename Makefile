@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# One more than the two cores of CI: there is always a worker that waits for the cluster or an API server.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit cluster cluster-down bench-controller generate lock clean
+.PHONY: help demo test prepare lint unit cluster cluster-down bench-controller generate lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
@@ -15,9 +17,11 @@ demo: ## fine-tune, evaluate and serve a model on a real Kubernetes (MODEL=hf://
 
 test: ## lint, types, import contracts, and every test
 	@$(PYTHON) e2e/environment.py dev
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory --jobs=2 prepare lint
+	@$(RUN) -m pytest --numprocesses=$(WORKERS) --durations=60
+
+prepare: $(VENV)/.dev ## what takes minutes on a fresh machine: the cluster's programs, the images, the cluster
 	@$(RUN) -m e2e.prepare
-	@$(RUN) -m pytest
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet .
@@ -25,7 +29,7 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	@PYTHONPATH=operator/src:trainer-image/src $(VENV)/bin/lint-imports --no-logo
 
 unit: $(VENV)/.dev ## the unit tests only
-	@$(RUN) -m pytest tests/unit
+	@$(RUN) -m pytest --numprocesses=$(WORKERS) tests/unit
 
 cluster: $(VENV)/.e2e ## bring the local cluster up
 	@$(RUN) -m e2e.cluster up

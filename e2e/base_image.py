@@ -6,9 +6,10 @@ import datetime
 import hashlib
 import platform
 import shutil
+from pathlib import Path
 
 from e2e.cache import cache_dir
-from e2e.cluster.commands import run
+from e2e.cluster.commands import ask, run
 from e2e.cluster.packages import ensure_packages
 from e2e.image_engines import Engine, Recipe
 from e2e.steps import StepFailed, step
@@ -84,11 +85,16 @@ def _make(engine: Engine, name: str) -> None:
         folder.mkdir(parents=True)
         (folder / "sources.list").write_text("".join(f"{line}\n" for line in sources))
         (folder / "Dockerfile").write_text(DOCKERFILE)
-        making.run(
-            ["mmdebstrap", *_options(), codename, folder / "root.tar", folder / "sources.list"], timeout=MAKE_SECONDS
-        )
+        command: list[str | Path] = ["mmdebstrap", *_options(), codename, folder / "root.tar", folder / "sources.list"]
+        making.run([*own_mounts(), *command], timeout=MAKE_SECONDS, env={"TMPDIR": str(folder)})
         engine.build(making, Recipe(name, folder / "Dockerfile", folder))
     shutil.rmtree(folder)
+
+
+def own_mounts() -> list[str]:
+    """What lets a command's mounts vanish with it: a killed mmdebstrap left a /proc and a /sys in its folder."""
+    command = ["unshare", "--mount", "--"]
+    return command if ask(*command, "true") is not None else []
 
 
 def _options() -> list[str]:

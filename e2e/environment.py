@@ -5,34 +5,44 @@ Runs before anything is installed, so it uses the standard library only.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+MARK = VENV / ".made"
 UV_VERSION = "0.13.9"
 LINE_EVERY_SECONDS = 8
 TIMEOUT_SECONDS = 1800
 MINIMUM_PYTHON = (3, 11)
-PROJECT = str(ROOT / "pyproject.toml")
+PROJECT = ROOT / "pyproject.toml"
 LOCKS = {
-    "dev": ["--extra=operator", "--extra=trainer", "--extra=e2e", "--extra=dev", "--group=build", PROJECT],
-    "operator": ["--extra=operator", PROJECT],
-    "trainer": ["--extra=trainer", PROJECT],
-    "e2e": ["--extra=e2e", "--group=build", PROJECT],
+    "dev": ["--extra=operator", "--extra=trainer", "--extra=e2e", "--extra=dev", "--group=build", str(PROJECT)],
+    "operator": ["--extra=operator", str(PROJECT)],
+    "trainer": ["--extra=trainer", str(PROJECT)],
+    "e2e": ["--extra=e2e", "--group=build", str(PROJECT)],
     "build": ["--group=build"],
 }
 """What each lock holds. The first one is resolved freely, the others agree with it."""
 
 
 def install(name: str) -> None:
-    """Make .venv hold what a lock names; does nothing where it does already."""
-    if any(_stamp(installed) == _wanted(installed) for installed in {name, "dev"}):
+    """Make .venv hold what a lock names; does nothing where it does already. One run at a time."""
+    if _holds(name):
         return
+    with _alone():
+        if not _holds(name):
+            _install(name)
+
+
+def _install(name: str) -> None:
     lock = ROOT / "locks" / f"{name}.txt"
     _make_venv()
     # Both are subsets of one resolution, so the smaller one is added to what is there.
@@ -55,20 +65,61 @@ def resolve() -> None:
         constraints = constraints or ["-c", str(target)]
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Wait for another run that works on .venv, or for a command of one that was killed."""
+    started = time.monotonic()
+    said = 0.0
+    with PROJECT.open("rb") as file:
+        os.set_inheritable(file.fileno(), True)  # a command that outlives us keeps the lock until its end
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                seconds = time.monotonic() - started
+            if seconds > TIMEOUT_SECONDS:
+                raise SystemExit(
+                    f"Another run has worked on {VENV} for more than {TIMEOUT_SECONDS} s. "
+                    f"What to do: stop it; `fuser {PROJECT}` names its process."
+                )
+            if seconds >= said:
+                print(f"Wait for another run that installs into .venv ... {seconds:.0f} s", flush=True)
+                said += LINE_EVERY_SECONDS
+            time.sleep(0.2)
+        yield
+
+
 def _make_venv() -> None:
     if sys.version_info < MINIMUM_PYTHON:
         raise SystemExit(
             f"Python {sys.version.split()[0]} is too old: 3.11 or newer is needed. "
             "What to do: install it and set PYTHON, as in `make demo PYTHON=python3.11`."
         )
-    if not Path(_uv()).exists():
+    if not _usable():
         _run("Make .venv", [sys.executable, "-m", "venv", "--clear", str(VENV)])
         pip = [str(VENV / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
         _run("Install uv", [*pip, f"uv=={UV_VERSION}"])
+        MARK.write_text(_made())
+
+
+def _usable() -> bool:
+    """Whether there is a .venv: neither half of one, nor a moved one (its scripts name the old place)."""
+    return MARK.exists() and MARK.read_text() == _made() and (VENV / "bin" / "python").exists()
+
+
+def _made() -> str:
+    """What .venv was made as."""
+    return f"{VENV}\nuv {UV_VERSION}\n"
 
 
 def _uv() -> str:
     return str(VENV / "bin" / "uv")
+
+
+def _holds(name: str) -> bool:
+    """Whether .venv holds what a lock names."""
+    return _usable() and any(_stamp(installed) == _wanted(installed) for installed in {name, "dev"})
 
 
 def _stamp(name: str) -> str:
@@ -80,7 +131,7 @@ def _stamp(name: str) -> str:
 def _wanted(name: str) -> str:
     """The content of a lock and of pyproject.toml."""
     lock = ROOT / "locks" / f"{name}.txt"
-    return hashlib.sha256(lock.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    return hashlib.sha256(lock.read_bytes() + PROJECT.read_bytes()).hexdigest()
 
 
 def _run(title: str, command: list[str]) -> None:
@@ -88,7 +139,13 @@ def _run(title: str, command: list[str]) -> None:
     print(f"{title} ...", flush=True)
     started = time.monotonic()
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(), cwd=ROOT
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=_environment(),
+        cwd=ROOT,
+        close_fds=False,
     ) as process:
         while True:
             try:

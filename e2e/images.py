@@ -28,7 +28,7 @@ from e2e.steps import StepFailed, console, failing_plainly, step
 
 ROOT = Path(__file__).parent.parent
 ACCELERATORS = ("cpu", "cuda")
-LOCK_SECONDS = 1800.0
+LOCK_SECONDS = 7200.0
 
 OPERATOR = "finetune-operator"
 TRAINER = "finetune-trainer"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from e2e import images
 from e2e.cluster import resolve
 from e2e.cluster.binaries import CONTROL_PLANE, binaries
 from e2e.cluster.resolve import Cluster
 from e2e.images import Images
-from e2e.steps import StepFailed, console, failing_plainly
+from e2e.steps import StepFailed, console, end_commands, failing_plainly
 
 
 def cluster_with_images() -> tuple[Cluster, Images]:
@@ -17,12 +17,24 @@ def cluster_with_images() -> tuple[Cluster, Images]:
     resolve.flavour()
     with ThreadPoolExecutor(2) as pool:
         # Compiling keeps the CPUs busy, images mostly wait for downloads and the disk.
-        building = pool.submit(images.build)
-        cluster = pool.submit(resolve.up)
-        cluster.result()
-        binaries(["helm"])
-        building.result()
-    return cluster.result(), images.push(cluster.result())
+        halves = (pool.submit(images.build), pool.submit(_cluster))
+        try:
+            for half in as_completed(halves):
+                if isinstance(error := half.exception(), StepFailed) and not all(one.done() for one in halves):
+                    console.print(f"{error}\nThe other half is finished first; the next run finds it.", markup=False)
+        except KeyboardInterrupt:
+            end_commands()
+            raise
+    building, bringing_up = halves
+    cluster = bringing_up.result()
+    building.result()
+    return cluster, images.push(cluster)
+
+
+def _cluster() -> Cluster:
+    cluster = resolve.up()
+    binaries(["helm"])
+    return cluster
 
 
 def prepare() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from e2e.cluster.binaries import binaries
+from e2e.cluster.commands import run
 from e2e.cluster.resolve import Cluster
 from e2e.images import Images
 from e2e.steps import Step
@@ -18,6 +19,7 @@ TIMEOUT_SECONDS = 180
 def install(cluster: Cluster, images: Images, current: Step) -> None:
     """`helm upgrade --install`, and wait until the operator is ready."""
     helm = binaries(["helm"])["helm"]
+    forget_interrupted(cluster.kubeconfig)
     repository, _, digest = images.operator.partition("@")
     current.run(
         [
@@ -29,3 +31,11 @@ def install(cluster: Cluster, images: Images, current: Step) -> None:
         ],
         timeout=TIMEOUT_SECONDS + 30,
     )
+
+
+def forget_interrupted(kubeconfig: Path) -> None:
+    """Remove Helm's notes of an installation that was killed: it would refuse every further one as going on."""
+    kubectl = binaries(["kubectl"])["kubectl"]
+    pending = "status in (pending-install,pending-upgrade,pending-rollback)"
+    selector = f"--selector=owner=helm,name={RELEASE},{pending}"
+    run(kubectl, "--kubeconfig", kubeconfig, "--namespace", NAMESPACE, "delete", "secret", selector)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
-import os
 import secrets
-import subprocess
 import sysconfig
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +18,25 @@ import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from e2e.cluster import processes
 from e2e.cluster.binaries import binaries
 from e2e.cluster.commands import ask, run
+from e2e.cluster.lifetime import temporary_home
 from e2e.cluster.ports import free_ports
 from e2e.cluster.resolve import Cluster
 from e2e.images import Images
 from e2e.services import service_url
-from e2e.steps import TAIL_LINES, StepFailed, tail
 
 NAMESPACE = "finetune-storage"
 SERVICE = "s3"
 SECRET = "s3-root"  # noqa: S105 (its name)
 PORT = 8333
 REGION = "us-east-1"
+PROCESS = "weed"
 MANIFEST = Path(__file__).parent / "seaweedfs" / "s3.yaml"
 
 ROLLOUT_SECONDS = 180
 READY_SECONDS = 30.0
-STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -134,36 +132,20 @@ def manifests(text: str, image: str) -> list[dict[str, Any]]:
 def local_s3() -> Iterator[S3]:
     """S3 storage of a process on this machine: empty, on free ports, and gone with all its data after the context.
 
-    Raises StepFailed with the end of its log where it ends by itself or is not ready within READY_SECONDS.
+    That is also so where this process is killed. Raises StepFailed with the end of its log where it ends by itself or
+    is not ready within READY_SECONDS.
     """
-    with tempfile.TemporaryDirectory(prefix="s3-") as directory:
-        folder = Path(directory)
-        options, ports = _ports()
-        storage = S3(f"http://127.0.0.1:{ports[0]}", secrets.token_hex(10), secrets.token_hex(20))
-        log = folder / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [_weed(), *weed_arguments(folder / "data"), *options],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **storage.environment(), "HOME": directory, "TMPDIR": directory},
-                cwd=directory,
-            )
-        try:
-            _wait(process, storage, log)
-            yield storage
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(STOP_SECONDS)
-            for port in ports:
-                # It puts sockets there whatever TMPDIR is, and leaves them.
-                for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108
-                    socket.unlink(missing_ok=True)
+    with temporary_home("s3") as home:
+        options, port = _ports()
+        storage = S3(f"http://127.0.0.1:{port}", secrets.token_hex(10), secrets.token_hex(20))
+        # It would put its sockets into /tmp, and leave them there. Their names are relative, as they must be short.
+        options += ["-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
+        command: list[str | Path] = [_weed(), *weed_arguments(home / "data"), *options]
+        places = {"HOME": str(home), "TMPDIR": str(home)}
+        processes.start(home, PROCESS, command, env={**storage.environment(), **places}, cwd=home)
+        ready = functools.partial(_answers, storage.client())
+        processes.wait_until(ready, "The S3 storage", home=home, needs=[PROCESS], timeout=READY_SECONDS)
+        yield storage
 
 
 def weed_arguments(data: Path) -> list[str]:
@@ -179,13 +161,13 @@ def weed_arguments(data: Path) -> list[str]:
     return ["mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *quiet]
 
 
-def _ports() -> tuple[list[str], list[int]]:
-    """Options that put each part of SeaweedFS on a free port, and these ports, S3's first."""
+def _ports() -> tuple[list[str], int]:
+    """Options that put each part of SeaweedFS on a free port, and S3's port."""
     parts = ("s3", "master", "volume", "filer", "admin")
     ports = free_ports(2 * len(parts))
     pairs = zip(parts, ports[::2], ports[1::2], strict=True)
     options = [word for part, http, grpc in pairs for word in (f"-{part}.port={http}", f"-{part}.port.grpc={grpc}")]
-    return [*options, "-s3.port.iceberg=0", "-s3.port.lance=0"], ports
+    return [*options, "-s3.port.iceberg=0", "-s3.port.lance=0"], ports[0]
 
 
 def _weed() -> Path:
@@ -193,20 +175,12 @@ def _weed() -> Path:
     return Path(sysconfig.get_path("scripts")) / "weed"
 
 
-def _wait(process: subprocess.Popen[bytes], storage: S3, log: Path) -> None:
-    client = storage.client()
-    deadline = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            client.list_buckets()
-            return
-        except (BotoCoreError, ClientError) as error:
-            ended = process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                what = f"ended with status {process.returncode}" if ended else f"is not ready: {error}"
-                lines = "\n".join(f"  | {line}" for line in tail(log, TAIL_LINES))
-                raise StepFailed(f"`weed mini` {what}.\n{lines}") from error
-        time.sleep(0.05)
+def _answers(client: Any) -> bool:
+    try:
+        client.list_buckets()
+    except (BotoCoreError, ClientError):
+        return False
+    return True
 
 
 def _namespace() -> dict[str, Any]:

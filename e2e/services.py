@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from e2e.children import with_parent
 from e2e.cluster.binaries import binaries
 from e2e.cluster.commands import run
 from e2e.steps import StepFailed
@@ -32,7 +33,7 @@ def service_url(kubeconfig: Path, namespace: str, name: str, port: int) -> Itera
         return
     command = [*kubectl, "port-forward", f"service/{name}", f":{port}", "--address=127.0.0.1"]
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        with_parent(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as forwarding:
         try:
             yield f"http://127.0.0.1:{_forwarded_port(forwarding, name)}"

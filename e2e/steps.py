@@ -19,8 +19,11 @@ All of it goes to stderr, so that a command's own output stays clean.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -36,6 +39,7 @@ from rich.table import Table
 from rich.text import Text
 
 from e2e.cache import cache_dir
+from e2e.children import guarded
 
 PLAIN_LINE_EVERY_SECONDS = 8.0
 TAIL_LINES = 20
@@ -67,6 +71,7 @@ class Step:
     parent: Step | None
     started: float = field(default_factory=time.monotonic)
     _said: str = ""
+    _command: subprocess.Popen[bytes] | None = None
 
     def say(self, what: str) -> None:
         """Show `what` as the step's last line, until its log grows or something else is said."""
@@ -89,39 +94,54 @@ class Step:
         timeout: float,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        outlives: bool = False,
     ) -> None:
         """Run a command with its output in the step's log.
 
         `timeout` is in seconds; `env` is added to this process's environment. The command gets a session of its
-        own, so that a timeout or Ctrl-C ends its children too. Raises StepFailed.
+        own, so that a timeout or Ctrl-C ends its children too; it ends with this process, however that ends, unless
+        `outlives`, for what leaves a mess when it is killed. Raises StepFailed.
         """
         words = [str(word) for word in argv]
         self._said = ""
         with self.log.open("ab") as output:
             output.write(f"$ {' '.join(words)}\n".encode())
             output.flush()
+            environment = {**os.environ, **(env or {})}
+            if shutil.which(words[0], path=environment.get("PATH")) is None:
+                raise self.failure(f"{words[0]} can't be started: there is no such command")
             try:
                 process = subprocess.Popen(
-                    words,
-                    stdin=subprocess.DEVNULL,
+                    words if outlives else guarded(words),
+                    stdin=subprocess.DEVNULL if outlives else subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=cwd,
-                    env={**os.environ, **(env or {})},
+                    env=environment,
                     start_new_session=True,
                 )
             except OSError as error:
                 raise self.failure(f"{words[0]} can't be started: {error.strerror}") from error
+            self._command = None if outlives else process
             try:
                 status = process.wait(timeout)
             except subprocess.TimeoutExpired as error:
                 raise self.failure(f"{words[0]} took more than {timeout:.0f} s and was stopped") from error
             finally:
+                self._command = None
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+                if process.stdin is not None:
+                    process.stdin.close()
         if status != 0:
             raise self.failure(f"{words[0]} ended with status {status}")
+
+    def end_command(self) -> None:
+        """Kill the command that runs in it, unless that must not be."""
+        if (command := self._command) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
 
     def failure(self, what: str) -> StepFailed:
         """The exception that says `what` failed, with the end of the step's log, its path and the remedy."""
@@ -206,20 +226,46 @@ _current: ContextVar[Step | None] = ContextVar("current_step", default=None)
 
 @contextlib.contextmanager
 def step(title: str, *, remedy: str = "", log: Path | None = None) -> Iterator[Step]:
-    """Do one step of the set-up; see the module's text. `log` defaults to a file in the cache, made anew."""
+    """Do one step of the set-up; see the module's text. `log` defaults to a file in the cache, made anew.
+
+    Where another run is at a step of that title, the file's name ends in a number.
+    """
     path = log or cache_dir() / "logs" / (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + ".log")
+    with _log_of_our_own(path) as ours:
+        current = Step(title, ours, remedy, _current.get())
+        token = _current.set(current)
+        _display.begin(current)
+        failed = True
+        try:
+            yield current
+            failed = False
+        finally:
+            _current.reset(token)
+            _display.end(current, failed)
+
+
+@contextlib.contextmanager
+def _log_of_our_own(path: Path) -> Iterator[Path]:
+    """An empty log: `path`, or where another run or thread writes to that one, the first of path-2, path-3, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"")
-    current = Step(title, path, remedy, _current.get())
-    token = _current.set(current)
-    _display.begin(current)
-    failed = True
-    try:
-        yield current
-        failed = False
-    finally:
-        _current.reset(token)
-        _display.end(current, failed)
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        with candidate.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            file.truncate(0)
+            yield candidate
+            return
+
+
+def end_commands() -> None:
+    """Kill the commands of all running steps, each of which then fails; for Ctrl-C, which reaches one thread only."""
+    with _display.lock:
+        running = list(_display.running)
+    for current in running:
+        current.end_command()
 
 
 @contextlib.contextmanager

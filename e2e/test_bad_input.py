@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from e2e.demo import scenario
-from e2e.demo.api import Api, condition
+from e2e.demo.api import Api, Object, condition
 from e2e.demo.scenario import BUCKET, DATASET_KEY, Platform
 from e2e.s3 import S3, reach
 
@@ -21,6 +21,14 @@ STALLED_SECONDS = 60.0
 CLEARED_SECONDS = 120.0
 NAMESPACE = "bad-input"
 UNCREDENTIALED = "bad-input-without-secret"
+REASONS = {
+    "no-dataset": "DatasetNotFound",
+    "line-7": "DatasetInvalid",
+    "no-secret": "SecretNotFound",
+    "no-class": "ClassNotFound",
+}
+"""By what each job is stalled."""
+LATE, BROKEN = f"{DATASET_KEY}/late.jsonl", f"{DATASET_KEY}/broken.jsonl"
 GOOD = (scenario.QUICKSTART / "data" / "valid.jsonl").read_bytes()
 
 
@@ -46,90 +54,99 @@ def api(platform: Platform, s3: S3) -> Iterator[Api]:
     api.kubectl("delete", "namespace", NAMESPACE, UNCREDENTIALED, "--wait=false")
 
 
-def test_dataset_that_does_not_exist(api: Api, s3: S3) -> None:
-    key = f"{DATASET_KEY}/late.jsonl"
-    s3.delete(BUCKET, key)
-    _apply(api, NAMESPACE, "no-dataset", dataset=f"s3://{BUCKET}/{key}")
-    stalled = _wait(api, NAMESPACE, "no-dataset", _stalled_by("DatasetNotFound"), STALLED_SECONDS)
-    assert key in condition(stalled, "Stalled")["message"]
-    s3.put(BUCKET, key, GOOD)
-    _wait(api, NAMESPACE, "no-dataset", _cleared, CLEARED_SECONDS)
-
-
-def test_broken_line_7(api: Api, s3: S3) -> None:
-    key = f"{DATASET_KEY}/broken.jsonl"
+@pytest.fixture(scope="module")
+def stalled(api: Api, s3: S3) -> dict[str, Object]:
+    """Every job once it is stalled by its reason: all are applied at once, as each waits for a Pod of its own."""
     lines = GOOD.splitlines()
     lines[6] = json.dumps({"messages": [{"role": "user", "content": "no answer follows"}]}).encode()
-    s3.put(BUCKET, key, b"\n".join(lines))
-    _apply(api, NAMESPACE, "line-7", dataset=f"s3://{BUCKET}/{key}")
-    stalled = _wait(api, NAMESPACE, "line-7", _stalled_by("DatasetInvalid"), STALLED_SECONDS)
-    (error,) = stalled["status"]["dataset"]["errors"]
-    assert (error["file"], error["line"]) == ("training", 7)
-    assert "assistant" in error["message"]
-    assert "line 7" in condition(stalled, "Stalled")["message"].lower()
-    s3.put(BUCKET, key, GOOD)
-    _wait(api, NAMESPACE, "line-7", _cleared, CLEARED_SECONDS)
+    s3.delete(BUCKET, LATE)
+    s3.put(BUCKET, BROKEN, b"\n".join(lines))
+    _apply(api, "no-dataset", dataset=LATE)
+    _apply(api, "line-7", dataset=BROKEN)
+    _apply(api, "no-secret")
+    _apply(api, "no-class", class_name="late")
+    return {name: _wait(api, name, _stalled_by(reason), STALLED_SECONDS) for name, reason in REASONS.items()}
 
 
-def test_credentials_missing(platform: Platform, api: Api) -> None:
-    _apply(api, UNCREDENTIALED, "no-secret", dataset=f"s3://{BUCKET}/{DATASET_KEY}/valid.jsonl")
-    stalled = _wait(api, UNCREDENTIALED, "no-secret", _stalled_by("SecretNotFound"), STALLED_SECONDS)
-    assert "s3-credentials" in condition(stalled, "Stalled")["message"]
+@pytest.fixture(scope="module")
+def mended(platform: Platform, api: Api, s3: S3, stalled: dict[str, Object]) -> Iterator[None]:
+    """The user has done what each message says."""
+    s3.put(BUCKET, LATE, GOOD)
+    s3.put(BUCKET, BROKEN, GOOD)
     secret = scenario.credentials(platform.storage, UNCREDENTIALED)
     api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(secret))
-    _wait(api, UNCREDENTIALED, "no-secret", _cleared, CLEARED_SECONDS)
-
-
-def test_class_that_does_not_exist(api: Api) -> None:
-    _apply(api, NAMESPACE, "no-class", dataset=f"s3://{BUCKET}/{DATASET_KEY}/valid.jsonl", class_name="late")
-    stalled = _wait(api, NAMESPACE, "no-class", _stalled_by("ClassNotFound"), STALLED_SECONDS)
-    assert "'late'" in condition(stalled, "Stalled")["message"]
     document = yaml.safe_load((scenario.QUICKSTART / "2-finetuneclass.yaml").read_text())
     document["metadata"] = {"name": "late"}
     api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(document))
-    _wait(api, NAMESPACE, "no-class", _cleared, CLEARED_SECONDS)
+    yield
     api.kubectl("delete", "ftc", "late")
 
 
-def _apply(api: Api, namespace: str, name: str, *, dataset: str, class_name: str = "quickstart") -> None:
-    """Apply a FineTuneJob."""
+def test_dataset_that_does_not_exist(stalled: dict[str, Object]) -> None:
+    assert LATE in condition(stalled["no-dataset"], "Stalled")["message"]
+
+
+def test_broken_line_7(stalled: dict[str, Object]) -> None:
+    (error,) = stalled["line-7"]["status"]["dataset"]["errors"]
+    assert (error["file"], error["line"]) == ("training", 7)
+    assert "assistant" in error["message"]
+    assert "line 7" in condition(stalled["line-7"], "Stalled")["message"].lower()
+
+
+def test_credentials_missing(stalled: dict[str, Object]) -> None:
+    assert "s3-credentials" in condition(stalled["no-secret"], "Stalled")["message"]
+
+
+def test_class_that_does_not_exist(stalled: dict[str, Object]) -> None:
+    assert "'late'" in condition(stalled["no-class"], "Stalled")["message"]
+
+
+@pytest.mark.usefixtures("mended")
+@pytest.mark.parametrize("name", REASONS)
+def test_it_clears_by_itself_once_it_is_mended(api: Api, name: str) -> None:
+    _wait(api, name, _cleared, CLEARED_SECONDS)
+    # What the test wanted to see is seen: don't train.
+    api.kubectl("-n", _namespace(name), "delete", "ftj", name, "--wait=false")
+
+
+def _namespace(name: str) -> str:
+    return UNCREDENTIALED if name == "no-secret" else NAMESPACE
+
+
+def _apply(api: Api, name: str, *, dataset: str = f"{DATASET_KEY}/valid.jsonl", class_name: str = "quickstart") -> None:
+    """Apply a FineTuneJob with a dataset of this key."""
     spec: dict[str, Any] = {
         "className": class_name,
         "model": {"uri": f"s3://{BUCKET}/{scenario.MODEL_KEY}"},
-        "dataset": {"training": {"uri": dataset}},
+        "dataset": {"training": {"uri": f"s3://{BUCKET}/{dataset}"}},
         "hyperparameters": {"epochs": 1},
     }
     body = {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name, "namespace": _namespace(name)},
         "spec": spec,
     }
     api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(body))
 
 
-def _stalled_by(reason: str) -> Callable[[dict[str, Any]], bool]:
-    def holds(item: dict[str, Any]) -> bool:
+def _stalled_by(reason: str) -> Callable[[Object], bool]:
+    def holds(item: Object) -> bool:
         stalled = condition(item, "Stalled")
         return stalled.get("status") == "True" and stalled.get("reason") == reason
 
     return holds
 
 
-def _cleared(item: dict[str, Any]) -> bool:
+def _cleared(item: Object) -> bool:
     """Preflight has passed: nothing is stalled, and the dataset's examples are counted."""
     counted = item["status"].get("dataset", {}).get("training") is not None
     return condition(item, "Stalled").get("status") == "False" and counted
 
 
-def _wait(
-    api: Api, namespace: str, name: str, holds: Callable[[dict[str, Any]], bool], seconds: float
-) -> dict[str, Any]:
+def _wait(api: Api, name: str, holds: Callable[[Object], bool], seconds: float) -> Object:
     deadline = time.monotonic() + seconds
-    while not holds(item := api.get(scenario.JOBS, namespace, name)):
+    while not holds(item := api.get(scenario.JOBS, _namespace(name), name)):
         assert time.monotonic() < deadline, item.get("status")
         time.sleep(0.5)
-    # What the test wanted to see is seen: don't train.
-    if holds is _cleared:
-        api.kubectl("-n", namespace, "delete", "ftj", name, "--wait=false")
     return item

@@ -24,7 +24,7 @@ NAMESPACE = "examples"
 PLURALS = {"FineTuneJob": JOBS, "Evaluation": EVALUATIONS, "ModelDeployment": DEPLOYMENTS}
 READY_SECONDS = 720.0
 POLL_SECONDS = 1.0
-FAILED = frozenset({(JOBS, "Failed"), (EVALUATIONS, "GateFailed")})
+FAILED = frozenset({(JOBS, "Failed"), (EVALUATIONS, "Failed"), (EVALUATIONS, "GateFailed")})
 """The phases that nothing changes by itself."""
 
 FOLLOW_UPS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -20,7 +20,7 @@ from e2e.steps import step
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
-ROUNDS = 5 if os.environ.get("CI") else 1
+ROUNDS = 2 if os.environ.get("CI") else 1
 NAMESPACE = "faults"
 NAME = "survivor"
 EVERY_STEPS = 20

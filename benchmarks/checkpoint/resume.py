@@ -24,6 +24,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.checkpoint.runs import BUCKET, RESULTS, full_run, put_llama
+from e2e.children import with_parent
 from e2e.s3 import local_s3
 from finetune_api.run import TrainRun
 from finetune_trainer.process import environment
@@ -75,7 +76,7 @@ def run_until(run: TrainRun, directory: Path, line: str) -> dict[str, float]:
     began = time.monotonic()
     seen: dict[str, float] = {}
     with subprocess.Popen(
-        [sys.executable, "-m", "finetune_trainer", "train", str(file)],
+        with_parent([sys.executable, "-m", "finetune_trainer", "train", file]),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -29,7 +29,9 @@ PREFLIGHT_REPORT = PreflightReport(
     ),
     model=ModelStatus(architecture="LlamaForCausalLM", parameters=596_049_920, context_length=32_768),
 )
-_FOLDER = f"s3://models/finetune/team-00/{FINISHING}/1-00000000"
+_UID = "00000000"
+"""Stands for the first part of the job's UID, which kwok puts in: the operator takes no result of another folder."""
+_FOLDER = f"s3://models/finetune/team-00/{FINISHING}/1-{_UID}"
 TRAIN_REPORT = TrainReport(
     result=Result(
         uri=f"{_FOLDER}/result",
@@ -161,6 +163,7 @@ containerStatuses:
 def _succeeded(report: PreflightReport | TrainReport) -> str:
     """The container ended with status 0 and this report."""
     message = to_termination_message(report).replace("'", "''")
+    message = message.replace(_UID, '{{ printf "%.8s" (index $.metadata.labels "finetune.dev/owner-uid") }}')
     return f"""
 {{{{ $now := Now }}}}
 phase: Succeeded

@@ -8,9 +8,6 @@ server-side apply, RBAC, the Job controller, garbage collection, namespace delet
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import shutil
 import ssl
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from e2e.cache import cache_dir
 from e2e.cluster import processes
 from e2e.cluster.binaries import CONTROL_PLANE, binaries
 from e2e.cluster.certificates import Authority, Issued, signing_keys
+from e2e.cluster.lifetime import temporary_home
 from e2e.cluster.ports import free_ports
 from e2e.steps import step
 
@@ -74,35 +71,14 @@ class ControlPlane:
 
 @contextlib.contextmanager
 def control_plane(flags: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Iterator[ControlPlane]:
-    """A new, empty control plane on free ports of 127.0.0.1, gone at the end with all its files.
+    """A new, empty control plane on free ports of 127.0.0.1, gone with all its files at the end, also at a
+    sudden end of this process.
 
     `flags` are added to those of the process (one of PROCESSES) that they are given for.
     """
     binaries(CONTROL_PLANE)
-    root = cache_dir() / "control-planes"
-    _sweep(root)
-    home = root / secrets.token_hex(4)
-    home.mkdir(parents=True, mode=0o700)
-    owner = processes.identify(os.getpid())
-    assert owner is not None, "this process is alive"
-    processes.save(owner, home / "owner.json")
-    try:
+    with temporary_home("control-plane") as home:
         yield start(home, "127.0.0.1", flags)
-    finally:
-        _remove(home)
-
-
-def _sweep(root: Path) -> None:
-    """Remove what runs left behind that were killed before they could."""
-    for home in root.glob("*/"):
-        owner = processes.load(home / "owner.json")
-        if owner is not None and not processes.is_alive(owner):
-            _remove(home)
-
-
-def _remove(home: Path) -> None:
-    processes.stop(home, *PROCESSES)
-    shutil.rmtree(home, ignore_errors=True)
 
 
 def start(home: Path, address: str, flags: Mapping[str, Sequence[str]] = MappingProxyType({})) -> ControlPlane:

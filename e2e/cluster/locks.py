@@ -12,8 +12,10 @@ from e2e.steps import step
 
 
 @contextlib.contextmanager
-def exclusive(lock: Path, *, timeout: float) -> Iterator[None]:
-    """Hold the lock file `lock`; wait up to `timeout` seconds for another run, then raise StepFailed.
+def exclusive(
+    lock: Path, *, timeout: float, what: str = "Wait for another run that is doing the same"
+) -> Iterator[None]:
+    """Hold the lock file `lock`; wait up to `timeout` seconds for another run or thread, then raise StepFailed.
 
     The kernel releases it when the process ends, however it ends; a child must not inherit it (Python's
     descriptors are close-on-exec).
@@ -22,7 +24,7 @@ def exclusive(lock: Path, *, timeout: float) -> Iterator[None]:
     with lock.open("a") as file:
         if not _locked(file.fileno()):
             deadline = time.monotonic() + timeout
-            with step("Wait for another run that is doing the same") as waiting:
+            with step(what) as waiting:
                 while not _locked(file.fileno()):
                     if time.monotonic() > deadline:
                         raise waiting.failure(f"{lock} is still held after {timeout:.0f} s")

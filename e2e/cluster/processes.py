@@ -1,6 +1,8 @@
 """Long-running processes: started with a log, known again by pid and start time, ended for sure.
 
-Each process has `<home>/run/<name>.json` (its identity) and `<home>/logs/<name>.log`.
+`start` is for servers, which may outlive who started them (lifetime.py ends those of tests). A command that one waits
+for, or a child that a test holds, is started as `children.with_parent(argv)`.
+Each server has `<home>/run/<name>.json` (its identity) and `<home>/logs/<name>.log`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from e2e.steps import TAIL_LINES, StepFailed, tail
 
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
+
+# A server starts once it is written down: nothing is ever left that nobody knows of.
+_WHEN_TOLD = ("sh", "-c", 'read -r told && exec "$@" </dev/null', "sh")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def is_alive(identity: Identity, proc: Path = Path("/proc")) -> bool:
 
 
 def save(identity: Identity, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(exist_ok=True)
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(identity)))
     partial.rename(file)
@@ -64,25 +69,38 @@ def load(file: Path) -> Identity | None:
         return None
 
 
-def start(home: Path, name: str, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
-    """Start a process that outlives this one. `env` is added to this process's environment."""
+def start(
+    home: Path,
+    name: str,
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = Path("/"),
+) -> None:
+    """Start a process in the directory `home`, from which `stop` and lifetime.py know it, whoever is alive by then.
+
+    `env` is added to this process's environment.
+    """
     log = _log(home, name)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(word) for word in argv],
-            stdin=subprocess.DEVNULL,
+            [*_WHEN_TOLD, *(str(word) for word in argv)],
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
             start_new_session=True,
-            cwd="/",
+            cwd=cwd,
         )
-    identity = identify(process.pid)
-    if identity is None:
-        raise ended(home, name)
-    save(identity, _file(home, name))
-    _children[identity] = process
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as told:
+        identity = identify(process.pid)
+        if identity is None:
+            raise ended(home, name)
+        _children[identity] = process
+        save(identity, _file(home, name))
+        told.write(b"go\n")
 
 
 def is_running(home: Path, name: str) -> bool:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.cache import cache_dir
-from e2e.cluster import kind, own
+from e2e.cluster import binaries, kind, lifetime, own
 from e2e.cluster.locks import exclusive
 from e2e.cluster.places import kubeconfig
 from e2e.cluster.registry import REGISTRY
 from e2e.steps import StepFailed
 
-LOCK_SECONDS = 1800.0
+LOCK_SECONDS = binaries.WAIT_SECONDS + 600
+"""Who brings a cluster up may have to build its programs first."""
 
 
 class Flavour(enum.Enum):
@@ -87,7 +88,11 @@ def current() -> Cluster:
 
 
 def down() -> None:
-    """Remove the cluster that `up` made, of whichever flavour, and every trace of it. The user's own is left alone."""
+    """Remove the cluster that `up` made, of whichever flavour, and every trace of it. The user's own is left alone.
+
+    So are the servers of a test that runs; those of one that was killed go too.
+    """
+    lifetime.sweep()
     with _locked():
         _remove_own()
         if kind.docker_answers():

@@ -7,9 +7,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from e2e.cache import cache_dir
 from e2e.cluster.binaries import binaries
+from e2e.cluster.locks import exclusive
 from e2e.demo.scenario import NAME, NAMESPACE, Platform, Tuned, apply, ask, follow, held_out_example, prepare
 from e2e.steps import console, failing_plainly, step, timings_table
+
+DEMO_SECONDS = 7200.0
+"""Of another demo at most; its first one builds everything."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -19,7 +24,8 @@ def demo(
     model: Annotated[str | None, typer.Option(help="Another base model, as hf://org/name@revision.")] = None,
 ) -> None:
     """Run the quickstart."""
-    with failing_plainly():
+    what = "Wait for another demo, which uses the same cluster"
+    with failing_plainly(), exclusive(cache_dir() / "demo.lock", timeout=DEMO_SECONDS, what=what):
         platform = prepare()
         apply(platform, model)
         tuned = follow(platform)

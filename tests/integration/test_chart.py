@@ -23,6 +23,7 @@ import aiohttp
 import pytest
 import yaml
 
+from e2e.children import with_parent
 from e2e.cluster.binaries import binaries
 from e2e.cluster.commands import ask, run
 from e2e.cluster.control_plane import ControlPlane, control_plane
@@ -139,9 +140,10 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     flags = [flag.replace(mounted, str(folder)) for flag in container["args"]]
     ports = [f"--health-port={health}", f"--metrics-port={metrics}", f"--progress-port={progress}"]
     log = folder / "log"
+    access = f"--kubeconfig={account_kubeconfig(cluster)}"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "finetune_operator", *flags, *ports, f"--kubeconfig={account_kubeconfig(cluster)}"],
+            with_parent([sys.executable, "-m", "finetune_operator", *flags, *ports, access]),
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src")},
@@ -417,8 +419,8 @@ def test_the_operator_may_do_nothing_that_it_does_not_need(cluster: Cluster) -> 
         *((verb, "finetune.dev", kind.plural) for kind in KINDS for verb in ("create", "update", "delete")),
         *(("patch", "finetune.dev", kind.plural) for kind in KINDS if kind.name != "FineTuneJob"),
         *((verb, "coordination.k8s.io", "leases") for verb in ("get", "list", "create", "update", "delete")),
-        *((verb, "", "configmaps") for verb in ("get", "watch", "update", "deletecollection")),
-        *((verb, "", "services") for verb in ("list", "watch", "update", "delete")),
+        *((verb, "", "configmaps") for verb in ("get", "update", "deletecollection")),
+        *((verb, "", "services") for verb in ("update", "delete")),
         *((verb, "apps", "deployments") for verb in ("update", "delete", "deletecollection")),
         *((verb, "batch", "jobs") for verb in ("get", "patch", "update", "deletecollection")),
         *((verb, "", "events") for verb in ("get", "watch", "patch", "delete")),
@@ -451,6 +453,88 @@ def test_of_a_job_the_operator_may_write_finalizers_only(
     )
     assert (done.returncode == 0) == (refusal is None), done.stderr
     assert (refusal or "") in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("finalizers", "refusal"),
+    [
+        ([], None),
+        (["finetune.dev/storage"], None),
+        (["example.com/mine", "finetune.dev/storage"], "its own only"),
+        (["foregroundDeletion"], "its own only"),
+    ],
+)
+def test_of_a_jobs_finalizers_the_operator_writes_its_own_only(
+    cluster: Cluster, platform: None, finalizers: list[str], refusal: str | None
+) -> None:
+    apply(cluster, "FineTuneJob", "unheld", model={"uri": BASE}, dataset={"training": {"uri": DATA}})
+    change = {"metadata": {"finalizers": finalizers}}
+    done = as_account(cluster, "patch", "ftj", "unheld", "--type=merge", "--dry-run=server", "-p", json.dumps(change))
+    assert (done.returncode == 0) == (refusal is None), done.stderr
+    assert (refusal or "") in done.stderr
+
+
+def as_account(cluster: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
+    """kubectl under the operator's own account, in the team's namespace."""
+    command = [cluster.commands["kubectl"], "--kubeconfig", account_kubeconfig(cluster), "-n", TEAM, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+
+
+def test_a_tenant_makes_nothing_that_looks_like_a_child(cluster: Cluster, operator: Operator, platform: None) -> None:
+    """Not with our label, not with an owner of ours, and not by a change of what the operator made."""
+    preflight = start_job(cluster, "attacked")
+    job = cluster.get("-n", TEAM, "ftj", "attacked")["metadata"]
+    (pod,) = cluster.get("-n", TEAM, "pod", *preflight)["items"]
+    (made,) = cluster.get("-n", TEAM, "job", *preflight)["items"]
+    cluster.kubectl("-n", TEAM, "create", "rolebinding", "attacker", "--clusterrole=edit", "--user=attacker")
+    assert rights_settle(cluster, "attacker", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
+    kubeconfig = cluster.plane.kubeconfig_for("attacker")
+
+    def refused(*words: str, stdin: object = None) -> str:
+        command = [cluster.commands["kubectl"], "--kubeconfig", kubeconfig, "-n", TEAM, *words]
+        text = None if stdin is None else json.dumps(stdin)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+        return "" if done.returncode == 0 else done.stderr
+
+    context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    spec = {
+        "restartPolicy": "Never",
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{"name": "trainer", "image": "example.com/mine:1", "securityContext": context}],
+    }
+    owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "name": "attacked", "uid": job["uid"]}
+    of_job = {"apiVersion": "batch/v1", "kind": "Job", "name": made["metadata"]["name"], "uid": made["metadata"]["uid"]}
+    forgeries: list[dict[str, Any]] = [
+        {"labels": pod["metadata"]["labels"]},
+        {"labels": pod["metadata"]["labels"], "ownerReferences": [{**of_job, "controller": True}]},
+        {"ownerReferences": [{**owner, "controller": True}]},
+    ]
+    for number, metadata in enumerate(forgeries):
+        by_hand = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"by-hand-{number}", **metadata},
+            "spec": spec,
+        }
+        assert "only the operator makes objects" in refused("create", "-f", "-", stdin=by_hand)
+    for kind, api_version, body in (
+        ("Job", "batch/v1", {"spec": {"template": {"spec": spec}}}),
+        ("ConfigMap", "v1", {"data": {"run.json": "{}"}}),
+    ):
+        meta = {"name": "by-hand", "ownerReferences": [{**owner, "controller": True}]}
+        by_hand = {"apiVersion": api_version, "kind": kind, "metadata": meta, **body}
+        assert "only the operator makes objects" in refused("create", "-f", "-", stdin=by_hand)
+    name = pod["metadata"]["name"]
+    assert "stay as the operator made them" in refused("label", "pod", name, "--overwrite", "finetune.dev/role=train")
+    assert "keeps its images" in refused("set", "image", f"pod/{name}", "trainer=example.com/mine:1")
+    orphaned = json.dumps({"metadata": {"ownerReferences": None}})
+    job_name = made["metadata"]["name"]
+    assert "stay as the operator made them" in refused("patch", "job", job_name, "--type=merge", "-p", orphaned)
+    # What is nobody's child is nobody's business, and so is a label of the user's own.
+    innocent = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "innocent"}, "spec": spec}
+    assert refused("create", "-f", "-", stdin=innocent) == ""
+    assert refused("label", "pod", name, "mine=yes") == ""
+    assert refused("delete", "pod", name, "--wait=false") == ""
 
 
 def test_the_operator_may_own_what_blocks_the_deletion_of_its_owner(cluster: Cluster) -> None:
@@ -532,6 +616,7 @@ def deployed_template(cluster: Cluster) -> Any:
 
 def test_uninstalling_keeps_what_users_made_and_a_new_release_takes_it_over(cluster: Cluster, platform: None) -> None:
     """Last, since another release is there then."""
+    trusted_by_running_pods = certificate(cluster)
     # The hook's Pod would need a node.
     cluster.helm("uninstall", RELEASE, "--no-hooks")
     gone = ("-n", NAMESPACE, "get", f"deployment/{RELEASE}")
@@ -539,3 +624,4 @@ def test_uninstalling_keeps_what_users_made_and_a_new_release_takes_it_over(clus
     assert len(cluster.get("crd")["items"]) == len(KINDS)
     assert cluster.get("ftc", "cpu")
     cluster.helm("install", RELEASE, str(CHART))
+    assert certificate(cluster) == trusted_by_running_pods

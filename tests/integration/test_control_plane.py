@@ -15,6 +15,7 @@ import pytest
 from e2e.cluster import processes
 from e2e.cluster.binaries import CONTROL_PLANE, binaries
 from e2e.cluster.control_plane import PROCESSES, ControlPlane, control_plane
+from e2e.cluster.processes import Identity
 
 JOB = {
     "apiVersion": "batch/v1",
@@ -107,12 +108,12 @@ def test_it_leaves_no_process_and_no_file() -> None:
     assert not plane.home.exists()
 
 
-def test_what_a_killed_run_left_behind_is_removed_by_the_next() -> None:
+def test_it_goes_with_a_run_that_was_killed() -> None:
     script = (
         "import os, signal\n"
         "from e2e.cluster.control_plane import control_plane\n"
         "with control_plane() as plane:\n"
-        "    print(plane.home, flush=True)\n"
+        "    print(plane.home, *(file.read_text() for file in plane.home.glob('run/*.json')), sep='\\n', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     path = os.pathsep.join(sys.path)
@@ -124,7 +125,8 @@ def test_what_a_killed_run_left_behind_is_removed_by_the_next() -> None:
         check=False,
         env={**os.environ, "PYTHONPATH": path},
     )
-    home = Path(killed.stdout.strip())
-    assert processes.running(home) == sorted(PROCESSES)
-    with control_plane():
-        assert not home.exists()
+    home, *records = killed.stdout.splitlines()
+    servers = [Identity(**json.loads(record)) for record in records]
+    assert len(servers) == len(PROCESSES)
+    assert eventually(lambda: not any(processes.is_alive(server) for server in servers))
+    assert eventually(lambda: not Path(home).exists())

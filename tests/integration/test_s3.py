@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from e2e.s3 import S3, local_s3
 
@@ -62,6 +66,29 @@ def test_any_client_finds_it_by_the_environment(s3: S3, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
     buckets = boto3.client("s3").list_buckets()["Buckets"]
     assert BUCKET in [bucket["Name"] for bucket in buckets]
+
+
+def test_it_goes_with_a_run_that_was_killed() -> None:
+    program = (
+        "import time\n"
+        "from e2e.s3 import local_s3\n"
+        "with local_s3() as storage:\n"
+        "    print(storage.endpoint, storage.access_key, storage.secret_key, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    path = os.pathsep.join(sys.path)
+    run = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert run.stdout is not None
+    storage = S3(*run.stdout.readline().split())
+    storage.create_bucket(BUCKET)
+    run.kill()
+    run.communicate(timeout=20)
+    deadline = time.monotonic() + 20
+    with pytest.raises(BotoCoreError):  # nobody listens any more
+        while time.monotonic() < deadline:
+            storage.put(BUCKET, "late", b"1")
 
 
 def test_two_at_once_do_not_meet(s3: S3) -> None:

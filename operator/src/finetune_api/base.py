@@ -6,7 +6,19 @@ import math
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 from pydantic.alias_generators import to_camel
 
 GROUP = "finetune.dev"
@@ -40,6 +52,11 @@ LONGEST_SECONDS = 10 * 366 * 24 * 3600
 """Ten years: a moment so much later than any other is still one."""
 
 
+ANOTHER_VERSION = {"from": "another version"}
+"""The validation context of what an older or newer operator may have written."""
+_UNKNOWN_VALUE = frozenset({"literal_error", "enum", "string_pattern_mismatch", "string_too_long"})
+
+
 class ApiModel(BaseModel):
     """Base of every model that crosses an edge (the API server, a ConfigMap, a termination message, S3)."""
 
@@ -53,17 +70,58 @@ class ApiModel(BaseModel):
 
     def to_wire(self) -> dict[str, Any]:
         """JSON-ready dict in wire names; absent (None) fields are left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # An unknown value of an enum, which another version wrote, is no reason for a warning.
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False)
 
     @classmethod
     def from_wire(cls, value: Any) -> Self:
         """Parse wire data. Raises pydantic.ValidationError naming each wrong field."""
         return cls.model_validate(value)
 
+    @classmethod
+    def from_another_version(cls, value: Any) -> Self:
+        """Parse what another version may have written: unknown fields and values of enums are kept as they are.
+
+        Raises pydantic.ValidationError for what can't be read even so.
+        """
+        return cls.model_validate(value, extra="allow", context=ANOTHER_VERSION)
+
+    def over(self, before: Self | None) -> Self:
+        """This one, with what another version wrote into the one that it follows."""
+        if before is None or not before.__pydantic_extra__:
+            return self
+        copy = self.model_copy()
+        object.__setattr__(copy, "__pydantic_extra__", {**before.__pydantic_extra__, **(self.__pydantic_extra__ or {})})
+        return copy
+
+    @model_serializer(mode="wrap")
+    def _write_unknown_fields(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What another version wrote goes out as it came."""
+        written: dict[str, Any] = write(self)
+        return {**written, **self.__pydantic_extra__} if self.__pydantic_extra__ else written
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _keep_unknown_value(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """Let an enum's value pass that this version does not know, where another version may have written it."""
+        try:
+            return read(value)
+        except ValidationError as error:
+            kinds = {one["type"] for one in error.errors(include_url=False) if not one["loc"]}
+            if info.context is ANOTHER_VERSION and isinstance(value, str) and kinds <= _UNKNOWN_VALUE:
+                return value
+            raise
+
 
 def cel(*rules: tuple[str, str]) -> dict[str, Any]:
     """`json_schema_extra` with CEL rules that the API server enforces: (rule, message) pairs."""
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
+
+
+def problems(error: ValidationError) -> str:
+    """Which fields are wrong, and how: five at most, on one line."""
+    found = error.errors(include_url=False)[:5]
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}" for one in found)
 
 
 class LocalObjectReference(ApiModel):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationError
 
 from finetune_api.base import ApiModel, Timestamp
 
 
 class ConditionType(StrEnum):
-    """The condition types. Ready and Stalled stand on every kind; Passed on Evaluation only."""
+    """The condition types. Ready and Stalled stand on every kind; Passed on Evaluation only.
+
+    Failed stands, True, on a FineTuneJob or Evaluation whose run is over for good, and on nothing else.
+    """
 
     READY = "Ready"
     STALLED = "Stalled"
+    FAILED = "Failed"
     PASSED = "Passed"
 
 
@@ -36,6 +40,7 @@ class Reason(StrEnum):
     WAITING_FOR_GATE = "WaitingForGate"
     ROLLING_OUT = "RollingOut"
     AVAILABLE = "Available"
+    SCALED_TO_ZERO = "ScaledToZero"
     VALID = "Valid"
     DELETING = "Deleting"
     GATES_PASSED = "GatesPassed"
@@ -69,6 +74,8 @@ class Reason(StrEnum):
     RETRY_LIMIT_REACHED = "RetryLimitReached"
     GATE_FAILED = "GateFailed"
     NAME_CONFLICT = "NameConflict"
+    REPORT_REFUSED = "ReportRefused"
+    STATUS_UNREADABLE = "StatusUnreadable"
     FAILED = "Failed"
 
 
@@ -87,6 +94,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.WAITING_FOR_GATE: "The evaluation that gates this deployment has not passed.",
     Reason.ROLLING_OUT: "The serving Pods start.",
     Reason.AVAILABLE: "The model answers at status.url.",
+    Reason.SCALED_TO_ZERO: "spec.replicas is 0; no Pod serves.",
     Reason.VALID: "The class can be used.",
     Reason.DELETING: "The object is being deleted, and first what it has in the storage (reclaimPolicy: Delete).",
     Reason.GATES_PASSED: "Every gate passed.",
@@ -116,9 +124,11 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.VOLUME_NOT_MOUNTED: "A volume of a Pod is missing, or can't be mounted.",
     Reason.POD_REJECTED: "The API server refuses the Pods (Pod Security, admission), or their node can't start them.",
     Reason.DEADLINE_EXCEEDED: "spec.activeDeadlineSeconds passed.",
-    Reason.RETRY_LIMIT_REACHED: "Training failed more often than spec.retryLimit allows.",
+    Reason.RETRY_LIMIT_REACHED: "The run failed more often than spec.retryLimit allows.",
     Reason.GATE_FAILED: "The evaluation did not reach a gate.",
     Reason.NAME_CONFLICT: "An object of somebody else already has the name that is needed.",
+    Reason.REPORT_REFUSED: "A Pod reported something else than was asked of it; its result is not taken.",
+    Reason.STATUS_UNREADABLE: "Another version of the operator wrote what this one can't read; nothing starts.",
     Reason.FAILED: "The Pod ended with an error; the message holds its last words.",
 }
 
@@ -136,8 +146,28 @@ class Condition(ApiModel):
     last_transition_time: Timestamp
 
 
+class UnreadableStatusError(ValueError):
+    """Another version wrote a status that this one can't go by; the message says what of it."""
+
+
 class KindStatus(ApiModel):
     """What the status of every kind has."""
 
     observed_generation: int | None = None
     conditions: list[Condition] = Field(default=[])
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """A status as it is stored: what another version added to it is kept.
+
+        Raises UnreadableStatusError when a field is of another type, or the phase is unknown: nobody can tell then
+        what has run already.
+        """
+        try:
+            status = cls.from_another_version(value or {})
+            cls.from_wire({"phase": phase} if (phase := getattr(status, "phase", None)) else {})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise UnreadableStatusError(f"status.{name} is {str(first['input'])[:100]!r}") from error
+        return status

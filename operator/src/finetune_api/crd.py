@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,8 @@ class Kind:
     spec: type[ApiModel]
     status: type[ApiModel]
     columns: tuple[Column, ...] = field(default=())
+    subresources: Mapping[str, Any] = field(default_factory=dict)
+    """Beside the status."""
 
 
 FINE_TUNE_CLASS = Kind(
@@ -96,6 +99,13 @@ MODEL_DEPLOYMENT = Kind(
         ("URL", "string", ".status.url"),
         _AGE,
     ),
+    {
+        "scale": {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        }
+    },
 )
 KINDS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
 
@@ -109,7 +119,7 @@ _LIST_KEYS = {"conditions": "type", "candidates": "name", "graders": "name"}
 def custom_resource_definition(kind: Kind) -> dict[str, Any]:
     """The apiextensions.k8s.io/v1 object of a kind."""
     spec = structural_schema(kind.spec)
-    status = structural_schema(kind.status, with_defaults=False)
+    status = open_schema(structural_schema(kind.status, with_defaults=False))
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -130,7 +140,7 @@ def custom_resource_definition(kind: Kind) -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}, **kind.subresources},
                     "additionalPrinterColumns": [
                         {"name": name, "type": kind_of, "jsonPath": path} for name, kind_of, path in kind.columns
                     ],
@@ -162,6 +172,29 @@ def structural_schema(model: type[ApiModel], *, with_defaults: bool = True) -> d
     structural = _structural(schema, definitions, with_defaults=with_defaults)
     assert isinstance(structural, dict)
     return structural
+
+
+def open_schema(node: Any) -> Any:
+    """The schema of a status: its types, and nothing that an operator of another version might not hold to.
+
+    What it adds is kept in the storage, and what it leaves out or calls otherwise is no error.
+    """
+    kept = {
+        name: node[name]
+        for name in ("type", "description", "x-kubernetes-list-type", "x-kubernetes-list-map-keys")
+        if name in node
+    }
+    if "properties" in node:
+        kept["properties"] = {name: open_schema(child) for name, child in node["properties"].items()}
+    if node.get("type") == "object" and "additionalProperties" not in node:
+        kept["x-kubernetes-preserve-unknown-fields"] = True
+    for name in ("items", "additionalProperties"):
+        if name in node:
+            kept[name] = open_schema(node[name])
+    if "x-kubernetes-list-map-keys" in node:
+        # The keys of a list must be there.
+        kept["items"]["required"] = node["x-kubernetes-list-map-keys"]
+    return kept
 
 
 def _structural(node: Any, definitions: dict[str, Any], *, with_defaults: bool) -> Any:

@@ -8,10 +8,10 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, LocalObjectReference, Name, Text, Timestamp, cel
 from finetune_api.conditions import KindStatus
-from finetune_api.finetunejob import FailureStatus
+from finetune_api.finetunejob import Disruption, FailureStatus
 from finetune_api.sources import DatasetUri, ModelUri
 
-Phase = Literal["Waiting", "Evaluating", "Passed", "GateFailed", "Failed"]
+Phase = Literal["Waiting", "Evaluating", "Retrying", "Passed", "GateFailed", "Failed"]
 BASELINE = "baseline"
 
 ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=32)]
@@ -100,14 +100,15 @@ GRADER_MEMBERS = {
 
 
 class Grader(ApiModel):
-    """Gives each output a score from 0 to 1."""
+    """Gives each output a score from 0 to 1. The type's own member may be left out where all of its fields may."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             *(
-                (f"(self.type == '{kind}') == has(self.{member})", f"{member} goes with type {kind}, and only with it")
+                (f"!has(self.{member}) || self.type == '{kind}'", f"{member} goes with type {kind}, and only with it")
                 for kind, member in GRADER_MEMBERS.items()
-            )
+            ),
+            ("self.type != 'JsonSchema' || has(self.jsonSchema)", "type JsonSchema needs jsonSchema, with the schema"),
         )
     )
 
@@ -172,6 +173,9 @@ class EvaluationSpec(ApiModel):
     graders: list[Grader] = Field(min_length=1, max_length=5)
     generation: Generation = Generation()
     gates: list[Gate] = Field(default=[], max_length=10)
+    retry_limit: int = Field(
+        3, ge=0, le=100, description="Failures that may heal, after which it is tried again; disruptions never count."
+    )
 
 
 class Score(ApiModel):
@@ -202,11 +206,16 @@ class EvaluationStatus(KindStatus):
 
     phase: Phase | None = None
     run_id: Line | None = None
+    run_digest: Line | None = Field(None, description="Of what the run measures: a runId that comes again is no proof.")
     job_name: Name | None = None
     try_number: int | None = Field(None, alias="try")
-    retry_time: Timestamp | None = None
+    retries: int = Field(0, description="Tries that failed so far; counts against retryLimit.")
+    disruptions: int = Field(0, description="Tries that the infrastructure ended.")
+    disruption: Disruption | None = Field(None, description="Of the try that runs, as it was seen first.")
+    retry_time: Timestamp | None = Field(None, description="When the next try starts, if the last one ended early.")
     start_time: Timestamp | None = None
-    completion_time: Timestamp | None = None
+    completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")
+    storage_uri: Line | None = Field(None, description="Folder of this run's reports and samples.")
     candidate_digests: dict[str, Line] = Field(
         default={}, max_length=3, description="Digest of the model that was judged, by candidate."
     )

@@ -57,7 +57,7 @@ class Storage(ApiModel):
     region: Annotated[str, StringConstraints(max_length=64)] = "us-east-1"
     bucket: Annotated[str, StringConstraints(min_length=3, max_length=63)]
     prefix: Annotated[str, StringConstraints(pattern=r"^[^/\s][^\s]*[^/\s]$", max_length=512)] = Field(
-        "finetune", description="Key prefix; jobs write below <prefix>/<namespace>/<name>/<runId>-<uid>/."
+        "finetune", description="Key prefix; jobs write below <prefix>/<namespace>/<name>/<runId>-<digest>-<uid>/."
     )
     path_style: bool = Field(False, description="Address buckets as a path, not as a host name.")
     ca_bundle: Annotated[str, StringConstraints(pattern=r"^-----BEGIN CERTIFICATE-----", max_length=65536)] | None = (
@@ -104,16 +104,29 @@ class Limits(ApiModel):
     )
 
 
-class AllowedSources(ApiModel):
-    """Shell-style patterns of the URIs that jobs may read; `*` also matches `/`."""
+SourcePattern = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(s3|hf|pvc)://([^*?\[\]]*/)?[^*?\[\]/]*$|^(s3|hf|pvc)://([^*?\[\]]+/)?\*$", max_length=1024
+    ),
+]
+"""A `*` stands for what is below a folder: `s3://bucket/models*` would let `models-secret/` in too."""
+ImagePattern = Annotated[
+    str,
+    StringConstraints(pattern=r"^https://(\*|(\*\.)?[^*?\[\]/]+)(/[^*?\[\]]*|/([^*?\[\]]*/)?\*)?$", max_length=1024),
+]
 
-    models: list[Line] = Field(default=["s3://*", "hf://*"], max_length=64)
-    datasets: list[Line] = Field(default=["s3://*"], max_length=64)
-    images: list[Line] = Field(
+
+class AllowedSources(ApiModel):
+    """The URIs that jobs may read: each written out, or everything below a folder (`s3://bucket/folder/*`)."""
+
+    models: list[SourcePattern] = Field(default=["s3://*", "hf://*"], max_length=64)
+    datasets: list[SourcePattern] = Field(default=["s3://*"], max_length=64)
+    images: list[ImagePattern] = Field(
         default=[],
         max_length=64,
-        description="https:// URLs of images that datasets may name, besides data URIs and what `datasets` allows. `*` "
-        "of the host does not match `/`.",
+        description="https:// URLs of images that datasets may name, besides data URIs and what `datasets` allows: "
+        "`https://host/folder/*`, `https://*.host`.",
     )
 
 
@@ -127,14 +140,37 @@ class Toleration(ApiModel):
     toleration_seconds: int | None = None
 
 
-class Scheduling(ApiModel):
-    """Where Pods may run."""
+class RoleScheduling(ApiModel):
+    """Where the Pods of one role may run."""
 
     node_selector: LabelMap = Field(default={}, max_length=32)
     tolerations: list[Toleration] = Field(default=[], max_length=32)
     priority_class_name: Name | None = None
     runtime_class_name: Name | None = None
+
+
+class Scheduling(RoleScheduling):
+    """Where Pods may run."""
+
     queue_name: Name | None = Field(None, description="Kueue LocalQueue that training Jobs are queued in.")
+
+
+class PreflightResources(ApiModel):
+    """What each Pod requests; memory is its limit too."""
+
+    cpu: Quantity = "500m"
+    memory: Quantity = "2Gi"
+
+
+class PreflightPods(ApiModel):
+    """Pods that read and remove, and compute little: preflight, and the emptying of a deleted job's storage."""
+
+    resources: PreflightResources = PreflightResources()
+    scheduling: RoleScheduling | None = Field(
+        None,
+        description="Where they may run. Omitted: on any node, with the tolerations and the priority class of "
+        "spec.scheduling.",
+    )
 
 
 class FineTuneClassSpec(ApiModel):
@@ -143,10 +179,11 @@ class FineTuneClassSpec(ApiModel):
     images: Images = Images()
     storage: Storage
     accelerator: Accelerator | None = Field(None, description="Omitted: Pods run on CPU.")
-    resources: Resources = Resources()
+    resources: Resources = Field(Resources(), description="Of training, evaluation and serving.")
+    preflight: PreflightPods = PreflightPods()
     limits: Limits = Limits()
     sources: AllowedSources = AllowedSources()
-    scheduling: Scheduling = Scheduling()
+    scheduling: Scheduling = Field(Scheduling(), description="Of training, evaluation and serving.")
     reclaim_policy: Literal["Retain", "Delete"] = Field(
         "Retain", description="What becomes of a deleted FineTuneJob's checkpoints and results in the storage."
     )

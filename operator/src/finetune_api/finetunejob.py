@@ -448,6 +448,14 @@ class Progress(ApiModel):
     last_updated_time: Timestamp
 
 
+class Disruption(ApiModel):
+    """What the infrastructure said of a Pod that it takes away: the Pod is soon gone, and its conditions with it."""
+
+    pod: Line
+    reason: Line = Field(description="PreemptionByScheduler, EvictionByEvictionAPI, ...")
+    message: Line
+
+
 class PreflightStatus(ApiModel):
     """Which preflight try stands, and when the next one starts if it failed."""
 
@@ -455,6 +463,7 @@ class PreflightStatus(ApiModel):
     job_name: Name
     succeeded: bool | None = None
     retry_time: Timestamp | None = None
+    disruption: Disruption | None = Field(None, description="As it was seen first.")
 
 
 class AttemptStatus(ApiModel):
@@ -470,11 +479,13 @@ class AttemptStatus(ApiModel):
     active_deadline_seconds: int | None = Field(
         None, description="The deadline that it runs with: the spec's, else what the class said when it started."
     )
+    reports_to: Line | None = Field(None, description="Digest of the address that its Pods report to, and of its CA.")
     disrupted: bool = Field(False, description="Whether the infrastructure ended this attempt.")
+    disruption: Disruption | None = Field(None, description="As it was seen first.")
     next_time: Timestamp | None = Field(None, description="When the next attempt starts, if this one ended early.")
 
 
-AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded"]
+AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Replaced"]
 
 
 class EndedAttempt(ApiModel):
@@ -483,7 +494,9 @@ class EndedAttempt(ApiModel):
     number: int
     outcome: AttemptOutcome
     reason: Line | None = Field(
-        None, description="Failed: the diagnosis. Disrupted: who ended it (PreemptionByScheduler, NodeLost, ...)."
+        None,
+        description="Failed: the diagnosis. Disrupted: who ended it (PreemptionByScheduler, NodeLost, ...). Replaced: "
+        "what had changed before it started.",
     )
     message: Line | None = Field(None, description="What happened.")
     start_time: Timestamp
@@ -564,7 +577,11 @@ class FineTuneJobStatus(KindStatus):
     run_id: Line | None = None
     class_name: Line | None = None
     start_time: Timestamp | None = None
-    completion_time: Timestamp | None = None
+    completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")
+    run_number: int | None = Field(None, description="Which run of this object it is, counted from 1.")
+    run_digest: Line | None = Field(
+        None, description="Of the spec and the number; part of the run's folder and of its Jobs' names."
+    )
     suspend_time: Timestamp | None = Field(
         None, description="Since when the run is suspended, or waits for a queue's quota or for its namespace's budget."
     )

@@ -9,8 +9,9 @@ from pydantic import Field
 from finetune_api.base import ApiModel, Line, LocalObjectReference, Name
 from finetune_api.conditions import KindStatus
 from finetune_api.evaluation import ModelReference
+from finetune_api.run import ModelSource
 
-Phase = Literal["Waiting", "RollingOut", "Available", "Blocked", "Failed"]
+Phase = Literal["Waiting", "RollingOut", "Available", "ScaledToZero", "Blocked"]
 
 
 class Runtime(ApiModel):
@@ -34,7 +35,7 @@ class ModelDeploymentSpec(ApiModel):
     class_name: Name | None = Field(None, description="FineTuneClass; omitted: the default class.")
     model: ModelReference
     runtime: Runtime = Runtime()
-    replicas: int = Field(1, ge=0, le=1024)
+    replicas: int = Field(1, ge=0, le=1024, description="`kubectl scale mdep`, an HPA or KEDA set it too.")
     gate: DeploymentGate | None = None
 
 
@@ -44,6 +45,10 @@ class ModelDeploymentStatus(KindStatus):
     phase: Phase | None = None
     url: Line | None = Field(None, description="Base URL of the OpenAI routes inside the cluster.")
     model_name: Line | None = Field(None, description="What to ask for in the request's `model`.")
-    revision: Line | None = Field(None, description="Digest of the model that is rolled out.")
-    replicas: int = 0
-    ready_replicas: int = 0
+    revision: Line | None = Field(None, description="Digest of the model that is served; its URI where it has none.")
+    served: ModelSource | None = Field(
+        None, description="The model that is served, and kept up whatever becomes of spec.model and the gate."
+    )
+    replicas: int = Field(0, description="Pods that there are.")
+    ready_replicas: int = Field(0, description="Pods that answer.")
+    selector: Line | None = Field(None, description="Labels of the Pods, for the scale subresource.")

@@ -6,9 +6,9 @@ sheds what is least important until it fits. The whole story is in the storage, 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from finetune_api.base import ApiModel, Line, Text
 from finetune_api.conditions import Reason
@@ -77,9 +77,17 @@ class EvaluationReport(ApiModel):
     report_uri: Line | None = None
 
 
+def _outcome_of(value: Any) -> Any:
+    """The tag of a report, as it is told apart."""
+    return value.get("outcome") if isinstance(value, dict) else getattr(value, "outcome", None)
+
+
 Outcome = Annotated[
-    Failure | PreflightReport | TrainReport | EvaluationReport,
-    Field(discriminator="outcome"),
+    Annotated[Failure, Tag("Failed")]
+    | Annotated[PreflightReport, Tag("PreflightSucceeded")]
+    | Annotated[TrainReport, Tag("TrainSucceeded")]
+    | Annotated[EvaluationReport, Tag("EvaluateSucceeded")],
+    Discriminator(_outcome_of),
 ]
 _OUTCOME: TypeAdapter[Failure | PreflightReport | TrainReport | EvaluationReport] = TypeAdapter(Outcome)
 

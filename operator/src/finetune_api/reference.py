@@ -17,6 +17,8 @@ _CONDITION_MEANINGS = {
     ConditionType.READY: "What was asked for exists and can be used. While False, the reason says where it stands.",
     ConditionType.STALLED: "True when it won't get there without a change; the reason is the diagnosis, the message "
     "says what happened, where, and what to change.",
+    ConditionType.FAILED: "FineTuneJob and Evaluation only: True once the run is over for good, until `runId` changes. "
+    "Before that the condition does not stand.",
     ConditionType.PASSED: "Evaluation only: whether every gate passed.",
 }
 

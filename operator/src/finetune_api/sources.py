@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, StringConstraints, ValidationInfo, WithJsonSchema
 
@@ -16,6 +18,7 @@ DATASET_URI_PATTERN = (
 )
 
 LONGEST_URI = 1024
+_MOST_DECODINGS = 8
 FILE_SCHEME = "file:///"
 ON_A_LAPTOP = {"files": True}
 """The validation context in which file:///path is a URI too. A cluster has no such context, and neither has the CRD."""
@@ -143,13 +146,26 @@ def is_allowed_url(url: str, patterns: tuple[str, ...]) -> bool:
     a path means every path.
     """
     found = _split_url(url)
-    if found is None or ".." in found[1].split("/"):
+    if found is None or _may_climb(found[1]):
         return False
     for pattern in patterns:
         wanted = _split_url(pattern)
         if wanted is not None and fnmatchcase(found[0], wanted[0]) and fnmatchcase(found[1], wanted[1] or "*"):
             return True
     return False
+
+
+def _may_climb(path: str) -> bool:
+    """Whether any server might read `..` in a URL's path: encoded, twice encoded, `..;x`, `..\\`, wide dots."""
+    for _ in range(_MOST_DECODINGS):
+        try:
+            decoded = unicodedata.normalize("NFKC", unquote(path, errors="strict")).replace("\\", "/")
+        except UnicodeDecodeError:
+            return True
+        if decoded == path:
+            return any(segment.partition(";")[0] in (".", "..") for segment in re.split(r"[/?#]", path))
+        path = decoded
+    return True
 
 
 def _split_url(url: str) -> tuple[str, str] | None:

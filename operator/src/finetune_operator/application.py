@@ -30,6 +30,7 @@ from finetune_operator import (
     metrics,
     modeldeployment,
     progress,
+    progress_tokens,
     watches,
 )
 from finetune_operator.budget import remove_old_ledgers
@@ -229,7 +230,7 @@ async def _tidy_ledgers(parts: Parts) -> None:
 async def _serve_progress(parts: Parts) -> None:
     settings = parts.settings
     assert settings.tls_directory is not None
-    app = progress.application(progress.TokenAuthenticator(parts.kube), parts.store, parts.queue.add_after)
+    app = progress.application(progress_tokens.TokenAuthenticator(parts.kube), parts.store, parts.queue.add_after)
     tls = progress.server_tls(settings.tls_directory)
     async with serving(app, settings.progress_port, tls):
         log.info("progress endpoint", port=settings.progress_port)

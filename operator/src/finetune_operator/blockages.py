@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
+
+from kubernetes.utils.quantity import parse_quantity
 
 from finetune_api.conditions import Reason
 from finetune_operator.pod_views import JobView, PodView
+from finetune_operator.status import Standing, progressing, stalled
 from finetune_operator.warning_events import (
     SANDBOX_FAILED,
     VOLUME_FAILURES,
@@ -19,17 +25,29 @@ BLOCKAGE_CHECK_SECONDS = 15
 """How often Pods that have not started are looked at again: time alone makes some of them blocked."""
 PATIENCE_SECONDS = 30
 """How long a cluster may take to add a node, to detach a volume, or to start its network."""
+_QUOTA = re.compile(r"requested: (\S+), used: \S+, limited: (\S+)")
 _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 
 
 @dataclass(frozen=True)
 class Blockage:
-    """Why a Pod does not start, and since when, as far as it is known."""
+    """Why a Pod does not start, and since when, as far as it is known.
+
+    `waits`: for room that others take now and will give back, so that nobody has to do anything.
+    """
 
     reason: Reason
     message: str
     since: datetime | None = None
+    waits: bool = False
+
+    @property
+    def standing(self) -> Standing:
+        """Where the object stands with it."""
+        if self.waits:
+            return progressing(Reason.QUEUED, self.message)
+        return stalled(self.reason, self.message)
 
 
 def blockage(
@@ -56,8 +74,40 @@ def refusal(message: str) -> Blockage:
             Reason.QUOTA_EXCEEDED,
             f"A ResourceQuota of the namespace leaves no room: {words}. Raise it, wait until others end, or lower what "
             "the FineTuneClass requests (resources, accelerator); it is tried again by itself.",
+            waits=_fits_the_quota(words),
         )
     return Blockage(Reason.POD_REJECTED, f"The API server refuses an object of this one: {words}. {_change_for(words)}")
+
+
+def waits_for_room(words: str) -> bool:
+    """Whether some node would hold the Pod once others are gone, by the scheduler's own account of it.
+
+    It tells nodes that preemption could help from those that it could not: a wrong selector or taint, too small a node
+    (since Kubernetes 1.33; before that a node that is too small counts among the first).
+    """
+    nodes, _, preemption = words.partition("preemption:")
+    asked = preemption if "nodes are available" in preemption else nodes
+    return any(text in asked for text in ("No preemption victims", "Insufficient ", "Too many pods"))
+
+
+def _fits_the_quota(words: str) -> bool:
+    """Whether each quota that is named would hold the Pod, if nothing else were in it."""
+    found = _QUOTA.findall(words)
+    return bool(found) and all(_fits(_quantities(requested), _quantities(limited)) for requested, limited in found)
+
+
+def _fits(requested: dict[str, Decimal], limited: dict[str, Decimal]) -> bool:
+    return bool(limited) and all(name in requested and requested[name] <= limit for name, limit in limited.items())
+
+
+def _quantities(text: str) -> dict[str, Decimal]:
+    """`pods=1,limits.memory=8Gi` as numbers; what is no quantity is left out."""
+    found = {}
+    for part in text.strip(".,;").split(","):
+        name, _, value = part.partition("=")
+        with contextlib.suppress(ValueError):
+            found[name] = parse_quantity(value)
+    return found
 
 
 def _change_for(words: str) -> str:
@@ -115,6 +165,7 @@ def _unschedulable(pod: PodView) -> Blockage:
         Reason.UNSCHEDULABLE,
         f"Pod {pod.name} finds no node: {words} Free or add nodes, or lower what the FineTuneClass requests.",
         pod.unschedulable_since,
+        waits=waits_for_room(words),
     )
 
 

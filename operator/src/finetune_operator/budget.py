@@ -178,7 +178,8 @@ def usages(budget: ObservedBudget, uid: str, before: Usage | None, class_name: s
             base = before.accelerator_seconds
         elif budget.ledger is not None and (budget.month, budget.class_name) == (month, class_name):
             base = budget.ledger.get(uid, 0)
-        found.append(Usage(month=month, class_name=class_name, accelerator_seconds=base + ran, counted_time=end))
+        usage = Usage(month=month, class_name=class_name, accelerator_seconds=base + ran, counted_time=end)
+        found.append(usage.over(before))
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.base import API_VERSION
-from finetune_api.crd import EVALUATION, FINE_TUNE_JOB, MODEL_DEPLOYMENT
+from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
 from finetune_operator.kube import Object
 from finetune_operator.references import ObjectKey
 
@@ -19,11 +19,14 @@ MANAGED_BY = "finetune-operator"
 MANAGED_BY_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 OWNER_UID_LABEL = "finetune.dev/owner-uid"
 ROLE_LABEL = "finetune.dev/role"
+NAME_LABEL = "finetune.dev/name"
+"""The parent's name, cut to a label's length, for `kubectl logs -l`. Nothing is decided by it."""
 OWNER_ANNOTATION = "finetune.dev/owner"
 DIGEST_ANNOTATION = "finetune.dev/applied-digest"
 
 # "-train-" + 8 characters of hash + "-1023", the last index's Pod, still fit a DNS label of 63.
 _NAME_PREFIX_LENGTH = 40
+_LABEL_LENGTH = 63
 _OWNER_KINDS = frozenset({FINE_TUNE_JOB.name, EVALUATION.name, MODEL_DEPLOYMENT.name})
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -59,7 +62,8 @@ def child_name(owner: Owner, role: str, *identity: object) -> str:
 
 def labels(owner: Owner, role: str) -> dict[str, str]:
     """The labels of a child and of its Pods. Never the parent's own (GitOps tools track by those)."""
-    return {MANAGED_BY_LABEL: MANAGED_BY, OWNER_UID_LABEL: owner.uid, ROLE_LABEL: role}
+    name = owner.name[:_LABEL_LENGTH].rstrip("-.")
+    return {MANAGED_BY_LABEL: MANAGED_BY, OWNER_UID_LABEL: owner.uid, ROLE_LABEL: role, NAME_LABEL: name}
 
 
 def owner_selector(owner_uid: str) -> dict[str, str]:
@@ -87,32 +91,46 @@ def metadata(owner: Owner, name: str, role: str) -> dict[str, Any]:
     }
 
 
+def controlled_by_class(name: str, uid: str) -> list[dict[str, Any]]:
+    """The ownerReferences of a child that outlives its parent: the class answers for it, and outlives both."""
+    kind = FINE_TUNE_CLASS.name
+    return [{"apiVersion": API_VERSION, "kind": kind, "name": name, "uid": uid, "controller": True}]
+
+
 def owner_key(child: Mapping[str, Any]) -> ObjectKey | None:
-    """The parent that a child (or a child's Pod) names, or None for a stranger, whose annotation may say anything."""
+    """The parent that a child (or a child's Pod) names: whom to wake. None for a stranger.
+
+    An annotation may say anything: what nobody controls, or another one of our objects, is no child. Whose child it
+    really is, is decided by UID, on what is read then.
+    """
     meta = child.get("metadata", {})
-    kind, _, name = meta.get("annotations", {}).get(OWNER_ANNOTATION, "").partition("/")
-    if kind not in _OWNER_KINDS or not _OBJECT_NAME.fullmatch(name):
+    kind, _, name = (meta.get("annotations") or {}).get(OWNER_ANNOTATION, "").partition("/")
+    by = controller(child)
+    if by is None or kind not in _OWNER_KINDS or not _OBJECT_NAME.fullmatch(name):
+        return None
+    if by.kind in _OWNER_KINDS and (by.kind, by.name) != (kind, name):
         return None
     return ObjectKey(kind, meta.get("namespace", ""), name)
 
 
+@dataclass(frozen=True)
+class Controller:
+    """Who made an object and answers for it: its controller ownerReference."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+def controller(child: Mapping[str, Any]) -> Controller | None:
+    """The controller of an object; None for one that was made by hand."""
+    for reference in child.get("metadata", {}).get("ownerReferences") or ():
+        if reference.get("controller"):
+            return Controller(reference.get("kind", ""), reference.get("name", ""), reference.get("uid", ""))
+    return None
+
+
 def is_controlled_by(child: Object, owner_uid: str) -> bool:
     """Whether this parent's controller reference stands on the object."""
-    references = child["metadata"].get("ownerReferences", [])
-    return any(reference.get("controller") and reference["uid"] == owner_uid for reference in references)
-
-
-def with_digest(body: Object) -> Object:
-    """The object with the digest of what is applied, so that an unchanged one is not applied again."""
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-    meta = body["metadata"]
-    return {**body, "metadata": {**meta, "annotations": {**meta["annotations"], DIGEST_ANNOTATION: digest}}}
-
-
-def is_applied(desired: Object, observed: Object | None) -> bool:
-    """Whether the observed object is what `with_digest` made of the same content."""
-    if observed is None:
-        return False
-    annotations = observed["metadata"].get("annotations", {})
-    applied: bool = annotations.get(DIGEST_ANNOTATION) == desired["metadata"]["annotations"][DIGEST_ANNOTATION]
-    return applied
+    by = controller(child)
+    return by is not None and by.uid == owner_uid

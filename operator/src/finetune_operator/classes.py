@@ -23,6 +23,7 @@ class ResolvedClass:
     name: str
     generation: int
     spec: FineTuneClassSpec
+    uid: str
 
 
 async def observe_class(kube: Kube, class_name: str | None, trainer_image: str | None) -> ResolvedClass | Standing:
@@ -76,7 +77,7 @@ def image_sources(platform: FineTuneClassSpec) -> list[str]:
 
 
 def output_location(platform: FineTuneClassSpec, owner: Owner, run_id: str) -> S3Location:
-    """The folder of a run: <prefix>/<namespace>/<name>/<runId>-<uid>."""
+    """The folder of a run: <prefix>/<namespace>/<name>/<run>-<uid>; `run_id` may be a run_key."""
     return job_location(platform, owner).join(run_folder(run_id, owner.uid))
 
 
@@ -116,4 +117,4 @@ def resolve_class(item: Object, trainer_image: str | None) -> ResolvedClass | St
                 "--trainer-image. Set either.",
             )
         spec = spec.model_copy(update={"images": Images(trainer=trainer_image)})
-    return ResolvedClass(name, item["metadata"]["generation"], spec)
+    return ResolvedClass(name, item["metadata"]["generation"], spec, item["metadata"]["uid"])

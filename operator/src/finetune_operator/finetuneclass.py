@@ -30,7 +30,7 @@ async def observe(kube: Kube, parent: Object) -> ObservedFineTuneClass:
         FineTuneClassSpec.from_wire(parent["spec"])
     except ValidationError as invalid:
         error = str(invalid)
-    status = FineTuneClassStatus.from_wire(parent.get("status", {}))
+    status = FineTuneClassStatus.read(parent.get("status"))
     return ObservedFineTuneClass(parent["metadata"]["generation"], status, error)
 
 

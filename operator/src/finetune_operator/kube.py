@@ -17,12 +17,16 @@ Kept = TypeVar("Kept")
 _Listed = list[Kept]
 
 FIELD_MANAGER = "finetune-operator"
+CONDITIONS_MANAGER = "finetune-operator-conditions"
+"""Owns conditions on a status that this version can't read, and nothing else of it."""
 STORAGE_FINALIZER_MANAGER = "finetune-operator-storage"
-"""Owns one entry of metadata.finalizers and nothing else, so that holding and releasing it never touches a spec."""
+"""Writes metadata.finalizers and nothing else, so that holding and releasing never touches a spec."""
 REQUEST_TIMEOUT_SECONDS = 30.0
 RETRY_AFTER_SECONDS = 20.0
 """How long one request is kept back when the API server asks for it (429 and 5xx with Retry-After)."""
 PAGE_SIZE = 500
+NAME_CONFLICT = "NameConflict"
+_MERGE_PATCH = "application/merge-patch+json"
 
 Answered = Callable[[str, str, int, float], None]
 """Is told of every request that was sent: method, path, HTTP code (0: no answer), seconds."""
@@ -56,6 +60,7 @@ CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
 SERVICES = Resource("v1", "Service", "services")
 EVENTS = Resource("v1", "Event", "events")
 DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
+REPLICA_SETS = Resource("apps/v1", "ReplicaSet", "replicasets")
 NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
 LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
 TOKEN_REVIEWS = Resource("authentication.k8s.io/v1", "TokenReview", "tokenreviews", namespaced=False)
@@ -165,6 +170,14 @@ class Kube:
                 return items
             query["continue"] = token
 
+    async def token_issuer(self) -> str | None:
+        """Who signs the tokens of service accounts; None where it may not be asked, or nobody answers."""
+        try:
+            issuer = (await self._request("GET", "/.well-known/openid-configuration")).get("issuer")
+        except ApiError:
+            return None
+        return issuer if isinstance(issuer, str) else None
+
     async def apply(self, body: Object) -> Object:
         """Server-side apply under our field manager."""
         return await self._apply(body, None)
@@ -177,16 +190,33 @@ class Kube:
         """
         return await self._apply(body, "status")
 
-    async def apply_finalizers(self, parent: Object, finalizers: Sequence[str]) -> Object:
-        """Hold exactly these finalizers on the object under a manager of their own; nothing else of it is written.
+    async def apply_conditions(self, body: Object) -> Object:
+        """The same for nothing but conditions: every other field stays as whoever wrote it left it."""
+        return await self._apply(body, "status", CONDITIONS_MANAGER)
 
-        Raises ApiError 409 when the object is not what was read.
+    async def hold(self, parent: Object, finalizer: str) -> Object:
+        """Put a finalizer on the object as it was read. Raises ApiError 409 when it is not that any more."""
+        return await self._write_finalizers(parent, [*parent["metadata"].get("finalizers", ()), finalizer])
+
+    async def release(self, parent: Object, finalizer: str) -> Object:
+        """Take every entry of this finalizer away, whoever put it there, and no other; returns what is left.
+
+        Raises ApiError 409 when the object is not what was read, or holds the finalizer still.
         """
-        metadata = {name: parent["metadata"][name] for name in ("name", "namespace", "uid", "resourceVersion")}
+        others = [name for name in parent["metadata"].get("finalizers", ()) if name != finalizer]
+        left = await self._write_finalizers(parent, others)
+        if finalizer in left["metadata"].get("finalizers", ()):
+            raise ApiError(409, "FinalizerStays", f"{finalizer} stands on {parent['metadata']['name']!r} still")
+        return left
+
+    async def _write_finalizers(self, parent: Object, finalizers: Sequence[str]) -> Object:
+        """By a patch: an entry that somebody else wrote (a restored backup) is no field of ours to apply."""
+        resource, read = RESOURCES[parent["apiVersion"], parent["kind"]], parent["metadata"]
+        metadata = {name: read[name] for name in ("name", "namespace", "uid", "resourceVersion")}
+        metadata["finalizers"] = list(finalizers)
+        path, query = resource.path(read["namespace"], read["name"]), {"fieldManager": STORAGE_FINALIZER_MANAGER}
         body = {**{name: parent[name] for name in ("apiVersion", "kind")}, "metadata": metadata}
-        if finalizers:
-            metadata["finalizers"] = list(finalizers)
-        return await self._apply(body, None, STORAGE_FINALIZER_MANAGER)
+        return await self._request("PATCH", path, query=query, body=body, content_type=_MERGE_PATCH)
 
     async def replace(self, body: Object) -> Object:
         """PUT an object that was read before. Raises ApiError 409 when somebody wrote it since (resourceVersion)."""
@@ -211,23 +241,48 @@ class Kube:
         return await self._request("POST", resource.path(namespace), query=query, body=body)
 
     async def create_once(self, body: Object) -> None:
-        """Create a child under its deterministic name; one that exists already is this one, written before a crash."""
-        resource = RESOURCES[body["apiVersion"], body["kind"]]
+        """Create an object under its deterministic name; one that exists already is this one, written before a crash.
+
+        Raises ApiError 409 NameConflict where another controller's, or nobody's, has the name.
+        """
+        resource, metadata = RESOURCES[body["apiVersion"], body["kind"]], body["metadata"]
         try:
-            await self.create(resource, body["metadata"]["namespace"], body)
+            await self.create(resource, metadata["namespace"], body)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
+            if not await self._is_there(resource, body):
+                message = (
+                    f"A {body['kind']} named {metadata['name']!r} exists already and is not of this object. Delete it."
+                )
+                raise ApiError(409, NAME_CONFLICT, message) from error
+
+    async def _is_there(self, resource: Resource, body: Object) -> bool:
+        """Whether the object of this name has the same controller (or is gone by now, to be made at the next look)."""
+        owners = body["metadata"].get("ownerReferences")
+        if owners is None:
+            return True
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        if resource == SERVICES:
+            found = [await self.get(resource, namespace, name) or body]
+        else:
+            found = await self.list(resource, namespace, fields={"metadata.name": name}) or [body]
+        wanted = {owner["uid"] for owner in owners if owner.get("controller")}
+        held = {owner["uid"] for owner in found[0]["metadata"].get("ownerReferences", ()) if owner.get("controller")}
+        return wanted == held
 
     async def merge(self, body: Object) -> None:
-        """Set the given fields of an object and leave all others; it is created when it does not exist."""
+        """Set the given fields of an object and leave all others; it is created when it does not exist.
+
+        Given a resourceVersion: only while it is what was read (ApiError 404 or 409).
+        """
         resource = RESOURCES[body["apiVersion"], body["kind"]]
         metadata = body["metadata"]
         path, query = resource.path(metadata["namespace"], metadata["name"]), {"fieldManager": FIELD_MANAGER}
         try:
-            await self._request("PATCH", path, query=query, body=body, content_type="application/merge-patch+json")
+            await self._request("PATCH", path, query=query, body=body, content_type=_MERGE_PATCH)
         except ApiError as error:
-            if error.status != 404:
+            if error.status != 404 or "resourceVersion" in metadata:
                 raise
             await self.create(resource, metadata["namespace"], body)
 

@@ -148,8 +148,10 @@ def request_answered(method: str, path: str, code: int, seconds: float) -> None:
 
 
 def verb_and_resource(method: str, path: str) -> tuple[str, str]:
-    """Kubernetes' words for a request: (`patch`, `finetunejobs/status`)."""
+    """Kubernetes' words for a request: (`patch`, `finetunejobs/status`); of what is no resource, its path."""
     parts = path.strip("/").split("/")
+    if parts[0] not in ("api", "apis"):
+        return _VERBS.get(method, "get"), path
     parts = parts[2:] if parts[0] == "api" else parts[3:]
     if parts[0] == "namespaces" and len(parts) > 2:
         parts = parts[2:]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from finetune_api.base import problems
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
@@ -33,10 +34,10 @@ async def resolve_model(kube: Kube, namespace: str, reference: ModelReference | 
             Reason.REFERENCE_NOT_FOUND, f"FineTuneJob {name!r} does not exist in namespace {namespace!r}. Create it."
         )
     try:
-        spec = FineTuneJobSpec.from_wire(job["spec"])
-        status = FineTuneJobStatus.from_wire(job.get("status", {}))
+        spec = FineTuneJobSpec.from_another_version(job["spec"])
+        status = FineTuneJobStatus.from_another_version(job.get("status", {}))
     except ValidationError as error:
-        return stalled(Reason.REFERENCE_NOT_FOUND, f"FineTuneJob {name!r} is invalid: {error}")
+        return stalled(Reason.REFERENCE_NOT_FOUND, f"FineTuneJob {name!r} can't be read: {problems(error)}")
     return tuned_model(name, spec, status)
 
 
@@ -47,10 +48,20 @@ def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> 
             Reason.WAITING_FOR_MODEL,
             f"FineTuneJob {name!r} failed: see `kubectl describe ftj {name}`. A new run goes on from here.",
         )
-    if status.result is None or status.run_id != spec.run_id:
+    if status.run_id != spec.run_id:
+        return progressing(
+            Reason.WAITING_FOR_MODEL, f"FineTuneJob {name!r} is not complete: its run {spec.run_id!r} has not begun."
+        )
+    if status.result is None:
         return progressing(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name!r} is not complete ({status.phase or 'new'}).")
     result = status.result
     base = ModelSource(uri=result.base_model_uri)
+    if result.adapter_type not in ("Full", "LoRA"):
+        return stalled(
+            Reason.WAITING_FOR_MODEL,
+            f"The result of FineTuneJob {name!r} is of a type that this version of the operator can't load "
+            f"({result.adapter_type}). Upgrade the operator.",
+        )
     if result.adapter_type == "Full":
         return ResolvedModel(ModelSource(uri=result.uri, digest=result.digest), base)
     return ResolvedModel(ModelSource(uri=result.base_model_uri, adapter_uri=result.uri, digest=result.digest), base)

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from finetune_api.conditions import KindStatus
 from finetune_operator.kube import Object, Resource
-from finetune_operator.status import EventNote, Standing, conditions, transition_events
+from finetune_operator.status import EventNote, Standing, conditions, is_known, transition_events
 
 Status = TypeVar("Status", bound=KindStatus)
 
@@ -104,7 +104,8 @@ def unchanged(
     observed: Observed, status: Status, *, delete: Sequence[Child] = (), requeue_at: datetime | None = None
 ) -> Plan[Status]:
     """The same standing as before; only the generation that was seen may differ."""
-    seen = [item.model_copy(update={"observed_generation": observed.generation}) for item in status.conditions]
+    generation = {"observed_generation": observed.generation}
+    seen = [item.model_copy(update=generation) if is_known(item) else item for item in status.conditions]
     status = status.model_copy(update={"conditions": seen, "observed_generation": observed.generation})
     return Plan(status=status, delete=tuple(delete), requeue_at=requeue_at)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FailureStatus
+from finetune_api.finetunejob import Disruption, FailureStatus
 from finetune_api.outcome import (
     EXIT_DISRUPTED,
     EvaluationReport,
@@ -16,8 +16,11 @@ from finetune_api.outcome import (
     parse_termination_message,
 )
 from finetune_operator.pod_views import PodView
+from finetune_operator.status import sentence
 
 MESSAGE_LENGTH = 4096
+JOB_DEADLINE_EXCEEDED = "DeadlineExceeded"
+"""Why the Job controller fails a Job whose activeDeadlineSeconds are over."""
 _EXIT_KILLED = 137
 """128 + SIGKILL. The kernel's own, for memory, has OOMKilled beside it; any other is from outside of the container."""
 _FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, _EXIT_KILLED})
@@ -26,11 +29,26 @@ _SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
 
 
 def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
-    """What the Pods of a Job said at their end: a report of success wins; of failures the most telling one."""
-    said = [parse_termination_message(pod.message) for pod in sorted(pods, key=lambda pod: pod.index)]
+    """What the Pods of a Job said at their end: a report of success wins; of failures the most telling one.
+
+    Only a Pod that ended well reports success, and only where its Job did can it be believed (sidecars.ended_well).
+    """
+    ended_well = sorted((pod for pod in pods if pod.exit_code == 0), key=lambda pod: pod.index)
+    said = [parse_termination_message(pod.message) for pod in ended_well]
     reports = [answer for answer in said if answer is not None and not isinstance(answer, Failure)]
     failures = [answer for _, answer in _failures(pods)]
     return next(iter(reports), None) or next(iter(failures), None)
+
+
+def refused_report(pods: Sequence[PodView], why: str) -> FailureStatus:
+    """The diagnosis of a report of success that is not taken (claims)."""
+    pod = min(pods, key=lambda pod: pod.index, default=None)
+    return FailureStatus(
+        reason=Reason.REPORT_REFUSED,
+        message=f"The report of Pod {pod.name if pod else '?'} is not taken: {why}."[:MESSAGE_LENGTH],
+        pod=pod.name if pod else None,
+        suggestion="Find out who wrote it: a trainer image of another version, or somebody who may exec into the Pod.",
+    )
 
 
 def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
@@ -45,6 +63,8 @@ def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
     said = _failures(pods)
     if any(not answer.lost_peer for _, answer in said) or any(pod.oom_killed for pod in pods):
         return False
+    if any(pod.foreign_failure and pod.exit_code in (None, 0) for pod in pods):
+        return False
     bereft = {pod.name for pod, _ in said if pod.exit_code not in _FROM_OUTSIDE}
     ends = {pod.exit_code for pod in pods if pod.name not in bereft}
     if ends - {0, *_FROM_OUTSIDE}:
@@ -52,12 +72,28 @@ def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
     return len({pod.index for pod in pods}) < expected or bool(ends - {0})
 
 
-def disruption_words(pods: Iterable[PodView]) -> str:
+def first_disruption(pods: Iterable[PodView]) -> Disruption | None:
+    """What the infrastructure says of the first Pod that it takes away."""
+    for pod in pods:
+        if pod.disrupted and pod.disruption:
+            reason, _, message = pod.disruption.partition(":")
+            return Disruption(pod=pod.name, reason=reason.strip()[:128], message=message.strip()[:1024])
+    return None
+
+
+def took_away(seen: Disruption | None, pods: Iterable[PodView]) -> bool:
+    """Whether a Pod that was to be taken away is gone now."""
+    return seen is not None and all(pod.name != seen.pod for pod in pods)
+
+
+def disruption_words(pods: Iterable[PodView], seen: Disruption | None = None) -> str:
     """What the infrastructure did to the Pods, as far as it can be told."""
     pods = list(pods)
     for pod in pods:
         if pod.disruption:
             return f"Pod {pod.name} was taken away ({pod.disruption})."
+    if seen is not None:
+        return f"Pod {seen.pod} was taken away ({seen.reason}: {seen.message})."
     for pod in pods:
         if pod.exit_code == _EXIT_KILLED:
             return f"Pod {pod.name} was killed from outside (SIGKILL, and not for its memory)."
@@ -67,9 +103,16 @@ def disruption_words(pods: Iterable[PodView]) -> str:
     return "A Pod of the attempt is gone."
 
 
-def failure(pods: Sequence[PodView], job_message: str) -> FailureStatus:
+def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> FailureStatus:
     """The diagnosis of a failed Job: what a Pod said itself, else what its end looks like."""
     said = _failures(pods)
+    if job_reason == JOB_DEADLINE_EXCEEDED and not said:
+        return FailureStatus(
+            reason=Reason.DEADLINE_EXCEEDED,
+            message=f"The Job did not end within its activeDeadlineSeconds. {job_message}".strip()[:MESSAGE_LENGTH],
+            suggestion="Look into the Pod's log for what takes so long: a chat template that does not end, a dataset "
+            "that is too large for one Pod.",
+        )
     for pod, answer in said:
         if not answer.lost_peer:
             return _as_told(pod, answer)
@@ -78,6 +121,9 @@ def failure(pods: Sequence[PodView], job_message: str) -> FailureStatus:
             return _out_of_memory(pod)
     for pod, answer in said:
         return _as_told(pod, answer)
+    for pod in pods:
+        if pod.foreign_failure and pod.exit_code in (None, 0):
+            return _foreign_failure(pod)
     ended = [pod for pod in pods if pod.exit_code not in (None, 0)]
     for pod in sorted(ended, key=lambda pod: (pod.exit_code in _FROM_OUTSIDE, pod.index)):
         return _as_it_looks(pod)
@@ -90,7 +136,7 @@ def failure(pods: Sequence[PodView], job_message: str) -> FailureStatus:
 
 def failure_words(found: FailureStatus) -> str:
     """What happened and what to change, for a condition's message."""
-    return f"{found.message} {found.suggestion or ''}".strip()[:MESSAGE_LENGTH]
+    return f"{sentence(found.message)} {found.suggestion or ''}".strip()[:MESSAGE_LENGTH]
 
 
 def _failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:
@@ -129,6 +175,17 @@ def _out_of_memory(pod: PodView) -> FailureStatus:
         rank=pod.index,
         suggestion="Lower hyperparameters.batchSize or maxLength, use adapter.type LoRA, or raise resources.memory of "
         "the FineTuneClass.",
+    )
+
+
+def _foreign_failure(pod: PodView) -> FailureStatus:
+    """What somebody added to the Pod failed, and the Pod with it."""
+    return FailureStatus(
+        reason=Reason.POD_REJECTED,
+        message=f"Pod {pod.name} failed: {pod.foreign_failure}".strip()[:MESSAGE_LENGTH],
+        pod=pod.name,
+        rank=pod.index,
+        suggestion="Look for the webhook or policy that adds this container to Pods, and let it leave this one out.",
     )
 
 

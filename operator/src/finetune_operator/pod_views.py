@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from finetune_operator.children import ROLE_LABEL
+from finetune_operator.children import DIGEST_ANNOTATION, ROLE_LABEL, controller
 from finetune_operator.kube import Object
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
+"""What counts of a Pod: a mesh or a policy may have added others (sidecars.py)."""
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 _JOB_LABEL = "batch.kubernetes.io/job-name"
+_EXIT_KILLED, _EXIT_TOLD_TO_STOP = 137, 143
 
 
 @dataclass(frozen=True)
 class PodView:
     """What matters of a Pod.
 
-    `deletion_time` is the end of its grace period; `started_time` and `ended_time` are those of its main containers.
+    `job_name` and `job_uid` are its controller's, a Job's or a ReplicaSet's; empty for a Pod that was made by hand.
+    `deletion_time` is the end of its grace period; `started_time` and `ended_time` are those of our own containers,
+    and so are exit code and message. `foreign_failure`: how a container of somebody else's ended badly, in words.
+    `foreign_running`: names of those that run.
     """
 
     name: str
@@ -36,12 +43,16 @@ class PodView:
     unschedulable_since: datetime | None
     unschedulable_message: str
     uid: str = ""
+    job_uid: str = ""
     created: datetime | None = None
     scheduled_time: datetime | None = None
     started_time: datetime | None = None
     ended_time: datetime | None = None
     deletion_time: datetime | None = None
     disruption: str = ""
+    ready: bool = False
+    foreign_failure: str = ""
+    foreign_running: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -53,10 +64,18 @@ class PodView:
         """Whether it is being deleted."""
         return self.deletion_time is not None
 
+    @property
+    def orphaned(self) -> bool:
+        """Whether its Job was deleted without it (--cascade=orphan): nobody tells it to stop."""
+        return not self.job_uid and bool(self.job_name)
+
 
 @dataclass(frozen=True)
 class JobView:
-    """What matters of a Job. `ending`: how it ends is certain, but its Pods still do. `reason`: why it failed."""
+    """What matters of a Job.
+
+    `ending`: how it ends is certain, but its Pods still do. `reason`: why it failed. `digest`: see unstarted.py.
+    """
 
     name: str
     uid: str
@@ -72,15 +91,20 @@ class JobView:
     reason: str = ""
     queue_name: str | None = None
     parallelism: int = 1
+    digest: str = ""
 
 
 def pod_view(pod: Object) -> PodView:
     """Read a Pod object."""
-    meta, status = pod["metadata"], pod.get("status", {})
-    containers: list[dict[str, Any]] = status.get("containerStatuses", [])
-    every = [*status.get("initContainerStatuses", []), *containers]
-    terminated = _first(every, "terminated")
-    waiting = _first(every, "waiting", skip=("PodInitializing", "ContainerCreating"))
+    meta, status, by = pod["metadata"], pod.get("status", {}), controller(pod)
+    every: list[dict[str, Any]] = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    # Where none has a name of ours, as in a Pod of another version, all of them count.
+    ours = [container for container in every if container.get("name") in OUR_CONTAINERS] or every
+    mains: list[dict[str, Any]] = status.get("containerStatuses", [])
+    main = [container for container in mains if container in ours] or mains
+    foreign = [container for container in every if container not in ours]
+    terminated = _first(ours, "terminated")
+    waiting = _first([*ours, *foreign], "waiting", skip=("PodInitializing", "ContainerCreating"))
     conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
     scheduled = conditions.get("PodScheduled", {})
     unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
@@ -88,9 +112,10 @@ def pod_view(pod: Object) -> PodView:
     disrupted = disruption.get("status") == "True"
     return PodView(
         name=meta["name"],
-        job_name=meta.get("labels", {}).get(_JOB_LABEL, ""),
+        job_name=by.name if by is not None else meta.get("labels", {}).get(_JOB_LABEL, ""),
+        job_uid=by.uid if by is not None else "",
         role=meta.get("labels", {}).get(ROLE_LABEL, ""),
-        index=int(meta.get("annotations", {}).get(_INDEX_ANNOTATION, "0")),
+        index=_index(meta.get("annotations", {}).get(_INDEX_ANNOTATION, "")),
         phase=status.get("phase", "Pending"),
         exit_code=terminated.get("exitCode"),
         message=terminated.get("message", "") or "",
@@ -103,10 +128,13 @@ def pod_view(pod: Object) -> PodView:
         uid=meta.get("uid", ""),
         created=_time(meta, "creationTimestamp"),
         scheduled_time=parse_time(scheduled["lastTransitionTime"]) if scheduled.get("status") == "True" else None,
-        started_time=_extreme(min, containers, "startedAt"),
-        ended_time=_extreme(max, containers, "finishedAt"),
+        started_time=_extreme(min, main, "startedAt"),
+        ended_time=_extreme(max, main, "finishedAt"),
         deletion_time=_time(meta, "deletionTimestamp"),
         disruption=_words(disruption) if disrupted else _words(status) if status.get("phase") == "Failed" else "",
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        foreign_failure=_foreign_failure(foreign),
+        foreign_running=tuple(container["name"] for container in foreign if container.get("state", {}).get("running")),
     )
 
 
@@ -135,12 +163,28 @@ def job_view(job: Object) -> JobView:
         reason=failed.get("reason", ""),
         queue_name=meta.get("labels", {}).get(QUEUE_LABEL),
         parallelism=spec.get("parallelism", 1),
+        digest=meta.get("annotations", {}).get(DIGEST_ANNOTATION, ""),
     )
 
 
 def parse_time(text: str) -> datetime:
     """A Kubernetes timestamp."""
     return datetime.fromisoformat(text)
+
+
+def _index(text: str) -> int:
+    """The completion index; 0 for what is none, since an annotation may say anything."""
+    return int(text) if re.fullmatch(r"[0-9]{1,6}", text) else 0
+
+
+def _foreign_failure(containers: Sequence[dict[str, Any]]) -> str:
+    """What ended badly by itself: a sidecar that is told to stop may end with any code."""
+    for container in containers:
+        ended = container.get("state", {}).get("terminated")
+        if ended is not None and ended.get("exitCode", 0) not in (0, _EXIT_TOLD_TO_STOP, _EXIT_KILLED):
+            how = f"ended with exit code {ended['exitCode']}. {(ended.get('message') or '').strip()}"
+            return f"container {container['name']!r}, which is not ours, {how}"
+    return ""
 
 
 def _words(fields: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_api.run import DATASET_DIRECTORY, PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY, STORAGE_CREDENTIALS_DIRECTORY
 from finetune_operator.children import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.kube import Object
+from finetune_operator.roles import resources_of, scheduling_of
+from finetune_operator.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS
 
 USER_ID = 65532
 CREDENTIALS_VOLUME = "storage-credentials"
@@ -38,6 +40,8 @@ class PodRole:
 def pod_template(owner: Owner, role: PodRole, platform: FineTuneClassSpec, config_map: str) -> Object:
     """Pod template of one container that runs `finetune-trainer` on a run configuration, once."""
     template = pod_base(owner, role.role, platform, config_map)
+    template["metadata"]["labels"] |= MESHES_LABELS
+    template["metadata"]["annotations"] |= MESHES_ANNOTATIONS
     template["spec"] |= {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": role.grace_seconds,
@@ -51,9 +55,10 @@ def pod_template(owner: Owner, role: PodRole, platform: FineTuneClassSpec, confi
 
 def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: str) -> Object:
     """Everything of a Pod template but its containers and restart policy."""
-    scheduling = platform.scheduling
+    scheduling = scheduling_of(platform, role)
     spec: dict[str, Any] = {
-        "automountServiceAccountToken": platform.storage.service_account_name is not None,
+        # A pod identity's token is projected by its webhook, for its own audience; none is for the API server.
+        "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
@@ -105,7 +110,7 @@ def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> 
         "args": list(role.args),
         "env": _environment(role),
         **({"ports": ports} if ports else {}),
-        "resources": resources(platform, accelerated=role.accelerated),
+        "resources": resources(platform, accelerated=role.accelerated, role=role.role),
         "securityContext": container_security_context(),
         "terminationMessagePath": TERMINATION_MESSAGE_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -122,10 +127,11 @@ def container_security_context() -> Object:
     }
 
 
-def resources(platform: FineTuneClassSpec, *, accelerated: bool) -> Object:
+def resources(platform: FineTuneClassSpec, *, accelerated: bool, role: str = "") -> Object:
     """Requests and limits; memory is never overcommitted, CPU may burst."""
-    requests = {"cpu": platform.resources.cpu, "memory": platform.resources.memory}
-    limits = {"memory": platform.resources.memory}
+    asked = resources_of(platform, role)
+    requests = {"cpu": asked.cpu, "memory": asked.memory}
+    limits = {"memory": asked.memory}
     if accelerated and platform.accelerator is not None:
         limits[platform.accelerator.resource_name] = str(platform.accelerator.count_per_node)
     return {"requests": requests, "limits": limits}
@@ -159,14 +165,20 @@ def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) 
     }
 
 
-def job(owner: Owner, name: str, role: PodRole, platform: FineTuneClassSpec, **spec: Any) -> Object:
-    """A batch/v1 Job that tries once: what comes after a failure is the operator's decision."""
+def job(
+    owner: Owner, name: str, role: PodRole, platform: FineTuneClassSpec, *, deadline_seconds: int, **spec: Any
+) -> Object:
+    """A batch/v1 Job that tries once: what comes after a failure is the operator's decision.
+
+    It ends after `deadline_seconds` also where no operator is left to end it.
+    """
     body: Object = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata(owner, name, role.role),
         "spec": {
             "backoffLimit": 0,
+            "activeDeadlineSeconds": deadline_seconds,
             "template": pod_template(owner, role, platform, name),
             **spec,
         },

@@ -19,23 +19,21 @@ from pydantic import ValidationError
 
 from finetune_api.finetunejob import Progress
 from finetune_api.progress import (
-    PROGRESS_AUDIENCE,
     PROGRESS_BODY_BYTES,
     CheckpointLedger,
     ProgressReport,
     to_progress,
 )
-from finetune_operator.children import Owner, owner_key
-from finetune_operator.kube import PODS, TOKEN_REVIEWS, ApiError, Kube
+from finetune_operator.children import Owner
+from finetune_operator.kube import ApiError
+from finetune_operator.progress_tokens import TokenAuthenticator
+from finetune_operator.rates import Rates
 from finetune_operator.references import ObjectKey
 
 STATUS_INTERVAL_SECONDS = 10.0
+REPORTS_A_SECOND, REPORTS_AT_ONCE = 20.0, 100
+"""Of one address. A Pod sends one every few seconds."""
 _ATTEMPTS_KEPT = 10_000
-_TOKENS_KEPT = 10_000
-_TOKEN_TRUSTED_SECONDS = 300.0
-_POD_NAME = "authentication.kubernetes.io/pod-name"
-_POD_UID = "authentication.kubernetes.io/pod-uid"
-_JOB_LABEL = "batch.kubernetes.io/job-name"
 _PATH = "/v1alpha1/namespaces/{namespace}/finetunejobs/{name}/attempts/{attempt}"
 
 
@@ -45,6 +43,11 @@ class ProgressEndpoint:
 
     url: str
     ca: str
+
+    @property
+    def digest(self) -> str:
+        """Changes with the address or the CA: Pods that were made before report in vain."""
+        return hashlib.sha256(f"{self.url}\n{self.ca}".encode()).hexdigest()[:16]
 
     def url_for(self, owner: Owner, attempt: str) -> str:
         """Where the Pods of an attempt report to."""
@@ -106,67 +109,16 @@ class ProgressStore:
         return reports.shown
 
 
-@dataclass(frozen=True)
-class Reporter:
-    """Who a token speaks for: a Pod of an attempt."""
-
-    namespace: str
-    attempt: str
-    owner: ObjectKey
-
-
-class TokenAuthenticator:
-    """Finds the Pod behind a bearer token by TokenReview; an accepted token is trusted for five minutes."""
-
-    def __init__(self, kube: Kube) -> None:
-        self._kube = kube
-        self._trusted: OrderedDict[bytes, tuple[float, Reporter]] = OrderedDict()
-
-    async def reporter(self, token: str) -> Reporter | None:
-        """Whose token this is; None when it is not valid for our audience or not a training Pod's."""
-        fingerprint = hashlib.sha256(token.encode()).digest()
-        expires, known = self._trusted.get(fingerprint, (0.0, None))
-        if known is not None and time.monotonic() < expires:
-            return known
-        found = await self._review(token)
-        if found is not None:
-            self._trusted[fingerprint] = (time.monotonic() + _TOKEN_TRUSTED_SECONDS, found)
-            if len(self._trusted) > _TOKENS_KEPT:
-                self._trusted.popitem(last=False)
-        return found
-
-    async def _review(self, token: str) -> Reporter | None:
-        body = {
-            "apiVersion": TOKEN_REVIEWS.api_version,
-            "kind": TOKEN_REVIEWS.kind,
-            "spec": {"token": token, "audiences": [PROGRESS_AUDIENCE]},
-        }
-        status = (await self._kube.create(TOKEN_REVIEWS, None, body)).get("status", {})
-        if not status.get("authenticated") or PROGRESS_AUDIENCE not in status.get("audiences", []):
-            return None
-        user = status.get("user", {})
-        # system:serviceaccount:<namespace>:<name>
-        parts = user.get("username", "").split(":")
-        extra = user.get("extra", {})
-        pod_name, pod_uid = extra.get(_POD_NAME, [""])[0], extra.get(_POD_UID, [""])[0]
-        if len(parts) != 4 or parts[:2] != ["system", "serviceaccount"] or not pod_name:
-            return None
-        pod = await self._kube.get(PODS, parts[2], pod_name)
-        if pod is None or pod["metadata"]["uid"] != pod_uid:
-            return None
-        owner = owner_key(pod)
-        attempt = pod["metadata"].get("labels", {}).get(_JOB_LABEL)
-        if owner is None or attempt is None:
-            return None
-        return Reporter(parts[2], attempt, owner)
-
-
 def application(
     authenticator: TokenAuthenticator, store: ProgressStore, notify: Callable[[ObjectKey, float], None]
 ) -> web.Application:
     """The web application. `notify(owner, delay_seconds)` asks for a reconciliation of the job."""
 
+    senders = Rates(REPORTS_A_SECOND, REPORTS_AT_ONCE)
+
     async def report(request: web.Request) -> web.Response:
+        if not senders.allows(request.remote or ""):
+            return _answer(429, "too many requests from this address")
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             return _answer(401, "a bearer token is required")

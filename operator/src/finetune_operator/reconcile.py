@@ -15,12 +15,13 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from finetune_api.conditions import KindStatus, Reason
+from finetune_api.base import problems, whole_seconds
+from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason, UnreadableStatusError
 from finetune_operator.blockages import refusal
-from finetune_operator.kube import FINE_TUNE_CLASSES, ApiError, Kube, Object, Resource
+from finetune_operator.kube import FINE_TUNE_CLASSES, NAME_CONFLICT, ApiError, Kube, Object, Resource
 from finetune_operator.plan import Farewell, LeftBehind, Plan, planned
 from finetune_operator.references import ObjectKey
-from finetune_operator.status import EventNote, stalled
+from finetune_operator.status import EventNote, progressing, stalled
 
 COMPONENT = "finetune-operator"
 _REFUSED = frozenset({400, 403, 422})
@@ -77,10 +78,13 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
         if reconciler.gone is not None:
             reconciler.gone(key)
         return None
-    now = datetime.now(UTC)
-    farewell = None
+    now, farewell = datetime.now(UTC), None
+    before, unreadable = _read_status(reconciler, parent)
     try:
         if "deletionTimestamp" not in parent["metadata"]:
+            if unreadable is not None:
+                await _tell_unreadable(kube, reconciler, key, parent, unreadable, now)
+                return None
             plan, parent = await _plan(kube, reconciler, parent, now)
         else:
             farewell = await _farewell(kube, reconciler.finalizer, parent, now)
@@ -94,19 +98,23 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
         for body in plan.merge:
             await kube.merge(body)
     except ApiError as error:
-        if error.status not in _REFUSED:
+        if error.status not in _REFUSED and error.reason != NAME_CONFLICT:
             raise
         log.warning("refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(error))
-        await _tell(kube, parent, _refused(reconciler, parent, error, now))
+        if unreadable is None:
+            await _tell(kube, parent, _refused(before, parent, error, now))
         return _REFUSED_RETRY_SECONDS
     for child in plan.delete:
         await kube.delete(child.resource, child.namespace, child.name, child.uid)
     if farewell is not None and farewell.release:
-        await _release(kube, parent, farewell.left_behind)
+        await _release(kube, parent, reconciler.finalizer, farewell.left_behind)
         return None
-    await _tell(kube, parent, plan)
-    if reconciler.written is not None:
-        reconciler.written(key, _known_status(reconciler, parent), plan.status)
+    if unreadable is not None:
+        await _tell_unreadable(kube, reconciler, key, parent, unreadable, now)
+    else:
+        await _tell(kube, parent, plan)
+        if reconciler.written is not None:
+            reconciler.written(key, before, plan.status)
     if plan.requeue_at is None:
         return None
     return max(0.0, (plan.requeue_at - now).total_seconds())
@@ -120,10 +128,10 @@ async def _plan(kube: Kube, reconciler: Reconciler, parent: Object, now: datetim
         if finalizer is not None:
             needed = finalizer.is_needed(observed)
             if needed is not None and needed != _holds(parent, finalizer):
-                parent = await kube.apply_finalizers(parent, [finalizer.name] if needed else [])
+                parent = await (kube.hold if needed else kube.release)(parent, finalizer.name)
         return reconciler.plan(observed, now), parent
     except ValidationError as error:
-        return _invalid(reconciler, parent, error, now), parent
+        return _invalid(reconciler.status.read(parent.get("status")), parent, error, now), parent
 
 
 async def _farewell(kube: Kube, finalizer: Finalizer | None, parent: Object, now: datetime) -> Farewell[Any] | None:
@@ -133,8 +141,9 @@ async def _farewell(kube: Kube, finalizer: Finalizer | None, parent: Object, now
     return finalizer.plan(await finalizer.observe(kube, parent), now)
 
 
-async def _release(kube: Kube, parent: Object, left_behind: LeftBehind | None) -> None:
+async def _release(kube: Kube, parent: Object, finalizer: Finalizer | None, left_behind: LeftBehind | None) -> None:
     """Let a deleted object go, and say what stays of it."""
+    assert finalizer is not None, "who has none says no farewell"
     if left_behind is not None:
         about = await kube.get(FINE_TUNE_CLASSES, None, left_behind.class_name) or {
             "apiVersion": FINE_TUNE_CLASSES.api_version,
@@ -142,7 +151,7 @@ async def _release(kube: Kube, parent: Object, left_behind: LeftBehind | None) -
             "metadata": {"name": left_behind.class_name},
         }
         await _record(kube, about, left_behind.note, cause=(parent["metadata"]["uid"],))
-    await kube.apply_finalizers(parent, [])
+    await kube.release(parent, finalizer.name)
     identity = {name: parent["metadata"][name] for name in ("name", "namespace", "uid")}
     log.info("released", kind=parent["kind"], **identity, left_behind=left_behind.note.message if left_behind else None)
 
@@ -157,17 +166,15 @@ async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> None:
     In this order, and with names that follow from what the plan was made of, no Event is lost and none told twice
     when the operator is killed in between.
     """
-    wire = {name: value for name, value in plan.status.to_wire().items() if value not in ([], {})}
+    unknown = plan.status.model_extra or {}
+    wire = {name: value for name, value in plan.status.to_wire().items() if name in unknown or value not in ([], {})}
     if wire == parent.get("status", {}):
         return
     metadata = parent["metadata"]
     for position, note in enumerate(plan.events):
         await _record(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"], position))
+    await kube.apply_status(_status_body(parent, wire))
     identity = {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata}
-    as_read = {**identity, "resourceVersion": metadata["resourceVersion"]}
-    await kube.apply_status(
-        {"apiVersion": parent["apiVersion"], "kind": parent["kind"], "metadata": as_read, "status": wire}
-    )
     log.info("status", kind=parent["kind"], **identity, phase=wire.get("phase"))
 
 
@@ -217,25 +224,66 @@ async def _create_event(kube: Kube, body: Object) -> None:
     await kube.create_once(body)
 
 
-def _invalid(reconciler: Reconciler, parent: Object, error: ValidationError, now: datetime) -> Plan[KindStatus]:
+def _invalid(before: KindStatus, parent: Object, error: ValidationError, now: datetime) -> Plan[KindStatus]:
     """A stored spec that does not parse (written before a rule was added): say which field."""
-    problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
-    before = _known_status(reconciler, parent)
     observed = _Unparsed(parent["metadata"]["generation"], before)
-    return planned(observed, before, None, stalled(Reason.INVALID_SPEC, f"The object is invalid: {problems}"), now)
-
-
-def _refused(reconciler: Reconciler, parent: Object, error: ApiError, now: datetime) -> Plan[KindStatus]:
-    """The API server refuses what the plan makes (quota, Pod Security, admission): say so, and keep the rest."""
-    before = _known_status(reconciler, parent)
-    observed = _Unparsed(parent["metadata"]["generation"], before)
-    found = refusal(error.message)
-    standing = stalled(found.reason, f"{found.message} Tried again every minute.")
+    standing = stalled(Reason.INVALID_SPEC, f"The object is invalid: {problems(error)}")
     return planned(observed, before, None, standing, now)
 
 
-def _known_status(reconciler: Reconciler, parent: Object) -> KindStatus:
+def _refused(before: KindStatus, parent: Object, error: ApiError, now: datetime) -> Plan[KindStatus]:
+    """The API server refuses what the plan makes (quota, Pod Security, admission): say so, and keep the rest."""
+    observed = _Unparsed(parent["metadata"]["generation"], before)
+    found = refusal(error.message)
+    reason = Reason.NAME_CONFLICT if error.reason == NAME_CONFLICT else found.reason
+    words = error.message if error.reason == NAME_CONFLICT else found.message
+    standing = stalled(reason, f"{words} Tried again every minute.")
+    if found.waits:
+        standing = progressing(Reason.QUEUED, standing.message)
+    return planned(observed, before, None, standing, now)
+
+
+def _read_status(reconciler: Reconciler, parent: Object) -> tuple[KindStatus, UnreadableStatusError | None]:
+    """The status as it is stored; or an empty one, and why it can't be read."""
     try:
-        return reconciler.status.from_wire(parent.get("status", {}))
-    except ValidationError:
-        return reconciler.status()
+        return reconciler.status.read(parent.get("status")), None
+    except UnreadableStatusError as error:
+        return reconciler.status(), error
+
+
+async def _tell_unreadable(
+    kube: Kube, reconciler: Reconciler, key: ObjectKey, parent: Object, error: UnreadableStatusError, now: datetime
+) -> None:
+    """Another version's status stays as it is, but for the condition that says why nothing is done here."""
+    metadata, kept = parent["metadata"], (parent.get("status") or {}).get("conditions") or []
+    words = (
+        f"Another version of the operator wrote {error}, which this one does not know. Nothing is changed and nothing "
+        "starts. Run a version that knows it, or remove that field (kubectl edit --subresource=status)."
+    )
+    old: Object = next((one for one in kept if one.get("type") == ConditionType.STALLED), {})
+    found = Condition(
+        type=ConditionType.STALLED,
+        status="True",
+        reason=Reason.STATUS_UNREADABLE,
+        message=words[:4096],
+        observed_generation=metadata["generation"],
+        last_transition_time=whole_seconds(now),
+    )
+    wire = found.to_wire()
+    if old.get("status") == "True" and old.get("lastTransitionTime"):
+        wire["lastTransitionTime"] = old["lastTransitionTime"]
+    if reconciler.written is not None:
+        told = reconciler.status().model_copy(update={"conditions": [found]})
+        reconciler.written(key, told, told)
+    if {**old, **wire} == old:
+        return
+    note = EventNote("Warning", Reason.STATUS_UNREADABLE, words)
+    await _record(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"]))
+    await kube.apply_conditions(_status_body(parent, {"conditions": [wire]}))
+
+
+def _status_body(parent: Object, wire: Object) -> Object:
+    """A status to be applied to the object as it was read."""
+    names = ("name", "namespace", "uid", "resourceVersion")
+    metadata = {name: parent["metadata"][name] for name in names if name in parent["metadata"]}
+    return {"apiVersion": parent["apiVersion"], "kind": parent["kind"], "metadata": metadata, "status": wire}

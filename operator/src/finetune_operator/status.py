@@ -19,6 +19,7 @@ class Standing:
     reason: Reason
     message: str
     stalled: bool = False
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,17 @@ def stalled(reason: Reason, message: str) -> Standing:
     return Standing(ready=False, reason=reason, message=message, stalled=True)
 
 
+def failed(reason: Reason, message: str) -> Standing:
+    """The run is over for good: only another runId starts again."""
+    return Standing(ready=False, reason=reason, message=message, stalled=True, failed=True)
+
+
+def sentence(text: str) -> str:
+    """The text with a full stop, so that another sentence can follow."""
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
 def known_reason(text: str) -> Reason:
     """The reason of this name; Failed for one that another version of the operator wrote."""
     try:
@@ -61,12 +73,17 @@ def conditions(
     now: datetime,
     passed: Standing | None = None,
 ) -> list[Condition]:
-    """Ready and Stalled (and Passed) of a standing; a transition time moves only when the status does."""
+    """Ready and Stalled of a standing, Failed where the run is over for good, and Passed where it is given.
+
+    A transition time moves only when the status does.
+    """
     found = [(ConditionType.READY, standing.ready, standing.reason, standing.message)]
     if standing.stalled:
         found.append((ConditionType.STALLED, True, standing.reason, standing.message))
     else:
         found.append((ConditionType.STALLED, False, Reason.PROGRESSING, REASON_MEANINGS[Reason.PROGRESSING]))
+    if standing.failed:
+        found.append((ConditionType.FAILED, True, standing.reason, standing.message))
     if passed is not None:
         found.append((ConditionType.PASSED, passed.ready, passed.reason, passed.message))
     before = {condition.type: condition for condition in previous}
@@ -75,17 +92,21 @@ def conditions(
         status = "True" if holds else "False"
         old = before.get(kind)
         moved = old is None or old.status != status
-        result.append(
-            Condition(
-                type=kind,
-                status=status,
-                reason=reason,
-                message=message[:4096],
-                observed_generation=generation,
-                last_transition_time=whole_seconds(now) if moved or old is None else old.last_transition_time,
-            )
+        current = Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message[:4096],
+            observed_generation=generation,
+            last_transition_time=whole_seconds(now) if moved or old is None else old.last_transition_time,
         )
-    return result
+        result.append(current.over(old))
+    return [*result, *(one for one in previous if not is_known(one))]
+
+
+def is_known(condition: Condition) -> bool:
+    """Whether this version knows the condition's type, and speaks for it."""
+    return isinstance(condition.type, ConditionType)
 
 
 def transition_events(previous: Sequence[Condition], current: Sequence[Condition]) -> tuple[EventNote, ...]:

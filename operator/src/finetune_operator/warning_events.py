@@ -63,7 +63,7 @@ def lacks_pods(job: JobView, pods: Iterable[PodView], now: datetime) -> bool:
     """Whether the Job should have made more Pods by now."""
     if job.state != "Active" or job.ending or job.deleting or job.suspended:
         return False
-    made = sum(pod.job_name == job.name and not pod.terminating for pod in pods)
+    made = sum(pod.job_uid == job.uid and not pod.terminating for pod in pods)
     return made < job.parallelism and now >= job.created + timedelta(seconds=START_SECONDS)
 
 

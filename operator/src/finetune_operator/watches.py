@@ -14,14 +14,17 @@ from finetune_api.base import GROUP, VERSION
 from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION
 from finetune_operator.child_news import QUIET, News, news
-from finetune_operator.children import MANAGED_BY_SELECTOR, owner_key
+from finetune_operator.children import MANAGED_BY_SELECTOR, ROLE_LABEL, owner_key
 from finetune_operator.kube import FIELD_MANAGER, PAGE_SIZE
+from finetune_operator.modeldeployment.objects import SERVE_ROLE
 from finetune_operator.references import DEFAULT_CLASS_NAME, ObjectKey, References
 from finetune_operator.workqueue import WorkQueue
 
 PARENTS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
 CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments"))
-WATCHED = (*(kind.plural for kind in PARENTS), *(plural for _, _, plural in CHILDREN))
+KEPT_UP = (("", "v1", "services"), ("", "v1", "configmaps"))
+"""Children that matter only where a model is served: what somebody changes or deletes there is put right at once."""
+WATCHED = (*(kind.plural for kind in PARENTS), *(plural for _, _, plural in (*CHILDREN, *KEPT_UP)))
 
 CHILD_SECONDS = 0.3
 """The Job's, its Pod's and the Pod's node's events come in a burst, which is looked at once."""
@@ -53,7 +56,7 @@ def register(registry: kopf.OperatorRegistry, queue: WorkQueue[ObjectKey], refer
 
     for kind in PARENTS:
         kopf.on.event(GROUP, VERSION, kind.plural, registry=registry, id=f"enqueue-{kind.plural}")(parent_event)
-    for group, version, plural in CHILDREN:
+    for group, version, plural in (*CHILDREN, *KEPT_UP):
         kopf.on.event(group, version, plural, registry=registry, id=f"enqueue-{plural}")(child_event)
 
 
@@ -69,6 +72,8 @@ def settings(request_timeout_seconds: float) -> kopf.OperatorSettings:
     configured.networking.request_timeout = request_timeout_seconds
     for child in CHILDREN:
         configured.watching.label_selectors[child] = MANAGED_BY_SELECTOR
+    for child in KEPT_UP:
+        configured.watching.label_selectors[child] = f"{MANAGED_BY_SELECTOR},{ROLE_LABEL}={SERVE_ROLE}"
     return configured
 
 

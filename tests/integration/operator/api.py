@@ -47,13 +47,15 @@ class RefusedError(Exception):
 
 
 class Api:
-    """Requests of the administrator, in one namespace."""
+    """Requests of the administrator, or of another user, in one namespace."""
 
-    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+    def __init__(self, plane: ControlPlane, namespace: str, user: str | None = None) -> None:
         pki = plane.home / "pki"
-        self._pool = urllib3.PoolManager(
-            ca_certs=str(pki / "ca.crt"), cert_file=str(pki / "kubeconfig.crt"), key_file=str(pki / "kubeconfig.key")
-        )
+        certificate, key = pki / "kubeconfig.crt", pki / "kubeconfig.key"
+        if user is not None:
+            issued = plane.authority.issue(f"user-{user}", user)
+            certificate, key = issued.certificate, issued.key
+        self._pool = urllib3.PoolManager(ca_certs=str(pki / "ca.crt"), cert_file=str(certificate), key_file=str(key))
         self._server = plane.server
         self.namespace = namespace
 

@@ -6,6 +6,7 @@ The Job controller, the Deployment controller and the garbage collector then do 
 from __future__ import annotations
 
 import contextlib
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,8 @@ from finetune_api.outcome import (
 )
 from tests.integration.operator.api import Api, Object, RefusedError, condition
 
+ANY_FOLDER = "s3://models/finetune"
+"""Stands in the reports of tests for the folder of the run that they are of."""
 MOMENT = "2026-11-22T12:00:00Z"
 
 
@@ -74,7 +77,7 @@ def ends(
     """The container ended, and left this in its termination message."""
     if isinstance(answer, Failure):
         exit_code = 1
-    message = answer if isinstance(answer, str) else to_termination_message(answer)
+    message = answer if isinstance(answer, str) else to_termination_message(in_its_folder(api, pod, answer))
     ended = {
         "exitCode": exit_code,
         "reason": "Completed" if exit_code == 0 else "Error",
@@ -112,6 +115,18 @@ def has_stopped(api: Api, pod: Object) -> None:
     ends(api, pod, "", EXIT_DISRUPTED)
     with contextlib.suppress(RefusedError):  # The garbage collector or the Job controller may have been faster.
         api.request("DELETE", api.path("Pod", pod["metadata"]["name"]), {"gracePeriodSeconds": 0})
+
+
+def in_its_folder(
+    api: Api, pod: Object, answer: PreflightReport | TrainReport | EvaluationReport | Failure
+) -> PreflightReport | TrainReport | EvaluationReport | Failure:
+    """The report with the URIs that the trainer would write: below the folder that its run configuration names."""
+    if not isinstance(answer, TrainReport | EvaluationReport):
+        return answer
+    (mounted,) = [volume["configMap"]["name"] for volume in pod["spec"]["volumes"] if volume["name"] == "run"]
+    folder = json.loads(api.get("ConfigMap", mounted)["data"]["run.json"])["outputUri"]
+    text = answer.model_dump_json(by_alias=True).replace(f"{ANY_FOLDER}/", f"{folder}/")
+    return type(answer).model_validate_json(text)
 
 
 def _container(api: Api, pod: Object, phase: str, state: Object, conditions: list[Any] | None = None) -> None:

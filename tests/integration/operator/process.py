@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from e2e.children import with_parent
 from e2e.cluster.certificates import Authority
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.ports import free_ports
@@ -61,14 +62,16 @@ class OperatorProcess:
         }
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "finetune_operator",
-                    "run",
-                    *(f"--{name}={value}" for name, value in flags.items()),
-                    *self._options,
-                ],
+                with_parent(
+                    [
+                        sys.executable,
+                        "-m",
+                        "finetune_operator",
+                        "run",
+                        *(f"--{name}={value}" for name, value in flags.items()),
+                        *self._options,
+                    ]
+                ),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src")},

@@ -100,6 +100,8 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
             ["spec.storage.endpoint"],
         ),
         ("FineTuneClass", {"resources": {"memory": "four"}}, ["spec.resources.memory"]),
+        ("FineTuneClass", {"sources": {"models": ["s3://finetune/models*"]}}, ["spec.sources.models[0]"]),
+        ("FineTuneClass", {"sources": {"images": ["https://images.example.com/public*"]}}, ["spec.sources.images[0]"]),
         ("Evaluation", {"candidates": []}, ["spec.candidates", "should have at least 1 items"]),
         ("Evaluation", {"candidates": [CANDIDATE] * 2}, ["spec.candidates[1]", "Duplicate value"]),
         ("Evaluation", {"graders": [GRADER] * 2}, ["spec.graders[1]", "Duplicate value"]),
@@ -227,7 +229,12 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "Evaluation",
             {"graders": [{"name": "exact", "type": "StringCheck", "jsonSchema": {"schema": {}}}]},
-            ["spec.graders[0]", "stringCheck goes with type StringCheck", "jsonSchema goes with type JsonSchema"],
+            ["spec.graders[0]", "jsonSchema goes with type JsonSchema"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{"name": "schema", "type": "JsonSchema"}]},
+            ["spec.graders[0]", "type JsonSchema needs jsonSchema"],
         ),
     ],
 )
@@ -356,3 +363,8 @@ def test_the_api_server_finds_no_fault_with_the_crd(api: Api, kind: Any) -> None
     found = api.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind.plural}.{GROUP}")
     states = {condition["type"]: condition["status"] for condition in found["status"]["conditions"]}
     assert states == {"NamesAccepted": "True", "Established": "True"}
+
+
+@pytest.mark.parametrize("kind", ["StringCheck", "TextSimilarity", "ToolCall"])
+def test_a_grader_whose_fields_all_have_defaults_needs_no_block(api: Api, kind: str) -> None:
+    api.create("Evaluation", "router", {**EVALUATION, "graders": [{"name": "exact", "type": kind}]})

@@ -73,6 +73,7 @@ def api(plane: ControlPlane) -> Iterator[Api]:
 
 
 def test_the_other_goes_on_where_a_killed_leader_was(api: Api, replicas: Replicas) -> None:
+    """Takes half a minute: the Lease of a leader that says nothing any more runs out after 15 s."""
     trained = api.create("FineTuneJob", "router", JOB)
     train, pods = starts_training(api, trained)
     leader = replicas.leader()
@@ -113,6 +114,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once(api: Api, replicas: Re
 def test_a_leader_that_was_stopped_for_longer_than_its_lease_ends_before_it_writes(
     api: Api, replicas: Replicas
 ) -> None:
+    """Takes half a minute: 15 s of the Lease, as above."""
     leader = replicas.leader()
     standby = replicas.other(leader)
     leader.signal(signal.SIGSTOP)

@@ -92,7 +92,7 @@ def test_a_job_is_trained_evaluated_and_served(api: Api) -> None:
     api.wait_reason("Evaluation", "router", "WaitingForModel")
     done = trains(api, job)
     assert condition(done, "Ready")["status"] == "True"
-    assert done["status"]["result"] == RESULT.to_wire()
+    assert done["status"]["result"] == {**RESULT.to_wire(), "uri": f"{done['status']['storageUri']}/result"}
     expect_events(api, "Normal Validating", "Normal Queued", "Normal Training", "Normal Succeeded")
 
     evaluation = api.wait_reason("Evaluation", "router", "Evaluating")

@@ -100,7 +100,12 @@ def test_the_ledger_of_checkpoints_is_in_the_status(api: Api, operator: Operator
     train, pods = starts_training(api, api.create("FineTuneJob", "router", JOB))
     run, ca = run_configuration(api, train)
     assert run.progress is not None
-    committed = {"step": 150, "uri": "s3://models/step-000150", "size": 7, "committedTime": "2026-11-22T12:00:00Z"}
+    committed = {
+        "step": 150,
+        "uri": f"{run.output_uri}/checkpoints/step-000150",
+        "size": 7,
+        "committedTime": "2026-11-22T12:00:00Z",
+    }
     ledger = {"checkpoints": [committed], "checkpointSeconds": 2.5}
     assert report(run.progress.url, ca, token(api, pods[0]), ledger=ledger) == 200
     status = api.wait("FineTuneJob", "router", lambda found: "checkpoints" in found["status"])["status"]

@@ -60,7 +60,8 @@ def test_what_happens_while_it_is_down_is_seen_afterwards(api: Api, killed: Oper
 def test_an_attempt_that_was_made_but_not_written_down_is_not_made_twice(api: Api, killed: OperatorProcess) -> None:
     """As after a crash between making the Job and writing the status, which is played by putting the status back.
 
-    Meanwhile the class changed, so that the same attempt would be described in other words.
+    Meanwhile the class changed, so that the same attempt would be described in other words. It has started: one that
+    has not is made anew (test_class_corrected).
     """
     name = f"class-{api.namespace}"
     api.create("FineTuneClass", name, CLASS)
@@ -74,12 +75,16 @@ def test_an_attempt_that_was_made_but_not_written_down_is_not_made_twice(api: Ap
     killed.start()
     made = {item["metadata"]["uid"] for item in api.wait_children(job, "train", "Job", 2)}
     api.wait_reason("FineTuneJob", "router", "Queued")
+    for pod in api.wait_children(job, "train", "Pod", 4):
+        if pod["status"]["phase"] == "Pending":
+            played.runs(api, pod)
+    api.wait_reason("FineTuneJob", "router", "Training")
 
     killed.kill()
     api.put_status("FineTuneJob", "router", due)
     api.patch("FineTuneClass", name, {"spec": {"storage": {"prefix": "elsewhere"}, "resources": {"cpu": "2"}}})
     killed.start()
-    attempt = api.wait_reason("FineTuneJob", "router", "Queued")["status"]["attempt"]
+    attempt = api.wait_reason("FineTuneJob", "router", "Training")["status"]["attempt"]
     assert (attempt["number"], attempt["retries"]) == (2, 1)
     assert {item["metadata"]["uid"] for item in api.children_of(job, "train", "Job")} == made
     api.delete("FineTuneClass", name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -164,6 +165,63 @@ def test_a_pod_for_which_there_is_no_node(api: Api) -> None:
     played.runs(api, pod)
     api.patch("Pod", name, {"status": {"conditions": []}}, "status")
     expect_cleared(api, "FineTuneJob", "router", "Validating")
+
+
+@pytest.fixture
+def small_node(api: Api) -> Iterator[str]:
+    """A node of one CPU, most of which a Pod has, and which nobody else's Pods may use."""
+    name = f"small-{secrets.token_hex(4)}"
+    taints = [{"key": "test", "value": name, "effect": "NoSchedule"}]
+    node = {"metadata": {"name": name, "labels": {"test": name}}, "spec": {"taints": taints}}
+    api.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", **node})
+    room = {"cpu": "1", "memory": "8Gi", "pods": "10"}
+    status = {"capacity": room, "allocatable": room, "conditions": [{"type": "Ready", "status": "True"}]}
+    path = f"/api/v1/nodes/{name}"
+    api.request("PATCH", f"{path}/status", {"status": status}, "application/merge-patch+json")
+    resources = {"requests": {"cpu": "800m"}}
+    spec = {"nodeName": name, "containers": [{"name": "a", "image": "a", "resources": resources}]}
+    pod = {"metadata": {"name": "occupant"}, "spec": {**spec, "tolerations": [{"operator": "Exists"}]}}
+    api.request("POST", api.path("Pod"), {"apiVersion": "v1", "kind": "Pod", **pod})
+    yield name
+    api.request("DELETE", path)
+
+
+def test_a_node_that_is_full_is_waited_for_and_one_that_is_too_small_is_not(api: Api, small_node: str) -> None:
+    """The scheduler's words are real; that they are half a minute old is played."""
+    name = f"small-{secrets.token_hex(4)}"
+    scheduling = {"nodeSelector": {"test": small_node}, "tolerations": [{"operator": "Exists"}]}
+    api.create("FineTuneClass", name, {**CLASS, "preflight": {"scheduling": scheduling}})
+    job = api.create("FineTuneJob", "router", {**JOB, "className": name})
+    waits_for_long(api, job)
+    queued = api.wait_reason("FineTuneJob", "router", "Queued")
+    assert stalled(queued) == ("", "")
+    assert "Insufficient cpu" in condition(queued, "Ready")["message"]
+    before = {item["metadata"]["uid"] for item in api.children_of(job, "preflight", "Job")}
+
+    api.patch("FineTuneClass", name, {"spec": {"preflight": {"resources": {"cpu": "2"}}}})
+
+    def is_made_anew() -> bool:
+        return before.isdisjoint(item["metadata"]["uid"] for item in api.wait_children(job, "preflight", "Job"))
+
+    wait_for(is_made_anew, "the Job is made anew")
+    waits_for_long(api, job)
+    expect_stalled(api, "FineTuneJob", "router", "Unschedulable", "Insufficient cpu", "Preemption is not helpful")
+    api.delete("FineTuneClass", name)
+
+
+def waits_for_long(api: Api, job: Object) -> None:
+    """The scheduler has no node for the preflight's Pod, and says so; it is played that this is half a minute old."""
+
+    def unplaced() -> list[Object]:
+        pods = [pod for pod in api.children_of(job, "preflight", "Pod") if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in pods if condition(pod, "PodScheduled").get("reason") == "Unschedulable"]
+
+    wait_for(lambda: len(unplaced()) == 1, "a Pod that is not placed")
+    (pod,) = unplaced()
+    moment = f"{datetime.now(UTC) - timedelta(seconds=31):%Y-%m-%dT%H:%M:%SZ}"
+    old = {**condition(pod, "PodScheduled"), "lastTransitionTime": moment}
+    api.patch("Pod", pod["metadata"]["name"], {"status": {"conditions": [old]}}, "status")
+    wake(api, "FineTuneJob", "router")
 
 
 # What the API server refuses. All of it is real: admission, the Job controller and its Events.

@@ -16,6 +16,7 @@ import socket
 import ssl
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -118,6 +119,8 @@ class S3Proxy:
         self.stopped = threading.Event()
         self.requests: list[SeenRequest] = []
         self._armed: list[_Armed] = []
+        self._first_tries: Fault | None = None
+        self._tries: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
     def arm(self, fault: Fault, *, at: int = 1, kind: Kind | None = None, times: int | None = 1) -> None:
@@ -125,10 +128,17 @@ class S3Proxy:
         with self._lock:
             self._armed.append(_Armed(fault, kind, at, times))
 
+    def arm_first_tries(self, fault: Fault) -> None:
+        """Break every request once, and let through what is sent again."""
+        with self._lock:
+            self._first_tries = fault
+            self._tries.clear()
+
     def disarm(self) -> None:
         """Break nothing more."""
         with self._lock:
             self._armed.clear()
+            self._first_tries = None
 
     def forget(self) -> None:
         """Start counting anew."""
@@ -145,6 +155,9 @@ class S3Proxy:
         kind = kind_of(method, path)
         with self._lock:
             fault = next((armed.fault for armed in list(self._armed) if self._strikes(armed, kind)), None)
+            self._tries[method, path] += 1
+            if self._first_tries is not None and self._tries[method, path] % 2 == 1:
+                fault = self._first_tries
             lower = {name.lower(): value for name, value in headers.items()}
             self.requests.append(SeenRequest(kind, method, path, lower, fault))
             return fault

@@ -1,4 +1,4 @@
-"""Runs a command under the supervisor, as `finetune-trainer train` does, with short limits: supervised.py NAME FOLDER.
+"""Runs a command under the supervisor, as `finetune-trainer train` does, with short limits.
 
 The termination message goes to FOLDER/termination-log, the processes' beats to FOLDER/heartbeats. The command
 `train_node` is the real one, and trains by FOLDER/run.json.
@@ -120,17 +120,13 @@ COMMANDS: dict[str, Callable[[Path], int]] = {
 }
 
 
-def main() -> None:
-    name, folder = sys.argv[1], Path(sys.argv[2])
+def run(name: str, folder: Path) -> int:
+    """The exit code of the command of that name."""
     outcomes.TERMINATION_MESSAGE_PATH = str(folder / "termination-log")
     environment.exit_on_sigterm()
     if name == "train_node":
-        sys.exit(train_node(folder / "run.json", Watchdog(LIMITS)))
+        return train_node(folder / "run.json", Watchdog(LIMITS))
     beats = folder / "heartbeats"
     heartbeats.prepare(beats, processes=2)
     command = COMMANDS[name]
-    sys.exit(supervise(lambda: command(beats), beats=beats, watchdog=Watchdog(LIMITS)))
-
-
-if __name__ == "__main__":
-    main()
+    return supervise(lambda: command(beats), beats=beats, watchdog=Watchdog(LIMITS))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,15 +12,18 @@ from pathlib import Path
 from finetune_api.outcome import Failure, parse_termination_message
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.heartbeats import Beat
+from tests.integration import forked
+from tests.integration.trainer.supervised import run
 
 DEADLINE_SECONDS = 120.0
+forked.preload("finetune_trainer.training.train", "tests.integration.trainer.supervised")
 
 
 @dataclass(frozen=True)
 class Supervised:
     """A supervisor that runs, and what it and its child leave."""
 
-    process: subprocess.Popen[str]
+    process: forked.ForkedCommand
     folder: Path
 
     def beats(self, number: int = 1, step: int = 8) -> list[Beat]:
@@ -35,8 +37,7 @@ class Supervised:
 
     def end(self) -> tuple[int, str]:
         """The exit code, and all output."""
-        output, _ = self.process.communicate(timeout=DEADLINE_SECONDS)
-        return self.process.returncode, output
+        return self.process.end(DEADLINE_SECONDS)
 
     def told(self) -> Failure:
         outcome = parse_termination_message(self.message)
@@ -68,12 +69,8 @@ def supervised(command: str, folder: Path, environment: Mapping[str, str] | None
     """The command of supervised.py, for as long as the test runs."""
     folder.mkdir(exist_ok=True)
     (folder / "termination-log").touch()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.trainer.supervised", command, str(folder)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    process = forked.ForkedCommand(
+        run, command, folder, environment=environment or os.environ, folder=folder, output=folder / "output"
     )
     try:
         yield Supervised(process, folder)

@@ -234,6 +234,7 @@ class CheckpointMachine(RuleBasedStateMachine):
 def test_checkpoints_survive_any_order_of_requests(
     bucket: Bucket, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Takes half a minute: some thousands of requests, one at a time."""
     monkeypatch.setattr(commits, "in_parallel", one_by_one)
     numbers = itertools.count()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,42 +22,39 @@ from finetune_api.sources import parse_s3
 from finetune_trainer.artifacts.results import find_result
 from finetune_trainer.checkpointing import checkpoints
 from finetune_trainer.models.models import fetch_model, load_model
+from finetune_trainer.process import environment
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.s3 import commits
 from finetune_trainer.s3.storage import Storage
+from finetune_trainer.training.launch import train_node
+from tests.integration import forked
 from tests.integration.trainer.runs import Workplace, preference, stop_after_first_checkpoint, train_here
 
 DEADLINE_SECONDS = 240.0
-ROOT = Path(__file__).parents[3]
+forked.preload("finetune_trainer.training.train", "finetune_trainer.training.launch")
 
 
 @contextmanager
-def nodes(run: TrainRun, directory: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """One process of the command line for each node of the run, each in its own file system as far as it can tell."""
+def nodes(run: TrainRun, directory: Path) -> Iterator[list[forked.ForkedCommand]]:
+    """What the command line does for each node of the run, each in its own file system as far as it can tell."""
     (port,) = free_ports(1)
     started = []
     for node in range(run.parallelism.nodes):
         scratch = directory / f"node-{node}"
         scratch.mkdir(parents=True)
         (scratch / "run.json").write_text(run.model_dump_json(by_alias=True))
-        environment = {
+        variables = {
             **os.environ,
             "JOB_COMPLETION_INDEX": str(node),
             "RENDEZVOUS_HOST": "localhost",
             "RENDEZVOUS_PORT": str(port),
             "TMPDIR": str(scratch),
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("operator/src", "trainer-image/src")),
+            "PYTHONPATH": os.pathsep.join(sys.path),  # of the workers that an agent starts
         }
-        with (directory / f"node-{node}.log").open("wb") as log:
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "finetune_trainer", "train", str(scratch / "run.json")],
-                    env=environment,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
+        log = directory / f"node-{node}.log"
+        file = scratch / "run.json"
+        started.append(forked.ForkedCommand(train, file, environment=variables, folder=scratch, output=log))
     try:
         yield started
     finally:
@@ -67,7 +63,13 @@ def nodes(run: TrainRun, directory: Path) -> Iterator[list[subprocess.Popen[byte
             process.wait(10)
 
 
-def exit_codes(started: list[subprocess.Popen[bytes]], directory: Path) -> list[int]:
+def train(file: Path) -> int:
+    """`finetune-trainer train FILE`."""
+    environment.exit_on_sigterm()
+    return train_node(file)
+
+
+def exit_codes(started: list[forked.ForkedCommand], directory: Path) -> list[int]:
     codes = [process.wait(DEADLINE_SECONDS) for process in started]
     for log in sorted(directory.glob("*.log")):
         print(f"--- {log.name}\n{log.read_text()}")
@@ -96,7 +98,10 @@ def assert_same_losses(workplace: Workplace, output: str, expected: str) -> None
 def test_a_gang_survives_a_killed_node_a_drained_one_and_a_move(
     workplace: Workplace, storage: Storage, tmp_path: Path
 ) -> None:
-    """Three attempts at one run, replicated, sharded and replicated: it learns what one undisturbed process learns."""
+    """Three attempts at one run, replicated, sharded and replicated: it learns what one undisturbed process learns.
+
+    Takes most of a minute: the agent of the last one starts fresh interpreters, which import torch.
+    """
     settings: dict[str, Any] = {
         "hyperparameters": {"epochs": 6.0, "checkpoint_every_steps": 10, "learning_rate": 2e-3},
         "adapter": Adapter(rank=4, alpha=8, dropout=0.0),  # processes drop different numbers

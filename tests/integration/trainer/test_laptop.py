@@ -17,9 +17,13 @@ import yaml
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
+from e2e.children import with_parent
+from finetune_trainer.__main__ import main
+from tests.integration import forked
 from tests.integration.trainer.runs import question
 
 DEADLINE_SECONDS = 180
+forked.preload("finetune_trainer.training.train", "finetune_trainer.local.training")
 SPEC: dict[str, Any] = {
     "className": "gpus",
     "model": {"uri": "base"},
@@ -37,16 +41,15 @@ def write_job(folder: Path, name: str = "job.yaml", **spec: Any) -> Path:
     return folder / name
 
 
-def command(file: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "finetune_trainer", "train", str(file), *options]
+def variables(file: Path) -> dict[str, str]:
+    return {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1", "HOME": str(file.parent), "PATH": ""}
 
 
-def start(file: Path, *options: str) -> subprocess.Popen[str]:
-    environment = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1", "HOME": str(file.parent), "PATH": ""}
+def start(file: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(file, *options),
+        with_parent([sys.executable, "-m", "finetune_trainer", "train", str(file)]),
         cwd=file.parent,
-        env=environment,
+        env=variables(file),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -54,9 +57,21 @@ def start(file: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def run(file: Path, *options: str) -> tuple[int, str]:
-    process = start(file, *options)
-    output, _ = process.communicate(timeout=DEADLINE_SECONDS)
-    return process.returncode, output
+    """Exit code and output of the same, in a process that need not import everything first."""
+    process = forked.ForkedCommand(
+        command_line,
+        ["train", str(file), *options],
+        environment=variables(file),
+        folder=file.parent,
+        output=file.with_suffix(".log"),
+    )
+    return process.end(DEADLINE_SECONDS)
+
+
+def command_line(words: list[str]) -> int:
+    sys.argv[1:] = words
+    main()
+    return 0
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ import pytest
 import requests
 from openai import OpenAI
 
+from e2e.children import with_parent
+
 NAME = "router"
 START_SECONDS = 120
 STOP_SECONDS = 15
@@ -88,7 +90,7 @@ def serving(model: Path, scratch: Path, hub: Hub) -> Iterator[Server]:
         "HF_ENDPOINT": hub.url,
     }
     with (scratch / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(with_parent(command), env=environment, stdout=log, stderr=subprocess.STDOUT)
     running = Server(f"http://127.0.0.1:{port}")
     try:
         wait_until_healthy(running, process, scratch / "log")

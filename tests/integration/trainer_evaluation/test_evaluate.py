@@ -103,7 +103,9 @@ def test_a_model_does_not_differ_from_itself(bucket: Bucket, tuned_uri: str) -> 
 
     same = by_name(report.scores)["same", "similar"]
     assert same.score > 0
-    assert (same.delta, same.delta_low, same.delta_high) == (0.0, 0.0, 0.0)
+    assert same.delta == 0.0
+    assert same.delta_low is not None and same.delta_high is not None
+    assert same.delta_low < 0 < same.delta_high, "so few examples do not show that there is none"
 
 
 def test_an_adapter_is_judged_upon_its_base_and_fields_of_an_example_are_there_for_graders(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from finetune_api.finetuneclass import AllowedSources
 from finetune_api.finetunejob import FineTuneJobSpec
 from finetune_api.sources import (
     DATASET_URI_PATTERN,
@@ -102,6 +103,40 @@ def test_a_place_below(key: str, parts: tuple[str, ...], expected: str) -> None:
 )
 def test_patterns(uri: str, patterns: tuple[str, ...], allowed: bool) -> None:
     assert is_allowed(uri, patterns) is allowed
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "good"),
+    [
+        ("models", "s3://finetune/models/*", True),
+        ("models", "s3://*", True),
+        ("models", "hf://*", True),
+        ("models", "hf://Qwen/Qwen3-0.6B", True),
+        ("models", "s3://finetune/models/base", True),
+        ("datasets", "hf://datasets/org/*", True),
+        ("models", "s3://finetune/models*", False),
+        ("models", "s3://finetune*", False),
+        ("models", "s3://team-*/data/*", False),
+        ("models", "s3://b/model-[0-9]", False),
+        ("models", "s3://b/model-?", False),
+        ("datasets", "*", False),
+        ("images", "https://images.example.com/*", True),
+        ("images", "https://images.example.com", True),
+        ("images", "https://*.example.com", True),
+        ("images", "https://*.example.com/public/*", True),
+        ("images", "https://*", True),
+        ("images", "https://images.example.com/public*", False),
+        ("images", "https://images*.example.com/*", False),
+        ("images", "http://images.example.com/*", False),
+    ],
+)
+def test_a_class_allows_what_is_below_a_folder_and_not_what_begins_alike(kind: str, pattern: str, good: bool) -> None:
+    """`s3://finetune/models*` matches `models-secret/`."""
+    if good:
+        assert AllowedSources.from_wire({kind: [pattern]})
+        return
+    with pytest.raises(ValidationError, match="String should match pattern"):
+        AllowedSources.from_wire({kind: [pattern]})
 
 
 @given(uris, st.lists(uris, max_size=3))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from e2e.base_image import OFFICIAL, apt_sources, local_name
+from e2e.base_image import OFFICIAL, apt_sources, local_name, own_mounts
 from e2e.image_engines import Recipe, is_local, layers_of, unused_images
 from e2e.images import OPERATOR, ROOT, STORAGE, TRAINER, recipes
 from e2e.s3 import MANIFEST, manifests
@@ -167,3 +168,11 @@ def test_a_local_base_lasts_a_month() -> None:
     first, same, later = (local_name(day) for day in days)
     assert first == same
     assert first != later
+
+
+def test_mounts_for_a_base_vanish_with_the_command(tmp_path: Path) -> None:
+    """mmdebstrap mounts /proc and /sys in its folder, which the next run removes."""
+    if not (prefix := own_mounts()):
+        pytest.skip("mounting is not allowed here")
+    subprocess.run([*prefix, "mount", "-t", "tmpfs", "none", tmp_path], check=True)
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()

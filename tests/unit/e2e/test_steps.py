@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,42 @@ def test_a_failure_is_printed_without_a_traceback(capsys: pytest.CaptureFixture[
 def test_the_last_line_of_a_log(content: bytes, last: list[str], tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(content)
     assert tail(tmp_path / "log", 1) == last
+
+
+def test_runs_and_threads_at_the_same_step_have_a_log_each(tmp_path: Path) -> None:
+    with step("Go", log=tmp_path / "go.log") as first:
+        first.run(["echo", "first"], timeout=20)
+        with step("Go", log=tmp_path / "go.log") as second:
+            second.run(["echo", "second"], timeout=20)
+    assert first.log.read_text() == "$ echo first\nfirst\n"
+    assert second.log.read_text() == "$ echo second\nsecond\n"
+    with step("Go", log=tmp_path / "go.log") as third:
+        pass
+    assert third.log == first.log
+
+
+def test_a_command_goes_with_its_run_unless_it_must_not(tmp_path: Path) -> None:
+    """A killed `make` leaves no build behind that works in the next one's folder; apt is left to end."""
+    program = (
+        "import sys, threading\n"
+        "from pathlib import Path\n"
+        "from e2e.steps import step\n"
+        "def work(name, outlives):\n"
+        "    with step(name, log=Path(name)) as current:\n"
+        "        current.run(['sh', '-c', f'(sleep 3; touch {name}.done) & echo $$ > {name}.pid; wait'],\n"
+        "                    timeout=60, outlives=outlives)\n"
+        "for name, outlives in (('goes', False), ('stays', True)):\n"
+        "    threading.Thread(target=work, args=(name, outlives)).start()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment) as run:
+        deadline = time.monotonic() + 20
+        while len(list(tmp_path.glob("*.pid"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        run.kill()
+    while not (tmp_path / "stays.done").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not Path("/proc", (tmp_path / "goes.pid").read_text().strip()).exists()
+    assert not (tmp_path / "goes.done").exists()

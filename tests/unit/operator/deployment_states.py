@@ -71,9 +71,17 @@ def stored(body: Object, number: int = 0) -> Object:
     known = {
         "uid": f"uid-of-{body['metadata']['name']}",
         "generation": 1,
+        "resourceVersion": "1",
         "creationTimestamp": f"2026-11-22T11:00:0{number}Z",
+        "managedFields": [applied_by_us(body)],
     }
     return {**body, "metadata": {**body["metadata"], **known}}
+
+
+def applied_by_us(body: Object) -> Object:
+    """The API server's note that each of these fields is ours."""
+    fields = {f"f:{name}": {} for name in body}
+    return {"manager": "finetune-operator", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": fields}
 
 
 def rolled_out(deployment: Object, replicas: int = 1, **changes: Any) -> Object:

@@ -39,7 +39,7 @@ def evaluation_spec(**changes: Any) -> EvaluationSpec:
 
 def evaluation_job_name(digest: str = "sha256:aa", number: int = 1, run_id: str = "1") -> str:
     models = [NamedModel(name="baseline", model=BASE), NamedModel(name="tuned", model=tuned(digest).source)]
-    return evaluate_job_name(EVALUATION, run_id, models, number)
+    return evaluate_job_name(EVALUATION, evaluation_spec(runId=run_id), models, number)
 
 
 def score(candidate: str, mean: float, delta: float | None = None, grader: str = "exact") -> Score:
@@ -48,8 +48,9 @@ def score(candidate: str, mean: float, delta: float | None = None, grader: str =
     )
 
 
+EVALUATION_FOLDER = "s3://models/finetune/team-a/router-eval/1-7d1e5c70"
 SCORES = [score("baseline", 0.25), score("tuned", 0.75, delta=0.5)]
-EVALUATION_REPORT = EvaluationReport(scores=SCORES, report_uri="s3://models/finetune/report.json")
+EVALUATION_REPORT = EvaluationReport(scores=SCORES, report_uri=f"{EVALUATION_FOLDER}/report.json")
 
 
 def evaluation_status(**changes: Any) -> EvaluationStatus:

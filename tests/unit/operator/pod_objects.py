@@ -68,6 +68,10 @@ def crashed(exit_code: int, message: str) -> dict[str, Any]:
     }
 
 
+def controlled_by(kind: str, name: str, uid: str) -> dict[str, Any]:
+    return {"apiVersion": "batch/v1", "kind": kind, "name": name, "uid": uid, "controller": True}
+
+
 def pod_object(status: dict[str, Any], index: str | None = "0") -> dict[str, Any]:
     annotations = {} if index is None else {"batch.kubernetes.io/job-completion-index": index}
     return {
@@ -77,6 +81,7 @@ def pod_object(status: dict[str, Any], index: str | None = "0") -> dict[str, Any
             "creationTimestamp": "2026-11-22T11:59:00Z",
             "labels": {"batch.kubernetes.io/job-name": "router-train-0f3c2a91", "finetune.dev/role": "train"},
             "annotations": annotations,
+            "ownerReferences": [controlled_by("Job", "router-train-0f3c2a91", JOB_UID)],
         },
         "spec": {},
         "status": status,

@@ -35,13 +35,13 @@ from finetune_operator.children import Owner
 from finetune_operator.classes import ResolvedClass
 from finetune_operator.finetunejob.objects import preflight_job_name, rendezvous_service_name, train_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.run_key import run_digest
 from finetune_operator.plan import Plan
 from finetune_operator.pod_views import JobView, PodView
 from finetune_operator.status import Standing, stalled
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 OWNER = Owner("FineTuneJob", "team-a", "router", "0f3c2a91-5d0c-4bb1-9d2e-7a4f1c86e3d5")
-STORAGE_URI = "s3://models/finetune/team-a/router/1-0f3c2a91"
 CLASS_NOT_FOUND = stalled(Reason.CLASS_NOT_FOUND, "FineTuneClass 'cpu' does not exist. Create it.")
 
 
@@ -81,12 +81,16 @@ def class_spec(**changes: Any) -> FineTuneClassSpec:
 
 
 def resolved_class(**changes: Any) -> ResolvedClass:
-    return ResolvedClass("cpu", 4, class_spec(**changes))
+    return ResolvedClass("cpu", 4, class_spec(**changes), "u-cpu")
 
 
 def job_spec(**changes: Any) -> FineTuneJobSpec:
     return FineTuneJobSpec.from_wire(merged(JOB_WIRE, changes))
 
+
+RUN_DIGEST = run_digest(job_spec(), 1)
+RUN_KEY = f"1-{RUN_DIGEST}"
+STORAGE_URI = f"s3://models/finetune/team-a/router/{RUN_KEY}-0f3c2a91"
 
 # What Pods say at their end.
 
@@ -139,6 +143,7 @@ def pod(job_name: str, index: int = 0, phase: str = "Running", **changes: Any) -
     view = PodView(
         name=f"{job_name}-{index}-abcde",
         job_name=job_name,
+        job_uid=f"uid-of-{job_name}",
         role="train",
         index=index,
         phase=phase,
@@ -162,8 +167,8 @@ def failed_pod(job_name: str, answer: Failure, index: int = 0, **changes: Any) -
     return pod(job_name, index, "Failed", exit_code=1, message=told(answer), **changes)
 
 
-PREFLIGHT_1, PREFLIGHT_2 = (preflight_job_name(OWNER, "1", number) for number in (1, 2))
-TRAIN_1, TRAIN_2 = (train_job_name(OWNER, "1", number) for number in (1, 2))
+PREFLIGHT_1, PREFLIGHT_2 = (preflight_job_name(OWNER, RUN_KEY, number) for number in (1, 2))
+TRAIN_1, TRAIN_2 = (train_job_name(OWNER, RUN_KEY, number) for number in (1, 2))
 RENDEZVOUS = rendezvous_service_name(OWNER)
 
 
@@ -186,7 +191,7 @@ RESOLVED = ResolvedHyperparameters(
 
 def job_status(**changes: Any) -> FineTuneJobStatus:
     """A run that has started and that nothing is known of."""
-    status = FineTuneJobStatus(run_id="1", start_time=ago(120), phase="Validating")
+    status = FineTuneJobStatus(run_id="1", run_number=1, run_digest=RUN_DIGEST, start_time=ago(120), phase="Validating")
     return status.model_copy(update=changes)
 
 
@@ -214,6 +219,7 @@ def trained_status(attempt: AttemptStatus | None = None, **changes: Any) -> Fine
             "model": MODEL,
             "resolved": RESOLVED,
             "attempt": attempt or attempt_status(),
+            "storage_uri": STORAGE_URI,
             **changes,
         }
     )

@@ -266,3 +266,50 @@ def test_a_quota_is_named_while_the_job_lacks_pods(
     said = warning("FailedCreate", QUOTA, 10, subject=JOB_UID)
     found = blockage(job_view(job), [pod_view(pod) for pod in pods], [said], NOW)
     assert (found is not None) is named
+
+
+# Waiting for room is no stall.
+
+ROOM_LATER = "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector. "
+NONE_EVER = "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {gpu: true}. "
+
+
+@pytest.mark.parametrize(
+    ("words", "waits"),
+    [
+        (
+            ROOM_LATER + "preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, "
+            "2 Preemption is not helpful for scheduling.",
+            True,
+        ),
+        (ROOM_LATER + "preemption: not eligible due to preemptionPolicy=Never.", True),
+        ("0/1 nodes are available: 1 Too many pods. preemption: not eligible due to preemptionPolicy=Never.", True),
+        (NONE_EVER + "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.", False),
+        ("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.", False),
+        ("no nodes available to schedule pods", False),
+    ],
+    ids=["another's room", "never preempts", "full of Pods", "too small", "wrong selector", "no node"],
+)
+def test_room_that_others_give_back_is_waited_for_and_nothing_else(words: str, waits: bool) -> None:
+    status = {"phase": "Pending", "conditions": [{**UNSCHEDULABLE, "message": words}]}
+    found = blockage(None, [pod_view(pod_object(status))], (), NOW)
+    assert found is not None
+    assert (found.standing.stalled, found.standing.reason) == (
+        not waits,
+        Reason.QUEUED if waits else Reason.UNSCHEDULABLE,
+    )
+    assert words in found.standing.message
+
+
+@pytest.mark.parametrize(
+    ("requested", "limited", "waits"),
+    [
+        ("limits.memory=8Gi", "limits.memory=64Gi", True),
+        ("limits.memory=80Gi", "limits.memory=64Gi", False),
+        ("limits.memory=8Gi,pods=1", "limits.memory=64Gi,pods=0", False),
+        ("pods=1", "pods=none", False),
+    ],
+)
+def test_a_quota_that_others_use_up_is_waited_for(requested: str, limited: str, waits: bool) -> None:
+    said = f'pods "x" is forbidden: exceeded quota: team, requested: {requested}, used: pods=0, limited: {limited}'
+    assert refusal(said).waits is waits

@@ -60,7 +60,7 @@ def status(phase: Phase = "Training", usage: Usage | None = None, step: int = 0)
 def platform(hours: int | None, accelerator: Accelerator | None = Accelerator()) -> ResolvedClass:  # noqa: B008
     storage = Storage(bucket="models", credentials_secret_name="s3")
     limits = Limits(accelerator_hours_per_month=hours)
-    return ResolvedClass("gpu", 1, FineTuneClassSpec(storage=storage, limits=limits, accelerator=accelerator))
+    return ResolvedClass("gpu", 1, FineTuneClassSpec(storage=storage, limits=limits, accelerator=accelerator), "u-gpu")
 
 
 # What a Pod ran.

@@ -1,4 +1,4 @@
-"""Children: their names, their owners, and whether what exists is what was applied."""
+"""Children: their names and their owners."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 from finetune_operator.children import (
     Owner,
     child_name,
-    is_applied,
     is_controlled_by,
     metadata,
     owner_key,
     owner_selector,
-    with_digest,
 )
 from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
 from finetune_operator.references import ObjectKey
+from tests.unit.operator.pod_objects import controlled_by
 from tests.unit.operator.states import OWNER
 
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -69,7 +68,31 @@ def test_a_childs_annotation_names_its_parent_and_nothing_else(
     annotations: dict[str, str], expected: ObjectKey | None
 ) -> None:
     """Any user may write such an annotation on a Pod of theirs: it must not reach beyond our kinds."""
-    assert owner_key({"metadata": {"namespace": "team-a", "annotations": annotations}}) == expected
+    meta = {"namespace": "team-a", "annotations": annotations}
+    assert (
+        owner_key({"metadata": {**meta, "ownerReferences": [controlled_by("Job", "router-train-1", "u")]}}) == expected
+    )
+    assert owner_key({"metadata": meta}) is None, "what nobody controls was made by hand"
+
+
+@pytest.mark.parametrize(
+    ("controller", "expected"),
+    [
+        (controlled_by("FineTuneJob", "router", "u"), OWNER.key),
+        (controlled_by("FineTuneJob", "other", "u"), None),
+        (controlled_by("Evaluation", "router", "u"), None),
+        (controlled_by("FineTuneClass", "cpu", "u"), OWNER.key),
+        ({**controlled_by("FineTuneJob", "router", "u"), "controller": False}, None),
+    ],
+    ids=["its own", "another's", "another kind's", "what outlives it", "no controller"],
+)
+def test_a_child_of_one_parent_does_not_wake_another(controller: dict[str, Any], expected: ObjectKey | None) -> None:
+    meta = {
+        "namespace": "team-a",
+        "annotations": {"finetune.dev/owner": "FineTuneJob/router"},
+        "ownerReferences": [controller],
+    }
+    assert owner_key({"metadata": meta}) == expected
 
 
 def test_a_child_is_owned_labelled_and_found_by_its_owners_uid() -> None:
@@ -80,16 +103,3 @@ def test_a_child_is_owned_labelled_and_found_by_its_owners_uid() -> None:
     assert (reference["kind"], reference["uid"], reference["controller"]) == ("FineTuneJob", OWNER.uid, True)
     assert is_controlled_by({"metadata": meta}, OWNER.uid)
     assert not is_controlled_by({"metadata": meta}, "of-a-successor")
-
-
-def service(**spec: Any) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata(OWNER, "router", "serve"), "spec": spec}
-
-
-def test_an_object_is_applied_when_the_same_content_was_applied() -> None:
-    desired = with_digest(service(port=80))
-    stored = {**desired, "spec": {"port": 80, "clusterIP": "10.0.0.1"}, "status": {}}
-    assert is_applied(desired, stored)
-    assert not is_applied(with_digest(service(port=81)), stored)
-    assert not is_applied(desired, None)
-    assert not is_applied(desired, {"metadata": {}})

@@ -20,7 +20,7 @@ DEFAULT = {"finetune.dev/is-default-class": "true"}
 def class_object(
     name: str, created: str = "2026-11-22T10:00:00Z", default: Any = DEFAULT, **spec: Any
 ) -> dict[str, Any]:
-    meta = {"name": name, "creationTimestamp": created, "generation": 3, "annotations": default}
+    meta = {"name": name, "uid": f"u-{name}", "creationTimestamp": created, "generation": 3, "annotations": default}
     return {"metadata": meta, "spec": merged(CLASS_WIRE, spec)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,13 +11,17 @@ from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun, ModelSource
+from finetune_operator.classes import ResolvedClass
+from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.models import ResolvedModel
+from finetune_operator.pod_views import JobView, PodView
 from finetune_operator.status import stalled
 from finetune_operator.warning_events import WarningEvent
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.evaluation_states import (
+    EVALUATION_FOLDER,
     EVALUATION_REPORT,
     SCORES,
     WAITING_FOR_MODEL,
@@ -30,6 +35,7 @@ from tests.unit.operator.evaluation_states import (
 )
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
+    LINE_7,
     NETWORK_FAILURE,
     NOW,
     Decided,
@@ -77,7 +83,7 @@ def failed_once(retry_in: float) -> EvaluationStatus:
         ),
         (
             {"platform": resolved_class(sources={"datasets": ["s3://public/*"]})},
-            Decision("Failed", "SourceNotAllowed", stalled=True, event="Warning SourceNotAllowed"),
+            Decision("Waiting", "SourceNotAllowed", stalled=True, event="Warning SourceNotAllowed"),
         ),
         ({"model": WAITING_FOR_MODEL}, Decision("Waiting", "WaitingForModel", event="Normal WaitingForModel")),
         (
@@ -170,6 +176,42 @@ def test_scores_complete_it() -> None:
     assert result.message == "exact 0.750 [0.700, 0.800] vs 0.250 [0.200, 0.300]"
 
 
+OTHERS = "s3://models/finetune/team-b/theirs/1-deadbeef"
+
+
+@pytest.mark.parametrize(
+    ("state", "claim", "told"),
+    [
+        ("Failed", {}, ""),
+        ("Complete", {"report_uri": f"{OTHERS}/report.json"}, "its reportUri is"),
+        ("Complete", {"scores": [*SCORES, score("theirs", 1.0, delta=0.9)]}, "'theirs' by 'exact', which nobody asked"),
+        (
+            "Complete",
+            {"scores": [*SCORES, score("tuned", 1.0, grader="kind")]},
+            "'tuned' by 'kind', which nobody asked",
+        ),
+        ("Complete", {"scores": [*SCORES, score("tuned", 1.0, delta=0.9)]}, "two scores of one model by one grader"),
+    ],
+    ids=["its Job failed", "another folder", "another model", "another grader", "twice"],
+)
+def test_scores_are_held_against_what_was_asked(state: Any, claim: dict[str, Any], told: str) -> None:
+    said = succeeded_pod(JOB, EVALUATION_REPORT.model_copy(update=claim))
+    result = decide(observed_evaluation(evaluation_status(), job(JOB, state), pods=(said,)))
+    assert result.status.results == []
+    assert result.decision.passed is None
+    assert told in result.message
+
+
+def test_the_folder_is_that_of_the_class_as_it_was_when_the_evaluation_began() -> None:
+    begun = decide(observed_evaluation()).status
+    assert begun.storage_uri == EVALUATION_FOLDER
+    said = succeeded_pod(JOB, EVALUATION_REPORT)
+    moved = resolved_class(storage={"prefix": "elsewhere"})
+    assert (
+        decide(observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), platform=moved)).status.results == SCORES
+    )
+
+
 # Failures.
 
 
@@ -178,14 +220,14 @@ def test_a_failed_evaluation_is_tried_again_by_itself() -> None:
     observed = observed_evaluation(status, job(JOB, "Failed"), pods=(failed_pod(JOB, NETWORK_FAILURE),))
     result = decide(observed)
     assert result.decision == Decision(
-        "Failed", "StorageUnreachable", stalled=True, again_in=10, event="Warning StorageUnreachable"
+        "Retrying", "StorageUnreachable", stalled=True, again_in=10, event="Warning StorageUnreachable"
     )
     assert result.message == f"{NETWORK_FAILURE.message} Tried again by itself: next at 12:00:10 UTC."
 
 
 def test_until_the_next_try_the_diagnosis_stands() -> None:
     observed = observed_evaluation(failed_once(retry_in=7), job(JOB, "Failed"))
-    assert decide(observed).decision == Decision("Failed", "StorageUnreachable", stalled=True, again_in=7)
+    assert decide(observed).decision == Decision("Retrying", "StorageUnreachable", stalled=True, again_in=7)
 
 
 def test_the_next_try_is_another_job_and_keeps_the_diagnosis_until_it_has_an_answer() -> None:
@@ -214,9 +256,179 @@ def test_another_trouble_that_passed_gives_way_to_the_diagnosis_that_stands() ->
 @pytest.mark.parametrize(("number", "seconds"), [(1, 10), (2, 20), (9, 600)])
 def test_it_is_tried_ever_more_slowly(number: int, seconds: float) -> None:
     name = evaluation_job_name(number=number)
-    status = evaluation_status(try_number=number, job_name=name)
-    observed = observed_evaluation(status, job(name, "Failed"), pods=(failed_pod(name, NETWORK_FAILURE),))
+    status = evaluation_status(try_number=number, job_name=name, retries=number - 1)
+    spec = evaluation_spec(retryLimit=9)
+    observed = observed_evaluation(status, job(name, "Failed"), pods=(failed_pod(name, NETWORK_FAILURE),), spec=spec)
     assert decide(observed).decision.again_in == seconds
+
+
+def is_over(result: Decided) -> bool:
+    """Whether phase and condition say that the run is over for good."""
+    failed = any(item.type == ConditionType.FAILED and item.status == "True" for item in result.status.conditions)
+    assert failed is (result.decision.phase == "Failed")
+    assert failed is (result.status.completion_time is not None)
+    return failed
+
+
+def test_what_can_not_succeed_is_over_for_good_at_once() -> None:
+    broken = failed_pod(JOB, LINE_7)
+    observed = observed_evaluation(evaluation_status(), job(JOB, "Failed"), pods=(broken,))
+    result = decide(observed)
+    assert is_over(result)
+    assert result.decision == Decision("Failed", "DatasetInvalid", stalled=True, event="Warning DatasetInvalid")
+    assert result.message.endswith("Fix the line. Change spec.runId to evaluate again.")
+    again = observed_evaluation(result.status, job(JOB, "Failed"), pods=(broken,))
+    later_on = plan(again, later(3600))
+    assert (later_on.create, later_on.requeue_at, later_on.status) == ((), None, result.status)
+
+
+def test_it_is_tried_no_more_often_than_its_limit_allows() -> None:
+    status, number = EvaluationStatus(), 0
+    for number in range(1, 9):
+        started = plan(observed_evaluation(status, spec=evaluation_spec(retryLimit=2)), NOW).status
+        assert (started.phase, started.try_number) == ("Evaluating", number)
+        name = evaluation_job_name(number=number)
+        ended = observed_evaluation(
+            started,
+            job(name, "Failed"),
+            pods=(failed_pod(name, NETWORK_FAILURE),),
+            spec=evaluation_spec(retryLimit=2),
+        )
+        result = decide(ended)
+        if is_over(result):
+            break
+        status = result.status.model_copy(update={"retry_time": ago(1)})
+    assert number == 3, "the first try, and two more"
+    assert result.decision.reason == Reason.RETRY_LIMIT_REACHED
+    assert "failed 3 times, more than retryLimit 2. The last time: StorageUnreachable: The storage" in result.message
+
+
+def test_a_shape_that_does_not_fit_is_tried_once_more() -> None:
+    first = observed_evaluation(evaluation_status(), job(JOB, "Failed"), pods=(killed_for_memory(JOB),))
+    once = decide(first)
+    assert not is_over(once)
+    status = once.status.model_copy(update={"retry_time": None, "job_name": RETRY, "try_number": 2})
+    twice = decide(observed_evaluation(status, job(RETRY, "Failed"), pods=(killed_for_memory(RETRY),)))
+    assert is_over(twice)
+    assert twice.decision.reason == Reason.OUT_OF_MEMORY
+
+
+def killed_for_memory(name: str) -> PodView:
+    return pod(name, phase="Failed", exit_code=137, oom_killed=True)
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [
+        (pod(JOB, phase="Failed", exit_code=143, disrupted=True, disruption="PreemptionByScheduler: making room"),),
+        (pod(JOB, phase="Failed", exit_code=137),),
+        (),
+    ],
+    ids=["preempted", "killed from outside", "gone"],
+)
+def test_a_disruption_never_counts(pods: tuple[PodView, ...]) -> None:
+    status = evaluation_status(disruptions=40, retries=3)
+    result = decide(observed_evaluation(status, job(JOB, "Failed"), pods=pods))
+    assert result.decision == Decision("Retrying", "Retrying", again_in=10, event="Normal Retrying")
+    assert (result.status.disruptions, result.status.retries) == (41, 3)
+    again = decide(observed_evaluation(result.status, job(JOB, "Failed"), pods=pods))
+    assert (again.decision.again_in, again.message) == (10, result.message)
+
+
+def test_why_a_pod_was_taken_away_is_remembered_though_the_pod_is_gone() -> None:
+    evicted = pod(JOB, disrupted=True, disruption="EvictionByEvictionAPI: Eviction API: evicting")
+    seen = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(evicted,)))
+    gone = decide(observed_evaluation(seen.status, job(JOB, "Failed")))
+    assert "(EvictionByEvictionAPI: Eviction API: evicting)" in gone.message
+    assert gone.status.disruptions == 1
+
+
+def test_an_image_that_can_not_be_pulled_ends_the_run_after_a_quarter_of_an_hour() -> None:
+    for seconds, over in ((899, False), (901, True)):
+        stuck = pod(JOB, phase="Pending", waiting_reason="ImagePullBackOff", scheduled_time=ago(seconds))
+        result = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(stuck,)))
+        assert (result.decision.reason, is_over(result)) == ("ImagePullFailed", over)
+
+
+def test_another_model_or_another_run_id_starts_again_after_the_end() -> None:
+    ended = plan(
+        observed_evaluation(evaluation_status(), job(JOB, "Failed"), pods=(failed_pod(JOB, LINE_7),)), NOW
+    ).status
+    for observed in (
+        observed_evaluation(ended, model=tuned("sha256:bb")),
+        observed_evaluation(ended, spec=evaluation_spec(runId="2")),
+    ):
+        result = decide(observed)
+        assert result.decision.phase == "Evaluating"
+        assert (result.status.retries, result.status.failure) == (0, None)
+        assert not is_over(result)
+
+
+# What the answer comes from, and what it is about.
+
+
+def test_what_our_container_says_is_enough_and_what_still_runs_is_ended() -> None:
+    """The Pod of a mesh's sidecar goes on for ever."""
+    said = replace(succeeded_pod(JOB, EVALUATION_REPORT), phase="Running", foreign_running=("istio-proxy",))
+    just_ended = replace(said, ended_time=ago(3))
+    waits = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(just_ended,)))
+    assert (waits.decision.phase, waits.decision.again_in) == ("Evaluating", 7)
+    assert "istio-proxy" in waits.message
+    said = replace(said, ended_time=ago(11))
+    done = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(said,)))
+    assert (done.decision.phase, done.decision.deletes, done.decision.again_in) == ("Passed", (), 30)
+    rest = plan(observed_evaluation(done.status, job(JOB), pods=(said,)), later(31))
+    assert [child.name for child in rest.delete] == [JOB, JOB]
+    assert plan(observed_evaluation(done.status, job(JOB, "Complete"), pods=(said,)), later(31)).delete == ()
+
+
+def test_an_evaluation_of_a_model_that_is_not_there_any_more_is_ended() -> None:
+    for model in (WAITING_FOR_MODEL, NO_JOB):
+        result = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), model=model))
+        assert (result.decision.phase, result.decision.deletes) == ("Waiting", with_config_map(JOB))
+        again = decide(observed_evaluation(result.status))
+        assert again.decision.writes == RETRY_OBJECTS
+
+
+def test_an_answer_is_taken_though_the_class_is_gone() -> None:
+    said = succeeded_pod(JOB, EVALUATION_REPORT)
+    begun = evaluation_status(storage_uri=EVALUATION_FOLDER)
+    gone = observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), platform=CLASS_NOT_FOUND)
+    assert decide(gone).decision.phase == "Passed"
+    running = observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), platform=CLASS_NOT_FOUND)
+    assert decide(running).decision.phase == "Evaluating"
+
+
+# What it was made from.
+
+
+def made_of(platform: ResolvedClass) -> JobView:
+    """The first try's Job, as that class makes it."""
+    created = plan(observed_evaluation(NEW, platform=platform), NOW).create[-1]
+    return job(JOB, digest=created["metadata"]["annotations"]["finetune.dev/applied-digest"])
+
+
+CORRECTED = resolved_class(images={"trainer": "example.com/trainer:2"})
+
+
+@pytest.mark.parametrize(
+    ("pods", "anew"),
+    [
+        ((), True),
+        ((pod(JOB, phase="Pending", waiting_reason="ImagePullBackOff"),), True),
+        ((pod(JOB),), False),
+        ((succeeded_pod(JOB, EVALUATION_REPORT),), False),
+    ],
+    ids=["no Pod", "can't be pulled", "runs", "has ended"],
+)
+def test_a_job_that_has_not_started_is_made_anew_when_its_class_changed(pods: tuple[PodView, ...], anew: bool) -> None:
+    made = made_of(resolved_class())
+    result = decide(observed_evaluation(evaluation_status(), made, pods=pods, platform=CORRECTED))
+    assert result.decision.writes == (RETRY_OBJECTS if anew else ())
+    assert result.decision.deletes == (with_config_map(JOB) if anew else ())
+    assert result.status.retries == 0
+    same = decide(observed_evaluation(evaluation_status(), made, pods=pods))
+    assert same.decision.writes == ()
 
 
 # Once for each model.
@@ -245,6 +457,15 @@ def test_another_model_is_another_evaluation() -> None:
 def test_another_run_id_is_another_evaluation() -> None:
     observed = observed_evaluation(evaluated_status(), job(JOB, "Complete"), spec=evaluation_spec(runId="2"))
     assert decide(observed).decision.writes[-1] == f"Job/{evaluation_job_name(run_id='2')}"
+
+
+def test_a_run_id_that_comes_again_with_something_else_to_measure_is_another_evaluation() -> None:
+    """A rollback in git, while the operator was away."""
+    done = evaluated_status(run_digest=run_digest(evaluation_spec()))
+    assert decide(observed_evaluation(done, spec=evaluation_spec(gates=[]))).decision.writes == ()
+    again = decide(observed_evaluation(done, spec=evaluation_spec(generation={"maxTokens": 9})))
+    assert again.decision.phase == "Evaluating"
+    assert again.decision.writes != JOB_OBJECTS
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from tests.unit.operator.states import (
     NETWORK_FAILURE,
     NOW,
     RESULT,
+    STORAGE_URI,
     TRAIN_1,
     TRAIN_2,
     TRAIN_REPORT,
@@ -574,9 +575,50 @@ def test_right_after_a_resume_the_remaining_time_is_that_of_the_speed_before() -
     assert status.progress.estimated_remaining_seconds == 300
 
 
-def test_a_rank_that_is_lost_after_the_result_is_committed_does_not_matter() -> None:
+def test_a_report_of_success_counts_only_where_the_job_completed() -> None:
+    """The next attempt finds the committed result, and is done with it."""
     result = decide(gang("Failed", succeeded_pod(TRAIN_1, TRAIN_REPORT), evicted(1)))
-    assert (result.decision.phase, result.status.result) == ("Succeeded", RESULT)
+    assert (result.decision.phase, result.status.result) == ("Retrying", None)
+    assert [ended.outcome for ended in result.status.ended_attempts] == ["Disrupted"]
+
+
+OTHERS = "s3://models/finetune/team-b/theirs/1-deadbeef"
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ({"uri": f"{OTHERS}/result"}, "its result's uri is 's3://models/finetune/team-b/theirs/1-deadbeef/result'"),
+        ({"uri": f"{STORAGE_URI}/../../../team-b/theirs/result"}, "which is not in the run's folder"),
+        ({"uri": f"{STORAGE_URI}-2/result"}, "which is not in the run's folder"),
+        ({"uri": STORAGE_URI}, "which is not in the run's folder"),
+        ({"report_uri": "https://example.com/report.html"}, "its result's reportUri is 'https://example.com/"),
+        ({"base_model_uri": "s3://models/another"}, "and 's3://models/base' was to be tuned"),
+    ],
+)
+def test_what_a_pod_reports_is_held_against_what_was_asked(claim: dict[str, Any], words: str) -> None:
+    report = TRAIN_REPORT.model_copy(update={"result": RESULT.model_copy(update=claim)})
+    observed = observed_job(trained_status(), job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, report),))
+    result = decide(observed)
+    assert (result.decision.phase, result.decision.reason) == ("Failed", Reason.REPORT_REFUSED)
+    assert words in result.message
+    assert result.status.result is None
+
+
+def test_a_report_of_another_job_of_the_same_name_is_not_heard() -> None:
+    stranger = succeeded_pod(TRAIN_1, TRAIN_REPORT)
+    observed = observed_job(
+        trained_status(), job(TRAIN_1, "Complete"), pods=(replace(stranger, job_uid="uid-of-an-earlier-one"),)
+    )
+    result = decide(observed)
+    assert (result.decision.phase, result.status.result) == ("Retrying", None)
+
+
+def test_only_checkpoints_of_the_run_stand_in_its_status() -> None:
+    theirs = CHECKPOINT.model_copy(update={"uri": f"{OTHERS}/checkpoints/step-000200"})
+    ledger = CheckpointLedger(checkpoints=[theirs, CHECKPOINT])
+    observed = observed_job(trained_status(), job(TRAIN_1), pods=(pod(TRAIN_1),), ledger=ledger)
+    assert decide(observed).status.checkpoints == [CHECKPOINT]
 
 
 def test_the_report_closes_the_ledger() -> None:

@@ -27,7 +27,6 @@ from finetune_operator.finetunejob.deletion import (
 from finetune_operator.finetunejob.release import release_finalizers
 from finetune_operator.kube import FINE_TUNE_CLASSES, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS, ApiError
 from finetune_operator.pod_views import JobView, PodView
-from finetune_operator.status import Standing
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
@@ -244,7 +243,8 @@ def removal(observed: ObservedDeletion) -> dict[str, Any]:
 def test_the_job_that_removes_is_told_everything_in_its_own_object() -> None:
     """So that it goes as one, and a foreground deletion, which takes what the FineTuneJob owns, leaves it."""
     made = removal(deletion())
-    assert "ownerReferences" not in made["metadata"]
+    (owner,) = made["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == ("FineTuneClass", "cpu", "u-cpu", True)
     assert made["metadata"]["labels"]["finetune.dev/owner-uid"] == OWNER.uid
     template = made["spec"]["template"]
     run = DeleteRun.model_validate_json(template["metadata"]["annotations"][RUN_ANNOTATION])
@@ -326,7 +326,7 @@ def kube_with(**answers: Any) -> FakeKube:
     class_path = f"GET {FINE_TUNE_CLASSES.path(None, 'cpu')}"
     spec = merged(CLASS_WIRE, {"reclaimPolicy": "Delete"})
     table: dict[str, Any] = {
-        class_path: {"metadata": {"name": "cpu", "generation": 4}, "spec": spec},
+        class_path: {"metadata": {"name": "cpu", "generation": 4, "uid": "u-cpu"}, "spec": spec},
         f"GET {JOBS.path('team-a')}": {"items": []},
         f"GET {PODS.path('team-a')}": {"items": []},
         f"GET {NAMESPACES.path(None, 'team-a')}": {"metadata": {"name": "team-a"}},
@@ -354,12 +354,23 @@ async def test_whether_the_namespace_ends(answer: Any, ends: bool) -> None:
     assert (await observe(kube, PARENT, trainer_image=None)).namespace_ends is ends
 
 
-async def test_a_status_that_does_not_parse_keeps_nothing() -> None:
-    """As one of another version: the class is the one that the spec names, and the Jobs say that there were runs."""
-    broken = {**PARENT, "status": {"phase": "Levitating"}}
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"phase": "Levitating"},
+        {"startTime": "soon"},
+        {"usage": 7, "history": [{"storageUri": f"{FOLDER}/0-0f3c2a91"}, 7]},
+    ],
+)
+async def test_a_status_of_another_version_still_says_what_is_to_be_removed(strange: dict[str, Any]) -> None:
+    """Also one that can't be read: nothing would tell of what stays."""
+    broken = {**PARENT, "status": {**PARENT["status"], **strange}}
     observed = await observe(kube_with(), broken, trainer_image=None)
-    assert (observed.class_name, observed.status) == ("cpu", FineTuneJobStatus())
-    assert not isinstance(observed.platform, Standing)
+    assert observed.class_name == "cpu"
+    run = DeleteRun.model_validate_json(
+        removal(observed)["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION]
+    )
+    assert run.folder_uris == [FOLDER]
 
 
 async def test_without_an_operator_only_our_finalizer_is_taken_away() -> None:
@@ -377,4 +388,4 @@ async def test_without_an_operator_only_our_finalizer_is_taken_away() -> None:
     assert kube.writes == [f"PATCH {FINE_TUNE_JOBS.path('team-a', 'a')}"]
     assert kube.requests[-1].query["fieldManager"] == "finetune-operator-storage"
     assert kube.requests[-1].body is not None
-    assert "finalizers" not in kube.requests[-1].body["metadata"]
+    assert kube.requests[-1].body["metadata"]["finalizers"] == ["example.com/theirs"]

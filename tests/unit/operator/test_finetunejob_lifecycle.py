@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Condition, ConditionType, Reason
-from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, Progress, Usage
+from finetune_api.finetunejob import EndedRun, FailureStatus, FineTuneJobStatus, Progress, Usage
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
+from finetune_operator.finetunejob.run_key import run_digest
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
@@ -176,8 +177,8 @@ def test_an_attempt_that_ended_before_it_was_suspended_is_judged_first() -> None
 
 # Another runId.
 
-SECOND_RUN = preflight_job_name(OWNER, "2", 1)
 RERUN = job_spec(runId="2")
+SECOND_RUN = preflight_job_name(OWNER, f"2-{run_digest(RERUN, 2)}", 1)
 USAGE = Usage(month="2026-11", class_name="cpu", accelerator_seconds=7200, counted_time=ago(5))
 SUCCEEDED = trained_status(
     attempt_status(number=3, retries=1, disruptions=1),
@@ -208,7 +209,7 @@ def test_another_run_id_starts_anew(status: FineTuneJobStatus) -> None:
     assert result.decision == NEW_RUN
     fresh = result.status
     assert (fresh.run_id, fresh.start_time, fresh.attempt, fresh.result) == ("2", NOW, None, None)
-    assert fresh.storage_uri.endswith("/router/2-0f3c2a91")
+    assert fresh.storage_uri.endswith(f"/router/2-{run_digest(RERUN, 2)}-0f3c2a91")
     assert fresh.usage == status.usage
 
 
@@ -258,6 +259,25 @@ def test_a_run_that_has_just_succeeded_keeps_its_result_in_the_history() -> None
     assert done.decision.phase == "Succeeded"
     (run,) = decide(carried_out(done, observed)).status.history
     assert (run.phase, run.result_uri) == ("Succeeded", RESULT.uri)
+
+
+@pytest.mark.parametrize("reason", [Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC])
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_an_end_that_another_version_could_not_read_stands_again(phase: Any, reason: Reason) -> None:
+    """What an old operator said while it led for a minute is gone once one looks that knows better."""
+    failure = FailureStatus(reason=Reason.LOSS_NOT_FINITE, message="The loss became NaN.")
+    end = {"result": RESULT} if phase == "Succeeded" else {"failure": failure}
+    ready, stalled = standing_conditions(Reason.SUCCEEDED, ready=True)
+    hidden = stalled.model_copy(update={"status": "True", "reason": reason})
+    if phase == "Failed" or reason == Reason.INVALID_SPEC:
+        ready = ready.model_copy(update={"status": "False", "reason": reason})
+    status = trained_status(phase=phase, conditions=[ready, hidden], completion_time=ago(9), **end)
+    result = decide(observed_job(status))
+    assert result.decision.phase == phase
+    assert result.decision.reason == ("Succeeded" if phase == "Succeeded" else "LossNotFinite")
+    assert (result.decision.ready, result.decision.stalled) == (phase == "Succeeded", phase == "Failed")
+    again = decide(observed_job(result.status))
+    assert again.status == result.status
 
 
 def test_a_crash_before_the_new_runs_status_makes_nothing_twice() -> None:

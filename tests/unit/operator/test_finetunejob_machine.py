@@ -157,6 +157,16 @@ class FineTuneJobLife(RuleBasedStateMachine):
             assert attempt.disruptions <= self.disruptions_played
 
     @invariant()
+    def phase_and_conditions_say_the_same(self) -> None:
+        """Also of a job that is suspended once it has ended."""
+        status, spec = self.world.status, self.world.spec
+        held = {condition.type for condition in status.conditions if condition.status == "True"}
+        if status.run_id == spec.run_id and status.phase in ("Succeeded", "Failed"):
+            assert held == ({"Ready"} if status.phase == "Succeeded" else {"Stalled", "Failed"}), status
+        else:
+            assert status.run_id != spec.run_id or not held & {"Ready", "Failed"}, status
+
+    @invariant()
     def every_attempt_that_ended_is_recorded_once(self) -> None:
         numbers = [ended.number for ended in self.world.status.ended_attempts]
         assert numbers == sorted(set(numbers)), numbers

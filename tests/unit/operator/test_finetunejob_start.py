@@ -367,6 +367,18 @@ def test_what_the_preflight_pod_said_is_not_waited_for_until_its_job_is_counted(
     assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, again_in=15, event="Normal Queued")
 
 
+@pytest.mark.parametrize(
+    ("state", "changes"),
+    [("Failed", {}), ("Active", {"job_uid": "uid-of-another-job"}), ("Active", {"phase": "Failed", "exit_code": 1})],
+    ids=["its Job failed", "another Job's Pod", "a Pod that failed"],
+)
+def test_a_preflight_succeeds_by_a_pod_of_its_own_that_ended_well(state: Any, changes: dict[str, Any]) -> None:
+    said = replace(succeeded_pod(PREFLIGHT_1, PREFLIGHT_REPORT), **changes)
+    result = decide(observed_job(job_status(preflight=preflight_status()), job(PREFLIGHT_1, state), pods=(said,)))
+    assert not result.status.preflight.succeeded
+    assert result.decision.phase == "Validating"
+
+
 def test_a_preflight_job_that_somebody_deleted_is_followed_by_the_next_try() -> None:
     result = decide(observed_job(job_status(preflight=preflight_status())))
     assert result.decision.writes == PREFLIGHT_2_OBJECTS

@@ -76,7 +76,8 @@ def test_it_waits_for_the_result_with_no_pod_and_no_clock(found: Any, is_stalled
 def test_preflight_starts_with_the_result_which_the_status_names() -> None:
     waiting = plan(observed_job(FineTuneJobStatus(), spec=SPEC, model=IN_TRAINING), NOW).status
     result = decide(observed_job(waiting, spec=SPEC, model=TUNED))
-    assert result.decision.writes == (f"ConfigMap/{PREFLIGHT_1}", f"Job/{PREFLIGHT_1}")
+    first = result.status.preflight.job_name
+    assert result.decision.writes == (f"ConfigMap/{first}", f"Job/{first}")
     assert result.status.starting_model == STARTING
     assert result.status.suspend_time is None
     model, continued = started_with(result)

@@ -33,6 +33,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "reference" / metrics_reference.FILE
         ("GET", "/apis/finetune.dev/v1alpha1/finetuneclasses/gpu", ("get", "finetuneclasses")),
         ("PUT", "/apis/coordination.k8s.io/v1/namespaces/a/leases/b", ("update", "leases")),
         ("POST", "/apis/authentication.k8s.io/v1/tokenreviews", ("create", "tokenreviews")),
+        ("GET", "/.well-known/openid-configuration", ("get", "/.well-known/openid-configuration")),
     ],
 )
 def test_a_request_in_kubernetes_words(method: str, path: str, words: tuple[str, str]) -> None:

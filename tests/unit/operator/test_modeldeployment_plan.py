@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_api.outcome import Failure
 from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, ModelSource
 from finetune_operator.modeldeployment.observe import GateEvaluation, ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
-from finetune_operator.models import ResolvedModel
-from finetune_operator.status import Standing, stalled
+from finetune_operator.models import ResolvedModel, tuned_model
+from finetune_operator.status import Standing, conditions, failed, stalled
 from finetune_operator.warning_events import WarningEvent
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.deployment_states import (
@@ -26,18 +28,22 @@ from tests.unit.operator.deployment_states import (
     rolled_out,
     verdict,
 )
-from tests.unit.operator.evaluation_states import WAITING_FOR_MODEL, tuned
+from tests.unit.operator.evaluation_states import WAITING_FOR_MODEL, evaluation_spec, tuned
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
     NOW,
+    RESULT,
     Decided,
     Decision,
     ago,
     decided,
+    job_spec,
     pod,
     resolved_class,
     standing_conditions,
+    trained_status,
 )
+from tests.unit.operator.states import told as told_by
 
 STRANGERS = {"apiVersion": "v1", "metadata": {"name": "router", "uid": "x", "generation": 1, "ownerReferences": []}}
 NO_EVALUATION = stalled(Reason.REFERENCE_NOT_FOUND, "Evaluation 'router-eval' does not exist. Create it.")
@@ -98,6 +104,22 @@ def test_it_waits_and_makes_nothing(changes: dict[str, Any], phase: str, reason:
     assert told in result.message
 
 
+def test_a_model_without_a_digest_passes_no_gate() -> None:
+    """Two digests that nobody knows are no match: what is at a URI may be another model today."""
+    by_uri = {"fineTuneJobRef": None, "uri": "s3://models/tuned"}
+    passed = verdict(True)
+    gate = replace(
+        passed,
+        spec=evaluation_spec(candidates=[{"name": "tuned", "model": {"uri": "s3://models/tuned"}}]),
+        status=passed.status.model_copy(update={"candidate_digests": {}}),
+    )
+    model = ResolvedModel(ModelSource(uri="s3://models/tuned"))
+    result = decide(observed_deployment(spec=deployment_spec(model=by_uri, **GATED), model=model, gate=gate))
+    assert (result.decision.phase, result.decision.reason) == ("Blocked", Reason.GATE_FAILED)
+    assert result.decision.writes == ()
+    assert "Name the FineTuneJob that made it" in result.message
+
+
 @pytest.mark.parametrize(
     ("gate", "phase", "reason", "told"),
     [
@@ -128,6 +150,52 @@ def test_only_what_passed_its_gate_is_served(
     assert (result.decision.phase, result.decision.reason) == (phase, reason)
     assert bool(result.decision.writes) is (phase == "RollingOut")
     assert told in result.message
+
+
+YET = "Evaluation 'router-eval' has not judged this model yet"
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (verdict(None), f"{YET}: it is waiting."),
+        (
+            verdict(True, digest="sha256:old"),
+            f"{YET}: it is about revision sha256:old, and the next one here is sha256:aa.",
+        ),
+        (verdict(True, run_id="0"), f"{YET}: its run '1' has not begun."),
+        (verdict(True, seen=0), f"{YET}: its spec has just changed."),
+    ],
+    ids=["no verdict", "of another model", "of an earlier run", "by other gates"],
+)
+def test_the_message_says_what_the_gate_waits_for(gate: GateEvaluation, message: str) -> None:
+    assert decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate)).message == message
+
+
+def test_an_evaluation_that_failed_for_good_never_opens_its_gate_by_itself() -> None:
+    over = conditions(failed(Reason.DATASET_NOT_FOUND, "Nothing is there"), [], generation=1, now=NOW)
+    gate = verdict(None)
+    gate = replace(gate, status=gate.status.model_copy(update={"conditions": over}))
+    result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate))
+    assert (result.decision.reason, result.decision.stalled) == ("WaitingForGate", True)
+    assert "failed, so that it has judged nothing: Nothing is there. A new run of it" in result.message
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (FineTuneJobStatus(run_id="1", phase="Training"), "FineTuneJob 'a' is not complete (Training)."),
+        (FineTuneJobStatus(), "FineTuneJob 'a' is not complete: its run '1' has not begun."),
+        (
+            trained_status(run_id="0", phase="Succeeded", result=RESULT),
+            "FineTuneJob 'a' is not complete: its run '1' has not begun.",
+        ),
+    ],
+)
+def test_the_message_says_what_the_model_waits_for(status: FineTuneJobStatus, message: str) -> None:
+    standing = tuned_model("a", job_spec(), status)
+    assert isinstance(standing, Standing)
+    assert standing.message == message
 
 
 def test_an_evaluation_that_does_not_judge_this_model_is_no_gate() -> None:
@@ -210,7 +278,7 @@ def test_a_rollout_that_does_not_come_along_is_diagnosed(pods: tuple[Any, ...], 
     assert observed.deployment is not None
     starting = replace(observed, deployment={**observed.deployment, "status": {}}, pods=pods)
     result = decide(starting)
-    assert result.decision == Decision("RollingOut", reason, stalled=True, again_in=15, event=f"Warning {reason}")
+    assert result.decision == Decision("Blocked", reason, stalled=True, again_in=15, event=f"Warning {reason}")
 
 
 def test_pods_that_the_api_server_refuses_are_told_by_the_deployment_itself() -> None:
@@ -279,6 +347,127 @@ def test_what_serves_goes_on_serving_while_it_waits(changes: dict[str, Any]) -> 
     assert result.status.ready_replicas == 1
 
 
+HOLDS: list[dict[str, Any]] = [
+    {"model": WAITING_FOR_MODEL},
+    {"model": stalled(Reason.REFERENCE_NOT_FOUND, "FineTuneJob 'router' does not exist. Create it.")},
+    {"model": tuned("sha256:bb")},
+    {"gate": verdict(False)},
+    {"gate": NO_EVALUATION},
+    {"platform": resolved_class(sources={"models": ["s3://elsewhere/*"]}), "model": WAITING_FOR_MODEL},
+]
+
+
+def gated() -> ObservedModelDeployment:
+    """A revision that passed its gate is served."""
+    return serving(spec=deployment_spec(**GATED), gate=verdict(True))
+
+
+@pytest.mark.parametrize("hold", HOLDS)
+@pytest.mark.parametrize(
+    ("lost", "writes"),
+    [({"deployment": None}, "Deployment"), ({"service": None}, "Service"), ({"config_maps": ()}, "ConfigMap")],
+    ids=["Deployment", "Service", "ConfigMap"],
+)
+def test_what_serves_is_made_again_while_the_next_revision_waits(
+    hold: dict[str, Any], lost: dict[str, Any], writes: str
+) -> None:
+    observed = gated()
+    result = decide(replace(observed, **hold, **lost))
+    assert [item.partition("/")[0] for item in result.decision.writes] == [writes]
+    assert result.status.revision == "sha256:aa"
+    again = after(replace(observed, **hold, **lost), result.plan)
+    assert decide(again).decision.writes == ()
+
+
+@pytest.mark.parametrize("hold", HOLDS)
+def test_replicas_are_applied_while_the_next_revision_waits(hold: dict[str, Any]) -> None:
+    (deployment,) = plan(replace(gated(), spec=deployment_spec(replicas=0, **GATED), **hold), NOW).apply
+    assert deployment["spec"]["replicas"] == 0
+
+
+def test_the_status_is_true_to_the_pods_while_the_next_revision_waits() -> None:
+    observed = replace(gated(), gate=verdict(False))
+    assert observed.deployment is not None
+    down = {**observed.deployment, "status": {**observed.deployment["status"], "readyReplicas": 0}}
+    assert decide(replace(observed, deployment=down)).status.ready_replicas == 0
+    assert decide(replace(observed, deployment=None)).status.ready_replicas == 0
+    strange = decide(
+        replace(observed, deployment={**down, **STRANGERS, "kind": "Deployment", "status": {"replicas": 3}})
+    )
+    assert (strange.decision.reason, strange.status.replicas) == (Reason.NAME_CONFLICT, 0)
+
+
+def test_the_message_says_what_is_served_and_what_keeps_the_next_one_back() -> None:
+    message = decide(replace(gated(), gate=verdict(False))).message
+    assert "did not pass: 1 of 1 gates failed" in message
+    assert message.endswith("Revision 'sha256:aa' is served meanwhile: 1 of 1 replicas ready.")
+    assert "not served" not in message
+
+
+def test_pods_that_crash_meanwhile_are_told_too() -> None:
+    observed = replace(gated(), gate=verdict(False))
+    assert observed.deployment is not None
+    down = {**observed.deployment, "status": {**observed.deployment["status"], "readyReplicas": 0}}
+    crashing = pod("", phase="Running", exit_code=137, oom_killed=True)
+    message = decide(replace(observed, deployment=down, pods=(crashing,))).message
+    assert "0 of 1 replicas ready. OutOfMemory: " in message
+
+
+def test_scaled_to_zero_nothing_is_ready() -> None:
+    result = decide(serving(spec=deployment_spec(replicas=0)))
+    assert result.decision == Decision("ScaledToZero", "ScaledToZero")
+    assert "`kubectl scale mdep`" in result.message
+
+
+def test_no_more_replicas_than_the_class_allows() -> None:
+    observed = replace(serving(), spec=deployment_spec(replicas=9))
+    result = decide(observed)
+    (deployment,) = result.plan.apply
+    assert deployment["spec"]["replicas"] == 8
+    assert result.decision.reason == Reason.LIMIT_EXCEEDED
+    assert "Revision 'sha256:aa' is served meanwhile" in result.message
+
+
+def test_without_its_class_what_serves_keeps_its_address_and_may_become_less() -> None:
+    observed = replace(serving(spec=deployment_spec(replicas=3)), platform=CLASS_NOT_FOUND)
+    assert decide(replace(observed, service=None)).decision.writes == ("Service/router",)
+    assert plan(replace(observed, spec=deployment_spec(replicas=4)), NOW).merge == ()
+    (merge,) = plan(replace(observed, spec=deployment_spec(replicas=1)), NOW).merge
+    assert (merge["kind"], merge["spec"]) == ("Deployment", {"replicas": 1})
+    theirs = {**STRANGERS, "kind": "Deployment", "apiVersion": "apps/v1", "spec": {"replicas": 3}}
+    assert plan(replace(observed, spec=deployment_spec(replicas=1), deployment=theirs), NOW).merge == ()
+
+
+def test_a_run_configuration_with_other_content_is_made_anew() -> None:
+    observed = serving()
+    (config_map,) = observed.config_maps
+    forged = {**config_map, "data": {"run.json": "{}"}}
+    result = decide(replace(observed, config_maps=(forged,)))
+    assert result.decision.deletes == (f"ConfigMap/{config_map['metadata']['name']}",)
+    assert decide(replace(observed, config_maps=())).decision.writes == (f"ConfigMap/{config_map['metadata']['name']}",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"exit_code": 1}, True),
+        ({"exit_code": 1, "ready": True}, False),
+        ({"exit_code": 143, "deletion_time": ago(1)}, False),
+        ({"exit_code": 0}, False),
+    ],
+    ids=["ended with an error", "serves since", "is being deleted", "ended well"],
+)
+def test_a_container_that_ended_is_told_at_once(changes: dict[str, Any], told: bool) -> None:
+    """One that runs longer than the kubelet's pause before it is started again never shows CrashLoopBackOff."""
+    observed = serving()
+    assert observed.deployment is not None
+    said = told_by(Failure(reason=Reason.MODEL_NOT_FOUND, message="Nothing is at s3://models/typo."))
+    started = pod("", phase="Pending", **{"message": said, **changes})
+    result = decide(replace(observed, deployment={**observed.deployment, "status": {}}, pods=(started,)))
+    assert result.decision.reason == (Reason.MODEL_NOT_FOUND if told else Reason.ROLLING_OUT)
+    assert result.decision.phase == ("Blocked" if told else "RollingOut")
+
+
 def test_a_model_by_uri_is_its_own_revision() -> None:
     spec = deployment_spec(model={"fineTuneJobRef": None, "uri": "s3://models/base"})
     result = decide(observed_deployment(spec=spec, model=ResolvedModel(ModelSource(uri="s3://models/base"))))
@@ -295,6 +484,24 @@ def test_nothing_applied_makes_it_unavailable_again() -> None:
 
 
 # What is applied.
+
+
+def test_a_pod_identity_is_the_fetching_containers_only() -> None:
+    """What the webhooks of AWS, Azure and Alibaba are told: the Pod's other container gets no token and no variable."""
+    identity = resolved_class(storage={"credentialsSecretName": None, "serviceAccountName": "storage"})
+    template = plan(observed_deployment(platform=identity), NOW).apply[1]["spec"]["template"]
+    assert [container["name"] for container in template["spec"]["containers"]] == ["server"]
+    skipped = {
+        name: value for name, value in template["metadata"]["annotations"].items() if name.endswith("/skip-containers")
+    }
+    assert skipped == {
+        "eks.amazonaws.com/skip-containers": "server",
+        "azure.workload.identity/skip-containers": "server",
+        "pod-identity.alibabacloud.com/skip-containers": "server",
+    }
+    assert template["spec"]["initContainers"][0]["name"] == "fetch"
+    by_secret = plan(observed_deployment(), NOW).apply[1]["spec"]["template"]["metadata"]["annotations"]
+    assert not any(name.endswith("/skip-containers") for name in by_secret)
 
 
 def test_the_server_has_no_credential_and_serves_what_was_fetched_read_only() -> None:

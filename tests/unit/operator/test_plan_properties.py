@@ -461,7 +461,9 @@ def test_the_conditions_are_always_complete(observed: ObservedFineTuneJob) -> No
     decided = finetunejob.plan.plan(observed, NOW)
     is_old = observed.status.phase in ("Succeeded", "Failed") and observed.status.run_id == observed.spec.run_id
     kinds = [condition.type for condition in decided.status.conditions]
-    assert is_old or kinds == [ConditionType.READY, ConditionType.STALLED]
+    is_over = decided.status.phase == "Failed" and decided.status.run_id == observed.spec.run_id
+    over = [ConditionType.FAILED] if is_over else []
+    assert is_old or kinds == [ConditionType.READY, ConditionType.STALLED, *over]
 
 
 @settings(max_examples=100)

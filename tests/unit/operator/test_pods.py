@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from finetune_api.run import METRICS_PORT, EvaluateRun, FetchRun, PreflightRun, TrainRun
+from finetune_operator.children import labels
 from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.finetunejob.objects import attempt_objects, preflight_objects
 from finetune_operator.kube import Object
 from finetune_operator.modeldeployment.objects import serving_objects
 from finetune_operator.progress import ProgressEndpoint
-from tests.unit.operator.deployment_states import DEPLOYMENT, deployment_spec
+from tests.unit.operator.deployment_states import DEPLOYMENT
 from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
 from tests.unit.operator.states import MODEL_SOURCE, OWNER, RESOLVED, job_spec, resolved_class
 
@@ -27,7 +29,7 @@ def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> d
         "preflight": preflight_objects(OWNER, spec, platform, MODEL_SOURCE, 1),
         "train": attempt_objects(OWNER, spec, platform, MODEL_SOURCE, RESOLVED, 1, endpoint),
         "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), platform, [], "evaluate-1"),
-        "serve": serving_objects(DEPLOYMENT, deployment_spec(), platform, tuned().source),
+        "serve": serving_objects(DEPLOYMENT, 1, platform, tuned().source),
     }
 
 
@@ -65,9 +67,13 @@ def test_pods_pass_the_restricted_pod_security_standard(role: str) -> None:
         assert context["readOnlyRootFilesystem"] is True
 
 
+WITH_AN_IDENTITY = {"credentialsSecretName": None, "serviceAccountName": "pod-identity"}
+
+
+@pytest.mark.parametrize("storage", [{}, WITH_AN_IDENTITY], ids=["a Secret", "a service account"])
 @pytest.mark.parametrize("role", ROLES)
-def test_pods_have_no_token_of_the_api_server(role: str) -> None:
-    spec = pod_spec(children()[role])
+def test_pods_have_no_token_of_the_api_server(role: str, storage: dict[str, Any]) -> None:
+    spec = pod_spec(children(storage=storage)[role])
     assert spec["automountServiceAccountToken"] is False
     audiences = [
         source["serviceAccountToken"]["audience"]
@@ -85,7 +91,7 @@ def test_without_an_endpoint_a_training_pod_has_no_token_at_all() -> None:
 @pytest.mark.parametrize(
     ("role", "limits"),
     [
-        ("preflight", {"memory": "4Gi"}),
+        ("preflight", {"memory": "2Gi"}),
         ("train", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
         ("evaluate", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
         ("serve", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
@@ -100,7 +106,7 @@ def test_credentials_come_from_the_jobs_own_secret_and_never_through_the_operato
     text = json.dumps(children(storage={"credentialsSecretName": "my-secret"}))
     assert '"secret": {"secretName": "my-secret", "defaultMode": 288}' in text  # files of mode 0440
     assert "secretKeyRef" not in text
-    identity = children(storage={"credentialsSecretName": None, "serviceAccountName": "pod-identity"})
+    identity = children(storage=WITH_AN_IDENTITY)
     for objects in identity.values():
         assert "secretName" not in json.dumps(objects)
         assert pod_spec(objects)["serviceAccountName"] == "pod-identity"
@@ -115,8 +121,8 @@ def test_the_class_says_where_pods_run() -> None:
         "queueName": "team-queue",
     }
     made = children(scheduling=scheduling)
-    for objects in made.values():
-        spec = pod_spec(objects)
+    for role in ("train", "evaluate", "serve"):
+        spec = pod_spec(made[role])
         assert spec["nodeSelector"] == {"pool": "gpus"}
         assert spec["tolerations"] == scheduling["tolerations"]
         assert (spec["priorityClassName"], spec["runtimeClassName"]) == ("batch", "nvidia")
@@ -126,6 +132,55 @@ def test_the_class_says_where_pods_run() -> None:
         if any("kueue.x-k8s.io/queue-name" in item["metadata"]["labels"] for item in objects)
     ]
     assert queued == ["train"]
+
+
+def test_preflight_is_cheap_and_runs_on_any_node_that_it_may() -> None:
+    of_class = {
+        "resources": {"cpu": "32", "memory": "512Gi"},
+        "scheduling": {
+            "nodeSelector": {"pool": "gpus"},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "priorityClassName": "batch",
+            "runtimeClassName": "nvidia",
+        },
+    }
+    spec = pod_spec(children(**of_class)["preflight"])
+    assert spec["containers"][0]["resources"]["requests"] == {"cpu": "500m", "memory": "2Gi"}
+    assert not {"nodeSelector", "runtimeClassName"} & spec.keys()
+    assert (spec["tolerations"], spec["priorityClassName"]) == (of_class["scheduling"]["tolerations"], "batch")
+    own = {"resources": {"cpu": "2", "memory": "8Gi"}, "scheduling": {"nodeSelector": {"pool": "cpus"}}}
+    spec = pod_spec(children(**of_class, preflight=own)["preflight"])
+    assert spec["containers"][0]["resources"]["limits"] == {"memory": "8Gi"}
+    assert spec["nodeSelector"] == {"pool": "cpus"}
+    assert not {"tolerations", "priorityClassName"} & spec.keys()
+
+
+def test_no_job_is_without_a_deadline_that_kubernetes_keeps() -> None:
+    made = children()
+    deadlines = {role: made[role][-1]["spec"]["activeDeadlineSeconds"] for role in ("preflight", "train", "evaluate")}
+    assert deadlines == {"preflight": 6 * 3600, "train": 60 * 24 * 3600, "evaluate": 24 * 3600}
+    (*_, train) = attempt_objects(
+        OWNER, job_spec(), resolved_class(), MODEL_SOURCE, RESOLVED, 1, None, active_deadline_seconds=7200
+    )
+    assert train["spec"]["activeDeadlineSeconds"] == 7200 + 3600, "the operator ends the run first, with a word"
+
+
+def test_pods_are_found_by_the_name_of_what_they_are_for() -> None:
+    for objects in children().values():
+        template = next(item["spec"]["template"] for item in objects if item["kind"] in ("Job", "Deployment"))
+        _, _, name = template["metadata"]["annotations"]["finetune.dev/owner"].partition("/")
+        assert template["metadata"]["labels"]["finetune.dev/name"] == name
+    long = replace(OWNER, name="a" * 62 + "-" + "b" * 40)
+    assert labels(long, "train")["finetune.dev/name"] == "a" * 62
+
+
+def test_meshes_leave_alone_what_runs_to_an_end() -> None:
+    made = children()
+    for role in ("preflight", "train", "evaluate"):
+        metadata = made[role][-1]["spec"]["template"]["metadata"]
+        assert metadata["labels"]["sidecar.istio.io/inject"] == "false"
+        assert metadata["annotations"]["linkerd.io/inject"] == "disabled"
+    assert "istio" not in json.dumps(made["serve"])
 
 
 def test_a_gang_is_an_indexed_job_that_tries_once() -> None:
@@ -181,7 +236,7 @@ def test_what_a_user_wrote_travels_only_as_json() -> None:
 
 def test_a_parents_own_labels_and_annotations_are_not_copied() -> None:
     """GitOps tools track objects by them, and would prune the children."""
-    allowed = {"app.kubernetes.io/managed-by", "finetune.dev/owner-uid", "finetune.dev/role"}
+    allowed = {"app.kubernetes.io/managed-by", "finetune.dev/owner-uid", "finetune.dev/role", "finetune.dev/name"}
     for objects in children().values():
         for item in objects:
             assert item["metadata"]["labels"].keys() <= allowed

@@ -6,6 +6,7 @@ TokenReview and the Pod come from a fake at the Kube edge; tests/integration/ope
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,17 +17,38 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from finetune_api.finetunejob import CheckpointStatus, Progress
 from finetune_api.progress import PROGRESS_BODY_BYTES, CheckpointLedger
-from finetune_operator import progress
+from finetune_operator import progress, progress_tokens
 from finetune_operator.children import Owner
 from finetune_operator.kube import ApiError
-from finetune_operator.progress import ProgressEndpoint, ProgressStore, ShownProgress, TokenAuthenticator
+from finetune_operator.progress import ProgressEndpoint, ProgressStore, ShownProgress
+from finetune_operator.progress_tokens import TokenAuthenticator
 from finetune_operator.references import ObjectKey
 from tests.unit.operator.fake_kube import FakeKube
+from tests.unit.operator.pod_objects import controlled_by
 from tests.unit.operator.states import merged
 
 REVIEWS, POD_PATH = "POST /apis/authentication.k8s.io/v1/tokenreviews", "GET /api/v1/namespaces/team-a/pods/pod-0"
 ATTEMPT, OWNER = "router-train-1", ObjectKey("FineTuneJob", "team-a", "router")
 PATH = f"/v1alpha1/namespaces/team-a/finetunejobs/router/attempts/{ATTEMPT}"
+ISSUER = "https://kubernetes.default.svc.cluster.local"
+CLAIMS = {
+    "aud": ["finetune.dev/progress"],
+    "iss": ISSUER,
+    "exp": 4_000_000_000,
+    "sub": "system:serviceaccount:team-a:x",
+}
+
+
+def token(claims: Any = CLAIMS, signature: str = "c2ln") -> str:
+    """A JSON Web Token, signed by nobody."""
+    return ".".join([part(b'{"alg":"RS256"}'), part(json.dumps(claims).encode()), signature])
+
+
+def part(content: bytes) -> str:
+    return urlsafe_b64encode(content).decode().rstrip("=")
+
+
+TOKEN = token()
 REVIEW = {
     "status": {
         "authenticated": True,
@@ -45,8 +67,17 @@ POD = {
         "name": "pod-0",
         "namespace": "team-a",
         "uid": "uid-of-pod-0",
-        "labels": {"batch.kubernetes.io/job-name": ATTEMPT},
+        "ownerReferences": [controlled_by("Job", ATTEMPT, "uid-of-the-job")],
+    }
+}
+JOBS_PATH = "GET /apis/batch/v1/namespaces/team-a/jobs"
+JOB = {
+    "metadata": {
+        "name": ATTEMPT,
+        "namespace": "team-a",
+        "uid": "uid-of-the-job",
         "annotations": {"finetune.dev/owner": "FineTuneJob/router"},
+        "ownerReferences": [controlled_by("FineTuneJob", "router", "uid-of-router")],
     }
 }
 REPORT = {
@@ -84,7 +115,7 @@ class Endpoint:
         self, body: Any = REPORT, path: str = PATH, headers: Mapping[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:
         sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-        given = {"Authorization": "Bearer token-0"} if headers is None else headers
+        given = {"Authorization": f"Bearer {TOKEN}"} if headers is None else headers
         async with self.client.post(path, data=sent, headers=given) as answer:
             text = await answer.text()
             return answer.status, json.loads(text) if text.startswith("{") else {"error": text}
@@ -95,7 +126,7 @@ class Endpoint:
 
 @pytest.fixture
 async def endpoint() -> AsyncIterator[Endpoint]:
-    kube, store = FakeKube({REVIEWS: REVIEW, POD_PATH: POD}), ProgressStore()
+    kube, store = FakeKube({REVIEWS: REVIEW, POD_PATH: POD, JOBS_PATH: {"items": [JOB]}}), ProgressStore()
     notified: list[tuple[ObjectKey, float]] = []
     app = progress.application(
         TokenAuthenticator(kube), store, lambda owner, delay: notified.append((owner, round(delay, 1)))
@@ -110,7 +141,7 @@ async def test_a_report_of_a_jobs_own_pod_is_shown(endpoint: Endpoint) -> None:
     assert endpoint.notified == [(OWNER, 0)]
     (review,) = [request.body for request in endpoint.kube.requests if request.method == "POST"]
     assert review is not None
-    assert review["spec"] == {"token": "token-0", "audiences": ["finetune.dev/progress"]}
+    assert review["spec"] == {"token": TOKEN, "audiences": ["finetune.dev/progress"]}
 
 
 LEDGER = {
@@ -146,25 +177,34 @@ async def test_without_a_bearer_token_nothing_is_reviewed(endpoint: Endpoint, he
     assert endpoint.kube.requests == []
 
 
+LABELLED = {
+    "labels": {"batch.kubernetes.io/job-name": ATTEMPT},
+    "annotations": {"finetune.dev/owner": "FineTuneJob/router"},
+}
 EXTRA = {"extra": {"authentication.kubernetes.io/pod-name": None}}
 
 
 @pytest.mark.parametrize(
-    ("status", "pod"),
+    ("status", "pod", "job"),
     [
-        ({"authenticated": False}, {}),
-        ({"authenticated": None}, {}),
-        ({"audiences": ["https://kubernetes.default.svc"]}, {}),
-        ({"audiences": None}, {}),
-        ({"user": {"username": "system:admin"}}, {}),
-        ({"user": {"username": "system:node:worker-1:x"}}, {}),
-        ({"user": {"extra": None}}, {}),
-        ({"user": EXTRA}, {}),
-        ({}, None),
-        ({}, {"uid": "uid-of-a-successor"}),
-        ({}, {"annotations": None}),
-        ({}, {"annotations": {"finetune.dev/owner": "Secret/router"}}),
-        ({}, {"labels": None}),
+        ({"authenticated": False}, {}, {}),
+        ({"authenticated": None}, {}, {}),
+        ({"audiences": ["https://kubernetes.default.svc"]}, {}, {}),
+        ({"audiences": None}, {}, {}),
+        ({"user": {"username": "system:admin"}}, {}, {}),
+        ({"user": {"username": "system:node:worker-1:x"}}, {}, {}),
+        ({"user": {"extra": None}}, {}, {}),
+        ({"user": EXTRA}, {}, {}),
+        ({}, None, {}),
+        ({}, {"uid": "uid-of-a-successor"}, {}),
+        ({}, {"ownerReferences": None, **LABELLED}, {}),
+        ({}, {"ownerReferences": [controlled_by("ReplicaSet", ATTEMPT, "uid-of-the-job")], **LABELLED}, {}),
+        ({}, LABELLED, None),
+        ({}, LABELLED, {"uid": "uid-of-a-successor"}),
+        ({}, LABELLED, {"ownerReferences": None}),
+        ({}, LABELLED, {"ownerReferences": [controlled_by("FineTuneJob", "another", "uid-of-another")]}),
+        ({}, LABELLED, {"annotations": None}),
+        ({}, LABELLED, {"annotations": {"finetune.dev/owner": "Secret/router"}}),
     ],
     ids=[
         "not authenticated",
@@ -177,22 +217,96 @@ EXTRA = {"extra": {"authentication.kubernetes.io/pod-name": None}}
         "a token that names no Pod",
         "the Pod is gone",
         "the Pod was replaced",
-        "a Pod of no owner",
-        "a Pod of an owner of another kind",
-        "a Pod of no Job",
+        "a Pod that was made by hand, with every label",
+        "a Pod of something else",
+        "its Job is gone",
+        "its Job was replaced",
+        "its Job was made by hand",
+        "its Job is another one's",
+        "a Job of no owner",
+        "a Job of an owner of another kind",
     ],
 )
 async def test_a_token_that_is_not_a_training_pods_is_refused(
-    endpoint: Endpoint, status: dict[str, Any], pod: dict[str, Any] | None
+    endpoint: Endpoint, status: dict[str, Any], pod: dict[str, Any] | None, job: dict[str, Any] | None
 ) -> None:
     endpoint.kube.answers[REVIEWS] = {"status": merged(REVIEW["status"], status)}
     if pod is None:
         del endpoint.kube.answers[POD_PATH]
     else:
         endpoint.kube.answers[POD_PATH] = {"metadata": merged(POD["metadata"], pod)}
+    endpoint.kube.answers[JOBS_PATH] = {
+        "items": [] if job is None else [{"metadata": merged(JOB["metadata"], job)}],
+    }
     code, answer = await endpoint.post()
     assert (code, answer) == (401, {"error": "the token is not valid for this endpoint"})
     assert (endpoint.shown(), endpoint.notified) == (None, [])
+
+
+ISSUERS = "GET /.well-known/openid-configuration"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "nonsense",
+        "a.b.c",
+        "..",
+        token([]),
+        token("x" * 4000),
+        token({**CLAIMS, "aud": ["https://kubernetes.default.svc"]}),
+        token({**CLAIMS, "aud": None}),
+        token({**CLAIMS, "exp": 1}),
+        token({**CLAIMS, "exp": "later"}),
+        token({**CLAIMS, "iss": "https://elsewhere.example.com"}),
+        f"{part(b'{}')}.{'[' * 5000}.x",
+        f"{part(b'{}')}.{part(b'[' * 5000)}.x",
+    ],
+)
+async def test_what_can_not_be_a_token_for_us_is_refused_unasked(endpoint: Endpoint, said: str) -> None:
+    endpoint.kube.answers[ISSUERS] = {"issuer": ISSUER}
+    for _ in range(3):
+        assert (await endpoint.post(headers={"Authorization": f"Bearer {said}"}))[0] == 401
+    assert [request.line for request in endpoint.kube.requests if request.line != ISSUERS] == []
+    assert (await endpoint.post())[0] == 200
+
+
+async def test_a_refused_token_is_not_asked_about_again_for_a_minute(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("finetune_operator.progress.time.monotonic", lambda: now)
+    endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
+    for _ in range(5):
+        assert (await endpoint.post())[0] == 401
+    assert endpoint.kube.writes == [REVIEWS]
+    now += 61
+    assert (await endpoint.post())[0] == 401
+    assert endpoint.kube.writes == [REVIEWS] * 2
+
+
+async def test_of_many_tokens_only_so_many_are_asked_about(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each looks like one of this cluster's, and is signed by nobody."""
+    monkeypatch.setattr(progress, "REPORTS_AT_ONCE", 10_000)
+    monkeypatch.setattr(progress_tokens, "_TOKENS_KEPT", 50)
+    endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
+    authenticator = TokenAuthenticator(endpoint.kube)
+    refused = 0
+    for number in range(425):
+        try:
+            assert await authenticator.reporter(token({**CLAIMS, "jti": str(number)})) is None
+        except ApiError as error:
+            assert error.status == 429
+            refused += 1
+    assert refused >= 425 - progress_tokens.REVIEWS_AT_ONCE - 100
+    assert len(endpoint.kube.writes) == 425 - refused
+    assert len(authenticator._known) <= 50
+
+
+async def test_one_address_sends_only_so_much(endpoint: Endpoint) -> None:
+    answers = [(await endpoint.post())[0] for _ in range(progress.REPORTS_AT_ONCE + 40)]
+    assert answers[: progress.REPORTS_AT_ONCE] == [200] * progress.REPORTS_AT_ONCE
+    assert 429 in answers
 
 
 # 403: somebody else's job.
@@ -255,11 +369,11 @@ async def test_a_body_that_is_too_large_is_not_read(endpoint: Endpoint, extra: i
 # 503: ask again later.
 
 
-@pytest.mark.parametrize("line", [REVIEWS, POD_PATH])
+@pytest.mark.parametrize("line", [REVIEWS, POD_PATH, JOBS_PATH])
 async def test_while_the_api_server_does_not_answer_the_pod_is_told_so(endpoint: Endpoint, line: str) -> None:
     endpoint.kube.answers[line] = ApiError(500, "InternalError", "etcd is electing")
     assert (await endpoint.post())[0] == 503
-    endpoint.kube.answers |= {REVIEWS: REVIEW, POD_PATH: POD}
+    endpoint.kube.answers |= {REVIEWS: REVIEW, POD_PATH: POD, JOBS_PATH: {"items": [JOB]}}
     assert (await endpoint.post())[0] == 200
 
 

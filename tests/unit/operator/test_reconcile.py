@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import ConditionType, Reason
-from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_operator.controller import Heartbeats, work
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.kube import FINE_TUNE_JOBS, JOBS, ApiError, Kube, Object
@@ -230,12 +230,23 @@ def parent_that(**metadata: Any) -> dict[str, Any]:
     [
         (True, [], [FINALIZER]),
         (True, [FINALIZER], None),
-        (False, ["argocd.argoproj.io/finalizer", FINALIZER], []),
+        (False, ["argocd.argoproj.io/finalizer", FINALIZER], ["argocd.argoproj.io/finalizer"]),
+        (False, [FINALIZER, "argocd.argoproj.io/finalizer", FINALIZER], ["argocd.argoproj.io/finalizer"]),
+        (True, ["argocd.argoproj.io/finalizer"], ["argocd.argoproj.io/finalizer", FINALIZER]),
         (False, ["argocd.argoproj.io/finalizer"], None),
         (None, [FINALIZER], None),
         (None, [], None),
     ],
-    ids=["put", "stands", "taken away", "not there", "no class, it stays", "no class, none"],
+    ids=[
+        "put",
+        "stands",
+        "taken away",
+        "every entry of it",
+        "put beside another",
+        "not there",
+        "no class, it stays",
+        "no class, none",
+    ],
 )
 async def test_the_finalizer_stands_while_it_is_needed(
     needed: bool | None, held: list[str], applied: list[str] | None
@@ -283,6 +294,14 @@ async def test_the_finalizer_goes_last_and_the_class_tells_what_stays(left_behin
             "name": "cpu",
         }
         assert (event["type"], event["reason"], event["message"]) == ("Warning", "StorageKept", LEFT.note.message)
+
+
+async def test_a_finalizer_that_stands_still_is_not_told_as_released() -> None:
+    """A webhook put it back: the object is looked at again, and what stays is not said to be gone."""
+    deleted = parent_that(deletionTimestamp=DELETED, finalizers=[FINALIZER])
+    kube = FakeKube({f"GET {PARENT_PATH}": deleted, f"PATCH {PARENT_PATH}": deleted})
+    with pytest.raises(ApiError, match="stands on 'router' still"):
+        await reconcile(kube, holding(farewell=Farewell(Plan(status=STATUS), release=True)), KEY)
 
 
 async def test_the_status_follows_the_finalizer() -> None:
@@ -385,3 +404,43 @@ def test_a_heartbeat_tells_how_long_the_slowest_worker_is_at_it(monkeypatch: pyt
     assert beats.longest_seconds() == 40
     beats.finished(1)
     assert beats.longest_seconds() == 10
+
+
+# Statuses of other versions.
+
+
+async def plan_on(parent: dict[str, Any]) -> FakeKube:
+    kube = kube_with(parent)
+    await reconcile(kube, planning(PLAN), KEY)
+    return kube
+
+
+@pytest.mark.parametrize("strange", [{"phase": "Levitating"}, {"startTime": "soon"}, {"attempt": {"number": "one"}}])
+async def test_on_a_status_that_can_not_be_read_nothing_is_written_but_a_condition(strange: dict[str, Any]) -> None:
+    stored = {**STATUS.to_wire(), **strange}
+    kube = await plan_on({**PARENT, "status": stored})
+    assert kube.writes == [f"POST {EVENTS_PATH}", f"PATCH {STATUS_PATH}"], "nothing starts"
+    request = kube.requests[-1]
+    assert request.query["fieldManager"] == "finetune-operator-conditions"
+    assert request.body is not None
+    assert list(request.body["status"]) == ["conditions"]
+    (condition,) = request.body["status"]["conditions"]
+    assert (condition["type"], condition["status"], condition["reason"]) == ("Stalled", "True", "StatusUnreadable")
+    told = await plan_on({**PARENT, "status": {**stored, "conditions": [condition]}})
+    assert told.writes == [], "it is told once"
+
+
+async def test_a_spec_that_does_not_parse_leaves_the_status_as_it_is() -> None:
+    """The status is of another version, and the spec of another one still."""
+    stored = {**STATUS.to_wire(), "addedLater": {"a": []}, "runId": "1"}
+    broken = {**PARENT, "spec": {"model": 7}, "status": stored}
+
+    async def observe_job(kube: Kube, parent: Object) -> Any:
+        return FineTuneJobSpec.from_wire(parent["spec"])
+
+    kube = kube_with(broken)
+    await reconcile(kube, Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN), KEY)
+    assert kube.requests[-1].body is not None
+    written = kube.requests[-1].body["status"]
+    kept = {name: value for name, value in stored.items() if name != "conditions" and value != []}
+    assert {name: value for name, value in written.items() if name != "conditions"} == kept

@@ -11,6 +11,7 @@ from finetune_operator.status import (
     EventNote,
     Standing,
     conditions,
+    failed,
     known_reason,
     progressing,
     ready,
@@ -40,6 +41,16 @@ def table(found: list[Condition]) -> dict[str, tuple[str, str]]:
 )
 def test_ready_and_stalled_of_each_standing(standing: Standing, expected: dict[str, tuple[str, str]]) -> None:
     assert table(conditions(standing, [], generation=1, now=NOW)) == expected
+
+
+def test_failed_stands_while_a_run_is_over_for_good_and_goes_with_it() -> None:
+    over = conditions(failed(Reason.DATASET_INVALID, "Line 7."), [], generation=1, now=NOW)
+    assert table(over) == {
+        "Ready": ("False", "DatasetInvalid"),
+        "Stalled": ("True", "DatasetInvalid"),
+        "Failed": ("True", "DatasetInvalid"),
+    }
+    assert "Failed" not in table(conditions(QUEUED, over, generation=1, now=NOW))
 
 
 def test_passed_stands_only_where_there_is_a_verdict() -> None:

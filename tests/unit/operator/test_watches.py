@@ -13,6 +13,7 @@ from finetune_operator import watches
 from finetune_operator.references import ObjectKey, References
 from finetune_operator.watches import referenced
 from finetune_operator.workqueue import WorkQueue
+from tests.unit.operator.pod_objects import controlled_by
 
 CLASS, DEFAULT = ObjectKey("FineTuneClass", "", "cpu"), ObjectKey("FineTuneClass", "", "")
 JOB, EVALUATION = ObjectKey("FineTuneJob", "team-a", "router"), ObjectKey("Evaluation", "team-a", "router-eval")
@@ -146,7 +147,10 @@ async def test_a_child_wakes_its_parent_and_a_stranger_nobody(
     operator: Operator, annotation: str | None, woken: set[ObjectKey]
 ) -> None:
     annotations = {} if annotation is None else {"finetune.dev/owner": annotation}
-    metadata = {"name": "p", "namespace": "team-a", "annotations": annotations}
+    metadata: dict[str, Any] = {"name": "p", "namespace": "team-a", "annotations": annotations}
+    await operator.child(body={"metadata": metadata}, type="MODIFIED")
+    assert operator.queue.delays == {}, "a Pod that was made by hand is a stranger's"
+    metadata["ownerReferences"] = [controlled_by("Job", "router-train", "u")]
     await operator.child(body={"metadata": metadata}, type="MODIFIED")
     assert operator.queue.delays == dict.fromkeys(woken, watches.CHILD_SECONDS), "a burst of events is looked at once"
     assert await operator.woken() == woken
@@ -159,6 +163,7 @@ def child_body(kind: str, **status: Any) -> dict[str, Any]:
         "uid": "8d0c",
         "creationTimestamp": "2026-11-22T12:00:00Z",
         "annotations": {"finetune.dev/owner": "FineTuneJob/router"},
+        "ownerReferences": [controlled_by("Job" if kind == "Pod" else "FineTuneJob", "router", "u")],
     }
     return {"kind": kind, "metadata": metadata, "status": status}
 
@@ -260,3 +265,6 @@ def test_kopf_writes_nothing_and_watches_only_our_children() -> None:
     assert settings.scanning.disabled is True
     for child in watches.CHILDREN:
         assert settings.watching.label_selectors[child] == "app.kubernetes.io/managed-by=finetune-operator"
+    for child in watches.KEPT_UP:
+        selector = "app.kubernetes.io/managed-by=finetune-operator,finetune.dev/role=serve"
+        assert settings.watching.label_selectors[child] == selector

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.outcome import TrainReport
+from finetune_operator.children import DIGEST_ANNOTATION
 from finetune_operator.classes import ResolvedClass
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
@@ -86,6 +88,7 @@ class World:
             role=body["metadata"]["labels"]["finetune.dev/role"],
             suspended=spec.get("suspend", False),
             parallelism=spec.get("parallelism", 1),
+            digest=body["metadata"]["annotations"].get(DIGEST_ANNOTATION, ""),
         )
 
     def goes_on(self) -> None:
@@ -131,7 +134,7 @@ class World:
                 for index in range(job.parallelism):
                     name = f"{job.name}-{index}-{self.now:%H%M%S}"
                     self.pods[name] = pod(
-                        job.name, index, "Pending", name=name, uid=f"{job.uid}/{index}", role=job.role
+                        job.name, index, "Pending", name=name, uid=f"{job.uid}/{index}", job_uid=job.uid, role=job.role
                     )
 
     def set_suspended(self, suspended: bool) -> None:
@@ -147,21 +150,27 @@ class World:
                 self.pods[view.name] = replace(view, phase="Running", started_time=self.now)
 
     def end_deleted_pods(self) -> None:
-        """What was told to stop has stopped; a Pod that has ended and is deleted is gone."""
+        """What was told to stop has stopped; a deleted Pod that has ended is gone, once its Job has counted it."""
         for view in self.reachable():
             if view.deletion_time is not None:
-                if any(job.uid == view.uid.partition("/")[0] for job in self.jobs.values()) and not view.ended:
+                job = next((job for job in self.jobs.values() if job.uid == view.job_uid), None)
+                if job is not None and not view.ended:
                     self.pods[view.name] = replace(view, phase="Failed", exit_code=143)
-                else:
+                elif job is None or job.state != "Active":
                     del self.pods[view.name]
 
     def succeed(self, role: str) -> None:
         """All running Pods of a role do what they are there for."""
         for view in self.reachable():
             if view.phase == "Running" and view.deletion_time is None and view.role == role:
-                report = told(PREFLIGHT_REPORT if view.role == "preflight" else TRAIN_REPORT)
+                report = told(PREFLIGHT_REPORT if view.role == "preflight" else self._train_report())
                 message = report if view.index == 0 else ""
                 self.pods[view.name] = replace(view, phase="Succeeded", exit_code=0, message=message)
+
+    def _train_report(self) -> TrainReport:
+        """The result lies in the folder of the run that this is."""
+        result = TRAIN_REPORT.result.model_copy(update={"uri": f"{self.status.storage_uri}/result"})
+        return TRAIN_REPORT.model_copy(update={"result": result})
 
     def end_pod(self, view: PodView, **how: Any) -> None:
         self.pods[view.name] = replace(view, phase="Failed", **how)

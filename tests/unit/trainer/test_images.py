@@ -161,6 +161,25 @@ def test_images_are_fetched_ahead_in_order(store: ImageStore) -> None:
     assert [(line, len(files.result())) for (line, _), files in ahead] == [(number, 1) for number in range(20)]
 
 
+CLIMBS = (
+    "%2e%2e/",
+    "%2E./",
+    "..%2f",
+    "..%5c",
+    "..;/",
+    "..;a=b/",
+    "..\\",
+    "%252e%252e/",
+    "%25252e%25252e%25252f",
+    "%c0%ae%c0%ae/",
+    "\uff0e\uff0e/",
+    "%EF%BC%8E%EF%BC%8E/",
+    "./",
+    "%2e%2e?",
+    f"%{'25' * 20}2e./",
+)
+
+
 @pytest.mark.parametrize(
     ("url", "pattern", "allowed"),
     [
@@ -176,6 +195,9 @@ def test_images_are_fetched_ahead_in_order(store: ImageStore) -> None:
         ("https://evil.test?x.images.test/a.png", "https://*.images.test/*", False),
         ("https://evil.test#.images.test/a.png", "https://*.images.test/*", False),
         ("https://images.test/public/../secret.png", "https://images.test/public/*", False),
+        *((f"https://images.test/public/{climb}secret.png", "https://images.test/public/*", False) for climb in CLIMBS),
+        ("https://images.test/public/a%20b/100%25.png", "https://images.test/public/*", True),
+        ("https://images.test/public/a..b/..c.png", "https://images.test/public/*", True),
         ("http://images.test/a.png", "https://images.test/*", False),
         ("https://images.test/a.png", "s3://*", False),
         ("https://images.test/a.png", "*", False),

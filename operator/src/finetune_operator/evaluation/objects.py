@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 from finetune_api.evaluation import EvaluationSpec
@@ -10,14 +12,28 @@ from finetune_operator.children import Owner, child_name
 from finetune_operator.classes import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.kube import Object
 from finetune_operator.pods import PodRole, job, run_config_map
+from finetune_operator.unstarted import rendered
 
 EVALUATE_ROLE = "evaluate"
+EVALUATE_SECONDS = 24 * 3600
+"""No evaluation is worth more than a day of accelerators; fewer examples or shorter answers make it faster."""
 
 
-def evaluate_job_name(owner: Owner, run_id: str, models: Sequence[NamedModel], try_number: int) -> str:
-    """Deterministic: another model (a new run of the job that makes it) is another Job."""
+_NOT_MEASURED = frozenset({"className", "runId", "gates", "retryLimit"})
+
+
+def run_digest(spec: EvaluationSpec) -> str:
+    """Eight characters for what a run measures: a runId may come again with something else, by a rollback in git."""
+    # Without defaults, so that a field that a newer operator adds makes no finished run another one.
+    lasting = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    measured = {name: value for name, value in lasting.items() if name not in _NOT_MEASURED}
+    return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def evaluate_job_name(owner: Owner, spec: EvaluationSpec, models: Sequence[NamedModel], try_number: int) -> str:
+    """Deterministic: another model (a new run of the job that makes it) is another Job, and so is another run."""
     identity = [model.model_dump_json() for model in models]
-    return child_name(owner, EVALUATE_ROLE, run_id, try_number, *identity)
+    return child_name(owner, EVALUATE_ROLE, spec.run_id, run_digest(spec), try_number, *identity)
 
 
 def evaluate_objects(
@@ -37,7 +53,5 @@ def evaluate_objects(
         generation=spec.generation,
     )
     role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=True)
-    return [
-        run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)}),
-        job(owner, name, role, platform.spec),
-    ]
+    config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
+    return rendered([config_map, job(owner, name, role, platform.spec, deadline_seconds=EVALUATE_SECONDS)])

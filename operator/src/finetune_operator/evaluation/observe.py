@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_operator.children import Owner, owner_of, owner_selector
+from finetune_operator.children import Owner, owner_of
 from finetune_operator.classes import ResolvedClass, observe_class
-from finetune_operator.kube import JOBS, PODS, Kube, Object
+from finetune_operator.kube import Kube, Object
 from finetune_operator.models import ResolvedModel, resolve_model
+from finetune_operator.owned import owned_jobs_and_pods
 from finetune_operator.pod_views import JobView, PodView, job_view, pod_view
 from finetune_operator.status import Standing
 from finetune_operator.warning_events import WarningEvent, observe_warnings
@@ -30,23 +31,26 @@ class ObservedEvaluation:
     pods: tuple[PodView, ...] = ()
     warnings: tuple[WarningEvent, ...] = ()
 
+    def pods_of(self, job: JobView) -> tuple[PodView, ...]:
+        """The Pods of a Job."""
+        return tuple(pod for pod in self.pods if pod.job_uid == job.uid)
+
 
 async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedEvaluation:
-    """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
+    """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
     spec = EvaluationSpec.from_wire(parent["spec"])
-    selector = owner_selector(owner.uid)
     candidates = tuple(
         [(candidate.name, await resolve_model(kube, owner.namespace, candidate.model)) for candidate in spec.candidates]
     )
     baseline = await resolve_model(kube, owner.namespace, spec.baseline.model) if spec.baseline else None
-    jobs = [job_view(item) for item in await kube.list(JOBS, owner.namespace, selector)]
-    pods = [pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)]
+    found_jobs, found_pods = await owned_jobs_and_pods(kube, owner)
+    jobs, pods = [job_view(item) for item in found_jobs], [pod_view(item) for item in found_pods]
     return ObservedEvaluation(
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
-        status=EvaluationStatus.from_wire(parent.get("status", {})),
+        status=EvaluationStatus.read(parent.get("status")),
         platform=await observe_class(kube, spec.class_name, trainer_image),
         candidates=candidates,
         baseline=baseline,

@@ -7,47 +7,50 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
-from finetune_api.outcome import EvaluationReport
 from finetune_api.run import ModelSource, NamedModel
-from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
-from finetune_operator.classes import ResolvedClass, source_violation
-from finetune_operator.evaluation.gates import judge, summary
-from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects
+from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS
+from finetune_operator.classes import ResolvedClass, output_location, source_violation
+from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
+from finetune_operator.evaluation.verdict import over, waiting_to_retry, watched
 from finetune_operator.models import ResolvedModel
-from finetune_operator.plan import Plan, planned
-from finetune_operator.pod_diagnosis import failure, outcome
-from finetune_operator.retry import retry_delay_seconds
-from finetune_operator.status import Standing, ready, stalled
+from finetune_operator.plan import Child, Plan, planned
+from finetune_operator.pod_views import JobView
+from finetune_operator.status import Standing
 from finetune_operator.tries import jobs_to_delete, standing_of_try
+from finetune_operator.unstarted import has_started, is_outdated
 
 
 def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
     """The writes that bring the evaluation one step further."""
     spec, status = observed.spec, observed.status
-    platform, models = observed.platform, models_to_judge(observed)
+    platform, models = _admitted(observed), models_to_judge(observed)
     digests = {} if isinstance(models, Standing) else _digests(models)
-    same_run = status.run_id == spec.run_id
-    complete = same_run and status.completion_time is not None
-    # While the tuned model is made anew, the scores of the one before stand.
-    if complete and (isinstance(models, Standing) or status.candidate_digests == digests):
-        return _judged(observed, status, now)
-    if isinstance(platform, Standing):
-        return planned(observed, status, status.phase or "Waiting", platform, now)
-    refused = source_violation(platform.spec, models=_model_uris(observed), datasets=[spec.dataset.uri])
-    if refused is not None:
-        return planned(observed, status, "Failed", refused, now)
+    same_run = status.run_id == spec.run_id and status.run_digest in (None, run_digest(spec))
+    of_these = same_run and (isinstance(models, Standing) or status.candidate_digests == digests)
+    if of_these and status.completion_time is not None:
+        # While the tuned model is made anew, what is known of the one before stands.
+        return over(observed, status, now)
+    job = _current_job(observed) if of_these and not isinstance(models, Standing) else None
+    if job is None and isinstance(platform, Standing):
+        return planned(observed, status, "Waiting", platform, now, delete=_active_jobs(observed))
     if isinstance(models, Standing):
-        return planned(observed, status, "Waiting", models, now)
-    if not same_run or status.candidate_digests != digests:
+        # Nobody would take the answer to a question about a model that is not there any more.
+        return planned(observed, status, "Waiting", models, now, delete=_active_jobs(observed))
+    if not of_these:
         status = EvaluationStatus(
             conditions=status.conditions,
             run_id=spec.run_id,
-            try_number=1,
+            run_digest=run_digest(spec),
             candidate_digests=digests,
             start_time=whole_seconds(now),
-        )
-    return _evaluate(observed, status, platform, models, now)
+        ).over(status)
+    if isinstance(platform, Standing):
+        assert job is not None
+        return watched(observed, status, job, now)
+    if job is not None and not _is_outdated(observed, platform, models, job):
+        return watched(observed, status, job, now)
+    return _next_try(observed, status, platform, models, now)
 
 
 def models_to_judge(observed: ObservedEvaluation) -> list[NamedModel] | Standing:
@@ -67,69 +70,68 @@ def models_to_judge(observed: ObservedEvaluation) -> list[NamedModel] | Standing
     return models
 
 
-def _evaluate(
+def _next_try(
     observed: ObservedEvaluation,
     status: EvaluationStatus,
     platform: ResolvedClass,
     models: list[NamedModel],
     now: datetime,
 ) -> Plan[EvaluationStatus]:
-    spec, owner = observed.spec, observed.owner
-    number = status.try_number or 1
-    if status.retry_time is not None:
-        if now < status.retry_time:
-            return planned(observed, status, "Failed", _evaluating(status), now, requeue_at=status.retry_time)
-        number += 1
-        status = status.model_copy(update={"try_number": number, "retry_time": None})
-    name = evaluate_job_name(owner, spec.run_id, models, number)
-    status = status.model_copy(update={"job_name": name})
-    others = jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name])
-    job = next((job for job in observed.jobs if job.name == name), None)
-    check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
-    if job is None:
-        objects = evaluate_objects(owner, spec, platform, models, name)
+    """The first try, the one after another that ended, or one in place of a Job that is gone or would differ now."""
+    if status.retry_time is not None and now < status.retry_time:
         return planned(
-            observed, status, "Evaluating", _evaluating(status), now, create=objects, delete=others, requeue_at=check
+            observed, status, "Retrying", waiting_to_retry(observed, status), now, requeue_at=status.retry_time
         )
-    pods = [pod for pod in observed.pods if pod.job_name == name]
-    if job.state == "Active":
-        blocked = blockage(job, pods, observed.warnings, now)
-        standing = stalled(blocked.reason, blocked.message) if blocked else _evaluating(status)
-        return planned(observed, status, "Evaluating", standing, now, delete=others, requeue_at=check)
-    said = outcome(pods)
-    if isinstance(said, EvaluationReport):
-        status = status.model_copy(
-            update={
-                "results": said.scores,
-                "report_uri": said.report_uri,
-                "completion_time": whole_seconds(now),
-                "failure": None,
-                "summary": summary(spec.graders[0].name, said.scores),
-            }
-        )
-        return _judged(observed, status, now)
-    diagnosis = failure(pods, job.message)
-    retry_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(number))
-    status = status.model_copy(update={"retry_time": retry_time, "failure": diagnosis})
-    return planned(observed, status, "Failed", _evaluating(status), now, requeue_at=retry_time)
+    spec, owner = observed.spec, observed.owner
+    number = (status.try_number or 0) + 1
+    name = evaluate_job_name(owner, spec, models, number)
+    folder = output_location(platform.spec, owner, spec.run_id).uri
+    update = {"try_number": number, "job_name": name, "retry_time": None, "disruption": None, "storage_uri": folder}
+    status = status.model_copy(update=update)
+    return planned(
+        observed,
+        status,
+        "Evaluating",
+        standing_of_try(Reason.EVALUATING, status.failure, None),
+        now,
+        create=evaluate_objects(owner, spec, platform, models, name),
+        delete=jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name]),
+        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
+    )
 
 
-def _evaluating(status: EvaluationStatus) -> Standing:
-    return standing_of_try(Reason.EVALUATING, status.failure, status.retry_time)
+def _admitted(observed: ObservedEvaluation) -> ResolvedClass | Standing:
+    """The class, if it allows what the spec names."""
+    platform = observed.platform
+    if isinstance(platform, Standing):
+        return platform
+    refused = source_violation(platform.spec, models=_model_uris(observed), datasets=[observed.spec.dataset.uri])
+    return refused or platform
 
 
-def _judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> Plan[EvaluationStatus]:
-    """Scores are there: gates are judged anew each time, since they may be changed without a new run."""
-    gates = judge(observed.spec.gates, [candidate.name for candidate in observed.spec.candidates], status.results)
-    status = status.model_copy(update={"gates": gates})
-    missed = [gate for gate in gates if not gate.passed]
-    if not missed:
-        text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
-        passed = ready(Reason.GATES_PASSED, text)
-        return planned(observed, status, "Passed", ready(Reason.EVALUATED, status.summary or text), now, passed=passed)
-    text = "; ".join(f"{gate.candidate} by {gate.grader}: {gate.message}" for gate in missed)
-    failed = stalled(Reason.GATE_FAILED, f"{len(missed)} of {len(gates)} gates failed: {text}")
-    return planned(observed, status, "GateFailed", failed, now, passed=failed)
+def _current_job(observed: ObservedEvaluation) -> JobView | None:
+    """The Job of the try that runs or has just ended."""
+    status = observed.status
+    if status.retry_time is not None:
+        return None
+    return next((job for job in observed.jobs if job.name == status.job_name), None)
+
+
+def _is_outdated(
+    observed: ObservedEvaluation,
+    platform: ResolvedClass,
+    models: list[NamedModel],
+    job: JobView,
+) -> bool:
+    """Whether the Job has not started and would be made otherwise now."""
+    pods = observed.pods_of(job)
+    if job.deleting or has_started(job, pods):
+        return False
+    return is_outdated(job, pods, evaluate_objects(observed.owner, observed.spec, platform, models, job.name))
+
+
+def _active_jobs(observed: ObservedEvaluation) -> tuple[Child, ...]:
+    return jobs_to_delete(observed.owner.namespace, [job for job in observed.jobs if job.state == "Active"])
 
 
 def _without_digest(source: ModelSource) -> ModelSource:

@@ -9,12 +9,13 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Phase
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
 from finetune_operator.classes import ResolvedClass
-from finetune_operator.finetunejob.attempt_records import last_end, running_attempt
+from finetune_operator.finetunejob.attempt_records import last_end, running_attempt, with_end
 from finetune_operator.finetunejob.concern import JobPlan
 from finetune_operator.finetunejob.deadline import deadline_seconds
 from finetune_operator.finetunejob.objects import attempt_objects, output_uri, train_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import admitted, over_budget
+from finetune_operator.finetunejob.run_key import run_key
 from finetune_operator.finetunejob.starting_model import model_source
 from finetune_operator.finetunejob.stopping import (
     STOPPING_CHECK_SECONDS,
@@ -26,9 +27,12 @@ from finetune_operator.finetunejob.stopping import (
     strays_and_old_jobs,
     what_stops,
 )
+from finetune_operator.kube import Object
 from finetune_operator.plan import earliest, planned
 from finetune_operator.pod_views import JobView
-from finetune_operator.status import Standing, progressing, stalled
+from finetune_operator.sidecars import lingering_words, look_again
+from finetune_operator.status import Standing, progressing
+from finetune_operator.unstarted import has_started, is_outdated
 
 
 def attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobPlan:
@@ -37,13 +41,17 @@ def attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
     job = observed.job(running.job_name) if running else None
     if running is None or job is None:
         return _next_attempt(observed, status, now)
+    if not job.deleting and _must_be_made_anew(observed, status, running, job):
+        what = "The FineTuneClass, or something else that its Job was made from, changed before it started."
+        status = with_end(status, running, "Replaced", now, reason="Changed", message=what)
+        return _next_attempt(observed, status, now)
     return _watched(observed, status, running, job, now)
 
 
 def _next_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobPlan:
     before = status.attempt
     number = 1 + max(before.number if before else 0, *(ended.number for ended in status.ended_attempts), 0)
-    name = train_job_name(observed.owner, observed.spec.run_id, number)
+    name = train_job_name(observed.owner, run_key(status), number)
     phase, standing = _between_attempts(observed, status)
     if before is not None and before.next_time is not None and now < before.next_time:
         again = next_look(observed, now, before.next_time)
@@ -67,6 +75,8 @@ def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus) 
     before, end = status.attempt, last_end(status)
     if before is None or end is None or end.outcome == "Suspended":
         return "Queued", progressing(Reason.QUEUED, "The next attempt is about to start.")
+    if end.outcome == "Replaced":
+        return "Queued", progressing(Reason.QUEUED, f"{end.message} It is made anew.")
     if end.outcome == "Failed" and before.next_time is not None:
         message = (
             f"Attempt {before.number} failed ({end.reason}: {end.message}) Retry {before.retries} of "
@@ -84,9 +94,9 @@ def _started(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int, now: datetime
 ) -> JobPlan:
     """Make the objects of the next attempt."""
-    owner, spec, before = observed.owner, observed.spec, status.attempt
-    assert status.resolved is not None
-    name = train_job_name(owner, spec.run_id, number)
+    owner, before = observed.owner, status.attempt
+    name = train_job_name(owner, run_key(status), number)
+    objects = objects_of_attempt(observed, status, platform, number)
     started = AttemptStatus(
         number=number,
         job_name=name,
@@ -95,18 +105,13 @@ def _started(
         disruptions=before.disruptions if before else 0,
         start_time=whole_seconds(now),
         active_deadline_seconds=deadline_seconds(observed, status),
+        reports_to=observed.progress_endpoint.digest if observed.progress_endpoint else None,
     )
-    objects = attempt_objects(
-        owner,
-        spec,
-        platform,
-        model_source(observed, status),
-        status.resolved,
-        number,
-        observed.progress_endpoint,
-        status.checkpoint_seconds,
-    )
-    update = {"attempt": started, "class_name": platform.name, "storage_uri": output_uri(owner, spec, platform)}
+    update = {
+        "attempt": started,
+        "class_name": platform.name,
+        "storage_uri": output_uri(owner, run_key(status), platform),
+    }
     status = status.model_copy(update=update)
     standing = progressing(Reason.QUEUED, _queued_words(platform.spec.scheduling.queue_name))
     return planned(
@@ -119,6 +124,35 @@ def _started(
         delete=strays_and_old_jobs(observed, keep=name),
         requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
     )
+
+
+def objects_of_attempt(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int
+) -> list[Object]:
+    """What an attempt is made of, as class and spec are now."""
+    assert status.resolved is not None
+    return attempt_objects(
+        observed.owner,
+        observed.spec,
+        platform,
+        model_source(observed, status),
+        status.resolved,
+        number,
+        observed.progress_endpoint,
+        status.checkpoint_seconds,
+        run_key(status),
+        deadline_seconds(observed, status),
+    )
+
+
+def _must_be_made_anew(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, running: AttemptStatus, job: JobView
+) -> bool:
+    """Whether the attempt has not started and would be made otherwise now. A class that refuses alters nothing."""
+    pods, platform = observed.pods_of(job.name), admitted(observed)
+    if status.phase == "Training" or has_started(job, pods) or isinstance(platform, Standing):
+        return False
+    return is_outdated(job, pods, objects_of_attempt(observed, status, platform, running.number))
 
 
 def _watched(
@@ -138,20 +172,32 @@ def _watched(
         standing = progressing(Reason.QUEUED, _queued_words(job.queue_name or "") + given_up)
         return planned(observed, status, "Queued", standing, now, delete=others)
     has_ended = job.ending or job.state != "Active"
-    has_begun = has_ended or status.phase == "Training"
-    if not has_begun and sum(pod.phase != "Pending" for pod in pods) < job.parallelism:
+    if not has_started(job, pods) and status.phase != "Training":
         blocked = blockage(job, pods, observed.warnings, now)
         standing = progressing(Reason.QUEUED, _queued_words(None) + given_up)
         if blocked is not None:
-            standing = stalled(blocked.reason, blocked.message)
+            standing = blocked.standing
         check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
         return planned(observed, status, "Queued", standing, now, delete=others, requeue_at=check)
     words = f"Attempt {running.number} trains on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
     if has_ended:
         words = f"Attempt {running.number} has ended on a node; waits until its Pods have ended on the others."
-    again = earliest(give_up_time(pod) for pod in pods if not pod.ended)
-    standing = progressing(Reason.TRAINING, words + given_up)
+    again = earliest([*(give_up_time(pod) for pod in pods if not pod.ended), look_again(pods)])
+    standing = progressing(
+        Reason.TRAINING, words + lingering_words(pods) + _unheard_words(observed, running) + given_up
+    )
     return planned(observed, status, "Training", standing, now, delete=others, requeue_at=again)
+
+
+def _unheard_words(observed: ObservedFineTuneJob, running: AttemptStatus) -> str:
+    """That reports of this attempt can't arrive, with a space before it; empty while they can."""
+    endpoint = observed.progress_endpoint
+    if running.reports_to is None or (endpoint is not None and endpoint.digest == running.reports_to):
+        return ""
+    return (
+        " Its Pods' reports are refused: the operator's address or CA is another one than when they were made. Step "
+        "and loss stand still until the end, of which nothing is lost."
+    )
 
 
 def _queued_words(queue: str | None) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
-from finetune_api.conditions import Reason
+from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobStatus, Progress, Result
 from finetune_api.outcome import TrainReport
 from finetune_operator.finetunejob.attempt_records import FINISHED, running_attempt, with_end
@@ -14,7 +15,8 @@ from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.reports import with_ledger
 from finetune_operator.finetunejob.stopping import strays
 from finetune_operator.plan import planned, unchanged
-from finetune_operator.status import Standing, ready
+from finetune_operator.pod_diagnosis import failure_words
+from finetune_operator.status import Standing, known_reason, ready, stalled
 from finetune_operator.tries import jobs_to_delete
 
 
@@ -33,29 +35,38 @@ def succeeded(observed: ObservedFineTuneJob, status: FineTuneJobStatus, report: 
             "failure": None,
         }
     )
+    return planned(observed, status, "Succeeded", _success(result), now, requeue_at=now)
+
+
+def _success(result: Result) -> Standing:
     loss = f" Validation loss {result.eval_loss:.4f}." if result.eval_loss is not None else ""
-    standing = ready(
-        Reason.SUCCEEDED, f"The {result.adapter_type} result of step {result.step} is in {result.uri}.{loss}"
-    )
-    return planned(observed, status, "Succeeded", standing, now, requeue_at=now)
+    return ready(Reason.SUCCEEDED, f"The {result.adapter_type} result of step {result.step} is in {result.uri}.{loss}")
 
 
 def _complete(status: FineTuneJobStatus, result: Result, now: datetime) -> Progress | None:
-    """The progress at the end, also where no report ever came: reports are hints, this is the truth."""
-    progress = status.progress
-    if progress is None and status.resolved is not None:
-        total = status.resolved.total_steps
-        progress = Progress(
-            step=total,
-            total_steps=total,
-            percent=100,
-            loss=result.train_loss,
-            eval_loss=result.eval_loss,
-            last_updated_time=whole_seconds(now),
-        )
-    if progress is None:
-        return None
-    return progress.model_copy(update={"step": progress.total_steps, "percent": 100, "estimated_remaining_seconds": 0})
+    """The progress at the end, with the result's losses: reports are hints, this is the truth.
+
+    A run that was to stop early ended where it was last seen, any other at its last step.
+    """
+    resolved, last = status.resolved, status.progress
+    if resolved is None:
+        return last
+    total = resolved.total_steps
+    step = total
+    if resolved.early_stopping is not None and last is not None:
+        step = min(total, max(last.step, result.step))
+    of_the_end = last is not None and last.step == step
+    return Progress(
+        step=step,
+        total_steps=total,
+        percent=100,
+        epoch=round(resolved.epochs * step / max(total, 1), 4),
+        loss=result.train_loss if result.train_loss is not None or not of_the_end else last.loss,
+        eval_loss=result.eval_loss,
+        tokens_per_second=last.tokens_per_second if last is not None else None,
+        estimated_remaining_seconds=0,
+        last_updated_time=whole_seconds(now),
+    )
 
 
 def failed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, standing: Standing, now: datetime) -> JobPlan:
@@ -65,7 +76,7 @@ def failed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, standing: S
         status = with_end(status, attempt, "Failed", now, reason=standing.reason, message=standing.message)
     status = status.model_copy(update={"completion_time": whole_seconds(now)})
     # Once this is written, what still runs is a stray.
-    return planned(observed, status, "Failed", standing, now, requeue_at=now)
+    return planned(observed, status, "Failed", replace(standing, failed=True), now, requeue_at=now)
 
 
 def finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:
@@ -78,4 +89,22 @@ def finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: date
         due = status.completion_time + timedelta(seconds=ttl)
     if due is not None and now >= due:
         return unchanged(observed, status, delete=jobs_to_delete(observed.owner.namespace, observed.jobs))
+    standing = _hidden_end(status)
+    if standing is not None:
+        return planned(observed, status, status.phase, standing, now, delete=strays(observed), requeue_at=due)
     return unchanged(observed, status, delete=strays(observed), requeue_at=due)
+
+
+def _hidden_end(status: FineTuneJobStatus) -> Standing | None:
+    """How the run ended, where the conditions say instead that another version could not read spec or status."""
+    by_type = {condition.type: condition for condition in status.conditions}
+    is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
+    hidden = (Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC)
+    if is_stalled is None or is_stalled.status != "True" or is_stalled.reason not in hidden:
+        return None
+    if status.phase == "Succeeded":
+        return _success(status.result) if status.result is not None else None
+    if is_ready is not None and is_ready.reason not in hidden:
+        return stalled(known_reason(is_ready.reason), is_ready.message)
+    found = status.failure
+    return None if found is None else stalled(known_reason(found.reason), failure_words(found))

@@ -13,22 +13,24 @@ import structlog
 from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
 from finetune_api.run import RUN_CONFIG_DIRECTORY, RUN_CONFIG_PATH, DeleteRun, JobIdentity
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
-from finetune_operator.children import Owner, child_name, owner_of, owner_selector
+from finetune_operator.children import Owner, child_name, controlled_by_class, owner_of
 from finetune_operator.classes import ResolvedClass, job_location, observe_class, storage_config
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.kube import JOBS, NAMESPACES, PODS, ApiError, Kube, Object
+from finetune_operator.kube import JOBS, NAMESPACES, ApiError, Kube, Object
+from finetune_operator.owned import owned_jobs_and_pods
 from finetune_operator.plan import Child, Farewell, LeftBehind, earliest, planned
 from finetune_operator.pod_diagnosis import failure, failure_words
 from finetune_operator.pod_views import JobView, PodView, job_view, parse_time, pod_view
 from finetune_operator.pods import PodRole, job
 from finetune_operator.retry import retry_delay_seconds
+from finetune_operator.roles import DELETE_ROLE
+from finetune_operator.sidecars import ended_well
 from finetune_operator.status import EventNote, Standing, progressing
 
 FINALIZER = "finetune.dev/storage"
-DELETE_ROLE = "delete"
 TRIES = 5
 GIVE_UP_SECONDS = 600
 ENDED_KEPT_SECONDS = 3600
@@ -71,21 +73,40 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
     """Read everything that the farewell depends on."""
     owner = owner_of(parent)
     try:
-        status = FineTuneJobStatus.from_wire(parent.get("status", {}))
+        status = FineTuneJobStatus.from_another_version(parent.get("status", {}))
     except ValidationError:
-        status = FineTuneJobStatus()
+        status = _salvaged(parent["status"], parse_time(parent["metadata"]["deletionTimestamp"]))
     class_name = status.class_name or parent["spec"].get("className")
-    selector = owner_selector(owner.uid)
+    platform = await observe_class(kube, class_name, trainer_image)
+    controllers = (platform.uid,) if isinstance(platform, ResolvedClass) else ()
+    jobs, pods = await owned_jobs_and_pods(kube, owner, *controllers)
     return ObservedDeletion(
         owner=owner,
         generation=parent["metadata"]["generation"],
         status=status,
         class_name=class_name,
-        platform=await observe_class(kube, class_name, trainer_image),
+        platform=platform,
         deleted=parse_time(parent["metadata"]["deletionTimestamp"]),
         namespace_ends=await _ends(kube, owner.namespace),
-        jobs=tuple(job_view(item) for item in await kube.list(JOBS, owner.namespace, selector)),
-        pods=tuple(pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)),
+        jobs=tuple(job_view(item) for item in jobs),
+        pods=tuple(pod_view(item) for item in pods),
+    )
+
+
+def _salvaged(wire: Object, deleted: datetime) -> FineTuneJobStatus:
+    """Of a status that can't be read: where its runs lie, so that nothing stays behind unsaid."""
+    runs = wire.get("history")
+    found = [wire, *(runs if isinstance(runs, list) else [])]
+    folders = [run["storageUri"] for run in found if isinstance(run, dict) and isinstance(run.get("storageUri"), str)]
+    earlier = [
+        EndedRun(run_id="?", phase="Failed", reason="?", completion_time=deleted, storage_uri=folder)
+        for folder in folders
+    ]
+    class_name, run_id = wire.get("className"), wire.get("runId")
+    return FineTuneJobStatus(
+        class_name=class_name if isinstance(class_name, str) else None,
+        run_id=run_id if isinstance(run_id, str) else None,
+        history=earlier[-10:],
     )
 
 
@@ -96,7 +117,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatu
         return _give_up(observed, folders, platform.message, now)
     if platform.spec.reclaim_policy != "Delete" or not folders:
         return _release(observed, now)
-    if tries and tries[-1].state == "Complete":
+    if tries and ended_well(tries[-1], _pods_of(observed, tries[-1]), now):
         return _release(observed, now)
     if observed.namespace_ends:
         return _give_up(observed, folders, "The namespace was deleted with it, where nothing can be started.", now)
@@ -124,7 +145,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatu
 def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list[str], number: int) -> Object:
     """The Job that removes the objects. It goes by itself, and its run configuration with it.
 
-    It carries no ownerReference: a foreground deletion of the FineTuneJob would remove it before it has done its work.
+    Its owner is the class: a foreground deletion of the FineTuneJob would remove it before it has done its work.
     """
     run = DeleteRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=run_id),
@@ -136,10 +157,10 @@ def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list
         child_name(owner, DELETE_ROLE, number),
         PodRole(DELETE_ROLE, (DELETE_ROLE, RUN_CONFIG_PATH)),
         platform.spec,
-        activeDeadlineSeconds=GIVE_UP_SECONDS,
+        deadline_seconds=GIVE_UP_SECONDS,
         ttlSecondsAfterFinished=ENDED_KEPT_SECONDS,
     )
-    del body["metadata"]["ownerReferences"]
+    body["metadata"]["ownerReferences"] = controlled_by_class(platform.name, platform.uid)
     template = body["spec"]["template"]
     template["metadata"]["annotations"] |= {RUN_ANNOTATION: run.model_dump_json(by_alias=True)}
     file = {
@@ -221,11 +242,15 @@ def _trouble(observed: ObservedDeletion, now: datetime) -> str:
     if not tries:
         return ""
     newest = tries[-1]
-    pods = [pod for pod in observed.pods if pod.job_name == newest.name]
+    pods = _pods_of(observed, newest)
     if newest.state == "Failed":
         return failure_words(failure(pods, newest.message))
     blocked = blockage(newest, pods, (), now)
     return blocked.message if blocked is not None else ""
+
+
+def _pods_of(observed: ObservedDeletion, job: JobView) -> list[PodView]:
+    return [pod for pod in observed.pods if pod.job_uid == job.uid]
 
 
 def _children(observed: ObservedDeletion, jobs: list[JobView]) -> tuple[Child, ...]:

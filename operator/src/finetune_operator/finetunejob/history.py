@@ -12,6 +12,7 @@ from finetune_operator.finetunejob.attempt_records import FINISHED, stopped
 from finetune_operator.finetunejob.concern import Step
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.run_key import next_run_number, run_digest, run_key
 from finetune_operator.finetunejob.stopping import STOPPING_CHECK_SECONDS, is_quiet, next_look, strays, what_stops
 from finetune_operator.plan import planned
 from finetune_operator.status import progressing
@@ -25,7 +26,9 @@ def rerun(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetim
     spec = observed.spec
     if status.run_id == spec.run_id:
         return status
-    first = preflight_job_name(observed.owner, spec.run_id, 1)
+    number = next_run_number(status)
+    new = {"run_id": spec.run_id, "run_number": number, "run_digest": run_digest(spec, number)}
+    first = preflight_job_name(observed.owner, run_key(FineTuneJobStatus(**new)), 1)
     if status.run_id is not None and not is_quiet(observed, now, keep=first):
         status = stopped(status, SUPERSEDED, now)
         message = f"runId changed from {status.run_id!r} to {spec.run_id!r}. {what_stops(observed, now, keep=first)}"
@@ -40,11 +43,11 @@ def rerun(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetim
         )
     return FineTuneJobStatus(
         conditions=status.conditions,
-        run_id=spec.run_id,
+        **new,
         start_time=whole_seconds(now),
         history=_with_run(status, now),
         usage=status.usage,
-    )
+    ).over(status)
 
 
 def _with_run(status: FineTuneJobStatus, now: datetime) -> list[EndedRun]:

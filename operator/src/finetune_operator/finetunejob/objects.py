@@ -24,9 +24,14 @@ from finetune_operator.kube import Object
 from finetune_operator.pod_views import QUEUE_LABEL
 from finetune_operator.pods import PodRole, job, run_config_map
 from finetune_operator.progress import ProgressEndpoint
+from finetune_operator.roles import PREFLIGHT_ROLE
+from finetune_operator.unstarted import rendered
 
-PREFLIGHT_ROLE = "preflight"
 TRAIN_ROLE = "train"
+PREFLIGHT_SECONDS = 6 * 3600
+"""Preflight reads every token of a dataset; what takes longer does not end."""
+LONGEST_ATTEMPT_SECONDS = 60 * 24 * 3600
+"""Of an attempt without a deadline: the next one then resumes from its newest checkpoint."""
 SHORTEST_GRACE_SECONDS = 120
 LONGEST_GRACE_SECONDS = 3600
 POD_FAILURE_POLICY: Object = {
@@ -40,14 +45,14 @@ POD_FAILURE_POLICY: Object = {
 }
 
 
-def preflight_job_name(owner: Owner, run_id: str, try_number: int) -> str:
-    """Deterministic name of one preflight try."""
-    return child_name(owner, PREFLIGHT_ROLE, run_id, try_number)
+def preflight_job_name(owner: Owner, run: str, try_number: int) -> str:
+    """Deterministic name of one preflight try; `run` is its run_key."""
+    return child_name(owner, PREFLIGHT_ROLE, run, try_number)
 
 
-def train_job_name(owner: Owner, run_id: str, attempt: int) -> str:
-    """Deterministic name of one attempt."""
-    return child_name(owner, TRAIN_ROLE, run_id, attempt)
+def train_job_name(owner: Owner, run: str, attempt: int) -> str:
+    """Deterministic name of one attempt; `run` is its run_key."""
+    return child_name(owner, TRAIN_ROLE, run, attempt)
 
 
 def rendezvous_service_name(owner: Owner) -> str:
@@ -55,21 +60,27 @@ def rendezvous_service_name(owner: Owner) -> str:
     return child_name(owner, TRAIN_ROLE)
 
 
-def output_uri(owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass) -> str:
-    """The run's folder in the storage."""
-    return output_location(platform.spec, owner, spec.run_id).uri
+def output_uri(owner: Owner, run: str, platform: ResolvedClass) -> str:
+    """The folder in the storage of the run with this run_key."""
+    return output_location(platform.spec, owner, run).uri
 
 
 def preflight_objects(
-    owner: Owner, spec: FineTuneJobSpec, platform: ResolvedClass, model: ModelSource, try_number: int
+    owner: Owner,
+    spec: FineTuneJobSpec,
+    platform: ResolvedClass,
+    model: ModelSource,
+    try_number: int,
+    run_key: str | None = None,
 ) -> list[Object]:
-    """A CPU Pod that reads everything the run needs."""
-    name = preflight_job_name(owner, spec.run_id, try_number)
+    """A CPU Pod that reads everything the run needs; without a run_key its runId is the run's."""
+    key = run_key or spec.run_id
+    name = preflight_job_name(owner, key, try_number)
     seed = spec.hyperparameters.seed
     run = PreflightRun(
         job=_identity(owner, spec),
         storage=storage_config(platform.spec),
-        output_uri=output_uri(owner, spec, platform),
+        output_uri=output_uri(owner, key, platform),
         model=model,
         method=spec.method,
         adapter=spec.adapter,
@@ -83,10 +94,8 @@ def preflight_objects(
         seed=seed if seed is not None else DEFAULT_SEED,
     )
     role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec))
-    return [
-        run_config_map(owner, name, PREFLIGHT_ROLE, {"run.json": run.model_dump_json(by_alias=True)}),
-        job(owner, name, role, platform.spec),
-    ]
+    config_map = run_config_map(owner, name, PREFLIGHT_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
+    return rendered([config_map, job(owner, name, role, platform.spec, deadline_seconds=PREFLIGHT_SECONDS)])
 
 
 def attempt_objects(
@@ -98,14 +107,17 @@ def attempt_objects(
     attempt: int,
     endpoint: ProgressEndpoint | None,
     checkpoint_seconds: float | None = None,
+    run_key: str | None = None,
+    active_deadline_seconds: int | None = None,
 ) -> list[Object]:
     """One Pod a node, in an Indexed Job; several find each other through a headless Service."""
-    name = train_job_name(owner, spec.run_id, attempt)
+    key = run_key or spec.run_id
+    name = train_job_name(owner, key, attempt)
     run = TrainRun(
         job=_identity(owner, spec),
         attempt=attempt,
         storage=storage_config(platform.spec),
-        output_uri=output_uri(owner, spec, platform),
+        output_uri=output_uri(owner, key, platform),
         model=model,
         method=spec.method,
         adapter=spec.adapter,
@@ -139,6 +151,7 @@ def attempt_objects(
         name,
         role,
         platform.spec,
+        deadline_seconds=attempt_seconds(active_deadline_seconds),
         completionMode="Indexed",
         completions=nodes,
         parallelism=nodes,
@@ -154,7 +167,7 @@ def attempt_objects(
         # Kueue starts it. Without Kueue's webhook nothing else would keep it from starting by itself.
         body["spec"]["suspend"] = True
     services = [_rendezvous_service(owner, service)] if service is not None else []
-    return [run_config_map(owner, name, TRAIN_ROLE, data), *services, body]
+    return rendered([run_config_map(owner, name, TRAIN_ROLE, data), *services, body])
 
 
 def dataset_config_maps(spec: FineTuneJobSpec) -> dict[str, ConfigMapKeys]:
@@ -172,6 +185,11 @@ def grace_seconds(checkpoint_seconds: float | None) -> int:
     if checkpoint_seconds is None:
         return SHORTEST_GRACE_SECONDS
     return round(min(LONGEST_GRACE_SECONDS, max(SHORTEST_GRACE_SECONDS, 2 * checkpoint_seconds + 60)))
+
+
+def attempt_seconds(active_deadline_seconds: int | None) -> int:
+    """After how long Kubernetes itself ends an attempt: later than the operator does, that counts the whole run."""
+    return min(LONGEST_ATTEMPT_SECONDS, (active_deadline_seconds or LONGEST_ATTEMPT_SECONDS) + LONGEST_GRACE_SECONDS)
 
 
 def accelerator_memory(platform: FineTuneClassSpec) -> int | None:

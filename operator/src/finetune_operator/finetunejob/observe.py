@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Progress
 from finetune_api.progress import CheckpointLedger
 from finetune_operator.budget import ObservedBudget, observe_budget
-from finetune_operator.children import ROLE_LABEL, Owner, owner_of, owner_selector
+from finetune_operator.children import Owner, owner_of
 from finetune_operator.classes import ResolvedClass, observe_class
 from finetune_operator.finetunejob.objects import TRAIN_ROLE
-from finetune_operator.kube import JOBS, PODS, Kube, Object, Resource
+from finetune_operator.kube import Kube, Object
 from finetune_operator.models import ResolvedModel, resolve_model
+from finetune_operator.owned import owned_jobs_and_pods
 from finetune_operator.pod_views import JobView, PodView, job_view, pod_view
 from finetune_operator.progress import ProgressEndpoint, ProgressStore
 from finetune_operator.status import Standing
@@ -44,8 +45,9 @@ class ObservedFineTuneJob:
         return next((job for job in self.jobs if job.name == name), None)
 
     def pods_of(self, job_name: str) -> tuple[PodView, ...]:
-        """The Pods of a Job."""
-        return tuple(pod for pod in self.pods if pod.job_name == job_name)
+        """The Pods of the Job of this name."""
+        found = self.job(job_name)
+        return () if found is None else tuple(pod for pod in self.pods if pod.job_uid == found.uid)
 
 
 async def observe(
@@ -57,19 +59,18 @@ async def observe(
     endpoint: ProgressEndpoint | None,
     ledger_namespace: str,
 ) -> ObservedFineTuneJob:
-    """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
+    """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
     spec = FineTuneJobSpec.from_wire(parent["spec"])
-    status = FineTuneJobStatus.from_wire(parent.get("status", {}))
-    platform, model, found_jobs, found_pods = await asyncio.gather(
+    status = FineTuneJobStatus.read(parent.get("status"))
+    platform, model, (found_jobs, found_pods) = await asyncio.gather(
         observe_class(kube, spec.class_name, trainer_image),
         _observe_model(kube, owner, spec, status),
-        _children(kube, JOBS, owner, parent),
-        _children(kube, PODS, owner, parent),
+        _children(kube, owner, parent),
     )
     jobs = tuple(job_view(item) for item in found_jobs)
     pods = tuple(pod_view(item) for item in found_pods)
-    training = [item for item in found_pods if item["metadata"]["labels"][ROLE_LABEL] == TRAIN_ROLE]
+    training = [item for item, view in zip(found_pods, pods, strict=True) if view.role == TRAIN_ROLE]
     warnings, budget = await asyncio.gather(
         observe_warnings(kube, owner.namespace, jobs, pods, datetime.now(UTC)),
         observe_budget(kube, ledger_namespace, owner, platform, status, training),
@@ -92,9 +93,9 @@ async def observe(
     )
 
 
-async def _children(kube: Kube, resource: Resource, owner: Owner, parent: Object) -> list[Object]:
-    """The parent's children. One without a status has none, or those that are about to be made under the same names."""
-    return await kube.list(resource, owner.namespace, owner_selector(owner.uid)) if parent.get("status") else []
+async def _children(kube: Kube, owner: Owner, parent: Object) -> tuple[list[Object], list[Object]]:
+    """Its Jobs and Pods. One without a status has none, or those that are about to be made under the same names."""
+    return await owned_jobs_and_pods(kube, owner) if parent.get("status") else ([], [])
 
 
 async def _observe_model(

@@ -43,7 +43,7 @@ def _run_id_used_before(observed: ObservedFineTuneJob) -> Standing | None:
         return None
     return stalled(
         Reason.INVALID_SPEC,
-        f"spec.runId {run_id!r} is that of an earlier run, whose checkpoints and result are kept under this name. "
+        f"spec.runId {run_id!r} is that of an earlier run (status.history), which does not run again by this name. "
         "Choose one that was not used yet.",
     )
 

@@ -7,8 +7,10 @@ from datetime import datetime
 
 from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, FineTuneJobStatus
 from finetune_api.progress import carried
+from finetune_operator.claims import is_below
 from finetune_operator.finetunejob.attempt_records import running_attempt
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.pod_diagnosis import first_disruption
 
 CHECKPOINTS_SHOWN = 100
 CORRUPT_CHECKPOINTS_SHOWN = 20
@@ -16,8 +18,12 @@ CORRUPT_CHECKPOINTS_SHOWN = 20
 
 def reports(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> FineTuneJobStatus:
     """The newest report; without one (the operator was just started) the status keeps what it has."""
-    if running_attempt(status) is None:
+    attempt = running_attempt(status)
+    if attempt is None:
         return status
+    if attempt.disruption is None:
+        seen = first_disruption(observed.pods_of(attempt.job_name))
+        status = status.model_copy(update={"attempt": attempt.model_copy(update={"disruption": seen})})
     if observed.progress is not None:
         status = status.model_copy(update={"progress": carried(observed.progress, status.progress)})
     if observed.ledger is not None:
@@ -32,11 +38,12 @@ def with_ledger(
     corrupt: Sequence[CorruptCheckpoint],
     checkpoint_seconds: float | None,
 ) -> FineTuneJobStatus:
-    """The status with these checkpoints, the newest ones; the longest save of the run is remembered."""
+    """The status with these checkpoints, the newest ones of the run's folder; its longest save is remembered."""
+    checkpoints = [checkpoint for checkpoint in checkpoints if is_below(checkpoint.uri, status.storage_uri)]
     measured = [seconds for seconds in (status.checkpoint_seconds, checkpoint_seconds) if seconds is not None]
     return status.model_copy(
         update={
-            "checkpoints": list(checkpoints[-CHECKPOINTS_SHOWN:]),
+            "checkpoints": checkpoints[-CHECKPOINTS_SHOWN:],
             "corrupt_checkpoints": list(corrupt[-CORRUPT_CHECKPOINTS_SHOWN:]),
             "checkpoint_seconds": max(measured, default=None),
         }

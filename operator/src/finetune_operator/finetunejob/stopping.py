@@ -38,6 +38,13 @@ def what_stops(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None
     pods = _running_pods(observed, now, keep)
     if not pods:
         return "Waits until what ran before has ended."
+    orphans = sorted(pod.name for pod in pods if pod.orphaned and not pod.terminating)
+    if orphans:
+        return (
+            f"Pod {orphans[0]} still runs: its Job was deleted without it (--cascade=orphan), and nobody told it to "
+            "stop. Nothing starts beside it. Wait until it has ended, or delete it: kubectl delete pod "
+            f"{' '.join(orphans[:3])}"
+        )
     names = ", ".join(sorted(pod.name for pod in pods)[:3]) + (", ..." if len(pods) > 3 else "")
     ends = max((pod.deletion_time for pod in pods if pod.deletion_time is not None), default=None)
     by = f", by {ends:%H:%M:%S} UTC at the latest" if ends is not None else ""
@@ -91,5 +98,6 @@ def _others_active(observed: ObservedFineTuneJob, keep: str | None) -> list[JobV
 
 def _running_pods(observed: ObservedFineTuneJob, now: datetime, keep: str | None) -> list[PodView]:
     """The Pods that have not ended, but for those of the Job to keep, and those given up."""
-    kept = keep if observed.job(keep or "") is not None else None
-    return [pod for pod in observed.pods if not pod.ended and not is_given_up(pod, now) and pod.job_name != kept]
+    kept = observed.job(keep or "")
+    kept_uid = None if kept is None else kept.uid
+    return [pod for pod in observed.pods if not pod.ended and not is_given_up(pod, now) and pod.job_uid != kept_uid]

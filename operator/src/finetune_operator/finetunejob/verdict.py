@@ -7,17 +7,28 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import AttemptStatus, FailureStatus, FineTuneJobStatus
+from finetune_api.finetunejob import AttemptStatus, Disruption, FailureStatus, FineTuneJobStatus
 from finetune_api.outcome import Failure, TrainReport
 from finetune_operator.blockages import Blockage, blockage
+from finetune_operator.claims import result_refusal
 from finetune_operator.finetunejob.attempt_records import running_attempt, with_end
 from finetune_operator.finetunejob.completion import failed, succeeded
 from finetune_operator.finetunejob.concern import Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.finetunejob.stopping import is_given_up
-from finetune_operator.pod_diagnosis import disruption_words, failure, failure_words, is_disruption, outcome
+from finetune_operator.finetunejob.starting_model import model_source
+from finetune_operator.finetunejob.stopping import is_given_up, is_spent
+from finetune_operator.pod_diagnosis import (
+    disruption_words,
+    failure,
+    failure_words,
+    is_disruption,
+    outcome,
+    refused_report,
+    took_away,
+)
 from finetune_operator.pod_views import JobView, PodView
 from finetune_operator.retry import retry_delay_seconds
+from finetune_operator.sidecars import ended_well, has_answered
 from finetune_operator.status import known_reason, stalled
 
 ATTEMPTS_APART_SECONDS = 10
@@ -69,6 +80,8 @@ def _interrupted(
     if lost is not None:
         what = f"Pod {lost.name} does not end: its node does not answer."
         return _disrupted(status, attempt, "NodeLost", what, now)
+    if has_answered(job, pods, now) and not is_spent(observed, job):
+        return _judged(observed, status, attempt, job, now)
     blocked = blockage(job, pods, observed.warnings, now)
     if blocked is not None and image_pull_timed_out(blocked, now):
         return failed(observed, status, stalled(blocked.reason, image_pull_words(blocked)), now)
@@ -81,10 +94,14 @@ def _judged(
     """The Job has ended, and all that its Pods have to say is there."""
     pods = observed.pods_of(job.name)
     said = outcome(pods)
-    if isinstance(said, TrainReport):
+    if isinstance(said, TrainReport) and ended_well(job, pods, now):
+        refusal = result_refusal(said.result, status.storage_uri, model_source(observed, status).uri)
+        if refusal is not None:
+            return _failed_attempt(observed, status, attempt, refused_report(pods, refusal), False, now)
         return succeeded(observed, status, said, now)
-    if is_disruption(pods, job.parallelism):
-        return _disrupted(status, attempt, _disruption_reason(pods), disruption_words(pods), now)
+    seen = attempt.disruption if took_away(attempt.disruption, pods) else None
+    if seen is not None or is_disruption(pods, job.parallelism):
+        return _disrupted(status, attempt, _disruption_reason(pods, seen), disruption_words(pods, seen), now)
     diagnosis = failure(pods, job.message)
     heals = said.retryable if isinstance(said, Failure) else True
     return _failed_attempt(observed, status, attempt, diagnosis, heals, now)
@@ -127,7 +144,9 @@ def _disrupted(
     return with_end(status, attempt.model_copy(update=ended), "Disrupted", now, reason=reason, message=message)
 
 
-def _disruption_reason(pods: Sequence[PodView]) -> str:
+def _disruption_reason(pods: Sequence[PodView], seen: Disruption | None) -> str:
     """Kubernetes' own reason (PreemptionByScheduler, EvictionByEvictionAPI, ...), where it gave one."""
-    named = (pod.disruption.partition(":")[0].strip() for pod in pods if pod.disruption)
+    named = [pod.disruption.partition(":")[0].strip() for pod in pods if pod.disruption]
+    if seen is not None:
+        named.append(seen.reason)
     return next((name for name in named if name), "PodTerminated")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from finetune_api.conditions import ConditionType, Reason
+from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.evaluation import ModelReference
 from finetune_operator.modeldeployment.observe import GateEvaluation
 from finetune_operator.models import ResolvedModel
-from finetune_operator.status import Standing, progressing, stalled
+from finetune_operator.status import Standing, progressing, sentence, stalled
 
 
 def gate_standing(
     gate: GateEvaluation | Standing | None, name: str, reference: ModelReference, model: ResolvedModel
 ) -> Standing | None:
-    """None when the way is free, else what the deployment waits for."""
+    """None when the way is free, else what the next revision waits for."""
     if gate is None or isinstance(gate, Standing):
         return gate
     candidate = next((item for item in gate.spec.candidates if item.model == reference), None)
@@ -22,20 +22,43 @@ def gate_standing(
             f"Evaluation {name!r} does not judge this model: none of its candidates has the same model reference as "
             "spec.model. Add it to the evaluation's candidates.",
         )
-    # A verdict on another model, by gates that were changed since, or of an earlier run is none.
-    judged = (
-        gate.status.candidate_digests.get(candidate.name) == model.source.digest
-        and gate.status.observed_generation == gate.generation
-        and gate.status.run_id == gate.spec.run_id
-    )
-    passed = next((item for item in gate.status.conditions if item.type == ConditionType.PASSED), None)
-    if passed is None or not judged:
-        return progressing(
-            Reason.WAITING_FOR_GATE,
-            f"Evaluation {name!r} has not judged this model yet ({gate.status.phase or 'new'}).",
-        )
-    if passed.status != "True":
+    if model.source.digest is None:
         return stalled(
-            Reason.GATE_FAILED, f"Evaluation {name!r} did not pass: {passed.message} The model is not served."
+            Reason.GATE_FAILED,
+            f"Evaluation {name!r} can't vouch for this model: what is at its URI may change, and no digest is known. "
+            "Name the FineTuneJob that made it (spec.model.fineTuneJobRef), in both objects.",
         )
+    given_up = _condition(gate, ConditionType.FAILED)
+    if given_up is not None and given_up.status == "True" and gate.status.run_id == gate.spec.run_id:
+        return stalled(
+            Reason.WAITING_FOR_GATE,
+            f"Evaluation {name!r} failed, so that it has judged nothing: {sentence(given_up.message)} A new run of it "
+            "goes on from here.",
+        )
+    passed = _condition(gate, ConditionType.PASSED)
+    missing = _missing(gate, name, model, candidate.name)
+    if missing is not None or passed is None:
+        return progressing(Reason.WAITING_FOR_GATE, missing or f"Evaluation {name!r} has not judged this model yet.")
+    if passed.status != "True":
+        return stalled(Reason.GATE_FAILED, f"Evaluation {name!r} did not pass: {sentence(passed.message)}")
     return None
+
+
+def _missing(gate: GateEvaluation, name: str, model: ResolvedModel, candidate: str) -> str | None:
+    """Why there is no verdict that counts: one on another model, of an earlier run or by other gates is none."""
+    status, wanted = gate.status, model.source.digest
+    yet = f"Evaluation {name!r} has not judged this model yet"
+    if status.run_id != gate.spec.run_id:
+        return f"{yet}: its run {gate.spec.run_id!r} has not begun."
+    if status.observed_generation != gate.generation:
+        return f"{yet}: its spec has just changed."
+    judged = status.candidate_digests.get(candidate)
+    if judged != wanted:
+        return f"{yet}: it is about revision {judged or 'unknown'}, and the next one here is {wanted}."
+    if _condition(gate, ConditionType.PASSED) is None:
+        return f"{yet}: it is {'running' if status.phase == 'Evaluating' else 'waiting'}."
+    return None
+
+
+def _condition(gate: GateEvaluation, kind: ConditionType) -> Condition | None:
+    return next((item for item in gate.status.conditions if item.type == kind), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from finetune_api.modeldeployment import ModelDeploymentSpec
 from finetune_api.run import (
     RUN_CONFIG_DIRECTORY,
     RUN_CONFIG_PATH,
@@ -11,8 +10,9 @@ from finetune_api.run import (
     FetchRun,
     ModelSource,
 )
-from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata, with_digest
+from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
 from finetune_operator.classes import ResolvedClass, storage_config
+from finetune_operator.drift import with_digest
 from finetune_operator.kube import Object
 from finetune_operator.pods import (
     PodRole,
@@ -25,6 +25,13 @@ from finetune_operator.pods import (
 
 SERVE_ROLE = "serve"
 SERVICE_PORT = 80
+SERVER = "server"
+WITHOUT_POD_IDENTITY = {
+    f"{webhook}/skip-containers": SERVER
+    for webhook in ("eks.amazonaws.com", "azure.workload.identity", "pod-identity.alibabacloud.com")
+}
+"""A service account is a whole Pod's. The webhooks that give Pods an identity leave the containers out that these name:
+only the init container, which fetches the model, has the storage's."""
 _MODELS_VOLUME = {"name": "models", "mountPath": SERVED_MODEL_DIRECTORY}
 
 
@@ -33,33 +40,38 @@ def service_url(owner: Owner) -> str:
     return f"http://{owner.name}.{owner.namespace}.svc.cluster.local/v1"
 
 
-def serving_objects(
-    owner: Owner, spec: ModelDeploymentSpec, platform: ResolvedClass, model: ModelSource
-) -> list[Object]:
+def selector_text(owner: Owner) -> str:
+    """The labels of the serving Pods, as the scale subresource tells them."""
+    return ",".join(f"{name}={value}" for name, value in _selector(owner).items())
+
+
+def serving_objects(owner: Owner, replicas: int, platform: ResolvedClass, model: ModelSource) -> list[Object]:
     """What serves this model, each with the digest of what is applied."""
     run = FetchRun(storage=storage_config(platform.spec), model=model, name=owner.name)
     payload = run.model_dump_json(by_alias=True)
     config_map = child_name(owner, SERVE_ROLE, payload)
     return [
         with_digest(run_config_map(owner, config_map, SERVE_ROLE, {"run.json": payload})),
-        with_digest(_deployment(owner, spec, platform, config_map)),
-        with_digest(_service(owner)),
+        with_digest(_deployment(owner, replicas, platform, config_map)),
+        service(owner),
     ]
 
 
-def _deployment(owner: Owner, spec: ModelDeploymentSpec, platform: ResolvedClass, config_map: str) -> Object:
+def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map: str) -> Object:
     template = pod_base(owner, SERVE_ROLE, platform.spec, config_map)
     fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH)), platform.spec)
     fetch["volumeMounts"].append(_MODELS_VOLUME)
     template["spec"]["volumes"].append({"name": "models", "emptyDir": {}})
     template["spec"]["initContainers"] = [fetch]
     template["spec"]["containers"] = [_server(owner, platform)]
+    if platform.spec.storage.service_account_name is not None:
+        template["metadata"]["annotations"] |= WITHOUT_POD_IDENTITY
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(owner, owner.name, SERVE_ROLE),
         "spec": {
-            "replicas": spec.replicas,
+            "replicas": replicas,
             "selector": {"matchLabels": _selector(owner)},
             "progressDeadlineSeconds": 600,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
@@ -71,7 +83,7 @@ def _deployment(owner: Owner, spec: ModelDeploymentSpec, platform: ResolvedClass
 def _server(owner: Owner, platform: ResolvedClass) -> Object:
     """`finetune-trainer serve`: OpenAI's routes for the one model, with no credential in its reach."""
     return {
-        "name": "server",
+        "name": SERVER,
         "image": platform.spec.images.trainer,
         "args": ["serve", RUN_CONFIG_PATH],
         "ports": [{"name": "http", "containerPort": SERVING_PORT}],
@@ -94,16 +106,19 @@ def _server(owner: Owner, platform: ResolvedClass) -> Object:
     }
 
 
-def _service(owner: Owner) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata(owner, owner.name, SERVE_ROLE),
-        "spec": {
-            "selector": _selector(owner),
-            "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": "http"}],
-        },
-    }
+def service(owner: Owner) -> Object:
+    """The address of whatever serves, with the digest of what is applied."""
+    return with_digest(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata(owner, owner.name, SERVE_ROLE),
+            "spec": {
+                "selector": _selector(owner),
+                "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": "http"}],
+            },
+        }
+    )
 
 
 def _selector(owner: Owner) -> dict[str, str]:

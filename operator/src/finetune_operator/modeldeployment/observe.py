@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
+from finetune_api.base import problems
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_operator.children import Owner, owner_of, owner_selector
+from finetune_operator.children import Owner, is_controlled_by, owner_of, owner_selector
 from finetune_operator.classes import ResolvedClass, observe_class
-from finetune_operator.kube import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, PODS, SERVICES, Kube, Object
+from finetune_operator.kube import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, SERVICES, Kube, Object
 from finetune_operator.models import ResolvedModel, resolve_model
+from finetune_operator.owned import owned_pods_of_deployment
 from finetune_operator.pod_views import PodView, pod_view
 from finetune_operator.status import Standing, stalled
 from finetune_operator.warning_events import WarningEvent, observe_warnings
@@ -45,22 +49,23 @@ class ObservedModelDeployment:
 
 
 async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedModelDeployment:
-    """Read everything. Raises pydantic.ValidationError when the spec does not parse."""
+    """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
     spec = ModelDeploymentSpec.from_wire(parent["spec"])
-    selector = owner_selector(owner.uid)
-    pods = [pod_view(item) for item in await kube.list(PODS, owner.namespace, selector)]
+    deployment = await kube.get(DEPLOYMENTS, owner.namespace, owner.name)
+    pods = [pod_view(item) for item in await owned_pods_of_deployment(kube, owner, deployment)]
+    config_maps = await kube.list(CONFIG_MAPS, owner.namespace, owner_selector(owner.uid))
     return ObservedModelDeployment(
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
-        status=ModelDeploymentStatus.from_wire(parent.get("status", {})),
+        status=ModelDeploymentStatus.read(parent.get("status")),
         platform=await observe_class(kube, spec.class_name, trainer_image),
         model=await resolve_model(kube, owner.namespace, spec.model),
         gate=await _gate(kube, owner.namespace, spec.gate.evaluation_ref.name) if spec.gate else None,
-        deployment=await kube.get(DEPLOYMENTS, owner.namespace, owner.name),
+        deployment=deployment,
         service=await kube.get(SERVICES, owner.namespace, owner.name),
-        config_maps=tuple(await kube.list(CONFIG_MAPS, owner.namespace, selector)),
+        config_maps=tuple(item for item in config_maps if is_controlled_by(item, owner.uid)),
         pods=tuple(pods),
         warnings=await observe_warnings(kube, owner.namespace, (), pods, datetime.now(UTC)),
     )
@@ -72,5 +77,12 @@ async def _gate(kube: Kube, namespace: str, name: str) -> GateEvaluation | Stand
         return stalled(
             Reason.REFERENCE_NOT_FOUND, f"Evaluation {name!r} does not exist in namespace {namespace!r}. Create it."
         )
-    status = EvaluationStatus.from_wire(found.get("status", {}))
-    return GateEvaluation(found["metadata"]["generation"], EvaluationSpec.from_wire(found["spec"]), status)
+    try:
+        spec = EvaluationSpec.from_another_version(found["spec"])
+        status = EvaluationStatus.from_another_version(found.get("status", {}))
+    except ValidationError as error:
+        return stalled(
+            Reason.REFERENCE_NOT_FOUND,
+            f"Evaluation {name!r} can't be read: {problems(error)}. Nothing is served by it.",
+        )
+    return GateEvaluation(found["metadata"]["generation"], spec, status)

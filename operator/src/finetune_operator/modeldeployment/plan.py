@@ -1,109 +1,117 @@
-"""What to do next for a ModelDeployment: a pure function of what was observed."""
+"""What to do next for a ModelDeployment: a pure function of what was observed.
+
+What serves is kept up at every look (upkeep.py); only the next revision waits for its model, its class and its gate.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import ModelDeploymentStatus
-from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, Blockage, blockage, refusal
-from finetune_operator.children import is_applied, is_controlled_by
-from finetune_operator.classes import ResolvedClass, source_violation
-from finetune_operator.kube import CONFIG_MAPS, Object
+from finetune_api.run import ModelSource
+from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS
+from finetune_operator.children import is_controlled_by
+from finetune_operator.classes import source_violation
+from finetune_operator.kube import Object
 from finetune_operator.modeldeployment.gate import gate_standing
-from finetune_operator.modeldeployment.objects import service_url, serving_objects
+from finetune_operator.modeldeployment.objects import selector_text, service_url
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
-from finetune_operator.plan import Child, Plan, planned
-from finetune_operator.pod_diagnosis import failure, failure_words
-from finetune_operator.status import Standing, known_reason, progressing, ready, stalled
+from finetune_operator.modeldeployment.rollout import Rollout, rollout_of
+from finetune_operator.modeldeployment.upkeep import outdated, upkeep, wanted_replicas
+from finetune_operator.plan import Plan, planned
+from finetune_operator.status import Standing, stalled
 
 
 def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeploymentStatus]:
-    """The writes that bring the deployment one step further. What serves already goes on serving meanwhile."""
-    spec, owner, platform, model = observed.spec, observed.owner, observed.platform, observed.model
+    """The writes that bring the deployment one step further, and keep up what serves already."""
+    strangers = _name_taken(observed)
+    own = observed if strangers is None else replace(observed, deployment=_own(observed, observed.deployment))
+    found = strangers or _next_model(observed)
+    served = _known(observed.status.served) if isinstance(found, Standing) else found
+    writes = upkeep(observed, served)
+    rollout = rollout_of(own, wanted_replicas(observed), served, now, applied=writes.is_nothing)
+    standing = _held(found, served, rollout) if isinstance(found, Standing) else rollout.standing
+    rolls = served is not None and not rollout.complete
+    return planned(
+        observed,
+        _as_it_is(own, served),
+        _phase(found, rollout),
+        standing,
+        now,
+        apply=writes.apply,
+        merge=writes.merge,
+        delete=[*writes.delete, *(outdated(observed, writes.config_maps) if rollout.complete and served else ())],
+        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS) if rolls else None,
+    )
+
+
+def _next_model(observed: ObservedModelDeployment) -> ModelSource | Standing:
+    """The model that is to be served now, or what the next revision waits for."""
+    spec, platform, model = observed.spec, observed.platform, observed.model
     if isinstance(platform, Standing):
-        return _waiting(observed, platform, now)
+        return platform
     if spec.replicas > platform.spec.limits.replicas:
         message = (
             f"spec.replicas is {spec.replicas}; FineTuneClass {platform.name!r} allows {platform.spec.limits.replicas}."
         )
-        return _waiting(observed, stalled(Reason.LIMIT_EXCEEDED, message), now)
-    uris = [spec.model.uri] if spec.model.uri else []
-    refused = source_violation(platform.spec, models=uris, datasets=[]) or _name_taken(observed)
+        return stalled(Reason.LIMIT_EXCEEDED, message)
+    refused = source_violation(platform.spec, models=[spec.model.uri] if spec.model.uri else [], datasets=[])
     if refused is not None:
-        return _waiting(observed, refused, now)
+        return refused
     if isinstance(model, Standing):
-        return _waiting(observed, model, now)
+        return model
     held = gate_standing(observed.gate, spec.gate.evaluation_ref.name if spec.gate else "", spec.model, model)
-    if held is not None:
-        return _waiting(observed, held, now)
-    return _roll_out(observed, platform, serving_objects(owner, spec, platform, model.source), now)
+    return model.source if held is None else held
 
 
-def _roll_out(
-    observed: ObservedModelDeployment, platform: ResolvedClass, objects: list[Object], now: datetime
-) -> Plan[ModelDeploymentStatus]:
-    owner, spec = observed.owner, observed.spec
-    existing = [*observed.config_maps, observed.deployment, observed.service]
-    by_key = {(item["kind"], item["metadata"]["name"]): item for item in existing if item is not None}
-    missing = [item for item in objects if not is_applied(item, by_key.get((item["kind"], item["metadata"]["name"])))]
-    digest = observed.model.source.digest if not isinstance(observed.model, Standing) else None
-    rolled_out = (observed.deployment or {}).get("status", {})
-    status = observed.status.model_copy(
-        update={
-            "url": service_url(owner),
-            "model_name": owner.name,
-            "revision": digest or observed.spec.model.uri,
-            "replicas": rolled_out.get("replicas", 0),
-            "ready_replicas": rolled_out.get("readyReplicas", 0),
+def _held(found: Standing, served: ModelSource | None, rollout: Rollout) -> Standing:
+    """What keeps the next revision back, and what serves meanwhile."""
+    if served is not None:
+        return replace(found, message=f"{found.message} {rollout.words}")
+    return replace(found, message=f"{found.message} The model is not served.") if found.stalled else found
+
+
+def _phase(found: ModelSource | Standing, rollout: Rollout) -> str:
+    if isinstance(found, Standing):
+        return "Blocked" if found.stalled else "Waiting"
+    if rollout.standing.stalled:
+        return "Blocked"
+    if rollout.standing.reason == Reason.SCALED_TO_ZERO:
+        return "ScaledToZero"
+    return "Available" if rollout.complete else "RollingOut"
+
+
+def _as_it_is(own: ObservedModelDeployment, served: ModelSource | None) -> ModelDeploymentStatus:
+    """The status, true to the Pods that there are."""
+    counts = (own.deployment or {}).get("status", {})
+    update: dict[str, object] = {
+        "served": served.over(own.status.served) if served is not None else None,
+        "replicas": counts.get("replicas", 0),
+        "ready_replicas": counts.get("readyReplicas", 0),
+        "selector": selector_text(own.owner),
+    }
+    if served is not None:
+        update |= {
+            "url": service_url(own.owner),
+            "model_name": own.owner.name,
+            "revision": served.digest or served.uri,
         }
-    )
-    check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
-    if missing:
-        return planned(
-            observed, status, "RollingOut", progressing(Reason.ROLLING_OUT), now, apply=missing, requeue_at=check
-        )
-    complete = (
-        rolled_out.get("observedGeneration") == (observed.deployment or {})["metadata"]["generation"]
-        and rolled_out.get("updatedReplicas", 0) == spec.replicas
-        and rolled_out.get("readyReplicas", 0) == spec.replicas
-        and rolled_out.get("replicas", 0) == spec.replicas
-    )
-    if complete:
-        current = {item["metadata"]["name"] for item in objects if item["kind"] == "ConfigMap"}
-        stale = tuple(
-            Child(CONFIG_MAPS, owner.namespace, item["metadata"]["name"], item["metadata"]["uid"])
-            for item in observed.config_maps
-            if item["metadata"]["name"] not in current
-        )
-        standing = ready(Reason.AVAILABLE, f"Ask {status.url} for the model {status.model_name!r}.")
-        return planned(observed, status, "Available", standing, now, delete=stale)
-    return planned(observed, status, "RollingOut", _rollout_standing(observed, now), now, requeue_at=check)
+    return own.status.model_copy(update=update)
 
 
-def _rollout_standing(observed: ObservedModelDeployment, now: datetime) -> Standing:
-    blocked = _refused_pods(observed) or blockage(None, observed.pods, observed.warnings, now)
-    if blocked is not None:
-        return stalled(blocked.reason, blocked.message)
-    crashed = [pod for pod in observed.pods if pod.waiting_reason == "CrashLoopBackOff"]
-    if crashed:
-        diagnosis = failure(crashed, crashed[0].waiting_message)
-        return stalled(known_reason(diagnosis.reason), failure_words(diagnosis))
-    return progressing(Reason.ROLLING_OUT)
-
-
-def _refused_pods(observed: ObservedModelDeployment) -> Blockage | None:
-    """Why the API server refuses the Pods of the Deployment, which says so itself."""
-    for condition in (observed.deployment or {}).get("status", {}).get("conditions", []):
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return refusal(condition.get("message", ""))
-    return None
+def _known(served: ModelSource | None) -> ModelSource | None:
+    """What this version knows of it: nothing else is told to Pods."""
+    if served is None:
+        return None
+    return ModelSource(uri=served.uri, adapter_uri=served.adapter_uri, digest=served.digest)
 
 
 def _name_taken(observed: ObservedModelDeployment) -> Standing | None:
     """Never take over a Service or Deployment that somebody else made under our name."""
     for kind, item in (("Deployment", observed.deployment), ("Service", observed.service)):
-        if item is not None and not is_controlled_by(item, observed.owner.uid):
+        if item is not None and _own(observed, item) is None:
             return stalled(
                 Reason.NAME_CONFLICT,
                 f"A {kind} named {observed.owner.name!r} exists already and is not of this ModelDeployment. Delete it, "
@@ -112,6 +120,5 @@ def _name_taken(observed: ObservedModelDeployment) -> Standing | None:
     return None
 
 
-def _waiting(observed: ObservedModelDeployment, standing: Standing, now: datetime) -> Plan[ModelDeploymentStatus]:
-    phase = "Blocked" if standing.stalled else "Waiting"
-    return planned(observed, observed.status, phase, standing, now)
+def _own(observed: ObservedModelDeployment, item: Object | None) -> Object | None:
+    return item if item is not None and is_controlled_by(item, observed.owner.uid) else None

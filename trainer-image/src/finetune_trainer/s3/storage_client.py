@@ -5,12 +5,14 @@ It tries each request once: retries.py decides what is tried again.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from botocore.config import Config
+from botocore.loaders import Loader, create_loader
 from botocore.session import Session
 
 from finetune_api.finetuneclass import ServerSideEncryption
@@ -46,6 +48,7 @@ def open_client(config: StorageConfig, credentials: Path, connections: int) -> S
     Raises DiagnosedError (StorageDenied) when a pod identity gives no credentials.
     """
     session = Session()
+    session.register_component("data_loader", _descriptions())
     give_credentials(session, credentials)
     where = config.endpoint or f"AWS S3 in {config.region}"
     try:
@@ -72,6 +75,12 @@ def open_client(config: StorageConfig, credentials: Path, connections: int) -> S
         ),
     )
     return S3Client(api, signing, where, encryption_parameters(config), ca_file)
+
+
+@functools.cache
+def _descriptions() -> Loader:
+    """Botocore's descriptions of S3 and its endpoints: megabytes of JSON, which a process parses once."""
+    return create_loader()
 
 
 def encryption_parameters(config: StorageConfig) -> dict[str, str]:

@@ -101,7 +101,9 @@ def read_run(kind: type[Run], file: Path) -> Run:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise DiagnosedError(Reason.INVALID_SPEC, f"{file} is no {kind.__name__}: {where}: {problem['msg']}") from error
+        # Written by an operator of another version: another image of the class reads it, with the same spec.
+        message = f"{file} is no {kind.__name__}: {where}: {problem['msg']}"
+        raise DiagnosedError(Reason.INVALID_SPEC, message, retryable=True) from error
 
 
 def _explains(failure: Failure, said: Failure) -> bool:

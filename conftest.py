@@ -1,0 +1,57 @@
+"""What every test run has: bytecode of what it imports, and, with several workers, who runs what in which order."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+ORDER = (
+    "e2e/",
+    "tests/integration/operator/",
+    "tests/integration/test_",
+    "tests/integration/",
+    "tests/unit/",
+)
+"""What takes longest without a pause begins first; what is short and independent fills the end."""
+
+SHARED = ("platform", "cluster", "quiet_stage")
+"""Fixtures of a session that are there once in a run: their tests keep to one worker."""
+
+# Importing torch, transformers and TRL takes twice as long without, and dozens of processes do.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which puts the groups into the tests' names
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_place)
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: a fifth of a short training is the collector's look at all of torch."""
+    gc.collect()
+    gc.freeze()
+
+
+def _place(item: pytest.Item) -> int:
+    return next((place for place, start in enumerate(ORDER) if item.nodeid.startswith(start)), len(ORDER))
+
+
+def _group(item: pytest.Item) -> str:
+    """The tests of a group are run by one worker, one after another: they share what is made once. "" for none."""
+    file = item.nodeid.partition("::")[0]
+    if file.startswith("tests/unit/"):
+        return file
+    definitions: dict[str, Sequence[pytest.FixtureDef[Any]]] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    scopes = {name: found[-1].scope for name, found in definitions.items()}
+    if shared := next((name for name in SHARED if scopes.get(name) == "session"), ""):
+        return shared
+    return file if "module" in scopes.values() else ""

@@ -1,0 +1,84 @@
+"""How far what was applied has come: the counts of the Deployment, and what keeps its Pods from serving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_api.conditions import Reason
+from finetune_api.run import ModelSource
+from finetune_operator.blockages import Blockage, blockage, refusal
+from finetune_operator.modeldeployment.objects import service_url
+from finetune_operator.modeldeployment.observe import ObservedModelDeployment
+from finetune_operator.pod_diagnosis import failure, failure_words
+from finetune_operator.pod_views import PodView
+from finetune_operator.status import Standing, known_reason, progressing, ready, stalled
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Where the Pods stand; `words`: the same, for a message about something else."""
+
+    complete: bool
+    standing: Standing
+    words: str
+
+
+def rollout_of(
+    observed: ObservedModelDeployment, replicas: int, served: ModelSource | None, now: datetime, *, applied: bool
+) -> Rollout:
+    """Compare the Deployment with what is wanted of it; `applied`: whether it is as it was applied."""
+    deployment = observed.deployment or {}
+    counts = deployment.get("status", {})
+    complete = applied and served is not None and _is_complete(deployment, replicas)
+    standing = _standing(observed, replicas, complete, now)
+    revision = (served.digest or served.uri) if served is not None else ""
+    words = f"Revision {revision!r} is served meanwhile: {counts.get('readyReplicas', 0)} of {replicas} replicas ready."
+    if replicas == 0:
+        words = f"Revision {revision!r} is scaled to zero meanwhile."
+    if standing.stalled:
+        words = f"{words} {standing.reason}: {standing.message}"
+    return Rollout(complete, standing, words)
+
+
+def _is_complete(deployment: dict[str, object], replicas: int) -> bool:
+    counts, meta = deployment.get("status"), deployment.get("metadata")
+    if not isinstance(counts, dict) or not isinstance(meta, dict):
+        return False
+    everywhere = all(counts.get(name, 0) == replicas for name in ("updatedReplicas", "readyReplicas", "replicas"))
+    return everywhere and counts.get("observedGeneration") == meta["generation"]
+
+
+def _standing(observed: ObservedModelDeployment, replicas: int, complete: bool, now: datetime) -> Standing:
+    if complete and replicas == 0:
+        return Standing(
+            ready=False,
+            reason=Reason.SCALED_TO_ZERO,
+            message="spec.replicas is 0: no Pod serves. `kubectl scale mdep` brings them back.",
+        )
+    if complete:
+        url, name = service_url(observed.owner), observed.owner.name
+        return ready(Reason.AVAILABLE, f"Ask {url} for the model {name!r}.")
+    blocked = _refused_pods(observed) or blockage(None, observed.pods, observed.warnings, now)
+    if blocked is not None:
+        return blocked.standing
+    crashed = _crashed(observed.pods)
+    if crashed is not None:
+        diagnosis = failure([crashed], crashed.waiting_message)
+        return stalled(known_reason(diagnosis.reason), f"{failure_words(diagnosis)} It is started again by itself.")
+    return progressing(Reason.ROLLING_OUT)
+
+
+def _crashed(pods: tuple[PodView, ...]) -> PodView | None:
+    """The newest Pod of which a container has ended with an error and that does not serve since."""
+    # Its first end tells already: a container that runs longer than the kubelet's pause never shows CrashLoopBackOff.
+    found = [pod for pod in pods if pod.exit_code not in (None, 0) and not (pod.ready or pod.ended or pod.terminating)]
+    return max(found, key=lambda pod: (pod.created is not None, pod.created), default=None)
+
+
+def _refused_pods(observed: ObservedModelDeployment) -> Blockage | None:
+    """Why the API server refuses the Pods of the Deployment, which says so itself."""
+    for condition in (observed.deployment or {}).get("status", {}).get("conditions", []):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return refusal(condition.get("message", ""))
+    return None

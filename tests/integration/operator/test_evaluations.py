@@ -1,0 +1,132 @@
+"""Evaluations keep their word: tries are bounded, the end is the end, and nothing runs that nobody waits for."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from finetune_api.conditions import Reason
+from finetune_api.outcome import Failure
+from tests.integration.operator import played
+from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
+from tests.integration.operator.conftest import CLASS
+from tests.integration.operator.jobs import EVALUATION, JOB, LINE_7, NETWORK_FAILURE, evaluation_report
+from tests.integration.operator.serving import is_trained
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def begins(api: Api, **changes: object) -> tuple[Object, Object]:
+    """An evaluation of a model that is there; returns it and its Pod."""
+    is_trained(api)
+    evaluation = api.create("Evaluation", "router", {**EVALUATION, **changes})
+    (pod,) = api.wait_children(evaluation, "evaluate", "Pod")
+    return evaluation, pod
+
+
+def retry_now(api: Api) -> None:
+    """That the pause before the next try is over is played."""
+    status = api.wait("Evaluation", "router", lambda found: "retryTime" in found["status"])["status"]
+    api.put_status("Evaluation", "router", {**status, "retryTime": played.MOMENT})
+
+
+def expect_over(api: Api, reason: str) -> Object:
+    over = api.wait_reason("Evaluation", "router", reason)
+    assert over["status"]["phase"] == "Failed"
+    assert condition(over, "Failed")["status"] == "True"
+    assert "completionTime" in over["status"]
+    return over
+
+
+def test_what_can_not_succeed_is_over_at_once_and_another_run_id_starts_again(api: Api) -> None:
+    evaluation, pod = begins(api)
+    played.ends(api, pod, LINE_7)
+    over = expect_over(api, "DatasetInvalid")
+    assert stalled(over)[1].endswith("Change spec.runId to evaluate again.")
+    assert len(api.children_of(evaluation, "evaluate", "Job")) == 1
+    api.patch("Evaluation", "router", {"spec": {"runId": "2"}})
+    again = api.wait_reason("Evaluation", "router", "Evaluating")
+    assert condition(again, "Failed").get("status") != "True"
+
+
+def test_what_may_heal_is_tried_as_often_as_allowed(api: Api) -> None:
+    evaluation, pod = begins(api, retryLimit=1)
+    played.ends(api, pod, NETWORK_FAILURE)
+    retrying = api.wait_reason("Evaluation", "router", "StorageUnreachable")
+    assert retrying["status"]["phase"] == "Retrying"
+    assert condition(retrying, "Failed").get("status") != "True"
+    retry_now(api)
+    (second,) = _another(api, evaluation, pod)
+    played.ends(api, second, NETWORK_FAILURE)
+    over = expect_over(api, "RetryLimitReached")
+    assert "failed 2 times, more than retryLimit 1. The last time: StorageUnreachable" in stalled(over)[1]
+
+
+def test_a_disruption_does_not_count(api: Api) -> None:
+    evaluation, pod = begins(api, retryLimit=0)
+    played.is_disrupted(api, pod)
+    retrying = api.wait_reason("Evaluation", "router", "Retrying")
+    assert (retrying["status"]["disruptions"], retrying["status"].get("retries", 0)) == (1, 0)
+    assert "EvictionByEvictionAPI" in condition(retrying, "Ready")["message"]
+    retry_now(api)
+    (second,) = _another(api, evaluation, pod)
+    played.ends(api, second, evaluation_report(tuned=0.75))
+    api.wait_reason("Evaluation", "router", "Evaluated")
+
+
+def _another(api: Api, evaluation: Object, pod: Object) -> list[Object]:
+    def others() -> list[Object]:
+        pods = api.children_of(evaluation, "evaluate", "Pod")
+        return [item for item in pods if item["metadata"]["uid"] != pod["metadata"]["uid"]]
+
+    wait_for(lambda: len(others()) == 1, "the Pod of the next try")
+    return others()
+
+
+def test_a_job_that_has_not_started_is_made_anew_when_its_class_is_corrected(api: Api) -> None:
+    name = f"cpu-{secrets.token_hex(4)}"
+    api.create("FineTuneClass", name, {**CLASS, "images": {"trainer": "example.com/typo:1"}})
+    evaluation, pod = begins(api, className=name)
+    played.waits(api, pod, "ImagePullBackOff", 'Back-off pulling image "example.com/typo:1"')
+    api.wait_reason("Evaluation", "router", "ImagePullFailed")
+    api.patch("FineTuneClass", name, {"spec": {"images": {"trainer": "example.com/trainer:2"}}})
+    (corrected,) = _another(api, evaluation, pod)
+    assert corrected["spec"]["containers"][0]["image"] == "example.com/trainer:2"
+    played.runs(api, corrected)
+    api.wait_reason("Evaluation", "router", "Evaluating")
+    api.patch("FineTuneClass", name, {"spec": {"images": {"trainer": "example.com/trainer:3"}}})
+    played.ends(api, corrected, evaluation_report(tuned=0.75))
+    done = api.wait_reason("Evaluation", "router", "Evaluated")
+    assert done["status"].get("retries", 0) == 0
+
+
+@pytest.mark.parametrize("how", ["deleted and made again", "run again"])
+def test_nothing_runs_on_about_a_model_that_is_not_there_any_more(api: Api, how: str) -> None:
+    evaluation, pod = begins(api)
+    played.runs(api, pod)
+    if how == "run again":
+        api.patch("FineTuneJob", "router", {"spec": {"runId": "2"}})
+    else:
+        api.delete("FineTuneJob", "router")
+        wait_for(lambda: not api.exists("FineTuneJob", "router"), "it is gone")
+        api.create("FineTuneJob", "router", {**JOB, "suspend": True})
+    api.wait_reason("Evaluation", "router", "WaitingForModel")
+    wait_for(lambda: api.children_of(evaluation, "evaluate", "Job") == [], "its Job is ended")
+    wait_for(lambda: api.children_of(evaluation, "evaluate", "Pod") == [], "and its Pod")
+
+
+def test_what_waits_for_a_gate_that_failed_for_good_says_so(api: Api) -> None:
+    _, pod = begins(api)
+    spec = {
+        "className": "cpu",
+        "model": EVALUATION["candidates"][0]["model"],
+        "gate": {"evaluationRef": {"name": "router"}},
+    }
+    api.create("ModelDeployment", "router", spec)
+    waits = api.wait_reason("ModelDeployment", "router", "WaitingForGate")
+    assert condition(waits, "Ready")["message"] == "Evaluation 'router' has not judged this model yet: it is running."
+    gone = Failure(reason=Reason.DATASET_NOT_FOUND, message="Nothing is at s3://data/test.jsonl")
+    played.ends(api, pod, gone)
+    held = api.wait("ModelDeployment", "router", lambda found: stalled(found)[0] == "WaitingForGate")
+    assert "failed, so that it has judged nothing: Nothing is at s3://data/test.jsonl. " in stalled(held)[1]

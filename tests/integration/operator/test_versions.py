@@ -1,0 +1,199 @@
+"""An operator of another version wrote the status: nothing of it is lost, and what is over does not begin again."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from tests.integration.operator import played
+from tests.integration.operator.api import Api, Object, condition, wait_for
+from tests.integration.operator.conftest import CLASS
+from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, evaluation_report, trains
+from tests.integration.operator.process import OperatorProcess
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+LATER = {"text": "x", "list": [1, {"a": {}}], "empty": []}
+UNKNOWN_CONDITION = {
+    "type": "OfLater",
+    "status": "True",
+    "reason": "Later",
+    "message": "",
+    "observedGeneration": 1,
+    "lastTransitionTime": "2026-11-22T12:00:00Z",
+}
+KINDS = ("FineTuneJob", "Evaluation", "ModelDeployment", "FineTuneClass")
+
+
+def settled(api: Api, kind: str) -> str:
+    """An object of this kind that is done with what it has to do; returns its name."""
+    if kind == "FineTuneClass":
+        name = f"class-{api.namespace}"
+        api.create(kind, name, CLASS)
+        api.wait_reason(kind, name, "Valid")
+        return name
+    trains(api, api.create("FineTuneJob", "router", JOB))
+    if kind == "Evaluation":
+        evaluation = api.create(kind, "router", EVALUATION)
+        (pod,) = api.wait_children(evaluation, "evaluate", "Pod")
+        played.ends(api, pod, evaluation_report(tuned=0.75))
+        api.wait_reason(kind, "router", "Evaluated")
+    if kind == "ModelDeployment":
+        api.create(kind, "router", {**DEPLOYMENT, "gate": None, "replicas": 0})
+        api.wait_reason(kind, "router", "Available")
+    return "router"
+
+
+def touch(api: Api, kind: str, name: str) -> None:
+    """A change that means nothing, and makes the operator look."""
+    api.patch(kind, name, {"metadata": {"annotations": {"touched": "yes"}}})
+
+
+def enriched(status: Object) -> Object:
+    """The status with more in it, at every level, as a newer version might write."""
+    status = copy.deepcopy(status)
+
+    def add(value: Any) -> None:
+        if isinstance(value, dict):
+            for inner in list(value.values()):
+                add(inner)
+            value["addedLater"] = LATER
+        for inner in value if isinstance(value, list) else ():
+            add(inner)
+
+    for name, value in status.items():
+        if name != "candidateDigests":
+            add(value)
+    status["conditions"].append(UNKNOWN_CONDITION)
+    status["addedLater"] = LATER
+    for one in status.get("endedAttempts", []):
+        one["outcome"] = "OfLater"
+    return status
+
+
+def looked(api: Api, kind: str, name: str, operator: OperatorProcess) -> Object:
+    """The status after the operator has looked at it: a change of the spec shows that it has."""
+    change = {"FineTuneClass": {"limits": {"nodes": 7}}, "FineTuneJob": {"ttlSecondsAfterFinished": 86400}}
+    changed = {"Evaluation": {"gates": [{"grader": "exact", "minimumDelta": 0.2}, {"grader": "exact", "minimum": 0.1}]}}
+    spec = {**change, **changed}.get(kind)
+    before = api.get(kind, name)["metadata"]["generation"]
+    if spec is None:
+        api.patch(kind, name, {"spec": {"gate": {"evaluationRef": {"name": "none"}}}})
+        api.patch(kind, name, {"spec": {"gate": None}})
+    else:
+        api.patch(kind, name, {"spec": spec})
+    found = api.wait(
+        kind,
+        name,
+        lambda item: (
+            item["metadata"]["generation"] > before
+            and item["status"].get("observedGeneration") == item["metadata"]["generation"]
+            and condition(item, "Ready")["status"] == "True"
+        ),
+    )
+    status: Object = found["status"]
+    return status
+
+
+def without_what_a_look_changes(status: Object) -> Object:
+    """The generation that was seen, in the status and in the conditions that this version knows; gates are new ones."""
+    kept = {name: value for name, value in status.items() if name not in ("observedGeneration", "gates")}
+    kept["conditions"] = [
+        {
+            name: value
+            for name, value in one.items()
+            if one["type"] == "OfLater" or name not in ("observedGeneration", "lastTransitionTime")
+        }
+        for one in status["conditions"]
+    ]
+    return kept
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_newer_version_added_is_kept_field_by_field(api: Api, operator: OperatorProcess, kind: str) -> None:
+    name = settled(api, kind)
+    newer = enriched(api.get(kind, name)["status"])
+    api.put_status(kind, name, newer)
+    assert api.get(kind, name)["status"] == newer, "the API server lets it through"
+    after = looked(api, kind, name, operator)
+    assert without_what_a_look_changes(after) == without_what_a_look_changes(newer)
+    assert [gate["addedLater"] for gate in after.get("gates", [])[:1]] == ([LATER] if "gates" in newer else [])
+    if kind == "FineTuneClass":
+        api.delete(kind, name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "strange"),
+    [
+        ("FineTuneJob", {"phase": "Levitating"}),
+        ("FineTuneJob", {"startTime": "soon"}),
+        ("Evaluation", {"phase": "Levitating"}),
+        ("Evaluation", {"completionTime": "soon"}),
+        ("ModelDeployment", {"phase": "Levitating"}),
+        ("FineTuneClass", {"conditions": [{**UNKNOWN_CONDITION, "lastTransitionTime": "soon"}]}),
+    ],
+)
+def test_on_a_status_that_can_not_be_read_only_a_condition_is_written(
+    api: Api, kind: str, strange: dict[str, Any]
+) -> None:
+    name = settled(api, kind)
+    before = api.get(kind, name)
+    newer = {**enriched(before["status"]), **strange}
+    newer["conditions"] = [one for one in newer["conditions"] if one["type"] != "Stalled"]
+    api.put_status(kind, name, newer)
+    touch(api, kind, name)
+    found = api.wait(kind, name, lambda item: condition(item, "Stalled").get("reason") == "StatusUnreadable")
+    rest = {**found["status"], "conditions": [one for one in found["status"]["conditions"] if one["type"] != "Stalled"]}
+    assert rest == newer
+    (mine,) = [
+        entry
+        for entry in found["metadata"]["managedFields"]
+        if entry["manager"] == "finetune-operator-conditions" and entry.get("subresource") == "status"
+    ]
+    assert set(mine["fieldsV1"]["f:status"]) == {"f:conditions"}
+    if kind == "FineTuneClass":
+        api.delete(kind, name)
+        return
+    # The version that knows it is back: it says where it stands, and no condition is left over.
+    made = {item["metadata"]["uid"] for item in api.items("Job")}
+    known = [one for one in before["status"]["conditions"] if one["type"] != "Stalled"]
+    api.put_status(kind, name, {**before["status"], "conditions": known})
+    assert condition(api.get(kind, name), "Stalled")["reason"] == "StatusUnreadable", "it is not that version's"
+    touch(api, kind, name)
+    wait_for(lambda: condition(api.get(kind, name), "Stalled").get("status") == "False", "it is read again")
+    assert {item["metadata"]["uid"] for item in api.items("Job")} <= made, "nothing has started"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_older_version_did_not_write_starts_nothing_again(
+    api: Api, operator: OperatorProcess, kind: str
+) -> None:
+    """An older operator, or a schema of its time, knew less: the run is over all the same."""
+    name = settled(api, kind)
+    before = api.get(kind, name)["status"]
+    needed = {"conditions", "observedGeneration", "phase", "runId", "completionTime", "candidateDigests", "results"}
+    older = {field: value for field, value in before.items() if field in needed}
+    jobs = {item["metadata"]["uid"] for item in api.items("Job")} if kind != "FineTuneClass" else set()
+    api.put_status(kind, name, older)
+    after = looked(api, kind, name, operator)
+    assert {field: after[field] for field in older if field not in ("conditions", "observedGeneration")} == {
+        field: older[field] for field in older if field not in ("conditions", "observedGeneration")
+    }
+    if kind == "FineTuneClass":
+        api.delete(kind, name)
+        return
+    assert {item["metadata"]["uid"] for item in api.items("Job")} == jobs
+
+
+@pytest.mark.parametrize("strange", [{"phase": "Levitating"}, {"addedLater": LATER}, {"startTime": "soon"}])
+def test_the_gates_evaluation_of_another_version_opens_or_holds_and_never_breaks(api: Api, strange: Object) -> None:
+    name = settled(api, "Evaluation")
+    status = api.get("Evaluation", name)["status"]
+    api.put_status("Evaluation", name, {**status, **strange})
+    api.create("ModelDeployment", name, DEPLOYMENT)
+    held = "startTime" in strange
+    found = api.wait_reason("ModelDeployment", name, "ReferenceNotFound" if held else "RollingOut")
+    assert bool(api.items("Deployment")) is not held
+    assert "conditions" in found["status"]

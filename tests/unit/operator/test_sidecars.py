@@ -1,0 +1,137 @@
+"""Pods with containers that are not ours: what counts is our container, the rest is ended or named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.plan import plan
+from finetune_operator.pod_diagnosis import failure, is_disruption, outcome
+from finetune_operator.pod_views import PodView, pod_view
+from finetune_operator.sidecars import has_answered, lingering_words
+from tests.unit.operator.pod_objects import SCHEDULED, container, pod_object, terminated
+from tests.unit.operator.states import (
+    LINE_7,
+    NETWORK_FAILURE,
+    NOW,
+    PREFLIGHT_1,
+    PREFLIGHT_REPORT,
+    TRAIN_1,
+    TRAIN_REPORT,
+    ago,
+    attempt_status,
+    decided,
+    job,
+    job_status,
+    observed_job,
+    pod,
+    preflight_status,
+    told,
+    trained_status,
+    with_config_map,
+)
+
+RUNNING = {"startedAt": "2026-11-22T11:59:00Z"}
+
+
+def lingering(job_name: str, answer: Any, index: int = 0, seconds: float = 11, exit_code: int = 0) -> PodView:
+    """Ours has ended so long ago; a proxy goes on."""
+    message = told(answer) if answer else ""
+    return pod(
+        job_name,
+        index,
+        exit_code=exit_code,
+        message=message,
+        ended_time=ago(seconds),
+        foreign_running=("istio-proxy",),
+    )
+
+
+def test_a_pod_is_read_by_our_container() -> None:
+    status = {
+        "phase": "Running",
+        "conditions": [SCHEDULED],
+        "initContainerStatuses": [
+            container("istio-init", terminated=terminated(0)),
+            container("native", running=RUNNING),
+        ],
+        "containerStatuses": [
+            container("istio-proxy", running=RUNNING),
+            container("trainer", terminated=terminated(0, message=told(TRAIN_REPORT))),
+        ],
+    }
+    view = pod_view(pod_object(status))
+    assert (view.exit_code, view.message, view.ended) == (0, told(TRAIN_REPORT), False)
+    assert view.foreign_running == ("native", "istio-proxy")
+    assert "istio-proxy" in lingering_words([view])
+
+
+@pytest.mark.parametrize("code", [137, 143])
+def test_a_native_sidecar_that_is_stopped_says_nothing_of_ours(code: int) -> None:
+    status = {
+        "phase": "Succeeded",
+        "initContainerStatuses": [container("native", terminated=terminated(code))],
+        "containerStatuses": [container("trainer", terminated=terminated(0, message=told(TRAIN_REPORT)))],
+    }
+    view = pod_view(pod_object(status))
+    assert (view.exit_code, view.foreign_failure) == (0, "")
+    assert outcome([view]) == TRAIN_REPORT
+
+
+def test_a_foreign_container_that_fails_is_named_and_no_disruption() -> None:
+    status = {
+        "phase": "Failed",
+        "initContainerStatuses": [container("istio-init", terminated=terminated(1, message="iptables: denied"))],
+        "containerStatuses": [container("trainer")],
+    }
+    view = pod_view(pod_object(status))
+    assert not is_disruption([view], 1)
+    said = failure([view], "")
+    assert said.reason == "PodRejected"
+    assert "'istio-init', which is not ours, ended with exit code 1. iptables: denied" in said.message
+
+
+def decide_at(observed: ObservedFineTuneJob) -> Any:
+    return decided(plan(observed, NOW))
+
+
+def test_a_training_with_a_sidecar_succeeds_and_its_job_is_ended() -> None:
+    status = trained_status(attempt_status())
+    pods = (lingering(TRAIN_1, TRAIN_REPORT),)
+    done = decide_at(observed_job(status, job(TRAIN_1), pods=pods))
+    assert (done.decision.phase, done.decision.ready) == ("Succeeded", True)
+    after = decide_at(observed_job(done.status, job(TRAIN_1), pods=pods))
+    assert after.decision.deletes == with_config_map(TRAIN_1)
+
+
+def test_it_is_named_while_the_kubelet_may_still_say_that_the_pod_has_ended() -> None:
+    waits = decide_at(observed_job(trained_status(), job(TRAIN_1), pods=(lingering(TRAIN_1, TRAIN_REPORT, seconds=4),)))
+    assert (waits.decision.phase, waits.decision.again_in) == ("Training", 6)
+    assert "istio-proxy of Pod" in waits.message
+
+
+def test_a_gang_fails_though_its_pods_go_on() -> None:
+    gang = job(TRAIN_1, parallelism=2)
+    first = lingering(TRAIN_1, NETWORK_FAILURE, 0, seconds=61, exit_code=1)
+    assert has_answered(gang, [first, pod(TRAIN_1, 1)], NOW), "the other one does not notice"
+    assert not has_answered(gang, [replace(first, ended_time=ago(30)), pod(TRAIN_1, 1)], NOW)
+    failed = decide_at(observed_job(trained_status(), gang, pods=(first, pod(TRAIN_1, 1))))
+    assert failed.status.failure.reason == "StorageUnreachable"
+    assert failed.status.attempt.retries == 1
+
+
+@pytest.mark.parametrize(("answer", "phase"), [(PREFLIGHT_REPORT, "Queued"), (LINE_7, "Validating")])
+def test_a_preflight_with_a_sidecar_is_heard(answer: Any, phase: str) -> None:
+    code = 0 if answer is PREFLIGHT_REPORT else 1
+    pods = (lingering(PREFLIGHT_1, answer, exit_code=code),)
+    heard = decide_at(
+        observed_job(job_status(preflight=preflight_status()), job(PREFLIGHT_1, role="preflight"), pods=pods)
+    )
+    assert heard.decision.phase == phase
+    assert heard.status.preflight.succeeded is (code == 0)
+    later = NOW + timedelta(seconds=1)
+    assert plan(observed_job(heard.status, job(PREFLIGHT_1, role="preflight"), pods=pods), later).delete
