@@ -108,7 +108,7 @@ def test_kubectl_runs_it(api: Api, cluster: ControlPlane, command: Command) -> N
     words = [FILES.get(word, word) for word in map(replaced, command.words[1:])]
     if not {"-n", "--namespace", "-A", "apply"} & set(words):
         words += ["-n", "quickstart"]
-    if len(command.words) <= 2:  # a mention: `kubectl wait`
+    if len(command.words) <= 3:  # a mention: `kubectl wait`, `kubectl scale mdep`
         words.append("--help")
     elif CHANGING & set(words):
         words.append("--dry-run=server")
