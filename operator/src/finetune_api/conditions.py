@@ -40,7 +40,6 @@ class Reason(StrEnum):
     WAITING_FOR_GATE = "WaitingForGate"
     ROLLING_OUT = "RollingOut"
     AVAILABLE = "Available"
-    SCALED_TO_ZERO = "ScaledToZero"
     VALID = "Valid"
     DELETING = "Deleting"
     GATES_PASSED = "GatesPassed"
@@ -93,8 +92,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.EVALUATED: "Scores are in status.results.",
     Reason.WAITING_FOR_GATE: "The evaluation that gates this deployment has not passed.",
     Reason.ROLLING_OUT: "The serving Pods start.",
-    Reason.AVAILABLE: "The model answers at status.url.",
-    Reason.SCALED_TO_ZERO: "spec.replicas is 0; no Pod serves.",
+    Reason.AVAILABLE: "As many Pods serve as spec.replicas asks for; the model answers at status.url.",
     Reason.VALID: "The class can be used.",
     Reason.DELETING: "The object is being deleted, and first what it has in the storage (reclaimPolicy: Delete).",
     Reason.GATES_PASSED: "Every gate passed.",

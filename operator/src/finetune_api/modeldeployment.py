@@ -11,7 +11,7 @@ from finetune_api.conditions import KindStatus
 from finetune_api.evaluation import ModelReference
 from finetune_api.run import ModelSource
 
-Phase = Literal["Waiting", "RollingOut", "Available", "ScaledToZero", "Blocked"]
+Phase = Literal["Waiting", "RollingOut", "Available", "Blocked"]
 
 
 class Runtime(ApiModel):

@@ -26,6 +26,8 @@ BLOCKAGE_CHECK_SECONDS = 15
 PATIENCE_SECONDS = 30
 """How long a cluster may take to add a node, to detach a volume, or to start its network."""
 _QUOTA = re.compile(r"requested: (\S+), used: \S+, limited: (\S+)")
+IMAGE_PULL_SECONDS = 15 * 60
+"""How long an image may fail to be pulled before the run fails: a registry may be away, a name may be wrong."""
 _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 
@@ -64,6 +66,18 @@ def blockage(
         if found is not None:
             return found
     return None
+
+
+def image_pull_timed_out(blocked: Blockage | None, now: datetime) -> bool:
+    """Whether an image could not be pulled for too long."""
+    if blocked is None or blocked.reason != Reason.IMAGE_PULL_FAILED or blocked.since is None:
+        return False
+    return now >= blocked.since + timedelta(seconds=IMAGE_PULL_SECONDS)
+
+
+def image_pull_words(blocked: Blockage) -> str:
+    """The message of a run that ended for it."""
+    return f"{blocked.message} It was tried for {IMAGE_PULL_SECONDS // 60} minutes; change runId to run again."
 
 
 def refusal(message: str) -> Blockage:

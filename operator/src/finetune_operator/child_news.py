@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from finetune_operator.finetunejob.objects import PREFLIGHT_ROLE
 from finetune_operator.pod_views import job_view, pod_view
+from finetune_operator.roles import PREFLIGHT_ROLE
 
 News = tuple[object, ...]
 

@@ -367,4 +367,4 @@ def test_the_api_server_finds_no_fault_with_the_crd(api: Api, kind: Any) -> None
 
 @pytest.mark.parametrize("kind", ["StringCheck", "TextSimilarity", "ToolCall"])
 def test_a_grader_whose_fields_all_have_defaults_needs_no_block(api: Api, kind: str) -> None:
-    api.create("Evaluation", "router", {**EVALUATION, "graders": [{"name": "exact", "type": kind}]})
+    assert api.create("Evaluation", "good", {**EVALUATION, "graders": [{"name": "exact", "type": kind}]}, query=DRY_RUN)

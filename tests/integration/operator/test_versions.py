@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import secrets
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ def settled(api: Api, kind: str) -> str:
 
 def touch(api: Api, kind: str, name: str) -> None:
     """A change that means nothing, and makes the operator look."""
-    api.patch(kind, name, {"metadata": {"annotations": {"touched": "yes"}}})
+    api.patch(kind, name, {"metadata": {"annotations": {"touched": secrets.token_hex(4)}}})
 
 
 def enriched(status: Object) -> Object:

@@ -77,7 +77,7 @@ def command_line(words: list[str]) -> int:
 @pytest.fixture(scope="module")
 def desk(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, datasets and a job."""
-    folder = tmp_path_factory.mktemp("laptop")
+    folder = tmp_path_factory.mktemp("a laptop")
     (folder / "base").symlink_to(base)
     for name, numbers in (("train", range(40)), ("valid", range(40, 48))):
         lines = [json.dumps(question(number)) for number in numbers]

@@ -80,7 +80,7 @@ def stored(body: Object, number: int = 0) -> Object:
 
 def applied_by_us(body: Object) -> Object:
     """The API server's note that each of these fields is ours."""
-    fields = {f"f:{name}": {} for name in body}
+    fields: dict[str, Object] = {f"f:{name}": {} for name in body}
     return {"manager": "finetune-operator", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": fields}
 
 

@@ -413,9 +413,9 @@ def test_pods_that_crash_meanwhile_are_told_too() -> None:
     assert "0 of 1 replicas ready. OutOfMemory: " in message
 
 
-def test_scaled_to_zero_nothing_is_ready() -> None:
+def test_scaled_to_zero_it_says_that_nobody_answers() -> None:
     result = decide(serving(spec=deployment_spec(replicas=0)))
-    assert result.decision == Decision("ScaledToZero", "ScaledToZero")
+    assert result.decision == Decision("Available", "Available", ready=True)
     assert "`kubectl scale mdep`" in result.message
 
 

@@ -10,12 +10,11 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.finetunejob import FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure
-from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
+from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage, image_pull_timed_out, image_pull_words
 from finetune_operator.claims import scores_refusal
 from finetune_operator.classes import output_location
 from finetune_operator.evaluation.gates import judge, summary
 from finetune_operator.evaluation.observe import ObservedEvaluation
-from finetune_operator.finetunejob.verdict import image_pull_timed_out, image_pull_words
 from finetune_operator.plan import Child, Plan, earliest, planned, unchanged
 from finetune_operator.pod_diagnosis import (
     disruption_words,

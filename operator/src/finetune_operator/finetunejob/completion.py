@@ -55,13 +55,13 @@ def _complete(status: FineTuneJobStatus, result: Result, now: datetime) -> Progr
     step = total
     if resolved.early_stopping is not None and last is not None:
         step = min(total, max(last.step, result.step))
-    of_the_end = last is not None and last.step == step
+    of_the_end = last if last is not None and last.step == step else None
     return Progress(
         step=step,
         total_steps=total,
         percent=100,
         epoch=round(resolved.epochs * step / max(total, 1), 4),
-        loss=result.train_loss if result.train_loss is not None or not of_the_end else last.loss,
+        loss=of_the_end.loss if result.train_loss is None and of_the_end is not None else result.train_loss,
         eval_loss=result.eval_loss,
         tokens_per_second=last.tokens_per_second if last is not None else None,
         estimated_remaining_seconds=0,

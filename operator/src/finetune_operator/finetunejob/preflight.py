@@ -9,7 +9,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetStatus, FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import Failure, PreflightReport
-from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
+from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage, image_pull_timed_out, image_pull_words
 from finetune_operator.finetunejob.completion import failed
 from finetune_operator.finetunejob.concern import JobPlan, Step
 from finetune_operator.finetunejob.objects import output_uri, preflight_job_name, preflight_objects
@@ -24,7 +24,6 @@ from finetune_operator.finetunejob.stopping import (
     strays_and_old_jobs,
     what_stops,
 )
-from finetune_operator.finetunejob.verdict import image_pull_timed_out, image_pull_words
 from finetune_operator.plan import planned
 from finetune_operator.pod_diagnosis import failure, failure_words, first_disruption, outcome
 from finetune_operator.pod_views import JobView

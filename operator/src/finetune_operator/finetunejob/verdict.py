@@ -9,7 +9,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, Disruption, FailureStatus, FineTuneJobStatus
 from finetune_api.outcome import Failure, TrainReport
-from finetune_operator.blockages import Blockage, blockage
+from finetune_operator.blockages import blockage, image_pull_timed_out, image_pull_words
 from finetune_operator.claims import result_refusal
 from finetune_operator.finetunejob.attempt_records import running_attempt, with_end
 from finetune_operator.finetunejob.completion import failed, succeeded
@@ -32,8 +32,6 @@ from finetune_operator.sidecars import ended_well, has_answered
 from finetune_operator.status import known_reason, stalled
 
 ATTEMPTS_APART_SECONDS = 10
-IMAGE_PULL_SECONDS = 15 * 60
-"""How long an image may fail to be pulled before the run fails: a registry may be away, a name may be wrong."""
 
 _OF_THE_SHAPE = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
 
@@ -52,18 +50,6 @@ def verdict(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
         waited_for = any(not pod.ended and not is_given_up(pod, now) for pod in observed.pods_of(job.name))
         return status if waited_for else _judged(observed, status, attempt, job, now)
     return _interrupted(observed, status, attempt, job, now)
-
-
-def image_pull_timed_out(blocked: Blockage | None, now: datetime) -> bool:
-    """Whether an image could not be pulled for too long."""
-    if blocked is None or blocked.reason != Reason.IMAGE_PULL_FAILED or blocked.since is None:
-        return False
-    return now >= blocked.since + timedelta(seconds=IMAGE_PULL_SECONDS)
-
-
-def image_pull_words(blocked: Blockage) -> str:
-    """The message of a run that ended for it."""
-    return f"{blocked.message} It was tried for {IMAGE_PULL_SECONDS // 60} minutes; change runId to run again."
 
 
 def _interrupted(

@@ -78,8 +78,6 @@ def _phase(found: ModelSource | Standing, rollout: Rollout) -> str:
         return "Blocked" if found.stalled else "Waiting"
     if rollout.standing.stalled:
         return "Blocked"
-    if rollout.standing.reason == Reason.SCALED_TO_ZERO:
-        return "ScaledToZero"
     return "Available" if rollout.complete else "RollingOut"
 
 

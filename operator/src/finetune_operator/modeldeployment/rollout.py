@@ -51,11 +51,8 @@ def _is_complete(deployment: dict[str, object], replicas: int) -> bool:
 
 def _standing(observed: ObservedModelDeployment, replicas: int, complete: bool, now: datetime) -> Standing:
     if complete and replicas == 0:
-        return Standing(
-            ready=False,
-            reason=Reason.SCALED_TO_ZERO,
-            message="spec.replicas is 0: no Pod serves. `kubectl scale mdep` brings them back.",
-        )
+        # As for a Deployment: what was asked for is there.
+        return ready(Reason.AVAILABLE, "Scaled to zero: no Pod serves. `kubectl scale mdep` brings them back.")
     if complete:
         url, name = service_url(observed.owner), observed.owner.name
         return ready(Reason.AVAILABLE, f"Ask {url} for the model {name!r}.")

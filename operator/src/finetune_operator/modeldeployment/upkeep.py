@@ -55,7 +55,8 @@ def wanted_replicas(observed: ObservedModelDeployment) -> int:
     """As many as asked for, but no more than the class allows; without a class, no more than there are."""
     platform = observed.platform
     if isinstance(platform, Standing):
-        return min(observed.spec.replicas, (observed.deployment or {}).get("spec", {}).get("replicas", 0))
+        current: int = (observed.deployment or {}).get("spec", {}).get("replicas", 0)
+        return min(observed.spec.replicas, current)
     return min(observed.spec.replicas, platform.spec.limits.replicas)
 
 

@@ -98,7 +98,7 @@ def preflight_run(job: LocalJob, folder: Path) -> PreflightRun:
     return PreflightRun(
         job=_identity(job),
         storage=storage_config(os.environ),
-        output_uri=folder.as_uri(),
+        output_uri=f"file://{folder}",
         model=ModelSource(uri=spec.model.uri),
         method=spec.method,
         adapter=spec.adapter,
@@ -118,7 +118,7 @@ def train_run(job: LocalJob, folder: Path, found: PreflightReport) -> TrainRun:
         job=_identity(job),
         attempt=1 + (len(list(claims.iterdir())) if claims.exists() else 0),
         storage=storage_config(os.environ),
-        output_uri=folder.as_uri(),
+        output_uri=f"file://{folder}",
         model=ModelSource(uri=spec.model.uri),
         method=spec.method,
         adapter=spec.adapter,
