@@ -120,8 +120,11 @@ def resolve_hyperparameters(
 
 
 def learning_rate(method: MethodType, adapter: AdapterType, *, continued: bool) -> float:
-    """The learning rate at its peak; lower for a model that was tuned before, so that it forgets less of that."""
-    rate = _LEARNING_RATE[method, adapter] / (_CONTINUED if continued else 1)
+    """The learning rate at its peak; lower for a model that was tuned before, so that it forgets less of that.
+
+    DPO's is for models that were tuned before, whoever did it.
+    """
+    rate = _LEARNING_RATE[method, adapter] / (_CONTINUED if continued and method == "SFT" else 1)
     return float(f"{rate:.3g}")
 
 

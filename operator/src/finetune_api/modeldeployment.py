@@ -17,7 +17,10 @@ Phase = Literal["Waiting", "RollingOut", "Available", "Blocked"]
 class Runtime(ApiModel):
     """The server."""
 
-    type: Literal["Transformers"] = Field("Transformers", description="Transformers: `transformers serve`.")
+    type: Literal["Transformers"] = Field(
+        "Transformers",
+        description="Transformers: the trainer image's own server, over OpenAI's routes (docs/how-to/use-a-model.md).",
+    )
 
 
 class DeploymentGate(ApiModel):

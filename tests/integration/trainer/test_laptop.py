@@ -134,6 +134,7 @@ def test_the_same_command_resumes(resumed: tuple[int, str]) -> None:
     code, output = resumed
     assert code == 0, output
     assert "Resumed from the checkpoint of step" in output
+    assert "Step 40/40: training loss=" in output and "validation loss=" in output
     assert "Done at step 40" in output
 
 
@@ -155,6 +156,8 @@ def test_a_person_reads_the_report_and_the_card(desk: Path, resumed: Any) -> Non
     report = (folder / "report.html").read_text()
     for text in ("Hyperparameters", "40 examples", "What is 40 plus 5?", "generated greedily", "stalled seconds"):
         assert text in report
+    assert "<|im_start|>" not in report and "&lt;|im_start|&gt;" not in report
+    assert report.index("Validation loss:") < report.index("generated greedily") < report.index("Hyperparameters")
     assert f"file://{desk}/train.jsonl" in (folder / "README.md").read_text()
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.integration.trainer_evaluation.buckets import Bucket, bucket_in_real_s3
+from tests.integration.trainer_evaluation.served import Hub, Server, serving
 from tests.integration.trainer_evaluation.tiny_models import PlainGeneration, save_adapter, save_model
 
 
@@ -34,3 +37,17 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
 @pytest.fixture(scope="session")
 def plain_tuned(tuned: Path) -> PlainGeneration:
     return PlainGeneration(AutoModelForCausalLM.from_pretrained(tuned), AutoTokenizer.from_pretrained(tuned))
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[Hub]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        watched = Hub(listener)
+        threading.Thread(target=watched.watch, daemon=True).start()
+        yield watched
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, tuned: Path, hub: Hub) -> Iterator[Server]:
+    with serving(tuned, tmp_path_factory.mktemp("serve"), hub) as running:
+        yield running

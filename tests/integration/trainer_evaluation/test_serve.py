@@ -1,123 +1,13 @@
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from openai import OpenAI
 
-from e2e.children import with_parent
+from tests.integration.trainer_evaluation.served import NAME, Hub, Server
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration
-
-NAME = "router"
-START_SECONDS = 120
-CHAT = "/v1/chat/completions"
-# `finetune-trainer serve`, but for the folder and the port, which are fixed in a Pod.
-PROGRAM = """
-import pathlib, sys
-from finetune_trainer.process import environment
-environment.exit_on_sigterm()
-environment.prepare()
-from finetune_trainer.serving.serve import serve
-serve(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), host="127.0.0.1")
-"""
-
-
-@dataclass
-class Hub:
-    """Stands where the model hub would be, and counts who comes."""
-
-    listener: socket.socket
-    visitors: list[Any] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-
-    def watch(self) -> None:
-        while True:
-            try:
-                connection, address = self.listener.accept()
-            except OSError:  # closed: the test is over
-                return
-            self.visitors.append(address)
-            connection.close()
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running `finetune-trainer serve`."""
-
-    url: str
-
-    @property
-    def openai(self) -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=30, max_retries=0)
-
-    def post(self, path: str, body: object) -> tuple[int, Any]:
-        response = requests.post(self.url + path, json=body, timeout=30)
-        return response.status_code, response.json()
-
-    def ask(self, question: str, **changes: Any) -> tuple[int, Any]:
-        messages = [{"role": "user", "content": question}]
-        return self.post(CHAT, {"model": NAME, "messages": messages, "max_tokens": 12, "temperature": 0, **changes})
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        watched = Hub(listener)
-        threading.Thread(target=watched.watch, daemon=True).start()
-        yield watched
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, tuned: Path, hub: Hub) -> Iterator[Server]:
-    """The real process, as a Pod runs it: no home to write to, no credential, and a hub that it could reach."""
-    scratch = tmp_path_factory.mktemp("serve")
-    folder = shutil.copytree(tuned, scratch / "models" / NAME)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(port)]
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "HOME": "/nonexistent",
-        "HF_ENDPOINT": hub.url,
-    }
-    with (scratch / "log").open("wb") as log:
-        process = subprocess.Popen(with_parent(command), env=environment, stdout=log, stderr=subprocess.STDOUT)
-    running = Server(f"http://127.0.0.1:{port}")
-    try:
-        wait_until_healthy(running, process, scratch / "log")
-        yield running
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-    finally:
-        process.kill()
-        process.wait(30)
-
-
-def wait_until_healthy(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if requests.get(f"{server.url}/health", timeout=5).status_code == 200:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.2)
-    pytest.fail(f"the server is not healthy after {START_SECONDS} s:\n{log.read_text()[-3000:]}")
+from tests.unit.docs.pages import blocks
 
 
 def test_it_answers_the_openai_client_as_the_model_does(server: Server, plain_tuned: PlainGeneration) -> None:
@@ -128,6 +18,12 @@ def test_it_answers_the_openai_client_as_the_model_does(server: Server, plain_tu
     assert answer.choices[0].message.content == plain_tuned.answer("What is this?", 12)
     assert answer.choices[0].finish_reason in ("stop", "length")
     assert answer.usage is not None and answer.usage.completion_tokens <= 12
+
+
+def test_the_documentations_code_asks_it(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = [block.text for block in blocks() if block.page.name == "use-a-model.md" and block.language == "python"]
+    exec(code.replace("http://localhost:8000", server.url).replace('"support"', repr(NAME)), {})  # noqa: S102
+    assert capsys.readouterr().out.strip()
 
 
 def test_it_completes_text(server: Server, plain_tuned: PlainGeneration) -> None:

@@ -55,9 +55,9 @@ def test_small_sets_get_more_passes_and_large_ones_larger_batches(
         ("SFT", "LoRA", 2e-4, 4e-5),
         ("SFT", "QLoRA", 2e-4, 4e-5),
         ("SFT", "Full", 2e-5, 4e-6),
-        ("DPO", "LoRA", 2e-5, 4e-6),
-        ("DPO", "QLoRA", 2e-5, 4e-6),
-        ("DPO", "Full", 2e-6, 4e-7),
+        ("DPO", "LoRA", 2e-5, 2e-5),
+        ("DPO", "QLoRA", 2e-5, 2e-5),
+        ("DPO", "Full", 2e-6, 2e-6),
     ],
 )
 def test_the_learning_rate_depends_on_the_method_the_adapter_and_the_start(

@@ -15,7 +15,8 @@ from finetune_api.manifest import Manifest
 from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
 from finetune_trainer.artifacts.charts import MOST_POINTS, line_chart
 from finetune_trainer.artifacts.model_card import model_card
-from finetune_trainer.artifacts.report import Sample, Samples, report_html
+from finetune_trainer.artifacts.report import Sample, Samples, Summary, readable, report_html
+from finetune_trainer.artifacts.summary import Making, summarize, to_words, unchanged_loss
 
 LOG = [
     {"step": 1, "loss": 2.0, "learning_rate": 1e-4, "grad_norm": 1.0},
@@ -48,6 +49,37 @@ def test_the_report_shows_facts_curves_and_samples() -> None:
     assert page.tags.count("polyline") == 4
     for text in ("router", "Result", "Two.", "training (last: 1)", "validation (last: 1.5)", "2+2?", "5"):
         assert text in page.text
+
+
+def test_what_a_person_looks_for_comes_first() -> None:
+    summary = Summary(("It has learned.",), {"training time": "41 s"}, "load(it)")
+    tables = {"Hyperparameters": {"epochs": 3}}
+    page = report_html("router", tables, LOG, Samples((Sample("2+2?", "4", "5", "4"),), "Two."), summary)
+    parts = ["It has learned.", ">Loss<", "Two.", "41 s", "load(it)", ">Learning rate<", ">Hyperparameters<"]
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (14880.0, "14,880"),
+        (0.1234567890123456, "0.1235"),
+        (2e-4, "0.0002"),
+        (1500, "1,500"),
+        (3.0, "3"),
+        (True, True),
+        ("bf16", "bf16"),
+    ],
+)
+def test_numbers_have_the_digits_that_a_person_reads(value: object, shown: object) -> None:
+    assert readable(value) == shown
+    assert f">{shown}<" in report_html("router", {"Result": {"x": value}}, [], Samples())
+
+
+def test_a_preference_run_shows_its_reward_accuracy() -> None:
+    log = [{"step": 1, "rewards/accuracies": 0.5}, {"step": 2, "rewards/accuracies": 0.9}]
+    assert "Reward accuracy" in report_html("router", {}, log, Samples())
 
 
 def test_what_a_dataset_holds_is_never_markup() -> None:
@@ -113,6 +145,83 @@ CHECKPOINT = Manifest(
     files=[],
     metrics={"trainLoss": 0.5, "trainedTokens": 1200.0},
 )
+
+
+MAKING = Making("s3://models/out/result/claim-000002", is_adapter=True, accelerator="NVIDIA H100")
+MADE_LOG = [
+    {"step": 1, "loss": 2.91},
+    {"step": 10, "eval_loss": 1.5},
+    {"step": 30, "loss": 0.114},
+    {"step": 30, "eval_loss": 0.2534},
+    {"step": 40, "eval_loss": 0.9},
+    {"step": 40, "train_runtime": 7265.0},
+]
+
+
+def test_the_verdict_is_of_the_checkpoint_that_became_the_result() -> None:
+    samples = Samples((Sample("a", "4", "5", "4 "), Sample("b", "6", "7", "8")))
+    verdict = summarize(RUN, CHECKPOINT, MADE_LOG, samples, MAKING).verdict
+    assert verdict[:3] == (
+        "Validation loss: from 1.5 at step 10 to 0.2534 at step 30.",
+        "Training loss: from 2.91 at step 1 to 0.114 at step 30.",
+        "Of the 2 samples below, the model answered 0 word for word like the reference before its training, and 1 "
+        "after it.",
+    )
+
+
+def test_a_loss_that_did_not_fall_is_called_so() -> None:
+    log = [{"step": 1, "eval_loss": 0.6931}, {"step": 30, "eval_loss": 0.6932}]
+    verdict = summarize(RUN, CHECKPOINT, log, Samples(), MAKING).verdict
+    assert verdict[0] == "Validation loss: did not fall: from 0.6931 at step 1 to 0.6932 at step 30."
+
+
+@pytest.mark.parametrize(
+    ("losses", "warned"),
+    [
+        ([0.6931, 0.6931, 0.6930], True),
+        ([0.6931] * 30, True),
+        ([2.9] * 9 + [0.1], False),
+        ([0.70, 0.65] * 15 + [0.5, 0.5, 0.5, 0.5], False),
+        ([1.0], False),
+        ([], False),
+    ],
+)
+def test_a_training_that_has_changed_nothing_is_told(losses: list[float], warned: bool) -> None:
+    told = unchanged_loss([{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)])
+    assert (told is not None and "learningRate" in told) == warned
+
+
+def test_the_summary_says_what_it_took_and_where_the_model_is() -> None:
+    summary = summarize(RUN, CHECKPOINT, MADE_LOG, Samples(), MAKING)
+    assert summary.facts == {
+        "training time of attempt 2": "2 h 1 min",
+        "accelerator hours of it": "2.018 (1 x NVIDIA H100)",
+        "trained tokens": "1,200",
+        "model": MAKING.result_uri,
+        "it is": "an adapter upon hf://org/base@main",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "result", "is_adapter", "parts"),
+    [
+        ("hf://org/base@main", "s3://b/r", True, ["aws s3 cp --recursive s3://b/r tuned", "AutoPeftModelForCausalLM"]),
+        ("s3://b/base", "s3://b/r", True, ["s3://b/base base", "PeftModel.from_pretrained", '"base"']),
+        ("s3://b/base", "s3://b/r", False, ["s3://b/r tuned", 'AutoModelForCausalLM.from_pretrained("tuned")']),
+        ("file:///home/me/base", "file:///home/me/r", True, ['AutoPeftModelForCausalLM.from_pretrained("/home/me/r")']),
+    ],
+)
+def test_the_summary_says_how_to_load_the_model(model: str, result: str, is_adapter: bool, parts: list[str]) -> None:
+    run = RUN.model_copy(update={"model": ModelSource(uri=model)})
+    making = Making(result, is_adapter=is_adapter, accelerator=None)
+    loading = summarize(run, CHECKPOINT, [], Samples(), making).loading
+    assert all(part in loading for part in parts)
+    assert ("aws s3" in loading) == result.startswith("s3://")
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (41, "41 s"), (725, "12 min 5 s"), (11240, "3 h 7 min")])
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert to_words(seconds) == words
 
 
 def test_the_model_card_says_what_the_model_was_made_of() -> None:

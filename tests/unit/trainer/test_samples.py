@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.training.samples import SAMPLES, Question, find_questions, to_question
+from finetune_trainer.training.samples import SAMPLES, Question, find_questions, readable_prompt, to_question
+from tests.integration.trainer_evaluation.tiny_models import make_tokenizer
 
 NONE = -100
 PROMPT_MARK = -1005
@@ -33,3 +34,10 @@ def test_the_first_prompts_that_leave_room_are_taken() -> None:
     lengths = [3, 0, 9, *[2] * 10]
     rows = [{"prompt_ids": [1] * length, "chosen_ids": [2]} for length in lengths]
     assert [len(question.prompt) for question in find_questions(rows, room=5)] == [3, 2, 2, 2, 2][:SAMPLES]
+
+
+def test_a_prompt_is_shown_without_its_control_tokens() -> None:
+    tokenizer = make_tokenizer()
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?\n\nNow!"}]
+    tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert readable_prompt(tokenizer, tokens) == "system\nBe brief.\nuser\n2+2?\n\nNow!\nassistant"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -25,9 +26,9 @@ def _log_as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def screen(*, terminal: bool) -> tuple[Screen, io.StringIO]:
+def screen(*, terminal: bool, width: int = 120) -> tuple[Screen, io.StringIO]:
     text = io.StringIO()
-    console = Console(file=text, force_terminal=terminal, width=120, soft_wrap=True, no_color=True, highlight=False)
+    console = Console(file=text, force_terminal=terminal, width=width, soft_wrap=True, no_color=True, highlight=False)
     return Screen(console), text
 
 
@@ -71,8 +72,48 @@ def test_on_a_terminal_only_what_matters_stays() -> None:
     shown.shut()
     lines = text.getvalue()
     assert "12/300" in lines
-    assert "loss 0.2500 · validation 0.5000 · 3:05 left" in lines
+    assert "loss 0.2500 · validation 0.5000" in lines
+    assert "3:05 left" in lines
     assert "\nCheckpoint of step 10 committed\n" in lines.replace("\x1b[2K", "").replace("\r", "\n")
+
+
+def last_frame(text: str) -> list[str]:
+    """The lines that change, as they stand when they are drawn last."""
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\x00", text).split("\r")
+    return [line.replace("\x00", "").strip("\n") for frame in drawn for line in frame.split("\n") if line.strip("\x00")]
+
+
+def told(shown: Screen, **metrics: str) -> None:
+    shown.send(
+        TrainerStatus(
+            estimated_remaining_seconds=36_000,
+            metrics=[Metric(name=name, value=value) for name, value in (METRICS | metrics).items()],
+            last_updated_time=datetime.now(UTC),
+        )
+    )
+
+
+def test_80_columns_have_room_for_the_step_and_the_time() -> None:
+    shown, text = screen(terminal=True, width=80)
+    shown.open()
+    told(shown, current_step="123456", total_steps="300000", tokens_per_second="123456.7")
+    shown.shut()
+    bar, measured = last_frame(text.getvalue())[-2:]
+    assert "123456/300000" in bar and bar.rstrip().endswith("10:00:00 left")
+    assert measured.strip() == "loss 0.2500 · validation 0.5000 · 123,457 tokens/s"
+    assert all(len(line) <= 80 for line in (bar, measured))
+
+
+def test_the_bar_stays_while_something_long_is_told() -> None:
+    shown, text = screen(terminal=True, width=80)
+    shown.open()
+    told(shown)
+    structlog.get_logger().info("saving step 12 to s3://bucket/" + "a-long-name/" * 20)
+    shown.shut()
+    bar, measured, doing = last_frame(text.getvalue())[-3:]
+    assert "12/300" in bar
+    assert "loss 0.2500" in measured
+    assert doing.strip().startswith("saving step 12") and len(doing) <= 80
 
 
 def test_a_failure_names_the_reason_the_fix_and_the_lines() -> None:

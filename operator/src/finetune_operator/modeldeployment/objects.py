@@ -81,7 +81,7 @@ def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map
 
 
 def _server(owner: Owner, platform: ResolvedClass) -> Object:
-    """`finetune-trainer serve`: `transformers serve` locked to the one model, with no credential in its reach."""
+    """`finetune-trainer serve`: OpenAI's routes for the one model, with no credential in its reach."""
     return {
         "name": SERVER,
         "image": platform.spec.images.trainer,

@@ -54,6 +54,11 @@ class EventLog:
         _log.info(message, **data)
         self.note(message, **data)
 
+    def warn(self, message: str) -> None:
+        """Tell of something that somebody should look at."""
+        _log.warning(message)
+        self.note(message, type="warning")
+
     def note(self, message: str, **data: object) -> None:
         """Tell of something that happened. From any thread."""
         event = {

@@ -15,8 +15,8 @@ from finetune_api.run import TrainRun
 from finetune_api.sources import parse_location
 from finetune_trainer.artifacts.model_card import model_card, versions
 from finetune_trainer.artifacts.model_files import MODEL_CARD
-from finetune_trainer.artifacts.report import REPORT_NAME, Samples, report_html
-from finetune_trainer.artifacts.results import is_adapter
+from finetune_trainer.artifacts.report import REPORT_NAME, Samples, readable, report_html
+from finetune_trainer.artifacts.summary import Making, summarize
 from finetune_trainer.s3.commits import Committed
 from finetune_trainer.s3.storage import Storage
 
@@ -37,6 +37,7 @@ class Story:
     """Seconds that checkpoints took."""
     data_digests: Mapping[str, str]
     samples: Samples
+    making: Making
 
 
 def write_pages(run: TrainRun, storage: Storage, story: Story, folder: Path) -> None:
@@ -57,9 +58,10 @@ def write_pages(run: TrainRun, storage: Storage, story: Story, folder: Path) -> 
         {heading: facts for heading, facts in tables.items() if facts},
         story.log,
         story.samples,
+        summarize(run, story.chosen, story.log, story.samples, story.making),
     )
     (folder / REPORT_NAME).write_text(report, encoding="utf-8")
-    card = model_card(run, story.chosen, story.data_digests, is_adapter=is_adapter(run))
+    card = model_card(run, story.chosen, story.data_digests, is_adapter=story.making.is_adapter)
     (folder / MODEL_CARD).write_text(card, encoding="utf-8")
 
 
@@ -93,7 +95,7 @@ def _dataset_facts(preflight: bytes | None) -> Iterator[tuple[str, object]]:
         return
     for name, value in dataset.items():
         if isinstance(value, dict):
-            yield name, ", ".join(f"{count} {what}" for what, count in value.items())
+            yield name, ", ".join(f"{readable(count)} {what}" for what, count in value.items())
         elif isinstance(value, list):
             yield from ((f"{name.removesuffix('s')} {number}", item) for number, item in enumerate(value, start=1))
         else:

@@ -6,7 +6,7 @@ What comes from the dataset and from the models is escaped: it is nobody's marku
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
@@ -16,9 +16,10 @@ from finetune_trainer.artifacts.charts import HEIGHT, LEFT, RIGHT, WIDTH, Chart,
 REPORT_NAME = "report.html"
 _TEMPLATE = "report.html.jinja"
 # Title of a chart -> name of a line -> what the Trainer's log calls it.
+_LOSS: Mapping[str, Mapping[str, str]] = {"Loss": {"training": "loss", "validation": "eval_loss"}}
 _CHARTS: Mapping[str, Mapping[str, str]] = {
-    "Loss": {"training": "loss", "validation": "eval_loss"},
     "Accuracy of tokens": {"training": "mean_token_accuracy", "validation": "eval_mean_token_accuracy"},
+    "Reward accuracy": {"training": "rewards/accuracies", "validation": "eval_rewards/accuracies"},
     "Reward margin": {"training": "rewards/margins", "validation": "eval_rewards/margins"},
     "Learning rate": {"learning rate": "learning_rate"},
     "Gradient norm": {"gradient norm": "grad_norm"},
@@ -43,11 +44,24 @@ class Samples:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What a person looks for first."""
+
+    verdict: tuple[str, ...] = ()
+    """Sentences: what the training has brought."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """Name -> value: how long it took, what it cost, where the model is."""
+    loading: str = ""
+    """Code that loads the model."""
+
+
 def report_html(
     title: str,
     tables: Mapping[str, Mapping[str, object]],
     log: Sequence[Mapping[str, float]],
     samples: Samples,
+    summary: Summary = Summary(),
 ) -> str:
     """`tables`: heading -> name -> value. `log`: the Trainer's, an entry for each step with `step` and metrics."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -56,8 +70,10 @@ def report_html(
     )
     return template.render(
         title=title,
-        tables=tables,
-        charts=_charts(log),
+        summary=summary,
+        tables={heading: {name: readable(value) for name, value in facts.items()} for heading, facts in tables.items()},
+        loss=_charts(_LOSS, log),
+        charts=_charts(_CHARTS, log),
         samples=samples,
         width=WIDTH,
         height=HEIGHT,
@@ -66,12 +82,19 @@ def report_html(
     )
 
 
-def _charts(log: Sequence[Mapping[str, float]]) -> list[Chart]:
+def readable(value: object) -> object:
+    """A number with the digits that a person reads; anything else as it is."""
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _charts(charts: Mapping[str, Mapping[str, str]], log: Sequence[Mapping[str, float]]) -> list[Chart]:
     drawn = (
         line_chart(
             title,
             {name: [(entry["step"], entry[key]) for entry in log if key in entry] for name, key in lines.items()},
         )
-        for title, lines in _CHARTS.items()
+        for title, lines in charts.items()
     )
     return [chart for chart in drawn if chart is not None]

@@ -115,10 +115,15 @@ def parse_tool_calls(
 
     try:
         message = parse_response(output, dict(template), prefix=prompt, tools=[dict(tool) for tool in tools])
-        calls = tuple(_to_call(value) for value in _flat(message.get("tool_calls", [])))
+        calls = to_calls(message.get("tool_calls", []))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return output, ()
     return (str(message.get("content", "")), calls) if calls else (output, ())
+
+
+def to_calls(values: Any) -> tuple[ToolCall, ...]:
+    """The calls in the values that a response template makes of them. Raises KeyError, TypeError or ValueError."""
+    return tuple(_to_call(value) for value in _flat(values))
 
 
 def calls_match(found: Sequence[ToolCall], expected: Sequence[ToolCall], match: ToolCallMatch) -> bool:

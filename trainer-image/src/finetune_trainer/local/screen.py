@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import structlog
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from finetune_api.outcome import Failure
 from finetune_api.progress import CheckpointLedger, TrainerStatus
 
 _KEPT = frozenset({"started", "resumed", "corrupt", "checkpoint", "back_pressure", "early_stopping"})
 """The events that stay on the screen; the others pass by in the line below."""
+_BAR_WIDTH = 16
+"""Leaves room for six digits of steps and a day of seconds in 80 columns."""
+
+
+class _Bar(Progress):
+    """The bar with the step and the time; below it what was measured, and what is done now. Nothing is wider than the
+    terminal."""
+
+    measured = doing = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for line in (self.measured, self.doing):
+            if line:
+                yield Text(f"  {line}", no_wrap=True, overflow="ellipsis")
 
 
 class Screen:
-    """A terminal has a line that changes; a file or a pipe gets each line of the log instead.
+    """A terminal has lines that change; a file or a pipe gets each line of the log instead.
 
     It is a sink of structlog, and the receiver of the training's progress.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
-        self._progress = Progress(
+        self._progress = _Bar(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=_BAR_WIDTH),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[left]}"),
             console=self._console,
             transient=True,
         )
-        self._task = self._progress.add_task("starting", total=None, facts="")
-        self._last_loss: float | None = None
+        self._task = self._progress.add_task("starting", total=None, left="")
 
     def open(self) -> None:
         """Show, and take over the log."""
@@ -44,7 +59,7 @@ class Screen:
             self._progress.start()
 
     def shut(self) -> None:
-        """Remove the line that changes."""
+        """Remove the lines that change."""
         if self._progress.live.is_started:
             self._progress.stop()
 
@@ -69,12 +84,14 @@ class Screen:
     def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
         """Where the training is."""
         metrics = {metric.name: float(metric.value) for metric in status.metrics or []}
+        remaining = status.estimated_remaining_seconds
+        self._progress.measured, self._progress.doing = _facts(metrics), ""
         self._progress.update(
             self._task,
             description="training",
             completed=metrics.get("current_step", 0.0),
             total=metrics.get("total_steps"),
-            facts=_facts(metrics, status.estimated_remaining_seconds),
+            left="" if remaining is None else f"{to_duration(remaining)} left",
         )
 
     def close(self) -> None:
@@ -87,19 +104,17 @@ class Screen:
             self.say(text, style="yellow")
         elif event.get("type") in _KEPT or not self._console.is_terminal:
             self.say(text)
-        elif "tokens_per_second" not in event:  # which `send` has shown
-            self._progress.update(self._task, description=text)
+        elif "tokens_per_second" not in event and event.get("type") != "metrics":  # which `send` shows
+            self._progress.doing = text
         raise structlog.DropEvent
 
 
-def _facts(metrics: Mapping[str, float], remaining_seconds: int | None) -> str:
+def _facts(metrics: Mapping[str, float]) -> str:
     facts = [
         f"{name} {metrics[key]:.4f}" for name, key in (("loss", "loss"), ("validation", "eval_loss")) if key in metrics
     ]
     if metrics.get("tokens_per_second"):
         facts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
-    if remaining_seconds is not None:
-        facts.append(f"{to_duration(remaining_seconds)} left")
     return " · ".join(facts)
 
 

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
-_TEMPLATE_PARAMETERS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters)
+MOST_STOPS = 4
+LONGEST_STOP = 256
+LEAST_TEMPERATURE = 0.01
+"""Of those above 0: with less, logits divided by it are no numbers any more."""
+MOST_MESSAGES = 10_000
+MOST_TOOLS = 128
+
+_RESERVED = frozenset(
+    {
+        *inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters,
+        *inspect.signature(render_jinja_template).parameters,
+        *("messages", "raise_exception", "strftime_now", "range", "dict", "lipsum", "cycler", "joiner", "namespace"),
+    }
+)
+"""What transformers and Jinja give to a chat template themselves, beside the tokenizer's special tokens."""
+
+Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
+
+
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: bool = False
 
 
 class TextRequest(BaseModel):
@@ -20,49 +45,86 @@ class TextRequest(BaseModel):
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    frequency_penalty: float | None = Field(None, ge=0, le=2)
-    stop: str | list[str] | None = Field(None, max_length=4096)
-    seed: int | None = Field(None, ge=0, le=2**63 - 1)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
     # Sent by clients as a matter of course. They change nothing here.
     n: Literal[1, None] = None
-    presence_penalty: Literal[0, None] = None
     user: str | None = None
-    stream_options: dict[str, Any] | None = None
 
-    def to_handler(self) -> dict[str, Any]:
-        """The body for the handler of `transformers serve`."""
-        unused = {"n", "presence_penalty", "user", "stream_options"}
-        return self.model_dump(exclude_none=True, exclude=unused)
+    @field_validator("temperature")
+    @classmethod
+    def _warm_enough(cls, value: float | None) -> float | None:
+        if value and value < LEAST_TEMPERATURE:
+            raise ValueError(f"must be 0 (greedy), or at least {LEAST_TEMPERATURE}")
+        return value
 
-
-class Message(BaseModel):
-    """One message. Its content is text, or parts of text; images and audio are refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    role: str
-    content: str | list[TextPart] | None = None
-    name: str | None = None
-    refusal: None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
 class TextPart(BaseModel):
     """A part of a message's content."""
 
+    model_config = ConfigDict(extra="forbid")
+
     type: Literal["text"]
     text: str
+
+
+class Message(BaseModel):
+    """One message. Its content is text, or parts of text; images and audio are refused.
+
+    Roles and calls are checked further by what reads the messages of datasets.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class TextFormat(BaseModel):
+    """The one response format there is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["text"]
+
+
+class Tool(BaseModel):
+    """A function that the model may call."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["function"]
+    function: dict[str, Any]
+
+    @field_validator("function")
+    @classmethod
+    def _named(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("name"), str):
+            raise ValueError("has no name")
+        return value
 
 
 class ChatRequest(TextRequest):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Literal["auto", None] = None
+    tools: list[Tool] | None = Field(None, max_length=MOST_TOOLS)
+    tool_choice: Literal["auto", "none", None] = None
     parallel_tool_calls: bool | None = None
     response_format: TextFormat | None = None
     logprobs: Literal[False, None] = None
@@ -74,23 +136,15 @@ class ChatRequest(TextRequest):
     @classmethod
     def _only_variables(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         """Variables of the chat template, but nothing that replaces it or what is rendered."""
-        if reserved := _TEMPLATE_PARAMETERS & set(value or {}):
+        names = set(value or {})
+        if reserved := (_RESERVED & names) | {name for name in names if name.endswith(("_token", "_tokens"))}:
             raise ValueError(f"may not set {', '.join(sorted(reserved))}")
         return value
 
-    def to_handler(self) -> dict[str, Any]:
-        unused = {"tool_choice", "parallel_tool_calls", "response_format", "logprobs", "metadata", "store"}
-        body = {key: value for key, value in super().to_handler().items() if key not in unused}
-        # The newer name of max_tokens, which the handler does not know.
-        if "max_completion_tokens" in body:
-            body["max_tokens"] = body.pop("max_completion_tokens")
-        return body
-
-
-class TextFormat(BaseModel):
-    """The one response format there is."""
-
-    type: Literal["text"]
+    @property
+    def offered_tools(self) -> list[dict[str, Any]]:
+        """The tools that the model is told of."""
+        return [] if self.tool_choice == "none" else [tool.model_dump() for tool in self.tools or []]
 
 
 class CompletionRequest(TextRequest):

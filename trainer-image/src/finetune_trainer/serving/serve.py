@@ -1,41 +1,44 @@
-"""The server of a ModelDeployment: the OpenAI routes of `transformers serve`, locked to one model.
+"""The server of a ModelDeployment: OpenAI's routes for one model. Nothing here can load a second one or reach a hub.
 
-`transformers serve` (5.20.1) itself can't be locked: pinned to a model it still loads any other by POST /load_model,
-unloads its own by POST /reset, lets a request replace the chat template, generates past the context, and fails
-/v1/models where it has no cache folder. So this takes its request handlers, which speak the OpenAI protocol, and gives
-them routes, a model and limits. Nothing here can load a second model or reach a hub.
+A request's way: its body is read within limits (bodies.py), checked (openai_requests.py), made a prompt by a process of
+its own (prompts.py), answered by the engine, one after another (engine.py), and told in OpenAI's objects (answers.py).
+No part of that holds up the event loop, so that /health tells how the engine is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from jinja2 import TemplateError
-from starlette.exceptions import HTTPException as AnyHTTPException
-from transformers import GenerationConfig
-from transformers.cli.serving.chat_completion import ChatCompletionHandler
-from transformers.cli.serving.completion import CompletionHandler
-from transformers.cli.serving.model_manager import ModelManager
-from transformers.cli.serving.utils import GenerateManager, GenerationState
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from transformers.cli.serving.utils import get_response_template
 
 from finetune_api.run import SERVING_PORT
 from finetune_trainer.evaluation.generation import Generator, load_generator
+from finetune_trainer.evaluation.tool_calls import response_template
 from finetune_trainer.models.models import LocalModel
 from finetune_trainer.process.narration import narrated
+from finetune_trainer.serving.answers import DONE, Answer, AnswerParser, to_event
+from finetune_trainer.serving.bodies import BodyError, longest_body, read_json
+from finetune_trainer.serving.engine import Engine, EngineBusyError, GenerationError, Order
 from finetune_trainer.serving.openai_requests import ChatRequest, CompletionRequest, TextRequest
+from finetune_trainer.serving.prompts import Prompt, PromptRefusedError, Prompts
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 (a Pod is reached from outside itself)
 SHUTDOWN_SECONDS = 20
+OWNER = "finetune-operator"
+
+_Asked = TypeVar("_Asked", bound=TextRequest)
 
 _log = structlog.get_logger()
 
@@ -50,7 +53,7 @@ def serve(folder: Path, *, port: int = SERVING_PORT, host: str = ALL_INTERFACES)
         generator = load_generator(LocalModel(folder))
     _log.info("serving", model=name, host=host, port=port)
     uvicorn.run(
-        build_app(name, generator),
+        build_app(folder, generator),
         host=host,
         port=port,
         log_level="warning",
@@ -58,135 +61,170 @@ def serve(folder: Path, *, port: int = SERVING_PORT, host: str = ALL_INTERFACES)
     )
 
 
-def build_app(name: str, generator: Generator) -> FastAPI:
-    """The routes: chat completions, completions, the list of models, health. Nothing else."""
-    manager, state = _OneModel(name, generator), _BoundedState(generator.context_length)
-    chat = ChatCompletionHandler(manager, state)
-    completion = CompletionHandler(manager, state)
-    created = int(time.time())
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+def build_app(folder: Path, generator: Generator) -> FastAPI:
+    """The routes: chat completions, completions, the one model, health. Nothing else."""
+    server = _Server(folder, generator)
 
-    async def answer(handler: Any, request: TextRequest) -> Response:
-        if request.model != name:
-            message = f"The model {request.model!r} does not exist; this server has {name!r}."
-            raise HTTPException(404, _error(message, "model_not_found"))
-        response: Response = await handler.handle_request(request.to_handler(), str(uuid.uuid4()))
-        if isinstance(response, StreamingResponse):
-            response.body_iterator = _until_done(response.body_iterator)
-        return response
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await server.prompts.start()
+        yield
+        await server.prompts.stop()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
     @app.post("/v1/chat/completions")
-    async def chat_completions(request: ChatRequest) -> Response:
-        return await answer(chat, request)
+    async def chat_completions(request: Request) -> Response:
+        return await server.chat(request)
 
     @app.post("/v1/completions")
-    async def completions(request: CompletionRequest) -> Response:
-        return await answer(completion, request)
+    async def completions(request: Request) -> Response:
+        return await server.complete(request)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        model = {"id": name, "object": "model", "created": created, "owned_by": "finetune-operator"}
-        return {"object": "list", "data": [model]}
+        return {"object": "list", "data": [server.model]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        server.refuse_other(name)
+        return server.model
 
     @app.get("/health")
     async def health() -> dict[str, str]:
+        if server.engine.is_stuck:
+            raise _refusal(503, "The engine has been silent for too long.", "engine_stuck")
         return {"status": "ok"}
 
-    @app.exception_handler(AnyHTTPException)
-    async def on_refusal(_: Request, refusal: AnyHTTPException) -> JSONResponse:
-        detail = refusal.detail if isinstance(refusal.detail, dict) else _error(str(refusal.detail))
-        return JSONResponse(detail, refusal.status_code)
+    @app.exception_handler(HTTPException)
+    async def on_refusal(_: Request, refusal: HTTPException) -> JSONResponse:
+        detail = refusal.detail if isinstance(refusal.detail, dict) else _error(refusal.status_code, refusal.detail)
+        return JSONResponse(detail, refusal.status_code, headers=refusal.headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid(_: Request, invalid: RequestValidationError) -> JSONResponse:
-        first = invalid.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        return JSONResponse(_error(f"{where}: {first['msg']}", "invalid_value"), 400)
-
-    @app.exception_handler(TemplateError)
-    async def on_template(_: Request, error: TemplateError) -> JSONResponse:
-        return JSONResponse(_error(f"The model's chat template refuses these messages: {error}"), 400)
+    @app.exception_handler(Exception)
+    async def on_fault(_: Request, fault: Exception) -> JSONResponse:
+        return JSONResponse(_error(500, "The server failed; its log says why."), 500)
 
     return app
 
 
-class _OneModel(ModelManager):
-    """Has one model from the start, and loads nothing, whatever is asked for."""
+class _Server:
+    """What the routes share."""
 
-    def __init__(self, name: str, generator: Generator) -> None:
-        super().__init__()
-        self.force_model = name
-        self._generator = generator
+    def __init__(self, folder: Path, generator: Generator) -> None:
+        self.engine = Engine(generator)
+        self.prompts = Prompts(folder)
+        self.model = {"id": folder.name, "object": "model", "created": int(time.time()), "owned_by": OWNER}
+        self._context_length = generator.context_length
+        self._format = get_response_template(generator.processor, generator.model)
+        self._calls_format = self._format or response_template(generator.tokenizer)
 
-    @staticmethod
-    def process_model_name(model_id: str) -> str:
-        """The name as it stands in answers: without the revision that the original adds."""
-        return model_id
+    async def chat(self, request: Request) -> Response:
+        asked = await self._read(request, ChatRequest)
+        messages = [message.model_dump(exclude_none=True) for message in asked.messages]
+        prompt = await _made(self.prompts.of_messages(messages, asked.offered_tools, asked.chat_template_kwargs or {}))
+        template = self._calls_format if asked.offered_tools else self._format
+        answer = Answer("chat.completion", asked.model, len(prompt.tokens), AnswerParser(template, prompt.text))
+        return await self._answer(request, asked, prompt, asked.max_completion_tokens or asked.max_tokens, answer)
 
-    def load_model_and_processor(self, *_: Any, **__: Any) -> tuple[Any, Any]:
-        return self._generator.model, self._generator.processor
+    async def complete(self, request: Request) -> Response:
+        asked = await self._read(request, CompletionRequest)
+        prompt = await _made(self.prompts.of_text(asked.prompt))
+        answer = Answer("text_completion", asked.model, len(prompt.tokens), AnswerParser(None, ""))
+        return await self._answer(request, asked, prompt, asked.max_tokens, answer)
+
+    def refuse_other(self, model: str) -> None:
+        """Raises HTTPException (404, model_not_found) for any model but the one."""
+        if model != self.model["id"]:
+            message = f"The model {model!r} does not exist; this server has {self.model['id']!r}."
+            raise _refusal(404, message, "model_not_found", "model")
+
+    async def _read(self, request: Request, kind: type[_Asked]) -> _Asked:
+        try:
+            value = await read_json(request, longest_body(self._context_length))
+            asked = kind.model_validate(value)
+        except BodyError as error:
+            raise _refusal(error.status, str(error)) from error
+        except ValidationError as invalid:
+            first = invalid.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise _refusal(400, f"{where}: {first['msg']}", "invalid_value", where.partition(".")[0]) from None
+        self.refuse_other(asked.model)
+        return asked
+
+    async def _answer(
+        self, request: Request, asked: TextRequest, prompt: Prompt, max_tokens: int | None, answer: Answer
+    ) -> Response:
+        self._refuse_too_long(prompt)
+        order = Order(
+            prompt.tokens,
+            max_tokens,
+            asked.temperature,
+            asked.top_p,
+            asked.frequency_penalty or 0.0,
+            asked.presence_penalty or 0.0,
+            asked.seed,
+            asked.stops,
+        )
+        try:
+            generation = self.engine.submit(order)
+        except EngineBusyError:
+            message = "Too many requests wait for this server already. Try again later."
+            raise _refusal(503, message, "server_overloaded", headers={"Retry-After": "1"}) from None
+        if asked.stream:
+            with_usage = asked.stream_options is not None and asked.stream_options.include_usage
+            return StreamingResponse(_events(answer, generation, with_usage=with_usage), media_type="text/event-stream")
+        gone = asyncio.create_task(_cancel_when_gone(request, generation))
+        try:
+            return JSONResponse(await answer.whole(generation.pieces()))
+        except GenerationError as error:
+            raise _refusal(503, f"The model could not answer: {error}", "generation_failed") from error
+        finally:
+            gone.cancel()
+
+    def _refuse_too_long(self, prompt: Prompt) -> None:
+        if not prompt.tokens:
+            raise _refusal(400, "The prompt has no tokens.", "invalid_value")
+        if len(prompt.tokens) >= self._context_length:
+            message = f"The model's context has {self._context_length} tokens; the messages have {len(prompt.tokens)}."
+            raise _refusal(400, message, "context_length_exceeded", "messages")
 
 
-class _BoundedState(GenerationState):
-    """Hands out the one manager that generates, bounded by the context."""
-
-    def __init__(self, context_length: int) -> None:
-        super().__init__()
-        self._manager = _BoundedManager(context_length)
-
-    def get_manager(self, model_id: str, use_cb: bool = False) -> GenerateManager:
-        return self._manager
+async def _made(prompt: Any) -> Prompt:
+    try:
+        made: Prompt = await prompt
+        return made
+    except PromptRefusedError as error:
+        raise _refusal(400, str(error), "invalid_prompt") from error
 
 
-class _BoundedManager(GenerateManager):
-    """Generates one request after another, none past the model's context."""
-
-    def __init__(self, context_length: int) -> None:
-        super().__init__()
-        self._context_length = context_length
-
-    def generate_streaming(
-        self,
-        model: Any,
-        processor: Any,
-        inputs: Any,
-        gen_config: GenerationConfig,
-        request_id: str,
-        response_parser: Any = None,
-    ) -> Any:
-        bounded = bound(gen_config, inputs["input_ids"].shape[-1], self._context_length)
-        return super().generate_streaming(model, processor, inputs, bounded, request_id, response_parser)
-
-    async def generate_non_streaming(
-        self, model: Any, processor: Any, inputs: Any, gen_config: GenerationConfig, request_id: str
-    ) -> Any:
-        bounded = bound(gen_config, inputs["input_ids"].shape[-1], self._context_length)
-        return await super().generate_non_streaming(model, processor, inputs, bounded, request_id)
+async def _events(answer: Answer, generation: Any, *, with_usage: bool) -> AsyncIterator[bytes]:
+    """The stream, with the `[DONE]` that OpenAI's protocol ends with. A client that leaves ends the generation."""
+    try:
+        async with aclosing(answer.events(generation.pieces(), with_usage=with_usage)) as chunks:
+            async for chunk in chunks:
+                yield to_event(chunk)
+    except GenerationError as error:
+        yield to_event(_error(503, f"The model could not answer: {error}", "generation_failed"))
+    finally:
+        generation.cancel()
+    yield DONE
 
 
-def bound(config: GenerationConfig, prompt_tokens: int, context_length: int) -> GenerationConfig:
-    """The config, with no more new tokens than the context has room for, and sampling where a temperature asks for it.
-
-    Raises HTTPException (400, context_length_exceeded) when there is no room for one.
-    """
-    room = context_length - prompt_tokens
-    if room < 1:
-        message = f"The model's context has {context_length} tokens; the messages have {prompt_tokens}."
-        raise HTTPException(400, _error(message, "context_length_exceeded"))
-    config.max_new_tokens = min(config.max_new_tokens, room)
-    if config.temperature is not None:
-        config.do_sample = config.temperature > 0
-    return config
+async def _cancel_when_gone(request: Request, generation: Any) -> None:
+    """Nobody generates for a client that has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    generation.cancel()
 
 
-async def _until_done(events: Any) -> AsyncIterator[Any]:
-    """The stream's events, and the `[DONE]` that OpenAI's protocol ends with."""
-    async with aclosing(events) as stream:  # closing it is what ends the generation for a client that left
-        async for event in stream:
-            yield event
-    yield "data: [DONE]\n\n"
+def _refusal(
+    status: int, message: str, code: str | None = None, param: str | None = None, headers: dict[str, str] | None = None
+) -> HTTPException:
+    return HTTPException(status, _error(status, message, code, param), headers)  # type: ignore[arg-type]
 
 
-def _error(message: str, code: str | None = None) -> dict[str, Any]:
+def _error(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     """OpenAI's error object."""
-    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+    kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

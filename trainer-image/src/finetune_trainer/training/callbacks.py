@@ -184,7 +184,8 @@ class TellProgress(TrainerCallback):
 
 
 class NoteMetrics(TrainerCallback):
-    """Rank 0 notes losses in the words of OpenAI's events, a hundred times a run, and each validation."""
+    """Rank 0 notes losses in the words of OpenAI's events, a hundred times a run, and each validation: that one is told
+    in the log too."""
 
     def __init__(self, events: EventLog) -> None:
         self._events = events
@@ -206,7 +207,8 @@ class NoteMetrics(TrainerCallback):
         if state.global_step in (1, state.max_steps) or state.global_step % every == 0 or "validation loss" in measured:
             told = self._losses if "validation loss" in measured else measured
             losses = ", ".join(f"{name}={value:.2f}" for name, value in told.items())
-            self._events.note(
+            tell = self._events.add if "validation loss" in measured else self._events.note
+            tell(
                 f"Step {state.global_step}/{state.max_steps}: {losses}",
                 type="metrics",
                 step=state.global_step,

@@ -7,6 +7,7 @@ its new adapter switched off, or else the model as it was fetched.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -63,7 +64,9 @@ def make_samples(tuned: Any, processor: Any, local: LocalModel, sequences: Any) 
         _log.warning(f"the report has no samples: {first_line(error)}")
         return Samples((), f"None could be made: {first_line(error)}")
     samples = tuple(
-        Sample(tokenizer.decode(question.prompt), _text(tokenizer, question.reference), said_before, said_after)
+        Sample(
+            readable_prompt(tokenizer, question.prompt), _text(tokenizer, question.reference), said_before, said_after
+        )
         for question, said_before, said_after in zip(questions, before, after, strict=True)
     )
     return Samples(samples, f"The first {source} examples, generated greedily, at most {SAMPLE_TOKENS} tokens each.")
@@ -118,6 +121,14 @@ def _evaluating(model: Any, tokenizer: Any) -> Iterator[None]:
     finally:
         model.generation_config = generation
         model.train(training)
+
+
+def readable_prompt(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """A prompt without its control tokens: what stands between two of them begins a line."""
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    runs = itertools.groupby(tokens, key=special.__contains__)
+    texts = (str(tokenizer.decode(list(run))).strip() for is_special, run in runs if not is_special)
+    return "\n".join(text for text in texts if text)
 
 
 def _text(tokenizer: Any, tokens: Sequence[int]) -> str:

@@ -21,6 +21,7 @@ from finetune_trainer.artifacts import results
 from finetune_trainer.artifacts.events import EventLog
 from finetune_trainer.artifacts.model_files import write_model
 from finetune_trainer.artifacts.pages import Story, write_pages
+from finetune_trainer.artifacts.summary import Making, unchanged_loss
 from finetune_trainer.checkpointing import checkpoints, training_state
 from finetune_trainer.checkpointing.background_saves import BackgroundSaves
 from finetune_trainer.checkpointing.checkpoints import Resumed
@@ -198,6 +199,11 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
             totals=committer.totals(),
             data_digests=data_digests(directory / "data"),
             samples=make_samples(tuned, tokenizer, local, sequences),
+            making=Making(
+                result_uri=commits.result_folder(claim.run, claim.number).uri,
+                is_adapter=results.is_adapter(run),
+                accelerator=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            ),
         )
         write_pages(run, storage, story, directory / "result")
         made = results.make_result(run, storage, claim, chosen.checkpoint.committed, directory / "result")
@@ -209,6 +215,8 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
     if events is not None:
         _tell_corrupt(events, corrupt)
         events.add("New fine-tuned model created", type="result", uri=result.uri, step=result.step)
+        if (nothing := unchanged_loss(trainer.state.log_history)) is not None:
+            events.warn(nothing)
         events.add("The job has successfully completed", type="completed", **committer.totals())
         events.store(trainer.state.log_history)
     if sender is not None:

@@ -1,0 +1,118 @@
+"""The engine behind the server: what it does when the model hangs, when too many ask, and with penalties."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+from transformers import GenerationConfig
+
+from finetune_trainer.evaluation.generation import Generator
+from finetune_trainer.serving import engine as engine_module
+from finetune_trainer.serving.engine import Engine, EngineBusyError, GenerationError, Order, _Penalties
+from finetune_trainer.serving.serve import build_app
+from tests.integration.trainer_evaluation.tiny_models import CONTEXT, make_tokenizer
+
+
+class Model(torch.nn.Module):
+    """Generates as the test says."""
+
+    def __init__(self, generate: Any) -> None:
+        super().__init__()
+        self.generate = generate
+        self.device = torch.device("cpu")
+        self.generation_config = GenerationConfig()
+        text = SimpleNamespace(max_position_embeddings=CONTEXT)
+        self.config = SimpleNamespace(get_text_config=lambda: text, model_type="played")
+
+
+def generator(generate: Any) -> Generator:
+    tokenizer = make_tokenizer()
+    return Generator(Model(generate), tokenizer, tokenizer)
+
+
+@pytest.fixture
+def hung() -> Any:
+    """A model that does not answer until the test is over."""
+    over = threading.Event()
+
+    def generate(**_: Any) -> Any:
+        over.wait(60)
+        raise RuntimeError("the test is over")
+
+    yield generator(generate)
+    over.set()
+
+
+async def test_an_engine_that_hangs_is_stuck_and_its_health_fails(
+    hung: Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(engine_module, "STUCK_SECONDS", 0.3)
+    made: list[Engine] = []
+    monkeypatch.setattr(
+        "finetune_trainer.serving.serve.Engine", lambda generator: made.append(Engine(generator)) or made[-1]
+    )
+    client = TestClient(build_app(tmp_path / "router", hung))  # without its worker: no prompt is made
+    assert client.get("/health").status_code == 200
+    made[0].submit(Order([1, 2]))
+    await asyncio.sleep(0.1)
+    assert client.get("/health").status_code == 200
+    await asyncio.sleep(0.4)
+    assert client.get("/health").status_code == 503
+    assert client.get("/health").json()["error"]["code"] == "engine_stuck"
+
+
+async def test_who_would_wait_for_very_many_others_is_refused(hung: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "MOST_WAITING", 2)
+    busy = Engine(hung)
+    busy.submit(Order([1]))
+    await asyncio.sleep(0.1)
+    busy.submit(Order([1]))
+    busy.submit(Order([1]))
+    with pytest.raises(EngineBusyError):
+        busy.submit(Order([1]))
+
+
+async def test_a_model_that_fails_fails_one_request() -> None:
+    def generate(**_: Any) -> Any:
+        raise RuntimeError("CUDA out of memory")
+
+    failing = Engine(generator(generate))
+    for _ in range(2):
+        with pytest.raises(GenerationError, match="CUDA out of memory"):
+            [piece async for piece in failing.submit(Order([1])).pieces()]
+    assert not failing.is_stuck
+
+
+async def test_a_request_whose_client_left_ends_without_being_generated() -> None:
+    first, over = threading.Event(), threading.Event()
+    asked = []
+
+    def generate(**given: Any) -> Any:
+        asked.append(given["input_ids"].tolist())
+        first.set()
+        over.wait(10)
+        raise RuntimeError("asked for")
+
+    engine = Engine(generator(generate))
+    engine.submit(Order([1]))
+    left = engine.submit(Order([2]))
+    first.wait(10)
+    left.cancel()
+    over.set()
+    async with asyncio.timeout(5):
+        with pytest.raises(GenerationError):
+            [piece async for piece in left.pieces()]
+    assert asked == [[[1]]]
+
+
+def test_penalties_are_openais_and_leave_the_prompt_alone() -> None:
+    scores = torch.zeros(1, 5)
+    said = torch.tensor([[4, 4, 1, 1, 2]])  # the prompt, and three tokens of the answer
+    penalized = _Penalties(2, frequency=0.5, presence=1.0)(said, scores)
+    assert penalized.tolist() == [[0.0, -2.0, -1.5, 0.0, 0.0]]

@@ -1,0 +1,201 @@
+"""What the model says, in OpenAI's objects: whole, or as a stream of chunks."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+import structlog
+from transformers.utils.chat_parsing import ResponseParser
+
+from finetune_trainer.evaluation.tool_calls import ResponseTemplate, ToolCall, to_calls
+from finetune_trainer.process.failures import first_line
+from finetune_trainer.serving.engine import End, Text
+
+Kind = Literal["content", "reasoning_content"]
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of an answer as a client sees it: text of one kind, or a call."""
+
+    kind: Kind = "content"
+    text: str = ""
+    call: ToolCall | None = None
+
+
+class AnswerParser:
+    """Tells calls and reasoning from text, by the model's response template; without one all is text."""
+
+    def __init__(self, template: ResponseTemplate | None, prompt: str) -> None:
+        self._parser = None if template is None else ResponseParser(dict(template), prefix=prompt)
+        self._unread = ""
+        self._special: set[str] = set()
+
+    def begin(self) -> list[Part]:
+        """What the prompt began of the answer already."""
+        return [] if self._parser is None else list(self._parts(self._parser.initial_events))
+
+    def feed(self, piece: Text) -> list[Part]:
+        """The parts that a piece of the answer completes."""
+        if self._parser is None:
+            return [] if piece.special else [Part(text=piece.text)]
+        if piece.special:
+            self._special.add(piece.text)
+        self._unread += piece.text
+        try:
+            return list(self._parts(self._parser.feed(piece.text)))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            return self._give_up(error)
+
+    def finish(self) -> list[Part]:
+        """The parts that the answer's end completes."""
+        if self._parser is None:
+            return []
+        try:
+            return list(self._parts(self._parser.finalize()[1]))
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            return self._give_up(error)
+
+    def _parts(self, events: Iterable[Mapping[str, Any]]) -> Iterable[Part]:
+        for event in events:
+            region, kind = event.get("field"), event["type"]
+            if kind == "region_chunk" and not event.get("dirty") and event.get("text"):
+                if region in ("content", "thinking"):
+                    self._unread = ""
+                    yield Part("content" if region == "content" else "reasoning_content", self._plain(event["text"]))
+            elif kind == "region_close" and region == "tool_calls":
+                calls = to_calls([event.get("value")])
+                self._unread = ""
+                yield from (Part(call=call) for call in calls)
+
+    def _plain(self, text: str) -> str:
+        """Special tokens are for the parser, and are no text where it did not take them for a mark."""
+        for token in self._special:
+            text = text.replace(token, "")
+        return text
+
+    def _give_up(self, error: Exception) -> list[Part]:
+        """A call that is none, as its text: the client sees what the model said. All that follows is text."""
+        _log.info(f"an answer is not of the model's format: {first_line(error)}")
+        text, self._parser, self._unread = self._plain(self._unread), None, ""
+        return [Part(text=text)] if text else []
+
+
+@dataclass
+class Answer:
+    """An answer under way, of one of the two routes."""
+
+    route: Literal["chat.completion", "text_completion"]
+    model: str
+    prompt_tokens: int
+    parser: AnswerParser
+    id: str = field(init=False)
+    created: int = field(default_factory=lambda: int(time.time()))
+    calls: int = 0
+    end: End | None = None
+
+    def __post_init__(self) -> None:
+        prefix = "chatcmpl" if self.route == "chat.completion" else "cmpl"
+        self.id = f"{prefix}-{uuid.uuid4().hex}"
+
+    async def parts(self, pieces: AsyncIterator[Text | End]) -> AsyncIterator[Part]:
+        """The parts as they come; `end` is set when there are no more."""
+        for part in self.parser.begin():
+            yield part
+        async for piece in pieces:
+            if isinstance(piece, End):
+                for part in self.parser.finish():
+                    yield self._counted(part)
+                self.end = piece
+            else:
+                for part in self.parser.feed(piece):
+                    yield self._counted(part)
+
+    async def whole(self, pieces: AsyncIterator[Text | End]) -> dict[str, Any]:
+        """The answer as one object."""
+        parts = [part async for part in self.parts(pieces)]
+        said = {kind: "".join(part.text for part in parts if part.kind == kind) for kind in _KINDS}
+        calls = [part.call for part in parts if part.call is not None]
+        choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": None}
+        if self.route == "text_completion":
+            choice["text"] = said["content"]
+        else:
+            message: dict[str, Any] = {"role": "assistant", "content": said["content"] or (None if calls else "")}
+            message["refusal"] = None
+            if said["reasoning_content"]:
+                message["reasoning_content"] = said["reasoning_content"]
+            if calls:
+                message["tool_calls"] = [self._call(number, call) for number, call in enumerate(calls)]
+            choice["message"] = message
+        return self._object(self.route, [choice]) | {"usage": self.usage}
+
+    async def events(
+        self, pieces: AsyncIterator[Text | End], *, with_usage: bool
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The answer as chunks; the last one has no choice, and the usage, where that was asked for."""
+        if self.route == "chat.completion":
+            yield self._chunk({"role": "assistant", "content": ""})
+        async for part in self.parts(pieces):
+            if part.call is not None:
+                yield self._chunk({"tool_calls": [{"index": self.calls - 1, **self._call(self.calls - 1, part.call)}]})
+            else:
+                yield self._chunk({part.kind: part.text})
+        yield self._chunk({}, self.finish_reason)
+        if with_usage:
+            yield self._object(self._chunk_kind, []) | {"usage": self.usage}
+
+    @property
+    def finish_reason(self) -> str:
+        """OpenAI's."""
+        assert self.end is not None
+        return "tool_calls" if self.calls else self.end.reason
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens of the prompt and of the answer."""
+        assert self.end is not None
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.end.tokens,
+            "total_tokens": self.prompt_tokens + self.end.tokens,
+        }
+
+    @property
+    def _chunk_kind(self) -> str:
+        return "chat.completion.chunk" if self.route == "chat.completion" else self.route
+
+    def _counted(self, part: Part) -> Part:
+        self.calls += part.call is not None
+        return part
+
+    def _call(self, number: int, call: ToolCall) -> dict[str, Any]:
+        return {"id": f"call_{self.id[-24:]}_{number}", **call.to_wire()}
+
+    def _chunk(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason, "logprobs": None}
+        if self.route == "chat.completion":
+            choice["delta"] = delta
+        else:
+            choice["text"] = delta.get("content", "")
+        return self._object(self._chunk_kind, [choice])
+
+    def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+
+_KINDS: tuple[Kind, Kind] = ("content", "reasoning_content")
+
+
+def to_event(value: Mapping[str, Any]) -> bytes:
+    """A server-sent event."""
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"

@@ -1,0 +1,51 @@
+"""The bodies of requests: bounded in size and time, and JSON that every part behind can hold."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+FIXED_BYTES = 64 * 1024
+BYTES_PER_TOKEN = 16
+"""A token of most texts has 3 to 5 bytes; JSON may escape a character of one token with 6."""
+MOST_SECONDS = 30.0
+
+
+class BodyError(ValueError):
+    """The body can't be taken. `status`: HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def longest_body(context_length: int) -> int:
+    """Bytes that a request whose text fits into the context may have."""
+    return FIXED_BYTES + BYTES_PER_TOKEN * context_length
+
+
+async def read_json(request: Request, most_bytes: int) -> Any:
+    """The JSON value of a body. Raises BodyError.
+
+    What is too long is received to its end and kept nowhere: a client that still sends hears no answer.
+    """
+    body, received = bytearray(), 0
+    try:
+        async with asyncio.timeout(MOST_SECONDS):
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received <= most_bytes:
+                    body += chunk
+    except TimeoutError:
+        raise BodyError(408, f"The body was not complete within {MOST_SECONDS:g} seconds.") from None
+    if received > most_bytes:
+        raise BodyError(
+            413, f"The body has {received} bytes; what fits into the model's context has at most {most_bytes}."
+        )
+    try:
+        return orjson.loads(bytes(body))
+    except orjson.JSONDecodeError as error:
+        raise BodyError(400, f"The body is not JSON: {error}.") from None

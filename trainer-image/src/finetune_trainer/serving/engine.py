@@ -1,0 +1,272 @@
+"""Generation for a server: one request after another, on one thread, text as soon as it is certain.
+
+A request ends at the model's own end tokens, at a stop string, with its tokens or with the context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from queue import Queue
+from typing import Any, Literal
+
+import structlog
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from finetune_trainer.evaluation.generation import Generator
+from finetune_trainer.process.failures import first_line
+from finetune_trainer.serving.stop_strings import StopStrings
+
+MOST_WAITING = 64
+"""Requests beyond are refused: the last one would wait for all before it."""
+STUCK_SECONDS = 120.0
+"""No module of the model was called for so long while there is a request: the accelerator hangs."""
+DEFAULT_NEW_TOKENS = 1024
+
+FinishReason = Literal["stop", "length"]
+
+_log = structlog.get_logger()
+
+
+class EngineBusyError(RuntimeError):
+    """Too many requests wait already."""
+
+
+class GenerationError(RuntimeError):
+    """The model could not generate; the message says why."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be generated. None of a sampling parameter is the model's own.
+
+    `prompt`: token ids, at least one and fewer than the context has room for.
+    """
+
+    prompt: list[int]
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of the answer. `special`: a token that is markup of the model, and nothing to read."""
+
+    text: str
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class End:
+    """The answer is over. `tokens`: how many were generated, those of the stop string among them."""
+
+    reason: FinishReason
+    tokens: int
+
+
+class Engine:
+    """Generates on a thread of its own. Made once per process."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self._special = _special_tokens(generator.tokenizer)
+        self._orders: Queue[_Generation] = Queue()
+        self._beat: float | None = None
+        for module in generator.model.modules():
+            module.register_forward_pre_hook(self._on_module)
+        threading.Thread(target=self._run, name="engine", daemon=True).start()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a request is being worked at, and nothing has happened for STUCK_SECONDS."""
+        beat = self._beat
+        return beat is not None and time.monotonic() - beat > STUCK_SECONDS
+
+    def submit(self, order: Order) -> _Generation:
+        """Generate when those before are done. Raises EngineBusyError."""
+        if self._orders.qsize() >= MOST_WAITING:
+            raise EngineBusyError
+        generation = _Generation(order, asyncio.get_running_loop())
+        self._orders.put(generation)
+        return generation
+
+    def _on_module(self, *_: Any) -> None:
+        if self._beat is not None:
+            self._beat = time.monotonic()
+
+    def _run(self) -> None:
+        while True:
+            generation = self._orders.get()
+            if generation.is_cancelled:
+                generation.put(_NOBODY_WAITS)
+                continue
+            self._beat = time.monotonic()
+            try:
+                generation.put(self._generate(generation))
+            except _CancelledError:
+                generation.put(_NOBODY_WAITS)
+            except Exception as error:
+                _log.error(f"a generation failed: {first_line(error)}")
+                generation.put(GenerationError(first_line(error)))
+            finally:
+                self._beat = None
+
+    def _generate(self, generation: _Generation) -> End:
+        model, order = self._generator.model, generation.order
+        streamer = _Streamer(generation, self._generator.tokenizer, self._special)
+        config = generation_config(model.generation_config, order, self._generator.context_length)
+        penalties = _Penalties(len(order.prompt), order.frequency_penalty, order.presence_penalty)
+        prompt = torch.tensor([order.prompt], device=model.device)
+        with torch.random.fork_rng(enabled=order.seed is not None):
+            if order.seed is not None:
+                torch.manual_seed(order.seed)
+            try:
+                sequences = model.generate(
+                    input_ids=prompt,
+                    attention_mask=torch.ones_like(prompt),
+                    generation_config=config,
+                    logits_processor=LogitsProcessorList([penalties] if penalties else []),
+                    streamer=streamer,
+                )
+            except _StoppedError:
+                return End("stop", streamer.tokens)
+        ended = int(sequences[0, -1]) in _as_set(config.eos_token_id)
+        return End("stop" if ended else "length", streamer.tokens)
+
+
+def generation_config(of_model: GenerationConfig, order: Order, context_length: int) -> GenerationConfig:
+    """The model's own config with what the order asks for, and no more new tokens than the context has room for."""
+    config = copy.deepcopy(of_model)
+    room = context_length - len(order.prompt)
+    config.max_new_tokens = min(order.max_tokens or DEFAULT_NEW_TOKENS, room)
+    if order.top_p is not None:
+        config.top_p, config.do_sample = order.top_p, True
+    if order.temperature is not None:
+        config.do_sample = order.temperature > 0
+        if config.do_sample:
+            config.temperature = order.temperature
+    return config
+
+
+class _Generation:
+    """One request's way through the engine. Its pieces go over from the engine's thread to the event loop."""
+
+    def __init__(self, order: Order, loop: asyncio.AbstractEventLoop) -> None:
+        self.order = order
+        self._loop = loop
+        self._pieces: asyncio.Queue[Text | End | GenerationError] = asyncio.Queue()
+        self._cancelled = threading.Event()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more: it ends with the next token."""
+        self._cancelled.set()
+
+    def put(self, piece: Text | End | GenerationError) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+        except RuntimeError:  # the loop is closed: the server ends
+            self.cancel()
+
+    async def pieces(self) -> AsyncIterator[Text | End]:
+        """The answer; the last piece is its End. Raises GenerationError."""
+        while True:
+            piece = await self._pieces.get()
+            if isinstance(piece, GenerationError):
+                raise piece
+            yield piece
+            if isinstance(piece, End):
+                return
+
+
+class _CancelledError(Exception):
+    """Leaves `generate`: the client has gone."""
+
+
+_NOBODY_WAITS = GenerationError("the request was cancelled")
+
+
+class _StoppedError(Exception):
+    """Leaves `generate`: a stop string was found."""
+
+
+class _Streamer:
+    """What `generate` tells each token to."""
+
+    def __init__(self, generation: _Generation, tokenizer: Any, special: frozenset[int]) -> None:
+        from tokenizers.decoders import DecodeStream
+
+        self.tokens = 0
+        self._generation = generation
+        self._backend = tokenizer._tokenizer
+        self._special = special
+        self._decoder = DecodeStream([], skip_special_tokens=False)
+        self._stop = StopStrings(generation.order.stop)
+        self._prompt_is_over = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """The prompt first, then a token each time. Raises _CancelledError and _StoppedError."""
+        if self._generation.is_cancelled:
+            raise _CancelledError
+        if not self._prompt_is_over:
+            self._prompt_is_over = True
+            return
+        for token in value.tolist():
+            self.tokens += 1
+            if token in self._special:
+                self._put(self._stop.flush())
+                self._put(self._backend.id_to_token(token), special=True)
+                continue
+            shown, stopped = self._stop.feed(self._decoder.step(self._backend, token) or "")
+            self._put(shown)
+            if stopped:
+                raise _StoppedError
+
+    def end(self) -> None:
+        """No token will follow."""
+        self._put(self._stop.flush())
+
+    def _put(self, text: str, *, special: bool = False) -> None:
+        if text:
+            self._generation.put(Text(text, special))
+
+
+class _Penalties(LogitsProcessor):
+    """OpenAI's frequency and presence penalty: on what the answer has said, not on the prompt.
+
+    https://platform.openai.com/docs/api-reference/chat/create
+    """
+
+    def __init__(self, prompt_tokens: int, frequency: float, presence: float) -> None:
+        self._prompt_tokens = prompt_tokens
+        self._frequency = frequency
+        self._presence = presence
+
+    def __bool__(self) -> bool:
+        return bool(self._frequency or self._presence)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        counts = torch.bincount(input_ids[0, self._prompt_tokens :], minlength=scores.shape[-1])[: scores.shape[-1]]
+        return scores - self._frequency * counts - self._presence * (counts > 0)
+
+
+def _special_tokens(tokenizer: Any) -> frozenset[int]:
+    marked = (token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
+    return frozenset([*marked, *tokenizer.all_special_ids])
+
+
+def _as_set(tokens: int | list[int] | None) -> frozenset[int]:
+    return frozenset([tokens] if isinstance(tokens, int) else tokens or ())

@@ -1,0 +1,122 @@
+"""Prompts, made by a process of their own within limits of time and memory. See prompt_worker.py."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from finetune_trainer.serving import prompt_worker
+from finetune_trainer.serving.prompt_worker import LENGTH_BYTES, frame
+
+MOST_SECONDS = 10.0
+START_SECONDS = 120.0
+
+
+class PromptRefusedError(ValueError):
+    """No prompt can be made of what was sent; the message says why."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model reads: token ids, and the text that they stand for."""
+
+    tokens: list[int]
+    text: str
+
+
+class Prompts:
+    """Has one worker, and starts another one when it was given up."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._worker: Process | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start the worker now, so that the first request need not wait for it. Raises EOFError when it can't start."""
+        async with self._one_at_a_time:
+            await self._running()
+
+    async def stop(self) -> None:
+        """End the worker."""
+        if self._worker is not None and self._worker.returncode is None:
+            self._worker.kill()
+            await self._worker.wait()
+
+    async def of_messages(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
+    ) -> Prompt:
+        """Messages (OpenAI's) in the chat template. Raises PromptRefusedError."""
+        return await self._make({"messages": messages, "tools": tools, "variables": variables})
+
+    async def of_text(self, text: str) -> Prompt:
+        """A text as it is. Raises PromptRefusedError."""
+        return await self._make({"prompt": text})
+
+    async def _make(self, request: Mapping[str, Any]) -> Prompt:
+        try:
+            framed = frame(request)
+        except orjson.JSONEncodeError as error:
+            raise PromptRefusedError(f"The request can't be read: {error}.") from error
+        async with self._one_at_a_time:
+            worker = await self._running()
+            try:
+                async with asyncio.timeout(MOST_SECONDS):
+                    answer = await _exchange(worker, framed)
+            except BaseException as error:
+                await self.stop()  # what it would still answer is not for the next request
+                raise _explained(error) from error
+        if "refused" in answer:
+            raise PromptRefusedError(answer["refused"])
+        return Prompt(answer["tokens"], answer["text"])
+
+    async def _running(self) -> Process:
+        if self._worker is None or self._worker.returncode is not None:
+            self._worker = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                prompt_worker.__name__,
+                str(self._folder),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    await _receive(self._worker)
+            except BaseException:
+                await self.stop()
+                raise
+        return self._worker
+
+
+async def _exchange(worker: Process, framed: bytes) -> dict[str, Any]:
+    assert worker.stdin is not None
+    worker.stdin.write(framed)
+    await worker.stdin.drain()
+    return await _receive(worker)
+
+
+async def _receive(worker: Process) -> dict[str, Any]:
+    """Raises EOFError when the worker is no more."""
+    assert worker.stdout is not None
+    length = int.from_bytes(await worker.stdout.readexactly(LENGTH_BYTES), "big")
+    answer: dict[str, Any] = orjson.loads(await worker.stdout.readexactly(length))
+    return answer
+
+
+def _explained(error: BaseException) -> BaseException:
+    if isinstance(error, TimeoutError):
+        return PromptRefusedError(
+            f"The prompt was not made within {MOST_SECONDS:g} seconds: the text is too long, or the model's chat "
+            "template does not end."
+        )
+    if isinstance(error, EOFError | ConnectionError):
+        return PromptRefusedError("The prompt takes more memory than the server gives to one.")
+    return error
