@@ -111,11 +111,11 @@ def read_with_orjson() -> Callable[[Path], None]:
 
 def validate() -> Callable[[Path], None]:
     """What the command does with a file."""
-    from finetune_trainer.data.validate import validate_file
+    from finetune_trainer.data.validate import check_file
 
     def read(file: Path) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            assert validate_file(file), file
+            assert check_file(file), file
 
     return read
 

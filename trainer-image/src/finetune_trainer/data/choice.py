@@ -124,7 +124,9 @@ def choose_examples(
         dropped=dropped if any(dropped.to_wire().values()) else None,
         warnings=[
             *(_doubt_warning(doubt, training) for doubt in prepared.doubts if len(doubt.positions)),
-            *_length_warnings(counted.statistics, measured and measured.statistics, left_out, max_length),
+            *_length_warnings(
+                counted.statistics, None if measured is None else measured.statistics, left_out, max_length
+            ),
             *(f"{item.name.capitalize()} set: {unread_keys(item.unread)}" for item in surveyed.sets if item.unread),
             *_control_text_warnings(surveyed.sets),
         ],
