@@ -152,6 +152,6 @@ def test_a_pair_is_looked_at_as_a_conversation_is(tokenizer: Any) -> None:
 
 def test_the_history_of_a_pair_may_lose_its_reasoning_as_the_model_will_see_it(tokenizer: Any) -> None:
     tokenizer.chat_template = published.qwen3_chat_template
-    history = [ASKED, Assistant(content="one", reasoning_content="since"), User(content="more")]
+    history: Any = [ASKED, Assistant(content="one", reasoning_content="since"), User(content="more")]
     tokens = tokenize_preference(tokenizer, PreferenceExample(history, [SAID], [Assistant(content="no")]))
     assert "since" not in tokenizer.decode(tokens.prompt_ids)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from trl import pack_dataset
 
 from finetune_trainer.data.packed_rows import packed_rows
-from finetune_trainer.training.arguments import warmup_share
 
 
 @settings(max_examples=60, deadline=None)
@@ -18,10 +17,3 @@ def test_as_many_rows_as_trl_makes(lengths: list[int], most: int, times: int) ->
     lengths = lengths * times
     dataset = Dataset.from_dict({"input_ids": [[1] * length for length in lengths]})
     assert packed_rows(lengths, most) == len(pack_dataset(dataset, most, "bfd"))
-
-
-@given(percent=st.floats(0, 100), total=st.integers(1, 10_000))
-def test_the_warm_up_leaves_a_step_to_learn_in(percent: float, total: int) -> None:
-    share = warmup_share(percent, total)
-    assert 0 <= share < 1
-    assert total > 1 or share == 0

@@ -18,7 +18,6 @@ from finetune_trainer.data.examples import (
     Function,
     ImagePart,
     ImageUrl,
-    Message,
     PreferenceExample,
     System,
     Tool,
@@ -72,7 +71,7 @@ def all_learned(tokenizer: Any, conversation: ChatExample) -> list[str]:
     return [text for sequence in tokenize(tokenizer, conversation) for text in learned(tokenizer, sequence)]
 
 
-def calling(calls: Calls, text: str | None = None) -> list[Message]:
+def calling(calls: Calls, text: str | None = None) -> list[Assistant | Tool]:
     """A message that calls tools, and what they answer."""
     ids = [call_id(number) for number in range(len(calls))]
     made = [ToolCall(Function(name, to_json(given)), id=id) for (name, given), id in zip(calls, ids, strict=True)]

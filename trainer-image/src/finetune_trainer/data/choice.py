@@ -110,6 +110,7 @@ def choose_examples(
         measured = None
         if dataset.validation is not None:
             measured = count_tokens(validation, prepared.validation, tokenizer, images, max_length, too_long)
+    held_out = None if measured is None else measured.statistics
     left_out = int(before - prepared.training.sum() - prepared.validation.sum())
     dropped = prepared.dropped.model_copy(update={"too_long": left_out})
     record = DatasetRecord(
@@ -120,13 +121,11 @@ def choose_examples(
     status = DatasetStatus(
         format=training.format,
         training=counted.statistics,
-        validation=None if measured is None else measured.statistics,
+        validation=held_out,
         dropped=dropped if any(dropped.to_wire().values()) else None,
         warnings=[
             *(_doubt_warning(doubt, training) for doubt in prepared.doubts if len(doubt.positions)),
-            *_length_warnings(
-                counted.statistics, None if measured is None else measured.statistics, left_out, max_length
-            ),
+            *_length_warnings(counted.statistics, held_out, left_out, max_length),
             *(f"{item.name.capitalize()} set: {unread_keys(item.unread)}" for item in surveyed.sets if item.unread),
             *_control_text_warnings(surveyed.sets),
         ],

@@ -43,7 +43,7 @@ def common_arguments(
         "max_steps": last_step or -1,
         "learning_rate": parameters.learning_rate,
         "lr_scheduler_type": SCHEDULERS[parameters.schedule],
-        "warmup_steps": warmup_share(parameters.warmup_percent, parameters.total_steps),
+        "warmup_steps": min(parameters.warmup_percent / 100, 0.9999),  # below 1 it is a share of all steps
         "weight_decay": parameters.weight_decay,
         "seed": parameters.seed,
         "logging_steps": 1,
@@ -67,14 +67,6 @@ def common_arguments(
         "ddp_find_unused_parameters": images and run.adapter.type == "Full",
         "remove_unused_columns": not images,  # the collator reads them
     }
-
-
-def warmup_share(percent: float, total_steps: int) -> float:
-    """The share of the steps in which the rate rises from 0 (below 1, transformers takes it for one).
-
-    Never all of them: transformers' warm-up begins at 0, so that a run of one step would learn nothing.
-    """
-    return min(percent / 100, (total_steps - 1) / total_steps)
 
 
 def uses_bfloat16() -> bool:

@@ -53,6 +53,11 @@ class SharedBatches:
         if self.eval_dataset is not None:
             self.eval_dataset = filled(self.eval_dataset, processes * self.args.eval_batch_size)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The warm-up never takes all steps: it begins at rate 0, and a run of one step would learn nothing."""
+        self.args.warmup_steps = min(self.args.get_warmup_steps(num_training_steps), num_training_steps - 1)
+        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+
     def get_train_dataloader(self) -> Any:
         """Where there are blanks, in their order."""
         loader = super().get_train_dataloader()  # type: ignore[misc]

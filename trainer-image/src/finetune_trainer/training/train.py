@@ -187,7 +187,15 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
         tuned = trainable_model(run, local) if sharded else trainer.model
         before = weights_digest(tuned) if untrained is None else untrained
         training_state.restore_model(chosen.checkpoint.path, tuned)
-        refuse_untrained(before, weights_digest(tuned), run.hyperparameters)
+        rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+        unchanged = refuse_untrained(
+            before,
+            weights_digest(tuned),
+            new_adapter=trains_new_adapter(run, local),
+            highest_rate=max(rates, default=0.0),
+        )
+        if unchanged is not None:
+            _log.warning(unchanged)
         if trains_new_adapter(run, local) and not results.is_adapter(run):
             tuned = tuned.merge_and_unload()
         write_model(tuned, tokenizer, local.base, directory / "result")

@@ -9,7 +9,6 @@ import torch
 from transformers import BitsAndBytesConfig, set_seed
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import ResolvedHyperparameters
 from finetune_api.run import TrainRun
 from finetune_trainer.models.adapters import add_lora, freeze
 from finetune_trainer.models.models import LocalModel, load_model
@@ -57,16 +56,21 @@ def weights_digest(model: Any) -> list[tuple[float, float]]:
 
 
 def refuse_untrained(
-    before: list[tuple[float, float]], after: list[tuple[float, float]], settings: ResolvedHyperparameters
-) -> None:
-    """Raises DiagnosedError (InvalidSpec) for a result that is what the run began with."""
-    if before == after:
-        raise DiagnosedError(
-            Reason.INVALID_SPEC,
-            f"Training changed no weight: the result would be the model that it began with. After "
-            f"{settings.total_steps} step(s) at a learning rate of at most {settings.learning_rate:g}, raise "
-            "hyperparameters.learningRate, train for more steps, or freeze less.",
-        )
+    before: list[tuple[float, float]], after: list[tuple[float, float]], *, new_adapter: bool, highest_rate: float
+) -> str | None:
+    """Raises DiagnosedError (InvalidSpec) for a result that is what the run began with: it learned nothing.
+
+    Where a rate was tried that is only too small for the weights' precision, that is answered, to be told.
+    """
+    if before != after:
+        return None
+    words = (
+        "Training changed no weight: the result is the model that it began with. The highest learning rate was "
+        f"{highest_rate:g}: raise hyperparameters.learningRate, or train for more steps."
+    )
+    if new_adapter or not highest_rate:
+        raise DiagnosedError(Reason.INVALID_SPEC, words)
+    return words
 
 
 def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
