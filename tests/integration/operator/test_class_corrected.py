@@ -30,7 +30,7 @@ def own_class(api: Api) -> Iterator[str]:
 def make_wrong(api: Api, name: str, wrong: Object) -> None:
     found = api.patch("FineTuneClass", name, {"spec": wrong})
     generation = found["metadata"]["generation"]
-    api.wait("FineTuneClass", name, lambda item: item["status"].get("observedGeneration") == generation)
+    api.wait("FineTuneClass", name, lambda item: item.get("status", {}).get("observedGeneration") == generation)
 
 
 def expect_made_anew(api: Api, job: Object, role: str, before: Object) -> Object:

@@ -11,9 +11,11 @@ import yaml
 from e2e.cluster.binaries import binaries
 from e2e.cluster.commands import run
 from e2e.cluster.control_plane import ControlPlane
+from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.outcome import EvaluationReport, PreflightReport, TrainReport, to_termination_message
 from finetune_operator.children import Owner
 from finetune_operator.finetunejob.objects import preflight_job_name
+from finetune_operator.finetunejob.run_key import run_key
 from tests.integration.crds import CRDS
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, wait_for
@@ -180,9 +182,9 @@ def test_a_pod_made_by_hand_reports_no_progress(tenant: Api, api: Api, operator:
 def test_a_name_of_ours_that_somebody_has_taken_is_told(tenant: Api, api: Api) -> None:
     """The run configuration of a coming attempt, laid there before: it would name a storage of the tenant's choice."""
     job = tenant.create("FineTuneJob", "router", {**JOB, "suspend": True})
-    api.wait_reason("FineTuneJob", "router", "Suspended")
+    status = api.wait_reason("FineTuneJob", "router", "Suspended")["status"]
     owner = Owner("FineTuneJob", api.namespace, "router", job["metadata"]["uid"])
-    name = preflight_job_name(owner, "1", 1)
+    name = preflight_job_name(owner, run_key(FineTuneJobStatus.model_validate(status)), 1)
     tenant.request("POST", tenant.path("ConfigMap"), {"metadata": {"name": name}, "data": {"run.json": "{}"}})
     tenant.patch("FineTuneJob", "router", {"spec": {"suspend": False}})
     found = api.wait_reason("FineTuneJob", "router", "NameConflict")

@@ -101,12 +101,15 @@ def _hidden_end(status: FineTuneJobStatus) -> Standing | None:
     """How the run ended, where the conditions say instead that another version could not read spec or status."""
     by_type = {condition.type: condition for condition in status.conditions}
     is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
+    is_failed = by_type.get(ConditionType.FAILED)
     hidden = (Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC)
     if is_stalled is None or is_stalled.status != "True" or is_stalled.reason not in hidden:
+        return None
+    if is_failed is not None and is_failed.status == "True":
         return None
     if status.phase == "Succeeded":
         return _success(status.result) if status.result is not None else None
     if is_ready is not None and is_ready.reason not in hidden:
-        return stalled(known_reason(is_ready.reason), is_ready.message)
+        return replace(stalled(known_reason(is_ready.reason), is_ready.message), failed=True)
     found = status.failure
-    return None if found is None else stalled(known_reason(found.reason), failure_words(found))
+    return None if found is None else replace(stalled(known_reason(found.reason), failure_words(found)), failed=True)
