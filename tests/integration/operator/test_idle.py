@@ -30,12 +30,15 @@ async def test_two_resyncs_write_nothing(
     requests = Requests(api.namespace)
     monkeypatch.setattr(Kube, "_request", requests.observed(Kube._request))
     before = versions(api)
-    health, metrics = free_ports(2)
+    health, metrics, progress = free_ports(3)
     settings = Settings(
         kubeconfig=cluster.kubeconfig,
         resync_seconds=RESYNC_SECONDS,
         health_port=health,
         metrics_port=metrics,
+        progress_port=progress,
+        progress_url=operator.progress_url,  # of one release, as the certificate
+        tls_directory=operator.ca.parent,
         trainer_image="example.com/trainer:1",
     )
     stop = asyncio.Event()
