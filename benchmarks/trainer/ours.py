@@ -16,7 +16,6 @@ from typing import Any
 from benchmarks.trainer.stopwatch import Stopwatch
 from benchmarks.trainer.workload import DATA, MODEL, SEED, Workload, load_workload
 from e2e.cluster.ports import free_ports
-from e2e.s3 import REGION
 from finetune_api.finetunejob import (
     Adapter,
     Checkpoints,
@@ -29,14 +28,20 @@ from finetune_api.finetunejob import (
 from finetune_api.run import JobIdentity, ModelSource, ProgressTarget, StorageConfig, TrainRun
 from finetune_trainer.gang.gang import Gang
 from finetune_trainer.gang.place import place_alone_on_node, place_under_agent
-from finetune_trainer.training import sft
+from finetune_trainer.training import dpo, sft
 from finetune_trainer.training import train as training_module
 from finetune_trainer.training.progress import ProgressSender
 
 BUCKET = "benchmark"
+REGION = "us-east-1"
 ENDPOINT = "BENCHMARK_S3_ENDPOINT"
 REPORTS = "BENCHMARK_REPORTS_URL"
 OUTPUT = "BENCHMARK_OUTPUT"
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "LoRA": {"type": "LoRA", "rank": 16, "alpha": 32, "dropout": 0.0},
+    "QLoRA": {"type": "QLoRA", "rank": 16, "alpha": 32, "dropout": 0.0},
+    "Full": {"type": "Full"},
+}
 
 
 def train(directory: Path) -> dict[str, float]:
@@ -52,15 +57,16 @@ def train(directory: Path) -> dict[str, float]:
         for callback in callbacks:
             for event in [name for name in dir(callback) if name.startswith("on_")]:
                 setattr(callback, event, _timed(getattr(callback, event), stopwatch, spent, "callbacks"))
-        trainer: Any = sft.make_trainer(*arguments, callbacks=[stopwatch, *callbacks], **parts)
+        module = dpo if workload.method == "DPO" else sft
+        trainer: Any = module.make_trainer(*arguments, callbacks=[stopwatch, *callbacks], **parts)
         trainer._save_checkpoint = _timed(trainer._save_checkpoint, stopwatch, spent, "saves")
         seen["trainer"] = trainer
         return trainer
 
     training: Any = training_module
-    training.METHODS["SFT"] = make_trainer
+    training.METHODS[workload.method] = make_trainer
     training.ProgressSender = functools.partial(ProgressSender, token=token)
-    run = _run(workload)
+    run = _run(workload, directory)
     several = run.parallelism.processes_per_node > 1
     place = place_under_agent(os.environ) if several else place_alone_on_node(run.parallelism, {})
     gang = Gang(place)
@@ -87,16 +93,19 @@ def _timed(call: Callable[..., Any], stopwatch: Stopwatch, spent: dict[str, floa
     return measure
 
 
-def _run(workload: Workload) -> TrainRun:
+def _run(workload: Workload, directory: Path) -> TrainRun:
+    """From the storage, or, where the model is too large to bring it there, from the folder."""
+    endpoint = os.environ.get(ENDPOINT)
+    source = directory.as_uri() if endpoint is None else f"s3://{BUCKET}"
     return TrainRun(
         job=JobIdentity(namespace="benchmarks", name="llama", uid="0", run_id="1"),
         attempt=1,
-        storage=StorageConfig(endpoint=os.environ[ENDPOINT], region=REGION, path_style=True),
-        output_uri=f"s3://{BUCKET}/{os.environ[OUTPUT]}",
-        model=ModelSource(uri=f"s3://{BUCKET}/{MODEL}"),
-        method=Method(),
-        adapter=Adapter(type="Full") if workload.adapter == "Full" else Adapter(rank=16, alpha=32, dropout=0.0),
-        dataset=Dataset(training=TrainingData(uri=f"s3://{BUCKET}/{DATA}")),
+        storage=StorageConfig(endpoint=endpoint, region=REGION, path_style=True, local_folders=endpoint is None),
+        output_uri=f"{source}/{os.environ[OUTPUT]}",
+        model=ModelSource(uri=f"{source}/{MODEL}"),
+        method=Method.model_validate({"type": workload.method}),
+        adapter=Adapter.model_validate(ADAPTERS[workload.adapter]),
+        dataset=Dataset(training=TrainingData(uri=f"{source}/{DATA}")),
         hyperparameters=ResolvedHyperparameters(
             epochs=1,
             batch_size=workload.batch,
@@ -108,6 +117,7 @@ def _run(workload: Workload) -> TrainRun:
             packing=workload.packing,
             seed=SEED,
             total_steps=workload.steps,
+            beta=0.1 if workload.method == "DPO" else None,
             checkpoint_every_steps=workload.save_every,
         ),
         parallelism=Parallelism(

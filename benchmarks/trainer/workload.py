@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.gang.batches import BatchSplit, split_batch
 from tests.integration.trainer_evaluation.tiny_models import chat, make_tokenizer
 
 MODEL = "model"
@@ -22,6 +21,7 @@ class Workload:
     """Lengths in tokens, which are characters here. `layers`, `width`, `hidden`, `heads`, `groups`: Llama's shape."""
 
     adapter: str
+    method: str
     layers: int
     width: int
     hidden: int
@@ -36,11 +36,8 @@ class Workload:
     """Steps at the start that are not measured."""
     save_every: int
     processes: int
-
-    @property
-    def split(self) -> BatchSplit:
-        """As the trainer does it."""
-        return split_batch(self.batch, self.processes, self.max_length, packed=self.packing)
+    plain_per_pass: int
+    """Examples in a forward pass of plain TRL: as many as the memory allows."""
 
     @property
     def examples(self) -> int:
@@ -50,7 +47,7 @@ class Workload:
     def save(self, directory: Path) -> None:
         """Write it, the model and the data into a folder."""
         (directory / WORKLOAD).write_text(json.dumps(vars(self)))
-        _llama(self).save_pretrained(directory / MODEL)
+        _save_llama(self, directory / MODEL)
         make_tokenizer().save_pretrained(directory / MODEL)
         with (directory / DATA).open("w") as stream:
             for line in _chats(self):
@@ -62,10 +59,11 @@ def load_workload(directory: Path) -> Workload:
     return Workload(**json.loads((directory / WORKLOAD).read_text()))
 
 
-def on_cpu(adapter: str) -> Workload:
+def on_cpu(adapter: str, method: str = "SFT") -> Workload:
     """7.5 million parameters."""
     return Workload(
         adapter,
+        method,
         layers=4,
         width=256,
         hidden=704,
@@ -79,30 +77,34 @@ def on_cpu(adapter: str) -> Workload:
         warm_up=6,
         save_every=18,
         processes=1,
+        plain_per_pass=4,
     )
 
 
-def on_gpu(adapter: str, processes: int) -> Workload:
-    """The shape of Llama-3-8B at a context of 4096 tokens, packed."""
+def on_gpu(adapter: str, processes: int, method: str = "SFT") -> Workload:
+    """The shape of Llama-3-8B at a context of 4096 tokens, packed; for Full on one GPU that of Llama-3.2-1B."""
+    small = adapter == "Full" and processes == 1
     return Workload(
         adapter,
-        layers=32,
-        width=4096,
-        hidden=14336,
+        method,
+        layers=16 if small else 32,
+        width=2048 if small else 4096,
+        hidden=8192 if small else 14336,
         heads=32,
         groups=8,
         vocabulary=128_256,
-        max_length=4096,
-        packing=True,
+        max_length=4096 if method == "SFT" else 2048,
+        packing=method == "SFT",
         batch=4 * processes,
-        steps=24,
-        warm_up=6,
-        save_every=12,
+        steps=16,
+        warm_up=4,
+        save_every=8,
         processes=processes,
+        plain_per_pass=2,
     )
 
 
-def _llama(workload: Workload) -> Any:
+def _save_llama(workload: Workload, folder: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging
@@ -123,7 +125,11 @@ def _llama(workload: Workload) -> Any:
             eos_token_id=0,
             dtype="bfloat16" if on_gpu else "float32",
         )
-        return LlamaForCausalLM(config).to(torch.bfloat16 if on_gpu else torch.float32)
+        model = LlamaForCausalLM(config).to(torch.bfloat16 if on_gpu else torch.float32)
+    model.save_pretrained(folder)
+    del model
+    if on_gpu:
+        torch.cuda.empty_cache()  # for the contenders
 
 
 def _chats(workload: Workload) -> list[dict[str, Any]]:
@@ -137,5 +143,15 @@ def _chats(workload: Workload) -> list[dict[str, Any]]:
     lines = []
     for _ in range(workload.examples):
         length = chance.randint(usable // 3, usable)
-        lines.append(chat(text(length // 2), text(length - length // 2)))
+        question, answer = text(length // 2), text(length - length // 2)
+        lines.append(chat(question, answer) if workload.method == "SFT" else _pair(question, answer, answer[::-1]))
     return lines
+
+
+def _pair(question: str, preferred: str, other: str) -> dict[str, Any]:
+    """In OpenAI's form."""
+    return {
+        "input": {"messages": [{"role": "user", "content": question}]},
+        "preferred_output": [{"role": "assistant", "content": preferred}],
+        "non_preferred_output": [{"role": "assistant", "content": other}],
+    }

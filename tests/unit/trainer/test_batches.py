@@ -30,8 +30,8 @@ def test_the_split_makes_exactly_the_batch(
 
 
 @pytest.mark.parametrize(("max_length", "per_pass"), [(512, 4), (1024, 2), (4096, 1)])
-def test_packed_rows_are_few_in_a_pass(max_length: int, per_pass: int) -> None:
-    assert split_batch(32, 2, max_length, packed=True) == BatchSplit(per_pass, 16 // per_pass)
+def test_packed_rows_whose_attention_needs_a_mask_are_few_in_a_pass(max_length: int, per_pass: int) -> None:
+    assert split_batch(32, 2, max_length, masked=True) == BatchSplit(per_pass, 16 // per_pass)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from finetune_api.finetunejob import Method
 from finetune_trainer.process.failures import DiagnosedError
 
 MOST_TOKENS_PER_PASS = 16_384  # bounds the activations of one forward pass
-MOST_PACKED_TOKENS_PER_PASS = 2048  # TRL lays packed rows end to end, and attention computes all pairs of their tokens
+MOST_MASKED_TOKENS_PER_PASS = 2048  # of packed rows whose attention computes all pairs of their tokens, and masks some
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,18 @@ def tokens_per_example(method: Method, max_length: int) -> int:
     return 2 * max_length if method.type == "DPO" else max_length
 
 
-def split_batch(batch_size: int, processes: int, tokens: int, *, packed: bool = False) -> BatchSplit:
+def split_batch(batch_size: int, processes: int, tokens: int, *, masked: bool = False) -> BatchSplit:
     """The split that makes exactly `batch_size` examples a step, in as few passes as the `tokens` of each allow.
 
-    Raises DiagnosedError (InvalidSpec) when the batch can't be divided over the processes.
+    `masked`: packed rows whose attention needs a mask. Raises DiagnosedError (InvalidSpec) when the batch can't be
+    divided over the processes.
     """
+    sizes = pass_sizes(batch_size, processes, tokens, masked=masked)
+    return BatchSplit(per_pass=sizes[-1], passes=batch_size // processes // sizes[-1])
+
+
+def pass_sizes(batch_size: int, processes: int, tokens: int, *, masked: bool = False) -> list[int]:
+    """How many examples a forward pass of one process may have, ascending; one always may. Raises as `split_batch`."""
     share, rest = divmod(batch_size, processes)
     if rest:
         nearest = max(1, share) * processes
@@ -39,10 +46,8 @@ def split_batch(batch_size: int, processes: int, tokens: int, *, packed: bool = 
             f"hyperparameters.batchSize {batch_size} can't be divided over {processes} processes "
             f"(parallelism.nodes x processesPerNode). Use {nearest} or {nearest + processes}.",
         )
-    most = MOST_PACKED_TOKENS_PER_PASS if packed else MOST_TOKENS_PER_PASS
-    fitting = [size for size in range(1, share + 1) if share % size == 0 and size * tokens <= most]
-    per_pass = max(fitting, default=1)
-    return BatchSplit(per_pass=per_pass, passes=share // per_pass)
+    most = MOST_MASKED_TOKENS_PER_PASS if masked else MOST_TOKENS_PER_PASS
+    return [size for size in range(1, share + 1) if share % size == 0 and (size == 1 or size * tokens <= most)]
 
 
 def examples_in_step(examples: int, batch_size: int, step: int) -> int:

@@ -31,9 +31,9 @@ from finetune_trainer.data.images import ImageStore
 from finetune_trainer.data.packed_rows import packed_rows
 from finetune_trainer.data.survey import refuse_invalid, refuse_nothing_left
 from finetune_trainer.data.vision import NO_SHARDED_VISION
-from finetune_trainer.gang.batches import split_batch, tokens_per_example
+from finetune_trainer.gang.batches import pass_sizes, tokens_per_example
+from finetune_trainer.models import memory
 from finetune_trainer.models.models import InspectedModel, inspect_model
-from finetune_trainer.preflight import memory
 from finetune_trainer.preflight.model_checks import check_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.narration import narrated
@@ -177,11 +177,13 @@ def _estimate_memory(
     """
     processes = run.parallelism.nodes * run.parallelism.processes_per_node
     tokens = tokens_per_example(run.method, resolved.max_length)
-    batch = split_batch(resolved.batch_size, processes, tokens, packed=resolved.packing)
+    sizes = pass_sizes(resolved.batch_size, processes, tokens)
     size = memory.model_size(model.config, model.shapes, model.adapter_shapes, run.adapter)
     if size is None:
         return None, None
-    plan = memory.plan_of(run.adapter, run.parallelism, batch.per_pass, resolved.max_length, run.method.type)
+    plan = memory.plan_of(run.adapter, run.parallelism, sizes[-1], resolved.max_length, run.method.type)
+    if run.accelerator_memory is not None:
+        plan = memory.plan_passes(size, plan, sizes, run.accelerator_memory)
     estimate = memory.estimate(size, plan, run.accelerator_memory)
     return estimate, memory.advise(size, plan, estimate)
 

@@ -9,7 +9,7 @@ import torch
 
 from finetune_api.finetunejob import Schedule
 from finetune_api.run import TrainRun
-from finetune_trainer.gang.batches import BatchSplit
+from finetune_trainer.training.passes import Passes
 
 SCHEDULERS: dict[Schedule, str] = {
     "Cosine": "cosine",
@@ -20,7 +20,7 @@ SCHEDULERS: dict[Schedule, str] = {
 
 def common_arguments(
     run: TrainRun,
-    batch: BatchSplit,
+    passes: Passes,
     directory: Path,
     *,
     processes: int,
@@ -36,9 +36,9 @@ def common_arguments(
     parameters = run.hyperparameters
     return {
         "output_dir": str(directory),
-        "per_device_train_batch_size": batch.per_pass,
-        "gradient_accumulation_steps": batch.passes,
-        "per_device_eval_batch_size": batch.per_pass,
+        "per_device_train_batch_size": passes.split.per_pass,
+        "gradient_accumulation_steps": passes.split.passes,
+        "per_device_eval_batch_size": passes.split.per_pass,
         "num_train_epochs": parameters.epochs,
         "max_steps": last_step or -1,
         "learning_rate": parameters.learning_rate,
@@ -60,7 +60,7 @@ def common_arguments(
         "disable_tqdm": True,
         "use_cpu": not on_gpu,
         "bf16": uses_bfloat16(),
-        "gradient_checkpointing": on_gpu,
+        "gradient_checkpointing": passes.recomputed,
         "dataloader_pin_memory": on_gpu,
         "ddp_backend": None if on_gpu or processes == 1 else "gloo",
         # A batch without an image leaves the vision tower out; LoRA doesn't train that.

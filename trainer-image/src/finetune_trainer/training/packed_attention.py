@@ -68,7 +68,7 @@ def packed_attention(
     sliding_window: int | None = None,
     **settings: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Queries (1, heads, tokens, dimensions), keys and values of as many heads or fewer; (1, tokens, heads, dimensions).
+    """Of queries (1, heads, tokens, dimensions), keys and values: (1, tokens, heads, dimensions).
 
     `cu_seq_lens_q`: int32, where each example begins, and the number of all tokens. `sliding_window`: how many tokens
     each attends to, itself among them. Raises NotImplementedError for what it does not compute.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from finetune_trainer.checkpointing.training_state import Camera
 from finetune_trainer.data.chat_rendering import reads_images
 from finetune_trainer.data.training_data import data_digests, load_sequences, write_sequences
 from finetune_trainer.data.vision import NO_SHARDED_VISION, VisionCollator
-from finetune_trainer.gang.batches import split_batch, tokens_per_example
 from finetune_trainer.gang.gang import Gang
 from finetune_trainer.models.models import LocalModel, fetch_model, load_processor
 from finetune_trainer.process import heartbeats
@@ -52,6 +52,9 @@ from finetune_trainer.training.callbacks import (
 )
 from finetune_trainer.training.committing import Committer
 from finetune_trainer.training.early_stopping import StopEarly, was_over
+from finetune_trainer.training.fused_kernels import fuse_kernels
+from finetune_trainer.training.packed_attention import attention_over_packed_rows
+from finetune_trainer.training.passes import choose_passes
 from finetune_trainer.training.progress import ProgressReceiver, ProgressSender
 from finetune_trainer.training.samples import make_samples
 from finetune_trainer.training.sharding import ReshardAfterEvaluation, shard
@@ -84,14 +87,12 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
         _log.info("the result is there already", uri=done.uri)
         kept = gang.from_leader(lambda: checkpoints.list_committed(storage, output))
         return _report(done, checkpoints.to_ledger(kept, (), run.checkpoints.best, None))
-    tokens = tokens_per_example(run.method, run.hyperparameters.max_length)
-    packed = run.hyperparameters.packing
-    batch = split_batch(run.hyperparameters.batch_size, gang.place.world_size, tokens, packed=packed)
     _refuse_unmeasured_best(run)
 
     with narrated("fetching the model"):
         gang.on_each_node(lambda: fetch_model(run.model, storage, directory / "model"))
     local = _local_model(run, directory / "model")
+    passes = choose_passes(run, local.base, gang)
     tokenizer = load_processor(local)
     sees = reads_images(tokenizer)
     with narrated("fetching the data"):
@@ -106,10 +107,11 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
     sharded = run.parallelism.strategy == "FSDP" and not gang.alone
     if sees and sharded:
         raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
+    packs = run.hyperparameters.packing and not sees  # TRL packs token ids, not images
     early_stopping = run.hyperparameters.early_stopping
     arguments = common_arguments(
         run,
-        batch,
+        passes,
         directory / "trainer",
         processes=processes,
         evaluate=sequences.validation is not None,
@@ -120,6 +122,8 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
     if torch.cuda.is_available():
         torch.cuda.set_device(gang.place.local_rank)  # a model that is quantized goes there while it is loaded
     model = trainable_model(run, local)
+    if torch.cuda.is_available() and not sees:
+        fuse_kernels(model)
     if sharded:
         model = shard(model, gang.place, bfloat16=uses_bfloat16())
     untrained = None if sharded else weights_digest(model)
@@ -158,8 +162,10 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
     trainer.saves = saves
     if events is not None:
         _tell_beginning(events, run, resumed)
+    checkpoint = None if resumed.checkpoint is None else str(resumed.checkpoint.path)
     try:
-        trainer.train(resume_from_checkpoint=None if resumed.checkpoint is None else str(resumed.checkpoint.path))
+        with attention_over_packed_rows(trainer.model) if packs else nullcontext():
+            trainer.train(resume_from_checkpoint=checkpoint)
     except RunIsOverError:
         _log.info("the run had come to its end: its result is made")
     except DisruptedError:

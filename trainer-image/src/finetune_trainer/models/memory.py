@@ -1,9 +1,9 @@
 """How much memory a training needs on an accelerator, before there is one. Pure; docs/explanation/preflight.md.
 
 What is kept can be counted: bytes of each parameter, by the precision that train.py keeps it in. What is only there
-during a step is estimated: with gradient checkpointing, the inputs of all layers and the inside of one, by Korthikanti
-et al., "Reducing Activation Recomputation in Large Transformer Models" (2022), without the attention matrix, which
-fused attention never stores, and with the gated MLP of today's models.
+during a step is estimated, by Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models"
+(2022), without the attention matrix, which fused attention never stores, and with the gated MLP of today's models: the
+inside of all layers, or, where the activations are recomputed, the inputs of all layers and the inside of one.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class ModelSize:
     adapter_parameters: int
     adapted_inputs: int
     """Numbers that the adapted matrices of one layer read, for each token."""
+    keys_and_values: int = 0
+    """Numbers of one layer's keys and values, for each token; fewer than twice `hidden` with grouped queries."""
     linear_parameters: int = 0
     """Of the matrices that QLoRA keeps in 4 bits: all but embeddings and the output layer."""
     frozen_parameters: int = 0
@@ -61,6 +63,10 @@ class Plan:
     method: MethodType = "SFT"
     quantized: bool = False
     """The model is kept in 4 bits."""
+    dropout: bool = False
+    """Of the adapter's inputs."""
+    recomputed: bool = True
+    """Activations are computed again in the backward pass (gradient checkpointing), instead of being kept."""
 
     @property
     def tokens(self) -> int:
@@ -92,11 +98,18 @@ def model_size(
         intermediate=getattr(config, "intermediate_size", None) or 4 * hidden,
         adapter_parameters=new if adapter.inherited == "Merge" else _count(adapter_shapes) or new,
         adapted_inputs=sum(columns for _, columns in adapted) // layers,
+        keys_and_values=_keys_and_values(config, hidden),
         linear_parameters=_count(
             {name: shape for name, shape in shapes.items() if len(shape) == 2 and is_adapted(name, ["all-linear"])}
         ),
         frozen_parameters=_count({name: shape for name, shape in shapes.items() if is_frozen(name, adapter.freeze)}),
     )
+
+
+def _keys_and_values(config: Any, hidden: int) -> int:
+    heads = getattr(config, "num_attention_heads", None) or 1
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * groups * (getattr(config, "head_dim", None) or hidden // heads))
 
 
 def is_frozen(weight: str, freeze: Freeze | None) -> bool:
@@ -131,6 +144,7 @@ def plan_of(
         max_length=max_length,
         method=method,
         quantized=adapter.type == "QLoRA",
+        dropout=adapter.dropout > 0,
     )
 
 
@@ -167,19 +181,39 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
 
 
 def activation_bytes(model: ModelSize, plan: Plan) -> int:
-    """Bytes that one forward and backward pass keeps, with gradient checkpointing at each layer."""
+    """Bytes that one forward and backward pass keeps."""
     between = FULL if plan.full and not plan.sharded else HALF  # autocast keeps the residual stream as the weights are
-    inputs = model.layers * between * model.hidden
-    # Of a layer: attention 11 and norms 4 bytes for each of `hidden`, the MLP's input 2, its four inner tensors 2 each.
-    inside = 17 * model.hidden + 8 * model.intermediate
-    if not plan.full:
-        inside += (2 * FULL + 1) * model.adapted_inputs  # LoRA's input in float32, after dropout too, and the mask
-    return plan.tokens * (inputs + inside)
+    inputs = between * model.hidden
+    # What a layer keeps of each token. The two norms' inputs in float32 and their outputs; queries, keys and values;
+    # attention's output; of the MLP the gate before and after its activation, the other branch, and their product.
+    inside = 2 * FULL * model.hidden + HALF * (4 * model.hidden + model.keys_and_values + 4 * model.intermediate)
+    if plan.full:
+        inside += (
+            HALF * 5 * model.hidden
+        )  # autocast's copies of the norms' outputs, one for each matrix
+    elif plan.dropout:
+        inside += (HALF + 1) * model.adapted_inputs  # what is left of LoRA's inputs, and the mask
+    if plan.recomputed:
+        return plan.tokens * (model.layers * inputs + inside)
+    return plan.tokens * model.layers * inside
 
 
 def fits(memory: MemoryEstimate) -> bool:
     """Whether it can be expected to fit; unknown accelerators fit everything."""
     return memory.accelerator is None or memory.total <= USABLE * memory.accelerator
+
+
+def plan_passes(model: ModelSize, plan: Plan, sizes: list[int], accelerator: int) -> Plan:
+    """The fastest plan that fits: the activations are kept where they can be, in as few passes as the memory allows.
+
+    `sizes`: the examples that a pass may have. Where nothing fits, the plan that needs the least.
+    """
+    for recomputed in (False, True):
+        for examples in sorted(sizes, reverse=True):
+            candidate = replace(plan, examples_per_pass=examples, recomputed=recomputed)
+            if fits(estimate(model, candidate, accelerator)):
+                return candidate
+    return replace(plan, examples_per_pass=min(sizes), recomputed=True)
 
 
 def advise(model: ModelSize, plan: Plan, memory: MemoryEstimate) -> str | None:

@@ -1,0 +1,208 @@
+"""What only a GPU can show, in one command: `python -m benchmarks.gpu [--only NAME]... [--json FILE]`.
+
+- `same`: the quickstart's model learns the same on the GPU as on the CPU, by method: the losses of all steps.
+- `resume`: a training that is killed after its first checkpoint ends with the losses of an undisturbed one.
+- `lora`, `qlora`, `full`, `dpo`: tokens per second and memory (benchmarks.trainer); the first three against plain TRL.
+
+Each part that fails is told of and the others run; the exit status is 1 then.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from benchmarks.trainer.__main__ import measure, summarize, table
+from benchmarks.trainer.workload import on_gpu
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ROOT / "examples" / "quickstart"
+RESULTS = ROOT / "benchmarks" / "results"
+DEADLINE_SECONDS = 300
+SAME_LOSS = 0.02
+"""Of bfloat16 against float32, by step."""
+SAME_RESUMED_LOSS = 0.005
+"""Kernels on a GPU add up in an order of their own."""
+EXAMPLES = 64
+
+console = Console(width=140)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def benchmark(
+    only: Annotated[list[str] | None, typer.Option(help="Some of the parts.")] = None,
+    rounds: Annotated[int, typer.Option(min=1)] = 1,
+    output: Annotated[Path, typer.Option("--json")] = RESULTS / "gpu.json",
+) -> None:
+    """Run the parts, print what they show, and write JSON after each one."""
+    import torch
+
+    parts: dict[str, Callable[[], Any]] = {
+        "lora": lambda: speed("LoRA", "SFT", rounds),
+        "same": same,
+        "resume": resume,
+        "qlora": lambda: speed("QLoRA", "SFT", rounds),
+        "dpo": lambda: speed("LoRA", "DPO", rounds),
+        "full": lambda: speed("Full", "SFT", rounds),
+    }
+    found: dict[str, Any] = {}
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    machine = {"device": name, "torch": torch.__version__, "cpus": os.cpu_count()}
+    failed = False
+    for part in only or list(parts):
+        began = time.monotonic()
+        try:
+            found[part] = parts[part]()
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            found[part], failed = {"error": str(error)[-3000:]}, True
+        console.print(f"{part}: {time.monotonic() - began:.0f} s", style="bold")
+        output.write_text(json.dumps({"machine": machine, **found}, indent=1) + "\n")
+    if failed:
+        raise typer.Exit(1)
+
+
+def same() -> dict[str, Any]:
+    """The largest difference of a step's loss between CPU and GPU, by method, as a share of it. All at once."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-gpu-") as scratch:
+        started = {}
+        for name, spec in VARIANTS.items():
+            job = _write_job(Path(scratch) / name, spec)
+            cpu, gpu = Path(scratch) / name / "cpu", Path(scratch) / name / "gpu"
+            started[name] = (_start(job, cpu, CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="2"), cpu, _start(job, gpu), gpu)
+        differences = {}
+        for name, (on_cpu, cpu, on_gpu_, gpu) in started.items():
+            losses = _losses(on_cpu, cpu)
+            differences[name] = _difference(losses, _losses(on_gpu_, gpu))
+            console.print(f"same: {name}: {len(losses)} steps, at most {differences[name]:.2%} apart")
+    wrong = {name: value for name, value in differences.items() if value > SAME_LOSS}
+    if wrong:
+        raise SystemExit(f"Other losses on the GPU than on the CPU: {wrong}")
+    return differences
+
+
+def resume() -> dict[str, Any]:
+    """The largest difference of a step's loss between a run that was killed and one that was not."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-gpu-") as scratch:
+        job = _write_job(Path(scratch), {**VARIANTS["lora packed"], "checkpoints": {"everySteps": 2, "keep": 5}})
+        whole = _train(job, Path(scratch) / "whole")
+        folder = Path(scratch) / "killed"
+        process = _start(job, folder)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not list(folder.glob("*/checkpoints/step-*/*/manifest.json")):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"The run made no checkpoint to be killed after; {sorted(folder.rglob('*'))[:30]}")
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed = _train(job, folder)
+        difference = _difference(whole, killed)
+    if difference > SAME_RESUMED_LOSS:
+        raise SystemExit(f"Other losses after SIGKILL and resume: {whole} and {killed}")
+    return {"steps": len(whole), "difference": difference}
+
+
+def speed(adapter: str, method: str, rounds: int) -> dict[str, Any]:
+    """As benchmarks.trainer measures it; DPO by us alone."""
+    import torch
+
+    workload = on_gpu(adapter, torch.cuda.device_count() if adapter == "Full" else 1, method)
+    measured = measure(workload, rounds, console, contenders=("ours",) if method == "DPO" else ("plain", "ours"))
+    if method == "DPO":
+        return {"workload": vars(workload), "rounds": measured}
+    summary = summarize(measured)
+    console.print(table(adapter, rounds, summary))
+    return {"workload": vars(workload), "rounds": measured, "summary": summary}
+
+
+def _lora(**more: Any) -> dict[str, Any]:
+    return {"adapter": {"type": "LoRA", "rank": 32, "alpha": 64, "dropout": 0.0}, **more}
+
+
+_SETTINGS = {"epochs": 1, "batchSize": 8, "learningRate": 1.0e-3, "seed": 17, "maxLength": 128}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "lora": _lora(hyperparameters=_SETTINGS),
+    "lora packed": _lora(hyperparameters={**_SETTINGS, "packing": True, "batchSize": 2, "epochs": 3}),
+    "full": {"adapter": {"type": "Full"}, "hyperparameters": {**_SETTINGS, "learningRate": 1.0e-4}},
+    "dpo": _lora(method={"type": "DPO"}, hyperparameters={**_SETTINGS, "learningRate": 1.0e-4}),
+    "qlora": {**_lora(hyperparameters=_SETTINGS), "adapter": {"type": "QLoRA", "rank": 32, "alpha": 64}},
+}
+
+
+def _write_job(folder: Path, spec: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.loads(line) for line in (QUICKSTART / "data" / "train.jsonl").read_text().splitlines()[: EXAMPLES + 1]
+    ]
+    if spec.get("method", {}).get("type") == "DPO":
+        pairs = itertools.pairwise(lines)
+        lines = [
+            {
+                "input": {"messages": line["messages"][:-1]},
+                "preferred_output": line["messages"][-1:],
+                "non_preferred_output": other["messages"][-1:],
+            }
+            for line, other in pairs
+            if line["messages"][-1] != other["messages"][-1]
+        ]
+    data = folder / "train.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines[:EXAMPLES]))
+    job = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "on-a-gpu"},
+        "spec": {
+            "model": {"uri": str(QUICKSTART / "base-model")},
+            "dataset": {"training": {"uri": str(data)}},
+            **spec,
+        },
+    }
+    file = folder / "job.yaml"
+    file.write_text(yaml.safe_dump(job))
+    return file
+
+
+def _start(job: Path, output: Path, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "finetune_trainer", "train", str(job), "--output", str(output)]
+    return subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _train(job: Path, output: Path) -> dict[int, float]:
+    return _losses(_start(job, output), output)
+
+
+def _losses(process: subprocess.Popen[str], output: Path) -> dict[int, float]:
+    """The training loss by step, once the training has ended."""
+    said, _ = process.communicate(timeout=DEADLINE_SECONDS)
+    if process.returncode:
+        raise SystemExit(f"{output} ended with {process.returncode}:\n{said[-3000:]}")
+    with next(output.rglob("results.csv")).open() as stream:
+        return {int(row["step"]): float(row["train_loss"]) for row in csv.DictReader(stream) if row["train_loss"]}
+
+
+def _difference(one: dict[int, float], two: dict[int, float]) -> float:
+    if one.keys() != two.keys():
+        raise SystemExit(f"Not the same steps: {sorted(one)} and {sorted(two)}")
+    return max(abs(one[step] - two[step]) / one[step] for step in one)
+
+
+if __name__ == "__main__":
+    app()
