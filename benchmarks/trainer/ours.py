@@ -23,9 +23,9 @@ from finetune_api.finetunejob import (
     Method,
     Parallelism,
     ResolvedHyperparameters,
-    TrainingData,
 )
 from finetune_api.run import JobIdentity, ModelSource, ProgressTarget, StorageConfig, TrainRun
+from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.gang.gang import Gang
 from finetune_trainer.gang.place import place_alone_on_node, place_under_agent
 from finetune_trainer.training import dpo, sft
@@ -105,7 +105,7 @@ def _run(workload: Workload, directory: Path) -> TrainRun:
         model=ModelSource(uri=f"{source}/{MODEL}"),
         method=Method.model_validate({"type": workload.method}),
         adapter=Adapter.model_validate(ADAPTERS[workload.adapter]),
-        dataset=Dataset(training=TrainingData(uri=f"{source}/{DATA}")),
+        dataset=Dataset.model_validate({"training": {"uri": f"{source}/{DATA}"}}, context=ON_A_LAPTOP),
         hyperparameters=ResolvedHyperparameters(
             epochs=1,
             batch_size=workload.batch,
