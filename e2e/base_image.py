@@ -22,32 +22,37 @@ MAKE_SECONDS = 900.0
 TARGETS_FORMAT = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)"
 
 PACKAGES = ("ca-certificates", "libstdc++6", "python3", "python3-venv", "usr-is-merged")
+CUDA_PACKAGES = ("gcc", "libc6-dev", "libibverbs1", "python3-dev")
+"""What trainer-image/Dockerfile adds for CUDA: with apt-get, which the local base does not have."""
 NOT_NEEDED = ("doc", "info", "locale", "man")
 DOCKERFILE = "FROM scratch\nADD root.tar /\n"
 
 
-def base_image(engine: Engine, wanted: str = "") -> str:
-    """The name of an image to build on, which `engine` then has: `wanted`, if any is. Raises StepFailed."""
+def base_image(engine: Engine, wanted: str = "", packages: tuple[str, ...] = PACKAGES) -> str:
+    """The name of an image to build on, which `engine` then has: `wanted`, if any is. Raises StepFailed.
+
+    `packages`: of a base that is made here.
+    """
     if wanted:
         if not (engine.has(wanted) or engine.pull(wanted)):
             raise StepFailed(f"BASE_IMAGE={wanted} can't be pulled. What to do: correct or unset it.")
         return wanted
     if engine.has(OFFICIAL):
         return OFFICIAL
-    local = local_name(datetime.datetime.now(datetime.UTC).date())
+    local = local_name(datetime.datetime.now(datetime.UTC).date(), packages)
     if engine.has(local):
         return local
     with step(f"Look for the base image {OFFICIAL}") as looking:
         found = engine.pull(OFFICIAL)
         looking.say("found" if found else "not to be had from here")
     if not found:
-        _make(engine, local)
+        _make(engine, local, packages)
     return OFFICIAL if found else local
 
 
-def local_name(today: datetime.date) -> str:
+def local_name(today: datetime.date, packages: tuple[str, ...] = PACKAGES) -> str:
     """The local base's name: another recipe or another month, another image, so that security fixes come in."""
-    recipe = hashlib.sha256("\0".join([*_options(), DOCKERFILE]).encode()).hexdigest()[:8]
+    recipe = hashlib.sha256("\0".join([*_options(packages), DOCKERFILE]).encode()).hexdigest()[:8]
     return f"{LOCAL}-{recipe}-{today:%Y-%m}"
 
 
@@ -65,7 +70,7 @@ def apt_sources(targets: str, codename: str) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _make(engine: Engine, name: str) -> None:
+def _make(engine: Engine, name: str, packages: tuple[str, ...]) -> None:
     """Make the local base: the release that this machine runs, from where it has its own packages."""
     if shutil.which("apt-get") is None:
         raise StepFailed(
@@ -85,7 +90,13 @@ def _make(engine: Engine, name: str) -> None:
         folder.mkdir(parents=True)
         (folder / "sources.list").write_text("".join(f"{line}\n" for line in sources))
         (folder / "Dockerfile").write_text(DOCKERFILE)
-        command: list[str | Path] = ["mmdebstrap", *_options(), codename, folder / "root.tar", folder / "sources.list"]
+        command: list[str | Path] = [
+            "mmdebstrap",
+            *_options(packages),
+            codename,
+            folder / "root.tar",
+            folder / "sources.list",
+        ]
         making.run([*own_mounts(), *command], timeout=MAKE_SECONDS, env={"TMPDIR": str(folder)})
         engine.build(making, Recipe(name, folder / "Dockerfile", folder))
     shutil.rmtree(folder)
@@ -97,12 +108,12 @@ def own_mounts() -> list[str]:
     return command if ask(*command, "true") is not None else []
 
 
-def _options() -> list[str]:
+def _options(packages: tuple[str, ...]) -> list[str]:
     """How mmdebstrap makes the smallest system that runs Python."""
     return [
         "--mode=root",
         "--variant=essential",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(packages)}",
         # Without it, `usrmerge` brings all of Perl.
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         "--dpkgopt=force-unsafe-io",

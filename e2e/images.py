@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from os import environ
 from pathlib import Path
 
-from e2e.base_image import base_image
+from e2e.base_image import CUDA_PACKAGES, PACKAGES, base_image
 from e2e.cache import cache_dir
 from e2e.cluster import resolve
 from e2e.cluster.locks import exclusive
@@ -54,12 +54,15 @@ def build() -> None:
     """Build the three images, of which what has not changed is there already. Needs no cluster. Raises StepFailed."""
     with exclusive(cache_dir() / "images.lock", timeout=LOCK_SECONDS):
         builder = engine()
-        base = base_image(builder, environ.get("BASE_IMAGE", ""))
-        made = recipes(environ, base)
+        wanted = environ.get("BASE_IMAGE", "")
+        base = base_image(builder, wanted)
+        on_gpus = environ.get("ACCELERATOR") == "cuda"
+        trainer_base = base_image(builder, wanted, (*PACKAGES, *CUDA_PACKAGES)) if on_gpus else base
+        made = recipes(environ, base, trainer_base)
         for recipe in made:
             with step(f"Build the image {recipe.name}", remedy="the log names the line of the Dockerfile") as building:
                 builder.build(building, recipe)
-        builder.forget_all_but([base, *(recipe.name for recipe in made)])
+        builder.forget_all_but([base, trainer_base, *(recipe.name for recipe in made)])
 
 
 def push(cluster: Cluster) -> Images:
@@ -80,8 +83,11 @@ def push(cluster: Cluster) -> Images:
     return Images(references[OPERATOR], references[TRAINER], references[STORAGE])
 
 
-def recipes(environment: Mapping[str, str], base: str) -> list[Recipe]:
-    """What the three images are built from; the small ones first. Raises StepFailed for a wrong setting."""
+def recipes(environment: Mapping[str, str], base: str, trainer_base: str = "") -> list[Recipe]:
+    """What the three images are built from; the small ones first. Raises StepFailed for a wrong setting.
+
+    `trainer_base`: where the trainer's is another.
+    """
     accelerator = environment.get("ACCELERATOR") or ACCELERATORS[0]
     if accelerator not in ACCELERATORS:
         raise StepFailed(f"ACCELERATOR is {accelerator!r}. What to do: set it to one of {', '.join(ACCELERATORS)}.")
@@ -94,7 +100,12 @@ def recipes(environment: Mapping[str, str], base: str) -> list[Recipe]:
                 "What to do: use an index that needs none, or a proxy that adds them."
             )
     shared = {"BASE_IMAGE": base, **({"PYPI_INDEX": index} if index else {})}
-    trainer = {**shared, "ACCELERATOR": accelerator, **({"TORCH_INDEX": torch_index} if torch_index else {})}
+    trainer = {
+        **shared,
+        "BASE_IMAGE": trainer_base or base,
+        "ACCELERATOR": accelerator,
+        **({"TORCH_INDEX": torch_index} if torch_index else {}),
+    }
     return [
         Recipe(STORAGE, ROOT / "e2e" / "seaweedfs" / "Dockerfile", ROOT, shared),
         Recipe(OPERATOR, ROOT / "Dockerfile", ROOT, shared),

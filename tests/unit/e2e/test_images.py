@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.base_image import OFFICIAL, apt_sources, local_name, own_mounts
+from e2e.base_image import CUDA_PACKAGES, OFFICIAL, PACKAGES, apt_sources, local_name, own_mounts
 from e2e.image_engines import Recipe, is_local, layers_of, unused_images
 from e2e.images import OPERATOR, ROOT, STORAGE, TRAINER, recipes
 from e2e.s3 import MANIFEST, manifests
@@ -168,6 +168,25 @@ def test_a_local_base_lasts_a_month() -> None:
     first, same, later = (local_name(day) for day in days)
     assert first == same
     assert first != later
+
+
+def test_a_base_with_other_packages_is_another_one() -> None:
+    day = datetime.date(2026, 11, 1)
+    assert local_name(day) != local_name(day, (*PACKAGES, *CUDA_PACKAGES))
+
+
+def test_only_the_trainer_is_built_on_the_base_with_a_compiler() -> None:
+    made = recipes({"ACCELERATOR": "cuda"}, "base:1", "base-with-gcc:1")
+    bases = {recipe.name: recipe.arguments["BASE_IMAGE"] for recipe in made}
+    assert bases == {STORAGE: "base:1", OPERATOR: "base:1", TRAINER: "base-with-gcc:1"}
+
+
+def test_the_local_base_has_what_the_image_for_gpus_needs() -> None:
+    """There is no apt-get in it."""
+    text = (ROOT / "trainer-image" / "Dockerfile").read_text()
+    (needed,) = re.findall(r"needed='([^']*)'", text)
+    (headers,) = re.findall(r'needed="\$\{needed\} ([^"]*)"', text)
+    assert {*needed.split(), *headers.split()} == set(CUDA_PACKAGES)
 
 
 def test_mounts_for_a_base_vanish_with_the_command(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""What a training on a GPU needs beside torch: without it the first step would fail, minutes after the start.
+
+Triton, which compiles the kernels of the loss and of fused_kernels.py, builds a small extension of Python against the
+driver when it is first used. https://github.com/triton-lang/triton, python/triton/runtime/build.py
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+import torch
+
+from finetune_api.conditions import Reason
+from finetune_trainer.process.failures import DiagnosedError
+
+DEVICE = Path("/dev/nvidiactl")
+"""There wherever a GPU of NVIDIA's may be used."""
+DRIVER = "libcuda.so.1"
+
+
+def refuse_missing_parts() -> None:
+    """Where there is a GPU. Raises DiagnosedError (Failed), which names what is missing."""
+    if torch.cuda.is_available():
+        missing = [what for what, there in _parts().items() if not there]
+        if missing:
+            raise DiagnosedError(
+                Reason.FAILED,
+                f"Triton can't compile for the GPU here: there is no {' and no '.join(missing)}.",
+                suggestion="Use the trainer image that is built with ACCELERATOR=cuda (trainer-image/Dockerfile), or "
+                "install gcc, libc6-dev and python3-dev.",
+            )
+    elif DEVICE.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        raise DiagnosedError(
+            Reason.FAILED,
+            f"There is a GPU, and torch can't use it: {_why_not()}",
+            suggestion=f"Use a trainer image that is built with ACCELERATOR=cuda, on a node whose driver is new enough "
+            f"for CUDA {torch.version.cuda}; or set CUDA_VISIBLE_DEVICES to nothing, to train on the CPU.",
+            retryable=True,  # another node may have another driver
+        )
+
+
+def _parts() -> dict[str, bool]:
+    """What Triton looks for, and whether it is there."""
+    compilers = [os.environ.get("CC"), "gcc", "clang"]
+    scheme = sysconfig.get_default_scheme()
+    headers = sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"]
+    return {
+        "C compiler (gcc)": any(shutil.which(compiler) for compiler in compilers if compiler),
+        f"Python.h in {headers}": (Path(headers) / "Python.h").exists(),
+        f"driver ({DRIVER})": _has_driver(),
+    }
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL(DRIVER)
+    except OSError:
+        return False
+    return True
+
+
+def _why_not() -> str:
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().splitlines()[0]
+    return "no device is visible."
