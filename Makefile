@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test prepare lint unit cluster cluster-down bench-controller generate lock clean
+.PHONY: help demo test prepare lint unit cluster cluster-down bench-controller bench-gpu generate lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
@@ -39,6 +39,9 @@ cluster-down: $(VENV)/.e2e ## remove the local cluster and every trace of it
 
 bench-controller: $(VENV)/.dev ## the operator with 11,000 FineTuneJobs: latency, requests, memory
 	@$(RUN) -m benchmarks.controller
+
+bench-gpu: $(VENV)/.dev ## on a machine with a GPU: the same losses as on a CPU, resume, tokens per second, memory
+	@$(RUN) -m benchmarks.gpu
 
 generate: $(VENV)/.e2e ## write the CRDs and the reference pages anew from the code
 	@$(RUN) -m finetune_api.crd crds charts/finetune-operator/files/crds

@@ -26,9 +26,11 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
+from finetune_trainer.gang import batches
 from finetune_trainer.models.models import LocalModel, fetch_model, load_model, load_tokenizer
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.storage import Storage
+from finetune_trainer.training import arguments, packed_attention, passes, train, trainable
 from tests.integration.trainer.runs import Workplace, preference, question, train_here
 
 NO_DROPOUT = Adapter(rank=4, alpha=8, dropout=0.0)
@@ -87,6 +89,40 @@ def test_packed_examples_do_not_see_each_other(workplace: Workplace, tmp_path: P
     apart = first_loss(workplace, tmp_path, "packing/no")
     packed = first_loss(workplace, tmp_path, "packing/yes", hyperparameters={"packing": True})
     assert packed == pytest.approx(apart, rel=1e-5)
+
+
+def test_packed_rows_have_the_losses_of_a_mask_however_many_are_in_a_pass(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of training and of validation; and the model generates afterwards, with its own attention again."""
+
+    def losses(way: str) -> list[float]:
+        packed = {"packing": True, "max_length": 128, "epochs": 4.0, "learning_rate": 1e-2, "checkpoint_every_steps": 3}
+        report = train_here(workplace.train_run(f"packed/{way}", packed, adapter=NO_DROPOUT), tmp_path / way)
+        assert report.result is not None and report.result.report_uri is not None
+        assert b"generated greedily" in workplace.bucket.read(report.result.report_uri)
+        rows = workplace.results(f"packed/{way}")
+        return [float(row[column]) for row in rows for column in ("train_loss", "valid_loss") if row[column]]
+
+    together = losses("together")
+    monkeypatch.setattr(batches, "MOST_TOKENS_PER_PASS", 128)
+    assert losses("one-by-one") == pytest.approx(together, rel=1e-5)
+    for module in (packed_attention, passes):
+        monkeypatch.setattr(module, "computes_packed", lambda _: False)
+    assert losses("masked") == pytest.approx(together, rel=1e-5)
+
+
+def test_what_learned_in_bfloat16_speaks_when_its_training_is_over(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adapters in float32 upon a base in bfloat16, which autocast brings together while they are trained."""
+    expected = first_loss(workplace, tmp_path, "half/float32")
+    for module in (train, trainable, arguments):
+        monkeypatch.setattr(module, "uses_bfloat16", lambda: True)
+    report = train_here(workplace.train_run("half/bfloat16", ONE_STEP, adapter=NO_DROPOUT), tmp_path / "half")
+    assert report.result is not None and report.result.report_uri is not None
+    assert b"generated greedily" in workplace.bucket.read(report.result.report_uri)
+    assert float(workplace.results("half/bfloat16")[0]["train_loss"]) == pytest.approx(expected, rel=0.01)
 
 
 def test_the_validation_loss_does_not_depend_on_the_prompts_weight(workplace: Workplace, tmp_path: Path) -> None:

@@ -188,9 +188,7 @@ def activation_bytes(model: ModelSize, plan: Plan) -> int:
     # attention's output; of the MLP the gate before and after its activation, the other branch, and their product.
     inside = 2 * FULL * model.hidden + HALF * (4 * model.hidden + model.keys_and_values + 4 * model.intermediate)
     if plan.full:
-        inside += (
-            HALF * 5 * model.hidden
-        )  # autocast's copies of the norms' outputs, one for each matrix
+        inside += HALF * 5 * model.hidden  # autocast's copies of the norms' outputs, one for each matrix
     elif plan.dropout:
         inside += (HALF + 1) * model.adapted_inputs  # what is left of LoRA's inputs, and the mask
     if plan.recomputed:

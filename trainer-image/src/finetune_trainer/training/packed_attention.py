@@ -16,11 +16,14 @@ import torch
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
 NAME = "finetune_packed"
 """Without a mask function of this name, transformers makes no mask."""
 FLASH_DTYPES = (torch.bfloat16, torch.float16)
 FLASH_HEAD_DIMENSIONS = range(8, 257, 8)
+FLASH_CAPABILITY = (8, 0)
+"""Of the GPU: Ampere."""
 NOT_COMPUTED = ("softcap", "s_aux", "position_bias")
 """What some models add to the scores: gemma2's cap, gpt-oss's sinks, relative positions."""
 
@@ -35,6 +38,8 @@ def attention_over_packed_rows(model: Any) -> Iterator[None]:
     AttentionInterface.register(NAME, packed_attention)
     before = base.config._attn_implementation
     base.set_attn_implementation(NAME)
+    if base.config._attn_implementation != NAME:
+        raise RuntimeError(f"{type(base).__name__} keeps its attention {before}.")
     try:
         yield
     finally:
@@ -42,16 +47,20 @@ def attention_over_packed_rows(model: Any) -> Iterator[None]:
 
 
 def computes_packed(config: Any) -> bool:
-    """Whether `packed_attention` computes what the architecture of a config computes."""
+    """Whether `packed_attention` computes what the architecture of a config computes.
+
+    An architecture for flash kernels tells its attention all that there is to know beside the mask: scores are not
+    changed by a bias, and a window is passed on.
+    """
     from transformers import AutoModelForCausalLM
 
     text = config.get_text_config()
     kind = AutoModelForCausalLM._model_mapping.get(type(text), None)
+    if kind is None or not (kind._supports_sdpa and kind._supports_flash_attn and kind._can_set_attn_implementation()):
+        return False
     capped = getattr(text, "attn_logit_softcapping", None) is not None
     dropout = getattr(text, "attention_dropout", 0) or getattr(text, "attn_pdrop", 0)
-    return bool(kind is not None and kind._supports_sdpa and kind._can_set_attn_implementation()) and not (
-        capped or dropout
-    )
+    return not (capped or dropout)
 
 
 def packed_attention(
@@ -61,8 +70,9 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    cu_seq_lens_q: torch.Tensor,
-    max_length_q: int,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    position_ids: torch.Tensor | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
@@ -70,32 +80,52 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Of queries (1, heads, tokens, dimensions), keys and values: (1, tokens, heads, dimensions).
 
-    `cu_seq_lens_q`: int32, where each example begins, and the number of all tokens. `sliding_window`: how many tokens
-    each attends to, itself among them. Raises NotImplementedError for what it does not compute.
+    `cu_seq_lens_q`: int32, where each example begins, and the number of all tokens; by `position_ids` where a model
+    passes on those alone. `sliding_window`: how many tokens each attends to, itself among them.
+
+    Raises NotImplementedError for what it does not compute.
     """
+    if cu_seq_lens_q is None or max_length_q is None:
+        if position_ids is None:
+            raise NotImplementedError("Attention over packed rows needs cu_seq_lens_q or position_ids.")
+        (cu_seq_lens_q, _), (max_length_q, _) = prepare_fa_kwargs_from_position_ids(position_ids)
     unknown = [name for name in NOT_COMPUTED if settings.get(name) is not None]
-    if dropout or unknown or attention_mask is not None:
-        raise NotImplementedError(f"Attention over packed rows with {unknown or 'dropout or a mask'}.")
-    if query.is_cuda and query.dtype in FLASH_DTYPES and query.shape[-1] in FLASH_HEAD_DIMENSIONS:
-        queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
+    causal = getattr(module, "is_causal", True) if settings.get("is_causal") is None else settings["is_causal"]
+    if dropout or unknown or attention_mask is not None or not causal or len(query) > 1:
+        what = ", ".join(unknown) or "dropout, a mask, later tokens, or several rows"
+        raise NotImplementedError(f"Attention over packed rows does not compute {what}.")
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):  # rotary embeddings of float32 weights make float32 of queries and keys
+        query, key, value = (part.to(torch.get_autocast_dtype(kind)) for part in (query, key, value))
+    if _in_flash(query, value):
+        tokens = [part[0].transpose(0, 1) for part in (query, key, value)]
         window = (-1 if sliding_window is None else sliding_window - 1, 0)
         output = varlen_attn(
-            queries,
-            keys,
-            values,
+            *tokens,
             cu_seq_lens_q,
             cu_seq_lens_q,
-            max_length_q,
-            max_length_q,
+            int(max_length_q),
+            int(max_length_q),
             scale=scaling,
             window_size=window,
             enable_gqa=query.shape[1] != key.shape[1],
         )
         return output[None], None
     lengths = cu_seq_lens_q.diff().tolist()
-    examples = zip(*(part.split(lengths, dim=2) for part in (query, key, value)), strict=True)
-    outputs = [_attend(*example, scaling, sliding_window) for example in examples]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    queries, keys, values = (part.split(lengths, dim=2) for part in (query, key, value))
+    outputs = [_attend(*example, scaling, sliding_window) for example in zip(queries, keys, values, strict=True)]
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _in_flash(query: torch.Tensor, value: torch.Tensor) -> bool:
+    dimensions = query.shape[-1]
+    return (
+        query.is_cuda
+        and query.dtype in FLASH_DTYPES
+        and dimensions in FLASH_HEAD_DIMENSIONS
+        and value.shape[-1] == dimensions
+        and torch.cuda.get_device_capability(query.device) >= FLASH_CAPABILITY
+    )
 
 
 def _attend(

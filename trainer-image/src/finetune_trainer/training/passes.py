@@ -41,7 +41,8 @@ def choose_passes(run: TrainRun, base: Path, gang: Gang) -> Passes:
     split = split_batch(batch, processes, tokens, masked=masked)
     if not torch.cuda.is_available():
         return Passes(split, recomputed=False)
-    size = model_size(config.get_text_config(), _shapes(config), {}, run.adapter)
+    shapes = _shapes(config)
+    size = model_size(config.get_text_config(), shapes, {}, run.adapter) if shapes else None
     if size is None or masked:
         return Passes(split, recomputed=True)
     accelerator = min(gang.gather(lambda: torch.cuda.get_device_properties(gang.place.local_rank).total_memory))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import structlog
 import torch
+from peft.helpers import disable_input_dtype_casting
 from transformers import PrinterCallback
 
 from finetune_api.conditions import Reason
@@ -53,6 +54,7 @@ from finetune_trainer.training.callbacks import (
 from finetune_trainer.training.committing import Committer
 from finetune_trainer.training.early_stopping import StopEarly, was_over
 from finetune_trainer.training.fused_kernels import fuse_kernels
+from finetune_trainer.training.gpu_parts import refuse_missing_parts
 from finetune_trainer.training.packed_attention import attention_over_packed_rows
 from finetune_trainer.training.passes import choose_passes
 from finetune_trainer.training.progress import ProgressReceiver, ProgressSender
@@ -80,6 +82,7 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
     Raises DiagnosedError; DisruptedError after a SIGTERM, with the last step committed; FencedError, when another
     attempt holds the run.
     """
+    refuse_missing_parts()
     storage = open_storage(run.storage, proved=True)
     output = parse_location(run.output_uri)
     done = gang.from_leader(lambda: results.find_result(run, storage))
@@ -164,7 +167,11 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
         _tell_beginning(events, run, resumed)
     checkpoint = None if resumed.checkpoint is None else str(resumed.checkpoint.path)
     try:
-        with attention_over_packed_rows(trainer.model) if packs else nullcontext():
+        with ExitStack() as meanwhile:
+            if packs:
+                meanwhile.enter_context(attention_over_packed_rows(trainer.model))
+            # Under autocast, copies of LoRA's inputs in the float32 of its weights are made for nothing.
+            meanwhile.enter_context(disable_input_dtype_casting(trainer.model, active=uses_bfloat16()))
             trainer.train(resume_from_checkpoint=checkpoint)
     except RunIsOverError:
         _log.info("the run had come to its end: its result is made")
