@@ -22,7 +22,6 @@ from finetune_api.outcome import PreflightReport
 DEFAULT_SEED = 17
 LONGEST_AUTOMATIC_LENGTH = 8192
 DEFAULT_BETA = 0.1
-DEFAULT_DROPOUT = 0.05
 _LEARNING_RATE: dict[tuple[MethodType, AdapterType], float] = {
     ("SFT", "LoRA"): 2e-4,
     ("SFT", "QLoRA"): 2e-4,

@@ -113,12 +113,7 @@ class Adapter(ApiModel):
     )
     rank: int = Field(16, ge=1, le=1024)
     alpha: int = Field(32, ge=1, le=4096)
-    dropout: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="Omitted: 0.05, and 0 where weights of experts are adapted, which can't have any.",
-    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Of the adapter's inputs. Weights of experts can't have any.")
     target_modules: list[Line] = Field(
         default=["all-linear"],
         min_length=1,

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Adapter, Best, Checkpoints, Limit, TrainingData, ValidationData
@@ -20,7 +21,7 @@ from finetune_api.manifest import Manifest
 from finetune_api.run import ModelSource
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpointing import checkpoints
-from finetune_trainer.models.models import fetch_model, load_model
+from finetune_trainer.models.models import fetch_model, load_model, load_tokenizer
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer.runs import Workplace, train_here
@@ -143,6 +144,22 @@ def test_full_fine_tuning_makes_a_whole_model(workplace: Workplace, storage: Sto
     assert tuned.keys() == base.keys()
     assert all(not torch.equal(tuned[name], base[name]) for name in base)
     assert (local.base / "chat_template.jinja").exists()
+
+
+def test_a_whole_model_is_stored_in_the_precision_of_its_base(
+    workplace: Workplace, storage: Storage, base: Path, tmp_path: Path
+) -> None:
+    """It is trained in float32, which would be twice the size."""
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(half)
+    load_tokenizer(base).save_pretrained(half)
+    model = ModelSource(uri=workplace.bucket.put_folder("models/half", half))
+    report = train_here(workplace.train_run("halved", model=model, adapter=Adapter(type="Full")), tmp_path / "train")
+    assert report.result is not None
+    weights = load(storage.read(parse_s3(report.result.uri).join("model.safetensors")))
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    config = json.loads(storage.read(parse_s3(report.result.uri).join("config.json")))
+    assert config["dtype"] == "bfloat16"
 
 
 def test_the_best_checkpoint_is_kept_and_becomes_the_result(workplace: Workplace, tmp_path: Path) -> None:

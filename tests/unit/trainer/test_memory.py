@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig
+from transformers import LlamaConfig, MixtralConfig
 
 from finetune_api.finetunejob import Adapter, Freeze, Parallelism
 from finetune_trainer.models.memory import (
@@ -181,6 +181,21 @@ def test_activations_are_kept_where_they_fit_and_then_passes_are_as_large_as_the
 ) -> None:
     chosen = plan_passes(LLAMA_8B, replace(ALONE, max_length=4096), [1, 2, 4], gib * GIB)
     assert (chosen.examples_per_pass, chosen.recomputed) == (examples, recomputed)
+
+
+def test_a_mixture_of_experts_computes_a_token_with_a_few_and_keeps_them_whole() -> None:
+    """transformers makes one weight of a layer's experts, which bitsandbytes leaves as it is."""
+    experts = {f"model.layers.0.mlp.experts.{number}.up_proj.weight": (32, 64) for number in range(8)}
+    shapes = {"model.layers.0.self_attn.q_proj.weight": (64, 64), **experts}
+    config = MixtralConfig(num_hidden_layers=1, hidden_size=64, intermediate_size=32, num_experts_per_tok=4)
+    mixture = model_size(config, shapes, {}, Adapter(type="QLoRA", rank=8))
+    assert mixture is not None
+    assert mixture.parameters == 64 * 64 + 8 * 32 * 64
+    assert mixture.linear_parameters == 64 * 64
+    assert mixture.adapter_parameters == 8 * (64 + 64) + 8 * 8 * (32 + 64)
+    assert mixture.intermediate == 4 * 32
+    chosen = plan_passes(mixture, replace(ALONE, recomputed=False), [1, 2, 4], 1000 * GIB)
+    assert chosen == replace(ALONE, recomputed=True)
 
 
 def test_an_8b_model_with_lora_fits_where_people_run_it() -> None:

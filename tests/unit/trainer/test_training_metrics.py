@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +107,13 @@ def test_a_validation_is_noted_once_with_the_training_loss(arguments: TrainingAr
 def test_only_trained_weights_have_gradients_of_their_own() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(10, 10, bias=False), torch.nn.Linear(10, 1, bias=False))
     model[0].weight.requires_grad = False
+    assert flops_per_token(model) == 4 * 100 + 6 * 10
+
+
+def test_weights_in_4_bits_count_by_their_true_shape() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(10, 10, bias=False), torch.nn.Linear(10, 1, bias=False))
+    model[0].weight = torch.nn.Parameter(torch.zeros(50, 1, dtype=torch.uint8), requires_grad=False)  # two in a byte
+    model[0].weight.quant_state = SimpleNamespace(shape=(10, 10))  # type: ignore[attr-defined]
     assert flops_per_token(model) == 4 * 100 + 6 * 10
 
 

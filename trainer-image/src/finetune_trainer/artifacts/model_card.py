@@ -75,8 +75,7 @@ def _adapter(run: TrainRun) -> dict[str, object]:
     adapter = run.adapter
     if adapter.type == "Full":
         return {"adapter": "Full"}
-    dropout = "automatic dropout" if adapter.dropout is None else f"dropout {adapter.dropout}"
-    return {"adapter": f"{adapter.type}, rank {adapter.rank}, alpha {adapter.alpha}, {dropout}"}
+    return {"adapter": f"{adapter.type}, rank {adapter.rank}, alpha {adapter.alpha}, dropout {adapter.dropout}"}
 
 
 def _cell(value: object) -> str:

@@ -11,9 +11,12 @@ MODEL_CARD = "README.md"
 
 
 def write_model(model: Any, tokenizer: Any, base: Path, target: Path) -> None:
-    """Save a model to `target`: of one with an adapter, that alone. `base`: the folder that it was loaded from."""
+    """Save a model to `target`: of one with an adapter, that alone. `base`: the folder that it was loaded from.
+
+    A whole model is in the base's precision afterwards: it was trained in float32, which would be twice the size.
+    """
     from peft import PeftModel
-    from transformers import GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
     if isinstance(model, PeftModel):
         model.save_pretrained(target, selected_adapters=["default"])  # not DPO's frozen copy of it
@@ -23,6 +26,9 @@ def write_model(model: Any, tokenizer: Any, base: Path, target: Path) -> None:
         if published.exists():
             # Many can be loaded but not saved (a temperature without do_sample), so it is copied below.
             model.generation_config = GenerationConfig()
+        kept = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True).dtype
+        for weight in model.parameters() if kept is not None else ():
+            weight.data = weight.data.to(kept)  # `model.to` would round rotary frequencies too
         model.save_pretrained(target)
         if published.exists():
             shutil.copyfile(published, target / GENERATION_CONFIG)

@@ -19,7 +19,6 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
 from transformers.pytorch_utils import Conv1D
 
-from finetune_api.auto import DEFAULT_DROPOUT
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Adapter, Freeze
 from finetune_trainer.process.failures import DiagnosedError, first_line
@@ -52,19 +51,16 @@ def lora_config(model: Any, adapter: Adapter) -> LoraConfig:
     targets = adapter.target_modules
     if everything and fused:  # peft's own all-linear of such a model has its router too
         targets = sorted((_linear_names(model) - routers) | _expert_names(model))
-    dropout = adapter.dropout
-    if fused.intersection(_last(target) for target in targets):
-        if dropout:
-            raise DiagnosedError(
-                Reason.INVALID_SPEC,
-                f"adapter.dropout is {dropout}, and the targets are weights of experts, which can't have any. "
-                "Leave adapter.dropout out or set it to 0, or name other adapter.targetModules.",
-            )
-        dropout = 0.0
+    if adapter.dropout and fused.intersection(_last(target) for target in targets):
+        raise DiagnosedError(
+            Reason.INVALID_SPEC,
+            f"adapter.dropout is {adapter.dropout}, and the targets are weights of experts, which can't have any. "
+            "Leave adapter.dropout out or set it to 0, or name other adapter.targetModules.",
+        )
     return LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
-        lora_dropout=DEFAULT_DROPOUT if dropout is None else dropout,
+        lora_dropout=adapter.dropout,
         target_modules=ALL_LINEAR[0] if targets == ALL_LINEAR else targets,
         exclude_modules=_excluded(model, routers) if everything else None,
         task_type="CAUSAL_LM",

@@ -45,7 +45,10 @@ class ModelSize:
     keys_and_values: int = 0
     """Numbers of one layer's keys and values, for each token; fewer than twice `hidden` with grouped queries."""
     linear_parameters: int = 0
-    """Of the matrices that QLoRA keeps in 4 bits: all but embeddings and the output layer."""
+    """Of the matrices that QLoRA keeps in 4 bits: all but embeddings, the output layer, and those of experts, which
+    transformers makes one weight of."""
+    mixture: bool = False
+    """Experts compute, of which each token has a few."""
     frozen_parameters: int = 0
     """Of what `adapter.freeze` leaves as it is."""
 
@@ -89,21 +92,41 @@ def model_size(
     layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if not layers or not hidden:
         return None
-    adapted = [shape for name, shape in shapes.items() if len(shape) == 2 and is_adapted(name, adapter.target_modules)]
+    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
+    adapted = [shape for name, shape in matrices.items() if is_adapted(name, adapter.target_modules)]
     new = sum(adapter.rank * (rows + columns) for rows, columns in adapted)
     return ModelSize(
         parameters=_count(shapes),
         layers=layers,
         hidden=hidden,
-        intermediate=getattr(config, "intermediate_size", None) or 4 * hidden,
+        intermediate=_intermediate(config, hidden),
         adapter_parameters=new if adapter.inherited == "Merge" else _count(adapter_shapes) or new,
         adapted_inputs=sum(columns for _, columns in adapted) // layers,
         keys_and_values=_keys_and_values(config, hidden),
         linear_parameters=_count(
-            {name: shape for name, shape in shapes.items() if len(shape) == 2 and is_adapted(name, ["all-linear"])}
+            {
+                name: shape
+                for name, shape in matrices.items()
+                if is_adapted(name, ["all-linear"]) and not _is_of_experts(name)
+            }
         ),
+        mixture=bool(getattr(config, "num_experts_per_tok", None)),
         frozen_parameters=_count({name: shape for name, shape in shapes.items() if is_frozen(name, adapter.freeze)}),
     )
+
+
+def _intermediate(config: Any, hidden: int) -> int:
+    """Of all that computes a token in one layer: the MLP, or as many experts as are chosen, and the shared one."""
+    dense = getattr(config, "intermediate_size", None) or 4 * hidden
+    chosen = getattr(config, "num_experts_per_tok", None)
+    if not chosen:
+        return int(dense)
+    expert = getattr(config, "moe_intermediate_size", None) or dense
+    return int(max(dense, chosen * expert + (getattr(config, "shared_expert_intermediate_size", None) or 0)))
+
+
+def _is_of_experts(weight: str) -> bool:
+    return ".experts." in weight
 
 
 def _keys_and_values(config: Any, hidden: int) -> int:
@@ -204,8 +227,11 @@ def fits(memory: MemoryEstimate) -> bool:
 def plan_passes(model: ModelSize, plan: Plan, sizes: list[int], accelerator: int) -> Plan:
     """The fastest plan that fits: the activations are kept where they can be, in as few passes as the memory allows.
 
-    `sizes`: the examples that a pass may have. Where nothing fits, the plan that needs the least.
+    `sizes`: the examples that a pass may have. Where nothing fits, the plan that needs the least. A mixture of experts
+    keeps the plan, with recomputed activations: how many tokens an expert gets is not known, and none was measured.
     """
+    if model.mixture:
+        return replace(plan, recomputed=True)
     for recomputed in (False, True):
         for examples in sorted(sizes, reverse=True):
             candidate = replace(plan, examples_per_pass=examples, recomputed=recomputed)

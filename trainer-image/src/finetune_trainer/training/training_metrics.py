@@ -5,6 +5,7 @@ Names follow https://prometheus.io/docs/practices/naming/. No label but the devi
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -159,8 +160,14 @@ class ExposeMetrics(TrainerCallback):
 def flops_per_token(model: Any) -> float:
     """Of one step, forward and backward, without attention's share. Source: Kaplan et al. 2020, section 2.1."""
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
+    frozen = sum(_numbers(parameter) for parameter in model.parameters() if not parameter.requires_grad)
     return float(FLOPS_PER_TRAINED_PARAMETER * trained + FLOPS_PER_FROZEN_PARAMETER * frozen)
+
+
+def _numbers(weight: Any) -> int:
+    """How many a weight has. One in 4 bits holds them packed, and its true shape in bitsandbytes' quant_state."""
+    quantized = getattr(weight, "quant_state", None)
+    return int(weight.numel() if quantized is None else math.prod(quantized.shape))
 
 
 def peak_flops(name: str | None) -> float | None:
