@@ -95,9 +95,9 @@ def test_the_memory_is_estimated_as_the_model_is_trained(workplace: Workplace, b
 
 
 def test_too_little_memory_is_warned_of_and_not_refused(workplace: Workplace, tmp_path: Path) -> None:
-    report = preflight(workplace.preflight_run("tight", accelerator_memory=2**20), tmp_path)
+    report = preflight(workplace.preflight_run("tight", accelerator_memory=2**18), tmp_path)
     assert report.memory is not None
-    assert report.memory.accelerator == 2**20
+    assert report.memory.accelerator == 2**18
     (warning,) = report.dataset.warnings
     assert "on each accelerator, which has 0.0 GiB: it may run out of memory." in warning
     stored = workplace.bucket.read(workplace.bucket.uri("tight/preflight.json"))
