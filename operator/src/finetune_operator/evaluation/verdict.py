@@ -31,6 +31,7 @@ from finetune_operator.retry import FIRST_DELAY_SECONDS, retry_delay_seconds
 from finetune_operator.sidecars import ended_well, has_answered, lingering_words, look_again
 from finetune_operator.status import Standing, failed, known_reason, progressing, ready, sentence, stalled
 from finetune_operator.tries import jobs_to_delete, standing_of_try
+from finetune_operator.untold import untold_failure
 
 LEFTOVER_SECONDS = 30
 """What still runs so long after the answer (a container that somebody added to the Pod) is ended."""
@@ -75,6 +76,9 @@ def watched(
 def over(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> Plan[EvaluationStatus]:
     """The run has ended: its scores are judged by the gates of now, or its failure stands."""
     if status.phase == "Failed":
+        untold = untold_failure(status.conditions, status.failure)
+        if untold is not None:
+            return _ended(observed, status, "Failed", untold, now)
         rest, check = _leftovers(observed, status, now)
         return unchanged(observed, status, delete=rest, requeue_at=check)
     gates = judge(observed.spec.gates, [candidate.name for candidate in observed.spec.candidates], status.results)

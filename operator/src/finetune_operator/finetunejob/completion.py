@@ -15,9 +15,9 @@ from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.reports import with_ledger
 from finetune_operator.finetunejob.stopping import strays
 from finetune_operator.plan import planned, unchanged
-from finetune_operator.pod_diagnosis import failure_words
-from finetune_operator.status import Standing, known_reason, ready, stalled
+from finetune_operator.status import Standing, ready
 from finetune_operator.tries import jobs_to_delete
+from finetune_operator.untold import untold_failure
 
 
 def succeeded(observed: ObservedFineTuneJob, status: FineTuneJobStatus, report: TrainReport, now: datetime) -> JobPlan:
@@ -91,25 +91,15 @@ def finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: date
         due = status.completion_time + timedelta(seconds=ttl)
     if due is not None and now >= due:
         return unchanged(observed, status, delete=jobs_to_delete(observed.owner.namespace, observed.jobs))
-    standing = _hidden_end(status)
+    standing = _untold_end(status)
     if standing is not None:
         return planned(observed, status, status.phase, standing, now, delete=strays(observed), requeue_at=due)
     return unchanged(observed, status, delete=strays(observed), requeue_at=due)
 
 
-def _hidden_end(status: FineTuneJobStatus) -> Standing | None:
-    """How the run ended, where the conditions say instead that another version could not read spec or status."""
-    by_type = {condition.type: condition for condition in status.conditions}
-    is_ready, is_stalled = by_type.get(ConditionType.READY), by_type.get(ConditionType.STALLED)
-    is_failed = by_type.get(ConditionType.FAILED)
-    hidden = (Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC)
-    if is_stalled is None or is_stalled.status != "True" or is_stalled.reason not in hidden:
-        return None
-    if is_failed is not None and is_failed.status == "True":
-        return None
-    if status.phase == "Succeeded":
-        return _success(status.result) if status.result is not None else None
-    if is_ready is not None and is_ready.reason not in hidden:
-        return replace(stalled(known_reason(is_ready.reason), is_ready.message), failed=True)
-    found = status.failure
-    return None if found is None else replace(stalled(known_reason(found.reason), failure_words(found)), failed=True)
+def _untold_end(status: FineTuneJobStatus) -> Standing | None:
+    """How the run ended, where the conditions say something else; None where they tell it."""
+    if status.phase == "Failed":
+        return untold_failure(status.conditions, status.failure)
+    is_stalled = any(one.type == ConditionType.STALLED and one.status == "True" for one in status.conditions)
+    return _success(status.result) if is_stalled and status.result is not None else None
