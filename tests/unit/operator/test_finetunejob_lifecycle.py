@@ -286,12 +286,75 @@ def test_a_crash_before_the_new_runs_status_makes_nothing_twice() -> None:
     assert (result.decision.deletes, result.status.preflight.job_name) == ((), SECOND_RUN)
 
 
-def test_a_run_id_that_was_used_before_is_refused() -> None:
-    """Its folder holds another spec's checkpoints, and its attempts' names are taken."""
-    history = [EndedRun(run_id="2", phase="Succeeded", reason="Succeeded", completion_time=ago(9))]
-    result = decide(observed_job(SUCCEEDED.model_copy(update={"history": history}), spec=RERUN))
-    assert result.decision == Decision("Validating", "InvalidSpec", stalled=True, event="Warning InvalidSpec")
+USED = [EndedRun(run_id="2", phase="Succeeded", reason="Succeeded", completion_time=ago(9))]
+
+
+def test_a_run_id_that_was_used_before_is_refused_and_takes_nothing_away() -> None:
+    """A rollback in git, and forward again: the result of the run in between is there all the time."""
+    before = decide(observed_job(SUCCEEDED.model_copy(update={"history": USED}))).status
+    result = decide(observed_job(before, spec=RERUN))
+    assert result.decision == Decision("Succeeded", "InvalidSpec", stalled=True, event="Warning InvalidSpec")
     assert "Choose one that was not used yet" in result.message
+    told = {"conditions": result.status.conditions}
+    assert result.status == before.model_copy(update=told), "the result, the run and its history"
+    back = decide(observed_job(result.status))
+    assert (back.decision.ready, back.decision.stalled, back.status.result) == (True, False, before.result)
+
+
+def test_a_failed_run_stays_failed_while_a_used_run_id_is_refused() -> None:
+    before = decide(observed_job(FAILED.model_copy(update={"history": USED}))).status
+    result = decide(observed_job(before, spec=RERUN))
+    assert result.decision.phase == "Failed"
+    assert ConditionType.FAILED in {one.type for one in result.status.conditions}
+
+
+def test_what_runs_goes_on_while_a_used_run_id_is_refused() -> None:
+    """Its result is taken once the spec is its own again: that tells which model was to be tuned."""
+    status = trained_status().model_copy(update={"history": USED})
+    running = observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=RERUN)
+    refused = decide(running)
+    assert refused.decision == Decision("Training", "InvalidSpec", stalled=True, event="Warning InvalidSpec")
+    assert (refused.status.run_id, refused.status.attempt) == ("1", status.attempt)
+    over = observed_job(
+        refused.status, job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, TRAIN_REPORT),), spec=RERUN
+    )
+    waits = decide(over)
+    assert waits.status == refused.status
+    assert decide(replace(over, spec=job_spec())).status.result == RESULT
+
+
+def test_a_used_run_id_may_be_suspended_and_set_back() -> None:
+    status = trained_status().model_copy(update={"history": USED})
+    spec = job_spec(runId="2", suspend=True)
+    stopping = decide(observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=spec))
+    assert (stopping.decision.reason, stopping.status.run_id) == ("Stopping", "1")
+    suspended = decide(observed_job(stopping.status, spec=spec))
+    assert suspended.decision.phase == "Suspended"
+    again = decide(observed_job(suspended.status))
+    assert again.decision.phase == "Queued"
+    assert again.status.attempt.number == 2
+
+
+@pytest.mark.parametrize("before", [SUCCEEDED, FAILED], ids=["Succeeded", "Failed"])
+def test_another_spec_under_the_runs_own_run_id_is_no_part_of_it(before: FineTuneJobStatus) -> None:
+    """runId changed and set back between two looks, with another spec: the API server compares neighbours only."""
+    seen = before.model_copy(update={"observed_generation": 1})
+    changed = replace(observed_job(seen, spec=job_spec(hyperparameters={"epochs": 7})), generation=3)
+    for _ in range(2):
+        result = decide(changed)
+        assert (result.decision.reason, result.decision.stalled) == ("InvalidSpec", True)
+        assert (result.status.phase, result.status.result) == (before.phase, before.result)
+        changed = replace(changed, status=result.status)
+    kept = decide(replace(changed, spec=job_spec(ttlSecondsAfterFinished=60), generation=4))
+    assert kept.decision.stalled == (before.phase == "Failed")
+    assert kept.decision.reason != "InvalidSpec"
+
+
+def test_a_spec_that_was_looked_at_already_is_the_runs_whatever_its_digest() -> None:
+    """Another version's digest, with other defaults, is no sign of a change."""
+    seen = SUCCEEDED.model_copy(update={"observed_generation": 1, "run_digest": "ofothers"})
+    assert decide(observed_job(seen)).decision.phase == "Succeeded"
+    assert not decide(observed_job(seen)).decision.stalled
 
 
 def test_a_new_run_may_be_suspended_at_once() -> None:

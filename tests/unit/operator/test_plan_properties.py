@@ -459,7 +459,7 @@ def test_an_attempt_is_made_only_where_nothing_else_runs(observed: ObservedFineT
 def test_the_conditions_are_always_complete(observed: ObservedFineTuneJob) -> None:
     """But for those of a finished run, which stay as they are."""
     decided = finetunejob.plan.plan(observed, NOW)
-    is_old = observed.status.phase in ("Succeeded", "Failed") and observed.status.run_id == observed.spec.run_id
+    is_old = observed.status.phase in ("Succeeded", "Failed") and decided.status.run_id == observed.status.run_id
     kinds = [condition.type for condition in decided.status.conditions]
     is_over = decided.status.phase == "Failed" and decided.status.run_id == observed.spec.run_id
     over = [ConditionType.FAILED] if is_over else []

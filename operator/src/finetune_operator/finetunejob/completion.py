@@ -12,6 +12,7 @@ from finetune_api.outcome import TrainReport
 from finetune_operator.finetunejob.attempt_records import FINISHED, running_attempt, with_end
 from finetune_operator.finetunejob.concern import JobPlan, Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.refused import refusal
 from finetune_operator.finetunejob.reports import with_ledger
 from finetune_operator.finetunejob.stopping import strays
 from finetune_operator.plan import planned, unchanged
@@ -83,7 +84,10 @@ def failed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, standing: S
 
 def finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:
     """A finished run stays as it is until runId changes; its Jobs and Pods go when their time has come."""
-    if status.phase not in FINISHED or status.run_id != observed.spec.run_id:
+    if status.phase not in FINISHED:
+        return status
+    refused = refusal(observed, status)
+    if refused is None and status.run_id != observed.spec.run_id:
         return status
     ttl = observed.spec.ttl_seconds_after_finished
     due = None
@@ -91,10 +95,17 @@ def finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: date
         due = status.completion_time + timedelta(seconds=ttl)
     if due is not None and now >= due:
         return unchanged(observed, status, delete=jobs_to_delete(observed.owner.namespace, observed.jobs))
-    standing = _untold_end(status)
+    standing = refused or _untold_end(status)
     if standing is not None:
-        return planned(observed, status, status.phase, standing, now, delete=strays(observed), requeue_at=due)
+        told = planned(observed, status, status.phase, standing, now, delete=strays(observed), requeue_at=due)
+        return told if refused is None else _still_failed(told, status)
     return unchanged(observed, status, delete=strays(observed), requeue_at=due)
+
+
+def _still_failed(told: JobPlan, before: FineTuneJobStatus) -> JobPlan:
+    """The plan, with how the run failed, if it did, still among the conditions."""
+    kept = [condition for condition in before.conditions if condition.type == ConditionType.FAILED]
+    return replace(told, status=told.status.model_copy(update={"conditions": [*told.status.conditions, *kept]}))
 
 
 def _untold_end(status: FineTuneJobStatus) -> Standing | None:

@@ -13,6 +13,7 @@ from finetune_operator.finetunejob.deadline import awake_at_deadline, deadline
 from finetune_operator.finetunejob.history import rerun
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.preflight import preflight
+from finetune_operator.finetunejob.refused import refused
 from finetune_operator.finetunejob.reports import reports
 from finetune_operator.finetunejob.starting_model import starting_model
 from finetune_operator.finetunejob.suspension import suspension
@@ -22,6 +23,7 @@ from finetune_operator.plan import Plan
 CONCERNS: tuple[Concern, ...] = (
     finished,  # a finished run stays as it is until runId changes; its Pods go when their time has come
     reports,  # progress and checkpoints, as the Pods of the running attempt tell them
+    refused,  # a spec that no run may begin or go on with: what is known stays, and what runs goes on
     verdict,  # how the attempt ended: with the result, for good, or to be tried again
     rerun,  # another runId: what runs is stopped, the run goes into the history, a new one begins
     clock,  # the time that counts for the deadline

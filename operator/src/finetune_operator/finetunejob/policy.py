@@ -20,8 +20,7 @@ def admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
     if isinstance(platform, Standing):
         return platform
     return (
-        _run_id_used_before(observed)
-        or _nodes_exceeded(observed, platform)
+        _nodes_exceeded(observed, platform)
         or _deadline_exceeded(observed, platform)
         or _accelerator_missing(observed, platform)
         or _source_not_allowed(observed, platform)
@@ -35,17 +34,6 @@ def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Bud
     if isinstance(platform, Standing) or not passed or running_attempt(status) is not None:
         return None
     return budget_violation(observed.budget, observed.owner, platform)
-
-
-def _run_id_used_before(observed: ObservedFineTuneJob) -> Standing | None:
-    run_id = observed.spec.run_id
-    if all(run.run_id != run_id for run in observed.status.history):
-        return None
-    return stalled(
-        Reason.INVALID_SPEC,
-        f"spec.runId {run_id!r} is that of an earlier run (status.history), which does not run again by this name. "
-        "Choose one that was not used yet.",
-    )
 
 
 def _nodes_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:

@@ -21,7 +21,8 @@ def run_key(status: FineTuneJobStatus) -> str:
 
 def run_digest(spec: FineTuneJobSpec, number: int) -> str:
     """Eight characters for the spec, as far as it can't change within a run, and the run's number."""
-    lasting = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    # Without defaults, so that a field that a newer operator adds makes no spec another one.
+    lasting = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     lasting = {name: value for name, value in lasting.items() if name not in CHANGEABLE_WITHIN_A_RUN}
     return hashlib.sha256(json.dumps([number, lasting], sort_keys=True).encode()).hexdigest()[:8]
 
