@@ -28,7 +28,9 @@ async def owned_jobs_and_pods(kube: Kube, owner: Owner, *controllers: str) -> tu
     jobs = [job for job in labelled_jobs if any(is_controlled_by(job, uid) for uid in uids)]
     owned = {job["metadata"]["uid"] for job in jobs}
     strangers = {job["metadata"]["uid"] for job in labelled_jobs} - owned
-    gone = await _gone(kube, owner.namespace, labelled_pods, owned | strangers)
+    unlabelled, gone = await _unlabelled_and_gone(kube, owner.namespace, labelled_pods, owned | strangers, uids)
+    jobs += unlabelled
+    owned |= {job["metadata"]["uid"] for job in unlabelled}
     pods = [pod for pod in labelled_pods if (by := controller(pod)) is not None and by.uid in owned | gone]
     return jobs, [*pods, *(pod for pod in labelled_pods if _is_orphan(pod))]
 
@@ -55,13 +57,19 @@ async def _labelled(kube: Kube, resource: Resource, namespace: str, owner_uid: s
     return await kube.list(resource, namespace, owner_selector(owner_uid))
 
 
-async def _gone(kube: Kube, namespace: str, pods: list[Object], known: set[str]) -> set[str]:
-    """UIDs of the Jobs that made these Pods and are deleted: the garbage collector takes such Pods away, by and by.
+async def _unlabelled_and_gone(
+    kube: Kube, namespace: str, pods: list[Object], known: set[str], uids: set[str]
+) -> tuple[list[Object], set[str]]:
+    """Of the other Jobs that made these Pods: the parent's, which lost their labels, and the UIDs of those deleted.
 
-    Until then they may write; a Pod of a Job that is there and is somebody else's has nothing to do with the parent.
+    The garbage collector takes the Pods of deleted ones away, by and by; until then they may write. A Pod of a Job that
+    is there and is somebody else's has nothing to do with the parent.
     """
     controllers = {by for pod in pods if (by := controller(pod)) is not None and by.kind == JOBS.kind}
-    unknown = [by for by in controllers if by.uid not in known]
-    found = await asyncio.gather(*(kube.list(JOBS, namespace, fields={"metadata.name": by.name}) for by in unknown))
-    there = {job["metadata"]["uid"] for jobs in found for job in jobs}
-    return {by.uid for by in unknown} - there
+    unknown = {by.uid: by for by in controllers if by.uid not in known}
+    found = await asyncio.gather(
+        *(kube.list(JOBS, namespace, fields={"metadata.name": by.name}) for by in unknown.values())
+    )
+    there = {job["metadata"]["uid"]: job for jobs in found for job in jobs}
+    mine = [job for uid, job in there.items() if uid in unknown and any(is_controlled_by(job, one) for one in uids)]
+    return mine, unknown.keys() - there.keys()

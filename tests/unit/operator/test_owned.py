@@ -97,6 +97,12 @@ async def test_a_pod_counts_by_its_jobs_uid_or_while_it_ends_after_its_job(by: O
     assert (await names(cluster))[1] == (["p"] if counts else [])
 
 
+async def test_a_job_that_lost_its_labels_is_found_by_its_pods() -> None:
+    """`kubectl label job train-1 finetune.dev/owner-uid-`: it runs on, and nothing may start beside it."""
+    cluster = Cluster([], [item("train-1-0", of_job("train-1"))], hidden=[item("train-1", of_parent())])
+    assert await names(cluster) == (["train-1"], ["train-1-0"])
+
+
 @pytest.mark.parametrize("foreign", ["the Deployment", "the ReplicaSet", "the Pod", None])
 async def test_a_serving_pod_counts_by_way_of_its_replica_set_and_deployment(foreign: str | None) -> None:
     deployment = item("router", None if foreign == "the Deployment" else of_parent(), "d")
