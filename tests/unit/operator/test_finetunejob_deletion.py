@@ -20,6 +20,7 @@ from finetune_operator.finetunejob.deletion import (
     RUN_ANNOTATION,
     TRIES,
     ObservedDeletion,
+    delete_job,
     holds_storage,
     observe,
     plan,
@@ -54,7 +55,7 @@ DENIED = Failure(reason=Reason.STORAGE_DENIED, message="The storage refused the 
 
 
 def try_name(number: int) -> str:
-    return child_name(OWNER, "delete", number)
+    return child_name(OWNER, "delete", "u-cpu", number)
 
 
 def tried(number: int, state: Any = "Active", **changes: Any) -> JobView:
@@ -389,3 +390,12 @@ async def test_without_an_operator_only_our_finalizer_is_taken_away() -> None:
     assert kube.requests[-1].query["fieldManager"] == "finetune-operator-storage"
     assert kube.requests[-1].body is not None
     assert kube.requests[-1].body["metadata"]["finalizers"] == ["example.com/theirs"]
+
+
+def test_a_removal_has_a_name_of_its_own_for_each_class_that_answers_for_it() -> None:
+    """A class that was made anew, or an operator of before there were such owners, left a Job that nobody may adopt."""
+    again = replace(resolved_class(reclaimPolicy="Delete"), uid="made-anew")
+    jobs = [delete_job(OWNER, "1", platform, [], 1) for platform in (resolved_class(reclaimPolicy="Delete"), again)]
+    first, second = (body["metadata"]["name"] for body in jobs)
+    assert first != second
+    assert child_name(OWNER, "delete", 1) not in (first, second)

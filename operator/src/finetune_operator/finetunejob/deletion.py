@@ -154,7 +154,8 @@ def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list
     )
     body = job(
         owner,
-        child_name(owner, DELETE_ROLE, number),
+        # A class made anew does not control its namesake's Job, nor any class one of an older operator's.
+        child_name(owner, DELETE_ROLE, platform.uid, number),
         PodRole(DELETE_ROLE, (DELETE_ROLE, RUN_CONFIG_PATH)),
         platform.spec,
         deadline_seconds=GIVE_UP_SECONDS,
