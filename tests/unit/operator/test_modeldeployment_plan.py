@@ -379,6 +379,30 @@ def test_what_serves_is_made_again_while_the_next_revision_waits(
     assert decide(again).decision.writes == ()
 
 
+def of_an_older_version(observed: ObservedModelDeployment) -> ObservedModelDeployment:
+    """As an operator left it that wrote down only which revision it served."""
+    return replace(observed, status=observed.status.model_copy(update={"served": None}))
+
+
+@pytest.mark.parametrize("hold", HOLDS)
+def test_what_an_older_version_served_is_kept_up_while_the_next_revision_waits(hold: dict[str, Any]) -> None:
+    observed = replace(of_an_older_version(gated()), **hold)
+    result = decide(observed)
+    assert result.status.served == gated().status.served
+    assert "is not served" not in result.message
+    (writes,) = decide(replace(observed, service=None)).decision.writes
+    assert writes.startswith("Service/")
+
+
+def test_a_run_configuration_that_somebody_wrote_tells_nothing_of_what_an_older_version_served() -> None:
+    observed = replace(of_an_older_version(gated()), gate=verdict(False))
+    (config_map,) = observed.config_maps
+    forged = {**config_map, "data": {"run.json": config_map["data"]["run.json"].replace("s3://", "s3://not-")}}
+    assert decide(replace(observed, config_maps=(forged,))).status.served is None
+    strange = observed.status.model_copy(update={"revision": "sha256:bb"})
+    assert decide(replace(observed, status=strange)).status.served is None
+
+
 @pytest.mark.parametrize("hold", HOLDS)
 def test_replicas_are_applied_while_the_next_revision_waits(hold: dict[str, Any]) -> None:
     (deployment,) = plan(replace(gated(), spec=deployment_spec(replicas=0, **GATED), **hold), NOW).apply

@@ -19,6 +19,7 @@ from finetune_operator.modeldeployment.gate import gate_standing
 from finetune_operator.modeldeployment.objects import selector_text, service_url
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
 from finetune_operator.modeldeployment.rollout import Rollout, rollout_of
+from finetune_operator.modeldeployment.served import served_now
 from finetune_operator.modeldeployment.upkeep import outdated, upkeep, wanted_replicas
 from finetune_operator.plan import Plan, planned
 from finetune_operator.status import Standing, stalled
@@ -29,7 +30,7 @@ def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeployme
     strangers = _name_taken(observed)
     own = observed if strangers is None else replace(observed, deployment=_own(observed, observed.deployment))
     found = strangers or _next_model(observed)
-    served = _known(observed.status.served) if isinstance(found, Standing) else found
+    served = served_now(observed) if isinstance(found, Standing) else found
     writes = upkeep(observed, served)
     rollout = rollout_of(own, wanted_replicas(observed), served, now, applied=writes.is_nothing)
     standing = _held(found, served, rollout) if isinstance(found, Standing) else rollout.standing
@@ -97,13 +98,6 @@ def _as_it_is(own: ObservedModelDeployment, served: ModelSource | None) -> Model
             "revision": served.digest or served.uri,
         }
     return own.status.model_copy(update=update)
-
-
-def _known(served: ModelSource | None) -> ModelSource | None:
-    """What this version knows of it: nothing else is told to Pods."""
-    if served is None:
-        return None
-    return ModelSource(uri=served.uri, adapter_uri=served.adapter_uri, digest=served.digest)
 
 
 def _name_taken(observed: ObservedModelDeployment) -> Standing | None:
