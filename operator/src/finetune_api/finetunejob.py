@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -19,7 +19,7 @@ from finetune_api.base import (
     Timestamp,
     cel,
 )
-from finetune_api.conditions import KindStatus
+from finetune_api.conditions import KindStatus, UnreadableStatusError
 from finetune_api.sources import DatasetUri, ModelUri
 
 Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed"]
@@ -624,3 +624,11 @@ class FineTuneJobStatus(KindStatus):
     usage: Usage | None = None
     result: Result | None = None
     failure: FailureStatus | None = None
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """As for every kind; a run that is over must also say how, or it would begin again."""
+        status = super().read(value)
+        if status.completion_time is not None and status.phase not in ("Succeeded", "Failed"):
+            raise UnreadableStatusError(f"status.phase is {status.phase!r} with a completionTime")
+        return status

@@ -128,6 +128,7 @@ def test_what_an_older_version_did_not_write_is_not_missed(kind: type[KindStatus
         ({"startTime": "soon"}, "status.startTime is 'soon'"),
         ({"result": {"uri": 7}}, "status.result.uri is '7'"),
         ({"endedAttempts": "none"}, "status.endedAttempts is 'none'"),
+        ({"phase": None, "completionTime": "2026-11-22T12:00:00Z"}, "status.phase is None with a completionTime"),
     ],
 )
 def test_what_can_not_be_read_is_named(change: dict[str, Any], words: str) -> None:
