@@ -44,7 +44,7 @@ def has_answered(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:
     """Whether nothing of ours runs in a Job's Pods any more, or one of a gang failed and the others don't notice."""
     if any(lingers(pod, now, GANG_LINGER_SECONDS) and pod.exit_code != 0 for pod in pods):
         return True
-    return len(pods) >= job.parallelism and all(pod.ended or lingers(pod, now) for pod in pods)
+    return len(pods) >= max(1, job.parallelism) and all(pod.ended or lingers(pod, now) for pod in pods)
 
 
 def ended_well(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:

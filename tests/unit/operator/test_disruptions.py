@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -90,3 +91,13 @@ def test_a_run_whose_reports_are_refused_says_so(endpoint: ProgressEndpoint | No
     assert ("reports are refused" in told.message) is refused
     unknown = decide(trained_status(), job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint)
     assert "refused" not in unknown.message
+
+
+def test_a_job_without_parallelism_runs_nothing_and_is_followed_by_another_attempt() -> None:
+    """`kubectl patch job ... {"spec": {"parallelism": 0}}`: its Pods are told to stop, and none comes again."""
+    seen = plan(observed_job(trained_status(), job(TRAIN_1, parallelism=0)), NOW).status
+    (end,) = seen.ended_attempts
+    assert (end.outcome, end.reason) == ("Disrupted", "JobChanged")
+    left = job(TRAIN_1, parallelism=0)
+    deleted = plan(observed_job(seen, left), NOW + timedelta(seconds=30)).delete
+    assert left.name in {child.name for child in deleted}

@@ -88,7 +88,7 @@ def next_look(observed: ObservedFineTuneJob, now: datetime, later: datetime) -> 
 def is_spent(observed: ObservedFineTuneJob, job: JobView) -> bool:
     """Whether all of a Job's Pods have ended, though its controller may not have counted them yet."""
     pods = observed.pods_of(job.name)
-    return len(pods) >= job.parallelism and all(pod.ended for pod in pods)
+    return len(pods) >= max(1, job.parallelism) and all(pod.ended for pod in pods)
 
 
 def _others_active(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:

@@ -62,6 +62,8 @@ def _interrupted(
         what = f"Its Job was suspended again: the queue {job.queue_name or 'of the cluster'} took its quota back."
         return _disrupted(status, attempt, "QuotaReclaimed", what, now)
     pods = observed.pods_of(job.name)
+    if job.parallelism == 0:
+        return _disrupted(status, attempt, "JobChanged", "Somebody set the parallelism of its Job to 0.", now)
     lost = next((pod for pod in pods if is_given_up(pod, now)), None)
     if lost is not None:
         what = f"Pod {lost.name} does not end: its node does not answer."
