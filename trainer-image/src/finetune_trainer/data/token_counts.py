@@ -12,6 +12,7 @@ from finetune_trainer.data import tokenization
 from finetune_trainer.data.chat_template import reads_images
 from finetune_trainer.data.examples import Example, PreferenceExample
 from finetune_trainer.data.images import ImageError, ImageStore
+from finetune_trainer.data.lost_parts import names_left_out
 from finetune_trainer.data.preparation import Mask
 from finetune_trainer.data.survey import Survey
 from finetune_trainer.data.vision import too_many_image_tokens, with_images
@@ -57,6 +58,8 @@ def count_tokens(
                 continue
         if any(sequence.spells_tokens for sequence in sequences):
             survey.note_control_text(position)
+        for role in names_left_out(tokenizer, item.example):
+            survey.unread.setdefault(f"name (of the role {role}; the model's chat template leaves it out)", item.line)
         lengths.extend(_lengths(tokenizer, item.example, sequences, max_length))
         truncated += longest > max_length
         examples += 1
