@@ -501,17 +501,26 @@ def _message_to_template(message: Message) -> dict[str, Any]:
         rendered["tool_call_id"] = message.tool_call_id
     assert isinstance(message, System | Developer | User | Tool)
     if isinstance(message.content, list) and any(isinstance(part, ImagePart) for part in message.content):
-        rendered["content"] = [_part_to_template(part) for part in message.content]
+        rendered["content"] = _parts_to_template(message.content)
     else:
         rendered["content"] = content_text(message.content)
     return rendered
 
 
-def _part_to_template(part: TextPart | ImagePart) -> dict[str, Any]:
-    """As processors take parts: the URL of an image stands where the image will be put."""
-    if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
-    return {"type": "image", "image": part.image_url.url}
+def _parts_to_template(parts: list[TextPart | ImagePart]) -> list[dict[str, str]]:
+    """As processors take parts: the URL of an image stands where the image will be put.
+
+    Texts that follow each other are one, as they are where there is no image: a control token in two parts is found.
+    """
+    rendered: list[dict[str, str]] = []
+    for part in parts:
+        if isinstance(part, ImagePart):
+            rendered.append({"type": "image", "image": part.image_url.url})
+        elif rendered and rendered[-1]["type"] == "text":
+            rendered[-1]["text"] += part.text
+        else:
+            rendered.append({"type": "text", "text": part.text})
+    return rendered
 
 
 def _call_to_template(call: ToolCall) -> dict[str, Any]:
