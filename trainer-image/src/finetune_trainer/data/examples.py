@@ -500,11 +500,15 @@ def _message_to_template(message: Message) -> dict[str, Any]:
     if isinstance(message, Tool) and message.tool_call_id is not None:
         rendered["tool_call_id"] = message.tool_call_id
     assert isinstance(message, System | Developer | User | Tool)
-    if isinstance(message.content, list) and any(isinstance(part, ImagePart) for part in message.content):
+    if isinstance(message, User) and isinstance(message.content, list) and _holds_image(message.content):
         rendered["content"] = _parts_to_template(message.content)
     else:
         rendered["content"] = content_text(message.content)
     return rendered
+
+
+def _holds_image(parts: list[TextPart | ImagePart]) -> bool:
+    return any(isinstance(part, ImagePart) for part in parts)
 
 
 def _parts_to_template(parts: list[TextPart | ImagePart]) -> list[dict[str, str]]:
