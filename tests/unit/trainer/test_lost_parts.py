@@ -160,6 +160,12 @@ def test_tools_of_any_kind_are_rendered_or_refused(tokenizer: Any, parameters: A
             tokenize(tokenizer, ChatExample([ASKED, SAID], tools))
 
 
+def test_a_template_that_calls_itself_without_end_refuses_the_example(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}"
+    with pytest.raises(TemplateError, match="recursion"):
+        tokenize(tokenizer, ChatExample([ASKED, SAID]))
+
+
 def test_beside_an_image_nothing_is_left_out_either(tokenizer: Any) -> None:
     image = User(content=[ImagePart(ImageUrl("https://images.test/a.png"))])
     for name, tools in (("qwen2_5_vl", TOOLS), ("qwen2_5", None)):

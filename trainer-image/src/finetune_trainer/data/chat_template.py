@@ -162,6 +162,7 @@ def _refusals() -> tuple[type[Exception], ...]:
         AttributeError,
         ArithmeticError,
         AssertionError,
+        RecursionError,
     )
 
 
