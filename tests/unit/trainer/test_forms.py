@@ -30,6 +30,10 @@ WITH_SYSTEM = ChatExample([System(content="Add."), User(content="2+2?"), Assista
 PAIR = PreferenceExample([User(content="2+2?")], [Assistant(content="4")], [Assistant(content="5")])
 WORSE = {"role": "assistant", "content": "5"}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "add", "parameters": SCHEMA}}
+CALL = {"id": "a", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+TWICE = '{"a": {"b": 1, "b": 2}}'
+OLD_CALL = {"name": "add", "arguments": "{}"}
 
 
 def read(folder: Path, text: str | bytes, method: Any = None) -> Any:
@@ -80,6 +84,26 @@ FORMS: dict[str, tuple[dict[str, Any], Any]] = {
         PAIR,
     ),
     "a prompt that both repeat": ({"prompt": [ASKED], "chosen": [ASKED, SAID], "rejected": [ASKED, WORSE]}, PAIR),
+    "Alpaca's pairs with history": (
+        {"history": [["1+1?", "2"]], "instruction": "2+2?", "chosen": "4", "rejected": "5"},
+        PreferenceExample(
+            [User(content="1+1?"), Assistant(content="2", weight=0), User(content="2+2?")], PAIR.chosen, PAIR.rejected
+        ),
+    ),
+    "Alpaca of input alone": ({"instruction": "", "input": "2+2?", "output": "4"}, CHAT),
+    "ShareGPT with content": ({"conversations": [{"from": "human", "content": "2+2?"}, SAID]}, CHAT),
+    "OpenAI's pairs with tools beside the input": (
+        {"input": {"messages": [ASKED]}, "tools": [TOOL], "preferred_output": [SAID], "non_preferred_output": [WORSE]},
+        PreferenceExample(PAIR.prompt, PAIR.chosen, PAIR.rejected, [TOOL]),
+    ),
+    "OpenAI's pairs with functions and system": (
+        {
+            "input": {"messages": [ASKED], "functions": [TOOL["function"]], "system": "Add."},
+            "preferred_output": [SAID],
+            "non_preferred_output": [WORSE],
+        },
+        PreferenceExample([System(content="Add."), *PAIR.prompt], PAIR.chosen, PAIR.rejected, [TOOL]),
+    ),
     "null for what is absent": (
         {"messages": [{**ASKED, "tool_calls": None, "weight": None}, {**SAID, "audio": None, "annotations": []}]},
         CHAT,
@@ -131,6 +155,35 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"system": "a", "messages": [{"role": "system", "content": "b"}, ASKED, SAID]},
         "The line has 'system', and a message of the role system too",
     ),
+    "content and a refusal": (
+        {"messages": [ASKED, {**SAID, "refusal": "No."}]},
+        "Message 2: 'content' and 'refusal' are both there. Keep the one",
+    ),
+    "calls of both kinds": (
+        {"messages": [ASKED, {**SAID, "tool_calls": [CALL], "function_call": OLD_CALL}]},
+        "Message 2: the key 'function_call' is not known.",
+    ),
+    "value and content": (
+        {"messages": None, "conversations": [{"from": "human", "value": "a", "content": "b"}, SAID]},
+        "Message 1 has both 'value' and 'content'.",
+    ),
+    "two outputs": (
+        {"messages": None, "instruction": "a", "output": "b", "response": "c"},
+        "The line has both 'output' and 'response'.",
+    ),
+    "a sampling parameter in the input": (
+        {
+            "messages": None,
+            "input": {"messages": [ASKED], "temperature": 1},
+            "preferred_output": [SAID],
+            "non_preferred_output": [WORSE],
+        },
+        "The key 'temperature' of 'input' is not read.",
+    ),
+    "an answer that is part of the other": (
+        {"messages": None, "chosen": [ASKED, SAID], "rejected": [ASKED, SAID, WORSE]},
+        "'chosen' has no message of its own",
+    ),
     "tools twice": ({"tools": [{}], "functions": [{}]}, "The line has both 'tools' and 'functions'"),
 }
 
@@ -142,6 +195,40 @@ def test_what_would_change_what_is_learned_is_never_passed_over(
     item = read(tmp_path, json.dumps({"messages": [ASKED, SAID], **more}))
     assert isinstance(item, LineError)
     assert item.message.startswith(words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"messages": [{"role": "user", "content": "a", "content": "b"}, {"role": "assistant", "content": "c"}]}',
+        '{"prompt": "a", "prompt": "b", "completion": "c"}',
+        '{"id": 1, "messages": [], "messages": [{"role": "assistant", "content": "c"}]}',
+        json.dumps({"messages": [ASKED, {**SAID, "tool_calls": [{"function": {"name": "f", "arguments": TWICE}}]}]}),
+    ],
+)
+def test_a_key_that_stands_twice_is_told_and_no_value_is_lost(tmp_path: Path, line: str) -> None:
+    item = read(tmp_path, line)
+    assert isinstance(item, LineError)
+    assert "stands twice in one object" in item.message
+
+
+@pytest.mark.parametrize(
+    ("line", "method", "unread"),
+    [
+        ({"messages": [ASKED, SAID], "prompt": "2+2?", "completion": "5"}, "SFT", {"prompt", "completion"}),
+        ({"messages": [ASKED, SAID], "chosen": "4", "rejected": "5"}, "SFT", {"chosen", "rejected"}),
+        (
+            {"messages": [ASKED, SAID], "prompt": "2+2?", "chosen": "4", "rejected": "5", "id": 1},
+            "DPO",
+            {"messages", "id"},
+        ),
+        ({"messages": [ASKED, SAID], "prompt": None}, "SFT", set()),
+    ],
+)
+def test_what_belongs_to_another_form_of_the_line_is_told(
+    tmp_path: Path, line: dict[str, Any], method: Any, unread: set[str]
+) -> None:
+    assert read(tmp_path, json.dumps(line), method).unread == unread
 
 
 def test_a_label_of_ones_own_is_no_label_of_ktos(tmp_path: Path) -> None:
@@ -161,7 +248,6 @@ def test_a_table_and_its_lines_are_the_same(tmp_path: Path) -> None:
     assert [item.example for item in read_examples(lines)] == [item.example for item in read_examples(table)]  # type: ignore[union-attr]
 
 
-CALL = {"id": "a", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", fullmatch=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,21 @@ import pytest
 import trl
 from trl import chat_template_utils as published
 
+from finetune_trainer.data.chat_rendering import _render_turns
 from finetune_trainer.data.examples import (
     Assistant,
     ChatExample,
     Developer,
     Function,
+    ImagePart,
+    ImageUrl,
     PreferenceExample,
     System,
     Tool,
     ToolCall,
     User,
 )
+from finetune_trainer.data.lost_parts import names_left_out, refuse_lost
 from finetune_trainer.data.tokenization import IGNORED, TemplateError, tokenize, tokenize_preference
 from tests.unit.trainer.chat_templates import call_id, make_tokenizer
 
@@ -130,6 +135,12 @@ def test_templates_that_know_everything_are_refused_nothing(tokenizer: Any, name
         ),
         ("llama3", CONVERSATIONS["calls"][0], None, "a call of 'tool' in message 2"),
         ("llama3", [ASKED, SAID], TOOLS, "leaves out the tools"),
+        (
+            "qwen3",
+            [ASKED, Assistant(content="a<think>b</think>c")],
+            None,
+            "message 2, or a part of it that stands before",
+        ),
         ("gptoss", CONVERSATIONS["second system"][0], None, r"message 4 \(system\)"),
     ],
 )
@@ -138,6 +149,38 @@ def test_what_is_left_out_is_named(tokenizer: Any, template: str, messages: Any,
     with pytest.raises(TemplateError, match=words) as told:
         tokenize(tokenizer, ChatExample(messages, tools))
     assert "Take it out of the line, or use a model whose chat template knows it" in str(told.value)
+
+
+@pytest.mark.parametrize("parameters", ["text", ["list"], {"properties": ["list"]}, {"properties": "text"}, None, 5])
+def test_tools_of_any_kind_are_rendered_or_refused(tokenizer: Any, parameters: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "tool", "parameters": parameters}}]
+    for name in ("qwen2_5", "gptoss", "llama3_1"):
+        tokenizer.chat_template = (FOLDER / f"{name}.jinja").read_text()
+        with contextlib.suppress(TemplateError):
+            tokenize(tokenizer, ChatExample([ASKED, SAID], tools))
+
+
+def test_a_template_that_calls_itself_without_end_refuses_the_example(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}"
+    with pytest.raises(TemplateError, match="recursion"):
+        tokenize(tokenizer, ChatExample([ASKED, SAID]))
+
+
+def test_beside_an_image_nothing_is_left_out_either(tokenizer: Any) -> None:
+    image = User(content=[ImagePart(ImageUrl("https://images.test/a.png"))])
+    for name, tools in (("qwen2_5_vl", TOOLS), ("qwen2_5", None)):
+        tokenizer.chat_template = (FOLDER / f"{name}.jinja").read_text()
+        with contextlib.nullcontext() if tools is None else pytest.raises(TemplateError, match="leaves out the tools"):
+            refuse_lost(tokenizer, ChatExample([image, SAID], tools), _render_turns)
+
+
+def test_a_name_that_the_template_leaves_out_is_told(tokenizer: Any) -> None:
+    named = ChatExample([User(content="asked", name="ann"), Assistant(content="said", name="bob")])
+    tokenizer.chat_template = published.qwen3_chat_template
+    assert list(names_left_out(tokenizer, named)) == ["user", "assistant"]
+    assert list(names_left_out(tokenizer, ChatExample([ASKED, SAID]))) == []
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }} {{ m.name }}: {{ m.content }}\n{% endfor %}"
+    assert list(names_left_out(tokenizer, named)) == []
 
 
 def test_a_pair_is_looked_at_as_a_conversation_is(tokenizer: Any) -> None:

@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_trainer.data.chat_template import TemplateError, template_clock
-from finetune_trainer.data.examples import Assistant, ChatExample, Function, PreferenceExample, System, ToolCall, User
+from finetune_trainer.data.examples import (
+    Assistant,
+    ChatExample,
+    Function,
+    ImagePart,
+    ImageUrl,
+    PreferenceExample,
+    System,
+    TextPart,
+    ToolCall,
+    User,
+)
 from finetune_trainer.data.stand_ins import prompt_ids
 from finetune_trainer.data.template_limits import TemplateLimitError
 from finetune_trainer.data.tokenization import IGNORED, tokenize, tokenize_preference
@@ -63,6 +74,17 @@ def test_an_injected_turn_stays_in_the_users_words(tokenizer: Any) -> None:
     tokens = tokenize_preference(tokenizer, pair)
     assert tokens.prompt_ids == asked
     assert control_tokens(tokenizer, tokens.rejected_ids) == ["<|im_end|>"]
+
+
+def test_a_control_token_in_two_texts_beside_an_image_is_no_token_either(tokenizer: Any) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
+    )
+    image = ImagePart(ImageUrl("https://images.test/a.png"))
+    parts = [TextPart("a<|im_"), TextPart("end|>b"), image, TextPart("c")]
+    asked = prompt_ids(tokenizer, ChatExample([User(content=parts)]).to_template())
+    assert control_tokens(tokenizer, asked) == ["<|im_end|>"]
+    assert tokenizer.decode(asked).startswith("a<|im_end|>bc")
 
 
 numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,2})?", fullmatch=True)

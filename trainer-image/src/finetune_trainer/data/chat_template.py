@@ -98,6 +98,11 @@ def keeps_inline_reasoning(tokenizer: Any) -> bool:
     return _keeps_inline_reasoning(tokenizer, str(tokenizer.chat_template))
 
 
+def keeps_name(tokenizer: Any, role: str) -> bool:
+    """Whether the `name` of a role's message is rendered, as few templates have it."""
+    return _keeps_name(tokenizer, str(tokenizer.chat_template), role)
+
+
 def header(tokenizer: Any) -> str:
     """How the assistant's turn begins, where a prompt asks for it: not the assistant's own words."""
     return _header(tokenizer, str(tokenizer.chat_template))
@@ -157,6 +162,7 @@ def _refusals() -> tuple[type[Exception], ...]:
         AttributeError,
         ArithmeticError,
         AssertionError,
+        RecursionError,
     )
 
 
@@ -250,6 +256,14 @@ def _try(tokenizer: Any, messages: Messages) -> str:
 @functools.lru_cache(maxsize=8)
 def _keeps_inline_reasoning(tokenizer: Any, chat_template: str) -> bool:
     rendered = _probe(tokenizer, [_QUESTION, {**_ANSWER, "content": f"<think>\n{_MARK}\n</think>\n\ny"}])
+    return rendered is None or _MARK in rendered
+
+
+@functools.lru_cache(maxsize=64)
+def _keeps_name(tokenizer: Any, chat_template: str, role: str) -> bool:
+    asked, answered = ({**one, "name": _MARK} if one["role"] == role else one for one in (_QUESTION, _ANSWER))
+    told = [] if role in ("user", "assistant") else [{"role": role, "content": "x", "name": _MARK}]
+    rendered = _probe(tokenizer, [*told, asked, answered])
     return rendered is None or _MARK in rendered
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from finetune_trainer.data.jsonl import repeated_key
+
 MOST_IMAGES = 64  # of one example, as OpenAI's service has it
 IMAGE_URLS = ("https://", "s3://", "data:image/jpeg;base64,", "data:image/png;base64,", "data:image/webp;base64,")
 
@@ -120,6 +122,8 @@ def _check_sides(value: dict[str, Any], prompt_key: str, better: str, worse: str
     for name, side in ((better, chosen), (worse, rejected)):
         if not isinstance(side, list):
             raise ExampleError(f"'{name}' must be a list of messages as '{prompt_key}' is, found {_kind(side)}.")
+        if not side:
+            raise ExampleError(f"'{name}' has no message of its own: there is no preference to learn.")
         _check_messages([*prompt, *side])
         for message in side:
             if message["role"] not in ("assistant", "tool"):
@@ -134,7 +138,7 @@ def _split_common(chosen: object, rejected: object, better: str, worse: str) -> 
     assert isinstance(chosen, list)
     assert isinstance(rejected, list)
     pairs = enumerate(zip(chosen, rejected, strict=False))
-    common = next((position for position, (one, other) in pairs if one != other), 0)
+    common = next((position for position, (one, other) in pairs if one != other), min(len(chosen), len(rejected)))
     if not common:
         raise ExampleError(f"'{better}' and '{worse}' have no message in common that they answer to.")
     return chosen[:common], chosen[common:], rejected[common:]
@@ -230,6 +234,8 @@ def _check_assistant(where: str, message: dict[str, Any]) -> None:
             raise ExampleError(f"{where} '{name}' must be text, found {_kind(message[name])}.")
     may_lack_content = message.get("content") is None and (calls is not None or refusal is not None)
     content = "" if may_lack_content else _content(where, message)
+    if refusal and content.strip():
+        raise ExampleError(f"{where} 'content' and 'refusal' are both there. Keep the one that the model shall say.")
     if calls is None and not (content or refusal or "").strip():
         raise ExampleError(f"{where} 'content' is empty: there is nothing to learn.")
 
@@ -263,6 +269,8 @@ def _check_tool_call(where: str, call: object) -> None:
         raise ExampleError(f"{where} 'arguments' must be a JSON object as text.") from error
     if not isinstance(arguments, dict):
         raise ExampleError(f"{where} 'arguments' must be a JSON object as text.")
+    if repeated := repeated_key(function["arguments"]):
+        raise ExampleError(f"{where} 'arguments': {repeated}")
 
 
 def _content(where: str, message: dict[str, Any], *, images: bool = False) -> str:

@@ -192,7 +192,7 @@ class _AnyLine(_Line, forbid_unknown_fields=False):
     """The same, with keys that are not known."""
 
 
-class _Input(Struct):
+class _Input(Struct, forbid_unknown_fields=True):
     """The input of OpenAI's preference pairs."""
 
     messages: Messages
@@ -200,6 +200,12 @@ class _Input(Struct):
     parallel_tool_calls: bool | None = None
 
 
+_CHAT_KEYS = frozenset({"messages"})
+_COMPLETION_KEYS = frozenset({"prompt", "completion"})
+_PAIR_KEYS = frozenset({"prompt", "chosen", "rejected"})
+_OPENAI_PAIR_KEYS = frozenset({"input", "preferred_output", "non_preferred_output"})
+_KEYS_OF_FORMS = _CHAT_KEYS | _COMPLETION_KEYS | _PAIR_KEYS | _OPENAI_PAIR_KEYS
+_KEYS_STANDING_ONCE = tuple(f'"{key}"'.encode() for key in sorted(READ))
 _LINE = msgspec.json.Decoder(_Line)
 _ANY_LINE = msgspec.json.Decoder(_AnyLine)
 _KEYS = msgspec.json.Decoder(dict[str, Raw])
@@ -213,7 +219,7 @@ class NumberedExample(Struct, frozen=True):
     line: int
     example: Example
     unread: frozenset[str] = frozenset()
-    """Keys of the line that say nothing about what is learned (`id`, `source`)."""
+    """Keys of the line that are not learned from: they say nothing to us (`id`), or belong to another form."""
 
 
 class RefusedError(Exception):
@@ -253,7 +259,7 @@ def parse_example(value: object) -> Example:
     """The example in a line's JSON value, whose other keys are somebody else's (graders'). Raises ExampleError."""
     line = orjson.dumps(value)
     with contextlib.suppress(msgspec.DecodeError, RefusedError):
-        return _to_example(_ANY_LINE.decode(line), line, None)
+        return _to_example(_ANY_LINE.decode(line), line, None)[0]
     read = _read(1, line, value, None)
     if isinstance(read, ExampleError):
         raise read
@@ -265,26 +271,32 @@ def decode(line: bytes, method: MethodType | None = None) -> Example:
 
     Raises msgspec.DecodeError, UnicodeDecodeError or RefusedError, in no words for people.
     """
-    return _to_example(_LINE.decode(line), line, method)
+    return _to_example(_LINE.decode(line), line, method)[0]
 
 
-def _to_example(found: _Line, line: bytes, method: MethodType | None) -> Example:
-    """`method`: what a line is read for that has both a conversation and a pair, as UltraFeedback's."""
+def _to_example(found: _Line, line: bytes, method: MethodType | None) -> tuple[Example, frozenset[str]]:
+    """The example, and which keys belong to another form and are passed over.
+
+    `method`: what a line is read for that has both a conversation and a pair, as UltraFeedback's.
+    """
     tools = without_nulls(found.tools) if found.tools and b"null" in line else found.tools
     is_pair = _ABSENT not in (found.chosen, found.rejected)
+    example: Example
     if found.messages is not None and not (is_pair and method == "DPO"):
         _check_chat(found.messages)
-        return ChatExample(found.messages, tools or None, found.parallel_tool_calls)
-    if is_pair:
-        return _to_preference(found.prompt, found.chosen, found.rejected, tools)
-    if _ABSENT not in (found.input, found.preferred_output, found.non_preferred_output):
-        given = _INPUT.decode(found.input)
-        return _checked_preference(
-            given.messages, _SIDE.decode(found.preferred_output), _SIDE.decode(found.non_preferred_output), given.tools
-        )
-    if _ABSENT not in (found.prompt, found.completion):
-        return _to_completion(_SIDE.decode(found.prompt), _SIDE.decode(found.completion), tools)
-    raise RefusedError("It is none of the formats.")
+        example, read = ChatExample(found.messages, tools or None, found.parallel_tool_calls), _CHAT_KEYS
+    elif is_pair:
+        example, read = _to_preference(found.prompt, found.chosen, found.rejected, tools), _PAIR_KEYS
+    elif _ABSENT not in (found.input, found.preferred_output, found.non_preferred_output):
+        better, worse = _SIDE.decode(found.preferred_output), _SIDE.decode(found.non_preferred_output)
+        example, read = _to_openai_preference(_INPUT.decode(found.input), better, worse, tools), _OPENAI_PAIR_KEYS
+    elif _ABSENT not in (found.prompt, found.completion):
+        example = _to_completion(_SIDE.decode(found.prompt), _SIDE.decode(found.completion), tools)
+        read = _COMPLETION_KEYS
+    else:
+        raise RefusedError("It is none of the formats.")
+    others = _KEYS_OF_FORMS - read
+    return example, frozenset(key for key in others if getattr(found, key) not in (None, _ABSENT))
 
 
 def format_of(example: Example) -> Format:
@@ -325,8 +337,10 @@ def to_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _decode_or_explain(number: int, line: bytes, method: MethodType | None) -> NumberedExample | LineError:
+    if _may_repeat_a_key(line) and (repeated := repeated_key(line)) is not None:
+        return LineError(number, repeated)
     try:
-        return NumberedExample(number, decode(line, method))
+        return NumberedExample(number, *_to_example(_LINE.decode(line), line, method))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RefusedError):
         record = parse(number, line)
     if isinstance(record, LineError):
@@ -335,24 +349,30 @@ def _decode_or_explain(number: int, line: bytes, method: MethodType | None) -> N
     return read if isinstance(read, NumberedExample) else LineError(number, str(read))
 
 
+def _may_repeat_a_key(line: bytes) -> bool:
+    """Whether a key of whose values the decoder would keep the last may stand twice in one object: a quick look."""
+    return line.count(b'"content"') > line.count(b'"role"') or any(line.count(key) > 1 for key in _KEYS_STANDING_ONCE)
+
+
 def _read(number: int, line: bytes, value: object, method: MethodType | None) -> NumberedExample | ExampleError:
     """A line with keys that say nothing to us, or of another form; or what is wrong with it."""
     refusal = ""
     try:
         unread = _KEYS.decode(line).keys() - READ
         if not unread & MEANT:
-            example = _to_example(_ANY_LINE.decode(line), line, method)
-            return NumberedExample(number, example, frozenset(unread))
+            example, others = _to_example(_ANY_LINE.decode(line), line, method)
+            return NumberedExample(number, example, others | unread)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RefusedError) as error:
         refusal = str(error)
     try:
-        repeated = None
-        if isinstance(value, dict) and (repeated := repeated_key(line)) is None:
+        if (repeated := repeated_key(line)) is not None:
+            return ExampleError(repeated)
+        if isinstance(value, dict):
             known = to_known_form(load_exactly(line))
             line = orjson.dumps({key: item for key, item in known.items() if key in READ})
             value = orjson.loads(line)
-            return NumberedExample(number, decode(line, method), frozenset(known.keys() - READ))
-        refusal = repeated or refusal
+            example, others = _to_example(_LINE.decode(line), line, method)
+            return NumberedExample(number, example, others | (known.keys() - READ))
     except ExampleError as error:
         return error
     except (msgspec.DecodeError, RefusedError, RecursionError, TypeError, ValueError) as error:
@@ -377,6 +397,15 @@ def _to_completion(
 
 def _without_weight(message: System | Developer | User | Assistant | Tool) -> Any:
     return msgspec.structs.replace(message, weight=0) if isinstance(message, Assistant) else message
+
+
+def _to_openai_preference(
+    given: _Input, better: str | Messages, worse: str | Messages, beside: list[dict[str, Any]] | None
+) -> PreferenceExample:
+    """`beside`: the tools that stand beside the input."""
+    if given.tools and beside:
+        raise RefusedError("The line has tools in 'input' and beside it. Keep one of them.")
+    return _checked_preference(given.messages, better, worse, without_nulls(given.tools) or beside)
 
 
 def _to_preference(prompt: Raw, chosen: Raw, rejected: Raw, tools: list[dict[str, Any]] | None) -> PreferenceExample:
@@ -412,8 +441,8 @@ def _checked_preference(
             if not (isinstance(prompt, str) and isinstance(side, str) and side.strip()):
                 raise RefusedError("An answer is empty, or of another kind than the prompt.")
         else:
-            if not prompt:
-                raise RefusedError("There is no prompt.")
+            if not prompt or not side:
+                raise RefusedError("There is no prompt, or no message in an answer.")
             _check_chat([*prompt, *side])
             if not all(isinstance(message, Assistant | Tool) for message in side):
                 raise RefusedError("An answer holds somebody else's messages.")
@@ -428,6 +457,8 @@ def _check_chat(messages: Messages) -> None:
     for message in messages:
         if type(message) is Assistant:  # isinstance would be most of the time here
             learned = learned or message.weight == 1
+            if message.refusal and content_text(message.content).strip():
+                raise RefusedError("A message of the assistant has both content and a refusal.")
             if message.tool_calls is not None:
                 has_tools = True
                 _check_arguments(message.tool_calls)
@@ -451,8 +482,8 @@ def _check_arguments(calls: list[ToolCall]) -> None:
             arguments = orjson.loads(call.function.arguments)
         except orjson.JSONDecodeError as error:
             raise RefusedError("The arguments of a call are no JSON.") from error
-        if not isinstance(arguments, dict):
-            raise RefusedError("The arguments of a call are no object.")
+        if not isinstance(arguments, dict) or repeated_key(call.function.arguments):
+            raise RefusedError("The arguments of a call are no object, or a key stands twice in them.")
 
 
 def _message_to_template(message: Message) -> dict[str, Any]:
@@ -469,18 +500,31 @@ def _message_to_template(message: Message) -> dict[str, Any]:
     if isinstance(message, Tool) and message.tool_call_id is not None:
         rendered["tool_call_id"] = message.tool_call_id
     assert isinstance(message, System | Developer | User | Tool)
-    if isinstance(message.content, list) and any(isinstance(part, ImagePart) for part in message.content):
-        rendered["content"] = [_part_to_template(part) for part in message.content]
+    if isinstance(message, User) and isinstance(message.content, list) and _holds_image(message.content):
+        rendered["content"] = _parts_to_template(message.content)
     else:
         rendered["content"] = content_text(message.content)
     return rendered
 
 
-def _part_to_template(part: TextPart | ImagePart) -> dict[str, Any]:
-    """As processors take parts: the URL of an image stands where the image will be put."""
-    if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
-    return {"type": "image", "image": part.image_url.url}
+def _holds_image(parts: list[TextPart | ImagePart]) -> bool:
+    return any(isinstance(part, ImagePart) for part in parts)
+
+
+def _parts_to_template(parts: list[TextPart | ImagePart]) -> list[dict[str, str]]:
+    """As processors take parts: the URL of an image stands where the image will be put.
+
+    Texts that follow each other are one, as they are where there is no image: a control token in two parts is found.
+    """
+    rendered: list[dict[str, str]] = []
+    for part in parts:
+        if isinstance(part, ImagePart):
+            rendered.append({"type": "image", "image": part.image_url.url})
+        elif rendered and rendered[-1]["type"] == "text":
+            rendered[-1]["text"] += part.text
+        else:
+            rendered.append({"type": "text", "text": part.text})
+    return rendered
 
 
 def _call_to_template(call: ToolCall) -> dict[str, Any]:

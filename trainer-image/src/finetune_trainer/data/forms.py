@@ -62,6 +62,7 @@ _SPEAKERS = {
     "function_response": "tool",
     "function_call": "function_call",
 }
+_KEYS_OF_INPUT = frozenset({"messages", "tools", "parallel_tool_calls"})
 _KEYS_OF_MESSAGES = frozenset(
     {"role", "content", "name", "weight", "tool_calls", "refusal", "reasoning_content", "tool_call_id"}
 )
@@ -91,10 +92,21 @@ def to_known_form(line: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("messages", "prompt", "completion", "chosen", "rejected", "preferred_output", "non_preferred_output"):
         if isinstance(line.get(key), list):
             line[key] = [_message(message) for message in line[key]]
-    given = line.get("input")
-    if isinstance(given, dict) and isinstance(given.get("messages"), list):
-        line["input"] = {**given, "messages": [_message(message) for message in given["messages"]]}
+    if isinstance(line.get("input"), dict):
+        line["input"] = _input(line["input"])
     return line
+
+
+def _input(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The input of OpenAI's preference pairs: all that it says is part of the prompt."""
+    given = dict(given)
+    _rewrite_tools(given)
+    _rewrite_system(given)
+    if isinstance(given.get("messages"), list):
+        given["messages"] = [_message(message) for message in given["messages"]]
+    for key in sorted(given.keys() - _KEYS_OF_INPUT):
+        raise ExampleError(f"The key {key!r} of 'input' is not read. Leave it out.")
+    return given
 
 
 def without_nulls(value: Any) -> Any:
@@ -133,39 +145,52 @@ def _rewrite_system(line: dict[str, Any]) -> None:
     texts = [line.pop(key) for key in ("system", "system_prompt") if key in line]
     if not texts or texts == [""]:
         return
-    key = next((key for key in ("messages", "prompt", "input") if isinstance(line.get(key), list | dict)), None)
-    if len(texts) > 1 or key is None or not isinstance(texts[0], str):
+    keys = [key for key in ("messages", "prompt", "input") if isinstance(line.get(key), list | dict)]
+    if len(texts) > 1 or not keys or not isinstance(texts[0], str):
         raise ExampleError("'system' must be text beside 'messages'. Put it into a message of the role system.")
-    messages = line[key]["messages"] if isinstance(line[key], dict) else line[key]
-    if any(isinstance(message, dict) and message.get("role") == "system" for message in messages):
-        raise ExampleError("The line has 'system', and a message of the role system too. Keep one of them.")
-    told = [{"role": "system", "content": texts[0]}, *messages]
-    line[key] = {**line[key], "messages": told} if isinstance(line[key], dict) else told
+    for key in keys:
+        messages = line[key].get("messages") if isinstance(line[key], dict) else line[key]
+        if not isinstance(messages, list):
+            raise ExampleError(f"{key!r} must be a list of messages, or have one.")
+        if any(isinstance(message, dict) and message.get("role") == "system" for message in messages):
+            raise ExampleError("The line has 'system', and a message of the role system too. Keep one of them.")
+        told = [{"role": "system", "content": texts[0]}, *messages]
+        line[key] = {**line[key], "messages": told} if isinstance(line[key], dict) else told
 
 
 def _rewrite_instruction(line: dict[str, Any]) -> None:
-    """Alpaca's."""
-    instruction, given = line.pop("instruction"), line.pop("input", "")
-    output = line.pop("output", line.pop("response", None))
-    if output is None and isinstance(line.get("chosen"), str) and isinstance(line.get("rejected"), str):
+    """Alpaca's; with `chosen` and `rejected`, which are text, it is the prompt of a pair."""
+    asked = {"role": "user", "content": _asked(line.pop("instruction"), line.pop("input", ""))}
+    prompt = [*_earlier(line.pop("history", [])), asked]
+    outputs = [line.pop(key) for key in ("output", "response") if key in line]
+    if len(outputs) > 1:
+        raise ExampleError("The line has both 'output' and 'response'. Keep one of them.")
+    if isinstance(line.get("chosen"), str) and isinstance(line.get("rejected"), str):
+        if "prompt" in line:
+            raise ExampleError("The line has both 'instruction' and 'prompt'. Keep one of them.")
         sides = {key: [{"role": "assistant", "content": line[key]}] for key in ("chosen", "rejected")}
-        line.update(sides, prompt=[{"role": "user", "content": _asked(instruction, given)}])
-        return
-    if not isinstance(output, str):
+        line.update(sides, prompt=prompt)
+        if not outputs:
+            return
+    if not outputs or not isinstance(outputs[0], str):
         raise ExampleError("'output' must be text: what the model shall answer to 'instruction' and 'input'.")
-    messages = []
-    for pair in line.pop("history", []):
+    line["messages"] = [*prompt, {"role": "assistant", "content": outputs[0]}]
+
+
+def _earlier(history: Any) -> list[dict[str, Any]]:
+    """Alpaca's history as messages; its answers are no part of what is learned."""
+    messages: list[dict[str, Any]] = []
+    for pair in history:
         if not (isinstance(pair, list) and len(pair) == 2):
             raise ExampleError("'history' must be a list of pairs, each of a question and its answer.")
         messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1], "weight": 0}]
-    messages.append({"role": "user", "content": _asked(instruction, given)})
-    line["messages"] = [*messages, {"role": "assistant", "content": output}]
+    return messages
 
 
 def _asked(instruction: Any, given: Any) -> str:
     if not isinstance(instruction, str) or not isinstance(given, str):
         raise ExampleError("'instruction' and 'input' must be text.")
-    return f"{instruction}\n\n{given}" if given.strip() else instruction
+    return "\n\n".join(text for text in (instruction, given) if text.strip())
 
 
 def _rewrite_conversations(line: dict[str, Any]) -> None:
@@ -184,18 +209,21 @@ def _rewrite_conversations(line: dict[str, Any]) -> None:
 
 
 def _spoken(number: int, message: Any) -> Any:
-    """A message of `from` and `value`."""
+    """A message of `from`, and of `value` or `content`."""
     if not isinstance(message, dict) or "from" not in message:
         return message
-    rest = {key: value for key, value in message.items() if key not in ("from", "value")}
+    if "value" in message and "content" in message:
+        raise ExampleError(f"Message {number} has both 'value' and 'content'. Keep one of them.")
+    text = {"content": message.get("value", message.get("content"))} if {"value", "content"} & message.keys() else {}
+    rest = {key: value for key, value in message.items() if key not in ("from", "value", "content")}
     role = _SPEAKERS.get(str(message["from"]))
     if role is None:
         known = ", ".join(_SPEAKERS)
         raise ExampleError(f"Message {number}: 'from' must be one of {known}, found {message['from']!r}.")
     if role != "function_call":
-        return {**rest, "role": role, "content": message.get("value", "")}
+        return {**rest, "role": role, **text}
     try:
-        calls = load_exactly(str(message.get("value")).encode())
+        calls = load_exactly(str(text.get("content")).encode())
     except ValueError as error:
         raise ExampleError(f"Message {number}: the 'value' of a function_call must be JSON.") from error
     calls = calls if isinstance(calls, list) else [calls]
@@ -213,9 +241,8 @@ def _message(message: Any) -> Any:
     if known.get("role") == "assistant":
         if known.get("tool_calls") == [] and known.get("content"):
             del known["tool_calls"]
-        call = known.pop("function_call", None)
-        if call is not None and "tool_calls" not in known:
-            known["tool_calls"] = [{"type": "function", "function": call}]
+        if "function_call" in known and "tool_calls" not in known:
+            known["tool_calls"] = [{"type": "function", "function": known.pop("function_call")}]
         for key in _REASONING:
             if key in known and "reasoning_content" not in known:
                 known["reasoning_content"] = known.pop(key)

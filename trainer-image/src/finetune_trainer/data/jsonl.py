@@ -74,7 +74,7 @@ def parse(number: int, line: bytes) -> Record | LineError:
         return LineError(number, _why_not_json(line, error))
 
 
-def repeated_key(line: bytes) -> str | None:
+def repeated_key(line: bytes | str) -> str | None:
     """Says which key stands twice in one object of a line's JSON, if any does: decoders differ on which one counts."""
 
     def look(pairs: list[tuple[str, object]]) -> None:

@@ -7,16 +7,21 @@ Shapes repeat in a dataset: each is rendered once.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from finetune_trainer.data.chat_template import TemplateError
+from finetune_trainer.data.chat_template import TemplateError, keeps_name
 from finetune_trainer.data.examples import (
     Assistant,
     ChatExample,
+    CompletionExample,
     Developer,
+    Example,
     Function,
+    Message,
+    PreferenceExample,
     System,
     Tool,
     ToolCall,
@@ -27,6 +32,9 @@ from finetune_trainer.data.examples import (
 ADVICE = "Take it out of the line, or use a model whose chat template knows it, or give the model such a template."
 _ROLES: dict[str, Any] = {"system": System, "developer": Developer, "user": User}
 SHAPES_KEPT = 4096
+_TAG = re.compile(r"(</?think>)")
+_TAGS = {"<think>": "<think>\n", "</think>": "\n</think>\n\n"}
+"""As models write them."""
 
 
 class Rendered(Protocol):
@@ -46,8 +54,8 @@ class MessageShape:
     """Which parts a message has."""
 
     role: str
-    text: bool
-    inline_reasoning: bool = False
+    text: tuple[str, ...] = ()
+    """Its pieces: the tags of reasoning as they stand, and `""` for what is between, before and after them."""
     reasoning: bool = False
     calls: tuple[str | None, ...] = ()
     """The ids, numbered in the order in which they come."""
@@ -67,13 +75,32 @@ class Lost:
 
 
 def refuse_lost(tokenizer: Any, example: ChatExample, render: Render) -> None:
-    """Raises TemplateError for the first part that the template leaves out, or that would be learned unduly."""
-    if example.has_images:  # whose placeholders can't be marked; a missing one is told by vision.py
-        return
+    """Raises TemplateError for the first part that the template leaves out, or that would be learned unduly.
+
+    Images are not looked for: vision.py counts them.
+    """
     template = str(tokenizer.chat_template)
     found = _first_lost(tokenizer, template, _shape(example), _parts_of_tools(example), render)
     if found is not None:
         raise TemplateError(f"{_words(example, found)} {ADVICE}")
+
+
+def names_left_out(tokenizer: Any, example: Example) -> Iterator[str]:
+    """The roles whose messages have a `name` that the chat template leaves out. Of a tool's, the call has it."""
+    if isinstance(example, CompletionExample):
+        return
+    if isinstance(example, PreferenceExample):
+        sides = [example.prompt, example.chosen, example.rejected]
+    else:
+        sides = [example.messages]
+    messages = [message for side in sides if not isinstance(side, str) for message in side]
+    for role in dict.fromkeys(_role(one) for one in messages if one.name is not None and not isinstance(one, Tool)):
+        if not keeps_name(tokenizer, role):
+            yield role
+
+
+def _role(message: Message) -> str:
+    return str(type(message).__struct_config__.tag)
 
 
 def _words(example: ChatExample, lost: Lost) -> str:
@@ -85,7 +112,7 @@ def _words(example: ChatExample, lost: Lost) -> str:
         name = message.tool_calls[lost.call].function.name
         several = " (several at once, where a message has several)" if len(message.tool_calls) > 1 else ""
         return f"The model's chat template leaves out {lost.part} {name!r} in {where}{several}."
-    role = type(message).__struct_config__.tag
+    role = _role(message)
     return f"The model's chat template {lost.part.format(where=where, role=role)}."
 
 
@@ -97,19 +124,21 @@ def _shape(example: ChatExample) -> tuple[MessageShape, ...]:
 
     shapes = []
     for message in example.messages:
-        role = str(type(message).__struct_config__.tag)
+        role = _role(message)
         if isinstance(message, Assistant):
-            text = content_text(message.content) or message.refusal or ""
-            inline = "<think>" in text and "</think>" in text
-            after = text.rpartition("</think>")[2] if inline else text
+            text = _pieces(content_text(message.content) or message.refusal or "")
             calls = tuple(numbered(call.id) for call in message.tool_calls or ())
             reasons = bool(message.reasoning_content)
-            shapes.append(MessageShape(role, bool(after.strip()), inline, reasons, calls, learned=message.weight == 1))
+            shapes.append(MessageShape(role, text, reasons, calls, learned=message.weight == 1))
         else:
-            text = content_text(message.content)
+            text = ("",) if content_text(message.content).strip() else ()
             answers = numbered(message.tool_call_id) if isinstance(message, Tool) else None
-            shapes.append(MessageShape(role, bool(text.strip()), answers=answers))
+            shapes.append(MessageShape(role, text, answers=answers))
     return tuple(shapes)
+
+
+def _pieces(text: str) -> tuple[str, ...]:
+    return tuple(part if part in _TAGS else "" for part in _TAG.split(text) if part.strip())
 
 
 @functools.lru_cache(maxsize=SHAPES_KEPT)
@@ -135,23 +164,30 @@ def _losses(shapes: Sequence[MessageShape], tools: Sequence[str], everything: st
                 yield Lost(place, "a call of", call)
             elif not all(_mark(place, f"{part}{call}") in seen for part in "kv"):
                 yield Lost(place, "the arguments of a call of", call)
-        if shape.text and _mark(place, "t") not in seen:
+        missing = [
+            number for number, piece in enumerate(shape.text) if not piece and _mark(place, f"t{number}") not in seen
+        ]
+        if any(not _is_reasoning(shape.text, number) for number in missing):
             beside = ", which stands beside its tool calls" if shape.calls else ""
+            beside = beside or (", or a part of it that stands before reasoning" if len(shape.text) > 1 else "")
             part = "the text of {where}" if shape.role == "assistant" else "{where} ({role})"
             yield Lost(place, f"leaves out {part}{beside}")
         if learned != everything and not shape.learned and any(mark in learned for mark in _marks(place, shape)):
             yield Lost(place, "puts {where} ({role}) into a turn of the assistant's, where it would be learned")
-        if shape.learned and (shape.reasoning or shape.inline_reasoning):
-            wanted = [mark for mark, there in (("r", shape.reasoning), ("i", shape.inline_reasoning)) if there]
-            if not all(_mark(place, mark) in seen for mark in wanted):
-                yield Lost(place, "leaves out the reasoning of {where}")
+        if shape.learned and (missing or (shape.reasoning and _mark(place, "r") not in seen)):
+            yield Lost(place, "leaves out the reasoning of {where}")
     for part in tools:
         if _PARTS_OF_TOOLS[part] not in everything:
             yield Lost(None, part)
 
 
+def _is_reasoning(text: Sequence[str], number: int) -> bool:
+    return text[number + 1 : number + 2] == ("</think>",)
+
+
 def _marks(place: int, shape: MessageShape) -> Iterator[str]:
-    yield from (_mark(place, part) for part in "tri")
+    yield _mark(place, "r")
+    yield from (_mark(place, f"t{number}") for number in range(len(shape.text)))
     yield from (_mark(place, f"{part}{call}") for part in "fkv" for call in range(len(shape.calls)))
 
 
@@ -183,19 +219,18 @@ def _parts_of_tools(example: ChatExample) -> tuple[str, ...]:
         return ()
     functions = [tool["function"] for tool in example.tools if isinstance(tool.get("function"), dict)]
     described = any(function.get("description") for function in functions)
-    takes = any((function.get("parameters") or {}).get("properties") for function in functions)
+    parameters = [function.get("parameters") for function in functions]
+    takes = any(isinstance(one, dict) and one.get("properties") for one in parameters)
     return tuple(part for part, there in zip(_PARTS_OF_TOOLS, (True, described, takes), strict=True) if there)
 
 
 def _marked(place: int, shape: MessageShape) -> Any:
     """A message of the shape whose parts are marks."""
-    text = _mark(place, "t") if shape.text else ""
+    text = "".join(_TAGS.get(piece, _mark(place, f"t{number}")) for number, piece in enumerate(shape.text))
     if shape.role == "tool":
         return Tool(content=text, tool_call_id=shape.answers)
     if shape.role != "assistant":
         return _ROLES[shape.role](content=text)
-    if shape.inline_reasoning:
-        text = f"<think>\n{_mark(place, 'i')}\n</think>\n\n{text}"
     calls = [
         ToolCall(Function(_mark(place, f"f{number}"), _arguments(place, number)), id=name, type="function")
         for number, name in enumerate(shape.calls)

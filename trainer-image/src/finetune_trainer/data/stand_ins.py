@@ -199,12 +199,16 @@ def prompt_text(
     messages: Messages,
     tools: Sequence[Mapping[str, Any]] | None = None,
     variables: Mapping[str, Any] | None = None,
+    arguments: Sequence[Sequence[str]] | None = None,
 ) -> RenderedText:
     """What a model is asked with, up to where its answer begins. Raises TemplateError.
 
-    `messages`: as OpenAI has them, but for the arguments of calls, which are objects.
+    `messages`: as OpenAI has them, but for the arguments of calls, which are objects; `arguments` are their texts, of
+    each message, so that numbers stand in the history as they were said.
     """
     conversation = stand_in(tokenizer, messages, tools)
+    if arguments is not None:
+        conversation = with_exact_numbers(conversation, arguments)
     text = render_chat(
         tokenizer, conversation.messages, conversation.tools, add_generation_prompt=True, variables=variables
     )
@@ -216,9 +220,10 @@ def prompt_ids(
     messages: Messages,
     tools: Sequence[Mapping[str, Any]] | None = None,
     variables: Mapping[str, Any] | None = None,
+    arguments: Sequence[Sequence[str]] | None = None,
 ) -> list[int]:
     """The token ids of `prompt_text`: the same in training, evaluation and serving. Raises TemplateError."""
-    rendered = prompt_text(tokenizer, messages, tools, variables)
+    rendered = prompt_text(tokenizer, messages, tools, variables, arguments)
     return encode(text_tokenizer(tokenizer), rendered)[0]
 
 

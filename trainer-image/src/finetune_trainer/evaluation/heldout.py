@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Prompt:
     content: str | tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     images: tuple[ImageUrl, ...] = ()
+    arguments: Sequence[Sequence[str]] | None = field(default=None, compare=False)
+    """Of each message the arguments of its calls, as they stand."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
     item[REFERENCE_TOOLS] = calls
     if last["content"] or not calls:
         item[REFERENCE] = last["content"]
-    return HeldOutExample(line, Prompt(tuple(before), tuple(example.tools or ()), tuple(example.images())), item)
+    arguments = example.arguments()[:-1]
+    prompt = Prompt(tuple(before), tuple(example.tools or ()), tuple(example.images()), arguments)
+    return HeldOutExample(line, prompt, item)
 
 
 def missing_fields(example: HeldOutExample, graders: Sequence[CompiledGrader]) -> Iterator[LineError]:
@@ -188,7 +192,7 @@ def _tokenize(processor: Any, prompt: Prompt, images: Sequence[Path]) -> list[in
         if not reads_images(processor):
             raise TemplateError("The example has images, and the model reads only text.")
         return list(encode_prompt(processor, prompt, images)["input_ids"][0])
-    return prompt_ids(processor, prompt.content, prompt.tools)
+    return prompt_ids(processor, prompt.content, prompt.tools, arguments=prompt.arguments)
 
 
 def encode_prompt(
@@ -196,6 +200,6 @@ def encode_prompt(
 ) -> Mapping[str, Any]:
     """What a vision-language model takes for a prompt with images. Raises TemplateError."""
     assert not isinstance(prompt.content, str)
-    rendered = prompt_text(processor, prompt.content, prompt.tools)
+    rendered = prompt_text(processor, prompt.content, prompt.tools, arguments=prompt.arguments)
     refuse_literals(processor, rendered)
     return vision.encode_prompt(processor, rendered.text, images, tensors)

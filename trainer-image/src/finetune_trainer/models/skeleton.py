@@ -19,8 +19,10 @@ from finetune_trainer.process.failures import DiagnosedError
 SHOWN_NAMES = 3
 
 
-def build_skeleton(folder: Path, shapes: Shapes, uri: str) -> Any:
-    """The model whose configs are in `folder`. Raises DiagnosedError (ModelInvalid): its files lack weights, or differ.
+def build_skeleton(folder: Path, shapes: Shapes, uri: str) -> tuple[Any, frozenset[str]]:
+    """The model whose configs are in `folder`, and the weights in its files that it does not have.
+
+    Raises DiagnosedError (ModelInvalid): its files lack weights, or differ.
 
     Of a model that is stored in fewer bits the weights are not compared: what unpacks them may need an accelerator.
     """
@@ -33,7 +35,7 @@ def build_skeleton(folder: Path, shapes: Shapes, uri: str) -> Any:
         if getattr(config, "quantization_config", None) is not None:
             del config.quantization_config
             with torch.device("meta"):
-                return auto.from_config(config, trust_remote_code=False)
+                return auto.from_config(config, trust_remote_code=False), frozenset()
         loaded: Any = _get_model_class(config, auto._model_mapping).from_pretrained(  # auto classes want a folder
             None,
             config=config,
@@ -44,7 +46,7 @@ def build_skeleton(folder: Path, shapes: Shapes, uri: str) -> Any:
         )
     model, loading = loaded
     refuse_missing_weights(loading["missing_keys"], uri)
-    return model
+    return model, frozenset(loading["unexpected_keys"])
 
 
 def add_inherited(model: Any, folder: Path, shapes: Shapes, uri: str) -> Any:

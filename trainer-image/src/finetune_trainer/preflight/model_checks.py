@@ -15,17 +15,17 @@ from finetune_trainer.models.models import InspectedModel
 from finetune_trainer.process.failures import DiagnosedError
 
 NAMED_TOKENS = ("pad_token", "eos_token", "bos_token")
-SHOWN_TOKENS = 3
+SHOWN_NAMES = 3
 
 
-def check_model(run: PreflightRun, model: InspectedModel) -> None:
-    """Raises DiagnosedError: ModelInvalid where the files contradict each other, InvalidSpec where the spec asks for
-    what the model does not have.
+def check_model(run: PreflightRun, model: InspectedModel) -> list[str]:
+    """What may surprise. Raises DiagnosedError: ModelInvalid where the files contradict each other, InvalidSpec where
+    the spec asks for what the model does not have.
     """
     from finetune_trainer.models import adapters
     from finetune_trainer.models.skeleton import add_inherited, build_skeleton
 
-    skeleton = build_skeleton(model.folder, model.shapes, run.model.uri)
+    skeleton, unknown = build_skeleton(model.folder, model.shapes, run.model.uri)
     rows = skeleton.get_input_embeddings().weight.shape[0]
     refuse_tokens_beyond(text_tokenizer(model.tokenizer), rows, run.model.uri)
     if model.adapter is not None:
@@ -40,6 +40,15 @@ def check_model(run: PreflightRun, model: InspectedModel) -> None:
         adapters.add_lora(skeleton, run.adapter)
     if run.hyperparameters.packing and not reads_images(model.tokenizer):
         _refuse_mixed(model)
+    return [_unknown_weights(run.model.uri, sorted(unknown))] if unknown else []
+
+
+def _unknown_weights(uri: str, names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return (
+        f"The files of {uri} have weights that are not used, for its config.json describes a model without them: "
+        f"{', '.join(names[:SHOWN_NAMES])}{more}. Is it the config of this model?"
+    )
 
 
 def refuse_tokens_beyond(tokenizer: Any, rows: int, uri: str) -> None:
@@ -58,8 +67,8 @@ def refuse_tokens_beyond(tokenizer: Any, rows: int, uri: str) -> None:
     if not added and len(tokenizer) > rows:
         beyond = {len(tokenizer) - 1: tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)}
     if beyond:
-        shown = ", ".join(f"{beyond[index]!r} ({index})" for index in sorted(beyond)[:SHOWN_TOKENS])
-        more = f" and {len(beyond) - SHOWN_TOKENS} more" if len(beyond) > SHOWN_TOKENS else ""
+        shown = ", ".join(f"{beyond[index]!r} ({index})" for index in sorted(beyond)[:SHOWN_NAMES])
+        more = f" and {len(beyond) - SHOWN_NAMES} more" if len(beyond) > SHOWN_NAMES else ""
         raise DiagnosedError(
             Reason.MODEL_INVALID,
             f"{uri}: the tokenizer has {shown}{more}, and the model's embedding has only the tokens 0 to {rows - 1}. "

@@ -84,7 +84,7 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
         model = inspect_model(run.model, storage, directory / "model")
     _log.info(f"{run.model.uri} is a {model.status.architecture} of {model.status.parameters} parameters")
     with narrated("comparing the model with the spec"):
-        check_model(run, model)
+        doubts = check_model(run, model)
     if surveyed.training.format == "Chat" and not model.tokenizer.chat_template:
         raise DiagnosedError(
             Reason.MODEL_INVALID,
@@ -104,7 +104,7 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     dataset = with_rows(chosen, run, model)
     resolved = _resolve(run, model, dataset)
     estimate, advice = _estimate_memory(run, model, resolved)
-    warnings = [*([advice] if advice else []), *batch_warnings(resolved, dataset), *dataset.warnings]
+    warnings = [*([advice] if advice else []), *doubts, *batch_warnings(resolved, dataset), *dataset.warnings]
     dataset = dataset.model_copy(update={"warnings": warnings[:MOST_WARNINGS]})
     for warning in dataset.warnings:
         _log.warning(warning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -36,10 +36,19 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class TextRequest(BaseModel):
-    """What both routes take."""
+class Lenient(BaseModel):
+    """An object in which null stands for what is absent, as OpenAI's SDK writes it (`model_dump`), whatever the key."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+class TextRequest(Lenient):
+    """What both routes take."""
 
     model: str
     max_tokens: int | None = Field(None, ge=1)
@@ -77,13 +86,11 @@ class TextPart(BaseModel):
     text: str
 
 
-class Message(BaseModel):
+class Message(Lenient):
     """One message. Its content is text, or parts of text; images and audio are refused.
 
     Roles and calls are checked further by what reads the messages of datasets.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None

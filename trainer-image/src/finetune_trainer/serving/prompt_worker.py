@@ -66,14 +66,14 @@ def answer(processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encode(processor: Any, request: Mapping[str, Any]) -> list[int]:
     from finetune_trainer.data.chat_template import text_tokenizer
-    from finetune_trainer.data.examples import Messages, to_template
+    from finetune_trainer.data.examples import ChatExample, Messages
     from finetune_trainer.data.stand_ins import prompt_ids
 
     if "prompt" in request:
         tokens: list[int] = text_tokenizer(processor)(request["prompt"])["input_ids"]
         return tokens
-    messages = to_template(msgspec.convert(request["messages"], Messages))
-    return prompt_ids(processor, messages, request["tools"], request["variables"])
+    asked = ChatExample(msgspec.convert(request["messages"], Messages))
+    return prompt_ids(processor, asked.to_template(), request["tools"], request["variables"], asked.arguments())
 
 
 def _read(stream: BinaryIO) -> Any:
