@@ -12,7 +12,7 @@ from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS
 from finetune_operator.classes import ResolvedClass, output_location, source_violation
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
-from finetune_operator.evaluation.verdict import over, waiting_to_retry, watched
+from finetune_operator.evaluation.verdict import disrupted, over, waiting_to_retry, watched
 from finetune_operator.models import ResolvedModel
 from finetune_operator.plan import Child, Plan, planned
 from finetune_operator.pod_views import JobView
@@ -36,6 +36,7 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
         return planned(observed, status, "Waiting", platform, now, delete=_active_jobs(observed))
     if isinstance(models, Standing):
         # Nobody would take the answer to a question about a model that is not there any more.
+        status = status.model_copy(update={"job_name": None})
         return planned(observed, status, "Waiting", models, now, delete=_active_jobs(observed))
     if not of_these:
         status = EvaluationStatus(
@@ -50,6 +51,8 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
         return watched(observed, status, job, now)
     if job is not None and not _is_outdated(observed, platform, models, job):
         return watched(observed, status, job, now)
+    if job is None and status.job_name is not None and status.retry_time is None:
+        return disrupted(observed, status, f"Job {status.job_name} of the last try was deleted.", now)
     return _next_try(observed, status, platform, models, now)
 
 
