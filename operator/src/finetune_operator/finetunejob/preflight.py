@@ -25,11 +25,11 @@ from finetune_operator.finetunejob.stopping import (
     what_stops,
 )
 from finetune_operator.plan import planned
-from finetune_operator.pod_diagnosis import failure, failure_words, first_disruption, outcome
+from finetune_operator.pod_diagnosis import JOB_DEADLINE_EXCEEDED, failure, failure_words, first_disruption, outcome
 from finetune_operator.pod_views import JobView
 from finetune_operator.retry import retry_delay_seconds
 from finetune_operator.sidecars import has_answered
-from finetune_operator.status import Standing, progressing, stalled
+from finetune_operator.status import Standing, known_reason, progressing, stalled
 from finetune_operator.tries import standing_of_try
 from finetune_operator.unstarted import has_started, is_outdated
 
@@ -133,18 +133,27 @@ def _answered(
     retry_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(found.try_number))
     ended = found.model_copy(update={"succeeded": False, "retry_time": retry_time})
     seen = found.disruption or first_disruption(pods)
-    if not isinstance(said, Failure) and seen is not None:
+    if not isinstance(said, Failure) and seen is not None and job.reason != JOB_DEADLINE_EXCEEDED:
         status = status.model_copy(update={"preflight": ended.model_copy(update={"disruption": seen})})
         return planned(observed, status, "Validating", _standing(status), now, requeue_at=retry_time)
     diagnosis = failure(pods, job.message, job.reason)
     dataset: DatasetStatus | None = said.dataset if isinstance(said, Failure) else None
     status = status.model_copy(update={"preflight": ended, "dataset": dataset or status.dataset, "failure": diagnosis})
-    if isinstance(said, Failure) and said.reason == Reason.INVALID_SPEC and not said.retryable:
-        # The same spec fails again, and another one is another run.
-        words = f"{failure_words(diagnosis)} Correct the spec and change runId."
+    change = _change_for_good(job, said)
+    if change is not None:
         status = status.model_copy(update={"preflight": ended.model_copy(update={"retry_time": None})})
-        return failed(observed, status, stalled(Reason.INVALID_SPEC, words), now)
+        words = f"{failure_words(diagnosis)} {change}"
+        return failed(observed, status, stalled(known_reason(diagnosis.reason), words), now)
     return planned(observed, status, "Validating", _standing(status), now, requeue_at=retry_time)
+
+
+def _change_for_good(job: JobView, said: object) -> str | None:
+    """What to change where another try ends alike; None where it may be better."""
+    if job.reason == JOB_DEADLINE_EXCEEDED:
+        return "Another try would take as long: make the dataset smaller and change runId."
+    if isinstance(said, Failure) and said.reason == Reason.INVALID_SPEC and not said.retryable:
+        return "Correct the spec and change runId."  # Another spec is another run.
+    return None
 
 
 def _standing(status: FineTuneJobStatus) -> Standing:
