@@ -8,6 +8,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Disruption
+from finetune_api.progress import CheckpointLedger
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pod_views import PodView
 from finetune_operator.progress import ProgressEndpoint
@@ -97,5 +98,7 @@ def test_a_run_whose_reports_are_refused_says_so(endpoint: ProgressEndpoint | No
     status = trained_status(attempt_status(reports_to=made.digest))
     told = decide(status, job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint)
     assert ("reports are refused" in told.message) is refused
+    arrived = decide(status, job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint, ledger=CheckpointLedger())
+    assert "refused" not in arrived.message
     unknown = decide(trained_status(), job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint)
     assert "refused" not in unknown.message
