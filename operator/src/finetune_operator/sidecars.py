@@ -49,8 +49,10 @@ def has_answered(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:
 
 def ended_well(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:
     """Whether a Job succeeded: it completed, or would have, if only our containers were in its Pods."""
-    if job.state != "Active":
-        return job.state == "Complete"
+    if job.state == "Complete":
+        return True
+    if job.state == "Failed" and all(pod.phase != "Failed" for pod in pods):
+        return False  # No end of a Pod explains it.
     return len(pods) == job.parallelism and has_answered(job, pods, now) and all(pod.exit_code == 0 for pod in pods)
 
 

@@ -28,7 +28,7 @@ from finetune_operator.plan import planned
 from finetune_operator.pod_diagnosis import JOB_DEADLINE_EXCEEDED, failure, failure_words, first_disruption, outcome
 from finetune_operator.pod_views import JobView
 from finetune_operator.retry import retry_delay_seconds
-from finetune_operator.sidecars import has_answered
+from finetune_operator.sidecars import ended_well, has_answered
 from finetune_operator.status import Standing, known_reason, progressing, stalled
 from finetune_operator.tries import standing_of_try
 from finetune_operator.unstarted import has_started, is_outdated
@@ -119,7 +119,7 @@ def _answered(
     """The Pod has said its last word, or is gone."""
     pods = observed.pods_of(job.name)
     said = outcome(pods)
-    if isinstance(said, PreflightReport) and said.dataset.training is not None and job.state != "Failed":
+    if isinstance(said, PreflightReport) and said.dataset.training is not None and ended_well(job, pods, now):
         return status.model_copy(
             update={
                 "preflight": found.model_copy(update={"succeeded": True}),
