@@ -21,7 +21,7 @@ from tests.unit.operator.evaluation_states import (
     evaluation_status,
     observed_evaluation,
 )
-from tests.unit.operator.pod_objects import SCHEDULED, container, pod_object, terminated
+from tests.unit.operator.pod_objects import SCHEDULED, container, pod_object, terminated, waiting
 from tests.unit.operator.states import (
     LINE_7,
     NETWORK_FAILURE,
@@ -139,6 +139,57 @@ def test_a_failed_job_is_no_success_unless_all_of_ours_are_there_and_ended_well(
     assert not ended_well(gang, [one], NOW), "the other one is gone"
     assert not ended_well(gang, [one, failed_pod(TRAIN_1, NETWORK_FAILURE, 1)], NOW)
     assert ended_well(gang, [one, succeeded_pod(TRAIN_1, TRAIN_REPORT, 1)], NOW)
+
+
+def unpullable_beside(ours: dict[str, Any], name: str) -> PodView:
+    """A Pod on its node for an hour, to which somebody added a container whose image does not exist."""
+    status = {
+        "phase": "Pending",
+        "conditions": [{**SCHEDULED, "lastTransitionTime": "2026-11-22T11:00:00Z"}],
+        "containerStatuses": [
+            container("trainer", **ours),
+            container("proxy", waiting=waiting("ImagePullBackOff", 'Back-off pulling image "mesh/proxy:9"')),
+        ],
+    }
+    return replace(pod_view(pod_object(status)), job_name=name, job_uid=f"uid-of-{name}")
+
+
+@pytest.mark.parametrize("phase", ["Queued", "Training"])
+def test_a_training_beside_a_container_that_does_not_start_goes_on_and_names_it(phase: str) -> None:
+    pods = (unpullable_beside({"running": RUNNING}, TRAIN_1),)
+    made = job(TRAIN_1, digest="as another class made it")
+    result = decide_at(observed_job(trained_status(phase=phase), made, pods=pods))
+    assert (result.decision.phase, result.decision.reason, result.decision.stalled) == ("Training", "Training", False)
+    assert result.decision.writes == result.decision.deletes == ()
+    assert "proxy of Pod" in result.message
+    assert "does not start (ImagePullBackOff: Back-off pulling image" in result.message
+    assert "spec.images" not in result.message
+
+
+def test_preflight_and_evaluation_beside_a_container_that_does_not_start_go_on_too() -> None:
+    pods = (unpullable_beside({"running": RUNNING}, PREFLIGHT_1),)
+    made = job(PREFLIGHT_1, role="preflight", digest="as another class made it")
+    read = decide_at(observed_job(job_status(preflight=preflight_status()), made, pods=pods))
+    assert (read.decision.phase, read.decision.writes, read.decision.stalled) == ("Validating", (), False)
+    assert "proxy of Pod" in read.message
+    pods = (unpullable_beside({"running": RUNNING}, EVALUATE_1),)
+    judged = decided(plan_evaluation(observed_evaluation(evaluation_status(), job(EVALUATE_1), pods=pods), NOW))
+    assert (judged.decision.phase, judged.decision.stalled) == ("Evaluating", False)
+    assert "proxy of Pod" in judged.message
+
+
+def test_a_training_beside_a_container_that_does_not_start_ends_as_ours_does() -> None:
+    ours = {"terminated": terminated(0, message=told(TRAIN_REPORT))}
+    view = replace(unpullable_beside(ours, TRAIN_1), ended_time=ago(11))
+    assert decide_at(observed_job(trained_status(), job(TRAIN_1), pods=(view,))).decision.phase == "Succeeded"
+
+
+def test_a_foreign_image_that_keeps_ours_from_starting_is_named_as_what_it_is() -> None:
+    pods = (unpullable_beside({"waiting": waiting("PodInitializing")}, TRAIN_1),)
+    result = decide_at(observed_job(trained_status(phase="Queued"), job(TRAIN_1), pods=pods))
+    assert result.decision.reason == "ImagePullFailed"
+    assert "container 'proxy', which is not ours" in result.message
+    assert "spec.images" not in result.message
 
 
 def decide_at(observed: ObservedFineTuneJob) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.auto import resolve_for
@@ -28,7 +29,7 @@ from finetune_operator.plan import planned
 from finetune_operator.pod_diagnosis import JOB_DEADLINE_EXCEEDED, failure, failure_words, first_disruption, outcome
 from finetune_operator.pod_views import JobView
 from finetune_operator.retry import retry_delay_seconds
-from finetune_operator.sidecars import ended_well, has_answered
+from finetune_operator.sidecars import ended_well, has_answered, lingering_words
 from finetune_operator.status import Standing, known_reason, progressing, stalled
 from finetune_operator.tries import standing_of_try
 from finetune_operator.unstarted import has_started, is_outdated
@@ -106,7 +107,8 @@ def _watched(
         blocked = blockage(job, pods, observed.warnings, now)
         if blocked is not None and image_pull_timed_out(blocked, now):
             return failed(observed, status, stalled(blocked.reason, image_pull_words(blocked)), now)
-        standing = blocked.standing if blocked else _standing(status)
+        standing = _standing(status)
+        standing = blocked.standing if blocked else replace(standing, message=standing.message + lingering_words(pods))
         check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
         others = strays(observed, keep=job.name)
         return planned(observed, status, "Validating", standing, now, delete=others, requeue_at=check)
