@@ -16,6 +16,7 @@ from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.models import ResolvedModel
+from finetune_operator.plan import planned
 from finetune_operator.pod_views import JobView, PodView
 from finetune_operator.status import stalled
 from finetune_operator.warning_events import WarningEvent
@@ -500,6 +501,30 @@ def test_a_run_id_that_comes_again_with_something_else_to_measure_is_another_eva
     again = decide(observed_evaluation(done, spec=evaluation_spec(generation={"maxTokens": 9})))
     assert again.decision.phase == "Evaluating"
     assert again.decision.writes != JOB_OBJECTS
+
+
+@pytest.mark.parametrize("end", ["Passed", "Failed"])
+def test_an_operator_whose_defaults_differ_evaluates_nothing_again(end: str) -> None:
+    """The same spec has another digest there."""
+    if end == "Passed":
+        done = plan(observed_evaluation(evaluated_status()), NOW).status
+    else:
+        broken = observed_evaluation(evaluation_status(), job(JOB, "Failed"), pods=(failed_pod(JOB, LINE_7),))
+        done = plan(broken, NOW).status
+    done = done.model_copy(update={"run_digest": "anothers"})
+    same = decide(observed_evaluation(done))
+    assert (same.decision.phase, same.decision.writes, same.status) == (end, (), done)
+    changed = decide(observed_evaluation(done, generation=2))
+    assert changed.decision.phase == "Evaluating"
+
+
+def test_a_changed_spec_whose_job_was_refused_is_not_taken_for_the_one_that_was_judged() -> None:
+    done = plan(observed_evaluation(evaluated_status(run_digest=run_digest(evaluation_spec()))), NOW).status
+    changed = observed_evaluation(done, spec=evaluation_spec(generation={"maxTokens": 9}), generation=2)
+    refused = planned(changed, done, None, stalled(Reason.QUOTA_EXCEEDED, "No room."), NOW).status
+    again = decide(replace(changed, status=refused))
+    assert (again.decision.phase, again.decision.passed) == ("Evaluating", None)
+    assert again.decision.writes
 
 
 @pytest.mark.parametrize(

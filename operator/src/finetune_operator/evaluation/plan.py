@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
-from finetune_api.conditions import Reason
+from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.run import ModelSource, NamedModel
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS
@@ -26,7 +26,9 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
     spec, status = observed.spec, observed.status
     platform, models = _admitted(observed), models_to_judge(observed)
     digests = {} if isinstance(models, Standing) else _digests(models)
-    same_run = status.run_id == spec.run_id and status.run_digest in (None, run_digest(spec))
+    same_run = status.run_id == spec.run_id and (
+        status.run_digest in (None, run_digest(spec)) or _is_told(status, observed.generation)
+    )
     of_these = same_run and (isinstance(models, Standing) or status.candidate_digests == digests)
     if of_these and status.completion_time is not None:
         # While the tuned model is made anew, what is known of the one before stands.
@@ -54,6 +56,17 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
     if job is None and status.job_name is not None and status.retry_time is None:
         return disrupted(observed, status, f"Job {status.job_name} of the last try was deleted.", now)
     return _next_try(observed, status, platform, models, now)
+
+
+def _is_told(status: EvaluationStatus, generation: int) -> bool:
+    """Whether the end was told of the spec as it is: if its digest is another one, another version wrote it.
+
+    What has no end, or was refused or unreadable since, tells it by its digest only.
+    """
+    return any(
+        condition.type in (ConditionType.PASSED, ConditionType.FAILED) and condition.observed_generation == generation
+        for condition in status.conditions
+    )
 
 
 def models_to_judge(observed: ObservedEvaluation) -> list[NamedModel] | Standing:
