@@ -518,8 +518,14 @@ def test_an_operator_whose_defaults_differ_evaluates_nothing_again(end: str) -> 
     assert changed.decision.phase == "Evaluating"
 
 
-def test_a_changed_spec_whose_job_was_refused_is_not_taken_for_the_one_that_was_judged() -> None:
-    done = plan(observed_evaluation(evaluated_status(run_digest=run_digest(evaluation_spec()))), NOW).status
+@pytest.mark.parametrize("end", ["Passed", "Failed"])
+def test_a_changed_spec_whose_job_was_refused_is_not_taken_for_the_one_that_was_judged(end: str) -> None:
+    digest = run_digest(evaluation_spec())
+    if end == "Passed":
+        done = plan(observed_evaluation(evaluated_status(run_digest=digest)), NOW).status
+    else:
+        before = evaluation_status(run_digest=digest)
+        done = plan(observed_evaluation(before, job(JOB, "Failed"), pods=(failed_pod(JOB, LINE_7),)), NOW).status
     changed = observed_evaluation(done, spec=evaluation_spec(generation={"maxTokens": 9}), generation=2)
     refused = planned(changed, done, None, stalled(Reason.QUOTA_EXCEEDED, "No room."), NOW).status
     again = decide(replace(changed, status=refused))
