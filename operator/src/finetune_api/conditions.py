@@ -129,7 +129,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.QUOTA_EXCEEDED: "A ResourceQuota of the namespace leaves no room for the Pods.",
     Reason.VOLUME_NOT_MOUNTED: "A volume of a Pod is missing, or can't be mounted.",
     Reason.POD_REJECTED: "The API server refuses the Pods (Pod Security, admission), or their node can't start them.",
-    Reason.DEADLINE_EXCEEDED: "spec.activeDeadlineSeconds passed.",
+    Reason.DEADLINE_EXCEEDED: "spec.activeDeadlineSeconds passed; preflight has 6 hours, an Evaluation 24.",
     Reason.RETRY_LIMIT_REACHED: "The run failed more often than spec.retryLimit allows.",
     Reason.GATE_FAILED: "The evaluation did not reach a gate.",
     Reason.NAME_CONFLICT: "An object of somebody else already has the name that is needed.",

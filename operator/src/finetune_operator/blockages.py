@@ -61,7 +61,9 @@ def blockage(
         return None
     if job is not None and job.uid in said and lacks_pods(job, pods, now):
         return replace(refusal(said[job.uid].message), since=said[job.uid].since)
-    found = [one for pod in pods if (one := _pod_blockage(pod, said.get(pod.uid), now)) is not None]
+    # Of a run only what keeps our container from starting matters; a server's Pod is ready when all of its run.
+    waiting = [pod for pod in pods if job is None or pod.started_time is None]
+    found = [one for pod in waiting if (one := _pod_blockage(pod, said.get(pod.uid), now)) is not None]
     # A Pod that waits for room must not hide one that nothing but a person can help.
     return next((one for one in found if not one.waits), found[0] if found else None)
 
@@ -141,14 +143,10 @@ def _pod_blockage(pod: PodView, warning: WarningEvent | None, now: datetime) -> 
     if since is not None and _is_over(since, now):
         return _unschedulable(pod)
     if pod.waiting_reason in _UNPULLABLE:
-        return Blockage(
-            Reason.IMAGE_PULL_FAILED,
-            f"Pod {pod.name} can't pull its image: {pod.waiting_message or pod.waiting_reason}. Check spec.images of "
-            "the FineTuneClass and that the nodes may pull from there.",
-            pod.scheduled_time,
-        )
+        return _unpullable(pod)
     if pod.waiting_reason in _UNSTARTABLE:
-        return _unstartable(pod, f"{pod.waiting_reason}: {pod.waiting_message}", pod.scheduled_time)
+        whose = f"container {pod.waiting_foreign!r}, which is not ours: " if pod.waiting_foreign else ""
+        return _unstartable(pod, f"{whose}{pod.waiting_reason}: {pod.waiting_message}", pod.scheduled_time)
     if warning is None or pod.phase != "Pending":
         return None
     if "secret" in warning.message.lower() and _is_missing(warning.message):
@@ -162,6 +160,16 @@ def _pod_blockage(pod: PodView, warning: WarningEvent | None, now: datetime) -> 
             warning.since,
         )
     return _unstartable(pod, warning.message, warning.since) if warning.reason == SANDBOX_FAILED else None
+
+
+def _unpullable(pod: PodView) -> Blockage:
+    what = "its image"
+    change = "Check spec.images of the FineTuneClass and that the nodes may pull from there."
+    if pod.waiting_foreign:
+        what = f"the image of container {pod.waiting_foreign!r}, which is not ours"
+        change = "Look for the webhook or policy that adds this container to Pods."
+    words = f"Pod {pod.name} can't pull {what}: {pod.waiting_message or pod.waiting_reason}. {change}"
+    return Blockage(Reason.IMAGE_PULL_FAILED, words, pod.scheduled_time)
 
 
 def _unschedulable(pod: PodView) -> Blockage:

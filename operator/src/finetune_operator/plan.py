@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
-from finetune_api.conditions import KindStatus
+from finetune_api.conditions import ConditionType, KindStatus
 from finetune_operator.kube import Object, Resource
 from finetune_operator.status import EventNote, Standing, conditions, is_known, transition_events
 
@@ -83,12 +83,17 @@ def planned(
     delete: Sequence[Child] = (),
     requeue_at: datetime | None = None,
 ) -> Plan[Status]:
-    """A plan whose conditions, and the Event if they moved, follow from a standing; phase None: the kind has none."""
+    """A plan whose conditions, and the Event if they moved, follow from a standing.
+
+    `phase` None: the kind has none, or it stays, and so does the condition Failed of a run that is over.
+    """
     before = observed.status.conditions
     current = conditions(standing, before, generation=observed.generation, now=now, passed=passed)
     update: dict[str, object] = {"conditions": current, "observed_generation": observed.generation}
     if phase is not None:
         update["phase"] = phase
+    else:
+        current += [condition for condition in before if condition.type == ConditionType.FAILED]
     return Plan(
         status=status.model_copy(update=update),
         create=tuple(create),

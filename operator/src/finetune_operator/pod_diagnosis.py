@@ -110,8 +110,8 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
         return FailureStatus(
             reason=Reason.DEADLINE_EXCEEDED,
             message=f"The Job did not end within its activeDeadlineSeconds. {job_message}".strip()[:MESSAGE_LENGTH],
-            suggestion="Look into the Pod's log for what takes so long: a chat template that does not end, a dataset "
-            "that is too large for one Pod.",
+            suggestion="Look into the Pod's log for what takes so long: a chat template that does not end, more "
+            "examples or longer answers than one Pod gets through.",
         )
     for pod, answer in said:
         if not answer.lost_peer:

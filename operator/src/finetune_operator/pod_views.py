@@ -16,6 +16,7 @@ OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
 """What counts of a Pod: a mesh or a policy may have added others (sidecars.py)."""
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 _JOB_LABEL = "batch.kubernetes.io/job-name"
+_COMING = ("PodInitializing", "ContainerCreating")
 _EXIT_KILLED, _EXIT_TOLD_TO_STOP = 137, 143
 
 
@@ -26,7 +27,8 @@ class PodView:
     `job_name` and `job_uid` are its controller's, a Job's or a ReplicaSet's; empty for a Pod that was made by hand.
     `deletion_time` is the end of its grace period; `started_time` and `ended_time` are those of our own containers,
     and so are exit code and message. `foreign_failure`: how a container of somebody else's ended badly, in words.
-    `foreign_running`: names of those that run.
+    `foreign_running`: names of those that run. `waiting_foreign`: name of the one that `waiting_reason` is about, where
+    none of ours waits.
     """
 
     name: str
@@ -53,6 +55,7 @@ class PodView:
     ready: bool = False
     foreign_failure: str = ""
     foreign_running: tuple[str, ...] = ()
+    waiting_foreign: str = ""
 
     @property
     def ended(self) -> bool:
@@ -104,7 +107,9 @@ def pod_view(pod: Object) -> PodView:
     main = [container for container in mains if container in ours] or mains
     foreign = [container for container in every if container not in ours]
     terminated = _first(ours, "terminated")
-    waiting = _first([*ours, *foreign], "waiting", skip=("PodInitializing", "ContainerCreating"))
+    waiting = _first(ours, "waiting", skip=_COMING)
+    strangers = [] if waiting else [one for one in foreign if _first([one], "waiting", skip=_COMING)]
+    waiting = waiting or _first(strangers, "waiting", skip=_COMING)
     conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
     scheduled = conditions.get("PodScheduled", {})
     unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
@@ -135,6 +140,7 @@ def pod_view(pod: Object) -> PodView:
         ready=conditions.get("Ready", {}).get("status") == "True",
         foreign_failure=_foreign_failure(foreign),
         foreign_running=tuple(container["name"] for container in foreign if container.get("state", {}).get("running")),
+        waiting_foreign=strangers[0]["name"] if strangers else "",
     )
 
 

@@ -49,8 +49,10 @@ def has_answered(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:
 
 def ended_well(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:
     """Whether a Job succeeded: it completed, or would have, if only our containers were in its Pods."""
-    if job.state != "Active":
-        return job.state == "Complete"
+    if job.state == "Complete":
+        return True
+    if job.state == "Failed" and all(pod.phase != "Failed" for pod in pods):
+        return False  # No end of a Pod explains it.
     return len(pods) == job.parallelism and has_answered(job, pods, now) and all(pod.exit_code == 0 for pod in pods)
 
 
@@ -60,8 +62,15 @@ def look_again(pods: Iterable[PodView]) -> datetime | None:
     return min(moments, default=None)
 
 
-def lingering_words(pods: Iterable[PodView]) -> str:
-    """Which containers keep Pods from ending, with a space before it; empty while none does."""
+def lingering_words(pods: Sequence[PodView]) -> str:
+    """Which containers that are not ours keep Pods from ending, or don't start beside ours, with a space before it."""
+    stuck = next((pod for pod in pods if pod.started_time is not None and pod.waiting_foreign), None)
+    if stuck is not None:
+        why = f"{stuck.waiting_reason}: {stuck.waiting_message}" if stuck.waiting_message else stuck.waiting_reason
+        return (
+            f" {stuck.waiting_foreign} of Pod {stuck.name}, which something else has added, does not start ({why}); "
+            "ours goes on without it."
+        )
     kept = [pod for pod in pods if lingers_since(pod) is not None and pod.foreign_running]
     if not kept:
         return ""

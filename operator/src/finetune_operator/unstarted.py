@@ -30,10 +30,13 @@ def is_outdated(job: JobView, pods: Sequence[PodView], objects: Sequence[Object]
 
 
 def has_started(job: JobView, pods: Sequence[PodView]) -> bool:
-    """Whether a Job has begun its work, for which all of its Pods must run; one that has ended has begun."""
+    """Whether a Job has begun its work, for which ours must run in all of its Pods; one that has ended has begun.
+
+    A Pod is Pending until all of its containers have started, also those that somebody else added.
+    """
     if job.state != "Active" or job.ending or any(pod.ended for pod in pods):
         return True
-    return sum(pod.phase != "Pending" for pod in pods) >= job.parallelism
+    return sum(pod.phase != "Pending" or pod.started_time is not None for pod in pods) >= job.parallelism
 
 
 def _annotated(body: Object, digest: str) -> Object:

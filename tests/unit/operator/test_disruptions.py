@@ -9,7 +9,9 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Disruption
+from finetune_api.progress import CheckpointLedger
 from finetune_operator.finetunejob.plan import plan
+from finetune_operator.pod_views import PodView
 from finetune_operator.progress import ProgressEndpoint
 from tests.unit.operator.states import (
     LOST_PEER,
@@ -66,12 +68,20 @@ def test_a_preflight_that_is_evicted_starts_again_and_blames_nobody() -> None:
     assert gone.decision.again_in == 10
 
 
-def test_a_preflight_that_does_not_end_is_told_by_its_deadline() -> None:
+@pytest.mark.parametrize(
+    "pods", [(), (pod(PREFLIGHT_1, phase="Failed", exit_code=143, disrupted=True, disruption=EVICTED),)]
+)
+def test_a_preflight_that_does_not_end_is_told_by_its_deadline_and_ends_the_run(pods: tuple[PodView, ...]) -> None:
     before = job_status(preflight=preflight_status())
     words = "Job was active longer than specified deadline"
-    over = decide(before, job(PREFLIGHT_1, "Failed", role="preflight", reason="DeadlineExceeded", message=words))
+    late = job(PREFLIGHT_1, "Failed", role="preflight", reason="DeadlineExceeded", message=words)
+    over = decide(before, late, pods=pods)
     assert over.status.failure.reason == Reason.DEADLINE_EXCEEDED
     assert "activeDeadlineSeconds" in over.message
+    assert (over.decision.phase, over.decision.reason, over.decision.stalled) == ("Failed", "DeadlineExceeded", True)
+    assert over.message.endswith("change runId.")
+    again = decide(over.status, late, pods=pods)
+    assert (again.decision.writes, again.status) == ((), over.status)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +99,8 @@ def test_a_run_whose_reports_are_refused_says_so(endpoint: ProgressEndpoint | No
     status = trained_status(attempt_status(reports_to=made.digest))
     told = decide(status, job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint)
     assert ("reports are refused" in told.message) is refused
+    arrived = decide(status, job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint, ledger=CheckpointLedger())
+    assert "refused" not in arrived.message
     unknown = decide(trained_status(), job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint)
     assert "refused" not in unknown.message
 

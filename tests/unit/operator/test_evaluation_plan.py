@@ -16,6 +16,7 @@ from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.models import ResolvedModel
+from finetune_operator.plan import planned
 from finetune_operator.pod_views import JobView, PodView
 from finetune_operator.status import stalled
 from finetune_operator.warning_events import WarningEvent
@@ -200,6 +201,9 @@ def test_scores_are_held_against_what_was_asked(state: Any, claim: dict[str, Any
     assert result.status.results == []
     assert result.decision.passed is None
     assert told in result.message
+    if claim:
+        assert is_over(result), "whoever wrote it writes it again"
+        assert result.decision.reason == "ReportRefused"
 
 
 def test_the_folder_is_that_of_the_class_as_it_was_when_the_evaluation_began() -> None:
@@ -329,10 +333,41 @@ def killed_for_memory(name: str) -> PodView:
 def test_a_disruption_never_counts(pods: tuple[PodView, ...]) -> None:
     status = evaluation_status(disruptions=40, retries=3)
     result = decide(observed_evaluation(status, job(JOB, "Failed"), pods=pods))
-    assert result.decision == Decision("Retrying", "Retrying", again_in=10, event="Normal Retrying")
+    assert result.decision == Decision("Retrying", "Retrying", again_in=600, event="Normal Retrying")
     assert (result.status.disruptions, result.status.retries) == (41, 3)
     again = decide(observed_evaluation(result.status, job(JOB, "Failed"), pods=pods))
-    assert (again.decision.again_in, again.message) == (10, result.message)
+    assert (again.decision.again_in, again.message) == (600, result.message)
+
+
+@pytest.mark.parametrize(
+    ("state", "pods"),
+    [
+        ("Failed", ()),
+        ("Failed", (pod(JOB, phase="Failed", exit_code=143),)),
+        ("Active", (pod(JOB, phase="Failed", exit_code=143),)),
+    ],
+    ids=["gone", "told to stop", "its Job is about to fail"],
+)
+def test_a_try_beyond_its_deadline_is_no_disruption_and_ends_the_run(state: Any, pods: tuple[PodView, ...]) -> None:
+    """The Job controller takes the Pods of such a Job away by itself."""
+    late = job(JOB, state, reason="DeadlineExceeded", message="Job was active longer than specified deadline")
+    result = decide(observed_evaluation(evaluation_status(), late, pods=pods))
+    assert is_over(result)
+    assert result.decision.reason == "DeadlineExceeded"
+    assert (result.status.disruptions, result.status.retries) == (0, 1)
+    assert result.message.endswith("Change spec.runId to evaluate again.")
+
+
+@pytest.mark.parametrize(("disruptions", "seconds"), [(0, 10), (1, 20), (9, 600)])
+def test_a_job_that_somebody_deleted_is_a_disruption_and_made_anew_ever_more_slowly(
+    disruptions: int, seconds: float
+) -> None:
+    lost = decide(observed_evaluation(evaluation_status(disruptions=disruptions)))
+    assert lost.decision == Decision("Retrying", "Retrying", again_in=seconds, event="Normal Retrying")
+    assert (lost.status.disruptions, lost.status.retries) == (disruptions + 1, 0)
+    assert f"Job {JOB} of the last try was deleted." in lost.message
+    due = lost.status.model_copy(update={"retry_time": NOW})
+    assert decide(observed_evaluation(due)).decision.writes == RETRY_OBJECTS
 
 
 def test_why_a_pod_was_taken_away_is_remembered_though_the_pod_is_gone() -> None:
@@ -466,6 +501,36 @@ def test_a_run_id_that_comes_again_with_something_else_to_measure_is_another_eva
     again = decide(observed_evaluation(done, spec=evaluation_spec(generation={"maxTokens": 9})))
     assert again.decision.phase == "Evaluating"
     assert again.decision.writes != JOB_OBJECTS
+
+
+@pytest.mark.parametrize("end", ["Passed", "Failed"])
+def test_an_operator_whose_defaults_differ_evaluates_nothing_again(end: str) -> None:
+    """The same spec has another digest there."""
+    if end == "Passed":
+        done = plan(observed_evaluation(evaluated_status()), NOW).status
+    else:
+        broken = observed_evaluation(evaluation_status(), job(JOB, "Failed"), pods=(failed_pod(JOB, LINE_7),))
+        done = plan(broken, NOW).status
+    done = done.model_copy(update={"run_digest": "anothers"})
+    same = decide(observed_evaluation(done))
+    assert (same.decision.phase, same.decision.writes, same.status) == (end, (), done)
+    changed = decide(observed_evaluation(done, generation=2))
+    assert changed.decision.phase == "Evaluating"
+
+
+@pytest.mark.parametrize("end", ["Passed", "Failed"])
+def test_a_changed_spec_whose_job_was_refused_is_not_taken_for_the_one_that_was_judged(end: str) -> None:
+    digest = run_digest(evaluation_spec())
+    if end == "Passed":
+        done = plan(observed_evaluation(evaluated_status(run_digest=digest)), NOW).status
+    else:
+        before = evaluation_status(run_digest=digest)
+        done = plan(observed_evaluation(before, job(JOB, "Failed"), pods=(failed_pod(JOB, LINE_7),)), NOW).status
+    changed = observed_evaluation(done, spec=evaluation_spec(generation={"maxTokens": 9}), generation=2)
+    refused = planned(changed, done, None, stalled(Reason.QUOTA_EXCEEDED, "No room."), NOW).status
+    again = decide(replace(changed, status=refused))
+    assert (again.decision.phase, again.decision.passed) == ("Evaluating", None)
+    assert again.decision.writes
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def jobs_named(names: list[str]) -> st.SearchStrategy[tuple[JobView, ...]]:
         suspended=st.booleans(),
         started=maybe(moments),
         ending=st.booleans(),
-        reason=st.sampled_from(["", "PodFailurePolicy", "BackoffLimitExceeded"]),
+        reason=st.sampled_from(["", "PodFailurePolicy", "BackoffLimitExceeded", "DeadlineExceeded"]),
         queue_name=st.sampled_from([None, "gpus"]),
         parallelism=st.integers(0, 3),
     )
@@ -155,6 +155,7 @@ def pods_named(names: list[str]) -> st.SearchStrategy[tuple[PodView, ...]]:
         disrupted=st.booleans(),
         disruption=st.sampled_from(["", "PreemptionByScheduler: for another", ": ", "z" * 5000]),
         waiting_reason=st.sampled_from(["", "CreateContainerConfigError", "ErrImagePull", "CrashLoopBackOff"]),
+        waiting_foreign=st.sampled_from(["", "istio-proxy"]),
         waiting_message=st.sampled_from(["", 'secret "s3" not found', "y" * 5000]),
         unschedulable_since=maybe(moments),
         scheduled_time=maybe(moments),

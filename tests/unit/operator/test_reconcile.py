@@ -19,10 +19,10 @@ from finetune_operator.plan import Child, Farewell, LeftBehind, Plan
 from finetune_operator.progress import ProgressStore
 from finetune_operator.reconcile import Finalizer, Reconciler, reconcile
 from finetune_operator.references import ObjectKey
-from finetune_operator.status import EventNote
+from finetune_operator.status import EventNote, conditions, failed
 from finetune_operator.workqueue import WorkQueue
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.states import JOB_WIRE, job_status, merged, standing_conditions
+from tests.unit.operator.states import JOB_WIRE, NOW, job_status, merged, standing_conditions
 
 KEY = ObjectKey("FineTuneJob", "team-a", "router")
 JOBS_PATH, PARENT_PATH = "/apis/batch/v1/namespaces/team-a/jobs", FINE_TUNE_JOBS.path("team-a", "router")
@@ -329,6 +329,30 @@ async def test_a_stored_spec_that_does_not_parse_names_the_field() -> None:
     stalled = conditions_written(kube)[ConditionType.STALLED]
     assert (stalled["status"], stalled["reason"]) == ("True", "InvalidSpec")
     assert "retryLimit: Input should be a valid integer" in stalled["message"]
+
+
+OVER = FineTuneJobStatus(
+    phase="Failed", conditions=conditions(failed(Reason.DATASET_INVALID, "Line 7."), [], generation=1, now=NOW)
+)
+
+
+@pytest.mark.parametrize("how", ["the spec does not parse", "the API server refuses"])
+async def test_a_run_that_is_over_keeps_its_condition_failed(how: str) -> None:
+    before = {**PARENT, "metadata": {**PARENT["metadata"], "generation": 2}, "status": OVER.to_wire()}
+    if how == "the API server refuses":
+        refusal = ApiError(403, "Forbidden", "denied by a webhook")
+        kube, reconciler = kube_with(before, refused={f"POST {JOBS_PATH}": refusal}), planning(PLAN)
+    else:
+
+        async def observe_job(kube: Kube, parent: Object) -> Any:
+            return FineTuneJobSpec.from_wire({"model": 7})
+
+        kube = kube_with(before)
+        reconciler = Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN)
+    await reconcile(kube, reconciler, KEY)
+    written = conditions_written(kube)
+    assert (written["Failed"]["status"], written["Failed"]["reason"]) == ("True", "DatasetInvalid")
+    assert written["Stalled"]["reason"] != "DatasetInvalid"
 
 
 # Workers.

@@ -8,12 +8,20 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.evaluation.plan import plan as plan_evaluation
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pod_diagnosis import failure, is_disruption, outcome
 from finetune_operator.pod_views import PodView, pod_view
-from finetune_operator.sidecars import has_answered, lingering_words
-from tests.unit.operator.pod_objects import SCHEDULED, container, pod_object, terminated
+from finetune_operator.sidecars import ended_well, has_answered, lingering_words
+from tests.unit.operator.evaluation_states import (
+    EVALUATION_REPORT,
+    SCORES,
+    evaluation_job_name,
+    evaluation_status,
+    observed_evaluation,
+)
+from tests.unit.operator.pod_objects import SCHEDULED, container, pod_object, terminated, waiting
 from tests.unit.operator.states import (
     LINE_7,
     NETWORK_FAILURE,
@@ -25,16 +33,19 @@ from tests.unit.operator.states import (
     ago,
     attempt_status,
     decided,
+    failed_pod,
     job,
     job_status,
     observed_job,
     pod,
     preflight_status,
+    succeeded_pod,
     told,
     trained_status,
     with_config_map,
 )
 
+EVALUATE_1 = evaluation_job_name()
 RUNNING = {"startedAt": "2026-11-22T11:59:00Z"}
 
 
@@ -93,6 +104,92 @@ def test_a_foreign_container_that_fails_is_named_and_no_disruption() -> None:
     said = failure([view], "")
     assert said.reason == "PodRejected"
     assert "'istio-init', which is not ours, ended with exit code 1. iptables: denied" in said.message
+
+
+def beside(code: int, ours: dict[str, Any]) -> PodView:
+    """A Pod that failed by a container that is not ours, which ended with this code."""
+    theirs = container("proxy", terminated=terminated(code, message="upstream gone"))
+    status = {"phase": "Failed", "containerStatuses": [theirs, container("trainer", terminated=ours)]}
+    return pod_view(pod_object(status))
+
+
+@pytest.mark.parametrize("code", [1, 137, 143])
+@pytest.mark.parametrize("state", ["Active", "Failed"])
+def test_what_a_foreign_container_ends_with_overrules_no_success_of_ours(code: int, state: Any) -> None:
+    def there(name: str, answer: Any) -> tuple[PodView, ...]:
+        view = beside(code, terminated(0, message=told(answer)))
+        return (replace(view, job_name=name, job_uid=f"uid-of-{name}"),)
+
+    trained = decide_at(observed_job(trained_status(), job(TRAIN_1, "Failed"), pods=there(TRAIN_1, TRAIN_REPORT)))
+    assert (trained.decision.phase, trained.status.result) == ("Succeeded", TRAIN_REPORT.result)
+    read = job(PREFLIGHT_1, state, role="preflight")
+    before = job_status(preflight=preflight_status())
+    preflight = decide_at(observed_job(before, read, pods=there(PREFLIGHT_1, PREFLIGHT_REPORT)))
+    assert (preflight.status.preflight.succeeded, preflight.status.failure) == (True, None)
+    judged = job(EVALUATE_1, state)
+    pods = there(EVALUATE_1, EVALUATION_REPORT)
+    evaluated = decided(plan_evaluation(observed_evaluation(evaluation_status(), judged, pods=pods), NOW))
+    assert (evaluated.decision.phase, evaluated.status.results) == ("Passed", SCORES)
+
+
+@pytest.mark.parametrize("code", [1, 143])
+def test_a_failed_job_is_no_success_unless_all_of_ours_are_there_and_ended_well(code: int) -> None:
+    one = replace(beside(code, terminated(0, message=told(TRAIN_REPORT))), job_name=TRAIN_1, index=0)
+    gang = job(TRAIN_1, "Failed", parallelism=2)
+    assert not ended_well(gang, [one], NOW), "the other one is gone"
+    assert not ended_well(gang, [one, failed_pod(TRAIN_1, NETWORK_FAILURE, 1)], NOW)
+    assert ended_well(gang, [one, succeeded_pod(TRAIN_1, TRAIN_REPORT, 1)], NOW)
+
+
+def unpullable_beside(ours: dict[str, Any], name: str) -> PodView:
+    """A Pod on its node for an hour, to which somebody added a container whose image does not exist."""
+    status = {
+        "phase": "Pending",
+        "conditions": [{**SCHEDULED, "lastTransitionTime": "2026-11-22T11:00:00Z"}],
+        "containerStatuses": [
+            container("trainer", **ours),
+            container("proxy", waiting=waiting("ImagePullBackOff", 'Back-off pulling image "mesh/proxy:9"')),
+        ],
+    }
+    return replace(pod_view(pod_object(status)), job_name=name, job_uid=f"uid-of-{name}")
+
+
+@pytest.mark.parametrize("phase", ["Queued", "Training"])
+def test_a_training_beside_a_container_that_does_not_start_goes_on_and_names_it(phase: str) -> None:
+    pods = (unpullable_beside({"running": RUNNING}, TRAIN_1),)
+    made = job(TRAIN_1, digest="as another class made it")
+    result = decide_at(observed_job(trained_status(phase=phase), made, pods=pods))
+    assert (result.decision.phase, result.decision.reason, result.decision.stalled) == ("Training", "Training", False)
+    assert result.decision.writes == result.decision.deletes == ()
+    assert "proxy of Pod" in result.message
+    assert "does not start (ImagePullBackOff: Back-off pulling image" in result.message
+    assert "spec.images" not in result.message
+
+
+def test_preflight_and_evaluation_beside_a_container_that_does_not_start_go_on_too() -> None:
+    pods = (unpullable_beside({"running": RUNNING}, PREFLIGHT_1),)
+    made = job(PREFLIGHT_1, role="preflight", digest="as another class made it")
+    read = decide_at(observed_job(job_status(preflight=preflight_status()), made, pods=pods))
+    assert (read.decision.phase, read.decision.writes, read.decision.stalled) == ("Validating", (), False)
+    assert "proxy of Pod" in read.message
+    pods = (unpullable_beside({"running": RUNNING}, EVALUATE_1),)
+    judged = decided(plan_evaluation(observed_evaluation(evaluation_status(), job(EVALUATE_1), pods=pods), NOW))
+    assert (judged.decision.phase, judged.decision.stalled) == ("Evaluating", False)
+    assert "proxy of Pod" in judged.message
+
+
+def test_a_training_beside_a_container_that_does_not_start_ends_as_ours_does() -> None:
+    ours = {"terminated": terminated(0, message=told(TRAIN_REPORT))}
+    view = replace(unpullable_beside(ours, TRAIN_1), ended_time=ago(11))
+    assert decide_at(observed_job(trained_status(), job(TRAIN_1), pods=(view,))).decision.phase == "Succeeded"
+
+
+def test_a_foreign_image_that_keeps_ours_from_starting_is_named_as_what_it_is() -> None:
+    pods = (unpullable_beside({"waiting": waiting("PodInitializing")}, TRAIN_1),)
+    result = decide_at(observed_job(trained_status(phase="Queued"), job(TRAIN_1), pods=pods))
+    assert result.decision.reason == "ImagePullFailed"
+    assert "container 'proxy', which is not ours" in result.message
+    assert "spec.images" not in result.message
 
 
 def decide_at(observed: ObservedFineTuneJob) -> Any:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
-from finetune_api.conditions import Reason
+from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.run import ModelSource, NamedModel
 from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS
 from finetune_operator.classes import ResolvedClass, output_location, source_violation
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
-from finetune_operator.evaluation.verdict import over, waiting_to_retry, watched
+from finetune_operator.evaluation.verdict import disrupted, over, waiting_to_retry, watched
 from finetune_operator.models import ResolvedModel
 from finetune_operator.plan import Child, Plan, planned
 from finetune_operator.pod_views import JobView
@@ -26,7 +26,9 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
     spec, status = observed.spec, observed.status
     platform, models = _admitted(observed), models_to_judge(observed)
     digests = {} if isinstance(models, Standing) else _digests(models)
-    same_run = status.run_id == spec.run_id and status.run_digest in (None, run_digest(spec))
+    same_run = status.run_id == spec.run_id and (
+        status.run_digest in (None, run_digest(spec)) or _is_told(status, observed.generation)
+    )
     of_these = same_run and (isinstance(models, Standing) or status.candidate_digests == digests)
     if of_these and status.completion_time is not None:
         # While the tuned model is made anew, what is known of the one before stands.
@@ -36,6 +38,7 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
         return planned(observed, status, "Waiting", platform, now, delete=_active_jobs(observed))
     if isinstance(models, Standing):
         # Nobody would take the answer to a question about a model that is not there any more.
+        status = status.model_copy(update={"job_name": None})
         return planned(observed, status, "Waiting", models, now, delete=_active_jobs(observed))
     if not of_these:
         status = EvaluationStatus(
@@ -50,7 +53,20 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
         return watched(observed, status, job, now)
     if job is not None and not _is_outdated(observed, platform, models, job):
         return watched(observed, status, job, now)
+    if job is None and status.job_name is not None and status.retry_time is None:
+        return disrupted(observed, status, f"Job {status.job_name} of the last try was deleted.", now)
     return _next_try(observed, status, platform, models, now)
+
+
+def _is_told(status: EvaluationStatus, generation: int) -> bool:
+    """Whether the end was told of the spec as it is: if its digest is another one, another version wrote it.
+
+    What has no end, or was refused or unreadable since, tells it by its digest only.
+    """
+    return any(
+        condition.type in (ConditionType.PASSED, ConditionType.FAILED) and condition.observed_generation == generation
+        for condition in status.conditions
+    )
 
 
 def models_to_judge(observed: ObservedEvaluation) -> list[NamedModel] | Standing:

@@ -17,6 +17,7 @@ from finetune_operator.evaluation.gates import judge, summary
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.plan import Child, Plan, earliest, planned, unchanged
 from finetune_operator.pod_diagnosis import (
+    JOB_DEADLINE_EXCEEDED,
     disruption_words,
     failure,
     failure_words,
@@ -27,7 +28,7 @@ from finetune_operator.pod_diagnosis import (
     took_away,
 )
 from finetune_operator.pod_views import JobView
-from finetune_operator.retry import FIRST_DELAY_SECONDS, retry_delay_seconds
+from finetune_operator.retry import retry_delay_seconds
 from finetune_operator.sidecars import ended_well, has_answered, lingering_words, look_again
 from finetune_operator.status import Standing, failed, known_reason, progressing, ready, sentence, stalled
 from finetune_operator.tries import jobs_to_delete, standing_of_try
@@ -63,14 +64,16 @@ def watched(
     if isinstance(said, EvaluationReport) and ended_well(job, pods, now):
         refusal = _refusal(observed, status, said)
         if refusal is not None:
-            return _failed_try(observed, status, refused_report(pods, refusal), True, now)
+            return _failed_try(observed, status, refused_report(pods, refusal), False, now)
         return over(observed, _with_scores(observed, status, said, now), now)
+    diagnosis = failure(pods, job.message, job.reason)
+    if job.reason == JOB_DEADLINE_EXCEEDED:
+        # The Job controller takes the Pods away itself: it looks like a disruption, and would last as long again.
+        return _failed_try(observed, status, diagnosis, False, now)
     seen = status.disruption if took_away(status.disruption, pods) else None
     if seen is not None or is_disruption(pods, job.parallelism):
-        return _disrupted(observed, status, disruption_words(pods, seen), now)
-    return _failed_try(
-        observed, status, failure(pods, job.message), not isinstance(said, Failure) or said.retryable, now
-    )
+        return disrupted(observed, status, disruption_words(pods, seen), now)
+    return _failed_try(observed, status, diagnosis, not isinstance(said, Failure) or said.retryable, now)
 
 
 def over(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> Plan[EvaluationStatus]:
@@ -149,12 +152,13 @@ def _failed_try(
     return planned(observed, status, "Retrying", waiting_to_retry(observed, status), now, requeue_at=retry_time)
 
 
-def _disrupted(
+def disrupted(
     observed: ObservedEvaluation, status: EvaluationStatus, words: str, now: datetime
 ) -> Plan[EvaluationStatus]:
-    """The infrastructure ended the try: it never counts, and the next one follows soon, but not in a tight loop."""
-    retry_time = whole_seconds(now) + timedelta(seconds=FIRST_DELAY_SECONDS)
-    status = status.model_copy(update={"disruptions": status.disruptions + 1, "retry_time": retry_time})
+    """Something else ended the try: it never counts, and the next one follows, ever more slowly."""
+    disruptions = status.disruptions + 1
+    retry_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(disruptions))
+    status = status.model_copy(update={"disruptions": disruptions, "retry_time": retry_time})
     standing = progressing(Reason.RETRYING, f"{words} The next try starts at {retry_time:%H:%M:%S} UTC.")
     return planned(observed, status, "Retrying", standing, now, requeue_at=retry_time)
 

@@ -190,8 +190,10 @@ def _watched(
 
 
 def _unheard_words(observed: ObservedFineTuneJob, running: AttemptStatus) -> str:
-    """That reports of this attempt can't arrive, with a space before it; empty while they can."""
+    """That reports of this attempt can't arrive, with a space before it; empty while they can, or do."""
     endpoint = observed.progress_endpoint
+    if observed.progress is not None or observed.ledger is not None:
+        return ""  # A CA bundle that gained a certificate is another one, and still trusts the old.
     if running.reports_to is None or (endpoint is not None and endpoint.digest == running.reports_to):
         return ""
     return (

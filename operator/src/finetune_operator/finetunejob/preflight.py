@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.auto import resolve_for
@@ -25,11 +26,11 @@ from finetune_operator.finetunejob.stopping import (
     what_stops,
 )
 from finetune_operator.plan import planned
-from finetune_operator.pod_diagnosis import failure, failure_words, first_disruption, outcome
+from finetune_operator.pod_diagnosis import JOB_DEADLINE_EXCEEDED, failure, failure_words, first_disruption, outcome
 from finetune_operator.pod_views import JobView
 from finetune_operator.retry import retry_delay_seconds
-from finetune_operator.sidecars import has_answered
-from finetune_operator.status import Standing, progressing, stalled
+from finetune_operator.sidecars import ended_well, has_answered, lingering_words
+from finetune_operator.status import Standing, known_reason, progressing, stalled
 from finetune_operator.tries import standing_of_try
 from finetune_operator.unstarted import has_started, is_outdated
 
@@ -106,7 +107,8 @@ def _watched(
         blocked = blockage(job, pods, observed.warnings, now)
         if blocked is not None and image_pull_timed_out(blocked, now):
             return failed(observed, status, stalled(blocked.reason, image_pull_words(blocked)), now)
-        standing = blocked.standing if blocked else _standing(status)
+        standing = _standing(status)
+        standing = blocked.standing if blocked else replace(standing, message=standing.message + lingering_words(pods))
         check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
         others = strays(observed, keep=job.name)
         return planned(observed, status, "Validating", standing, now, delete=others, requeue_at=check)
@@ -119,7 +121,7 @@ def _answered(
     """The Pod has said its last word, or is gone."""
     pods = observed.pods_of(job.name)
     said = outcome(pods)
-    if isinstance(said, PreflightReport) and said.dataset.training is not None and job.state != "Failed":
+    if isinstance(said, PreflightReport) and said.dataset.training is not None and ended_well(job, pods, now):
         return status.model_copy(
             update={
                 "preflight": found.model_copy(update={"succeeded": True}),
@@ -133,18 +135,27 @@ def _answered(
     retry_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(found.try_number))
     ended = found.model_copy(update={"succeeded": False, "retry_time": retry_time})
     seen = found.disruption or first_disruption(pods)
-    if not isinstance(said, Failure) and seen is not None:
+    if not isinstance(said, Failure) and seen is not None and job.reason != JOB_DEADLINE_EXCEEDED:
         status = status.model_copy(update={"preflight": ended.model_copy(update={"disruption": seen})})
         return planned(observed, status, "Validating", _standing(status), now, requeue_at=retry_time)
     diagnosis = failure(pods, job.message, job.reason)
     dataset: DatasetStatus | None = said.dataset if isinstance(said, Failure) else None
     status = status.model_copy(update={"preflight": ended, "dataset": dataset or status.dataset, "failure": diagnosis})
-    if isinstance(said, Failure) and said.reason == Reason.INVALID_SPEC and not said.retryable:
-        # The same spec fails again, and another one is another run.
-        words = f"{failure_words(diagnosis)} Correct the spec and change runId."
+    change = _change_for_good(job, said)
+    if change is not None:
         status = status.model_copy(update={"preflight": ended.model_copy(update={"retry_time": None})})
-        return failed(observed, status, stalled(Reason.INVALID_SPEC, words), now)
+        words = f"{failure_words(diagnosis)} {change}"
+        return failed(observed, status, stalled(known_reason(diagnosis.reason), words), now)
     return planned(observed, status, "Validating", _standing(status), now, requeue_at=retry_time)
+
+
+def _change_for_good(job: JobView, said: object) -> str | None:
+    """What to change where another try ends alike; None where it may be better."""
+    if job.reason == JOB_DEADLINE_EXCEEDED:
+        return "Another try would take as long: make the dataset smaller and change runId."
+    if isinstance(said, Failure) and said.reason == Reason.INVALID_SPEC and not said.retryable:
+        return "Correct the spec and change runId."  # Another spec is another run.
+    return None
 
 
 def _standing(status: FineTuneJobStatus) -> Standing:
