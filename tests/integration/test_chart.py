@@ -527,6 +527,13 @@ def test_a_tenant_makes_nothing_that_looks_like_a_child(cluster: Cluster, operat
     name = pod["metadata"]["name"]
     assert "stay as the operator made them" in refused("label", "pod", name, "--overwrite", "finetune.dev/role=train")
     assert "keeps its images" in refused("set", "image", f"pod/{name}", "trainer=example.com/mine:1")
+    apply(cluster, "ModelDeployment", "attacked", model={"uri": BASE})
+    uid = cluster.get("-n", TEAM, "mdep", "attacked")["metadata"]["uid"]
+    serves = ("-l", f"finetune.dev/owner-uid={uid}")
+    cluster.wait("-n", TEAM, "pod", *serves, until="create")
+    serving = cluster.get("-n", TEAM, "pod", *serves)["items"][0]["metadata"]["name"]
+    for container in ("fetch", "server"):
+        assert "keeps its images" in refused("set", "image", f"pod/{serving}", f"{container}=example.com/mine:1")
     orphaned = json.dumps({"metadata": {"ownerReferences": None}})
     job_name = made["metadata"]["name"]
     assert "stay as the operator made them" in refused("patch", "job", job_name, "--type=merge", "-p", orphaned)
