@@ -222,6 +222,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], log: Path, port: int) -> 
         ("image.digest=latest", "'latest' does not match pattern"),
         ("replica=2", "additional properties 'replica' not allowed"),
         ("replicas=6", "maximum: got 6, want 5"),
+        ('admission.exemptUsers={a"b}', "does not match pattern"),
     ],
 )
 def test_a_wrong_value_is_refused(value: str, complaint: str) -> None:
@@ -242,11 +243,21 @@ def test_its_pod_passes_the_restricted_pod_security_standard(cluster: Cluster) -
     cluster.wait("-n", NAMESPACE, "pod", "-l", f"app.kubernetes.io/instance={RELEASE}", until="create")
 
 
-def rendered(*values: str) -> list[Any]:
+def rendered(*values: str, flags: Sequence[str] = ()) -> list[Any]:
     """The objects that the chart makes with these values."""
-    flags = [flag for value in values for flag in ("--set", value)]
-    text = run(binaries(["helm"])["helm"], "template", RELEASE, CHART, "-n", NAMESPACE, *flags)
+    given = [flag for value in values for flag in ("--set", value)]
+    text = run(binaries(["helm"])["helm"], "template", RELEASE, CHART, "-n", NAMESPACE, *given, *flags)
     return [item for item in yaml.safe_load_all(text) if item]
+
+
+@pytest.mark.parametrize(("values", "expected"), [((), "[]"), (("admission.exemptUsers={a:b,c}",), '["a:b","c"]')])
+def test_who_is_exempt_is_let_through_by_the_policy_on_children(values: tuple[str, ...], expected: str) -> None:
+    has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
+    found = rendered(*values, flags=has_policies)
+    policies = [item for item in found if item["kind"] == "ValidatingAdmissionPolicy"]
+    (policy,) = [item for item in policies if item["metadata"]["name"].startswith("children.")]
+    exempt = policy["spec"]["matchConditions"][0]["expression"]
+    assert exempt.endswith(f"&& !(request.userInfo.username in {expected})")
 
 
 @pytest.mark.parametrize(("replicas", "kept"), [(1, False), (2, True)])
