@@ -429,6 +429,19 @@ def test_no_more_replicas_than_the_class_allows() -> None:
     assert "Revision 'sha256:aa' is served meanwhile" in result.message
 
 
+def test_an_autoscaler_that_asks_for_more_than_the_class_allows_blocks_nothing() -> None:
+    observed = replace(serving(spec=deployment_spec(replicas=8)), spec=deployment_spec(replicas=9))
+    result = decide(observed)
+    assert result.decision == Decision("Available", Reason.LIMIT_EXCEEDED, ready=True, event="Normal LimitExceeded")
+    assert result.message == (
+        "spec.replicas is 9; FineTuneClass 'cpu' allows 8. "
+        "Ask http://router.team-a.svc.cluster.local/v1 for the model 'router'."
+    )
+    rolled = decide(replace(observed, model=tuned("sha256:bb")))
+    assert rolled.status.revision == "sha256:bb"
+    assert rolled.decision.phase == "RollingOut"
+
+
 def test_without_its_class_what_serves_keeps_its_address_and_may_become_less() -> None:
     observed = replace(serving(spec=deployment_spec(replicas=3)), platform=CLASS_NOT_FOUND)
     assert decide(replace(observed, service=None)).decision.writes == ("Service/router",)
