@@ -226,6 +226,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], log: Path, port: int) -> 
         ("image.digest=latest", "'latest' does not match pattern"),
         ("replica=2", "additional properties 'replica' not allowed"),
         ("replicas=6", "maximum: got 6, want 5"),
+        ('admission.exemptUsers={a"b}', "does not match pattern"),
     ],
 )
 def test_a_wrong_value_is_refused(value: str, complaint: str) -> None:
@@ -246,11 +247,21 @@ def test_its_pod_passes_the_restricted_pod_security_standard(cluster: Cluster) -
     cluster.wait("-n", NAMESPACE, "pod", "-l", f"app.kubernetes.io/instance={RELEASE}", until="create")
 
 
-def rendered(*values: str) -> list[Any]:
+def rendered(*values: str, flags: Sequence[str] = ()) -> list[Any]:
     """The objects that the chart makes with these values."""
-    flags = [flag for value in values for flag in ("--set", value)]
-    text = run(binaries(["helm"])["helm"], "template", RELEASE, CHART, "-n", NAMESPACE, *flags)
+    given = [flag for value in values for flag in ("--set", value)]
+    text = run(binaries(["helm"])["helm"], "template", RELEASE, CHART, "-n", NAMESPACE, *given, *flags)
     return [item for item in yaml.safe_load_all(text) if item]
+
+
+@pytest.mark.parametrize(("values", "expected"), [((), "[]"), (("admission.exemptUsers={a:b,c}",), '["a:b","c"]')])
+def test_who_is_exempt_is_let_through_by_the_policy_on_children(values: tuple[str, ...], expected: str) -> None:
+    has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
+    found = rendered(*values, flags=has_policies)
+    policies = [item for item in found if item["kind"] == "ValidatingAdmissionPolicy"]
+    (policy,) = [item for item in policies if item["metadata"]["name"].startswith("children.")]
+    exempt = policy["spec"]["matchConditions"][0]["expression"]
+    assert exempt.endswith(f"&& !(request.userInfo.username in {expected})")
 
 
 @pytest.mark.parametrize(("replicas", "kept"), [(1, False), (2, True)])
@@ -531,6 +542,13 @@ def test_a_tenant_makes_nothing_that_looks_like_a_child(cluster: Cluster, operat
     name = pod["metadata"]["name"]
     assert "stay as the operator made them" in refused("label", "pod", name, "--overwrite", "finetune.dev/role=train")
     assert "keeps its images" in refused("set", "image", f"pod/{name}", "trainer=example.com/mine:1")
+    apply(cluster, "ModelDeployment", "attacked", model={"uri": BASE})
+    uid = cluster.get("-n", TEAM, "mdep", "attacked")["metadata"]["uid"]
+    serves = ("-l", f"finetune.dev/owner-uid={uid}")
+    cluster.wait("-n", TEAM, "pod", *serves, until="create")
+    serving = cluster.get("-n", TEAM, "pod", *serves)["items"][0]["metadata"]["name"]
+    for container in ("fetch", "server"):
+        assert "keeps its images" in refused("set", "image", f"pod/{serving}", f"{container}=example.com/mine:1")
     orphaned = json.dumps({"metadata": {"ownerReferences": None}})
     job_name = made["metadata"]["name"]
     assert "stay as the operator made them" in refused("patch", "job", job_name, "--type=merge", "-p", orphaned)

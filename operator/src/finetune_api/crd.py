@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -193,7 +194,7 @@ def open_schema(node: Any) -> Any:
             kept[name] = open_schema(node[name])
     if "x-kubernetes-list-map-keys" in node:
         # The keys of a list must be there.
-        kept["items"]["required"] = node["x-kubernetes-list-map-keys"]
+        kept["items"]["required"] = list(node["x-kubernetes-list-map-keys"])
     return kept
 
 
@@ -232,7 +233,8 @@ def _structural(node: Any, definitions: dict[str, Any], *, with_defaults: bool) 
         elif key in ("items",):
             result[key] = _structural(value, definitions, with_defaults=with_defaults)
         else:
-            result[key] = value
+            # A definition that is used twice must not become an anchor and an alias of YAML.
+            result[key] = deepcopy(value)
     if with_defaults and default is not None:
         # An object's default is {}: the API server then fills the members' own defaults.
         result["default"] = {} if isinstance(default, dict) else default

@@ -118,7 +118,10 @@ ImagePattern = Annotated[
 
 
 class AllowedSources(ApiModel):
-    """The URIs that jobs may read: each written out, or everything below a folder (`s3://bucket/folder/*`)."""
+    """The URIs that jobs may read: each written out, or everything below a folder (`s3://bucket/folder/*`).
+
+    `hf://org/name` is a hub's repository at every revision, `hf://org/name@v1` at that one.
+    """
 
     models: list[SourcePattern] = Field(default=["s3://*", "hf://*"], max_length=64)
     datasets: list[SourcePattern] = Field(default=["s3://*"], max_length=64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Annotated
 from urllib.parse import unquote
@@ -132,11 +132,29 @@ def parse_hub_dataset(uri: str) -> HubDataset:
 def is_allowed(uri: str, patterns: tuple[str, ...]) -> bool:
     """Whether a URI matches one of the shell-style patterns of a class (`s3://team-data/*`).
 
+    A hub's repository that is named without a revision is allowed at every one, and a dataset's with all of its files.
     A path that climbs (`..`) matches nothing, so that a prefix can't be left.
     """
     if ".." in uri.split("/"):
         return False
-    return any(fnmatchcase(uri, pattern) for pattern in patterns)
+    at_any_revision = _without_revision(uri)
+    for pattern in patterns:
+        asked = uri if "@" in pattern else at_any_revision
+        if fnmatchcase(asked, pattern) or (_is_hub_dataset(pattern) and fnmatchcase(asked, f"{pattern}/*")):
+            return True
+    return False
+
+
+def _without_revision(uri: str) -> str:
+    """A hub's URI as it is without its revision; any other as it is."""
+    if _HUB_DATASET.fullmatch(uri):
+        return replace(parse_hub_dataset(uri), revision=None).uri
+    return uri.partition("@")[0] if uri.startswith("hf://") else uri
+
+
+def _is_hub_dataset(pattern: str) -> bool:
+    """Whether it names a whole dataset repository, with or without a revision."""
+    return _HUB_DATASET.fullmatch(pattern) is not None and not parse_hub_dataset(pattern).path and "*" not in pattern
 
 
 def is_allowed_url(url: str, patterns: tuple[str, ...]) -> bool:

@@ -83,9 +83,11 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
         if settings.leader_election:
             election = Election(kube, settings.namespace, LEASE_NAME, settings.identity)
         parts = Parts(settings, stop, kube, election)
+        probes = health.application(partial(_alive, parts), partial(_ready, parts))
         with _registered(parts.facts), _registered(_collector(parts)):
             async with (
-                serving(health.application(partial(_alive, parts), partial(_ready, parts)), settings.health_port),
+                # Pods that hold all connections would have the kubelet end the process.
+                serving(probes, settings.health_port, most_connections=None),
                 serving(metrics.application(REGISTRY), settings.metrics_port),
             ):
                 if election is None:

@@ -38,7 +38,8 @@ def is_applied(desired: Object, observed: Object | None) -> bool:
         return False
     meta = {name: value for name, value in desired["metadata"].items() if name not in ("name", "namespace")}
     content = {name: value for name, value in desired.items() if name not in ("apiVersion", "kind")}
-    return _covers(_applied_fields(observed), {**content, "metadata": meta})
+    fields = _applied_fields(observed)
+    return fields is not None and _covers(fields, {**content, "metadata": meta})
 
 
 def take_over(observed: Object) -> Object | None:
@@ -47,7 +48,7 @@ def take_over(observed: Object) -> Object | None:
     As kubectl's own move to server-side apply does (client-go, util/csaupgrade). What defaults and webhooks added is
     nobody's, and stays; so do labels and annotations of a Pod template. None when there is nothing to take over.
     """
-    ours = set(_paths(_applied_fields(observed)))
+    ours = set(_paths(_applied_fields(observed) or {}))
     entries = observed["metadata"].get("managedFields", [])
     foreign = {
         path
@@ -77,21 +78,32 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
     return (entry.get("manager"), entry.get("operation")) == (FIELD_MANAGER, "Apply") and "subresource" not in entry
 
 
-def _applied_fields(observed: Object) -> Mapping[str, Any]:
+def _applied_fields(observed: Object) -> Mapping[str, Any] | None:
+    """What is ours by the API server's account; None without an entry, as after a write of `managedFields: [{}]`."""
     entries = observed["metadata"].get("managedFields", [])
-    return next((entry.get("fieldsV1", {}) for entry in entries if _is_ours(entry)), {})
+    return next((entry.get("fieldsV1", {}) for entry in entries if _is_ours(entry)), None)
 
 
 def _covers(tree: Mapping[str, Any], value: Any) -> bool:
     """Whether every leaf of an applied value is in a FieldsV1 tree; of an atomic one the tree has no members."""
     if not tree or set(tree) == {"."}:
-        return True
+        return not _has_named_items(value)
     if isinstance(value, dict):
         names = [name for name, item in value.items() if not _is_empty(item)]
         return all(f"f:{name}" in tree and _covers(tree[f"f:{name}"], value[name]) for name in names)
     if isinstance(value, list):
         return all(any(_is_key_of(key, item) and _covers(sub, item) for key, sub in tree.items()) for item in value)
     return True
+
+
+def _has_named_items(value: Any) -> bool:
+    """Whether a list of containers, volumes, ports or the like is in it: the tree of such a value always has members.
+
+    Who may write the object may write managedFields too: `f:spec: {}` alone would stand for all of it.
+    """
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    named = isinstance(value, list) and any(isinstance(item, dict) and "name" in item for item in value)
+    return named or any(_has_named_items(item) for item in items)
 
 
 def _is_empty(value: Any) -> bool:

@@ -123,7 +123,7 @@ def application(
         if scheme.lower() != "bearer" or not token:
             return _answer(401, "a bearer token is required")
         try:
-            reporter = await authenticator.reporter(token)
+            reporter = await authenticator.reporter(token, request.remote or "")
         except ApiError as error:
             return _answer(503, f"the token can't be reviewed now: {error.status}")
         if reporter is None:

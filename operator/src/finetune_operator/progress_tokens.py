@@ -17,6 +17,9 @@ from finetune_operator.rates import Rates
 from finetune_operator.references import ObjectKey
 
 REVIEWS_A_SECOND, REVIEWS_AT_ONCE = 20.0, 100
+"""Of all tokens."""
+REVIEWS_A_SECOND_OF_ONE, REVIEWS_AT_ONCE_OF_ONE = 1.0, 10
+"""Of one address. A Pod has one token, and another one every hour or so; a few may share the address of their node."""
 _TOKENS_KEPT = 10_000
 _TRUSTED_SECONDS = 300.0
 _REFUSED_SECONDS = 60.0
@@ -64,7 +67,7 @@ class TokenAuthenticator:
     """Finds the Pod behind a bearer token by TokenReview.
 
     What can't be a token for us is refused unasked. An answer holds for five minutes, a refusal for one, and no more
-    tokens are asked about than the API server easily answers.
+    tokens are asked about than the API server easily answers, and of one address only few of these.
     """
 
     def __init__(self, kube: Kube) -> None:
@@ -72,8 +75,9 @@ class TokenAuthenticator:
         self._known: OrderedDict[bytes, tuple[float, Reporter | None]] = OrderedDict()
         self._issuer: tuple[float, str | None] = (0.0, None)
         self._reviews = Rates(REVIEWS_A_SECOND, REVIEWS_AT_ONCE)
+        self._reviews_of_one = Rates(REVIEWS_A_SECOND_OF_ONE, REVIEWS_AT_ONCE_OF_ONE)
 
-    async def reporter(self, token: str) -> Reporter | None:
+    async def reporter(self, token: str, address: str) -> Reporter | None:
         """Whose token this is; None when it is not valid for our audience or not a training Pod's.
 
         Raises ApiError (429 when too many are asked about).
@@ -84,7 +88,8 @@ class TokenAuthenticator:
             return known
         if not may_be_ours(token, await self._expected_issuer(), time.time()):
             return None
-        if not self._reviews.allows(""):
+        # The address first: what it is refused takes nothing of what all have.
+        if not (self._reviews_of_one.allows(address) and self._reviews.allows("")):
             raise ApiError(429, "TooManyRequests", "too many tokens are asked about")
         found = await self._review(token)
         kept = _TRUSTED_SECONDS if found is not None else _REFUSED_SECONDS

@@ -26,9 +26,18 @@ log = structlog.get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def serving(app: web.Application, port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
-    """Serve on every address of the host while the context lasts."""
-    connections = _Connections(tls)
+async def serving(
+    app: web.Application,
+    port: int,
+    tls: ssl.SSLContext | None = None,
+    *,
+    most_connections: int | None = MOST_CONNECTIONS,
+) -> AsyncIterator[None]:
+    """Serve on every address of the host while the context lasts.
+
+    `most_connections`: of all addresses together; None where others must not be able to use them up.
+    """
+    connections = _Connections(tls, most_connections)
     app.middlewares.append(connections.arrives)
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=_CLOSE_SECONDS, keepalive_timeout=_IDLE_SECONDS, lingering_time=0
@@ -47,8 +56,9 @@ async def serving(app: web.Application, port: int, tls: ssl.SSLContext | None = 
 class _Connections:
     """The open connections of one server."""
 
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None, most: int | None) -> None:
         self._tls = tls
+        self._most = most
         self._open: Counter[str] = Counter()
         self._waiting: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
         """Connections from which no request has come yet, and when they are cut."""
@@ -65,7 +75,8 @@ class _Connections:
                     log.warning("no connection can be taken", error=str(error))  # As of too many open files.
                     await asyncio.sleep(1)
                     continue
-                if self._open.total() >= MOST_CONNECTIONS or self._open[address] >= MOST_OF_ONE_ADDRESS:
+                is_full = self._most is not None and self._open.total() >= self._most
+                if is_full or self._open[address] >= MOST_OF_ONE_ADDRESS:
                     connection.close()
                     continue
                 self._open[address] += 1

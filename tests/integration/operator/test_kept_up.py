@@ -19,6 +19,7 @@ from tests.integration.operator.api import Api, Object, condition, stalled, wait
 from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.jobs import RESULT
 from tests.integration.operator.serving import (
+    STRATEGIC,
     all_are_ready,
     edit,
     expect_made_again,
@@ -40,6 +41,21 @@ def set_template(change: Object) -> Callable[[Api], None]:
     return lambda api: edit(api, {"template": {"spec": change}})
 
 
+def disown(managed: Object) -> Callable[[Api], None]:
+    """Another image and variable, with the API server's account of whose fields they are set to this in one request."""
+    server = {**SERVER, "image": "example.com/other:1", "env": [{"name": "A", "value": "b"}]}
+    body = {"metadata": {"managedFields": [managed]}, "spec": {"template": {"spec": {"containers": [server]}}}}
+    return lambda api: api.request("PATCH", api.path("Deployment", "router"), body, STRATEGIC)
+
+
+OURS_AS_ONE_LEAF = {
+    "manager": "finetune-operator",
+    "operation": "Apply",
+    "apiVersion": "apps/v1",
+    "fieldsType": "FieldsV1",
+    "fieldsV1": {"f:spec": {}},
+}
+
 MEDDLING: dict[str, Callable[[Api], None]] = {
     "scale to nothing": lambda api: scale(api, "Deployment", 0),
     "scale up": lambda api: scale(api, "Deployment", 5),
@@ -60,6 +76,8 @@ MEDDLING: dict[str, Callable[[Api], None]] = {
             "initContainers": [{"name": "fetch", "volumeMounts": [{"mountPath": "/tmp", "$patch": "delete"}]}],
         }
     ),
+    "another image, and managedFields emptied": disown({}),
+    "another image, and managedFields without members": disown(OURS_AS_ONE_LEAF),
     "rollout pause": lambda api: edit(api, {"paused": True}),
     "another strategy": lambda api: edit(api, {"strategy": {"type": "Recreate", "rollingUpdate": None}}),
 }

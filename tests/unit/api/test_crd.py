@@ -29,6 +29,12 @@ def test_the_files_are_what_the_models_say(folder: Path, tmp_path: Path) -> None
     assert stored == generated, "run `make generate`"
 
 
+@pytest.mark.parametrize("file", sorted(IN_CHART.iterdir()), ids=lambda file: file.name)
+def test_nothing_in_a_crd_is_an_alias_of_something_else(file: Path) -> None:
+    """Tools that edit YAML by text, and those that forbid aliases, take the files."""
+    assert not [event for event in yaml.parse(file.read_text()) if getattr(event, "anchor", None)]
+
+
 def test_the_reference_pages_are_what_the_models_say() -> None:
     folder = ROOT / "docs" / "reference"
     stored = {name: (folder / name).read_text() for name in reference.pages()}

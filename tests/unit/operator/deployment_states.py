@@ -80,8 +80,17 @@ def stored(body: Object, number: int = 0) -> Object:
 
 def applied_by_us(body: Object) -> Object:
     """The API server's note that each of these fields is ours."""
-    fields: dict[str, Object] = {f"f:{name}": {} for name in body}
-    return {"manager": "finetune-operator", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": fields}
+    entry = {"manager": "finetune-operator", "operation": "Apply", "fieldsType": "FieldsV1"}
+    return {**entry, "fieldsV1": _fields_v1(body)}
+
+
+def _fields_v1(value: Any) -> Object:
+    """A tree of the fields; of lists only those that are keyed by a name have members."""
+    if isinstance(value, dict):
+        return {f"f:{name}": _fields_v1(item) for name, item in value.items()}
+    if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
+        return {f'k:{{"name":"{item["name"]}"}}': _fields_v1(item) for item in value}
+    return {}
 
 
 def rolled_out(deployment: Object, replicas: int = 1, **changes: Any) -> Object:

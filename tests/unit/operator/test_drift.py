@@ -109,6 +109,24 @@ def test_a_field_that_somebody_else_set_or_removed_is_drift(lost: tuple[str, ...
     assert not is_applied(DESIRED, stored(ours=without(OURS, *lost)))
 
 
+@pytest.mark.parametrize(
+    "managed",
+    [
+        [],
+        [entry(OURS, "kubectl")],
+        [entry(OURS, "finetune-operator", "Apply", subresource="status")],
+        [entry({"f:metadata": OURS["f:metadata"], "f:spec": {}}, "finetune-operator", "Apply")],
+        [entry({**OURS, "f:spec": {".": {}}}, "finetune-operator", "Apply")],
+        [entry({}, "finetune-operator", "Apply")],
+    ],
+    ids=["emptied", "another manager", "the status", "a spec without members", "a spec alone", "no fields"],
+)
+def test_without_an_account_of_its_fields_nothing_is_applied(managed: list[dict[str, Any]]) -> None:
+    found = stored()
+    found["metadata"]["managedFields"] = managed
+    assert not is_applied(DESIRED, found)
+
+
 def test_another_content_is_another_digest() -> None:
     other = deepcopy(DESIRED)
     del other["metadata"]["annotations"]["finetune.dev/applied-digest"]

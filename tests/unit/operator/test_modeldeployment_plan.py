@@ -16,6 +16,7 @@ from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, ModelSource
 from finetune_operator.modeldeployment.observe import GateEvaluation, ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.models import ResolvedModel, tuned_model
+from finetune_operator.pod_views import PodView
 from finetune_operator.status import Standing, conditions, failed, stalled
 from finetune_operator.warning_events import WarningEvent
 from tests.unit.operator.crd_schema import assert_storable
@@ -452,6 +453,19 @@ def test_no_more_replicas_than_the_class_allows() -> None:
     assert "Revision 'sha256:aa' is served meanwhile" in result.message
 
 
+def test_an_autoscaler_that_asks_for_more_than_the_class_allows_blocks_nothing() -> None:
+    observed = replace(serving(spec=deployment_spec(replicas=8)), spec=deployment_spec(replicas=9))
+    result = decide(observed)
+    assert result.decision == Decision("Available", Reason.LIMIT_EXCEEDED, ready=True, event="Normal LimitExceeded")
+    assert result.message == (
+        "spec.replicas is 9; FineTuneClass 'cpu' allows 8. "
+        "Ask http://router.team-a.svc.cluster.local/v1 for the model 'router'."
+    )
+    rolled = decide(replace(observed, model=tuned("sha256:bb")))
+    assert rolled.status.revision == "sha256:bb"
+    assert rolled.decision.phase == "RollingOut"
+
+
 def test_without_its_class_what_serves_keeps_its_address_and_may_become_less() -> None:
     observed = replace(serving(spec=deployment_spec(replicas=3)), platform=CLASS_NOT_FOUND)
     assert decide(replace(observed, service=None)).decision.writes == ("Service/router",)
@@ -490,6 +504,54 @@ def test_a_container_that_ended_is_told_at_once(changes: dict[str, Any], told: b
     result = decide(replace(observed, deployment={**observed.deployment, "status": {}}, pods=(started,)))
     assert result.decision.reason == (Reason.MODEL_NOT_FOUND if told else Reason.ROLLING_OUT)
     assert result.decision.phase == ("Blocked" if told else "RollingOut")
+
+
+@pytest.mark.parametrize(
+    ("counts", "most_unavailable"),
+    [
+        ({"replicas": 2, "updatedReplicas": 1, "readyReplicas": 0}, "100%"),
+        ({"replicas": 1, "updatedReplicas": 0, "readyReplicas": 0}, "100%"),
+        ({"replicas": 2, "updatedReplicas": 1, "readyReplicas": 1}, 0),
+        ({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 0}, 0),
+    ],
+    ids=["nothing answers", "none is new yet", "the revision before answers", "there is none before"],
+)
+def test_pods_that_do_not_answer_make_room_for_the_next_revision(
+    counts: dict[str, int], most_unavailable: object
+) -> None:
+    """On the only accelerator: a wrong image holds it, and the corrected one waits for it."""
+    observed = serving()
+    assert observed.deployment is not None
+    corrected = resolved_class(images={"trainer": "example.com/trainer:2"})
+    deployment = {**observed.deployment, "status": {**observed.deployment["status"], **counts}}
+    (applied,) = plan(replace(observed, deployment=deployment, platform=corrected), NOW).apply
+    assert applied["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == most_unavailable
+
+
+NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes are available: 1 No preemption "
+
+
+@pytest.mark.parametrize(
+    ("holder", "blocked"),
+    [
+        (pod("router-old", ready=True), True),
+        (pod("router-new", ready=True), False),
+        (pod("router-old"), False),
+        (pod("router-old", ready=True, deletion_time=ago(0)), False),
+    ],
+    ids=["the revision before serves", "another replica of it serves", "nothing serves", "it makes room"],
+)
+def test_a_revision_that_waits_for_what_the_one_before_holds_says_so(holder: PodView, blocked: bool) -> None:
+    observed = serving()
+    assert observed.deployment is not None
+    counts = {**observed.deployment["status"], "replicas": 2, "updatedReplicas": 1}
+    waiting = pod(
+        "router-new", phase="Pending", unschedulable_since=ago(60), unschedulable_message=f"{NO_GPU}victims found."
+    )
+    result = decide(replace(observed, deployment={**observed.deployment, "status": counts}, pods=(holder, waiting)))
+    assert result.decision.phase == ("Blocked" if blocked else "RollingOut")
+    assert ("The revision before holds what this one waits for" in result.message) == blocked
+    assert ("lower spec.replicas by one" in result.message) == blocked
 
 
 def test_a_model_by_uri_is_its_own_revision() -> None:

@@ -29,7 +29,7 @@ def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> d
         "preflight": preflight_objects(OWNER, spec, platform, MODEL_SOURCE, 1),
         "train": attempt_objects(OWNER, spec, platform, MODEL_SOURCE, RESOLVED, 1, endpoint),
         "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), platform, [], "evaluate-1"),
-        "serve": serving_objects(DEPLOYMENT, 1, platform, tuned().source),
+        "serve": serving_objects(DEPLOYMENT, 1, platform, tuned().source, makes_room=False),
     }
 
 

@@ -294,13 +294,29 @@ async def test_of_many_tokens_only_so_many_are_asked_about(endpoint: Endpoint, m
     refused = 0
     for number in range(425):
         try:
-            assert await authenticator.reporter(token({**CLAIMS, "jti": str(number)})) is None
+            assert await authenticator.reporter(token({**CLAIMS, "jti": str(number)}), f"10.0.0.{number}") is None
         except ApiError as error:
             assert error.status == 429
             refused += 1
     assert refused >= 425 - progress_tokens.REVIEWS_AT_ONCE - 100
     assert len(endpoint.kube.writes) == 425 - refused
     assert len(authenticator._known) <= 50
+
+
+async def test_one_address_does_not_use_up_what_the_others_may_ask(endpoint: Endpoint) -> None:
+    authenticator = TokenAuthenticator(endpoint.kube)
+    endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
+    answers = []
+    for number in range(progress_tokens.REVIEWS_AT_ONCE * 2):
+        try:
+            answers.append(await authenticator.reporter(token({**CLAIMS, "jti": str(number)}), "10.0.0.66"))
+        except ApiError as error:
+            assert error.status == 429
+    assert len(answers) <= progress_tokens.REVIEWS_AT_ONCE_OF_ONE + 5
+    endpoint.kube.answers[REVIEWS] = REVIEW
+    reporter = await authenticator.reporter(TOKEN, "10.0.0.1")
+    assert reporter is not None
+    assert reporter.attempt == ATTEMPT
 
 
 async def test_one_address_sends_only_so_much(endpoint: Endpoint) -> None:

@@ -108,3 +108,22 @@ async def test_a_body_that_is_too_large_is_not_read(port: int, tls: tuple[ssl.SS
     writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000)
     assert b"413" in await reader.readline()
     writer.close()
+
+
+@pytest.mark.parametrize(("most", "answered"), [(2, False), (None, True)], ids=["a limit", "the kubelet's port"])
+async def test_who_holds_all_connections_does_not_keep_the_kubelet_out(most: int | None, answered: bool) -> None:
+    (port,) = free_ports(1)
+    app = web.Application()
+
+    async def ok(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    app.router.add_get("/healthz", ok)
+    async with serving(app, port, most_connections=most):
+        held = [await asyncio.open_connection(ADDRESS, port, local_addr=("127.0.0.2", 0)) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        reader, writer = await asyncio.open_connection(ADDRESS, port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (b"200 OK" in await reader.readline()) is answered
+        for _, one in [*held, (reader, writer)]:
+            one.close()

@@ -45,19 +45,24 @@ def selector_text(owner: Owner) -> str:
     return ",".join(f"{name}={value}" for name, value in _selector(owner).items())
 
 
-def serving_objects(owner: Owner, replicas: int, platform: ResolvedClass, model: ModelSource) -> list[Object]:
-    """What serves this model, each with the digest of what is applied."""
+def serving_objects(
+    owner: Owner, replicas: int, platform: ResolvedClass, model: ModelSource, *, makes_room: bool
+) -> list[Object]:
+    """What serves this model, each with the digest of what is applied.
+
+    `makes_room`: Pods of the revision before go before one of this is ready.
+    """
     run = FetchRun(storage=storage_config(platform.spec), model=model, name=owner.name)
     payload = run.model_dump_json(by_alias=True)
     config_map = child_name(owner, SERVE_ROLE, payload)
     return [
         with_digest(run_config_map(owner, config_map, SERVE_ROLE, {"run.json": payload})),
-        with_digest(_deployment(owner, replicas, platform, config_map)),
+        with_digest(_deployment(owner, replicas, platform, config_map, makes_room=makes_room)),
         service(owner),
     ]
 
 
-def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map: str) -> Object:
+def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map: str, *, makes_room: bool) -> Object:
     template = pod_base(owner, SERVE_ROLE, platform.spec, config_map)
     fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH)), platform.spec)
     fetch["volumeMounts"].append(_MODELS_VOLUME)
@@ -66,6 +71,7 @@ def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map
     template["spec"]["containers"] = [_server(owner, platform)]
     if platform.spec.storage.service_account_name is not None:
         template["metadata"]["annotations"] |= WITHOUT_POD_IDENTITY
+    rolling = {"maxUnavailable": "100%" if makes_room else 0, "maxSurge": 1}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -74,7 +80,7 @@ def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map
             "replicas": replicas,
             "selector": {"matchLabels": _selector(owner)},
             "progressDeadlineSeconds": 600,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
             "template": template,
         },
     }

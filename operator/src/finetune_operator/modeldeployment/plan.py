@@ -33,7 +33,7 @@ def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeployme
     served = served_now(observed) if isinstance(found, Standing) else found
     writes = upkeep(observed, served)
     rollout = rollout_of(own, wanted_replicas(observed), served, now, applied=writes.is_nothing)
-    standing = _held(found, served, rollout) if isinstance(found, Standing) else rollout.standing
+    standing = _held(found, served, rollout) if isinstance(found, Standing) else _within_limits(observed, rollout)
     rolls = served is not None and not rollout.complete
     return planned(
         observed,
@@ -53,11 +53,9 @@ def _next_model(observed: ObservedModelDeployment) -> ModelSource | Standing:
     spec, platform, model = observed.spec, observed.platform, observed.model
     if isinstance(platform, Standing):
         return platform
-    if spec.replicas > platform.spec.limits.replicas:
-        message = (
-            f"spec.replicas is {spec.replicas}; FineTuneClass {platform.name!r} allows {platform.spec.limits.replicas}."
-        )
-        return stalled(Reason.LIMIT_EXCEEDED, message)
+    exceeded = _exceeded_limit(observed)
+    if exceeded is not None and observed.status.served is None:
+        return stalled(Reason.LIMIT_EXCEEDED, exceeded)
     refused = source_violation(platform.spec, models=[spec.model.uri] if spec.model.uri else [], datasets=[])
     if refused is not None:
         return refused
@@ -65,6 +63,23 @@ def _next_model(observed: ObservedModelDeployment) -> ModelSource | Standing:
         return model
     held = gate_standing(observed.gate, spec.gate.evaluation_ref.name if spec.gate else "", spec.model, model)
     return model.source if held is None else held
+
+
+def _exceeded_limit(observed: ObservedModelDeployment) -> str | None:
+    """That the class allows fewer replicas than the spec asks for, in words."""
+    platform, asked = observed.platform, observed.spec.replicas
+    if isinstance(platform, Standing) or asked <= platform.spec.limits.replicas:
+        return None
+    return f"spec.replicas is {asked}; FineTuneClass {platform.name!r} allows {platform.spec.limits.replicas}."
+
+
+def _within_limits(observed: ObservedModelDeployment, rollout: Rollout) -> Standing:
+    """Where the Pods stand. An autoscaler that asks for more than the class allows holds nothing up: it is told."""
+    exceeded = _exceeded_limit(observed)
+    if exceeded is None or observed.status.served is None or rollout.standing.stalled:
+        return rollout.standing
+    rest = rollout.standing.message if rollout.complete else rollout.words
+    return replace(rollout.standing, reason=Reason.LIMIT_EXCEEDED, message=f"{exceeded} {rest}")
 
 
 def _held(found: Standing, served: ModelSource | None, rollout: Rollout) -> Standing:

@@ -57,6 +57,13 @@ def _standing(observed: ObservedModelDeployment, replicas: int, complete: bool, 
         url, name = service_url(observed.owner), observed.owner.name
         return ready(Reason.AVAILABLE, f"Ask {url} for the model {name!r}.")
     blocked = _refused_pods(observed) or blockage(None, observed.pods, observed.warnings, now)
+    if blocked is not None and blocked.waits and _waits_for_its_predecessor(observed.pods):
+        return stalled(
+            blocked.reason,
+            f"{blocked.message} The revision before holds what this one waits for, and serves until a Pod of this one "
+            "is ready. Add a node for both, or lower spec.replicas by one for a while (at 0 nothing is served) and "
+            "raise it again.",
+        )
     if blocked is not None:
         return blocked.standing
     crashed = _crashed(observed.pods)
@@ -64,6 +71,12 @@ def _standing(observed: ObservedModelDeployment, replicas: int, complete: bool, 
         diagnosis = failure([crashed], crashed.waiting_message)
         return stalled(known_reason(diagnosis.reason), f"{failure_words(diagnosis)} It is started again by itself.")
     return progressing(Reason.ROLLING_OUT)
+
+
+def _waits_for_its_predecessor(pods: tuple[PodView, ...]) -> bool:
+    """Whether a Pod that finds no node belongs to another revision (ReplicaSet) than one that serves."""
+    waiting = {pod.job_uid for pod in pods if pod.unschedulable_since is not None and not pod.terminating}
+    return any(pod.ready and not pod.terminating and waiting - {pod.job_uid} for pod in pods)
 
 
 def _crashed(pods: tuple[PodView, ...]) -> PodView | None:

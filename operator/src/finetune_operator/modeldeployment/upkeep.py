@@ -34,7 +34,8 @@ def upkeep(observed: ObservedModelDeployment, served: ModelSource | None) -> Upk
         return Upkeep()
     if isinstance(observed.platform, Standing):
         return _without_class(observed)
-    desired = serving_objects(observed.owner, wanted_replicas(observed), observed.platform, served)
+    replicas, makes_room = wanted_replicas(observed), _should_make_room(observed.deployment)
+    desired = serving_objects(observed.owner, replicas, observed.platform, served, makes_room=makes_room)
     found = {_key(item): item for item in _existing(observed)}
     apply, merge, delete = [], [], []
     for body in desired:
@@ -58,6 +59,12 @@ def wanted_replicas(observed: ObservedModelDeployment) -> int:
         current: int = (observed.deployment or {}).get("spec", {}).get("replicas", 0)
         return min(observed.spec.replicas, current)
     return min(observed.spec.replicas, platform.spec.limits.replicas)
+
+
+def _should_make_room(deployment: Object | None) -> bool:
+    """Whether Pods of the revision before are left and none answers: they may hold the accelerator of the next."""
+    counts = (deployment or {}).get("status", {})
+    return not counts.get("readyReplicas") and counts.get("updatedReplicas", 0) < counts.get("replicas", 0)
 
 
 def outdated(observed: ObservedModelDeployment, needed: frozenset[str]) -> tuple[Child, ...]:
