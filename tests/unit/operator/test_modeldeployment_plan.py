@@ -438,6 +438,18 @@ def test_pods_that_crash_meanwhile_are_told_too() -> None:
     assert "0 of 1 replicas ready. OutOfMemory: " in message
 
 
+def test_what_ails_the_pods_of_an_older_revision_is_not_told_of_the_one_that_follows() -> None:
+    observed = serving()
+    assert observed.deployment is not None
+    waiting = {**observed.deployment, "status": {}}
+    wrong = pod("old", phase="Pending", exit_code=1, message="no such model", created=ago(90))
+    right = pod("new", phase="Pending", created=ago(5))
+    told = decide(replace(observed, deployment=waiting, pods=(wrong,)))
+    assert told.decision.stalled
+    corrected = decide(replace(observed, deployment=waiting, pods=(wrong, right)))
+    assert (corrected.decision.phase, corrected.decision.stalled) == ("RollingOut", False)
+
+
 def test_scaled_to_zero_it_says_that_nobody_answers() -> None:
     result = decide(serving(spec=deployment_spec(replicas=0)))
     assert result.decision == Decision("Available", "Available", ready=True)

@@ -56,7 +56,8 @@ def _standing(observed: ObservedModelDeployment, replicas: int, complete: bool, 
     if complete:
         url, name = service_url(observed.owner), observed.owner.name
         return ready(Reason.AVAILABLE, f"Ask {url} for the model {name!r}.")
-    blocked = _refused_pods(observed) or blockage(None, observed.pods, observed.warnings, now)
+    newest = _of_newest_revision(observed.pods)
+    blocked = _refused_pods(observed) or blockage(None, newest, observed.warnings, now)
     if blocked is not None and blocked.waits and _waits_for_its_predecessor(observed.pods):
         return stalled(
             blocked.reason,
@@ -66,11 +67,20 @@ def _standing(observed: ObservedModelDeployment, replicas: int, complete: bool, 
         )
     if blocked is not None:
         return blocked.standing
-    crashed = _crashed(observed.pods)
+    crashed = _crashed(newest)
     if crashed is not None:
         diagnosis = failure([crashed], crashed.waiting_message)
         return stalled(known_reason(diagnosis.reason), f"{failure_words(diagnosis)} It is started again by itself.")
     return progressing(Reason.ROLLING_OUT)
+
+
+def _of_newest_revision(pods: tuple[PodView, ...]) -> tuple[PodView, ...]:
+    """What ails an older revision (ReplicaSet) is mended by the one that follows it."""
+    created = [(pod.created, pod.job_uid) for pod in pods if pod.created is not None and not pod.terminating]
+    if not created:
+        return pods
+    _, revision = max(created)
+    return tuple(pod for pod in pods if pod.job_uid == revision)
 
 
 def _waits_for_its_predecessor(pods: tuple[PodView, ...]) -> bool:
