@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
-from finetune_api.conditions import ConditionType, KindStatus
+from finetune_api.conditions import Condition, ConditionType, KindStatus
 from finetune_operator.kube import Object, Resource
 from finetune_operator.status import EventNote, Standing, conditions, is_known, transition_events
+from finetune_operator.untold import failed_end
 
 Status = TypeVar("Status", bound=KindStatus)
 
@@ -85,15 +86,15 @@ def planned(
 ) -> Plan[Status]:
     """A plan whose conditions, and the Event if they moved, follow from a standing.
 
-    `phase` None: the kind has none, or it stays, and so does the condition Failed of a run that is over.
+    `phase` None: the kind has none, or it stays. The condition Failed stands for as long as the phase says so.
     """
     before = observed.status.conditions
     current = conditions(standing, before, generation=observed.generation, now=now, passed=passed)
-    update: dict[str, object] = {"conditions": current, "observed_generation": observed.generation}
+    update: dict[str, object] = {"observed_generation": observed.generation}
     if phase is not None:
         update["phase"] = phase
-    else:
-        current += [condition for condition in before if condition.type == ConditionType.FAILED]
+    current = _failed_as_the_phase(current, before, status, phase or getattr(status, "phase", None), now)
+    update["conditions"] = current
     return Plan(
         status=status.model_copy(update=update),
         create=tuple(create),
@@ -110,9 +111,25 @@ def unchanged(
 ) -> Plan[Status]:
     """The same standing as before; only the generation that was seen may differ."""
     generation = {"observed_generation": observed.generation}
-    seen = [item.model_copy(update=generation) if is_known(item) else item for item in status.conditions]
+    is_over = getattr(status, "phase", None) == "Failed"
+    kept = [item for item in status.conditions if is_over or item.type != ConditionType.FAILED]
+    seen = [item.model_copy(update=generation) if is_known(item) else item for item in kept]
     status = status.model_copy(update={"conditions": seen, "observed_generation": observed.generation})
     return Plan(status=status, delete=tuple(delete), requeue_at=requeue_at)
+
+
+def _failed_as_the_phase(
+    current: Sequence[Condition], before: Sequence[Condition], status: KindStatus, phase: str | None, now: datetime
+) -> list[Condition]:
+    """The conditions, with Failed where the run is over for good, and only there, whatever another version wrote."""
+    others = [condition for condition in current if condition.type != ConditionType.FAILED]
+    if phase != "Failed":
+        return others
+    told = [one for one in (*current, *before) if one.type == ConditionType.FAILED and one.status == "True"]
+    if not told:
+        end = failed_end(before, getattr(status, "failure", None))
+        told = [one for one in conditions(end, [], generation=0, now=now) if one.type == ConditionType.FAILED]
+    return [*others, *told[:1]]
 
 
 def earliest(moments: Iterable[datetime | None]) -> datetime | None:

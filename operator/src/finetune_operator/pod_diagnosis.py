@@ -16,9 +16,9 @@ from finetune_api.outcome import (
     parse_termination_message,
 )
 from finetune_operator.pod_views import PodView
-from finetune_operator.status import sentence
+from finetune_operator.status import MESSAGE_LENGTH
+from finetune_operator.status import failure_words as failure_words
 
-MESSAGE_LENGTH = 4096
 JOB_DEADLINE_EXCEEDED = "DeadlineExceeded"
 """Why the Job controller fails a Job whose activeDeadlineSeconds are over."""
 _EXIT_KILLED = 137
@@ -132,11 +132,6 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
         message = f"Pod {pods[0].name} ended well but left no report in its termination message."
         suggestion = "Let spec.images of the FineTuneClass name a trainer image of this operator's version."
     return FailureStatus(reason=Reason.FAILED, message=message[:MESSAGE_LENGTH], suggestion=suggestion)
-
-
-def failure_words(found: FailureStatus) -> str:
-    """What happened and what to change, for a condition's message."""
-    return f"{sentence(found.message)} {found.suggestion or ''}".strip()[:MESSAGE_LENGTH]
 
 
 def _failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:

@@ -9,6 +9,9 @@ from typing import Literal
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import REASON_MEANINGS, Condition, ConditionType, Reason
+from finetune_api.finetunejob import FailureStatus
+
+MESSAGE_LENGTH = 4096
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ def sentence(text: str) -> str:
     return text if not text or text[-1] in ".!?" else f"{text}."
 
 
+def failure_words(found: FailureStatus) -> str:
+    """What happened and what to change, for a condition's message."""
+    return f"{sentence(found.message)} {found.suggestion or ''}".strip()[:MESSAGE_LENGTH]
+
+
 def known_reason(text: str) -> Reason:
     """The reason of this name; Failed for one that another version of the operator wrote."""
     try:
@@ -96,7 +104,7 @@ def conditions(
             type=kind,
             status=status,
             reason=reason,
-            message=message[:4096],
+            message=message[:MESSAGE_LENGTH],
             observed_generation=generation,
             last_transition_time=whole_seconds(now) if moved or old is None else old.last_transition_time,
         )

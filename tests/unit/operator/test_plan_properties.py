@@ -467,6 +467,20 @@ def test_the_conditions_are_always_complete(observed: ObservedFineTuneJob) -> No
     assert is_old or kinds == [ConditionType.READY, ConditionType.STALLED, *over]
 
 
+def is_failed(status: KindStatus) -> bool:
+    return any(one.type == ConditionType.FAILED and one.status == "True" for one in status.conditions)
+
+
+@settings(max_examples=100)
+@given(observed_jobs, observed_evaluations)
+def test_the_condition_failed_says_what_the_phase_says(job: ObservedFineTuneJob, judged: ObservedEvaluation) -> None:
+    """Whatever the conditions said before: another version may have written them."""
+    after_job = finetunejob.plan.plan(job, NOW).status
+    assert is_failed(after_job) is (after_job.phase == "Failed")
+    after_evaluation = evaluation.plan.plan(judged, NOW).status
+    assert is_failed(after_evaluation) is (after_evaluation.phase == "Failed")
+
+
 @settings(max_examples=100)
 @given(observed_jobs)
 def test_no_end_of_an_attempt_is_deleted_before_it_is_written_down(observed: ObservedFineTuneJob) -> None:

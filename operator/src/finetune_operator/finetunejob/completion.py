@@ -93,19 +93,13 @@ def finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: date
     due = None
     if ttl is not None and status.completion_time is not None and observed.jobs:
         due = status.completion_time + timedelta(seconds=ttl)
+    delete = strays(observed)
     if due is not None and now >= due:
-        return unchanged(observed, status, delete=jobs_to_delete(observed.owner.namespace, observed.jobs))
+        delete, due = jobs_to_delete(observed.owner.namespace, observed.jobs), None
     standing = refused or _untold_end(status)
     if standing is not None:
-        told = planned(observed, status, status.phase, standing, now, delete=strays(observed), requeue_at=due)
-        return told if refused is None else _still_failed(told, status)
-    return unchanged(observed, status, delete=strays(observed), requeue_at=due)
-
-
-def _still_failed(told: JobPlan, before: FineTuneJobStatus) -> JobPlan:
-    """The plan, with how the run failed, if it did, still among the conditions."""
-    kept = [condition for condition in before.conditions if condition.type == ConditionType.FAILED]
-    return replace(told, status=told.status.model_copy(update={"conditions": [*told.status.conditions, *kept]}))
+        return planned(observed, status, status.phase, standing, now, delete=delete, requeue_at=due)
+    return unchanged(observed, status, delete=delete, requeue_at=due)
 
 
 def _untold_end(status: FineTuneJobStatus) -> Standing | None:
