@@ -99,6 +99,41 @@ def test_a_process_that_ends_in_an_evaluation_loses_no_step_and_it_is_made_up_fo
     assert {item.step: item.metric for item in report.checkpoints} == losses
 
 
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_step_that_was_evaluated_is_not_evaluated_again(
+    workplace: Workplace,
+    storage: Storage,
+    smooth: list[tuple[str, str, str]],
+    tmp_path: Path,
+    in_evaluation: Callable[[int, Callable[[], None]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+) -> None:
+    """The attempt ends after the evaluation of a step, before the next checkpoint."""
+    name = f"evaluated/once-{step}"
+    run = workplace.train_run(name, SETTINGS, adapter=LORA, checkpoints=Checkpoints(best=Best()))
+    at_step_end = StopTogether.on_step_end
+
+    def cut(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == step + 1:
+            power_cut(storage, run, step)
+        at_step_end(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StopTogether, "on_step_end", cut)
+        with pytest.raises(PowerCutError):
+            train_here(run, tmp_path / "first")
+    assert newest(storage, run) == step
+
+    again: list[int] = []
+    in_evaluation(step, lambda: again.append(step))
+    report = train_here(run.model_copy(update={"attempt": 2}), tmp_path / "second")
+    assert again == []
+    assert measured(workplace, name) == smooth
+    losses = {int(at): float(valid) for at, _, valid in smooth if valid}
+    assert {item.step: item.metric for item in report.checkpoints} == losses
+
+
 def test_a_run_that_ends_by_the_evaluation_that_was_cut_off_takes_no_more_steps(
     workplace: Workplace, tmp_path: Path, in_evaluation: Callable[[int, Callable[[], None]], None]
 ) -> None:

@@ -42,6 +42,14 @@ APART = {
     "gpt2": small("gpt2"),
     "mixtral": small("mixtral", num_local_experts=4, num_experts_per_tok=2),
     "a real size": CONFIG_MAPPING["llama"](),
+    "Llama 3.1 405B": CONFIG_MAPPING["llama"](
+        vocab_size=128256,
+        hidden_size=16384,
+        intermediate_size=53248,
+        num_hidden_layers=126,
+        num_attention_heads=128,
+        num_key_value_heads=8,
+    ),
 }
 MIXED = {
     "ALiBi": CONFIG_MAPPING["bloom"](vocab_size=64, **BLOOM),

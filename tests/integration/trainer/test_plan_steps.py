@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from trl import chat_template_utils as published
 
 from finetune_api.finetunejob import ResolvedHyperparameters
-from finetune_trainer.local.job_file import read_job
+from finetune_api.outcome import PreflightReport
+from finetune_api.run import ModelSource
+from finetune_trainer.local.job_file import LocalJob, read_job
 from finetune_trainer.local.training import preflight_run, train_run
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.process.failures import DiagnosedError
@@ -75,11 +77,20 @@ def job(folder: Path, model: Path, lines: list[dict[str, Any]], **spec: Any) -> 
     return folder / "job.yaml"
 
 
+def model_of(read: LocalJob) -> ModelSource:
+    return ModelSource(uri=str(read.spec.model.uri))
+
+
+def examined(file: Path, folder: Path) -> PreflightReport:
+    read = read_job(file)
+    return preflight(preflight_run(read, folder / "out", model_of(read)), folder / "preflight")
+
+
 def planned_and_done(file: Path, folder: Path) -> tuple[ResolvedHyperparameters, int]:
     """The plan, and the number of the last checkpoint, which is the last step's."""
+    found = examined(file, folder)
     read = read_job(file)
-    found = preflight(preflight_run(read, folder / "out"), folder / "preflight")
-    run = train_run(read, folder / "out", found)
+    run = train_run(read, folder / "out", found, model_of(read))
     report = train_here(run, folder / "train")
     return run.hyperparameters, max(checkpoint.step for checkpoint in report.checkpoints)
 
@@ -110,7 +121,7 @@ def test_a_run_of_one_step_learns(tmp_path: Path, models: dict[str, Path]) -> No
     chance = random.Random(1)
     lines = [line(chance, "SFT") for _ in range(10)]
     file = job(tmp_path, models["appends"], lines, hyperparameters={"epochs": 1, "batchSize": 16, "maxLength": 512})
-    found = preflight(preflight_run(read_job(file), tmp_path / "out"), tmp_path / "preflight")
+    found = examined(file, tmp_path)
     assert any(
         "batchSize is 16, and there are 10 rows to train on: each epoch is one step" in warning
         for warning in found.dataset.warnings
@@ -145,7 +156,7 @@ def test_pairs_that_are_the_same_tokens_are_told_by_line(tmp_path: Path, models:
     pairs[6] = {"prompt": asked, "chosen": sides[0], "rejected": sides[1]}
     file = job(tmp_path, model, pairs, method={"type": "DPO"})
     with pytest.raises(DiagnosedError, match=r"Line 7 of .*The two answers are the same as tokens"):
-        preflight(preflight_run(read_job(file), tmp_path / "out"), tmp_path / "preflight")
+        examined(file, tmp_path)
 
 
 def test_what_the_template_leaves_out_asks_for_another_model_and_not_for_another_file(
@@ -155,7 +166,7 @@ def test_what_the_template_leaves_out_asks_for_another_model_and_not_for_another
     lines = [{**line(random.Random(number), "SFT"), "tools": tools} for number in range(10)]
     file = job(tmp_path, models["appends"], lines)
     with pytest.raises(DiagnosedError, match="leaves out the tools") as told:
-        preflight(preflight_run(read_job(file), tmp_path / "out"), tmp_path / "preflight")
+        examined(file, tmp_path)
     assert "name another model, or the same one with another template" in told.value.failure.message
     assert "Correct the file" not in told.value.failure.message
 
@@ -166,7 +177,8 @@ def test_every_attempt_sees_the_date_of_the_first_preflight(tmp_path: Path, mode
     from finetune_trainer.s3.local_storage import open_storage
 
     file = job(tmp_path, models["appends"], [line(random.Random(number), "SFT") for number in range(10)])
-    run = preflight_run(read_job(file), tmp_path / "out")
+    read = read_job(file)
+    run = preflight_run(read, tmp_path / "out", model_of(read))
     times = []
     for number in range(2):
         preflight(run, tmp_path / f"preflight-{number}")

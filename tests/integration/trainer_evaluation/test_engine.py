@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import GenerationConfig
 
 from finetune_trainer.evaluation.generation import Generator
 from finetune_trainer.serving import engine as engine_module
+from finetune_trainer.serving import serve as serve_module
 from finetune_trainer.serving.engine import Engine, EngineBusyError, GenerationError, Order, _Penalties
 from finetune_trainer.serving.serve import build_app
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, make_tokenizer
@@ -87,6 +89,33 @@ async def test_a_model_that_fails_fails_one_request() -> None:
         with pytest.raises(GenerationError, match="CUDA out of memory"):
             [piece async for piece in failing.submit(Order([1])).pieces()]
     assert not failing.is_stuck
+    assert failing.lost is None
+
+
+async def test_a_device_that_computes_nothing_any_more_fails_the_health(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """As CUDA after an illegal access: the error comes again at whatever is asked for, until the process ends."""
+    made: list[Engine] = []
+    monkeypatch.setattr(
+        "finetune_trainer.serving.serve.Engine", lambda generator: made.append(Engine(generator)) or made[-1]
+    )
+
+    def generate(**_: Any) -> Any:
+        monkeypatch.setattr(torch, "ones", fail)
+        fail()
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    client = TestClient(build_app(tmp_path / "router", generator(generate)))
+    assert client.get("/health").status_code == 200
+    with pytest.raises(GenerationError, match="illegal memory access"):
+        [piece async for piece in made[0].submit(Order([1])).pieces()]
+    async with asyncio.timeout(5):
+        while (health := client.get("/health")).status_code == 200:  # noqa: ASYNC110 (the engine's thread)
+            await asyncio.sleep(0.01)
+    assert health.json()["error"]["code"] == "engine_lost"
 
 
 async def test_a_request_whose_client_left_ends_without_being_generated() -> None:
@@ -116,3 +145,43 @@ def test_penalties_are_openais_and_leave_the_prompt_alone() -> None:
     said = torch.tensor([[4, 4, 1, 1, 2]])  # the prompt, and three tokens of the answer
     penalized = _Penalties(2, frequency=0.5, presence=1.0)(said, scores)
     assert penalized.tolist() == [[0.0, -2.0, -1.5, 0.0, 0.0]]
+
+
+async def ask(app: Any, path: str, receive: Any) -> tuple[int, dict[str, Any]]:
+    """The status and the error object that a request gets."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "root_path": ""}
+    await app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent)
+    return sent[0]["status"], json.loads(body)["error"]
+
+
+async def test_requests_count_as_waiting_from_before_their_bodies_are_read(
+    hung: Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Bodies that do not end take the places of requests that wait: no more come in."""
+    monkeypatch.setattr(serve_module, "MOST_WAITING", 3)
+    app = build_app(tmp_path / "router", hung)
+    reading, over = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow() -> dict[str, Any]:
+        reading.release()
+        await over.wait()
+        return {"type": "http.request", "body": b"{", "more_body": False}
+
+    async def whole() -> dict[str, Any]:
+        return {"type": "http.request", "body": b'{"model": "other", "prompt": "a"}', "more_body": False}
+
+    async with asyncio.timeout(10):
+        first = [asyncio.create_task(ask(app, "/v1/chat/completions", slow)) for _ in range(3)]
+        for _ in first:
+            await reading.acquire()
+        status, error = await ask(app, "/v1/completions", whole)
+        assert (status, error["code"]) == (503, "server_overloaded")
+        over.set()
+        assert [(await one)[0] for one in first] == [400] * 3  # "{" is no JSON
+        assert (await ask(app, "/v1/completions", whole))[0] == 404  # the places are free again: no such model

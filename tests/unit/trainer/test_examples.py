@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_trainer.data import jsonl
-from finetune_trainer.data.example_errors import UNKNOWN_FORM, ExampleError, explain
+from finetune_trainer.data.example_errors import ExampleError, explain
 from finetune_trainer.data.examples import (
     Assistant,
     ChatExample,
@@ -101,11 +101,11 @@ BROKEN_LINES = {
     "number": (b"7", "Expected a JSON object, found a number."),
     "neither format": (
         b'{"text": "hello"}',
-        UNKNOWN_FORM,
+        "Unexpected file format, expected either prompt/completion pairs or chat messages.",
     ),
     "only a prompt": (
         b'{"prompt": "hello"}',
-        UNKNOWN_FORM,
+        "Unexpected file format, expected either prompt/completion pairs or chat messages.",
     ),
     "preference pair": (
         preference([USER], [ASSISTANT], [WORSE]),
@@ -361,7 +361,7 @@ def test_a_good_line_is_an_example(tmp_path: Path, line: bytes, example: object)
     file.write_bytes(line)
     (read,) = read_examples(file)
     assert isinstance(read, NumberedExample)
-    assert read.example == example
+    assert (read.line, read.example) == (1, example)
 
 
 def test_templates_get_text_and_arguments_as_objects() -> None:

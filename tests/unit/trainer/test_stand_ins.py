@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -135,6 +136,24 @@ def test_a_template_without_bounds_is_stopped_and_named(
     assert stopped.value.failure.reason == "ModelInvalid"
     tokenizer.chat_template = CHATML
     tokenize(tokenizer, ChatExample([User(content="two?"), Assistant(content="four")]))  # the limits are gone again
+
+
+def test_a_conversation_of_many_turns_has_the_time_of_many_renderings(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All renderings of the example take longer than one may; an endless one is stopped after as long as ever."""
+    monkeypatch.setattr("finetune_trainer.data.template_limits.SECONDS", 0.4)
+    turns = [[User(content="two?"), Assistant(content="four")] for _ in range(20)]
+    example = ChatExample([message for turn in turns for message in turn])
+    tokenizer.chat_template = "{% for a in range(300) %}{% for b in range(999) %}{% endfor %}{% endfor %}" + CHATML
+    start = time.process_time()
+    tokenize(tokenizer, example)
+    assert time.process_time() - start > 0.4
+    tokenizer.chat_template = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}" + CHATML
+    start = time.process_time()
+    with pytest.raises(TemplateLimitError, match=r"0\.4 seconds for a message"):
+        tokenize(tokenizer, example)
+    assert time.process_time() - start < 4
 
 
 def test_a_role_that_the_template_refuses_is_told(tokenizer: Any) -> None:

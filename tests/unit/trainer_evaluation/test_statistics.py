@@ -90,6 +90,7 @@ def test_pairing_makes_a_steady_gain_plain() -> None:
     gain = estimate_difference([score + 0.1 for score in baseline], baseline)
     apart = estimate([score + 0.1 for score in baseline]), estimate(baseline)
     assert gain.low > 0.09
+    assert estimate_difference([score + 0.01 for score in baseline], baseline).low > 0.004
     assert gain.high - gain.low < (apart[0].high - apart[0].low + apart[1].high - apart[1].low) / 2
 
 

@@ -19,6 +19,7 @@ from finetune_api.finetunejob import Best, CheckpointStatus, CorruptCheckpoint
 from finetune_api.manifest import CheckpointKey, Manifest
 from finetune_api.progress import CheckpointLedger
 from finetune_api.sources import S3Location
+from finetune_trainer.checkpointing import evaluation_records
 from finetune_trainer.checkpointing.retention import metric_of
 from finetune_trainer.checkpointing.shards import refuse_unreadable
 from finetune_trainer.gang.gang import Gang
@@ -55,12 +56,15 @@ class Resumed:
 
 
 def list_committed(storage: Storage, run: S3Location) -> list[Committed]:
-    """The checkpoints that count, oldest first, with what was measured on them until the last one."""
+    """The checkpoints that count, oldest first, with what was measured on them."""
     found = commits.list_checkpoints(storage, run)[0]
-    state = storage.find(found[-1].folder.join(TRAINER_STATE)) if found else None
+    if not found:
+        return []
+    state = storage.find(found[-1].folder.join(TRAINER_STATE))
     with contextlib.suppress(ValueError, KeyError, TypeError):  # what rotted is told of by who resumes from it
-        return found if state is None else with_evaluations(found, evaluations(state))
-    return found
+        found = found if state is None else with_evaluations(found, evaluations(state))
+    measured = evaluation_records.find_record(storage, found[-1])
+    return found if measured is None else with_evaluations(found, {found[-1].manifest.step: measured["eval_loss"]})
 
 
 def evaluations(trainer_state: bytes) -> dict[int, float]:
@@ -101,7 +105,9 @@ def resume(
         newest = found[-1]
         problem = _fetch_on_every_node(gang, storage, newest, directory)
         if problem is None:
-            return Resumed(_local(directory, newest), tuple(found), tuple(corrupt))
+            local = _local(directory, newest)
+            _add_evaluation(gang, storage, local)
+            return Resumed(local, tuple(found), tuple(corrupt))
         _log.warning(f"passing over the checkpoint of step {problem.step}: {problem.message}")
         corrupt.append(problem)
         found.pop()
@@ -220,6 +226,13 @@ def _fetch_on_every_node(
     if problem is not None and gang.leads_node:
         shutil.rmtree(_local(directory, committed).path, ignore_errors=True)  # it may be good here, but not elsewhere
     return problem
+
+
+def _add_evaluation(gang: Gang, storage: Storage, checkpoint: LocalCheckpoint) -> None:
+    """Go on after the evaluation of the step, where it came to its end."""
+    measured = gang.from_leader(lambda: evaluation_records.find_record(storage, checkpoint.committed))
+    if measured is not None:
+        gang.on_each_node(lambda: evaluation_records.add_to_log(checkpoint.path, measured))
 
 
 def _local(directory: Path, committed: Committed) -> LocalCheckpoint:

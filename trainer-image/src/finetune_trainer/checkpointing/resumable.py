@@ -24,7 +24,8 @@ class Resumable:
     """To be mixed into a Trainer, before it: `class ResumableSFTTrainer(Resumable, SFTTrainer)`.
 
     A step is saved before it is evaluated, so that what ends the process in a long evaluation costs nothing. The
-    evaluation leaves the random numbers as they are: it can be made up for by the next attempt (eval_on_start).
+    evaluation leaves the random numbers as they are: it can be made up for by the next attempt (eval_on_start), unless
+    it came to its end: then evaluation_records.py has it.
 
     `saves` must be set before `train()`. `train(resume_from_checkpoint=...)` takes a local folder of training_state.py.
     """

@@ -55,7 +55,7 @@ def render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
 
     Raises TemplateError, also when the template leaves a part of the example out.
     """
-    with limited():
+    with limited(len(example.messages)):
         lost_parts.refuse_lost(tokenizer, example, _render_turns)
         rendered = _render_turns(tokenizer, example)
     for text in rendered:
@@ -65,7 +65,7 @@ def render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
 
 def render_answers(tokenizer: Any, prompt: int, conversations: Sequence[ChatExample]) -> list[RenderedText]:
     """The texts of a prompt of so many messages, and of conversations that begin with it. Raises TemplateError."""
-    with limited():
+    with limited(sum(len(conversation.messages) for conversation in conversations)):
         for conversation in conversations:
             lost_parts.refuse_lost(tokenizer, conversation, _render_whole)
         asked = conversation_of(tokenizer, conversations[0])

@@ -1,4 +1,4 @@
-"""What one rendering of a chat template may take: seconds of the processor, and memory.
+"""What the rendering of a chat template may take: seconds of the processor, and memory.
 
 Templates run in Jinja's sandbox, which bounds what they can reach but not for how long they loop, nor how long a text
 they make. The limits are the kernel's. They stand only in the main thread of the process, where signals arrive: that
@@ -21,6 +21,7 @@ from finetune_trainer.process.failures import DiagnosedError
 
 SECONDS = 10.0
 BYTES = 512 * 2**20
+_AT_ONCE = 1e-3  # 0 would stop the timer
 _STATM = Path("/proc/self/statm")
 
 
@@ -30,29 +31,49 @@ class TemplateLimitError(DiagnosedError):
     def __init__(self, what: str) -> None:
         super().__init__(
             Reason.MODEL_INVALID,
-            f"The model's chat template took more than {what} for one example, and was stopped. Give the model a "
+            f"The model's chat template took more than {what}, and was stopped. Give the model a "
             "chat template (chat_template.jinja) without such loops or such long texts.",
         )
 
 
 @contextmanager
-def limited() -> Iterator[None]:
-    """Raises TemplateLimitError from within, when it takes more than SECONDS or BYTES. One within another adds none."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGVTALRM) is _stop:
+def limited(messages: int = 1) -> Iterator[None]:
+    """Raises TemplateLimitError from within, when it takes more than SECONDS for each message, or BYTES.
+
+    An example is rendered up to each of its messages. One within another is bounded by both, and adds no memory.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
+        return
+    if signal.getsignal(signal.SIGVTALRM) is _stop:
+        with _sooner(SECONDS * messages):
+            yield
         return
     before = signal.signal(signal.SIGVTALRM, _stop)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS * messages)
     try:
         _limit_memory(soft, hard)
         yield
     except MemoryError as error:
-        raise TemplateLimitError(f"{BYTES // 2**20} MiB of memory") from error
+        raise TemplateLimitError(f"{BYTES // 2**20} MiB of memory for one example") from error
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.signal(signal.SIGVTALRM, before)
+
+
+@contextmanager
+def _sooner(seconds: float) -> Iterator[None]:
+    """Stop after so many seconds, where the timer that runs would do it later; that one goes on afterwards."""
+    left, _ = signal.getitimer(signal.ITIMER_VIRTUAL)
+    given = min(seconds, left)
+    signal.setitimer(signal.ITIMER_VIRTUAL, given)
+    try:
+        yield
+    finally:
+        used = given - signal.getitimer(signal.ITIMER_VIRTUAL)[0]
+        signal.setitimer(signal.ITIMER_VIRTUAL, max(left - used, _AT_ONCE))
 
 
 def _limit_memory(soft: int, hard: int) -> None:
@@ -67,4 +88,4 @@ def _limit_memory(soft: int, hard: int) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise TemplateLimitError(f"{SECONDS:g} seconds")
+    raise TemplateLimitError(f"{SECONDS:g} seconds for a message")

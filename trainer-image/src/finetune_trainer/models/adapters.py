@@ -26,8 +26,9 @@ from finetune_trainer.process.failures import DiagnosedError, first_line
 ALL_LINEAR = ["all-linear"]
 SHOWN_NAMES = 20
 ADAPTABLE = (torch.nn.Linear, Conv1D, torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-"""The names that configs have for the number of experts in a layer."""
+ROUTER = "router"
+GATES = ("gate", "shared_expert_gate")
+"""Routers too, but only beside `experts`: elsewhere a gate is one of the layer's own matrices."""
 
 
 def add_lora(model: Any, adapter: Adapter) -> Any:
@@ -47,10 +48,10 @@ def add_lora(model: Any, adapter: Adapter) -> Any:
 def lora_config(model: Any, adapter: Adapter) -> LoraConfig:
     """peft's config of a new LoRA. Raises DiagnosedError (InvalidSpec): dropout where peft has none."""
     everything = adapter.target_modules == ALL_LINEAR
-    fused, routers = _fused_names(model), _router_names(model)
+    fused, routers = _fused_names(model), _routers(model)
     targets = adapter.target_modules
     if everything and fused:  # peft's own all-linear of such a model has its router too
-        targets = sorted((_linear_names(model) - routers) | _expert_names(model))
+        targets = sorted(_linear_names(model, but=routers) | _expert_names(model))
     if adapter.dropout and fused.intersection(_last(target) for target in targets):
         raise DiagnosedError(
             Reason.INVALID_SPEC,
@@ -138,13 +139,13 @@ def _refuse_unknown_targets(model: Any, targets: list[str]) -> None:
             )
 
 
-def _linear_names(model: Any) -> set[str]:
-    """The last names of the matrices that LoRA adapts, but for the output layer."""
+def _linear_names(model: Any, but: frozenset[str] = frozenset()) -> set[str]:
+    """The last names of the matrices that LoRA adapts, but for the output layer and those that are named."""
     output = model.get_output_embeddings()
     return {
         _last(name)
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not output
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not output and name not in but
     }
 
 
@@ -163,24 +164,34 @@ def _fusions(model: Any) -> dict[str, str]:
     return dict(_MOE_TARGET_MODULE_MAPPING.get(family, {}))
 
 
-def _router_names(model: Any) -> set[str]:
-    """The last names of the modules that give each expert a number, and of those that weigh a shared expert."""
-    config = model.config.get_text_config()
-    counts = {getattr(config, name, None) for name in EXPERT_COUNTS} - {None, 0, 1}
-    return {
-        _last(name)
+def _routers(model: Any) -> frozenset[str]:
+    """The names of the matrices that give each expert a number, and of those that weigh a shared expert.
+
+    They are told by their place: sizes tell nothing, since a head or a shared expert may be as wide as there are
+    experts.
+    """
+    found = [
+        child
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if name == ROUTER or (name in GATES and hasattr(parent, "experts"))
+    ]
+    parts = {id(part) for router in found for part in router.modules()}
+    return frozenset(
+        name
         for name, module in model.named_modules()
-        if counts and isinstance(module, torch.nn.Linear) and module.out_features in {1, *counts}
-    }
+        if id(module) in parts and isinstance(module, torch.nn.Linear | Conv1D)
+    )
 
 
-def _excluded(model: Any, routers: set[str]) -> str | None:
+def _excluded(model: Any, routers: frozenset[str]) -> str | None:
     """A pattern of the modules that `all-linear` leaves out: routers, and what of a vision-language model sees.
 
     And those that peft refuses, since the kernels of state-space layers take their weights past an adapter.
     """
-    left_out = routers | {name for name in _linear_names(model) if _is_bypassed(model, name)}
-    patterns = [rf".*\.{re.escape(name)}" for name in sorted(left_out)]
+    patterns = sorted({re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name)) for name in routers})  # of any layer
+    bypassed = sorted(name for name in _linear_names(model) if _is_bypassed(model, name))
+    patterns += [rf".*\.{re.escape(name)}" for name in bypassed]
     if hasattr(model.config, "vision_config"):
         decoder = model.get_decoder()
         name = next(name for name, module in model.named_modules() if module is decoder)

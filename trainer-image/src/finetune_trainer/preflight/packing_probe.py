@@ -21,6 +21,8 @@ TOLERANCE = 1e-3
 """Of the logits' standard deviation. Rounding makes 1e-5; one token of another example, 1e-1 and more."""
 MOST_PARAMETERS = 200_000_000
 """A kind that can't be made smaller than this is not tried: preflight has little memory."""
+FEWEST_LAYERS = 4
+"""For what layers of one kind do by turns."""
 HEADS = 4  # some kinds divide them by four
 # Sizes that configs have names of their own for, and small values that go together.
 SMALL_SIZES = {
@@ -60,6 +62,7 @@ def _build(config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
+        config = _with_first_layers(config, AutoModelForCausalLM.from_config(config))
         size = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
     if size > MOST_PARAMETERS:
         raise ValueError(f"{size} parameters are too many")
@@ -102,7 +105,7 @@ def _with_few_tokens(config: Any) -> Any:
 
 
 def _smaller(config: Any) -> Any:
-    """The config with a small width, and one layer of each type where it names types; else with all its layers."""
+    """The config with a small width, and one layer of each type where it names types."""
     small = _with_few_tokens(config)
     _keep_one_layer_of_each_type(small)
     for name, value in SMALL_SIZES.items():
@@ -117,6 +120,26 @@ def _smaller(config: Any) -> Any:
     small.hidden_size = HEADS * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     if getattr(config, "intermediate_size", None) is not None:
         small.intermediate_size = 2 * small.hidden_size
+    return small
+
+
+def _with_first_layers(config: Any, model: Any) -> Any:
+    """The config with the first layers alone, one of each kind among them, where it names no types."""
+    layers = getattr(config, "num_hidden_layers", None)
+    stack = next(
+        (part for part in model.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == layers), []
+    )
+    kinds = [tuple((name, type(part)) for name, part in layer.named_modules()) for layer in stack]
+    if not kinds or getattr(config, "layer_types", None) is not None:
+        return config
+    kept = max(FEWEST_LAYERS, 1 + max(kinds.index(kind) for kind in kinds))
+    if kept >= len(kinds):
+        return config
+    small = copy.deepcopy(config)
+    for name, value in list(vars(small).items()):
+        if isinstance(value, list) and len(value) == layers:
+            setattr(small, name, value[:kept])
+    small.num_hidden_layers = kept
     return small
 
 

@@ -2,11 +2,13 @@
 
     <run>/claims/000003.json                                            who holds the run
     <run>/checkpoints/step-000100/claim-000003/{files..., manifest.json}
+    <run>/checkpoints/step-000100/claim-000003/evaluation.json          later, by whoever evaluates it first
     <run>/result/claim-000003/{files..., manifest.json}
     <run>/result/manifest.json                                          the same bytes: the result that won
 
 It needs of the storage that reads and listings show what was written before, and `If-None-Match: *`. No clocks, no
-locks, no leases that run out. Nothing is ever written over; each object has one writer.
+locks, no leases that run out. Nothing is ever written over; each object has one writer, but for evaluation.json, which
+is of no commit and the same whoever writes it.
 
 Claims. A process that starts writes the claim after the last one (`claim`). Who holds the highest number holds the
 run. A process whose claim was followed by another one is a zombie: it may be alive, it just was not heard of.

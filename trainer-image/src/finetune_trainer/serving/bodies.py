@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 FIXED_BYTES = 64 * 1024
 BYTES_PER_TOKEN = 16
@@ -25,6 +26,14 @@ class BodyError(ValueError):
 def longest_body(context_length: int) -> int:
     """Bytes that a request whose text fits into the context may have."""
     return FIXED_BYTES + BYTES_PER_TOKEN * context_length
+
+
+async def discard(request: Request) -> None:
+    """Receive a body and keep nothing of it: a client that still sends hears no answer."""
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(MOST_SECONDS):
+            async for _ in request.stream():
+                pass
 
 
 async def read_json(request: Request, most_bytes: int) -> Any:

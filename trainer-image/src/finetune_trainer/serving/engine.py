@@ -82,6 +82,8 @@ class Engine:
         self._special = _special_tokens(generator.tokenizer)
         self._orders: Queue[_Generation] = Queue()
         self._beat: float | None = None
+        self.lost: str | None = None
+        """Why the device computes nothing any more in this process: only another process gets it back."""
         for module in generator.model.modules():
             module.register_forward_pre_hook(self._on_module)
         threading.Thread(target=self._run, name="engine", daemon=True).start()
@@ -92,9 +94,14 @@ class Engine:
         beat = self._beat
         return beat is not None and time.monotonic() - beat > STUCK_SECONDS
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for the one that is worked at."""
+        return self._orders.qsize()
+
     def submit(self, order: Order) -> _Generation:
         """Generate when those before are done. Raises EngineBusyError."""
-        if self._orders.qsize() >= MOST_WAITING:
+        if self.waiting >= MOST_WAITING:
             raise EngineBusyError
         generation = _Generation(order, asyncio.get_running_loop())
         self._orders.put(generation)
@@ -118,6 +125,7 @@ class Engine:
             except Exception as error:
                 _log.error(f"a generation failed: {first_line(error)}")
                 generation.put(GenerationError(first_line(error)))
+                self.lost = _why_lost(self._generator.model.device)
             finally:
                 self._beat = None
 
@@ -261,6 +269,17 @@ class _Penalties(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         counts = torch.bincount(input_ids[0, self._prompt_tokens :], minlength=scores.shape[-1])[: scores.shape[-1]]
         return scores - self._frequency * counts - self._presence * (counts > 0)
+
+
+def _why_lost(device: torch.device) -> str | None:
+    """What the device says to a small sum. After a fault in a kernel CUDA answers all that follows with it."""
+    try:
+        torch.ones(8, device=device).sum().item()
+    except torch.OutOfMemoryError:
+        return None
+    except RuntimeError as error:
+        return first_line(error)
+    return None
 
 
 def _special_tokens(tokenizer: Any) -> frozenset[int]:

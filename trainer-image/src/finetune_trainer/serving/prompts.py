@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,16 @@ from finetune_trainer.serving import prompt_worker
 from finetune_trainer.serving.prompt_worker import LENGTH_BYTES, frame
 
 MOST_SECONDS = 10.0
+MOST_WAIT_SECONDS = 30.0
 START_SECONDS = 120.0
 
 
 class PromptRefusedError(ValueError):
     """No prompt can be made of what was sent; the message says why."""
+
+
+class PromptsBusyError(RuntimeError):
+    """The prompts of others took so long that this one's turn did not come."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,11 @@ class Prompts:
     async def of_messages(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
     ) -> Prompt:
-        """Messages (OpenAI's) in the chat template. Raises PromptRefusedError."""
+        """Messages (OpenAI's) in the chat template. Raises PromptRefusedError, PromptsBusyError."""
         return await self._make({"messages": messages, "tools": tools, "variables": variables})
 
     async def of_text(self, text: str) -> Prompt:
-        """A text as it is. Raises PromptRefusedError."""
+        """A text as it is. Raises PromptRefusedError, PromptsBusyError."""
         return await self._make({"prompt": text})
 
     async def _make(self, request: Mapping[str, Any]) -> Prompt:
@@ -65,7 +71,7 @@ class Prompts:
             framed = frame(request)
         except orjson.JSONEncodeError as error:
             raise PromptRefusedError(f"The request can't be read: {error}.") from error
-        async with self._one_at_a_time:
+        async with self._turn():
             worker = await self._running()
             try:
                 async with asyncio.timeout(MOST_SECONDS):
@@ -76,6 +82,18 @@ class Prompts:
         if "refused" in answer:
             raise PromptRefusedError(answer["refused"])
         return Prompt(answer["tokens"], answer["text"])
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(MOST_WAIT_SECONDS):
+                await self._one_at_a_time.acquire()
+        except TimeoutError:
+            raise PromptsBusyError from None
+        try:
+            yield
+        finally:
+            self._one_at_a_time.release()
 
     async def _running(self) -> Process:
         if self._worker is None or self._worker.returncode is not None:

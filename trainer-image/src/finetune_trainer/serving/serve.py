@@ -29,10 +29,10 @@ from finetune_trainer.evaluation.tool_calls import response_template
 from finetune_trainer.models.models import LocalModel
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.serving.answers import DONE, Answer, AnswerParser, to_event
-from finetune_trainer.serving.bodies import BodyError, longest_body, read_json
-from finetune_trainer.serving.engine import Engine, EngineBusyError, GenerationError, Order
+from finetune_trainer.serving.bodies import BodyError, discard, longest_body, read_json
+from finetune_trainer.serving.engine import MOST_WAITING, Engine, EngineBusyError, GenerationError, Order
 from finetune_trainer.serving.openai_requests import ChatRequest, CompletionRequest, TextRequest
-from finetune_trainer.serving.prompts import Prompt, PromptRefusedError, Prompts
+from finetune_trainer.serving.prompts import Prompt, PromptRefusedError, Prompts, PromptsBusyError
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 (a Pod is reached from outside itself)
 SHUTDOWN_SECONDS = 20
@@ -92,6 +92,8 @@ def build_app(folder: Path, generator: Generator) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, str]:
+        if server.engine.lost is not None:
+            raise _refusal(503, f"The accelerator fails: {server.engine.lost}", "engine_lost")
         if server.engine.is_stuck:
             raise _refusal(503, "The engine has been silent for too long.", "engine_stuck")
         return {"status": "ok"}
@@ -114,30 +116,51 @@ class _Server:
     def __init__(self, folder: Path, generator: Generator) -> None:
         self.engine = Engine(generator)
         self.prompts = Prompts(folder)
+        self._preparing = 0
         self.model = {"id": folder.name, "object": "model", "created": int(time.time()), "owned_by": OWNER}
         self._context_length = generator.context_length
         self._format = get_response_template(generator.processor, generator.model)
         self._calls_format = self._format or response_template(generator.tokenizer)
 
     async def chat(self, request: Request) -> Response:
-        asked = await self._read(request, ChatRequest)
-        messages = [message.model_dump(exclude_none=True) for message in asked.messages]
-        prompt = await _made(self.prompts.of_messages(messages, asked.offered_tools, asked.chat_template_kwargs or {}))
+        async with self._place(request):
+            asked = await self._read(request, ChatRequest)
+            messages = [message.model_dump(exclude_none=True) for message in asked.messages]
+            variables = asked.chat_template_kwargs or {}
+            prompt = await _made(self.prompts.of_messages(messages, asked.offered_tools, variables))
+            generation = self._submit(asked, prompt, asked.max_completion_tokens or asked.max_tokens)
         template = self._calls_format if asked.offered_tools else self._format
         answer = Answer("chat.completion", asked.model, len(prompt.tokens), AnswerParser(template, prompt.text))
-        return await self._answer(request, asked, prompt, asked.max_completion_tokens or asked.max_tokens, answer)
+        return await _answer(request, asked, generation, answer)
 
     async def complete(self, request: Request) -> Response:
-        asked = await self._read(request, CompletionRequest)
-        prompt = await _made(self.prompts.of_text(asked.prompt))
+        async with self._place(request):
+            asked = await self._read(request, CompletionRequest)
+            prompt = await _made(self.prompts.of_text(asked.prompt))
+            generation = self._submit(asked, prompt, asked.max_tokens)
         answer = Answer("text_completion", asked.model, len(prompt.tokens), AnswerParser(None, ""))
-        return await self._answer(request, asked, prompt, asked.max_tokens, answer)
+        return await _answer(request, asked, generation, answer)
 
     def refuse_other(self, model: str) -> None:
         """Raises HTTPException (404, model_not_found) for any model but the one."""
         if model != self.model["id"]:
             message = f"The model {model!r} does not exist; this server has {self.model['id']!r}."
             raise _refusal(404, message, "model_not_found", "model")
+
+    @asynccontextmanager
+    async def _place(self, request: Request) -> AsyncIterator[None]:
+        """One of the places for requests that wait, from before the body is read until the engine has it.
+
+        Raises HTTPException (503) when none is free.
+        """
+        if self._preparing + self.engine.waiting >= MOST_WAITING:
+            await discard(request)
+            raise _overloaded()
+        self._preparing += 1
+        try:
+            yield
+        finally:
+            self._preparing -= 1
 
     async def _read(self, request: Request, kind: type[_Asked]) -> _Asked:
         try:
@@ -152,9 +175,7 @@ class _Server:
         self.refuse_other(asked.model)
         return asked
 
-    async def _answer(
-        self, request: Request, asked: TextRequest, prompt: Prompt, max_tokens: int | None, answer: Answer
-    ) -> Response:
+    def _submit(self, asked: TextRequest, prompt: Prompt, max_tokens: int | None) -> Any:
         self._refuse_too_long(prompt)
         order = Order(
             prompt.tokens,
@@ -167,20 +188,9 @@ class _Server:
             asked.stops,
         )
         try:
-            generation = self.engine.submit(order)
+            return self.engine.submit(order)
         except EngineBusyError:
-            message = "Too many requests wait for this server already. Try again later."
-            raise _refusal(503, message, "server_overloaded", headers={"Retry-After": "1"}) from None
-        if asked.stream:
-            with_usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return StreamingResponse(_events(answer, generation, with_usage=with_usage), media_type="text/event-stream")
-        gone = asyncio.create_task(_cancel_when_gone(request, generation))
-        try:
-            return JSONResponse(await answer.whole(generation.pieces()))
-        except GenerationError as error:
-            raise _refusal(503, f"The model could not answer: {error}", "generation_failed") from error
-        finally:
-            gone.cancel()
+            raise _overloaded() from None
 
     def _refuse_too_long(self, prompt: Prompt) -> None:
         if not prompt.tokens:
@@ -190,12 +200,27 @@ class _Server:
             raise _refusal(400, message, "context_length_exceeded", "messages")
 
 
+async def _answer(request: Request, asked: TextRequest, generation: Any, answer: Answer) -> Response:
+    if asked.stream:
+        with_usage = asked.stream_options is not None and asked.stream_options.include_usage
+        return StreamingResponse(_events(answer, generation, with_usage=with_usage), media_type="text/event-stream")
+    gone = asyncio.create_task(_cancel_when_gone(request, generation))
+    try:
+        return JSONResponse(await answer.whole(generation.pieces()))
+    except GenerationError as error:
+        raise _refusal(503, f"The model could not answer: {error}", "generation_failed") from error
+    finally:
+        gone.cancel()
+
+
 async def _made(prompt: Any) -> Prompt:
     try:
         made: Prompt = await prompt
         return made
     except PromptRefusedError as error:
         raise _refusal(400, str(error), "invalid_prompt") from error
+    except PromptsBusyError:
+        raise _overloaded() from None
 
 
 async def _events(answer: Answer, generation: Any, *, with_usage: bool) -> AsyncIterator[bytes]:
@@ -216,6 +241,11 @@ async def _cancel_when_gone(request: Request, generation: Any) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     generation.cancel()
+
+
+def _overloaded() -> HTTPException:
+    message = "Too many requests wait for this server already. Try again later."
+    return _refusal(503, message, "server_overloaded", headers={"Retry-After": "1"})
 
 
 def _refusal(

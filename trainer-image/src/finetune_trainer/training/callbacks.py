@@ -70,13 +70,13 @@ class StopTogether(TrainerCallback):
 
 
 class KeepEvaluations(TrainerCallback):
-    """Tells what becomes of checkpoints of the losses that were measured on them."""
+    """Tells what becomes of checkpoints of what was measured on them, as it stands in the log."""
 
-    def __init__(self, note: Callable[[int, float], None]) -> None:
+    def __init__(self, note: Callable[[dict[str, float]], None]) -> None:
         self._note = note
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._note(state.global_step, kwargs["metrics"]["eval_loss"])
+        self._note(next(entry for entry in reversed(state.log_history) if "eval_loss" in entry))
 
 
 class PrepareSaves(TrainerCallback):

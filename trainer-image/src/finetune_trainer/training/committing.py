@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from finetune_api.finetunejob import CorruptCheckpoint
+from finetune_api.manifest import CheckpointKey
 from finetune_api.progress import CheckpointLedger
 from finetune_api.run import TrainRun
+from finetune_api.sources import S3Location
 from finetune_trainer.artifacts.events import EventLog
-from finetune_trainer.checkpointing import checkpoints, retention
+from finetune_trainer.checkpointing import checkpoints, evaluation_records, retention
 from finetune_trainer.checkpointing.background_saves import Save
 from finetune_trainer.checkpointing.checkpoints import Resumed
+from finetune_trainer.checkpointing.evaluation_records import Entry
 from finetune_trainer.gang.gang import Gang
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.s3 import commits
@@ -36,6 +39,8 @@ class Committer:
         self._longest: float | None = None
         self._stalled = 0.0
         self._evaluated: dict[int, float] = {}
+        self._leads = gang.leads
+        self._resumed = None if resumed.checkpoint is None else resumed.checkpoint.committed
         if resumed.checkpoint is not None:
             state = (resumed.checkpoint.path / checkpoints.TRAINER_STATE).read_bytes()
             self._evaluated = checkpoints.evaluations(state)
@@ -46,9 +51,17 @@ class Committer:
         """The checkpoints that count now, with the validation losses that are known by now."""
         return tuple(checkpoints.with_evaluations(self._kept, dict(self._evaluated)))
 
-    def note_evaluation(self, step: int, loss: float) -> None:
-        """A step was evaluated, whose checkpoint may be under way still."""
-        self._evaluated[step] = loss
+    def note_evaluation(self, entry: Entry) -> None:
+        """A step was evaluated, whose checkpoint may be under way still. The entry is that of the Trainer's log."""
+        step = int(entry["step"])
+        self._evaluated[step] = entry["eval_loss"]
+        if self._leads:
+            evaluation_records.record(self._storage, self._folder_of(step), entry)
+
+    def _folder_of(self, step: int) -> S3Location:
+        if self._resumed is not None and self._resumed.manifest.step == step:
+            return self._resumed.folder
+        return commits.checkpoint_folder(self._claim.run, CheckpointKey(step=step, claim=self._claim.number))
 
     def settle(self) -> None:
         """After the last evaluation: remove what it has made outdated. No save must be under way."""
