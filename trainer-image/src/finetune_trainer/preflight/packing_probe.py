@@ -126,7 +126,7 @@ def _smaller(config: Any) -> Any:
 def _with_first_layers(config: Any, model: Any) -> Any:
     """The config with the first layers alone, one of each kind among them, where it names no types."""
     layers = getattr(config, "num_hidden_layers", None)
-    stack = next(
+    stack: Any = next(
         (part for part in model.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == layers), []
     )
     kinds = [tuple((name, type(part)) for name, part in layer.named_modules()) for layer in stack]
