@@ -236,6 +236,14 @@ def test_a_label_of_ones_own_is_no_label_of_ktos(tmp_path: Path) -> None:
     assert isinstance(read(tmp_path, json.dumps({"messages": [ASKED, SAID], "label": True})), LineError)
 
 
+@pytest.mark.parametrize("label", [True, False, 1, 0, 1.0, "true", "False", "0"])
+@pytest.mark.parametrize("form", [{"messages": [ASKED, SAID]}, {"instruction": "2+2?", "output": "5"}])
+def test_a_label_of_ktos_is_refused_however_it_is_written(tmp_path: Path, form: dict[str, Any], label: object) -> None:
+    item = read(tmp_path, json.dumps({**form, "label": label}))
+    assert isinstance(item, LineError)
+    assert item.message.startswith("The key 'label' of a line is not read. It belongs to KTO")
+
+
 def test_a_table_and_its_lines_are_the_same(tmp_path: Path) -> None:
     """As `datasets` writes them with to_parquet and to_json: every key in every row."""
     rows = [

@@ -81,7 +81,7 @@ def to_known_form(line: Mapping[str, Any]) -> dict[str, Any]:
     """A line in one of our forms, or as it is where no rule is for it. Raises ExampleError for what can't be read."""
     line = {key: value for key, value in without_nulls(line).items() if value not in ([], {}) or key in READ}
     for key, why in _REFUSED.items():
-        if key in line and not (key == "label" and not isinstance(line[key], bool)):  # KTO's is true or false
+        if key in line and not (key == "label" and _is_name(line[key])):
             raise ExampleError(f"The key {key!r} of a line is not read. {why}")
     _rewrite_tools(line)
     if "conversations" in line and "messages" not in line:
@@ -107,6 +107,11 @@ def _input(given: Mapping[str, Any]) -> dict[str, Any]:
     for key in sorted(given.keys() - _KEYS_OF_INPUT):
         raise ExampleError(f"The key {key!r} of 'input' is not read. Leave it out.")
     return given
+
+
+def _is_name(label: Any) -> bool:
+    """Whether a label is a word of the dataset's own: KTO's is true or false, as tables have it 1 or 0."""
+    return isinstance(label, str) and label.strip().lower() not in ("true", "false", "1", "0")
 
 
 def without_nulls(value: Any) -> Any:
