@@ -12,7 +12,8 @@ from finetune_api.outcome import PreflightReport
 from finetune_api.run import ModelSource
 from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.local.job_file import LocalJob
-from finetune_trainer.local.training import storage_config, train_run
+from finetune_trainer.local.training import refuse_changed, storage_config, train_run
+from finetune_trainer.process.failures import DiagnosedError
 
 SPEC = FineTuneJobSpec.model_validate(
     {
@@ -62,3 +63,19 @@ def test_s3_is_where_the_variables_of_aws_say(
 ) -> None:
     config = storage_config(variables)
     assert (config.endpoint, config.region, config.path_style) == (endpoint, region, path_style)
+
+
+def test_a_run_goes_on_wherever_its_data_is_reached_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    refuse_changed(train_run(LocalJob("team-a", "router", SPEC), tmp_path, FOUND, MODEL), tmp_path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:8333")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    refuse_changed(train_run(LocalJob("team-a", "router", SPEC), tmp_path, FOUND, MODEL), tmp_path)
+
+
+def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path) -> None:
+    refuse_changed(train_run(LocalJob("team-a", "router", SPEC), tmp_path, FOUND, MODEL), tmp_path)
+    changed = SPEC.model_copy(update={"hyperparameters": SPEC.hyperparameters.model_copy(update={"epochs": 3})})
+    with pytest.raises(DiagnosedError, match=r"hyperparameters\.epochs: 2.* before, 3.* now"):
+        refuse_changed(train_run(LocalJob("team-a", "router", changed), tmp_path, FOUND, MODEL), tmp_path)

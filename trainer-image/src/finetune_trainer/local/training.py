@@ -41,7 +41,8 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 UID = "local"
 EVERY_IMAGE = ["s3://*", "https://*"]
 """Its reader still refuses what is no public address."""
-_NOT_OF_THE_RUN = {"attempt"}
+_NOT_OF_THE_RUN = {"attempt", "storage"}
+"""Where the data is reached may change: what is trained on is known by its digests."""
 
 
 def train_job(file: Path, output: Path | None) -> int:
@@ -88,7 +89,7 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
         model = model_source(str(job.spec.model.uri), open_storage(storage_config(os.environ)))
         found = preflight(preflight_run(job, folder, model), Path(scratch) / "preflight")
         run = train_run(job, folder, found, model)
-        _refuse_changed(run, folder)
+        refuse_changed(run, folder)
         _show_found(found, run, screen)
         gang = Gang(place_alone_on_node(run.parallelism, {}))
         return train(run, Path(scratch) / "train", gang, screen)
@@ -198,7 +199,7 @@ def _stops_on_interrupt(screen: Screen) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _refuse_changed(run: TrainRun, folder: Path) -> None:
+def refuse_changed(run: TrainRun, folder: Path) -> None:
     """A change of the job is a new run, as in a cluster. Raises DiagnosedError (InvalidSpec)."""
     file = folder / RUN_NAME
     if not file.exists():
