@@ -101,3 +101,24 @@ def test_preflight_reads_the_data_without_torch() -> None:
     loaded = loaded_by("import finetune_trainer.preflight.preflight, finetune_trainer.data.survey")
     assert "finetune_trainer.data.survey" in loaded
     assert "torch.nn" not in loaded
+
+
+@pytest.mark.parametrize(("missing", "command"), [("msgspec", "validate"), ("rich", "train")])
+def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, missing: str, command: str
+) -> None:
+    file = write(tmp_path / "train.jsonl", [EXAMPLE] * 10)
+    job = tmp_path / "job.yaml"
+    job.write_text("kind: FineTuneJob\n")
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = [{command!r}, sys.argv[1]]\n"
+        "from finetune_trainer.__main__ import main; main()"
+    )
+    argv = [sys.executable, "-c", code, str(file if command == "validate" else job)]
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"The Python package {missing} is not installed: finetune-trainer needs the extra 'trainer'. "
+        "In a checkout of finetune-operator: .venv/bin/pip install '.[trainer]'"
+    ]

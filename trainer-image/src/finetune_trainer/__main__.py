@@ -9,6 +9,9 @@ import typer
 
 from finetune_trainer.process import environment
 
+EXIT_NOT_INSTALLED = 2
+"""As for a wrong use of the command line."""
+
 RunFile = Annotated[Path, typer.Argument(metavar="RUN_JSON", help="The run configuration, which the operator writes.")]
 DataFiles = Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True)]
 MethodOption = Annotated[
@@ -150,7 +153,17 @@ def validate(files: DataFiles, method: MethodOption = None) -> None:
 def main() -> None:
     """The console script."""
     environment.exit_on_sigterm()
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("finetune_api", "finetune_trainer"):
+            raise
+        typer.echo(
+            f"The Python package {error.name.partition('.')[0]} is not installed: finetune-trainer needs the extra "
+            "'trainer'. In a checkout of finetune-operator: .venv/bin/pip install '.[trainer]'",
+            err=True,
+        )
+        raise SystemExit(EXIT_NOT_INSTALLED) from None
 
 
 if __name__ == "__main__":
