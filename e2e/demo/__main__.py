@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +12,9 @@ from e2e.cache import cache_dir
 from e2e.cluster.binaries import binaries
 from e2e.cluster.locks import exclusive
 from e2e.demo.scenario import NAME, NAMESPACE, Platform, Tuned, apply, ask, follow, held_out_example, prepare
-from e2e.steps import console, failing_plainly, step, timings_table
+from e2e.steps import StepFailed, console, failing_plainly, step, timings_table
 
-DEMO_SECONDS = 7200.0
+DEMO_SECONDS = 14400.0
 """Of another demo at most; its first one builds everything."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -27,20 +28,33 @@ def demo(
     what = "Wait for another demo, which uses the same cluster"
     with failing_plainly(), exclusive(cache_dir() / "demo.lock", timeout=DEMO_SECONDS, what=what):
         platform = prepare()
-        apply(platform, model)
-        tuned = follow(platform)
-        console.print(score_table(tuned))
-        messages, reference = held_out_example()
-        with step("Ask the deployed model over the OpenAI route"):
-            answer = ask(platform, tuned.deployment, messages)
-        console.print()
-        console.print(f"Asked:     {messages[-1]['content']}", markup=False)
-        console.print(f"Answered:  {answer}", markup=False)
-        console.print(f"Reference: {reference}", markup=False)
-        console.print()
-        console.print(platform.api.kubectl("get", "ftj,eval,mdep", "-A"), markup=False)
-        console.print(timings_table())
-        where_to_look(platform, tuned)
+        try:
+            run(platform, model)
+        except StepFailed as failed:
+            raise StepFailed(f"{failed}\n\n{what_stays(platform.cluster.kubeconfig, kubectl())}") from None
+
+
+def run(platform: Platform, model: str | None) -> None:
+    """Apply the quickstart, follow it, ask the deployed model, and show it all."""
+    apply(platform, model)
+    tuned = follow(platform)
+    console.print(score_table(tuned))
+    messages, reference = held_out_example()
+    with step("Ask the deployed model over the OpenAI route"):
+        answer = ask(platform, tuned.deployment, messages)
+    console.print()
+    console.print(f"Asked:     {messages[-1]['content']}", markup=False)
+    console.print(f"Answered:  {answer}", markup=False)
+    console.print(f"Reference: {reference}", markup=False)
+    console.print()
+    console.print(platform.api.kubectl("get", "ftj,eval,mdep", "-A"), markup=False)
+    console.print(timings_table())
+    where_to_look(platform, tuned)
+
+
+def kubectl() -> Path:
+    """The cluster's own kubectl."""
+    return binaries(["kubectl"])["kubectl"]
 
 
 def score_table(tuned: Tuned) -> Table:
@@ -62,15 +76,32 @@ def score_table(tuned: Tuned) -> Table:
     return table
 
 
+def how_to_look(kubeconfig: Path, kubectl: Path) -> list[str]:
+    """The commands that show the demo's objects, in a shell of one's own."""
+    return [
+        f"  export KUBECONFIG={kubeconfig} PATH={kubectl.parent}:$PATH",
+        f"  kubectl -n {NAMESPACE} get ftj,eval,mdep,pods",
+        f"  kubectl -n {NAMESPACE} describe ftj {NAME}",
+    ]
+
+
+def what_stays(kubeconfig: Path, kubectl: Path) -> str:
+    """What a demo that failed leaves, and how to look at it."""
+    lines = [
+        "The cluster stays up, and what was applied to it goes on without this command:",
+        *how_to_look(kubeconfig, kubectl),
+        "  make demo          begins the demo anew, in the same cluster",
+        "  make cluster-down  removes the cluster",
+    ]
+    return "\n".join(lines)
+
+
 def where_to_look(platform: Platform, tuned: Tuned) -> None:
     """What a person types next."""
-    kubectl = binaries(["kubectl"])["kubectl"]
     job, evaluation, deployment = (item["status"] for item in (tuned.job, tuned.evaluation, tuned.deployment))
     lines = [
         "Where to look:",
-        f"  export KUBECONFIG={platform.cluster.kubeconfig} PATH={kubectl.parent}:$PATH",
-        f"  kubectl -n {NAMESPACE} get ftj,eval,mdep,pods",
-        f"  kubectl -n {NAMESPACE} describe ftj {NAME}",
+        *how_to_look(platform.cluster.kubeconfig, kubectl()),
         f"  the tuned model    {job['result']['uri']}",
         f"  checkpoints, log   {job['storageUri']}/",
         f"  scores, samples    {evaluation['reportUri']}",

@@ -19,6 +19,8 @@ Object = dict[str, Any]
 
 POLL_SECONDS = 0.5
 STALLED_FOR_SECONDS = 90.0
+LONGEST_SECONDS = 3600.0
+"""Of one wait, however steadily it advances."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ def condition(item: Object, kind: str) -> Object:
     return next((found for found in conditions if found["type"] == kind), {})
 
 
+def advance(item: Object) -> tuple[object, ...]:
+    """How far an object has come; another value is an advance."""
+    status = item.get("status", {})
+    return status.get("phase"), status.get("attempt", {}).get("number"), status.get("progress", {}).get("step")
+
+
 def wait_ready(
     api: Api,
     plural: str,
@@ -56,8 +64,12 @@ def wait_ready(
     *,
     timeout: float,
 ) -> Object:
-    """Wait until an object is Ready, telling how it stands. Raises StepFailed when it stalls, or takes too long."""
-    deadline = time.monotonic() + timeout
+    """Wait until an object is Ready, telling how it stands.
+
+    Raises StepFailed when it stalls, when it does not advance for `timeout` seconds, or after LONGEST_SECONDS.
+    """
+    began = advanced = time.monotonic()
+    reached: tuple[object, ...] | None = None
     stalled_since: float | None = None
     while True:
         item = api.get(plural, namespace, name)
@@ -66,6 +78,8 @@ def wait_ready(
             return item
         current.say(describe(item))
         now = time.monotonic()
+        if advance(item) != reached:
+            reached, advanced = advance(item), now
         stalled = condition(item, "Stalled")
         if stalled.get("status") != "True":
             stalled_since = None
@@ -74,9 +88,10 @@ def wait_ready(
         hint = f"`kubectl -n {namespace} describe {plural} {name}` tells more."
         if stalled_since is not None and now - stalled_since > STALLED_FOR_SECONDS:
             raise StepFailed(f"{name} is stalled: {stalled.get('reason')}: {stalled.get('message')} {hint}")
-        if now > deadline:
+        if now - advanced > timeout or now - began > LONGEST_SECONDS:
             ready = condition(item, "Ready")
             raise StepFailed(
-                f"{name} is not ready after {timeout:.0f} s: {ready.get('reason')}: {ready.get('message')} {hint}"
+                f"{name} is not ready after {now - began:.0f} s, {now - advanced:.0f} s of them without an advance: "
+                f"{ready.get('reason')}: {ready.get('message')} {hint}"
             )
         time.sleep(POLL_SECONDS)
