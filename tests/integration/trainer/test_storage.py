@@ -176,7 +176,7 @@ def test_missing_credentials_say_what_to_set(bucket: Bucket, monkeypatch: pytest
 def test_a_secret_without_a_key_is_named(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "AWS_ACCESS_KEY_ID").write_text("key")
     error = failure(Storage(bucket.storage, tmp_path), at(bucket, "key"))
-    assert error.failure.reason is Reason.STORAGE_DENIED
+    assert error.failure.reason is Reason.SECRET_NOT_FOUND
     assert "has no AWS_SECRET_ACCESS_KEY, or an empty one" in error.failure.message
 
 

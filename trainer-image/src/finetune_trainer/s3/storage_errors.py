@@ -92,7 +92,7 @@ def diagnose(
     tried = f" ({tried})" if tried else ""
     if isinstance(error, PartialCredentialsError):
         return DiagnosedError(
-            Reason.STORAGE_DENIED,
+            Reason.SECRET_NOT_FOUND,
             f"The Secret with the credentials for {where} has no {error.kwargs['cred_var']}, or an empty one{tried}: "
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the Secret that the FineTuneClass names.",
         )
