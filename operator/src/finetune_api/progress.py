@@ -8,7 +8,6 @@ tokens_per_second, checkpoint_step.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -70,12 +69,12 @@ def to_progress(status: TrainerStatus) -> Progress | None:
         step=step,
         total_steps=total,
         percent=status.progress_percentage if status.progress_percentage is not None else 100 * step // total,
-        epoch=_shown(numbers, "current_epoch"),
-        loss=_shown(numbers, "loss"),
-        eval_loss=_shown(numbers, "eval_loss"),
-        learning_rate=_shown(numbers, "learning_rate"),
+        epoch=shown(numbers.get("current_epoch")),
+        loss=shown(numbers.get("loss")),
+        eval_loss=shown(numbers.get("eval_loss")),
+        learning_rate=shown(numbers.get("learning_rate")),
         # None yet, right after a resume.
-        tokens_per_second=_shown(numbers, "tokens_per_second") or None,
+        tokens_per_second=shown(numbers.get("tokens_per_second")) or None,
         estimated_remaining_seconds=status.estimated_remaining_seconds,
         last_updated_time=whole_seconds(status.last_updated_time),
     )
@@ -103,6 +102,6 @@ def _finite(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _shown(numbers: Mapping[str, float], name: str) -> float | None:
+def shown(number: float | None) -> float | None:
     """The number with the five digits that a person reads."""
-    return float(f"{numbers[name]:.5g}") if name in numbers else None
+    return None if number is None else float(f"{number:.5g}")

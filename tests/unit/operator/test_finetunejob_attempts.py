@@ -568,6 +568,16 @@ def test_without_any_report_the_progress_is_complete_at_the_end() -> None:
     assert (progress.step, progress.total_steps, progress.percent, progress.eval_loss) == (750, 750, 100, 0.5)
 
 
+def test_the_losses_at_the_end_have_as_many_digits_as_those_before() -> None:
+    losses = {"train_loss": 0.11446395516395569, "eval_loss": 1.2345678}
+    report = TRAIN_REPORT.model_copy(update={"result": TRAIN_REPORT.result.model_copy(update=losses)})
+    observed = observed_job(
+        trained_status(conditions=TRAINING), job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, report),)
+    )
+    progress = decide(observed).status.progress
+    assert (progress.loss, progress.eval_loss) == (0.11446, 1.2346)
+
+
 def test_right_after_a_resume_the_remaining_time_is_that_of_the_speed_before() -> None:
     before = trained_status(conditions=TRAINING, progress=PROGRESS)
     resumed = PROGRESS.model_copy(update={"step": 390, "estimated_remaining_seconds": None})

@@ -9,6 +9,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobStatus, Progress, Result
 from finetune_api.outcome import TrainReport
+from finetune_api.progress import shown
 from finetune_operator.finetunejob.attempt_records import FINISHED, running_attempt, with_end
 from finetune_operator.finetunejob.concern import JobPlan, Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
@@ -64,8 +65,8 @@ def _complete(status: FineTuneJobStatus, result: Result, now: datetime) -> Progr
         total_steps=total,
         percent=100,
         epoch=round(resolved.epochs * step / max(total, 1), 4),
-        loss=loss,
-        eval_loss=result.eval_loss,
+        loss=shown(loss),
+        eval_loss=shown(result.eval_loss),
         tokens_per_second=last.tokens_per_second if last is not None else None,
         estimated_remaining_seconds=0,
         last_updated_time=whole_seconds(now),
