@@ -231,6 +231,12 @@ def test_what_belongs_to_another_form_of_the_line_is_told(
     assert read(tmp_path, json.dumps(line), method).unread == unread
 
 
+def test_an_empty_output_is_named_by_its_own_key(tmp_path: Path) -> None:
+    item = read(tmp_path, json.dumps({"instruction": "2+2?", "input": "", "output": " "}))
+    assert isinstance(item, LineError)
+    assert item.message == "'output' is empty: there is nothing to learn."
+
+
 def test_a_label_of_ones_own_is_no_label_of_ktos(tmp_path: Path) -> None:
     assert read(tmp_path, json.dumps({"messages": [ASKED, SAID], "label": "sums"})).unread == {"label"}
     assert isinstance(read(tmp_path, json.dumps({"messages": [ASKED, SAID], "label": True})), LineError)

@@ -179,6 +179,8 @@ def _rewrite_instruction(line: dict[str, Any]) -> None:
             return
     if not outputs or not isinstance(outputs[0], str):
         raise ExampleError("'output' must be text: what the model shall answer to 'instruction' and 'input'.")
+    if not outputs[0].strip():
+        raise ExampleError("'output' is empty: there is nothing to learn.")
     line["messages"] = [*prompt, {"role": "assistant", "content": outputs[0]}]
 
 
