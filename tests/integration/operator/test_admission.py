@@ -323,6 +323,7 @@ def test_the_simplest_job_is_completed_with_its_defaults(api: Api) -> None:
         "type": "LoRA",
         "rank": 16,
         "alpha": 32,
+        "dropout": 0,
         "targetModules": ["all-linear"],
     }
     assert (spec["method"], spec["runId"], spec["suspend"], spec["retryLimit"]) == ({"type": "SFT"}, "1", False, 3)
