@@ -231,6 +231,7 @@ class CheckpointMachine(RuleBasedStateMachine):
             assert (manifest.claim, manifest.step) >= (last.claim, last.step)
 
 
+@pytest.mark.timeout(900)
 def test_checkpoints_survive_any_order_of_requests(
     bucket: Bucket, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
