@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -114,7 +115,8 @@ def test_an_interrupt_saves_and_says_how_to_go_on(desk: Path, interrupted: Any) 
     code, output, _, _ = interrupted
     assert code == 130
     assert "Stopping with a checkpoint after this step (Ctrl-C again: at once)." in output
-    assert output.splitlines()[-1] == f"Stopped, with a checkpoint. Go on with: finetune-trainer train {desk}/job.yaml"
+    again = shlex.join(["finetune-trainer", "train", f"{desk}/job.yaml"])
+    assert output.splitlines()[-1] == f"Stopped, with a checkpoint. Go on with: {again}"
     assert "Traceback" not in output
 
 

@@ -74,7 +74,8 @@ def test_a_candidate_is_compared_with_its_baseline(
     assert (exact.score, exact.examples) == (0.75, 20)
     assert (exact.low, exact.high) == (round(expected.low, 4), round(expected.high, 4))
     assert exact.delta == 0.75
-    assert exact.delta_low is not None and exact.delta_low > 0.5
+    # Newcombe's interval (1998, method 10) of 15 of 20 against 0 of 20.
+    assert (exact.delta_low, exact.delta_high) == (0.4784, 0.8881)
     assert scores[BASELINE, "exact"].score == 0.0
     assert scores[BASELINE, "exact"].delta is None
     assert scores["tuned", "similar"].score > scores[BASELINE, "similar"].score

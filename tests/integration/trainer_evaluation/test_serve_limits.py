@@ -219,10 +219,14 @@ def test_control_tokens_in_a_message_are_text(server: Server) -> None:
 
 def test_a_client_that_leaves_ends_its_generation(server: Server) -> None:
     """The engine has one thread: what nobody waits for any more must not hold up who comes next."""
+    left = 0
     for _ in range(20):
-        with pytest.raises(requests.Timeout):
-            body = {"model": NAME, "prompt": "x", "max_tokens": CONTEXT, "temperature": 1.0}
+        body = {"model": NAME, "prompt": "x", "max_tokens": CONTEXT, "temperature": 1.0}
+        try:
             requests.post(f"{server.url}/v1/completions", json=body, timeout=0.01)
+        except requests.Timeout:
+            left += 1  # by chance an answer ends with its first token, before the client goes
+    assert left >= 10
     start = time.monotonic()
     assert server.ask("hello")[0] == 200
     assert time.monotonic() - start < 5

@@ -120,6 +120,7 @@ class TellProgress(TrainerCallback):
         self._margin: dict[str, float] = {}
         self._clock: Clock | None = None
         self._narrated = self._told = 0.0
+        self._narrated_step = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -173,8 +174,9 @@ class TellProgress(TrainerCallback):
                 ),
                 ledger,
             )
-        if time.monotonic() - self._narrated >= NARRATION_SECONDS and "loss" in self._metrics:
-            self._narrated = time.monotonic()
+        is_last = state.global_step == state.max_steps and state.global_step != self._narrated_step
+        if (is_last or time.monotonic() - self._narrated >= NARRATION_SECONDS) and "loss" in self._metrics:
+            self._narrated, self._narrated_step = time.monotonic(), state.global_step
             _log.info(
                 f"Step {state.global_step}/{state.max_steps}: training loss={self._metrics['loss']:.4f}",
                 tokens_per_second=round(speed),
