@@ -18,7 +18,8 @@ demo: ## fine-tune, evaluate and serve a model on a real Kubernetes (MODEL=hf://
 test: ## lint, types, import contracts, and every test
 	@$(PYTHON) e2e/environment.py dev
 	@$(MAKE) --no-print-directory --jobs=2 prepare lint
-	@$(RUN) -m pytest --numprocesses=$(WORKERS) --durations=60
+	@$(RUN) -m pytest --numprocesses=$(WORKERS) --durations=60 tests
+	@$(RUN) -m pytest --durations=20 e2e
 
 prepare: $(VENV)/.dev ## what takes minutes on a fresh machine: the cluster's programs, the images, the cluster
 	@$(RUN) -m e2e.prepare
