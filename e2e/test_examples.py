@@ -17,12 +17,12 @@ from e2e.demo.scenario import BUCKET, DATASET_KEY, DEPLOYMENTS, EVALUATIONS, JOB
 from e2e.s3 import reach
 from e2e.steps import Step, StepFailed, step
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 EXAMPLES = QUICKSTART.parent / "capabilities"
 NAMESPACE = "examples"
 PLURALS = {"FineTuneJob": JOBS, "Evaluation": EVALUATIONS, "ModelDeployment": DEPLOYMENTS}
-READY_SECONDS = 1200.0
+READY_SECONDS = 720.0
 POLL_SECONDS = 1.0
 FAILED = frozenset({(JOBS, "Failed"), (EVALUATIONS, "Failed"), (EVALUATIONS, "GateFailed")})
 """The phases that nothing changes by itself."""
