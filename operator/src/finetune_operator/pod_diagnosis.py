@@ -72,6 +72,13 @@ def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
     return len({pod.index for pod in pods}) < expected or bool(ends - {0})
 
 
+def failed_by_itself(pods: Sequence[PodView]) -> bool:
+    """Whether a Pod tells of an end of its own: neither the loss of a peer, nor what the wait for one looks like."""
+    said = [answer for _, answer in _failures(pods)]
+    own = any(not answer.lost_peer and answer.reason not in _SYMPTOMS for answer in said)
+    return own or any(pod.oom_killed for pod in pods)
+
+
 def first_disruption(pods: Iterable[PodView]) -> Disruption | None:
     """What the infrastructure says of the first Pod that it takes away."""
     for pod in pods:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from e2e.cluster.ports import free_ports
 from finetune_api.sources import parse_location
 from finetune_trainer.s3.storage import Storage
 from tests.integration.trainer.runs import Workplace, train_here
@@ -46,9 +47,8 @@ class Scraper(threading.Thread):
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    (free,) = free_ports(1)
+    return free
 
 
 def test_metrics_are_served_while_a_run_trains(workplace: Workplace, tmp_path: Path, port: int) -> None:

@@ -20,6 +20,7 @@ import requests
 from openai import OpenAI
 
 from e2e.children import with_parent
+from e2e.cluster.ports import free_ports
 
 NAME = "router"
 START_SECONDS = 120
@@ -80,8 +81,7 @@ class Server:
 def serving(model: Path, scratch: Path, hub: Hub) -> Iterator[Server]:
     """The real process, as a Pod runs it: no home to write to, no credential, and a hub that it could reach."""
     folder = shutil.copytree(model, scratch / "models" / NAME)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, "-c", PROGRAM, str(folder), str(port)]
     environment = {
         "PATH": os.environ["PATH"],

@@ -293,6 +293,19 @@ def test_a_pod_of_a_lost_node_is_not_waited_for_for_ever() -> None:
     assert f"Pod {lost.name} does not end: its node does not answer." in given_up.message
 
 
+def test_a_failure_counts_though_the_pods_that_it_takes_along_do_not_end() -> None:
+    """The Job controller told them to end because of it; that their node then fell silent is no disruption."""
+    lost = pod(TRAIN_1, 1, deletion_time=ago(180))
+    counted = decide(gang("Active", failed_pod(TRAIN_1, NETWORK_FAILURE), lost)).status
+    assert (counted.attempt.retries, counted.attempt.disruptions) == (1, 0)
+    assert counted.ended_attempts[-1].reason == NETWORK_FAILURE.reason
+    for symptom in (LOST_PEER, Failure(reason="NcclTimeout", message="No answer.", rank=0)):
+        waited = decide(gang("Active", failed_pod(TRAIN_1, symptom), lost)).status
+        assert waited.ended_attempts[-1].reason == "NodeLost", symptom
+    taken = replace(lost, disrupted=True)
+    assert decide(gang("Active", failed_pod(TRAIN_1, NETWORK_FAILURE), taken)).status.attempt.disruptions == 1
+
+
 def test_a_failure_says_what_happened_and_when_it_goes_on() -> None:
     result = decide(gang("Failed", failed_pod(TRAIN_1, NETWORK_FAILURE), told_to_stop(1)))
     assert result.message == (

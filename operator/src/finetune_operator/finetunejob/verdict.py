@@ -19,6 +19,7 @@ from finetune_operator.finetunejob.starting_model import model_source
 from finetune_operator.finetunejob.stopping import is_given_up, is_spent
 from finetune_operator.pod_diagnosis import (
     disruption_words,
+    failed_by_itself,
     failure,
     failure_words,
     is_disruption,
@@ -65,6 +66,8 @@ def _interrupted(
     if job.parallelism == 0:
         return _disrupted(status, attempt, "JobChanged", "Somebody set the parallelism of its Job to 0.", now)
     lost = next((pod for pod in pods if is_given_up(pod, now)), None)
+    if lost is not None and not lost.disrupted and failed_by_itself(pods):
+        return _judged(observed, status, attempt, job, now)  # what was lost had been told to end because of that
     if lost is not None:
         what = f"Pod {lost.name} does not end: its node does not answer."
         return _disrupted(status, attempt, "NodeLost", what, now)
