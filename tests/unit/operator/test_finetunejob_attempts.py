@@ -299,7 +299,7 @@ def test_a_failure_counts_though_the_pods_that_it_takes_along_do_not_end() -> No
     counted = decide(gang("Active", failed_pod(TRAIN_1, NETWORK_FAILURE), lost)).status
     assert (counted.attempt.retries, counted.attempt.disruptions) == (1, 0)
     assert counted.ended_attempts[-1].reason == NETWORK_FAILURE.reason
-    for symptom in (LOST_PEER, Failure(reason="NcclTimeout", message="No answer.", rank=0)):
+    for symptom in (LOST_PEER, Failure(reason=Reason.NCCL_TIMEOUT, message="No answer.", rank=0)):
         waited = decide(gang("Active", failed_pod(TRAIN_1, symptom), lost)).status
         assert waited.ended_attempts[-1].reason == "NodeLost", symptom
     taken = replace(lost, disrupted=True)
