@@ -1,0 +1,76 @@
+"""The tries of a run: preflight, attempts at training, and how each ended."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from finetune_api.base import ApiModel, Line, Name, Text, Timestamp
+
+
+class Disruption(ApiModel):
+    """What the infrastructure said of a Pod that it takes away: the Pod is soon gone, and its conditions with it."""
+
+    pod: Line
+    reason: Line = Field(description="PreemptionByScheduler, EvictionByEvictionAPI, ...")
+    message: Line
+
+
+class PreflightStatus(ApiModel):
+    """Which preflight try stands, and when the next one starts if it failed."""
+
+    try_number: int = Field(1, alias="try")
+    job_name: Name
+    succeeded: bool | None = None
+    retry_time: Timestamp | None = None
+    disruption: Disruption | None = Field(None, description="As it was seen first.")
+
+
+class AttemptStatus(ApiModel):
+    """The attempt that runs, or ran last."""
+
+    number: int
+    job_name: Name
+    class_generation: int
+    retries: int = Field(0, description="Attempts that failed so far; counts against retryLimit.")
+    disruptions: int = Field(0, description="Attempts lost to the infrastructure; never count.")
+    start_time: Timestamp
+    pods_start_time: Timestamp | None = Field(None, description="When the first of its Pods began to run.")
+    active_deadline_seconds: int | None = Field(
+        None, description="The deadline that it runs with: the spec's, else what the class said when it started."
+    )
+    reports_to: Line | None = Field(None, description="Digest of the address that its Pods report to, and of its CA.")
+    disrupted: bool = Field(False, description="Whether the infrastructure ended this attempt.")
+    disruption: Disruption | None = Field(None, description="As it was seen first.")
+    next_time: Timestamp | None = Field(None, description="When the next attempt starts, if this one ended early.")
+
+
+AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Replaced"]
+
+
+class EndedAttempt(ApiModel):
+    """How an earlier attempt ended."""
+
+    number: int
+    outcome: AttemptOutcome
+    reason: Line | None = Field(
+        None,
+        description="Failed: the diagnosis. Disrupted: who ended it (PreemptionByScheduler, NodeLost, ...). Replaced: "
+        "what had changed before it started.",
+    )
+    message: Line | None = Field(None, description="What happened.")
+    start_time: Timestamp
+    end_time: Timestamp
+    step: int | None = Field(None, description="The last step that it reported.")
+
+
+class FailureStatus(ApiModel):
+    """The diagnosis of the newest failure."""
+
+    reason: Line
+    message: Text
+    pod: Line | None = None
+    rank: int | None = None
+    suggestion: Line | None = Field(None, description="Which field to change, and to what.")
+    log: Text | None = Field(None, description="The last lines of the Pod's log.")

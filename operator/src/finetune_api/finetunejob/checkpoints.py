@@ -1,0 +1,47 @@
+"""spec.checkpoints, and the checkpoints that there are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from finetune_api.base import ApiModel, FiniteNumber, Line, Timestamp
+
+
+class Best(ApiModel):
+    """Which checkpoint becomes the result."""
+
+    metric: Literal["evalLoss", "trainLoss"] = "evalLoss"
+    goal: Literal["Minimize", "Maximize"] = "Minimize"
+
+
+class Checkpoints(ApiModel):
+    """How often to save, and what to keep."""
+
+    every_steps: int | None = Field(None, ge=1, description="Omitted: a tenth of the run, 10 steps at least.")
+    keep: int = Field(3, ge=1, le=100, description="Newest checkpoints kept; the best is always kept.")
+    best: Best | None = Field(
+        None, description="Omitted: the last step is the result (with earlyStopping: the best by evalLoss)."
+    )
+    start_over_if_corrupt: bool = Field(
+        False,
+        description="When there are checkpoints, but none is good: true starts over, false fails (CheckpointCorrupt).",
+    )
+
+
+class CheckpointStatus(ApiModel):
+    """A committed checkpoint."""
+
+    step: int
+    uri: Line
+    metric: FiniteNumber = Field(None, description="Value of checkpoints.best.metric, if it was measured.")
+    size: int | None = Field(None, description="Bytes.")
+    committed_time: Timestamp | None = None
+
+
+class CorruptCheckpoint(ApiModel):
+    """A checkpoint whose files are not what its manifest says; it was passed over."""
+
+    step: int
+    message: Line

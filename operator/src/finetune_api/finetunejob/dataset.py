@@ -1,0 +1,103 @@
+"""spec.dataset: what to learn from, and what to measure on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import ApiModel, ConfigMapKey, ConfigMapName, cel
+from finetune_api.sources import DatasetUri
+
+DatasetFormat = Literal["Chat", "PromptCompletion", "Preference"]
+KeepOrDrop = Literal["Keep", "Drop"]
+
+
+class Limit(ApiModel):
+    """Learn on a subset first: the same seed gives nested subsets."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(("has(self.examples) != has(self.percent)", "set exactly one of examples and percent"))
+    )
+
+    examples: int | None = Field(None, ge=1)
+    percent: int | None = Field(None, ge=1, le=100)
+
+
+class ConfigMapKeys(ApiModel):
+    """A ConfigMap of the job's namespace, for a small dataset: each key is a file."""
+
+    name: ConfigMapName
+    key: ConfigMapKey | None = Field(None, description="Omitted: every key, in order.")
+
+
+class DatasetSource(ApiModel):
+    """Files of examples; several are one dataset, in the order of their URIs."""
+
+    uri: DatasetUri | None = Field(
+        None,
+        description="s3://bucket/path, or hf://datasets/org/name@revision/path: a file, a folder (ends with /), or a "
+        "glob (* within a folder, ** over folders). JSON Lines (plain, gzip, zstd), Parquet or Arrow.",
+    )
+    uris: list[DatasetUri] | None = Field(None, min_length=1, max_length=64)
+    config_map_ref: ConfigMapKeys | None = None
+
+
+class TrainingData(DatasetSource):
+    """Examples to learn from."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "[has(self.uri), has(self.uris), has(self.configMapRef)].exists_one(given, given)",
+                "set exactly one of uri, uris and configMapRef",
+            )
+        )
+    )
+
+    limit: Limit | None = None
+
+
+class ValidationData(DatasetSource):
+    """Examples to measure on: files, or a share of the training set."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "[has(self.uri), has(self.uris), has(self.configMapRef), has(self.splitPercent)]"
+                ".exists_one(given, given)",
+                "set exactly one of uri, uris, configMapRef and splitPercent",
+            )
+        )
+    )
+
+    split_percent: int | None = Field(None, ge=1, le=50)
+
+
+class Prepare(ApiModel):
+    """What is done about doubtful examples of the training set. All of them are counted in status.dataset anyway."""
+
+    duplicates: KeepOrDrop = Field("Keep", description="Examples that are the same as an earlier one.")
+    near_duplicates: KeepOrDrop = Field("Keep", description="Examples whose text is almost that of an earlier one.")
+    conflicts: KeepOrDrop = Field("Keep", description="All examples of a prompt that has several answers.")
+    leaks: KeepOrDrop = Field("Keep", description="Examples that are (almost) the same as one of the validation set.")
+    too_long: Literal["Truncate", "Drop", "Fail"] = Field(
+        "Truncate", description="Examples of more tokens than hyperparameters.maxLength, in both sets."
+    )
+
+
+class Dataset(ApiModel):
+    """What to learn from, and what to measure on."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("self.prepare.leaks == 'Keep' || has(self.validation)", "prepare.leaks: Drop needs a validation set")
+        )
+    )
+
+    training: TrainingData
+    validation: ValidationData | None = None
+    format: DatasetFormat | None = Field(
+        None, description="What every line must be; omitted: what the first line of the training set is."
+    )
+    prepare: Prepare = Prepare()

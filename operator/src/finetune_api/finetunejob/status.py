@@ -1,0 +1,122 @@
+"""What the operator knows of a FineTuneJob."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints
+
+from finetune_api.base import ApiModel, FiniteNumber, Line, Timestamp
+from finetune_api.conditions import KindStatus, UnreadableStatusError
+from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, FailureStatus, PreflightStatus
+from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckpoint
+from finetune_api.finetunejob.findings import DatasetStatus, MemoryEstimate, ModelStatus
+from finetune_api.finetunejob.hyperparameters import ResolvedHyperparameters
+
+Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed"]
+
+
+class StartingModel(ApiModel):
+    """What model.fineTuneJobRef meant when the run started; later results of that job do not change it."""
+
+    uri: Line = Field(description="Whole model.")
+    adapter_uri: Line | None = Field(None, description="Folder of the adapter upon it.")
+    digest: Line | None = Field(None, description="sha256 of the result's manifest.")
+
+
+class Progress(ApiModel):
+    """The newest report of rank 0."""
+
+    step: int
+    total_steps: int
+    percent: int
+    epoch: float | None = None
+    loss: float | None = None
+    eval_loss: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    estimated_remaining_seconds: int | None = None
+    last_updated_time: Timestamp
+
+
+class EndedRun(ApiModel):
+    """What became of an earlier run of this object."""
+
+    run_id: Line
+    phase: Phase
+    reason: Line
+    start_time: Timestamp | None = None
+    completion_time: Timestamp
+    attempts: int = 0
+    retries: int = 0
+    disruptions: int = 0
+    result_uri: Line | None = None
+    storage_uri: Line | None = None
+
+
+class Usage(ApiModel):
+    """What this object used of its namespace's budget in one month (UTC), over all runs and attempts."""
+
+    month: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}$")]
+    class_name: Line = Field(description="FineTuneClass whose budget it is.")
+    accelerator_seconds: int = Field(0, description="Accelerators times the seconds that their Pods ran.")
+    counted_time: Timestamp = Field(description="What ran until then is counted.")
+
+
+class Result(ApiModel):
+    """The tuned model."""
+
+    uri: Line = Field(description="Folder with the adapter (LoRA, QLoRA) or the whole model.")
+    base_model_uri: Line
+    adapter_type: Literal["LoRA", "Full"] = Field(description="What it is: an adapter, or a whole model.")
+    step: int
+    digest: Line = Field(description="sha256 of the result's manifest.")
+    train_loss: FiniteNumber = None
+    eval_loss: FiniteNumber = None
+    trained_tokens: int | None = None
+    report_uri: Line | None = Field(None, description="The HTML report of the run.")
+
+
+class FineTuneJobStatus(KindStatus):
+    """What the operator knows of the run."""
+
+    phase: Phase | None = None
+    run_id: Line | None = None
+    class_name: Line | None = None
+    start_time: Timestamp | None = None
+    completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")
+    run_number: int | None = Field(None, description="Which run of this object it is, counted from 1.")
+    run_digest: Line | None = Field(
+        None, description="Of the spec and the number; part of the run's folder and of its Jobs' names."
+    )
+    suspend_time: Timestamp | None = Field(
+        None, description="Since when the run is suspended, or waits for a queue's quota or for its namespace's budget."
+    )
+    suspended_seconds: int = Field(0, description="Time of such waits so far; activeDeadlineSeconds does not count it.")
+    storage_uri: Line | None = Field(None, description="Folder of this run's checkpoints, events and result.")
+    preflight: PreflightStatus | None = None
+    dataset: DatasetStatus | None = None
+    starting_model: StartingModel | None = None
+    model: ModelStatus | None = None
+    memory: MemoryEstimate | None = None
+    resolved: ResolvedHyperparameters | None = None
+    attempt: AttemptStatus | None = None
+    progress: Progress | None = None
+    checkpoints: list[CheckpointStatus] = Field(default=[], max_length=100, description="Oldest first.")
+    corrupt_checkpoints: list[CorruptCheckpoint] = Field(default=[], max_length=20)
+    checkpoint_seconds: FiniteNumber = Field(
+        None, description="Longest time from a save's start to its commit; sets the Pods' grace period."
+    )
+    ended_attempts: list[EndedAttempt] = Field(default=[], max_length=10, description="The last ones, oldest first.")
+    history: list[EndedRun] = Field(default=[], max_length=10, description="Earlier runs, oldest first.")
+    usage: Usage | None = None
+    result: Result | None = None
+    failure: FailureStatus | None = None
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """As for every kind; a run that is over must also say how, or it would begin again."""
+        status = super().read(value)
+        if status.completion_time is not None and status.phase not in ("Succeeded", "Failed"):
+            raise UnreadableStatusError(f"status.phase is {status.phase!r} with a completionTime")
+        return status
