@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ORDER = (
     "e2e/",
@@ -21,6 +22,13 @@ ORDER = (
 
 SHARED = ("platform", "cluster", "quiet_stage")
 """Fixtures of a session that are there once in a run: their tests keep to one worker."""
+
+# How long an example takes says more of what else the machine does than of the code. The examples are the same in each
+# run, so that a change fails for what it did; HYPOTHESIS_PROFILE=explore draws new ones.
+_SLOW = [HealthCheck.too_slow]
+settings.register_profile("same", deadline=None, suppress_health_check=_SLOW, derandomize=True)
+settings.register_profile("explore", deadline=None, suppress_health_check=_SLOW, max_examples=2000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # Importing torch, transformers and TRL takes twice as long without, and dozens of processes do.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
