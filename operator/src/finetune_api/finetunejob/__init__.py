@@ -3,6 +3,7 @@
 from finetune_api.finetunejob.adapter import Adapter, AdapterType, Freeze
 from finetune_api.finetunejob.attempts import (
     AttemptOutcome,
+    AttemptState,
     AttemptStatus,
     Disruption,
     EndedAttempt,
@@ -43,6 +44,7 @@ __all__ = [
     "Adapter",
     "AdapterType",
     "AttemptOutcome",
+    "AttemptState",
     "AttemptStatus",
     "Best",
     "CheckpointStatus",

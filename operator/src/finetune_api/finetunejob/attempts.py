@@ -27,10 +27,19 @@ class PreflightStatus(ApiModel):
     disruption: Disruption | None = Field(None, description="As it was seen first.")
 
 
+AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Replaced"]
+AttemptState = Literal["Pending", "Running", "Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Replaced"]
+
+
 class AttemptStatus(ApiModel):
     """The attempt that runs, or ran last."""
 
     number: int
+    state: AttemptState | None = Field(
+        None,
+        description="Pending: its Job is made, and not all of its Pods run yet. Running: they do. Otherwise how it "
+        "ended, as in endedAttempts. Absent: an earlier version wrote it.",
+    )
     job_name: Name
     class_generation: int
     retries: int = Field(0, description="Attempts that failed so far; counts against retryLimit.")
@@ -44,9 +53,6 @@ class AttemptStatus(ApiModel):
     disrupted: bool = Field(False, description="Whether the infrastructure ended this attempt.")
     disruption: Disruption | None = Field(None, description="As it was seen first.")
     next_time: Timestamp | None = Field(None, description="When the next attempt starts, if this one ended early.")
-
-
-AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Replaced"]
 
 
 class EndedAttempt(ApiModel):
