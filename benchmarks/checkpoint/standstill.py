@@ -70,18 +70,18 @@ def measure(s3: S3, directory: Path, layers: int, saves: int, every: int) -> tup
     from datasets import Dataset as Rows
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from finetune_trainer.artifacts.events import EventLog
-    from finetune_trainer.checkpointing import checkpoints
-    from finetune_trainer.checkpointing.background_saves import BackgroundSaves, Save
-    from finetune_trainer.checkpointing.checkpoints import Resumed
-    from finetune_trainer.checkpointing.resumable import Resumable
-    from finetune_trainer.checkpointing.training_state import Camera
-    from finetune_trainer.gang.gang import Gang
-    from finetune_trainer.gang.place import place_alone_on_node
-    from finetune_trainer.s3 import commits
-    from finetune_trainer.s3.storage import Storage
-    from finetune_trainer.training.callbacks import PrepareSaves
-    from finetune_trainer.training.committing import Committer
+    from finetune_trainer.checkpoint import checkpoints
+    from finetune_trainer.checkpoint.background_saves import BackgroundSaves, Save
+    from finetune_trainer.checkpoint.checkpoints import Resumed
+    from finetune_trainer.checkpoint.committing import Committer
+    from finetune_trainer.checkpoint.resumable import Resumable
+    from finetune_trainer.checkpoint.training_state import Camera
+    from finetune_trainer.distributed.gang import Gang
+    from finetune_trainer.distributed.place import place_alone_on_node
+    from finetune_trainer.report.events import EventLog
+    from finetune_trainer.storage import commits
+    from finetune_trainer.storage.storage import Storage
+    from finetune_trainer.train.callbacks import PrepareSaves
 
     times = Times()
     run = full_run(s3, steps=2 * saves * every, every_steps=every)

@@ -33,8 +33,8 @@ from benchmarks.checkpoint import rclone_build
 from e2e.s3 import REGION, S3, local_s3
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location
-from finetune_trainer.s3.storage import PARALLEL_FILES, Storage, in_parallel
-from finetune_trainer.s3.transfers import PART_BYTES, PARTS_IN_MEMORY
+from finetune_trainer.storage.storage import PARALLEL_FILES, Storage, in_parallel
+from finetune_trainer.storage.transfers import PART_BYTES, PARTS_IN_MEMORY
 
 BUCKET = "transfers"
 MEGABYTE = 10**6

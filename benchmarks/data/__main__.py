@@ -2,8 +2,8 @@
 
 `python -m benchmarks.data [--megabytes 1000] [--rounds 3] [--json FILE]`. What is measured is the code that runs behind
 `finetune-trainer validate FILE`, and behind preflight, which also remembers of each example what shows duplicates,
-conflicts and leaks (`data/survey.py`). Each measurement is a process of its own, they take turns, and the figures are
-of CPU time, so that what else the machine does matters little. Ends with status 1 when an aim is missed.
+conflicts and leaks (`data/select/survey.py`). Each measurement is a process of its own, they take turns, and the
+figures are of CPU time, so that what else the machine does matters little. Ends with status 1 when an aim is missed.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def write_lines(file: Path, size: int, load: Load) -> int:
 
 def read_with_orjson() -> Callable[[Path], None]:
     """The rival: decode every line, and look at nothing. With the same buffer, so that only the checks differ."""
-    from finetune_trainer.data.jsonl import READ_AT_ONCE
+    from finetune_trainer.data.read.jsonl import READ_AT_ONCE
 
     def read(file: Path) -> None:
         with file.open("rb", buffering=READ_AT_ONCE) as stream:
@@ -111,7 +111,7 @@ def read_with_orjson() -> Callable[[Path], None]:
 
 def validate() -> Callable[[Path], None]:
     """What the command does with a file."""
-    from finetune_trainer.data.validate import check_file
+    from finetune_trainer.data.read.validate import check_file
 
     def read(file: Path) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -122,8 +122,8 @@ def validate() -> Callable[[Path], None]:
 
 def survey() -> Callable[[Path], None]:
     """What preflight does with a set, before it looks at a model and counts tokens."""
-    from finetune_trainer.data import survey as surveys
-    from finetune_trainer.data.data_files import DataFile
+    from finetune_trainer.data.read.data_files import DataFile
+    from finetune_trainer.data.select import survey as surveys
 
     def read(file: Path) -> None:
         surveyed = surveys.survey("training", [DataFile(file.as_uri(), file, sha256="")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_trainer.training import arguments
+from finetune_trainer.train import arguments
 
 arguments.uses_bfloat16 = lambda: True  # before those import it that ask
 

@@ -26,11 +26,11 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.run import JobIdentity, ModelSource, ProgressTarget, StorageConfig, TrainRun
 from finetune_api.sources import ON_A_LAPTOP
-from finetune_trainer.gang.gang import Gang
-from finetune_trainer.gang.place import place_alone_on_node, place_under_agent
-from finetune_trainer.training import dpo, sft
-from finetune_trainer.training import train as training_module
-from finetune_trainer.training.progress import ProgressSender
+from finetune_trainer.distributed.gang import Gang
+from finetune_trainer.distributed.place import place_alone_on_node, place_under_agent
+from finetune_trainer.methods import dpo, sft
+from finetune_trainer.report.progress import ProgressSender
+from finetune_trainer.train import train as training_module
 
 BUCKET = "benchmark"
 REGION = "us-east-1"

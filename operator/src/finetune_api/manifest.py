@@ -1,6 +1,6 @@
 """The objects of the commit protocol: the claims on a run, and the manifests of its checkpoints and its result.
 
-finetune_trainer/s3/commits.py says how they are written and read.
+finetune_trainer/storage/commits.py says how they are written and read.
 """
 
 from __future__ import annotations

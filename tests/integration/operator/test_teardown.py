@@ -12,7 +12,7 @@ import pytest
 
 from e2e.cluster.control_plane import ControlPlane
 from finetune_api.run import DeleteRun, TrainRun
-from finetune_trainer.artifacts.delete import delete
+from finetune_trainer.storage.delete import delete
 from tests.integration.operator import played
 from tests.integration.operator.api import COLLECTED_SECONDS, Api, Object, condition, wait_for
 from tests.integration.operator.conftest import CLASS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.process import environment
-from finetune_trainer.s3.storage import Storage
+from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer.runs import Workplace, question
 from tests.integration.trainer_evaluation.buckets import Bucket, bucket_in_real_s3
 from tests.integration.trainer_evaluation.tiny_models import save_model

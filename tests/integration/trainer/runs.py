@@ -25,10 +25,10 @@ from finetune_api.finetunejob import (
 from finetune_api.outcome import TrainReport
 from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
 from finetune_api.sources import parse_s3
-from finetune_trainer.checkpointing import checkpoints
-from finetune_trainer.gang.gang import Gang
-from finetune_trainer.gang.place import place_alone_on_node
-from finetune_trainer.s3.storage import Storage
+from finetune_trainer.checkpoint import checkpoints
+from finetune_trainer.distributed.gang import Gang
+from finetune_trainer.distributed.place import place_alone_on_node
+from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import chat
 
@@ -100,7 +100,7 @@ class Workplace:
 
 def train_here(run: TrainRun, directory: Path) -> TrainReport:
     """Train in this process, alone."""
-    from finetune_trainer.training.train import train
+    from finetune_trainer.train.train import train
 
     return train(run, directory, Gang(place_alone_on_node(run.parallelism, {})))
 

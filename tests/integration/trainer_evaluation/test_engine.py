@@ -13,7 +13,7 @@ import torch
 from starlette.testclient import TestClient
 from transformers import GenerationConfig
 
-from finetune_trainer.evaluation.generation import Generator
+from finetune_trainer.generate.generation import Generator
 from finetune_trainer.serving import engine as engine_module
 from finetune_trainer.serving import serve as serve_module
 from finetune_trainer.serving.engine import Engine, EngineBusyError, GenerationError, Order, _Penalties

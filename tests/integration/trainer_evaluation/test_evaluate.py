@@ -15,7 +15,7 @@ from finetune_api.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
 from finetune_trainer.evaluation.evaluate import evaluate, fetch_held_out
 from finetune_trainer.evaluation.statistics import wilson
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.s3.storage import Storage
+from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration, chat
 

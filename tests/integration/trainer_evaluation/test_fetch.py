@@ -14,9 +14,9 @@ from finetune_api.manifest import Manifest
 from finetune_api.run import FetchRun, ModelSource
 from finetune_api.sources import parse_s3
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.s3 import commits
-from finetune_trainer.s3.storage import Storage
 from finetune_trainer.serving.fetch import SCRATCH, fetch
+from finetune_trainer.storage import commits
+from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import CHAT_TEMPLATE
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.models.models import LocalModel, load_processor
+from finetune_trainer.model.loading import LocalModel, load_processor
 from finetune_trainer.serving import prompts as prompts_module
 from finetune_trainer.serving.prompt_worker import answer
 from finetune_trainer.serving.prompts import PromptRefusedError, Prompts

@@ -81,8 +81,8 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_help_and_validate_load_nothing_heavy() -> None:
-    loaded = loaded_by("import finetune_trainer.__main__, finetune_trainer.data.validate")
-    assert "finetune_trainer.data.validate" in loaded
+    loaded = loaded_by("import finetune_trainer.__main__, finetune_trainer.data.read.validate")
+    assert "finetune_trainer.data.read.validate" in loaded
     assert not HEAVY & loaded
 
 
@@ -98,8 +98,8 @@ def test_a_process_that_is_told_to_stop_leaves_with_the_code_of_a_disruption() -
 
 def test_preflight_reads_the_data_without_torch() -> None:
     """It is imported when the model is compared, which is after every line was read."""
-    loaded = loaded_by("import finetune_trainer.preflight.preflight, finetune_trainer.data.survey")
-    assert "finetune_trainer.data.survey" in loaded
+    loaded = loaded_by("import finetune_trainer.preflight.preflight, finetune_trainer.data.select.survey")
+    assert "finetune_trainer.data.select.survey" in loaded
     assert "torch.nn" not in loaded
 
 

@@ -78,7 +78,7 @@ def train(
         from finetune_trainer.local.training import train_job
 
         raise typer.Exit(train_job(file, output))
-    from finetune_trainer.training.launch import train_node
+    from finetune_trainer.train.launch import train_node
 
     raise typer.Exit(train_node(file))
 
@@ -134,7 +134,7 @@ def delete(file: RunFile) -> None:
 
     def command() -> int:
         from finetune_api.run import DeleteRun
-        from finetune_trainer.artifacts.delete import delete
+        from finetune_trainer.storage.delete import delete
         from finetune_trainer.supervision.outcomes import run_command
 
         return run_command(DeleteRun, file, lambda run, _: delete(run))
@@ -145,7 +145,7 @@ def delete(file: RunFile) -> None:
 @app.command()
 def validate(files: DataFiles, method: MethodOption = None) -> None:
     """Check files of examples (or all in a folder), and name every broken line."""
-    from finetune_trainer.data.validate import validate_files
+    from finetune_trainer.data.read.validate import validate_files
 
     raise typer.Exit(validate_files(files, method))
 

@@ -11,20 +11,20 @@ from typing import Any
 from finetune_api.conditions import Reason
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_location
-from finetune_trainer.data.chat_template import template_clock
-from finetune_trainer.data.choice import choose_examples, mounted, survey_dataset
-from finetune_trainer.data.data_files import DataFile
-from finetune_trainer.data.dataset_record import RECORD_NAME, DatasetRecord, find_record
-from finetune_trainer.data.examples import Example, MethodType, read_examples
-from finetune_trainer.data.images import ImageError, ImageStore
-from finetune_trainer.data.jsonl import LineError
-from finetune_trainer.data.preparation import Mask
-from finetune_trainer.data.rows import FormatError, Row, features, has_loss_within, rows
-from finetune_trainer.data.survey import refuse_invalid
-from finetune_trainer.data.tokenization import TemplateError
-from finetune_trainer.data.vision import with_images
+from finetune_trainer.data.encode.chat_template import template_clock
+from finetune_trainer.data.encode.tokenization import TemplateError
+from finetune_trainer.data.encode.vision import with_images
+from finetune_trainer.data.read.data_files import DataFile
+from finetune_trainer.data.read.examples import Example, MethodType, read_examples
+from finetune_trainer.data.read.images import ImageError, ImageStore
+from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.select.choice import choose_examples, mounted, survey_dataset
+from finetune_trainer.data.select.dataset_record import RECORD_NAME, DatasetRecord, find_record
+from finetune_trainer.data.select.preparation import Mask
+from finetune_trainer.data.select.survey import refuse_invalid
+from finetune_trainer.methods.rows import FormatError, Row, features, has_loss_within, rows
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.s3.storage import Storage
+from finetune_trainer.storage.storage import Storage
 
 TRAINING = "training"
 VALIDATION = "validation"

@@ -16,14 +16,8 @@ from finetune_api.finetunejob import DatasetSource
 from finetune_api.outcome import SCORE_DIGITS, EvaluationReport
 from finetune_api.run import EvaluateRun, NamedModel
 from finetune_api.sources import parse_s3
-from finetune_trainer.data.data_files import fetch_files
-from finetune_trainer.data.images import ImageStore
-from finetune_trainer.evaluation.generation import (
-    Generator,
-    generate_from_images,
-    generate_tokens,
-    load_generator,
-)
+from finetune_trainer.data.read.data_files import fetch_files
+from finetune_trainer.data.read.images import ImageStore
 from finetune_trainer.evaluation.graders import CompiledGrader, compile_graders
 from finetune_trainer.evaluation.heldout import (
     HeldOutExample,
@@ -34,10 +28,16 @@ from finetune_trainer.evaluation.heldout import (
 )
 from finetune_trainer.evaluation.statistics import estimate, estimate_difference
 from finetune_trainer.evaluation.templates import Sample
-from finetune_trainer.evaluation.tool_calls import ToolCall, parse_tool_calls, response_template
-from finetune_trainer.models.models import fetch_model
+from finetune_trainer.generate.generation import (
+    Generator,
+    generate_from_images,
+    generate_tokens,
+    load_generator,
+)
+from finetune_trainer.generate.tool_calls import ToolCall, parse_tool_calls, response_template
+from finetune_trainer.model.loading import fetch_model
 from finetune_trainer.process.narration import narrated
-from finetune_trainer.s3.storage import Storage
+from finetune_trainer.storage.storage import Storage
 
 REPORT_NAME = "report.json"
 SAMPLES_NAME = "samples.jsonl"

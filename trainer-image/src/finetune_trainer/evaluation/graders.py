@@ -23,7 +23,7 @@ from finetune_trainer.evaluation.templates import (
     resolve,
     variables,
 )
-from finetune_trainer.evaluation.tool_calls import ToolCall, calls_match
+from finetune_trainer.generate.tool_calls import ToolCall, calls_match
 from finetune_trainer.process.failures import DiagnosedError
 
 Item = Mapping[str, Any]

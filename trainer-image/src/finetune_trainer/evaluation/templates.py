@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from finetune_trainer.evaluation.tool_calls import ToolCall
+from finetune_trainer.generate.tool_calls import ToolCall
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NAME = re.compile(r"(item(\.[\w-]+)+|sample\.output_text|sample\.output_(json|tools)(\.[\w-]+)*)")

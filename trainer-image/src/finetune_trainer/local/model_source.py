@@ -13,9 +13,9 @@ from pathlib import Path
 
 from finetune_api.conditions import Reason
 from finetune_api.run import ModelSource
-from finetune_trainer.models.model_folders import ADAPTER_CONFIG, is_adapter, open_folder
+from finetune_trainer.model.folders import ADAPTER_CONFIG, is_adapter, open_folder
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.s3.storage import Storage
+from finetune_trainer.storage.storage import Storage
 
 BASE_KEY = "base_model_name_or_path"  # of peft's config: a path, a URI of ours, or a name on the hub
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")

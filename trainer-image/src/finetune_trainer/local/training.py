@@ -30,8 +30,8 @@ from finetune_trainer.local.screen import Screen
 from finetune_trainer.process import environment
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.narration import narrated
-from finetune_trainer.s3.commits import CLAIMS
-from finetune_trainer.s3.local_storage import open_storage
+from finetune_trainer.storage.commits import CLAIMS
+from finetune_trainer.storage.local_storage import open_storage
 from finetune_trainer.supervision.diagnosis import diagnose
 
 OUTPUT = Path("finetune-output")
@@ -80,10 +80,10 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
     environment.prepare_laptop()
     _show_job(job, folder, screen)
     with narrated("loading the libraries"):
-        from finetune_trainer.gang.gang import Gang
-        from finetune_trainer.gang.place import place_alone_on_node
+        from finetune_trainer.distributed.gang import Gang
+        from finetune_trainer.distributed.place import place_alone_on_node
         from finetune_trainer.preflight.preflight import preflight
-        from finetune_trainer.training.train import train
+        from finetune_trainer.train.train import train
 
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         model = model_source(str(job.spec.model.uri), open_storage(storage_config(os.environ)))

@@ -10,8 +10,8 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_api.run import PreflightRun
-from finetune_trainer.data.chat_rendering import reads_images, text_tokenizer
-from finetune_trainer.models.models import InspectedModel
+from finetune_trainer.data.encode.chat_rendering import reads_images, text_tokenizer
+from finetune_trainer.model.loading import InspectedModel
 from finetune_trainer.process.failures import DiagnosedError
 
 NAMED_TOKENS = ("pad_token", "eos_token", "bos_token")
@@ -22,8 +22,8 @@ def check_model(run: PreflightRun, model: InspectedModel) -> list[str]:
     """What may surprise. Raises DiagnosedError: ModelInvalid where the files contradict each other, InvalidSpec where
     the spec asks for what the model does not have.
     """
-    from finetune_trainer.models import adapters
-    from finetune_trainer.models.skeleton import add_inherited, build_skeleton
+    from finetune_trainer.model import adapters
+    from finetune_trainer.model.skeleton import add_inherited, build_skeleton
 
     skeleton, unknown = build_skeleton(model.folder, model.shapes, run.model.uri)
     rows = skeleton.get_input_embeddings().weight.shape[0]

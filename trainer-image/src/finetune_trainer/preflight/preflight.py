@@ -23,22 +23,22 @@ from finetune_api.finetunejob import (
 from finetune_api.outcome import PREFLIGHT_REPORT_NAME, Failure, PreflightReport
 from finetune_api.run import PreflightRun
 from finetune_api.sources import S3Location, parse_location
-from finetune_trainer.data.chat_rendering import reads_images
-from finetune_trainer.data.choice import Chosen, choose_examples, survey_dataset
-from finetune_trainer.data.dataset_record import find_record, store_record
-from finetune_trainer.data.findings import store_findings
-from finetune_trainer.data.images import ImageStore
-from finetune_trainer.data.packed_rows import packed_rows
-from finetune_trainer.data.survey import refuse_invalid, refuse_nothing_left
-from finetune_trainer.data.vision import NO_SHARDED_VISION
-from finetune_trainer.gang.batches import pass_sizes, tokens_per_example
-from finetune_trainer.models import memory
-from finetune_trainer.models.models import InspectedModel, inspect_model
+from finetune_trainer.data.encode.chat_rendering import reads_images
+from finetune_trainer.data.encode.packed_rows import packed_rows
+from finetune_trainer.data.encode.vision import NO_SHARDED_VISION
+from finetune_trainer.data.read.images import ImageStore
+from finetune_trainer.data.select.choice import Chosen, choose_examples, survey_dataset
+from finetune_trainer.data.select.dataset_record import find_record, store_record
+from finetune_trainer.data.select.findings import store_findings
+from finetune_trainer.data.select.survey import refuse_invalid, refuse_nothing_left
+from finetune_trainer.distributed.batches import pass_sizes, tokens_per_example
+from finetune_trainer.model import memory
+from finetune_trainer.model.loading import InspectedModel, inspect_model
 from finetune_trainer.preflight.model_checks import check_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.narration import narrated
-from finetune_trainer.s3.local_storage import open_storage
-from finetune_trainer.s3.storage import Storage
+from finetune_trainer.storage.local_storage import open_storage
+from finetune_trainer.storage.storage import Storage
 
 _log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ import structlog
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from finetune_trainer.evaluation.generation import Generator
+from finetune_trainer.generate.generation import Generator
 from finetune_trainer.process.failures import first_line
 from finetune_trainer.serving.stop_strings import StopStrings
 

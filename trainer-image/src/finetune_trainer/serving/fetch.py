@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
-from finetune_trainer.artifacts.model_files import write_model
-from finetune_trainer.models.models import LocalModel, fetch_model, load_model, load_processor
+from finetune_trainer.model.export import write_model
+from finetune_trainer.model.loading import LocalModel, fetch_model, load_model, load_processor
 from finetune_trainer.process.narration import narrated
-from finetune_trainer.s3.storage import Storage
+from finetune_trainer.storage.storage import Storage
 
 SCRATCH = ".fetch"
 """Beside the target, so that the complete folder can be renamed to it."""
@@ -43,7 +43,7 @@ def merge(local: LocalModel, target: Path) -> None:
 
     Tokenizer, chat template and generation config come with it. Raises DiagnosedError (ModelInvalid).
     """
-    from finetune_trainer.evaluation.generation import stored_dtype
+    from finetune_trainer.generate.generation import stored_dtype
 
     merged = load_model(local, stored_dtype(local)).merge_and_unload()
     write_model(merged, load_processor(local), local.base, target)

@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     environment.prepare()
     environment.hide_torch()
-    from finetune_trainer.models.models import LocalModel, load_processor
+    from finetune_trainer.model.loading import LocalModel, load_processor
 
     processor = load_processor(LocalModel(folder))
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
 
 def answer(processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     """`tokens` and the `text` that they stand for; or `refused`, with why. Whatever a template raises is a refusal."""
-    from finetune_trainer.data.chat_template import TemplateError, text_tokenizer
+    from finetune_trainer.data.encode.chat_template import TemplateError, text_tokenizer
     from finetune_trainer.process.failures import DiagnosedError
 
     try:
@@ -65,9 +65,9 @@ def answer(processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encode(processor: Any, request: Mapping[str, Any]) -> list[int]:
-    from finetune_trainer.data.chat_template import text_tokenizer
-    from finetune_trainer.data.examples import ChatExample, Messages
-    from finetune_trainer.data.stand_ins import prompt_ids
+    from finetune_trainer.data.encode.chat_template import text_tokenizer
+    from finetune_trainer.data.encode.stand_ins import prompt_ids
+    from finetune_trainer.data.read.examples import ChatExample, Messages
 
     if "prompt" in request:
         tokens: list[int] = text_tokenizer(processor)(request["prompt"])["input_ids"]

@@ -24,9 +24,9 @@ from starlette.exceptions import HTTPException
 from transformers.cli.serving.utils import get_response_template
 
 from finetune_api.run import SERVING_PORT
-from finetune_trainer.evaluation.generation import Generator, load_generator
-from finetune_trainer.evaluation.tool_calls import response_template
-from finetune_trainer.models.models import LocalModel
+from finetune_trainer.generate.generation import Generator, load_generator
+from finetune_trainer.generate.tool_calls import response_template
+from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.serving.answers import DONE, Answer, AnswerParser, to_event
 from finetune_trainer.serving.bodies import BodyError, discard, longest_body, read_json

@@ -1,0 +1,51 @@
+"""Globs, and which files of a folder are data."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_trainer.data.read.file_names import is_data, match_glob
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("*.jsonl", "a.jsonl", True),
+        ("*.jsonl", "b/a.jsonl", False),
+        ("*/a.jsonl", "b/a.jsonl", True),
+        ("*/a.jsonl", "b/c/a.jsonl", False),
+        ("**/a.jsonl", "a.jsonl", True),
+        ("**/a.jsonl", "b/c/a.jsonl", True),
+        ("**/a.jsonl", "b/ca.jsonl", False),
+        ("b/**", "b/c/a.jsonl", True),
+        ("b/**", "c/b/a.jsonl", False),
+        ("part-*", "part-00000", True),
+        ("a.jsonl", "aXjsonl", False),
+        ("a[b].jsonl", "a[b].jsonl", True),
+        ("a[b].jsonl", "ab.jsonl", False),
+        ("(a+)+*", "(a+)+b", True),
+    ],
+)
+def test_globs(pattern: str, path: str, matches: bool) -> None:
+    assert match_glob(pattern, path) is matches
+
+
+@pytest.mark.parametrize(
+    ("path", "in_folder", "in_glob"),
+    [
+        ("train.jsonl", True, True),
+        ("train.jsonl.gz", True, True),
+        ("deep/train.json.zst", True, True),
+        ("data-00000-of-00002.arrow", True, True),
+        ("train.parquet", True, True),
+        ("part-00000", False, True),
+        ("README.md", False, True),
+        ("train.csv", False, True),
+        ("_SUCCESS", False, False),
+        (".hidden.jsonl", False, False),
+        ("state.json", False, False),
+        ("dataset_info.json", False, False),
+    ],
+)
+def test_what_is_data(path: str, in_folder: bool, in_glob: bool) -> None:
+    assert (is_data(path, in_folder=True), is_data(path, in_folder=False)) == (in_folder, in_glob)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import Grader
+from finetune_trainer.data.read.example_errors import ExampleError
+from finetune_trainer.evaluation.graders import compile_graders
+from finetune_trainer.evaluation.heldout import Prompt, read_held_out, to_held_out
+from finetune_trainer.process.failures import DiagnosedError
+
+URI = "s3://data/held-out.jsonl"
+USER = {"role": "user", "content": "q"}
+ASSISTANT = {"role": "assistant", "content": "a"}
+TOOL = {"type": "function", "function": {"name": "look_up"}}
+CALL = {"type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("value", "prompt", "item"),
+    [
+        ({"messages": [USER, ASSISTANT]}, Prompt((USER,)), {"reference": "a"}),
+        ({"messages": [USER, ASSISTANT], "label": {"x": 1}}, Prompt((USER,)), {"reference": "a", "label": {"x": 1}}),
+        ({"messages": [USER, ASSISTANT], "tools": [TOOL]}, Prompt((USER,), (TOOL,)), {"reference": "a"}),
+        # Only the last assistant message is the reference. An earlier one is part of the prompt, without its weight.
+        (
+            {"messages": [USER, {**ASSISTANT, "weight": 0}, USER, {**ASSISTANT, "content": "b"}]},
+            Prompt((USER, ASSISTANT, USER)),
+            {"reference": "b"},
+        ),
+        ({"prompt": "p", "completion": "c", "n": 2}, Prompt("p"), {"reference": "c", "prompt": "p", "n": 2}),
+    ],
+)
+def test_what_the_model_sees_and_what_graders_see(value: dict[str, Any], prompt: Prompt, item: dict[str, Any]) -> None:
+    example = to_held_out(3, value)
+    assert (example.line, example.prompt, example.reference) == (3, prompt, item["reference"])
+    assert item.items() <= example.item.items()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "Expected a JSON object"),
+        ({"text": "x"}, "Unexpected file format"),
+        ({"messages": [USER]}, "The last message must be from the assistant"),
+        ({"messages": [ASSISTANT]}, "nothing to answer to"),
+        ({"prompt": "p", "completion": "c", "reference": "r"}, "'reference' is taken"),
+        ({"messages": [USER, ASSISTANT], "reference_tools": []}, "'reference_tools' is taken"),
+    ],
+)
+def test_an_example_that_can_not_be_judged(value: object, message: str) -> None:
+    with pytest.raises(ExampleError, match=message):
+        to_held_out(1, value)
+
+
+def test_calls_are_a_reference_too() -> None:
+    calling = {"role": "assistant", "tool_calls": [{**CALL, "id": "c1"}]}
+    example = to_held_out(1, {"messages": [USER, calling], "tools": [TOOL]})
+    assert (example.reference, example.reference_tools) == (None, [CALL])
+    assert "reference" not in example.item  # a grader of text says so, by line
+    both = to_held_out(1, {"messages": [USER, {**calling, "content": "I look."}], "tools": [TOOL]})
+    assert (both.reference, both.reference_tools) == ("I look.", [CALL])
+
+
+def write(file: Path, *lines: object) -> Path:
+    file.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return file
+
+
+def test_the_first_broken_line_is_named_and_the_others_counted(tmp_path: Path) -> None:
+    good = {"prompt": "p", "completion": "c"}
+    file = write(tmp_path / "f.jsonl", good, good, "{oops", good, {"prompt": "p"}, "[]")
+    with pytest.raises(DiagnosedError) as caught:
+        read_held_out(file, URI, [])
+    assert caught.value.failure.reason is Reason.DATASET_INVALID
+    assert caught.value.failure.message.startswith(f"Line 3 of {URI}: The line is not JSON")
+    assert "2 more line(s) are broken" in caught.value.failure.message
+
+
+def test_a_limit_takes_the_first_examples_and_reads_no_further(tmp_path: Path) -> None:
+    lines = [{"prompt": str(number), "completion": "c"} for number in range(5)]
+    file = write(tmp_path / "f.jsonl", *lines, "{oops")
+    assert [example.prompt.content for example in read_held_out(file, URI, [], limit=3)] == ["0", "1", "2"]
+
+
+def test_what_a_grader_reads_and_an_example_lacks_is_named(tmp_path: Path) -> None:
+    check = {"name": "exact", "type": "StringCheck", "stringCheck": {"reference": "{{item.meta.label}}"}}
+    graders = compile_graders([Grader.from_wire(check)])
+    whole = {"prompt": "p", "completion": "c", "meta": {"label": "x"}}
+    assert len(read_held_out(write(tmp_path / "good", whole), URI, graders)) == 1
+    with pytest.raises(DiagnosedError, match=r"Line 2 of .*'exact' reads \{\{item.meta.label\}\}"):
+        read_held_out(write(tmp_path / "bad", whole, {"prompt": "p", "completion": "c"}), URI, graders)

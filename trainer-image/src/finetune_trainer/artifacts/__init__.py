@@ -1,1 +1,0 @@
-"""What a run leaves: the result, its model card, the events and the report."""

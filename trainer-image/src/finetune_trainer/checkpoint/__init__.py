@@ -1,0 +1,1 @@
+"""Checkpoints: what a training's state is, how it is saved beside the training, and resumed from."""

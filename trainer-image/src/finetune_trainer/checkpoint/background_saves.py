@@ -1,0 +1,112 @@
+"""Saves that run beside the training.
+
+Training stands still only while its state is copied to host memory; a thread does the rest. One save at a time: a save
+that outlives the interval to the next one makes training wait, so that there is never more than one copy of the
+state in memory and never more than one interval of steps in danger. How long it stood still is measured and handed on.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from finetune_trainer.checkpoint.training_state import Camera, Snapshot, Training
+from finetune_trainer.process import heartbeats
+from finetune_trainer.process.heartbeats import Phase
+from finetune_trainer.process.narration import narrated
+
+UNNOTICED_SECONDS = 1.0
+ABANDONED_SECONDS = 30.0
+SWITCH_SECONDS = 0.0005
+"""Training asks for the interpreter after each tensor operation; the usual 5 ms of a thread that uploads add up."""
+
+
+@dataclass(frozen=True)
+class Save:
+    """A save under way: how long training stood still for it, and for how much of that it waited for the one before."""
+
+    step: int
+    snapshot: Snapshot
+    began: float
+    waited_seconds: float
+    stalled_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Since its begin."""
+        return time.monotonic() - self.began
+
+
+class BackgroundSaves:
+    """Takes snapshots of a training and hands each to `store`, which runs in a thread.
+
+    What `store` raises comes out of the next `save` or `finish`; `failed` tells of it before. `on_stall` hears for how
+    many seconds each save kept the training.
+    """
+
+    def __init__(
+        self, camera: Camera, store: Callable[[Save], None], on_stall: Callable[[float], None] = lambda seconds: None
+    ) -> None:
+        self._camera = camera
+        self._store = store
+        self._on_stall = on_stall
+        self._thread: threading.Thread | None = None
+        self._step = 0
+        self._failure: Exception | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a save has failed that nobody was told of yet."""
+        return self._failure is not None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a save is being stored."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def prepare(self, training: Training) -> None:
+        """Begin to get the memory that saves need, once there was a step; else the first save waits for it."""
+        self._camera.prepare(training)
+
+    def save(self, training: Training) -> None:
+        """Begin a save of what the training is now, when the one before is done."""
+        began = time.monotonic()
+        self.finish()
+        waited = time.monotonic() - began
+        self._step = training.state.global_step
+        snapshot = self._camera.take(training)
+        save = Save(self._step, snapshot, began, waited, stalled_seconds=time.monotonic() - began)
+        self._on_stall(save.stalled_seconds)
+        self._thread = threading.Thread(target=self._run, args=[save], name=f"save-{self._step}", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait until no save is under way."""
+        if self._thread is not None:
+            heartbeats.beat(Phase.SAVING, self._step)
+            self._thread.join(UNNOTICED_SECONDS)
+            if self.under_way:
+                with narrated(f"waiting for the checkpoint of step {self._step}"):
+                    self._thread.join()
+        self._thread = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def abandon(self) -> None:
+        """Training failed: give a save under way some time to end, whatever becomes of it."""
+        if self._thread is not None:
+            self._thread.join(ABANDONED_SECONDS)
+
+    def _run(self, save: Save) -> None:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
+        try:
+            self._store(save)
+        except Exception as error:  # not lost: the training's own thread raises it
+            self._failure = error
+        finally:
+            sys.setswitchinterval(usual)

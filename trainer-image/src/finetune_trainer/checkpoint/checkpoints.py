@@ -1,0 +1,241 @@
+"""The checkpoints of a run, as a gang of processes writes them and resumes from them. commits.py is the protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import Best, CheckpointStatus, CorruptCheckpoint
+from finetune_api.manifest import CheckpointKey, Manifest
+from finetune_api.progress import CheckpointLedger
+from finetune_api.sources import S3Location
+from finetune_trainer.checkpoint import evaluation_records
+from finetune_trainer.checkpoint.retention import metric_of
+from finetune_trainer.checkpoint.shards import refuse_unreadable
+from finetune_trainer.distributed.gang import Gang
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.storage import commits
+from finetune_trainer.storage.commits import Claim, Committed, CorruptError
+from finetune_trainer.storage.storage import Storage
+
+TRAINER_STATE = "trainer_state.json"  # as training_state.py has it
+LEDGER_CHECKPOINTS = 100
+LEDGER_CORRUPT = 20
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class LocalCheckpoint:
+    """A checkpoint on this node's disk."""
+
+    committed: Committed
+    path: Path
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What an attempt starts from."""
+
+    checkpoint: LocalCheckpoint | None
+    """None: from the beginning."""
+    kept: tuple[Committed, ...]
+    """The checkpoints that count, oldest first; the last one is that which was resumed from."""
+    corrupt: tuple[CorruptCheckpoint, ...]
+    """Those that were passed over."""
+
+
+def list_committed(storage: Storage, run: S3Location) -> list[Committed]:
+    """The checkpoints that count, oldest first, with what was measured on them."""
+    found = commits.list_checkpoints(storage, run)[0]
+    if not found:
+        return []
+    state = storage.find(found[-1].folder.join(TRAINER_STATE))
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # what rotted is told of by who resumes from it
+        found = found if state is None else with_evaluations(found, evaluations(state))
+    measured = evaluation_records.find_record(storage, found[-1])
+    return found if measured is None else with_evaluations(found, {found[-1].manifest.step: measured["eval_loss"]})
+
+
+def evaluations(trainer_state: bytes) -> dict[int, float]:
+    """The validation losses in a checkpoint's trainer_state.json, by step."""
+    log = json.loads(trainer_state)["log_history"]
+    return {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
+
+
+def with_evaluations(committed: Sequence[Committed], losses: Mapping[int, float]) -> list[Committed]:
+    """Checkpoints with the validation losses of their steps, which are evaluated after they are committed."""
+    return [_with_loss(item, losses.get(item.manifest.step)) for item in committed]
+
+
+def _with_loss(committed: Committed, loss: float | None) -> Committed:
+    if loss is None or not math.isfinite(loss):
+        return committed
+    metrics = {**committed.manifest.metrics, "evalLoss": loss}
+    return replace(committed, manifest=committed.manifest.model_copy(update={"metrics": metrics}))
+
+
+def resume(
+    gang: Gang,
+    storage: Storage,
+    claim: Claim,
+    directory: Path,
+    *,
+    start_over_if_corrupt: bool,
+) -> Resumed:
+    """Bring the newest good checkpoint to every node's `directory`.
+
+    One that is corrupt is passed over and reported, and stays until a newer one is committed. With none good left:
+    from the beginning if that is allowed, else DiagnosedError (CheckpointCorrupt).
+    """
+    found, corrupt = gang.from_leader(lambda: commits.list_checkpoints(storage, claim.run))
+    for item in corrupt:
+        _log.warning(f"passing over the checkpoint of step {item.step}: {item.message}")
+    while found:
+        newest = found[-1]
+        problem = _fetch_on_every_node(gang, storage, newest, directory)
+        if problem is None:
+            local = _local(directory, newest)
+            _add_evaluation(gang, storage, local)
+            return Resumed(local, tuple(found), tuple(corrupt))
+        _log.warning(f"passing over the checkpoint of step {problem.step}: {problem.message}")
+        corrupt.append(problem)
+        found.pop()
+    if corrupt and not start_over_if_corrupt:
+        raise DiagnosedError(
+            Reason.CHECKPOINT_CORRUPT,
+            f"None of the run's checkpoints can be resumed from. Step {corrupt[-1].step}: {corrupt[-1].message} "
+            f"Restore the objects below {claim.run.uri}/{commits.CHECKPOINTS}, or train anew: change spec.runId. With "
+            "checkpoints.startOverIfCorrupt a run starts over by itself.",
+        )
+    return Resumed(None, (), tuple(corrupt))
+
+
+def commit(
+    gang: Gang,
+    storage: Storage,
+    claim: Claim,
+    files: Mapping[str, Path | memoryview],
+    *,
+    step: int,
+    metrics: Mapping[str, float],
+    kept: Sequence[Committed],
+) -> Committed:
+    """Upload what every process has of a checkpoint, and commit it after those `kept`. One at a time.
+
+    A step that is the last of `kept` is committed already, and answered. After an exception the same claim must not
+    commit this step again: the attempt ends. Raises FencedError on every process when another attempt holds the run.
+    """
+    if kept and kept[-1].manifest.step == step:
+        return kept[-1]
+    gang.from_leader(lambda: commits.refuse_fenced(storage, claim))
+    folder = commits.checkpoint_folder(claim.run, CheckpointKey(step=step, claim=claim.number))
+    uploaded = gang.gather(lambda: commits.upload_files(storage, folder, files))
+    manifest = Manifest(
+        step=step,
+        claim=claim.number,
+        attempt=claim.attempt,
+        created=whole_seconds(datetime.now(UTC)),
+        files=[file for files in uploaded for file in files],
+        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+        follows=[committed.manifest.key for committed in kept],
+    )
+    return gang.from_leader(lambda: commits.commit_checkpoint(storage, claim, manifest))
+
+
+def fetch(
+    storage: Storage, committed: Committed, directory: Path, only: Callable[[str], bool] | None = None
+) -> LocalCheckpoint:
+    """Bring a checkpoint (the files that `only` wants) to `directory`. Raises CorruptError."""
+    local = _local(directory, committed)
+    try:
+        commits.download(storage, committed, local.path, only)
+        for folder in sorted({file.parent for file in local.path.glob("*/*.safetensors")}):
+            refuse_unreadable(folder)
+    except CorruptError:
+        shutil.rmtree(local.path, ignore_errors=True)
+        raise
+    except ValueError as error:
+        shutil.rmtree(local.path, ignore_errors=True)
+        raise CorruptError(f"{committed.folder.uri}: {error}") from error
+    return local
+
+
+def to_status(committed: Committed, best: Best | None) -> CheckpointStatus:
+    """The checkpoint as it stands in a job's status."""
+    manifest = committed.manifest
+    return CheckpointStatus(
+        step=manifest.step,
+        uri=committed.folder.uri,
+        metric=metric_of(committed, best),
+        size=sum(file.size for file in manifest.files),
+        committed_time=manifest.created,
+    )
+
+
+def to_ledger(
+    kept: Sequence[Committed],
+    corrupt: Sequence[CorruptCheckpoint],
+    best: Best | None,
+    checkpoint_seconds: float | None,
+) -> CheckpointLedger:
+    """What the operator hears of checkpoints: the newest, and the oldest, which is the best where more are kept."""
+    shown = kept if len(kept) <= LEDGER_CHECKPOINTS else [kept[0], *kept[-LEDGER_CHECKPOINTS + 1 :]]
+    return CheckpointLedger(
+        checkpoints=[to_status(committed, best) for committed in shown],
+        corrupt=list(corrupt[-LEDGER_CORRUPT:]),
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_tokens: int) -> dict[str, float]:
+    """A checkpoint's metrics, from the Trainer's log: the newest training loss and this step's evaluation."""
+    metrics: dict[str, float] = {"trainedTokens": float(trained_tokens)}
+    for entry in log_history:
+        if "loss" in entry:
+            metrics["trainLoss"] = entry["loss"]
+        if "eval_loss" in entry and entry["step"] == step:
+            metrics["evalLoss"] = entry["eval_loss"]
+    return metrics
+
+
+def _fetch_on_every_node(
+    gang: Gang, storage: Storage, committed: Committed, directory: Path
+) -> CorruptCheckpoint | None:
+    """Bring a checkpoint to all nodes at the same time. What any of them found wrong with it, to all."""
+
+    def try_to_fetch() -> CorruptCheckpoint | None:
+        if gang.leads_node:
+            try:
+                fetch(storage, committed, directory)
+            except CorruptError as error:
+                return commits.corrupt_checkpoint(committed.manifest.step, error)
+        return None
+
+    problem = next((problem for problem in gang.gather(try_to_fetch) if problem is not None), None)
+    if problem is not None and gang.leads_node:
+        shutil.rmtree(_local(directory, committed).path, ignore_errors=True)  # it may be good here, but not elsewhere
+    return problem
+
+
+def _add_evaluation(gang: Gang, storage: Storage, checkpoint: LocalCheckpoint) -> None:
+    """Go on after the evaluation of the step, where it came to its end."""
+    measured = gang.from_leader(lambda: evaluation_records.find_record(storage, checkpoint.committed))
+    if measured is not None:
+        gang.on_each_node(lambda: evaluation_records.add_to_log(checkpoint.path, measured))
+
+
+def _local(directory: Path, committed: Committed) -> LocalCheckpoint:
+    """Where `fetch` puts a checkpoint."""
+    key = committed.manifest.key
+    return LocalCheckpoint(committed, directory / f"step-{key.step:06d}-{commits.claim_folder(key.claim)}")

@@ -1,0 +1,61 @@
+"""What was measured on a step, stored beside its checkpoint: the step is committed before it is evaluated.
+
+Without it each attempt would evaluate the step that it goes on from once more; where that takes longer than the time
+between two preemptions, the run would come no further. Who measures a checkpoint measures the same; the first one's
+object stays.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from finetune_api.sources import S3Location
+from finetune_trainer.checkpoint.training_state import TRAINER_STATE
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.storage.commits import Committed
+from finetune_trainer.storage.storage import Storage
+
+EVALUATION_NAME = "evaluation.json"
+
+Entry = Mapping[str, int | float]
+"""Of a Trainer's log: `step`, `eval_loss`, and what else was measured."""
+
+_ENTRY: TypeAdapter[dict[str, int | float]] = TypeAdapter(dict[str, int | float])
+
+_log = structlog.get_logger()
+
+
+def record(storage: Storage, checkpoint: S3Location, entry: Entry) -> None:
+    """Store it in the folder of the step's checkpoint. One that can't be stored is reported: a resume measures anew."""
+    try:
+        storage.write_if_absent(checkpoint.join(EVALUATION_NAME), json.dumps(dict(entry)).encode())
+    except DiagnosedError as error:
+        _log.warning(f"the evaluation of step {entry['step']} could not be stored: {error}")
+
+
+def find_record(storage: Storage, committed: Committed) -> Entry | None:
+    """What was measured on a checkpoint; None when nothing was, or what is there is no such thing."""
+    body = storage.find(committed.folder.join(EVALUATION_NAME))
+    if body is None:
+        return None
+    try:
+        entry = _ENTRY.validate_json(body)
+    except ValidationError:
+        return None
+    measured = entry.get("step") == committed.manifest.step and math.isfinite(entry.get("eval_loss", math.nan))
+    return entry if measured else None
+
+
+def add_to_log(checkpoint: Path, entry: Entry) -> None:
+    """Have the log in a checkpoint's folder on this disk go on with it, as it did after the evaluation."""
+    file = checkpoint / TRAINER_STATE
+    state = json.loads(file.read_bytes())
+    if all("eval_loss" not in known or known["step"] != entry["step"] for known in state["log_history"]):
+        state["log_history"].append(dict(entry))
+        file.write_text(json.dumps(state))

@@ -1,0 +1,202 @@
+"""Tensors of a training as files: every process writes a part, any number of processes read them back.
+
+The format is the safetensors form of torch.distributed.checkpoint (DCP): one file a process, in whose header
+`DCP_SHARDING_INFO` says where each part lies in its whole tensor. DCP decides who writes what (what all processes
+hold is spread over them) and reads (`HuggingFaceStorageReader`). The writing is done here: a file is laid out once in
+host memory and then filled at every save, so that a save costs training one copy, and the upload none.
+
+https://docs.pytorch.org/docs/stable/distributed.checkpoint.html
+https://huggingface.co/docs/safetensors/index#format
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import re
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from safetensors import SafetensorError, safe_open
+from torch.distributed.checkpoint import DefaultSavePlanner, HuggingFaceStorageReader, load
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.planner import WriteItem
+
+from finetune_api.conditions import Reason
+from finetune_trainer.distributed.gang import Gang
+from finetune_trainer.process.failures import DiagnosedError, first_line
+
+SHARDING_INFO = "DCP_SHARDING_INFO"
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+HEADER_ALIGNMENT = 8
+SHARD_NAME = re.compile(r"^shard-\d+-of-(\d+)\.safetensors$")
+
+_log = structlog.get_logger()
+
+
+class ShardWriter:
+    """This process's file of a set of tensors, in host memory, filled anew at every save.
+
+    The names, shapes and sharding of the tensors must stay as they are. The memory is got beside the training: a
+    second for each gigabyte that the first copy needs not wait for.
+    """
+
+    def __init__(self, gang: Gang, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Agree on who writes what, and lay the file out. Called by all processes of the gang."""
+        self.name = f"shard-{gang.place.rank + 1:05d}-of-{gang.place.world_size:05d}.safetensors"
+        self._planner = DefaultSavePlanner(flatten_state_dict=False)
+        self._items = _share(gang, self._planner, tensors)
+        header, starts, size = _layout(self._items)
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._failure: BaseException | None = None
+        device = torch.cuda.current_device() if torch.cuda.is_available() else None
+        self._ready = threading.Thread(target=self._prepare, args=[header, device], name="layout", daemon=True)
+        self._ready.start()
+        self._parts = [
+            torch.frombuffer(
+                self._memory, dtype=_tensor(item).properties.dtype, count=_count(item), offset=start
+            ).reshape(_tensor(item).chunk.sizes)
+            for item, start in zip(self._items, starts, strict=True)
+        ]
+
+    def copy(self, tensors: Mapping[str, torch.Tensor]) -> memoryview:
+        """The file with the values that the tensors have now. It stays so until the next copy.
+
+        Raises what kept the memory from being laid out.
+        """
+        self._ready.join()
+        if self._failure is not None:
+            raise self._failure
+        self._planner.set_up_planner(dict(tensors))
+        on_gpu = False
+        for item, part in zip(self._items, self._parts, strict=True):
+            value: Any = self._planner.resolve_data(item)
+            on_gpu = on_gpu or value.is_cuda
+            part.copy_(value.detach(), non_blocking=True)
+        if on_gpu:
+            torch.cuda.current_stream().synchronize()
+        return memoryview(self._memory)
+
+    def _prepare(self, header: bytes, device: int | None) -> None:
+        try:
+            _lay_out(self._memory, header, device)
+        except BaseException as error:  # not lost: the next copy raises it
+            self._failure = error
+
+
+def read_into(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Set tensors, whole or sharded, to what the files below `folder` hold, however many processes wrote them.
+
+    Raises DiagnosedError (CheckpointCorrupt): they hold others. DCP's own exception is no Exception, and ends a process
+    without a word.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as was asked for
+        try:
+            load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+        except CheckpointException as error:
+            cause = next((failure for failure, _ in error.failures.values()), error)
+            raise DiagnosedError(
+                Reason.CHECKPOINT_CORRUPT,
+                f"The checkpoint's {folder.name} is not that of this model: {first_line(cause)} Remove the run's "
+                "checkpoints, or train anew: change spec.runId.",
+            ) from error
+
+
+def refuse_unreadable(folder: Path) -> None:
+    """Raises ValueError when the files of a folder, whole as each may be, are not what `ShardWriter`s have written."""
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                json.loads((opened.metadata() or {})[SHARDING_INFO])
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise ValueError(f"{folder.name}/{file.name} can't be read: {first_line(error)}") from error
+    of = {int(found[1]) for file in files if (found := SHARD_NAME.match(file.name)) is not None}
+    if of and of != {len(files)}:
+        raise ValueError(f"{folder.name} has {len(files)} shards of {max(of)}")
+
+
+def read_whole(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor that the files below `folder` hold, put together."""
+    stored: Any = HuggingFaceStorageReader(str(folder)).read_metadata()
+    tensors = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in stored.state_dict_metadata.items()
+    }
+    read_into(folder, tensors)
+    return tensors
+
+
+def _share(gang: Gang, planner: DefaultSavePlanner, tensors: Mapping[str, torch.Tensor]) -> list[WriteItem]:
+    """What this process writes, large alignments first, as the format wants it."""
+    planner.set_up_planner(dict(tensors), is_coordinator=gang.leads)
+    plans = gang.gather(planner.create_local_plan)
+    shared: Any = gang.from_leader(lambda: planner.create_global_plan(plans)[0])
+    items = [item for item in shared[gang.place.rank].items if _count(item) > 0]
+    return sorted(items, key=lambda item: (-_tensor(item).properties.dtype.itemsize, item.index.fqn))
+
+
+def _layout(items: list[WriteItem]) -> tuple[bytes, list[int], int]:
+    """The header of the file with these parts, where each of them starts, and the size of the file, in bytes."""
+    entries: dict[str, object] = {}
+    offsets: dict[str, object] = {}
+    begins, end = [], 0
+    for item in items:
+        begin, end = end, end + _count(item) * _tensor(item).properties.dtype.itemsize
+        begins.append(begin)
+        entries[item.index.fqn] = {
+            "dtype": DTYPES[_tensor(item).properties.dtype],
+            "shape": list(_tensor(item).chunk.sizes),
+            "data_offsets": [begin, end],
+        }
+        offsets[item.index.fqn] = {"saved_offsets": list(_tensor(item).chunk.offsets)}
+    metadata = {"format": "pt", "DCP_VERSION": "1.0", SHARDING_INFO: json.dumps(offsets)}
+    text = json.dumps({"__metadata__": metadata, **entries}).encode()
+    text += b" " * (-len(text) % HEADER_ALIGNMENT)
+    header = len(text).to_bytes(8, "little") + text
+    return header, [len(header) + begin for begin in begins], len(header) + end
+
+
+def _lay_out(memory: mmap.mmap, header: bytes, device: int | None) -> None:
+    """Write the file's header, and have the kernel give all the memory now, pinned for the GPU where there is one.
+
+    `device`: of the process; a new thread's own would be the first. Memory that can't be pinned is only copied to more
+    slowly.
+    """
+    memory[: len(header)] = header
+    torch.frombuffer(memory, dtype=torch.uint8)[len(header) :].zero_()
+    if device is None:
+        return
+    from torch.cuda import _pin_memory_utils  # what DCP pins with; pin_memory=True rounds up to a power of two
+
+    torch.cuda.set_device(device)
+    try:
+        _pin_memory_utils.pin_memory(torch.frombuffer(memory, dtype=torch.uint8).data_ptr(), len(memory))
+    except RuntimeError as error:
+        _log.warning(f"{len(memory) / 2**30:.1f} GiB of memory for saves are not pinned: {first_line(error)}")
+
+
+def _tensor(item: WriteItem) -> Any:
+    return item.tensor_data
+
+
+def _count(item: WriteItem) -> int:
+    return math.prod(_tensor(item).chunk.sizes)

@@ -1,1 +1,0 @@
-"""Checkpoints: what is saved, how it is committed, and how a run goes on from it."""

@@ -1,0 +1,1 @@
+"""Encoding: examples as text by the model's chat template, and as tokens with labels."""

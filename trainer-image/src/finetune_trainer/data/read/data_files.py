@@ -1,0 +1,199 @@
+"""The files of a dataset, brought to the local disk: from S3, from a Hugging Face hub, or from a mounted ConfigMap.
+
+A URI names a file, a folder (it ends with "/") or a glob (`*` within a folder, `**` over folders). However many files
+it names, they are one dataset, in the order of their URIs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import DatasetSource
+from finetune_api.sources import HubDataset, S3Location, is_allowed, parse_hub_dataset, parse_location
+from finetune_trainer.data.read.file_names import SPLITS, SUFFIXES, is_data, match_glob
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.process.hub_errors import hub_errors
+from finetune_trainer.storage.storage import MismatchError, Storage
+
+MOST_FILES = 10_000
+SPARE_BYTES = 2**30
+"""Of the disk, for what else a Pod writes."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a dataset on the local disk. `sha256` is a hex digest."""
+
+    uri: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a dataset where it comes from."""
+
+    uri: str
+    """Of a hub's, with the commit."""
+    asked: str
+    """As the class's patterns know it: with the revision that was asked for, not with its commit."""
+    size: int = 0
+    """Bytes, where they are known before it is fetched."""
+
+
+def fetch_files(
+    storage: Storage, source: DatasetSource, directory: Path, *, allowed: Sequence[str], mounted: Path | None = None
+) -> list[DataFile]:
+    """Every file of a source, downloaded below `directory`.
+
+    `allowed`: the class's patterns, which each file must match that a folder or a glob brings. `mounted`: where the
+    source's ConfigMap is, if it has one. Raises DiagnosedError: DatasetNotFound, DatasetInvalid, SourceNotAllowed, or
+    one of the storage's.
+    """
+    if source.config_map_ref is not None:
+        assert mounted is not None
+        return _mounted_files(source.config_map_ref.name, source.config_map_ref.key, mounted)
+    uris = source.uris or [source.uri or ""]
+    found = {file.uri: file for uri in uris for file in _resolve(storage, uri)}
+    for file in found.values():
+        if not is_allowed(file.asked, tuple(allowed)):
+            raise DiagnosedError(
+                Reason.SOURCE_NOT_ALLOWED,
+                f"The class does not allow {file.asked}, which the dataset's URI names too; it allows "
+                f"{', '.join(allowed)}. Name only files that are allowed.",
+            )
+    if len(found) > MOST_FILES:
+        raise DiagnosedError(
+            Reason.DATASET_INVALID, f"{' '.join(uris)} names {len(found)} files; {MOST_FILES} are the most."
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    _refuse_too_large(list(found.values()), directory)
+    return [fetch_file(storage, uri, directory / f"{number:05}") for number, uri in enumerate(sorted(found))]
+
+
+def fetch_file(
+    storage: Storage, uri: str, path: Path, *, sha256: str | None = None, mounted: Path | None = None
+) -> DataFile:
+    """One file, downloaded to `path`. With a digest: raises DiagnosedError (DatasetInvalid) when it has another."""
+    if uri.startswith("configmap://"):
+        assert mounted is not None
+        path = mounted / uri.rpartition("/")[2]
+        if not path.exists():
+            raise _changed(uri)
+    elif uri.startswith("hf://"):
+        _fetch_from_hub(parse_hub_dataset(uri), path)
+    else:
+        try:
+            storage.download(parse_location(uri), path, missing=Reason.DATASET_NOT_FOUND, sha256=sha256)
+        except MismatchError as error:
+            raise _changed(uri) from error
+    file = _digested(uri, path)
+    if sha256 not in (None, file.sha256):
+        raise _changed(uri)
+    return file
+
+
+def _resolve(storage: Storage, uri: str) -> list[RemoteFile]:
+    """The files that a URI names. Raises DiagnosedError (DatasetNotFound) when there is none."""
+    if uri.startswith("hf://"):
+        found = _resolve_on_hub(parse_hub_dataset(uri))
+    else:
+        location = parse_location(uri)
+        if "*" not in location.key and not location.key.endswith("/"):
+            return [RemoteFile(uri, uri)]
+        found = _resolve_in_storage(storage, location)
+    if not found:
+        raise DiagnosedError(
+            Reason.DATASET_NOT_FOUND,
+            f"{uri} names no file of data. "
+            + (f"Of a folder, files ending in {', '.join(SUFFIXES)} are read." if uri.endswith("/") else ""),
+        )
+    return found
+
+
+def _resolve_in_storage(storage: Storage, location: S3Location) -> list[RemoteFile]:
+    folder = S3Location(location.bucket, location.key.partition("*")[0].rpartition("/")[0])
+    pattern = location.key.removeprefix(f"{folder.key}/" if folder.key else "")
+    listed = {item.path: item.size for item in storage.list_objects(folder, missing=Reason.DATASET_NOT_FOUND)}
+    chosen = [(folder.join(path).uri, listed[path]) for path in _choose(listed, pattern, location.uri)]
+    return [RemoteFile(uri, uri, size) for uri, size in chosen]
+
+
+def _choose(paths: Collection[str], pattern: str, uri: str) -> list[str]:
+    """Of the files of a folder those that a pattern names; an empty pattern is the whole folder."""
+    in_folder = not pattern or pattern.endswith("/")
+    if in_folder and f"{pattern}{SPLITS}" in paths:
+        raise DiagnosedError(
+            Reason.DATASET_INVALID, f"{uri} holds several splits. Name one of them, such as {uri}train/."
+        )
+    return [
+        path
+        for path in paths
+        if is_data(path, in_folder=in_folder) and (path.startswith(pattern) if in_folder else match_glob(pattern, path))
+    ]
+
+
+def _resolve_on_hub(source: HubDataset) -> list[RemoteFile]:
+    """The files at the commit that the revision is now, so that what is read twice is the same."""
+    from huggingface_hub import HfApi
+
+    with hub_errors(source.uri, Reason.DATASET_NOT_FOUND):
+        api = HfApi()
+        commit = api.dataset_info(source.repository, revision=source.revision).sha
+        paths = api.list_repo_files(source.repository, repo_type="dataset", revision=commit)
+    chosen = [source.path] if source.path in paths else _choose(paths, source.path, source.uri)
+    pinned = replace(source, revision=commit)
+    return [RemoteFile(replace(pinned, path=path).uri, replace(source, path=path).uri) for path in chosen]
+
+
+def _fetch_from_hub(source: HubDataset, path: Path) -> None:
+    from huggingface_hub import hf_hub_download
+
+    scratch = path.with_suffix(".hub")
+    with hub_errors(source.uri, Reason.DATASET_NOT_FOUND):
+        fetched = hf_hub_download(
+            source.repository, source.path, repo_type="dataset", revision=source.revision, local_dir=scratch
+        )
+    shutil.move(fetched, path)
+    shutil.rmtree(scratch)
+
+
+def _mounted_files(name: str, key: str | None, mounted: Path) -> list[DataFile]:
+    """The keys of a ConfigMap are files of its volume; what begins with two dots is the kubelet's own."""
+    keys = sorted(path.name for path in mounted.iterdir() if not path.name.startswith("..")) if mounted.exists() else []
+    if not keys:
+        raise DiagnosedError(
+            Reason.DATASET_NOT_FOUND,
+            f"ConfigMap {name!r} is not in the job's namespace, or has no key"
+            + (f" {key!r}." if key else " at all.")
+            + " Create it: it is looked for again by itself.",
+        )
+    return [_digested(f"configmap://{name}/{key}", mounted / key) for key in keys]
+
+
+def _digested(uri: str, path: Path) -> DataFile:
+    with path.open("rb") as stream:
+        return DataFile(uri, path, hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def _refuse_too_large(files: Sequence[RemoteFile], directory: Path) -> None:
+    size = sum(file.size for file in files)
+    free = shutil.disk_usage(directory).free
+    if size + SPARE_BYTES > free and size:
+        raise DiagnosedError(
+            Reason.DATASET_INVALID,
+            f"The dataset's {len(files)} files have {size / 2**30:.1f} GiB, and the disk of the Pod has only "
+            f"{free / 2**30:.1f} GiB left. Use fewer files, or Parquet or zstd ones.",
+        )
+
+
+def _changed(uri: str) -> DiagnosedError:
+    return DiagnosedError(
+        Reason.DATASET_INVALID,
+        f"{uri} has changed since preflight read it. Change spec.runId to train on what it holds now.",
+    )

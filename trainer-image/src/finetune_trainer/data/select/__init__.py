@@ -1,0 +1,1 @@
+"""Selection: which examples a run trains on and is measured on, decided once by preflight."""

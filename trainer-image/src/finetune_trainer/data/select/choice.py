@@ -1,0 +1,176 @@
+"""The examples that a run is trained and measured on: files fetched, every line read, the choice made and described.
+
+Preflight does it, and the training Pods take what it chose (dataset_record.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from finetune_api.finetunejob import Dataset, DatasetSource, DatasetStatus, FileStatistics
+from finetune_api.run import DATASET_DIRECTORY
+from finetune_trainer.data.encode.chat_template import template_clock
+from finetune_trainer.data.read.data_files import DataFile, fetch_files
+from finetune_trainer.data.read.examples import MethodType, unread_keys
+from finetune_trainer.data.read.images import ImageStore
+from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet
+from finetune_trainer.data.select.preparation import DOUBTS, Doubt, prepare
+from finetune_trainer.data.select.survey import SetName, Survey, survey
+from finetune_trainer.data.select.token_counts import count_tokens
+from finetune_trainer.process.narration import narrated
+from finetune_trainer.storage.storage import Storage
+
+SHOWN_LINES = 5
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """Both sets, read. `validation` is None where there is none, or where it is a part of the training set."""
+
+    training: Survey
+    validation: Survey | None
+
+    @property
+    def sets(self) -> list[Survey]:
+        """Those that are there."""
+        return [self.training] if self.validation is None else [self.training, self.validation]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is trained and measured on, and what a person is told of it."""
+
+    record: DatasetRecord
+    status: DatasetStatus
+    lengths: Sequence[int]
+    """Tokens of each sequence of the training set, in order."""
+    doubts: tuple[Doubt, ...]
+
+
+def mounted(name: SetName) -> Path:
+    """Where a set's ConfigMap is mounted, if it has one."""
+    return Path(DATASET_DIRECTORY) / name
+
+
+def survey_dataset(
+    storage: Storage, dataset: Dataset, method: MethodType, directory: Path, allowed: Sequence[str]
+) -> Surveyed:
+    """Fetch both sets and read every line of them. Raises DiagnosedError as `fetch_files` does."""
+
+    def fetch(name: SetName, source: DatasetSource) -> list[DataFile]:
+        with narrated(f"fetching the {name} set"):
+            return fetch_files(storage, source, directory / name, allowed=allowed, mounted=mounted(name))
+
+    training_files = fetch("training", dataset.training)
+    own = dataset.validation if dataset.validation is not None and dataset.validation.split_percent is None else None
+    validation_files = fetch("validation", own) if own is not None else None
+    with narrated("reading every line"):
+        training = survey("training", training_files, method, dataset.format)
+        validation = None
+        if validation_files is not None:
+            validation = survey("validation", validation_files, method, dataset.format or training.format)
+    surveyed = Surveyed(training, validation)
+    for item in surveyed.sets:
+        _log.info(
+            f"{item.name} set: {len(item)} examples in {len(item.files)} file(s), {item.error_count} broken lines"
+        )
+    return surveyed
+
+
+def choose_examples(
+    surveyed: Surveyed,
+    dataset: Dataset,
+    seed: int,
+    tokenizer: Any,
+    images: ImageStore,
+    max_length: int,
+    now: datetime | None = None,
+) -> Chosen:
+    """Choose, and count the tokens of what is chosen. What they show to be wrong is added to the sets' errors.
+
+    `now`: what chat templates that print the date print, in every attempt of the run. None: the time of the call.
+    """
+    now = now or datetime.now(UTC)
+    training, too_long = surveyed.training, dataset.prepare.too_long
+    validation = training if surveyed.validation is None else surveyed.validation
+    own_traits = None if surveyed.validation is None else surveyed.validation.traits
+    with narrated("looking for doubtful examples"):
+        prepared = prepare(dataset, training.traits, own_traits, seed)
+    before = prepared.training.sum() + prepared.validation.sum()
+    with narrated("counting tokens"), template_clock(now):
+        counted = count_tokens(training, prepared.training, tokenizer, images, max_length, too_long)
+        measured = None
+        if dataset.validation is not None:
+            measured = count_tokens(validation, prepared.validation, tokenizer, images, max_length, too_long)
+    held_out = None if measured is None else measured.statistics
+    left_out = int(before - prepared.training.sum() - prepared.validation.sum())
+    dropped = prepared.dropped.model_copy(update={"too_long": left_out})
+    record = DatasetRecord(
+        training=RecordedSet.of(training.files, prepared.training),
+        validation=None if measured is None else RecordedSet.of(validation.files, prepared.validation),
+        rendered_at=now,
+    )
+    status = DatasetStatus(
+        format=training.format,
+        training=counted.statistics,
+        validation=held_out,
+        dropped=dropped if any(dropped.to_wire().values()) else None,
+        warnings=[
+            *(_doubt_warning(doubt, training) for doubt in prepared.doubts if len(doubt.positions)),
+            *_length_warnings(counted.statistics, held_out, left_out, max_length),
+            *(f"{item.name.capitalize()} set: {unread_keys(item.unread)}" for item in surveyed.sets if item.unread),
+            *_control_text_warnings(surveyed.sets),
+            *_tool_answer_warnings(surveyed.sets),
+        ],
+    )
+    return Chosen(record, status, counted.lengths, prepared.doubts)
+
+
+def _doubt_warning(doubt: Doubt, training: Survey) -> str:
+    """How many there are, and where the first ones stand."""
+    places = [training.place(int(position)) for position in doubt.positions[:SHOWN_LINES]]
+    several = len(training.files) > 1
+    shown = ", ".join(f"{place.uri}:{place.line}" if several else str(place.line) for place in places)
+    count = len(doubt.positions)
+    more = f" and {count - SHOWN_LINES} more" if count > SHOWN_LINES else ""
+    left_out = "; they are left out" if doubt.dropped else ""
+    return f"{count} training example(s) {DOUBTS[doubt.kind]}{left_out} (line {shown}{more})."
+
+
+def _control_text_warnings(sets: Sequence[Survey]) -> Iterator[str]:
+    for item in sets:
+        count, places = item.control_texts, item.control_text_places
+        if count:
+            shown = ", ".join(str(place.line) for place in places) + (" ..." if count > len(places) else "")
+            yield (
+                f"{count} {item.name} example(s) spell a control token of the model (such as <|im_end|>) in their "
+                f"texts; it is learned as text, not as the token (line {shown})."
+            )
+
+
+def _tool_answer_warnings(sets: Sequence[Survey]) -> Iterator[str]:
+    for item in sets:
+        if item.tool_answers:
+            shown = ", ".join(str(place.line) for place in item.tool_answers)
+            yield (
+                f"{item.name.capitalize()} set: answers of pairs hold what tools said (line {shown}), and DPO weighs "
+                "that as the assistant's own words. Let both answers begin after it, with it in the prompt."
+            )
+
+
+def _length_warnings(
+    training: FileStatistics, validation: FileStatistics | None, left_out: int, max_length: int
+) -> Iterator[str]:
+    if left_out:
+        yield f"{left_out} example(s) are longer than {max_length} tokens and are left out."
+    for name, counts in (("training", training), ("validation", validation)):
+        if counts is not None and counts.truncated:
+            yield f"{counts.truncated} {name} example(s) are longer than {max_length} tokens and are cut there."

@@ -1,0 +1,42 @@
+"""`dataset-findings.jsonl`, beside the run: every broken line and every doubtful example, for tools and for grep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import orjson
+
+from finetune_api.sources import S3Location
+from finetune_trainer.data.select.preparation import Doubt
+from finetune_trainer.data.select.survey import KEPT_ERRORS, Survey
+from finetune_trainer.storage.storage import Storage
+
+FINDINGS_NAME = "dataset-findings.jsonl"
+
+
+def store_findings(storage: Storage, output: S3Location, surveys: Sequence[Survey], doubts: Sequence[Doubt]) -> None:
+    """One JSON object a line, at most KEPT_ERRORS of each kind. Nothing is written where there are none."""
+    lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in _findings(surveys, doubts)]
+    if lines:
+        storage.write(output.join(FINDINGS_NAME), b"".join(lines))
+
+
+def _findings(surveys: Sequence[Survey], doubts: Sequence[Doubt]) -> Iterator[dict[str, object]]:
+    for survey in surveys:
+        for error in survey.errors:
+            uri = error.uri or survey.files[0].uri
+            yield {"kind": "error", "set": survey.name, "uri": uri, "line": error.line, "message": error.message}
+    training, validation = surveys[0], surveys[-1]
+    for doubt in doubts:
+        compared = validation if doubt.kind == "leaks" else training
+        for position in islice(doubt.positions, KEPT_ERRORS):
+            here, other = training.place(int(position)), compared.place(int(doubt.others[position]))
+            yield {
+                "kind": doubt.kind,
+                "set": training.name,
+                "uri": here.uri,
+                "line": here.line,
+                "other": {"uri": other.uri, "line": other.line},
+                "dropped": doubt.dropped,
+            }

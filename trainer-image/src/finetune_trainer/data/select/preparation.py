@@ -1,0 +1,99 @@
+"""Which examples are trained on and which are measured on: decided once, by preflight. Pure.
+
+What `dataset.prepare` drops is left out first, then `splitPercent` holds out its share of the rest, then what leaks
+into it is left out, then `limit` is taken, then what is too long is left out. No step but the limit looks at the
+limit, so that smaller subsets stay inside larger ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_api.finetunejob import Dataset, Dropped
+from finetune_trainer.data.select.near_duplicates import Positions
+from finetune_trainer.data.select.quality import NONE, Traits, find_doubts, find_leaks
+from finetune_trainer.data.select.subsets import hold_out, take
+
+Mask = NDArray[np.bool_]
+"""For each example of a set whether it is taken."""
+
+DOUBTS = {
+    "duplicates": "are the same as an earlier one",
+    "near_duplicates": "are almost the same as an earlier one",
+    "conflicts": "have the prompt of another one, and another answer",
+    "leaks": "are also validated on, or almost: evalLoss will flatter",
+}
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A kind of doubtful training examples; for each example the position of the one it is compared to, or NONE."""
+
+    kind: str
+    """A key of DOUBTS."""
+    others: Positions
+    dropped: bool
+
+    @property
+    def positions(self) -> Positions:
+        """Of the doubtful examples, in order."""
+        return np.flatnonzero(self.others != NONE)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is taken of the two sets. Without files of its own, the validation set is a part of the training set."""
+
+    training: Mask
+    validation: Mask
+    doubts: tuple[Doubt, ...]
+    dropped: Dropped
+
+
+def prepare(dataset: Dataset, training: Traits, validation: Traits | None, seed: int) -> Prepared:
+    """Choose the examples. `validation`: of the validation set, where it has files of its own."""
+    settings = dataset.prepare
+    found = find_doubts(training)
+    doubts = [
+        Doubt("duplicates", found.duplicates, settings.duplicates == "Drop"),
+        Doubt("near_duplicates", found.near_duplicates, settings.near_duplicates == "Drop"),
+        Doubt("conflicts", found.conflicts, settings.conflicts == "Drop"),
+    ]
+    kept = np.ones(len(training), dtype=bool)
+    dropped = {doubt.kind: _drop(kept, doubt.positions) for doubt in doubts if doubt.dropped}
+    candidates = np.flatnonzero(kept)
+    percent = dataset.validation.split_percent if dataset.validation is not None else None
+    split = hold_out(len(candidates), seed=seed, percent=percent)
+    if validation is None:
+        of, held_out = training, candidates[split.held_out]
+    else:
+        of, held_out = validation, np.arange(len(validation))
+    rest = candidates[split.rest]
+    leaks = np.full(len(training), NONE, dtype=np.int64)
+    leaks[rest] = find_leaks(training, of, held_out)[rest]
+    doubts.append(Doubt("leaks", leaks, settings.leaks == "Drop"))
+    if settings.leaks == "Drop":
+        dropped["leaks"] = _drop(kept, doubts[-1].positions)
+        rest = rest[kept[rest]]
+    return Prepared(
+        training=_mask(len(training), take(rest, dataset.training.limit)),
+        validation=_mask(len(of), held_out),
+        doubts=tuple(doubts),
+        dropped=Dropped(**dropped),
+    )
+
+
+def _drop(kept: Mask, positions: Positions) -> int:
+    """Take these out; answer how many of them were still in."""
+    count = int(kept[positions].sum())
+    kept[positions] = False
+    return count
+
+
+def _mask(count: int, positions: Positions) -> Mask:
+    mask = np.zeros(count, dtype=bool)
+    mask[positions] = True
+    return mask

@@ -1,0 +1,161 @@
+"""Every line of a dataset, read once: what is wrong with it, and what is remembered of each good example."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import DatasetError, DatasetStatus
+from finetune_trainer.data.read.data_files import DataFile
+from finetune_trainer.data.read.examples import (
+    LEAST_TRAINING_EXAMPLES,
+    Format,
+    MethodType,
+    NumberedExample,
+    format_of,
+    read_examples,
+    too_few_examples,
+)
+from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.select.quality import Traits
+from finetune_trainer.process.failures import DiagnosedError
+
+SetName = Literal["training", "validation"]
+
+LISTED_ERRORS = 20
+KEPT_ERRORS = 10_000
+SHOWN_PLACES = 5
+MESSAGE_LENGTH = 1000
+
+
+FOR_THIS_MODEL = (
+    "The model's chat template does not take such lines: name another model, or the same one with another template, "
+    "with a changed spec.runId. Or change the lines: the file is checked again by itself."
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an example stands: its file's URI and its line, counted from 1."""
+
+    uri: str
+    line: int
+
+
+@dataclass
+class Survey:
+    """What one set holds."""
+
+    name: SetName
+    files: Sequence[DataFile]
+    method: MethodType | None = None
+    format: Format | None = None
+    unread: dict[str, int] = field(default_factory=dict)
+    """Keys of lines that are not read, each with the first such line."""
+    traits: Traits = field(default_factory=Traits)
+    error_count: int = 0
+    errors: list[DatasetError] = field(default_factory=list)
+    """The first KEPT_ERRORS of them."""
+    of_model: bool = False
+    """Whether some of them are the chat template's: another model, or template, would take the lines."""
+    control_texts: int = 0
+    """Examples that spell a control token of the model in a text."""
+    control_text_places: list[Place] = field(default_factory=list)
+    tool_answers: list[Place] = field(default_factory=list)
+    """The first pairs an answer of which holds what a tool said."""
+    _lines: array[int] = field(default_factory=lambda: array("I"))
+    _starts: list[int] = field(default_factory=list)
+    """Of each file the position of its first example."""
+
+    def __len__(self) -> int:
+        return len(self.traits)
+
+    def place(self, position: int) -> Place:
+        """Where the example of a position stands."""
+        return Place(self.files[bisect_right(self._starts, position) - 1].uri, self._lines[position])
+
+    def note_control_text(self, position: int) -> None:
+        """Count an example that spells a control token; the first ones are named."""
+        self.control_texts += 1
+        if self.control_texts <= SHOWN_PLACES:
+            self.control_text_places.append(self.place(position))
+
+    def note_tool_answer(self, position: int) -> None:
+        """Remember a pair an answer of which holds what a tool said; the first ones are named."""
+        if len(self.tool_answers) < SHOWN_PLACES:
+            self.tool_answers.append(self.place(position))
+
+    def add_error(self, uri: str, line: int, message: str, *, of_model: bool = False) -> None:
+        """Remember what is wrong with a line, or that this model can't learn it."""
+        self.of_model = self.of_model or of_model
+        self.error_count += 1
+        if len(self.errors) < KEPT_ERRORS:
+            named = uri if len(self.files) > 1 else None
+            self.errors.append(DatasetError(file=self.name, uri=named, line=line, message=message[:MESSAGE_LENGTH]))
+
+    def examples(self) -> Iterator[tuple[DataFile, NumberedExample]]:
+        """The examples, in their order, read again."""
+        for file in self.files:
+            for item in read_examples(file.path, self.method):
+                if isinstance(item, NumberedExample):
+                    yield file, item
+
+
+def survey(
+    name: SetName, files: Sequence[DataFile], method: MethodType | None = None, expected: Format | None = None
+) -> Survey:
+    """Read every line of a set, whose files are all of one format (`expected`, where that is known)."""
+    found = Survey(name, files, method)
+    for file in files:
+        found._starts.append(len(found))
+        for item in read_examples(file.path, method, expected or found.format):
+            if isinstance(item, LineError):
+                found.add_error(file.uri, item.line, item.message)
+            else:
+                found.format = found.format or format_of(item.example)
+                found.traits.add(item.example)
+                found._lines.append(item.line)
+                for key in item.unread:
+                    found.unread.setdefault(key, item.line)
+    count = len(found)
+    if name == "training" and not found.error_count and count < LEAST_TRAINING_EXAMPLES:
+        found.add_error(
+            files[-1].uri,
+            found._lines[-1] if count else 1,
+            too_few_examples(count),
+        )
+    return found
+
+
+def refuse_invalid(surveys: Sequence[Survey]) -> None:
+    """Raises DiagnosedError (DatasetInvalid), with the broken lines, when there are any."""
+    formats = [survey.format for survey in surveys if survey.format is not None]
+    errors = [error for survey in surveys for error in survey.errors]
+    if not errors:
+        return
+    count = sum(survey.error_count for survey in surveys)
+    first = errors[0]
+    uri = first.uri or next(survey.files[0].uri for survey in surveys if survey.name == first.file)
+    of_model = any(survey.of_model for survey in surveys)
+    raise DiagnosedError(
+        Reason.DATASET_INVALID,
+        f"Invalid file format. Line {first.line} of the {first.file} file {uri}: {first.message} "
+        + (f"{count - 1} more line(s) are broken. " if count > 1 else "")
+        + (FOR_THIS_MODEL if of_model else "Correct the file and upload it again: it is checked again by itself."),
+        dataset=DatasetStatus(format=formats[0] if formats else None, error_count=count, errors=errors[:LISTED_ERRORS]),
+    )
+
+
+def refuse_nothing_left(status: DatasetStatus) -> None:
+    """Raises DiagnosedError (DatasetInvalid) when no example of a set was chosen."""
+    for name, counts in (("training", status.training), ("validation", status.validation)):
+        if counts is not None and not counts.examples:
+            raise DiagnosedError(
+                Reason.DATASET_INVALID,
+                f"No {name} example is left. See status.dataset.dropped, dataset.prepare and limit.",
+                dataset=status,
+            )

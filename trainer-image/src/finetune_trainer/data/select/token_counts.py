@@ -1,0 +1,108 @@
+"""How many tokens the chosen examples have, as they will be trained."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from finetune_api.finetunejob import FileStatistics
+from finetune_trainer.data.encode import tokenization
+from finetune_trainer.data.encode.chat_template import reads_images
+from finetune_trainer.data.encode.lost_parts import names_left_out
+from finetune_trainer.data.encode.vision import too_many_image_tokens, with_images
+from finetune_trainer.data.read.examples import Example, PreferenceExample, Tool
+from finetune_trainer.data.read.images import ImageError, ImageStore
+from finetune_trainer.data.select.preparation import Mask
+from finetune_trainer.data.select.survey import Survey
+
+TooLong = Literal["Truncate", "Drop", "Fail"]
+
+
+@dataclass
+class Counted:
+    """What is told of a set's examples, and the tokens of each sequence that is learned from, in their order."""
+
+    statistics: FileStatistics
+    lengths: array[int]
+
+
+def count_tokens(
+    survey: Survey, taken: Mask, tokenizer: Any, images: ImageStore, max_length: int, too_long: TooLong
+) -> Counted:
+    """Counts of the examples that are taken. Those that are too long are taken out of the mask where that is asked for.
+
+    Bad images, what the chat template refuses or leaves out, and what nothing is left of, is added to the survey's
+    errors.
+    """
+    examples = tokens = max_tokens = truncated = 0
+    lengths = array("I")
+    chosen = ((position, *found) for position, found in enumerate(survey.examples()) if taken[position])
+    for (position, file, item), files in with_images(tokenizer, images, chosen, lambda found: found[2].example):
+        try:
+            sequences = tokenization.tokenize(tokenizer, item.example, files())
+        except tokenization.TemplateError as error:
+            survey.add_error(file.uri, item.line, str(error), of_model=True)
+            continue
+        except ImageError as error:
+            survey.add_error(file.uri, item.line, str(error))
+            continue
+        longest = max(len(sequence.input_ids) for sequence in sequences)
+        if longest > max_length and too_long == "Drop":
+            taken[position] = False
+            continue
+        if refusal := _refusal(item.example, sequences, max_length, too_long):
+            survey.add_error(file.uri, item.line, refusal)
+            if longest > max_length and too_long == "Fail":
+                continue
+        if any(sequence.spells_tokens for sequence in sequences):
+            survey.note_control_text(position)
+        if _holds_tool_answer(item.example):
+            survey.note_tool_answer(position)
+        for role in names_left_out(tokenizer, item.example):
+            survey.unread.setdefault(f"name (of the role {role}; the model's chat template leaves it out)", item.line)
+        lengths.extend(_lengths(tokenizer, item.example, sequences, max_length))
+        truncated += longest > max_length
+        examples += 1
+        tokens += sum(len(sequence.input_ids) for sequence in sequences)
+        max_tokens = max(max_tokens, longest)
+    counts = FileStatistics(
+        examples=examples, tokens=tokens, max_tokens=max_tokens, truncated=truncated, rows=len(lengths)
+    )
+    return Counted(counts, lengths)
+
+
+def _refusal(example: Example, sequences: Sequence[tokenization.Sequence], max_length: int, too_long: TooLong) -> str:
+    """Why nothing can be learned from the tokens of an example; empty: it can."""
+    longest = max(len(sequence.input_ids) for sequence in sequences)
+    if longest > max_length and too_long == "Fail":
+        return f"The example has {longest} tokens; {max_length} are the most (maxLength)."
+    images_end = max(sequence.images_end for sequence in sequences)
+    if images_end > max_length:
+        return too_many_image_tokens(images_end, max_length)
+    if not any(tokenization.has_loss(sequence, max_length) for sequence in sequences):
+        return f"Nothing is left to learn from after {max_length} tokens (maxLength): shorten the prompt."
+    if isinstance(example, PreferenceExample):
+        chosen, rejected = (sequence.input_ids[:max_length] for sequence in sequences)
+        if chosen == rejected:
+            within = f" within {max_length} tokens (maxLength)" if longest > max_length else ""
+            return f"The two answers are the same as tokens{within}: there is no preference to learn."
+    return ""
+
+
+def _holds_tool_answer(example: Example) -> bool:
+    """Whether an answer of a pair holds what a tool said: DPO knows but one span of an answer, and weighs it too."""
+    sides = (example.chosen, example.rejected) if isinstance(example, PreferenceExample) else ()
+    return any(isinstance(message, Tool) for side in sides for message in side)
+
+
+def _lengths(
+    tokenizer: Any, example: Example, sequences: Sequence[tokenization.Sequence], max_length: int
+) -> list[int]:
+    """The tokens of each row that the example is trained as; rows without loss are left out (training_data.py)."""
+    if isinstance(example, PreferenceExample):
+        return [max(len(sequence.input_ids) for sequence in sequences)]
+    everything = reads_images(tokenizer)
+    kept = [one for one in sequences if everything or tokenization.has_loss(one, max_length)]
+    return [len(sequence.input_ids) for sequence in kept]

@@ -1,0 +1,1 @@
+"""The processes that train one model together: who each is, how they agree, and what each computes."""

@@ -1,0 +1,47 @@
+"""Weights, gradients and optimizer spread over the processes: FSDP2.
+
+https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune_trainer.distributed.place import Place
+
+
+def shard(model: Any, place: Place, *, bfloat16: bool) -> Any:
+    """Spread a model, with its adapter if it has one, over all processes: each layer by itself, and then the rest.
+
+    transformers' Trainer then leaves placement and gradients to the model, as for one that was sharded when loaded.
+    `bfloat16`: compute in bfloat16 and reduce gradients in float32; what is kept stays as it is.
+    """
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(place.local_rank)
+    mesh = init_device_mesh("cuda" if on_gpu else "cpu", (place.world_size,))
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bfloat16 else None
+    settings: dict[str, Any] = {"mesh": mesh, "mp_policy": policy or MixedPrecisionPolicy()}
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    layers = frozenset(base._no_split_modules or ())
+    for module in base.modules():
+        if type(module).__name__ in layers:
+            fully_shard(module, **settings)
+    fully_shard(model, **settings)
+    base._is_distributed_loading_by_transformers = True
+    return model
+
+
+class ReshardAfterEvaluation(TrainerCallback):
+    """Embeddings and head stay whole from a forward pass to its backward pass, which an evaluation does not have.
+
+    A checkpoint right after an evaluation would find weights that the optimizer does not know.
+    """
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        kwargs["model"].reshard()

@@ -1,1 +1,0 @@
-"""The processes that train one model together: who each is, how they agree, and how they share a batch."""

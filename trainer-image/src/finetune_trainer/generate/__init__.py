@@ -1,0 +1,1 @@
+"""Generation with a model, and the tool calls in what it generates."""

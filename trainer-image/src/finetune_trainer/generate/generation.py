@@ -1,0 +1,225 @@
+"""Generation with a causal language model: batched, and the same on every run.
+
+Prompts are sorted by length and padded on the left, so that a batch has little padding and every row continues at its
+end. Greedy outputs do not depend on the batch, but for ties that rounding decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finetune_api.evaluation import Generation
+from finetune_trainer.data.encode.chat_template import TemplateError, render_chat, special_tokens, text_tokenizer
+from finetune_trainer.model import loading
+from finetune_trainer.model.loading import LocalModel, load_model, load_processor
+
+SAMPLING_PARAMETERS = (
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "suppress_tokens",
+)
+MAX_BATCH_PROMPTS = 32
+MAX_BATCH_TOKENS = 8_192
+"""Prompt and new tokens of a batch, with padding: bounds the key-value cache."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A model ready to generate, and its tokenizer.
+
+    `processor`: that of a vision-language model, else the tokenizer again.
+    """
+
+    model: Any
+    tokenizer: Any
+    processor: Any
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and output may have together."""
+        return context_length(self.model.config)
+
+
+def load_generator(local: LocalModel) -> Generator:
+    """Load a model for generation: on a GPU in its own precision, on CPU in float32.
+
+    Evaluation and serving both load by this, so that they stop at the same tokens.
+
+    Raises DiagnosedError (ModelInvalid).
+    """
+    on_gpu = torch.cuda.is_available()
+    processor = load_processor(local)
+    model = load_model(local, stored_dtype(local) if on_gpu else torch.float32)
+    model = model.to("cuda" if on_gpu else "cpu").eval()
+    model.generation_config = _generation_config(model.generation_config, processor)
+    return Generator(model, text_tokenizer(processor), processor)
+
+
+def stored_dtype(local: LocalModel) -> torch.dtype:
+    """The precision that the model's config names, else float32."""
+    from transformers import AutoConfig
+
+    dtype = AutoConfig.from_pretrained(local.base, trust_remote_code=False, local_files_only=True).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def context_length(config: Any) -> int:
+    """The context length of a model's config."""
+    return loading.context_length(config) or 1_048_576
+
+
+def generate(
+    generator: Generator,
+    prompts: Sequence[Sequence[int]],
+    generation: Generation,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:
+    """The output for each prompt as text, without special tokens; otherwise as `generate_tokens`."""
+    outputs = generate_tokens(generator, prompts, generation, on_progress)
+    texts: list[str] = generator.tokenizer.batch_decode(outputs, skip_special_tokens=True)
+    return texts
+
+
+def generate_tokens(
+    generator: Generator,
+    prompts: Sequence[Sequence[int]],
+    generation: Generation,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[list[int]]:
+    """The output for each prompt (token ids, at least one, fewer than the context length), in the order of the prompts.
+
+    What the spec leaves open comes from the model's own generation config, as when it is served. The token that ended
+    an output is its last. `on_progress` gets the number of outputs made so far.
+    """
+    outputs: list[list[int]] = [[] for _ in prompts]
+    done = 0
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(generation.seed)
+        for indices, new_tokens in batches([len(p) for p in prompts], generation.max_tokens, generator.context_length):
+            batch = _generate_batch(generator, [prompts[index] for index in indices], new_tokens, generation)
+            for index, output in zip(indices, batch, strict=True):
+                outputs[index] = output
+            done += len(indices)
+            on_progress(done)
+    return outputs
+
+
+def generate_from_images(
+    generator: Generator,
+    prompts: Iterable[Mapping[str, Any]],
+    generation: Generation,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[list[int]]:
+    """The output for each prompt as the processor of a vision-language model makes it, with pixels; one at a time.
+
+    Otherwise as `generate_tokens`.
+    """
+    outputs: list[list[int]] = []
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(generation.seed)
+        for prompt in prompts:
+            room = generator.context_length - prompt["input_ids"].shape[1]
+            outputs += _continue(generator, prompt, min(generation.max_tokens, room), generation)
+            on_progress(len(outputs))
+    return outputs
+
+
+def batches(lengths: Sequence[int], max_tokens: int, context: int) -> Iterator[tuple[list[int], int]]:
+    """Indices of the prompts of each batch, longest first, and how many tokens each of them may get.
+
+    A prompt near the context's end gets what is left of it, and shares a batch only with prompts that get the same.
+    """
+    batch: list[int] = []
+    batch_limit = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        limit = min(max_tokens, context - lengths[index])
+        if batch:
+            # The first prompt of a batch is its longest.
+            tokens = (len(batch) + 1) * (lengths[batch[0]] + batch_limit)
+            if limit != batch_limit or len(batch) == MAX_BATCH_PROMPTS or tokens > MAX_BATCH_TOKENS:
+                yield batch, batch_limit
+                batch = []
+        batch.append(index)
+        batch_limit = limit
+    if batch:
+        yield batch, batch_limit
+
+
+def _generate_batch(
+    generator: Generator, prompts: Sequence[Sequence[int]], new_tokens: int, generation: Generation
+) -> list[list[int]]:
+    width = max(len(prompt) for prompt in prompts)
+    input_ids = torch.full((len(prompts), width), generator.tokenizer.pad_token_id, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
+        attention_mask[row, width - len(prompt) :] = 1
+    padded = {"input_ids": input_ids, "attention_mask": attention_mask}
+    return _continue(generator, padded, new_tokens, generation)
+
+
+def _continue(
+    generator: Generator, inputs: Mapping[str, Any], new_tokens: int, generation: Generation
+) -> list[list[int]]:
+    """What the model generates after prompts that are padded on the left."""
+    from transformers import GenerationConfig
+
+    model, width = generator.model, inputs["input_ids"].shape[1]
+    sampled = {"temperature": generation.temperature} if generation.temperature > 0 else {}
+    sequences = model.generate(
+        **{name: value.to(model.device) for name, value in inputs.items()},
+        generation_config=GenerationConfig(max_new_tokens=new_tokens, do_sample=generation.temperature > 0, **sampled),
+    )
+    stop = frozenset(model.generation_config.eos_token_id or ())
+    return [_until(output, stop) for output in sequences[:, width:].tolist()]
+
+
+def _until(output: list[int], stop: frozenset[int]) -> list[int]:
+    """The tokens up to and with the first that ends an output: what follows is padding."""
+    end = next((position for position, token in enumerate(output) if token in stop), len(output))
+    return output[: end + 1]
+
+
+def _generation_config(of_model: Any, processor: Any) -> Any:
+    """The model's own sampling parameters, and nothing else of its config: no beams, no second sequence."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        **{name: getattr(of_model, name, None) for name in SAMPLING_PARAMETERS},
+        eos_token_id=stop_tokens(of_model.eos_token_id, processor),
+        pad_token_id=text_tokenizer(processor).pad_token_id,
+    )
+
+
+def stop_tokens(of_model: int | list[int] | None, processor: Any) -> list[int] | None:
+    """The tokens that end an output: the model's, the tokenizer's, and the one that ends the assistant's turn.
+
+    A base model's own end token is often not the one that its chat template ends a turn with, and it is the latter that
+    fine-tuning on chats teaches.
+    """
+    known = [of_model] if isinstance(of_model, int) else list(of_model or [])
+    others = [text_tokenizer(processor).eos_token_id, _end_of_turn(processor)]
+    return list(dict.fromkeys([*known, *(token for token in others if token is not None)])) or None
+
+
+def _end_of_turn(processor: Any) -> int | None:
+    """The special token after an assistant's message; None without a chat template, or when it adds no such token."""
+    if not processor.chat_template:
+        return None
+    conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    try:
+        text = render_chat(processor, conversation, None).rstrip()
+    except TemplateError:  # a template for conversations of another kind
+        return None
+    tokenizer = text_tokenizer(processor)
+    last = max((token for token in special_tokens(tokenizer) if text.endswith(token)), key=len, default=None)
+    return None if last is None else int(tokenizer.convert_tokens_to_ids(last))

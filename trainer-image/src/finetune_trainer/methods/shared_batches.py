@@ -1,0 +1,77 @@
+"""The same batches at every number of processes, also where the last batch of an epoch can't be shared evenly.
+
+accelerate fills such a batch up with examples from the epoch's start, which then count twice. Here it is filled with
+examples that have no loss (blanks), so that a step learns from the examples that one process would learn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from accelerate.data_loader import SeedableRandomSampler
+from datasets import Dataset, concatenate_datasets
+from torch.utils.data import Sampler
+
+from finetune_trainer.methods.rows import without_loss
+
+
+class BlanksLast(Sampler[int]):
+    """The order of an epoch that one process has, and then the blanks, which lie behind the examples."""
+
+    def __init__(self, examples: int, blanks: int) -> None:
+        self._order = SeedableRandomSampler(range(examples))
+        self._blanks = range(examples, examples + blanks)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._order
+        yield from self._blanks
+
+    def __len__(self) -> int:
+        return self._blanks.stop
+
+    def set_epoch(self, epoch: int) -> None:
+        """Each epoch has an order of its own. accelerate calls this."""
+        self._order.set_epoch(epoch)
+
+
+class SharedBatches:
+    """To be mixed into a Trainer, before it. `share_batches` must be called once it is made."""
+
+    train_dataset: Any
+    eval_dataset: Any
+    args: Any
+    examples: int
+    """To train on, without blanks."""
+
+    def share_batches(self) -> None:
+        """Fill the datasets up. One process alone trains without blanks, as TRL does."""
+        processes = self.args.world_size
+        self.examples = len(self.train_dataset)
+        if processes > 1:
+            self.train_dataset = filled(self.train_dataset, processes * self.args.train_batch_size)
+        if self.eval_dataset is not None:
+            self.eval_dataset = filled(self.eval_dataset, processes * self.args.eval_batch_size)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The warm-up never takes all steps: it begins at rate 0, and a run of one step would learn nothing."""
+        self.args.warmup_steps = min(self.args.get_warmup_steps(num_training_steps), num_training_steps - 1)
+        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+
+    def get_train_dataloader(self) -> Any:
+        """Where there are blanks, in their order."""
+        loader = super().get_train_dataloader()  # type: ignore[misc]
+        blanks = len(self.train_dataset) - self.examples
+        if blanks:
+            loader.set_sampler(BlanksLast(self.examples, blanks))
+        return loader
+
+
+def filled(dataset: Dataset, multiple: int) -> Dataset:
+    """The dataset with as many blanks behind it as make its length a multiple."""
+    missing = -len(dataset) % multiple
+    if not missing:
+        return dataset
+    first = dataset.select([0])
+    blank = first.map(without_loss, features=dataset.features, load_from_cache_file=False, keep_in_memory=True)
+    return concatenate_datasets([dataset, *[blank] * missing])

@@ -1,0 +1,67 @@
+"""How a step is computed on this accelerator: in how many passes, and whether activations are kept or recomputed.
+
+What is learned does not depend on it, only time and memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+
+from finetune_api.run import TrainRun
+from finetune_trainer.distributed.batches import BatchSplit, pass_sizes, split_batch, tokens_per_example
+from finetune_trainer.distributed.gang import Gang
+from finetune_trainer.model.memory import model_size, plan_of, plan_passes
+from finetune_trainer.model.packed_attention import computes_packed
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How the examples of a step go through the model."""
+
+    split: BatchSplit
+    recomputed: bool
+    """Activations are computed again in the backward pass, instead of being kept."""
+
+
+def choose_passes(run: TrainRun, base: Path, gang: Gang) -> Passes:
+    """The same for all processes. `base`: the folder of the model. Raises DiagnosedError as `split_batch` does."""
+    from transformers import AutoConfig
+
+    batch, processes = run.hyperparameters.batch_size, gang.place.world_size
+    tokens = tokens_per_example(run.method, run.hyperparameters.max_length)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True)
+    masked = run.hyperparameters.packing and not computes_packed(config)
+    split = split_batch(batch, processes, tokens, masked=masked)
+    if not torch.cuda.is_available():
+        return Passes(split, recomputed=False)
+    shapes = _shapes(config)
+    size = model_size(config.get_text_config(), shapes, {}, run.adapter) if shapes else None
+    if size is None or masked:
+        return Passes(split, recomputed=True)
+    accelerator = min(gang.gather(lambda: torch.cuda.get_device_properties(gang.place.local_rank).total_memory))
+    plan = plan_of(run.adapter, run.parallelism, split.per_pass, run.hyperparameters.max_length, run.method.type)
+    chosen = plan_passes(size, plan, pass_sizes(batch, processes, tokens), accelerator)
+    per_pass = chosen.examples_per_pass
+    _log.info(
+        f"{per_pass} of {batch // processes} examples a pass, activations "
+        f"{'recomputed' if chosen.recomputed else 'kept'}"
+    )
+    return Passes(BatchSplit(per_pass, batch // processes // per_pass), chosen.recomputed)
+
+
+def _shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Of a causal language model's weights, by its config; empty for other models."""
+    from transformers import AutoModelForCausalLM
+
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        return {}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}

@@ -1,0 +1,78 @@
+"""A model without its weights: as transformers builds it from the config and from the names and shapes in the files.
+
+It is loaded by transformers itself, from weights on the meta device, so renamed and fused weights are found as they
+are in training; it needs no memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune_api.conditions import Reason
+from finetune_trainer.model.folders import Shapes
+from finetune_trainer.model.loading import as_model_invalid, is_vision_model
+from finetune_trainer.process.failures import DiagnosedError
+
+SHOWN_NAMES = 3
+
+
+def build_skeleton(folder: Path, shapes: Shapes, uri: str) -> tuple[Any, frozenset[str]]:
+    """The model whose configs are in `folder`, and the weights in its files that it does not have.
+
+    Raises DiagnosedError (ModelInvalid): its files lack weights, or differ.
+
+    Of a model that is stored in fewer bits the weights are not compared: what unpacks them may need an accelerator.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.auto_factory import _get_model_class
+
+    auto = AutoModelForImageTextToText if is_vision_model(folder) else AutoModelForCausalLM
+    with as_model_invalid(f"The weights of {uri} are not those of its config.json"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        if getattr(config, "quantization_config", None) is not None:
+            del config.quantization_config
+            with torch.device("meta"):
+                return auto.from_config(config, trust_remote_code=False), frozenset()
+        loaded: Any = _get_model_class(config, auto._model_mapping).from_pretrained(  # auto classes want a folder
+            None,
+            config=config,
+            state_dict={name: torch.empty(shape, device="meta") for name, shape in shapes.items()},
+            device_map="meta",
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    model, loading = loaded
+    refuse_missing_weights(loading["missing_keys"], uri)
+    return model, frozenset(loading["unexpected_keys"])
+
+
+def add_inherited(model: Any, folder: Path, shapes: Shapes, uri: str) -> Any:
+    """The skeleton with the adapter whose config is in `folder`. Raises DiagnosedError (ModelInvalid)."""
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+
+    with as_model_invalid(f"The adapter {uri} does not fit its base model"):
+        tuned = get_peft_model(model, PeftConfig.from_pretrained(folder), low_cpu_mem_usage=True)
+        wanted = {name: tuple(weight.shape) for name, weight in get_peft_model_state_dict(tuned).items()}
+    refuse_missing_weights(wanted.keys() - shapes.keys(), uri)
+    other = next((name for name in sorted(wanted) if wanted[name] != shapes[name]), None)
+    if other is not None:
+        raise DiagnosedError(
+            Reason.MODEL_INVALID,
+            f"The adapter {uri} does not fit its base model: {other} is {shapes[other]}, expected {wanted[other]}.",
+        )
+    return tuned
+
+
+def refuse_missing_weights(missing: Any, uri: str) -> None:
+    """Raises DiagnosedError (ModelInvalid) when there are any."""
+    if missing:
+        names = sorted(missing)
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        raise DiagnosedError(
+            Reason.MODEL_INVALID,
+            f"The files of {uri} lack weights that the model has: {', '.join(names[:SHOWN_NAMES])}{more}. Upload the "
+            "whole model.",
+        )

@@ -1,0 +1,89 @@
+"""The model that is trained: in memory, with a new adapter or the one that it came with, or with some layers frozen."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig, set_seed
+
+from finetune_api.conditions import Reason
+from finetune_api.run import TrainRun
+from finetune_trainer.model.adapters import add_lora, freeze
+from finetune_trainer.model.loading import LocalModel, load_model
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.train.arguments import uses_bfloat16
+
+
+def trainable_model(run: TrainRun, local: LocalModel) -> Any:
+    """The model in memory: for LoRA with a new adapter, or the one that it came with; for Full as a whole.
+
+    Raises DiagnosedError (InvalidSpec): the model has no such modules or layers, or it can't be quantized here.
+    """
+    if run.adapter.type == "Full":
+        model = whole_model(local, torch.float32)  # what is trained itself is kept in full precision
+        if run.adapter.freeze is not None:
+            freeze(model, run.adapter.freeze)
+        return model
+    dtype = torch.bfloat16 if uses_bfloat16() else torch.float32
+    quantization = _four_bits(dtype) if run.adapter.type == "QLoRA" else None
+    if not trains_new_adapter(run, local):
+        return load_model(local, dtype, trainable_adapter=True, quantization=quantization)
+    model = whole_model(local, dtype, quantization)
+    set_seed(run.hyperparameters.seed)
+    return add_lora(model, run.adapter)
+
+
+def trains_new_adapter(run: TrainRun, local: LocalModel) -> bool:
+    """Whether an adapter is begun: not for Full, nor where the one that the model came with is trained on."""
+    return run.adapter.type != "Full" and (local.adapter is None or run.adapter.inherited == "Merge")
+
+
+def whole_model(local: LocalModel, dtype: torch.dtype, quantization: Any = None) -> Any:
+    """The model, with the adapter that it came with merged into it."""
+    model = load_model(local, dtype, quantization=quantization)
+    return model if local.adapter is None else model.merge_and_unload()
+
+
+def weights_digest(model: Any) -> list[tuple[float, float]]:
+    """Of each weight that is trained its sum and its norm, exact enough to tell any change of it."""
+    trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
+    sums = [
+        (torch.sum(one, dtype=torch.float64), torch.linalg.vector_norm(one, dtype=torch.float64)) for one in trained
+    ]
+    return [(float(total), float(norm)) for total, norm in sums]
+
+
+def refuse_untrained(
+    before: list[tuple[float, float]], after: list[tuple[float, float]], *, new_adapter: bool, highest_rate: float
+) -> str | None:
+    """Raises DiagnosedError (InvalidSpec) for a result that is what the run began with: it learned nothing.
+
+    Where a rate was tried that is only too small for the weights' precision, that is answered, to be told.
+    """
+    if before != after:
+        return None
+    words = (
+        "Training changed no weight: the result is the model that it began with. The highest learning rate was "
+        f"{highest_rate:g}: raise hyperparameters.learningRate, or train for more steps."
+    )
+    if new_adapter or not highest_rate:
+        raise DiagnosedError(Reason.INVALID_SPEC, words)
+    return words
+
+
+def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with quantized constants, as in Dettmers et al., "QLoRA" (2023). Raises DiagnosedError (InvalidSpec)."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise DiagnosedError(
+            Reason.INVALID_SPEC,
+            "adapter.type QLoRA needs the package bitsandbytes, which the trainer image for CPUs does not have. "
+            "Use LoRA, or a FineTuneClass with the image for CUDA.",
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )

@@ -1,1 +1,0 @@
-"""Models: where they are, what is refused in them, and how they are loaded."""

@@ -1,0 +1,91 @@
+"""The run's story beside its artifacts: events.jsonl, and results.csv with OpenAI's columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from finetune_api.sources import S3Location
+from finetune_trainer.storage.storage import Storage
+
+EVENTS_NAME = "events.jsonl"
+RESULTS_NAME = "results.csv"
+
+# OpenAI's columns, and the names in the Trainer's log.
+# Each validation is over the whole set: valid_* and full_valid_*, which OpenAI measures at an epoch's end, agree.
+COLUMNS = {
+    "step": "step",
+    "train_loss": "loss",
+    "train_mean_token_accuracy": "mean_token_accuracy",
+    "valid_loss": "eval_loss",
+    "valid_mean_token_accuracy": "eval_mean_token_accuracy",
+    "full_valid_loss": "eval_loss",
+    "full_valid_mean_token_accuracy": "eval_mean_token_accuracy",
+}
+
+PREFERENCE_COLUMNS = {
+    "train_reward_accuracy": "rewards/accuracies",
+    "train_reward_margin": "rewards/margins",
+    "valid_reward_accuracy": "eval_rewards/accuracies",
+    "valid_reward_margin": "eval_rewards/margins",
+}
+"""Of DPO, beside the others: how often, and by how much, the preferred answer is rewarded more."""
+
+_log = structlog.get_logger()
+
+
+class EventLog:
+    """The events of a run, those of earlier attempts first. Kept in memory until `store`."""
+
+    def __init__(self, storage: Storage, output: S3Location, attempt: int) -> None:
+        self._storage = storage
+        self._output = output
+        self._attempt = attempt
+        listed = any(item.path == EVENTS_NAME for item in storage.list_objects(output))
+        self._lines = [storage.read(output.join(EVENTS_NAME)) if listed else b""]
+
+    def add(self, message: str, **data: object) -> None:
+        """Tell of something that happened, in the log too."""
+        _log.info(message, **data)
+        self.note(message, **data)
+
+    def warn(self, message: str) -> None:
+        """Tell of something that somebody should look at."""
+        _log.warning(message)
+        self.note(message, type="warning")
+
+    def note(self, message: str, **data: object) -> None:
+        """Tell of something that happened. From any thread."""
+        event = {
+            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "attempt": self._attempt,
+            "message": message,
+            **data,
+        }
+        self._lines.append(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+
+    def store(self, log_history: Sequence[Mapping[str, float]]) -> None:
+        """Write both files to the storage."""
+        self._storage.write(self._output.join(EVENTS_NAME), b"".join(self._lines))
+        self._storage.write(self._output.join(RESULTS_NAME), results_csv(log_history).encode())
+
+
+def results_csv(log_history: Sequence[Mapping[str, float]]) -> str:
+    """One row for each step that was logged; a value that was not measured at a step is left empty."""
+    rows: dict[int, dict[str, float]] = {}
+    preferred = any(name in entry for entry in log_history for name in PREFERENCE_COLUMNS.values())
+    columns = COLUMNS | PREFERENCE_COLUMNS if preferred else COLUMNS
+    for entry in log_history:
+        measured = {column: entry[name] for column, name in columns.items() if name in entry}
+        if len(measured) > 1:
+            rows.setdefault(int(entry["step"]), {}).update(measured)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[step] for step in sorted(rows))
+    return text.getvalue()

@@ -1,0 +1,114 @@
+"""What a person reads of a result, in its folder: the model card (README.md) and the report (report.html)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_api.finetunejob import CorruptCheckpoint
+from finetune_api.manifest import Manifest
+from finetune_api.outcome import PREFLIGHT_REPORT_NAME
+from finetune_api.run import TrainRun
+from finetune_api.sources import parse_location
+from finetune_trainer.model.export import MODEL_CARD
+from finetune_trainer.report.model_card import model_card, versions
+from finetune_trainer.report.report import REPORT_NAME, Samples, readable, report_html
+from finetune_trainer.report.summary import Making, summarize
+from finetune_trainer.storage.commits import Committed
+from finetune_trainer.storage.storage import Storage
+
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"
+
+
+@dataclass(frozen=True)
+class Story:
+    """How a run went, once it is over."""
+
+    chosen: Manifest
+    """The checkpoint that becomes the result."""
+    kept: Sequence[Committed]
+    corrupt: Sequence[CorruptCheckpoint]
+    log: Sequence[Mapping[str, float]]
+    """The Trainer's."""
+    totals: Mapping[str, float]
+    """Seconds that checkpoints took."""
+    data_digests: Mapping[str, str]
+    samples: Samples
+    making: Making
+
+
+def write_pages(run: TrainRun, storage: Storage, story: Story, folder: Path) -> None:
+    """Write both into the result's local folder. Raises DiagnosedError when the storage can't be read."""
+    found = storage.find(parse_location(run.output_uri).join(PREFLIGHT_REPORT_NAME))
+    tables = {
+        "Run": _run_facts(run),
+        "Result": _result_facts(story.chosen),
+        "Hyperparameters": run.hyperparameters.to_wire(),
+        "Adapter": {name: _plain(value) for name, value in run.adapter.to_wire().items()},
+        "Dataset": dict(_dataset_facts(found)),
+        "Data files": dict(story.data_digests),
+        "Checkpoints": dict(_checkpoint_facts(story)),
+        "Versions": versions(),
+    }
+    report = report_html(
+        f"{run.job.namespace}/{run.job.name}, run {run.job.run_id}",
+        {heading: facts for heading, facts in tables.items() if facts},
+        story.log,
+        story.samples,
+        summarize(run, story.chosen, story.log, story.samples, story.making),
+    )
+    (folder / REPORT_NAME).write_text(report, encoding="utf-8")
+    card = model_card(run, story.chosen, story.data_digests, is_adapter=story.making.is_adapter)
+    (folder / MODEL_CARD).write_text(card, encoding="utf-8")
+
+
+def _run_facts(run: TrainRun) -> dict[str, object]:
+    facts = {
+        "model": run.model.uri,
+        "adapter it came with": run.model.adapter_uri,
+        "method": run.method.type,
+        "attempt": run.attempt,
+        "nodes x processes": f"{run.parallelism.nodes} x {run.parallelism.processes_per_node}",
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _plain(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _result_facts(chosen: Manifest) -> dict[str, object]:
+    return {"step": chosen.step, "committed": f"{chosen.created:{TIME_FORMAT}}", **chosen.metrics}
+
+
+def _dataset_facts(preflight: bytes | None) -> Iterator[tuple[str, object]]:
+    """Counts and warnings, from what preflight stored beside the run; nothing where it stored nothing."""
+    try:
+        found: Any = json.loads(preflight or b"{}")
+    except ValueError:
+        return
+    dataset = found.get("dataset") if isinstance(found, dict) else None
+    if not isinstance(dataset, dict):
+        return
+    for name, value in dataset.items():
+        if isinstance(value, dict):
+            yield name, ", ".join(f"{readable(count)} {what}" for what, count in value.items())
+        elif isinstance(value, list):
+            yield from ((f"{name.removesuffix('s')} {number}", item) for number, item in enumerate(value, start=1))
+        else:
+            yield name, value
+
+
+def _checkpoint_facts(story: Story) -> Iterator[tuple[str, object]]:
+    for committed in story.kept:
+        manifest = committed.manifest
+        metrics = ", ".join(f"{name} {value:g}" for name, value in manifest.metrics.items())
+        chosen = "the result; " if manifest.key == story.chosen.key else ""
+        yield f"step {manifest.step}", f"{chosen}{manifest.created:{TIME_FORMAT}}; {metrics}"
+    for item in story.corrupt:
+        yield f"step {item.step}", f"corrupt: {item.message}"
+    for name, value in story.totals.items():
+        yield name.replace("_", " "), value

@@ -1,0 +1,135 @@
+"""What the model says before its training and after it, on a handful of prompts: for a person who reads the report.
+
+Both are generated when the training is over, so that a resumed attempt has them too: the state before is the base with
+its new adapter switched off, or else the model as it was fetched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import structlog
+
+from finetune_api.evaluation import Generation
+from finetune_trainer.data.encode.chat_rendering import text_tokenizer
+from finetune_trainer.generate.generation import Generator, context_length, generate, load_generator, stop_tokens
+from finetune_trainer.model.loading import LocalModel
+from finetune_trainer.process.failures import first_line
+from finetune_trainer.report.report import Sample, Samples
+
+COLUMNS = {"input_ids", "labels", "prompt_ids", "chosen_ids", "rejected_ids"}
+LOOKED_AT = 1000
+SAMPLES = 5
+SAMPLE_TOKENS = 128
+LONGEST_PROMPT = 512
+MOST_SECONDS = 30.0
+MOST_PARAMETERS_ON_CPU = 1_000_000_000
+"""A larger model says too few tokens in MOST_SECONDS to be worth them."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Question:
+    """Token ids of what the model sees, and of what it should say."""
+
+    prompt: list[int]
+    reference: list[int]
+
+
+def make_samples(tuned: Any, processor: Any, local: LocalModel, sequences: Any) -> Samples:
+    """Generate greedily, for MOST_SECONDS before and as many after. `sequences`: SequenceSets. Never fails."""
+    tokenizer = text_tokenizer(processor)
+    dataset = sequences.training if sequences.validation is None else sequences.validation
+    source = "training" if sequences.validation is None else "validation"
+    if set(dataset.column_names) - COLUMNS:
+        return Samples((), "None are made for examples with more than text.")
+    room = min(LONGEST_PROMPT, context_length(tuned.config) * 3 // 4)
+    questions = find_questions(dataset, room)
+    size = sum(parameter.numel() for parameter in tuned.parameters())
+    if not questions:
+        return Samples((), f"No prompt of the {source} examples leaves room for an answer.")
+    if next(tuned.parameters()).device.type == "cpu" and size > MOST_PARAMETERS_ON_CPU:
+        return Samples((), f"None were made: {size:,} parameters are too many for this machine's CPU.")
+    try:
+        with _evaluating(tuned, tokenizer):
+            after = _answers(tuned, tokenizer, questions)
+            before = _answers_before(tuned, tokenizer, local, questions)
+    except (RuntimeError, ValueError) as error:  # too little memory beside the optimizer, mostly
+        _log.warning(f"the report has no samples: {first_line(error)}")
+        return Samples((), f"None could be made: {first_line(error)}")
+    samples = tuple(
+        Sample(
+            readable_prompt(tokenizer, question.prompt), _text(tokenizer, question.reference), said_before, said_after
+        )
+        for question, said_before, said_after in zip(questions, before, after, strict=True)
+    )
+    return Samples(samples, f"The first {source} examples, generated greedily, at most {SAMPLE_TOKENS} tokens each.")
+
+
+def find_questions(dataset: Any, room: int) -> list[Question]:
+    """Of the first LOOKED_AT examples those whose prompt has at most `room` tokens. `dataset`: tokenized examples."""
+    found = (to_question(row) for row in islice(dataset, LOOKED_AT))
+    fitting = (question for question in found if question is not None and 0 < len(question.prompt) <= room)
+    return list(islice(fitting, SAMPLES))
+
+
+def to_question(row: dict[str, Sequence[int]]) -> Question | None:
+    """Of a preference the chosen answer; of a sequence with labels the last run of labelled tokens. None without."""
+    if "prompt_ids" in row:
+        return Question(list(row["prompt_ids"]), list(row["chosen_ids"]))
+    labels = list(row["labels"])
+    end = next((position + 1 for position in reversed(range(len(labels))) if labels[position] >= 0), 0)
+    start = next((position + 1 for position in reversed(range(end)) if labels[position] < 0), 0)
+    return Question(list(row["input_ids"])[:start], labels[start:end]) if end else None
+
+
+def _answers(model: Any, tokenizer: Any, questions: Sequence[Question]) -> list[str]:
+    return generate(
+        Generator(model, tokenizer, tokenizer),
+        [question.prompt for question in questions],
+        Generation(max_tokens=SAMPLE_TOKENS, temperature=0.0),
+    )
+
+
+def _answers_before(tuned: Any, tokenizer: Any, local: LocalModel, questions: Sequence[Question]) -> list[str]:
+    if local.adapter is None and hasattr(tuned, "disable_adapter"):
+        with tuned.disable_adapter():
+            return _answers(tuned, tokenizer, questions)
+    base = load_generator(local)
+    base.model.generation_config.max_time = MOST_SECONDS
+    return _answers(base.model, tokenizer, questions)
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any, tokenizer: Any) -> Iterator[None]:
+    """The model without dropout, and with limits on what it generates; both as they were before at the end."""
+    training, generation = model.training, model.generation_config
+    model.eval()
+    model.generation_config = type(generation)(
+        max_time=MOST_SECONDS,
+        eos_token_id=stop_tokens(generation.eos_token_id, tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = generation
+        model.train(training)
+
+
+def readable_prompt(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """A prompt without its control tokens: what stands between two of them begins a line."""
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    runs = itertools.groupby(tokens, key=special.__contains__)
+    texts = (str(tokenizer.decode(list(run))).strip() for is_special, run in runs if not is_special)
+    return "\n".join(text for text in texts if text)
+
+
+def _text(tokenizer: Any, tokens: Sequence[int]) -> str:
+    return str(tokenizer.decode(tokens, skip_special_tokens=True))

@@ -1,0 +1,130 @@
+"""The head of a report: what the training has brought, how long it took, where the model is, how to load it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from finetune_api.manifest import Manifest
+from finetune_api.run import TrainRun
+from finetune_api.sources import parse_location
+from finetune_trainer.report.report import Samples, Summary, readable
+from finetune_trainer.storage.local_folders import local_path
+
+SECONDS_PER_HOUR = 3600
+LEAST_CHANGE = 0.01
+"""Of the training loss, relative to where it began: less is no learning."""
+_LOSSES = {"Validation loss": "eval_loss", "Training loss": "loss"}
+
+
+@dataclass(frozen=True)
+class Making:
+    """How the result was made, and where it goes."""
+
+    result_uri: str
+    is_adapter: bool
+    accelerator: str | None
+    """The name of the device, None on CPUs."""
+
+
+def summarize(
+    run: TrainRun, chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samples, making: Making
+) -> Summary:
+    """`chosen`: the checkpoint that becomes the result. `log`: the Trainer's."""
+    return Summary(
+        verdict=tuple(_verdict(chosen, log, samples)),
+        facts=dict(_facts(run, chosen, log, making)),
+        loading=_loading(run, making),
+    )
+
+
+def _verdict(chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samples) -> Iterator[str]:
+    for name, key in _LOSSES.items():
+        measured = [(int(entry["step"]), entry[key]) for entry in log if key in entry and entry["step"] <= chosen.step]
+        if len(measured) > 1:
+            (first_step, first), (step, last) = measured[0], measured[-1]
+            way = "from" if last < first else "did not fall: from"
+            yield f"{name}: {way} {readable(first)} at step {first_step} to {readable(last)} at step {step}."
+    if (nothing := unchanged_loss(log)) is not None:
+        yield nothing
+    if samples.items:
+        before = sum(sample.before.strip() == sample.reference.strip() for sample in samples.items)
+        after = sum(sample.after.strip() == sample.reference.strip() for sample in samples.items)
+        yield (
+            f"Of the {len(samples.items)} samples below, the model answered {before} word for word like the reference "
+            f"before its training, and {after} after it."
+        )
+    yield "An Evaluation says how much better the model is than its base, on examples that neither has seen."
+
+
+def unchanged_loss(log: Sequence[Mapping[str, float]]) -> str | None:
+    """What to do where the training loss, over a tenth of the steps at each end, has not changed; None where it has."""
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    end = max(1, len(losses) // 10)
+    if len(losses) < 2 * end:
+        return None
+    first, last = (sum(part) / end for part in (losses[:end], losses[-end:]))
+    if abs(last - first) >= LEAST_CHANGE * abs(first):
+        return None
+    return (
+        f"The training loss has hardly changed ({first:.4f} at first, {last:.4f} in the end): the model has learned "
+        "next to nothing. Raise hyperparameters.learningRate (five times is a start) or hyperparameters.epochs."
+    )
+
+
+def _facts(
+    run: TrainRun, chosen: Manifest, log: Sequence[Mapping[str, float]], making: Making
+) -> Iterator[tuple[str, object]]:
+    seconds = next((entry["train_runtime"] for entry in reversed(log) if "train_runtime" in entry), None)
+    if seconds is not None:
+        yield f"training time of attempt {run.attempt}", to_words(seconds)
+        devices = run.parallelism.nodes * run.parallelism.processes_per_node
+        if making.accelerator is not None:
+            hours = seconds * devices / SECONDS_PER_HOUR
+            yield "accelerator hours of it", f"{readable(hours)} ({devices} x {making.accelerator})"
+    if "trainedTokens" in chosen.metrics:
+        yield "trained tokens", readable(int(chosen.metrics["trainedTokens"]))
+    yield "model", _place(making.result_uri)
+    yield "it is", f"an adapter upon {run.model.uri}" if making.is_adapter else "a whole model"
+
+
+def to_words(seconds: float) -> str:
+    """`41 s`, `12 min 5 s`, or `3 h 7 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _place(uri: str) -> str:
+    location = parse_location(uri)
+    return str(local_path(location)) if location.is_local else uri
+
+
+def _loading(run: TrainRun, making: Making) -> str:
+    """Commands and code that bring the model to a prompt."""
+    place = _place(making.result_uri)
+    folder, fetch = place, ""
+    if place == making.result_uri:  # in a bucket
+        folder, fetch = "tuned", f"aws s3 cp --recursive {place} tuned\n\n"
+    base_is_stored = run.model.uri.startswith("s3://")
+    if not making.is_adapter:
+        lines = [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            f'model = AutoModelForCausalLM.from_pretrained("{folder}")',
+        ]
+    elif base_is_stored:
+        fetch += f"aws s3 cp --recursive {run.model.uri} base\n\n"
+        lines = [
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), "{folder}")',
+        ]
+    else:
+        lines = [
+            "from peft import AutoPeftModelForCausalLM",
+            "from transformers import AutoTokenizer",
+            f'model = AutoPeftModelForCausalLM.from_pretrained("{folder}")',
+        ]
+    return fetch + "\n".join([*lines, f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'])

@@ -1,0 +1,104 @@
+"""The S3 client of a storage: its endpoint, addressing, region, trust, timeouts and credentials.
+
+It tries each request once: retries.py decides what is tried again.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.config import Config
+from botocore.loaders import Loader, create_loader
+from botocore.session import Session
+
+from finetune_api.finetuneclass import ServerSideEncryption
+from finetune_api.run import StorageConfig
+from finetune_trainer.storage.credentials import give_credentials, hide_credentials
+from finetune_trainer.storage.errors import NO_CREDENTIALS, no_credentials
+
+CONNECT_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = 30
+"""The longest silence within an answer; a hung connection is cut after it."""
+
+
+@dataclass(frozen=True)
+class S3Client:
+    """Botocore's client, and what goes with it."""
+
+    api: Any
+    credentials: Any
+    where: str
+    encryption: dict[str, str]
+    """Parameters of the requests that begin an object."""
+    ca_file: Any
+    """Held, for it is removed when nobody holds it."""
+
+    def hide_credentials(self, text: str) -> str:
+        """`text` without the keys that requests are signed with."""
+        return hide_credentials(text, self.credentials)
+
+
+def open_client(config: StorageConfig, credentials: Path, connections: int) -> S3Client:
+    """A client of the storage, for as many requests at once as `connections`. Does not connect to the storage yet.
+
+    Raises DiagnosedError (StorageDenied) when a pod identity gives no credentials.
+    """
+    session = Session()
+    session.register_component("data_loader", _descriptions())
+    give_credentials(session, credentials)
+    where = config.endpoint or f"AWS S3 in {config.region}"
+    try:
+        signing = session.get_credentials()
+    except NO_CREDENTIALS as error:
+        raise no_credentials(error, where) from error
+    ca_file = _ca_file(config.ca_bundle)
+    api = session.create_client(
+        "s3",
+        endpoint_url=config.endpoint,
+        region_name=config.region,
+        verify=None if ca_file is None else ca_file.name,
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": 1},
+            max_pool_connections=connections,
+            tcp_keepalive=True,
+            # Said, for botocore's "auto" is the path style with every endpoint but AWS's. IP addresses have no other.
+            s3={"addressing_style": "path" if config.path_style else "virtual"},
+            # Many S3-compatible servers do not know the newer trailing checksums. Bodies are signed with their SHA-256.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+    return S3Client(api, signing, where, encryption_parameters(config), ca_file)
+
+
+@functools.cache
+def _descriptions() -> Loader:
+    """Botocore's descriptions of S3 and its endpoints: megabytes of JSON, which a process parses once."""
+    return create_loader()
+
+
+def encryption_parameters(config: StorageConfig) -> dict[str, str]:
+    """What PutObject and CreateMultipartUpload ask the storage to encrypt with."""
+    encryption: ServerSideEncryption | None = config.server_side_encryption
+    if encryption is None:
+        return {}
+    if encryption.type == "S3":
+        return {"ServerSideEncryption": "AES256"}
+    key = {} if encryption.kms_key_id is None else {"SSEKMSKeyId": encryption.kms_key_id}
+    return {"ServerSideEncryption": "aws:kms", **key}
+
+
+def _ca_file(ca_bundle: str | None) -> Any:
+    """A file with the certificates to trust, which goes when it is no longer held; None: the public ones are."""
+    if ca_bundle is None:
+        return None
+    file = tempfile.NamedTemporaryFile("w", prefix="storage-ca-", suffix=".pem")  # noqa: SIM115 (held by the client)
+    file.write(ca_bundle)
+    file.flush()
+    return file

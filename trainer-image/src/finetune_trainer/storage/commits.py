@@ -1,0 +1,272 @@
+"""Who may write to a run, and what of it exists: the commit protocol of checkpoints and of the result.
+
+    <run>/claims/000003.json                                            who holds the run
+    <run>/checkpoints/step-000100/claim-000003/{files..., manifest.json}
+    <run>/checkpoints/step-000100/claim-000003/evaluation.json          later, by whoever evaluates it first
+    <run>/result/claim-000003/{files..., manifest.json}
+    <run>/result/manifest.json                                          the same bytes: the result that won
+
+It needs of the storage that reads and listings show what was written before, and `If-None-Match: *`. No clocks, no
+locks, no leases that run out. Nothing is ever written over; each object has one writer, but for evaluation.json, which
+is of no commit and the same whoever writes it.
+
+Claims. A process that starts writes the claim after the last one (`claim`). Who holds the highest number holds the
+run. A process whose claim was followed by another one is a zombie: it may be alive, it just was not heard of.
+An older attempt never follows a newer one.
+
+Commit. Every process of the gang uploads its files below a folder that has the claim's number in its name, so it is
+nobody else's. Then the leader writes the manifest (`commit_checkpoint`), last, and looks for a later claim. If there
+is none, the commit is acknowledged: whoever claims the run later lists it, for it was there before the claim. If
+there is one, FencedError: the process must neither report the checkpoint nor remove anything.
+
+What counts (`that_count`). The newest manifest decides, in the order (claim, step): it counts, and so do those that it
+`follows` and that are still there. So the checkpoints of a run are always one line of ascending steps. What a zombie
+commits after its successor's first commit never counts; what it commits before that is a complete checkpoint, which
+the successor's first commit, made from what the successor resumed from, supersedes.
+
+Removal (retention.py), only after an acknowledged commit: what is older than that commit, in the order (claim, step),
+and not kept. Whoever claims the run later lists that commit, so it would keep none of these either, whenever a removal
+that was slow arrives. A manifest is removed before its files: what lacks a file does not exist.
+
+The result is the first one committed: <run>/result/manifest.json is written once, and who comes second adopts it.
+Zombies need no fence there: theirs is as good.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import CorruptCheckpoint
+from finetune_api.manifest import MANIFEST_NAME, CheckpointKey, ClaimRecord, Manifest, ManifestFile, digest
+from finetune_api.sources import S3Location
+from finetune_trainer.process.failures import DiagnosedError, DisruptedError
+from finetune_trainer.storage.storage import MismatchError, Storage, in_parallel
+
+CLAIMS = "claims"
+CHECKPOINTS = "checkpoints"
+RESULT = "result"
+CLAIM_TRIES = 100  # each one that fails means that another process claimed the run
+MESSAGE_LENGTH = 1000
+CLAIM_NAME = re.compile(r"^(\d{6,})\.json$")
+CHECKPOINT_PATH = re.compile(r"^step-(\d{6,})/claim-(\d{6,})/(.+)$")
+
+
+class CorruptError(Exception):
+    """What is in the storage is not what the manifest says."""
+
+
+class FencedError(DisruptedError):
+    """Another process holds the run now. Nothing is wrong with the run; this process has no part in it any more."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to write to a run, until a higher number is claimed."""
+
+    run: S3Location
+    number: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A committed folder; `digest` identifies it."""
+
+    folder: S3Location
+    manifest: Manifest
+    digest: str
+
+
+def claim(storage: Storage, run: S3Location, attempt: int) -> Claim:
+    """Hold the run from now on. Raises FencedError when a later attempt has held it already."""
+    record = ClaimRecord(attempt=attempt, created=whole_seconds(datetime.now(UTC)), token=secrets.token_hex(8))
+    for _ in range(CLAIM_TRIES):
+        last = _last_claim(storage, run)
+        holder = _attempt_of(storage.read(_claim_location(run, last))) if last else 0
+        if holder > attempt:
+            raise FencedError(f"attempt {holder} holds the run (claim {last}); attempt {attempt} comes too late")
+        if storage.write_if_absent(_claim_location(run, last + 1), record.to_bytes()):
+            return Claim(run, last + 1, attempt)
+    raise DiagnosedError(
+        Reason.FAILED,
+        f"{run.uri} could not be claimed: another process was first {CLAIM_TRIES} times. End those that need not run.",
+        retryable=True,
+    )
+
+
+def refuse_fenced(storage: Storage, claim: Claim) -> None:
+    """Raises FencedError when another process holds the run now. Claims have no gaps: it is the next number."""
+    later = storage.find(_claim_location(claim.run, claim.number + 1))
+    if later is not None:
+        raise FencedError(
+            f"attempt {_attempt_of(later)} holds the run now (claim {claim.number + 1}); attempt {claim.attempt} "
+            f"(claim {claim.number}) stops"
+        )
+
+
+def checkpoint_folder(run: S3Location, key: CheckpointKey) -> S3Location:
+    """Where a checkpoint is."""
+    return run.join(CHECKPOINTS, f"step-{key.step:06d}", claim_folder(key.claim))
+
+
+def claim_folder(number: int) -> str:
+    """The name of the folders that one claim writes to."""
+    return f"claim-{number:06d}"
+
+
+def checkpoint_path(path: str) -> tuple[CheckpointKey, str] | None:
+    """The checkpoint that an object below <run>/checkpoints belongs to, and its path in that; None for others."""
+    match = CHECKPOINT_PATH.match(path)
+    if match is None or int(match[2]) < 1:
+        return None
+    return CheckpointKey(step=int(match[1]), claim=int(match[2])), match[3]
+
+
+def upload_files(storage: Storage, folder: S3Location, files: Mapping[str, Path | memoryview]) -> list[ManifestFile]:
+    """Upload files, from disk or from memory, to `folder/<path>`, and describe them for the manifest."""
+    described: dict[str, ManifestFile] = {}
+
+    def upload(path: str) -> None:
+        stored = storage.upload(files[path], folder.join(path))
+        described[path] = ManifestFile(path=path, size=stored.size, sha256=stored.sha256)
+
+    in_parallel(upload, sorted(files))
+    return [described[path] for path in sorted(files)]
+
+
+def commit(storage: Storage, folder: S3Location, manifest: Manifest) -> Committed:
+    """Write the folder's manifest, and answer what is committed: this one, or the one that was first."""
+    body = manifest.to_bytes()
+    if storage.write_if_absent(folder.join(MANIFEST_NAME), body):
+        return Committed(folder, manifest, digest(body))
+    return read_committed(storage, folder)
+
+
+def commit_checkpoint(storage: Storage, claim: Claim, manifest: Manifest) -> Committed:
+    """Commit a checkpoint whose files are all uploaded. Raises FencedError: then it is not acknowledged."""
+    committed = commit(storage, checkpoint_folder(claim.run, manifest.key), manifest)
+    refuse_fenced(storage, claim)
+    return committed
+
+
+def commit_result(storage: Storage, run: S3Location, manifest: Manifest) -> Committed:
+    """Commit the result whose files are all uploaded, and answer the run's result: this one, or the first one."""
+    commit(storage, result_folder(run, manifest.claim), manifest)
+    won = commit(storage, run.join(RESULT), manifest)
+    return Committed(result_folder(run, won.manifest.claim), won.manifest, won.digest)
+
+
+def find_result(storage: Storage, run: S3Location) -> Committed | None:
+    """The run's result, or None. Raises CorruptError when its manifest is malformed."""
+    won = find_committed(storage, run.join(RESULT))
+    if won is None:
+        return None
+    return Committed(result_folder(run, won.manifest.claim), won.manifest, won.digest)
+
+
+def result_folder(run: S3Location, claim: int) -> S3Location:
+    """Where the result that was written under a claim is."""
+    return run.join(RESULT, claim_folder(claim))
+
+
+def list_checkpoints(storage: Storage, run: S3Location) -> tuple[list[Committed], list[CorruptCheckpoint]]:
+    """The checkpoints that count, oldest first, and the manifests that can't be read."""
+    keys = [
+        place[0]
+        for item in storage.list_objects(run.join(CHECKPOINTS))
+        if (place := checkpoint_path(item.path)) is not None and place[1] == MANIFEST_NAME
+    ]
+    committed: list[Committed] = []
+    unreadable: list[CorruptCheckpoint] = []
+
+    def read(key: CheckpointKey) -> None:
+        try:
+            found = find_committed(storage, checkpoint_folder(run, key))
+            if found is not None and found.manifest.key != key:
+                raise CorruptError(f"{found.folder.join(MANIFEST_NAME).uri} is the manifest of another checkpoint")
+        except CorruptError as error:
+            unreadable.append(corrupt_checkpoint(key.step, error))
+        else:
+            committed.extend([found] if found is not None else [])
+
+    in_parallel(read, keys)
+    return that_count(committed), sorted(unreadable, key=lambda item: item.step)
+
+
+def corrupt_checkpoint(step: int, error: CorruptError) -> CorruptCheckpoint:
+    """A checkpoint that is not what was committed, as people get to read of it."""
+    return CorruptCheckpoint(step=step, message=str(error)[:MESSAGE_LENGTH])
+
+
+def that_count(committed: Iterable[Committed]) -> list[Committed]:
+    """Of all manifests the newest one, and those that it follows; oldest first."""
+    by_age = sorted(committed, key=lambda item: (item.manifest.claim, item.manifest.step))
+    if not by_age:
+        return []
+    newest = by_age[-1]
+    return [item for item in by_age if item is newest or item.manifest.key in newest.manifest.follows]
+
+
+def read_committed(storage: Storage, folder: S3Location, missing: Reason | None = None) -> Committed:
+    """The folder's manifest. Raises CorruptError when it is malformed, DiagnosedError when there is none."""
+    location = folder.join(MANIFEST_NAME)
+    return _parse(folder, storage.read(location, missing))
+
+
+def find_committed(storage: Storage, folder: S3Location) -> Committed | None:
+    """The folder's manifest, or None when it has none. Raises CorruptError as `read_committed` does."""
+    body = storage.find(folder.join(MANIFEST_NAME))
+    return None if body is None else _parse(folder, body)
+
+
+def download(
+    storage: Storage, committed: Committed, directory: Path, only: Callable[[str], bool] | None = None
+) -> None:
+    """Bring the files of a committed folder (those whose path `only` wants) to `directory`.
+
+    Raises CorruptError when a file is missing or differs from what the manifest says.
+    """
+
+    def fetch(file: ManifestFile) -> None:
+        location = committed.folder.join(file.path)
+        try:
+            storage.download(location, directory / file.path, size=file.size, sha256=file.sha256)
+        except MismatchError as error:
+            raise CorruptError(str(error)) from error
+
+    in_parallel(fetch, [file for file in committed.manifest.files if only is None or only(file.path)])
+
+
+def _last_claim(storage: Storage, run: S3Location) -> int:
+    """The highest number claimed; 0 when none is."""
+    names = (CLAIM_NAME.match(item.path) for item in storage.list_objects(run.join(CLAIMS)))
+    return max((int(name[1]) for name in names if name is not None), default=0)
+
+
+def _claim_location(run: S3Location, number: int) -> S3Location:
+    return run.join(CLAIMS, f"{number:06d}.json")
+
+
+def _attempt_of(record: bytes) -> int:
+    """Who claimed. A record that rotted is a claim of nobody known."""
+    try:
+        return ClaimRecord.model_validate_json(record).attempt
+    except ValidationError:
+        return 0
+
+
+def _parse(folder: S3Location, body: bytes) -> Committed:
+    try:
+        return Committed(folder, Manifest.model_validate_json(body), digest(body))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise CorruptError(f"{folder.join(MANIFEST_NAME).uri} is no manifest: {problem}") from error

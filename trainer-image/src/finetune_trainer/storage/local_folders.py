@@ -1,0 +1,206 @@
+"""Folders of this machine as a storage: what file:// locations are read from and written to, on a laptop.
+
+The promises are those of the S3 edge. An object is a file that is there as a whole or not at all: it is written under
+another name beside its place, and then takes it. `write_if_absent` takes the place only where nothing is: a hard link
+is the file system's exclusive creation of a file with its content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from finetune_api.conditions import Reason
+from finetune_api.sources import S3Location
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.storage.storage import StoredObject
+from finetune_trainer.storage.transfers import MismatchError, StoredFile
+
+UNFINISHED_SUFFIX = ".part"
+PIECE_BYTES = 1024 * 1024
+
+
+class LocalFolders:
+    """Every method raises DiagnosedError, never an OSError."""
+
+    def read(self, location: S3Location, missing: Reason | None = None) -> bytes:
+        """The whole file. `missing` is the reason to fail with when it does not exist."""
+        with _diagnosed(location, missing):
+            return local_path(location).read_bytes()
+
+    def find(self, location: S3Location) -> bytes | None:
+        """The whole file; None when there is none."""
+        with _diagnosed(location):
+            try:
+                return local_path(location).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def read_range(self, location: S3Location, start: int, length: int, missing: Reason | None = None) -> bytes:
+        """`length` bytes from `start`, or fewer where the file ends."""
+        with _diagnosed(location, missing), local_path(location).open("rb") as stream:
+            stream.seek(start)
+            return stream.read(length)
+
+    def write(self, location: S3Location, body: bytes) -> None:
+        """Write a file, over an old one if there is one."""
+        with _diagnosed(location), _unfinished(local_path(location)) as unfinished:
+            _write_through(unfinished, [body])
+            unfinished.replace(local_path(location))
+
+    def write_if_absent(self, location: S3Location, body: bytes) -> bool:
+        """Write a file unless one is there. Whether the file has this content now."""
+        with _diagnosed(location), _unfinished(local_path(location)) as unfinished:
+            _write_through(unfinished, [body])
+            try:
+                local_path(location).hardlink_to(unfinished)
+            except FileExistsError:
+                return local_path(location).read_bytes() == body
+            return True
+
+    def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
+        """Copy a file or bytes there; answer what was read."""
+        digest, size = hashlib.sha256(), 0
+
+        def pieces() -> Iterator[bytes | memoryview]:
+            nonlocal size
+            for piece in _pieces(source):
+                digest.update(piece)
+                size += len(piece)
+                yield piece
+
+        with _diagnosed(location), _unfinished(local_path(location)) as unfinished:
+            _write_through(unfinished, pieces())
+            unfinished.replace(local_path(location))
+        return StoredFile(size, digest.hexdigest())
+
+    def download(
+        self,
+        location: S3Location,
+        file: Path,
+        missing: Reason | None = None,
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+    ) -> None:
+        """Make the file there also this one: with `size` or `sha256` a copy that was checked, else a link to it.
+
+        Raises MismatchError as the S3 edge does.
+        """
+        source = local_path(location)
+        with _diagnosed(location, missing):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)
+            if (size, sha256) == (None, None):
+                file.symlink_to(source.resolve(strict=True))
+                return
+            try:
+                shutil.copyfile(source, file)
+            except FileNotFoundError:
+                raise MismatchError(f"{location.uri} is not there") from None
+            if size is not None and file.stat().st_size != size:
+                raise MismatchError(f"{location.uri} has {file.stat().st_size} bytes; {size} were expected")
+            with file.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            if sha256 is not None and found != sha256:
+                raise MismatchError(f"{location.uri} has not the SHA-256 that was expected")
+
+    def list_objects(self, folder: S3Location, missing: Reason | None = None) -> list[StoredObject]:
+        """Every file below a folder, sorted by path; empty when there is no such folder."""
+        with _diagnosed(folder, missing):
+            found = [(path, local_path(folder) / path) for path in _paths(local_path(folder))]
+            return [
+                StoredObject(path=path, size=file.stat().st_size) for path, file in found if not _is_unfinished(file)
+            ]
+
+    def delete(self, locations: Iterable[S3Location]) -> None:
+        """Delete files, and the folders that this leaves empty; what is not there is no failure."""
+        for location in locations:
+            with _diagnosed(location):
+                local_path(location).unlink(missing_ok=True)
+                _remove_empty(local_path(location).parent)
+
+    def abort_uploads(self, folder: S3Location, only: Callable[[str], bool] = lambda path: True) -> int:
+        """Remove what writes that never ended left below a folder, at the paths that `only` wants."""
+        with _diagnosed(folder):
+            begun = [path for path in _paths(local_path(folder)) if _is_unfinished(Path(path)) and only(path)]
+            for path in begun:
+                (local_path(folder) / path).unlink(missing_ok=True)
+        return len(begun)
+
+
+def local_path(location: S3Location) -> Path:
+    """The path of a file:// location."""
+    return Path("/") / location.key
+
+
+@contextlib.contextmanager
+def _unfinished(target: Path) -> Iterator[Path]:
+    """A name beside the target's that nobody else has; removed at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.{secrets.token_hex(4)}{UNFINISHED_SUFFIX}")
+    try:
+        yield unfinished
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _is_unfinished(file: Path) -> bool:
+    return file.suffix == UNFINISHED_SUFFIX
+
+
+def _write_through(file: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write, and wait until it would survive a loss of power."""
+    with file.open("xb") as stream:
+        for piece in pieces:
+            stream.write(piece)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _pieces(source: Path | memoryview) -> Iterator[bytes | memoryview]:
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            while piece := stream.read(PIECE_BYTES):
+                yield piece
+    else:
+        content = source.cast("B")
+        for start in range(0, len(content), PIECE_BYTES):
+            yield content[start : start + PIECE_BYTES]
+
+
+def _paths(folder: Path) -> list[str]:
+    """Every file below a folder, relative to it, sorted."""
+    return sorted(
+        (Path(parent) / name).relative_to(folder).as_posix() for parent, _, names in os.walk(folder) for name in names
+    )
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # one has files, or somebody else removed it
+        for empty in (folder, *folder.parents):
+            empty.rmdir()
+
+
+@contextlib.contextmanager
+def _diagnosed(location: S3Location, missing: Reason | None = None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            reason, words = missing or Reason.FAILED, "is not there"
+        elif isinstance(error, PermissionError):
+            reason, words = Reason.STORAGE_DENIED, "may not be read or written by you"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason, words = Reason.STORAGE_UNREACHABLE, "can't be written: the disk is full"
+        elif error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            reason, words = Reason.STORAGE_UNREACHABLE, "is on a file system without hard links: choose another folder"
+        else:
+            reason, words = Reason.STORAGE_UNREACHABLE, f"can't be read or written: {error.strerror}"
+        raise DiagnosedError(reason, f"{local_path(location)} {words}.") from error

@@ -1,0 +1,180 @@
+"""How long a request to the storage is tried again: the one retry policy.
+
+| what happened                                            | is tried again                                     |
+|----------------------------------------------------------|----------------------------------------------------|
+| no answer, a cut or hung connection, 5xx, 429, SlowDown  | until outageToleranceSeconds are over, LEAST_TRIES |
+| 401, 403, NoSuchBucket, of what worked before (*)        | for REFUSED_SECONDS: keys are being rotated, or    |
+|                                                          | the storage starts and has not read its settings   |
+| everything else, also a refusal of what never worked     | never                                              |
+| removals (`soon`), whose failure harms nothing           | LEAST_TRIES when there is no answer, else never    |
+
+(*) Keys that are refused themselves worked if any request did; a bucket, if any request to it did; access, if the
+same operation on the bucket did. `proved`: all of it counts as having worked, in an earlier Pod (preflight).
+
+Between tries is a pause that doubles, with jitter, so that many ranks do not come back all at once.
+https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import structlog
+from botocore.exceptions import BotoCoreError, ClientError
+
+from finetune_api.conditions import Reason
+from finetune_api.sources import S3Location
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.process.narration import narrated
+from finetune_trainer.storage.client import S3Client
+from finetune_trainer.storage.errors import (
+    AUTHENTICATION_CODES,
+    NO_CREDENTIALS,
+    StorageError,
+    Trouble,
+    code_of,
+    diagnose,
+    trouble_of,
+)
+
+T = TypeVar("T")
+
+LEAST_TRIES = 4
+REFUSED_SECONDS = 90.0
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 10.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one request has been through: its tries so far, and the seconds since it first met this trouble."""
+
+    trouble: Trouble
+    tries: int
+    seconds: float
+    worked_before: bool
+
+
+def seconds_left(trial: Trial, outage_seconds: float) -> float:
+    """For how many more seconds the request is tried; 0: it is given up."""
+    if trial.trouble is Trouble.UNAVAILABLE:
+        least = LONGEST_PAUSE_SECONDS if trial.tries < LEAST_TRIES else 0.0
+        return max(0.0, outage_seconds - trial.seconds, least)
+    if trial.trouble is Trouble.REFUSED and trial.worked_before:
+        return max(0.0, REFUSED_SECONDS - trial.seconds)
+    return 0.0
+
+
+def pause_seconds(tries: int, jitter: float) -> float:
+    """The pause after the `tries`-th try, between half and all of what the doubling gives; 0 <= jitter <= 1."""
+    doubled: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries - 1, 16))
+    return doubled * (1 + jitter) / 2
+
+
+class Retries:
+    """The requests of one storage. Thread-safe."""
+
+    def __init__(self, client: S3Client, outage_seconds: float, *, proved: bool) -> None:
+        self._client = client
+        self._outage_seconds = outage_seconds
+        self._proved = proved
+        self._worked: set[tuple[str, str]] = set()
+        self._voice = WaitingVoice(client.where)
+
+    def request(
+        self,
+        operation: str,
+        location: S3Location,
+        send: Callable[[], T],
+        missing: Reason | None = None,
+        *,
+        soon: bool = False,
+    ) -> T:
+        """What `send` answers, tried as often as the policy allows.
+
+        `operation`: S3's name of it. Raises DiagnosedError, `soon` if so asked; `missing` is its reason when the
+        object or its bucket is not there.
+        """
+        first = time.monotonic()
+        since: dict[Trouble, float] = {}
+        tries = 0
+        with ExitStack() as waiting:
+            while True:
+                began = time.monotonic()
+                tries += 1
+                try:
+                    answer = send()
+                except (BotoCoreError, ClientError) as error:
+                    trouble = trouble_of(error)
+                    seconds = time.monotonic() - since.setdefault(trouble, began)
+                    trial = Trial(trouble, tries, seconds, not soon and self._worked_before(operation, location, error))
+                    left = seconds_left(trial, 0 if soon else self._outage_seconds)
+                    if left <= 0:
+                        tried = f"{tries} tries in {time.monotonic() - first:.0f} s" if tries > 1 else ""
+                        raise self._diagnosed(error, location, missing, tried) from error
+                    if tries == 1:
+                        told = self._client.hide_credentials(f"{operation} {location.uri}: {error}")
+                        waiting.enter_context(self._voice.waiting(told))
+                    self._voice.seconds_left = left
+                    time.sleep(min(left, pause_seconds(tries, random.random())))
+                else:
+                    self._worked.add((location.bucket, operation))
+                    return answer
+
+    def _worked_before(self, operation: str, location: S3Location, error: StorageError) -> bool:
+        worked = tuple(self._worked)
+        if self._proved:
+            return True
+        if isinstance(error, NO_CREDENTIALS) or code_of(error) in AUTHENTICATION_CODES:
+            return bool(worked)
+        if code_of(error) == "NoSuchBucket":
+            return any(bucket == location.bucket for bucket, _ in worked)
+        return (location.bucket, operation) in worked
+
+    def _diagnosed(
+        self, error: StorageError, location: S3Location, missing: Reason | None, tried: str
+    ) -> DiagnosedError:
+        failure = diagnose(error, location, self._client.where, missing, tried).failure
+        message = self._client.hide_credentials(failure.message)
+        return DiagnosedError.of(failure.model_copy(update={"message": message}))
+
+
+class WaitingVoice:
+    """One heartbeat in the log for all the requests that wait at a time. Thread-safe."""
+
+    def __init__(self, where: str) -> None:
+        self.seconds_left = 0.0
+        self._where = where
+        self._lock = threading.Lock()
+        self._count = 0
+        self._heartbeat = ExitStack()
+
+    @contextmanager
+    def waiting(self, told: str) -> Iterator[None]:
+        """Say what went wrong, then every few seconds since when it does, and for how long it will be tried."""
+        with self._lock:
+            self._count += 1
+            if self._count == 1:
+                since = datetime.now(UTC).strftime("%H:%M:%S")
+                detail: dict[str, object] = {"since": since}
+                _log.warning(told)
+                self._heartbeat.enter_context(narrated(f"trying {self._where} again", lambda: detail | self._left()))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count -= 1
+                if self._count == 0:
+                    self._heartbeat.close()
+
+    def _left(self) -> dict[str, object]:
+        return {"seconds_left": round(self.seconds_left)}

@@ -1,0 +1,215 @@
+"""The edge to S3-compatible storage.
+
+Every method waits out an outage as retries.py says, and raises DiagnosedError, never an exception of botocore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from finetune_api.conditions import Reason
+from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, StorageConfig
+from finetune_api.sources import S3Location
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.storage.bodies import read_all
+from finetune_trainer.storage.client import open_client
+from finetune_trainer.storage.errors import MISSING_CODES, code_of, required, unsuitable
+from finetune_trainer.storage.retries import Retries
+from finetune_trainer.storage.transfers import PARTS_IN_MEMORY, MismatchError, StoredFile, Transfers
+
+__all__ = ["MismatchError", "Storage", "StoredFile", "StoredObject", "in_parallel"]
+
+PARALLEL_FILES = 4
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object below a folder; `path` is relative to the folder."""
+
+    path: str
+    size: int
+
+
+class Storage:
+    """One storage, with the credentials in a folder of files, or of the environment (AWS_*, a pod identity).
+
+    `proved`: an earlier Pod has used these credentials and this bucket, so that a refusal may pass.
+    """
+
+    def __init__(
+        self,
+        config: StorageConfig,
+        credentials: Path = Path(STORAGE_CREDENTIALS_DIRECTORY),
+        *,
+        proved: bool = False,
+    ) -> None:
+        client = open_client(config, credentials, connections=PARALLEL_FILES + PARTS_IN_MEMORY)
+        self._api = client.api
+        self._where = client.where
+        self._retries = Retries(client, config.outage_tolerance_seconds, proved=proved)
+        self._transfers = Transfers(client, self._retries)
+
+    def read(self, location: S3Location, missing: Reason | None = None) -> bytes:
+        """The whole object. `missing` is the reason to fail with when it, or its bucket, does not exist."""
+        return self._get(location, missing)
+
+    def find(self, location: S3Location) -> bytes | None:
+        """The whole object; None when the bucket has no such object. A bucket that is not there is a failure."""
+
+        def send() -> bytes | None:
+            try:
+                return self._get_once(location)
+            except ClientError as error:
+                if code_of(error) in MISSING_CODES:
+                    return None
+                raise
+
+        return self._retries.request("GetObject", location, send)
+
+    def read_range(self, location: S3Location, start: int, length: int, missing: Reason | None = None) -> bytes:
+        """`length` bytes from `start`, or fewer where the object ends."""
+        return self._get(location, missing, Range=f"bytes={start}-{start + length - 1}")
+
+    def write(self, location: S3Location, body: bytes) -> None:
+        """Put an object, over an old one if there is one."""
+        self._transfers.put(location, body)
+
+    def write_if_absent(self, location: S3Location, body: bytes) -> bool:
+        """Put an object unless one is there (If-None-Match: *). Whether the object is this one now.
+
+        An object with the same content counts as written: an earlier try was done, and its answer lost.
+        """
+        return self._transfers.put(location, body, if_absent=True) or self.find(location) == body
+
+    def refuse_overwriting(self, probe: S3Location) -> None:
+        """Raises DiagnosedError (StorageUnsuitable) when of two conditional writes not the first one alone is done.
+
+        The whole protocol of commits rests on that. Leaves an object at `probe`.
+        """
+        try:
+            written = [self.write_if_absent(probe, body) for body in (b"first", b"second")]
+        except DiagnosedError as error:
+            if error.failure.reason is not Reason.FAILED:
+                raise
+            raise unsuitable(self._where, f"it refuses writes with If-None-Match: *: {error}") from error
+        if written == [True, True]:
+            raise unsuitable(
+                self._where,
+                f"it wrote {probe.uri} a second time in spite of If-None-Match: *, so two attempts could take each "
+                "other's checkpoints for their own",
+            )
+        if not written[0]:
+            raise unsuitable(self._where, f"it says of {probe.uri}, which is not there, that it is (If-None-Match: *)")
+
+    def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
+        """Upload a local file or bytes in one pass, large ones in parallel parts; answer what was read."""
+        return self._transfers.upload(source, location)
+
+    def download(
+        self,
+        location: S3Location,
+        file: Path,
+        missing: Reason | None = None,
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+    ) -> None:
+        """Download to a local file, large ones in parallel ranges. Makes the folders that it needs.
+
+        With `size` or `sha256` (hex): raises MismatchError when the object is not there or has others; the file is then
+        of no use.
+        """
+        self._transfers.download(location, file, missing, size, sha256)
+
+    def list_objects(self, folder: S3Location, missing: Reason | None = None) -> list[StoredObject]:
+        """Every object below a folder, sorted by path; empty when there is none."""
+        prefix = folder.key.rstrip("/") + "/" if folder.key else ""
+        found: list[StoredObject] = []
+        for page in self._pages("list_objects_v2", "ListObjects", folder, missing, Prefix=prefix):
+            for item in page.get("Contents", []):
+                path = item["Key"].removeprefix(prefix)
+                if path and not path.endswith("/"):
+                    found.append(StoredObject(path=path, size=item["Size"]))
+        return sorted(found, key=lambda item: item.path)
+
+    def delete(self, locations: Iterable[S3Location]) -> None:
+        """Delete objects; what is not there is no failure. Fails soon in an outage."""
+
+        def delete(location: S3Location) -> None:
+            self._retries.request(
+                "DeleteObject",
+                location,
+                lambda: self._api.delete_object(Bucket=location.bucket, Key=location.key),
+                soon=True,
+            )
+
+        in_parallel(delete, locations)
+
+    def abort_uploads(self, folder: S3Location, only: Callable[[str], bool] = lambda path: True) -> int:
+        """End the uploads in parts below a folder that were begun and not completed. How many there were.
+
+        `only` chooses by the path below the folder. Fails soon in an outage.
+        """
+        prefix = folder.key.rstrip("/") + "/"
+        pages = self._pages("list_multipart_uploads", "ListMultipartUploads", folder, None, soon=True, Prefix=prefix)
+        begun = [
+            upload for page in pages for upload in page.get("Uploads", []) if only(upload["Key"].removeprefix(prefix))
+        ]
+        for upload in begun:
+            self._abort(S3Location(folder.bucket, upload["Key"]), upload["UploadId"])
+        return len(begun)
+
+    def _get(self, location: S3Location, missing: Reason | None, **options: str) -> bytes:
+        return self._retries.request("GetObject", location, lambda: self._get_once(location, **options), missing)
+
+    def _get_once(self, location: S3Location, **options: str) -> bytes:
+        answer = self._api.get_object(Bucket=location.bucket, Key=location.key, **options)
+        return read_all(answer["Body"], answer["ContentLength"])
+
+    def _abort(self, location: S3Location, upload_id: str) -> None:
+        def send() -> None:
+            try:
+                self._api.abort_multipart_upload(Bucket=location.bucket, Key=location.key, UploadId=upload_id)
+            except ClientError as error:
+                if code_of(error) != "NoSuchUpload":
+                    raise
+
+        self._retries.request("AbortMultipartUpload", location, send, soon=True)
+
+    def _pages(
+        self,
+        method: str,
+        operation: str,
+        folder: S3Location,
+        missing: Reason | None,
+        *,
+        soon: bool = False,
+        **options: str,
+    ) -> list[dict[str, Any]]:
+        """Every page of a listing."""
+        paginator = self._api.get_paginator(method)
+
+        def send() -> list[dict[str, Any]]:
+            pages = list(paginator.paginate(Bucket=folder.bucket, **options))
+            for page in pages:
+                required(page, "IsTruncated")
+            return pages
+
+        return self._retries.request(operation, folder, send, missing, soon=soon)
+
+
+def in_parallel(work: Callable[[Any], None], items: Iterable[Any]) -> None:
+    """Run `work` on every item, a few at a time. Raises the first failure."""
+    with ThreadPoolExecutor(PARALLEL_FILES, thread_name_prefix="storage") as pool:
+        for future in [pool.submit(work, item) for item in items]:
+            try:
+                future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise

@@ -1,0 +1,305 @@
+"""Files to and from the storage: in parallel parts, hashed while they pass, in bounded memory.
+
+A file is read once and written once. Its parts travel in any order and are hashed in theirs, which is why a part
+stays in memory until the ones before it have passed. PARTS_IN_MEMORY of all files together are there at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from finetune_api.conditions import Reason
+from finetune_api.sources import S3Location
+from finetune_trainer.storage.bodies import PacedBody, read_into
+from finetune_trainer.storage.client import S3Client
+from finetune_trainer.storage.errors import MISSING_CODES, code_of, required
+from finetune_trainer.storage.retries import Retries
+
+T = TypeVar("T")
+
+PART_BYTES = 8 * 2**20
+MOST_PARTS = 10_000  # of one object, https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+PARTS_IN_MEMORY = 8
+
+
+class MismatchError(Exception):
+    """What is in the storage is not what was expected there."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """What was uploaded. `sha256` is a hex digest."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A range of a file: bytes from `start`."""
+
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class FirstPart:
+    """The first part of an object, and what it tells of the whole."""
+
+    content: memoryview
+    total: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A buffer, and how many bytes of it are a part."""
+
+    buffer: bytearray
+    size: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is uploaded."""
+
+    size: int
+    read: Callable[[Part], bytes]
+
+
+def split(size: int, part_bytes: int, start: int = 0) -> list[Part]:
+    """The parts of a file of `size` bytes that come from `start` on, in order."""
+    return [Part(position, min(part_bytes, size - position)) for position in range(start, size, part_bytes)]
+
+
+class Transfers:
+    """The files of one storage. Thread-safe."""
+
+    def __init__(self, client: S3Client, retries: Retries) -> None:
+        self._client = client
+        self._api = client.api
+        self._retries = retries
+        self._room = threading.BoundedSemaphore(PARTS_IN_MEMORY)
+        self._buffers: list[bytearray] = []
+        self._pool = ThreadPoolExecutor(PARTS_IN_MEMORY, thread_name_prefix="storage-part")
+
+    def put(self, location: S3Location, body: bytes, *, if_absent: bool = False) -> bool:
+        """Put an object in one request; `if_absent`: unless one is there. Whether it was put. Raises DiagnosedError."""
+        condition = {"IfNoneMatch": "*"} if if_absent else {}
+
+        def send() -> bool:
+            try:
+                self._api.put_object(**_of(location), Body=PacedBody(body), **self._client.encryption, **condition)
+            except ClientError as error:
+                if if_absent and code_of(error) in ("PreconditionFailed", "412"):
+                    return False
+                raise
+            return True
+
+        return self._retries.request("PutObject", location, send)
+
+    def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
+        """Upload a file or bytes, over an old object if there is one. Raises DiagnosedError."""
+        with _opened(source) as content:
+            if content.size > PART_BYTES:
+                return self._upload_parts(content, location)
+            with self._room:
+                body = content.read(Part(0, content.size))
+                self.put(location, body)
+                return StoredFile(len(body), hashlib.sha256(body).hexdigest())
+
+    def download(
+        self, location: S3Location, file: Path, missing: Reason | None, size: int | None, sha256: str | None
+    ) -> None:
+        """Download to a file. Raises MismatchError when it has not the size or digest, DiagnosedError."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        with file.open("wb", buffering=0) as stream:
+            with self._room, self._buffer() as buffer:
+                first = self._get_first(location, buffer, missing, expected=(size, sha256) != (None, None))
+                if size is not None and first.total != size:
+                    raise MismatchError(f"{location.uri} has {first.total} bytes; {size} were expected")
+                os.pwrite(stream.fileno(), first.content, 0)
+                digest.update(first.content)
+            for filled in self._in_order(self._gets(location, first, stream.fileno())):
+                digest.update(memoryview(filled.buffer)[: filled.size])
+                self._buffers.append(filled.buffer)
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise MismatchError(f"{location.uri} has not the SHA-256 that was expected")
+
+    def _upload_parts(self, content: Content, location: S3Location) -> StoredFile:
+        parts = split(content.size, max(PART_BYTES, math.ceil(content.size / MOST_PARTS)))
+        upload_id = self._retries.request(
+            "CreateMultipartUpload",
+            location,
+            lambda: required(self._api.create_multipart_upload(**_of(location), **self._client.encryption), "UploadId"),
+        )
+        digest = hashlib.sha256()
+        try:
+            etags = list(self._in_order(self._puts(location, upload_id, content, parts, digest)))
+            self._complete(location, upload_id, etags, content.size)
+        except BaseException:
+            # Tried once: what stays of an upload is swept with the other orphans.
+            with contextlib.suppress(BotoCoreError, ClientError):
+                self._api.abort_multipart_upload(**_of(location), UploadId=upload_id)
+            raise
+        return StoredFile(content.size, digest.hexdigest())
+
+    def _puts(
+        self, location: S3Location, upload_id: str, content: Content, parts: Sequence[Part], digest: Any
+    ) -> Iterator[Callable[[], str]]:
+        """Read and hash each part; answer what uploads it, and answers its ETag."""
+        for number, part in enumerate(parts, start=1):
+            body = content.read(part)
+            digest.update(body)
+
+            def put(number: int = number, body: bytes = body) -> str:
+                def send() -> str:
+                    etag: str = self._api.upload_part(
+                        **_of(location), UploadId=upload_id, PartNumber=number, Body=PacedBody(body)
+                    )["ETag"]
+                    return etag
+
+                return self._retries.request("UploadPart", location, send)
+
+            yield put
+
+    def _complete(self, location: S3Location, upload_id: str, etags: Sequence[str], size: int) -> None:
+        listed = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, start=1)]
+
+        def send() -> None:
+            try:
+                done = self._api.complete_multipart_upload(
+                    **_of(location), UploadId=upload_id, MultipartUpload={"Parts": listed}
+                )
+                required(done, "ETag")
+            except ClientError as error:
+                # An earlier try may have been done, though its answer was lost.
+                if code_of(error) != "NoSuchUpload" or self._size(location) != size:
+                    raise
+
+        self._retries.request("CompleteMultipartUpload", location, send)
+
+    def _size(self, location: S3Location) -> int | None:
+        """An object's size; None when it can't be had."""
+        try:
+            size: int = self._api.head_object(**_of(location))["ContentLength"]
+        except ClientError:
+            return None
+        return size
+
+    def _get_first(
+        self, location: S3Location, buffer: bytearray, missing: Reason | None, *, expected: bool
+    ) -> FirstPart:
+        def send() -> FirstPart:
+            try:
+                answer = self._api.get_object(**_of(location), Range=f"bytes=0-{PART_BYTES - 1}")
+            except ClientError as error:
+                if code_of(error) == "InvalidRange":  # an empty object has no first byte
+                    return FirstPart(memoryview(b""), 0, "")
+                if expected and code_of(error) in MISSING_CODES:
+                    raise MismatchError(f"{location.uri} is not there") from error
+                raise
+            total = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
+            content = memoryview(buffer)[: min(total, PART_BYTES)]
+            read_into(answer["Body"], content)
+            return FirstPart(content, total, answer["ETag"])
+
+        return self._retries.request("GetObject", location, send, missing)
+
+    def _gets(self, location: S3Location, first: FirstPart, descriptor: int) -> Iterator[Callable[[], Filled]]:
+        """What downloads each part but the first, writes it where it belongs, and answers it."""
+        for part in split(first.total, PART_BYTES, start=PART_BYTES):
+
+            def get(part: Part = part) -> Filled:
+                buffer = self._take_buffer()
+                content = memoryview(buffer)[: part.size]
+
+                def send() -> None:
+                    answer = self._api.get_object(
+                        **_of(location),
+                        Range=f"bytes={part.start}-{part.start + part.size - 1}",
+                        IfMatch=first.etag,
+                    )
+                    read_into(answer["Body"], content)
+
+                self._retries.request("GetObject", location, send)
+                os.pwrite(descriptor, content, part.start)
+                return Filled(buffer, part.size)
+
+            yield get
+
+    def _take_buffer(self) -> bytearray:
+        """Memory for a part: used before where there is some, for fresh memory costs a page fault for every 4 KiB."""
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return bytearray(PART_BYTES)
+
+    @contextlib.contextmanager
+    def _buffer(self) -> Iterator[bytearray]:
+        buffer = self._take_buffer()
+        yield buffer
+        self._buffers.append(buffer)
+
+    def _in_order(self, tasks: Iterator[Callable[[], T]]) -> Iterator[T]:
+        """What the tasks answer, in their order. They run side by side, as many as there is room for in memory.
+
+        A task is taken when there is room for it, and its room is free again when its answer has been used. Only who
+        has no task running waits for room: so those who have always come to an end, and nobody waits for ever.
+        """
+        running: deque[Future[T]] = deque()
+        more = True
+        try:
+            while more or running:
+                while more and self._room.acquire(blocking=not running):
+                    task = None
+                    try:
+                        task = next(tasks, None)
+                    finally:
+                        if task is None:
+                            more = False
+                            self._room.release()
+                    if task is not None:
+                        running.append(self._pool.submit(task))
+                if running:
+                    yield running[0].result()
+                    running.popleft()
+                    self._room.release()
+        finally:
+            for future in running:
+                future.cancel()
+                future.add_done_callback(lambda _: self._room.release())
+
+
+@contextlib.contextmanager
+def _opened(source: Path | memoryview) -> Iterator[Content]:
+    if isinstance(source, memoryview):
+        octets = source.cast("B")
+        yield Content(octets.nbytes, lambda part: bytes(octets[part.start : part.start + part.size]))
+        return
+    with source.open("rb", buffering=0) as stream:
+
+        def read(part: Part) -> bytes:
+            body = os.pread(stream.fileno(), part.size, part.start)
+            if len(body) != part.size:
+                raise OSError(f"{source} became shorter while it was uploaded")
+            return body
+
+        yield Content(os.fstat(stream.fileno()).st_size, read)
+
+
+def _of(location: S3Location) -> dict[str, str]:
+    return {"Bucket": location.bucket, "Key": location.key}

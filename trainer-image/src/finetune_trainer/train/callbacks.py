@@ -1,0 +1,241 @@
+"""What happens at the steps of a training, beside the training: one callback for each thing."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import structlog
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune_api.conditions import Reason
+from finetune_api.progress import CheckpointLedger
+from finetune_trainer.checkpoint.background_saves import BackgroundSaves
+from finetune_trainer.checkpoint.training_state import Training
+from finetune_trainer.distributed.gang import Gang
+from finetune_trainer.process import heartbeats
+from finetune_trainer.process.failures import DiagnosedError, DisruptedError
+from finetune_trainer.process.heartbeats import Phase
+from finetune_trainer.report.events import EventLog
+from finetune_trainer.report.progress import Clock, ProgressReceiver, to_trainer_status
+
+NARRATION_SECONDS = 5.0
+REPORT_SECONDS = 0.5
+"""Reports are sent more seldom still; to make one takes longer than all the rest that happens here at a step."""
+NOTED_STEPS = 100
+NOTED_LOSSES = {"training loss": "loss", "validation loss": "eval_loss"}
+REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")
+REWARD_MARGIN = "rewards/margins"
+"""Of DPO: by how much the preferred answer is rewarded more."""
+
+_log = structlog.get_logger()
+
+
+class StopTogether(TrainerCallback):
+    """After a SIGTERM to any process all stop at the same step, which is saved; a failed save ends all of them.
+
+    In an evaluation they stop at once, by a DisruptedError: its step was saved before.
+    """
+
+    def __init__(self, gang: Gang, saves: BackgroundSaves) -> None:
+        self._gang = gang
+        self._saves = saves
+        self._asked = False
+        self.stopped = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        last = self._gang.last_step(state.global_step, asked=self._asked or self._saves.failed)
+        if last is None or state.global_step < last:
+            return
+        self._saves.finish()  # raises what made one fail
+        if state.global_step < state.max_steps:
+            _log.info(f"told to stop: saving step {state.global_step}")
+            self.stopped = control.should_save = control.should_training_stop = True
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # All are asked each time: nothing else keeps processes with accelerators together in an evaluation.
+        if any(self._gang.gather(lambda: self._asked)):
+            _log.info(f"told to stop in the evaluation of step {state.global_step}")
+            raise DisruptedError(f"told to stop in the evaluation of step {state.global_step}")
+
+
+class KeepEvaluations(TrainerCallback):
+    """Tells what becomes of checkpoints of what was measured on them, as it stands in the log."""
+
+    def __init__(self, note: Callable[[dict[str, float]], None]) -> None:
+        self._note = note
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._note(next(entry for entry in reversed(state.log_history) if "eval_loss" in entry))
+
+
+class PrepareSaves(TrainerCallback):
+    """Gets the memory for saves beside the second step, so that the first save does not wait for it."""
+
+    def __init__(self, saves: BackgroundSaves) -> None:
+        self._saves = saves
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._saves.prepare(Training.of(kwargs["model"], kwargs["optimizer"], kwargs["lr_scheduler"], state))
+
+
+class RefuseInfiniteLoss(TrainerCallback):
+    """A loss that is no number any more never becomes one again."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name in ("loss", "eval_loss"):
+            value = (logs or {}).get(name, 0.0)
+            if not math.isfinite(value):
+                raise DiagnosedError(
+                    Reason.LOSS_NOT_FINITE,
+                    f"{name} became {value} at step {state.global_step}. Lower hyperparameters.learningRate "
+                    "(a tenth is a start), raise warmupPercent, and look for broken examples.",
+                )
+
+
+class TellProgress(TrainerCallback):
+    """Rank 0 tells the operator (at most every five seconds) and the log where the training is."""
+
+    def __init__(self, sender: ProgressReceiver | None, ledger: Callable[[], CheckpointLedger]) -> None:
+        self._sender = sender
+        self._ledger = ledger
+        self._metrics: dict[str, float] = {}
+        self._margin: dict[str, float] = {}
+        self._clock: Clock | None = None
+        self._narrated = self._told = 0.0
+        self._narrated_step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._clock = Clock(state.global_step, state.num_input_tokens_seen)
+        self.tell(state)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
+        if REWARD_MARGIN in (logs or {}):
+            self._margin = {"reward_margin": round((logs or {})[REWARD_MARGIN], 4)}
+        now = time.monotonic()
+        if now - self._told >= REPORT_SECONDS or now - self._narrated >= NARRATION_SECONDS:
+            self.tell(state)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if time.monotonic() - self._narrated >= NARRATION_SECONDS:
+            self._narrated = time.monotonic()
+            _log.info(f"Step {state.global_step}/{state.max_steps}: evaluating")
+
+    def tell(self, state: TrainerState) -> None:
+        """Report now: also what was committed since the last step."""
+        if self._clock is None:
+            return
+        self._told = time.monotonic()
+        remaining = self._clock.remaining_seconds(state.global_step, state.max_steps)
+        speed = self._clock.tokens_per_second(state.num_input_tokens_seen)
+        if self._sender is not None:
+            ledger = self._ledger()
+            committed = {"checkpoint_step": ledger.checkpoints[-1].step} if ledger.checkpoints else {}
+            self._sender.send(
+                to_trainer_status(
+                    {
+                        **self._metrics,
+                        **committed,
+                        "current_step": state.global_step,
+                        "total_steps": state.max_steps,
+                        "current_epoch": round(state.epoch or 0.0, 4),
+                        "tokens_per_second": round(speed, 1),
+                    },
+                    remaining,
+                ),
+                ledger,
+            )
+        is_last = state.global_step == state.max_steps and state.global_step != self._narrated_step
+        if (is_last or time.monotonic() - self._narrated >= NARRATION_SECONDS) and "loss" in self._metrics:
+            self._narrated, self._narrated_step = time.monotonic(), state.global_step
+            _log.info(
+                f"Step {state.global_step}/{state.max_steps}: training loss={self._metrics['loss']:.4f}",
+                tokens_per_second=round(speed),
+                remaining_seconds=remaining,
+                **self._margin,
+            )
+
+
+class NoteMetrics(TrainerCallback):
+    """Rank 0 notes losses in the words of OpenAI's events, a hundred times a run, and each validation: that one is told
+    in the log too."""
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._losses: dict[str, float] = {}
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        measured = {name: logs[key] for name, key in NOTED_LOSSES.items() if logs and key in logs}
+        self._losses |= measured
+        if not measured or (control.should_evaluate and "validation loss" not in measured):
+            return  # the validation of this step, which comes next, is told with its training loss
+        every = max(1, state.max_steps // NOTED_STEPS)
+        if state.global_step in (1, state.max_steps) or state.global_step % every == 0 or "validation loss" in measured:
+            told = self._losses if "validation loss" in measured else measured
+            losses = ", ".join(f"{name}={value:.2f}" for name, value in told.items())
+            tell = self._events.add if "validation loss" in measured else self._events.note
+            tell(
+                f"Step {state.global_step}/{state.max_steps}: {losses}",
+                type="metrics",
+                step=state.global_step,
+                **{name.replace(" ", "_"): value for name, value in told.items()},
+            )
+
+
+class BeatForWatchdog(TrainerCallback):
+    """Tells the watchdog what this process is doing. The last of the callbacks: it reads what the others decided."""
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        heartbeats.beat(Phase.TRAINING, state.global_step + 1)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_evaluate:
+            heartbeats.beat(Phase.EVALUATING, state.global_step)
+        else:
+            heartbeats.beat(Phase.SAVING if control.should_save else Phase.TRAINING, state.global_step)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        heartbeats.beat(Phase.EVALUATING, state.global_step)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        heartbeats.beat(Phase.SAVING if control.should_save else Phase.TRAINING, state.global_step)
