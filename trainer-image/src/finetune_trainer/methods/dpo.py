@@ -15,8 +15,7 @@ from finetune_trainer.checkpoint.resumable import Resumable
 from finetune_trainer.distributed.batches import examples_in_step
 from finetune_trainer.methods.shared_batches import SharedBatches
 from finetune_trainer.model.loading import LocalModel
-from finetune_trainer.model.trainable import trains_new_adapter, whole_model
-from finetune_trainer.train.arguments import uses_bfloat16
+from finetune_trainer.model.trainable import trains_new_adapter, uses_bfloat16, whole_model
 
 LOSSES = {"Sigmoid": "sigmoid", "Hinge": "hinge", "IPO": "ipo"}
 MEANS_OVER_PAIRS = (

@@ -13,7 +13,6 @@ from finetune_api.run import TrainRun
 from finetune_trainer.model.adapters import add_lora, freeze
 from finetune_trainer.model.loading import LocalModel, load_model
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.train.arguments import uses_bfloat16
 
 
 def trainable_model(run: TrainRun, local: LocalModel) -> Any:
@@ -33,6 +32,11 @@ def trainable_model(run: TrainRun, local: LocalModel) -> Any:
     model = whole_model(local, dtype, quantization)
     set_seed(run.hyperparameters.seed)
     return add_lora(model, run.adapter)
+
+
+def uses_bfloat16() -> bool:
+    """Whether this machine computes in bfloat16."""
+    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
 
 
 def trains_new_adapter(run: TrainRun, local: LocalModel) -> bool:

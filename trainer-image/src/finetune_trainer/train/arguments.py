@@ -10,6 +10,7 @@ import torch
 from finetune_api.finetunejob import Schedule
 from finetune_api.run import TrainRun
 from finetune_trainer.model.passes import Passes
+from finetune_trainer.model.trainable import uses_bfloat16
 
 SCHEDULERS: dict[Schedule, str] = {
     "Cosine": "cosine",
@@ -67,8 +68,3 @@ def common_arguments(
         "ddp_find_unused_parameters": images and run.adapter.type == "Full",
         "remove_unused_columns": not images,  # the collator reads them
     }
-
-
-def uses_bfloat16() -> bool:
-    """Whether this machine computes in bfloat16."""
-    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())

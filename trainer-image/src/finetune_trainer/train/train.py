@@ -41,6 +41,7 @@ from finetune_trainer.model.trainable import (
     refuse_untrained,
     trainable_model,
     trains_new_adapter,
+    uses_bfloat16,
     weights_digest,
 )
 from finetune_trainer.process import heartbeats
@@ -56,7 +57,7 @@ from finetune_trainer.report.training_metrics import ExposeMetrics
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.local_storage import open_storage
 from finetune_trainer.train import results
-from finetune_trainer.train.arguments import common_arguments, uses_bfloat16
+from finetune_trainer.train.arguments import common_arguments
 from finetune_trainer.train.callbacks import (
     BeatForWatchdog,
     KeepEvaluations,
