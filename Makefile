@@ -47,7 +47,7 @@ bench-gpu: $(VENV)/.dev ## on a machine with a GPU: the same losses as on a CPU,
 generate: $(VENV)/.e2e ## write the CRDs and the reference pages anew from the code
 	@$(RUN) -m finetune_api.crd crds charts/finetune-operator/files/crds
 	@$(RUN) -m finetune_api.reference docs/reference
-	@$(RUN) -m finetune_operator.metrics_reference docs/reference
+	@$(RUN) -m finetune_operator.metrics.reference docs/reference
 
 lock: $(VENV)/.e2e ## resolve the dependencies of pyproject.toml anew
 	@$(RUN) e2e/environment.py lock

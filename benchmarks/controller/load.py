@@ -14,7 +14,8 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from finetune_api.base import API_VERSION
-from finetune_operator.kube import FINE_TUNE_CLASSES, FINE_TUNE_JOBS, Kube
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.resources import FINE_TUNE_CLASSES, FINE_TUNE_JOBS
 
 CLASS = "benchmark"
 PARALLEL = 32

@@ -30,10 +30,10 @@ from e2e.cluster.control_plane import ControlPlane, control_plane
 from e2e.cluster.ports import free_ports
 from finetune_api.crd import KINDS
 from finetune_api.progress import PROGRESS_AUDIENCE
-from finetune_operator import job_metrics  # noqa: F401 - declares its metrics
-from finetune_operator.children import Owner, labels
+from finetune_operator.core.ownership import Owner, labels
 from finetune_operator.finetunejob.objects import TRAIN_ROLE
-from finetune_operator.metrics import DECLARED
+from finetune_operator.metrics import job_metrics  # noqa: F401 - declares its metrics
+from finetune_operator.metrics.operator_metrics import DECLARED
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "finetune-operator"

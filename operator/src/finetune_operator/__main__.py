@@ -10,7 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from finetune_operator.settings import Settings
+from finetune_operator.runtime.settings import Settings
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -58,9 +58,9 @@ def run(
     ] = None,
 ) -> None:
     """Run the operator until it is told to stop."""
-    from finetune_operator.application import run as run_operator
-    from finetune_operator.health import WatchEndedError
-    from finetune_operator.leader import LeadershipLostError
+    from finetune_operator.runtime.health import WatchEndedError
+    from finetune_operator.runtime.leader_election import LeadershipLostError
+    from finetune_operator.runtime.manager import run as run_operator
 
     if (progress_url is None) != (tls_directory is None):
         raise typer.BadParameter("--progress-url and --tls-directory go together")
@@ -106,8 +106,8 @@ def release_finalizers(
     ] = None,
 ) -> None:
     """Let every FineTuneJob be deleted without an operator; its objects in the storage stay. For uninstalling."""
-    from finetune_operator.connection import connected
     from finetune_operator.finetunejob.release import release_finalizers
+    from finetune_operator.kube.connection import connected
 
     async def release() -> list[str]:
         async with connected(kubeconfig) as kube:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import structlog
 
-from finetune_operator.settings import Settings
+from finetune_operator.runtime.settings import Settings
 from tests.integration.forked import preload, start_forked
 
 END_SECONDS = 10.0
 PROBE_SECONDS = 3.0
-preload("finetune_operator.application", __name__)
+preload("finetune_operator.runtime.manager", __name__)
 
 
 class ForkedOperator:
@@ -63,7 +63,7 @@ class ForkedOperator:
 
 def _operate(settings: Settings, log: Path) -> None:
     """What the process does: `finetune-operator run` without the command line."""
-    from finetune_operator.application import run
+    from finetune_operator.runtime.manager import run
 
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, sys.stdout.fileno())

@@ -8,12 +8,12 @@ from typing import Any
 
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_operator.children import Owner
-from finetune_operator.kube import Object
+from finetune_operator.core.conditions import Standing
+from finetune_operator.core.ownership import Owner
+from finetune_operator.core.plan import Plan
+from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.observe import GateEvaluation, ObservedModelDeployment
-from finetune_operator.models import ResolvedModel
-from finetune_operator.plan import Plan
-from finetune_operator.status import Standing
+from finetune_operator.models.resolve import ResolvedModel
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec, tuned
 from tests.unit.operator.states import ago, merged, resolved_class
 

@@ -8,13 +8,13 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus, Score
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import ModelSource, NamedModel
-from finetune_operator.children import Owner
-from finetune_operator.classes import ResolvedClass
+from finetune_operator.core.conditions import Standing, progressing
+from finetune_operator.core.ownership import Owner
 from finetune_operator.evaluation.objects import evaluate_job_name
 from finetune_operator.evaluation.observe import ObservedEvaluation
-from finetune_operator.models import ResolvedModel
-from finetune_operator.pod_views import JobView, PodView
-from finetune_operator.status import Standing, progressing
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.models.resolve import ResolvedModel
+from finetune_operator.pods.observed import JobView, PodView
 from tests.unit.operator.states import ago, merged, resolved_class
 
 EVALUATION = Owner("Evaluation", "team-a", "router-eval", "7d1e5c70-1111-4bb1-9d2e-7a4f1c86e3d5")

@@ -31,14 +31,14 @@ from finetune_api.outcome import (
     to_termination_message,
 )
 from finetune_api.run import ModelSource
-from finetune_operator.children import Owner
-from finetune_operator.classes import ResolvedClass
+from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.ownership import Owner
+from finetune_operator.core.plan import Plan
+from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.objects import preflight_job_name, rendezvous_service_name, train_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_key import run_digest
-from finetune_operator.plan import Plan
-from finetune_operator.pod_views import JobView, PodView
-from finetune_operator.status import Standing, stalled
+from finetune_operator.pods.observed import JobView, PodView
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 OWNER = Owner("FineTuneJob", "team-a", "router", "0f3c2a91-5d0c-4bb1-9d2e-7a4f1c86e3d5")

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from finetune_operator import application
 from finetune_operator.__main__ import cli
-from finetune_operator.application import progress_endpoint
-from finetune_operator.health import WatchEndedError
-from finetune_operator.leader import LeadershipLostError
-from finetune_operator.settings import Settings
+from finetune_operator.runtime import manager as application
+from finetune_operator.runtime.health import WatchEndedError
+from finetune_operator.runtime.leader_election import LeadershipLostError
+from finetune_operator.runtime.manager import progress_endpoint
+from finetune_operator.runtime.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -31,19 +31,19 @@ from finetune_api.finetunejob import (
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.progress import CheckpointLedger
 from finetune_operator import evaluation, finetunejob, modeldeployment
-from finetune_operator.budget import ObservedBudget, PodTime
+from finetune_operator.budgets.ledger import ObservedBudget, PodTime
+from finetune_operator.core.conditions import Standing, progressing, stalled
+from finetune_operator.core.plan import Plan
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.finetunejob.attempt_records import running_jobs
 from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.stopping import is_given_up
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
-from finetune_operator.models import ResolvedModel
-from finetune_operator.plan import Plan
-from finetune_operator.pod_views import JobView, PodView
-from finetune_operator.progress import ProgressEndpoint
-from finetune_operator.status import Standing, progressing, stalled
-from finetune_operator.warning_events import WarningEvent
+from finetune_operator.models.resolve import ResolvedModel
+from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.warning_events import WarningEvent
+from finetune_operator.progress.server import ProgressEndpoint
 from tests.unit.operator import deployment_states
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.deployment_states import (

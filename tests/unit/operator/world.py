@@ -13,12 +13,12 @@ from typing import Any
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.outcome import TrainReport
-from finetune_operator.children import DIGEST_ANNOTATION
-from finetune_operator.classes import ResolvedClass
+from finetune_operator.core.conditions import Standing
+from finetune_operator.core.ownership import DIGEST_ANNOTATION
+from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
-from finetune_operator.pod_views import JobView, PodView
-from finetune_operator.status import Standing
+from finetune_operator.pods.observed import JobView, PodView
 from tests.unit.operator.states import (
     NOW,
     OWNER,

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.run import RUN_CONFIG_PATH, EvaluateRun, JobIdentity, NamedModel
-from finetune_operator.children import Owner, child_name
-from finetune_operator.classes import ResolvedClass, image_sources, output_location, storage_config
-from finetune_operator.kube import Object
-from finetune_operator.pods import PodRole, job, run_config_map
-from finetune_operator.unstarted import rendered
+from finetune_operator.core.ownership import Owner, child_name
+from finetune_operator.finetuneclass.resolve import ResolvedClass, image_sources, output_location, storage_config
+from finetune_operator.kube.resources import Object
+from finetune_operator.pods.builders import PodRole, job, run_config_map
+from finetune_operator.pods.template_hash import rendered
 
 EVALUATE_ROLE = "evaluate"
 EVALUATE_SECONDS = 24 * 3600

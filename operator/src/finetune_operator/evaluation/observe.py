@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_operator.children import Owner, owner_of
-from finetune_operator.classes import ResolvedClass, observe_class
-from finetune_operator.kube import Kube, Object
-from finetune_operator.models import ResolvedModel, resolve_model
-from finetune_operator.owned import owned_jobs_and_pods
-from finetune_operator.pod_views import JobView, PodView, job_view, pod_view
-from finetune_operator.status import Standing
-from finetune_operator.warning_events import WarningEvent, observe_warnings
+from finetune_operator.core.conditions import Standing
+from finetune_operator.core.ownership import Owner, owner_of
+from finetune_operator.finetuneclass.resolve import ResolvedClass, observe_class
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.resources import Object
+from finetune_operator.models.resolve import ResolvedModel, resolve_model
+from finetune_operator.pods.observe import owned_jobs_and_pods
+from finetune_operator.pods.observed import JobView, PodView, job_view, pod_view
+from finetune_operator.pods.warning_events import WarningEvent, observe_warnings
 
 
 @dataclass(frozen=True)

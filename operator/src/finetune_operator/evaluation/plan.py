@@ -8,17 +8,17 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.run import ModelSource, NamedModel
-from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS
-from finetune_operator.classes import ResolvedClass, output_location, source_violation
+from finetune_operator.core.conditions import Standing
+from finetune_operator.core.plan import Child, Plan, planned
+from finetune_operator.evaluation.evaluating import disrupted, over, waiting_to_retry, watched
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
-from finetune_operator.evaluation.verdict import disrupted, over, waiting_to_retry, watched
-from finetune_operator.models import ResolvedModel
-from finetune_operator.plan import Child, Plan, planned
-from finetune_operator.pod_views import JobView
-from finetune_operator.status import Standing
-from finetune_operator.tries import jobs_to_delete, standing_of_try
-from finetune_operator.unstarted import has_started, is_outdated
+from finetune_operator.finetuneclass.resolve import ResolvedClass, output_location, source_violation
+from finetune_operator.models.resolve import ResolvedModel
+from finetune_operator.pods.observed import JobView
+from finetune_operator.pods.retried_job import jobs_to_delete, standing_of_try
+from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
+from finetune_operator.pods.template_hash import has_started, is_outdated
 
 
 def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:

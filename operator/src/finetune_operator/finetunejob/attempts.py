@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Phase
-from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
-from finetune_operator.classes import ResolvedClass
+from finetune_operator.core.conditions import Standing, progressing
+from finetune_operator.core.plan import earliest, planned
+from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_records import last_end, running_attempt, with_end
 from finetune_operator.finetunejob.concern import JobPlan
 from finetune_operator.finetunejob.deadline import deadline_seconds
@@ -27,12 +28,11 @@ from finetune_operator.finetunejob.stopping import (
     strays_and_old_jobs,
     what_stops,
 )
-from finetune_operator.kube import Object
-from finetune_operator.plan import earliest, planned
-from finetune_operator.pod_views import JobView
-from finetune_operator.sidecars import lingering_words, look_again
-from finetune_operator.status import Standing, progressing
-from finetune_operator.unstarted import has_started, is_outdated
+from finetune_operator.kube.resources import Object
+from finetune_operator.pods.observed import JobView
+from finetune_operator.pods.sidecars import lingering_words, look_again
+from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS, blockage
+from finetune_operator.pods.template_hash import has_started, is_outdated
 
 
 def attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobPlan:

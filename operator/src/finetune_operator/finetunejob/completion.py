@@ -10,16 +10,16 @@ from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobStatus, Progress, Result
 from finetune_api.outcome import TrainReport
 from finetune_api.progress import shown
+from finetune_operator.core.conditions import Standing, ready
+from finetune_operator.core.failed_condition import untold_failure
+from finetune_operator.core.plan import planned, unchanged
 from finetune_operator.finetunejob.attempt_records import FINISHED, running_attempt, with_end
 from finetune_operator.finetunejob.concern import JobPlan, Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.refused import refusal
 from finetune_operator.finetunejob.reports import with_ledger
 from finetune_operator.finetunejob.stopping import strays
-from finetune_operator.plan import planned, unchanged
-from finetune_operator.status import Standing, ready
-from finetune_operator.tries import jobs_to_delete
-from finetune_operator.untold import untold_failure
+from finetune_operator.pods.retried_job import jobs_to_delete
 
 
 def succeeded(observed: ObservedFineTuneJob, status: FineTuneJobStatus, report: TrainReport, now: datetime) -> JobPlan:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.plan import Plan
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.plan import Plan
 
 JobPlan = Plan[FineTuneJobStatus]
 

@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.classes import ResolvedClass
+from finetune_operator.core.conditions import stalled
+from finetune_operator.core.plan import earliest
+from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_records import FINISHED, running_attempt
 from finetune_operator.finetunejob.completion import failed
 from finetune_operator.finetunejob.concern import JobPlan, Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.plan import earliest
-from finetune_operator.status import stalled
 
 
 def deadline(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:

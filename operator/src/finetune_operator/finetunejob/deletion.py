@@ -15,20 +15,21 @@ from pydantic import ValidationError
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
 from finetune_api.run import RUN_CONFIG_DIRECTORY, RUN_CONFIG_PATH, DeleteRun, JobIdentity
-from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage
-from finetune_operator.children import Owner, child_name, controlled_by_class, owner_of
-from finetune_operator.classes import ResolvedClass, job_location, observe_class, storage_config
+from finetune_operator.core.conditions import EventNote, Standing, progressing
+from finetune_operator.core.ownership import Owner, child_name, controlled_by_class, owner_of
+from finetune_operator.core.plan import Child, Farewell, LeftBehind, earliest, planned
+from finetune_operator.finetuneclass.resolve import ResolvedClass, job_location, observe_class, storage_config
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.kube import JOBS, NAMESPACES, ApiError, Kube, Object
-from finetune_operator.owned import owned_jobs_and_pods
-from finetune_operator.plan import Child, Farewell, LeftBehind, earliest, planned
-from finetune_operator.pod_diagnosis import failure, failure_words
-from finetune_operator.pod_views import JobView, PodView, job_view, parse_time, pod_view
-from finetune_operator.pods import PodRole, job
-from finetune_operator.retry import retry_delay_seconds
-from finetune_operator.roles import DELETE_ROLE
-from finetune_operator.sidecars import ended_well
-from finetune_operator.status import EventNote, Standing, progressing
+from finetune_operator.kube.client import ApiError, Kube
+from finetune_operator.kube.resources import JOBS, NAMESPACES, Object
+from finetune_operator.pods.backoff import retry_delay_seconds
+from finetune_operator.pods.builders import PodRole, job
+from finetune_operator.pods.exit_diagnosis import failure, failure_words
+from finetune_operator.pods.observe import owned_jobs_and_pods
+from finetune_operator.pods.observed import JobView, PodView, job_view, parse_time, pod_view
+from finetune_operator.pods.roles import DELETE_ROLE
+from finetune_operator.pods.sidecars import ended_well
+from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS, blockage
 
 FINALIZER = "finetune.dev/storage"
 TRIES = 5

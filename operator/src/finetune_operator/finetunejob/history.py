@@ -8,14 +8,14 @@ from typing import Any, Literal
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_operator.core.conditions import progressing
+from finetune_operator.core.plan import planned
 from finetune_operator.finetunejob.attempt_records import FINISHED, stopped
 from finetune_operator.finetunejob.concern import Step
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_key import next_run_number, run_digest, run_key
 from finetune_operator.finetunejob.stopping import STOPPING_CHECK_SECONDS, is_quiet, next_look, strays, what_stops
-from finetune_operator.plan import planned
-from finetune_operator.status import progressing
 
 RUNS_KEPT = 10
 SUPERSEDED: Literal["Superseded"] = "Superseded"

@@ -18,14 +18,14 @@ from finetune_api.run import (
     ProgressTarget,
     TrainRun,
 )
-from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
-from finetune_operator.classes import ResolvedClass, image_sources, output_location, storage_config
-from finetune_operator.kube import Object
-from finetune_operator.pod_views import QUEUE_LABEL
-from finetune_operator.pods import PodRole, job, run_config_map
-from finetune_operator.progress import ProgressEndpoint
-from finetune_operator.roles import PREFLIGHT_ROLE
-from finetune_operator.unstarted import rendered
+from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
+from finetune_operator.finetuneclass.resolve import ResolvedClass, image_sources, output_location, storage_config
+from finetune_operator.kube.resources import Object
+from finetune_operator.pods.builders import PodRole, job, run_config_map
+from finetune_operator.pods.observed import QUEUE_LABEL
+from finetune_operator.pods.roles import PREFLIGHT_ROLE
+from finetune_operator.pods.template_hash import rendered
+from finetune_operator.progress.server import ProgressEndpoint
 
 TRAIN_ROLE = "train"
 PREFLIGHT_SECONDS = 6 * 3600

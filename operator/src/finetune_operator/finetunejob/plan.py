@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from finetune_operator.budget import accounted
+from finetune_operator.budgets.ledger import accounted
+from finetune_operator.core.plan import Plan
 from finetune_operator.finetunejob.attempts import attempt
 from finetune_operator.finetunejob.clock import clock
 from finetune_operator.finetunejob.completion import finished
@@ -18,7 +19,6 @@ from finetune_operator.finetunejob.reports import reports
 from finetune_operator.finetunejob.starting_model import starting_model
 from finetune_operator.finetunejob.suspension import suspension
 from finetune_operator.finetunejob.verdict import verdict
-from finetune_operator.plan import Plan
 
 CONCERNS: tuple[Concern, ...] = (
     finished,  # a finished run stays as it is until runId changes; its Pods go when their time has come

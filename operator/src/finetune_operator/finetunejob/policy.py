@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.budget import BudgetViolation, budget_violation
-from finetune_operator.classes import ResolvedClass, source_violation
+from finetune_operator.budgets.ledger import BudgetViolation, budget_violation
+from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
 from finetune_operator.finetunejob.attempt_records import running_attempt
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.status import Standing, stalled
 
 
 def admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:

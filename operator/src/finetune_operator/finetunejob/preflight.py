@@ -10,7 +10,8 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetStatus, FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import Failure, PreflightReport
-from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS, blockage, image_pull_timed_out, image_pull_words
+from finetune_operator.core.conditions import Standing, known_reason, progressing, stalled
+from finetune_operator.core.plan import planned
 from finetune_operator.finetunejob.completion import failed
 from finetune_operator.finetunejob.concern import JobPlan, Step
 from finetune_operator.finetunejob.objects import output_uri, preflight_job_name, preflight_objects
@@ -25,14 +26,24 @@ from finetune_operator.finetunejob.stopping import (
     strays_and_old_jobs,
     what_stops,
 )
-from finetune_operator.plan import planned
-from finetune_operator.pod_diagnosis import JOB_DEADLINE_EXCEEDED, failure, failure_words, first_disruption, outcome
-from finetune_operator.pod_views import JobView
-from finetune_operator.retry import retry_delay_seconds
-from finetune_operator.sidecars import ended_well, has_answered, lingering_words
-from finetune_operator.status import Standing, known_reason, progressing, stalled
-from finetune_operator.tries import standing_of_try
-from finetune_operator.unstarted import has_started, is_outdated
+from finetune_operator.pods.backoff import retry_delay_seconds
+from finetune_operator.pods.exit_diagnosis import (
+    JOB_DEADLINE_EXCEEDED,
+    failure,
+    failure_words,
+    first_disruption,
+    outcome,
+)
+from finetune_operator.pods.observed import JobView
+from finetune_operator.pods.retried_job import standing_of_try
+from finetune_operator.pods.sidecars import ended_well, has_answered, lingering_words
+from finetune_operator.pods.start_diagnosis import (
+    BLOCKAGE_CHECK_SECONDS,
+    blockage,
+    image_pull_timed_out,
+    image_pull_words,
+)
+from finetune_operator.pods.template_hash import has_started, is_outdated
 
 
 def preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:

@@ -10,12 +10,12 @@ from datetime import datetime
 
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.plan import planned
 from finetune_operator.finetunejob.concern import Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_key import run_digest
 from finetune_operator.finetunejob.suspension import suspension
-from finetune_operator.plan import planned
-from finetune_operator.status import Standing, stalled
 
 
 def refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Standing | None:

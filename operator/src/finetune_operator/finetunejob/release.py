@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from finetune_operator.finetunejob.deletion import FINALIZER
-from finetune_operator.kube import FINE_TUNE_JOBS, Kube
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.resources import FINE_TUNE_JOBS
 
 
 async def release_finalizers(kube: Kube) -> list[str]:

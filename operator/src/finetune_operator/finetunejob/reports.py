@@ -7,10 +7,10 @@ from datetime import datetime
 
 from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, FineTuneJobStatus
 from finetune_api.progress import carried
-from finetune_operator.claims import is_below
+from finetune_operator.core.report_validation import is_below
 from finetune_operator.finetunejob.attempt_records import running_attempt
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.pod_diagnosis import first_disruption
+from finetune_operator.pods.exit_diagnosis import first_disruption
 
 CHECKPOINTS_SHOWN = 100
 CORRUPT_CHECKPOINTS_SHOWN = 20

@@ -10,11 +10,11 @@ from datetime import datetime
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, StartingModel
 from finetune_api.run import ModelSource
+from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.plan import planned
 from finetune_operator.finetunejob.concern import Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.stopping import strays
-from finetune_operator.plan import planned
-from finetune_operator.status import Standing, stalled
 
 
 def starting_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_records import running_jobs
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.plan import Child
-from finetune_operator.pod_views import JobView, PodView
-from finetune_operator.tries import jobs_to_delete
+from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.retried_job import jobs_to_delete
 
 GIVEN_UP_SECONDS = 180
 """A Pod of a lost node stays Terminating for ever. So long after its grace period nobody waits for it any more: what it

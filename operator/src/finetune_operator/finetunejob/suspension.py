@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.conditions import progressing
+from finetune_operator.core.plan import planned
 from finetune_operator.finetunejob.attempt_records import stopped
 from finetune_operator.finetunejob.concern import Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
@@ -17,8 +19,6 @@ from finetune_operator.finetunejob.stopping import (
     strays,
     what_stops,
 )
-from finetune_operator.plan import planned
-from finetune_operator.status import progressing
 
 
 def suspension(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:

@@ -9,15 +9,16 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, Disruption, FailureStatus, FineTuneJobStatus
 from finetune_api.outcome import Failure, TrainReport
-from finetune_operator.blockages import blockage, image_pull_timed_out, image_pull_words
-from finetune_operator.claims import result_refusal
+from finetune_operator.core.conditions import known_reason, stalled
+from finetune_operator.core.report_validation import result_refusal
 from finetune_operator.finetunejob.attempt_records import running_attempt, with_end
 from finetune_operator.finetunejob.completion import failed, succeeded
 from finetune_operator.finetunejob.concern import Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.finetunejob.starting_model import model_source
 from finetune_operator.finetunejob.stopping import is_given_up, is_spent
-from finetune_operator.pod_diagnosis import (
+from finetune_operator.pods.backoff import retry_delay_seconds
+from finetune_operator.pods.exit_diagnosis import (
     disruption_words,
     failed_by_itself,
     failure,
@@ -27,10 +28,9 @@ from finetune_operator.pod_diagnosis import (
     refused_report,
     took_away,
 )
-from finetune_operator.pod_views import JobView, PodView
-from finetune_operator.retry import retry_delay_seconds
-from finetune_operator.sidecars import ended_well, has_answered
-from finetune_operator.status import known_reason, stalled
+from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.sidecars import ended_well, has_answered
+from finetune_operator.pods.start_diagnosis import blockage, image_pull_timed_out, image_pull_words
 
 ATTEMPTS_APART_SECONDS = 10
 

@@ -10,11 +10,11 @@ from finetune_api.run import (
     FetchRun,
     ModelSource,
 )
-from finetune_operator.children import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
-from finetune_operator.classes import ResolvedClass, storage_config
-from finetune_operator.drift import with_digest
-from finetune_operator.kube import Object
-from finetune_operator.pods import (
+from finetune_operator.core.managed_fields import with_digest
+from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
+from finetune_operator.finetuneclass.resolve import ResolvedClass, storage_config
+from finetune_operator.kube.resources import Object
+from finetune_operator.pods.builders import (
     PodRole,
     container_security_context,
     pod_base,

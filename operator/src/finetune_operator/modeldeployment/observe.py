@@ -11,14 +11,15 @@ from finetune_api.base import problems
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_operator.children import Owner, is_controlled_by, owner_of, owner_selector
-from finetune_operator.classes import ResolvedClass, observe_class
-from finetune_operator.kube import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, SERVICES, Kube, Object
-from finetune_operator.models import ResolvedModel, resolve_model
-from finetune_operator.owned import owned_pods_of_deployment
-from finetune_operator.pod_views import PodView, pod_view
-from finetune_operator.status import Standing, stalled
-from finetune_operator.warning_events import WarningEvent, observe_warnings
+from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.ownership import Owner, is_controlled_by, owner_of, owner_selector
+from finetune_operator.finetuneclass.resolve import ResolvedClass, observe_class
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, SERVICES, Object
+from finetune_operator.models.resolve import ResolvedModel, resolve_model
+from finetune_operator.pods.observe import owned_pods_of_deployment
+from finetune_operator.pods.observed import PodView, pod_view
+from finetune_operator.pods.warning_events import WarningEvent, observe_warnings
 
 
 @dataclass(frozen=True)

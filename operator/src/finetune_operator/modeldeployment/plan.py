@@ -11,18 +11,18 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.run import ModelSource
-from finetune_operator.blockages import BLOCKAGE_CHECK_SECONDS
-from finetune_operator.children import is_controlled_by
-from finetune_operator.classes import source_violation
-from finetune_operator.kube import Object
+from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.ownership import is_controlled_by
+from finetune_operator.core.plan import Plan, planned
+from finetune_operator.finetuneclass.resolve import source_violation
+from finetune_operator.kube.resources import Object
+from finetune_operator.modeldeployment.apply import outdated, upkeep, wanted_replicas
 from finetune_operator.modeldeployment.gate import gate_standing
 from finetune_operator.modeldeployment.objects import selector_text, service_url
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
 from finetune_operator.modeldeployment.rollout import Rollout, rollout_of
-from finetune_operator.modeldeployment.served import served_now
-from finetune_operator.modeldeployment.upkeep import outdated, upkeep, wanted_replicas
-from finetune_operator.plan import Plan, planned
-from finetune_operator.status import Standing, stalled
+from finetune_operator.modeldeployment.served_model import served_now
+from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
 
 
 def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeploymentStatus]:

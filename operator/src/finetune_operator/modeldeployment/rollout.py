@@ -7,12 +7,12 @@ from datetime import datetime
 
 from finetune_api.conditions import Reason
 from finetune_api.run import ModelSource
-from finetune_operator.blockages import Blockage, blockage, refusal
+from finetune_operator.core.conditions import Standing, known_reason, progressing, ready, stalled
 from finetune_operator.modeldeployment.objects import service_url
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
-from finetune_operator.pod_diagnosis import failure, failure_words
-from finetune_operator.pod_views import PodView
-from finetune_operator.status import Standing, known_reason, progressing, ready, stalled
+from finetune_operator.pods.exit_diagnosis import failure, failure_words
+from finetune_operator.pods.observed import PodView
+from finetune_operator.pods.start_diagnosis import Blockage, blockage, refusal
 
 
 @dataclass(frozen=True)

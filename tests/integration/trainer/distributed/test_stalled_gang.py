@@ -16,8 +16,8 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FailureStatus, Parallelism
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED
 from finetune_api.run import TrainRun
-from finetune_operator.pod_diagnosis import failure, is_disruption
-from finetune_operator.pod_views import PodView, pod_view
+from finetune_operator.pods.exit_diagnosis import failure, is_disruption
+from finetune_operator.pods.observed import PodView, pod_view
 from tests.integration.trainer.runs import Workplace
 from tests.integration.trainer.supervision.supervisors import Supervised, is_gone, supervised, wait_for
 

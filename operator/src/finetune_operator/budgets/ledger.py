@@ -1,0 +1,249 @@
+"""The accelerator hours of a namespace: what its training Pods used of a class this month, and whether more is allowed.
+
+What is counted is the time that containers ran, times the accelerators of their Pods. `status.usage` of each job holds
+the number and the moment until which it was counted. The sum lies in the ledger: ConfigMaps in the operator's own
+namespace, where no tenant writes, with one absolute number for each job, so that a deleted job's share stays counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus, Usage
+from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.ownership import MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL, Owner
+from finetune_operator.core.plan import Plan, earliest
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.resources import CONFIG_MAPS, Object
+
+COUNT_SECONDS = 60
+"""How often running Pods are counted: a job that is deleted while nobody looks costs at most so much too little."""
+ENDING_COUNT_SECONDS = 10
+"""The same for Pods that are being deleted: they vanish without a last word."""
+RIDE = timedelta(seconds=15)
+MONTHS_KEPT = 2
+
+USAGE_ROLE = "usage"
+MONTH_LABEL = "finetune.dev/month"
+_ACCOUNT_LABEL = "finetune.dev/account"
+_CLASS_ANNOTATION = "finetune.dev/class"
+_NAMESPACE_ANNOTATION = "finetune.dev/namespace"
+_ALL_LEDGERS = {MANAGED_BY_LABEL: MANAGED_BY, ROLE_LABEL: USAGE_ROLE}
+
+
+@dataclass(frozen=True)
+class PodTime:
+    """When a Pod had its accelerators."""
+
+    accelerators: int
+    started: datetime
+    ended: datetime | None
+    deleting: bool = False
+
+
+@dataclass(frozen=True)
+class ObservedBudget:
+    """What a job's Pods ran, and what its namespace used of the class."""
+
+    ledger_namespace: str
+    pods: tuple[PodTime, ...]
+    month: str
+    class_name: str | None = None
+    ledger: Mapping[str, int] | None = None
+    """Accelerator seconds of this class and `month` by the jobs' UIDs; None where nothing will be decided by it."""
+
+
+@dataclass(frozen=True)
+class BudgetViolation:
+    """Why no attempt starts, and when one may."""
+
+    standing: Standing
+    renews: datetime
+
+
+async def observe_budget(
+    kube: Kube,
+    ledger_namespace: str,
+    owner: Owner,
+    platform: ResolvedClass | Standing,
+    status: FineTuneJobStatus,
+    pods: Sequence[Object],
+) -> ObservedBudget | None:
+    """Read what budgets need; `pods` are the job's training Pods. None when nothing of it has an accelerator."""
+    times = tuple(time for pod in pods if (time := pod_time(pod)) is not None)
+    resolved = platform if isinstance(platform, ResolvedClass) and platform.spec.accelerator is not None else None
+    if resolved is None and not times:
+        return None
+    month = month_of(datetime.now(UTC))
+    usage = status.usage
+    is_counted = usage is not None and (usage.month, usage.class_name) == (month, status.class_name)
+    starts_nothing = status.phase in ("Succeeded", "Failed") or (status.phase == "Training" and is_counted)
+    if resolved is None or starts_nothing:
+        return ObservedBudget(ledger_namespace, times, month)
+    found = await kube.list(CONFIG_MAPS, ledger_namespace, _ledger_labels(resolved.name, owner.namespace, month))
+    ledger = {uid: int(seconds) for item in found for uid, seconds in item.get("data", {}).items()}
+    return ObservedBudget(ledger_namespace, times, month, resolved.name, ledger)
+
+
+def pod_time(pod: Object) -> PodTime | None:
+    """When a Pod had accelerators; None for one that has none, or has not started."""
+    by_container = {container["name"]: _accelerators(container) for container in pod["spec"]["containers"]}
+    for status in pod.get("status", {}).get("containerStatuses", []):
+        accelerators, state = by_container.get(status["name"], 0), status.get("state", {})
+        ran = state.get("running") or state.get("terminated") or {}
+        if accelerators == 0 or not ran.get("startedAt"):
+            continue
+        deleted = pod["metadata"].get("deletionTimestamp")
+        # The kubelet of a lost node never says that a container ended; the Pod's grace ended then.
+        ended = ran.get("finishedAt") or deleted
+        end = datetime.fromisoformat(ended) if ended else None
+        return PodTime(accelerators, datetime.fromisoformat(ran["startedAt"]), end, deleting=deleted is not None)
+    return None
+
+
+def _accelerators(container: Object) -> int:
+    """The count of its extended resource: only those have a domain in their names."""
+    limits = container.get("resources", {}).get("limits", {})
+    return max((int(count) for name, count in limits.items() if "/" in name and count.isdigit()), default=0)
+
+
+def budget_violation(budget: ObservedBudget | None, owner: Owner, platform: ResolvedClass) -> BudgetViolation | None:
+    """Why no attempt may start now, if the namespace has used up the class's hours of this month."""
+    limit = platform.spec.limits.accelerator_hours_per_month
+    if limit is None or platform.spec.accelerator is None or budget is None or budget.ledger is None:
+        return None
+    used = sum(budget.ledger.values())
+    if used < limit * 3600:
+        return None
+    renews = _next_month(budget.month)
+    message = (
+        f"Namespace {owner.namespace!r} has used {used / 3600:.1f} of the {limit} accelerator hours that FineTuneClass "
+        f"{platform.name!r} allows it in {budget.month}: 0 are left. The budget renews at {renews:%Y-%m-%dT%H:%M:%SZ}; "
+        "the job then goes on by itself, or as soon as the class's limits.acceleratorHoursPerMonth is raised."
+    )
+    return BudgetViolation(stalled(Reason.BUDGET_EXCEEDED, message), renews)
+
+
+def accounted(
+    step: Plan[FineTuneJobStatus],
+    budget: ObservedBudget | None,
+    owner: Owner,
+    before: FineTuneJobStatus,
+    now: datetime,
+) -> Plan[FineTuneJobStatus]:
+    """The plan, with what ran since it was counted last in the status and in the ledger.
+
+    Written once a minute while Pods run, and when they end or the job's phase changes; never when nothing ran.
+    """
+    now = whole_seconds(now)
+    step = replace(step, status=step.status.model_copy(update={"usage": before.usage}))
+    if budget is None or before.class_name is None:
+        return step
+    running = [pod for pod in budget.pods if pod.ended is None or pod.ended > now]
+    interval = timedelta(seconds=ENDING_COUNT_SECONDS if any(pod.deleting for pod in running) else COUNT_SECONDS)
+    since = _uncounted_since(budget, before.usage, now)
+    if since is None:
+        return replace(step, requeue_at=earliest([step.requeue_at, now + interval if running else None]))
+    moved = step.status.phase != before.phase
+    ended = any(pod.ended is not None and since < pod.ended <= now for pod in budget.pods)
+    # A status that is written anyway, for the progress in it, saves a write of its own soon after.
+    riding = step.status != before and now >= since + interval - RIDE
+    if not (moved or ended or riding or now >= since + interval):
+        return replace(step, requeue_at=earliest([step.requeue_at, since + interval]))
+    counted = usages(budget, owner.uid, before.usage, before.class_name, now)
+    return replace(
+        step,
+        status=step.status.model_copy(update={"usage": counted[-1]}),
+        merge=(*step.merge, *(ledger_entry(budget.ledger_namespace, owner, usage) for usage in counted)),
+        requeue_at=earliest([step.requeue_at, now + interval if running else None]),
+    )
+
+
+def usages(budget: ObservedBudget, uid: str, before: Usage | None, class_name: str, now: datetime) -> list[Usage]:
+    """The absolute numbers of each month in which something ran that `before` does not count, oldest first."""
+    found: list[Usage] = []
+    since = _uncounted_since(budget, before, now)
+    for month, begin, end in _by_month(since or now, now):
+        ran = sum(_accelerator_seconds(pod, begin, end) for pod in budget.pods)
+        if ran == 0:
+            continue
+        base = 0
+        if before is not None and (before.month, before.class_name) == (month, class_name):
+            base = before.accelerator_seconds
+        elif budget.ledger is not None and (budget.month, budget.class_name) == (month, class_name):
+            base = budget.ledger.get(uid, 0)
+        usage = Usage(month=month, class_name=class_name, accelerator_seconds=base + ran, counted_time=end)
+        found.append(usage.over(before))
+    return found
+
+
+def ledger_entry(ledger_namespace: str, owner: Owner, usage: Usage) -> Object:
+    """The job's line of the ledger, to be merged. Sixteen ConfigMaps a month hold 100,000 jobs of a namespace."""
+    labels = _ledger_labels(usage.class_name, owner.namespace, usage.month)
+    return {
+        "apiVersion": CONFIG_MAPS.api_version,
+        "kind": CONFIG_MAPS.kind,
+        "metadata": {
+            "name": f"finetune-usage-{usage.month}-{labels[_ACCOUNT_LABEL]}-{owner.uid[0]}",
+            "namespace": ledger_namespace,
+            "labels": labels,
+            "annotations": {_CLASS_ANNOTATION: usage.class_name, _NAMESPACE_ANNOTATION: owner.namespace},
+        },
+        "data": {owner.uid: str(usage.accelerator_seconds)},
+    }
+
+
+async def remove_old_ledgers(kube: Kube, ledger_namespace: str, now: datetime) -> None:
+    """Delete the ledgers of months that no budget and no late count needs any more."""
+    oldest = month_of(now)
+    for _ in range(MONTHS_KEPT - 1):
+        oldest = month_of(_first_moment(oldest) - timedelta(days=1))
+    for item in await kube.list(CONFIG_MAPS, ledger_namespace, _ALL_LEDGERS):
+        metadata = item["metadata"]
+        if metadata["labels"].get(MONTH_LABEL, oldest) < oldest:
+            await kube.delete(CONFIG_MAPS, ledger_namespace, metadata["name"], metadata["uid"])
+
+
+def month_of(moment: datetime) -> str:
+    """The calendar month (UTC) as YYYY-MM."""
+    return f"{moment.astimezone(UTC):%Y-%m}"
+
+
+def _ledger_labels(class_name: str, namespace: str, month: str) -> dict[str, str]:
+    account = hashlib.sha256(json.dumps([class_name, namespace]).encode()).hexdigest()[:16]
+    return {**_ALL_LEDGERS, MONTH_LABEL: month, _ACCOUNT_LABEL: account}
+
+
+def _uncounted_since(budget: ObservedBudget, before: Usage | None, now: datetime) -> datetime | None:
+    """The first moment at which a Pod ran and that is not counted yet."""
+    starts = [pod.started if before is None else max(pod.started, before.counted_time) for pod in budget.pods]
+    ends = [now if pod.ended is None else min(pod.ended, now) for pod in budget.pods]
+    return min((start for start, end in zip(starts, ends, strict=True) if start < end), default=None)
+
+
+def _accelerator_seconds(pod: PodTime, since: datetime, until: datetime) -> int:
+    end = until if pod.ended is None else min(pod.ended, until)
+    return pod.accelerators * max(0, round((end - max(pod.started, since)).total_seconds()))
+
+
+def _by_month(since: datetime, until: datetime) -> Iterator[tuple[str, datetime, datetime]]:
+    while since < until:
+        month = month_of(since)
+        end = min(_next_month(month), until)
+        yield month, since, end
+        since = end
+
+
+def _first_moment(month: str) -> datetime:
+    return datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+
+
+def _next_month(month: str) -> datetime:
+    return (_first_moment(month) + timedelta(days=32)).replace(day=1)

@@ -1,0 +1,1 @@
+"""What every kind is made of: plans, conditions, ownership, references. Pure."""

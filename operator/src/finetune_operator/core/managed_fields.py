@@ -1,0 +1,144 @@
+"""Whether an applied object is still as it was applied, and how what others changed in it is put right. Pure.
+
+The API server keeps account of who set which field (metadata.managedFields, FieldsV1). A field that we applied and that
+somebody changed or removed is no longer ours there. Values are not compared: quantities that the API server writes its
+own way, and what a webhook makes of our own request, differ from what was applied and are no drift, and to apply them
+again and again would change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetune_operator.core.ownership import DIGEST_ANNOTATION
+from finetune_operator.kube.resources import FIELD_MANAGER, Object
+
+_Path = tuple[str, ...]
+_SPEC = "f:spec"
+_TEMPLATE_METADATA = (_SPEC, "f:template", "f:metadata")
+"""Where `kubectl rollout restart` and the like leave their marks."""
+
+
+def with_digest(body: Object) -> Object:
+    """The object with the digest of what is applied, so that an unchanged one is not applied again."""
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    meta = body["metadata"]
+    return {**body, "metadata": {**meta, "annotations": {**meta["annotations"], DIGEST_ANNOTATION: digest}}}
+
+
+def is_applied(desired: Object, observed: Object | None) -> bool:
+    """Whether the observed object is what `with_digest` made of the same content, with all of it still ours."""
+    if observed is None:
+        return False
+    annotations = observed["metadata"].get("annotations", {})
+    if annotations.get(DIGEST_ANNOTATION) != desired["metadata"]["annotations"][DIGEST_ANNOTATION]:
+        return False
+    meta = {name: value for name, value in desired["metadata"].items() if name not in ("name", "namespace")}
+    content = {name: value for name, value in desired.items() if name not in ("apiVersion", "kind")}
+    fields = _applied_fields(observed)
+    return fields is not None and _covers(fields, {**content, "metadata": meta})
+
+
+def take_over(observed: Object) -> Object | None:
+    """A merge patch that makes ours what other hands set in the object's spec, so that the next apply removes it.
+
+    As kubectl's own move to server-side apply does (client-go, util/csaupgrade). What defaults and webhooks added is
+    nobody's, and stays; so do labels and annotations of a Pod template. None when there is nothing to take over.
+    """
+    ours = set(_paths(_applied_fields(observed) or {}))
+    entries = observed["metadata"].get("managedFields", [])
+    foreign = {
+        path
+        for entry in entries
+        if not _is_ours(entry) and entry.get("subresource") != "status"
+        for path in _paths(entry.get("fieldsV1", {}))
+        if path[0] == _SPEC and path[: len(_TEMPLATE_METADATA)] != _TEMPLATE_METADATA and path not in ours
+    }
+    if not foreign:
+        return None
+    kept = []
+    for entry in entries:
+        paths = set(_paths(entry.get("fieldsV1", {})))
+        if _is_ours(entry):
+            paths |= foreign
+        elif entry.get("subresource") != "status":
+            paths -= foreign
+        if paths:
+            kept.append({**entry, "fieldsV1": _tree(paths)})
+    meta = {name: observed["metadata"][name] for name in ("name", "namespace", "resourceVersion")}
+    # Without its digest it is applied, also when the operator dies in between.
+    changes = {"managedFields": kept, "annotations": {DIGEST_ANNOTATION: None}}
+    return {"apiVersion": observed["apiVersion"], "kind": observed["kind"], "metadata": {**meta, **changes}}
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    return (entry.get("manager"), entry.get("operation")) == (FIELD_MANAGER, "Apply") and "subresource" not in entry
+
+
+def _applied_fields(observed: Object) -> Mapping[str, Any] | None:
+    """What is ours by the API server's account; None without an entry, as after a write of `managedFields: [{}]`."""
+    entries = observed["metadata"].get("managedFields", [])
+    return next((entry.get("fieldsV1", {}) for entry in entries if _is_ours(entry)), None)
+
+
+def _covers(tree: Mapping[str, Any], value: Any) -> bool:
+    """Whether every leaf of an applied value is in a FieldsV1 tree; of an atomic one the tree has no members."""
+    if not tree or set(tree) == {"."}:
+        return not _has_named_items(value)
+    if isinstance(value, dict):
+        names = [name for name, item in value.items() if not _is_empty(item)]
+        return all(f"f:{name}" in tree and _covers(tree[f"f:{name}"], value[name]) for name in names)
+    if isinstance(value, list):
+        return all(any(_is_key_of(key, item) and _covers(sub, item) for key, sub in tree.items()) for item in value)
+    return True
+
+
+def _has_named_items(value: Any) -> bool:
+    """Whether a list of containers, volumes, ports or the like is in it: the tree of such a value always has members.
+
+    Who may write the object may write managedFields too: `f:spec: {}` alone would stand for all of it.
+    """
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    named = isinstance(value, list) and any(isinstance(item, dict) and "name" in item for item in value)
+    return named or any(_has_named_items(item) for item in items)
+
+
+def _is_empty(value: Any) -> bool:
+    """What leaves no mark in managedFields."""
+    return value is None or value == []
+
+
+def _is_key_of(key: str, item: Any) -> bool:
+    """Whether this is the entry of a list's item; the API server's defaults may be part of the key."""
+    kind, _, text = key.partition(":")
+    if kind == "k" and isinstance(item, dict):
+        return all(item.get(name, value) == value for name, value in json.loads(text).items())
+    return kind == "v" and bool(json.loads(text) == item)
+
+
+def _paths(tree: Mapping[str, Any], prefix: _Path = ()) -> Iterator[_Path]:
+    """Every field of a FieldsV1 tree; a leaf is written as its own member "."."""
+    for key, members in tree.items():
+        if key == ".":
+            yield (*prefix, ".")
+        elif not members:
+            yield (*prefix, key, ".")
+        else:
+            yield from _paths(members, (*prefix, key))
+
+
+def _tree(paths: set[_Path]) -> Object:
+    """The FieldsV1 tree of these fields."""
+    tree: Object = {}
+    for path in sorted(paths):
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+    return _folded(tree)
+
+
+def _folded(tree: Object) -> Object:
+    return {} if set(tree) == {"."} else {key: _folded(members) for key, members in tree.items()}

@@ -1,0 +1,136 @@
+"""How children are named, labelled, owned and found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api.base import API_VERSION
+from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
+from finetune_operator.core.references import ObjectKey
+from finetune_operator.kube.resources import Object
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "finetune-operator"
+MANAGED_BY_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
+OWNER_UID_LABEL = "finetune.dev/owner-uid"
+ROLE_LABEL = "finetune.dev/role"
+NAME_LABEL = "finetune.dev/name"
+"""The parent's name, cut to a label's length, for `kubectl logs -l`. Nothing is decided by it."""
+OWNER_ANNOTATION = "finetune.dev/owner"
+DIGEST_ANNOTATION = "finetune.dev/applied-digest"
+
+# "-train-" + 8 characters of hash + "-1023", the last index's Pod, still fit a DNS label of 63.
+_NAME_PREFIX_LENGTH = 40
+_LABEL_LENGTH = 63
+_OWNER_KINDS = frozenset({FINE_TUNE_JOB.name, EVALUATION.name, MODEL_DEPLOYMENT.name})
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The parent of a child."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey(self.kind, self.namespace, self.name)
+
+
+def owner_of(parent: Object) -> Owner:
+    """The parent as an owner."""
+    metadata = parent["metadata"]
+    return Owner(parent["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
+
+
+def child_name(owner: Owner, role: str, *identity: object) -> str:
+    """A name that the same identity always gives, and another one (nearly) never: `<owner>-<role>-<hash>`."""
+    text = json.dumps([owner.uid, role, *map(str, identity)])
+    # The name of a Service begins with a letter; that of a parent may begin with a digit.
+    letter = "j" if owner.name[0].isdigit() else ""
+    prefix = (letter + owner.name)[:_NAME_PREFIX_LENGTH].replace(".", "-").rstrip("-")
+    return f"{prefix}-{role}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def labels(owner: Owner, role: str) -> dict[str, str]:
+    """The labels of a child and of its Pods. Never the parent's own (GitOps tools track by those)."""
+    name = owner.name[:_LABEL_LENGTH].rstrip("-.")
+    return {MANAGED_BY_LABEL: MANAGED_BY, OWNER_UID_LABEL: owner.uid, ROLE_LABEL: role, NAME_LABEL: name}
+
+
+def owner_selector(owner_uid: str) -> dict[str, str]:
+    """Labels that select every child of a parent, and of no other parent of the same name."""
+    return {MANAGED_BY_LABEL: MANAGED_BY, OWNER_UID_LABEL: owner_uid}
+
+
+def metadata(owner: Owner, name: str, role: str) -> dict[str, Any]:
+    """Object metadata of a child, with a controller ownerReference."""
+    return {
+        "name": name,
+        "namespace": owner.namespace,
+        "labels": labels(owner, role),
+        "annotations": {OWNER_ANNOTATION: f"{owner.kind}/{owner.name}"},
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": owner.kind,
+                "name": owner.name,
+                "uid": owner.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+
+
+def controlled_by_class(name: str, uid: str) -> list[dict[str, Any]]:
+    """The ownerReferences of a child that outlives its parent: the class answers for it, and outlives both."""
+    kind = FINE_TUNE_CLASS.name
+    return [{"apiVersion": API_VERSION, "kind": kind, "name": name, "uid": uid, "controller": True}]
+
+
+def owner_key(child: Mapping[str, Any]) -> ObjectKey | None:
+    """The parent that a child (or a child's Pod) names: whom to wake. None for a stranger.
+
+    An annotation may say anything: what nobody controls, or another one of our objects, is no child. Whose child it
+    really is, is decided by UID, on what is read then.
+    """
+    meta = child.get("metadata", {})
+    kind, _, name = (meta.get("annotations") or {}).get(OWNER_ANNOTATION, "").partition("/")
+    by = controller(child)
+    if by is None or kind not in _OWNER_KINDS or not _OBJECT_NAME.fullmatch(name):
+        return None
+    if by.kind in _OWNER_KINDS and (by.kind, by.name) != (kind, name):
+        return None
+    return ObjectKey(kind, meta.get("namespace", ""), name)
+
+
+@dataclass(frozen=True)
+class Controller:
+    """Who made an object and answers for it: its controller ownerReference."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+def controller(child: Mapping[str, Any]) -> Controller | None:
+    """The controller of an object; None for one that was made by hand."""
+    for reference in child.get("metadata", {}).get("ownerReferences") or ():
+        if reference.get("controller"):
+            return Controller(reference.get("kind", ""), reference.get("name", ""), reference.get("uid", ""))
+    return None
+
+
+def is_controlled_by(child: Object, owner_uid: str) -> bool:
+    """Whether this parent's controller reference stands on the object."""
+    by = controller(child)
+    return by is not None and by.uid == owner_uid

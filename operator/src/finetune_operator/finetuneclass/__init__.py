@@ -1,0 +1,1 @@
+"""FineTuneClass: whether it can be used, and what it allows."""

@@ -1,0 +1,121 @@
+"""Which class an object uses, and whether the class allows what the object asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from finetune_api.conditions import Reason
+from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec, Images
+from finetune_api.run import StorageConfig, run_folder
+from finetune_api.sources import S3Location, is_allowed
+from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.ownership import Owner
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.resources import FINE_TUNE_CLASSES, Object
+
+
+@dataclass(frozen=True)
+class ResolvedClass:
+    """The class that an object runs with."""
+
+    name: str
+    generation: int
+    spec: FineTuneClassSpec
+    uid: str
+
+
+async def observe_class(kube: Kube, class_name: str | None, trainer_image: str | None) -> ResolvedClass | Standing:
+    """The named class, or the default one; a Standing that says why there is none.
+
+    `trainer_image` is used where the class names none.
+    """
+    if class_name is not None:
+        named = await kube.get(FINE_TUNE_CLASSES, None, class_name)
+        if named is None:
+            return stalled(
+                Reason.CLASS_NOT_FOUND,
+                f"FineTuneClass {class_name!r} does not exist. Create it, or name another one in spec.className "
+                "(`kubectl get ftc` lists them).",
+            )
+        return resolve_class(named, trainer_image)
+    found = default_class(await kube.list(FINE_TUNE_CLASSES))
+    return found if isinstance(found, Standing) else resolve_class(found, trainer_image)
+
+
+def default_class(classes: Iterable[Object]) -> Object | Standing:
+    """The newest of the classes that are annotated as default, as for StorageClass."""
+    defaults = [
+        item for item in classes if item["metadata"].get("annotations", {}).get(DEFAULT_CLASS_ANNOTATION) == "true"
+    ]
+    if not defaults:
+        return stalled(
+            Reason.CLASS_NOT_FOUND,
+            "spec.className is not set and no FineTuneClass is the default. Set spec.className, or annotate a class "
+            f'with {DEFAULT_CLASS_ANNOTATION}: "true".',
+        )
+    return max(defaults, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"]))
+
+
+def storage_config(platform: FineTuneClassSpec) -> StorageConfig:
+    """How Pods reach the class's storage."""
+    storage = platform.storage
+    return StorageConfig(
+        endpoint=storage.endpoint,
+        region=storage.region,
+        path_style=storage.path_style,
+        ca_bundle=storage.ca_bundle,
+        server_side_encryption=storage.server_side_encryption,
+        outage_tolerance_seconds=storage.outage_tolerance_seconds,
+    )
+
+
+def image_sources(platform: FineTuneClassSpec) -> list[str]:
+    """Patterns of the URLs of images that datasets may name."""
+    return [*platform.sources.datasets, *platform.sources.images]
+
+
+def output_location(platform: FineTuneClassSpec, owner: Owner, run_id: str) -> S3Location:
+    """The folder of a run: <prefix>/<namespace>/<name>/<run>-<uid>; `run_id` may be a run_key."""
+    return job_location(platform, owner).join(run_folder(run_id, owner.uid))
+
+
+def job_location(platform: FineTuneClassSpec, owner: Owner) -> S3Location:
+    """The folder that holds the folders of all runs of this object, and of others of the same name."""
+    return S3Location(platform.storage.bucket, platform.storage.prefix).join(owner.namespace, owner.name)
+
+
+def source_violation(platform: FineTuneClassSpec, *, models: Iterable[str], datasets: Iterable[str]) -> Standing | None:
+    """The first URI that the class does not allow."""
+    for kind, uris, allowed in (
+        ("model", models, platform.sources.models),
+        ("dataset", datasets, platform.sources.datasets),
+    ):
+        for uri in uris:
+            if not is_allowed(uri, tuple(allowed)):
+                return stalled(
+                    Reason.SOURCE_NOT_ALLOWED,
+                    f"The class does not allow the {kind} {uri!r}; it allows {', '.join(allowed) or 'none'}. Use one "
+                    f"of these, or ask the platform team to extend spec.sources.{kind}s of the FineTuneClass.",
+                )
+    return None
+
+
+def resolve_class(item: Object, trainer_image: str | None) -> ResolvedClass | Standing:
+    """A class as it is used: parsed, its images complete."""
+    name = item["metadata"]["name"]
+    try:
+        spec = FineTuneClassSpec.from_wire(item["spec"])
+    except ValidationError as error:
+        return stalled(Reason.INVALID_SPEC, f"FineTuneClass {name!r} is invalid: {error}")
+    if spec.images.trainer is None:
+        if trainer_image is None:
+            return stalled(
+                Reason.INVALID_SPEC,
+                f"FineTuneClass {name!r} names no images.trainer, and the operator was started without "
+                "--trainer-image. Set either.",
+            )
+        spec = spec.model_copy(update={"images": Images(trainer=trainer_image)})
+    return ResolvedClass(name, item["metadata"]["generation"], spec, item["metadata"]["uid"])

@@ -1,0 +1,187 @@
+"""Prometheus metrics of jobs, from what reconciliations found.
+
+Objects are counted when they change, so that a scrape costs as much as there are running jobs, and not finished ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from finetune_api.conditions import ConditionType, KindStatus
+from finetune_api.finetunejob import FineTuneJobStatus, Usage
+from finetune_operator.core.references import ObjectKey
+from finetune_operator.metrics.operator_metrics import declare
+
+Labels = TypeVar("Labels", bound=tuple[str, ...])
+
+_JOB = ("namespace", "name")
+_JOBS = declare("finetune_jobs", "gauge", "FineTuneJobs by phase.", ["namespace", "phase"])
+_STALLED = declare(
+    "finetune_stalled_objects",
+    "gauge",
+    "Objects whose condition Stalled is True, by its reason: they won't get on without a change.",
+    ["kind", "namespace", "reason"],
+)
+_ATTEMPTS = declare(
+    "finetune_job_attempts_ended_total",
+    "counter",
+    "Attempts that ended, by outcome and reason (empty where there is none).",
+    ["outcome", "reason"],
+)
+_ACCELERATOR_SECONDS = declare(
+    "finetune_accelerator_seconds_total",
+    "counter",
+    "Accelerators times the seconds that training Pods ran, counted once a minute while they run.",
+    ["namespace"],
+)
+_STEP = declare("finetune_job_step", "gauge", "Step of a job that trains.", _JOB)
+_TOTAL_STEPS = declare("finetune_job_total_steps", "gauge", "Steps of the whole run of a job that trains.", _JOB)
+_LOSS = declare("finetune_job_loss", "gauge", "Newest training loss of a job that trains.", _JOB)
+_EVAL_LOSS = declare("finetune_job_eval_loss", "gauge", "Newest validation loss of a job that trains.", _JOB)
+_TOKENS = declare("finetune_job_tokens_per_second", "gauge", "Speed of a job that trains.", _JOB)
+_REMAINING = declare(
+    "finetune_job_estimated_remaining_seconds", "gauge", "Seconds until a job that trains ends, at its speed.", _JOB
+)
+_PROGRESS_AGE = declare(
+    "finetune_job_progress_age_seconds", "gauge", "Seconds since a job that trains reported its progress.", _JOB
+)
+_CHECKPOINT_AGE = declare(
+    "finetune_job_checkpoint_age_seconds",
+    "gauge",
+    "Seconds since a job that trains committed its newest checkpoint: what a crash now would cost.",
+    _JOB,
+)
+_OF_PROGRESS = (
+    (_STEP, "step"),
+    (_TOTAL_STEPS, "total_steps"),
+    (_LOSS, "loss"),
+    (_EVAL_LOSS, "eval_loss"),
+    (_TOKENS, "tokens_per_second"),
+    (_REMAINING, "estimated_remaining_seconds"),
+)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """How an object was counted, to be taken back when it changes."""
+
+    phase: tuple[str, str] | None
+    stalled: tuple[str, str, str] | None
+
+
+class JobMetrics(Collector):
+    """Counts of every object, and the newest status of each job that trains."""
+
+    def __init__(self) -> None:
+        self._counted: dict[ObjectKey, _Counted] = {}
+        self._phases: Counter[tuple[str, str]] = Counter()
+        self._stalled: Counter[tuple[str, str, str]] = Counter()
+        self._attempts: Counter[tuple[str, str]] = Counter()
+        self._accelerator_seconds: Counter[str] = Counter()
+        self._training: dict[ObjectKey, FineTuneJobStatus] = {}
+
+    def written(self, key: ObjectKey, before: KindStatus, after: KindStatus) -> None:
+        """A reconciliation of the object succeeded: its status was `before` and is `after`."""
+        self._forget(key)
+        phase = after.phase if isinstance(after, FineTuneJobStatus) else None
+        reasons = [one.reason for one in after.conditions if one.type == ConditionType.STALLED and one.status == "True"]
+        counted = _Counted(
+            (key.namespace, phase) if phase else None, (key.kind, key.namespace, reasons[0]) if reasons else None
+        )
+        self._counted[key] = counted
+        if counted.phase is not None:
+            self._phases[counted.phase] += 1
+        if counted.stalled is not None:
+            self._stalled[counted.stalled] += 1
+        if isinstance(before, FineTuneJobStatus) and isinstance(after, FineTuneJobStatus):
+            self._count_transition(key, before, after)
+
+    def gone(self, key: ObjectKey) -> None:
+        """The object does not exist any more."""
+        self._forget(key)
+
+    def objects(self, kind: str) -> set[ObjectKey]:
+        """The objects of a kind that are counted."""
+        return {key for key in self._counted if key.kind == kind}
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Every family."""
+        for declared, counts in ((_JOBS, self._phases), (_STALLED, self._stalled)):
+            gauge = declared.gauge()
+            for labels, count in counts.items():
+                gauge.add_metric(labels, count)
+            yield gauge
+        attempts = _ATTEMPTS.counter()
+        for labels, count in self._attempts.items():
+            attempts.add_metric(labels, count)
+        yield attempts
+        seconds = _ACCELERATOR_SECONDS.counter()
+        for namespace, count in self._accelerator_seconds.items():
+            seconds.add_metric([namespace], count)
+        yield seconds
+        yield from self._of_training_jobs()
+
+    def _of_training_jobs(self) -> Iterator[GaugeMetricFamily]:
+        for declared, field in _OF_PROGRESS:
+            gauge = declared.gauge()
+            for key, status in self._training.items():
+                value = getattr(status.progress, field, None)
+                if value is not None:
+                    gauge.add_metric([key.namespace, key.name], value)
+            yield gauge
+        now = time.time()
+        progress_age, checkpoint_age = _PROGRESS_AGE.gauge(), _CHECKPOINT_AGE.gauge()
+        for key, status in self._training.items():
+            if status.progress is not None:
+                moment = status.progress.last_updated_time.timestamp()
+                progress_age.add_metric([key.namespace, key.name], max(0.0, now - moment))
+            committed = status.checkpoints[-1].committed_time if status.checkpoints else None
+            if committed is not None:
+                checkpoint_age.add_metric([key.namespace, key.name], max(0.0, now - committed.timestamp()))
+        yield progress_age
+        yield checkpoint_age
+
+    def _forget(self, key: ObjectKey) -> None:
+        self._training.pop(key, None)
+        counted = self._counted.pop(key, None)
+        if counted is None:
+            return
+        if counted.phase is not None:
+            _decrement(self._phases, counted.phase)
+        if counted.stalled is not None:
+            _decrement(self._stalled, counted.stalled)
+
+    def _count_transition(self, key: ObjectKey, before: FineTuneJobStatus, after: FineTuneJobStatus) -> None:
+        if after.phase == "Training":
+            self._training[key] = after
+        ended = {(one.number, one.start_time) for one in before.ended_attempts}
+        for one in after.ended_attempts:
+            if (one.number, one.start_time) not in ended:
+                self._attempts[one.outcome, one.reason or ""] += 1
+        used = _accelerator_seconds(before.usage, after.usage)
+        if used > 0:
+            self._accelerator_seconds[key.namespace] += used
+
+
+def _accelerator_seconds(before: Usage | None, after: Usage | None) -> int:
+    """What was counted between two statuses; what a job used of another class before is in no status any more."""
+    if after is None:
+        return 0
+    if before is None or (before.class_name == after.class_name and before.month != after.month):
+        return after.accelerator_seconds
+    if before.class_name != after.class_name:
+        return 0
+    return after.accelerator_seconds - before.accelerator_seconds
+
+
+def _decrement(counts: Counter[Labels], labels: Labels) -> None:
+    counts[labels] -= 1
+    if counts[labels] <= 0:
+        del counts[labels]

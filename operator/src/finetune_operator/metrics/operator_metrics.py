@@ -1,0 +1,186 @@
+"""Prometheus metrics of the operator itself; job_metrics.py has those of the jobs.
+
+Every metric is declared once, with `declare`, which docs/reference/metrics.md is generated from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Count
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from finetune_operator.core.references import ObjectKey
+
+MetricType = Literal["counter", "gauge", "histogram"]
+_QUICK_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A metric as its reference page shows it."""
+
+    name: str
+    type: MetricType
+    labels: tuple[str, ...]
+    help: str
+
+    def gauge(self) -> GaugeMetricFamily:
+        """An empty family of gauges, to be filled while metrics are collected."""
+        return GaugeMetricFamily(self.name, self.help, labels=self.labels)
+
+    def counter(self) -> CounterMetricFamily:
+        """An empty family of counters, to be filled while metrics are collected."""
+        return CounterMetricFamily(self.name, self.help, labels=self.labels)
+
+
+DECLARED: list[Declared] = []
+
+
+def declare(name: str, type: MetricType, help: str, labels: Sequence[str] = ()) -> Declared:
+    """Declare a metric."""
+    DECLARED.append(Declared(name, type, tuple(labels), help))
+    return DECLARED[-1]
+
+
+def _counter(name: str, help: str, labels: Sequence[str] = ()) -> Counter:
+    declare(name, "counter", help, labels)
+    return Counter(name, help, labels)
+
+
+def _histogram(name: str, help: str, labels: Sequence[str] = ()) -> Histogram:
+    declare(name, "histogram", help, labels)
+    return Histogram(name, help, labels, buckets=_QUICK_SECONDS)
+
+
+QUEUE_LATENCY = _histogram(
+    "finetune_operator_queue_latency_seconds", "Seconds that an object waited for a free worker.", ["kind"]
+)
+QUEUE_RETRIES = _counter(
+    "finetune_operator_queue_retries_total", "Objects that were queued again after a failure.", ["kind"]
+)
+RECONCILE_SECONDS = _histogram("finetune_operator_reconcile_seconds", "Seconds of one reconciliation.", ["kind"])
+RECONCILIATIONS = _counter(
+    "finetune_operator_reconciliations_total",
+    "Reconciliations by result: ok, error (the API server, or a timeout; tried again) or bug.",
+    ["kind", "result"],
+)
+RECONCILE_ERRORS = _counter(
+    "finetune_operator_reconcile_errors_total",
+    "Failed reconciliations by cause: the HTTP code of the API server (0: no answer), timeout, or bug.",
+    ["kind", "code"],
+)
+API_REQUESTS = _counter(
+    "finetune_operator_api_requests_total",
+    "Requests to the API server, without the watches, by HTTP code (0: no answer).",
+    ["verb", "resource", "code"],
+)
+API_SECONDS = _histogram("finetune_operator_api_request_seconds", "Seconds of a request to the API server.", ["verb"])
+_DEPTH = declare("finetune_operator_queue_depth", "gauge", "Objects that wait for a free worker.", ["kind"])
+_OLDEST = declare(
+    "finetune_operator_queue_oldest_seconds", "gauge", "Seconds that the first object of the queue waits."
+)
+_LONGEST = declare(
+    "finetune_operator_longest_running_reconcile_seconds", "gauge", "Seconds that the slowest worker is at its object."
+)
+_LAST_SUCCESS = declare(
+    "finetune_operator_last_successful_reconcile_timestamp_seconds",
+    "gauge",
+    "When an object of the kind was reconciled last without an error (Unix time).",
+    ["kind"],
+)
+_LEADER = declare("finetune_operator_leader", "gauge", "1 for the replica that leads, 0 for one that stands by.")
+_BUILD = declare("finetune_operator_build_info", "gauge", "1, with the version as a label.", ["version"])
+
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+class OperatorCollector(Collector):
+    """What is known only at the moment of a scrape."""
+
+    def __init__(
+        self,
+        *,
+        kinds: Iterable[str],
+        waiting: Callable[[], Iterable[ObjectKey]],
+        oldest_seconds: Callable[[], float],
+        longest_seconds: Callable[[], float],
+        leads: Callable[[], bool],
+        last_success: dict[str, float],
+    ) -> None:
+        self._kinds = tuple(kinds)
+        self._waiting = waiting
+        self._oldest_seconds = oldest_seconds
+        self._longest_seconds = longest_seconds
+        self._leads = leads
+        self._last_success = last_success
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Every family, with a sample for each kind also where there is nothing."""
+        depth, depths = _DEPTH.gauge(), Count(key.kind for key in self._waiting())
+        for kind in self._kinds:
+            depth.add_metric([kind], depths[kind])
+        yield depth
+        yield _single(_OLDEST, self._oldest_seconds())
+        yield _single(_LONGEST, self._longest_seconds())
+        success = _LAST_SUCCESS.gauge()
+        for kind, moment in self._last_success.items():
+            success.add_metric([kind], moment)
+        yield success
+        yield _single(_LEADER, float(self._leads()))
+        build = _BUILD.gauge()
+        build.add_metric([_version()], 1)
+        yield build
+
+
+def request_answered(method: str, path: str, code: int, seconds: float) -> None:
+    """Count one request to the API server."""
+    verb, resource = verb_and_resource(method, path)
+    API_REQUESTS.labels(verb=verb, resource=resource, code=str(code)).inc()
+    API_SECONDS.labels(verb=verb).observe(seconds)
+
+
+def verb_and_resource(method: str, path: str) -> tuple[str, str]:
+    """Kubernetes' words for a request: (`patch`, `finetunejobs/status`); of what is no resource, its path."""
+    parts = path.strip("/").split("/")
+    if parts[0] not in ("api", "apis"):
+        return _VERBS.get(method, "get"), path
+    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    if parts[0] == "namespaces" and len(parts) > 2:
+        parts = parts[2:]
+    verb = _VERBS.get(method) or ("get" if len(parts) > 1 else "list")
+    return verb, "/".join([parts[0], *parts[2:]])
+
+
+def application(registry: CollectorRegistry) -> web.Application:
+    """Answers /metrics in the format that is asked for."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        # A connection that stays open would keep the process from ending for seconds.
+        headers = {"Content-Type": content_type, "Connection": "close"}
+        return web.Response(body=encode(registry), headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+def _single(declared: Declared, value: float) -> GaugeMetricFamily:
+    family = declared.gauge()
+    family.add_metric([], value)
+    return family
+
+
+def _version() -> str:
+    try:
+        return version("finetune-operator")
+    except PackageNotFoundError:  # Run from its sources.
+        return "unknown"

@@ -1,0 +1,101 @@
+"""What serves is kept as it was applied, at every look, whatever its model or its gate is doing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune_api.run import ModelSource
+from finetune_operator.core.conditions import Standing
+from finetune_operator.core.managed_fields import is_applied, take_over
+from finetune_operator.core.ownership import is_controlled_by
+from finetune_operator.core.plan import Child
+from finetune_operator.kube.resources import CONFIG_MAPS, Object
+from finetune_operator.modeldeployment.objects import service, serving_objects
+from finetune_operator.modeldeployment.observe import ObservedModelDeployment
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """The writes that make what serves what it should be; `config_maps`: the names of those that it needs."""
+
+    apply: tuple[Object, ...] = ()
+    merge: tuple[Object, ...] = ()
+    delete: tuple[Child, ...] = ()
+    config_maps: frozenset[str] = frozenset()
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.apply or self.merge or self.delete)
+
+
+def upkeep(observed: ObservedModelDeployment, served: ModelSource | None) -> Upkeep:
+    """What to write so that this model is served, as often as it should be. Of what is somebody else's: nothing."""
+    if served is None:
+        return Upkeep()
+    if isinstance(observed.platform, Standing):
+        return _without_class(observed)
+    replicas, makes_room = wanted_replicas(observed), _should_make_room(observed.deployment)
+    desired = serving_objects(observed.owner, replicas, observed.platform, served, makes_room=makes_room)
+    found = {_key(item): item for item in _existing(observed)}
+    apply, merge, delete = [], [], []
+    for body in desired:
+        item = found.get(_key(body))
+        if item is not None and not is_controlled_by(item, observed.owner.uid):
+            continue
+        if body["kind"] == "ConfigMap" and item is not None and item.get("data") != body["data"]:
+            delete.append(_child(item))  # It may be immutable: made anew once it is gone.
+        elif not is_applied(body, item):
+            apply.append(body)
+        elif body["kind"] == "Deployment" and item is not None and (taken := take_over(item)) is not None:
+            merge.append(taken)
+    names = frozenset(body["metadata"]["name"] for body in desired if body["kind"] == "ConfigMap")
+    return Upkeep(tuple(apply), tuple(merge), tuple(delete), names)
+
+
+def wanted_replicas(observed: ObservedModelDeployment) -> int:
+    """As many as asked for, but no more than the class allows; without a class, no more than there are."""
+    platform = observed.platform
+    if isinstance(platform, Standing):
+        current: int = (observed.deployment or {}).get("spec", {}).get("replicas", 0)
+        return min(observed.spec.replicas, current)
+    return min(observed.spec.replicas, platform.spec.limits.replicas)
+
+
+def _should_make_room(deployment: Object | None) -> bool:
+    """Whether Pods of the revision before are left and none answers: they may hold the accelerator of the next."""
+    counts = (deployment or {}).get("status", {})
+    return not counts.get("readyReplicas") and counts.get("updatedReplicas", 0) < counts.get("replicas", 0)
+
+
+def outdated(observed: ObservedModelDeployment, needed: frozenset[str]) -> tuple[Child, ...]:
+    """The run configurations of revisions that are not served any more."""
+    return tuple(_child(item) for item in observed.config_maps if item["metadata"]["name"] not in needed)
+
+
+def _without_class(observed: ObservedModelDeployment) -> Upkeep:
+    """Pods are rendered from the class. Without it, what there is keeps its address, and may become less."""
+    body, found, uid = service(observed.owner), observed.service, observed.owner.uid
+    mine = found is None or is_controlled_by(found, uid)
+    apply = () if is_applied(body, found) or not mine else (body,)
+    deployment = observed.deployment
+    merge: tuple[Object, ...] = ()
+    is_ours = deployment is not None and is_controlled_by(deployment, uid)
+    if deployment is not None and is_ours and deployment["spec"]["replicas"] != wanted_replicas(observed):
+        meta = {name: deployment["metadata"][name] for name in ("name", "namespace", "resourceVersion")}
+        kind = {name: deployment[name] for name in ("apiVersion", "kind")}
+        merge = ({**kind, "metadata": meta, "spec": {"replicas": wanted_replicas(observed)}},)
+    return Upkeep(apply, merge, config_maps=frozenset(item["metadata"]["name"] for item in observed.config_maps))
+
+
+def _existing(observed: ObservedModelDeployment) -> list[Object]:
+    found = [*observed.config_maps, observed.deployment, observed.service]
+    return [item for item in found if item is not None]
+
+
+def _key(item: Object) -> tuple[str, str]:
+    return item["kind"], item["metadata"]["name"]
+
+
+def _child(config_map: Object) -> Child:
+    meta = config_map["metadata"]
+    return Child(CONFIG_MAPS, meta["namespace"], meta["name"], meta["uid"])

@@ -1,0 +1,68 @@
+"""Model references of specs, resolved to what a Pod loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from finetune_api.base import problems
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import ModelReference
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
+from finetune_api.run import ModelSource
+from finetune_operator.core.conditions import Standing, progressing, stalled
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.resources import FINE_TUNE_JOBS
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model that can be loaded now; `base` is what it was tuned from, if a job of ours made it."""
+
+    source: ModelSource
+    base: ModelSource | None = None
+
+
+async def resolve_model(kube: Kube, namespace: str, reference: ModelReference | Model) -> ResolvedModel | Standing:
+    """The model, or a Standing that says what it waits for."""
+    if reference.fine_tune_job_ref is None:
+        return ResolvedModel(ModelSource(uri=reference.uri or ""))
+    name = reference.fine_tune_job_ref.name
+    job = await kube.get(FINE_TUNE_JOBS, namespace, name)
+    if job is None:
+        return stalled(
+            Reason.REFERENCE_NOT_FOUND, f"FineTuneJob {name!r} does not exist in namespace {namespace!r}. Create it."
+        )
+    try:
+        spec = FineTuneJobSpec.from_another_version(job["spec"])
+        status = FineTuneJobStatus.from_another_version(job.get("status", {}))
+    except ValidationError as error:
+        return stalled(Reason.REFERENCE_NOT_FOUND, f"FineTuneJob {name!r} can't be read: {problems(error)}")
+    return tuned_model(name, spec, status)
+
+
+def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ResolvedModel | Standing:
+    """The result of a fine-tuning job's newest run, or what it waits for."""
+    if status.phase == "Failed" and status.run_id == spec.run_id:
+        return stalled(
+            Reason.WAITING_FOR_MODEL,
+            f"FineTuneJob {name!r} failed: see `kubectl describe ftj {name}`. A new run goes on from here.",
+        )
+    if status.run_id != spec.run_id:
+        return progressing(
+            Reason.WAITING_FOR_MODEL, f"FineTuneJob {name!r} is not complete: its run {spec.run_id!r} has not begun."
+        )
+    if status.result is None:
+        return progressing(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name!r} is not complete ({status.phase or 'new'}).")
+    result = status.result
+    base = ModelSource(uri=result.base_model_uri)
+    if result.adapter_type not in ("Full", "LoRA"):
+        return stalled(
+            Reason.WAITING_FOR_MODEL,
+            f"The result of FineTuneJob {name!r} is of a type that this version of the operator can't load "
+            f"({result.adapter_type}). Upgrade the operator.",
+        )
+    if result.adapter_type == "Full":
+        return ResolvedModel(ModelSource(uri=result.uri, digest=result.digest), base)
+    return ResolvedModel(ModelSource(uri=result.base_model_uri, adapter_uri=result.uri, digest=result.digest), base)

@@ -1,0 +1,1 @@
+"""Jobs and Pods: how they are built, read, judged and tried again."""

@@ -1,0 +1,199 @@
+"""The Pod template that every child runs in: it passes the restricted Pod Security Standard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune_api.finetuneclass import FineTuneClassSpec
+from finetune_api.finetunejob import ConfigMapKeys
+from finetune_api.outcome import TERMINATION_MESSAGE_PATH
+from finetune_api.progress import PROGRESS_AUDIENCE
+from finetune_api.run import DATASET_DIRECTORY, PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY, STORAGE_CREDENTIALS_DIRECTORY
+from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, metadata
+from finetune_operator.kube.resources import Object
+from finetune_operator.pods.roles import resources_of, scheduling_of
+from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS
+
+USER_ID = 65532
+CREDENTIALS_VOLUME = "storage-credentials"
+_CREDENTIALS_MOUNT = {"name": CREDENTIALS_VOLUME, "mountPath": STORAGE_CREDENTIALS_DIRECTORY, "readOnly": True}
+
+
+@dataclass(frozen=True)
+class PodRole:
+    """What sets the Pods of one role apart from those of another."""
+
+    role: str
+    args: tuple[str, ...]
+    accelerated: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    threads_from_cpu_request: bool = False
+    reports_progress: bool = False
+    metrics_port: int | None = None
+    grace_seconds: int = 30
+    datasets: Mapping[str, ConfigMapKeys] = field(default_factory=dict)
+    """ConfigMaps of the namespace by their folder below DATASET_DIRECTORY."""
+
+
+def pod_template(owner: Owner, role: PodRole, platform: FineTuneClassSpec, config_map: str) -> Object:
+    """Pod template of one container that runs `finetune-trainer` on a run configuration, once."""
+    template = pod_base(owner, role.role, platform, config_map)
+    template["metadata"]["labels"] |= MESHES_LABELS
+    template["metadata"]["annotations"] |= MESHES_ANNOTATIONS
+    template["spec"] |= {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": role.grace_seconds,
+        "containers": [trainer_container("trainer", role, platform)],
+    }
+    if role.reports_progress:
+        template["spec"]["volumes"].append(_progress_token_volume())
+    template["spec"]["volumes"] += [_dataset_volume(name, keys) for name, keys in role.datasets.items()]
+    return template
+
+
+def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: str) -> Object:
+    """Everything of a Pod template but its containers and restart policy."""
+    scheduling = scheduling_of(platform, role)
+    spec: dict[str, Any] = {
+        # A pod identity's token is projected by its webhook, for its own audience; none is for the API server.
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumes": [
+            {"name": "run", "configMap": {"name": config_map}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        ],
+    }
+    if platform.storage.credentials_secret_name is not None:
+        spec["volumes"].append(_credentials_volume(platform.storage.credentials_secret_name))
+    optional = {
+        "serviceAccountName": platform.storage.service_account_name,
+        "nodeSelector": scheduling.node_selector,
+        "tolerations": [toleration.to_wire() for toleration in scheduling.tolerations],
+        "priorityClassName": scheduling.priority_class_name,
+        "runtimeClassName": scheduling.runtime_class_name,
+    }
+    spec |= {name: value for name, value in optional.items() if value}
+    annotations = {OWNER_ANNOTATION: f"{owner.kind}/{owner.name}"}
+    return {"metadata": {"labels": labels(owner, role), "annotations": annotations}, "spec": spec}
+
+
+def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> Object:
+    """A container of the trainer image that has the run configuration and the storage's credentials."""
+    mounts = [
+        {"name": "run", "mountPath": RUN_CONFIG_DIRECTORY, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+    ]
+    if platform.storage.credentials_secret_name is not None:
+        mounts.append(_CREDENTIALS_MOUNT)
+    if role.reports_progress:
+        folder = PROGRESS_TOKEN_PATH.rsplit("/", 1)[0]
+        mounts.append({"name": "progress-token", "mountPath": folder, "readOnly": True})
+    mounts += [
+        {"name": _dataset_volume_name(dataset), "mountPath": f"{DATASET_DIRECTORY}/{dataset}", "readOnly": True}
+        for dataset in role.datasets
+    ]
+    ports = [] if role.metrics_port is None else [{"name": "metrics", "containerPort": role.metrics_port}]
+    return {
+        "name": name,
+        "image": platform.images.trainer,
+        "args": list(role.args),
+        "env": _environment(role),
+        **({"ports": ports} if ports else {}),
+        "resources": resources(platform, accelerated=role.accelerated, role=role.role),
+        "securityContext": container_security_context(),
+        "terminationMessagePath": TERMINATION_MESSAGE_PATH,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+
+
+def container_security_context() -> Object:
+    """No privilege, no capability, no writable root."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def resources(platform: FineTuneClassSpec, *, accelerated: bool, role: str = "") -> Object:
+    """Requests and limits; memory is never overcommitted, CPU may burst."""
+    asked = resources_of(platform, role)
+    requests = {"cpu": asked.cpu, "memory": asked.memory}
+    limits = {"memory": asked.memory}
+    if accelerated and platform.accelerator is not None:
+        limits[platform.accelerator.resource_name] = str(platform.accelerator.count_per_node)
+    return {"requests": requests, "limits": limits}
+
+
+def _credentials_volume(secret: str) -> Object:
+    """The Secret in the Pod's own namespace, as files: the kubelet reads it, and again when it is rotated."""
+    return {"name": CREDENTIALS_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o440}}
+
+
+def _dataset_volume_name(dataset: str) -> str:
+    return f"dataset-{dataset}"
+
+
+def _dataset_volume(dataset: str, keys: ConfigMapKeys) -> Object:
+    """Optional: preflight has better words for a ConfigMap that is not there than a Pod that does not start."""
+    config_map: Object = {"name": keys.name, "optional": True}
+    if keys.key is not None:
+        config_map["items"] = [{"key": keys.key, "path": keys.key}]
+    return {"name": _dataset_volume_name(dataset), "configMap": config_map}
+
+
+def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) -> Object:
+    """The immutable ConfigMap that carries run.json."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(owner, name, role),
+        "immutable": True,
+        "data": dict(data),
+    }
+
+
+def job(
+    owner: Owner, name: str, role: PodRole, platform: FineTuneClassSpec, *, deadline_seconds: int, **spec: Any
+) -> Object:
+    """A batch/v1 Job that tries once: what comes after a failure is the operator's decision.
+
+    It ends after `deadline_seconds` also where no operator is left to end it.
+    """
+    body: Object = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata(owner, name, role.role),
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": deadline_seconds,
+            "template": pod_template(owner, role, platform, name),
+            **spec,
+        },
+    }
+    return body
+
+
+def _environment(role: PodRole) -> list[Object]:
+    variables: list[Object] = [{"name": name, "value": value} for name, value in role.environment.items()]
+    if role.threads_from_cpu_request:
+        request = {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}
+        variables.append({"name": "OMP_NUM_THREADS", "valueFrom": request})
+    return variables
+
+
+def _progress_token_volume() -> Object:
+    token = {"path": "token", "audience": PROGRESS_AUDIENCE, "expirationSeconds": 3600}
+    return {"name": "progress-token", "projected": {"sources": [{"serviceAccountToken": token}]}}

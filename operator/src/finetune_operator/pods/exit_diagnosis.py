@@ -1,0 +1,208 @@
+"""How the Pods of a Job ended: what they said of it, whose fault it was, and what to change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import Disruption, FailureStatus
+from finetune_api.outcome import (
+    EXIT_DISRUPTED,
+    EvaluationReport,
+    Failure,
+    PreflightReport,
+    TrainReport,
+    parse_termination_message,
+)
+from finetune_operator.core.conditions import MESSAGE_LENGTH
+from finetune_operator.core.conditions import failure_words as failure_words
+from finetune_operator.pods.observed import PodView
+
+JOB_DEADLINE_EXCEEDED = "DeadlineExceeded"
+"""Why the Job controller fails a Job whose activeDeadlineSeconds are over."""
+_EXIT_KILLED = 137
+"""128 + SIGKILL. The kernel's own, for memory, has OOMKilled beside it; any other is from outside of the container."""
+_FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, _EXIT_KILLED})
+_SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
+"""What every process of a gang sees when one of them hangs."""
+
+
+def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
+    """What the Pods of a Job said at their end: a report of success wins; of failures the most telling one.
+
+    Only a Pod that ended well reports success, and only where its Job did can it be believed (sidecars.ended_well).
+    """
+    ended_well = sorted((pod for pod in pods if pod.exit_code == 0), key=lambda pod: pod.index)
+    said = [parse_termination_message(pod.message) for pod in ended_well]
+    reports = [answer for answer in said if answer is not None and not isinstance(answer, Failure)]
+    failures = [answer for _, answer in _failures(pods)]
+    return next(iter(reports), None) or next(iter(failures), None)
+
+
+def refused_report(pods: Sequence[PodView], why: str) -> FailureStatus:
+    """The diagnosis of a report of success that is not taken (claims)."""
+    pod = min(pods, key=lambda pod: pod.index, default=None)
+    return FailureStatus(
+        reason=Reason.REPORT_REFUSED,
+        message=f"The report of Pod {pod.name if pod else '?'} is not taken: {why}."[:MESSAGE_LENGTH],
+        pod=pod.name if pod else None,
+        suggestion="Find out who wrote it: a trainer image of another version, or somebody who may exec into the Pod.",
+    )
+
+
+def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
+    """Whether the infrastructure ended the Pods: evicted, preempted, deleted, killed, or told to stop.
+
+    A rank that loses its peer fails too, so one disrupted or missing Pod is enough. But the Job controller takes the
+    others away when one has failed by itself: a crash or a diagnosis of a Pod that is there is none of the
+    infrastructure, and neither is that every Pod says that it did well.
+    """
+    if any(pod.disrupted for pod in pods):
+        return True
+    said = _failures(pods)
+    if any(not answer.lost_peer for _, answer in said) or any(pod.oom_killed for pod in pods):
+        return False
+    if any(pod.foreign_failure and pod.exit_code in (None, 0) for pod in pods):
+        return False
+    bereft = {pod.name for pod, _ in said if pod.exit_code not in _FROM_OUTSIDE}
+    ends = {pod.exit_code for pod in pods if pod.name not in bereft}
+    if ends - {0, *_FROM_OUTSIDE}:
+        return False
+    return len({pod.index for pod in pods}) < expected or bool(ends - {0})
+
+
+def failed_by_itself(pods: Sequence[PodView]) -> bool:
+    """Whether a Pod tells of an end of its own: neither the loss of a peer, nor what the wait for one looks like."""
+    said = [answer for _, answer in _failures(pods)]
+    own = any(not answer.lost_peer and answer.reason not in _SYMPTOMS for answer in said)
+    return own or any(pod.oom_killed for pod in pods)
+
+
+def first_disruption(pods: Iterable[PodView]) -> Disruption | None:
+    """What the infrastructure says of the first Pod that it takes away."""
+    for pod in pods:
+        if pod.disrupted and pod.disruption:
+            reason, _, message = pod.disruption.partition(":")
+            return Disruption(pod=pod.name, reason=reason.strip()[:128], message=message.strip()[:1024])
+    return None
+
+
+def took_away(seen: Disruption | None, pods: Iterable[PodView]) -> bool:
+    """Whether a Pod that was to be taken away is gone now."""
+    return seen is not None and all(pod.name != seen.pod for pod in pods)
+
+
+def disruption_words(pods: Iterable[PodView], seen: Disruption | None = None) -> str:
+    """What the infrastructure did to the Pods, as far as it can be told."""
+    pods = list(pods)
+    for pod in pods:
+        if pod.disruption:
+            return f"Pod {pod.name} was taken away ({pod.disruption})."
+    if seen is not None:
+        return f"Pod {seen.pod} was taken away ({seen.reason}: {seen.message})."
+    for pod in pods:
+        if pod.exit_code == _EXIT_KILLED:
+            return f"Pod {pod.name} was killed from outside (SIGKILL, and not for its memory)."
+    for pod in pods:
+        if pod.exit_code == EXIT_DISRUPTED:
+            return f"Pod {pod.name} was told to stop."
+    return "A Pod of the attempt is gone."
+
+
+def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> FailureStatus:
+    """The diagnosis of a failed Job: what a Pod said itself, else what its end looks like."""
+    said = _failures(pods)
+    if job_reason == JOB_DEADLINE_EXCEEDED and not said:
+        return FailureStatus(
+            reason=Reason.DEADLINE_EXCEEDED,
+            message=f"The Job did not end within its activeDeadlineSeconds. {job_message}".strip()[:MESSAGE_LENGTH],
+            suggestion="Look into the Pod's log for what takes so long: a chat template that does not end, more "
+            "examples or longer answers than one Pod gets through.",
+        )
+    for pod, answer in said:
+        if not answer.lost_peer:
+            return _as_told(pod, answer)
+    for pod in pods:
+        if pod.oom_killed:
+            return _out_of_memory(pod)
+    for pod, answer in said:
+        return _as_told(pod, answer)
+    for pod in pods:
+        if pod.foreign_failure and pod.exit_code in (None, 0):
+            return _foreign_failure(pod)
+    ended = [pod for pod in pods if pod.exit_code not in (None, 0)]
+    for pod in sorted(ended, key=lambda pod: (pod.exit_code in _FROM_OUTSIDE, pod.index)):
+        return _as_it_looks(pod)
+    message, suggestion = job_message or "The Pods are gone and left no message.", None
+    if pods and all(pod.exit_code == 0 for pod in pods):
+        message = f"Pod {pods[0].name} ended well but left no report in its termination message."
+        suggestion = "Let spec.images of the FineTuneClass name a trainer image of this operator's version."
+    return FailureStatus(reason=Reason.FAILED, message=message[:MESSAGE_LENGTH], suggestion=suggestion)
+
+
+def _failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:
+    """The diagnoses that Pods left, the most telling one first.
+
+    One's own end tells more than the loss of a peer. Of processes that wait for each other the one at fault is that
+    which is stopped, else that which is the furthest behind; where all the same, it is the lowest rank's word.
+    """
+    said = [(pod, parse_termination_message(pod.message)) for pod in sorted(pods, key=lambda pod: pod.index)]
+    found = [(pod, answer) for pod, answer in said if isinstance(answer, Failure)]
+    return sorted(found, key=lambda item: _distance_from_cause(item[1]))
+
+
+def _distance_from_cause(said: Failure) -> tuple[bool, bool, bool, float]:
+    symptom = said.reason in _SYMPTOMS
+    step = said.step if symptom and said.step is not None else math.inf
+    return said.lost_peer, symptom and not said.stopped, said.reason == Reason.NCCL_TIMEOUT, step
+
+
+def _as_told(pod: PodView, said: Failure) -> FailureStatus:
+    return FailureStatus(
+        reason=said.reason,
+        message=said.message,
+        pod=pod.name,
+        rank=said.rank if said.rank is not None else pod.index,
+        suggestion=said.suggestion,
+        log=said.log,
+    )
+
+
+def _out_of_memory(pod: PodView) -> FailureStatus:
+    return FailureStatus(
+        reason=Reason.OUT_OF_MEMORY,
+        message=f"Pod {pod.name} was killed for using more memory than its limit.",
+        pod=pod.name,
+        rank=pod.index,
+        suggestion="Lower hyperparameters.batchSize or maxLength, use adapter.type LoRA, or raise resources.memory of "
+        "the FineTuneClass.",
+    )
+
+
+def _foreign_failure(pod: PodView) -> FailureStatus:
+    """What somebody added to the Pod failed, and the Pod with it."""
+    return FailureStatus(
+        reason=Reason.POD_REJECTED,
+        message=f"Pod {pod.name} failed: {pod.foreign_failure}".strip()[:MESSAGE_LENGTH],
+        pod=pod.name,
+        rank=pod.index,
+        suggestion="Look for the webhook or policy that adds this container to Pods, and let it leave this one out.",
+    )
+
+
+def _as_it_looks(pod: PodView) -> FailureStatus:
+    """Of a Pod that left no diagnosis; what it left is then the end of its log."""
+    how = "was killed from outside" if pod.exit_code == _EXIT_KILLED else f"ended with exit code {pod.exit_code}"
+    return FailureStatus(
+        reason=Reason.FAILED,
+        message=f"Pod {pod.name} {how}. {_last_line(pod.message)}".strip(),
+        pod=pod.name,
+        rank=pod.index,
+        log=pod.message[-MESSAGE_LENGTH:] or None,
+    )
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1].strip()[:500] if lines else ""

@@ -1,0 +1,231 @@
+"""What matters of Job and Pod objects, read once into values that the plans look at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from finetune_operator.core.ownership import DIGEST_ANNOTATION, ROLE_LABEL, controller
+from finetune_operator.kube.resources import Object
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
+"""What counts of a Pod: a mesh or a policy may have added others (sidecars.py)."""
+_INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+_JOB_LABEL = "batch.kubernetes.io/job-name"
+_COMING = ("PodInitializing", "ContainerCreating")
+_EXIT_KILLED, _EXIT_TOLD_TO_STOP = 137, 143
+
+
+@dataclass(frozen=True)
+class PodView:
+    """What matters of a Pod.
+
+    `job_name` and `job_uid` are its controller's, a Job's or a ReplicaSet's; empty for a Pod that was made by hand.
+    `deletion_time` is the end of its grace period; `started_time` and `ended_time` are those of our own containers,
+    and so are exit code and message. `foreign_failure`: how a container of somebody else's ended badly, in words.
+    `foreign_running`: names of those that run. `waiting_foreign`: name of the one that `waiting_reason` is about, where
+    none of ours waits.
+    """
+
+    name: str
+    job_name: str
+    role: str
+    index: int
+    phase: str
+    exit_code: int | None
+    message: str
+    oom_killed: bool
+    disrupted: bool
+    waiting_reason: str
+    waiting_message: str
+    unschedulable_since: datetime | None
+    unschedulable_message: str
+    uid: str = ""
+    job_uid: str = ""
+    created: datetime | None = None
+    scheduled_time: datetime | None = None
+    started_time: datetime | None = None
+    ended_time: datetime | None = None
+    deletion_time: datetime | None = None
+    disruption: str = ""
+    ready: bool = False
+    foreign_failure: str = ""
+    foreign_running: tuple[str, ...] = ()
+    waiting_foreign: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of its containers have ended for good."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def terminating(self) -> bool:
+        """Whether it is being deleted."""
+        return self.deletion_time is not None
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether its Job was deleted without it (--cascade=orphan): nobody tells it to stop."""
+        return not self.job_uid and bool(self.job_name)
+
+
+@dataclass(frozen=True)
+class JobView:
+    """What matters of a Job.
+
+    `ending`: how it ends is certain, but its Pods still do. `reason`: why it failed. `digest`: see unstarted.py.
+    """
+
+    name: str
+    uid: str
+    state: Literal["Active", "Complete", "Failed"]
+    message: str
+    created: datetime
+    deleting: bool
+    role: str
+    suspended: bool = False
+    started: datetime | None = None
+    ended: datetime | None = None
+    ending: bool = False
+    reason: str = ""
+    queue_name: str | None = None
+    parallelism: int = 1
+    digest: str = ""
+
+
+def pod_view(pod: Object) -> PodView:
+    """Read a Pod object."""
+    meta, status, by = pod["metadata"], pod.get("status", {}), controller(pod)
+    every: list[dict[str, Any]] = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    # Where none has a name of ours, as in a Pod of another version, all of them count.
+    ours = [container for container in every if container.get("name") in OUR_CONTAINERS] or every
+    mains: list[dict[str, Any]] = status.get("containerStatuses", [])
+    main = [container for container in mains if container in ours] or mains
+    foreign = [container for container in every if container not in ours]
+    terminated = _first(ours, "terminated")
+    waiting = _first(ours, "waiting", skip=_COMING)
+    strangers = [] if waiting else [one for one in foreign if _first([one], "waiting", skip=_COMING)]
+    waiting = waiting or _first(strangers, "waiting", skip=_COMING)
+    conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
+    scheduled = conditions.get("PodScheduled", {})
+    unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    disruption = conditions.get("DisruptionTarget", {})
+    disrupted = disruption.get("status") == "True"
+    return PodView(
+        name=meta["name"],
+        job_name=by.name if by is not None else meta.get("labels", {}).get(_JOB_LABEL, ""),
+        job_uid=by.uid if by is not None else "",
+        role=meta.get("labels", {}).get(ROLE_LABEL, ""),
+        index=_index(meta.get("annotations", {}).get(_INDEX_ANNOTATION, "")),
+        phase=status.get("phase", "Pending"),
+        exit_code=terminated.get("exitCode"),
+        message=terminated.get("message", "") or "",
+        oom_killed=terminated.get("reason") == "OOMKilled",
+        disrupted=disrupted,
+        waiting_reason=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", "") or "",
+        unschedulable_since=parse_time(scheduled["lastTransitionTime"]) if unschedulable else None,
+        unschedulable_message=scheduled.get("message", "") if unschedulable else "",
+        uid=meta.get("uid", ""),
+        created=_time(meta, "creationTimestamp"),
+        scheduled_time=parse_time(scheduled["lastTransitionTime"]) if scheduled.get("status") == "True" else None,
+        started_time=_extreme(min, main, "startedAt"),
+        ended_time=_extreme(max, main, "finishedAt"),
+        deletion_time=_time(meta, "deletionTimestamp"),
+        disruption=_words(disruption) if disrupted else _words(status) if status.get("phase") == "Failed" else "",
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        foreign_failure=_foreign_failure(foreign),
+        foreign_running=tuple(container["name"] for container in foreign if container.get("state", {}).get("running")),
+        waiting_foreign=strangers[0]["name"] if strangers else "",
+    )
+
+
+def job_view(job: Object) -> JobView:
+    """Read a Job object."""
+    meta, spec, status = job["metadata"], job.get("spec", {}), job.get("status", {})
+    held = {condition["type"]: condition for condition in status.get("conditions", []) if condition["status"] == "True"}
+    state: Literal["Active", "Complete", "Failed"] = "Active"
+    if "Complete" in held:
+        state = "Complete"
+    elif "Failed" in held:
+        state = "Failed"
+    failed = held.get("Failed") or held.get("FailureTarget") or {}
+    return JobView(
+        name=meta["name"],
+        uid=meta["uid"],
+        state=state,
+        message=held.get("Failed", {}).get("message", ""),
+        created=parse_time(meta["creationTimestamp"]),
+        deleting="deletionTimestamp" in meta,
+        role=meta.get("labels", {}).get(ROLE_LABEL, ""),
+        suspended=bool(spec.get("suspend", False)),
+        started=_time(status, "startTime"),
+        ended=_time(status, "completionTime") or _time(held.get("Failed", {}), "lastTransitionTime"),
+        ending=state == "Active" and not held.keys().isdisjoint(("FailureTarget", "SuccessCriteriaMet")),
+        reason=failed.get("reason", ""),
+        queue_name=meta.get("labels", {}).get(QUEUE_LABEL),
+        parallelism=spec.get("parallelism", 1),
+        digest=meta.get("annotations", {}).get(DIGEST_ANNOTATION, ""),
+    )
+
+
+def parse_time(text: str) -> datetime:
+    """A Kubernetes timestamp."""
+    return datetime.fromisoformat(text)
+
+
+def _index(text: str) -> int:
+    """The completion index; 0 for what is none, since an annotation may say anything."""
+    return int(text) if re.fullmatch(r"[0-9]{1,6}", text) else 0
+
+
+def _foreign_failure(containers: Sequence[dict[str, Any]]) -> str:
+    """What ended badly by itself: a sidecar that is told to stop may end with any code."""
+    for container in containers:
+        ended = container.get("state", {}).get("terminated")
+        if ended is not None and ended.get("exitCode", 0) not in (0, _EXIT_TOLD_TO_STOP, _EXIT_KILLED):
+            how = f"ended with exit code {ended['exitCode']}. {(ended.get('message') or '').strip()}"
+            return f"container {container['name']!r}, which is not ours, {how}"
+    return ""
+
+
+def _words(fields: dict[str, Any]) -> str:
+    """Reason and message of a condition, or of a Pod that the kubelet refused or evicted."""
+    return f"{fields['reason']}: {fields.get('message', '')}" if fields.get("reason") else ""
+
+
+def _time(fields: dict[str, Any], name: str) -> datetime | None:
+    text = fields.get(name)
+    return parse_time(text) if text else None
+
+
+def _first(containers: Sequence[dict[str, Any]], state: str, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The first container's state of this name that tells something: of terminations a failed one first."""
+    found = [
+        details
+        for container in containers
+        # A container that is started again tells of its end in lastState.
+        for details in (container.get("state", {}).get(state) or container.get("lastState", {}).get(state),)
+        if details is not None and details.get("reason") not in skip
+    ]
+    found.sort(key=lambda details: details.get("exitCode", 1) == 0)
+    return found[0] if found else {}
+
+
+def _extreme(
+    choose: Callable[[list[datetime]], datetime], containers: Sequence[dict[str, Any]], name: str
+) -> datetime | None:
+    """The first or last moment of this name that running and ended containers tell."""
+    found = [
+        moment
+        for container in containers
+        for details in container.get("state", {}).values()
+        if details is not None
+        for moment in (_time(details, name),)
+        if moment is not None
+    ]
+    return choose(found) if found else None

@@ -1,0 +1,78 @@
+"""Pods in which something goes on that is not ours: a mesh or a policy adds containers to them.
+
+What counts is our own container. A sidecar that does not end by itself keeps its Pod Running, and its Job Active, for
+ever: once ours has ended for a while, the Pod has given its answer, and is ended with its Job. (A native sidecar ends
+by itself: the kubelet stops it.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from finetune_operator.pods.observed import JobView, PodView
+
+LINGER_SECONDS = 10
+"""So long the kubelet may take to say that a Pod has ended whose last container has."""
+GANG_LINGER_SECONDS = 60
+"""So long the others of a gang may take to notice that one of them failed, of which Kubernetes knows nothing."""
+
+MESHES_LABELS = {"sidecar.istio.io/inject": "false", "kuma.io/sidecar-injection": "disabled"}
+MESHES_ANNOTATIONS = {
+    "sidecar.istio.io/inject": "false",
+    "linkerd.io/inject": "disabled",
+    "kuma.io/sidecar-injection": "disabled",
+    "consul.hashicorp.com/connect-inject": "false",
+    "openservicemesh.io/sidecar-injection": "disabled",
+    "appmesh.k8s.aws/sidecarInjectorWebhook": "disabled",
+}
+"""What keeps meshes out of Pods that run to an end; a Pod that serves may be in a mesh."""
+
+
+def lingers(pod: PodView, now: datetime, seconds: int = LINGER_SECONDS) -> bool:
+    """Whether our container of a Pod has ended so long ago, and others go on."""
+    since = lingers_since(pod)
+    return since is not None and now >= since + timedelta(seconds=seconds)
+
+
+def lingers_since(pod: PodView) -> datetime | None:
+    """When our container ended in a Pod that goes on; None for every other Pod."""
+    return None if pod.ended or pod.terminating or pod.exit_code is None else pod.ended_time
+
+
+def has_answered(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:
+    """Whether nothing of ours runs in a Job's Pods any more, or one of a gang failed and the others don't notice."""
+    if any(lingers(pod, now, GANG_LINGER_SECONDS) and pod.exit_code != 0 for pod in pods):
+        return True
+    return len(pods) >= max(1, job.parallelism) and all(pod.ended or lingers(pod, now) for pod in pods)
+
+
+def ended_well(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:
+    """Whether a Job succeeded: it completed, or would have, if only our containers were in its Pods."""
+    if job.state == "Complete":
+        return True
+    if job.state == "Failed" and all(pod.phase != "Failed" for pod in pods):
+        return False  # No end of a Pod explains it.
+    return len(pods) == job.parallelism and has_answered(job, pods, now) and all(pod.exit_code == 0 for pod in pods)
+
+
+def look_again(pods: Iterable[PodView]) -> datetime | None:
+    """When the first Pod will have lingered."""
+    moments = [since + timedelta(seconds=LINGER_SECONDS) for pod in pods if (since := lingers_since(pod)) is not None]
+    return min(moments, default=None)
+
+
+def lingering_words(pods: Sequence[PodView]) -> str:
+    """Which containers that are not ours keep Pods from ending, or don't start beside ours, with a space before it."""
+    stuck = next((pod for pod in pods if pod.started_time is not None and pod.waiting_foreign), None)
+    if stuck is not None:
+        why = f"{stuck.waiting_reason}: {stuck.waiting_message}" if stuck.waiting_message else stuck.waiting_reason
+        return (
+            f" {stuck.waiting_foreign} of Pod {stuck.name}, which something else has added, does not start ({why}); "
+            "ours goes on without it."
+        )
+    kept = [pod for pod in pods if lingers_since(pod) is not None and pod.foreign_running]
+    if not kept:
+        return ""
+    names = ", ".join(sorted({name for pod in kept for name in pod.foreign_running}))
+    return f" {names} of Pod {kept[0].name} goes on, which something else has added; it is ended with the Pod."

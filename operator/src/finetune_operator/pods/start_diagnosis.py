@@ -1,0 +1,205 @@
+"""What keeps the Pods of a Job from starting, in words that name the fix. All of it clears by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from kubernetes.utils.quantity import parse_quantity
+
+from finetune_api.conditions import Reason
+from finetune_operator.core.conditions import Standing, progressing, stalled
+from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.warning_events import SANDBOX_FAILED, VOLUME_FAILURES, WarningEvent, lacks_pods
+
+BLOCKAGE_CHECK_SECONDS = 15
+"""How often Pods that have not started are looked at again: time alone makes some of them blocked."""
+PATIENCE_SECONDS = 30
+"""How long a cluster may take to add a node, to detach a volume, or to start its network."""
+_QUOTA = re.compile(r"requested: (\S+), used: \S+, limited: (\S+)")
+IMAGE_PULL_SECONDS = 15 * 60
+"""How long an image may fail to be pulled before the run fails: a registry may be away, a name may be wrong."""
+_UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+
+
+@dataclass(frozen=True)
+class Blockage:
+    """Why a Pod does not start, and since when, as far as it is known.
+
+    `waits`: for room that others take now and will give back, so that nobody has to do anything.
+    """
+
+    reason: Reason
+    message: str
+    since: datetime | None = None
+    waits: bool = False
+
+    @property
+    def standing(self) -> Standing:
+        """Where the object stands with it."""
+        if self.waits:
+            return progressing(Reason.QUEUED, self.message)
+        return stalled(self.reason, self.message)
+
+
+def blockage(
+    job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime
+) -> Blockage | None:
+    """What keeps the Pods from starting, what won't come by itself first. `job`: None where a Deployment makes them."""
+    said = {warning.subject: warning for warning in warnings}
+    if job is not None and (job.suspended or job.deleting):
+        return None
+    if job is not None and job.uid in said and lacks_pods(job, pods, now):
+        return replace(refusal(said[job.uid].message), since=said[job.uid].since)
+    # Of a run only what keeps our container from starting matters; a server's Pod is ready when all of its run.
+    waiting = [pod for pod in pods if job is None or pod.started_time is None]
+    found = [one for pod in waiting if (one := _pod_blockage(pod, said.get(pod.uid), now)) is not None]
+    # A Pod that waits for room must not hide one that nothing but a person can help.
+    return next((one for one in found if not one.waits), found[0] if found else None)
+
+
+def image_pull_timed_out(blocked: Blockage | None, now: datetime) -> bool:
+    """Whether an image could not be pulled for too long."""
+    if blocked is None or blocked.reason != Reason.IMAGE_PULL_FAILED or blocked.since is None:
+        return False
+    return now >= blocked.since + timedelta(seconds=IMAGE_PULL_SECONDS)
+
+
+def image_pull_words(blocked: Blockage) -> str:
+    """The message of a run that ended for it."""
+    return f"{blocked.message} It was tried for {IMAGE_PULL_SECONDS // 60} minutes; change runId to run again."
+
+
+def refusal(message: str) -> Blockage:
+    """Why the API server refuses an object (an Event FailedCreate, or the answer to a request), and what to do."""
+    words = message.removeprefix("Error creating: ")
+    if "exceeded quota" in words:
+        return Blockage(
+            Reason.QUOTA_EXCEEDED,
+            f"A ResourceQuota of the namespace leaves no room: {words}. Raise it, wait until others end, or lower what "
+            "the FineTuneClass requests (resources, accelerator); it is tried again by itself.",
+            waits=_fits_the_quota(words),
+        )
+    return Blockage(Reason.POD_REJECTED, f"The API server refuses an object of this one: {words}. {_change_for(words)}")
+
+
+def waits_for_room(words: str) -> bool:
+    """Whether some node would hold the Pod once others are gone, by the scheduler's own account of it.
+
+    It tells nodes that preemption could help from those that it could not: a wrong selector or taint, too small a node
+    (since Kubernetes 1.33; before that a node that is too small counts among the first).
+    """
+    nodes, _, preemption = words.partition("preemption:")
+    asked = preemption if "nodes are available" in preemption else nodes
+    return any(text in asked for text in ("No preemption victims", "Insufficient ", "Too many pods"))
+
+
+def _fits_the_quota(words: str) -> bool:
+    """Whether each quota that is named would hold the Pod, if nothing else were in it."""
+    found = _QUOTA.findall(words)
+    return bool(found) and all(_fits(_quantities(requested), _quantities(limited)) for requested, limited in found)
+
+
+def _fits(requested: dict[str, Decimal], limited: dict[str, Decimal]) -> bool:
+    return bool(limited) and all(name in requested and requested[name] <= limit for name, limit in limited.items())
+
+
+def _quantities(text: str) -> dict[str, Decimal]:
+    """`pods=1,limits.memory=8Gi` as numbers; what is no quantity is left out."""
+    found = {}
+    for part in text.strip(".,;").split(","):
+        name, _, value = part.partition("=")
+        with contextlib.suppress(ValueError):
+            found[name] = parse_quantity(value)
+    return found
+
+
+def _change_for(words: str) -> str:
+    if "serviceaccount" in words and "not found" in words:
+        return "Create that ServiceAccount, or change storage.serviceAccountName of the FineTuneClass."
+    if "PriorityClass" in words:
+        return "Create that PriorityClass, or change scheduling.priorityClassName of the FineTuneClass."
+    if "RuntimeClass" in words:
+        return "Create that RuntimeClass, or change scheduling.runtimeClassName of the FineTuneClass."
+    if "violates PodSecurity" in words:
+        return "The Pods pass the level restricted; look for what a webhook adds to them."
+    if "must specify" in words:
+        return "A LimitRange in the namespace can give the defaults that its ResourceQuota asks for."
+    return "Change what refuses it (quota, LimitRange, webhook), or the FineTuneClass."
+
+
+def _pod_blockage(pod: PodView, warning: WarningEvent | None, now: datetime) -> Blockage | None:
+    since = pod.unschedulable_since
+    if since is not None and _is_over(since, now):
+        return _unschedulable(pod)
+    if pod.waiting_reason in _UNPULLABLE:
+        return _unpullable(pod)
+    if pod.waiting_reason in _UNSTARTABLE:
+        whose = f"container {pod.waiting_foreign!r}, which is not ours: " if pod.waiting_foreign else ""
+        return _unstartable(pod, f"{whose}{pod.waiting_reason}: {pod.waiting_message}", pod.scheduled_time)
+    if warning is None or pod.phase != "Pending":
+        return None
+    if "secret" in warning.message.lower() and _is_missing(warning.message):
+        return _secret_not_found(pod, warning)
+    if not _is_over(warning.since, now):
+        return None
+    if warning.reason in VOLUME_FAILURES:
+        return Blockage(
+            Reason.VOLUME_NOT_MOUNTED,
+            f"Pod {pod.name} can't mount a volume: {warning.message}. Create what is missing, or repair the volume.",
+            warning.since,
+        )
+    return _unstartable(pod, warning.message, warning.since) if warning.reason == SANDBOX_FAILED else None
+
+
+def _unpullable(pod: PodView) -> Blockage:
+    what = "its image"
+    change = "Check spec.images of the FineTuneClass and that the nodes may pull from there."
+    if pod.waiting_foreign:
+        what = f"the image of container {pod.waiting_foreign!r}, which is not ours"
+        change = "Look for the webhook or policy that adds this container to Pods."
+    words = f"Pod {pod.name} can't pull {what}: {pod.waiting_message or pod.waiting_reason}. {change}"
+    return Blockage(Reason.IMAGE_PULL_FAILED, words, pod.scheduled_time)
+
+
+def _unschedulable(pod: PodView) -> Blockage:
+    words = pod.unschedulable_message
+    if "persistentvolumeclaim" in words.lower():
+        return Blockage(
+            Reason.VOLUME_NOT_MOUNTED,
+            f"Pod {pod.name} waits for a volume: {words} Create that PersistentVolumeClaim in this namespace, or let "
+            "it be bound.",
+            pod.unschedulable_since,
+        )
+    return Blockage(
+        Reason.UNSCHEDULABLE,
+        f"Pod {pod.name} finds no node: {words} Free or add nodes, or lower what the FineTuneClass requests.",
+        pod.unschedulable_since,
+        waits=waits_for_room(words),
+    )
+
+
+def _secret_not_found(pod: PodView, warning: WarningEvent) -> Blockage:
+    return Blockage(
+        Reason.SECRET_NOT_FOUND,
+        f"Pod {pod.name} can't read its storage credentials: {warning.message}. Create that Secret in this namespace "
+        "with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the Pod then starts by itself.",
+        warning.since,
+    )
+
+
+def _unstartable(pod: PodView, words: str, since: datetime | None) -> Blockage:
+    return Blockage(Reason.POD_REJECTED, f"The node of Pod {pod.name} can't start it: {words}", since)
+
+
+def _is_missing(words: str) -> bool:
+    return "not found" in words or "non-existent" in words
+
+
+def _is_over(since: datetime, now: datetime) -> bool:
+    return now >= since + timedelta(seconds=PATIENCE_SECONDS)

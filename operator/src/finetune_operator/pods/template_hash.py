@@ -1,0 +1,44 @@
+"""A Job that has not started is made anew when what it was made from has changed: a class, most of all.
+
+A wrong image, priority class, node selector or Secret keeps a Job's Pods from ever starting, and a Job's template can't
+be changed. So each Job carries the digest of all that was rendered with it, to be compared with what would be now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from finetune_operator.core.ownership import DIGEST_ANNOTATION
+from finetune_operator.kube.resources import JOBS, Object
+from finetune_operator.pods.observed import JobView, PodView
+
+
+def rendered(objects: Sequence[Object]) -> list[Object]:
+    """The objects, of which the Job carries the digest of them all."""
+    digest = hashlib.sha256(json.dumps(list(objects), sort_keys=True).encode()).hexdigest()[:16]
+    return [_annotated(body, digest) if body["kind"] == JOBS.kind else body for body in objects]
+
+
+def is_outdated(job: JobView, pods: Sequence[PodView], objects: Sequence[Object]) -> bool:
+    """Whether a Job that has not started would be made otherwise now: `objects` are what `rendered` says today."""
+    if not job.digest or has_started(job, pods):
+        return False
+    digests = [body["metadata"]["annotations"][DIGEST_ANNOTATION] for body in objects if body["kind"] == JOBS.kind]
+    return job.digest not in digests
+
+
+def has_started(job: JobView, pods: Sequence[PodView]) -> bool:
+    """Whether a Job has begun its work, for which ours must run in all of its Pods; one that has ended has begun.
+
+    A Pod is Pending until all of its containers have started, also those that somebody else added.
+    """
+    if job.state != "Active" or job.ending or any(pod.ended for pod in pods):
+        return True
+    return sum(pod.phase != "Pending" or pod.started_time is not None for pod in pods) >= job.parallelism
+
+
+def _annotated(body: Object, digest: str) -> Object:
+    meta = body["metadata"]
+    return {**body, "metadata": {**meta, "annotations": {**meta["annotations"], DIGEST_ANNOTATION: digest}}}

@@ -1,0 +1,143 @@
+"""Whose token a progress report carries."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import json
+import time
+from base64 import urlsafe_b64decode
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from finetune_api.progress import PROGRESS_AUDIENCE
+from finetune_operator.core.ownership import controller, owner_key
+from finetune_operator.core.references import ObjectKey
+from finetune_operator.kube.client import ApiError, Kube
+from finetune_operator.kube.resources import JOBS, PODS, TOKEN_REVIEWS, Object
+from finetune_operator.progress.rate_limit import Rates
+
+REVIEWS_A_SECOND, REVIEWS_AT_ONCE = 20.0, 100
+"""Of all tokens."""
+REVIEWS_A_SECOND_OF_ONE, REVIEWS_AT_ONCE_OF_ONE = 1.0, 10
+"""Of one address. A Pod has one token, and another one every hour or so; a few may share the address of their node."""
+_TOKENS_KEPT = 10_000
+_TRUSTED_SECONDS = 300.0
+_REFUSED_SECONDS = 60.0
+_LONGEST_TOKEN = 8192
+_POD_NAME = "authentication.kubernetes.io/pod-name"
+_POD_UID = "authentication.kubernetes.io/pod-uid"
+
+
+def may_be_ours(token: str, issuer: str | None, now: float) -> bool:
+    """Whether what a token says of itself, unproven, is what a Pod's token for this endpoint says.
+
+    `now` is Unix time, `issuer` None where nobody knows it.
+    """
+    claims = _claims(token)
+    audiences, expires = claims.get("aud"), claims.get("exp")
+    if PROGRESS_AUDIENCE not in (audiences if isinstance(audiences, list) else [audiences]):
+        return False
+    if not isinstance(expires, int | float) or expires <= now:
+        return False
+    return issuer is None or claims.get("iss") == issuer
+
+
+def _claims(token: str) -> Object:
+    """The claims of a JSON Web Token (RFC 7519), unverified; empty for anything else."""
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > _LONGEST_TOKEN or not token.isascii():
+        return {}
+    try:
+        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Who a token speaks for: a Pod of an attempt."""
+
+    namespace: str
+    attempt: str
+    owner: ObjectKey
+
+
+class TokenAuthenticator:
+    """Finds the Pod behind a bearer token by TokenReview.
+
+    What can't be a token for us is refused unasked. An answer holds for five minutes, a refusal for one, and no more
+    tokens are asked about than the API server easily answers, and of one address only few of these.
+    """
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._known: OrderedDict[bytes, tuple[float, Reporter | None]] = OrderedDict()
+        self._issuer: tuple[float, str | None] = (0.0, None)
+        self._reviews = Rates(REVIEWS_A_SECOND, REVIEWS_AT_ONCE)
+        self._reviews_of_one = Rates(REVIEWS_A_SECOND_OF_ONE, REVIEWS_AT_ONCE_OF_ONE)
+
+    async def reporter(self, token: str, address: str) -> Reporter | None:
+        """Whose token this is; None when it is not valid for our audience or not a training Pod's.
+
+        Raises ApiError (429 when too many are asked about).
+        """
+        fingerprint = hashlib.sha256(token.encode()).digest()
+        expires, known = self._known.get(fingerprint, (0.0, None))
+        if time.monotonic() < expires:
+            return known
+        if not may_be_ours(token, await self._expected_issuer(), time.time()):
+            return None
+        # The address first: what it is refused takes nothing of what all have.
+        if not (self._reviews_of_one.allows(address) and self._reviews.allows("")):
+            raise ApiError(429, "TooManyRequests", "too many tokens are asked about")
+        found = await self._review(token)
+        kept = _TRUSTED_SECONDS if found is not None else _REFUSED_SECONDS
+        self._known[fingerprint] = (time.monotonic() + kept, found)
+        self._known.move_to_end(fingerprint)
+        if len(self._known) > _TOKENS_KEPT:
+            self._known.popitem(last=False)
+        return found
+
+    async def _expected_issuer(self) -> str | None:
+        """Who signs this cluster's tokens; None where the API server does not say."""
+        expires, issuer = self._issuer
+        if time.monotonic() >= expires:
+            issuer = await self._kube.token_issuer()
+            self._issuer = (time.monotonic() + _TRUSTED_SECONDS, issuer)
+        return issuer
+
+    async def _review(self, token: str) -> Reporter | None:
+        body = {
+            "apiVersion": TOKEN_REVIEWS.api_version,
+            "kind": TOKEN_REVIEWS.kind,
+            "spec": {"token": token, "audiences": [PROGRESS_AUDIENCE]},
+        }
+        status = (await self._kube.create(TOKEN_REVIEWS, None, body)).get("status", {})
+        if not status.get("authenticated") or PROGRESS_AUDIENCE not in status.get("audiences", []):
+            return None
+        user = status.get("user", {})
+        # system:serviceaccount:<namespace>:<name>
+        parts = user.get("username", "").split(":")
+        extra = user.get("extra", {})
+        pod_name, pod_uid = extra.get(_POD_NAME, [""])[0], extra.get(_POD_UID, [""])[0]
+        if len(parts) != 4 or parts[:2] != ["system", "serviceaccount"] or not pod_name:
+            return None
+        pod = await self._kube.get(PODS, parts[2], pod_name)
+        if pod is None or pod["metadata"]["uid"] != pod_uid:
+            return None
+        return await self._of_job(parts[2], pod)
+
+    async def _of_job(self, namespace: str, pod: Object) -> Reporter | None:
+        """Whose Pod this is, by its Job's owner: what a Pod says of itself proves nothing."""
+        by = controller(pod)
+        if by is None or by.kind != JOBS.kind:
+            return None
+        found = await self._kube.list(JOBS, namespace, fields={"metadata.name": by.name})
+        job = next((job for job in found if job["metadata"]["uid"] == by.uid), None)
+        parent = controller(job) if job is not None else None
+        owner = owner_key(job) if job is not None else None
+        if parent is None or owner is None or (parent.kind, parent.name) != (owner.kind, owner.name):
+            return None
+        return Reporter(namespace, by.name, owner)

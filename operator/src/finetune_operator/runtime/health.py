@@ -1,0 +1,64 @@
+"""What the kubelet asks: whether the operator is alive, and whether it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+from aiohttp import web
+
+from finetune_operator.runtime.leader_election import RENEW_DEADLINE_SECONDS, Election
+
+STUCK_AFTER_SECONDS = 180.0
+_WATCHER = "watcher for "
+"""What Kopf calls its tasks that watch, before the resource's name."""
+
+
+class WatchEndedError(Exception):
+    """Events of a resource do not come any more: only a new process watches again."""
+
+
+Problems = Callable[[], Iterable[str]]
+
+
+def application(alive: Problems, ready: Problems) -> web.Application:
+    """/healthz and /readyz: 200, or 503 with the problems, one a line."""
+    app = web.Application()
+    for path, problems in (("/healthz", alive), ("/readyz", ready)):
+        app.router.add_get(path, _probe(problems))
+    return app
+
+
+def stuck(longest_reconcile_seconds: float, oldest_wait_seconds: float) -> list[str]:
+    """Workers that do not come back, or do not come round to what waits."""
+    problems = []
+    if longest_reconcile_seconds > STUCK_AFTER_SECONDS:
+        problems.append(f"a worker has been at one object for {longest_reconcile_seconds:.0f} s")
+    if oldest_wait_seconds > STUCK_AFTER_SECONDS:
+        problems.append(f"an object has waited for a worker for {oldest_wait_seconds:.0f} s")
+    return problems
+
+
+def dead_watches(plurals: Iterable[str]) -> list[str]:
+    """Resources whose watching task has ended."""
+    names = [task.get_name() for task in asyncio.all_tasks()]
+    watched = {name.removeprefix(_WATCHER).partition(".")[0] for name in names if name.startswith(_WATCHER)}
+    return [f"nothing watches {plural} any more" for plural in plurals if plural not in watched]
+
+
+def unanswered(election: Election) -> list[str]:
+    """A replica that stands by and can't see who leads could not take over."""
+    silent = election.silent_seconds()
+    if silent > RENEW_DEADLINE_SECONDS:
+        return [f"the API server has not told for {silent:.0f} s who leads"]
+    return []
+
+
+def _probe(problems: Problems) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(request: web.Request) -> web.Response:
+        found = list(problems())
+        text = "".join(f"{line}\n" for line in found or ["ok"])
+        # A connection that stays open would keep the process from ending for seconds.
+        return web.Response(status=503 if found else 200, text=text, headers={"Connection": "close"})
+
+    return answer

@@ -1,0 +1,160 @@
+"""One leader among the operator's replicas, elected by a Lease with client-go's rules (tools/leaderelection).
+
+A candidate takes the Lease when nobody holds it, or when its holder has not renewed it for the whole lease duration by
+the candidate's own clock (so that clocks need not agree). Every write is conditional on the resourceVersion that was
+read: of two candidates one wins. The leader renews, and gives up well before another may take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from finetune_operator.kube.client import ApiError, Kube
+from finetune_operator.kube.resources import LEASES, Object
+
+LEASE_SECONDS = 15.0
+RENEW_DEADLINE_SECONDS = 10.0
+RETRY_SECONDS = 2.0
+_JITTER = 1.2
+
+log = structlog.get_logger(__name__)
+
+
+class LeadershipLostError(Exception):
+    """The Lease could not be renewed in time, or somebody else holds it: another operator may lead already."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """client-go's three durations, in seconds."""
+
+    lease: float = LEASE_SECONDS
+    renew_deadline: float = RENEW_DEADLINE_SECONDS
+    retry: float = RETRY_SECONDS
+
+
+class Election:
+    """This process's candidacy for one Lease."""
+
+    def __init__(
+        self, kube: Kube, namespace: str, name: str, identity: str | None = None, timing: Timing | None = None
+    ) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self._name = name
+        self._timing = timing or Timing()
+        # Of two processes that run at the same time each needs its own. One that takes the place of a dead one may
+        # have the same: it goes on with the Lease at once.
+        self.identity = identity or f"{os.uname().nodename}_{secrets.token_hex(8)}"
+        self.holder = ""
+        """Who leads, as far as is known."""
+        self._seen: Object | None = None
+        self._seen_at = 0.0
+        self._renewed_at = 0.0
+        self._asked_at = 0.0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process leads, and nobody else can."""
+        return self.holder == self.identity and _clock() < self._renewed_at + self._timing.lease
+
+    def silent_seconds(self) -> float:
+        """How long the API server has not told who leads."""
+        return _clock() - self._asked_at
+
+    async def acquire(self) -> None:
+        """Wait until this process leads."""
+        while not await self._try():  # noqa: ASYNC110 - the Lease is polled
+            await asyncio.sleep(self._timing.retry * random.uniform(1, _JITTER))
+        log.info("leader", lease=f"{self._namespace}/{self._name}", identity=self.identity)
+
+    async def hold(self) -> None:
+        """Renew for as long as that succeeds. Raises LeadershipLostError."""
+        while True:
+            await asyncio.sleep(self._timing.retry)
+            try:
+                async with asyncio.timeout_at(self._renewed_at + self._timing.renew_deadline):
+                    while not await self._try():
+                        if self.holder != self.identity:
+                            raise LeadershipLostError(f"{self.holder or 'nobody'} holds the Lease {self._name} now")
+                        await asyncio.sleep(self._timing.retry)
+            except TimeoutError as error:
+                raise LeadershipLostError(
+                    f"the Lease {self._name} was not renewed for {self._timing.renew_deadline:.0f} s"
+                ) from error
+
+    async def release(self) -> None:
+        """Let another one lead at once; where that fails, it waits for the lease's end."""
+        if not self.leads or self._seen is None:
+            return
+        moment = _micro_time()
+        spec = {**self._seen["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": moment}
+        self.holder = ""
+        try:
+            async with asyncio.timeout(self._timing.retry):
+                await self._kube.replace({**self._seen, "spec": spec})
+        except (ApiError, TimeoutError) as error:
+            log.warning("lease not released", error=str(error) or "timed out")
+
+    async def _try(self) -> bool:
+        """Take or renew the Lease, if it is ours or nobody's."""
+        try:
+            began = _clock()
+            async with asyncio.timeout(self._timing.renew_deadline):
+                return await self._take_or_renew(began)
+        except (ApiError, TimeoutError) as error:
+            log.warning("lease not read or written", error=str(error) or "timed out")
+            return False
+
+    async def _take_or_renew(self, began: float) -> bool:
+        lease = await self._kube.get(LEASES, self._namespace, self._name)
+        self._asked_at = _clock()
+        if lease is None:
+            body: Object = {
+                "apiVersion": LEASES.api_version,
+                "kind": LEASES.kind,
+                "metadata": {"name": self._name, "namespace": self._namespace},
+                "spec": self._spec({}),
+            }
+            self._took(await self._kube.create(LEASES, self._namespace, body), began)
+            return True
+        spec = lease.get("spec", {})
+        if self._seen is None or self._seen["spec"] != spec:
+            self._seen, self._seen_at = {**lease, "spec": spec}, _clock()
+        self.holder = spec.get("holderIdentity") or ""
+        valid_until = self._seen_at + float(spec.get("leaseDurationSeconds") or 0)
+        if self.holder not in ("", self.identity) and _clock() < valid_until:
+            return False
+        self._took(await self._kube.replace({**lease, "spec": self._spec(spec)}), began)
+        return True
+
+    def _took(self, lease: Object, began: float) -> None:
+        self._seen, self._seen_at = lease, _clock()
+        self._renewed_at = began
+        self.holder = self.identity
+
+    def _spec(self, before: Object) -> Object:
+        moment, transitions = _micro_time(), int(before.get("leaseTransitions") or 0)
+        mine = before.get("holderIdentity") == self.identity
+        return {
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": max(1, round(self._timing.lease)),
+            "acquireTime": before["acquireTime"] if mine else moment,
+            "renewTime": moment,
+            "leaseTransitions": transitions if mine or not before else transitions + 1,
+        }
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _micro_time() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"

@@ -1,0 +1,300 @@
+"""The running operator: its servers, the election, and under leadership watches, workers, resync and progress."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import threading
+from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import kopf
+import structlog
+from prometheus_client import REGISTRY
+from prometheus_client.registry import Collector
+
+from finetune_api.evaluation import EvaluationStatus
+from finetune_api.finetuneclass import FineTuneClassStatus
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_operator import evaluation, finetunejob, modeldeployment
+from finetune_operator.budgets.ledger import remove_old_ledgers
+from finetune_operator.core.references import ObjectKey, References
+from finetune_operator.finetuneclass import plan as finetuneclass
+from finetune_operator.kube.client import ApiError, Kube
+from finetune_operator.kube.connection import connected
+from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_CLASSES, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.metrics import operator_metrics as metrics
+from finetune_operator.metrics.job_metrics import JobMetrics
+from finetune_operator.progress import server as progress
+from finetune_operator.progress import tokens as progress_tokens
+from finetune_operator.runtime import health, watches
+from finetune_operator.runtime.http_server import serving
+from finetune_operator.runtime.leader_election import Election
+from finetune_operator.runtime.reconcile import Finalizer, Reconciler
+from finetune_operator.runtime.settings import Settings
+from finetune_operator.runtime.worker import Heartbeats, work
+from finetune_operator.runtime.workqueue import WorkQueue
+
+CERTIFICATE_SECONDS = 3600.0
+"""A renewed certificate is served at most this much later."""
+DRAIN_SECONDS = 20.0
+"""How long what is in work may take to end when the operator is told to stop."""
+LEDGER_SECONDS = 6 * 3600.0
+LEASE_NAME = "finetune-operator"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the tasks of the process share."""
+
+    settings: Settings
+    stop: asyncio.Event
+    kube: Kube
+    election: Election | None
+    queue: WorkQueue[ObjectKey] = field(default_factory=WorkQueue)
+    heartbeats: Heartbeats = field(default_factory=Heartbeats)
+    store: progress.ProgressStore = field(default_factory=progress.ProgressStore)
+    facts: JobMetrics = field(default_factory=JobMetrics)
+    watching: asyncio.Event = field(default_factory=asyncio.Event)
+    """Every watch runs."""
+
+
+async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
+    """Run until SIGTERM, SIGINT or `stop`, or until a part fails (the process then ends, and is started again).
+
+    Raises (in a group) LeadershipLostError when another operator may lead, WatchEndedError when a watch ends.
+    """
+    stop = stop or asyncio.Event()
+    _stop_at_signals(stop)
+    async with connected(settings.kubeconfig, settings.request_timeout_seconds, metrics.request_answered) as kube:
+        election = None
+        if settings.leader_election:
+            election = Election(kube, settings.namespace, LEASE_NAME, settings.identity)
+        parts = Parts(settings, stop, kube, election)
+        probes = health.application(partial(_alive, parts), partial(_ready, parts))
+        with _registered(parts.facts), _registered(_collector(parts)):
+            async with (
+                # Pods that hold all connections would have the kubelet end the process.
+                serving(probes, settings.health_port, most_connections=None),
+                serving(metrics.application(REGISTRY), settings.metrics_port),
+            ):
+                if election is None:
+                    await _lead(parts)
+                elif await _before_stop(election.acquire(), stop):
+                    try:
+                        await _lead(parts)
+                    finally:
+                        await election.release()
+
+
+def reconcilers(
+    settings: Settings, store: progress.ProgressStore, facts: JobMetrics | None = None
+) -> Mapping[str, Reconciler]:
+    """How each kind is reconciled; `facts` is told of what was found."""
+    trainer_image = settings.trainer_image
+    observe_job = partial(
+        finetunejob.observe.observe,
+        trainer_image=trainer_image,
+        progress=store,
+        endpoint=progress_endpoint(settings),
+        ledger_namespace=settings.namespace,
+    )
+    storage_finalizer = Finalizer(
+        finetunejob.deletion.FINALIZER,
+        finetunejob.deletion.holds_storage,
+        partial(finetunejob.deletion.observe, trainer_image=trainer_image),
+        finetunejob.deletion.plan,
+    )
+    observe_evaluation = partial(evaluation.observe.observe, trainer_image=trainer_image)
+    observe_deployment = partial(modeldeployment.observe.observe, trainer_image=trainer_image)
+    table: tuple[Reconciler, ...] = (
+        Reconciler(FINE_TUNE_CLASSES, FineTuneClassStatus, finetuneclass.observe, finetuneclass.plan),
+        Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, finetunejob.plan.plan, finalizer=storage_finalizer),
+        Reconciler(EVALUATIONS, EvaluationStatus, observe_evaluation, evaluation.plan.plan),
+        Reconciler(MODEL_DEPLOYMENTS, ModelDeploymentStatus, observe_deployment, modeldeployment.plan.plan),
+    )
+    if facts is not None:
+        table = tuple(replace(one, written=facts.written, gone=facts.gone) for one in table)
+    return {one.resource.kind: one for one in table}
+
+
+def progress_endpoint(settings: Settings) -> progress.ProgressEndpoint | None:
+    """What Pods need to report, if this operator can be reached by them."""
+    if settings.progress_url is None:
+        return None
+    assert settings.tls_directory is not None
+    return progress.ProgressEndpoint(settings.progress_url, (settings.tls_directory / "ca.crt").read_text())
+
+
+async def _lead(parts: Parts) -> None:
+    """Watch and work until the operator is told to stop, and end what is in work then."""
+    settings, queue, kube = parts.settings, parts.queue, parts.kube
+    table = reconcilers(settings, parts.store, parts.facts)
+    async with asyncio.TaskGroup() as tasks:
+        workers = [
+            tasks.create_task(
+                work(number, queue, kube, table, parts.heartbeats, partial(_leads, parts)), name=f"worker-{number}"
+            )
+            for number in range(settings.workers)
+        ]
+        others = [_resync(parts, table), _tidy_ledgers(parts), _guard_watches(parts), _stop_taking(parts)]
+        if parts.election is not None:
+            others.append(parts.election.hold())
+        if settings.progress_url is not None:
+            others.append(_serve_progress(parts))
+        background = [tasks.create_task(other) for other in others]
+        await _watch(parts)
+        parts.stop.set()
+        queue.shut_down()
+        _, late = await asyncio.wait(workers, timeout=DRAIN_SECONDS)
+        for task in (*late, *background):
+            task.cancel()
+
+
+async def _watch(parts: Parts) -> None:
+    registry = kopf.OperatorRegistry()
+    watches.register(registry, parts.queue, References())
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_kubeconfig(**kwargs) or kopf.login_with_service_account(**kwargs)
+
+    await kopf.operator(
+        registry=registry,
+        settings=watches.settings(parts.settings.request_timeout_seconds),
+        standalone=True,
+        clusterwide=True,
+        stop_flag=parts.stop,
+    )
+
+
+async def _guard_watches(parts: Parts) -> None:
+    """Note when every watch runs, and raise health.WatchEndedError once one does not any more.
+
+    Kopf begins to end itself then, but may wait for ever for the others.
+    """
+    while health.dead_watches(watches.WATCHED):  # noqa: ASYNC110 - Kopf tells nobody
+        await asyncio.sleep(0.1)
+    # Kopf has put its own in their place, which would end the watches, but not the rest.
+    _stop_at_signals(parts.stop)
+    parts.watching.set()
+    while not parts.stop.is_set():
+        await asyncio.sleep(1)
+        dead = health.dead_watches(watches.WATCHED)
+        if dead and not parts.stop.is_set():
+            raise health.WatchEndedError("; ".join(dead))
+
+
+async def _stop_taking(parts: Parts) -> None:
+    """Workers stop at once; the watches take a few seconds more."""
+    await parts.stop.wait()
+    parts.queue.shut_down()
+
+
+async def _resync(parts: Parts, table: Mapping[str, Reconciler]) -> None:
+    """Look at every object again now and then, spread over the interval: events are hints, and hints get lost."""
+    interval = parts.settings.resync_seconds
+    while True:
+        await asyncio.sleep(interval)
+        for kind, reconciler in table.items():
+            try:
+                names = await parts.kube.names(reconciler.resource)
+            except ApiError as error:
+                log.warning("resync failed", kind=kind, error=str(error))
+                continue
+            found = {ObjectKey(kind, namespace, name) for namespace, name in names}
+            # An object may go while nothing watches.
+            for key in found | parts.facts.objects(kind):
+                parts.queue.add_after(key, random.uniform(0, interval))
+
+
+async def _tidy_ledgers(parts: Parts) -> None:
+    while True:
+        try:
+            await remove_old_ledgers(parts.kube, parts.settings.namespace, datetime.now(UTC))
+        except ApiError as error:
+            log.warning("old ledgers of budgets not removed", error=str(error))
+        await asyncio.sleep(LEDGER_SECONDS)
+
+
+async def _serve_progress(parts: Parts) -> None:
+    settings = parts.settings
+    assert settings.tls_directory is not None
+    app = progress.application(progress_tokens.TokenAuthenticator(parts.kube), parts.store, parts.queue.add_after)
+    tls = progress.server_tls(settings.tls_directory)
+    async with serving(app, settings.progress_port, tls):
+        log.info("progress endpoint", port=settings.progress_port)
+        while not parts.stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(parts.stop.wait(), CERTIFICATE_SECONDS)
+            progress.load_certificate(tls, settings.tls_directory)
+
+
+def _leads(parts: Parts) -> bool:
+    return parts.election is None or parts.election.leads
+
+
+def _alive(parts: Parts) -> list[str]:
+    """What only a restart cures."""
+    problems = health.stuck(parts.heartbeats.longest_seconds(), parts.queue.oldest_wait_seconds())
+    if parts.watching.is_set() and not parts.stop.is_set():
+        problems += health.dead_watches(watches.WATCHED)
+    return problems
+
+
+def _ready(parts: Parts) -> list[str]:
+    """What keeps a leader from working, or one that stands by from taking over."""
+    if parts.stop.is_set():
+        return ["told to stop"]
+    if parts.election is not None and not _leads(parts):
+        return health.unanswered(parts.election)
+    return [] if parts.watching.is_set() else ["the watches have not started"]
+
+
+def _collector(parts: Parts) -> Collector:
+    return metrics.OperatorCollector(
+        kinds=[kind.name for kind in watches.PARENTS],
+        waiting=parts.queue.waiting,
+        oldest_seconds=parts.queue.oldest_wait_seconds,
+        longest_seconds=parts.heartbeats.longest_seconds,
+        leads=partial(_leads, parts),
+        last_success=parts.heartbeats.last_success,
+    )
+
+
+@contextlib.contextmanager
+def _registered(collector: Collector) -> Iterator[None]:
+    REGISTRY.register(collector)
+    try:
+        yield
+    finally:
+        REGISTRY.unregister(collector)
+
+
+async def _before_stop(wanted: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Whether something came true before the operator was told to stop."""
+    waiting = [asyncio.create_task(wanted), asyncio.create_task(stop.wait())]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting[0].done():
+            return False
+        waiting[0].result()
+        return True
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _stop_at_signals(stop: asyncio.Event) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)

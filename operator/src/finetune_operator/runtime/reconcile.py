@@ -1,0 +1,290 @@
+"""One reconciliation: read the parent, observe, plan, write what the plan says, the status last.
+
+A crash may cut it anywhere: every write before the status is one that comes out the same when it is made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from finetune_api.base import problems, whole_seconds
+from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason, UnreadableStatusError
+from finetune_operator.core.conditions import EventNote, progressing, stalled
+from finetune_operator.core.plan import Farewell, LeftBehind, Plan, planned
+from finetune_operator.core.references import ObjectKey
+from finetune_operator.kube.client import NAME_CONFLICT, ApiError, Kube
+from finetune_operator.kube.resources import FINE_TUNE_CLASSES, Object, Resource
+from finetune_operator.pods.start_diagnosis import refusal
+
+COMPONENT = "finetune-operator"
+_REFUSED = frozenset({400, 403, 422})
+_FINAL = _REFUSED | {404, 409}
+_REFUSED_RETRY_SECONDS = 60
+EVENT_PAUSES = (0.2, 1.0)
+EVENT_SECONDS = 10.0
+"""Events may be kept in a store of their own: its outage must not keep a status from being written."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Finalizer:
+    """What an object holds outside the cluster, and how it is given up when the object is deleted."""
+
+    name: str
+    is_needed: Callable[[Any], bool | None]
+    """Of what the reconciler observed; None: can't be told now, so that it stays as it is."""
+    observe: Callable[[Kube, Object], Awaitable[Any]]
+    plan: Callable[[Any, datetime], Farewell[Any]]
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """How one kind is reconciled."""
+
+    resource: Resource
+    status: type[KindStatus]
+    observe: Callable[[Kube, Object], Awaitable[Any]]
+    plan: Callable[[Any, datetime], Plan[Any]]
+    finalizer: Finalizer | None = None
+    written: Callable[[ObjectKey, KindStatus, KindStatus], None] | None = None
+    """Is told of every reconciliation that succeeded: the status before and after it."""
+    gone: Callable[[ObjectKey], None] | None = None
+    """Is told that the object does not exist."""
+
+
+@dataclass(frozen=True)
+class _Unparsed:
+    """A parent whose spec does not parse: all that is known of it."""
+
+    generation: int
+    status: KindStatus
+
+
+async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float | None:
+    """Bring one object a step further; returns in how many seconds to look again (None: when something changes).
+
+    Raises ApiError when the API server did not do what was asked; the caller tries again later.
+    """
+    parent = await kube.get(reconciler.resource, key.namespace or None, key.name)
+    if parent is None:
+        if reconciler.gone is not None:
+            reconciler.gone(key)
+        return None
+    now, farewell = datetime.now(UTC), None
+    before, unreadable = _read_status(reconciler, parent)
+    try:
+        if "deletionTimestamp" not in parent["metadata"]:
+            if unreadable is not None:
+                await _tell_unreadable(kube, reconciler, key, parent, unreadable, now)
+                return None
+            plan, parent = await _plan(kube, reconciler, parent, now)
+        else:
+            farewell = await _farewell(kube, reconciler.finalizer, parent, now)
+            if farewell is None:
+                return None  # What it owns goes by garbage collection.
+            plan = farewell.plan
+        for body in plan.create:
+            await kube.create_once(body)
+        for body in plan.apply:
+            await kube.apply(body)
+        for body in plan.merge:
+            await kube.merge(body)
+    except ApiError as error:
+        if error.status not in _REFUSED and error.reason != NAME_CONFLICT:
+            raise
+        log.warning("refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(error))
+        if unreadable is None:
+            await _tell(kube, parent, _refused(before, parent, error, now))
+        return _REFUSED_RETRY_SECONDS
+    for child in plan.delete:
+        await kube.delete(child.resource, child.namespace, child.name, child.uid)
+    if farewell is not None and farewell.release:
+        await _release(kube, parent, reconciler.finalizer, farewell.left_behind)
+        return None
+    if unreadable is not None:
+        await _tell_unreadable(kube, reconciler, key, parent, unreadable, now)
+    else:
+        await _tell(kube, parent, plan)
+        if reconciler.written is not None:
+            reconciler.written(key, before, plan.status)
+    if plan.requeue_at is None:
+        return None
+    return max(0.0, (plan.requeue_at - now).total_seconds())
+
+
+async def _plan(kube: Kube, reconciler: Reconciler, parent: Object, now: datetime) -> tuple[Plan[Any], Object]:
+    """What to do for an object that lives, and the object once its finalizer stands (or does not) as it should."""
+    finalizer = reconciler.finalizer
+    try:
+        observed = await reconciler.observe(kube, parent)
+        if finalizer is not None:
+            needed = finalizer.is_needed(observed)
+            if needed is not None and needed != _holds(parent, finalizer):
+                parent = await (kube.hold if needed else kube.release)(parent, finalizer.name)
+        return reconciler.plan(observed, now), parent
+    except ValidationError as error:
+        return _invalid(reconciler.status.read(parent.get("status")), parent, error, now), parent
+
+
+async def _farewell(kube: Kube, finalizer: Finalizer | None, parent: Object, now: datetime) -> Farewell[Any] | None:
+    """What to do for an object that is being deleted; None when it holds no finalizer of ours."""
+    if finalizer is None or not _holds(parent, finalizer):
+        return None
+    return finalizer.plan(await finalizer.observe(kube, parent), now)
+
+
+async def _release(kube: Kube, parent: Object, finalizer: Finalizer | None, left_behind: LeftBehind | None) -> None:
+    """Let a deleted object go, and say what stays of it."""
+    assert finalizer is not None, "who has none says no farewell"
+    if left_behind is not None:
+        about = await kube.get(FINE_TUNE_CLASSES, None, left_behind.class_name) or {
+            "apiVersion": FINE_TUNE_CLASSES.api_version,
+            "kind": FINE_TUNE_CLASSES.kind,
+            "metadata": {"name": left_behind.class_name},
+        }
+        await _record(kube, about, left_behind.note, cause=(parent["metadata"]["uid"],))
+    await kube.release(parent, finalizer.name)
+    identity = {name: parent["metadata"][name] for name in ("name", "namespace", "uid")}
+    log.info("released", kind=parent["kind"], **identity, left_behind=left_behind.note.message if left_behind else None)
+
+
+def _holds(parent: Object, finalizer: Finalizer) -> bool:
+    return finalizer.name in parent["metadata"].get("finalizers", ())
+
+
+async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> None:
+    """When the status differs: the Events that its change calls for, and then the status.
+
+    In this order, and with names that follow from what the plan was made of, no Event is lost and none told twice
+    when the operator is killed in between.
+    """
+    unknown = plan.status.model_extra or {}
+    wire = {name: value for name, value in plan.status.to_wire().items() if name in unknown or value not in ([], {})}
+    if wire == parent.get("status", {}):
+        return
+    metadata = parent["metadata"]
+    for position, note in enumerate(plan.events):
+        await _record(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"], position))
+    await kube.apply_status(_status_body(parent, wire))
+    identity = {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata}
+    log.info("status", kind=parent["kind"], **identity, phase=wire.get("phase"))
+
+
+async def _record(kube: Kube, about: Object, note: EventNote, cause: tuple[object, ...]) -> None:
+    """Record an Event, once for each cause. One that can't be recorded is logged: the condition tells the same."""
+    metadata = about["metadata"]
+    digest = hashlib.sha256(repr((note.reason, *cause)).encode()).hexdigest()[:16]
+    moment = datetime.now(UTC)
+    namespace = metadata.get("namespace", "default")
+    body = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{metadata['name'][:200]}.{digest}", "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            "name": metadata["name"],
+            **{name: metadata[name] for name in ("namespace", "uid", "resourceVersion") if name in metadata},
+        },
+        "type": note.type,
+        "reason": note.reason,
+        "message": note.message[:1024],
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": f"{moment:%Y-%m-%dT%H:%M:%SZ}",
+        "lastTimestamp": f"{moment:%Y-%m-%dT%H:%M:%SZ}",
+        "count": 1,
+    }
+    try:
+        async with asyncio.timeout(EVENT_SECONDS):
+            await _create_event(kube, body)
+    except (ApiError, TimeoutError) as error:
+        log.warning("event not recorded", reason=note.reason, error=str(error) or "timed out")
+
+
+async def _create_event(kube: Kube, body: Object) -> None:
+    """Nothing waits for an Event to be tried again later: it is done now, a few times, or not at all."""
+    for pause in EVENT_PAUSES:
+        try:
+            await kube.create_once(body)
+        except ApiError as error:
+            if error.status in _FINAL:
+                raise
+            await asyncio.sleep(pause)
+        else:
+            return
+    await kube.create_once(body)
+
+
+def _invalid(before: KindStatus, parent: Object, error: ValidationError, now: datetime) -> Plan[KindStatus]:
+    """A stored spec that does not parse (written before a rule was added): say which field."""
+    observed = _Unparsed(parent["metadata"]["generation"], before)
+    standing = stalled(Reason.INVALID_SPEC, f"The object is invalid: {problems(error)}")
+    return planned(observed, before, None, standing, now)
+
+
+def _refused(before: KindStatus, parent: Object, error: ApiError, now: datetime) -> Plan[KindStatus]:
+    """The API server refuses what the plan makes (quota, Pod Security, admission): say so, and keep the rest."""
+    observed = _Unparsed(parent["metadata"]["generation"], before)
+    found = refusal(error.message)
+    reason = Reason.NAME_CONFLICT if error.reason == NAME_CONFLICT else found.reason
+    words = error.message if error.reason == NAME_CONFLICT else found.message
+    standing = stalled(reason, f"{words} Tried again every minute.")
+    if found.waits:
+        standing = progressing(Reason.QUEUED, standing.message)
+    return planned(observed, before, None, standing, now)
+
+
+def _read_status(reconciler: Reconciler, parent: Object) -> tuple[KindStatus, UnreadableStatusError | None]:
+    """The status as it is stored; or an empty one, and why it can't be read."""
+    try:
+        return reconciler.status.read(parent.get("status")), None
+    except UnreadableStatusError as error:
+        return reconciler.status(), error
+
+
+async def _tell_unreadable(
+    kube: Kube, reconciler: Reconciler, key: ObjectKey, parent: Object, error: UnreadableStatusError, now: datetime
+) -> None:
+    """Another version's status stays as it is, but for the condition that says why nothing is done here."""
+    metadata, kept = parent["metadata"], (parent.get("status") or {}).get("conditions") or []
+    words = (
+        f"Another version of the operator wrote {error}, which this one does not know. Nothing is changed and nothing "
+        "starts. Run a version that knows it, or remove that field (kubectl edit --subresource=status)."
+    )
+    old: Object = next((one for one in kept if one.get("type") == ConditionType.STALLED), {})
+    found = Condition(
+        type=ConditionType.STALLED,
+        status="True",
+        reason=Reason.STATUS_UNREADABLE,
+        message=words[:4096],
+        observed_generation=metadata["generation"],
+        last_transition_time=whole_seconds(now),
+    )
+    wire = found.to_wire()
+    if old.get("status") == "True" and old.get("lastTransitionTime"):
+        wire["lastTransitionTime"] = old["lastTransitionTime"]
+    if reconciler.written is not None:
+        told = reconciler.status().model_copy(update={"conditions": [found]})
+        reconciler.written(key, told, told)
+    if {**old, **wire} == old:
+        return
+    note = EventNote("Warning", Reason.STATUS_UNREADABLE, words)
+    await _record(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"]))
+    await kube.apply_conditions(_status_body(parent, {"conditions": [wire]}))
+
+
+def _status_body(parent: Object, wire: Object) -> Object:
+    """A status to be applied to the object as it was read."""
+    names = ("name", "namespace", "uid", "resourceVersion")
+    metadata = {name: parent["metadata"][name] for name in names if name in parent["metadata"]}
+    return {"apiVersion": parent["apiVersion"], "kind": parent["kind"], "metadata": metadata, "status": wire}

@@ -1,0 +1,188 @@
+"""What counts as drift is read from managedFields. What the API server writes there is an integration test's matter."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from finetune_operator.core.managed_fields import is_applied, take_over, with_digest
+
+DESIRED = with_digest(
+    {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "router", "namespace": "team-a", "annotations": {"a": "b"}},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "x"}},
+            "template": {
+                "spec": {
+                    "containers": [
+                        {
+                            "name": "server",
+                            "image": "example.com/trainer:1",
+                            "args": ["serve"],
+                            "env": [],
+                            "ports": [{"containerPort": 8000}],
+                            "resources": {"limits": {"memory": "1024Mi"}},
+                        }
+                    ],
+                    "volumes": [{"name": "tmp", "emptyDir": {}}],
+                }
+            },
+        },
+    }
+)
+SERVER = 'k:{"name":"server"}'
+OURS: dict[str, Any] = {
+    "f:metadata": {"f:annotations": {"f:a": {}, "f:finetune.dev/applied-digest": {}}},
+    "f:spec": {
+        "f:replicas": {},
+        "f:selector": {},
+        "f:template": {
+            "f:spec": {
+                "f:containers": {
+                    SERVER: {
+                        ".": {},
+                        "f:name": {},
+                        "f:image": {},
+                        "f:args": {},
+                        "f:ports": {'k:{"containerPort":8000,"protocol":"TCP"}': {".": {}, "f:containerPort": {}}},
+                        "f:resources": {"f:limits": {"f:memory": {}}},
+                    }
+                },
+                "f:volumes": {'k:{"name":"tmp"}': {".": {}, "f:name": {}, "f:emptyDir": {}}},
+            }
+        },
+    },
+}
+
+
+def entry(fields: dict[str, Any], manager: str, operation: str = "Update", **more: Any) -> dict[str, Any]:
+    return {"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields, **more}
+
+
+def stored(*others: dict[str, Any], ours: dict[str, Any] = OURS) -> dict[str, Any]:
+    """The object as the API server holds it, with its own way to write a quantity."""
+    found = deepcopy(DESIRED)
+    found["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = "1Gi"
+    found["metadata"] |= {
+        "resourceVersion": "7",
+        "managedFields": [entry(ours, "finetune-operator", "Apply"), *others],
+    }
+    return found
+
+
+def without(tree: dict[str, Any], *path: str) -> dict[str, Any]:
+    """A tree that has lost one field, and the parents that only held it."""
+    key, *rest = path
+    left = without(tree[key], *rest) if rest else {}
+    others = {name: members for name, members in tree.items() if name != key}
+    return {**others, key: left} if left else others
+
+
+CONTAINER = ("f:spec", "f:template", "f:spec", "f:containers", SERVER)
+
+
+def test_what_is_still_ours_is_applied() -> None:
+    assert is_applied(DESIRED, stored())
+    assert not is_applied(DESIRED, None)
+    assert not is_applied(DESIRED, {"metadata": {}})
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ("f:spec", "f:replicas"),
+        ("f:spec", "f:selector"),
+        ("f:metadata", "f:annotations", "f:a"),
+        (*CONTAINER, "f:image"),
+        (*CONTAINER, "f:resources", "f:limits", "f:memory"),
+        (*CONTAINER, "f:ports", 'k:{"containerPort":8000,"protocol":"TCP"}'),
+        CONTAINER,
+        ("f:spec", "f:template", "f:spec", "f:volumes"),
+    ],
+)
+def test_a_field_that_somebody_else_set_or_removed_is_drift(lost: tuple[str, ...]) -> None:
+    assert not is_applied(DESIRED, stored(ours=without(OURS, *lost)))
+
+
+@pytest.mark.parametrize(
+    "managed",
+    [
+        [],
+        [entry(OURS, "kubectl")],
+        [entry(OURS, "finetune-operator", "Apply", subresource="status")],
+        [entry({"f:metadata": OURS["f:metadata"], "f:spec": {}}, "finetune-operator", "Apply")],
+        [entry({**OURS, "f:spec": {".": {}}}, "finetune-operator", "Apply")],
+        [entry({}, "finetune-operator", "Apply")],
+    ],
+    ids=["emptied", "another manager", "the status", "a spec without members", "a spec alone", "no fields"],
+)
+def test_without_an_account_of_its_fields_nothing_is_applied(managed: list[dict[str, Any]]) -> None:
+    found = stored()
+    found["metadata"]["managedFields"] = managed
+    assert not is_applied(DESIRED, found)
+
+
+def test_another_content_is_another_digest() -> None:
+    other = deepcopy(DESIRED)
+    del other["metadata"]["annotations"]["finetune.dev/applied-digest"]
+    other["spec"]["replicas"] = 2
+    assert not is_applied(with_digest(other), stored())
+
+
+def deep(*path: str, leaf: dict[str, Any]) -> dict[str, Any]:
+    for key in reversed(path):
+        leaf = {key: leaf}
+    return leaf
+
+
+ADDED_ENV = deep(*CONTAINER, "f:env", leaf={".": {}, 'k:{"name":"A"}': {".": {}, "f:name": {}, "f:value": {}}})
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (),
+        (entry({"f:status": {"f:replicas": {}}}, "kube-controller-manager", subresource="status"),),
+        (entry(deep("f:spec", "f:template", "f:metadata", leaf={"f:annotations": {"f:x": {}}}), "kubectl-rollout"),),
+        (entry({"f:metadata": {"f:labels": {"f:team": {}}}}, "kubectl-label"),),
+        (entry(deep("f:spec", leaf={"f:replicas": {}}), "kubectl", subresource="scale"),),
+    ],
+    ids=["nobody", "status", "rollout restart", "a label", "a field that is ours as well"],
+)
+def test_there_is_nothing_to_take_over(others: tuple[dict[str, Any], ...]) -> None:
+    assert take_over(stored(*others)) is None
+
+
+def test_what_is_added_in_the_spec_becomes_ours_and_is_applied_away() -> None:
+    set_env = entry({**ADDED_ENV, "f:metadata": {"f:labels": {"f:x": {}}}}, "kubectl-set")
+    patch = take_over(stored(set_env, entry({"f:status": {}}, "kube-controller-manager", subresource="status")))
+    assert patch is not None
+    assert patch["metadata"]["resourceVersion"] == "7"
+    assert patch["metadata"]["annotations"] == {"finetune.dev/applied-digest": None}
+    ours, theirs, status = patch["metadata"]["managedFields"]
+    env = ours["fieldsV1"]["f:spec"]["f:template"]["f:spec"]["f:containers"][SERVER]["f:env"]
+    assert env == {".": {}, 'k:{"name":"A"}': {".": {}, "f:name": {}, "f:value": {}}}
+    assert theirs["fieldsV1"] == {"f:metadata": {"f:labels": {"f:x": {}}}}
+    assert status["subresource"] == "status"
+    assert {path for path in ours["fieldsV1"]["f:spec"]} == {"f:replicas", "f:selector", "f:template"}
+
+
+def test_who_has_nothing_left_is_not_named_any_more() -> None:
+    patch = take_over(stored(entry(ADDED_ENV, "kubectl-set")))
+    assert patch is not None
+    assert [item["manager"] for item in patch["metadata"]["managedFields"]] == ["finetune-operator"]
+
+
+def test_a_leaf_of_ours_keeps_its_place_when_a_member_is_taken_over() -> None:
+    medium = deep(
+        "f:spec", "f:template", "f:spec", "f:volumes", 'k:{"name":"tmp"}', "f:emptyDir", leaf={"f:medium": {}}
+    )
+    patch = take_over(stored(entry(medium, "kubectl-edit")))
+    assert patch is not None
+    volumes = patch["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:template"]["f:spec"]["f:volumes"]
+    assert volumes['k:{"name":"tmp"}']["f:emptyDir"] == {".": {}, "f:medium": {}}

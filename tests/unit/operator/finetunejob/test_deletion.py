@@ -1,0 +1,402 @@
+"""A deleted FineTuneJob whose class says reclaimPolicy: Delete: stop, remove, let go, and always come to an end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_api.outcome import Failure
+from finetune_api.run import DeleteRun, is_run_folder, run_folder
+from finetune_operator.core.ownership import child_name
+from finetune_operator.finetunejob.deletion import (
+    FINALIZER,
+    GIVE_UP_SECONDS,
+    RUN_ANNOTATION,
+    TRIES,
+    ObservedDeletion,
+    delete_job,
+    holds_storage,
+    observe,
+    plan,
+)
+from finetune_operator.finetunejob.release import release_finalizers
+from finetune_operator.kube.client import ApiError
+from finetune_operator.kube.resources import FINE_TUNE_CLASSES, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS
+from finetune_operator.pods.observed import JobView, PodView
+from tests.unit.operator.fake_kube import FakeKube
+from tests.unit.operator.states import (
+    CLASS_NOT_FOUND,
+    CLASS_WIRE,
+    JOB_WIRE,
+    NOW,
+    OWNER,
+    STORAGE_URI,
+    TRAIN_1,
+    ago,
+    failed_pod,
+    job,
+    merged,
+    observed_job,
+    pod,
+    resolved_class,
+    trained_status,
+)
+
+FOLDER = "s3://models/finetune/team-a/router"
+DELETING = resolved_class(reclaimPolicy="Delete")
+STATUS = trained_status(storage_uri=STORAGE_URI, class_name="cpu")
+NEVER_STARTED = FineTuneJobStatus(class_name="cpu")
+DENIED = Failure(reason=Reason.STORAGE_DENIED, message="The storage refused the key: 403.")
+
+
+def try_name(number: int) -> str:
+    return child_name(OWNER, "delete", "u-cpu", number)
+
+
+def tried(number: int, state: Any = "Active", **changes: Any) -> JobView:
+    return job(try_name(number), state, role="delete", created=ago(100 - number), **changes)
+
+
+def deletion(*jobs: JobView, pods: tuple[PodView, ...] = (), **changes: Any) -> ObservedDeletion:
+    """A job that was deleted ten seconds ago, after it had trained."""
+    observed = ObservedDeletion(
+        owner=OWNER,
+        generation=1,
+        status=STATUS,
+        class_name="cpu",
+        platform=DELETING,
+        deleted=ago(10),
+        jobs=jobs,
+        pods=pods,
+    )
+    return replace(observed, **changes)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a person would name of a farewell."""
+
+    creates: str | None = None
+    deletes: tuple[str, ...] = ()
+    goes: bool = False
+    stays: bool = False
+    """Whether the class is told that objects stay in the storage."""
+    again_in: float | None = None
+
+
+def decided(observed: ObservedDeletion) -> Decision:
+    farewell = plan(observed, NOW)
+    created = [item["metadata"]["name"] for item in farewell.plan.create]
+    requeue_at = farewell.plan.requeue_at
+    return Decision(
+        creates=created[0] if created else None,
+        deletes=tuple(child.name for child in farewell.plan.delete),
+        goes=farewell.release,
+        stays=farewell.left_behind is not None,
+        again_in=(requeue_at - NOW).total_seconds() if requeue_at and not farewell.release else None,
+    )
+
+
+ENDING_POD = pod(TRAIN_1, phase="Running")
+ENDED_POD = pod(TRAIN_1, phase="Failed", exit_code=143)
+STUCK = deletion(tried(1), pods=(pod(try_name(1), role="delete", phase="Pending"),), deleted=ago(GIVE_UP_SECONDS))
+TABLE: dict[str, tuple[ObservedDeletion, Decision]] = {
+    "what trains is stopped first": (
+        deletion(job(TRAIN_1), pods=(ENDING_POD,)),
+        Decision(deletes=(TRAIN_1,), again_in=15),
+    ),
+    "what was stopped may still write": (
+        deletion(job(TRAIN_1, deleting=True), pods=(ENDING_POD,)),
+        Decision(again_in=15),
+    ),
+    "a Pod whose Job is gone may still write": (deletion(pods=(ENDING_POD,)), Decision(again_in=15)),
+    "then a Job removes the objects": (
+        deletion(job(TRAIN_1, "Failed"), pods=(ENDED_POD,)),
+        Decision(creates=try_name(1), again_in=15),
+    ),
+    "which takes its time": (deletion(tried(1)), Decision(again_in=15)),
+    "and the object goes with it": (
+        deletion(tried(1, "Complete")),
+        Decision(deletes=(try_name(1),), goes=True),
+    ),
+    "it is done even if the namespace ends now": (
+        deletion(tried(1, "Complete"), namespace_ends=True),
+        Decision(deletes=(try_name(1),), goes=True),
+    ),
+    "after a failure there is a pause": (
+        deletion(tried(1, "Failed", ended=ago(3))),
+        Decision(again_in=7),
+    ),
+    "and another try": (
+        deletion(tried(1, "Failed", ended=ago(10))),
+        Decision(creates=try_name(2), again_in=15),
+    ),
+    "the pauses grow": (
+        deletion(tried(1, "Failed", ended=ago(60)), tried(2, "Failed", ended=ago(15))),
+        Decision(again_in=5),
+    ),
+    "the last try is the last": (
+        deletion(*(tried(number, "Failed", ended=ago(5)) for number in range(1, TRIES + 1))),
+        Decision(deletes=tuple(try_name(number) for number in range(1, TRIES + 1)), goes=True, stays=True),
+    ),
+    "a Pod that can't start does not keep it for ever": (
+        STUCK,
+        Decision(deletes=(try_name(1),), goes=True, stays=True),
+    ),
+    "nor does a Pod that can't be stopped": (
+        deletion(pods=(ENDING_POD,), deleted=ago(GIVE_UP_SECONDS)),
+        Decision(goes=True, stays=True),
+    ),
+    "it looks again when the time is over": (
+        deletion(tried(1), deleted=ago(GIVE_UP_SECONDS - 4)),
+        Decision(again_in=4),
+    ),
+    "in a namespace that ends nothing is tried": (
+        deletion(job(TRAIN_1), pods=(ENDING_POD,), namespace_ends=True),
+        Decision(goes=True, stays=True),
+    ),
+    "without its class nobody knows how": (
+        deletion(platform=CLASS_NOT_FOUND),
+        Decision(goes=True, stays=True),
+    ),
+    "the class has changed its mind": (
+        deletion(job(TRAIN_1), platform=resolved_class(reclaimPolicy="Retain")),
+        Decision(goes=True),
+    ),
+    "what never started left nothing": (deletion(status=NEVER_STARTED), Decision(goes=True)),
+    "what never started, without its class": (
+        deletion(status=NEVER_STARTED, platform=CLASS_NOT_FOUND),
+        Decision(goes=True),
+    ),
+    "a Job that the status does not know of yet may have written": (
+        deletion(job(TRAIN_1, "Failed"), status=NEVER_STARTED),
+        Decision(creates=try_name(1), again_in=15),
+    ),
+}
+
+
+@pytest.mark.parametrize(("observed", "decision"), TABLE.values(), ids=TABLE)
+def test_decisions(observed: ObservedDeletion, decision: Decision) -> None:
+    assert decided(observed) == decision
+
+
+@pytest.mark.parametrize("observed", [case for case, _ in TABLE.values()], ids=TABLE)
+def test_it_always_comes_to_an_end(observed: ObservedDeletion) -> None:
+    assert plan(observed, observed.deleted + timedelta(seconds=GIVE_UP_SECONDS)).release
+
+
+@pytest.mark.parametrize(
+    ("observed", "words"),
+    [
+        (deletion(pods=(ENDING_POD,)), f"Pod {ENDING_POD.name} must end before the storage is emptied."),
+        (deletion(tried(1)), f"Job {try_name(1)} removes {FOLDER}."),
+        (
+            deletion(tried(1, "Failed", ended=ago(3)), pods=(failed_pod(try_name(1), DENIED, role="delete"),)),
+            "The storage refused the key: 403. Tried again at 12:00:07 UTC, 2 of 5.",
+        ),
+    ],
+    ids=["stopping", "removing", "again"],
+)
+def test_who_waits_reads_what_for(observed: ObservedDeletion, words: str) -> None:
+    (ready, stalled) = plan(observed, NOW).plan.status.conditions
+    assert (ready.status, ready.reason, ready.message) == ("False", "Deleting", words)
+    assert stalled.status == "False"
+
+
+@pytest.mark.parametrize(
+    ("observed", "why"),
+    [
+        (deletion(platform=CLASS_NOT_FOUND), "FineTuneClass 'cpu' does not exist."),
+        (deletion(namespace_ends=True), "The namespace was deleted with it"),
+        (
+            deletion(
+                *(tried(number, "Failed", ended=ago(5)) for number in range(1, TRIES + 1)),
+                pods=(failed_pod(try_name(TRIES), DENIED, role="delete"),),
+            ),
+            "The storage refused the key: 403.",
+        ),
+        (STUCK, "It took too long."),
+    ],
+    ids=["no class", "namespace", "failures", "time"],
+)
+def test_the_class_hears_what_stays_where_and_why(observed: ObservedDeletion, why: str) -> None:
+    left = plan(observed, NOW).left_behind
+    assert left is not None
+    assert left.class_name == "cpu"
+    assert (left.note.type, left.note.reason) == ("Warning", "StorageKept")
+    assert (
+        f"FineTuneJob team-a/router (uid {OWNER.uid}) is deleted, but not its objects in {FOLDER}: "
+        in left.note.message
+    )
+    assert why in left.note.message
+
+
+def removal(observed: ObservedDeletion) -> dict[str, Any]:
+    (made,) = plan(observed, NOW).plan.create
+    return made
+
+
+def test_the_job_that_removes_is_told_everything_in_its_own_object() -> None:
+    """So that it goes as one, and a foreground deletion, which takes what the FineTuneJob owns, leaves it."""
+    made = removal(deletion())
+    (owner,) = made["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == ("FineTuneClass", "cpu", "u-cpu", True)
+    assert made["metadata"]["labels"]["finetune.dev/owner-uid"] == OWNER.uid
+    template = made["spec"]["template"]
+    run = DeleteRun.model_validate_json(template["metadata"]["annotations"][RUN_ANNOTATION])
+    assert run.job.uid == OWNER.uid
+    assert run.folder_uris == [FOLDER]
+    (volume,) = [volume for volume in template["spec"]["volumes"] if volume["name"] == "run"]
+    (item,) = volume["downwardAPI"]["items"]
+    assert item == {"path": "run.json", "fieldRef": {"fieldPath": f"metadata.annotations['{RUN_ANNOTATION}']"}}
+    (container,) = template["spec"]["containers"]
+    assert container["args"] == ["delete", "/etc/finetune/run.json"]
+    assert "example.com/gpu" not in json.dumps(container)
+
+
+def test_the_job_that_removes_goes_by_itself_when_no_operator_is_left() -> None:
+    spec = removal(deletion())["spec"]
+    assert spec["activeDeadlineSeconds"] == GIVE_UP_SECONDS
+    assert spec["ttlSecondsAfterFinished"] == 3600
+
+
+def test_earlier_runs_that_lie_elsewhere_go_too() -> None:
+    earlier = EndedRun(
+        run_id="0",
+        phase="Succeeded",
+        reason="Succeeded",
+        completion_time=ago(500),
+        storage_uri="s3://old/a/team-a/router/0-0f3c2a91",
+    )
+    observed = deletion(status=STATUS.model_copy(update={"history": [earlier]}))
+    run = DeleteRun.model_validate_json(
+        removal(observed)["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION]
+    )
+    assert run.folder_uris == [FOLDER, "s3://old/a/team-a/router"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "holds"),
+    [(DELETING, True), (resolved_class(), False), (CLASS_NOT_FOUND, None)],
+    ids=["Delete", "Retain, the default", "no class"],
+)
+def test_the_storage_is_held_where_the_class_says_so(platform: Any, holds: bool | None) -> None:
+    assert holds_storage(observed_job(platform=platform)) is holds
+
+
+@pytest.mark.parametrize(
+    ("name", "mine"),
+    [
+        (run_folder("1", OWNER.uid), True),
+        (run_folder("nightly.2026-11-22", OWNER.uid), True),
+        ("1-deadbeef", False),
+        ("0f3c2a91", False),
+        ("-0f3c2a91", False),
+        ("1-0f3c2a91-deadbeef", False),
+        ("10f3c2a91", False),
+    ],
+)
+def test_whose_folder_it_is(name: str, mine: bool) -> None:
+    assert is_run_folder(name, OWNER.uid) is mine
+
+
+# What is read.
+
+PARENT: dict[str, Any] = {
+    "apiVersion": "finetune.dev/v1alpha1",
+    "kind": "FineTuneJob",
+    "metadata": {
+        "name": OWNER.name,
+        "namespace": OWNER.namespace,
+        "uid": OWNER.uid,
+        "generation": 2,
+        "finalizers": [FINALIZER],
+        "deletionTimestamp": "2026-11-22T11:59:50Z",
+    },
+    "spec": {**JOB_WIRE, "className": "cpu"},
+    "status": STATUS.to_wire(),
+}
+
+
+def kube_with(**answers: Any) -> FakeKube:
+    class_path = f"GET {FINE_TUNE_CLASSES.path(None, 'cpu')}"
+    spec = merged(CLASS_WIRE, {"reclaimPolicy": "Delete"})
+    table: dict[str, Any] = {
+        class_path: {"metadata": {"name": "cpu", "generation": 4, "uid": "u-cpu"}, "spec": spec},
+        f"GET {JOBS.path('team-a')}": {"items": []},
+        f"GET {PODS.path('team-a')}": {"items": []},
+        f"GET {NAMESPACES.path(None, 'team-a')}": {"metadata": {"name": "team-a"}},
+    }
+    return FakeKube({**table, **answers})
+
+
+async def test_everything_is_read_that_the_decision_needs() -> None:
+    observed = await observe(kube_with(), PARENT, trainer_image=None)
+    assert observed == deletion(generation=2, status=observed.status)
+    assert observed.status.storage_uri == STORAGE_URI
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [
+        ({"metadata": {"name": "team-a", "deletionTimestamp": "2026-11-22T11:59:50Z"}}, True),
+        (ApiError(404, "NotFound", ""), True),
+        (ApiError(403, "Forbidden", "may not get namespaces"), False),
+    ],
+    ids=["terminating", "gone", "may not know"],
+)
+async def test_whether_the_namespace_ends(answer: Any, ends: bool) -> None:
+    kube = kube_with(**{f"GET {NAMESPACES.path(None, 'team-a')}": answer})
+    assert (await observe(kube, PARENT, trainer_image=None)).namespace_ends is ends
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"phase": "Levitating"},
+        {"startTime": "soon"},
+        {"usage": 7, "history": [{"storageUri": f"{FOLDER}/0-0f3c2a91"}, 7]},
+    ],
+)
+async def test_a_status_of_another_version_still_says_what_is_to_be_removed(strange: dict[str, Any]) -> None:
+    """Also one that can't be read: nothing would tell of what stays."""
+    broken = {**PARENT, "status": {**PARENT["status"], **strange}}
+    observed = await observe(kube_with(), broken, trainer_image=None)
+    assert observed.class_name == "cpu"
+    run = DeleteRun.model_validate_json(
+        removal(observed)["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION]
+    )
+    assert run.folder_uris == [FOLDER]
+
+
+async def test_without_an_operator_only_our_finalizer_is_taken_away() -> None:
+    def job_that_holds(name: str, *finalizers: str) -> dict[str, Any]:
+        metadata = {"name": name, "namespace": "team-a", "uid": name, "resourceVersion": "1"}
+        return {"metadata": {**metadata, **({"finalizers": list(finalizers)} if finalizers else {})}}
+
+    listed = [
+        job_that_holds("a", FINALIZER, "example.com/theirs"),
+        job_that_holds("b"),
+        job_that_holds("c", "example.com/theirs"),
+    ]
+    kube = FakeKube({f"GET {FINE_TUNE_JOBS.path(None)}": {"items": listed}})
+    assert await release_finalizers(kube) == ["team-a/a"]
+    assert kube.writes == [f"PATCH {FINE_TUNE_JOBS.path('team-a', 'a')}"]
+    assert kube.requests[-1].query["fieldManager"] == "finetune-operator-storage"
+    assert kube.requests[-1].body is not None
+    assert kube.requests[-1].body["metadata"]["finalizers"] == ["example.com/theirs"]
+
+
+def test_a_removal_has_a_name_of_its_own_for_each_class_that_answers_for_it() -> None:
+    """A class that was made anew, or an operator of before there were such owners, left a Job that nobody may adopt."""
+    again = replace(resolved_class(reclaimPolicy="Delete"), uid="made-anew")
+    jobs = [delete_job(OWNER, "1", platform, [], 1) for platform in (resolved_class(reclaimPolicy="Delete"), again)]
+    first, second = (body["metadata"]["name"] for body in jobs)
+    assert first != second
+    assert child_name(OWNER, "delete", 1) not in (first, second)

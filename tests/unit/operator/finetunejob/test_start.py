@@ -1,0 +1,410 @@
+"""FineTuneJob, before any GPU: the class, its policy, and preflight."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FailureStatus, FineTuneJobStatus, MemoryEstimate
+from finetune_api.outcome import Failure
+from finetune_operator.core.conditions import Standing
+from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.plan import plan
+from finetune_operator.pods.warning_events import WarningEvent
+from tests.unit.operator.crd_schema import assert_storable
+from tests.unit.operator.states import (
+    CLASS_NOT_FOUND,
+    LINE_7,
+    NETWORK_FAILURE,
+    NOW,
+    PREFLIGHT_1,
+    PREFLIGHT_2,
+    PREFLIGHT_REPORT,
+    RESOLVED,
+    STORAGE_URI,
+    TRAIN_1,
+    Decided,
+    Decision,
+    ago,
+    decided,
+    failed_pod,
+    job,
+    job_spec,
+    job_status,
+    later,
+    observed_job,
+    pod,
+    preflight_status,
+    resolved_class,
+    standing_conditions,
+    succeeded_pod,
+    with_config_map,
+)
+
+NEW = FineTuneJobStatus()
+PREFLIGHT_OBJECTS = (f"ConfigMap/{PREFLIGHT_1}", f"Job/{PREFLIGHT_1}")
+PREFLIGHT_2_OBJECTS = (f"ConfigMap/{PREFLIGHT_2}", f"Job/{PREFLIGHT_2}")
+TRAIN_OBJECTS = (f"ConfigMap/{TRAIN_1}", f"Job/{TRAIN_1}")
+MISSING_SECRET = 'secret "s3-credentials" not found'
+
+
+def decide(observed: ObservedFineTuneJob) -> Decided:
+    result = decided(plan(observed, NOW))
+    assert_storable(result.status)
+    return result
+
+
+# The class.
+
+
+def test_without_its_class_a_job_is_stalled_and_nothing_is_made() -> None:
+    assert decide(observed_job(NEW, platform=CLASS_NOT_FOUND)).decision == Decision(
+        "Validating", "ClassNotFound", stalled=True, event="Warning ClassNotFound"
+    )
+
+
+def test_a_class_that_appears_clears_the_diagnosis() -> None:
+    waiting = plan(observed_job(NEW, platform=CLASS_NOT_FOUND), NOW).status
+    assert decide(observed_job(waiting)).decision == Decision(
+        "Validating", "Validating", writes=PREFLIGHT_OBJECTS, again_in=15, event="Normal Validating"
+    )
+
+
+def test_a_class_that_goes_away_does_not_stop_what_runs() -> None:
+    checking = plan(observed_job(NEW), NOW).status
+    decision = decide(observed_job(checking, job(PREFLIGHT_1), platform=CLASS_NOT_FOUND)).decision
+    assert (decision.reason, decision.deletes) == ("Validating", ())
+
+
+# The class's policy.
+
+CLIMBING = "s3://team-data/../other-team/train.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("spec", "limits", "reason", "told"),
+    [
+        ({"parallelism": {"nodes": 9}}, {}, Reason.LIMIT_EXCEEDED, ["nodes is 9", "'cpu'", "allows 8"]),
+        (
+            {"activeDeadlineSeconds": 7200},
+            {"limits": {"activeDeadlineSeconds": 3600}},
+            Reason.LIMIT_EXCEEDED,
+            ["activeDeadlineSeconds is 7200", "allows 3600"],
+        ),
+        (
+            {"model": {"uri": "hf://org/name"}},
+            {"sources": {"models": ["s3://models/*"]}},
+            Reason.SOURCE_NOT_ALLOWED,
+            ["model 'hf://org/name'", "it allows s3://models/*", "spec.sources.models"],
+        ),
+        (
+            {"dataset": {"training": {"uri": "s3://private/train.jsonl"}}},
+            {"sources": {"datasets": ["s3://team-data/*"]}},
+            Reason.SOURCE_NOT_ALLOWED,
+            ["dataset 's3://private/train.jsonl'", "spec.sources.datasets"],
+        ),
+        (
+            {"dataset": {"validation": {"uri": "s3://private/valid.jsonl"}}},
+            {"sources": {"datasets": ["s3://data/*"]}},
+            Reason.SOURCE_NOT_ALLOWED,
+            ["dataset 's3://private/valid.jsonl'"],
+        ),
+        (
+            {"dataset": {"training": {"uri": CLIMBING}}},
+            {"sources": {"datasets": ["s3://team-data/*"]}},
+            Reason.SOURCE_NOT_ALLOWED,
+            [f"dataset '{CLIMBING}'"],
+        ),
+        ({}, {"sources": {"models": []}}, Reason.SOURCE_NOT_ALLOWED, ["it allows none"]),
+        (
+            {"adapter": {"type": "QLoRA"}},
+            {},
+            Reason.INVALID_SPEC,
+            ["QLoRA", "FineTuneClass 'cpu' has none", "Use LoRA, or a class with spec.accelerator"],
+        ),
+    ],
+    ids=[
+        "nodes",
+        "deadline",
+        "model",
+        "training data",
+        "validation data",
+        "a path that climbs",
+        "no model at all",
+        "4 bits without an accelerator",
+    ],
+)
+def test_what_the_class_does_not_allow_is_refused_with_what_it_allows(
+    spec: dict[str, Any], limits: dict[str, Any], reason: Reason, told: list[str]
+) -> None:
+    result = decide(observed_job(NEW, spec=job_spec(**spec), platform=resolved_class(**limits)))
+    assert replace(result.decision, again_in=None) == Decision(
+        "Validating", reason, stalled=True, event=f"Warning {reason}"
+    )
+    assert all(part in result.message for part in told), result.message
+
+
+def test_preflight_that_the_class_no_longer_allows_goes_on_and_is_not_made_again() -> None:
+    spec, stricter = job_spec(parallelism={"nodes": 3}), resolved_class(limits={"nodes": 2})
+    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    running = decide(observed_job(before, job(PREFLIGHT_1), spec=spec, platform=stricter))
+    assert running.decision == Decision("Validating", "Validating", again_in=15)
+    gone = decide(observed_job(before, spec=spec, platform=stricter))
+    assert (gone.decision.reason, gone.decision.writes) == ("LimitExceeded", ())
+
+
+# A new run.
+
+
+def test_a_new_job_starts_with_preflight_on_a_cpu_pod() -> None:
+    result = decide(observed_job(NEW))
+    assert result.decision == Decision(
+        "Validating", "Validating", writes=PREFLIGHT_OBJECTS, again_in=15, event="Normal Validating"
+    )
+    assert result.status.run_id == "1"
+    assert result.status.start_time == NOW
+    assert result.status.class_name == "cpu"
+    assert result.status.storage_uri == STORAGE_URI
+    assert result.status.preflight == preflight_status()
+
+
+# Preflight.
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason", "told"),
+    [
+        ((), None, []),
+        ((pod(PREFLIGHT_1, phase="Pending"),), None, []),
+        ((pod(PREFLIGHT_1, phase="Pending", unschedulable_since=ago(10)),), None, []),
+        (
+            (pod(PREFLIGHT_1, phase="Pending", unschedulable_since=ago(30), unschedulable_message="0/3 nodes fit."),),
+            Reason.UNSCHEDULABLE,
+            ["0/3 nodes fit.", "Free or add nodes"],
+        ),
+        (
+            (pod(PREFLIGHT_1, phase="Pending", waiting_reason="ImagePullBackOff", waiting_message="Back-off pulling"),),
+            Reason.IMAGE_PULL_FAILED,
+            ["Back-off pulling", "spec.images of the FineTuneClass"],
+        ),
+    ],
+    ids=["no Pod yet", "Pod starts", "not placed for 10 s", "not placed for 30 s", "no image"],
+)
+def test_a_preflight_pod_that_does_not_start_is_diagnosed(
+    pods: tuple[Any, ...], reason: Reason | None, told: list[str]
+) -> None:
+    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    result = decide(observed_job(before, job(PREFLIGHT_1), pods=pods))
+    if reason is None:
+        assert result.decision == Decision("Validating", "Validating", again_in=15)
+    else:
+        assert result.decision == Decision("Validating", reason, stalled=True, again_in=15, event=f"Warning {reason}")
+    assert all(part in result.message for part in told), result.message
+
+
+def test_a_secret_that_is_missing_is_told_by_the_kubelets_warning() -> None:
+    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    waits = pod(PREFLIGHT_1, phase="Pending", uid="p")
+    warning = WarningEvent("p", "FailedMount", f'MountVolume.SetUp failed for volume "x": {MISSING_SECRET}', ago(5))
+    result = decide(observed_job(before, job(PREFLIGHT_1), pods=(waits,), warnings=(warning,)))
+    assert result.decision == Decision(
+        "Validating", "SecretNotFound", stalled=True, again_in=15, event="Warning SecretNotFound"
+    )
+    assert MISSING_SECRET in result.message
+
+
+def test_an_image_that_can_not_be_pulled_for_fifteen_minutes_ends_the_run() -> None:
+    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    waits = pod(PREFLIGHT_1, phase="Pending", waiting_reason="ErrImagePull", scheduled_time=ago(900))
+    observed = observed_job(before, job(PREFLIGHT_1), pods=(waits,))
+    result = decide(observed)
+    assert result.decision == Decision(
+        "Failed", "ImagePullFailed", stalled=True, again_in=0, event="Warning ImagePullFailed"
+    )
+    assert decide(replace(observed, status=result.status)).decision.deletes == with_config_map(PREFLIGHT_1)
+
+
+def test_the_estimate_of_memory_is_shown() -> None:
+    estimate = MemoryEstimate(weights=9, gradients=3, optimizer=6, activations=2, total=20, accelerator=40)
+    report = PREFLIGHT_REPORT.model_copy(update={"memory": estimate})
+    observed = observed_job(
+        job_status(preflight=preflight_status()),
+        job(PREFLIGHT_1, "Complete"),
+        pods=(succeeded_pod(PREFLIGHT_1, report),),
+    )
+    assert decide(observed).status.memory == estimate
+
+
+def test_a_try_waits_until_the_pod_of_the_one_before_has_ended() -> None:
+    ending = pod(PREFLIGHT_1, deletion_time=later(20))
+    result = decide(observed_job(refused_before(retry_in=0), pods=(ending,)))
+    assert (result.decision.reason, result.decision.writes, result.decision.again_in) == ("Validating", (), 15)
+    assert result.message.startswith("Waits until 1 Pod has saved and ended, by 12:00:20 UTC")
+
+
+def test_a_preflight_pod_that_starts_after_all_clears_its_diagnosis() -> None:
+    blocked = job_status(
+        preflight=preflight_status(), conditions=standing_conditions(Reason.SECRET_NOT_FOUND, stalled=True)
+    )
+    observed = observed_job(blocked, job(PREFLIGHT_1), pods=(pod(PREFLIGHT_1),))
+    assert decide(observed).decision == Decision("Validating", "Validating", again_in=15, event="Normal Validating")
+
+
+def failed_preflight(answer: Failure) -> ObservedFineTuneJob:
+    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    return observed_job(before, job(PREFLIGHT_1, "Failed"), pods=(failed_pod(PREFLIGHT_1, answer),))
+
+
+def test_a_broken_line_is_named_and_checked_again_after_ten_seconds() -> None:
+    result = decide(failed_preflight(LINE_7))
+    assert result.decision == Decision(
+        "Validating", "DatasetInvalid", stalled=True, again_in=10, event="Warning DatasetInvalid"
+    )
+    assert result.message == f"{LINE_7.message} Tried again by itself: next at 12:00:10 UTC."
+    (error,) = result.status.dataset.errors
+    assert (error.file, error.line) == ("training", 7)
+    assert result.status.failure == FailureStatus(
+        reason="DatasetInvalid", message=LINE_7.message, pod=f"{PREFLIGHT_1}-0-abcde", rank=0
+    )
+    assert result.status.preflight == preflight_status(succeeded=False, retry_time=later(10))
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason.STORAGE_DENIED,
+        Reason.STORAGE_UNREACHABLE,
+        Reason.BUCKET_NOT_FOUND,
+        Reason.DATASET_NOT_FOUND,
+        Reason.DATASET_INVALID,
+        Reason.MODEL_NOT_FOUND,
+        Reason.MODEL_INVALID,
+        Reason.OUT_OF_MEMORY,
+        Reason.FAILED,
+    ],
+)
+def test_whatever_preflight_finds_is_told_in_its_own_words_and_checked_again(reason: Reason) -> None:
+    result = decide(failed_preflight(Failure(reason=reason, message="What happened. What to change.")))
+    assert result.decision == Decision("Validating", reason, stalled=True, again_in=10, event=f"Warning {reason}")
+    assert result.message.startswith("What happened. What to change. Tried again by itself: next at ")
+
+
+def test_what_only_another_spec_can_mend_ends_the_run() -> None:
+    said = Failure(reason=Reason.INVALID_SPEC, message="hyperparameters.maxLength is 100000, beyond 512 tokens.")
+    result = decide(failed_preflight(said))
+    assert (result.status.phase, result.decision.reason, result.decision.stalled) == ("Failed", "InvalidSpec", True)
+    assert (
+        result.message == "hyperparameters.maxLength is 100000, beyond 512 tokens. Correct the spec and change runId."
+    )
+    assert result.status.preflight.retry_time is None
+
+
+def refused_before(retry_in: float, **changes: Any) -> FineTuneJobStatus:
+    """A run whose first preflight found line 7 broken."""
+    status = plan(failed_preflight(LINE_7), NOW).status
+    assert status.preflight is not None
+    retry = status.preflight.model_copy(update={"retry_time": later(retry_in)})
+    return status.model_copy(update={"preflight": retry, **changes})
+
+
+def test_until_the_next_try_the_diagnosis_stands() -> None:
+    observed = observed_job(refused_before(retry_in=7), job(PREFLIGHT_1, "Failed"))
+    assert decide(observed).decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=7)
+
+
+def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
+    started = decide(observed_job(refused_before(retry_in=0), job(PREFLIGHT_1, "Failed")))
+    assert started.decision == Decision(
+        "Validating", "DatasetInvalid", stalled=True, writes=PREFLIGHT_2_OBJECTS, again_in=15
+    )
+    assert started.message == f"{LINE_7.message} Tried again by itself: now."
+    running = decide(observed_job(started.status, job(PREFLIGHT_2), pods=(pod(PREFLIGHT_2),)))
+    assert running.decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=15)
+
+
+@pytest.mark.parametrize(
+    ("standing", "platform"),
+    [
+        (standing_conditions(Reason.CLASS_NOT_FOUND, stalled=True), None),
+        (standing_conditions(Reason.LIMIT_EXCEEDED, stalled=True), None),
+        (standing_conditions(Reason.SUSPENDED), None),
+        (standing_conditions(Reason.SECRET_NOT_FOUND, stalled=True), None),
+    ],
+    ids=["class was missing", "limit was exceeded", "was suspended", "Secret was missing"],
+)
+def test_another_trouble_that_passed_gives_way_to_the_diagnosis_that_stands(
+    standing: list[Any], platform: Standing | None
+) -> None:
+    waiting = observed_job(refused_before(retry_in=7, conditions=standing), job(PREFLIGHT_1, "Failed"))
+    assert decide(waiting).decision.reason == "DatasetInvalid"
+    second = preflight_status(try_number=2, job_name=PREFLIGHT_2)
+    retrying = observed_job(refused_before(0, preflight=second, conditions=standing), job(PREFLIGHT_2))
+    assert decide(retrying).decision.reason == "DatasetInvalid"
+
+
+@pytest.mark.parametrize(("tries", "seconds"), [(1, 10), (2, 20), (3, 40), (7, 600), (100, 600)])
+def test_preflight_is_tried_ever_more_slowly(tries: int, seconds: float) -> None:
+    status = job_status(preflight=preflight_status(try_number=tries))
+    observed = observed_job(status, job(PREFLIGHT_1, "Failed"), pods=(failed_pod(PREFLIGHT_1, NETWORK_FAILURE),))
+    assert decide(observed).decision.again_in == seconds
+
+
+def test_a_good_preflight_resolves_the_hyperparameters_and_starts_the_first_attempt() -> None:
+    before = refused_before(0, preflight=preflight_status(try_number=2, job_name=PREFLIGHT_2))
+    observed = observed_job(
+        before,
+        job(PREFLIGHT_1, "Failed"),
+        job(PREFLIGHT_2, "Complete"),
+        pods=(succeeded_pod(PREFLIGHT_2, PREFLIGHT_REPORT),),
+    )
+    result = decide(observed)
+    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, again_in=15, event="Normal Queued")
+    assert result.status.resolved == RESOLVED
+    assert result.status.dataset == PREFLIGHT_REPORT.dataset
+    assert result.status.model == PREFLIGHT_REPORT.model
+    assert result.status.failure is None
+    assert result.status.preflight.succeeded
+
+
+def test_what_the_preflight_pod_said_is_not_waited_for_until_its_job_is_counted() -> None:
+    before = job_status(preflight=preflight_status())
+    said = succeeded_pod(PREFLIGHT_1, PREFLIGHT_REPORT)
+    result = decide(observed_job(before, job(PREFLIGHT_1), pods=(said,)))
+    assert result.status.preflight.succeeded
+    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, again_in=15, event="Normal Queued")
+
+
+@pytest.mark.parametrize(
+    ("state", "changes"),
+    [("Failed", {}), ("Active", {"job_uid": "uid-of-another-job"}), ("Active", {"phase": "Failed", "exit_code": 1})],
+    ids=["its Job failed", "another Job's Pod", "a Pod that failed"],
+)
+def test_a_preflight_succeeds_by_a_pod_of_its_own_that_ended_well(state: Any, changes: dict[str, Any]) -> None:
+    said = replace(succeeded_pod(PREFLIGHT_1, PREFLIGHT_REPORT), **changes)
+    result = decide(observed_job(job_status(preflight=preflight_status()), job(PREFLIGHT_1, state), pods=(said,)))
+    assert not result.status.preflight.succeeded
+    assert result.decision.phase == "Validating"
+
+
+def test_a_preflight_job_that_somebody_deleted_is_followed_by_the_next_try() -> None:
+    result = decide(observed_job(job_status(preflight=preflight_status())))
+    assert result.decision.writes == PREFLIGHT_2_OBJECTS
+    assert result.status.preflight.try_number == 2
+
+
+def test_an_image_that_is_not_the_trainer_is_named() -> None:
+    silent = pod(PREFLIGHT_1, phase="Succeeded", exit_code=0, message="hello")
+    observed = observed_job(job_status(preflight=preflight_status()), job(PREFLIGHT_1, "Complete"), pods=(silent,))
+    result = decide(observed)
+    assert result.decision.reason == "Failed"
+    assert "left no report" in result.message
+    assert "spec.images of the FineTuneClass" in result.message
+
+
+def test_of_the_jobs_that_ended_three_are_kept_for_their_logs() -> None:
+    ended = [job(f"try-{number}", "Failed", created=ago(600 - number)) for number in range(5)]
+    result = decide(observed_job(refused_before(retry_in=0), *ended))
+    assert result.decision.deletes == (*with_config_map("try-0"), *with_config_map("try-1"))

@@ -1,0 +1,274 @@
+"""The edge to the API server: which request each verb is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio.client import ApiClient, Configuration
+
+from finetune_operator.kube.client import RETRY_AFTER_SECONDS, ApiError, Kube
+from finetune_operator.kube.resources import (
+    CONFIG_MAPS,
+    FINE_TUNE_CLASSES,
+    FINE_TUNE_JOBS,
+    JOBS,
+    PODS,
+    Object,
+    Resource,
+)
+from tests.unit.operator.fake_kube import FakeKube
+
+COLLECTION = "/apis/batch/v1/namespaces/team-a/jobs"
+JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a", "namespace": "team-a"}}
+EXISTS = ApiError(409, "AlreadyExists", 'jobs.batch "a" already exists')
+CONFLICT = ApiError(409, "Conflict", "the UID in the precondition does not match")
+REFUSED = ApiError(403, "Forbidden", "exceeded quota")
+
+
+@pytest.mark.parametrize(
+    ("resource", "namespace", "name", "subresource", "path"),
+    [
+        (PODS, "team-a", "p", None, "/api/v1/namespaces/team-a/pods/p"),
+        (PODS, None, None, None, "/api/v1/pods"),
+        (JOBS, "team-a", None, None, COLLECTION),
+        (FINE_TUNE_CLASSES, None, "cpu", None, "/apis/finetune.dev/v1alpha1/finetuneclasses/cpu"),
+        (
+            FINE_TUNE_JOBS,
+            "team-a",
+            "router",
+            "status",
+            "/apis/finetune.dev/v1alpha1/namespaces/team-a/finetunejobs/router/status",
+        ),
+    ],
+)
+def test_paths(resource: Resource, namespace: str | None, name: str | None, subresource: str | None, path: str) -> None:
+    assert resource.path(namespace, name, subresource) == path
+
+
+async def test_an_object_that_is_not_there_is_none() -> None:
+    assert await FakeKube().get(JOBS, "team-a", "a") is None
+    assert await FakeKube({f"GET {COLLECTION}/a": JOB}).get(JOBS, "team-a", "a") == JOB
+    with pytest.raises(ApiError, match="403"):
+        await FakeKube({f"GET {COLLECTION}/a": REFUSED}).get(JOBS, "team-a", "a")
+
+
+async def test_lists_are_read_page_by_page_and_items_say_what_they_are() -> None:
+    pages: list[Object] = [
+        {"items": [{"metadata": {"name": "a"}}], "metadata": {"continue": "token"}},
+        {"items": [{"metadata": {"name": "b"}}], "metadata": {}},
+    ]
+    kube = FakeKube({f"GET {COLLECTION}": pages})
+    found = await kube.list(JOBS, "team-a", {"a": "1", "b": "2"})
+    assert [(item["kind"], item["metadata"]["name"]) for item in found] == [("Job", "a"), ("Job", "b")]
+    first, second = kube.requests
+    assert (first.query["labelSelector"], first.query["limit"]) == ("a=1,b=2", "500")
+    assert second.query["continue"] == "token"
+
+
+async def test_names_are_those_of_the_whole_cluster_page_by_page() -> None:
+    path = "GET /apis/finetune.dev/v1alpha1/finetunejobs"
+    first = {
+        "items": [{"metadata": {"namespace": "team-a", "name": "a"}, "spec": {}}],
+        "metadata": {"continue": "more"},
+    }
+    kube = FakeKube({path: [first, {"items": [{"metadata": {"namespace": "team-b", "name": "b"}}]}]})
+    assert await kube.names(FINE_TUNE_JOBS) == [("team-a", "a"), ("team-b", "b")]
+    assert [request.query.get("continue") for request in kube.requests] == [None, "more"]
+
+
+async def test_apply_is_server_side_apply_under_our_field_manager() -> None:
+    kube = FakeKube()
+    await kube.apply(JOB)
+    await kube.apply_status(JOB)
+    for request, path in zip(kube.requests, [f"{COLLECTION}/a", f"{COLLECTION}/a/status"], strict=True):
+        assert request.line == f"PATCH {path}"
+        assert request.content_type == "application/apply-patch+yaml"
+        assert request.query == {"fieldManager": "finetune-operator", "force": "true"}
+
+
+async def test_creating_once_takes_what_exists_for_its_own() -> None:
+    kube = FakeKube({f"POST {COLLECTION}": EXISTS})
+    await kube.create_once(JOB)
+    assert kube.writes == [f"POST {COLLECTION}"]
+    for error in (REFUSED, CONFLICT):
+        with pytest.raises(ApiError, match=error.reason):
+            await FakeKube({f"POST {COLLECTION}": error}).create_once(JOB)
+
+
+async def test_deletion_is_of_exactly_this_object() -> None:
+    kube = FakeKube()
+    await kube.delete(JOBS, "team-a", "a", "uid-1")
+    await kube.delete(CONFIG_MAPS, "team-a", "a", None)
+    of_job, of_config_map = (request.body for request in kube.requests)
+    assert of_job == {"propagationPolicy": "Background", "preconditions": {"uid": "uid-1"}}
+    assert of_config_map == {"propagationPolicy": "Background"}
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(ApiError(404, "NotFound", ""), False), (CONFLICT, False), (REFUSED, True)]
+)
+async def test_deleting_what_is_gone_or_replaced_is_fine(error: ApiError, raised: bool) -> None:
+    kube = FakeKube({f"DELETE {COLLECTION}/a": error})
+    if raised:
+        with pytest.raises(ApiError):
+            await kube.delete(JOBS, "team-a", "a", "uid-1")
+    else:
+        await kube.delete(JOBS, "team-a", "a", "uid-1")
+
+
+async def test_an_expired_continue_token_starts_the_list_over_in_one_piece() -> None:
+    pages: Any = [
+        {"items": [{"metadata": {"name": "a"}}], "metadata": {"continue": "token"}},
+        ApiError(410, "Expired", "The provided continue parameter is too old"),
+        {"items": [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}], "metadata": {}},
+    ]
+    kube = FakeKube({f"GET {COLLECTION}": pages})
+    found = await kube.list(JOBS, "team-a", {"a": "1"})
+    assert [item["metadata"]["name"] for item in found] == ["a", "b"]
+    assert kube.requests[2].query == {"labelSelector": "a=1"}
+
+
+async def test_a_list_that_is_too_old_from_its_first_page_is_an_error() -> None:
+    with pytest.raises(ApiError, match="410"):
+        await FakeKube({f"GET {COLLECTION}": ApiError(410, "Expired", "too old")}).list(JOBS, "team-a")
+
+
+async def test_a_replaced_object_is_put_as_it_was_read_and_a_conflict_is_told() -> None:
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "leader", "namespace": "system", "resourceVersion": "7"},
+    }
+    path = "/apis/coordination.k8s.io/v1/namespaces/system/leases/leader"
+    kube = FakeKube()
+    await kube.replace(lease)
+    (request,) = kube.requests
+    assert (request.line, request.body) == (f"PUT {path}", lease)
+    with pytest.raises(ApiError, match="409"):
+        await FakeKube({f"PUT {path}": CONFLICT}).replace(lease)
+
+
+# On the wire: a real HTTP server that answers as a test wants it to.
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@contextlib.asynccontextmanager
+async def talking_to(handler: Handler, **options: Any) -> AsyncIterator[Kube]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    async with (
+        TestServer(app) as server,
+        ApiClient(Configuration(host=str(server.make_url("")).rstrip("/"))) as api,
+    ):
+        yield Kube(api, **options)
+
+
+def status(code: int, reason: str, **headers: str) -> web.Response:
+    body = {"kind": "Status", "reason": reason, "message": "in its own words", "code": code}
+    return web.json_response(body, status=code, headers=headers)
+
+
+def answers(*responses: web.Response) -> Handler:
+    """The responses one after the other; the last one for good."""
+    left = list(responses)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return answer
+
+
+@pytest.mark.parametrize("code", [429, 503])
+async def test_a_request_is_kept_back_as_long_as_the_api_server_asks(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = kept_back(monkeypatch)
+    busy = [status(code, "TooManyRequests", **{"Retry-After": seconds}) for seconds in ("1", "3")]
+    async with talking_to(answers(*busy, web.json_response(JOB))) as kube:
+        assert await kube.create(JOBS, "team-a", JOB) == JOB
+    assert pauses == [1, 3]
+
+
+async def test_it_is_not_kept_back_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = kept_back(monkeypatch)
+
+    async def busy(request: web.Request) -> web.StreamResponse:
+        return status(429, "TooManyRequests", **{"Retry-After": "8"})
+
+    async with talking_to(busy) as kube:
+        with pytest.raises(ApiError, match="429 TooManyRequests: in its own words") as raised:
+            await kube.get(JOBS, "team-a", "a")
+    assert pauses == [8, 8, RETRY_AFTER_SECONDS - 16]
+    assert raised.value.retry_after == 8
+
+
+def kept_back(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses, which are not waited for."""
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        if seconds > 0:  # asyncio's own are not
+            pauses.append(seconds)
+
+    monkeypatch.setattr("finetune_operator.kube.client.asyncio.sleep", pause)
+    return pauses
+
+
+async def silent(request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(5)
+    return web.json_response({})
+
+
+async def hangs_up(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def hangs_up_in_the_middle(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b'{"kind": "Job", ')
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def no_json(request: web.Request) -> web.StreamResponse:
+    return web.Response(text="<html>a proxy in between</html>")
+
+
+@pytest.mark.parametrize("handler", [silent, hangs_up, hangs_up_in_the_middle, no_json])
+async def test_no_answer_is_an_error_like_any_other(handler: Handler) -> None:
+    """The write may have been done: who tries again must not mind."""
+    async with talking_to(handler, request_timeout_seconds=0.2) as kube:
+        with pytest.raises(ApiError) as raised:
+            await asyncio.wait_for(kube.create(JOBS, "team-a", JOB), 3)
+    assert raised.value.status == 0
+    assert raised.value.message
+
+
+async def test_every_request_is_counted_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept_back(monkeypatch)
+    seen: list[tuple[str, str, int]] = []
+
+    def answered(method: str, path: str, code: int, seconds: float) -> None:
+        assert seconds >= 0
+        seen.append((method, path, code))
+
+    busy = status(429, "TooManyRequests", **{"Retry-After": "1"})
+    async with talking_to(answers(busy, web.json_response(JOB), status(409, "Conflict")), answered=answered) as kube:
+        await kube.get(JOBS, "team-a", "a")
+        await kube.delete(JOBS, "team-a", "a", "uid-1")
+    async with talking_to(hangs_up, answered=answered) as kube:
+        with pytest.raises(ApiError):
+            await kube.create(JOBS, "team-a", JOB)
+    path = f"{COLLECTION}/a"
+    assert seen == [("GET", path, 429), ("GET", path, 200), ("DELETE", path, 409), ("POST", COLLECTION, 0)]

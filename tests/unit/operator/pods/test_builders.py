@@ -1,0 +1,249 @@
+"""The Pods that children run: locked down, with nothing in them that a user could inject."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_api.run import METRICS_PORT, EvaluateRun, FetchRun, PreflightRun, TrainRun
+from finetune_operator.core.ownership import labels
+from finetune_operator.evaluation.objects import evaluate_objects
+from finetune_operator.finetunejob.objects import attempt_objects, preflight_objects
+from finetune_operator.kube.resources import Object
+from finetune_operator.modeldeployment.objects import serving_objects
+from finetune_operator.progress.server import ProgressEndpoint
+from tests.unit.operator.deployment_states import DEPLOYMENT
+from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
+from tests.unit.operator.states import MODEL_SOURCE, OWNER, RESOLVED, job_spec, resolved_class
+
+ENDPOINT = ProgressEndpoint("https://finetune.svc:8443", "PEM")
+
+
+def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> dict[str, list[Object]]:
+    """What is made in each role, for a class."""
+    platform, spec = resolved_class(**of_class), job_spec(parallelism={"nodes": 2})
+    return {
+        "preflight": preflight_objects(OWNER, spec, platform, MODEL_SOURCE, 1),
+        "train": attempt_objects(OWNER, spec, platform, MODEL_SOURCE, RESOLVED, 1, endpoint),
+        "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), platform, [], "evaluate-1"),
+        "serve": serving_objects(DEPLOYMENT, 1, platform, tuned().source, makes_room=False),
+    }
+
+
+def pod_spec(objects: list[Object]) -> Object:
+    (workload,) = [item for item in objects if item["kind"] in ("Job", "Deployment")]
+    spec: Object = workload["spec"]["template"]["spec"]
+    return spec
+
+
+def containers(spec: Object) -> list[Object]:
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+ROLES = ("preflight", "train", "evaluate", "serve")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_pods_pass_the_restricted_pod_security_standard(role: str) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+    spec = pod_spec(children()[role])
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert {key for volume in spec["volumes"] for key in volume} <= {
+        "name",
+        "configMap",
+        "emptyDir",
+        "projected",
+        "secret",
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+    for container in containers(spec):
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"] is True
+
+
+WITH_AN_IDENTITY = {"credentialsSecretName": None, "serviceAccountName": "pod-identity"}
+
+
+@pytest.mark.parametrize("storage", [{}, WITH_AN_IDENTITY], ids=["a Secret", "a service account"])
+@pytest.mark.parametrize("role", ROLES)
+def test_pods_have_no_token_of_the_api_server(role: str, storage: dict[str, Any]) -> None:
+    spec = pod_spec(children(storage=storage)[role])
+    assert spec["automountServiceAccountToken"] is False
+    audiences = [
+        source["serviceAccountToken"]["audience"]
+        for volume in spec["volumes"]
+        for source in volume.get("projected", {}).get("sources", [])
+    ]
+    assert audiences == (["finetune.dev/progress"] if role == "train" else [])
+
+
+def test_without_an_endpoint_a_training_pod_has_no_token_at_all() -> None:
+    spec = pod_spec(children(endpoint=None)["train"])
+    assert "progress-token" not in json.dumps(spec)
+
+
+@pytest.mark.parametrize(
+    ("role", "limits"),
+    [
+        ("preflight", {"memory": "2Gi"}),
+        ("train", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
+        ("evaluate", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
+        ("serve", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
+    ],
+)
+def test_only_what_computes_asks_for_accelerators(role: str, limits: dict[str, str]) -> None:
+    spec = pod_spec(children(accelerator={"countPerNode": 8})[role])
+    assert spec["containers"][0]["resources"]["limits"] == limits
+
+
+def test_credentials_come_from_the_jobs_own_secret_and_never_through_the_operator() -> None:
+    text = json.dumps(children(storage={"credentialsSecretName": "my-secret"}))
+    assert '"secret": {"secretName": "my-secret", "defaultMode": 288}' in text  # files of mode 0440
+    assert "secretKeyRef" not in text
+    identity = children(storage=WITH_AN_IDENTITY)
+    for objects in identity.values():
+        assert "secretName" not in json.dumps(objects)
+        assert pod_spec(objects)["serviceAccountName"] == "pod-identity"
+
+
+def test_the_class_says_where_pods_run() -> None:
+    scheduling = {
+        "nodeSelector": {"pool": "gpus"},
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "priorityClassName": "batch",
+        "runtimeClassName": "nvidia",
+        "queueName": "team-queue",
+    }
+    made = children(scheduling=scheduling)
+    for role in ("train", "evaluate", "serve"):
+        spec = pod_spec(made[role])
+        assert spec["nodeSelector"] == {"pool": "gpus"}
+        assert spec["tolerations"] == scheduling["tolerations"]
+        assert (spec["priorityClassName"], spec["runtimeClassName"]) == ("batch", "nvidia")
+    queued = [
+        role
+        for role, objects in made.items()
+        if any("kueue.x-k8s.io/queue-name" in item["metadata"]["labels"] for item in objects)
+    ]
+    assert queued == ["train"]
+
+
+def test_preflight_is_cheap_and_runs_on_any_node_that_it_may() -> None:
+    of_class: dict[str, Any] = {
+        "resources": {"cpu": "32", "memory": "512Gi"},
+        "scheduling": {
+            "nodeSelector": {"pool": "gpus"},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "priorityClassName": "batch",
+            "runtimeClassName": "nvidia",
+        },
+    }
+    spec = pod_spec(children(**of_class)["preflight"])
+    assert spec["containers"][0]["resources"]["requests"] == {"cpu": "500m", "memory": "2Gi"}
+    assert not {"nodeSelector", "runtimeClassName"} & spec.keys()
+    assert (spec["tolerations"], spec["priorityClassName"]) == (of_class["scheduling"]["tolerations"], "batch")
+    own: dict[str, Any] = {"resources": {"cpu": "2", "memory": "8Gi"}, "scheduling": {"nodeSelector": {"pool": "cpus"}}}
+    spec = pod_spec(children(**of_class, preflight=own)["preflight"])
+    assert spec["containers"][0]["resources"]["limits"] == {"memory": "8Gi"}
+    assert spec["nodeSelector"] == {"pool": "cpus"}
+    assert not {"tolerations", "priorityClassName"} & spec.keys()
+
+
+def test_no_job_is_without_a_deadline_that_kubernetes_keeps() -> None:
+    made = children()
+    deadlines = {role: made[role][-1]["spec"]["activeDeadlineSeconds"] for role in ("preflight", "train", "evaluate")}
+    assert deadlines == {"preflight": 6 * 3600, "train": 60 * 24 * 3600, "evaluate": 24 * 3600}
+    (*_, train) = attempt_objects(
+        OWNER, job_spec(), resolved_class(), MODEL_SOURCE, RESOLVED, 1, None, active_deadline_seconds=7200
+    )
+    assert train["spec"]["activeDeadlineSeconds"] == 7200 + 3600, "the operator ends the run first, with a word"
+
+
+def test_pods_are_found_by_the_name_of_what_they_are_for() -> None:
+    for objects in children().values():
+        template = next(item["spec"]["template"] for item in objects if item["kind"] in ("Job", "Deployment"))
+        _, _, name = template["metadata"]["annotations"]["finetune.dev/owner"].partition("/")
+        assert template["metadata"]["labels"]["finetune.dev/name"] == name
+    long = replace(OWNER, name="a" * 62 + "-" + "b" * 40)
+    assert labels(long, "train")["finetune.dev/name"] == "a" * 62
+
+
+def test_meshes_leave_alone_what_runs_to_an_end() -> None:
+    made = children()
+    for role in ("preflight", "train", "evaluate"):
+        metadata = made[role][-1]["spec"]["template"]["metadata"]
+        assert metadata["labels"]["sidecar.istio.io/inject"] == "false"
+        assert metadata["annotations"]["linkerd.io/inject"] == "disabled"
+    assert "istio" not in json.dumps(made["serve"])
+
+
+def test_a_gang_is_an_indexed_job_that_tries_once() -> None:
+    config_map, service, job = children()["train"]
+    spec = job["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"], spec["backoffLimit"]) == (
+        "Indexed",
+        2,
+        2,
+        0,
+    )
+    template = spec["template"]
+    assert template["spec"]["restartPolicy"] == "Never"
+    assert template["spec"]["subdomain"] == service["metadata"]["name"]
+    environment = {item["name"]: item.get("value") for item in template["spec"]["containers"][0]["env"]}
+    assert environment["RENDEZVOUS_HOST"] == f"{job['metadata']['name']}-0.{service['metadata']['name']}"
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert config_map["immutable"] is True
+
+
+def test_a_rank_alone_in_its_pod_takes_as_many_threads_as_cpus_it_asks_for() -> None:
+    job = children()["train"][-1]
+    variables = {item["name"]: item for item in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    field = variables["OMP_NUM_THREADS"]["valueFrom"]["resourceFieldRef"]
+    assert field == {"resource": "requests.cpu", "divisor": "1"}
+
+
+@pytest.mark.parametrize(
+    ("role", "model"),
+    [("preflight", PreflightRun), ("train", TrainRun), ("evaluate", EvaluateRun), ("serve", FetchRun)],
+)
+def test_each_pod_mounts_a_run_configuration_that_parses(role: str, model: Any) -> None:
+    objects = children()[role]
+    (config_map,) = [item for item in objects if item["kind"] == "ConfigMap"]
+    model.model_validate_json(config_map["data"]["run.json"])
+    (volume,) = [item for item in pod_spec(objects)["volumes"] if item["name"] == "run"]
+    assert volume["configMap"]["name"] == config_map["metadata"]["name"]
+
+
+HOSTILE = "s3://data/$(rm -rf ~);`id`&&\"'.jsonl"
+
+
+def test_what_a_user_wrote_travels_only_as_json() -> None:
+    """No argument, environment variable or name of a Pod holds text of the spec."""
+    spec = job_spec(dataset={"training": {"uri": HOSTILE.replace(" ", "+")}}, runId="it-s.mine")
+    objects = attempt_objects(OWNER, spec, resolved_class(), MODEL_SOURCE, RESOLVED, 1, ENDPOINT)
+    config_map, job = objects
+    assert "rm+-rf" in config_map["data"]["run.json"]
+    assert "rm+-rf" not in json.dumps(job)
+    assert "it-s.mine" not in json.dumps(job)
+
+
+def test_a_parents_own_labels_and_annotations_are_not_copied() -> None:
+    """GitOps tools track objects by them, and would prune the children."""
+    allowed = {"app.kubernetes.io/managed-by", "finetune.dev/owner-uid", "finetune.dev/role", "finetune.dev/name"}
+    for objects in children().values():
+        for item in objects:
+            assert item["metadata"]["labels"].keys() <= allowed
+            assert item["metadata"]["annotations"].keys() <= {"finetune.dev/owner", "finetune.dev/applied-digest"}
+
+
+def test_training_pods_alone_name_the_port_of_their_metrics() -> None:
+    ports = {role: pod_spec(objects)["containers"][0].get("ports", []) for role, objects in children().items()}
+    assert ports.pop("train") == [{"name": "metrics", "containerPort": METRICS_PORT}]
+    assert "metrics" not in json.dumps(ports)

@@ -1,0 +1,138 @@
+"""Whose Jobs and Pods these are: by controller and UID, whatever labels say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.kube.client import ApiError
+from finetune_operator.kube.resources import Object
+from finetune_operator.pods.observe import owned_jobs_and_pods, owned_pods_of_deployment
+from tests.unit.operator.fake_kube import FakeKube
+from tests.unit.operator.pod_objects import controlled_by
+from tests.unit.operator.states import OWNER
+
+NAMESPACED = "/apis/batch/v1/namespaces/team-a/jobs", "/api/v1/namespaces/team-a/pods"
+REPLICA_SETS = "/apis/apps/v1/namespaces/team-a/replicasets"
+
+
+class Cluster(FakeKube):
+    """Lists these objects; those that are `hidden` carry none of our labels."""
+
+    def __init__(self, jobs: list[Object], pods: list[Object], hidden: list[Object] | None = None) -> None:
+        super().__init__()
+        self.jobs, self.pods, self.hidden = jobs, pods, hidden or []
+
+    async def _request(self, method: str, path: str, **given: Any) -> Object:
+        query = given.get("query") or {}
+        if "fieldSelector" in query:
+            name = query["fieldSelector"].removeprefix("metadata.name=")
+            return {"items": [job for job in [*self.jobs, *self.hidden] if job["metadata"]["name"] == name]}
+        return {"items": {NAMESPACED[0]: self.jobs, NAMESPACED[1]: self.pods}[path]}
+
+
+def item(name: str, by: Object | None, uid: str | None = None) -> Object:
+    owners = {} if by is None else {"ownerReferences": [by]}
+    return {"metadata": {"name": name, "uid": uid or f"uid-of-{name}", **owners}}
+
+
+def of_parent(uid: str = OWNER.uid) -> Object:
+    return controlled_by("FineTuneJob", OWNER.name, uid)
+
+
+def of_job(name: str, uid: str | None = None) -> Object:
+    return controlled_by("Job", name, uid or f"uid-of-{name}")
+
+
+async def names(cluster: Cluster, *controllers: str) -> tuple[list[str], list[str]]:
+    jobs, pods = await owned_jobs_and_pods(cluster, OWNER, *controllers)
+    return [job["metadata"]["name"] for job in jobs], [pod["metadata"]["name"] for pod in pods]
+
+
+@pytest.mark.parametrize(
+    ("by", "counts"),
+    [
+        (of_parent(), True),
+        (None, False),
+        (of_parent("of-a-successor"), False),
+        ({**of_parent(), "controller": False}, False),
+        (controlled_by("FineTuneClass", "cpu", "u-cpu"), False),
+    ],
+    ids=["the parent's", "made by hand", "a namesake's", "owned, not controlled", "the class's"],
+)
+async def test_a_job_counts_when_the_parent_is_its_controller_and_its_pods_with_it(
+    by: Object | None, counts: bool
+) -> None:
+    cluster = Cluster([item("train-1", by)], [item("train-1-0", of_job("train-1"))])
+    assert await names(cluster) == ((["train-1"], ["train-1-0"]) if counts else ([], []))
+
+
+async def test_a_job_that_outlives_its_parent_counts_where_that_is_asked_for() -> None:
+    cluster = Cluster([item("delete-1", controlled_by("FineTuneClass", "cpu", "u-cpu"))], [])
+    assert await names(cluster, "u-cpu") == (["delete-1"], [])
+
+
+@pytest.mark.parametrize(
+    ("by", "counts"),
+    [
+        (None, False),
+        (of_job("train-1", "another-uid"), True),
+        (of_job("gone"), True),
+        (of_job("theirs"), False),
+        (controlled_by("ReplicaSet", "train-1", "uid-of-train-1x"), False),
+        ({**of_job("train-1"), "controller": False}, False),
+    ],
+    ids=[
+        "made by hand, with every label",
+        "of an earlier Job of the name",
+        "of a Job that is gone",
+        "of somebody's Job",
+        "of something else",
+        "owned, not controlled",
+    ],
+)
+async def test_a_pod_counts_by_its_jobs_uid_or_while_it_ends_after_its_job(by: Object | None, counts: bool) -> None:
+    """What still runs of a Job that was deleted is waited for; it never speaks for another Job (PodView.job_uid)."""
+    cluster = Cluster([item("train-1", of_parent())], [item("p", by)], hidden=[item("theirs", None)])
+    assert (await names(cluster))[1] == (["p"] if counts else [])
+
+
+async def test_a_job_that_lost_its_labels_is_found_by_its_pods() -> None:
+    """`kubectl label job train-1 finetune.dev/owner-uid-`: it runs on, and nothing may start beside it."""
+    cluster = Cluster([], [item("train-1-0", of_job("train-1"))], hidden=[item("train-1", of_parent())])
+    assert await names(cluster) == (["train-1"], ["train-1-0"])
+
+
+@pytest.mark.parametrize("foreign", ["the Deployment", "the ReplicaSet", "the Pod", None])
+async def test_a_serving_pod_counts_by_way_of_its_replica_set_and_deployment(foreign: str | None) -> None:
+    deployment = item("router", None if foreign == "the Deployment" else of_parent(), "d")
+    replica_set = item(
+        "router-1", controlled_by("Deployment", "router", "x" if foreign == "the ReplicaSet" else "d"), "r"
+    )
+    pod = item("router-1-x", None if foreign == "the Pod" else controlled_by("ReplicaSet", "router-1", "r"))
+    kube = FakeKube({f"GET {REPLICA_SETS}": {"items": [replica_set]}, f"GET {NAMESPACED[1]}": {"items": [pod]}})
+    assert len(await owned_pods_of_deployment(kube, OWNER, deployment)) == (foreign is None)
+    assert await owned_pods_of_deployment(kube, OWNER, None) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [("Job", NAMESPACED[0]), ("ConfigMap", "/api/v1/namespaces/team-a/configmaps")],
+)
+@pytest.mark.parametrize(("by", "ours"), [(of_parent(), True), (of_parent("another"), False), (None, False)])
+async def test_a_name_that_somebody_else_has_taken_is_not_ours(
+    kind: str, path: str, by: Object | None, ours: bool
+) -> None:
+    """Names follow from UIDs, which anybody can read: what is there under one may be laid there for us to use."""
+    api_version = "batch/v1" if kind == "Job" else "v1"
+    body = {"apiVersion": api_version, "kind": kind, **item("train-1", of_parent())}
+    body["metadata"]["namespace"] = "team-a"
+    exists = ApiError(409, "AlreadyExists", "it is there")
+    kube = FakeKube({f"POST {path}": exists, f"GET {path}": {"items": [item("train-1", by)]}})
+    if ours:
+        await kube.create_once(body)
+        return
+    with pytest.raises(ApiError, match="exists already and is not of this object") as raised:
+        await kube.create_once(body)
+    assert raised.value.reason == "NameConflict"

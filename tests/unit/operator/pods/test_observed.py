@@ -1,0 +1,179 @@
+"""What Pod and Job objects, as kubelet, scheduler and Job controller write them, say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from finetune_operator.pods.observed import job_view, pod_view
+from tests.unit.operator.pod_objects import (
+    CREATING,
+    PREEMPTED,
+    SCHEDULED,
+    condition,
+    container,
+    crashed,
+    job_object,
+    pending,
+    pod_object,
+    terminated,
+)
+
+# How a Pod ended.
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (
+            {"phase": "Succeeded", "containerStatuses": [container(terminated=terminated(0, "Completed", "done"))]},
+            {"exit_code": 0, "message": "done", "oom_killed": False, "disrupted": False},
+        ),
+        (
+            {"phase": "Failed", "containerStatuses": [container(terminated=terminated(137, "OOMKilled"))]},
+            {"exit_code": 137, "message": "", "oom_killed": True, "disrupted": False},
+        ),
+        (
+            {
+                "phase": "Failed",
+                "conditions": [SCHEDULED, PREEMPTED],
+                "containerStatuses": [container(terminated=terminated(143))],
+            },
+            {
+                "exit_code": 143,
+                "disrupted": True,
+                "disruption": "PreemptionByScheduler: default-scheduler: preempting to accommodate a higher priority "
+                "pod",
+            },
+        ),
+        (
+            {
+                "phase": "Failed",
+                "reason": "Evicted",
+                "message": "The node was low on resource: memory.",
+                "conditions": [{**PREEMPTED, "reason": "TerminationByKubelet"}],
+            },
+            {"exit_code": None, "disrupted": True},
+        ),
+        (
+            {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "Allocate failed"},
+            {"exit_code": None, "disrupted": False, "disruption": "UnexpectedAdmissionError: Allocate failed"},
+        ),
+        (
+            {
+                "phase": "Failed",
+                "containerStatuses": [
+                    container("one", terminated=terminated(0, "Completed")),
+                    container("two", terminated=terminated(1, message="boom")),
+                ],
+            },
+            {"exit_code": 1, "message": "boom"},
+        ),
+        (
+            {"phase": "Running", "containerStatuses": [crashed(1, "ImportError: no module named x")]},
+            {"exit_code": 1, "message": "ImportError: no module named x", "waiting_reason": "CrashLoopBackOff"},
+        ),
+    ],
+    ids=["well", "out of memory", "preempted", "evicted", "rejected by the node", "one of two", "crash loop"],
+)
+def test_how_a_pod_ended(status: dict[str, Any], expected: dict[str, Any]) -> None:
+    view = pod_view(pod_object(status))
+    assert {name: getattr(view, name) for name in expected} == expected
+
+
+def test_a_pods_place_in_the_gang_is_its_completion_index() -> None:
+    assert pod_view(pod_object({}, index="3")).index == 3
+    assert pod_view(pod_object({}, index=None)).index == 0
+
+
+# How a Job ended.
+
+
+@pytest.mark.parametrize(
+    ("job", "state", "message"),
+    [
+        ({"metadata": job_object()["metadata"]}, "Active", ""),
+        (job_object(), "Active", ""),
+        (job_object(condition("Suspended")), "Active", ""),
+        (job_object(condition("FailureTarget", message="Job has reached the specified backoff limit")), "Active", ""),
+        (job_object(condition("SuccessCriteriaMet"), condition("Complete")), "Complete", ""),
+        (job_object(condition("Failed", "False")), "Active", ""),
+        (
+            job_object(
+                condition("FailureTarget", message="Job has reached the specified backoff limit"),
+                condition(
+                    "Failed", message="Job has reached the specified backoff limit", reason="BackoffLimitExceeded"
+                ),
+            ),
+            "Failed",
+            "Job has reached the specified backoff limit",
+        ),
+    ],
+    ids=["new", "active", "suspended by a queue", "its Pods still end", "complete", "not failed", "failed"],
+)
+def test_how_a_job_ended(job: dict[str, Any], state: str, message: str) -> None:
+    view = job_view(job)
+    assert (view.state, view.message) == (state, message)
+
+
+def test_a_job_that_is_being_deleted_is_seen_as_such() -> None:
+    assert job_view(job_object(deletionTimestamp="2026-11-22T12:00:00Z")).deleting
+    assert not job_view(job_object()).deleting
+
+
+@pytest.mark.parametrize(
+    ("conditions", "ending", "ended", "reason"),
+    [
+        ([], False, None, ""),
+        ([condition("FailureTarget", reason="PodFailurePolicy")], True, None, "PodFailurePolicy"),
+        ([condition("SuccessCriteriaMet")], True, None, ""),
+        (
+            [condition("FailureTarget"), condition("Failed", reason="BackoffLimitExceeded")],
+            False,
+            "11:59:30",
+            "BackoffLimitExceeded",
+        ),
+    ],
+    ids=["runs", "has failed and its Pods end", "is done and its Pods end", "failed"],
+)
+def test_a_job_that_has_failed_waits_for_its_pods(
+    conditions: list[dict[str, str]], ending: bool, ended: str | None, reason: str
+) -> None:
+    view = job_view(job_object(*conditions))
+    moment = datetime.fromisoformat(f"2026-11-22T{ended}Z") if ended else None
+    assert (view.ending, view.ended, view.reason) == (ending, moment, reason)
+
+
+def test_what_a_queue_does_to_a_job() -> None:
+    queued = job_object(suspend=True, labels={"kueue.x-k8s.io/queue-name": "gpus"})
+    del queued["status"]["startTime"]
+    view = job_view(queued)
+    assert (view.suspended, view.started, view.queue_name) == (True, None, "gpus")
+    assert job_view(job_object()).started == datetime(2026, 11, 22, 11, 59, tzinfo=UTC)
+
+
+def test_the_times_of_a_pod_are_those_of_its_main_containers() -> None:
+    status = {
+        "phase": "Failed",
+        "conditions": [SCHEDULED],
+        "initContainerStatuses": [container("fetch", terminated=times("11:50:00", "11:51:00"))],
+        "containerStatuses": [
+            container("one", terminated=times("11:52:00", "11:57:00")),
+            container("two", terminated=times("11:53:00", "11:56:00")),
+        ],
+    }
+    view = pod_view(pod_object(status))
+    assert (view.started_time, view.ended_time) == (noon(minutes=-8), noon(minutes=-3))
+    assert view.ended
+    waits = pod_view(pod_object(pending(CREATING)))
+    assert (waits.started_time, waits.ended_time, waits.ended) == (None, None, False)
+
+
+def times(started: str, finished: str) -> dict[str, Any]:
+    return {"exitCode": 1, "startedAt": f"2026-11-22T{started}Z", "finishedAt": f"2026-11-22T{finished}Z"}
+
+
+def noon(**later: int) -> datetime:
+    return datetime(2026, 11, 22, 12, tzinfo=UTC) + timedelta(**later)

@@ -1,0 +1,114 @@
+"""The process: when it is alive and ready, and what a resync finds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.references import ObjectKey
+from finetune_operator.kube.client import ApiError
+from finetune_operator.progress.server import ProgressStore
+from finetune_operator.runtime import manager as application
+from finetune_operator.runtime.health import WatchEndedError
+from finetune_operator.runtime.leader_election import Election
+from finetune_operator.runtime.manager import Parts
+from finetune_operator.runtime.settings import Settings
+from finetune_operator.runtime.watches import WATCHED
+from tests.unit.operator.fake_kube import FakeKube
+
+JOBS = "GET /apis/finetune.dev/v1alpha1/finetunejobs"
+EVALUATIONS = "GET /apis/finetune.dev/v1alpha1/evaluations"
+ROUTER = ObjectKey("FineTuneJob", "team-a", "router")
+SETTINGS = Settings(trainer_image="example.com/trainer:1", resync_seconds=0.02)
+
+
+def parts(kube: FakeKube, election: Election | None = None) -> Parts:
+    return Parts(SETTINGS, asyncio.Event(), kube, election)
+
+
+def item(key: ObjectKey) -> dict[str, Any]:
+    return {"metadata": {"namespace": key.namespace, "name": key.name}}
+
+
+async def resynced(found: Parts, until: Callable[[], bool]) -> None:
+    """Resync until something is so."""
+    task = asyncio.create_task(application._resync(found, application.reconcilers(SETTINGS, ProgressStore())))
+    async with asyncio.timeout(10):
+        while not until():  # noqa: ASYNC110 - the queue tells nobody
+            await asyncio.sleep(0.01)
+    task.cancel()
+
+
+async def test_a_resync_looks_at_what_there_is_and_at_what_vanished_unseen() -> None:
+    found = parts(FakeKube({JOBS: {"items": [item(ROUTER)]}, EVALUATIONS: {"items": []}}))
+    gone = ROUTER._replace(name="gone")
+    found.facts.written(gone, FineTuneJobStatus(), FineTuneJobStatus(phase="Queued"))
+    await resynced(found, lambda: set(found.queue.waiting()) == {ROUTER, gone})
+
+
+async def test_a_kind_that_can_not_be_listed_does_not_keep_the_others_from_it() -> None:
+    evaluation = ObjectKey("Evaluation", "team-a", "judge")
+    answers: dict[str, Any] = {JOBS: ApiError(500, "", ""), EVALUATIONS: {"items": [item(evaluation)]}}
+    found = parts(FakeKube(answers))
+    await resynced(found, lambda: set(found.queue.waiting()) == {evaluation})
+
+
+@contextmanager
+def watching(*plurals: str) -> Iterator[None]:
+    """Tasks with the names that Kopf gives to its watches."""
+    tasks = [asyncio.create_task(asyncio.sleep(60), name=f"watcher for {plural}.v1@None") for plural in plurals]
+    yield
+    for task in tasks:
+        task.cancel()
+
+
+async def test_it_is_ready_when_every_watch_runs_and_ends_when_one_has_ended() -> None:
+    found = parts(FakeKube())
+    assert application._alive(found) == []
+    assert application._ready(found) == ["the watches have not started"]
+    guard = asyncio.create_task(application._guard_watches(found))
+    with watching(*WATCHED):
+        await asyncio.wait_for(found.watching.wait(), 10)
+        assert (application._alive(found), application._ready(found)) == ([], [])
+    await asyncio.sleep(0)
+    with watching(*WATCHED[1:]):
+        assert application._alive(found) == [f"nothing watches {WATCHED[0]} any more"]
+        with pytest.raises(WatchEndedError, match=WATCHED[0]):
+            await asyncio.wait_for(guard, 10)
+
+
+async def test_while_it_stops_ended_watches_are_no_failure() -> None:
+    found = parts(FakeKube())
+    guard = asyncio.create_task(application._guard_watches(found))
+    with watching(*WATCHED):
+        await asyncio.wait_for(found.watching.wait(), 10)
+    found.stop.set()
+    await asyncio.wait_for(guard, 10)
+    assert application._alive(found) == [], "a stop is no reason to kill it"
+    assert application._ready(found) == ["told to stop"]
+
+
+async def test_who_stands_by_is_ready_while_it_sees_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    kube = FakeKube()
+    election = Election(kube, "finetune-system", "finetune-operator")
+    found = parts(kube, election)
+    monkeypatch.setattr(election, "silent_seconds", lambda: 1.0)
+    assert application._ready(found) == []
+    monkeypatch.setattr(election, "silent_seconds", lambda: 60.0)
+    assert application._ready(found) == ["the API server has not told for 60 s who leads"]
+    await election.acquire()
+    assert application._ready(found) == ["the watches have not started"]
+
+
+async def test_a_stop_while_it_stands_by_ends_the_wait() -> None:
+    stop = asyncio.Event()
+    waiting = asyncio.create_task(application._before_stop(asyncio.sleep(60), stop))
+    await asyncio.sleep(0)
+    stop.set()
+    assert await asyncio.wait_for(waiting, 5) is False
+    assert await application._before_stop(asyncio.sleep(0), asyncio.Event()) is True

@@ -1,0 +1,270 @@
+"""Who is woken by which change: a class wakes its jobs, a job its evaluations, an evaluation its deployments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_operator.core.references import ObjectKey, References
+from finetune_operator.runtime import watches
+from finetune_operator.runtime.watches import referenced
+from finetune_operator.runtime.workqueue import WorkQueue
+from tests.unit.operator.pod_objects import controlled_by
+
+CLASS, DEFAULT = ObjectKey("FineTuneClass", "", "cpu"), ObjectKey("FineTuneClass", "", "")
+JOB, EVALUATION = ObjectKey("FineTuneJob", "team-a", "router"), ObjectKey("Evaluation", "team-a", "router-eval")
+DEPLOYMENT = ObjectKey("ModelDeployment", "team-a", "router")
+
+
+def body(key: ObjectKey, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    meta = {"name": key.name, "namespace": key.namespace, "annotations": annotations or {}}
+    return {"kind": key.kind, "metadata": meta, "spec": spec}
+
+
+OF_JOB = {"fineTuneJobRef": {"name": "router"}}
+
+
+@pytest.mark.parametrize(
+    ("parent", "expected"),
+    [
+        (body(CLASS), set()),
+        (body(JOB), {DEFAULT}),
+        (body(JOB, className="cpu", model={"uri": "s3://models/base"}), {CLASS}),
+        (body(EVALUATION, className="cpu", candidates=[{"name": "tuned", "model": OF_JOB}]), {CLASS, JOB}),
+        (body(EVALUATION, className="cpu", candidates=[], baseline={"model": OF_JOB}), {CLASS, JOB}),
+        (
+            body(DEPLOYMENT, className="cpu", model=OF_JOB, gate={"evaluationRef": {"name": "router-eval"}}),
+            {CLASS, JOB, EVALUATION},
+        ),
+    ],
+)
+def test_what_an_object_refers_to(parent: dict[str, Any], expected: set[ObjectKey]) -> None:
+    assert referenced(parent) == expected
+
+
+class RecordingQueue(WorkQueue[ObjectKey]):
+    """Keeps what is asked for later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delays: dict[ObjectKey, float] = {}
+
+    def add_after(self, key: ObjectKey, delay_seconds: float) -> None:
+        if delay_seconds > 0:
+            self.delays[key] = delay_seconds
+        else:
+            self.add(key)
+
+
+class Operator:
+    """The registered handlers, called as kopf calls them."""
+
+    def __init__(self) -> None:
+        self.queue = RecordingQueue()
+        registry = kopf.OperatorRegistry()
+        watches.register(registry, self.queue, References())
+        handlers: dict[str, Any] = {str(handler.id): handler.fn for handler in registry._watching.get_all_handlers()}
+        self.parent: Any = handlers["enqueue-finetunejobs"]
+        self.child: Any = handlers["enqueue-pods"]
+
+    async def woken(self) -> set[ObjectKey]:
+        """What was queued, or will be in at most a second."""
+        keys = set(self.queue.delays)
+        self.queue.delays.clear()
+        while len(self.queue):
+            key, _ = await self.queue.get() or pytest.fail("the queue is shut down")
+            self.queue.done(key)
+            keys.add(key)
+        return keys
+
+
+@pytest.fixture
+async def operator() -> Operator:
+    """Every kind is there, and its first events are handled."""
+    operator = Operator()
+    for parent in (
+        body(CLASS),
+        body(JOB, className="cpu"),
+        body(EVALUATION, candidates=[{"name": "tuned", "model": OF_JOB}]),
+        body(DEPLOYMENT, className="cpu", gate={"evaluationRef": {"name": "router-eval"}}),
+    ):
+        await operator.parent(body=parent, type=None)
+    await operator.woken()
+    return operator
+
+
+@pytest.mark.parametrize("type", ["MODIFIED", "DELETED", "ADDED"])
+async def test_a_change_wakes_the_object_and_what_refers_to_it(operator: Operator, type: str) -> None:
+    await operator.parent(body=body(JOB, className="cpu"), type=type)
+    assert await operator.woken() == {JOB, EVALUATION}
+    await operator.parent(body=body(EVALUATION), type=type)
+    assert await operator.woken() == {EVALUATION, DEPLOYMENT}
+
+
+async def test_a_class_wakes_what_names_it(operator: Operator) -> None:
+    await operator.parent(body=body(CLASS), type="ADDED")
+    assert await operator.woken() == {CLASS, JOB, DEPLOYMENT}
+
+
+@pytest.mark.parametrize(
+    ("type", "annotations", "woken"),
+    [
+        ("ADDED", {"finetune.dev/is-default-class": "true"}, True),
+        ("ADDED", {}, False),
+        ("MODIFIED", {}, True),
+        ("DELETED", {}, True),
+    ],
+    ids=[
+        "a default one comes",
+        "another comes",
+        "it may have been the default",
+        "it may have been the default, and goes",
+    ],
+)
+async def test_what_names_no_class_is_woken_when_the_default_may_have_changed(
+    operator: Operator, type: str, annotations: dict[str, str], woken: bool
+) -> None:
+    await operator.parent(body=body(ObjectKey("FineTuneClass", "", "other"), annotations), type=type)
+    assert (EVALUATION in await operator.woken()) is woken
+
+
+async def test_who_no_longer_refers_is_no_longer_woken(operator: Operator) -> None:
+    await operator.parent(body=body(DEPLOYMENT, className="gpu"), type="MODIFIED")
+    await operator.woken()
+    await operator.parent(body=body(CLASS), type="MODIFIED")
+    assert DEPLOYMENT not in await operator.woken()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "woken"),
+    [("FineTuneJob/router", {JOB}), ("Nonsense/router", set()), ("FineTuneJob/../x", set()), (None, set())],
+)
+async def test_a_child_wakes_its_parent_and_a_stranger_nobody(
+    operator: Operator, annotation: str | None, woken: set[ObjectKey]
+) -> None:
+    annotations = {} if annotation is None else {"finetune.dev/owner": annotation}
+    metadata: dict[str, Any] = {"name": "p", "namespace": "team-a", "annotations": annotations}
+    await operator.child(body={"metadata": metadata}, type="MODIFIED")
+    assert operator.queue.delays == {}, "a Pod that was made by hand is a stranger's"
+    metadata["ownerReferences"] = [controlled_by("Job", "router-train", "u")]
+    await operator.child(body={"metadata": metadata}, type="MODIFIED")
+    assert operator.queue.delays == dict.fromkeys(woken, watches.CHILD_SECONDS), "a burst of events is looked at once"
+    assert await operator.woken() == woken
+
+
+def child_body(kind: str, **status: Any) -> dict[str, Any]:
+    metadata = {
+        "name": "router-train",
+        "namespace": "team-a",
+        "uid": "8d0c",
+        "creationTimestamp": "2026-11-22T12:00:00Z",
+        "annotations": {"finetune.dev/owner": "FineTuneJob/router"},
+        "ownerReferences": [controlled_by("Job" if kind == "Pod" else "FineTuneJob", "router", "u")],
+    }
+    return {"kind": kind, "metadata": metadata, "status": status}
+
+
+COMPLETE = [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-22T12:00:09Z"}]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "type", "woken"),
+    [
+        (child_body("Job", active=1), child_body("Job", active=1, ready=1), "MODIFIED", False),
+        (child_body("Job", active=1), child_body("Job", conditions=COMPLETE), "MODIFIED", True),
+        (child_body("Pod", phase="Running"), child_body("Pod", phase="Running", podIP="10.0.0.1"), "MODIFIED", False),
+        (child_body("Pod", phase="Running"), child_body("Pod", phase="Failed"), "MODIFIED", True),
+        (child_body("Pod", phase="Running"), child_body("Pod", phase="Running"), "DELETED", True),
+        (child_body("Pod", phase="Running"), child_body("Pod", phase="Running"), None, True),
+        (child_body("Deployment", replicas=1), child_body("Deployment", replicas=1), "MODIFIED", True),
+    ],
+    ids=["a count", "its end", "an address", "a Pod's end", "its going", "a new list", "a kind without a view"],
+)
+async def test_a_child_wakes_its_parent_when_it_shows_something_new(
+    operator: Operator, before: dict[str, Any], after: dict[str, Any], type: str | None, woken: bool
+) -> None:
+    await operator.child(body=before, type="ADDED")
+    await operator.woken()
+    await operator.child(body=after, type=type)
+    assert await operator.woken() == ({JOB} if woken else set())
+
+
+async def test_a_child_made_again_under_its_name_wakes_its_parent(operator: Operator) -> None:
+    await operator.child(body=child_body("Pod", phase="Running"), type="ADDED")
+    await operator.child(body=child_body("Pod", phase="Running"), type="DELETED")
+    await operator.woken()
+    await operator.child(body=child_body("Pod", phase="Running"), type="ADDED")
+    assert await operator.woken() == {JOB}
+
+
+SEEN = {"observedGeneration": 3}
+
+
+def fields(manager: str, second: int, subresource: str | None = None) -> dict[str, Any]:
+    entry = {"manager": manager, "operation": "Apply", "time": f"2026-11-22T12:00:{second:02}Z"}
+    return entry if subresource is None else {**entry, "subresource": subresource}
+
+
+OURS, USERS = fields("finetune-operator", 7, "status"), fields("kubectl", 3)
+
+
+@pytest.mark.parametrize(
+    ("type", "metadata", "status", "woken"),
+    [
+        ("MODIFIED", {"managedFields": [USERS, OURS]}, SEEN, False),
+        ("MODIFIED", {"managedFields": [OURS]}, SEEN, False),
+        # The first listing, and what comes anew.
+        (None, {"managedFields": [USERS, OURS]}, SEEN, True),
+        ("ADDED", {"managedFields": [USERS, OURS]}, SEEN, True),
+        ("DELETED", {"managedFields": [USERS, OURS]}, SEEN, True),
+        # A spec that was not looked at.
+        ("MODIFIED", {"managedFields": [USERS, OURS]}, {}, True),
+        ("MODIFIED", {"managedFields": [USERS, OURS]}, {"observedGeneration": 2}, True),
+        ("MODIFIED", {"managedFields": [USERS, OURS], "deletionTimestamp": "2026-11-22T12:00:08Z"}, SEEN, True),
+        # Somebody else wrote last, or in the same second: an annotation, another controller's status.
+        ("MODIFIED", {"managedFields": [fields("kubectl", 8), OURS]}, SEEN, True),
+        ("MODIFIED", {"managedFields": [fields("kubectl", 7), OURS]}, SEEN, True),
+        ("MODIFIED", {"managedFields": [OURS, fields("other", 8, "status")]}, SEEN, True),
+        ("MODIFIED", {"managedFields": [fields("finetune-operator-storage", 8), OURS]}, SEEN, True),
+        ("MODIFIED", {"managedFields": [USERS]}, SEEN, True),
+        ("MODIFIED", {}, SEEN, True),
+    ],
+)
+async def test_our_own_status_wakes_nobody_but_what_refers_to_it(
+    operator: Operator, type: str | None, metadata: dict[str, Any], status: dict[str, Any], woken: bool
+) -> None:
+    changed = body(JOB, className="cpu")
+    metadata = {**changed["metadata"], "generation": 3, **metadata}
+    await operator.parent(body={**changed, "metadata": metadata, "status": status}, type=type)
+    found = await operator.woken()
+    assert (JOB in found) == woken
+    assert EVALUATION in found
+
+
+keys = st.builds(ObjectKey, st.sampled_from(["FineTuneJob", "Evaluation"]), st.just("n"), st.sampled_from("abc"))
+
+
+@given(st.lists(st.tuples(keys, st.frozensets(keys, max_size=3)), max_size=12))
+def test_references_hold_the_newest_of_each_object(updates: list[tuple[ObjectKey, frozenset[ObjectKey]]]) -> None:
+    references = References()
+    for source, targets in updates:
+        references.update(source, targets)
+    newest = dict(updates)
+    for target in {target for _, targets in updates for target in targets}:
+        assert references.referrers(target) == {source for source, targets in newest.items() if target in targets}
+
+
+def test_kopf_writes_nothing_and_watches_only_our_children() -> None:
+    settings = watches.settings(12.5)
+    assert settings.networking.request_timeout == 12.5
+    assert settings.posting.enabled is False
+    assert settings.scanning.disabled is True
+    for child in watches.CHILDREN:
+        assert settings.watching.label_selectors[child] == "app.kubernetes.io/managed-by=finetune-operator"
+    for child in watches.KEPT_UP:
+        selector = "app.kubernetes.io/managed-by=finetune-operator,finetune.dev/role=serve"
+        assert settings.watching.label_selectors[child] == selector
