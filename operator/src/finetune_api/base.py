@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -37,9 +38,22 @@ def _encodable(value: Any) -> Any:
 
 _Encodable = BeforeValidator(_encodable)
 """JSON of a dataset may hold half a surrogate pair, which no JSON that is sent may."""
-Line = Annotated[str, _Encodable, StringConstraints(max_length=1024)]
+LINE_LENGTH = 1024
+Line = Annotated[str, _Encodable, StringConstraints(max_length=LINE_LENGTH)]
 Text = Annotated[str, _Encodable, StringConstraints(max_length=4096)]
-Timestamp = Annotated[datetime, Field(description="RFC 3339, UTC, whole seconds.")]
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def sane_time(moment: datetime) -> datetime:
+    """The moment in UTC, from 1970 to 2200: beyond, sums with it may fail."""
+    if moment.year <= EARLIEST.year:
+        return EARLIEST
+    if moment.year >= LATEST.year:
+        return LATEST
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+Timestamp = Annotated[datetime, AfterValidator(sane_time), Field(description="RFC 3339, UTC, whole seconds.")]
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -132,4 +146,4 @@ class LocalObjectReference(ApiModel):
 
 def whole_seconds(moment: datetime) -> datetime:
     """The moment in UTC, cut to whole seconds, as Kubernetes writes times."""
-    return moment.astimezone(UTC).replace(microsecond=0)
+    return sane_time(moment).replace(microsecond=0)

@@ -130,3 +130,18 @@ def test_what_waits_for_a_gate_that_failed_for_good_says_so(api: Api) -> None:
     played.ends(api, pod, gone)
     held = api.wait("ModelDeployment", "router", lambda found: stalled(found)[0] == "WaitingForGate")
     assert "failed, so that it has judged nothing: Nothing is at s3://data/test.jsonl. " in stalled(held)[1]
+
+
+def test_an_evaluation_outlives_that_its_job_can_not_be_read(api: Api) -> None:
+    """As in a rollback to a version that does not know what a newer one wrote."""
+    _, pod = begins(api)
+    readable = api.get("FineTuneJob", "router")["status"]
+    api.put_status("FineTuneJob", "router", {**readable, "startTime": "soon"})
+    told = api.wait(
+        "Evaluation", "router", lambda found: "goes on meanwhile" in condition(found, "Ready").get("message", "")
+    )
+    assert "FineTuneJob 'router' can't be read" in condition(told, "Ready")["message"]
+    assert api.exists("Pod", pod["metadata"]["name"])
+    played.ends(api, pod, evaluation_report(tuned=0.75))
+    api.wait_reason("Evaluation", "router", "Evaluated")
+    api.put_status("FineTuneJob", "router", readable)

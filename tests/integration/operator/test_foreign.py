@@ -108,6 +108,24 @@ def test_a_job_that_is_deleted_without_its_pods(api: Api) -> None:
     assert again["metadata"]["name"] != train["metadata"]["name"]
 
 
+def test_a_job_whose_owner_references_were_removed(api: Api) -> None:
+    """Nothing starts beside it, the words say what to do, and done so the run goes on."""
+    job = api.create("FineTuneJob", "router", JOB)
+    train, _ = starts_training(api, job)
+    name = train["metadata"]["name"]
+    status = api.get("FineTuneJob", "router")["status"]
+    status["attempt"]["startTime"] = played.MOMENT
+    api.put_status("FineTuneJob", "router", status)
+    api.patch("Job", name, {"metadata": {"ownerReferences": None}})
+    api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": "1"}}})
+    waits = api.wait("FineTuneJob", "router", lambda found: "kubectl delete" in condition(found, "Ready")["message"])
+    assert f"kubectl delete job {name}" in condition(waits, "Ready")["message"]
+    assert [one["metadata"]["name"] for one in api.children_of(job, "train", "Job")] == [name]
+    api.delete("Job", name)
+    (again,) = api.wait_children(job, "train", "Job")
+    assert again["metadata"]["name"] != name
+
+
 @pytest.mark.parametrize(
     ("labels", "annotations"),
     [

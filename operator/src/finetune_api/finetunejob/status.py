@@ -17,7 +17,7 @@ Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Su
 
 
 class StartingModel(ApiModel):
-    """What model.fineTuneJobRef meant when the run started; later results of that job do not change it."""
+    """What the run started from: model.uri, or what model.fineTuneJobRef meant then. Nothing changes it later."""
 
     uri: Line = Field(description="Whole model.")
     adapter_uri: Line | None = Field(None, description="Folder of the adapter upon it.")
@@ -93,7 +93,14 @@ class FineTuneJobStatus(KindStatus):
         None, description="Since when the run is suspended, or waits for a queue's quota or for its namespace's budget."
     )
     suspended_seconds: int = Field(0, description="Time of such waits so far; activeDeadlineSeconds does not count it.")
-    storage_uri: Line | None = Field(None, description="Folder of this run's checkpoints, events and result.")
+    storage_uri: Line | None = Field(
+        None,
+        description="Folder of this run's checkpoints, events and result. From its first attempt on it stays, whatever "
+        "becomes of the class.",
+    )
+    storage_folders: list[Line] = Field(
+        default=[], max_length=20, description="Folders that runs of this object wrote into; its deletion empties them."
+    )
     preflight: PreflightStatus | None = None
     dataset: DatasetStatus | None = None
     starting_model: StartingModel | None = None

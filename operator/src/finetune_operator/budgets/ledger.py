@@ -22,12 +22,15 @@ from finetune_operator.core.plan import Plan, earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
+from finetune_operator.pods.observed import parse_time
 
 COUNT_SECONDS = 60
 """How often running Pods are counted: a job that is deleted while nobody looks costs at most so much too little."""
 ENDING_COUNT_SECONDS = 10
 """The same for Pods that are being deleted: they vanish without a last word."""
 RIDE = timedelta(seconds=15)
+LONGEST_COUNTED = timedelta(days=62)
+"""No Pod runs longer. One of a node whose clock is wrong may have started in 1970."""
 MONTHS_KEPT = 2
 
 USAGE_ROLE = "usage"
@@ -103,8 +106,8 @@ def pod_time(pod: Object) -> PodTime | None:
         deleted = pod["metadata"].get("deletionTimestamp")
         # The kubelet of a lost node never says that a container ended; the Pod's grace ended then.
         ended = ran.get("finishedAt") or deleted
-        end = datetime.fromisoformat(ended) if ended else None
-        return PodTime(accelerators, datetime.fromisoformat(ran["startedAt"]), end, deleting=deleted is not None)
+        end = parse_time(ended) if ended else None
+        return PodTime(accelerators, parse_time(ran["startedAt"]), end, deleting=deleted is not None)
     return None
 
 
@@ -169,8 +172,8 @@ def accounted(
 def usages(budget: ObservedBudget, uid: str, before: Usage | None, class_name: str, now: datetime) -> list[Usage]:
     """The absolute numbers of each month in which something ran that `before` does not count, oldest first."""
     found: list[Usage] = []
-    since = _uncounted_since(budget, before, now)
-    for month, begin, end in _by_month(since or now, now):
+    since = max(_uncounted_since(budget, before, now) or now, now - LONGEST_COUNTED)
+    for month, begin, end in _by_month(since, now):
         ran = sum(_accelerator_seconds(pod, begin, end) for pod in budget.pods)
         if ran == 0:
             continue

@@ -47,9 +47,13 @@ _AGAIN = "Change spec.runId to evaluate again."
 
 
 def watched(
-    observed: ObservedEvaluation, status: EvaluationStatus, job: JobView, now: datetime
+    observed: ObservedEvaluation,
+    status: EvaluationStatus,
+    job: JobView,
+    now: datetime,
+    undecided: Standing | None = None,
 ) -> Plan[EvaluationStatus]:
-    """What the Pod of this try is doing, or what it said."""
+    """What the Pod of this try is doing, or what it said; `undecided`: why no other try would begin now."""
     pods = observed.pods_of(job)
     others = jobs_to_delete(observed.owner.namespace, [other for other in observed.jobs if other.name != job.name])
     if status.disruption is None:
@@ -63,6 +67,9 @@ def watched(
             standing = blocked.standing
         else:
             standing = replace(standing, message=standing.message + lingering_words(pods))
+        if undecided is not None:
+            words = f"{sentence(standing.message)} {sentence(undecided.message)} The try that runs goes on meanwhile."
+            standing = replace(standing, message=words)
         check = earliest([now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS), look_again(pods)])
         return planned(observed, status, "Evaluating", standing, now, delete=others, requeue_at=check)
     said = outcome(pods)

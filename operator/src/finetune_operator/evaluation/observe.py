@@ -12,7 +12,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass, observe_class
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import ResolvedModel, resolve_model
-from finetune_operator.pods.observe import owned_jobs_and_pods
+from finetune_operator.pods.observe import disowned_job_and_pods, owned_jobs_and_pods
 from finetune_operator.pods.observed import JobView, PodView, job_view, pod_view
 from finetune_operator.pods.warning_events import WarningEvent, observe_warnings
 
@@ -30,6 +30,8 @@ class ObservedEvaluation:
     baseline: ResolvedModel | Standing | None
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
+    disowned: tuple[JobView, ...] = ()
+    """The Job of the last try, where somebody took its ownerReferences away."""
     warnings: tuple[WarningEvent, ...] = ()
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
@@ -40,22 +42,24 @@ class ObservedEvaluation:
 async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedEvaluation:
     """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
-    spec = EvaluationSpec.from_wire(parent["spec"])
+    spec, status = EvaluationSpec.from_wire(parent["spec"]), EvaluationStatus.read(parent.get("status"))
     candidates = tuple(
         [(candidate.name, await resolve_model(kube, owner.namespace, candidate.model)) for candidate in spec.candidates]
     )
     baseline = await resolve_model(kube, owner.namespace, spec.baseline.model) if spec.baseline else None
     found_jobs, found_pods = await owned_jobs_and_pods(kube, owner)
+    disowned, _ = await disowned_job_and_pods(kube, owner, status.job_name, found_jobs)
     jobs, pods = [job_view(item) for item in found_jobs], [pod_view(item) for item in found_pods]
     return ObservedEvaluation(
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
-        status=EvaluationStatus.read(parent.get("status")),
+        status=status,
         platform=await observe_class(kube, spec.class_name, trainer_image),
         candidates=candidates,
         baseline=baseline,
         jobs=tuple(jobs),
         pods=tuple(pods),
+        disowned=tuple(job_view(item) for item in disowned),
         warnings=await observe_warnings(kube, owner.namespace, jobs, pods, datetime.now(UTC)),
     )

@@ -8,15 +8,15 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.run import ModelSource, NamedModel
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Standing, progressing
 from finetune_operator.core.plan import Child, Plan, planned
 from finetune_operator.evaluation.evaluating import disrupted, over, waiting_to_retry, watched
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass, output_location, source_violation
-from finetune_operator.models.resolve import ResolvedModel
+from finetune_operator.models.resolve import ResolvedModel, Undecided
 from finetune_operator.pods.observed import JobView
-from finetune_operator.pods.retried_job import jobs_to_delete, standing_of_try
+from finetune_operator.pods.retried_job import disowned_words, jobs_to_delete, runs_on, standing_of_try
 from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
@@ -33,9 +33,15 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
     if of_these and status.completion_time is not None:
         # While the tuned model is made anew, what is known of the one before stands.
         return over(observed, status, now)
-    job = _current_job(observed) if of_these and not isinstance(models, Standing) else None
+    is_known = not isinstance(models, Standing) or isinstance(models, Undecided)
+    job = _current_job(observed) if of_these and is_known else None
     if job is None and isinstance(platform, Standing):
         return planned(observed, status, "Waiting", platform, now, delete=_active_jobs(observed))
+    if isinstance(models, Undecided):
+        # No new try begins; the one that runs ends by its own deadline at the latest.
+        if job is not None:
+            return watched(observed, status, job, now, models)
+        return planned(observed, status, "Waiting", models, now)
     if isinstance(models, Standing):
         # Nobody would take the answer to a question about a model that is not there any more.
         status = status.model_copy(update={"job_name": None})
@@ -72,15 +78,17 @@ def _is_told(status: EvaluationStatus, generation: int) -> bool:
 def models_to_judge(observed: ObservedEvaluation) -> list[NamedModel] | Standing:
     """Candidates and baseline, ready to be loaded; the first one that is not says why."""
     models: list[NamedModel] = []
-    baseline = observed.baseline
+    baseline, found = observed.baseline, [model for _, model in observed.candidates]
+    waiting = [one for one in (*found, baseline) if isinstance(one, Standing)]
+    if waiting:
+        # One that is not there decides, whatever is undecided of the others.
+        return next((one for one in waiting if not isinstance(one, Undecided)), waiting[0])
     for name, model in observed.candidates:
-        if isinstance(model, Standing):
-            return model
+        assert not isinstance(model, Standing)
         models.append(NamedModel(name=name, model=model.source))
         if baseline is None and model.base is not None:
             baseline = ResolvedModel(model.base)
-    if isinstance(baseline, Standing):
-        return baseline
+    assert not isinstance(baseline, Standing)
     if baseline is not None:
         models.insert(0, NamedModel(name=BASELINE, model=_without_digest(baseline.source)))
     return models
@@ -98,6 +106,12 @@ def _next_try(
         return planned(
             observed, status, "Retrying", waiting_to_retry(observed, status), now, requeue_at=status.retry_time
         )
+    others = [job for job in observed.disowned if runs_on(job)]
+    if others:
+        again = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
+        standing = progressing(Reason.RETRYING, disowned_words(others[0]))
+        status = status.model_copy(update={"job_name": observed.status.job_name})
+        return planned(observed, status, "Retrying", standing, now, requeue_at=again)
     spec, owner = observed.spec, observed.owner
     number = (status.try_number or 0) + 1
     name = evaluate_job_name(owner, spec, models, number)

@@ -6,6 +6,7 @@ operator removed for one that was lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -45,12 +46,31 @@ def running_jobs(status: FineTuneJobStatus) -> frozenset[str]:
     return frozenset(found.job_name for found in running if found is not None)
 
 
+def newest_job(status: FineTuneJobStatus) -> str | None:
+    """The name of the Job that was made last."""
+    newest = status.attempt or status.preflight
+    return None if newest is None else newest.job_name
+
+
 def last_end(status: FineTuneJobStatus) -> EndedAttempt | None:
     """How the newest attempt ended; None while it runs, and before the first one."""
     attempt = status.attempt
     if attempt is None or running_attempt(status) is not None:
         return None
     return next((ended for ended in reversed(status.ended_attempts) if ended.number == attempt.number), None)
+
+
+def fruitless_disruptions(ended: Sequence[EndedAttempt]) -> int:
+    """How many of the last attempts in a row were disrupted, none of them further than any before it."""
+    count, furthest = 0, -1
+    for record in ended:
+        step = -1 if record.step is None else record.step
+        if record.outcome == "Failed":
+            count = 0
+        elif record.outcome == "Disrupted":
+            count = 1 if step > furthest else count + 1
+        furthest = max(furthest, step)
+    return count
 
 
 def with_end(

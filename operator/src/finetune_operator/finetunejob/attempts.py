@@ -10,7 +10,7 @@ from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Phase
 from finetune_operator.core.conditions import Standing, progressing
 from finetune_operator.core.plan import earliest, planned
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.attempt_records import last_end, running_attempt, with_end
+from finetune_operator.finetunejob.attempt_records import fruitless_disruptions, last_end, running_attempt, with_end
 from finetune_operator.finetunejob.concern import JobPlan
 from finetune_operator.finetunejob.deadline import deadline_seconds
 from finetune_operator.finetunejob.objects import attempt_objects, output_uri, train_job_name
@@ -85,9 +85,17 @@ def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus) 
     else:
         message = (
             f"Attempt {before.number} was disrupted ({end.reason}: {end.message}) The next one resumes from the newest "
-            "checkpoint."
+            f"checkpoint.{_apart_words(status, before)}"
         )
     return "Retrying", progressing(Reason.RETRYING, message)
+
+
+def _apart_words(status: FineTuneJobStatus, before: AttemptStatus) -> str:
+    """Why the next attempt waits after a disruption, with a space before it; empty where it is the usual moment."""
+    count = fruitless_disruptions(status.ended_attempts)
+    if count < 2 or before.next_time is None:
+        return ""
+    return f" {count} in a row were disrupted without progress: it starts at {before.next_time:%H:%M:%S} UTC."
 
 
 def _started(
@@ -96,6 +104,8 @@ def _started(
     """Make the objects of the next attempt."""
     owner, before = observed.owner, status.attempt
     name = train_job_name(owner, run_key(status), number)
+    if status.storage_uri is None:
+        status = status.model_copy(update={"storage_uri": output_uri(owner, run_key(status), platform)})
     objects = objects_of_attempt(observed, status, platform, number)
     started = AttemptStatus(
         number=number,
@@ -107,12 +117,7 @@ def _started(
         active_deadline_seconds=deadline_seconds(observed, status),
         reports_to=observed.progress_endpoint.digest if observed.progress_endpoint else None,
     )
-    update = {
-        "attempt": started,
-        "class_name": platform.name,
-        "storage_uri": output_uri(owner, run_key(status), platform),
-    }
-    status = status.model_copy(update=update)
+    status = status.model_copy(update={"attempt": started, "class_name": platform.name})
     standing = progressing(Reason.QUEUED, _queued_words(platform.spec.scheduling.queue_name))
     return planned(
         observed,
@@ -142,6 +147,7 @@ def objects_of_attempt(
         status.checkpoint_seconds,
         run_key(status),
         deadline_seconds(observed, status),
+        status.storage_uri,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from finetune_api.base import LONGEST_SECONDS
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.conditions import stalled
@@ -42,7 +43,7 @@ def _deadline_of(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> da
     seconds = deadline_seconds(observed, status)
     if seconds is None or status.start_time is None or status.suspend_time is not None:
         return None
-    return status.start_time + timedelta(seconds=seconds + status.suspended_seconds)
+    return status.start_time + timedelta(seconds=min(max(0, seconds + status.suspended_seconds), 2 * LONGEST_SECONDS))
 
 
 def deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> int | None:

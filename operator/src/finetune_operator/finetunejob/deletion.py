@@ -8,25 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
+from finetune_api.base import LINE_LENGTH
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.run import RUN_CONFIG_DIRECTORY, RUN_CONFIG_PATH, DeleteRun, JobIdentity
 from finetune_operator.core.conditions import EventNote, Standing, progressing
 from finetune_operator.core.ownership import Owner, child_name, controlled_by_class, owner_of
 from finetune_operator.core.plan import Child, Farewell, LeftBehind, earliest, planned
 from finetune_operator.finetuneclass.resolve import ResolvedClass, job_location, observe_class, storage_config
+from finetune_operator.finetunejob.attempt_records import newest_job
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.storage_folders import FOLDERS_KEPT, known_folders, with_folder
 from finetune_operator.kube.client import ApiError, Kube
 from finetune_operator.kube.resources import JOBS, NAMESPACES, Object
 from finetune_operator.pods.backoff import retry_delay_seconds
 from finetune_operator.pods.builders import PodRole, job
 from finetune_operator.pods.exit_diagnosis import failure, failure_words
-from finetune_operator.pods.observe import owned_jobs_and_pods
+from finetune_operator.pods.observe import disowned_job_and_pods, owned_jobs_and_pods
 from finetune_operator.pods.observed import JobView, PodView, job_view, parse_time, pod_view
+from finetune_operator.pods.retried_job import runs_on
 from finetune_operator.pods.roles import DELETE_ROLE
 from finetune_operator.pods.sidecars import ended_well
 from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS, blockage
@@ -56,6 +61,8 @@ class ObservedDeletion:
     """Nothing can be made in a namespace that is being deleted."""
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
+    disowned: tuple[JobView, ...] = ()
+    """See ObservedFineTuneJob."""
 
     @property
     def tries(self) -> list[JobView]:
@@ -76,11 +83,12 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
     try:
         status = FineTuneJobStatus.from_another_version(parent.get("status", {}))
     except ValidationError:
-        status = _salvaged(parent["status"], parse_time(parent["metadata"]["deletionTimestamp"]))
+        status = _salvaged(parent["status"])
     class_name = status.class_name or parent["spec"].get("className")
     platform = await observe_class(kube, class_name, trainer_image)
     controllers = (platform.uid,) if isinstance(platform, ResolvedClass) else ()
     jobs, pods = await owned_jobs_and_pods(kube, owner, *controllers)
+    disowned, theirs = await disowned_job_and_pods(kube, owner, newest_job(status), jobs)
     return ObservedDeletion(
         owner=owner,
         generation=parent["metadata"]["generation"],
@@ -90,25 +98,28 @@ async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> O
         deleted=parse_time(parent["metadata"]["deletionTimestamp"]),
         namespace_ends=await _ends(kube, owner.namespace),
         jobs=tuple(job_view(item) for item in jobs),
-        pods=tuple(pod_view(item) for item in pods),
+        pods=tuple(pod_view(item) for item in pods + theirs),
+        disowned=tuple(job_view(item) for item in disowned),
     )
 
 
-def _salvaged(wire: Object, deleted: datetime) -> FineTuneJobStatus:
+def _salvaged(wire: Object) -> FineTuneJobStatus:
     """Of a status that can't be read: where its runs lie, so that nothing stays behind unsaid."""
-    runs = wire.get("history")
-    found = [wire, *(runs if isinstance(runs, list) else [])]
-    folders = [run["storageUri"] for run in found if isinstance(run, dict) and isinstance(run.get("storageUri"), str)]
-    earlier = [
-        EndedRun(run_id="?", phase="Failed", reason="?", completion_time=deleted, storage_uri=folder)
-        for folder in folders
-    ]
-    class_name, run_id = wire.get("className"), wire.get("runId")
-    return FineTuneJobStatus(
-        class_name=class_name if isinstance(class_name, str) else None,
-        run_id=run_id if isinstance(run_id, str) else None,
-        history=earlier[-10:],
-    )
+    runs = [run for run in [wire, *_list(wire.get("history"))] if isinstance(run, dict)]
+    folders = [folder for folder in map(_line, _list(wire.get("storageFolders"))) if folder is not None]
+    for uri in [_line(run.get("storageUri")) for run in runs]:
+        folders = with_folder(folders, uri) if uri is not None else folders
+    class_name, run_id = _line(wire.get("className")), _line(wire.get("runId"))
+    return FineTuneJobStatus(class_name=class_name, run_id=run_id, storage_folders=folders[-FOLDERS_KEPT:])
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _line(value: object) -> str | None:
+    """A string that this version could have written."""
+    return value if isinstance(value, str) and len(value) <= LINE_LENGTH else None
 
 
 def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatus]:
@@ -176,9 +187,7 @@ def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list
 
 def _folders(observed: ObservedDeletion) -> list[str]:
     """The folders that hold this object's runs: where the status says, and where a run may have begun unsaid."""
-    status = observed.status
-    runs = [status.storage_uri, *(run.storage_uri for run in status.history)]
-    found = {uri.rstrip("/").rpartition("/")[0] for uri in runs if uri}
+    found = set(known_folders(observed.owner, observed.status))
     if observed.jobs and isinstance(observed.platform, ResolvedClass):
         found.add(job_location(observed.platform.spec, observed.owner).uri)
     return sorted(found)
@@ -187,8 +196,9 @@ def _folders(observed: ObservedDeletion) -> list[str]:
 def _writers(observed: ObservedDeletion) -> list[str]:
     """Names of what may still write into the storage."""
     jobs = [f"Job {job.name}" for job in observed.jobs if job.role != DELETE_ROLE and job.state == "Active"]
+    lost = [f"Job {job.name} (delete it: its ownerReferences are gone)" for job in observed.disowned if runs_on(job)]
     pods = [f"Pod {pod.name}" for pod in observed.pods if pod.role != DELETE_ROLE and not pod.ended]
-    return [*jobs, *pods]
+    return [*lost, *jobs, *pods]
 
 
 def _wait(

@@ -46,6 +46,7 @@ def rerun(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetim
         **new,
         start_time=whole_seconds(now),
         history=_with_run(status, now),
+        storage_folders=status.storage_folders,
         usage=status.usage,
     ).over(status)
 

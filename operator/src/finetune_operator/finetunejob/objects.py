@@ -109,15 +109,19 @@ def attempt_objects(
     checkpoint_seconds: float | None = None,
     run_key: str | None = None,
     active_deadline_seconds: int | None = None,
+    storage_uri: str | None = None,
 ) -> list[Object]:
-    """One Pod a node, in an Indexed Job; several find each other through a headless Service."""
+    """One Pod a node, in an Indexed Job; several find each other through a headless Service.
+
+    `storage_uri`: the run's folder, where it has one already: the class may name another place by now.
+    """
     key = run_key or spec.run_id
     name = train_job_name(owner, key, attempt)
     run = TrainRun(
         job=_identity(owner, spec),
         attempt=attempt,
         storage=storage_config(platform.spec),
-        output_uri=output_uri(owner, key, platform),
+        output_uri=storage_uri or output_uri(owner, key, platform),
         model=model,
         method=spec.method,
         adapter=spec.adapter,

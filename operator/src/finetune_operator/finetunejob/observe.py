@@ -12,11 +12,12 @@ from finetune_operator.budgets.ledger import ObservedBudget, observe_budget
 from finetune_operator.core.conditions import Standing
 from finetune_operator.core.ownership import Owner, owner_of
 from finetune_operator.finetuneclass.resolve import ResolvedClass, observe_class
+from finetune_operator.finetunejob.attempt_records import newest_job
 from finetune_operator.finetunejob.objects import TRAIN_ROLE
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import ResolvedModel, resolve_model
-from finetune_operator.pods.observe import owned_jobs_and_pods
+from finetune_operator.pods.observe import disowned_job_and_pods, owned_jobs_and_pods
 from finetune_operator.pods.observed import JobView, PodView, job_view, pod_view
 from finetune_operator.pods.warning_events import WarningEvent, observe_warnings
 from finetune_operator.progress.server import ProgressEndpoint, ProgressStore
@@ -35,6 +36,8 @@ class ObservedFineTuneJob:
     """What spec.model.fineTuneJobRef means now; None where there is none, or the run has started from it already."""
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
+    disowned: tuple[JobView, ...] = ()
+    """A Job that was made for it and is not its own any more. Its Pods are among `pods`, to be waited for."""
     warnings: tuple[WarningEvent, ...] = ()
     progress: Progress | None = None
     ledger: CheckpointLedger | None = None
@@ -64,10 +67,10 @@ async def observe(
     owner = owner_of(parent)
     spec = FineTuneJobSpec.from_wire(parent["spec"])
     status = FineTuneJobStatus.read(parent.get("status"))
-    platform, model, (found_jobs, found_pods) = await asyncio.gather(
+    platform, model, (found_jobs, found_pods, disowned) = await asyncio.gather(
         observe_class(kube, spec.class_name, trainer_image),
         _observe_model(kube, owner, spec, status),
-        _children(kube, owner, parent),
+        _children(kube, owner, parent, status),
     )
     jobs = tuple(job_view(item) for item in found_jobs)
     pods = tuple(pod_view(item) for item in found_pods)
@@ -86,6 +89,7 @@ async def observe(
         model=model,
         jobs=jobs,
         pods=pods,
+        disowned=tuple(job_view(item) for item in disowned),
         warnings=warnings,
         progress=shown.progress if shown else None,
         ledger=shown.ledger if shown else None,
@@ -94,9 +98,15 @@ async def observe(
     )
 
 
-async def _children(kube: Kube, owner: Owner, parent: Object) -> tuple[list[Object], list[Object]]:
-    """Its Jobs and Pods. One without a status has none, or those that are about to be made under the same names."""
-    return await owned_jobs_and_pods(kube, owner) if parent.get("status") else ([], [])
+async def _children(
+    kube: Kube, owner: Owner, parent: Object, status: FineTuneJobStatus
+) -> tuple[list[Object], list[Object], list[Object]]:
+    """Its Jobs, Pods, and Jobs no longer its own. One without a status has none, or those about to be made."""
+    if not parent.get("status"):
+        return [], [], []
+    jobs, pods = await owned_jobs_and_pods(kube, owner)
+    disowned, theirs = await disowned_job_and_pods(kube, owner, newest_job(status), jobs)
+    return jobs, pods + theirs, disowned
 
 
 async def _observe_model(

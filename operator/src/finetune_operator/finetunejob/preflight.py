@@ -26,6 +26,7 @@ from finetune_operator.finetunejob.stopping import (
     strays_and_old_jobs,
     what_stops,
 )
+from finetune_operator.finetunejob.storage_folders import with_folder
 from finetune_operator.pods.backoff import retry_delay_seconds
 from finetune_operator.pods.exit_diagnosis import (
     JOB_DEADLINE_EXCEEDED,
@@ -77,10 +78,12 @@ def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: 
         return planned(
             observed, status, "Validating", standing, now, delete=strays(observed, keep=name), requeue_at=check
         )
+    place = output_uri(owner, run_key(status), platform)
     status = status.model_copy(
         update={
             "class_name": platform.name,
-            "storage_uri": output_uri(owner, run_key(status), platform),
+            "storage_uri": place,
+            "storage_folders": with_folder(status.storage_folders, place),
             "preflight": PreflightStatus(try_number=number, job_name=name),
         }
     )

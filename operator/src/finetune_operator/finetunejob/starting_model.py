@@ -1,6 +1,7 @@
 """What the run starts from: a URI, or the result of another job as it is when the run starts.
 
-It is written into the status once and stays the same for all attempts of the run, whatever becomes of that job.
+It is written into the status once and stays the same for all attempts of the run, whatever becomes of that job and of
+the spec: a report is about what its run was asked.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from finetune_operator.finetunejob.stopping import strays
 def starting_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:
     """Go on once it is known."""
     reference = observed.spec.model.fine_tune_job_ref
-    if reference is None or status.starting_model is not None:
+    if status.starting_model is not None:
         return status
+    if reference is None:
+        return status.model_copy(update={"starting_model": StartingModel(uri=observed.spec.model.uri or "")})
     found = observed.model
     if reference.name == observed.owner.name:
         found = stalled(
@@ -46,6 +49,6 @@ def waits_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus) ->
 def model_source(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> ModelSource:
     """What the Pods of the run load."""
     found = status.starting_model
-    if found is None:
+    if found is None:  # A run that an older version began.
         return ModelSource(uri=observed.spec.model.uri or "")
     return ModelSource(uri=found.uri, adapter_uri=found.adapter_uri, digest=found.digest)

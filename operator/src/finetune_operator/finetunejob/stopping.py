@@ -8,7 +8,7 @@ from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_records import running_jobs
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 from finetune_operator.pods.observed import JobView, PodView
-from finetune_operator.pods.retried_job import jobs_to_delete
+from finetune_operator.pods.retried_job import disowned_words, jobs_to_delete, runs_on
 
 GIVEN_UP_SECONDS = 180
 """A Pod of a lost node stays Terminating for ever. So long after its grace period nobody waits for it any more: what it
@@ -30,11 +30,14 @@ def is_given_up(pod: PodView, now: datetime) -> bool:
 
 def is_quiet(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> bool:
     """Whether nothing runs beside the Job to keep, and nothing can start to."""
-    return not _others_active(observed, keep) and not _running_pods(observed, now, keep)
+    return not (_others_active(observed, keep) or _disowned(observed) or _running_pods(observed, now, keep))
 
 
 def what_stops(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:
     """What is not quiet yet, in words that stay the same while it does."""
+    disowned = _disowned(observed)
+    if disowned:
+        return disowned_words(disowned[0])
     pods = _running_pods(observed, now, keep)
     if not pods:
         return "Waits until what ran before has ended."
@@ -87,13 +90,18 @@ def next_look(observed: ObservedFineTuneJob, now: datetime, later: datetime) -> 
 
 def is_spent(observed: ObservedFineTuneJob, job: JobView) -> bool:
     """Whether all of a Job's Pods have ended, though its controller may not have counted them yet."""
-    pods = observed.pods_of(job.name)
+    pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
     return len(pods) >= max(1, job.parallelism) and all(pod.ended for pod in pods)
 
 
 def _others_active(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
     active = [job for job in observed.jobs if job.state == "Active" and not job.deleting and job.name != keep]
     return [job for job in active if not is_spent(observed, job)]
+
+
+def _disowned(observed: ObservedFineTuneJob) -> list[JobView]:
+    """The Jobs that nobody stops, and that have or make Pods."""
+    return [job for job in observed.disowned if runs_on(job) and not is_spent(observed, job)]
 
 
 def _running_pods(observed: ObservedFineTuneJob, now: datetime, keep: str | None) -> list[PodView]:

@@ -11,7 +11,7 @@ from finetune_api.finetunejob import AttemptStatus, Disruption, FailureStatus, F
 from finetune_api.outcome import Failure, TrainReport
 from finetune_operator.core.conditions import known_reason, stalled
 from finetune_operator.core.report_validation import result_refusal
-from finetune_operator.finetunejob.attempt_records import running_attempt, with_end
+from finetune_operator.finetunejob.attempt_records import fruitless_disruptions, running_attempt, with_end
 from finetune_operator.finetunejob.completion import failed, succeeded
 from finetune_operator.finetunejob.concern import Step
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
@@ -32,8 +32,6 @@ from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.sidecars import ended_well, has_answered
 from finetune_operator.pods.start_diagnosis import blockage, image_pull_timed_out, image_pull_words
 
-ATTEMPTS_APART_SECONDS = 10
-
 _OF_THE_SHAPE = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
 
 
@@ -44,6 +42,8 @@ def verdict(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
         return status
     job = observed.job(attempt.job_name)
     if job is None:
+        if any(one.name == attempt.job_name for one in observed.disowned):
+            return _disrupted(status, attempt, "JobDisowned", "Somebody took its Job's ownerReferences away.", now)
         return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
     if job.deleting:
         return status
@@ -128,11 +128,17 @@ def _failed_attempt(
 def _disrupted(
     status: FineTuneJobStatus, attempt: AttemptStatus, reason: str, message: str, now: datetime
 ) -> FineTuneJobStatus:
-    """The infrastructure ended the attempt: it never counts, and the next one follows soon, but not in a tight loop."""
-    apart = attempt.start_time + timedelta(seconds=ATTEMPTS_APART_SECONDS)
-    next_time = max(whole_seconds(now) + timedelta(seconds=1), apart)
+    """The infrastructure ended the attempt: it never counts, and the next one follows at once if this one got on.
+
+    Attempts that don't start ever further apart: a node that evicts each of them would be asked in a tight loop.
+    """
+    status = with_end(status, attempt, "Disrupted", now, reason=reason, message=message)
+    apart = timedelta(seconds=retry_delay_seconds(fruitless_disruptions(status.ended_attempts)))
+    now = whole_seconds(now)
+    # A start in the future (a clock that was wrong) keeps nobody waiting.
+    next_time = min(max(now + timedelta(seconds=1), attempt.start_time + apart), now + apart)
     ended = {"disruptions": attempt.disruptions + 1, "disrupted": True, "next_time": next_time}
-    return with_end(status, attempt.model_copy(update=ended), "Disrupted", now, reason=reason, message=message)
+    return status.model_copy(update={"attempt": attempt.model_copy(update=ended)})
 
 
 def _disruption_reason(pods: Sequence[PodView], seen: Disruption | None) -> str:

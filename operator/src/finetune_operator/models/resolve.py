@@ -24,6 +24,14 @@ class ResolvedModel:
     base: ModelSource | None = None
 
 
+@dataclass(frozen=True)
+class Undecided(Standing):
+    """The job that makes the model can't be read, or is asked for something that it refuses.
+
+    It says nothing of the model: what runs with it goes on, and nothing starts.
+    """
+
+
 async def resolve_model(kube: Kube, namespace: str, reference: ModelReference | Model) -> ResolvedModel | Standing:
     """The model, or a Standing that says what it waits for."""
     if reference.fine_tune_job_ref is None:
@@ -38,7 +46,7 @@ async def resolve_model(kube: Kube, namespace: str, reference: ModelReference | 
         spec = FineTuneJobSpec.from_another_version(job["spec"])
         status = FineTuneJobStatus.from_another_version(job.get("status", {}))
     except ValidationError as error:
-        return stalled(Reason.REFERENCE_NOT_FOUND, f"FineTuneJob {name!r} can't be read: {problems(error)}")
+        return undecided(f"FineTuneJob {name!r} can't be read: {problems(error)}")
     return tuned_model(name, spec, status)
 
 
@@ -49,6 +57,11 @@ def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> 
             Reason.WAITING_FOR_MODEL,
             f"FineTuneJob {name!r} failed: see `kubectl describe ftj {name}`. A new run goes on from here.",
         )
+    if any(run.run_id == spec.run_id for run in status.history):
+        return undecided(
+            f"FineTuneJob {name!r} refuses its spec: runId {spec.run_id!r} is that of an earlier run "
+            f"(`kubectl describe ftj {name}`)."
+        )
     if status.run_id != spec.run_id:
         return progressing(
             Reason.WAITING_FOR_MODEL, f"FineTuneJob {name!r} is not complete: its run {spec.run_id!r} has not begun."
@@ -58,11 +71,15 @@ def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> 
     result = status.result
     base = ModelSource(uri=result.base_model_uri)
     if result.adapter_type not in ("Full", "LoRA"):
-        return stalled(
-            Reason.WAITING_FOR_MODEL,
+        return undecided(
             f"The result of FineTuneJob {name!r} is of a type that this version of the operator can't load "
-            f"({result.adapter_type}). Upgrade the operator.",
+            f"({result.adapter_type}). Upgrade the operator."
         )
     if result.adapter_type == "Full":
         return ResolvedModel(ModelSource(uri=result.uri, digest=result.digest), base)
     return ResolvedModel(ModelSource(uri=result.base_model_uri, adapter_uri=result.uri, digest=result.digest), base)
+
+
+def undecided(message: str) -> Undecided:
+    """Wait until the job is mended."""
+    return Undecided(ready=False, reason=Reason.WAITING_FOR_MODEL, message=message, stalled=True)

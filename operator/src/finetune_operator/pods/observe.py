@@ -7,6 +7,7 @@ controller, a Pod when such a Job is, both by UID.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from finetune_operator.core.ownership import Owner, controller, is_controlled_by, owner_selector
 from finetune_operator.kube.client import Kube
@@ -34,6 +35,23 @@ async def owned_jobs_and_pods(kube: Kube, owner: Owner, *controllers: str) -> tu
     owned |= {job["metadata"]["uid"] for job in unlabelled}
     pods = [pod for pod in labelled_pods if (by := controller(pod)) is not None and by.uid in owned | gone]
     return jobs, [*pods, *(pod for pod in labelled_pods if _is_orphan(pod))]
+
+
+async def disowned_job_and_pods(
+    kube: Kube, owner: Owner, name: str | None, owned: Sequence[Object]
+) -> tuple[list[Object], list[Object]]:
+    """The parent's Job of this name, and its Pods, where the Job is no longer the parent's (`owned`).
+
+    Somebody took its ownerReferences away: it runs on, and answers for nothing. The name is one that only a child of
+    this parent has (children.child_name).
+    """
+    if name is None or any(job["metadata"]["name"] == name for job in owned):
+        return [], []
+    jobs = await kube.list(JOBS, owner.namespace, fields={"metadata.name": name})
+    uids = {job["metadata"]["uid"] for job in jobs}
+    listed = [await kube.list(PODS, owner.namespace, {CONTROLLER_UID_LABEL: uid}) for uid in uids]
+    pods = [pod for found in listed for pod in found if (by := controller(pod)) is not None and by.uid in uids]
+    return jobs, pods
 
 
 async def owned_pods_of_deployment(kube: Kube, owner: Owner, deployment: Object | None) -> list[Object]:

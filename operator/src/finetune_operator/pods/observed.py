@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from finetune_api.base import EARLIEST, sane_time
 from finetune_operator.core.ownership import DIGEST_ANNOTATION, ROLE_LABEL, controller
 from finetune_operator.kube.resources import Object
 
@@ -174,8 +175,11 @@ def job_view(job: Object) -> JobView:
 
 
 def parse_time(text: str) -> datetime:
-    """A Kubernetes timestamp."""
-    return datetime.fromisoformat(text)
+    """A Kubernetes timestamp, which anybody may have written (sane_time)."""
+    try:
+        return sane_time(datetime.fromisoformat(text))
+    except ValueError:  # Go knows a year 0.
+        return EARLIEST
 
 
 def _index(text: str) -> int:

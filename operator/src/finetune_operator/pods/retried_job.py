@@ -33,3 +33,17 @@ def jobs_to_delete(namespace: str, jobs: Iterable[JobView]) -> tuple[Child, ...]
         if not job.deleting
         for child in (Child(CONFIG_MAPS, namespace, job.name, None), Child(JOBS, namespace, job.name, job.uid))
     )
+
+
+def runs_on(job: JobView) -> bool:
+    """Whether a Job that is nobody's has Pods, or makes them."""
+    return job.state == "Active" and not job.deleting
+
+
+def disowned_words(job: JobView) -> str:
+    """That nothing starts beside a Job that was the object's, and what to do."""
+    return (
+        f"Job {job.name} may still run Pods: somebody took its ownerReferences away, so that it is not this object's "
+        "any more, and nobody tells it to stop. Nothing starts beside it. Wait until it has ended, or delete it: "
+        f"kubectl delete job {job.name}"
+    )

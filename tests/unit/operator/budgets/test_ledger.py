@@ -326,3 +326,9 @@ async def test_ledgers_go_when_their_month_and_the_one_after_it_are_over() -> No
     assert kube.writes == [f"DELETE {LEDGERS}/2025-11", f"DELETE {LEDGERS}/2025-12"]
     selector = kube.requests[0].query["labelSelector"]
     assert "finetune.dev/role=usage" in selector
+
+
+def test_a_pod_of_a_node_whose_clock_says_1970_is_no_bill_of_decades() -> None:
+    since_1970 = PodTime(4, datetime(1970, 1, 1, tzinfo=UTC), None, False)
+    found = usages(budget(since_1970), OWNER.uid, None, "gpu", NOON)
+    assert [usage.month for usage in found] == ["2026-09", "2026-10", "2026-11"]

@@ -17,7 +17,7 @@ from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.observe import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.models.resolve import ResolvedModel
+from finetune_operator.models.resolve import ResolvedModel, undecided
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.warning_events import WarningEvent
 from tests.unit.operator.crd_schema import assert_storable
@@ -58,6 +58,7 @@ NEW = EvaluationStatus()
 JOB, RETRY, OF_NEW_MODEL = evaluation_job_name(), evaluation_job_name(number=2), evaluation_job_name("sha256:bb")
 JOB_OBJECTS, RETRY_OBJECTS = (f"ConfigMap/{JOB}", f"Job/{JOB}"), (f"ConfigMap/{RETRY}", f"Job/{RETRY}")
 NO_JOB = stalled(Reason.REFERENCE_NOT_FOUND, "FineTuneJob 'router' does not exist in namespace 'team-a'. Create it.")
+UNREADABLE = undecided("FineTuneJob 'router' can't be read: startTime is 'soon'.")
 EVALUATING = standing_conditions(Reason.EVALUATING)
 
 
@@ -370,6 +371,15 @@ def test_a_job_that_somebody_deleted_is_a_disruption_and_made_anew_ever_more_slo
     assert decide(observed_evaluation(due)).decision.writes == RETRY_OBJECTS
 
 
+def test_nothing_starts_beside_a_job_whose_owner_references_were_removed() -> None:
+    due = decide(observed_evaluation(evaluation_status(), disowned=(job(JOB),))).status
+    due = due.model_copy(update={"retry_time": NOW})
+    waits = decide(observed_evaluation(due, disowned=(job(JOB),)))
+    assert (waits.decision.writes, waits.decision.again_in, waits.status.job_name) == ((), 15, JOB)
+    assert f"kubectl delete job {JOB}" in waits.message
+    assert decide(observed_evaluation(due, disowned=(job(JOB, "Failed"),))).decision.writes == RETRY_OBJECTS
+
+
 def test_why_a_pod_was_taken_away_is_remembered_though_the_pod_is_gone() -> None:
     evicted = pod(JOB, disrupted=True, disruption="EvictionByEvictionAPI: Eviction API: evicting")
     seen = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(evicted,)))
@@ -423,6 +433,26 @@ def test_an_evaluation_of_a_model_that_is_not_there_any_more_is_ended() -> None:
         assert (result.decision.phase, result.decision.deletes) == ("Waiting", with_config_map(JOB))
         again = decide(observed_evaluation(result.status))
         assert again.decision.writes == RETRY_OBJECTS
+
+
+def test_an_evaluation_goes_on_while_its_job_can_not_be_read_or_is_refused() -> None:
+    """Nothing is known of the model but what was known when it began; no other try begins."""
+    running = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), model=UNREADABLE))
+    assert (running.decision.phase, running.decision.deletes, running.status.job_name) == ("Evaluating", (), JOB)
+    assert f"{UNREADABLE.message} The try that runs goes on meanwhile." in running.message
+    said = succeeded_pod(JOB, EVALUATION_REPORT)
+    begun = evaluation_status(storage_uri=EVALUATION_FOLDER)
+    done = decide(observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), model=UNREADABLE))
+    assert done.decision.phase == "Passed"
+    for status in (failed_once(retry_in=-1), NEW):
+        waits = decide(observed_evaluation(status, model=UNREADABLE))
+        assert (waits.decision.phase, waits.decision.writes, waits.message) == ("Waiting", (), UNREADABLE.message)
+
+
+def test_another_candidate_that_is_gone_ends_it_all_the_same() -> None:
+    two = (("tuned", UNREADABLE), ("other", NO_JOB))
+    result = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), candidates=two))
+    assert (result.decision.reason, result.decision.deletes) == ("ReferenceNotFound", with_config_map(JOB))
 
 
 def test_an_answer_is_taken_though_the_class_is_gone() -> None:

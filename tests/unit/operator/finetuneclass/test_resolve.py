@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
+from finetune_api.base import LocalObjectReference
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, Model
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Standing
 from finetune_operator.finetuneclass.resolve import ResolvedClass, default_class, resolve_class
-from finetune_operator.models.resolve import ResolvedModel, tuned_model
-from tests.unit.operator.states import CLASS_WIRE, RESULT, job_spec, merged
+from finetune_operator.kube.resources import FINE_TUNE_JOBS
+from finetune_operator.models.resolve import ResolvedModel, Undecided, resolve_model, tuned_model
+from tests.unit.operator.fake_kube import FakeKube
+from tests.unit.operator.states import CLASS_WIRE, JOB_WIRE, NOW, RESULT, job_spec, merged
 
 DEFAULT = {"finetune.dev/is-default-class": "true"}
 
@@ -115,3 +118,32 @@ def test_the_model_of_a_fine_tuning_job(status: FineTuneJobStatus, expected: Any
         assert isinstance(found, Standing)
         assert (found.reason, found.stalled) == expected
         assert "FineTuneJob 'router'" in found.message
+        assert not isinstance(found, Undecided)
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (done(result=RESULT.model_copy(update={"adapter_type": "OfLater"})), "OfLater"),
+        (
+            done(
+                run_id="2",
+                history=[EndedRun(run_id="1", phase="Succeeded", reason="Succeeded", completion_time=NOW)],
+            ),
+            "refuses its spec: runId '1'",
+        ),
+    ],
+    ids=["of another version", "refused"],
+)
+def test_a_job_that_says_nothing_of_its_model_decides_nothing(status: FineTuneJobStatus, why: str) -> None:
+    found = tuned_model("router", job_spec(), status)
+    assert isinstance(found, Undecided)
+    assert why in found.message
+
+
+@pytest.mark.parametrize("broken", [{"spec": {}}, {"status": {"startTime": "soon"}}], ids=["spec", "status"])
+async def test_a_job_that_can_not_be_read_decides_nothing(broken: Any) -> None:
+    path = FINE_TUNE_JOBS.path("team-a", "router")
+    kube = FakeKube({f"GET {path}": {"spec": JOB_WIRE, "status": done().to_wire(), **broken}})
+    reference = Model(fine_tune_job_ref=LocalObjectReference(name="router"))
+    assert isinstance(await resolve_model(kube, "team-a", reference), Undecided)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import CorruptCheckpoint, FineTuneJobStatus, Progress
+from finetune_api.finetunejob import CorruptCheckpoint, FineTuneJobSpec, FineTuneJobStatus, Progress, StartingModel
 from finetune_api.outcome import Failure, TrainReport
 from finetune_api.progress import CheckpointLedger
 from finetune_operator.budgets.ledger import ObservedBudget
@@ -418,6 +419,38 @@ def test_a_job_that_somebody_deleted_is_a_disruption() -> None:
     )
 
 
+def test_nothing_starts_beside_a_job_whose_owner_references_were_removed() -> None:
+    """Its Pods train on: a second attempt beside them would take the run from them."""
+    theirs, running = job(TRAIN_1), pod(TRAIN_1)
+    result = decide(observed_job(trained_status(conditions=TRAINING), pods=(running,), disowned=(theirs,)))
+    ended = result.status.ended_attempts[-1]
+    assert (ended.outcome, ended.reason) == ("Disrupted", "JobDisowned")
+    due = result.status.model_copy(
+        update={"attempt": result.status.attempt and result.status.attempt.model_copy(update={"next_time": ago(1)})}
+    )
+    waits = decide(observed_job(due, pods=(running,), disowned=(theirs,)))
+    assert waits.decision == Decision("Retrying", "Retrying", again_in=15)
+    assert f"kubectl delete job {TRAIN_1}" in waits.message
+    no_pods_yet = decide(observed_job(due, disowned=(theirs,)))
+    assert no_pods_yet.decision == waits.decision
+    for gone in (
+        observed_job(due),
+        observed_job(due, pods=(pod(TRAIN_1, phase="Succeeded"),), disowned=(theirs,)),
+        observed_job(due, disowned=(job(TRAIN_1, "Failed"),)),
+        observed_job(due, job(TRAIN_1), disowned=()),
+    ):
+        assert decide(gone).decision.writes == (() if gone.jobs else TRAIN_2_OBJECTS)
+
+
+@pytest.mark.parametrize("spec", [job_spec(suspend=True), job_spec(runId="2")])
+def test_a_job_that_is_nobodys_is_waited_for_whatever_follows(spec: FineTuneJobSpec) -> None:
+    status = trained_status(conditions=TRAINING)
+    waits = decide(observed_job(status, pods=(pod(TRAIN_1),), disowned=(job(TRAIN_1),), spec=spec))
+    assert waits.decision.reason == "Stopping"
+    assert (waits.decision.writes, waits.decision.deletes) == ((), ())
+    assert f"kubectl delete job {TRAIN_1}" in waits.message
+
+
 def test_a_job_that_is_being_deleted_is_waited_for() -> None:
     observed = observed_job(trained_status(conditions=TRAINING), job(TRAIN_1, deleting=True))
     assert decide(observed).decision == Decision("Retrying", "Retrying", event="Normal Retrying")
@@ -428,7 +461,87 @@ def test_attempts_that_are_disrupted_at_once_are_kept_apart() -> None:
     assert decide(observed_job(status, job(TRAIN_1, "Failed"))).decision.again_in == 7
 
 
+def evicted_again(steps: list[int | None], **changes: Any) -> Decided:
+    """The newest attempt is evicted; `steps` are what each so far came to, it included."""
+    *before, last = steps
+    ended = [ended_attempt(number, "Disrupted", step=step) for number, step in enumerate(before, 1)]
+    attempt = attempt_status(number=len(steps), start_time=ago(5))
+    progress = None if last is None else PROGRESS.model_copy(update={"step": last})
+    status = trained_status(attempt, conditions=TRAINING, ended_attempts=ended, progress=progress)
+    return decide(observed_job(status, job(TRAIN_1, "Failed"), pods=(evicted(0),), **changes))
+
+
+@pytest.mark.parametrize(
+    ("steps", "again_in"),
+    [
+        ([None], 5),
+        ([None, None], 15),
+        ([None, None, None], 35),
+        ([100, 100, 90], 35),
+        ([None] * 10, 595),
+        ([None, None, 1], 5),
+        ([100, 100, 100, 101], 5),
+        ([100, 101, 101], 15),
+    ],
+    ids=str,
+)
+def test_disruptions_without_progress_are_ever_further_apart_and_never_count(
+    steps: list[int | None], again_in: float
+) -> None:
+    result = evicted_again(steps)
+    assert result.decision.again_in == again_in
+    assert (result.status.attempt.retries, result.status.phase) == (0, "Retrying")
+    told = f"in a row were disrupted without progress: it starts at {later(again_in):%H:%M:%S} UTC."
+    assert (told in result.message) == (again_in > 5)
+
+
+def test_an_attempt_that_ran_long_is_followed_at_once_though_it_reported_nothing() -> None:
+    """Of an image without reports nobody knows how far it came."""
+    ended = [ended_attempt(number, "Disrupted") for number in range(1, 9)]
+    status = trained_status(attempt_status(number=9, start_time=ago(700)), conditions=TRAINING, ended_attempts=ended)
+    result = decide(observed_job(status, job(TRAIN_1, "Failed"), pods=(evicted(0),)))
+    assert result.decision.again_in == 1
+
+
+def test_a_failure_between_them_begins_the_row_anew() -> None:
+    ended = [ended_attempt(1, "Disrupted"), ended_attempt(2, "Disrupted"), ended_attempt(3, "Failed")]
+    status = trained_status(attempt_status(number=4, start_time=ago(5)), conditions=TRAINING, ended_attempts=ended)
+    assert decide(observed_job(status, job(TRAIN_1, "Failed"), pods=(evicted(0),))).decision.again_in == 5
+
+
 # The next attempt.
+
+
+@pytest.mark.parametrize("storage", [{"bucket": "other"}, {"prefix": "elsewhere"}])
+def test_a_run_keeps_its_place_in_the_storage_for_its_life(storage: dict[str, Any]) -> None:
+    """Elsewhere it would begin at step 0, and its checkpoints would be nobody's."""
+    moved = resolved_class(storage=storage)
+    result = decide(observed_job(between_attempts(0), job(TRAIN_1, "Failed"), platform=moved))
+    assert result.decision.writes == TRAIN_2_OBJECTS
+    (config,) = [item for item in result.plan.create if item["kind"] == "ConfigMap"]
+    assert json.loads(config["data"]["run.json"])["outputUri"] == STORAGE_URI
+    assert result.status.storage_uri == STORAGE_URI
+
+
+def test_a_class_that_names_another_place_makes_no_waiting_attempt_anew() -> None:
+    started = decide(observed_job(between_attempts(0), job(TRAIN_1, "Failed")))
+    (made,) = [item for item in started.plan.create if item["kind"] == "Job"]
+    waiting = job(TRAIN_2, digest=made["metadata"]["annotations"]["finetune.dev/applied-digest"])
+    moved = resolved_class(storage={"bucket": "other"})
+    assert decide(observed_job(started.status, waiting, platform=moved)).decision.writes == ()
+
+
+def test_a_result_is_judged_by_what_its_run_was_asked_though_the_next_run_is_asked_for() -> None:
+    """It completes just as runId and model.uri change: nobody forged anything."""
+    begun = decide(observed_job(between_attempts(0), job(TRAIN_1, "Failed"))).status
+    assert begun.starting_model == StartingModel(uri="s3://models/base")
+    spec = job_spec(runId="2", model={"uri": "s3://models/another"})
+    done = decide(
+        observed_job(begun, job(TRAIN_2, "Complete"), pods=(succeeded_pod(TRAIN_2, TRAIN_REPORT),), spec=spec)
+    )
+    assert (done.status.phase, done.status.result) == ("Succeeded", RESULT)
+    (run,) = plan(observed_job(done.status, spec=spec), NOW).status.history
+    assert (run.phase, run.result_uri) == ("Succeeded", RESULT.uri)
 
 
 def between_attempts(retry_in: float, **changes: Any) -> FineTuneJobStatus:

@@ -116,6 +116,11 @@ TABLE: dict[str, tuple[ObservedDeletion, Decision]] = {
         Decision(again_in=15),
     ),
     "a Pod whose Job is gone may still write": (deletion(pods=(ENDING_POD,)), Decision(again_in=15)),
+    "what was disowned may still write": (deletion(disowned=(job(TRAIN_1),)), Decision(again_in=15)),
+    "until it has ended": (
+        deletion(disowned=(job(TRAIN_1, "Failed"),)),
+        Decision(creates=try_name(1), again_in=15),
+    ),
     "then a Job removes the objects": (
         deletion(job(TRAIN_1, "Failed"), pods=(ENDED_POD,)),
         Decision(creates=try_name(1), again_in=15),
@@ -281,6 +286,13 @@ def test_earlier_runs_that_lie_elsewhere_go_too() -> None:
     assert run.folder_uris == [FOLDER, "s3://old/a/team-a/router"]
 
 
+def test_every_place_goes_that_the_class_named_meanwhile() -> None:
+    """Preflight wrote into the first one before the class was corrected."""
+    status = STATUS.model_copy(update={"storage_folders": ["s3://wrong/a/team-a/router", FOLDER]})
+    made = removal(deletion(status=status))["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION]
+    assert DeleteRun.model_validate_json(made).folder_uris == [FOLDER, "s3://wrong/a/team-a/router"]
+
+
 @pytest.mark.parametrize(
     ("platform", "holds"),
     [(DELETING, True), (resolved_class(), False), (CLASS_NOT_FOUND, None)],
@@ -362,6 +374,9 @@ async def test_whether_the_namespace_ends(answer: Any, ends: bool) -> None:
         {"phase": "Levitating"},
         {"startTime": "soon"},
         {"usage": 7, "history": [{"storageUri": f"{FOLDER}/0-0f3c2a91"}, 7]},
+        {"usage": 7, "runId": "x" * 1025, "history": [{"storageUri": f"s3://models/{'x' * 1025}/team-a/router/0"}]},
+        {"usage": 7, "storageUri": ["s3://models"], "storageFolders": [7, "s3://models", FOLDER]},
+        {"storageUri": "nonsense", "storageFolders": ["", "s3:///team-a/router", "s3://models/team-b/router", FOLDER]},
     ],
 )
 async def test_a_status_of_another_version_still_says_what_is_to_be_removed(strange: dict[str, Any]) -> None:

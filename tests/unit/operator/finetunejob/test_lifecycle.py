@@ -426,6 +426,25 @@ def test_the_time_of_a_suspension_does_not_count_for_the_deadline() -> None:
     assert resumed.status.suspended_seconds == 3620
 
 
+@pytest.mark.parametrize("seconds", [10**18, -(10**18)])
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_a_status_with_times_and_counts_out_of_range_is_planned_all_the_same(moment: str, seconds: int) -> None:
+    wire = trained_status(attempt_status(active_deadline_seconds=60)).to_wire()
+    wire |= {"startTime": moment, "suspendedSeconds": seconds, "usage": {**USAGE.to_wire(), "countedTime": moment}}
+    wire["attempt"] |= {"startTime": moment}
+    status = FineTuneJobStatus.read(wire)
+    for jobs in ((job(TRAIN_1),), (job(TRAIN_1, "Failed"),), ()):
+        plan(observed_job(status, *jobs), NOW)
+    over = FineTuneJobStatus.read({**wire, "phase": "Succeeded", "completionTime": moment})
+    plan(observed_job(over, job(TRAIN_1, "Complete"), spec=job_spec(ttlSecondsAfterFinished=3600)), NOW)
+
+
+def test_a_start_in_the_future_does_not_keep_the_next_attempt_waiting() -> None:
+    """The clock of the operator that wrote it was wrong."""
+    status = trained_status(attempt_status(start_time=later(10**6)))
+    assert decide(observed_job(status, job(TRAIN_1, "Failed"))).decision.again_in == 10
+
+
 def test_a_job_that_waits_for_its_class_ends_at_its_deadline_too() -> None:
     observed = observed_job(
         job_status(start_time=ago(100)), spec=job_spec(activeDeadlineSeconds=100), platform=CLASS_NOT_FOUND

@@ -171,6 +171,19 @@ def test_a_new_job_starts_with_preflight_on_a_cpu_pod() -> None:
     assert result.status.preflight == preflight_status()
 
 
+def test_each_place_that_preflight_wrote_into_is_remembered() -> None:
+    """A class with a wrong bucket is corrected before training: the run goes there, and deletion finds both."""
+    wrong = decide(observed_job(NEW, platform=resolved_class(storage={"bucket": "wrong"}))).status
+    assert wrong.storage_folders == ["s3://wrong/finetune/team-a/router"]
+    retried = wrong.model_copy(update={"preflight": preflight_status(succeeded=False, retry_time=NOW)})
+    right = decide(observed_job(retried)).status
+    assert right.storage_uri == STORAGE_URI
+    assert right.storage_folders == ["s3://wrong/finetune/team-a/router", "s3://models/finetune/team-a/router"]
+    done = right.model_copy(update={"phase": "Succeeded", "completion_time": NOW})
+    again = decide(observed_job(done, spec=job_spec(runId="2"))).status
+    assert again.storage_folders == right.storage_folders
+
+
 # Preflight.
 
 

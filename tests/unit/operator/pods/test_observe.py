@@ -8,7 +8,7 @@ import pytest
 
 from finetune_operator.kube.client import ApiError
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.observe import owned_jobs_and_pods, owned_pods_of_deployment
+from finetune_operator.pods.observe import disowned_job_and_pods, owned_jobs_and_pods, owned_pods_of_deployment
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.pod_objects import controlled_by
 from tests.unit.operator.states import OWNER
@@ -102,6 +102,22 @@ async def test_a_job_that_lost_its_labels_is_found_by_its_pods() -> None:
     """`kubectl label job train-1 finetune.dev/owner-uid-`: it runs on, and nothing may start beside it."""
     cluster = Cluster([], [item("train-1-0", of_job("train-1"))], hidden=[item("train-1", of_parent())])
     assert await names(cluster) == (["train-1"], ["train-1-0"])
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+async def test_a_job_whose_owner_references_were_removed_is_found_by_its_name(labelled: bool) -> None:
+    """It answers for nothing, but its Pods run."""
+    jobs, pods = [item("train-1", None)], [item("train-1-0", of_job("train-1")), item("other", of_job("other"))]
+    cluster = Cluster(jobs if labelled else [], pods, hidden=[] if labelled else jobs)
+    assert await names(cluster) == ([], ["other"]), "of a Job that is gone"
+    found, theirs = await disowned_job_and_pods(cluster, OWNER, "train-1", [])
+    assert [one["metadata"]["name"] for one in [*found, *theirs]] == ["train-1", "train-1-0"]
+
+
+@pytest.mark.parametrize("name", [None, "gone", "train-1"])
+async def test_a_job_that_is_owned_or_gone_was_not_disowned(name: str | None) -> None:
+    mine = item("train-1", of_parent())
+    assert await disowned_job_and_pods(Cluster([mine], []), OWNER, name, [mine]) == ([], [])
 
 
 @pytest.mark.parametrize("foreign", ["the Deployment", "the ReplicaSet", "the Pod", None])

@@ -177,3 +177,14 @@ def times(started: str, finished: str) -> dict[str, Any]:
 
 def noon(**later: int) -> datetime:
     return datetime(2026, 11, 22, 12, tzinfo=UTC) + timedelta(**later)
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "0000-01-01T00:00:00Z"])
+def test_a_time_at_the_end_of_the_calendar_can_be_counted_with(moment: str) -> None:
+    """Whoever may write a status or ask for a grace period may write any."""
+    ended = {**terminated(1), "startedAt": moment, "finishedAt": moment}
+    found = pod_object({"phase": "Failed", "containerStatuses": [container(terminated=ended)]})
+    view = pod_view({**found, "metadata": {**found["metadata"], "deletionTimestamp": moment}})
+    for time in (view.started_time, view.ended_time, view.deletion_time):
+        assert time is not None
+        assert time - timedelta(days=3660) < time < time + timedelta(days=3660)
