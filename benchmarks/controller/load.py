@@ -47,13 +47,13 @@ def job(name: str, namespace: str) -> dict[str, Any]:
         "spec": {
             "className": CLASS,
             "model": {"uri": "s3://models/base"},
-            "adapter": {"type": "LoRA", "rank": 16, "alpha": 32},
+            "adapter": {"type": "LoRA", "lora": {"rank": 16, "alpha": 32}},
             "dataset": {
                 "training": {"uri": f"s3://data/{name}/train.jsonl"},
                 "validation": {"uri": f"s3://data/{name}/valid.jsonl"},
             },
             "hyperparameters": {"epochs": 3, "batchSize": 16},
-            "checkpoints": {"keep": 3, "best": {"metric": "evalLoss", "goal": "Minimize"}},
+            "checkpoints": {"keep": 3, "best": {"metric": "EvalLoss", "goal": "Minimize"}},
         },
     }
 

@@ -144,7 +144,7 @@ def speed(adapter: str, method: str, rounds: int) -> dict[str, Any]:
 
 
 def _lora(**more: Any) -> dict[str, Any]:
-    return {"adapter": {"type": "LoRA", "rank": 32, "alpha": 64, "dropout": 0.0}, **more}
+    return {"adapter": {"type": "LoRA", "lora": {"rank": 32, "alpha": 64, "dropout": 0.0}}, **more}
 
 
 _SETTINGS = {"epochs": 1, "batchSize": 8, "learningRate": 1.0e-3, "seed": 17, "maxLength": 128}
@@ -155,7 +155,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dpo": _lora(method={"type": "DPO"}, hyperparameters={**_SETTINGS, "learningRate": 1.0e-4}),
     "qlora": {
         **_lora(hyperparameters=_SETTINGS),
-        "adapter": {"type": "QLoRA", "rank": 32, "alpha": 64, "dropout": 0.0},
+        "adapter": {"type": "QLoRA", "qlora": {"rank": 32, "alpha": 64, "dropout": 0.0}},
     },
 }
 

@@ -38,8 +38,8 @@ ENDPOINT = "BENCHMARK_S3_ENDPOINT"
 REPORTS = "BENCHMARK_REPORTS_URL"
 OUTPUT = "BENCHMARK_OUTPUT"
 ADAPTERS: dict[str, dict[str, Any]] = {
-    "LoRA": {"type": "LoRA", "rank": 16, "alpha": 32, "dropout": 0.0},
-    "QLoRA": {"type": "QLoRA", "rank": 16, "alpha": 32, "dropout": 0.0},
+    "LoRA": {"type": "LoRA", "lora": {"rank": 16, "alpha": 32, "dropout": 0.0}},
+    "QLoRA": {"type": "QLoRA", "qlora": {"rank": 16, "alpha": 32, "dropout": 0.0}},
     "Full": {"type": "Full"},
 }
 

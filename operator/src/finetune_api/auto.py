@@ -130,7 +130,7 @@ def learning_rate(method: MethodType, adapter: AdapterType, *, continued: bool) 
 def resolve_checkpoints(spec: Checkpoints, hyperparameters: Hyperparameters) -> Checkpoints:
     """A run that stops when evalLoss no longer falls is past its best step: then the best one is the result."""
     if spec.best is None and hyperparameters.early_stopping is not None:
-        return spec.model_copy(update={"best": Best(metric="evalLoss")})
+        return spec.model_copy(update={"best": Best(metric="EvalLoss")})
     return spec
 
 

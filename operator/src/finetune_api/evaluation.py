@@ -10,6 +10,7 @@ from finetune_api.base import ApiModel, FiniteNumber, Line, LocalObjectReference
 from finetune_api.conditions import KindStatus
 from finetune_api.finetunejob import Disruption, FailureStatus
 from finetune_api.sources import DatasetUri, ModelUri
+from finetune_api.unions import OneOf, TypedUnion
 
 Phase = Literal["Waiting", "Evaluating", "Retrying", "Passed", "GateFailed", "Failed"]
 BASELINE = "baseline"
@@ -18,14 +19,10 @@ ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0
 """Short, so that the scores of every candidate by every grader fit a termination message."""
 
 
-class ModelReference(ApiModel):
+class ModelReference(OneOf):
     """A model by its URI, or the result of a fine-tuning job."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            ("has(self.uri) != has(self.fineTuneJobRef)", "set exactly one of uri and fineTuneJobRef")
-        )
-    )
+    choices = ("uri", "fine_tune_job_ref")
 
     uri: ModelUri | None = None
     fine_tune_job_ref: LocalObjectReference | None = None
@@ -91,26 +88,8 @@ class ToolCallMatch(ApiModel):
     )
 
 
-GRADER_MEMBERS = {
-    "StringCheck": "stringCheck",
-    "TextSimilarity": "textSimilarity",
-    "JsonSchema": "jsonSchema",
-    "ToolCall": "toolCall",
-}
-
-
-class Grader(ApiModel):
+class Grader(TypedUnion):
     """Gives each output a score from 0 to 1. The type's own member may be left out where all of its fields may."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            *(
-                (f"!has(self.{member}) || self.type == '{kind}'", f"{member} goes with type {kind}, and only with it")
-                for kind, member in GRADER_MEMBERS.items()
-            ),
-            ("self.type != 'JsonSchema' || has(self.jsonSchema)", "type JsonSchema needs jsonSchema, with the schema"),
-        )
-    )
 
     name: ShortName
     type: Literal["StringCheck", "TextSimilarity", "JsonSchema", "ToolCall"]
@@ -128,14 +107,10 @@ class Generation(ApiModel):
     seed: int = Field(17, ge=0, le=4294967295)
 
 
-class Gate(ApiModel):
+class Gate(OneOf):
     """What every candidate must reach."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            ("has(self.minimum) != has(self.minimumDelta)", "set exactly one of minimum and minimumDelta")
-        )
-    )
+    choices = ("minimum", "minimum_delta")
 
     grader: ShortName
     minimum: float | None = Field(None, ge=0, le=1, description="Least mean score.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Name, cel
+from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Name
 from finetune_api.conditions import KindStatus
+from finetune_api.unions import OneOf, TypedUnion
 
 DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
 
@@ -25,31 +26,26 @@ class Images(ApiModel):
     )
 
 
-class ServerSideEncryption(ApiModel):
+class KMS(ApiModel):
+    """A key management service."""
+
+    key_id: Line | None = Field(None, description="Omitted: the bucket's default key.")
+
+
+class ServerSideEncryption(TypedUnion):
     """How the storage is asked to encrypt what is written (x-amz-server-side-encryption)."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(("self.type == 'KMS' || !has(self.kmsKeyId)", "kmsKeyId goes with type KMS"))
-    )
-
     type: Literal["S3", "KMS"] = Field(description="S3: keys of the storage (AES256). KMS: keys of a KMS (aws:kms).")
-    kms_key_id: Line | None = Field(None, description="Omitted: the bucket's default key.")
+    kms: KMS | None = None
 
 
-class Storage(ApiModel):
+class Storage(OneOf):
     """The S3-compatible storage in which jobs keep checkpoints and results.
 
     The operator never reads a credential: it only writes the Secret's name into Pods.
     """
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "has(self.credentialsSecretName) != has(self.serviceAccountName)",
-                "set exactly one of credentialsSecretName and serviceAccountName",
-            )
-        )
-    )
+    choices = ("credentials_secret_name", "service_account_name")
 
     endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+$", max_length=253)] | None = Field(
         None, description="URL of the S3 endpoint; omitted: AWS."

@@ -86,7 +86,7 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
             {"hyperparameters": {"epochs": "3"}},
             ["spec.hyperparameters.epochs", "must be of type number"],
         ),
-        ("FineTuneJob", {"adapter": {"dropout": 1}}, ["spec.adapter.dropout", "less than 1"]),
+        ("FineTuneJob", {"adapter": {"lora": {"dropout": 1}}}, ["spec.adapter.lora.dropout", "less than 1"]),
         ("FineTuneJob", {"parallelism": {"nodes": 0}}, ["spec.parallelism.nodes", "greater than or equal to 1"]),
         ("FineTuneJob", {"activeDeadlineSeconds": 10**10}, ["spec.activeDeadlineSeconds", "less than or equal to"]),
         ("FineTuneJob", {"model": {"uri": "file:///etc/passwd"}}, ["spec.model.uri", "s3://"]),
@@ -174,16 +174,20 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         # What must go together.
         (
             "FineTuneJob",
-            {"checkpoints": {"best": {"metric": "evalLoss"}}},
-            ["checkpoints.best by evalLoss needs dataset.validation"],
+            {"checkpoints": {"best": {"metric": "EvalLoss"}}},
+            ["checkpoints.best by EvalLoss needs dataset.validation"],
         ),
         (
             "FineTuneJob",
             {"hyperparameters": {"earlyStopping": {}}},
             ["hyperparameters.earlyStopping needs dataset.validation"],
         ),
-        ("FineTuneJob", {"method": {"type": "DPO", "sft": {}}}, ["spec.method", "sft needs type SFT"]),
-        ("FineTuneJob", {"method": {"dpo": {"beta": 0.2}}}, ["spec.method", "dpo needs type DPO"]),
+        (
+            "FineTuneJob",
+            {"method": {"type": "DPO", "sft": {}}},
+            ["spec.method.sft", "sft is only allowed with type SFT"],
+        ),
+        ("FineTuneJob", {"method": {"dpo": {"beta": 0.2}}}, ["spec.method.dpo", "dpo is only allowed with type DPO"]),
         ("FineTuneJob", {"method": {"type": "DPO", "dpo": {"beta": 0}}}, ["spec.method.dpo.beta", "greater than 0"]),
         ("FineTuneJob", {"method": {"sft": {"promptLossWeight": 1.5}}}, ["spec.method.sft.promptLossWeight"]),
         (
@@ -196,23 +200,41 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
             {"method": {"type": "DPO"}, "parallelism": {"strategy": "FSDP"}},
             ["method.type DPO needs parallelism.strategy DDP"],
         ),
-        ("FineTuneJob", {"adapter": {"freeze": {"layers": 2}}}, ["spec.adapter", "freeze needs type Full"]),
         (
             "FineTuneJob",
-            {"adapter": {"type": "Full", "inherited": "Merge"}, "model": REFERENCE},
-            ["spec.adapter", "inherited needs type LoRA"],
+            {"adapter": {"full": {"freeze": {"layers": 2}}}},
+            ["spec.adapter.full", "full is only allowed with type Full"],
         ),
         (
             "FineTuneJob",
-            {"adapter": {"type": "QLoRA", "inherited": "Merge"}, "model": REFERENCE},
-            ["spec.adapter", "inherited Merge needs type LoRA"],
+            {"adapter": {"type": "Full", "lora": {"inherited": "Merge"}}, "model": REFERENCE},
+            ["spec.adapter.lora", "lora is only allowed with type LoRA"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "LoRA", "qlora": {}}},
+            ["spec.adapter.qlora", "qlora is only allowed with type QLoRA"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "QLoRA", "qlora": {"inherited": "Merge"}}, "model": REFERENCE},
+            ["spec.adapter.qlora.inherited", 'supported values: "Continue"'],
         ),
         (
             "FineTuneJob",
             {"adapter": {"type": "QLoRA"}, "parallelism": {"strategy": "FSDP"}},
             ["adapter.type QLoRA needs parallelism.strategy DDP"],
         ),
-        ("FineTuneJob", {"adapter": {"inherited": "Merge"}}, ["adapter.inherited needs model.fineTuneJobRef"]),
+        (
+            "FineTuneJob",
+            {"adapter": {"lora": {"inherited": "Merge"}}},
+            ["inherited needs model.fineTuneJobRef"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "QLoRA", "qlora": {"inherited": "Continue"}}},
+            ["inherited needs model.fineTuneJobRef"],
+        ),
         (
             "FineTuneJob",
             {"model": {**REFERENCE, **JOB["model"]}},
@@ -229,12 +251,12 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "Evaluation",
             {"graders": [{"name": "exact", "type": "StringCheck", "jsonSchema": {"schema": {}}}]},
-            ["spec.graders[0]", "jsonSchema goes with type JsonSchema"],
+            ["spec.graders[0].jsonSchema", "jsonSchema is only allowed with type JsonSchema"],
         ),
         (
             "Evaluation",
             {"graders": [{"name": "schema", "type": "JsonSchema"}]},
-            ["spec.graders[0]", "type JsonSchema needs jsonSchema"],
+            ["spec.graders[0].jsonSchema", "jsonSchema is required with type JsonSchema"],
         ),
     ],
 )
@@ -319,13 +341,7 @@ def test_a_change_of_what_is_measured_needs_another_run_id(api: Api, changes: di
 
 def test_the_simplest_job_is_completed_with_its_defaults(api: Api) -> None:
     spec = api.create("FineTuneJob", "router", JOB, query=DRY_RUN)["spec"]
-    assert spec["adapter"] == {
-        "type": "LoRA",
-        "rank": 16,
-        "alpha": 32,
-        "dropout": 0,
-        "targetModules": ["all-linear"],
-    }
+    assert spec["adapter"] == {"type": "LoRA"}
     assert (spec["method"], spec["runId"], spec["suspend"], spec["retryLimit"]) == ({"type": "SFT"}, "1", False, 3)
     assert spec["parallelism"] == {"nodes": 1, "processesPerNode": 1, "strategy": "DDP"}
     assert spec["checkpoints"] == {"keep": 3, "startOverIfCorrupt": False}
@@ -337,6 +353,12 @@ def test_the_simplest_job_is_completed_with_its_defaults(api: Api) -> None:
         "leaks": "Keep",
         "tooLong": "Truncate",
     }
+
+
+def test_the_member_of_a_union_is_completed_with_its_defaults(api: Api) -> None:
+    spec = api.create("FineTuneJob", "router", {**JOB, "adapter": {"lora": {"rank": 8}}}, query=DRY_RUN)["spec"]
+    lora = {"rank": 8, "alpha": 32, "dropout": 0, "targetModules": ["all-linear"]}
+    assert spec["adapter"] == {"type": "LoRA", "lora": lora}
 
 
 def test_kubectl_tells_a_person_which_field_is_wrong(cluster: ControlPlane, api: Api) -> None:

@@ -86,7 +86,7 @@ def test_beta_is_of_dpo_alone(method: Method, beta: float | None) -> None:
 
 
 STOPPING = EarlyStopping(patience=2, min_delta=0.01)
-TRAIN_LOSS, EVAL_LOSS = Best(metric="trainLoss"), Best(metric="evalLoss")
+TRAIN_LOSS, EVAL_LOSS = Best(metric="TrainLoss"), Best(metric="EvalLoss")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_the_shortest_spec_is_complete_and_survives_the_wire(kind: type[ApiModel
 
 def test_the_simplest_job_chooses_well() -> None:
     spec = FineTuneJobSpec.from_wire(JOB)
-    assert (spec.method.type, spec.adapter.type, spec.adapter.rank) == ("SFT", "LoRA", 16)
+    assert (spec.method.type, spec.adapter.type, spec.adapter.low_rank.rank) == ("SFT", "LoRA", 16)
     assert (spec.run_id, spec.suspend, spec.retry_limit, spec.parallelism.nodes) == ("1", False, 3, 1)
     assert spec.hyperparameters.to_wire() == {}
 

@@ -1,6 +1,6 @@
 """FineTuneJob: one model, one dataset, one method; runs again when runId changes."""
 
-from finetune_api.finetunejob.adapter import Adapter, AdapterType, Freeze
+from finetune_api.finetunejob.adapter import Adapter, AdapterType, Freeze, Full, LoRA, QLoRA
 from finetune_api.finetunejob.attempts import (
     AttemptOutcome,
     AttemptState,
@@ -66,9 +66,11 @@ __all__ = [
     "FineTuneJobSpec",
     "FineTuneJobStatus",
     "Freeze",
+    "Full",
     "Hyperparameters",
     "KeepOrDrop",
     "Limit",
+    "LoRA",
     "MemoryEstimate",
     "Method",
     "MethodType",
@@ -79,6 +81,7 @@ __all__ = [
     "PreflightStatus",
     "Prepare",
     "Progress",
+    "QLoRA",
     "ResolvedHyperparameters",
     "Result",
     "Schedule",

@@ -12,8 +12,15 @@ from finetune_api.base import ApiModel, FiniteNumber, Line, Timestamp
 class Best(ApiModel):
     """Which checkpoint becomes the result."""
 
-    metric: Literal["evalLoss", "trainLoss"] = "evalLoss"
-    goal: Literal["Minimize", "Maximize"] = "Minimize"
+    metric: Literal["EvalLoss", "TrainLoss"] = Field(
+        "EvalLoss", description="EvalLoss: the loss on dataset.validation. TrainLoss: the one on dataset.training."
+    )
+    goal: Literal["Minimize", "Maximize"] = Field("Minimize", description="Whether the least or the most is best.")
+
+    @property
+    def metric_name(self) -> str:
+        """The metric's name in a checkpoint's manifest."""
+        return self.metric[0].lower() + self.metric[1:]
 
 
 class Checkpoints(ApiModel):
@@ -22,7 +29,7 @@ class Checkpoints(ApiModel):
     every_steps: int | None = Field(None, ge=1, description="Omitted: a tenth of the run, 10 steps at least.")
     keep: int = Field(3, ge=1, le=100, description="Newest checkpoints kept; the best is always kept.")
     best: Best | None = Field(
-        None, description="Omitted: the last step is the result (with earlyStopping: the best by evalLoss)."
+        None, description="Omitted: the last step is the result (with earlyStopping: the best by EvalLoss)."
     )
     start_over_if_corrupt: bool = Field(
         False,

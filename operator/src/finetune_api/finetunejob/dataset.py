@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, ConfigMapKey, ConfigMapName, cel
 from finetune_api.sources import DatasetUri
+from finetune_api.unions import OneOf
 
 DatasetFormat = Literal["Chat", "PromptCompletion", "Preference"]
 KeepOrDrop = Literal["Keep", "Drop"]
 
 
-class Limit(ApiModel):
+class Limit(OneOf):
     """Learn on a subset first: the same seed gives nested subsets."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(("has(self.examples) != has(self.percent)", "set exactly one of examples and percent"))
-    )
+    choices = ("examples", "percent")
 
     examples: int | None = Field(None, ge=1)
     percent: int | None = Field(None, ge=1, le=100)
@@ -31,8 +30,10 @@ class ConfigMapKeys(ApiModel):
     key: ConfigMapKey | None = Field(None, description="Omitted: every key, in order.")
 
 
-class DatasetSource(ApiModel):
+class DatasetSource(OneOf):
     """Files of examples; several are one dataset, in the order of their URIs."""
+
+    choices: ClassVar[tuple[str, ...]] = ("uri", "uris", "config_map_ref")
 
     uri: DatasetUri | None = Field(
         None,
@@ -46,30 +47,13 @@ class DatasetSource(ApiModel):
 class TrainingData(DatasetSource):
     """Examples to learn from."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "[has(self.uri), has(self.uris), has(self.configMapRef)].exists_one(given, given)",
-                "set exactly one of uri, uris and configMapRef",
-            )
-        )
-    )
-
     limit: Limit | None = None
 
 
 class ValidationData(DatasetSource):
     """Examples to measure on: files, or a share of the training set."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "[has(self.uri), has(self.uris), has(self.configMapRef), has(self.splitPercent)]"
-                ".exists_one(given, given)",
-                "set exactly one of uri, uris, configMapRef and splitPercent",
-            )
-        )
-    )
+    choices = ("uri", "uris", "config_map_ref", "split_percent")
 
     split_percent: int | None = Field(None, ge=1, le=50)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from finetune_api.base import ApiModel, cel
+from finetune_api.base import ApiModel
+from finetune_api.unions import TypedUnion
 
 MethodType = Literal["SFT", "DPO"]
 
@@ -28,15 +29,8 @@ class DPO(ApiModel):
     loss_type: Literal["Sigmoid", "Hinge", "IPO"] = "Sigmoid"
 
 
-class Method(ApiModel):
+class Method(TypedUnion):
     """How to train."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            ("!has(self.sft) || self.type == 'SFT'", "sft needs type SFT"),
-            ("!has(self.dpo) || self.type == 'DPO'", "dpo needs type DPO"),
-        )
-    )
 
     type: MethodType = Field(
         "SFT",

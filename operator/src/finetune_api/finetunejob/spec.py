@@ -13,16 +13,13 @@ from finetune_api.finetunejob.dataset import Dataset
 from finetune_api.finetunejob.hyperparameters import Hyperparameters
 from finetune_api.finetunejob.method import Method
 from finetune_api.sources import ModelUri
+from finetune_api.unions import OneOf
 
 
-class Model(ApiModel):
+class Model(OneOf):
     """The model to start from."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            ("has(self.uri) != has(self.fineTuneJobRef)", "set exactly one of uri and fineTuneJobRef")
-        )
-    )
+    choices = ("uri", "fine_tune_job_ref")
 
     uri: ModelUri | None = Field(None, description="s3://bucket/folder, or hf://org/name@revision.")
     fine_tune_job_ref: LocalObjectReference | None = Field(
@@ -57,9 +54,9 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
             "change within a run)",
         ),
         (
-            "!has(self.checkpoints) || !has(self.checkpoints.best) || self.checkpoints.best.metric != 'evalLoss' "
+            "!has(self.checkpoints) || !has(self.checkpoints.best) || self.checkpoints.best.metric != 'EvalLoss' "
             "|| has(self.dataset.validation)",
-            "checkpoints.best by evalLoss needs dataset.validation",
+            "checkpoints.best by EvalLoss needs dataset.validation",
         ),
         (
             "!has(self.hyperparameters.batchSize) || "
@@ -83,8 +80,9 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
             "adapter.type QLoRA needs parallelism.strategy DDP",
         ),
         (
-            "!has(self.adapter.inherited) || has(self.model.fineTuneJobRef)",
-            "adapter.inherited needs model.fineTuneJobRef",
+            "has(self.model.fineTuneJobRef) || (has(self.adapter.lora) ? !has(self.adapter.lora.inherited) "
+            ": !has(self.adapter.qlora) || !has(self.adapter.qlora.inherited))",
+            "inherited needs model.fineTuneJobRef: only the result of another job may bring an adapter",
         ),
         (
             "!has(self.dataset.format) || (self.method.type == 'DPO') == (self.dataset.format == 'Preference')",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.finetunejob import Adapter, Best, Checkpoints, EarlyStopping, ValidationData
+from finetune_api.finetunejob import Adapter, Best, Checkpoints, EarlyStopping, LoRA, ValidationData
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
@@ -21,7 +21,7 @@ from finetune_trainer.train.callbacks import StopTogether
 from tests.integration.trainer.runs import DEADLINE_SECONDS, Workplace, question, train_here
 
 SETTINGS: dict[str, Any] = {"checkpoint_every_steps": 4, "epochs": 1.0, "learning_rate": 1e-3}
-LORA = Adapter(rank=4, dropout=0.1)
+LORA = Adapter(lora=LoRA(rank=4, dropout=0.1))
 
 
 class PowerCutError(BaseException):

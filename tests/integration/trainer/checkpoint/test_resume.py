@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.finetunejob import Adapter, Method, TrainingData
+from finetune_api.finetunejob import Adapter, LoRA, Method, TrainingData
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.process.failures import DisruptedError
@@ -26,7 +26,7 @@ def losses(workplace: Workplace, output: str) -> list[tuple[str, str]]:
     return [(row["step"], row["train_loss"]) for row in workplace.results(output)]
 
 
-LORA, FULL = Adapter(rank=4, dropout=0.1), Adapter(type="Full")
+LORA, FULL = Adapter(lora=LoRA(rank=4, dropout=0.1)), Adapter(type="Full")
 SFT, DPO = Method(), Method(type="DPO")
 
 

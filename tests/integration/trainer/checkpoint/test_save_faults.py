@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.finetunejob import Adapter, Checkpoints
+from finetune_api.finetunejob import Adapter, Checkpoints, LoRA
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
@@ -55,7 +55,7 @@ def proxy(workplace: Workplace) -> Iterator[S3Proxy]:
 def short_run(workplace: Workplace, output: str, proxy: S3Proxy | None = None, **changes: Any) -> TrainRun:
     """Eight steps of LoRA with dropout, of which steps 3, 6 and 8 are saved, and the newest is kept."""
     settings: dict[str, Any] = {
-        "adapter": Adapter(rank=4, dropout=0.1),
+        "adapter": Adapter(lora=LoRA(rank=4, dropout=0.1)),
         "dataset": workplace.dataset(validation=None),
         "checkpoints": Checkpoints(keep=1),
         "hyperparameters": {"epochs": STEPS / 10, "checkpoint_every_steps": EVERY},

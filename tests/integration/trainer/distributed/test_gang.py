@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from e2e.cluster.ports import free_ports
-from finetune_api.finetunejob import SFT, Adapter, Method, Parallelism, TrainingData, ValidationData
+from finetune_api.finetunejob import SFT, Adapter, LoRA, Method, Parallelism, TrainingData, ValidationData
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
 from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
@@ -104,7 +104,7 @@ def test_a_gang_survives_a_killed_node_a_drained_one_and_a_move(
     """
     settings: dict[str, Any] = {
         "hyperparameters": {"epochs": 6.0, "checkpoint_every_steps": 10, "learning_rate": 2e-3},
-        "adapter": Adapter(rank=4, alpha=8, dropout=0.0),  # processes drop different numbers
+        "adapter": Adapter(lora=LoRA(rank=4, alpha=8, dropout=0.0)),  # processes drop different numbers
         "dataset": workplace.dataset(validation=None),
     }
     first = workplace.train_run("gang", parallelism=Parallelism(nodes=2), **settings)
@@ -204,7 +204,7 @@ def test_a_gang_learns_by_each_method_what_one_process_learns(
     settings: dict[str, Any] = {
         "method": method,
         "hyperparameters": {"epochs": 1.0, "learning_rate": 2e-3, "beta": 0.1},
-        "adapter": Adapter(rank=4, alpha=8, dropout=0.0),
+        "adapter": Adapter(lora=LoRA(rank=4, alpha=8, dropout=0.0)),
         "dataset": workplace.dataset(training=TrainingData(uri=training), validation=None),
     }
     gang = workplace.train_run(f"{method.type}-gang", parallelism=Parallelism(nodes=2), **settings)

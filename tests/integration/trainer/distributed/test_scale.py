@@ -16,7 +16,7 @@ from accelerate.data_loader import prepare_data_loader, skip_first_batches
 from datasets import Dataset, Features, List, Value
 from torch.utils.data import DataLoader
 
-from finetune_api.finetunejob import Adapter, Method, Parallelism, TrainingData, ValidationData
+from finetune_api.finetunejob import Adapter, LoRA, Method, Parallelism, TrainingData, ValidationData
 from finetune_api.outcome import EXIT_SUCCEEDED
 from finetune_trainer.methods.shared_batches import BlanksLast, filled
 from tests.integration.trainer.distributed.test_gang import exit_codes, nodes
@@ -28,7 +28,7 @@ TOLERANCE = 1e-5
 """Relative, for every step. Sums over processes round otherwise than sums over a batch: 2e-6 was the most seen."""
 
 SFT = Method()
-LORA = Adapter(rank=4, alpha=8, dropout=0.0)  # processes drop different numbers
+LORA = Adapter(lora=LoRA(rank=4, alpha=8, dropout=0.0))  # processes drop different numbers
 ON_ONE_NODE = Parallelism(processes_per_node=2)
 ON_TWO_NODES = Parallelism(nodes=2)
 SHARDED = Parallelism(nodes=2, strategy="FSDP")

@@ -20,7 +20,10 @@ from finetune_api.finetunejob import (
     Checkpoints,
     EarlyStopping,
     Freeze,
+    Full,
+    LoRA,
     Method,
+    QLoRA,
     Result,
     TrainingData,
 )
@@ -34,7 +37,7 @@ from finetune_trainer.storage.storage import Storage
 from finetune_trainer.train import arguments, train
 from tests.integration.trainer.runs import Workplace, preference, question, train_here
 
-NO_DROPOUT = Adapter(rank=4, alpha=8, dropout=0.0)
+NO_DROPOUT = Adapter(lora=LoRA(rank=4, alpha=8, dropout=0.0))
 ONE_STEP = {"epochs": 1.0, "batch_size": 40, "learning_rate": 1e-9}
 """All forty examples in one step, so that the loss is that of the model as it came."""
 
@@ -143,7 +146,7 @@ def test_the_same_seed_makes_the_same_adapter_to_the_last_byte(
 ) -> None:
     def adapter(name: str, seed: int) -> bytes:
         run = workplace.train_run(
-            f"seeds/{name}", {"seed": seed, "epochs": 1.0}, adapter=Adapter(rank=4, alpha=8, dropout=0.2)
+            f"seeds/{name}", {"seed": seed, "epochs": 1.0}, adapter=Adapter(lora=LoRA(rank=4, alpha=8, dropout=0.2))
         )
         result = train_here(run, tmp_path / name).result
         return storage.read(parse_s3(result.uri).join("adapter_model.safetensors"))
@@ -210,7 +213,10 @@ def source_of(workplace: Workplace, tuned: Result) -> ModelSource:
 
 def test_an_adapter_is_trained_on(workplace: Workplace, storage: Storage, tuned: Result, tmp_path: Path) -> None:
     """With its own rank, whatever the spec says of new ones; it begins at the loss that the first job ended with."""
-    settings: dict[str, Any] = {"model": source_of(workplace, tuned), "adapter": Adapter(rank=2, inherited="Continue")}
+    settings: dict[str, Any] = {
+        "model": source_of(workplace, tuned),
+        "adapter": Adapter(lora=LoRA(rank=2, inherited="Continue")),
+    }
     at_first = first_loss(workplace, tmp_path, "continued/first", **settings | {"adapter": NO_DROPOUT})
     assert at_first < 0.8 * first_loss(workplace, tmp_path, "continued/base")
     run = workplace.train_run("continued/run", {"epochs": 1.0}, **settings)
@@ -228,7 +234,10 @@ def test_an_adapter_is_trained_on(workplace: Workplace, storage: Storage, tuned:
 def test_an_adapter_is_merged_and_a_new_one_trained(
     workplace: Workplace, storage: Storage, tuned: Result, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"model": source_of(workplace, tuned), "adapter": Adapter(rank=2, inherited="Merge")}
+    settings: dict[str, Any] = {
+        "model": source_of(workplace, tuned),
+        "adapter": Adapter(lora=LoRA(rank=2, inherited="Merge")),
+    }
     run = workplace.train_run("merged", {"epochs": 1.0}, **settings)
     result = train_here(run, tmp_path / "run").result
     assert result.adapter_type == "Full"
@@ -246,7 +255,7 @@ def test_preferences_are_compared_with_the_model_that_the_run_starts_from(
     workplace: Workplace, tuned: Result, pairs: str, tmp_path: Path, inherited: Any, storage: Storage
 ) -> None:
     """Were it the base model without the adapter, the first loss would not be that of equals."""
-    adapter = Adapter(rank=4, dropout=0.0, inherited=inherited)
+    adapter = Adapter(lora=LoRA(rank=4, dropout=0.0, inherited=inherited))
     run = dpo_run(workplace, pairs, f"dpo-{inherited}", model=source_of(workplace, tuned), adapter=adapter)
     result = train_here(run, tmp_path).result
     assert float(workplace.results(f"dpo-{inherited}")[0]["train_loss"]) == pytest.approx(math.log(2))
@@ -269,7 +278,7 @@ def test_an_adapter_is_trained_upon_a_model_in_four_bits(
         f"four-bits/{method.type}",
         {"beta": 0.1, "checkpoint_every_steps": 4},
         method=method,
-        adapter=Adapter(type="QLoRA", rank=4, alpha=8),
+        adapter=Adapter(type="QLoRA", qlora=QLoRA(rank=4, alpha=8)),
         dataset=workplace.dataset(training=TrainingData(uri=training), validation=None),
     )
     result = train_here(run, tmp_path / "run").result
@@ -302,7 +311,7 @@ def test_frozen_weights_stay_as_they_are(
         f"frozen/{method.type}",
         {"epochs": 1.0, "learning_rate": 1e-3, "beta": 0.1},
         method=method,
-        adapter=Adapter(type="Full", freeze=Freeze(layers=1, embeddings=True)),
+        adapter=Adapter(type="Full", full=Full(freeze=Freeze(layers=1, embeddings=True))),
         dataset=workplace.dataset(training=TrainingData(uri=training), validation=None),
     )
     result = train_here(run, tmp_path / "run").result
@@ -314,7 +323,7 @@ def test_frozen_weights_stay_as_they_are(
 
 
 def test_more_layers_than_there_are_can_not_be_frozen(workplace: Workplace, tmp_path: Path) -> None:
-    run = workplace.train_run("frozen/too-many", adapter=Adapter(type="Full", freeze=Freeze(layers=3)))
+    run = workplace.train_run("frozen/too-many", adapter=Adapter(type="Full", full=Full(freeze=Freeze(layers=3))))
     with pytest.raises(DiagnosedError, match=r"freeze\.layers is 3, and the model has 2 layers") as refused:
         train_here(run, tmp_path)
     assert refused.value.failure.reason is Reason.INVALID_SPEC
@@ -336,7 +345,7 @@ def test_a_run_ends_when_it_gets_no_better_and_its_best_checkpoint_is_the_result
             "checkpoint_every_steps": 4,
             "early_stopping": EarlyStopping(patience=3),
         },
-        checkpoints=Checkpoints(keep=2, best=Best(metric="evalLoss")),
+        checkpoints=Checkpoints(keep=2, best=Best(metric="EvalLoss")),
     )
     report = train_here(run, tmp_path / "first")
     losses = {int(row["step"]): float(row["valid_loss"]) for row in workplace.results("early") if row["valid_loss"]}

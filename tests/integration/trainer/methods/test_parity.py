@@ -18,7 +18,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from finetune_api.finetunejob import DPO, Adapter, Method, TrainingData
+from finetune_api.finetunejob import DPO, Adapter, LoRA, Method, TrainingData
 from tests.integration.trainer.runs import Workplace, preference, question, train_here
 
 TRAINING_TEMPLATE = (
@@ -29,7 +29,7 @@ TRAINING_TEMPLATE = (
 )
 """CHAT_TEMPLATE, with the markers that TRL wants around what the assistant says."""
 
-LORA = Adapter(rank=4, alpha=8, dropout=0.1)
+LORA = Adapter(lora=LoRA(rank=4, alpha=8, dropout=0.1))
 FULL = Adapter(type="Full")
 COMMON: dict[str, Any] = {
     "per_device_train_batch_size": 4,
@@ -99,9 +99,9 @@ def lora(adapter: Adapter) -> LoraConfig | None:
     if adapter.type == "Full":
         return None
     return LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
+        r=adapter.low_rank.rank,
+        lora_alpha=adapter.low_rank.alpha,
+        lora_dropout=adapter.low_rank.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from finetune_api.finetunejob import Adapter
+from finetune_api.finetunejob import Adapter, LoRA
 from finetune_trainer.model.adapters import add_lora
 
 EXPERTS = 32
@@ -45,7 +45,7 @@ def adapted(kind: str, settings: dict[str, Any]) -> set[str]:
     """The modules of any layer that have an adapter."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**SIZES | settings))
-    names = [name for name, _ in add_lora(model, Adapter(rank=4)).named_parameters() if ".lora_A" in name]
+    names = [name for name, _ in add_lora(model, Adapter(lora=LoRA(rank=4))).named_parameters() if ".lora_A" in name]
     return {re.sub(r".*?layers\.\d+\.|\.lora_A.*", "", name) for name in names}
 
 

@@ -16,7 +16,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from finetune_api.auto import length_bound
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Adapter, Dataset, Freeze, Hyperparameters, Method, TrainingData
+from finetune_api.finetunejob import Adapter, Dataset, Freeze, Full, Hyperparameters, LoRA, Method, TrainingData
 from finetune_api.run import ModelSource, PreflightRun, StorageConfig
 from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.model.adapters import add_lora
@@ -116,7 +116,7 @@ def test_the_defaults_train_every_kind_and_no_router(
 ) -> None:
     folder = save(tmp_path / "model", kind, **settings)
     check(folder, tmp_path / "scratch")
-    tuned = add_lora(load_model(LocalModel(folder), torch.float32), Adapter(rank=4))
+    tuned = add_lora(load_model(LocalModel(folder), torch.float32), Adapter(lora=LoRA(rank=4)))
     trained = [name for name, weight in tuned.named_parameters() if weight.requires_grad]
     assert any(name in str(trained) for name in ("q_proj", "query_key_value", "in_proj"))
     assert any(".experts." in name for name in trained) is experts
@@ -141,12 +141,12 @@ def test_the_defaults_train_every_kind_and_no_router(
 def test_dropout_where_there_can_be_none_is_refused_by_its_name(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", "mixtral", num_local_experts=4, num_experts_per_tok=2)
     for targets in (["all-linear"], ["q_proj", "w1", "w2", "w3"], ["q_proj", "gate"]):
-        adapter = Adapter(dropout=0.1, target_modules=targets)
+        adapter = Adapter(lora=LoRA(dropout=0.1, target_modules=targets))
         reason, message = refusal(folder, tmp_path / "refused", adapter=adapter)
         assert reason is Reason.INVALID_SPEC
-        assert message.startswith("adapter.dropout is 0.1")
-        check(folder, tmp_path / "zero", adapter=Adapter(dropout=0.0, target_modules=targets))
-    check(folder, tmp_path / "attention", adapter=Adapter(dropout=0.1, target_modules=["q_proj"]))
+        assert message.startswith("adapter.lora.dropout is 0.1")
+        check(folder, tmp_path / "zero", adapter=Adapter(lora=LoRA(dropout=0.0, target_modules=targets)))
+    check(folder, tmp_path / "attention", adapter=Adapter(lora=LoRA(dropout=0.1, target_modules=["q_proj"])))
 
 
 @pytest.mark.parametrize(
@@ -161,15 +161,15 @@ def test_dropout_where_there_can_be_none_is_refused_by_its_name(tmp_path: Path) 
 )
 def test_targets_that_the_model_does_not_have_are_named(tmp_path: Path, targets: list[str], words: str) -> None:
     folder = save(tmp_path / "model")
-    reason, message = refusal(folder, tmp_path / "scratch", adapter=Adapter(target_modules=targets))
+    reason, message = refusal(folder, tmp_path / "scratch", adapter=Adapter(lora=LoRA(target_modules=targets)))
     assert reason is Reason.INVALID_SPEC
-    assert message.startswith("adapter.targetModules: ")
+    assert message.startswith("adapter.lora.targetModules: ")
     assert words in message
 
 
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head", "model.embed_tokens"])
 def test_a_target_whose_weight_another_module_shares_is_refused(tmp_path: Path, target: str) -> None:
-    adapter = Adapter(target_modules=["q_proj", target])
+    adapter = Adapter(lora=LoRA(target_modules=["q_proj", target]))
     tied = save(tmp_path / "tied", tie_word_embeddings=True)
     reason, message = refusal(tied, tmp_path / "scratch", adapter=adapter)
     assert reason is Reason.INVALID_SPEC
@@ -182,7 +182,7 @@ def test_a_layer_that_is_used_twice_can_be_adapted(tmp_path: Path) -> None:
     """As Zamba's: the module itself is shared, so what adapts it does so everywhere, and merges exactly."""
     model = AutoModelForCausalLM.from_pretrained(save(tmp_path / "model"))
     model.model.layers[1] = model.model.layers[0]
-    assert add_lora(model, Adapter(target_modules=["q_proj"]))
+    assert add_lora(model, Adapter(lora=LoRA(target_modules=["q_proj"])))
 
 
 def adapter_upon(folder: Path, base: Path, **settings: Any) -> Path:
@@ -211,9 +211,9 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
 
 def test_more_layers_than_there_are_can_not_be_frozen(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", tie_word_embeddings=True)
-    check(folder, tmp_path / "good", adapter=Adapter(type="Full", freeze=Freeze(layers=2, embeddings=True)))
+    check(folder, tmp_path / "good", adapter=Adapter(type="Full", full=Full(freeze=Freeze(layers=2, embeddings=True))))
     reason, message = refusal(
-        folder, tmp_path / "refused", adapter=Adapter(type="Full", freeze=Freeze(layers=3, embeddings=False))
+        folder, tmp_path / "refused", adapter=Adapter(type="Full", full=Full(freeze=Freeze(layers=3, embeddings=False)))
     )
     assert (reason, "the model has 2 layers" in message) == (Reason.INVALID_SPEC, True)
 

@@ -16,6 +16,7 @@ from finetune_api.finetunejob import (
     DatasetError,
     Hyperparameters,
     Limit,
+    LoRA,
     ModelStatus,
     Parallelism,
     TrainingData,
@@ -83,7 +84,7 @@ def test_the_memory_is_estimated_as_the_model_is_trained(workplace: Workplace, b
     from finetune_trainer.model.loading import LocalModel
     from finetune_trainer.model.trainable import trainable_model
 
-    adapter = Adapter(rank=4)
+    adapter = Adapter(lora=LoRA(rank=4))
     report = preflight(workplace.preflight_run("memory", adapter=adapter), tmp_path)
     model = trainable_model(workplace.train_run("memory", adapter=adapter), LocalModel(base))
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -13,7 +13,7 @@ import pytest
 
 from e2e.cluster.certificates import Authority
 from finetune_api.conditions import Reason
-from finetune_api.finetuneclass import ServerSideEncryption
+from finetune_api.finetuneclass import KMS, ServerSideEncryption
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location, parse_s3
 from finetune_trainer.process.failures import DiagnosedError
@@ -274,7 +274,7 @@ ENCRYPTION: dict[str, tuple[ServerSideEncryption | None, dict[str, str]]] = {
     "S3": (ServerSideEncryption(type="S3"), {"x-amz-server-side-encryption": "AES256"}),
     "KMS": (ServerSideEncryption(type="KMS"), {"x-amz-server-side-encryption": "aws:kms"}),
     "KMS key": (
-        ServerSideEncryption(type="KMS", kms_key_id="key-1"),
+        ServerSideEncryption(type="KMS", kms=KMS(key_id="key-1")),
         {"x-amz-server-side-encryption": "aws:kms", "x-amz-server-side-encryption-aws-kms-key-id": "key-1"},
     ),
 }

@@ -29,7 +29,7 @@ forked.preload("finetune_trainer.train.train", "finetune_trainer.local.training"
 SPEC: dict[str, Any] = {
     "className": "gpus",
     "model": {"uri": "base"},
-    "adapter": {"rank": 4, "alpha": 8},
+    "adapter": {"lora": {"rank": 4, "alpha": 8}},
     "dataset": {"training": {"uri": "train.jsonl"}, "validation": {"uri": "valid.jsonl"}},
     "hyperparameters": {"epochs": 4, "batchSize": 4, "learningRate": 0.01, "maxLength": 96},
     "parallelism": {"nodes": 2},

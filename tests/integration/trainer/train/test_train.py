@@ -16,7 +16,7 @@ from safetensors.torch import load, load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Adapter, Best, Checkpoints, Limit, TrainingData, ValidationData
+from finetune_api.finetunejob import Adapter, Best, Checkpoints, Limit, LoRA, TrainingData, ValidationData
 from finetune_api.manifest import Manifest
 from finetune_api.run import ModelSource
 from finetune_api.sources import parse_s3
@@ -167,7 +167,7 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_result(workplace: Workplace
     run = workplace.train_run(
         "best",
         {"schedule": "Constant", "learning_rate": 0.05, "checkpoint_every_steps": 4},
-        checkpoints=Checkpoints(keep=1, best=Best(metric="evalLoss")),
+        checkpoints=Checkpoints(keep=1, best=Best(metric="EvalLoss")),
     )
     report = train_here(run, tmp_path)
     losses = {int(row["step"]): float(row["valid_loss"]) for row in workplace.results("best") if row["valid_loss"]}
@@ -233,9 +233,9 @@ def test_warmup_and_schedule_shape_the_learning_rate(workplace: Workplace, tmp_p
 
 REFUSED = {
     "no such module": (
-        {"adapter": Adapter(target_modules=["nothing"])},
+        {"adapter": Adapter(lora=LoRA(target_modules=["nothing"]))},
         Reason.INVALID_SPEC,
-        "adapter.targetModules",
+        "adapter.lora.targetModules",
     ),
     "nothing to measure": (
         {"checkpoints": Checkpoints(best=Best()), "dataset": {"validation": None}},

@@ -42,7 +42,7 @@ def test_a_ranks_failure_ends_the_gang_at_once_and_is_told_from_a_disruption() -
 def test_config_maps_of_a_dataset_are_mounted_where_it_is_read() -> None:
     """Optional: preflight has better words for one that is not there than a Pod that does not start."""
     dataset = {
-        "training": {"configMapRef": {"name": "small"}},
+        "training": {"uri": None, "configMapRef": {"name": "small"}},
         "validation": {"configMapRef": {"name": "held-out", "key": "valid.jsonl"}},
     }
     spec = job_spec(dataset=dataset)

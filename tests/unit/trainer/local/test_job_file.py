@@ -66,6 +66,8 @@ def test_what_has_a_scheme_stays(tmp_path: Path, uri: str) -> None:
         ([job() | {"spec": None}], "spec is missing."),
         ([job(model={"fineTuneJobRef": {"name": "x"}})], "spec.model.fineTuneJobRef needs a cluster."),
         ([job(hyperparameters={"epochs": -1})], "spec.hyperparameters.epochs: Input should be greater than 0"),
+        ([job(method={"dpo": {}})], "spec.method: dpo is only allowed with type DPO"),
+        ([job(model={})], "spec.model: set exactly one of uri and fineTuneJobRef"),
         ([job(modle={})], "spec.modle: Extra inputs are not permitted"),
         ([job(model={"uri": "https://x/y"})], "spec.model.uri: Value error, should match pattern"),
     ],

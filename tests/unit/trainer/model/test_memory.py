@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, MixtralConfig
 
-from finetune_api.finetunejob import Adapter, Freeze, Parallelism
+from finetune_api.finetunejob import Adapter, Freeze, Full, LoRA, Parallelism, QLoRA
 from finetune_trainer.model.memory import (
     GIB,
     ModelSize,
@@ -63,11 +63,12 @@ def size(adapter: Adapter, adapter_shapes: dict[str, tuple[int, ...]] | None = N
     ],
 )
 def test_an_adapter_has_rank_times_rows_and_columns_of_what_it_adapts(targets: list[str], parameters: int) -> None:
-    assert size(Adapter(rank=8, target_modules=targets)).adapter_parameters == parameters
+    assert size(Adapter(lora=LoRA(rank=8, target_modules=targets))).adapter_parameters == parameters
 
 
 def test_an_adapter_that_the_model_comes_with_is_the_one_that_is_trained() -> None:
-    assert size(Adapter(rank=8), {"a.lora_A.weight": (3, 64), "a.lora_B.weight": (64, 3)}).adapter_parameters == 384
+    inherited = {"a.lora_A.weight": (3, 64), "a.lora_B.weight": (64, 3)}
+    assert size(Adapter(lora=LoRA(rank=8)), inherited).adapter_parameters == 384
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_frozen_weights_have_no_gradients_and_no_moments() -> None:
     ],
 )
 def test_what_is_frozen_is_counted_from_the_shapes(freeze: Freeze | None, frozen: int) -> None:
-    assert size(Adapter(type="Full", freeze=freeze)).frozen_parameters == frozen
+    assert size(Adapter(type="Full", full=Full(freeze=freeze))).frozen_parameters == frozen
     assert not is_frozen("lm_head.weight", freeze)
     assert size(Adapter()).linear_parameters == 2 * (64 * 64 + 64 * 128)
 
@@ -188,7 +189,7 @@ def test_a_mixture_of_experts_computes_a_token_with_a_few_and_keeps_them_whole()
     experts = {f"model.layers.0.mlp.experts.{number}.up_proj.weight": (32, 64) for number in range(8)}
     shapes = {"model.layers.0.self_attn.q_proj.weight": (64, 64), **experts}
     config = MixtralConfig(num_hidden_layers=1, hidden_size=64, intermediate_size=32, num_experts_per_tok=4)
-    mixture = model_size(config, shapes, {}, Adapter(type="QLoRA", rank=8))
+    mixture = model_size(config, shapes, {}, Adapter(type="QLoRA", qlora=QLoRA(rank=8)))
     assert mixture is not None
     assert mixture.parameters == 64 * 64 + 8 * 32 * 64
     assert mixture.linear_parameters == 64 * 64

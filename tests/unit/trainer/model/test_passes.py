@@ -14,6 +14,7 @@ from finetune_api.finetunejob import (
     Adapter,
     Checkpoints,
     Dataset,
+    LoRA,
     Method,
     Parallelism,
     ResolvedHyperparameters,
@@ -46,7 +47,7 @@ def chosen(directory: Path, kind: str = "llama", *, packing: bool = True, **sett
         output_uri="s3://bucket/output",
         model=ModelSource(uri="s3://bucket/model"),
         method=Method(),
-        adapter=Adapter(rank=16, alpha=32, dropout=0.0),
+        adapter=Adapter(lora=LoRA(rank=16, alpha=32, dropout=0.0)),
         dataset=Dataset(training=TrainingData(uri="s3://bucket/data.jsonl")),
         hyperparameters=ResolvedHyperparameters(
             epochs=1,

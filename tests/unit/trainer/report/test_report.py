@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, Method, Parallelism, ResolvedHyperparameters
+from finetune_api.finetunejob import Adapter, Checkpoints, Dataset, LoRA, Method, Parallelism, ResolvedHyperparameters
 from finetune_api.manifest import Manifest
 from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
 from finetune_trainer.report.charts import MOST_POINTS, line_chart
@@ -119,7 +119,7 @@ RUN = TrainRun(
     output_uri="s3://models/out",
     model=ModelSource(uri="hf://org/base@main"),
     method=Method(),
-    adapter=Adapter(rank=8, dropout=0.05),
+    adapter=Adapter(lora=LoRA(rank=8, dropout=0.05)),
     dataset=Dataset.from_wire({"training": {"uri": "s3://data/train.jsonl"}}),
     hyperparameters=ResolvedHyperparameters(
         epochs=3,

@@ -59,7 +59,7 @@ def ranked(checkpoints: Sequence[Committed], best: Best | None) -> list[Committe
 
 def metric_of(committed: Committed, best: Best | None) -> float | None:
     """The value of the declared metric, if it was measured."""
-    return None if best is None else committed.manifest.metrics.get(best.metric)
+    return None if best is None else committed.manifest.metrics.get(best.metric_name)
 
 
 def _sweep(storage: Storage, claim: Claim, kept: Sequence[Committed]) -> None:

@@ -20,7 +20,7 @@ from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTE
 from transformers.pytorch_utils import Conv1D
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Adapter, Freeze
+from finetune_api.finetunejob import Adapter, Freeze, LoRA
 from finetune_trainer.process.failures import DiagnosedError, first_line
 
 ALL_LINEAR = ["all-linear"]
@@ -33,35 +33,39 @@ GATES = ("gate", "shared_expert_gate")
 
 def add_lora(model: Any, adapter: Adapter) -> Any:
     """The model with a new LoRA, as peft makes it. Raises DiagnosedError (InvalidSpec): it can't have this one."""
-    _refuse_unknown_targets(model, adapter.target_modules)
+    settings, where = adapter.low_rank, f"adapter.{adapter.member}"
+    _refuse_unknown_targets(model, settings.target_modules, where)
     on_meta = next(model.parameters()).is_meta
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")  # of experts
-            tuned = get_peft_model(model, lora_config(model, adapter), low_cpu_mem_usage=on_meta)
+            tuned = get_peft_model(model, lora_config(model, settings, where), low_cpu_mem_usage=on_meta)
     except ValueError as error:
-        raise DiagnosedError(Reason.INVALID_SPEC, f"adapter.targetModules: {first_line(error)}") from error
-    refuse_shared_weights(tuned, Reason.INVALID_SPEC, "adapter.targetModules")
+        raise DiagnosedError(Reason.INVALID_SPEC, f"{where}.targetModules: {first_line(error)}") from error
+    refuse_shared_weights(tuned, Reason.INVALID_SPEC, f"{where}.targetModules")
     return tuned
 
 
-def lora_config(model: Any, adapter: Adapter) -> LoraConfig:
-    """peft's config of a new LoRA. Raises DiagnosedError (InvalidSpec): dropout where peft has none."""
-    everything = adapter.target_modules == ALL_LINEAR
+def lora_config(model: Any, settings: LoRA, where: str) -> LoraConfig:
+    """peft's config of a new LoRA, which is `where` in the spec.
+
+    Raises DiagnosedError (InvalidSpec): dropout where peft has none.
+    """
+    everything = settings.target_modules == ALL_LINEAR
     fused, routers = _fused_names(model), _routers(model)
-    targets = adapter.target_modules
+    targets = settings.target_modules
     if everything and fused:  # peft's own all-linear of such a model has its router too
         targets = sorted(_linear_names(model, but=routers) | _expert_names(model))
-    if adapter.dropout and fused.intersection(_last(target) for target in targets):
+    if settings.dropout and fused.intersection(_last(target) for target in targets):
         raise DiagnosedError(
             Reason.INVALID_SPEC,
-            f"adapter.dropout is {adapter.dropout}, and the targets are weights of experts, which can't have any. "
-            "Leave adapter.dropout out or set it to 0, or name other adapter.targetModules.",
+            f"{where}.dropout is {settings.dropout}, and the targets are weights of experts, which can't have any. "
+            "Leave it out or set it to 0, or name other targetModules.",
         )
     return LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
         target_modules=ALL_LINEAR[0] if targets == ALL_LINEAR else targets,
         exclude_modules=_excluded(model, routers) if everything else None,
         task_type="CAUSAL_LM",
@@ -104,17 +108,18 @@ def freeze(model: Any, frozen: Freeze) -> None:
     if frozen.layers > len(layers):
         raise DiagnosedError(
             Reason.INVALID_SPEC,
-            f"adapter.freeze.layers is {frozen.layers}, and the model has {len(layers)} layers. Use fewer.",
+            f"adapter.full.freeze.layers is {frozen.layers}, and the model has {len(layers)} layers. Use fewer.",
         )
     for layer in itertools.islice(layers, frozen.layers):
         layer.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise DiagnosedError(
-            Reason.INVALID_SPEC, "adapter.freeze leaves nothing to train. Freeze fewer layers, or not the embeddings."
+            Reason.INVALID_SPEC,
+            "adapter.full.freeze leaves nothing to train. Freeze fewer layers, or not the embeddings.",
         )
 
 
-def _refuse_unknown_targets(model: Any, targets: list[str]) -> None:
+def _refuse_unknown_targets(model: Any, targets: list[str], where: str) -> None:
     """peft is content when one of several names is there; its words for a wrong kind are the module's whole text."""
     if targets == ALL_LINEAR:
         return
@@ -129,13 +134,13 @@ def _refuse_unknown_targets(model: Any, targets: list[str]) -> None:
             near = difflib.get_close_matches(target, known, n=1)
             hint = f"Did you mean {near[0]}? " if near else ""
             raise DiagnosedError(
-                Reason.INVALID_SPEC, f"adapter.targetModules: the model has no module {target!r}. {hint}{there}"
+                Reason.INVALID_SPEC, f"{where}.targetModules: the model has no module {target!r}. {hint}{there}"
             )
         other = next((item for item in found if not isinstance(item, ADAPTABLE)), None)
         if other is not None:
             raise DiagnosedError(
                 Reason.INVALID_SPEC,
-                f"adapter.targetModules: {target!r} is a {type(other).__name__}, which LoRA can't adapt. {there}",
+                f"{where}.targetModules: {target!r} is a {type(other).__name__}, which LoRA can't adapt. {there}",
             )
 
 

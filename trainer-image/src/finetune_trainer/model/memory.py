@@ -50,7 +50,7 @@ class ModelSize:
     mixture: bool = False
     """Experts compute, of which each token has a few."""
     frozen_parameters: int = 0
-    """Of what `adapter.freeze` leaves as it is."""
+    """Of what `adapter.full.freeze` leaves as it is."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def model_size(
     if not layers or not hidden:
         return None
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
-    adapted = [shape for name, shape in matrices.items() if is_adapted(name, adapter.target_modules)]
-    new = sum(adapter.rank * (rows + columns) for rows, columns in adapted)
+    adapted = [shape for name, shape in matrices.items() if is_adapted(name, adapter.low_rank.target_modules)]
+    new = sum(adapter.low_rank.rank * (rows + columns) for rows, columns in adapted)
     return ModelSize(
         parameters=_count(shapes),
         layers=layers,
@@ -136,7 +136,7 @@ def _keys_and_values(config: Any, hidden: int) -> int:
 
 
 def is_frozen(weight: str, freeze: Freeze | None) -> bool:
-    """Whether `adapter.freeze` leaves the weight of this name as it is."""
+    """Whether `adapter.full.freeze` leaves the weight of this name as it is."""
     if freeze is None:
         return False
     layer = re.search(r"\.(\d+)\.", weight)
@@ -167,7 +167,7 @@ def plan_of(
         max_length=max_length,
         method=method,
         quantized=adapter.type == "QLoRA",
-        dropout=adapter.dropout > 0,
+        dropout=adapter.low_rank.dropout > 0,
     )
 
 

@@ -75,7 +75,8 @@ def _adapter(run: TrainRun) -> dict[str, object]:
     adapter = run.adapter
     if adapter.type == "Full":
         return {"adapter": "Full"}
-    return {"adapter": f"{adapter.type}, rank {adapter.rank}, alpha {adapter.alpha}, dropout {adapter.dropout}"}
+    settings = adapter.low_rank
+    return {"adapter": f"{adapter.type}, rank {settings.rank}, alpha {settings.alpha}, dropout {settings.dropout}"}
 
 
 def _cell(value: object) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.finetunejob import CorruptCheckpoint
+from finetune_api.finetunejob import Adapter, CorruptCheckpoint
 from finetune_api.manifest import Manifest
 from finetune_api.outcome import PREFLIGHT_REPORT_NAME
 from finetune_api.run import TrainRun
@@ -47,7 +47,7 @@ def write_pages(run: TrainRun, storage: Storage, story: Story, folder: Path) -> 
         "Run": _run_facts(run),
         "Result": _result_facts(story.chosen),
         "Hyperparameters": run.hyperparameters.to_wire(),
-        "Adapter": {name: _plain(value) for name, value in run.adapter.to_wire().items()},
+        "Adapter": {"type": run.adapter.type, **dict(_adapter_facts(run.adapter))},
         "Dataset": dict(_dataset_facts(found)),
         "Data files": dict(story.data_digests),
         "Checkpoints": dict(_checkpoint_facts(story)),
@@ -76,8 +76,10 @@ def _run_facts(run: TrainRun) -> dict[str, object]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _plain(value: object) -> object:
-    return ", ".join(map(str, value)) if isinstance(value, list) else value
+def _adapter_facts(adapter: Adapter) -> Iterator[tuple[str, object]]:
+    settings = adapter.full if adapter.type == "Full" else adapter.low_rank
+    for name, value in (settings.to_wire() if settings is not None else {}).items():
+        yield name, ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _result_facts(chosen: Manifest) -> dict[str, object]:

@@ -90,7 +90,8 @@ def encryption_parameters(config: StorageConfig) -> dict[str, str]:
         return {}
     if encryption.type == "S3":
         return {"ServerSideEncryption": "AES256"}
-    key = {} if encryption.kms_key_id is None else {"SSEKMSKeyId": encryption.kms_key_id}
+    key_id = encryption.kms.key_id if encryption.kms else None
+    key = {} if key_id is None else {"SSEKMSKeyId": key_id}
     return {"ServerSideEncryption": "aws:kms", **key}
 
 

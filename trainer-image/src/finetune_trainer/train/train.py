@@ -285,11 +285,11 @@ def _local_model(run: TrainRun, directory: Path) -> LocalModel:
 
 def _refuse_unmeasured_best(run: TrainRun) -> None:
     best = run.checkpoints.best
-    if best is not None and best.metric == "evalLoss" and run.dataset.validation is None:
+    if best is not None and best.metric == "EvalLoss" and run.dataset.validation is None:
         raise DiagnosedError(
             Reason.INVALID_SPEC,
-            "checkpoints.best.metric is evalLoss, but there is no dataset.validation to measure it on. "
-            "Add one (a splitPercent will do), or use trainLoss.",
+            "checkpoints.best.metric is EvalLoss, but there is no dataset.validation to measure it on. "
+            "Add one (a splitPercent will do), or use TrainLoss.",
         )
 
 

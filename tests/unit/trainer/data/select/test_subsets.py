@@ -41,7 +41,7 @@ def test_of_nothing_nothing_is_held_out() -> None:
         (10, Limit(examples=50), 10),
         (10, Limit(examples=3), 3),
         (10, Limit(percent=1), 1),
-        (10, Limit(examples=2, percent=50), 2),
+        (10, Limit(percent=25), 2),
     ],
 )
 def test_a_limit_keeps_at_least_one_and_at_most_all(count: int, limit: Limit | None, expected: int) -> None:
