@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_api.conditions import Reason
 from finetune_api.evaluation import Grader
-from finetune_trainer.evaluation.graders import CompiledGrader, compile_graders, fuzzy_match, string_check
-from finetune_trainer.evaluation.templates import Sample
-from finetune_trainer.process.failures import DiagnosedError
+from finetune_grading.grader import CompiledGrader, InvalidGraderError
+from finetune_grading.graders import compile_graders
+from finetune_grading.sample import Sample
+from finetune_grading.string_check import string_check
+from finetune_grading.text_similarity import fuzzy_match
 
 
 def grader(**spec: Any) -> CompiledGrader:
@@ -120,22 +121,21 @@ def test_fields_that_an_example_lacks_are_named() -> None:
     ],
 )
 def test_a_grader_that_can_never_work_is_refused_before_anything_is_loaded(spec: dict[str, Any], message: str) -> None:
-    with pytest.raises(DiagnosedError) as caught:
+    with pytest.raises(InvalidGraderError) as caught:
         grader(**spec)
-    assert caught.value.failure.reason is Reason.INVALID_SPEC
-    assert "'g'" in caught.value.failure.message
-    assert message in caught.value.failure.message
+    assert "'g'" in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_nested_reference_out_of_the_schema_is_refused_and_not_downloaded() -> None:
     check = schema_grader({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}})
-    with pytest.raises(DiagnosedError, match=r"127\.0\.0\.1:9/schema"):
+    with pytest.raises(InvalidGraderError, match=r"127\.0\.0\.1:9/schema"):
         check.grade({}, Sample('{"a": 1}'))
 
 
 def test_two_graders_of_one_name_are_refused() -> None:
     one = Grader.from_wire({"name": "exact", "type": "StringCheck"})
-    with pytest.raises(DiagnosedError, match=r"'exact'.*twice"):
+    with pytest.raises(InvalidGraderError, match=r"'exact'.*twice"):
         compile_graders([one, one])
 
 

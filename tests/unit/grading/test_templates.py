@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_trainer.evaluation.templates import MissingVariableError, Sample, TemplateError, render, variables
-from finetune_trainer.generate.tool_calls import ToolCall
+from finetune_grading.sample import MissingVariableError, Sample
+from finetune_grading.templates import TemplateError, render, variables
+from finetune_grading.tool_calls import ToolCall
 
 ITEM: dict[str, Any] = {
     "reference": "os.path",
@@ -80,7 +81,7 @@ def test_a_missing_value_is_told_apart_from_an_empty_one(template: str, output: 
     ],
 )
 def test_what_is_no_variable_is_refused(template: str) -> None:
-    with pytest.raises(TemplateError, match="no variable"):
+    with pytest.raises(TemplateError, match="is not a variable"):
         variables(template)
 
 

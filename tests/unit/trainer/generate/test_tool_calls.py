@@ -1,4 +1,4 @@
-"""Calls are found in what models of every family say, and compared with the reference's."""
+"""Tool calls are found in the outputs of models of every family."""
 
 from __future__ import annotations
 
@@ -8,18 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_api.evaluation import Grader
+from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.encode.chat_template import render_chat
-from finetune_trainer.evaluation.graders import compile_graders
-from finetune_trainer.evaluation.templates import Sample
-from finetune_trainer.generate.tool_calls import (
-    ToolCall,
-    calls_match,
-    json_contains,
-    json_equal,
-    parse_tool_calls,
-    response_template,
-)
+from finetune_trainer.generate.tool_calls import parse_tool_calls, response_template
 from tests.unit.trainer.data.encode.chat_templates import FAMILIES, make_tokenizer
 
 WITH_CALLS = sorted(name for name, family in FAMILIES.items() if family.calls)
@@ -118,67 +109,3 @@ def test_the_format_that_comes_with_a_model_counts_first(tokenizer: Any) -> None
 def test_a_model_whose_format_is_not_known_calls_nothing(tokenizer: Any) -> None:
     tokenizer.chat_template = FAMILIES["ChatML"].template
     assert response_template(tokenizer) is None
-
-
-def call(name: str, **arguments: Any) -> ToolCall:
-    return ToolCall(name, arguments)
-
-
-@pytest.mark.parametrize(
-    ("found", "expected", "match", "score"),
-    [
-        ([], [], {}, 1.0),
-        ([call("a")], [], {}, 0.0),
-        ([], [call("a")], {}, 0.0),
-        ([call("a", x=1)], [call("a", x=1)], {}, 1.0),
-        ([call("a", x=1)], [call("b", x=1)], {}, 0.0),
-        ([call("a", x=1, y=2)], [call("a", y=2, x=1)], {}, 1.0),
-        ([call("a", x=1.0)], [call("a", x=1)], {}, 1.0),
-        ([call("a", x=True)], [call("a", x=1)], {}, 0.0),
-        ([call("a", x="1")], [call("a", x=1)], {}, 0.0),
-        ([call("a", x=1, y=2)], [call("a", x=1)], {}, 0.0),
-        ([call("a", x=[1, 2])], [call("a", x=[2, 1])], {}, 0.0),
-        # any order, each once
-        ([call("a", x=2), call("a", x=1)], [call("a", x=1), call("a", x=2)], {}, 1.0),
-        ([call("a", x=1), call("a", x=1)], [call("a", x=1), call("a", x=2)], {}, 0.0),
-        ([call("a", x=1)], [call("a", x=1), call("a", x=1)], {}, 0.0),
-        # more is given than the reference has
-        ([call("a", x=1, y=2)], [call("a", x=1)], {"arguments": "Subset"}, 1.0),
-        ([call("a", x={"p": 1, "q": 2})], [call("a", x={"p": 1})], {"arguments": "Subset"}, 1.0),
-        ([call("a", x=1)], [call("a", x=1, y=2)], {"arguments": "Subset"}, 0.0),
-        # the first could take either: it must leave the one that only the second takes
-        ([call("a", x=1, y=1), call("a", x=1)], [call("a", x=1), call("a", x=1, y=1)], {"arguments": "Subset"}, 1.0),
-        ([call("a", x=1)], [call("a", x=2)], {"arguments": "Ignore"}, 1.0),
-        ([call("a", x=1)], [call("b", x=1)], {"arguments": "Ignore"}, 0.0),
-        ([call("a", x=1, id=7)], [call("a", x=1, id=8)], {"ignoreArguments": ["id"]}, 1.0),
-        ([call("a", x=1, id=7)], [call("a", x=1)], {"ignoreArguments": ["id"]}, 1.0),
-        ([call("a", x=2, id=7)], [call("a", x=1)], {"ignoreArguments": ["id"]}, 0.0),
-    ],
-)
-def test_the_tool_call_grader(
-    found: list[ToolCall], expected: list[ToolCall], match: dict[str, Any], score: float
-) -> None:
-    (grader,) = compile_graders([Grader.from_wire({"name": "calls", "type": "ToolCall", "toolCall": match})])
-    item = {"reference_tools": [one.to_wire() for one in expected]}
-    assert grader.missing_from(item) == []
-    assert grader.missing_from({}) == ["item.reference_tools"]
-    assert grader.grade(item, Sample("", tuple(found))) == score
-
-
-@settings(max_examples=100, deadline=None)
-@given(one=values, other=values)
-def test_equality_and_containment(one: Any, other: Any) -> None:
-    assert json_equal(one, one)
-    assert json_equal(one, other) == json_equal(other, one)
-    assert json_contains(one, one)
-    if json_equal(one, other):
-        assert json_contains(one, other) and json_contains(other, one)
-
-
-@settings(max_examples=50, deadline=None)
-@given(made=calls, data=st.data())
-def test_the_order_of_calls_does_not_count(made: list[tuple[str, dict[str, Any]]], data: st.DataObject) -> None:
-    expected = [ToolCall(name, arguments) for name, arguments in made]
-    spec = Grader.from_wire({"name": "g", "type": "ToolCall", "toolCall": {}}).tool_call
-    assert spec is not None
-    assert calls_match(data.draw(st.permutations(expected)), expected, spec)

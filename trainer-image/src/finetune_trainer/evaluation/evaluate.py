@@ -11,14 +11,18 @@ from typing import Any
 import orjson
 import torch
 
+from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, Generation, Score
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.outcome import SCORE_DIGITS, EvaluationReport
 from finetune_api.run import EvaluateRun, NamedModel
 from finetune_api.sources import parse_s3
+from finetune_grading.grader import CompiledGrader, InvalidGraderError
+from finetune_grading.graders import compile_graders
+from finetune_grading.sample import Sample
+from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.read.data_files import fetch_files
 from finetune_trainer.data.read.images import ImageStore
-from finetune_trainer.evaluation.graders import CompiledGrader, compile_graders
 from finetune_trainer.evaluation.heldout import (
     HeldOutExample,
     encode_prompt,
@@ -27,15 +31,15 @@ from finetune_trainer.evaluation.heldout import (
     tokenize_prompts,
 )
 from finetune_trainer.evaluation.statistics import estimate, estimate_difference
-from finetune_trainer.evaluation.templates import Sample
 from finetune_trainer.generate.generation import (
     Generator,
     generate_from_images,
     generate_tokens,
     load_generator,
 )
-from finetune_trainer.generate.tool_calls import ToolCall, parse_tool_calls, response_template
+from finetune_trainer.generate.tool_calls import parse_tool_calls, response_template
 from finetune_trainer.model.loading import fetch_model
+from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.storage.storage import Storage
 
@@ -53,6 +57,13 @@ def evaluate(run: EvaluateRun) -> EvaluationReport:
     Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, ModelNotFound, ModelInvalid, or one of the
     storage's.
     """
+    try:
+        return _evaluate(run)
+    except InvalidGraderError as error:
+        raise DiagnosedError(Reason.INVALID_SPEC, str(error)) from error
+
+
+def _evaluate(run: EvaluateRun) -> EvaluationReport:
     storage = Storage(run.storage)
     graders = compile_graders(run.graders)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
@@ -148,7 +159,7 @@ def to_answers(
 
 
 def grade(examples: Sequence[HeldOutExample], outputs: Outputs, graders: Sequence[CompiledGrader]) -> Grades:
-    """Every grader's score of every output. Raises DiagnosedError (InvalidSpec) for a schema that refers to nothing."""
+    """Every grader's score of every output. Raises InvalidGraderError for a schema that refers to nothing."""
     return {
         name: {
             grader.name: [grader.grade(example.item, sample) for example, sample in zip(examples, samples, strict=True)]

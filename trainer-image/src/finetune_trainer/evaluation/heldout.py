@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
+from finetune_grading.grader import REFERENCE_TOOLS, CompiledGrader
+from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.encode import vision
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images, text_tokenizer
 from finetune_trainer.data.encode.stand_ins import prompt_ids, prompt_text, refuse_literals
@@ -16,8 +18,6 @@ from finetune_trainer.data.read.examples import CompletionExample, ImageUrl, Pre
 from finetune_trainer.data.read.images import ImageError, ImageStore
 from finetune_trainer.data.read.jsonl import LineError, parse
 from finetune_trainer.data.read.records import read_records
-from finetune_trainer.evaluation.graders import REFERENCE_TOOLS, CompiledGrader
-from finetune_trainer.generate.tool_calls import ToolCall
 from finetune_trainer.process.failures import DiagnosedError
 
 REFERENCE = "reference"

@@ -1,6 +1,6 @@
-"""Tool calls: found in what a model says, and compared with those of a reference.
+"""Tool calls in a model's output.
 
-transformers' response templates say how a model writes its calls. One comes with the model, or TRL knows it by the
+A response template of transformers says how a model writes its calls. It comes with the model, or TRL knows it by the
 model's chat template, or the chat template shows one of the common formats.
 
 https://huggingface.co/docs/transformers/main/en/chat_response_parsing
@@ -11,33 +11,14 @@ https://huggingface.co/docs/transformers/main/en/chat_response_parsing
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from finetune_api.evaluation import ToolCallMatch
+from finetune_grading.tool_calls import ToolCall
 
 ResponseTemplate = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A call of a tool; the arguments are a JSON value, in practice an object."""
-
-    name: str
-    arguments: Any
-
-    def to_wire(self) -> dict[str, Any]:
-        """As OpenAI's messages have it: the arguments are JSON as text."""
-        arguments = orjson.dumps(self.arguments, option=orjson.OPT_SORT_KEYS).decode()
-        return {"type": "function", "function": {"name": self.name, "arguments": arguments}}
-
-    @classmethod
-    def from_wire(cls, value: Mapping[str, Any]) -> ToolCall:
-        """A call of OpenAI's messages, already checked."""
-        return cls(value["function"]["name"], orjson.loads(value["function"]["arguments"]))
 
 
 def _region(calls: Mapping[str, Any]) -> ResponseTemplate:
@@ -124,64 +105,6 @@ def parse_tool_calls(
 def to_calls(values: Any) -> tuple[ToolCall, ...]:
     """The calls in the values that a response template makes of them. Raises KeyError, TypeError or ValueError."""
     return tuple(_to_call(value) for value in _flat(values))
-
-
-def calls_match(found: Sequence[ToolCall], expected: Sequence[ToolCall], match: ToolCallMatch) -> bool:
-    """Whether the calls are those expected, in any order. None found where none is expected match, too."""
-    if len(found) != len(expected):
-        return False
-    accepted = [[_accepts(want, call, match) for call in found] for want in expected]
-    return _all_paired(accepted)
-
-
-def _all_paired(accepted: Sequence[Sequence[bool]]) -> bool:
-    """Whether every row can have a column of its own among those that it accepts (Kuhn's algorithm)."""
-    taken_by: dict[int, int] = {}
-
-    def place(row: int, seen: set[int]) -> bool:
-        for column, fits in enumerate(accepted[row]):
-            if fits and column not in seen:
-                seen.add(column)
-                if column not in taken_by or place(taken_by[column], seen):
-                    taken_by[column] = row
-                    return True
-        return False
-
-    return all(place(row, set()) for row in range(len(accepted)))
-
-
-def _accepts(expected: ToolCall, found: ToolCall, match: ToolCallMatch) -> bool:
-    if expected.name != found.name:
-        return False
-    if match.arguments == "Ignore":
-        return True
-    compare: Callable[[Any, Any], bool] = json_equal if match.arguments == "Exact" else json_contains
-    ignored = frozenset(match.ignore_arguments)
-    return compare(_without(found.arguments, ignored), _without(expected.arguments, ignored))
-
-
-def json_equal(one: Any, other: Any) -> bool:
-    """Whether two JSON values are the same: 1 is 1.0, and not true; the order of keys does not count."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(json_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(json_equal(*pair) for pair in zip(one, other, strict=True))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
-def json_contains(whole: Any, part: Any) -> bool:
-    """Whether a JSON value has all that the other has: objects, at any depth, may have more keys."""
-    if isinstance(whole, dict) and isinstance(part, dict):
-        return all(key in whole and json_contains(whole[key], value) for key, value in part.items())
-    if isinstance(whole, list) and isinstance(part, list):
-        return len(whole) == len(part) and all(json_contains(*pair) for pair in zip(whole, part, strict=True))
-    return json_equal(whole, part)
-
-
-def _without(arguments: Any, ignored: frozenset[str]) -> Any:
-    if not isinstance(arguments, dict):
-        return arguments
-    return {key: value for key, value in arguments.items() if key not in ignored}
 
 
 def _flat(values: Any) -> list[Any]:

@@ -12,7 +12,8 @@ import orjson
 import structlog
 from transformers.utils.chat_parsing import ResponseParser
 
-from finetune_trainer.generate.tool_calls import ResponseTemplate, ToolCall, to_calls
+from finetune_grading.tool_calls import ToolCall
+from finetune_trainer.generate.tool_calls import ResponseTemplate, to_calls
 from finetune_trainer.process.failures import first_line
 from finetune_trainer.serving.engine import End, Text
 

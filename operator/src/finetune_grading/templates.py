@@ -1,53 +1,26 @@
 """Templates of graders: `{{item.x}}`, `{{item.x.y}}`, `{{sample.output_text}}`, `{{sample.output_json.x}}`,
 `{{sample.output_tools.0.function.name}}`.
 
-OpenAI's graders have the same. A variable is replaced by its value, once: nothing is evaluated, and what a value
-contains is never looked at again. Text stands as it is, any other value as compact JSON with sorted keys.
+They are those of OpenAI's graders. Each variable is replaced by its value once: nothing is evaluated, and a value that
+contains braces is not expanded again. Text is inserted verbatim, any other value as compact JSON with sorted keys.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import orjson
 
-from finetune_trainer.generate.tool_calls import ToolCall
+from finetune_grading.sample import MissingVariableError, Sample
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NAME = re.compile(r"(item(\.[\w-]+)+|sample\.output_text|sample\.output_(json|tools)(\.[\w-]+)*)")
 
 
 class TemplateError(ValueError):
-    """A template names what does not exist in any example: the spec is wrong."""
-
-
-class MissingVariableError(LookupError):
-    """One example, or one output, lacks a variable."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a model answered to one example: text, and calls of tools."""
-
-    output_text: str
-    tool_calls: tuple[ToolCall, ...] = ()
-
-    @cached_property
-    def output_json(self) -> Any:
-        """The output parsed as strict JSON. Raises MissingVariableError when it is none."""
-        try:
-            return orjson.loads(self.output_text)
-        except orjson.JSONDecodeError as error:
-            raise MissingVariableError("sample.output_json") from error
-
-    @cached_property
-    def output_tools(self) -> list[dict[str, Any]]:
-        """The calls as OpenAI's messages have them."""
-        return [call.to_wire() for call in self.tool_calls]
+    """A template names a variable that can't exist: the spec is wrong."""
 
 
 def variables(template: str) -> list[str]:
@@ -56,7 +29,7 @@ def variables(template: str) -> list[str]:
     for name in names:
         if _NAME.fullmatch(name) is None:
             raise TemplateError(
-                f"{{{{{name}}}}} is no variable. Use {{{{item.<field>}}}}, {{{{sample.output_text}}}}, "
+                f"{{{{{name}}}}} is not a variable. Use {{{{item.<field>}}}}, {{{{sample.output_text}}}}, "
                 "{{sample.output_json}} or {{sample.output_tools}}."
             )
     return names

@@ -1,0 +1,87 @@
+"""Tool calls, and whether those of an output are those of the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from finetune_api.evaluation import ToolCallMatch
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A tool call; `arguments` is a JSON value, in practice an object."""
+
+    name: str
+    arguments: Any
+
+    def to_wire(self) -> dict[str, Any]:
+        """The call as OpenAI's messages have it: its arguments are JSON in a string."""
+        arguments = orjson.dumps(self.arguments, option=orjson.OPT_SORT_KEYS).decode()
+        return {"type": "function", "function": {"name": self.name, "arguments": arguments}}
+
+    @classmethod
+    def from_wire(cls, value: Mapping[str, Any]) -> ToolCall:
+        """A call of OpenAI's messages that has been validated before."""
+        return cls(value["function"]["name"], orjson.loads(value["function"]["arguments"]))
+
+
+def calls_match(found: Sequence[ToolCall], expected: Sequence[ToolCall], match: ToolCallMatch) -> bool:
+    """Whether the calls are the expected ones, in any order. No calls match where none are expected."""
+    if len(found) != len(expected):
+        return False
+    accepted = [[_accepts(want, call, match) for call in found] for want in expected]
+    return _all_paired(accepted)
+
+
+def json_equal(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal: 1 equals 1.0 but not true, and the order of keys does not matter."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(json_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(json_equal(*pair) for pair in zip(one, other, strict=True))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def json_contains(whole: Any, part: Any) -> bool:
+    """Whether a JSON value contains another: objects, at any depth, may have further keys."""
+    if isinstance(whole, dict) and isinstance(part, dict):
+        return all(key in whole and json_contains(whole[key], value) for key, value in part.items())
+    if isinstance(whole, list) and isinstance(part, list):
+        return len(whole) == len(part) and all(json_contains(*pair) for pair in zip(whole, part, strict=True))
+    return json_equal(whole, part)
+
+
+def _all_paired(accepted: Sequence[Sequence[bool]]) -> bool:
+    """Whether every row can be given a column of its own among those it accepts (Kuhn's matching algorithm)."""
+    taken_by: dict[int, int] = {}
+
+    def place(row: int, seen: set[int]) -> bool:
+        for column, fits in enumerate(accepted[row]):
+            if fits and column not in seen:
+                seen.add(column)
+                if column not in taken_by or place(taken_by[column], seen):
+                    taken_by[column] = row
+                    return True
+        return False
+
+    return all(place(row, set()) for row in range(len(accepted)))
+
+
+def _accepts(expected: ToolCall, found: ToolCall, match: ToolCallMatch) -> bool:
+    if expected.name != found.name:
+        return False
+    if match.arguments == "Ignore":
+        return True
+    compare: Callable[[Any, Any], bool] = json_equal if match.arguments == "Exact" else json_contains
+    ignored = frozenset(match.ignore_arguments)
+    return compare(_without(found.arguments, ignored), _without(expected.arguments, ignored))
+
+
+def _without(arguments: Any, ignored: frozenset[str]) -> Any:
+    if not isinstance(arguments, dict):
+        return arguments
+    return {key: value for key, value in arguments.items() if key not in ignored}

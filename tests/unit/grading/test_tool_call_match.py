@@ -1,0 +1,89 @@
+"""Tool calls are compared with the reference's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune_api.evaluation import Grader
+from finetune_grading.graders import compile_graders
+from finetune_grading.sample import Sample
+from finetune_grading.tool_calls import ToolCall, calls_match, json_contains, json_equal
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text("ab é\"'{}[]:,\n\\", max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab", min_size=1), inner, max_size=2),
+    max_leaves=4,
+)
+calls = st.lists(
+    st.tuples(st.sampled_from(["add", "look_up"]), st.dictionaries(st.text("abc_", min_size=1), values, max_size=3)),
+    min_size=1,
+    max_size=3,
+)
+
+
+def call(name: str, **arguments: Any) -> ToolCall:
+    return ToolCall(name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "match", "score"),
+    [
+        ([], [], {}, 1.0),
+        ([call("a")], [], {}, 0.0),
+        ([], [call("a")], {}, 0.0),
+        ([call("a", x=1)], [call("a", x=1)], {}, 1.0),
+        ([call("a", x=1)], [call("b", x=1)], {}, 0.0),
+        ([call("a", x=1, y=2)], [call("a", y=2, x=1)], {}, 1.0),
+        ([call("a", x=1.0)], [call("a", x=1)], {}, 1.0),
+        ([call("a", x=True)], [call("a", x=1)], {}, 0.0),
+        ([call("a", x="1")], [call("a", x=1)], {}, 0.0),
+        ([call("a", x=1, y=2)], [call("a", x=1)], {}, 0.0),
+        ([call("a", x=[1, 2])], [call("a", x=[2, 1])], {}, 0.0),
+        # any order, each once
+        ([call("a", x=2), call("a", x=1)], [call("a", x=1), call("a", x=2)], {}, 1.0),
+        ([call("a", x=1), call("a", x=1)], [call("a", x=1), call("a", x=2)], {}, 0.0),
+        ([call("a", x=1)], [call("a", x=1), call("a", x=1)], {}, 0.0),
+        # more is given than the reference has
+        ([call("a", x=1, y=2)], [call("a", x=1)], {"arguments": "Subset"}, 1.0),
+        ([call("a", x={"p": 1, "q": 2})], [call("a", x={"p": 1})], {"arguments": "Subset"}, 1.0),
+        ([call("a", x=1)], [call("a", x=1, y=2)], {"arguments": "Subset"}, 0.0),
+        # the first could take either: it must leave the one that only the second takes
+        ([call("a", x=1, y=1), call("a", x=1)], [call("a", x=1), call("a", x=1, y=1)], {"arguments": "Subset"}, 1.0),
+        ([call("a", x=1)], [call("a", x=2)], {"arguments": "Ignore"}, 1.0),
+        ([call("a", x=1)], [call("b", x=1)], {"arguments": "Ignore"}, 0.0),
+        ([call("a", x=1, id=7)], [call("a", x=1, id=8)], {"ignoreArguments": ["id"]}, 1.0),
+        ([call("a", x=1, id=7)], [call("a", x=1)], {"ignoreArguments": ["id"]}, 1.0),
+        ([call("a", x=2, id=7)], [call("a", x=1)], {"ignoreArguments": ["id"]}, 0.0),
+    ],
+)
+def test_the_tool_call_grader(
+    found: list[ToolCall], expected: list[ToolCall], match: dict[str, Any], score: float
+) -> None:
+    (grader,) = compile_graders([Grader.from_wire({"name": "calls", "type": "ToolCall", "toolCall": match})])
+    item = {"reference_tools": [one.to_wire() for one in expected]}
+    assert grader.missing_from(item) == []
+    assert grader.missing_from({}) == ["item.reference_tools"]
+    assert grader.grade(item, Sample("", tuple(found))) == score
+
+
+@settings(max_examples=100, deadline=None)
+@given(one=values, other=values)
+def test_equality_and_containment(one: Any, other: Any) -> None:
+    assert json_equal(one, one)
+    assert json_equal(one, other) == json_equal(other, one)
+    assert json_contains(one, one)
+    if json_equal(one, other):
+        assert json_contains(one, other) and json_contains(other, one)
+
+
+@settings(max_examples=50, deadline=None)
+@given(made=calls, data=st.data())
+def test_the_order_of_calls_does_not_count(made: list[tuple[str, dict[str, Any]]], data: st.DataObject) -> None:
+    expected = [ToolCall(name, arguments) for name, arguments in made]
+    spec = Grader.from_wire({"name": "g", "type": "ToolCall", "toolCall": {}}).tool_call
+    assert spec is not None
+    assert calls_match(data.draw(st.permutations(expected)), expected, spec)
