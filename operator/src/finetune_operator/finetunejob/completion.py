@@ -10,7 +10,7 @@ from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobStatus, Progress, Result
 from finetune_api.outcome import TrainReport
 from finetune_api.progress import shown
-from finetune_operator.core.conditions import Standing, ready
+from finetune_operator.core.conditions import Standing, ready, sentence
 from finetune_operator.core.failed_condition import untold_failure
 from finetune_operator.core.plan import planned, unchanged
 from finetune_operator.finetunejob.attempt_records import FINISHED, running_attempt, with_end
@@ -20,6 +20,8 @@ from finetune_operator.finetunejob.refused import refusal
 from finetune_operator.finetunejob.reports import with_ledger
 from finetune_operator.finetunejob.stopping import strays
 from finetune_operator.pods.retried_job import jobs_to_delete
+
+_AGAIN = "Change spec.runId to run again."
 
 
 def succeeded(observed: ObservedFineTuneJob, status: FineTuneJobStatus, report: TrainReport, now: datetime) -> JobPlan:
@@ -79,8 +81,10 @@ def failed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, standing: S
     if attempt is not None:
         status = with_end(status, attempt, "Failed", now, reason=standing.reason, message=standing.message)
     status = status.model_copy(update={"completion_time": whole_seconds(now)})
+    message = standing.message if "runId" in standing.message else f"{sentence(standing.message)} {_AGAIN}"
     # Once this is written, what still runs is a stray.
-    return planned(observed, status, "Failed", replace(standing, failed=True), now, requeue_at=now)
+    over = replace(standing, message=message, failed=True)
+    return planned(observed, status, "Failed", over, now, requeue_at=now)
 
 
 def finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:

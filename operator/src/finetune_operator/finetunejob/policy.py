@@ -5,17 +5,44 @@ It is asked before preflight (but for the budget) and before each attempt: a cla
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.budgets.ledger import BudgetViolation, budget_violation
-from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.conditions import Standing, sentence, stalled
 from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
 from finetune_operator.finetunejob.attempt_records import running_attempt
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
 
+_OF_THE_SPEC = frozenset(
+    {
+        Reason.CLASS_NOT_FOUND,
+        Reason.DATASET_NOT_FOUND,
+        Reason.INVALID_SPEC,
+        Reason.LIMIT_EXCEEDED,
+        Reason.MODEL_INVALID,
+        Reason.MODEL_NOT_FOUND,
+        Reason.SOURCE_NOT_ALLOWED,
+    }
+)
+"""What a change of the spec may mend, which the API server refuses within a run."""
+
+
+def with_way_out(standing: Standing) -> Standing:
+    """The standing of a run that waits for what may be mended by another spec: it says what that takes."""
+    if standing.reason not in _OF_THE_SPEC:
+        return standing
+    return replace(standing, message=f"{sentence(standing.message)} A change of the spec needs another runId.")
+
 
 def admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
     """The class to make Pods with, or why none may be made."""
+    found = _admitted(observed)
+    return with_way_out(found) if isinstance(found, Standing) else found
+
+
+def _admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
     platform = observed.platform
     if isinstance(platform, Standing):
         return platform

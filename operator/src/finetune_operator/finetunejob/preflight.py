@@ -16,7 +16,7 @@ from finetune_operator.finetunejob.completion import failed
 from finetune_operator.finetunejob.concern import JobPlan, Step
 from finetune_operator.finetunejob.objects import output_uri, preflight_job_name, preflight_objects
 from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.finetunejob.policy import admitted
+from finetune_operator.finetunejob.policy import admitted, with_way_out
 from finetune_operator.finetunejob.run_key import run_key
 from finetune_operator.finetunejob.starting_model import model_source
 from finetune_operator.finetunejob.stopping import (
@@ -178,4 +178,4 @@ def _standing(status: FineTuneJobStatus) -> Standing:
     if status.failure is None and seen is not None and retry_time is not None:
         words = f"Pod {seen.pod} was taken away ({seen.reason}: {seen.message})."
         return progressing(Reason.VALIDATING, f"{words} Preflight starts again at {retry_time:%H:%M:%S} UTC.")
-    return standing_of_try(Reason.VALIDATING, status.failure, retry_time)
+    return with_way_out(standing_of_try(Reason.VALIDATING, status.failure, retry_time))

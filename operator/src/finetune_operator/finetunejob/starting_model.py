@@ -30,7 +30,7 @@ def starting_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now
         found = stalled(
             Reason.INVALID_SPEC,
             "spec.model.fineTuneJobRef names this object itself, whose new run has no result yet. Name another "
-            "FineTuneJob, or set model.uri to an earlier result (status.history).",
+            "FineTuneJob, or set model.uri to an earlier result (status.history), and change runId.",
         )
     assert found is not None
     if isinstance(found, Standing):

@@ -321,7 +321,7 @@ def test_a_failure_that_cannot_heal_ends_the_run() -> None:
     assert result.decision == Decision(
         "Failed", "LossNotFinite", stalled=True, again_in=0, event="Warning LossNotFinite"
     )
-    assert result.message == LOSS_NOT_FINITE.message
+    assert result.message == f"{LOSS_NOT_FINITE.message} Change spec.runId to run again."
     assert result.status.completion_time == NOW
 
 
@@ -350,7 +350,7 @@ def test_what_cannot_heal_is_not_tried_again(reason: Reason) -> None:
     answer = Failure(reason=reason, message="What happened.", suggestion="What to change.")
     result = decide(gang("Failed", failed_pod(TRAIN_1, answer), told_to_stop(1)))
     assert result.decision == Decision("Failed", reason, stalled=True, again_in=0, event=f"Warning {reason}")
-    assert result.message == "What happened. What to change."
+    assert result.message == "What happened. What to change. Change spec.runId to run again."
     assert result.status.ended_attempts[-1].outcome == "Failed"
 
 

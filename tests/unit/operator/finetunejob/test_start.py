@@ -305,6 +305,37 @@ def test_whatever_preflight_finds_is_told_in_its_own_words_and_checked_again(rea
     assert result.message.startswith("What happened. What to change. Tried again by itself: next at ")
 
 
+WAY_OUT = "A change of the spec needs another runId."
+
+
+@pytest.mark.parametrize("reason", [Reason.DATASET_NOT_FOUND, Reason.MODEL_NOT_FOUND, Reason.MODEL_INVALID])
+def test_what_another_spec_may_mend_says_what_a_change_of_the_spec_takes(reason: Reason) -> None:
+    """The API server refuses it within a run."""
+    answer = Failure(reason=reason, message="Nothing is at s3://data/train.json. Upload it, or correct the URI.")
+    message = decide(failed_preflight(answer)).message
+    assert message.startswith(answer.message)
+    assert message.endswith(WAY_OUT)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"platform": CLASS_NOT_FOUND},
+        {"platform": resolved_class(sources={"datasets": ["s3://public/*"]})},
+        {"platform": resolved_class(limits={"nodes": 2}), "spec": job_spec(parallelism={"nodes": 3})},
+        {"spec": job_spec(adapter={"type": "QLoRA"})},
+    ],
+    ids=["class", "source", "limit", "QLoRA"],
+)
+def test_what_the_class_refuses_says_what_a_change_of_the_spec_takes(changes: dict[str, Any]) -> None:
+    assert decide(observed_job(NEW, **changes)).message.endswith(WAY_OUT)
+
+
+def test_what_is_mended_elsewhere_does_not_speak_of_the_spec() -> None:
+    answer = Failure(reason=Reason.STORAGE_DENIED, message="The storage refused the key: 403.")
+    assert "runId" not in decide(failed_preflight(answer)).message
+
+
 def test_what_only_another_spec_can_mend_ends_the_run() -> None:
     said = Failure(reason=Reason.INVALID_SPEC, message="hyperparameters.maxLength is 100000, beyond 512 tokens.")
     result = decide(failed_preflight(said))
