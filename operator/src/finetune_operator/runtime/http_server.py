@@ -59,10 +59,10 @@ class _Connections:
     def __init__(self, tls: ssl.SSLContext | None, most: int | None) -> None:
         self._tls = tls
         self._most = most
-        self._open: Counter[str] = Counter()
         self._waiting: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
         """Connections from which no request has come yet, and when they are cut."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        """Who holds each connection, oldest first."""
 
     async def accept(self, listener: socket.socket, runner: web.AppRunner) -> None:
         """Take connections until cancelled; one too many is closed at once."""
@@ -75,16 +75,32 @@ class _Connections:
                     log.warning("no connection can be taken", error=str(error))  # As of too many open files.
                     await asyncio.sleep(1)
                     continue
-                is_full = self._most is not None and self._open.total() >= self._most
-                if is_full or self._open[address] >= MOST_OF_ONE_ADDRESS:
+                if not self._has_room(address):
                     connection.close()
                     continue
-                self._open[address] += 1
-                task = asyncio.create_task(self._serve(connection, address, runner))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                task = asyncio.create_task(self._serve(connection, runner))
+                self._tasks[task] = address
+                task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
 
-    async def _serve(self, connection: socket.socket, address: str, runner: web.AppRunner) -> None:
+    def _has_room(self, address: str) -> bool:
+        """Whether one more may come. When all are taken, whoever holds the most gives one up for who holds less.
+
+        A tenant with many Pods could otherwise keep those of all others out.
+        """
+        held = Counter(self._tasks.values())
+        if held[address] >= MOST_OF_ONE_ADDRESS:
+            return False
+        if self._most is None or held.total() < self._most:
+            return True
+        busiest, count = held.most_common(1)[0]
+        if count <= held[address] + 1:
+            return False
+        oldest = next(task for task, holder in self._tasks.items() if holder == busiest)
+        del self._tasks[oldest]
+        oldest.cancel()
+        return True
+
+    async def _serve(self, connection: socket.socket, runner: web.AppRunner) -> None:
         """Shake hands, and cut the connection if no request follows."""
         assert runner.server is not None
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
@@ -92,20 +108,18 @@ class _Connections:
         timeout = REQUEST_SECONDS if self._tls is not None else None
         transport: asyncio.Transport | None = None
         try:
-            transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol, connection, ssl=self._tls, ssl_handshake_timeout=timeout
-            )
-            self._waiting[transport] = loop.call_later(REQUEST_SECONDS, transport.abort)
-            await ended.wait()
-        except (OSError, TimeoutError):
-            connection.close()  # Whoever it was speaks no TLS, or went away.
+            with contextlib.suppress(OSError, TimeoutError):  # Whoever it is speaks no TLS, or went away.
+                transport, _ = await loop.connect_accepted_socket(
+                    lambda: protocol, connection, ssl=self._tls, ssl_handshake_timeout=timeout
+                )
+                self._waiting[transport] = loop.call_later(REQUEST_SECONDS, transport.abort)
+                await ended.wait()
         finally:
             if transport is not None:
                 self._waiting.pop(transport).cancel()
                 transport.abort()
-            self._open[address] -= 1
-            if self._open[address] <= 0:
-                del self._open[address]
+            else:
+                connection.close()
 
     async def end(self) -> None:
         """Give up what has not come to a request."""

@@ -120,10 +120,37 @@ async def test_who_holds_all_connections_does_not_keep_the_kubelet_out(most: int
 
     app.router.add_get("/healthz", ok)
     async with serving(app, port, most_connections=most):
-        held = [await asyncio.open_connection(ADDRESS, port, local_addr=("127.0.0.2", 0)) for _ in range(2)]
+        held = [await asyncio.open_connection(ADDRESS, port, local_addr=(f"127.0.0.{n}", 0)) for n in (2, 3)]
         await asyncio.sleep(0.1)
         reader, writer = await asyncio.open_connection(ADDRESS, port)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (b"200 OK" in await reader.readline()) is answered
         for _, one in [*held, (reader, writer)]:
+            one.close()
+
+
+async def test_who_holds_most_gives_one_up_for_who_holds_none() -> None:
+    """The Pods of one tenant would otherwise keep all others' reports out."""
+    (port,) = free_ports(1)
+    app = web.Application()
+
+    async def ok(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    app.router.add_get("/", ok)
+    async with serving(app, port, most_connections=5):
+        held = [
+            await asyncio.open_connection(ADDRESS, port, local_addr=(f"127.0.0.{number}", 0))
+            for number in (2, 2, 3, 3, 3)
+        ]
+        await asyncio.sleep(0.1)
+        newcomers = [await asyncio.open_connection(ADDRESS, port, local_addr=("127.0.0.4", 0)) for _ in range(2)]
+        for reader, writer in newcomers:
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                await reader.readline()
+        still_there = [not reader.at_eof() for reader, _ in held]
+        assert still_there == [True, True, False, True, True], "the oldest of whoever held three"
+        assert [not reader.at_eof() for reader, _ in newcomers] == [True, False], "nobody holds two more than it"
+        for _, one in [*held, *newcomers]:
             one.close()
