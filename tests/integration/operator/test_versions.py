@@ -11,7 +11,17 @@ import pytest
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, wait_for
 from tests.integration.operator.conftest import CLASS
-from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, evaluation_report, trains
+from tests.integration.operator.jobs import (
+    DEPLOYMENT,
+    EVALUATION,
+    JOB,
+    LOST_PEER,
+    NETWORK_FAILURE,
+    TRAIN_REPORT,
+    evaluation_report,
+    starts_training,
+    trains,
+)
 from tests.integration.operator.process import OperatorProcess
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -186,6 +196,74 @@ def test_what_an_older_version_did_not_write_starts_nothing_again(
         api.delete(kind, name)
         return
     assert {item["metadata"]["uid"] for item in api.items("Job")} == jobs
+
+
+def as_an_older_version_wrote(status: Object) -> Object:
+    """Without what this version added, in a run and in its attempt."""
+    added = {"startingModel", "storageFolders"}
+    of_attempt = {"state", "reportsTo", "disruption", "activeDeadlineSeconds"}
+    older = {name: value for name, value in status.items() if name not in added}
+    return {**older, "attempt": {name: value for name, value in status["attempt"].items() if name not in of_attempt}}
+
+
+def in_midlife(api: Api, station: str) -> tuple[Object, list[Object]]:
+    """A FineTuneJob at this station of its life, and the Pods of its first attempt."""
+    job = api.create("FineTuneJob", "router", {**JOB, "retryLimit": 0 if station == "Failed" else 1})
+    _, pods = starts_training(api, job)
+    if station == "Suspended":
+        api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
+    if station in ("Retrying", "Failed"):
+        for pod in pods:
+            played.ends(api, pod, NETWORK_FAILURE if pod is pods[0] else LOST_PEER)
+    api.wait("FineTuneJob", "router", lambda found: found["status"]["phase"] == station)
+    return job, pods
+
+
+@pytest.mark.parametrize("station", ["Training", "Retrying", "Suspended", "Failed"])
+def test_a_run_goes_on_where_an_older_version_left_it(api: Api, station: str) -> None:
+    """An upgrade in the middle: nothing that runs is ended, and nothing that is over begins again."""
+    job, pods = in_midlife(api, station)
+    older = as_an_older_version_wrote(api.get("FineTuneJob", "router")["status"])
+    jobs = {item["metadata"]["uid"] for item in api.children_of(job, "train", "Job")}
+    if station == "Retrying":
+        older["attempt"]["nextTime"] = "2200-01-01T00:00:00Z"
+    api.put_status("FineTuneJob", "router", older)
+    generation = api.get("FineTuneJob", "router")["metadata"]["generation"]
+    api.patch("FineTuneJob", "router", {"spec": {"ttlSecondsAfterFinished": 86400}})
+    after = api.wait("FineTuneJob", "router", lambda found: found["status"].get("observedGeneration", 0) > generation)[
+        "status"
+    ]
+    assert after["phase"] == station
+    kept = ("runId", "runDigest", "storageUri", "endedAttempts", "failure", "resolved", "dataset")
+    assert {name: after.get(name) for name in kept} == {name: older.get(name) for name in kept}
+    counts = ("number", "jobName", "retries", "disruptions", "startTime")
+    assert {name: after["attempt"].get(name) for name in counts} == {
+        name: older["attempt"].get(name) for name in counts
+    }
+    assert {item["metadata"]["uid"] for item in api.children_of(job, "train", "Job")} == jobs
+    _goes_on(api, job, station, pods)
+
+
+def _goes_on(api: Api, job: Object, station: str, pods: list[Object]) -> None:
+    """What follows is what would have followed without the upgrade."""
+    if station == "Training":
+        for pod in pods:
+            played.ends(api, pod, TRAIN_REPORT if pod is pods[0] else "")
+        api.wait_reason("FineTuneJob", "router", "Succeeded")
+    if station == "Suspended":
+        api.patch("FineTuneJob", "router", {"spec": {"suspend": False}})
+    if station == "Retrying":
+        status = api.get("FineTuneJob", "router")["status"]
+        status["attempt"]["nextTime"] = played.MOMENT
+        api.put_status("FineTuneJob", "router", status)
+        touch(api, "FineTuneJob", "router")
+    if station in ("Suspended", "Retrying"):
+        found = api.wait("FineTuneJob", "router", lambda found: found["status"]["attempt"]["number"] == 2)["status"]
+        assert found["attempt"]["retries"] == (1 if station == "Retrying" else 0)
+        assert found["startingModel"] == {"uri": JOB["model"]["uri"]}
+    if station == "Failed":
+        touch(api, "FineTuneJob", "router")
+        assert condition(api.get("FineTuneJob", "router"), "Failed")["status"] == "True"
 
 
 @pytest.mark.parametrize("strange", [{"phase": "Levitating"}, {"addedLater": LATER}, {"startTime": "soon"}])
