@@ -5,16 +5,14 @@ A folder is untrusted: of its files only configurations, tokenizers and safetens
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-import msgspec
-
 from finetune_api.conditions import Reason
 from finetune_api.sources import HubModel, S3Location, parse_model_uri
+from finetune_trainer.model.weight_headers import Tensor, Tensors, end_of_weights, read_tensors
 from finetune_trainer.process.failures import DiagnosedError, first_line, sentence
 from finetune_trainer.process.hub_errors import hub_errors
 from finetune_trainer.storage import commits
@@ -26,26 +24,7 @@ WEIGHT_PATTERNS = ("model*.safetensors", "adapter_model*.safetensors")
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 TEMPLATE_FOLDER = "additional_chat_templates"
 
-Shapes = Mapping[str, tuple[int, ...]]
-"""The lengths of every weight's dimensions, by the weight's name."""
-
-LONGEST_HEADER_BYTES = 16 * 2**20
-"""The largest models have 100,000 weights in all, of some hundred bytes each. The safetensors library allows 100 MB."""
 ADAPTER_CONFIG = "adapter_config.json"
-INDEX_NAME = "model.safetensors.index.json"
-WHOLE_NAME = "model.safetensors"
-
-
-class _Tensor(msgspec.Struct):
-    """A weight in the header of a safetensors file. `__metadata__` is none, and has no shape."""
-
-    shape: list[int] | None = None
-
-
-class _Index(msgspec.Struct):
-    """What is read of the index of a model in several files."""
-
-    weight_map: dict[str, str]
 
 
 class ModelFolder(Protocol):
@@ -59,8 +38,8 @@ class ModelFolder(Protocol):
     def fetch(self, paths: Iterable[str], directory: Path) -> None:
         """Bring files to a local directory."""
 
-    def shapes(self) -> Shapes:
-        """The shape of every weight, from the headers of the safetensors files alone."""
+    def headers(self, files: Iterable[str]) -> dict[str, Tensors]:
+        """The weights in each of these safetensors files, from the headers alone."""
 
 
 def open_folder(uri: str, digest: str | None, storage: Storage) -> ModelFolder:
@@ -80,21 +59,21 @@ class StoredFolder:
         self.uri = location.uri
         self._storage = storage
         self._location = location
-        self._paths = [item.path for item in storage.list_objects(location, missing=Reason.MODEL_NOT_FOUND)]
-        if not self._paths:
+        self._sizes = {item.path: item.size for item in storage.list_objects(location, missing=Reason.MODEL_NOT_FOUND)}
+        if not self._sizes:
             raise DiagnosedError(
                 Reason.MODEL_NOT_FOUND,
                 f"Nothing is below {self.uri}/. Upload the model's folder, or correct the URI.",
             )
 
     def paths(self) -> list[str]:
-        return self._paths
+        return list(self._sizes)
 
     def fetch(self, paths: Iterable[str], directory: Path) -> None:
         in_parallel(lambda path: self._storage.download(self._location.join(path), directory / path), paths)
 
-    def shapes(self) -> Shapes:
-        return _shapes(self._storage, self._location, self._paths)
+    def headers(self, files: Iterable[str]) -> dict[str, Tensors]:
+        return _headers(self._storage, self._location, {file: self._sizes[file] for file in files})
 
 
 class CommittedFolder:
@@ -119,8 +98,9 @@ class CommittedFolder:
         with _corrupt_as_invalid():
             commits.download(self._storage, self._committed, directory, only=frozenset(paths).__contains__)
 
-    def shapes(self) -> Shapes:
-        return _shapes(self._storage, self._location, self.paths())
+    def headers(self, files: Iterable[str]) -> dict[str, Tensors]:
+        sizes = {file.path: file.size for file in self._committed.manifest.files}
+        return _headers(self._storage, self._location, {file: sizes[file] for file in files})
 
 
 class HubFolder:
@@ -147,17 +127,35 @@ class HubFolder:
                 allow_patterns=list(paths),
             )
 
-    def shapes(self) -> Shapes:
-        from huggingface_hub import get_safetensors_metadata
-        from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+    def headers(self, files: Iterable[str]) -> dict[str, Tensors]:
+        """A hub compares the sizes of files itself, when they are uploaded."""
+        headers: dict[str, Tensors] = {}
+
+        def read(file: str) -> None:
+            headers[file] = self._header(file)
+
+        in_parallel(read, files)
+        return headers
+
+    def _header(self, file: str) -> Tensors:
+        from huggingface_hub import parse_safetensors_file_metadata
+        from huggingface_hub.errors import SafetensorsParsingError
 
         with hub_errors(self.uri, Reason.MODEL_NOT_FOUND):
             try:
-                found = get_safetensors_metadata(self._source.repository, revision=self._source.revision)
-            except (NotASafetensorsRepoError, SafetensorsParsingError, RecursionError) as error:
-                raise DiagnosedError(Reason.MODEL_INVALID, f"{self.uri}: {sentence(first_line(error))}") from error
-            files = found.files_metadata.values()
-            return {name: tuple(tensor.shape) for file in files for name, tensor in file.tensors.items()}
+                found = parse_safetensors_file_metadata(
+                    self._source.repository, file, revision=self._source.revision
+                ).tensors
+                tensors = {
+                    name: Tensor(tensor.dtype, tuple(tensor.shape), tensor.data_offsets)
+                    for name, tensor in found.items()
+                }
+                end_of_weights(tensors)
+            except (SafetensorsParsingError, RecursionError, ValueError) as error:
+                raise DiagnosedError(
+                    Reason.MODEL_INVALID, f"{self.uri}: {file}: {sentence(first_line(error))}"
+                ) from error
+        return tensors
 
 
 def is_adapter(paths: Iterable[str]) -> bool:
@@ -188,73 +186,17 @@ def _is_ours(path: str) -> bool:
     return len(parts) == 1 or (len(parts) == 2 and parts[0] == TEMPLATE_FOLDER)
 
 
-def _shapes(storage: Storage, location: S3Location, paths: Iterable[str]) -> Shapes:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(paths):
-        shapes |= _shapes_in_file(storage, location.join(path))
-    return shapes
+def _headers(storage: Storage, location: S3Location, sizes: Mapping[str, int]) -> dict[str, Tensors]:
+    headers: dict[str, Tensors] = {}
 
-
-def _shapes_in_file(storage: Storage, file: S3Location) -> Shapes:
-    """A safetensors file is 8 bytes with the header's length, the header as JSON, then the weights.
-
-    https://huggingface.co/docs/safetensors/index#format
-    """
-    invalid = DiagnosedError(Reason.MODEL_INVALID, f"{file.uri} is no safetensors file.")
-    prefix = storage.read_range(file, 0, 8)
-    if len(prefix) < 8:
-        raise invalid
-    (length,) = struct.unpack("<Q", prefix)
-    if not 0 < length <= LONGEST_HEADER_BYTES:
-        raise invalid
-    try:
-        return parse_header(storage.read_range(file, 8, length))
-    except ValueError as error:
-        raise invalid from error
-
-
-def parse_header(text: bytes) -> Shapes:
-    """The shapes in the header of a safetensors file. Raises ValueError. What is nested deeply is not followed."""
-    try:
-        tensors = msgspec.json.decode(text, type=dict[str, _Tensor])
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(str(error)) from error
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor.shape is not None}
-    if any(length < 0 for shape in shapes.values() for length in shape):
-        raise ValueError("a shape is negative")
-    return shapes
-
-
-def refuse_bad_shards(folder: Path, paths: Iterable[str], uri: str) -> None:
-    """Raises DiagnosedError (ModelInvalid) when the index in a local folder names a file that is not among `paths`.
-
-    An index is untrusted, and transformers opens what it names: only plain names of files that are there pass.
-    """
-    index, there = folder / INDEX_NAME, frozenset(paths)
-    if WHOLE_NAME in there or not index.exists():
-        return
-    try:
-        named = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise DiagnosedError(Reason.MODEL_INVALID, f"{uri}: {INDEX_NAME} can't be read: {error}") from error
-    for name in named:
-        if not (matches(name, ("*.safetensors",)) and is_plain(name)):
-            raise DiagnosedError(
-                Reason.MODEL_INVALID,
-                f"{uri}: {INDEX_NAME} names {name[:200]!r}, which is no safetensors file of the model's own folder.",
-            )
-    missing = [name for name in named if name not in there]
-    if missing:
-        raise DiagnosedError(
-            Reason.MODEL_INVALID,
-            f"{uri} is not complete: {INDEX_NAME} names {', '.join(missing[:3])}, and "
-            f"{len(missing)} of its {len(named)} files are not there. Upload the whole model.",
+    def read(path: str) -> None:
+        file = location.join(path)
+        headers[path] = read_tensors(
+            lambda start, length: storage.read_range(file, start, length), sizes[path], file.uri
         )
 
-
-def is_plain(name: str) -> bool:
-    """Whether this is the name of a file of a folder itself: no path, and not hidden."""
-    return name == PurePosixPath(name).name and not name.startswith(".") and "\\" not in name and "\0" not in name
+    in_parallel(read, sizes)
+    return headers
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,13 @@ from finetune_trainer.model.folders import (
     ADAPTER_CONFIG,
     PICKLE_PATTERNS,
     ModelFolder,
-    Shapes,
     is_adapter,
-    is_plain,
     matches,
     open_folder,
-    refuse_bad_shards,
     text_files,
     weight_files,
 )
+from finetune_trainer.model.weight_headers import ADAPTER_NAME, WHOLE_NAME, Tensors, files_to_load, join
 from finetune_trainer.process.failures import DiagnosedError, first_line
 from finetune_trainer.storage.storage import Storage
 
@@ -38,6 +36,8 @@ WEIGHTS_KEY = "transformers_weights"
 CONTEXT_LENGTHS = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length")
 """The names that configs have for it; the last two only older ones."""
 LONGEST_CONTEXT = 2**31 - 1
+Shapes = Mapping[str, tuple[int, ...]]
+"""The lengths of every weight's dimensions, by the weight's name."""
 CONFIG_FILES = ("config.json", "tokenizer_config.json", "processor_config.json", "adapter_config.json")
 
 
@@ -63,11 +63,12 @@ def fetch_model(source: ModelSource, storage: Storage, directory: Path) -> Local
     """
     base, adapter = _open(source, storage)
     local = LocalModel(directory / "base", None if adapter is None else directory / "adapter")
-    base.fetch([*text_files(base.paths()), *weight_files(base.paths())], local.base)
+    paths = base.paths()
+    base.fetch(text_files(paths), local.base)
     refuse_code(local.base, base.uri)
-    refuse_bad_shards(local.base, base.paths(), base.uri)
+    base.fetch(files_to_load(local.base, paths, base.uri), local.base)
     if adapter is not None and local.adapter is not None:
-        adapter.fetch([*text_files(adapter.paths()), *weight_files(adapter.paths())], local.adapter)
+        adapter.fetch([*text_files(adapter.paths()), ADAPTER_NAME], local.adapter)
         refuse_code(local.adapter, adapter.uri)
     return local
 
@@ -85,10 +86,15 @@ class InspectedModel:
     """For a vision-language model its processor, as `load_processor` gives it."""
     config: Any
     """transformers' config of the language model."""
-    shapes: Shapes
-    """Of the whole model's weights."""
+    tensors: Tensors
+    """The whole model's weights."""
     adapter_shapes: Shapes
     """Of the adapter's that comes with it; empty without one."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of the whole model's weights."""
+        return shapes_of(self.tensors)
 
 
 def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> InspectedModel:
@@ -99,9 +105,10 @@ def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> Ins
     from transformers import AutoConfig
 
     base, adapter = _open(source, storage)
-    base.fetch(text_files(base.paths()), directory)
+    paths = base.paths()
+    base.fetch(text_files(paths), directory)
     refuse_code(directory, base.uri)
-    refuse_bad_shards(directory, base.paths(), base.uri)
+    files = files_to_load(directory, paths, base.uri)
     with as_model_invalid(f"The config of {base.uri} does not load"):
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     _refuse_other_than_language(config, base.uri)
@@ -110,16 +117,21 @@ def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> Ins
     if adapter is not None and adapter_folder is not None:
         adapter.fetch(text_files(adapter.paths()), adapter_folder)
         refuse_code(adapter_folder, adapter.uri)
-    shapes = base.shapes()
+    tensors = join(base.headers(files), files, base.uri)
     status = ModelStatus(
         architecture=(config.architectures or [config.model_type])[0],
-        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
         context_length=context_length(config, getattr(tokenizer, "tokenizer", tokenizer)),
     )
-    adapter_shapes = {} if adapter is None else adapter.shapes()
+    adapter_shapes = {} if adapter is None else shapes_of(adapter.headers([ADAPTER_NAME])[ADAPTER_NAME])
     return InspectedModel(
-        directory, adapter_folder, status, tokenizer, config.get_text_config(), shapes, adapter_shapes
+        directory, adapter_folder, status, tokenizer, config.get_text_config(), tensors, adapter_shapes
     )
+
+
+def shapes_of(tensors: Tensors) -> Shapes:
+    """The lengths of every weight's dimensions."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -223,10 +235,11 @@ def refuse_code(folder: Path, uri: str) -> None:
                 "Use a model whose architecture is part of transformers, and remove auto_map from its files.",
             )
     weights = _read_object(folder / "config.json").get(WEIGHTS_KEY) if (folder / "config.json").exists() else None
-    if weights is not None and not is_plain(str(weights)):
+    if weights not in (None, WHOLE_NAME):
         raise DiagnosedError(
             Reason.MODEL_INVALID,
-            f"{uri}: {WEIGHTS_KEY} in config.json is {str(weights)[:200]!r}, which is no file of its own folder.",
+            f"{uri}: {WEIGHTS_KEY} in config.json is {str(weights)[:200]!r}, and only files with the usual names are "
+            f"read. Rename that file to {WHOLE_NAME}, and remove {WEIGHTS_KEY}.",
         )
 
 
@@ -237,6 +250,8 @@ def _open(source: ModelSource, storage: Storage) -> tuple[ModelFolder, ModelFold
         return base, None
     adapter = open_folder(source.adapter_uri, source.digest, storage)
     _refuse_incomplete(adapter, ADAPTER_CONFIG, "a peft adapter")
+    if ADAPTER_NAME not in adapter.paths():
+        raise DiagnosedError(Reason.MODEL_INVALID, f"{adapter.uri} has no {ADAPTER_NAME}: it must be a peft adapter.")
     return base, adapter
 
 

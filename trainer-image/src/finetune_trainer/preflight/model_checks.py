@@ -25,7 +25,7 @@ def check_model(run: PreflightRun, model: InspectedModel) -> list[str]:
     from finetune_trainer.model import adapters
     from finetune_trainer.model.skeleton import add_inherited, build_skeleton
 
-    skeleton, unknown = build_skeleton(model.folder, model.shapes, run.model.uri)
+    skeleton, unknown = build_skeleton(model.folder, model.tensors, run.model.uri)
     rows = skeleton.get_input_embeddings().weight.shape[0]
     refuse_tokens_beyond(text_tokenizer(model.tokenizer), rows, run.model.uri)
     if model.adapter is not None:

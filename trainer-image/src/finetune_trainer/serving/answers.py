@@ -89,6 +89,15 @@ class AnswerParser:
         return [Part(text=text)] if text else []
 
 
+def marks_in(template: Any) -> str:
+    """All text of a response template; that of its patterns without what escapes it."""
+    if isinstance(template, Mapping):
+        template = list(template.values())
+    if isinstance(template, list | tuple):
+        return "\n".join(marks_in(item) for item in template)
+    return template.replace("\\", "") if isinstance(template, str) else ""
+
+
 @dataclass
 class Answer:
     """An answer under way, of one of the two routes."""

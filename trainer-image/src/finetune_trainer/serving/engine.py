@@ -9,6 +9,7 @@ import asyncio
 import copy
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from queue import Queue
@@ -21,6 +22,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from finetune_trainer.generate.generation import Generator
 from finetune_trainer.process.failures import first_line
 from finetune_trainer.serving.stop_strings import StopStrings
+from finetune_trainer.serving.text_decoder import TextDecoder
 
 MOST_WAITING = 64
 """Requests beyond are refused: the last one would wait for all before it."""
@@ -56,6 +58,10 @@ class Order:
     presence_penalty: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    marks: str = ""
+    """Text that names the special tokens which end a text: no stop string goes beyond them, as it does beyond others,
+    which nobody sees.
+    """
 
 
 @dataclass(frozen=True)
@@ -215,14 +221,16 @@ class _Streamer:
     """What `generate` tells each token to."""
 
     def __init__(self, generation: _Generation, tokenizer: Any, special: frozenset[int]) -> None:
-        from tokenizers.decoders import DecodeStream
-
         self.tokens = 0
         self._generation = generation
         self._backend = tokenizer._tokenizer
         self._special = special
-        self._decoder = DecodeStream([], skip_special_tokens=False)
+        self._decoder = TextDecoder(self._backend)
         self._stop = StopStrings(generation.order.stop)
+        self._characters = 0
+        self._shown = 0
+        self._unshown: deque[tuple[int, str]] = deque()
+        """Special tokens, and how many characters the answer has before each."""
         self._prompt_is_over = False
 
     def put(self, value: torch.Tensor) -> None:
@@ -235,17 +243,36 @@ class _Streamer:
         for token in value.tolist():
             self.tokens += 1
             if token in self._special:
-                self._put(self._stop.flush())
-                self._put(self._backend.id_to_token(token), special=True)
-                continue
-            shown, stopped = self._stop.feed(self._decoder.step(self._backend, token) or "")
-            self._put(shown)
-            if stopped:
-                raise _StoppedError
+                mark = self._backend.id_to_token(token)
+                if mark in self._generation.order.marks:
+                    self.end()
+                self._unshown.append((self._characters, mark))
+                self._show("")
+            else:
+                self._read(self._decoder.step(token))
 
     def end(self) -> None:
-        """No token will follow."""
-        self._put(self._stop.flush())
+        """No token will follow, or none of this text. Raises _StoppedError."""
+        self._read(self._decoder.flush())
+        self._show(self._stop.flush())
+
+    def _read(self, text: str) -> None:
+        self._characters += len(text)
+        shown, stopped = self._stop.feed(text)
+        self._show(shown)
+        if stopped:
+            raise _StoppedError
+
+    def _show(self, text: str) -> None:
+        """The next text that is certain, with the special tokens up to its end."""
+        while self._unshown and self._unshown[0][0] <= self._shown + len(text):
+            place, mark = self._unshown.popleft()
+            before, text = text[: place - self._shown], text[place - self._shown :]
+            self._put(before)
+            self._put(mark, special=True)
+            self._shown = place
+        self._put(text)
+        self._shown += len(text)
 
     def _put(self, text: str, *, special: bool = False) -> None:
         if text:

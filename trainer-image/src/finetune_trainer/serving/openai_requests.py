@@ -104,6 +104,12 @@ class Message(Lenient):
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
 
+    @field_validator("tool_calls")
+    @classmethod
+    def _no_calls(cls, value: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        """As other servers write an answer without calls, and clients send it back."""
+        return value or None
+
 
 class TextFormat(BaseModel):
     """The one response format there is."""

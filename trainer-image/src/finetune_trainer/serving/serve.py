@@ -28,11 +28,12 @@ from finetune_trainer.generate.generation import Generator, load_generator
 from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.process.narration import narrated
-from finetune_trainer.serving.answers import DONE, Answer, AnswerParser, to_event
+from finetune_trainer.serving.answers import DONE, Answer, AnswerParser, marks_in, to_event
 from finetune_trainer.serving.bodies import BodyError, discard, longest_body, read_json
 from finetune_trainer.serving.engine import MOST_WAITING, Engine, EngineBusyError, GenerationError, Order
 from finetune_trainer.serving.openai_requests import ChatRequest, CompletionRequest, TextRequest
 from finetune_trainer.serving.prompts import Prompt, PromptRefusedError, Prompts, PromptsBusyError
+from finetune_trainer.serving.request_errors import explain
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 (a Pod is reached from outside itself)
 SHUTDOWN_SECONDS = 20
@@ -128,8 +129,9 @@ class _Server:
             messages = [message.model_dump(exclude_none=True) for message in asked.messages]
             variables = asked.chat_template_kwargs or {}
             prompt = await _made(self.prompts.of_messages(messages, asked.offered_tools, variables))
-            generation = self._submit(asked, prompt, asked.max_completion_tokens or asked.max_tokens)
-        template = self._calls_format if asked.offered_tools else self._format
+            template = self._calls_format if asked.offered_tools else self._format
+            most = asked.max_completion_tokens or asked.max_tokens
+            generation = self._submit(asked, prompt, most, marks_in(template))
         answer = Answer("chat.completion", asked.model, len(prompt.tokens), AnswerParser(template, prompt.text))
         return await _answer(request, asked, generation, answer)
 
@@ -169,13 +171,12 @@ class _Server:
         except BodyError as error:
             raise _refusal(error.status, str(error)) from error
         except ValidationError as invalid:
-            first = invalid.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise _refusal(400, f"{where}: {first['msg']}", "invalid_value", where.partition(".")[0]) from None
+            message, parameter = explain(invalid)
+            raise _refusal(400, message, "invalid_value", parameter) from None
         self.refuse_other(asked.model)
         return asked
 
-    def _submit(self, asked: TextRequest, prompt: Prompt, max_tokens: int | None) -> Any:
+    def _submit(self, asked: TextRequest, prompt: Prompt, max_tokens: int | None, marks: str = "") -> Any:
         self._refuse_too_long(prompt)
         order = Order(
             prompt.tokens,
@@ -186,6 +187,7 @@ class _Server:
             asked.presence_penalty or 0.0,
             asked.seed,
             asked.stops,
+            marks,
         )
         try:
             return self.engine.submit(order)

@@ -1,0 +1,44 @@
+"""Tokens become text one after another, as soon as no later token can change it. Pure.
+
+tokenizers' own DecodeStream does the same, and raises on bytes that are no UTF-8, which a model may well sample.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+"""What stands for bytes that are no character, or not yet one."""
+MOST_WAITING = 64
+"""Tokens. So long a row of bytes that are no characters is noise: nothing more is waited for, lest each look at all."""
+
+
+class TextDecoder:
+    """`backend`: the tokenizer of the tokenizers library."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._before: list[int] = []
+        """Tokens whose text is out: decoders treat the first token of a text in another way than those behind it."""
+        self._waiting: list[int] = []
+
+    def step(self, token: int) -> str:
+        """The text that this token completes."""
+        self._waiting.append(token)
+        text = self._new_text()
+        if text.endswith(UNKNOWN) and len(self._waiting) < MOST_WAITING:
+            return ""
+        return self._out(text)
+
+    def flush(self) -> str:
+        """The text of what was not complete."""
+        return self._out(self._new_text())
+
+    def _new_text(self) -> str:
+        before = self._backend.decode(self._before, skip_special_tokens=False)
+        return str(self._backend.decode([*self._before, *self._waiting], skip_special_tokens=False)[len(before) :])
+
+    def _out(self, text: str) -> str:
+        if text:
+            self._before, self._waiting = self._waiting, []
+        return text
