@@ -77,6 +77,7 @@ class Reason(StrEnum):
     RETRY_LIMIT_REACHED = "RetryLimitReached"
     GATE_FAILED = "GateFailed"
     NAME_CONFLICT = "NameConflict"
+    DRIFT_CONTESTED = "DriftContested"
     REPORT_REFUSED = "ReportRefused"
     STATUS_UNREADABLE = "StatusUnreadable"
     FAILED = "Failed"
@@ -133,6 +134,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.RETRY_LIMIT_REACHED: "The run failed more often than spec.retryLimit allows.",
     Reason.GATE_FAILED: "The evaluation did not reach a gate.",
     Reason.NAME_CONFLICT: "An object of somebody else already has the name that is needed.",
+    Reason.DRIFT_CONTESTED: "Somebody else sets fields of what serves as often as they are put back.",
     Reason.REPORT_REFUSED: "A Pod reported something else than was asked of it; its result is not taken.",
     Reason.STATUS_UNREADABLE: "Another version of the operator wrote what this one can't read; nothing starts.",
     Reason.FAILED: "The Pod ended with an error; the message holds its last words.",

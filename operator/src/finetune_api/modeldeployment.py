@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from finetune_api.base import ApiModel, Line, LocalObjectReference, Name
+from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, Timestamp
 from finetune_api.conditions import KindStatus
 from finetune_api.evaluation import ModelReference
 from finetune_api.run import ModelSource
@@ -39,6 +39,17 @@ class ModelDeploymentSpec(ApiModel):
     gate: DeploymentGate | None = None
 
 
+class DriftedField(ApiModel):
+    """A field of what serves that somebody else set, and that was put back."""
+
+    field: Line = Field(description="Kind and path: `Deployment spec.replicas`.")
+    manager: Line | None = Field(
+        None, description="Who set it, by metadata.managedFields; none where it was removed, which leaves no name."
+    )
+    corrections: int = Field(description="How often it was put back, never 15 minutes apart.")
+    last_correction_time: Timestamp
+
+
 class ModelDeploymentStatus(KindStatus):
     """What is served, and where."""
 
@@ -52,3 +63,8 @@ class ModelDeploymentStatus(KindStatus):
     replicas: int = Field(0, description="Pods that there are.")
     ready_replicas: int = Field(0, description="Pods that answer.")
     selector: Line | None = Field(None, description="Labels of the Pods, for the scale subresource.")
+    drift: list[DriftedField] = Field(
+        default=[],
+        description="What others set in the Deployment and Service of the same name and was put back in the last 15 "
+        "minutes. From the fifth time on it is DriftContested, and put back ever more rarely.",
+    )

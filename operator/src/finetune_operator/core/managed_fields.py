@@ -36,10 +36,28 @@ def is_applied(desired: Object, observed: Object | None) -> bool:
     annotations = observed["metadata"].get("annotations", {})
     if annotations.get(DIGEST_ANNOTATION) != desired["metadata"]["annotations"][DIGEST_ANNOTATION]:
         return False
-    meta = {name: value for name, value in desired["metadata"].items() if name not in ("name", "namespace")}
-    content = {name: value for name, value in desired.items() if name not in ("apiVersion", "kind")}
     fields = _applied_fields(observed)
-    return fields is not None and _covers(fields, {**content, "metadata": meta})
+    return fields is not None and not any(_lost(fields, _content(desired)))
+
+
+def drifted(desired: Object, observed: Object) -> dict[str, str | None]:
+    """What others did to an applied object and has to be put right: each field, and the manager that set it.
+
+    Fields are written as people do: `spec.template.spec.containers[server].image`. None: it was removed, and whoever
+    did that left no name.
+    """
+    ours, theirs = _applied_fields(observed) or {}, _owners(observed)
+    digest = observed["metadata"].get("annotations", {}).get(DIGEST_ANNOTATION)
+    is_new_content = digest not in (None, desired["metadata"]["annotations"][DIGEST_ANNOTATION])
+    found: dict[str, str | None] = {}
+    for path in _lost(ours, _content(desired)):
+        manager = theirs.get((*path, "."), theirs.get(path))
+        # A field that this content is the first to have is nobody's yet; take_over removes the digest itself.
+        if path[-1] != f"f:{DIGEST_ANNOTATION}" and not (manager is None and is_new_content):
+            found[_words(path)] = manager
+    if desired["kind"] == "Deployment":
+        found |= {_words(path): theirs[path] for path in _foreign(observed)}
+    return {field: found[field] for field in sorted(found) if not any(_is_within(other, field) for other in found)}
 
 
 def take_over(observed: Object) -> Object | None:
@@ -48,15 +66,7 @@ def take_over(observed: Object) -> Object | None:
     As kubectl's own move to server-side apply does (client-go, util/csaupgrade). What defaults and webhooks added is
     nobody's, and stays; so do labels and annotations of a Pod template. None when there is nothing to take over.
     """
-    ours = set(_paths(_applied_fields(observed) or {}))
-    entries = observed["metadata"].get("managedFields", [])
-    foreign = {
-        path
-        for entry in entries
-        if not _is_ours(entry) and entry.get("subresource") != "status"
-        for path in _paths(entry.get("fieldsV1", {}))
-        if path[0] == _SPEC and path[: len(_TEMPLATE_METADATA)] != _TEMPLATE_METADATA and path not in ours
-    }
+    entries, foreign = observed["metadata"].get("managedFields", []), _foreign(observed)
     if not foreign:
         return None
     kept = []
@@ -84,16 +94,48 @@ def _applied_fields(observed: Object) -> Mapping[str, Any] | None:
     return next((entry.get("fieldsV1", {}) for entry in entries if _is_ours(entry)), None)
 
 
-def _covers(tree: Mapping[str, Any], value: Any) -> bool:
-    """Whether every leaf of an applied value is in a FieldsV1 tree; of an atomic one the tree has no members."""
+def _owners(observed: Object) -> dict[_Path, str]:
+    """Who else set fields of the object, but for its status."""
+    return {
+        path: str(entry.get("manager"))
+        for entry in observed["metadata"].get("managedFields", [])
+        if not _is_ours(entry) and entry.get("subresource") != "status"
+        for path in _paths(entry.get("fieldsV1", {}))
+    }
+
+
+def _foreign(observed: Object) -> set[_Path]:
+    """What others set in the spec and we did not, but for the labels and annotations of a Pod template."""
+    ours = set(_paths(_applied_fields(observed) or {}))
+    return {
+        path
+        for path in _owners(observed)
+        if path[0] == _SPEC and path[: len(_TEMPLATE_METADATA)] != _TEMPLATE_METADATA and path not in ours
+    }
+
+
+def _content(desired: Object) -> Object:
+    """What of an applied object managedFields tells of."""
+    meta = {name: value for name, value in desired["metadata"].items() if name not in ("name", "namespace")}
+    return {**{name: value for name, value in desired.items() if name not in ("apiVersion", "kind")}, "metadata": meta}
+
+
+def _lost(tree: Mapping[str, Any], value: Any, path: _Path = ()) -> Iterator[_Path]:
+    """The parts of an applied value that are not in a FieldsV1 tree; of an atomic one the tree has no members."""
     if not tree or set(tree) == {"."}:
-        return not _has_named_items(value)
-    if isinstance(value, dict):
-        names = [name for name, item in value.items() if not _is_empty(item)]
-        return all(f"f:{name}" in tree and _covers(tree[f"f:{name}"], value[name]) for name in names)
-    if isinstance(value, list):
-        return all(any(_is_key_of(key, item) and _covers(sub, item) for key, sub in tree.items()) for item in value)
-    return True
+        if _has_named_items(value):
+            yield path or (_SPEC,)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            key = f"f:{name}"
+            if key in tree:
+                yield from _lost(tree[key], item, (*path, key))
+            elif not _is_empty(item):
+                yield (*path, key)
+    elif isinstance(value, list):
+        for item in value:
+            found = [list(_lost(sub, item, (*path, key))) for key, sub in tree.items() if _is_key_of(key, item)]
+            yield from min(found, key=len, default=[(*path, _key_of(item))])
 
 
 def _has_named_items(value: Any) -> bool:
@@ -109,6 +151,12 @@ def _has_named_items(value: Any) -> bool:
 def _is_empty(value: Any) -> bool:
     """What leaves no mark in managedFields."""
     return value is None or value == []
+
+
+def _key_of(item: Any) -> str:
+    """How the item of a list that nobody has any more would be called in it."""
+    name = item.get("name") if isinstance(item, dict) else item
+    return f"v:{json.dumps(name)}"
 
 
 def _is_key_of(key: str, item: Any) -> bool:
@@ -142,3 +190,20 @@ def _tree(paths: set[_Path]) -> Object:
 
 def _folded(tree: Object) -> Object:
     return {} if set(tree) == {"."} else {key: _folded(members) for key, members in tree.items()}
+
+
+def _words(path: _Path) -> str:
+    """A field's path as people write it."""
+    words = ""
+    for key in path:
+        kind, _, text = key.partition(":")
+        if kind == "f":
+            words += f".{text}" if words else text
+        elif kind in ("k", "v"):
+            value = json.loads(text)
+            words += f"[{'/'.join(map(str, value.values())) if isinstance(value, dict) else value}]"
+    return words
+
+
+def _is_within(inner: str, outer: str) -> bool:
+    return inner.startswith((f"{outer}.", f"{outer}["))

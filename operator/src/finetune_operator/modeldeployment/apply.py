@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Standing
-from finetune_operator.core.managed_fields import is_applied, take_over
+from finetune_operator.core.managed_fields import drifted, is_applied, take_over
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
+from finetune_operator.modeldeployment.contest import next_correction, remembered
 from finetune_operator.modeldeployment.objects import service, serving_objects
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
 
 
 @dataclass(frozen=True)
 class Upkeep:
-    """The writes that make what serves what it should be; `config_maps`: the names of those that it needs."""
+    """The writes that make what serves what it should be.
+
+    `config_maps`: the names of those that it needs. `drift`: the fields that these writes put back, and who set them.
+    `held`: whether something is not as it should be and waits, since somebody else contests it.
+    """
 
     apply: tuple[Object, ...] = ()
     merge: tuple[Object, ...] = ()
     delete: tuple[Child, ...] = ()
     config_maps: frozenset[str] = frozenset()
+    drift: Mapping[str, str | None] = field(default_factory=dict)
+    held: bool = False
 
     @property
     def is_nothing(self) -> bool:
-        return not (self.apply or self.merge or self.delete)
+        return not (self.apply or self.merge or self.delete or self.held)
 
 
-def upkeep(observed: ObservedModelDeployment, served: ModelSource | None) -> Upkeep:
+def upkeep(observed: ObservedModelDeployment, served: ModelSource | None, now: datetime) -> Upkeep:
     """What to write so that this model is served, as often as it should be. Of what is somebody else's: nothing."""
     if served is None:
         return Upkeep()
@@ -38,18 +47,45 @@ def upkeep(observed: ObservedModelDeployment, served: ModelSource | None) -> Upk
     desired = serving_objects(observed.owner, replicas, observed.platform, served, makes_room=makes_room)
     found = {_key(item): item for item in _existing(observed)}
     apply, merge, delete = [], [], []
+    drift: dict[str, str | None] = {}
+    held = False
     for body in desired:
         item = found.get(_key(body))
         if item is not None and not is_controlled_by(item, observed.owner.uid):
             continue
-        if body["kind"] == "ConfigMap" and item is not None and item.get("data") != body["data"]:
+        changes = _drift_of(body, item)
+        if changes and _is_contested(observed, changes, now):
+            held = True
+            continue
+        drift |= changes
+        if _is_forged(body, item):
+            assert item is not None
             delete.append(_child(item))  # It may be immutable: made anew once it is gone.
         elif not is_applied(body, item):
             apply.append(body)
         elif body["kind"] == "Deployment" and item is not None and (taken := take_over(item)) is not None:
             merge.append(taken)
     names = frozenset(body["metadata"]["name"] for body in desired if body["kind"] == "ConfigMap")
-    return Upkeep(tuple(apply), tuple(merge), tuple(delete), names)
+    return Upkeep(tuple(apply), tuple(merge), tuple(delete), names, drift, held)
+
+
+def _drift_of(body: Object, item: Object | None) -> dict[str, str | None]:
+    """What others changed in an object of ours."""
+    if item is None:
+        return {}
+    if _is_forged(body, item):
+        return {"ConfigMap data": None}
+    return {f"{body['kind']} {name}": manager for name, manager in drifted(body, item).items()}
+
+
+def _is_forged(body: Object, item: Object | None) -> bool:
+    return body["kind"] == "ConfigMap" and item is not None and item.get("data") != body["data"]
+
+
+def _is_contested(observed: ObservedModelDeployment, changes: Mapping[str, str | None], now: datetime) -> bool:
+    """Whether it is too early to put these back. A changed spec is applied at once: a person waits for it."""
+    due = next_correction(remembered(observed.status.drift, now), changes)
+    return due is not None and now < due and observed.generation == observed.status.observed_generation
 
 
 def wanted_replicas(observed: ObservedModelDeployment) -> int:

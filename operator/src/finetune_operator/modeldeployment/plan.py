@@ -13,10 +13,11 @@ from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Standing, stalled
 from finetune_operator.core.ownership import is_controlled_by
-from finetune_operator.core.plan import Plan, planned
+from finetune_operator.core.plan import Plan, earliest, planned
 from finetune_operator.finetuneclass.resolve import source_violation
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.apply import outdated, upkeep, wanted_replicas
+from finetune_operator.modeldeployment.contest import corrected, look_again, remembered
 from finetune_operator.modeldeployment.gate import gate_standing
 from finetune_operator.modeldeployment.objects import selector_text, service_url
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
@@ -31,7 +32,9 @@ def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeployme
     own = observed if strangers is None else replace(observed, deployment=_own(observed, observed.deployment))
     found = strangers or _next_model(observed)
     served = served_now(observed) if isinstance(found, Standing) else found
-    writes = upkeep(observed, served)
+    writes = upkeep(observed, served, now)
+    record = corrected(remembered(observed.status.drift, now), writes.drift, now)
+    own = replace(own, status=own.status.model_copy(update={"drift": record}))
     rollout = rollout_of(own, wanted_replicas(observed), served, now, applied=writes.is_nothing)
     standing = _held(found, served, rollout) if isinstance(found, Standing) else _within_limits(observed, rollout)
     rolls = served is not None and not rollout.complete
@@ -44,7 +47,9 @@ def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeployme
         apply=writes.apply,
         merge=writes.merge,
         delete=[*writes.delete, *(outdated(observed, writes.config_maps) if rollout.complete and served else ())],
-        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS) if rolls else None,
+        requeue_at=earliest(
+            [now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS) if rolls else None, look_again(record, now)]
+        ),
     )
 
 

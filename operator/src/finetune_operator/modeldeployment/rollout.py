@@ -8,6 +8,7 @@ from datetime import datetime
 from finetune_api.conditions import Reason
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Standing, known_reason, progressing, ready, stalled
+from finetune_operator.modeldeployment.contest import contest_standing
 from finetune_operator.modeldeployment.objects import service_url
 from finetune_operator.modeldeployment.observe import ObservedModelDeployment
 from finetune_operator.pods.exit_diagnosis import failure, failure_words
@@ -31,7 +32,8 @@ def rollout_of(
     deployment = observed.deployment or {}
     counts = deployment.get("status", {})
     complete = applied and served is not None and _is_complete(deployment, replicas)
-    standing = _standing(observed, replicas, complete, now)
+    contest = contest_standing(observed.status.drift, observed.owner.name)
+    standing = contest or _standing(observed, replicas, complete, now)
     revision = (served.digest or served.uri) if served is not None else ""
     words = f"Revision {revision!r} is served meanwhile: {counts.get('readyReplicas', 0)} of {replicas} replicas ready."
     if replicas == 0:

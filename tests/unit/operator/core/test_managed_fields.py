@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.core.managed_fields import is_applied, take_over, with_digest
+from finetune_operator.core.managed_fields import drifted, is_applied, take_over, with_digest
 
 DESIRED = with_digest(
     {
@@ -186,3 +186,51 @@ def test_a_leaf_of_ours_keeps_its_place_when_a_member_is_taken_over() -> None:
     assert patch is not None
     volumes = patch["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:template"]["f:spec"]["f:volumes"]
     assert volumes['k:{"name":"tmp"}']["f:emptyDir"] == {".": {}, "f:medium": {}}
+
+
+IMAGE = (*CONTAINER, "f:image")
+SET_IMAGE = entry(deep(*IMAGE, leaf={}), "kubectl-set")
+CONTAINER_WORDS = "spec.template.spec.containers[server]"
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (stored(), {}),
+        (stored(SET_IMAGE, ours=without(OURS, *IMAGE)), {f"{CONTAINER_WORDS}.image": "kubectl-set"}),
+        (
+            stored(entry(ADDED_ENV, "helm")),
+            {f"{CONTAINER_WORDS}.env[A].name": "helm", f"{CONTAINER_WORDS}.env[A].value": "helm"},
+        ),
+        (stored(ours=without(OURS, *CONTAINER, "f:args")), {f"{CONTAINER_WORDS}.args": None}),
+        (
+            stored(
+                entry({"f:spec": {"f:replicas": {}}}, "kubectl", subresource="scale"),
+                ours=without(OURS, "f:spec", "f:replicas"),
+            ),
+            {"spec.replicas": "kubectl"},
+        ),
+        (stored(entry({"f:status": {"f:replicas": {}}}, "kube-controller-manager", subresource="status")), {}),
+        (stored(entry(deep("f:spec", "f:template", "f:metadata", leaf={"f:annotations": {"f:x": {}}}), "kubectl")), {}),
+        (stored(ours={}), {"spec": None}),
+    ],
+    ids=["nothing", "set image", "set env", "removed", "scaled", "status", "rollout restart", "all is disowned"],
+)
+def test_what_others_did_is_told_by_field_and_manager(found: dict[str, Any], told: dict[str, str | None]) -> None:
+    assert drifted(DESIRED, found) == told
+
+
+def test_a_field_that_new_content_is_the_first_to_have_is_nobodys() -> None:
+    found = stored(ours=without(OURS, *CONTAINER, "f:args"))
+    found["metadata"]["annotations"]["finetune.dev/applied-digest"] = "of what was applied before"
+    assert drifted(DESIRED, found) == {}
+
+
+def test_what_was_taken_over_and_is_not_applied_yet_is_no_drift_again() -> None:
+    found = stored()
+    del found["metadata"]["annotations"]["finetune.dev/applied-digest"]
+    found["metadata"]["managedFields"][0]["fieldsV1"] = without(
+        OURS, "f:metadata", "f:annotations", "f:finetune.dev/applied-digest"
+    )
+    assert not is_applied(DESIRED, found)
+    assert drifted(DESIRED, found) == {}

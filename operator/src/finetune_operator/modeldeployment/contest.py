@@ -1,0 +1,79 @@
+"""Who else writes the fields of what serves, again and again, and how rarely they are put back then. Pure.
+
+What somebody changes once is put right at once. A second controller sets it again as soon as it was, and each of both
+starts other Pods; so what was put back often comes back later and later, until the other one gives in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.modeldeployment import DriftedField
+from finetune_operator.core.conditions import Standing, stalled
+
+CONTESTED_CORRECTIONS = 5
+WINDOW = timedelta(minutes=15)
+"""Longer than GitOps tools wait between two looks, and than the longest pause."""
+FIRST_PAUSE = timedelta(minutes=1)
+LONGEST_PAUSE = timedelta(minutes=10)
+_MOST_FIELDS = 32
+_FIELD_LENGTH = 512
+
+
+def remembered(before: Sequence[DriftedField], now: datetime) -> list[DriftedField]:
+    """What was put back within the window."""
+    return [one for one in before if now - one.last_correction_time < WINDOW]
+
+
+def corrected(before: Sequence[DriftedField], drift: Mapping[str, str | None], now: datetime) -> list[DriftedField]:
+    """The record once these fields (and who set them) are put back; those of the most corrections are kept."""
+    found = {one.field: one for one in before}
+    for name, manager in drift.items():
+        field = name[:_FIELD_LENGTH]
+        number = found[field].corrections + 1 if field in found else 1
+        found[field] = DriftedField(
+            field=field, manager=manager, corrections=number, last_correction_time=whole_seconds(now)
+        )
+    return sorted(found.values(), key=lambda one: (-one.corrections, one.field))[:_MOST_FIELDS]
+
+
+def contested(record: Sequence[DriftedField]) -> list[DriftedField]:
+    """The fields that are not put back at once any more."""
+    return [one for one in record if one.corrections >= CONTESTED_CORRECTIONS]
+
+
+def next_correction(record: Sequence[DriftedField], drift: Mapping[str, str | None]) -> datetime | None:
+    """When these fields may be put back; None: at once."""
+    names = {name[:_FIELD_LENGTH] for name in drift}
+    return max((_due(one) for one in contested(record) if one.field in names), default=None)
+
+
+def look_again(record: Sequence[DriftedField], now: datetime) -> datetime | None:
+    """When the next pause is over, or the contest itself."""
+    moments = [moment for one in contested(record) for moment in (_due(one), one.last_correction_time + WINDOW)]
+    return min((moment for moment in moments if moment > now), default=None)
+
+
+def contest_standing(record: Sequence[DriftedField], name: str) -> Standing | None:
+    """Which fields are contested, and by whom; None when none is."""
+    fields = contested(record)
+    if not fields:
+        return None
+    managers = sorted({one.manager for one in fields if one.manager is not None})
+    who = " and ".join(repr(manager) for manager in managers) or "Somebody who left no name"
+    names = ", ".join(one.field for one in fields[:3]) + (f" and {len(fields) - 3} more" if len(fields) > 3 else "")
+    return stalled(
+        Reason.DRIFT_CONTESTED,
+        f"{who} sets {names} of {name!r} again each time that it is put back, so it is put back more and more rarely. "
+        "Take it out of what the other one applies: what is served is set in the ModelDeployment and its "
+        "FineTuneClass, and an autoscaler's target is the ModelDeployment. "
+        "It clears by itself 15 minutes after the last time.",
+    )
+
+
+def _due(field: DriftedField) -> datetime:
+    doublings = min(field.corrections - CONTESTED_CORRECTIONS, 10)
+    return field.last_correction_time + min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)

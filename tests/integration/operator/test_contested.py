@@ -1,0 +1,128 @@
+"""Somebody else writes what is served, too: it is put right at once a few times, then rarely, and that is told."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
+from tests.integration.operator.serving import STRATEGIC, all_are_ready, edit, scale, serves, template
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+OURS, THEIRS = "example.com/trainer:1", "example.com/other:1"
+IMAGE = "Deployment spec.template.spec.containers[server].image"
+
+
+def image(api: Api) -> str:
+    found: str = template(api)["containers"][0]["image"]
+    return found
+
+
+def set_image(api: Api) -> None:
+    edit(api, {"template": {"spec": {"containers": [{"name": "server", "image": THEIRS}]}}}, "helm-controller")
+
+
+def events(api: Api, reason: str) -> list[Object]:
+    return [item for item in api.items("Event") if item["reason"] == reason]
+
+
+def drift(api: Api) -> dict[str, int]:
+    found = api.get("ModelDeployment", "router")["status"].get("drift", [])
+    return {item["field"]: item["corrections"] for item in found}
+
+
+def some_time_passes(api: Api) -> None:
+    """As if the last correction had been twenty minutes ago."""
+    status: dict[str, Any] = api.get("ModelDeployment", "router")["status"]
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 20 * 60))
+    past = [{**item, "lastCorrectionTime": moment} for item in status["drift"]]
+    api.put_status("ModelDeployment", "router", {**status, "drift": past})
+
+
+def test_a_stubborn_writer_is_named_and_not_fought_without_end(api: Api) -> None:
+    serves(api)
+    for number in range(1, 6):
+        set_image(api)
+        wait_for(lambda: image(api) == OURS, "the image is put back")
+        wait_for(lambda count=number: drift(api) == {IMAGE: count}, "it is counted")  # type: ignore[misc]
+    contested = api.wait_reason("ModelDeployment", "router", "DriftContested")
+    reason, told = stalled(contested)
+    assert reason == "DriftContested"
+    assert "'helm-controller' sets" in told
+    assert IMAGE in told
+
+    set_image(api)
+    time.sleep(5)
+    assert image(api) == THEIRS
+    api.patch("ModelDeployment", "router", {"spec": {"replicas": 2}})
+    wait_for(lambda: image(api) == OURS, "a changed spec is applied at once")
+    assert api.get("Deployment", "router")["spec"]["replicas"] == 2
+    assert len(events(api, "DriftContested")) == 1
+    assert len(drift(api)) >= 1
+
+    some_time_passes(api)
+    all_are_ready(api, contested, 2)
+    api.wait_reason("ModelDeployment", "router", "Available")
+    assert drift(api) == {}
+
+
+def test_once_the_other_one_stops_what_it_left_is_put_back(api: Api) -> None:
+    deployment = serves(api)
+    for number in range(1, 6):
+        edit(
+            api,
+            {"template": {"spec": {"containers": [{"name": "server", "env": [{"name": "A", "value": "b"}]}]}}},
+            "flux",
+        )
+        wait_for(lambda count=number: list(drift(api).values()) == [count] * 2, "it is counted")  # type: ignore[misc]
+        wait_for(lambda: "env" not in template(api)["containers"][0], "it is put back")
+    set_image(api)
+    wait_for(lambda: image(api) == OURS, "what nobody contests is put back at once")
+    api.wait_reason("ModelDeployment", "router", "DriftContested")
+    some_time_passes(api)
+    all_are_ready(api, deployment)
+    api.wait_reason("ModelDeployment", "router", "Available")
+
+
+def test_who_writes_once_is_no_contest(api: Api) -> None:
+    serves(api)
+    set_image(api)
+    wait_for(lambda: image(api) == OURS, "the image is put back")
+    wait_for(lambda: drift(api) == {IMAGE: 1}, "it is counted")
+    time.sleep(2)
+    assert stalled(api.get("ModelDeployment", "router")) == ("", "")
+    assert events(api, "DriftContested") == []
+
+
+def test_an_autoscaler_of_the_model_deployment_is_obeyed_however_often(api: Api) -> None:
+    serves(api)
+    for number in (2, 1, 2, 1, 2, 1, 2):
+        scale(api, "ModelDeployment", number)
+        wait_for(lambda count=number: api.get("Deployment", "router")["spec"]["replicas"] == count, "scaled")  # type: ignore[misc]
+    assert drift(api) == {}
+    assert condition(api.get("ModelDeployment", "router"), "Stalled")["status"] == "False"
+
+
+def test_an_autoscaler_of_the_deployment_is_told_where_to_aim(api: Api) -> None:
+    serves(api)
+    for number in range(1, 6):
+        scale(api, "Deployment", 3)
+        wait_for(lambda count=number: drift(api) == {"Deployment spec.replicas": count}, "it is put back")  # type: ignore[misc]
+        wait_for(lambda: api.get("Deployment", "router")["spec"]["replicas"] == 1, "it is put back")
+    told = stalled(api.wait_reason("ModelDeployment", "router", "DriftContested"))[1]
+    assert "an autoscaler's target is the ModelDeployment" in told
+
+
+def test_a_writer_of_the_service_is_named(api: Api) -> None:
+    serves(api)
+    for number in range(1, 6):
+        path = f"{api.path('Service', 'router')}?fieldManager=mesh"
+        api.request("PATCH", path, {"spec": {"selector": {"finetune.dev/role": "other"}}}, STRATEGIC)
+        wait_for(lambda count=number: list(drift(api).values()) == [count], "it is put back")  # type: ignore[misc]
+    assert (
+        "'mesh' sets Service spec.selector"
+        in stalled(api.wait_reason("ModelDeployment", "router", "DriftContested"))[1]
+    )

@@ -1,0 +1,77 @@
+"""What two controllers both write is put back at once a few times, then ever more rarely, in the end at once again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from finetune_api.modeldeployment import DriftedField
+from finetune_operator.modeldeployment.contest import (
+    WINDOW,
+    contest_standing,
+    contested,
+    corrected,
+    look_again,
+    next_correction,
+    remembered,
+)
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+IMAGE: Mapping[str, str | None] = {"Deployment spec.image": "flux"}
+
+
+def record_of(number: int, drift: Mapping[str, str | None] = IMAGE) -> list[DriftedField]:
+    record: list[DriftedField] = []
+    for _ in range(number):
+        record = corrected(record, drift, NOON)
+    return record
+
+
+def test_four_times_it_is_put_back_at_once_and_then_the_pause_doubles_up_to_ten_minutes() -> None:
+    pauses = [next_correction(record_of(number), IMAGE) for number in range(1, 11)]
+    assert pauses[:4] == [None] * 4
+    assert [moment and (moment - NOON).total_seconds() for moment in pauses[4:]] == [60, 120, 240, 480, 600, 600]
+    moment = next_correction(record_of(10_000), IMAGE)
+    assert moment == NOON + timedelta(minutes=10)
+
+
+def test_other_fields_are_put_back_at_once_meanwhile() -> None:
+    assert next_correction(record_of(9), {"Deployment spec.replicas": "kubectl"}) is None
+
+
+def test_two_that_take_turns_are_counted_each() -> None:
+    record: list[DriftedField] = []
+    for _ in range(5):
+        record = corrected(record, IMAGE, NOON)
+        record = corrected(record, {"Deployment spec.args": "other"}, NOON)
+    assert len(contested(record)) == 2
+
+
+def test_what_was_not_touched_for_a_quarter_of_an_hour_is_forgotten() -> None:
+    record = record_of(9)
+    assert remembered(record, NOON + WINDOW - timedelta(seconds=1)) == record
+    assert remembered(record, NOON + WINDOW) == []
+    assert look_again(record, NOON) == NOON + timedelta(minutes=10)
+    assert look_again(record, NOON + timedelta(minutes=10)) == NOON + WINDOW
+    assert look_again(record_of(4), NOON) is None
+
+
+def test_the_standing_names_the_fields_and_who_sets_them() -> None:
+    assert contest_standing(record_of(4), "router") is None
+    standing = contest_standing(record_of(5), "router")
+    assert standing is not None and standing.stalled
+    assert standing.reason == "DriftContested"
+    assert standing.message.startswith("'flux' sets Deployment spec.image of 'router' again each time")
+    many = contest_standing(record_of(5, {f"Deployment spec.f{n}": None for n in range(5)}), "router")
+    assert many is not None
+    assert (
+        "Somebody who left no name sets Deployment spec.f0, Deployment spec.f1, Deployment spec.f2 and 2 more"
+        in many.message
+    )
+
+
+def test_the_record_is_bounded() -> None:
+    wide = {f"Deployment spec.{'x' * 2000}{n}": "m" * 128 for n in range(1000)}
+    assert len(record_of(1, wide)) <= 32
+    long = {f"Deployment spec.{'x' * 2000}": "m"}
+    assert next_correction(record_of(5, long), long) is not None
