@@ -559,6 +559,68 @@ def test_a_tenant_makes_nothing_that_looks_like_a_child(cluster: Cluster, operat
     assert refused("delete", "pod", name, "--wait=false") == ""
 
 
+def test_nobody_execs_into_pods_where_the_platform_denies_it(
+    cluster: Cluster, operator: Operator, platform: None
+) -> None:
+    """Whoever does writes what a Pod reports. With `edit`, and with the right to debug, which `edit` lacks."""
+    (pod,) = cluster.get("-n", TEAM, "pod", *start_job(cluster, "watched"))["items"]
+    may_debug = ("--verb=get,patch,update", "--resource=pods,pods/ephemeralcontainers")
+    cluster.kubectl("create", "clusterrole", "debugger", *may_debug)
+    cluster.kubectl("-n", TEAM, "create", "rolebinding", "debugger", "--clusterrole=debugger", "--user=intruder")
+    cluster.kubectl("-n", TEAM, "create", "rolebinding", "intruder", "--clusterrole=edit", "--user=intruder")
+    assert rights_settle(cluster, "intruder", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
+    kubeconfig = cluster.plane.kubeconfig_for("intruder")
+    path = f"/api/v1/namespaces/{TEAM}/pods/{pod['metadata']['name']}"
+    context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    container = {"name": "debugger", "image": "example.com/mine:1", "securityContext": context}
+    debugger = {"spec": {"ephemeralContainers": [container]}}
+    attempts = {
+        "exec": ("create", "--raw", f"{path}/exec?command=true&stdout=true", "-f", "-"),
+        "attach": ("create", "--raw", f"{path}/attach?stdout=true", "-f", "-"),
+        "portforward": ("create", "--raw", f"{path}/portforward?ports=29500", "-f", "-"),
+        "proxy": ("get", "--raw", f"{path}/proxy/"),
+        "debug": (
+            "patch",
+            "pod",
+            pod["metadata"]["name"],
+            "--subresource=ephemeralcontainers",
+            "-p",
+            json.dumps(debugger),
+        ),
+    }
+
+    def refused() -> set[str]:
+        """Which attempts the policy refuses; that there is no kubelet here is another matter."""
+        command = [cluster.commands["kubectl"], "--kubeconfig", kubeconfig, "-n", TEAM]
+        told = {}
+        for name, words in attempts.items():
+            done = subprocess.run(
+                [*command, *words], input="", capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+            )
+            told[name] = done.stderr
+            assert "cannot" not in done.stderr, f"RBAC let it through no further: {done.stderr}"
+        return {name for name, words in told.items() if "report what is decided on" in words}
+
+    has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
+    shown = ("--show-only", "templates/execpolicy.yaml")
+    objects = rendered("admission.denyExec=true", flags=(*has_policies, *shown))
+    cluster.kubectl("create", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": objects})
+    assert refused() == set()
+    cluster.kubectl("label", "namespace", TEAM, "finetune.dev/deny-exec=true")
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (found := refused()) != attempts.keys() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert found == attempts.keys()
+    cluster.kubectl("label", "namespace", TEAM, "finetune.dev/deny-exec-")
+    cluster.kubectl("delete", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": objects})
+
+
+def test_the_policy_on_exec_is_the_platforms_choice() -> None:
+    has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
+    names = [item["metadata"]["name"] for item in rendered(flags=has_policies)]
+    assert not any(name.startswith("exec.") for name in names)
+
+
 def test_the_operator_may_own_what_blocks_the_deletion_of_its_owner(cluster: Cluster) -> None:
     # Asked for only where admission checks it (OpenShift), and so by nothing above.
     owners = ("finetunejobs", "evaluations", "modeldeployments")
