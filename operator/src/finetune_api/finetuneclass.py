@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Name
+from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Name, Text, cel
 from finetune_api.conditions import KindStatus
 from finetune_api.unions import OneOf, TypedUnion
 
@@ -14,6 +14,7 @@ DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
 
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
 LabelMap = dict[str, Line]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
 
 
 class Images(ApiModel):
@@ -154,6 +155,40 @@ class Scheduling(RoleScheduling):
     queue_name: Name | None = Field(None, description="Kueue LocalQueue that training Jobs are queued in.")
 
 
+def _key_rules(field: str) -> tuple[tuple[str, str], ...]:
+    """Kubernetes' rules for the keys of labels and annotations, and that those which the operator sets stay its own."""
+    parts = "key.split('/')"
+    each = f"!has(self.{field}) || self.{field}.all(key, "
+    return (
+        (
+            f"{each}{parts}.size() <= 2 && {parts}[{parts}.size() - 1].size() <= 63 && "
+            f"{parts}[{parts}.size() - 1].matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",
+            f"a key of {field} is an optional prefix and '/', and up to 63 letters, digits, '-', '_' and '.', which "
+            "begin and end with a letter or digit",
+        ),
+        (
+            f"{each}{parts}.size() == 1 || {parts}[0].size() <= 253 && "
+            f"{parts}[0].matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$'))",
+            f"the prefix of a key of {field} is a DNS name of up to 253 lower-case letters, digits, '-' and '.'",
+        ),
+        (
+            f"{each}{parts}.size() == 1 || !({parts}[0] == 'finetune.dev' || {parts}[0].endsWith('.finetune.dev') || "
+            f"{parts}[0] == 'batch.kubernetes.io' || key == 'app.kubernetes.io/managed-by'))",
+            "the prefixes finetune.dev and batch.kubernetes.io, and app.kubernetes.io/managed-by, are the operator's "
+            "and Kubernetes' own",
+        ),
+    )
+
+
+class PodMetadata(ApiModel):
+    """Labels and annotations of Pods: what a service mesh, a policy or a cost report goes by."""
+
+    model_config = ConfigDict(json_schema_extra=cel(*_key_rules("labels"), *_key_rules("annotations")))
+
+    labels: dict[str, LabelValue] = Field(default={}, max_length=16)
+    annotations: dict[str, Text] = Field(default={}, max_length=16)
+
+
 class PreflightResources(ApiModel):
     """What each Pod requests; memory is its limit too."""
 
@@ -183,6 +218,11 @@ class FineTuneClassSpec(ApiModel):
     limits: Limits = Limits()
     sources: AllowedSources = AllowedSources()
     scheduling: Scheduling = Field(Scheduling(), description="Of training, evaluation and serving.")
+    pod_metadata: PodMetadata = Field(
+        PodMetadata(),
+        description="Added to every Pod. Those that run to an end are kept out of service meshes unless a mesh's own "
+        'key is set here (`sidecar.istio.io/inject: "true"`).',
+    )
     reclaim_policy: Literal["Retain", "Delete"] = Field(
         "Retain", description="What becomes of a deleted FineTuneJob's checkpoints and results in the storage."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from finetune_api.finetunejob import Progress
 from finetune_api.outcome import Failure, to_termination_message
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
+from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.jobs import (
     JOB,
     PREFLIGHT_REPORT,
@@ -60,6 +62,23 @@ def test_a_job_whose_pods_never_end_for_a_sidecar_succeeds(api: Api) -> None:
     assert named["status"]["phase"] == "Training"
     done = api.wait_reason("FineTuneJob", "router", "Succeeded")
     assert condition(done, "Ready")["status"] == "True"
+    wait_for(lambda: not api.children_of(job, "train", "Job"), "the Job that does not end is ended")
+
+
+def test_a_class_lets_its_pods_into_a_mesh_whose_sidecar_never_ends(api: Api) -> None:
+    name = f"mesh-{secrets.token_hex(4)}"
+    labels = {"sidecar.istio.io/inject": "true", "example.com/cost-center": "research"}
+    api.create("FineTuneClass", name, {**CLASS, "podMetadata": {"labels": labels}})
+    job = api.create("FineTuneJob", "router", {**JOB, "className": name, "parallelism": {"nodes": 1}})
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    assert labels.items() <= pod["metadata"]["labels"].items()
+    assert "sidecar.istio.io/inject" not in pod["metadata"]["annotations"]
+    ends_beside_a_sidecar(api, pod, to_termination_message(PREFLIGHT_REPORT))
+    (pod,) = api.wait_children(job, "train", "Pod")
+    assert labels.items() <= pod["metadata"]["labels"].items()
+    played.runs(api, pod)
+    ends_beside_a_sidecar(api, pod, to_termination_message(played.in_its_folder(api, pod, TRAIN_REPORT)))
+    api.wait_reason("FineTuneJob", "router", "Succeeded")
     wait_for(lambda: not api.children_of(job, "train", "Job"), "the Job that does not end is ended")
 
 

@@ -14,7 +14,7 @@ from finetune_api.run import DATASET_DIRECTORY, PROGRESS_TOKEN_PATH, RUN_CONFIG_
 from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.roles import resources_of, scheduling_of
-from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS
+from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS, kept_out_of_meshes
 
 USER_ID = 65532
 CREDENTIALS_VOLUME = "storage-credentials"
@@ -40,8 +40,9 @@ class PodRole:
 def pod_template(owner: Owner, role: PodRole, platform: FineTuneClassSpec, config_map: str) -> Object:
     """Pod template of one container that runs `finetune-trainer` on a run configuration, once."""
     template = pod_base(owner, role.role, platform, config_map)
-    template["metadata"]["labels"] |= MESHES_LABELS
-    template["metadata"]["annotations"] |= MESHES_ANNOTATIONS
+    asked = platform.pod_metadata
+    template["metadata"]["labels"] |= kept_out_of_meshes(MESHES_LABELS, asked)
+    template["metadata"]["annotations"] |= kept_out_of_meshes(MESHES_ANNOTATIONS, asked)
     template["spec"] |= {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": role.grace_seconds,
@@ -83,8 +84,9 @@ def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: s
         "runtimeClassName": scheduling.runtime_class_name,
     }
     spec |= {name: value for name, value in optional.items() if value}
-    annotations = {OWNER_ANNOTATION: f"{owner.kind}/{owner.name}"}
-    return {"metadata": {"labels": labels(owner, role), "annotations": annotations}, "spec": spec}
+    asked = platform.pod_metadata
+    annotations = {**asked.annotations, OWNER_ANNOTATION: f"{owner.kind}/{owner.name}"}
+    return {"metadata": {"labels": {**asked.labels, **labels(owner, role)}, "annotations": annotations}, "spec": spec}
 
 
 def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> Object:

@@ -7,9 +7,10 @@ by itself: the kubelet stops it.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from finetune_api.finetuneclass import PodMetadata
 from finetune_operator.pods.observed import JobView, PodView
 
 LINGER_SECONDS = 10
@@ -27,6 +28,11 @@ MESHES_ANNOTATIONS = {
     "appmesh.k8s.aws/sidecarInjectorWebhook": "disabled",
 }
 """What keeps meshes out of Pods that run to an end; a Pod that serves may be in a mesh."""
+
+
+def kept_out_of_meshes(marks: Mapping[str, str], asked: PodMetadata) -> dict[str, str]:
+    """These marks but for the meshes that the class speaks to itself: its label and our annotation would contradict."""
+    return {key: value for key, value in marks.items() if key not in asked.labels and key not in asked.annotations}
 
 
 def lingers(pod: PodView, now: datetime, seconds: int = LINGER_SECONDS) -> bool:

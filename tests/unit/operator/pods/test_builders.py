@@ -183,6 +183,24 @@ def test_meshes_leave_alone_what_runs_to_an_end() -> None:
     assert "istio" not in json.dumps(made["serve"])
 
 
+def test_a_class_may_let_pods_into_a_mesh_and_labels_them() -> None:
+    """In whichever place a mesh is spoken to, nothing of ours contradicts it in the other one."""
+    made = children(
+        podMetadata={
+            "labels": {"sidecar.istio.io/inject": "true", "example.com/team": "a", "finetune.dev/role": "forged"},
+            "annotations": {"linkerd.io/inject": "enabled"},
+        }
+    )
+    for role in ROLES:
+        metadata = made[role][-1 if role != "serve" else 1]["spec"]["template"]["metadata"]
+        assert metadata["labels"]["sidecar.istio.io/inject"] == "true"
+        assert "sidecar.istio.io/inject" not in metadata["annotations"]
+        assert metadata["annotations"]["linkerd.io/inject"] == "enabled"
+        assert metadata["labels"]["example.com/team"] == "a"
+        assert metadata["labels"]["finetune.dev/role"] == role
+        assert role == "serve" or metadata["labels"]["kuma.io/sidecar-injection"] == "disabled"
+
+
 def test_a_gang_is_an_indexed_job_that_tries_once() -> None:
     config_map, service, job = children()["train"]
     spec = job["spec"]
