@@ -168,7 +168,7 @@ def _key_rules(field: str) -> tuple[tuple[str, str], ...]:
         ),
         (
             f"{each}{parts}.size() == 1 || {parts}[0].size() <= 253 && "
-            f"{parts}[0].matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$'))",
+            f"{parts}[0].matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))",
             f"the prefix of a key of {field} is a DNS name of up to 253 lower-case letters, digits, '-' and '.'",
         ),
         (

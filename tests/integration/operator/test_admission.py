@@ -113,6 +113,8 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
             {"podMetadata": {"annotations": {"Upper.case/a": "x"}}},
             ["the prefix of a key of annotations"],
         ),
+        ("FineTuneClass", {"podMetadata": {"labels": {"a..b/c": "x"}}}, ["the prefix of a key of labels"]),
+        ("FineTuneClass", {"podMetadata": {"labels": {"a/": "x"}}}, ["a key of labels is"]),
         ("FineTuneClass", {"podMetadata": {"labels": {"a": "two words"}}}, ["spec.podMetadata.labels.a"]),
         ("Evaluation", {"candidates": []}, ["spec.candidates", "should have at least 1 items"]),
         ("Evaluation", {"candidates": [CANDIDATE] * 2}, ["spec.candidates[1]", "Duplicate value"]),

@@ -51,7 +51,7 @@ def drifted(desired: Object, observed: Object) -> dict[str, str | None]:
     is_new_content = digest not in (None, desired["metadata"]["annotations"][DIGEST_ANNOTATION])
     found: dict[str, str | None] = {}
     for path in _lost(ours, _content(desired)):
-        manager = theirs.get((*path, "."), theirs.get(path))
+        manager = next((name for other, name in theirs.items() if other[: len(path)] == path), None)
         # A field that this content is the first to have is nobody's yet; take_over removes the digest itself.
         if path[-1] != f"f:{DIGEST_ANNOTATION}" and not (manager is None and is_new_content):
             found[_words(path)] = manager

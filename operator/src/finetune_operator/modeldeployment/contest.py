@@ -76,4 +76,4 @@ def contest_standing(record: Sequence[DriftedField], name: str) -> Standing | No
 
 def _due(field: DriftedField) -> datetime:
     doublings = min(field.corrections - CONTESTED_CORRECTIONS, 10)
-    return field.last_correction_time + min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
+    return field.last_correction_time + min(FIRST_PAUSE * (1 << doublings), LONGEST_PAUSE)
