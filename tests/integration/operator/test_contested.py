@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,6 +45,18 @@ def some_time_passes(api: Api) -> None:
     api.put_status("ModelDeployment", "router", {**status, "drift": past})
 
 
+def fight(api: Api, write: Callable[[Api], object]) -> Object:
+    """Write again and again until it is told; returns the ModelDeployment."""
+
+    def is_told() -> bool:
+        write(api)
+        time.sleep(0.7)
+        return stalled(api.get("ModelDeployment", "router"))[0] == "DriftContested"
+
+    wait_for(is_told, "it is contested")
+    return api.get("ModelDeployment", "router")
+
+
 def becomes_available(api: Api, deployment: Object) -> None:
     """The Pods answer, whichever revision they are of, and those of the older ones go."""
 
@@ -58,11 +71,8 @@ def becomes_available(api: Api, deployment: Object) -> None:
 
 def test_a_stubborn_writer_is_named_and_not_fought_without_end(api: Api) -> None:
     serves(api)
-    for number in range(1, 6):
-        set_image(api)
-        wait_for(lambda: image(api) == OURS, "the image is put back")
-        wait_for(lambda count=number: drift(api) == {IMAGE: count}, "it is counted")  # type: ignore[misc]
-    contested = api.wait_reason("ModelDeployment", "router", "DriftContested")
+    contested = fight(api, set_image)
+    assert drift(api) == {IMAGE: 5}
     reason, told = stalled(contested)
     assert reason == "DriftContested"
     assert "'helm-controller' sets" in told
@@ -84,16 +94,8 @@ def test_a_stubborn_writer_is_named_and_not_fought_without_end(api: Api) -> None
 
 def test_once_the_other_one_stops_what_it_left_is_put_back(api: Api) -> None:
     deployment = serves(api)
-    for number in range(1, 6):
-        edit(
-            api,
-            {"template": {"spec": {"containers": [{"name": "server", "env": [{"name": "A", "value": "b"}]}]}}},
-            "flux",
-        )
-        wait_for(lambda count=number: list(drift(api).values()) == [count] * 2, "it is counted")  # type: ignore[misc]
-        wait_for(lambda: "env" not in template(api)["containers"][0], "it is put back")
-    set_image(api)
-    wait_for(lambda: image(api) == OURS, "what nobody contests is put back at once")
+    env = {"name": "server", "env": [{"name": "A", "value": "b"}]}
+    fight(api, lambda api: edit(api, {"template": {"spec": {"containers": [env]}}}, "flux"))
     api.wait_reason("ModelDeployment", "router", "DriftContested")
     some_time_passes(api)
     becomes_available(api, deployment)
@@ -120,21 +122,13 @@ def test_an_autoscaler_of_the_model_deployment_is_obeyed_however_often(api: Api)
 
 def test_an_autoscaler_of_the_deployment_is_told_where_to_aim(api: Api) -> None:
     serves(api)
-    for number in range(1, 6):
-        scale(api, "Deployment", 3)
-        wait_for(lambda count=number: drift(api) == {"Deployment spec.replicas": count}, "it is put back")  # type: ignore[misc]
-        wait_for(lambda: api.get("Deployment", "router")["spec"]["replicas"] == 1, "it is put back")
-    told = stalled(api.wait_reason("ModelDeployment", "router", "DriftContested"))[1]
+    told = stalled(fight(api, lambda api: scale(api, "Deployment", 3)))[1]
     assert "an autoscaler's target is the ModelDeployment" in told
 
 
 def test_a_writer_of_the_service_is_named(api: Api) -> None:
     serves(api)
-    for number in range(1, 6):
-        path = f"{api.path('Service', 'router')}?fieldManager=mesh"
-        api.request("PATCH", path, {"spec": {"selector": {"finetune.dev/role": "other"}}}, STRATEGIC)
-        wait_for(lambda count=number: list(drift(api).values()) == [count], "it is put back")  # type: ignore[misc]
-    assert (
-        "'mesh' sets Service spec.selector"
-        in stalled(api.wait_reason("ModelDeployment", "router", "DriftContested"))[1]
-    )
+    path = f"{api.path('Service', 'router')}?fieldManager=mesh"
+    body = {"spec": {"selector": {"finetune.dev/role": "other"}}}
+    told = stalled(fight(api, lambda api: api.request("PATCH", path, body, STRATEGIC)))[1]
+    assert "'mesh' sets Service spec.selector" in told

@@ -19,6 +19,8 @@ WINDOW = timedelta(minutes=15)
 """Longer than GitOps tools wait between two looks, and than the longest pause."""
 FIRST_PAUSE = timedelta(minutes=1)
 LONGEST_PAUSE = timedelta(minutes=10)
+SAME_CORRECTION = timedelta(seconds=2)
+"""What is put right in two steps (taken over, then applied without it) is counted once."""
 _MOST_FIELDS = 32
 _FIELD_LENGTH = 512
 
@@ -33,7 +35,10 @@ def corrected(before: Sequence[DriftedField], drift: Mapping[str, str | None], n
     found = {one.field: one for one in before}
     for name, manager in drift.items():
         field = name[:_FIELD_LENGTH]
-        number = found[field].corrections + 1 if field in found else 1
+        old = found.get(field)
+        if old is not None and now - old.last_correction_time < SAME_CORRECTION:
+            continue
+        number = old.corrections + 1 if old is not None else 1
         found[field] = DriftedField(
             field=field, manager=manager, corrections=number, last_correction_time=whole_seconds(now)
         )

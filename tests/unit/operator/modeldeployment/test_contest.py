@@ -21,10 +21,16 @@ IMAGE: Mapping[str, str | None] = {"Deployment spec.image": "flux"}
 
 
 def record_of(number: int, drift: Mapping[str, str | None] = IMAGE) -> list[DriftedField]:
+    """So many corrections, three seconds apart, the last of them at noon."""
     record: list[DriftedField] = []
-    for _ in range(number):
-        record = corrected(record, drift, NOON)
+    for left in reversed(range(number)):
+        record = corrected(record, drift, NOON - timedelta(seconds=3 * left))
     return record
+
+
+def test_the_steps_of_one_correction_count_once() -> None:
+    record = corrected(corrected([], IMAGE, NOON), IMAGE, NOON + timedelta(seconds=1))
+    assert [one.corrections for one in record] == [1]
 
 
 def test_four_times_it_is_put_back_at_once_and_then_the_pause_doubles_up_to_ten_minutes() -> None:
@@ -41,9 +47,10 @@ def test_other_fields_are_put_back_at_once_meanwhile() -> None:
 
 def test_two_that_take_turns_are_counted_each() -> None:
     record: list[DriftedField] = []
-    for _ in range(5):
-        record = corrected(record, IMAGE, NOON)
-        record = corrected(record, {"Deployment spec.args": "other"}, NOON)
+    for number in range(5):
+        moment = NOON + timedelta(seconds=3 * number)
+        record = corrected(record, IMAGE, moment)
+        record = corrected(record, {"Deployment spec.args": "other"}, moment)
     assert len(contested(record)) == 2
 
 
