@@ -10,7 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from finetune_operator.runtime.settings import Settings
+from finetune_operator.settings import Settings
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -106,8 +106,8 @@ def release_finalizers(
     ] = None,
 ) -> None:
     """Let every FineTuneJob be deleted without an operator; its objects in the storage stay. For uninstalling."""
-    from finetune_operator.finetunejob.release import release_finalizers
     from finetune_operator.kube.connection import connected
+    from finetune_operator.release_finalizers import release_finalizers
 
     async def release() -> list[str]:
         async with connected(kubeconfig) as kube:

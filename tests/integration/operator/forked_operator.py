@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from finetune_operator.runtime.settings import Settings
+from finetune_operator.settings import Settings
 from tests.integration.forked import preload, start_forked
 
 END_SECONDS = 10.0

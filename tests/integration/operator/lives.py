@@ -21,7 +21,7 @@ from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.ports import free_ports
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
-from finetune_operator.runtime.settings import Settings
+from finetune_operator.settings import Settings
 from tests.integration.operator import played
 from tests.integration.operator.api import COLLECTED_SECONDS, Api, Object, RefusedError, wait_for
 from tests.integration.operator.api_proxy import ApiProxy, Lane

@@ -12,7 +12,7 @@ from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.ports import free_ports
 from finetune_operator.kube.client import Kube
 from finetune_operator.runtime.manager import run
-from finetune_operator.runtime.settings import Settings
+from finetune_operator.settings import Settings
 from tests.integration.operator import played
 from tests.integration.operator.api import Api
 from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, evaluation_report, starts_training, trains

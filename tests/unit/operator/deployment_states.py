@@ -12,7 +12,7 @@ from finetune_operator.core.conditions import Standing
 from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Plan
 from finetune_operator.kube.resources import Object
-from finetune_operator.modeldeployment.observe import GateEvaluation, ObservedModelDeployment
+from finetune_operator.modeldeployment.observed import GateEvaluation, ObservedModelDeployment
 from finetune_operator.models.resolve import ResolvedModel
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec, tuned
 from tests.unit.operator.states import ago, merged, resolved_class

@@ -11,7 +11,7 @@ from finetune_api.run import ModelSource, NamedModel
 from finetune_operator.core.conditions import Standing, progressing
 from finetune_operator.core.ownership import Owner
 from finetune_operator.evaluation.objects import evaluate_job_name
-from finetune_operator.evaluation.observe import ObservedEvaluation
+from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observed import JobView, PodView

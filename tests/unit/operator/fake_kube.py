@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_operator.kube.client import ApiError, Kube
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object
 
 

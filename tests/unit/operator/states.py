@@ -36,7 +36,7 @@ from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.objects import preflight_job_name, rendezvous_service_name, train_job_name
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_key import run_digest
 from finetune_operator.pods.observed import JobView, PodView
 

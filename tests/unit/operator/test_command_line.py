@@ -8,11 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from finetune_operator.__main__ import cli
-from finetune_operator.runtime import manager as application
+from finetune_operator.runtime import manager
 from finetune_operator.runtime.health import WatchEndedError
 from finetune_operator.runtime.leader_election import LeadershipLostError
 from finetune_operator.runtime.manager import progress_endpoint
-from finetune_operator.runtime.settings import Settings
+from finetune_operator.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def started(monkeypatch: pytest.MonkeyPatch, *flags: str, fails: BaseException |
         if fails is not None:
             raise fails
 
-    monkeypatch.setattr(application, "run", run)
+    monkeypatch.setattr(manager, "run", run)
     done = CliRunner().invoke(cli, ["run", *flags])
     assert done.exception is None or isinstance(done.exception, SystemExit), "a traceback"
     return done.exit_code, given[0]

@@ -30,20 +30,22 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.progress import CheckpointLedger
-from finetune_operator import evaluation, finetunejob, modeldeployment
-from finetune_operator.budgets.ledger import ObservedBudget, PodTime
+from finetune_operator.budgets.observed import ObservedBudget, PodTime
 from finetune_operator.core.conditions import Standing, progressing, stalled
 from finetune_operator.core.plan import Plan
-from finetune_operator.evaluation.observe import ObservedEvaluation
+from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.plan import plan as plan_evaluation
 from finetune_operator.finetunejob.attempt_records import running_jobs
 from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.plan import plan as plan_job
 from finetune_operator.finetunejob.stopping import is_given_up
-from finetune_operator.modeldeployment.observe import ObservedModelDeployment
+from finetune_operator.modeldeployment.observed import ObservedModelDeployment
+from finetune_operator.modeldeployment.plan import plan as plan_deployment
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.warning_events import WarningEvent
-from finetune_operator.progress.server import ProgressEndpoint
+from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator import deployment_states
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.deployment_states import (
@@ -387,7 +389,7 @@ def observed_deployments(draw: st.DrawFn) -> ObservedModelDeployment:
     if draw(st.booleans()):
         return fresh
     earlier = observed_deployment(spec=deployment_spec(replicas=draw(st.integers(0, 9))), model=draw(models))
-    serving = deployment_states.after(earlier, modeldeployment.plan.plan(earlier, NOW))
+    serving = deployment_states.after(earlier, plan_deployment(earlier, NOW))
     deployment = serving.deployment and rolled_out(serving.deployment, **draw(replica_counts))
     return replace(fresh, deployment=deployment, service=serving.service, config_maps=serving.config_maps)
 
@@ -437,13 +439,13 @@ def is_empty(plan: Plan[Any], before: KindStatus) -> bool:
 @settings(max_examples=100)
 @given(observed_jobs)
 def test_finetunejob(observed: ObservedFineTuneJob) -> None:
-    assert_settles(observed, finetunejob.plan.plan, after)
+    assert_settles(observed, plan_job, after)
 
 
 @settings(max_examples=100)
 @given(observed_jobs)
 def test_an_attempt_is_made_only_where_nothing_else_runs(observed: ObservedFineTuneJob) -> None:
-    decided = finetunejob.plan.plan(observed, NOW)
+    decided = plan_job(observed, NOW)
     made = [item["metadata"]["name"] for item in decided.create if item["kind"] == "Job"]
     assert len(made) <= 1
     if made:
@@ -459,7 +461,7 @@ def test_an_attempt_is_made_only_where_nothing_else_runs(observed: ObservedFineT
 @given(observed_jobs)
 def test_the_conditions_are_always_complete(observed: ObservedFineTuneJob) -> None:
     """But for those of a finished run, which stay as they are."""
-    decided = finetunejob.plan.plan(observed, NOW)
+    decided = plan_job(observed, NOW)
     is_old = observed.status.phase in ("Succeeded", "Failed") and decided.status.run_id == observed.status.run_id
     kinds = [condition.type for condition in decided.status.conditions]
     over = [ConditionType.FAILED] if decided.status.phase == "Failed" else []
@@ -474,9 +476,9 @@ def is_failed(status: KindStatus) -> bool:
 @given(observed_jobs, observed_evaluations)
 def test_the_condition_failed_says_what_the_phase_says(job: ObservedFineTuneJob, judged: ObservedEvaluation) -> None:
     """Whatever the conditions said before: another version may have written them."""
-    after_job = finetunejob.plan.plan(job, NOW).status
+    after_job = plan_job(job, NOW).status
     assert is_failed(after_job) is (after_job.phase == "Failed")
-    after_evaluation = evaluation.plan.plan(judged, NOW).status
+    after_evaluation = plan_evaluation(judged, NOW).status
     assert is_failed(after_evaluation) is (after_evaluation.phase == "Failed")
 
 
@@ -484,7 +486,7 @@ def test_the_condition_failed_says_what_the_phase_says(job: ObservedFineTuneJob,
 @given(observed_jobs)
 def test_no_end_of_an_attempt_is_deleted_before_it_is_written_down(observed: ObservedFineTuneJob) -> None:
     assume(observed.status.run_id is not None)
-    decided = finetunejob.plan.plan(observed, NOW)
+    decided = plan_job(observed, NOW)
     gone = {child.name for child in decided.delete if child.resource.kind == "Job"}
     assert not gone & running_jobs(observed.status)
 
@@ -492,20 +494,20 @@ def test_no_end_of_an_attempt_is_deleted_before_it_is_written_down(observed: Obs
 @settings(max_examples=100)
 @given(observed_evaluations)
 def test_evaluation(observed: ObservedEvaluation) -> None:
-    assert_settles(observed, evaluation.plan.plan, after)
+    assert_settles(observed, plan_evaluation, after)
 
 
 @settings(max_examples=100)
 @given(observed_deployments())
 def test_modeldeployment(observed: ObservedModelDeployment) -> None:
-    assert_settles(observed, modeldeployment.plan.plan, deployment_states.after)
+    assert_settles(observed, plan_deployment, deployment_states.after)
 
 
 @settings(max_examples=50)
 @given(observed_jobs, st.integers(1, 1_000_000))
 def test_a_finished_run_never_runs_again_by_itself(observed: ObservedFineTuneJob, seconds: int) -> None:
     status = observed.status.model_copy(update={"phase": "Succeeded", "run_id": observed.spec.run_id})
-    later = finetunejob.plan.plan(replace(observed, status=status), NOW + timedelta(seconds=seconds))
+    later = plan_job(replace(observed, status=status), NOW + timedelta(seconds=seconds))
     assert (later.create, later.status.phase, later.status.result) == ((), "Succeeded", status.result)
 
 
@@ -513,11 +515,11 @@ def test_a_finished_run_never_runs_again_by_itself(observed: ObservedFineTuneJob
 @given(observed_jobs)
 def test_a_suspended_job_makes_nothing(observed: ObservedFineTuneJob) -> None:
     spec = observed.spec.model_copy(update={"suspend": True})
-    assert finetunejob.plan.plan(replace(observed, spec=spec), NOW).create == ()
+    assert plan_job(replace(observed, spec=spec), NOW).create == ()
 
 
 @settings(max_examples=50)
 @given(observed_deployments())
 def test_nothing_is_served_that_its_evaluation_did_not_pass(observed: ObservedModelDeployment) -> None:
     gated = replace(observed, spec=deployment_spec(**GATED), gate=verdict(False))
-    assert modeldeployment.plan.plan(gated, NOW).apply == ()
+    assert plan_deployment(gated, NOW).apply == ()

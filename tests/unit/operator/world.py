@@ -16,7 +16,7 @@ from finetune_api.outcome import TrainReport
 from finetune_operator.core.conditions import Standing
 from finetune_operator.core.ownership import DIGEST_ANNOTATION
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.observed import JobView, PodView
 from tests.unit.operator.states import (

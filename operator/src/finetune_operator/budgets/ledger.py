@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, Usage
+from finetune_operator.budgets.observed import ObservedBudget, PodTime
 from finetune_operator.core.conditions import Standing, stalled
 from finetune_operator.core.ownership import MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL, Owner
 from finetune_operator.core.plan import Plan, earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
 from finetune_operator.pods.observed import parse_time
 
@@ -38,29 +38,7 @@ MONTH_LABEL = "finetune.dev/month"
 _ACCOUNT_LABEL = "finetune.dev/account"
 _CLASS_ANNOTATION = "finetune.dev/class"
 _NAMESPACE_ANNOTATION = "finetune.dev/namespace"
-_ALL_LEDGERS = {MANAGED_BY_LABEL: MANAGED_BY, ROLE_LABEL: USAGE_ROLE}
-
-
-@dataclass(frozen=True)
-class PodTime:
-    """When a Pod had its accelerators."""
-
-    accelerators: int
-    started: datetime
-    ended: datetime | None
-    deleting: bool = False
-
-
-@dataclass(frozen=True)
-class ObservedBudget:
-    """What a job's Pods ran, and what its namespace used of the class."""
-
-    ledger_namespace: str
-    pods: tuple[PodTime, ...]
-    month: str
-    class_name: str | None = None
-    ledger: Mapping[str, int] | None = None
-    """Accelerator seconds of this class and `month` by the jobs' UIDs; None where nothing will be decided by it."""
+ALL_LEDGERS = {MANAGED_BY_LABEL: MANAGED_BY, ROLE_LABEL: USAGE_ROLE}
 
 
 @dataclass(frozen=True)
@@ -69,30 +47,6 @@ class BudgetViolation:
 
     standing: Standing
     renews: datetime
-
-
-async def observe_budget(
-    kube: Kube,
-    ledger_namespace: str,
-    owner: Owner,
-    platform: ResolvedClass | Standing,
-    status: FineTuneJobStatus,
-    pods: Sequence[Object],
-) -> ObservedBudget | None:
-    """Read what budgets need; `pods` are the job's training Pods. None when nothing of it has an accelerator."""
-    times = tuple(time for pod in pods if (time := pod_time(pod)) is not None)
-    resolved = platform if isinstance(platform, ResolvedClass) and platform.spec.accelerator is not None else None
-    if resolved is None and not times:
-        return None
-    month = month_of(datetime.now(UTC))
-    usage = status.usage
-    is_counted = usage is not None and (usage.month, usage.class_name) == (month, status.class_name)
-    starts_nothing = status.phase in ("Succeeded", "Failed") or (status.phase == "Training" and is_counted)
-    if resolved is None or starts_nothing:
-        return ObservedBudget(ledger_namespace, times, month)
-    found = await kube.list(CONFIG_MAPS, ledger_namespace, _ledger_labels(resolved.name, owner.namespace, month))
-    ledger = {uid: int(seconds) for item in found for uid, seconds in item.get("data", {}).items()}
-    return ObservedBudget(ledger_namespace, times, month, resolved.name, ledger)
 
 
 def pod_time(pod: Object) -> PodTime | None:
@@ -189,7 +143,7 @@ def usages(budget: ObservedBudget, uid: str, before: Usage | None, class_name: s
 
 def ledger_entry(ledger_namespace: str, owner: Owner, usage: Usage) -> Object:
     """The job's line of the ledger, to be merged. Sixteen ConfigMaps a month hold 100,000 jobs of a namespace."""
-    labels = _ledger_labels(usage.class_name, owner.namespace, usage.month)
+    labels = ledger_labels(usage.class_name, owner.namespace, usage.month)
     return {
         "apiVersion": CONFIG_MAPS.api_version,
         "kind": CONFIG_MAPS.kind,
@@ -203,25 +157,14 @@ def ledger_entry(ledger_namespace: str, owner: Owner, usage: Usage) -> Object:
     }
 
 
-async def remove_old_ledgers(kube: Kube, ledger_namespace: str, now: datetime) -> None:
-    """Delete the ledgers of months that no budget and no late count needs any more."""
-    oldest = month_of(now)
-    for _ in range(MONTHS_KEPT - 1):
-        oldest = month_of(_first_moment(oldest) - timedelta(days=1))
-    for item in await kube.list(CONFIG_MAPS, ledger_namespace, _ALL_LEDGERS):
-        metadata = item["metadata"]
-        if metadata["labels"].get(MONTH_LABEL, oldest) < oldest:
-            await kube.delete(CONFIG_MAPS, ledger_namespace, metadata["name"], metadata["uid"])
-
-
 def month_of(moment: datetime) -> str:
     """The calendar month (UTC) as YYYY-MM."""
     return f"{moment.astimezone(UTC):%Y-%m}"
 
 
-def _ledger_labels(class_name: str, namespace: str, month: str) -> dict[str, str]:
+def ledger_labels(class_name: str, namespace: str, month: str) -> dict[str, str]:
     account = hashlib.sha256(json.dumps([class_name, namespace]).encode()).hexdigest()[:16]
-    return {**_ALL_LEDGERS, MONTH_LABEL: month, _ACCOUNT_LABEL: account}
+    return {**ALL_LEDGERS, MONTH_LABEL: month, _ACCOUNT_LABEL: account}
 
 
 def _uncounted_since(budget: ObservedBudget, before: Usage | None, now: datetime) -> datetime | None:
@@ -244,9 +187,9 @@ def _by_month(since: datetime, until: datetime) -> Iterator[tuple[str, datetime,
         since = end
 
 
-def _first_moment(month: str) -> datetime:
+def first_moment(month: str) -> datetime:
     return datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
 
 
 def _next_month(month: str) -> datetime:
-    return (_first_moment(month) + timedelta(days=32)).replace(day=1)
+    return (first_moment(month) + timedelta(days=32)).replace(day=1)

@@ -15,7 +15,7 @@ from finetune_operator.core.failed_condition import untold_failure
 from finetune_operator.core.plan import Child, Plan, earliest, planned, unchanged
 from finetune_operator.core.report_validation import scores_refusal
 from finetune_operator.evaluation.gates import judge, summary
-from finetune_operator.evaluation.observe import ObservedEvaluation
+from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.pods.backoff import retry_delay_seconds
 from finetune_operator.pods.exit_diagnosis import (

@@ -12,7 +12,7 @@ from finetune_operator.core.conditions import Standing, progressing
 from finetune_operator.core.plan import Child, Plan, planned
 from finetune_operator.evaluation.evaluating import disrupted, over, waiting_to_retry, watched
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, run_digest
-from finetune_operator.evaluation.observe import ObservedEvaluation
+from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass, output_location, source_violation
 from finetune_operator.models.resolve import ResolvedModel, Undecided
 from finetune_operator.pods.observed import JobView

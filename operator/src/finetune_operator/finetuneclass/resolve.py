@@ -13,8 +13,7 @@ from finetune_api.run import StorageConfig, run_folder
 from finetune_api.sources import S3Location, is_allowed
 from finetune_operator.core.conditions import Standing, stalled
 from finetune_operator.core.ownership import Owner
-from finetune_operator.kube.client import Kube
-from finetune_operator.kube.resources import FINE_TUNE_CLASSES, Object
+from finetune_operator.kube.resources import Object
 
 
 @dataclass(frozen=True)
@@ -25,24 +24,6 @@ class ResolvedClass:
     generation: int
     spec: FineTuneClassSpec
     uid: str
-
-
-async def observe_class(kube: Kube, class_name: str | None, trainer_image: str | None) -> ResolvedClass | Standing:
-    """The named class, or the default one; a Standing that says why there is none.
-
-    `trainer_image` is used where the class names none.
-    """
-    if class_name is not None:
-        named = await kube.get(FINE_TUNE_CLASSES, None, class_name)
-        if named is None:
-            return stalled(
-                Reason.CLASS_NOT_FOUND,
-                f"FineTuneClass {class_name!r} does not exist. Create it, or name another one in spec.className "
-                "(`kubectl get ftc` lists them).",
-            )
-        return resolve_class(named, trainer_image)
-    found = default_class(await kube.list(FINE_TUNE_CLASSES))
-    return found if isinstance(found, Standing) else resolve_class(found, trainer_image)
 
 
 def default_class(classes: Iterable[Object]) -> Object | Standing:

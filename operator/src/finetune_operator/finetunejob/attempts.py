@@ -14,7 +14,7 @@ from finetune_operator.finetunejob.attempt_records import fruitless_disruptions,
 from finetune_operator.finetunejob.concern import JobPlan
 from finetune_operator.finetunejob.deadline import deadline_seconds
 from finetune_operator.finetunejob.objects import attempt_objects, output_uri, train_job_name
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import admitted, over_budget
 from finetune_operator.finetunejob.run_key import run_key
 from finetune_operator.finetunejob.starting_model import model_source

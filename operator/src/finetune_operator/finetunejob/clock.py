@@ -11,7 +11,7 @@ from datetime import datetime
 from finetune_api.base import whole_seconds
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.finetunejob.attempt_records import running_attempt
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import over_budget
 from finetune_operator.finetunejob.starting_model import waits_for_model
 

@@ -15,7 +15,7 @@ from finetune_operator.core.failed_condition import untold_failure
 from finetune_operator.core.plan import planned, unchanged
 from finetune_operator.finetunejob.attempt_records import FINISHED, running_attempt, with_end
 from finetune_operator.finetunejob.concern import JobPlan, Step
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.refused import refusal
 from finetune_operator.finetunejob.reports import with_ledger
 from finetune_operator.finetunejob.stopping import strays

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.plan import Plan
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 
 JobPlan = Plan[FineTuneJobStatus]
 

@@ -14,7 +14,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_records import FINISHED, running_attempt
 from finetune_operator.finetunejob.completion import failed
 from finetune_operator.finetunejob.concern import JobPlan, Step
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 
 
 def deadline(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Step:

@@ -13,7 +13,7 @@ from finetune_operator.core.plan import planned
 from finetune_operator.finetunejob.attempt_records import FINISHED, stopped
 from finetune_operator.finetunejob.concern import Step
 from finetune_operator.finetunejob.objects import preflight_job_name
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_key import next_run_number, run_digest, run_key
 from finetune_operator.finetunejob.stopping import STOPPING_CHECK_SECONDS, is_quiet, next_look, strays, what_stops
 

@@ -25,7 +25,7 @@ from finetune_operator.pods.builders import PodRole, job, run_config_map
 from finetune_operator.pods.observed import QUEUE_LABEL
 from finetune_operator.pods.roles import PREFLIGHT_ROLE
 from finetune_operator.pods.template_hash import rendered
-from finetune_operator.progress.server import ProgressEndpoint
+from finetune_operator.progress.endpoint import ProgressEndpoint
 
 TRAIN_ROLE = "train"
 PREFLIGHT_SECONDS = 6 * 3600

@@ -12,7 +12,7 @@ from finetune_operator.finetunejob.completion import finished
 from finetune_operator.finetunejob.concern import Concern, JobPlan
 from finetune_operator.finetunejob.deadline import awake_at_deadline, deadline
 from finetune_operator.finetunejob.history import rerun
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.preflight import preflight
 from finetune_operator.finetunejob.refused import refused
 from finetune_operator.finetunejob.reports import reports

@@ -13,7 +13,7 @@ from finetune_operator.budgets.ledger import BudgetViolation, budget_violation
 from finetune_operator.core.conditions import Standing, sentence, stalled
 from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
 from finetune_operator.finetunejob.attempt_records import running_attempt
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 
 _OF_THE_SPEC = frozenset(
     {

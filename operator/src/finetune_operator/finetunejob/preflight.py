@@ -15,7 +15,7 @@ from finetune_operator.core.plan import planned
 from finetune_operator.finetunejob.completion import failed
 from finetune_operator.finetunejob.concern import JobPlan, Step
 from finetune_operator.finetunejob.objects import output_uri, preflight_job_name, preflight_objects
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import admitted, with_way_out
 from finetune_operator.finetunejob.run_key import run_key
 from finetune_operator.finetunejob.starting_model import model_source

@@ -13,7 +13,7 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.conditions import Standing, stalled
 from finetune_operator.core.plan import planned
 from finetune_operator.finetunejob.concern import Step
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_key import run_digest
 from finetune_operator.finetunejob.suspension import suspension
 

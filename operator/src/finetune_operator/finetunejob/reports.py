@@ -9,7 +9,7 @@ from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, FineTu
 from finetune_api.progress import carried
 from finetune_operator.core.report_validation import is_below
 from finetune_operator.finetunejob.attempt_records import running_attempt
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.pods.exit_diagnosis import first_disruption
 
 CHECKPOINTS_SHOWN = 100

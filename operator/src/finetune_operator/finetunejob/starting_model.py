@@ -14,7 +14,7 @@ from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Standing, stalled
 from finetune_operator.core.plan import planned
 from finetune_operator.finetunejob.concern import Step
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.stopping import strays
 
 

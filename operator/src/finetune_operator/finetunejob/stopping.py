@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_records import running_jobs
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.retried_job import disowned_words, jobs_to_delete, runs_on
 

@@ -10,7 +10,7 @@ from finetune_operator.core.conditions import progressing
 from finetune_operator.core.plan import planned
 from finetune_operator.finetunejob.attempt_records import stopped
 from finetune_operator.finetunejob.concern import Step
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.stopping import (
     STOPPING_CHECK_SECONDS,
     given_up_words,

@@ -14,7 +14,7 @@ from finetune_operator.core.report_validation import result_refusal
 from finetune_operator.finetunejob.attempt_records import fruitless_disruptions, running_attempt, with_end
 from finetune_operator.finetunejob.completion import failed, succeeded
 from finetune_operator.finetunejob.concern import Step
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.starting_model import model_source
 from finetune_operator.finetunejob.stopping import is_given_up, is_spent
 from finetune_operator.pods.backoff import retry_delay_seconds

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
 from finetune_operator.kube.resources import FIELD_MANAGER, RESOURCES, SERVICES, Object, Resource
 
 Kept = TypeVar("Kept")
@@ -21,22 +22,10 @@ REQUEST_TIMEOUT_SECONDS = 30.0
 RETRY_AFTER_SECONDS = 20.0
 """How long one request is kept back when the API server asks for it (429 and 5xx with Retry-After)."""
 PAGE_SIZE = 500
-NAME_CONFLICT = "NameConflict"
 _MERGE_PATCH = "application/merge-patch+json"
 
 Answered = Callable[[str, str, int, float], None]
 """Is told of every request that was sent: method, path, HTTP code (0: no answer), seconds."""
-
-
-class ApiError(Exception):
-    """The API server refused or failed; `status` is the HTTP code (0: no answer), `retry_after` its wish in seconds."""
-
-    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(f"{status} {reason}: {message}")
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.retry_after = retry_after
 
 
 class Kube:

@@ -1,4 +1,1 @@
 """ModelDeployment: serving behind a gate."""
-
-from finetune_operator.modeldeployment import observe as observe
-from finetune_operator.modeldeployment import plan as plan

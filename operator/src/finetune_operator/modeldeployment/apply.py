@@ -14,7 +14,7 @@ from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
 from finetune_operator.modeldeployment.contest import next_correction, remembered
 from finetune_operator.modeldeployment.objects import service, serving_objects
-from finetune_operator.modeldeployment.observe import ObservedModelDeployment
+from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.evaluation import ModelReference
 from finetune_operator.core.conditions import Standing, progressing, sentence, stalled
-from finetune_operator.modeldeployment.observe import GateEvaluation
+from finetune_operator.modeldeployment.observed import GateEvaluation
 from finetune_operator.models.resolve import ResolvedModel
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -12,68 +11,41 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_operator.core.conditions import Standing, stalled
-from finetune_operator.core.ownership import Owner, is_controlled_by, owner_of, owner_selector
-from finetune_operator.finetuneclass.resolve import ResolvedClass, observe_class
-from finetune_operator.kube.client import Kube
+from finetune_operator.core.ownership import is_controlled_by, owner_of, owner_selector
+from finetune_operator.finetuneclass.observe import observe_class
+from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, SERVICES, Object
-from finetune_operator.models.resolve import ResolvedModel, resolve_model
-from finetune_operator.pods.observe import owned_pods_of_deployment
-from finetune_operator.pods.observed import PodView, pod_view
-from finetune_operator.pods.warning_events import WarningEvent, observe_warnings
+from finetune_operator.modeldeployment.observed import GateEvaluation, ObservedModelDeployment
+from finetune_operator.models.observe import resolve_model
+from finetune_operator.pods.observe import observe_warnings, owned_pods_of_deployment
+from finetune_operator.pods.observed import pod_view
 
 
-@dataclass(frozen=True)
-class GateEvaluation:
-    """The evaluation that gates a deployment."""
-
-    generation: int
-    spec: EvaluationSpec
-    status: EvaluationStatus
-
-
-@dataclass(frozen=True)
-class ObservedModelDeployment:
-    """The parent, its class, model and gate, and what serves it now."""
-
-    owner: Owner
-    generation: int
-    spec: ModelDeploymentSpec
-    status: ModelDeploymentStatus
-    platform: ResolvedClass | Standing
-    model: ResolvedModel | Standing
-    gate: GateEvaluation | Standing | None = None
-    deployment: Object | None = None
-    service: Object | None = None
-    config_maps: tuple[Object, ...] = ()
-    pods: tuple[PodView, ...] = ()
-    warnings: tuple[WarningEvent, ...] = ()
-
-
-async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedModelDeployment:
+async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedModelDeployment:
     """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
     spec = ModelDeploymentSpec.from_wire(parent["spec"])
-    deployment = await kube.get(DEPLOYMENTS, owner.namespace, owner.name)
-    pods = [pod_view(item) for item in await owned_pods_of_deployment(kube, owner, deployment)]
-    config_maps = await kube.list(CONFIG_MAPS, owner.namespace, owner_selector(owner.uid))
+    deployment = await reader.get(DEPLOYMENTS, owner.namespace, owner.name)
+    pods = [pod_view(item) for item in await owned_pods_of_deployment(reader, owner, deployment)]
+    config_maps = await reader.list(CONFIG_MAPS, owner.namespace, owner_selector(owner.uid))
     return ObservedModelDeployment(
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=ModelDeploymentStatus.read(parent.get("status")),
-        platform=await observe_class(kube, spec.class_name, trainer_image),
-        model=await resolve_model(kube, owner.namespace, spec.model),
-        gate=await _gate(kube, owner.namespace, spec.gate.evaluation_ref.name) if spec.gate else None,
+        platform=await observe_class(reader, spec.class_name, trainer_image),
+        model=await resolve_model(reader, owner.namespace, spec.model),
+        gate=await _gate(reader, owner.namespace, spec.gate.evaluation_ref.name) if spec.gate else None,
         deployment=deployment,
-        service=await kube.get(SERVICES, owner.namespace, owner.name),
+        service=await reader.get(SERVICES, owner.namespace, owner.name),
         config_maps=tuple(item for item in config_maps if is_controlled_by(item, owner.uid)),
         pods=tuple(pods),
-        warnings=await observe_warnings(kube, owner.namespace, (), pods, datetime.now(UTC)),
+        warnings=await observe_warnings(reader, owner.namespace, (), pods, datetime.now(UTC)),
     )
 
 
-async def _gate(kube: Kube, namespace: str, name: str) -> GateEvaluation | Standing:
-    found = await kube.get(EVALUATIONS, namespace, name)
+async def _gate(reader: Reader, namespace: str, name: str) -> GateEvaluation | Standing:
+    found = await reader.get(EVALUATIONS, namespace, name)
     if found is None:
         return stalled(
             Reason.REFERENCE_NOT_FOUND, f"Evaluation {name!r} does not exist in namespace {namespace!r}. Create it."

@@ -20,7 +20,7 @@ from finetune_operator.modeldeployment.apply import outdated, upkeep, wanted_rep
 from finetune_operator.modeldeployment.contest import corrected, look_again, remembered
 from finetune_operator.modeldeployment.gate import gate_standing
 from finetune_operator.modeldeployment.objects import selector_text, service_url
-from finetune_operator.modeldeployment.observe import ObservedModelDeployment
+from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.rollout import Rollout, rollout_of
 from finetune_operator.modeldeployment.served_model import served_now
 from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS

@@ -10,7 +10,7 @@ from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Standing, known_reason, progressing, ready, stalled
 from finetune_operator.modeldeployment.contest import contest_standing
 from finetune_operator.modeldeployment.objects import service_url
-from finetune_operator.modeldeployment.observe import ObservedModelDeployment
+from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.pods.exit_diagnosis import failure, failure_words
 from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.start_diagnosis import Blockage, blockage, refusal

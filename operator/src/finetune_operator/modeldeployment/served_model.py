@@ -8,7 +8,7 @@ from finetune_api.run import FetchRun, ModelSource
 from finetune_operator.core.ownership import child_name, is_controlled_by
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.objects import SERVE_ROLE
-from finetune_operator.modeldeployment.observe import ObservedModelDeployment
+from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 
 
 def served_now(observed: ObservedModelDeployment) -> ModelSource | None:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from finetune_api.base import problems
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import ModelReference
-from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
+from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Standing, progressing, stalled
-from finetune_operator.kube.client import Kube
-from finetune_operator.kube.resources import FINE_TUNE_JOBS
 
 
 @dataclass(frozen=True)
@@ -30,24 +24,6 @@ class Undecided(Standing):
 
     It says nothing of the model: what runs with it goes on, and nothing starts.
     """
-
-
-async def resolve_model(kube: Kube, namespace: str, reference: ModelReference | Model) -> ResolvedModel | Standing:
-    """The model, or a Standing that says what it waits for."""
-    if reference.fine_tune_job_ref is None:
-        return ResolvedModel(ModelSource(uri=reference.uri or ""))
-    name = reference.fine_tune_job_ref.name
-    job = await kube.get(FINE_TUNE_JOBS, namespace, name)
-    if job is None:
-        return stalled(
-            Reason.REFERENCE_NOT_FOUND, f"FineTuneJob {name!r} does not exist in namespace {namespace!r}. Create it."
-        )
-    try:
-        spec = FineTuneJobSpec.from_another_version(job["spec"])
-        status = FineTuneJobStatus.from_another_version(job.get("status", {}))
-    except ValidationError as error:
-        return undecided(f"FineTuneJob {name!r} can't be read: {problems(error)}")
-    return tuned_model(name, spec, status)
 
 
 def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ResolvedModel | Standing:

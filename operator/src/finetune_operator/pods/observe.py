@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from finetune_operator.core.ownership import Owner, controller, is_controlled_by, owner_selector
-from finetune_operator.kube.client import Kube
-from finetune_operator.kube.resources import JOBS, PODS, REPLICA_SETS, Object, Resource
+from finetune_operator.kube.reader import Reader
+from finetune_operator.kube.resources import EVENTS, JOBS, PODS, REPLICA_SETS, Object, Resource
+from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.warning_events import START_SECONDS, WarningEvent, current_warning, lacks_pods
 
 CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
 """Of a Job's Pods: the Job controller sets it, and nothing takes it away."""
 
 
-async def owned_jobs_and_pods(kube: Kube, owner: Owner, *controllers: str) -> tuple[list[Object], list[Object]]:
+async def owned_jobs_and_pods(reader: Reader, owner: Owner, *controllers: str) -> tuple[list[Object], list[Object]]:
     """The parent's Jobs and their Pods, and what has not ended yet of Jobs that are gone.
 
     That includes Pods whose Job was deleted with --cascade=orphan, to be waited for; they answer for nothing.
     `controllers`: UIDs that may stand in for the parent's, as controllers of Jobs that outlive it.
     """
     labelled_jobs, labelled_pods = await asyncio.gather(
-        _labelled(kube, JOBS, owner.namespace, owner.uid), _labelled(kube, PODS, owner.namespace, owner.uid)
+        _labelled(reader, JOBS, owner.namespace, owner.uid), _labelled(reader, PODS, owner.namespace, owner.uid)
     )
     uids = {owner.uid, *controllers}
     jobs = [job for job in labelled_jobs if any(is_controlled_by(job, uid) for uid in uids)]
     owned = {job["metadata"]["uid"] for job in jobs}
     strangers = {job["metadata"]["uid"] for job in labelled_jobs} - owned
-    unlabelled, gone = await _unlabelled_and_gone(kube, owner.namespace, labelled_pods, owned | strangers, uids)
+    unlabelled, gone = await _unlabelled_and_gone(reader, owner.namespace, labelled_pods, owned | strangers, uids)
     jobs += unlabelled
     owned |= {job["metadata"]["uid"] for job in unlabelled}
     pods = [pod for pod in labelled_pods if (by := controller(pod)) is not None and by.uid in owned | gone]
@@ -38,7 +41,7 @@ async def owned_jobs_and_pods(kube: Kube, owner: Owner, *controllers: str) -> tu
 
 
 async def disowned_job_and_pods(
-    kube: Kube, owner: Owner, name: str | None, owned: Sequence[Object]
+    reader: Reader, owner: Owner, name: str | None, owned: Sequence[Object]
 ) -> tuple[list[Object], list[Object]]:
     """The parent's Job of this name, and its Pods, where the Job is no longer the parent's (`owned`).
 
@@ -47,19 +50,19 @@ async def disowned_job_and_pods(
     """
     if name is None or any(job["metadata"]["name"] == name for job in owned):
         return [], []
-    jobs = await kube.list(JOBS, owner.namespace, fields={"metadata.name": name})
+    jobs = await reader.list(JOBS, owner.namespace, fields={"metadata.name": name})
     uids = {job["metadata"]["uid"] for job in jobs}
-    listed = [await kube.list(PODS, owner.namespace, {CONTROLLER_UID_LABEL: uid}) for uid in uids]
+    listed = [await reader.list(PODS, owner.namespace, {CONTROLLER_UID_LABEL: uid}) for uid in uids]
     pods = [pod for found in listed for pod in found if (by := controller(pod)) is not None and by.uid in uids]
     return jobs, pods
 
 
-async def owned_pods_of_deployment(kube: Kube, owner: Owner, deployment: Object | None) -> list[Object]:
+async def owned_pods_of_deployment(reader: Reader, owner: Owner, deployment: Object | None) -> list[Object]:
     """The Pods of the parent's Deployment, by way of its ReplicaSets."""
     if deployment is None or not is_controlled_by(deployment, owner.uid):
         return []
     replica_sets, pods = await asyncio.gather(
-        _labelled(kube, REPLICA_SETS, owner.namespace, owner.uid), _labelled(kube, PODS, owner.namespace, owner.uid)
+        _labelled(reader, REPLICA_SETS, owner.namespace, owner.uid), _labelled(reader, PODS, owner.namespace, owner.uid)
     )
     uid = deployment["metadata"]["uid"]
     owned = {item["metadata"]["uid"] for item in replica_sets if is_controlled_by(item, uid)}
@@ -72,12 +75,12 @@ def _is_orphan(pod: Object) -> bool:
     return controller(pod) is None and CONTROLLER_UID_LABEL in labels and phase not in ("Succeeded", "Failed")
 
 
-async def _labelled(kube: Kube, resource: Resource, namespace: str, owner_uid: str) -> list[Object]:
-    return await kube.list(resource, namespace, owner_selector(owner_uid))
+async def _labelled(reader: Reader, resource: Resource, namespace: str, owner_uid: str) -> list[Object]:
+    return await reader.list(resource, namespace, owner_selector(owner_uid))
 
 
 async def _unlabelled_and_gone(
-    kube: Kube, namespace: str, pods: list[Object], known: set[str], uids: set[str]
+    reader: Reader, namespace: str, pods: list[Object], known: set[str], uids: set[str]
 ) -> tuple[list[Object], set[str]]:
     """Of the other Jobs that made these Pods: the parent's, which lost their labels, and the UIDs of those deleted.
 
@@ -87,8 +90,37 @@ async def _unlabelled_and_gone(
     controllers = {by for pod in pods if (by := controller(pod)) is not None and by.kind == JOBS.kind}
     unknown = {by.uid: by for by in controllers if by.uid not in known}
     found = await asyncio.gather(
-        *(kube.list(JOBS, namespace, fields={"metadata.name": by.name}) for by in unknown.values())
+        *(reader.list(JOBS, namespace, fields={"metadata.name": by.name}) for by in unknown.values())
     )
     there = {job["metadata"]["uid"]: job for jobs in found for job in jobs}
     mine = [job for uid, job in there.items() if uid in unknown and any(is_controlled_by(job, one) for one in uids)]
     return mine, unknown.keys() - there.keys()
+
+
+MOST_SUBJECTS = 4
+"""The Pods of a Job are alike: a few of them tell what there is to tell."""
+MOST_EVENTS = 50
+
+
+async def observe_warnings(
+    reader: Reader, namespace: str, jobs: Sequence[JobView], pods: Sequence[PodView], now: datetime
+) -> tuple[WarningEvent, ...]:
+    """The newest warning about each Job that lacks Pods and each Pod that has a node but has not started."""
+    subjects = [
+        *(job.uid for job in jobs if lacks_pods(job, pods, now)),
+        *(pod.uid for pod in pods if _waits(pod, now)),
+    ]
+    warnings = await asyncio.gather(*(_newest(reader, namespace, uid, now) for uid in subjects[:MOST_SUBJECTS]))
+    return tuple(warning for warning in warnings if warning is not None)
+
+
+async def _newest(reader: Reader, namespace: str, uid: str, now: datetime) -> WarningEvent | None:
+    events = await reader.list(EVENTS, namespace, fields={"involvedObject.uid": uid}, most=MOST_EVENTS)
+    return current_warning(uid, events, now)
+
+
+def _waits(pod: PodView, now: datetime) -> bool:
+    """Whether a Pod that has a node should have started by now."""
+    if pod.phase != "Pending" or pod.scheduled_time is None or pod.terminating or pod.created is None:
+        return False
+    return now >= pod.created + timedelta(seconds=START_SECONDS)

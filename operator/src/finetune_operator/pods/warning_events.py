@@ -11,21 +11,16 @@ often (client-go's EventSourceObjectSpamFilter): that, and a minute.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from finetune_operator.kube.client import Kube
-from finetune_operator.kube.resources import EVENTS, Object
+from finetune_operator.kube.resources import Object
 from finetune_operator.pods.observed import JobView, PodView, parse_time
 
 START_SECONDS = 10
 """What takes no longer to start is not asked about: of all reads of the operator this is the dearest to the server."""
 FRESH_SECONDS = 6 * 60
-MOST_SUBJECTS = 4
-"""The Pods of a Job are alike: a few of them tell what there is to tell."""
-MOST_EVENTS = 50
 POD_NOT_CREATED = "FailedCreate"
 VOLUME_FAILURES = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 SANDBOX_FAILED = "FailedCreatePodSandBox"
@@ -41,23 +36,6 @@ class WarningEvent:
     reason: str
     message: str
     since: datetime
-
-
-async def observe_warnings(
-    kube: Kube, namespace: str, jobs: Sequence[JobView], pods: Sequence[PodView], now: datetime
-) -> tuple[WarningEvent, ...]:
-    """The newest warning about each Job that lacks Pods and each Pod that has a node but has not started."""
-    subjects = [
-        *(job.uid for job in jobs if lacks_pods(job, pods, now)),
-        *(pod.uid for pod in pods if _waits(pod, now)),
-    ]
-    warnings = await asyncio.gather(*(_newest(kube, namespace, uid, now) for uid in subjects[:MOST_SUBJECTS]))
-    return tuple(warning for warning in warnings if warning is not None)
-
-
-async def _newest(kube: Kube, namespace: str, uid: str, now: datetime) -> WarningEvent | None:
-    events = await kube.list(EVENTS, namespace, fields={"involvedObject.uid": uid}, most=MOST_EVENTS)
-    return current_warning(uid, events, now)
 
 
 def lacks_pods(job: JobView, pods: Iterable[PodView], now: datetime) -> bool:
@@ -79,13 +57,6 @@ def current_warning(uid: str, events: Sequence[Object], now: datetime) -> Warnin
         elif reason in _TELLING and now - last <= timedelta(seconds=FRESH_SECONDS):
             found = WarningEvent(uid, reason, event.get("message", "") or "", _first_time(event))
     return found
-
-
-def _waits(pod: PodView, now: datetime) -> bool:
-    """Whether a Pod that has a node should have started by now."""
-    if pod.phase != "Pending" or pod.scheduled_time is None or pod.terminating or pod.created is None:
-        return False
-    return now >= pod.created + timedelta(seconds=START_SECONDS)
 
 
 def _last_time(event: Object) -> datetime:

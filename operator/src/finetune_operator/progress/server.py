@@ -6,107 +6,27 @@ checkpoints), and the termination message is the truth about the end.
 
 from __future__ import annotations
 
-import hashlib
 import ssl
-import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
 from pydantic import ValidationError
 
-from finetune_api.finetunejob import Progress
 from finetune_api.progress import (
     PROGRESS_BODY_BYTES,
-    CheckpointLedger,
     ProgressReport,
     to_progress,
 )
-from finetune_operator.core.ownership import Owner
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.kube.client import ApiError
+from finetune_operator.kube.errors import ApiError
+from finetune_operator.progress.endpoint import REPORT_PATH
 from finetune_operator.progress.rate_limit import Rates
+from finetune_operator.progress.store import ProgressStore
 from finetune_operator.progress.tokens import TokenAuthenticator
 
-STATUS_INTERVAL_SECONDS = 10.0
 REPORTS_A_SECOND, REPORTS_AT_ONCE = 20.0, 100
 """Of one address. A Pod sends one every few seconds."""
-_ATTEMPTS_KEPT = 10_000
-_PATH = "/v1alpha1/namespaces/{namespace}/finetunejobs/{name}/attempts/{attempt}"
-
-
-@dataclass(frozen=True)
-class ProgressEndpoint:
-    """How Pods reach this operator: base URL and the PEM of the CA that signed its certificate."""
-
-    url: str
-    ca: str
-
-    @property
-    def digest(self) -> str:
-        """Changes with the address or the CA: Pods that were made before report in vain."""
-        return hashlib.sha256(f"{self.url}\n{self.ca}".encode()).hexdigest()[:16]
-
-    def url_for(self, owner: Owner, attempt: str) -> str:
-        """Where the Pods of an attempt report to."""
-        path = _PATH.format(namespace=owner.namespace, name=owner.name, attempt=attempt)
-        return self.url.rstrip("/") + path
-
-
-@dataclass(frozen=True)
-class ShownProgress:
-    """What the reports of an attempt say, as its job's status shows it."""
-
-    progress: Progress | None = None
-    ledger: CheckpointLedger | None = None
-    """None: its Pods keep none (a user's own image)."""
-
-
-@dataclass
-class _Reports:
-    """Of one attempt: what is shown, since when, and the newest."""
-
-    shown: ShownProgress
-    shown_since: float
-    newest: ShownProgress
-
-
-class ProgressStore:
-    """The reports of each attempt, by the name of its Job; bounded, the least recently updated goes first.
-
-    What is shown changes at most every ten seconds, however often a Pod reports and a job is looked at.
-    """
-
-    def __init__(self) -> None:
-        self._reports: OrderedDict[tuple[str, str], _Reports] = OrderedDict()
-
-    def put(
-        self, namespace: str, attempt: str, progress: Progress | None, ledger: CheckpointLedger | None = None
-    ) -> float:
-        """Remember a report; returns in how many seconds it can be shown. None: it says nothing about that."""
-        now, key = time.monotonic(), (namespace, attempt)
-        reports = self._reports.get(key)
-        if reports is None:
-            first = ShownProgress(progress, ledger)
-            reports = self._reports[key] = _Reports(first, now, first)
-        else:
-            before = reports.newest
-            reports.newest = ShownProgress(progress or before.progress, ledger or before.ledger)
-        self._reports.move_to_end(key)
-        if len(self._reports) > _ATTEMPTS_KEPT:
-            self._reports.popitem(last=False)
-        return 0.0 if reports.shown == reports.newest else max(0.0, reports.shown_since + STATUS_INTERVAL_SECONDS - now)
-
-    def shown(self, namespace: str, attempt: str) -> ShownProgress | None:
-        """What to show of an attempt, if a report came since the operator started."""
-        reports = self._reports.get((namespace, attempt))
-        if reports is None:
-            return None
-        if reports.shown != reports.newest and time.monotonic() >= reports.shown_since + STATUS_INTERVAL_SECONDS:
-            reports.shown, reports.shown_since = reports.newest, time.monotonic()
-        return reports.shown
 
 
 def application(
@@ -141,7 +61,7 @@ def application(
         return web.json_response({})
 
     app = web.Application(client_max_size=PROGRESS_BODY_BYTES)
-    app.router.add_post(_PATH, report)
+    app.router.add_post(REPORT_PATH, report)
     return app
 
 

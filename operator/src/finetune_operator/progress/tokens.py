@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_operator.core.ownership import controller, owner_key
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.kube.client import ApiError, Kube
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import JOBS, PODS, TOKEN_REVIEWS, Object
 from finetune_operator.progress.rate_limit import Rates
 

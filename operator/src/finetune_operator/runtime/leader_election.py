@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 
 import structlog
 
-from finetune_operator.kube.client import ApiError, Kube
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import LEASES, Object
 
 LEASE_SECONDS = 15.0

@@ -22,24 +22,35 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
-from finetune_operator import evaluation, finetunejob, modeldeployment
-from finetune_operator.budgets.ledger import remove_old_ledgers
 from finetune_operator.core.references import ObjectKey, References
-from finetune_operator.finetuneclass import plan as finetuneclass
-from finetune_operator.kube.client import ApiError, Kube
+from finetune_operator.evaluation.observe import observe as observe_evaluation
+from finetune_operator.evaluation.plan import plan as plan_evaluation
+from finetune_operator.finetuneclass.observe import observe as observe_finetuneclass
+from finetune_operator.finetuneclass.plan import plan as plan_finetuneclass
+from finetune_operator.finetunejob.deletion import plan as deletion
+from finetune_operator.finetunejob.deletion.observe import observe as observe_deletion
+from finetune_operator.finetunejob.observe import observe as observe_finetunejob
+from finetune_operator.finetunejob.plan import plan as plan_finetunejob
+from finetune_operator.kube.client import Kube
 from finetune_operator.kube.connection import connected
+from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_CLASSES, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
-from finetune_operator.metrics import operator_metrics as metrics
+from finetune_operator.metrics import operator_metrics
 from finetune_operator.metrics.job_metrics import JobMetrics
-from finetune_operator.progress import server as progress
-from finetune_operator.progress import tokens as progress_tokens
+from finetune_operator.modeldeployment.observe import observe as observe_modeldeployment
+from finetune_operator.modeldeployment.plan import plan as plan_modeldeployment
+from finetune_operator.progress import server as progress_server
+from finetune_operator.progress.endpoint import ProgressEndpoint
+from finetune_operator.progress.store import ProgressStore
+from finetune_operator.progress.tokens import TokenAuthenticator
 from finetune_operator.runtime import health, watches
 from finetune_operator.runtime.http_server import serving
 from finetune_operator.runtime.leader_election import Election
+from finetune_operator.runtime.ledger_cleanup import remove_old_ledgers
 from finetune_operator.runtime.reconcile import Finalizer, Reconciler
-from finetune_operator.runtime.settings import Settings
 from finetune_operator.runtime.worker import Heartbeats, work
 from finetune_operator.runtime.workqueue import WorkQueue
+from finetune_operator.settings import Settings
 
 CERTIFICATE_SECONDS = 3600.0
 """A renewed certificate is served at most this much later."""
@@ -61,7 +72,7 @@ class Parts:
     election: Election | None
     queue: WorkQueue[ObjectKey] = field(default_factory=WorkQueue)
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
-    store: progress.ProgressStore = field(default_factory=progress.ProgressStore)
+    store: ProgressStore = field(default_factory=ProgressStore)
     facts: JobMetrics = field(default_factory=JobMetrics)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
     """Every watch runs."""
@@ -74,7 +85,9 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
     """
     stop = stop or asyncio.Event()
     _stop_at_signals(stop)
-    async with connected(settings.kubeconfig, settings.request_timeout_seconds, metrics.request_answered) as kube:
+    async with connected(
+        settings.kubeconfig, settings.request_timeout_seconds, operator_metrics.request_answered
+    ) as kube:
         election = None
         if settings.leader_election:
             election = Election(kube, settings.namespace, LEASE_NAME, settings.identity)
@@ -84,7 +97,7 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
             async with (
                 # Pods that hold all connections would have the kubelet end the process.
                 serving(probes, settings.health_port, most_connections=None),
-                serving(metrics.application(REGISTRY), settings.metrics_port),
+                serving(operator_metrics.application(REGISTRY), settings.metrics_port),
             ):
                 if election is None:
                     await _lead(parts)
@@ -95,43 +108,41 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
                         await election.release()
 
 
-def reconcilers(
-    settings: Settings, store: progress.ProgressStore, facts: JobMetrics | None = None
-) -> Mapping[str, Reconciler]:
+def reconcilers(settings: Settings, store: ProgressStore, facts: JobMetrics | None = None) -> Mapping[str, Reconciler]:
     """How each kind is reconciled; `facts` is told of what was found."""
     trainer_image = settings.trainer_image
     observe_job = partial(
-        finetunejob.observe.observe,
+        observe_finetunejob,
         trainer_image=trainer_image,
         progress=store,
         endpoint=progress_endpoint(settings),
         ledger_namespace=settings.namespace,
     )
     storage_finalizer = Finalizer(
-        finetunejob.deletion.FINALIZER,
-        finetunejob.deletion.holds_storage,
-        partial(finetunejob.deletion.observe, trainer_image=trainer_image),
-        finetunejob.deletion.plan,
+        deletion.FINALIZER,
+        deletion.holds_storage,
+        partial(observe_deletion, trainer_image=trainer_image),
+        deletion.plan,
     )
-    observe_evaluation = partial(evaluation.observe.observe, trainer_image=trainer_image)
-    observe_deployment = partial(modeldeployment.observe.observe, trainer_image=trainer_image)
+    observe_judged = partial(observe_evaluation, trainer_image=trainer_image)
+    observe_served = partial(observe_modeldeployment, trainer_image=trainer_image)
     table: tuple[Reconciler, ...] = (
-        Reconciler(FINE_TUNE_CLASSES, FineTuneClassStatus, finetuneclass.observe, finetuneclass.plan),
-        Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, finetunejob.plan.plan, finalizer=storage_finalizer),
-        Reconciler(EVALUATIONS, EvaluationStatus, observe_evaluation, evaluation.plan.plan),
-        Reconciler(MODEL_DEPLOYMENTS, ModelDeploymentStatus, observe_deployment, modeldeployment.plan.plan),
+        Reconciler(FINE_TUNE_CLASSES, FineTuneClassStatus, observe_finetuneclass, plan_finetuneclass),
+        Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, plan_finetunejob, finalizer=storage_finalizer),
+        Reconciler(EVALUATIONS, EvaluationStatus, observe_judged, plan_evaluation),
+        Reconciler(MODEL_DEPLOYMENTS, ModelDeploymentStatus, observe_served, plan_modeldeployment),
     )
     if facts is not None:
         table = tuple(replace(one, written=facts.written, gone=facts.gone) for one in table)
     return {one.resource.kind: one for one in table}
 
 
-def progress_endpoint(settings: Settings) -> progress.ProgressEndpoint | None:
+def progress_endpoint(settings: Settings) -> ProgressEndpoint | None:
     """What Pods need to report, if this operator can be reached by them."""
     if settings.progress_url is None:
         return None
     assert settings.tls_directory is not None
-    return progress.ProgressEndpoint(settings.progress_url, (settings.tls_directory / "ca.crt").read_text())
+    return ProgressEndpoint(settings.progress_url, (settings.tls_directory / "ca.crt").read_text())
 
 
 async def _lead(parts: Parts) -> None:
@@ -228,14 +239,14 @@ async def _tidy_ledgers(parts: Parts) -> None:
 async def _serve_progress(parts: Parts) -> None:
     settings = parts.settings
     assert settings.tls_directory is not None
-    app = progress.application(progress_tokens.TokenAuthenticator(parts.kube), parts.store, parts.queue.add_after)
-    tls = progress.server_tls(settings.tls_directory)
+    app = progress_server.application(TokenAuthenticator(parts.kube), parts.store, parts.queue.add_after)
+    tls = progress_server.server_tls(settings.tls_directory)
     async with serving(app, settings.progress_port, tls):
         log.info("progress endpoint", port=settings.progress_port)
         while not parts.stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(parts.stop.wait(), CERTIFICATE_SECONDS)
-            progress.load_certificate(tls, settings.tls_directory)
+            progress_server.load_certificate(tls, settings.tls_directory)
 
 
 def _leads(parts: Parts) -> bool:
@@ -260,7 +271,7 @@ def _ready(parts: Parts) -> list[str]:
 
 
 def _collector(parts: Parts) -> Collector:
-    return metrics.OperatorCollector(
+    return operator_metrics.OperatorCollector(
         kinds=[kind.name for kind in watches.PARENTS],
         waiting=parts.queue.waiting,
         oldest_seconds=parts.queue.oldest_wait_seconds,

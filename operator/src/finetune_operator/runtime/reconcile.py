@@ -20,7 +20,8 @@ from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
 from finetune_operator.core.conditions import EventNote, progressing, stalled
 from finetune_operator.core.plan import Farewell, LeftBehind, Plan, planned
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.kube.client import NAME_CONFLICT, ApiError, Kube
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, Object, Resource
 from finetune_operator.pods.start_diagnosis import refusal
 

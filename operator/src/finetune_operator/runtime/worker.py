@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.kube.client import ApiError, Kube
-from finetune_operator.metrics import operator_metrics as metrics
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import ApiError
+from finetune_operator.metrics import operator_metrics
 from finetune_operator.runtime.reconcile import Reconciler, reconcile
 from finetune_operator.runtime.workqueue import WorkQueue
 
@@ -55,7 +56,7 @@ async def work(
             # As after a pause of the whole process: another one may write already. The election ends this one.
             queue.done(key)
             return
-        metrics.QUEUE_LATENCY.labels(kind=key.kind).observe(waited)
+        operator_metrics.QUEUE_LATENCY.labels(kind=key.kind).observe(waited)
         heartbeats.started(worker)
         try:
             if await _reconcile_once(queue, kube, reconcilers[key.kind], key):
@@ -83,10 +84,10 @@ async def _reconcile_once(queue: WorkQueue[ObjectKey], kube: Kube, reconciler: R
         queue.forget(key)
         if again_after is not None:
             queue.add_after(key, again_after)
-        metrics.RECONCILIATIONS.labels(kind=key.kind, result="ok").inc()
+        operator_metrics.RECONCILIATIONS.labels(kind=key.kind, result="ok").inc()
         return True
     finally:
-        metrics.RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
+        operator_metrics.RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
     return False
 
 
@@ -94,6 +95,6 @@ def _failed(queue: WorkQueue[ObjectKey], key: ObjectKey, result: str, code: str,
     """Try again later, ever more slowly."""
     delay = queue.add_rate_limited(key)
     log.warning("reconciliation failed", key=key, error=error, retry_seconds=round(delay, 2))
-    metrics.RECONCILIATIONS.labels(kind=key.kind, result=result).inc()
-    metrics.RECONCILE_ERRORS.labels(kind=key.kind, code=code).inc()
-    metrics.QUEUE_RETRIES.labels(kind=key.kind).inc()
+    operator_metrics.RECONCILIATIONS.labels(kind=key.kind, result=result).inc()
+    operator_metrics.RECONCILE_ERRORS.labels(kind=key.kind, code=code).inc()
+    operator_metrics.QUEUE_RETRIES.labels(kind=key.kind).inc()

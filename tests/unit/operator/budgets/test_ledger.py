@@ -14,21 +14,20 @@ from finetune_api.finetuneclass import Accelerator, FineTuneClassSpec, Limits, S
 from finetune_api.finetunejob import FineTuneJobStatus, Phase, Progress, Usage
 from finetune_operator.budgets.ledger import (
     COUNT_SECONDS,
-    ObservedBudget,
-    PodTime,
     accounted,
     budget_violation,
     ledger_entry,
     month_of,
-    observe_budget,
     pod_time,
-    remove_old_ledgers,
     usages,
 )
+from finetune_operator.budgets.observe import observe_budget
+from finetune_operator.budgets.observed import ObservedBudget, PodTime
 from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.resources import Object
+from finetune_operator.runtime.ledger_cleanup import remove_old_ledgers
 from tests.unit.operator.fake_kube import FakeKube
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -14,7 +14,7 @@ from finetune_api.run import EvaluateRun, ModelSource
 from finetune_operator.core.conditions import stalled
 from finetune_operator.core.plan import planned
 from finetune_operator.evaluation.objects import run_digest
-from finetune_operator.evaluation.observe import ObservedEvaluation
+from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import ResolvedModel, undecided

@@ -13,7 +13,8 @@ from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Standing
 from finetune_operator.finetuneclass.resolve import ResolvedClass, default_class, resolve_class
 from finetune_operator.kube.resources import FINE_TUNE_JOBS
-from finetune_operator.models.resolve import ResolvedModel, Undecided, resolve_model, tuned_model
+from finetune_operator.models.observe import resolve_model
+from finetune_operator.models.resolve import ResolvedModel, Undecided, tuned_model
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.states import CLASS_WIRE, JOB_WIRE, NOW, RESULT, job_spec, merged
 

@@ -13,11 +13,11 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CorruptCheckpoint, FineTuneJobSpec, FineTuneJobStatus, Progress, StartingModel
 from finetune_api.outcome import Failure, TrainReport
 from finetune_api.progress import CheckpointLedger
-from finetune_operator.budgets.ledger import ObservedBudget
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.budgets.observed import ObservedBudget
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.observed import PodView
-from finetune_operator.progress.server import ProgressEndpoint
+from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.states import (
     CHECKPOINT,

@@ -14,21 +14,14 @@ from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
 from finetune_api.outcome import Failure
 from finetune_api.run import DeleteRun, is_run_folder, run_folder
 from finetune_operator.core.ownership import child_name
-from finetune_operator.finetunejob.deletion import (
-    FINALIZER,
-    GIVE_UP_SECONDS,
-    RUN_ANNOTATION,
-    TRIES,
-    ObservedDeletion,
-    delete_job,
-    holds_storage,
-    observe,
-    plan,
-)
-from finetune_operator.finetunejob.release import release_finalizers
-from finetune_operator.kube.client import ApiError
+from finetune_operator.finetunejob.deletion.objects import GIVE_UP_SECONDS, RUN_ANNOTATION, delete_job
+from finetune_operator.finetunejob.deletion.observe import observe
+from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
+from finetune_operator.finetunejob.deletion.plan import FINALIZER, TRIES, holds_storage, plan
+from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS
 from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.release_finalizers import release_finalizers
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,

@@ -10,7 +10,7 @@ import pytest
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import EndedRun, FailureStatus, FineTuneJobStatus, Progress, Usage
 from finetune_operator.finetunejob.objects import preflight_job_name
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.finetunejob.run_key import run_digest
 from tests.unit.operator.crd_schema import assert_storable

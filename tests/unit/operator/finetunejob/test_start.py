@@ -11,7 +11,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FailureStatus, FineTuneJobStatus, MemoryEstimate
 from finetune_api.outcome import Failure
 from finetune_operator.core.conditions import Standing
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.warning_events import WarningEvent
 from tests.unit.operator.crd_schema import assert_storable

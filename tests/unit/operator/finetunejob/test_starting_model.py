@@ -11,7 +11,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, StartingModel
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import progressing, stalled
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.models.resolve import ResolvedModel
 from tests.unit.operator.crd_schema import assert_storable

@@ -12,7 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
 
-from finetune_operator.kube.client import RETRY_AFTER_SECONDS, ApiError, Kube
+from finetune_operator.kube.client import RETRY_AFTER_SECONDS, Kube
+from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import (
     CONFIG_MAPS,
     FINE_TUNE_CLASSES,

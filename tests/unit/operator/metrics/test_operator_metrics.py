@@ -10,11 +10,10 @@ from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.metrics import operator_metrics as metrics
-from finetune_operator.metrics import reference as metrics_reference
+from finetune_operator.metrics import operator_metrics, reference
 from finetune_operator.metrics.job_metrics import JobMetrics
 
-PAGE = Path(__file__).parents[4] / "docs" / "reference" / metrics_reference.FILE
+PAGE = Path(__file__).parents[4] / "docs" / "reference" / reference.FILE
 
 
 @pytest.mark.parametrize(
@@ -38,20 +37,20 @@ PAGE = Path(__file__).parents[4] / "docs" / "reference" / metrics_reference.FILE
     ],
 )
 def test_a_request_in_kubernetes_words(method: str, path: str, words: tuple[str, str]) -> None:
-    assert metrics.verb_and_resource(method, path) == words
+    assert operator_metrics.verb_and_resource(method, path) == words
 
 
 def test_requests_are_counted_without_names() -> None:
     labels = {"verb": "get", "resource": "pods", "code": "404"}
     name = "finetune_operator_api_requests_total"
     before = REGISTRY.get_sample_value(name, labels) or 0
-    metrics.request_answered("GET", "/api/v1/namespaces/team-a/pods/p", 404, 0.01)
-    metrics.request_answered("GET", "/api/v1/namespaces/team-b/pods/q", 404, 0.01)
+    operator_metrics.request_answered("GET", "/api/v1/namespaces/team-a/pods/p", 404, 0.01)
+    operator_metrics.request_answered("GET", "/api/v1/namespaces/team-b/pods/q", 404, 0.01)
     assert REGISTRY.get_sample_value(name, labels) == before + 2
 
 
 def operator_collector(waiting: list[ObjectKey]) -> Collector:
-    return metrics.OperatorCollector(
+    return operator_metrics.OperatorCollector(
         kinds=["FineTuneJob", "Evaluation"],
         waiting=lambda: waiting,
         oldest_seconds=lambda: 1.5,
@@ -79,7 +78,7 @@ def test_what_is_known_at_the_moment_of_a_scrape() -> None:
 async def test_prometheus_is_answered_in_the_format_that_it_asks_for() -> None:
     registry = CollectorRegistry()
     registry.register(operator_collector([]))
-    async with TestClient(TestServer(metrics.application(registry))) as client:
+    async with TestClient(TestServer(operator_metrics.application(registry))) as client:
         async with client.get("/metrics") as answer:
             assert answer.headers["Content-Type"].startswith("text/plain")
             assert "finetune_operator_leader 0.0" in await answer.text()
@@ -88,11 +87,11 @@ async def test_prometheus_is_answered_in_the_format_that_it_asks_for() -> None:
 
 
 def test_the_reference_page_is_what_the_code_says() -> None:
-    assert PAGE.read_text() == metrics_reference.page(), "run `make generate`"
+    assert PAGE.read_text() == reference.page(), "run `make generate`"
 
 
 def test_every_metric_is_declared_as_it_is_served() -> None:
-    declared = {one.name.removesuffix("_total"): one.type for one in metrics.DECLARED}
+    declared = {one.name.removesuffix("_total"): one.type for one in operator_metrics.DECLARED}
     served: list[Metric] = [*operator_collector([]).collect(), *JobMetrics().collect()]
     served += [one for one in REGISTRY.collect() if one.name.startswith("finetune_")]
     assert {one.name: one.type for one in served} == declared

@@ -14,7 +14,7 @@ from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.outcome import Failure
 from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, ModelSource
 from finetune_operator.core.conditions import Standing, conditions, failed, stalled
-from finetune_operator.modeldeployment.observe import GateEvaluation, ObservedModelDeployment
+from finetune_operator.modeldeployment.observed import GateEvaluation, ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.models.resolve import ResolvedModel, tuned_model
 from finetune_operator.pods.observed import PodView

@@ -14,7 +14,7 @@ from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.finetunejob.objects import attempt_objects, preflight_objects
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.objects import serving_objects
-from finetune_operator.progress.server import ProgressEndpoint
+from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.deployment_states import DEPLOYMENT
 from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
 from tests.unit.operator.states import MODEL_SOURCE, OWNER, RESOLVED, job_spec, resolved_class

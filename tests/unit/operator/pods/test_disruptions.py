@@ -12,7 +12,7 @@ from finetune_api.finetunejob import Disruption
 from finetune_api.progress import CheckpointLedger
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.observed import PodView
-from finetune_operator.progress.server import ProgressEndpoint
+from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.states import (
     LOST_PEER,
     NETWORK_FAILURE,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.kube.client import ApiError
+from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.observe import disowned_job_and_pods, owned_jobs_and_pods, owned_pods_of_deployment
 from tests.unit.operator.fake_kube import FakeKube

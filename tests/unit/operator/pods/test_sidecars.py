@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.evaluation.plan import plan as plan_evaluation
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.exit_diagnosis import failure, is_disruption, outcome
 from finetune_operator.pods.observed import PodView, pod_view

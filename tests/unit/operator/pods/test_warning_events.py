@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.pods.observe import observe_warnings
 from finetune_operator.pods.observed import job_view, pod_view
-from finetune_operator.pods.warning_events import WarningEvent, current_warning, observe_warnings
+from finetune_operator.pods.warning_events import WarningEvent, current_warning
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.pod_objects import (
     CREATING,

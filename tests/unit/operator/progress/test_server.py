@@ -19,10 +19,10 @@ from finetune_api.finetunejob import CheckpointStatus, Progress
 from finetune_api.progress import PROGRESS_BODY_BYTES, CheckpointLedger
 from finetune_operator.core.ownership import Owner
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.kube.client import ApiError
-from finetune_operator.progress import server as progress
-from finetune_operator.progress import tokens as progress_tokens
-from finetune_operator.progress.server import ProgressEndpoint, ProgressStore, ShownProgress
+from finetune_operator.kube.errors import ApiError
+from finetune_operator.progress import server, tokens
+from finetune_operator.progress.endpoint import ProgressEndpoint
+from finetune_operator.progress.store import ProgressStore, ShownProgress
 from finetune_operator.progress.tokens import TokenAuthenticator
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.pod_objects import controlled_by
@@ -129,7 +129,7 @@ class Endpoint:
 async def endpoint() -> AsyncIterator[Endpoint]:
     kube, store = FakeKube({REVIEWS: REVIEW, POD_PATH: POD, JOBS_PATH: {"items": [JOB]}}), ProgressStore()
     notified: list[tuple[ObjectKey, float]] = []
-    app = progress.application(
+    app = server.application(
         TokenAuthenticator(kube), store, lambda owner, delay: notified.append((owner, round(delay, 1)))
     )
     async with TestClient(TestServer(app)) as client:
@@ -276,7 +276,7 @@ async def test_a_refused_token_is_not_asked_about_again_for_a_minute(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("finetune_operator.progress.server.time.monotonic", lambda: now)
+    monkeypatch.setattr("finetune_operator.progress.store.time.monotonic", lambda: now)
     endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
     for _ in range(5):
         assert (await endpoint.post())[0] == 401
@@ -288,8 +288,8 @@ async def test_a_refused_token_is_not_asked_about_again_for_a_minute(
 
 async def test_of_many_tokens_only_so_many_are_asked_about(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each looks like one of this cluster's, and is signed by nobody."""
-    monkeypatch.setattr(progress, "REPORTS_AT_ONCE", 10_000)
-    monkeypatch.setattr(progress_tokens, "_TOKENS_KEPT", 50)
+    monkeypatch.setattr(server, "REPORTS_AT_ONCE", 10_000)
+    monkeypatch.setattr(tokens, "_TOKENS_KEPT", 50)
     endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
     authenticator = TokenAuthenticator(endpoint.kube)
     refused = 0
@@ -299,7 +299,7 @@ async def test_of_many_tokens_only_so_many_are_asked_about(endpoint: Endpoint, m
         except ApiError as error:
             assert error.status == 429
             refused += 1
-    assert refused >= 425 - progress_tokens.REVIEWS_AT_ONCE - 100
+    assert refused >= 425 - tokens.REVIEWS_AT_ONCE - 100
     assert len(endpoint.kube.writes) == 425 - refused
     assert len(authenticator._known) <= 50
 
@@ -308,12 +308,12 @@ async def test_one_address_does_not_use_up_what_the_others_may_ask(endpoint: End
     authenticator = TokenAuthenticator(endpoint.kube)
     endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
     answers = []
-    for number in range(progress_tokens.REVIEWS_AT_ONCE * 2):
+    for number in range(tokens.REVIEWS_AT_ONCE * 2):
         try:
             answers.append(await authenticator.reporter(token({**CLAIMS, "jti": str(number)}), "10.0.0.66"))
         except ApiError as error:
             assert error.status == 429
-    assert len(answers) <= progress_tokens.REVIEWS_AT_ONCE_OF_ONE + 5
+    assert len(answers) <= tokens.REVIEWS_AT_ONCE_OF_ONE + 5
     endpoint.kube.answers[REVIEWS] = REVIEW
     reporter = await authenticator.reporter(TOKEN, "10.0.0.1")
     assert reporter is not None
@@ -321,8 +321,8 @@ async def test_one_address_does_not_use_up_what_the_others_may_ask(endpoint: End
 
 
 async def test_one_address_sends_only_so_much(endpoint: Endpoint) -> None:
-    answers = [(await endpoint.post())[0] for _ in range(progress.REPORTS_AT_ONCE + 40)]
-    assert answers[: progress.REPORTS_AT_ONCE] == [200] * progress.REPORTS_AT_ONCE
+    answers = [(await endpoint.post())[0] for _ in range(server.REPORTS_AT_ONCE + 40)]
+    assert answers[: server.REPORTS_AT_ONCE] == [200] * server.REPORTS_AT_ONCE
     assert 429 in answers
 
 
@@ -406,7 +406,7 @@ async def test_a_report_without_a_step_is_taken_and_shows_nothing(endpoint: Endp
 
 async def test_a_token_is_reviewed_once_in_five_minutes(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("finetune_operator.progress.server.time.monotonic", lambda: now)
+    monkeypatch.setattr("finetune_operator.progress.store.time.monotonic", lambda: now)
     for _ in range(3):
         assert (await endpoint.post())[0] == 200
     assert endpoint.kube.writes == [REVIEWS]
@@ -417,7 +417,7 @@ async def test_a_token_is_reviewed_once_in_five_minutes(endpoint: Endpoint, monk
 
 async def test_a_job_is_woken_when_the_report_can_be_shown(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("finetune_operator.progress.server.time.monotonic", lambda: now)
+    monkeypatch.setattr("finetune_operator.progress.store.time.monotonic", lambda: now)
     for step, moment in enumerate((1000.0, 1004.0, 1009.0)):
         now = moment
         metrics = [{"name": "current_step", "value": str(step)}, {"name": "total_steps", "value": "750"}]
@@ -440,7 +440,7 @@ def test_what_is_shown_changes_at_most_every_ten_seconds(
 ) -> None:
     """However often a Pod reports, and however often the job is looked at: each change is a write of its status."""
     now = 0.0
-    monkeypatch.setattr("finetune_operator.progress.server.time.monotonic", lambda: now)
+    monkeypatch.setattr("finetune_operator.progress.store.time.monotonic", lambda: now)
     store, seen = ProgressStore(), []
     moments = sorted([*((moment, 0) for moment in reported), *((moment, 1) for moment in looked)])
     for now, look in moments:
@@ -454,7 +454,7 @@ def test_what_is_shown_changes_at_most_every_ten_seconds(
 
 
 def test_the_store_forgets_the_attempt_that_was_silent_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_ATTEMPTS_KEPT", 2)
+    monkeypatch.setattr("finetune_operator.progress.store._ATTEMPTS_KEPT", 2)
     store = ProgressStore()
     for attempt in ("a", "b", "a", "c"):
         store.put("team-a", attempt, SHOWN)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from e2e.cluster.certificates import Authority
 from e2e.cluster.ports import free_ports
-from finetune_operator.runtime import http_server as servers
+from finetune_operator.runtime import http_server
 from finetune_operator.runtime.http_server import serving
 
 ADDRESS = "127.0.0.1"
@@ -32,7 +32,7 @@ def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> AsyncIterator[int]:
-    monkeypatch.setattr(servers, "REQUEST_SECONDS", REQUEST_SECONDS)
+    monkeypatch.setattr(http_server, "REQUEST_SECONDS", REQUEST_SECONDS)
     (port,) = free_ports(1)
     app = web.Application(client_max_size=1000)
 
@@ -94,7 +94,7 @@ async def test_of_300_half_sent_handshakes_most_are_not_even_begun_and_others_ar
         writer.write(b"\x16\x03\x01\x02\x00\x01")
     await asyncio.sleep(REQUEST_SECONDS / 3)
     at_once = sum(reader.at_eof() or reader.exception() is not None for reader, _ in openings)
-    assert at_once >= 300 - servers.MOST_OF_ONE_ADDRESS
+    assert at_once >= 300 - http_server.MOST_OF_ONE_ADDRESS
     await asyncio.gather(*(ends(reader, REQUEST_SECONDS * 10) for reader, _ in openings))
     reader, writer = await asyncio.open_connection(ADDRESS, port, ssl=tls[1])
     writer.write(BODY + b"hello")

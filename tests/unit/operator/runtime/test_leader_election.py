@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.kube.client import ApiError, Kube
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object, Resource
 from finetune_operator.runtime.leader_election import Election, LeadershipLostError, Timing
 

@@ -11,14 +11,14 @@ import pytest
 
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.kube.client import ApiError
-from finetune_operator.progress.server import ProgressStore
-from finetune_operator.runtime import manager as application
+from finetune_operator.kube.errors import ApiError
+from finetune_operator.progress.store import ProgressStore
+from finetune_operator.runtime import manager
 from finetune_operator.runtime.health import WatchEndedError
 from finetune_operator.runtime.leader_election import Election
 from finetune_operator.runtime.manager import Parts
-from finetune_operator.runtime.settings import Settings
 from finetune_operator.runtime.watches import WATCHED
+from finetune_operator.settings import Settings
 from tests.unit.operator.fake_kube import FakeKube
 
 JOBS = "GET /apis/finetune.dev/v1alpha1/finetunejobs"
@@ -37,7 +37,7 @@ def item(key: ObjectKey) -> dict[str, Any]:
 
 async def resynced(found: Parts, until: Callable[[], bool]) -> None:
     """Resync until something is so."""
-    task = asyncio.create_task(application._resync(found, application.reconcilers(SETTINGS, ProgressStore())))
+    task = asyncio.create_task(manager._resync(found, manager.reconcilers(SETTINGS, ProgressStore())))
     async with asyncio.timeout(10):
         while not until():  # noqa: ASYNC110 - the queue tells nobody
             await asyncio.sleep(0.01)
@@ -69,28 +69,28 @@ def watching(*plurals: str) -> Iterator[None]:
 
 async def test_it_is_ready_when_every_watch_runs_and_ends_when_one_has_ended() -> None:
     found = parts(FakeKube())
-    assert application._alive(found) == []
-    assert application._ready(found) == ["the watches have not started"]
-    guard = asyncio.create_task(application._guard_watches(found))
+    assert manager._alive(found) == []
+    assert manager._ready(found) == ["the watches have not started"]
+    guard = asyncio.create_task(manager._guard_watches(found))
     with watching(*WATCHED):
         await asyncio.wait_for(found.watching.wait(), 10)
-        assert (application._alive(found), application._ready(found)) == ([], [])
+        assert (manager._alive(found), manager._ready(found)) == ([], [])
     await asyncio.sleep(0)
     with watching(*WATCHED[1:]):
-        assert application._alive(found) == [f"nothing watches {WATCHED[0]} any more"]
+        assert manager._alive(found) == [f"nothing watches {WATCHED[0]} any more"]
         with pytest.raises(WatchEndedError, match=WATCHED[0]):
             await asyncio.wait_for(guard, 10)
 
 
 async def test_while_it_stops_ended_watches_are_no_failure() -> None:
     found = parts(FakeKube())
-    guard = asyncio.create_task(application._guard_watches(found))
+    guard = asyncio.create_task(manager._guard_watches(found))
     with watching(*WATCHED):
         await asyncio.wait_for(found.watching.wait(), 10)
     found.stop.set()
     await asyncio.wait_for(guard, 10)
-    assert application._alive(found) == [], "a stop is no reason to kill it"
-    assert application._ready(found) == ["told to stop"]
+    assert manager._alive(found) == [], "a stop is no reason to kill it"
+    assert manager._ready(found) == ["told to stop"]
 
 
 async def test_who_stands_by_is_ready_while_it_sees_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,17 +98,17 @@ async def test_who_stands_by_is_ready_while_it_sees_who_leads(monkeypatch: pytes
     election = Election(kube, "finetune-system", "finetune-operator")
     found = parts(kube, election)
     monkeypatch.setattr(election, "silent_seconds", lambda: 1.0)
-    assert application._ready(found) == []
+    assert manager._ready(found) == []
     monkeypatch.setattr(election, "silent_seconds", lambda: 60.0)
-    assert application._ready(found) == ["the API server has not told for 60 s who leads"]
+    assert manager._ready(found) == ["the API server has not told for 60 s who leads"]
     await election.acquire()
-    assert application._ready(found) == ["the watches have not started"]
+    assert manager._ready(found) == ["the watches have not started"]
 
 
 async def test_a_stop_while_it_stands_by_ends_the_wait() -> None:
     stop = asyncio.Event()
-    waiting = asyncio.create_task(application._before_stop(asyncio.sleep(60), stop))
+    waiting = asyncio.create_task(manager._before_stop(asyncio.sleep(60), stop))
     await asyncio.sleep(0)
     stop.set()
     assert await asyncio.wait_for(waiting, 5) is False
-    assert await application._before_stop(asyncio.sleep(0), asyncio.Event()) is True
+    assert await manager._before_stop(asyncio.sleep(0), asyncio.Event()) is True

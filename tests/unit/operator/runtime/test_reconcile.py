@@ -16,9 +16,10 @@ from finetune_operator.core.conditions import EventNote, conditions, failed
 from finetune_operator.core.plan import Child, Farewell, LeftBehind, Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.finetunejob.observe import observe
-from finetune_operator.kube.client import ApiError, Kube
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, Object
-from finetune_operator.progress.server import ProgressStore
+from finetune_operator.progress.store import ProgressStore
 from finetune_operator.runtime.reconcile import Finalizer, Reconciler, reconcile
 from finetune_operator.runtime.worker import Heartbeats, work
 from finetune_operator.runtime.workqueue import WorkQueue

@@ -10,8 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.kube.client import ApiError
-from finetune_operator.runtime import worker as controller
+from finetune_operator.kube.errors import ApiError
 from finetune_operator.runtime.worker import Heartbeats, work
 from finetune_operator.runtime.workqueue import WorkQueue
 from tests.unit.operator.fake_kube import FakeKube
@@ -42,7 +41,7 @@ class Worker:
                 self.queue.shut_down()
             return again
 
-        monkeypatch.setattr(controller, "reconcile", reconcile)
+        monkeypatch.setattr("finetune_operator.runtime.worker.reconcile", reconcile)
 
     async def run(self) -> None:
         table: Any = {"FineTuneJob": None}
@@ -108,7 +107,7 @@ async def test_an_object_comes_again_when_its_plan_says_so(monkeypatch: pytest.M
 
 
 async def test_one_object_does_not_hold_a_worker_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller, "RECONCILE_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr("finetune_operator.runtime.worker.RECONCILE_TIMEOUT_SECONDS", 0.01)
 
     async def hang() -> float | None:
         await asyncio.sleep(60)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_operator.finetunejob.deletion import FINALIZER
+from finetune_operator.finetunejob.deletion.plan import FINALIZER
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import FINE_TUNE_JOBS
 

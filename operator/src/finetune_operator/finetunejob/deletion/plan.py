@@ -6,31 +6,21 @@ wrote. It never keeps it longer than GIVE_UP_SECONDS: what could not be removed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-import structlog
-from pydantic import ValidationError
-
-from finetune_api.base import LINE_LENGTH
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.run import RUN_CONFIG_DIRECTORY, RUN_CONFIG_PATH, DeleteRun, JobIdentity
 from finetune_operator.core.conditions import EventNote, Standing, progressing
-from finetune_operator.core.ownership import Owner, child_name, controlled_by_class, owner_of
 from finetune_operator.core.plan import Child, Farewell, LeftBehind, earliest, planned
-from finetune_operator.finetuneclass.resolve import ResolvedClass, job_location, observe_class, storage_config
-from finetune_operator.finetunejob.attempt_records import newest_job
-from finetune_operator.finetunejob.observe import ObservedFineTuneJob
-from finetune_operator.finetunejob.storage_folders import FOLDERS_KEPT, known_folders, with_folder
-from finetune_operator.kube.client import ApiError, Kube
-from finetune_operator.kube.resources import JOBS, NAMESPACES, Object
+from finetune_operator.finetuneclass.resolve import ResolvedClass, job_location
+from finetune_operator.finetunejob.deletion.objects import GIVE_UP_SECONDS, delete_job
+from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.storage_folders import known_folders
+from finetune_operator.kube.resources import JOBS, Object
 from finetune_operator.pods.backoff import retry_delay_seconds
-from finetune_operator.pods.builders import PodRole, job
 from finetune_operator.pods.exit_diagnosis import failure, failure_words
-from finetune_operator.pods.observe import disowned_job_and_pods, owned_jobs_and_pods
-from finetune_operator.pods.observed import JobView, PodView, job_view, parse_time, pod_view
+from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.retried_job import runs_on
 from finetune_operator.pods.roles import DELETE_ROLE
 from finetune_operator.pods.sidecars import ended_well
@@ -38,36 +28,7 @@ from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS, block
 
 FINALIZER = "finetune.dev/storage"
 TRIES = 5
-GIVE_UP_SECONDS = 600
-ENDED_KEPT_SECONDS = 3600
-"""How long an ended Job is kept that no operator removes."""
-RUN_ANNOTATION = "finetune.dev/run"
 STORAGE_KEPT = "StorageKept"
-
-log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class ObservedDeletion:
-    """What is left of a FineTuneJob that is being deleted."""
-
-    owner: Owner
-    generation: int
-    status: FineTuneJobStatus
-    class_name: str | None
-    platform: ResolvedClass | Standing
-    deleted: datetime
-    namespace_ends: bool = False
-    """Nothing can be made in a namespace that is being deleted."""
-    jobs: tuple[JobView, ...] = ()
-    pods: tuple[PodView, ...] = ()
-    disowned: tuple[JobView, ...] = ()
-    """See ObservedFineTuneJob."""
-
-    @property
-    def tries(self) -> list[JobView]:
-        """The Jobs that remove objects, oldest first."""
-        return sorted((job for job in self.jobs if job.role == DELETE_ROLE), key=lambda job: (job.created, job.name))
 
 
 def holds_storage(observed: ObservedFineTuneJob) -> bool | None:
@@ -75,51 +36,6 @@ def holds_storage(observed: ObservedFineTuneJob) -> bool | None:
     if isinstance(observed.platform, Standing):
         return None
     return observed.platform.spec.reclaim_policy == "Delete"
-
-
-async def observe(kube: Kube, parent: Object, *, trainer_image: str | None) -> ObservedDeletion:
-    """Read everything that the farewell depends on."""
-    owner = owner_of(parent)
-    try:
-        status = FineTuneJobStatus.from_another_version(parent.get("status", {}))
-    except ValidationError:
-        status = _salvaged(parent["status"])
-    class_name = status.class_name or parent["spec"].get("className")
-    platform = await observe_class(kube, class_name, trainer_image)
-    controllers = (platform.uid,) if isinstance(platform, ResolvedClass) else ()
-    jobs, pods = await owned_jobs_and_pods(kube, owner, *controllers)
-    disowned, theirs = await disowned_job_and_pods(kube, owner, newest_job(status), jobs)
-    return ObservedDeletion(
-        owner=owner,
-        generation=parent["metadata"]["generation"],
-        status=status,
-        class_name=class_name,
-        platform=platform,
-        deleted=parse_time(parent["metadata"]["deletionTimestamp"]),
-        namespace_ends=await _ends(kube, owner.namespace),
-        jobs=tuple(job_view(item) for item in jobs),
-        pods=tuple(pod_view(item) for item in pods + theirs),
-        disowned=tuple(job_view(item) for item in disowned),
-    )
-
-
-def _salvaged(wire: Object) -> FineTuneJobStatus:
-    """Of a status that can't be read: where its runs lie, so that nothing stays behind unsaid."""
-    runs = [run for run in [wire, *_list(wire.get("history"))] if isinstance(run, dict)]
-    folders = [folder for folder in map(_line, _list(wire.get("storageFolders"))) if folder is not None]
-    for uri in [_line(run.get("storageUri")) for run in runs]:
-        folders = with_folder(folders, uri) if uri is not None else folders
-    class_name, run_id = _line(wire.get("className")), _line(wire.get("runId"))
-    return FineTuneJobStatus(class_name=class_name, run_id=run_id, storage_folders=folders[-FOLDERS_KEPT:])
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _line(value: object) -> str | None:
-    """A string that this version could have written."""
-    return value if isinstance(value, str) and len(value) <= LINE_LENGTH else None
 
 
 def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatus]:
@@ -152,37 +68,6 @@ def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatu
             return _wait(observed, words, now, deadline, again)
     removal = delete_job(observed.owner, observed.status.run_id or "", platform, folders, len(tries) + 1)
     return _wait(observed, f"A Job removes {', '.join(folders)}.", now, deadline, create=(removal,))
-
-
-def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list[str], number: int) -> Object:
-    """The Job that removes the objects. It goes by itself, and its run configuration with it.
-
-    Its owner is the class: a foreground deletion of the FineTuneJob would remove it before it has done its work.
-    """
-    run = DeleteRun(
-        job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=run_id),
-        storage=storage_config(platform.spec),
-        folder_uris=folders,
-    )
-    body = job(
-        owner,
-        # A class made anew does not control its namesake's Job, nor any class one of an older operator's.
-        child_name(owner, DELETE_ROLE, platform.uid, number),
-        PodRole(DELETE_ROLE, (DELETE_ROLE, RUN_CONFIG_PATH)),
-        platform.spec,
-        deadline_seconds=GIVE_UP_SECONDS,
-        ttlSecondsAfterFinished=ENDED_KEPT_SECONDS,
-    )
-    body["metadata"]["ownerReferences"] = controlled_by_class(platform.name, platform.uid)
-    template = body["spec"]["template"]
-    template["metadata"]["annotations"] |= {RUN_ANNOTATION: run.model_dump_json(by_alias=True)}
-    file = {
-        "path": RUN_CONFIG_PATH.removeprefix(f"{RUN_CONFIG_DIRECTORY}/"),
-        "fieldRef": {"fieldPath": f"metadata.annotations['{RUN_ANNOTATION}']"},
-    }
-    volumes = [volume for volume in template["spec"]["volumes"] if volume["name"] != "run"]
-    template["spec"]["volumes"] = [{"name": "run", "downwardAPI": {"items": [file]}}, *volumes]
-    return body
 
 
 def _folders(observed: ObservedDeletion) -> list[str]:
@@ -267,15 +152,3 @@ def _pods_of(observed: ObservedDeletion, job: JobView) -> list[PodView]:
 
 def _children(observed: ObservedDeletion, jobs: list[JobView]) -> tuple[Child, ...]:
     return tuple(Child(JOBS, observed.owner.namespace, job.name, job.uid) for job in jobs)
-
-
-async def _ends(kube: Kube, name: str) -> bool:
-    try:
-        namespace = await kube.get(NAMESPACES, None, name)
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        # Without that right the storage is given up only after GIVE_UP_SECONDS.
-        log.warning("may not read the namespace", namespace=name, error=str(error))
-        return False
-    return namespace is None or "deletionTimestamp" in namespace["metadata"]

@@ -1,0 +1,39 @@
+"""Reading what budgets need: the ledger of a namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.budgets.ledger import ledger_labels, month_of, pod_time
+from finetune_operator.budgets.observed import ObservedBudget
+from finetune_operator.core.conditions import Standing
+from finetune_operator.core.ownership import Owner
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.kube.reader import Reader
+from finetune_operator.kube.resources import CONFIG_MAPS, Object
+
+
+async def observe_budget(
+    reader: Reader,
+    ledger_namespace: str,
+    owner: Owner,
+    platform: ResolvedClass | Standing,
+    status: FineTuneJobStatus,
+    pods: Sequence[Object],
+) -> ObservedBudget | None:
+    """Read what budgets need; `pods` are the job's training Pods. None when nothing of it has an accelerator."""
+    times = tuple(time for pod in pods if (time := pod_time(pod)) is not None)
+    resolved = platform if isinstance(platform, ResolvedClass) and platform.spec.accelerator is not None else None
+    if resolved is None and not times:
+        return None
+    month = month_of(datetime.now(UTC))
+    usage = status.usage
+    is_counted = usage is not None and (usage.month, usage.class_name) == (month, status.class_name)
+    starts_nothing = status.phase in ("Succeeded", "Failed") or (status.phase == "Training" and is_counted)
+    if resolved is None or starts_nothing:
+        return ObservedBudget(ledger_namespace, times, month)
+    found = await reader.list(CONFIG_MAPS, ledger_namespace, ledger_labels(resolved.name, owner.namespace, month))
+    ledger = {uid: int(seconds) for item in found for uid, seconds in item.get("data", {}).items()}
+    return ObservedBudget(ledger_namespace, times, month, resolved.name, ledger)

@@ -1,0 +1,1 @@
+"""A FineTuneJob that is being deleted, where its class says reclaimPolicy: Delete."""

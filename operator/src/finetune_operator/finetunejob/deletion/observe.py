@@ -1,0 +1,81 @@
+"""Everything that the end of a FineTuneJob depends on, read once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from finetune_api.base import LINE_LENGTH
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.ownership import owner_of
+from finetune_operator.finetuneclass.observe import observe_class
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.finetunejob.attempt_records import newest_job
+from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
+from finetune_operator.finetunejob.storage_folders import FOLDERS_KEPT, with_folder
+from finetune_operator.kube.errors import ApiError
+from finetune_operator.kube.reader import Reader
+from finetune_operator.kube.resources import NAMESPACES, Object
+from finetune_operator.pods.observe import disowned_job_and_pods, owned_jobs_and_pods
+from finetune_operator.pods.observed import job_view, parse_time, pod_view
+
+log = structlog.get_logger(__name__)
+
+
+async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedDeletion:
+    """Read everything that the farewell depends on."""
+    owner = owner_of(parent)
+    try:
+        status = FineTuneJobStatus.from_another_version(parent.get("status", {}))
+    except ValidationError:
+        status = _salvaged(parent["status"])
+    class_name = status.class_name or parent["spec"].get("className")
+    platform = await observe_class(reader, class_name, trainer_image)
+    controllers = (platform.uid,) if isinstance(platform, ResolvedClass) else ()
+    jobs, pods = await owned_jobs_and_pods(reader, owner, *controllers)
+    disowned, theirs = await disowned_job_and_pods(reader, owner, newest_job(status), jobs)
+    return ObservedDeletion(
+        owner=owner,
+        generation=parent["metadata"]["generation"],
+        status=status,
+        class_name=class_name,
+        platform=platform,
+        deleted=parse_time(parent["metadata"]["deletionTimestamp"]),
+        namespace_ends=await _ends(reader, owner.namespace),
+        jobs=tuple(job_view(item) for item in jobs),
+        pods=tuple(pod_view(item) for item in pods + theirs),
+        disowned=tuple(job_view(item) for item in disowned),
+    )
+
+
+def _salvaged(wire: Object) -> FineTuneJobStatus:
+    """Of a status that can't be read: where its runs lie, so that nothing stays behind unsaid."""
+    runs = [run for run in [wire, *_list(wire.get("history"))] if isinstance(run, dict)]
+    folders = [folder for folder in map(_line, _list(wire.get("storageFolders"))) if folder is not None]
+    for uri in [_line(run.get("storageUri")) for run in runs]:
+        folders = with_folder(folders, uri) if uri is not None else folders
+    class_name, run_id = _line(wire.get("className")), _line(wire.get("runId"))
+    return FineTuneJobStatus(class_name=class_name, run_id=run_id, storage_folders=folders[-FOLDERS_KEPT:])
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _line(value: object) -> str | None:
+    """A string that this version could have written."""
+    return value if isinstance(value, str) and len(value) <= LINE_LENGTH else None
+
+
+async def _ends(reader: Reader, name: str) -> bool:
+    try:
+        namespace = await reader.get(NAMESPACES, None, name)
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        # Without that right the storage is given up only after GIVE_UP_SECONDS.
+        log.warning("may not read the namespace", namespace=name, error=str(error))
+        return False
+    return namespace is None or "deletionTimestamp" in namespace["metadata"]

@@ -1,0 +1,36 @@
+"""What is left of a FineTuneJob that is being deleted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.conditions import Standing
+from finetune_operator.core.ownership import Owner
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.roles import DELETE_ROLE
+
+
+@dataclass(frozen=True)
+class ObservedDeletion:
+    """What is left of a FineTuneJob that is being deleted."""
+
+    owner: Owner
+    generation: int
+    status: FineTuneJobStatus
+    class_name: str | None
+    platform: ResolvedClass | Standing
+    deleted: datetime
+    namespace_ends: bool = False
+    """Nothing can be made in a namespace that is being deleted."""
+    jobs: tuple[JobView, ...] = ()
+    pods: tuple[PodView, ...] = ()
+    disowned: tuple[JobView, ...] = ()
+    """See ObservedFineTuneJob."""
+
+    @property
+    def tries(self) -> list[JobView]:
+        """The Jobs that remove objects, oldest first."""
+        return sorted((job for job in self.jobs if job.role == DELETE_ROLE), key=lambda job: (job.created, job.name))

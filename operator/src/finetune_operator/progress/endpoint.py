@@ -1,0 +1,28 @@
+"""How training Pods reach this operator."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from finetune_operator.core.ownership import Owner
+
+REPORT_PATH = "/v1alpha1/namespaces/{namespace}/finetunejobs/{name}/attempts/{attempt}"
+
+
+@dataclass(frozen=True)
+class ProgressEndpoint:
+    """How Pods reach this operator: base URL and the PEM of the CA that signed its certificate."""
+
+    url: str
+    ca: str
+
+    @property
+    def digest(self) -> str:
+        """Changes with the address or the CA: Pods that were made before report in vain."""
+        return hashlib.sha256(f"{self.url}\n{self.ca}".encode()).hexdigest()[:16]
+
+    def url_for(self, owner: Owner, attempt: str) -> str:
+        """Where the Pods of an attempt report to."""
+        path = REPORT_PATH.format(namespace=owner.namespace, name=owner.name, attempt=attempt)
+        return self.url.rstrip("/") + path
