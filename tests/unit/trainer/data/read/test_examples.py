@@ -79,6 +79,11 @@ WORSE = {"role": "assistant", "content": "5"}
 CALLED_A = Assistant(tool_calls=[_call("a")])
 CALLED_A_AND_B = Assistant(tool_calls=[_call("a"), _call("b")])
 ANSWER_A = Tool(content="4", tool_call_id="a")
+CALLING = {
+    "role": "assistant",
+    "tool_calls": [{"id": "a", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}],
+}
+TOLD = {"role": "tool", "tool_call_id": "a", "content": "4"}
 NO_WORDS = "no words"
 KEYS = ["role", "content", "weight", "type", "text", "name", "function", "arguments", "id", "tool_call_id"]
 
@@ -305,10 +310,22 @@ GOOD_LINES = {
         pair(chosen=[USER, ASSISTANT], rejected=[USER, WORSE]),
         PreferenceExample([ASKED], [ANSWERED], [Assistant(content="5")]),
     ),
+    "preference of calls": (
+        pair(prompt=[USER], chosen=[CALLING], rejected=[WORSE]),
+        PreferenceExample([ASKED], [CALLED_A], [Assistant(content="5")]),
+    ),
+    "preference after a tool has answered": (
+        pair(chosen=[USER, CALLING, TOLD, ASSISTANT], rejected=[USER, CALLING, TOLD, WORSE]),
+        PreferenceExample([ASKED, CALLED_A, ANSWER_A], [ANSWERED], [Assistant(content="5")]),
+    ),
     "preference of texts": (pair(prompt="2+2=", chosen="4", rejected="5"), PreferenceExample("2+2=", "4", "5")),
 }
 
 
+OF_A_TOOL = (
+    "'{}' holds what a tool said, which would be learned as if the assistant had written it. Compare the messages "
+    "before it or those after it: what both have before goes to '{}'."
+)
 BROKEN_PAIRS = {
     "chat": (
         GOOD.strip(),
@@ -330,6 +347,18 @@ BROKEN_PAIRS = {
     "answer of the user": (
         preference([USER], [USER, ASSISTANT], [WORSE]),
         "'preferred_output' holds a message of the user: only the assistant answers.",
+    ),
+    "a tool's words in the better answer": (
+        preference([USER], [CALLING, TOLD, ASSISTANT], [WORSE]),
+        OF_A_TOOL.format("preferred_output", "input"),
+    ),
+    "a tool's words in the worse answer": (
+        pair(prompt=[USER], chosen=[ASSISTANT], rejected=[CALLING, TOLD, WORSE]),
+        OF_A_TOOL.format("rejected", "prompt"),
+    ),
+    "a tool's words after what is in common": (
+        pair(chosen=[USER, CALLING, TOLD, ASSISTANT], rejected=[USER, WORSE]),
+        OF_A_TOOL.format("chosen", "prompt"),
     ),
     "no prompt": (preference([], [ASSISTANT], [WORSE]), "'input' must be text or a list with at least one message."),
     "text and messages": (

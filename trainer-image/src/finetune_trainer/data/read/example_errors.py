@@ -126,7 +126,12 @@ def _check_sides(value: dict[str, Any], prompt_key: str, better: str, worse: str
             raise ExampleError(f"'{name}' has no message of its own: there is no preference to learn.")
         _check_messages([*prompt, *side])
         for message in side:
-            if message["role"] not in ("assistant", "tool"):
+            if message["role"] == "tool":
+                raise ExampleError(
+                    f"'{name}' holds what a tool said, which would be learned as if the assistant had written it. "
+                    f"Compare the messages before it or those after it: what both have before goes to '{prompt_key}'."
+                )
+            if message["role"] != "assistant":
                 raise ExampleError(f"'{name}' holds a message of the {message['role']}: only the assistant answers.")
 
 

@@ -444,7 +444,7 @@ def _checked_preference(
             if not prompt or not side:
                 raise RefusedError("There is no prompt, or no message in an answer.")
             _check_chat([*prompt, *side])
-            if not all(isinstance(message, Assistant | Tool) for message in side):
+            if not all(isinstance(message, Assistant) for message in side):
                 raise RefusedError("An answer holds somebody else's messages.")
     return PreferenceExample(prompt, chosen, rejected, tools or None)
 

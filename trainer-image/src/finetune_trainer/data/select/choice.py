@@ -128,7 +128,6 @@ def choose_examples(
             *_length_warnings(counted.statistics, held_out, left_out, max_length),
             *(f"{item.name.capitalize()} set: {unread_keys(item.unread)}" for item in surveyed.sets if item.unread),
             *_control_text_warnings(surveyed.sets),
-            *_tool_answer_warnings(surveyed.sets),
         ],
     )
     return Chosen(record, status, counted.lengths, prepared.doubts)
@@ -153,16 +152,6 @@ def _control_text_warnings(sets: Sequence[Survey]) -> Iterator[str]:
             yield (
                 f"{count} {item.name} example(s) spell a control token of the model (such as <|im_end|>) in their "
                 f"texts; it is learned as text, not as the token (line {shown})."
-            )
-
-
-def _tool_answer_warnings(sets: Sequence[Survey]) -> Iterator[str]:
-    for item in sets:
-        if item.tool_answers:
-            shown = ", ".join(str(place.line) for place in item.tool_answers)
-            yield (
-                f"{item.name.capitalize()} set: answers of pairs hold what tools said (line {shown}), and DPO weighs "
-                "that as the assistant's own words. Let both answers begin after it, with it in the prompt."
             )
 
 

@@ -65,8 +65,6 @@ class Survey:
     control_texts: int = 0
     """Examples that spell a control token of the model in a text."""
     control_text_places: list[Place] = field(default_factory=list)
-    tool_answers: list[Place] = field(default_factory=list)
-    """The first pairs an answer of which holds what a tool said."""
     _lines: array[int] = field(default_factory=lambda: array("I"))
     _starts: list[int] = field(default_factory=list)
     """Of each file the position of its first example."""
@@ -83,11 +81,6 @@ class Survey:
         self.control_texts += 1
         if self.control_texts <= SHOWN_PLACES:
             self.control_text_places.append(self.place(position))
-
-    def note_tool_answer(self, position: int) -> None:
-        """Remember a pair an answer of which holds what a tool said; the first ones are named."""
-        if len(self.tool_answers) < SHOWN_PLACES:
-            self.tool_answers.append(self.place(position))
 
     def add_error(self, uri: str, line: int, message: str, *, of_model: bool = False) -> None:
         """Remember what is wrong with a line, or that this model can't learn it."""

@@ -12,7 +12,7 @@ from finetune_trainer.data.encode import tokenization
 from finetune_trainer.data.encode.chat_template import reads_images
 from finetune_trainer.data.encode.lost_parts import names_left_out
 from finetune_trainer.data.encode.vision import too_many_image_tokens, with_images
-from finetune_trainer.data.read.examples import Example, PreferenceExample, Tool
+from finetune_trainer.data.read.examples import Example, PreferenceExample
 from finetune_trainer.data.read.images import ImageError, ImageStore
 from finetune_trainer.data.select.preparation import Mask
 from finetune_trainer.data.select.survey import Survey
@@ -58,8 +58,6 @@ def count_tokens(
                 continue
         if any(sequence.spells_tokens for sequence in sequences):
             survey.note_control_text(position)
-        if _holds_tool_answer(item.example):
-            survey.note_tool_answer(position)
         for role in names_left_out(tokenizer, item.example):
             survey.unread.setdefault(f"name (of the role {role}; the model's chat template leaves it out)", item.line)
         lengths.extend(_lengths(tokenizer, item.example, sequences, max_length))
@@ -89,12 +87,6 @@ def _refusal(example: Example, sequences: Sequence[tokenization.Sequence], max_l
             within = f" within {max_length} tokens (maxLength)" if longest > max_length else ""
             return f"The two answers are the same as tokens{within}: there is no preference to learn."
     return ""
-
-
-def _holds_tool_answer(example: Example) -> bool:
-    """Whether an answer of a pair holds what a tool said: DPO knows but one span of an answer, and weighs it too."""
-    sides = (example.chosen, example.rejected) if isinstance(example, PreferenceExample) else ()
-    return any(isinstance(message, Tool) for side in sides for message in side)
 
 
 def _lengths(

@@ -1,0 +1,34 @@
+"""What the lines of a set are, and which of them can't be learned from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune_trainer.data.read.data_files import DataFile
+from finetune_trainer.data.select.survey import refuse_invalid, survey
+from finetune_trainer.process.failures import DiagnosedError
+
+ASKED = {"role": "user", "content": "2+2?"}
+SAID = {"role": "assistant", "content": "4"}
+WORSE = {"role": "assistant", "content": "5"}
+CALL = {"id": "a", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+CALLED = [{"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "a", "content": "4"}]
+PAIR = {"prompt": [ASKED], "chosen": [SAID], "rejected": [WORSE]}
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_an_answer_of_a_pair_that_holds_the_words_of_a_tool_is_refused_by_line(tmp_path: Path, side: str) -> None:
+    after_a_tool = {**PAIR, "prompt": [ASKED, *CALLED]}
+    with_a_tool = {**PAIR, side: [*CALLED, SAID]}
+    file = tmp_path / "data.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in [PAIR, after_a_tool, with_a_tool] + [PAIR] * 9))
+    found = survey("training", [DataFile(uri="s3://data/a.jsonl", path=file, sha256="")], "DPO")
+    with pytest.raises(DiagnosedError) as refused:
+        refuse_invalid([found])
+    status = refused.value.failure.dataset
+    assert status is not None
+    assert [error.line for error in status.errors or []] == [3]
+    assert f"'{side}' holds what a tool said" in refused.value.failure.message
