@@ -28,9 +28,6 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 
-ConfigMapName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
-ConfigMapKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
-
 
 def _encodable(value: Any) -> Any:
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
@@ -62,6 +59,8 @@ def _finite_or_none(value: Any) -> Any:
 
 FiniteNumber = Annotated[float | None, BeforeValidator(_finite_or_none)]
 """Python writes NaN and Infinity into JSON; the API server takes neither."""
+MOST_STEPS = MOST_EXAMPLES = 2**31 - 1
+"""The most that an int32 holds."""
 LONGEST_SECONDS = 10 * 366 * 24 * 3600
 """Ten years: a moment so much later than any other is still one."""
 
@@ -127,9 +126,14 @@ class ApiModel(BaseModel):
             raise
 
 
-def cel(*rules: tuple[str, str]) -> dict[str, Any]:
-    """`json_schema_extra` with CEL rules that the API server enforces: (rule, message) pairs."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
+def cel(*rules: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
+    """`json_schema_extra` with CEL rules that the API server enforces: rule, message, and the field at fault."""
+    return {
+        "x-kubernetes-validations": [
+            {"rule": rule, "message": message} | ({"fieldPath": f".{field[0]}"} if field else {})
+            for rule, message, *field in rules
+        ]
+    }
 
 
 def problems(error: ValidationError) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, GetJsonSchemaHandler, StringConstraints, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from finetune_api.base import ApiModel, Timestamp
+from finetune_api.kubernetes_types import keyed_by
 
 
 class ConditionType(StrEnum):
@@ -141,17 +144,76 @@ REASON_MEANINGS: dict[Reason, str] = {
 }
 
 
+METAV1_CONDITION: dict[str, Any] = {
+    "type": "object",
+    "description": "Condition contains details for one aspect of the current state of this API Resource.",
+    "required": ["lastTransitionTime", "message", "reason", "status", "type"],
+    "properties": {
+        "lastTransitionTime": {
+            "type": "string",
+            "format": "date-time",
+            "description": "lastTransitionTime is the last time the condition transitioned from one status to another. "
+            "This should be when the underlying condition changed. If that is not known, then using the time when the "
+            "API field changed is acceptable.",
+        },
+        "message": {
+            "type": "string",
+            "maxLength": 32768,
+            "description": "message is a human readable message indicating details about the transition. This may be "
+            "an empty string.",
+        },
+        "observedGeneration": {
+            "type": "integer",
+            "format": "int64",
+            "minimum": 0,
+            "description": "observedGeneration represents the .metadata.generation that the condition was set based "
+            "upon. For instance, if .metadata.generation is currently 12, but the "
+            ".status.conditions[x].observedGeneration is 9, the condition is out of date with respect to the current "
+            "state of the instance.",
+        },
+        "reason": {
+            "type": "string",
+            "maxLength": 1024,
+            "minLength": 1,
+            "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+            "description": "reason contains a programmatic identifier indicating the reason for the condition's last "
+            "transition. Producers of specific condition types may define expected values and meanings for this "
+            "field, and whether the values are considered a guaranteed API. The value should be a CamelCase string. "
+            "This field may not be empty.",
+        },
+        "status": {
+            "type": "string",
+            "enum": ["True", "False", "Unknown"],
+            "description": "status of the condition, one of True, False, Unknown.",
+        },
+        "type": {
+            "type": "string",
+            "maxLength": 316,
+            "pattern": r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+            r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$",
+            "description": "type of condition in CamelCase or in foo.example.com/CamelCase.",
+        },
+    },
+}
+"""The schema of metav1.Condition, as controller-gen writes it."""
+
+
 class Condition(ApiModel):
     """metav1.Condition."""
 
     type: ConditionType
     status: Literal["True", "False", "Unknown"]
-    reason: Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_]*)$")]
-    message: Annotated[str, StringConstraints(max_length=4096)] = Field(
-        description="What happened, where, and what to do."
-    )
-    observed_generation: int
+    reason: Annotated[
+        str, StringConstraints(max_length=1024, pattern=METAV1_CONDITION["properties"]["reason"]["pattern"])
+    ]
+    message: Annotated[str, StringConstraints(max_length=32768)]
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
     last_transition_time: Timestamp
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Any type of condition: a newer operator may know another."""
+        return METAV1_CONDITION
 
 
 class UnreadableStatusError(ValueError):
@@ -161,8 +223,12 @@ class UnreadableStatusError(ValueError):
 class KindStatus(ApiModel):
     """What the status of every kind has."""
 
-    observed_generation: int | None = None
-    conditions: list[Condition] = Field(default=[])
+    observed_generation: int | None = Field(None, description="The metadata.generation that this status is about.")
+    conditions: list[Condition] = Field(
+        default=[],
+        json_schema_extra=keyed_by("type"),
+        description="Where the object stands; docs/reference/conditions.md lists types and reasons.",
+    )
 
     @classmethod
     def read(cls, value: Any) -> Self:

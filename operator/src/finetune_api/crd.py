@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from copy import deepcopy
@@ -114,7 +115,8 @@ _NAME_RULE = (
     "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     "metadata.name must be at most 63 lower-case letters, digits and '-': other objects refer to this one by it",
 )
-_LIST_KEYS = {"conditions": "type", "candidates": "name", "graders": "name"}
+_LARGEST_INT32 = 2**31 - 1
+_WIDEST = {"integer": "int64", "number": "double"}
 
 
 def custom_resource_definition(kind: Kind) -> dict[str, Any]:
@@ -178,13 +180,18 @@ def structural_schema(model: type[ApiModel], *, with_defaults: bool = True) -> d
 def open_schema(node: Any) -> Any:
     """The schema of a status: its types, and nothing that an operator of another version might not hold to.
 
-    What it adds is kept in the storage, and what it leaves out or calls otherwise is no error.
+    What it adds is kept in the storage, and what it leaves out or calls otherwise is no error. The conditions alone are
+    as metav1.Condition says.
     """
     kept = {
         name: node[name]
         for name in ("type", "description", "x-kubernetes-list-type", "x-kubernetes-list-map-keys")
         if name in node
     }
+    if node.get("type") in _WIDEST:
+        kept["format"] = _WIDEST[node["type"]]
+    if "x-kubernetes-list-map-keys" in node:
+        return {**kept, "items": {**node["items"], "x-kubernetes-preserve-unknown-fields": True}}
     if "properties" in node:
         kept["properties"] = {name: open_schema(child) for name, child in node["properties"].items()}
     if node.get("type") == "object" and "additionalProperties" not in node:
@@ -192,9 +199,6 @@ def open_schema(node: Any) -> Any:
     for name in ("items", "additionalProperties"):
         if name in node:
             kept[name] = open_schema(node[name])
-    if "x-kubernetes-list-map-keys" in node:
-        # The keys of a list must be there.
-        kept["items"]["required"] = list(node["x-kubernetes-list-map-keys"])
     return kept
 
 
@@ -206,7 +210,7 @@ def _structural(node: Any, definitions: dict[str, Any], *, with_defaults: bool) 
     node = dict(node)
     if "$ref" in node:
         node = {**definitions[node.pop("$ref").rsplit("/", 1)[-1]], **node}
-    if "anyOf" in node:
+    if "anyOf" in node and "x-kubernetes-int-or-string" not in node:
         (present,) = [option for option in node.pop("anyOf") if option != {"type": "null"}]
         if "$ref" in present:
             present = definitions[present["$ref"].rsplit("/", 1)[-1]]
@@ -222,8 +226,7 @@ def _structural(node: Any, definitions: dict[str, Any], *, with_defaults: bool) 
     for key, value in node.items():
         if key == "properties":
             result[key] = {
-                name: _property(name, _structural(child, definitions, with_defaults=with_defaults))
-                for name, child in value.items()
+                name: _structural(child, definitions, with_defaults=with_defaults) for name, child in value.items()
             }
         elif key == "additionalProperties":
             if value is True:
@@ -235,16 +238,18 @@ def _structural(node: Any, definitions: dict[str, Any], *, with_defaults: bool) 
         else:
             # A definition that is used twice must not become an anchor and an alias of YAML.
             result[key] = deepcopy(value)
+    if result.get("type") == "integer":
+        result.setdefault(
+            "format", "int32" if result.get("maximum", math.inf) <= _LARGEST_INT32 else _WIDEST["integer"]
+        )
+    if result.get("type") == "number":
+        result["format"] = _WIDEST["number"]
+    if result.get("type") == "array":
+        result.setdefault("x-kubernetes-list-type", "atomic")
     if with_defaults and default is not None:
         # An object's default is {}: the API server then fills the members' own defaults.
         result["default"] = {} if isinstance(default, dict) else default
     return result
-
-
-def _property(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    if schema.get("type") == "array" and name in _LIST_KEYS:
-        return {**schema, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [_LIST_KEYS[name]]}
-    return schema
 
 
 def write(folder: Path) -> None:

@@ -6,21 +6,27 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Name, Text, cel
+from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Text, cel
 from finetune_api.conditions import KindStatus
+from finetune_api.kubernetes_types import (
+    SET,
+    ExtendedResourceName,
+    LabelKey,
+    Labels,
+    LabelValue,
+    Quantity,
+    QueueName,
+    SubdomainName,
+)
 from finetune_api.unions import OneOf, TypedUnion
 
 DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
-
-Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
-LabelMap = dict[str, Line]
-LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
 
 
 class Images(ApiModel):
     """The images that Pods run."""
 
-    trainer: Line | None = Field(
+    trainer: Annotated[str, StringConstraints(pattern=r"^\S+$", max_length=1024)] | None = Field(
         None,
         description="Image of every Pod that reads data, trains, evaluates or serves; omitted: the operator's own "
         "trainer image.",
@@ -51,8 +57,12 @@ class Storage(OneOf):
     endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+$", max_length=253)] | None = Field(
         None, description="URL of the S3 endpoint; omitted: AWS."
     )
-    region: Annotated[str, StringConstraints(max_length=64)] = "us-east-1"
-    bucket: Annotated[str, StringConstraints(min_length=3, max_length=63)]
+    region: Annotated[str, StringConstraints(max_length=64)] = Field(
+        "us-east-1", description="Region that requests are signed for. Storages other than AWS mostly take any."
+    )
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", max_length=63)] = Field(
+        description="Bucket in which jobs write; it must exist."
+    )
     prefix: Annotated[str, StringConstraints(pattern=r"^[^/\s][^\s]*[^/\s]$", max_length=512)] = Field(
         "finetune", description="Key prefix; jobs write below <prefix>/<namespace>/<name>/<runId>-<digest>-<uid>/."
     )
@@ -64,11 +74,11 @@ class Storage(OneOf):
     outage_tolerance_seconds: int = Field(
         600, ge=0, le=86400, description="A storage that does not answer for a shorter time only delays a run."
     )
-    credentials_secret_name: Name | None = Field(
+    credentials_secret_name: SubdomainName | None = Field(
         None,
         description="Secret in the JOB's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
     )
-    service_account_name: Name | None = Field(
+    service_account_name: SubdomainName | None = Field(
         None, description="Service account in the JOB's namespace that carries a pod identity for the storage."
     )
 
@@ -76,16 +86,18 @@ class Storage(OneOf):
 class Accelerator(ApiModel):
     """The extended resource that training, evaluation and serving Pods ask for."""
 
-    resource_name: Annotated[str, StringConstraints(max_length=253)] = "nvidia.com/gpu"
-    count_per_node: int = Field(1, ge=1, le=64)
+    resource_name: ExtendedResourceName = Field(
+        "nvidia.com/gpu", description="Extended resource that a device plugin offers on the nodes."
+    )
+    count_per_node: int = Field(1, ge=1, le=64, description="Accelerators of each Pod.")
     memory: Quantity | None = Field(None, description="Memory of one accelerator; preflight compares its estimate.")
 
 
 class Resources(ApiModel):
     """What each Pod requests; memory is its limit too."""
 
-    cpu: Quantity = "1"
-    memory: Quantity = "4Gi"
+    cpu: Quantity = Field("1", description="CPU that each Pod requests; not limited.")
+    memory: Quantity = Field("4Gi", description="Memory that each Pod requests, and is limited to.")
 
 
 class Limits(ApiModel):
@@ -120,11 +132,16 @@ class AllowedSources(ApiModel):
     `hf://org/name` is a hub's repository at every revision, `hf://org/name@v1` at that one.
     """
 
-    models: list[SourcePattern] = Field(default=["s3://*", "hf://*"], max_length=64)
-    datasets: list[SourcePattern] = Field(default=["s3://*"], max_length=64)
+    models: list[SourcePattern] = Field(
+        default=["s3://*", "hf://*"], max_length=64, json_schema_extra=SET, description="Model URIs."
+    )
+    datasets: list[SourcePattern] = Field(
+        default=["s3://*"], max_length=64, json_schema_extra=SET, description="Dataset URIs."
+    )
     images: list[ImagePattern] = Field(
         default=[],
         max_length=64,
+        json_schema_extra=SET,
         description="https:// URLs of images that datasets may name, besides data URIs and what `datasets` allows: "
         "`https://host/folder/*`, `https://*.host`.",
     )
@@ -133,26 +150,55 @@ class AllowedSources(ApiModel):
 class Toleration(ApiModel):
     """core/v1 Toleration."""
 
-    key: Line | None = None
-    operator: Literal["Exists", "Equal"] | None = None
-    value: Line | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = None
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+                "operator must be Exists where no key is given",
+                "operator",
+            ),
+            (
+                "!has(self.value) || !has(self.operator) || self.operator == 'Equal'",
+                "value is only allowed with operator Equal",
+                "value",
+            ),
+            (
+                "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                "tolerationSeconds is only allowed with effect NoExecute",
+                "tolerationSeconds",
+            ),
+        )
+    )
+
+    key: LabelKey | None = Field(None, description="Taint's key. Omitted: every taint, with operator Exists.")
+    operator: Literal["Exists", "Equal"] | None = Field(
+        None, description="Exists: whatever the taint's value. Equal: only `value`. Omitted: Equal."
+    )
+    value: LabelValue | None = Field(None, description="Taint's value.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Taint's effect. Omitted: every one."
+    )
+    toleration_seconds: int | None = Field(
+        None,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="For effect NoExecute: how long the taint is tolerated. Omitted: for ever.",
+    )
 
 
 class RoleScheduling(ApiModel):
     """Where the Pods of one role may run."""
 
-    node_selector: LabelMap = Field(default={}, max_length=32)
-    tolerations: list[Toleration] = Field(default=[], max_length=32)
-    priority_class_name: Name | None = None
-    runtime_class_name: Name | None = None
+    node_selector: Labels = Field(default={}, description="Labels that a node must have.")
+    tolerations: list[Toleration] = Field(default=[], max_length=32, description="Taints that a node may have.")
+    priority_class_name: SubdomainName | None = Field(None, description="PriorityClass of the Pods.")
+    runtime_class_name: SubdomainName | None = Field(None, description="RuntimeClass of the Pods.")
 
 
 class Scheduling(RoleScheduling):
     """Where Pods may run."""
 
-    queue_name: Name | None = Field(None, description="Kueue LocalQueue that training Jobs are queued in.")
+    queue_name: QueueName | None = Field(None, description="Kueue LocalQueue that training Jobs are queued in.")
 
 
 def _key_rules(field: str) -> tuple[tuple[str, str], ...]:
@@ -185,15 +231,15 @@ class PodMetadata(ApiModel):
 
     model_config = ConfigDict(json_schema_extra=cel(*_key_rules("labels"), *_key_rules("annotations")))
 
-    labels: dict[str, LabelValue] = Field(default={}, max_length=16)
-    annotations: dict[str, Text] = Field(default={}, max_length=16)
+    labels: dict[str, LabelValue] = Field(default={}, max_length=16, description="Labels, by their keys.")
+    annotations: dict[str, Text] = Field(default={}, max_length=16, description="Annotations, by their keys.")
 
 
 class PreflightResources(ApiModel):
     """What each Pod requests; memory is its limit too."""
 
-    cpu: Quantity = "500m"
-    memory: Quantity = "2Gi"
+    cpu: Quantity = Field("500m", description="CPU that each Pod requests; not limited.")
+    memory: Quantity = Field("2Gi", description="Memory that each Pod requests, and is limited to.")
 
 
 class PreflightPods(ApiModel):

@@ -53,7 +53,7 @@ class DriftedField(ApiModel):
 class ModelDeploymentStatus(KindStatus):
     """What is served, and where."""
 
-    phase: Phase | None = None
+    phase: Phase | None = Field(None, description="Where the deployment stands, in one word.")
     url: Line | None = Field(None, description="Base URL of the OpenAI routes inside the cluster.")
     model_name: Line | None = Field(None, description="What to ask for in the request's `model`.")
     revision: Line | None = Field(None, description="Digest of the model that is served; its URI where it has none.")

@@ -14,13 +14,12 @@ from typing import Annotated
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from finetune_api.base import LONGEST_SECONDS, ApiModel, whole_seconds
+from finetune_api.base import LONGEST_SECONDS, MOST_STEPS, ApiModel, whole_seconds
 from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, Progress
 
 PROGRESS_AUDIENCE = "finetune.dev/progress"
 PROGRESS_BODY_BYTES = 256 * 1024
 PROGRESS_INTERVAL_SECONDS = 5
-MOST_STEPS = 2**31 - 1
 
 
 class Metric(ApiModel):

@@ -70,6 +70,8 @@ def _type(schema: dict[str, Any]) -> str:
         return f"list of {_type(schema['items'])}"
     if schema.get("format") == "date-time":
         return "time"
+    if schema.get("x-kubernetes-int-or-string"):
+        return "quantity"
     return str(schema.get("type", "any"))
 
 

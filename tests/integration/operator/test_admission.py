@@ -16,6 +16,7 @@ from e2e.cluster.binaries import binaries
 from e2e.cluster.control_plane import ControlPlane
 from finetune_api.base import GROUP
 from finetune_api.crd import KINDS
+from finetune_api.finetuneclass import FineTuneClassSpec
 from tests.integration.operator.api import Api, Object, RefusedError, namespace
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -126,6 +127,74 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         ),
         ("ModelDeployment", {"replicas": -1}, ["spec.replicas", "greater than or equal to 0"]),
         ("ModelDeployment", {"runtime": {"type": "TGI"}}, ["spec.runtime.type", '"Transformers"']),
+        # Names of other objects, labels and quantities, as Kubernetes has them.
+        ("FineTuneClass", {"storage": {"bucket": "A", "credentialsSecretName": "s3"}}, ["spec.storage.bucket"]),
+        (
+            "FineTuneClass",
+            {"storage": {"bucket": "models", "credentialsSecretName": "team.A"}},
+            ["spec.storage.credentialsSecretName", "should match"],
+        ),
+        (
+            "FineTuneClass",
+            {"storage": {"bucket": "models", "serviceAccountName": "-a"}},
+            ["spec.storage.serviceAccountName"],
+        ),
+        ("FineTuneClass", {"scheduling": {"priorityClassName": "High"}}, ["spec.scheduling.priorityClassName"]),
+        ("FineTuneClass", {"scheduling": {"queueName": "x" * 64}}, ["spec.scheduling.queueName", "may not be more"]),
+        (
+            "FineTuneClass",
+            {"preflight": {"scheduling": {"runtimeClassName": "a..b"}}},
+            ["spec.preflight.scheduling.runtimeClassName"],
+        ),
+        (
+            "FineTuneClass",
+            {"scheduling": {"nodeSelector": {"not a key": "x"}}},
+            ["spec.scheduling.nodeSelector", "each key must be one of a label"],
+        ),
+        (
+            "FineTuneClass",
+            {"scheduling": {"nodeSelector": {"zone": "not a value"}}},
+            ["spec.scheduling.nodeSelector.zone", "should match"],
+        ),
+        ("FineTuneClass", {"accelerator": {"resourceName": "gpu"}}, ["spec.accelerator.resourceName", "should match"]),
+        ("FineTuneClass", {"images": {"trainer": "registry/a b"}}, ["spec.images.trainer"]),
+        ("FineTuneClass", {"resources": {"cpu": -1}}, ["spec.resources.cpu", "greater than or equal to 0"]),
+        ("FineTuneClass", {"resources": {"cpu": "-1"}}, ["spec.resources.cpu", "should match"]),
+        ("FineTuneClass", {"resources": {"memory": "4 Gi"}}, ["spec.resources.memory", "should match"]),
+        ("FineTuneClass", {"resources": {"memory": True}}, ["spec.resources.memory", "must be of type"]),
+        (
+            "FineTuneClass",
+            {"scheduling": {"tolerations": [{"effect": "NoSchedule"}]}},
+            ["spec.scheduling.tolerations[0].operator", "operator must be Exists where no key is given"],
+        ),
+        (
+            "FineTuneClass",
+            {"scheduling": {"tolerations": [{"key": "gpu", "operator": "Exists", "value": "a"}]}},
+            ["spec.scheduling.tolerations[0].value", "value is only allowed with operator Equal"],
+        ),
+        (
+            "FineTuneClass",
+            {"scheduling": {"tolerations": [{"key": "gpu", "value": "a", "tolerationSeconds": 1}]}},
+            ["spec.scheduling.tolerations[0].tolerationSeconds", "only allowed with effect NoExecute"],
+        ),
+        # Sets, and numbers that no int32 holds.
+        ("FineTuneClass", {"sources": {"models": ["s3://*", "s3://*"]}}, ["spec.sources.models[1]", "Duplicate value"]),
+        (
+            "FineTuneJob",
+            {"adapter": {"lora": {"targetModules": ["q_proj", "q_proj"]}}},
+            ["spec.adapter.lora.targetModules[1]", "Duplicate value"],
+        ),
+        ("FineTuneJob", {"checkpoints": {"everySteps": 2**31}}, ["spec.checkpoints.everySteps", "less than or equal"]),
+        (
+            "Evaluation",
+            {"dataset": {"uri": "s3://data/test.jsonl", "limitExamples": 2**31}},
+            ["spec.dataset.limitExamples", "less than or equal"],
+        ),
+        (
+            "FineTuneClass",
+            {"storage": {**CLASS["storage"], "serverSideEncryption": {"type": "S3", "kms": {}}}},
+            ["spec.storage.serverSideEncryption.kms", "kms is only allowed with type KMS"],
+        ),
         # Missing fields.
         ("FineTuneJob", {"model": None}, ["spec.model: Required value"]),
         ("FineTuneJob", {"dataset": {}}, ["spec.dataset.training: Required value"]),
@@ -156,12 +225,12 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "FineTuneJob",
             {"dataset": {"training": JOB["dataset"]["training"], "prepare": {"leaks": "Drop"}}},
-            ["spec.dataset", "prepare.leaks: Drop needs a validation set"],
+            ["spec.dataset.prepare.leaks", "prepare.leaks: Drop needs a validation set"],
         ),
         (
             "FineTuneJob",
             {"dataset": {**JOB["dataset"], "format": "Preference"}},
-            ["method DPO learns from dataset.format Preference"],
+            ["spec.dataset.format", "method DPO learns from dataset.format Preference"],
         ),
         (
             "FineTuneJob",
@@ -189,12 +258,12 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "FineTuneJob",
             {"checkpoints": {"best": {"metric": "EvalLoss"}}},
-            ["checkpoints.best by EvalLoss needs dataset.validation"],
+            ["spec.checkpoints.best", "checkpoints.best by EvalLoss needs dataset.validation"],
         ),
         (
             "FineTuneJob",
             {"hyperparameters": {"earlyStopping": {}}},
-            ["hyperparameters.earlyStopping needs dataset.validation"],
+            ["spec.hyperparameters.earlyStopping", "hyperparameters.earlyStopping needs dataset.validation"],
         ),
         (
             "FineTuneJob",
@@ -207,12 +276,12 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "FineTuneJob",
             {"method": {"type": "DPO"}, "hyperparameters": {"packing": True}},
-            ["hyperparameters.packing needs method.type SFT"],
+            ["spec.hyperparameters.packing", "hyperparameters.packing needs method.type SFT"],
         ),
         (
             "FineTuneJob",
             {"method": {"type": "DPO"}, "parallelism": {"strategy": "FSDP"}},
-            ["method.type DPO needs parallelism.strategy DDP"],
+            ["spec.parallelism.strategy", "method.type DPO needs parallelism.strategy DDP"],
         ),
         (
             "FineTuneJob",
@@ -237,17 +306,17 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "FineTuneJob",
             {"adapter": {"type": "QLoRA"}, "parallelism": {"strategy": "FSDP"}},
-            ["adapter.type QLoRA needs parallelism.strategy DDP"],
+            ["spec.parallelism.strategy", "adapter.type QLoRA needs parallelism.strategy DDP"],
         ),
         (
             "FineTuneJob",
             {"adapter": {"lora": {"inherited": "Merge"}}},
-            ["inherited needs model.fineTuneJobRef"],
+            ["spec.adapter", "inherited needs model.fineTuneJobRef"],
         ),
         (
             "FineTuneJob",
             {"adapter": {"type": "QLoRA", "qlora": {"inherited": "Continue"}}},
-            ["inherited needs model.fineTuneJobRef"],
+            ["spec.adapter", "inherited needs model.fineTuneJobRef"],
         ),
         (
             "FineTuneJob",
@@ -255,12 +324,20 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
             ["spec.model", "exactly one of uri and fineTuneJobRef"],
         ),
         ("FineTuneJob", {"model": {}}, ["spec.model", "exactly one of uri and fineTuneJobRef"]),
-        ("Evaluation", {"gates": [{"grader": "other", "minimum": 0.5}]}, ["each gate names one of the graders"]),
-        ("Evaluation", {"candidates": [{**CANDIDATE, "name": "baseline"}]}, ["can't be named baseline"]),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "other", "minimum": 0.5}]},
+            ["spec.gates", "each gate names one of the graders"],
+        ),
+        (
+            "Evaluation",
+            {"candidates": [{**CANDIDATE, "name": "baseline"}]},
+            ["spec.candidates", "can't be named baseline"],
+        ),
         (
             "Evaluation",
             {"candidates": [{"name": "tuned", "model": {"uri": "s3://models/tuned"}}]},
-            ["without a baseline the first candidate must be a fineTuneJobRef"],
+            ["spec.baseline", "without a baseline the first candidate must be a fineTuneJobRef"],
         ),
         (
             "Evaluation",
@@ -373,6 +450,63 @@ def test_the_member_of_a_union_is_completed_with_its_defaults(api: Api) -> None:
     spec = api.create("FineTuneJob", "router", {**JOB, "adapter": {"lora": {"rank": 8}}}, query=DRY_RUN)["spec"]
     lora = {"rank": 8, "alpha": 32, "dropout": 0, "targetModules": ["all-linear"]}
     assert spec["adapter"] == {"type": "LoRA", "lora": lora}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resources": {"cpu": 4, "memory": "16Gi"}},
+        {"resources": {"cpu": "1.5", "memory": "2e9"}, "accelerator": {"memory": "80G"}},
+        {"storage": {"bucket": "my.models", "serviceAccountName": "storage.team-a"}},
+        {"scheduling": {"priorityClassName": "system-node-critical", "queueName": "gpus.a", "runtimeClassName": "n.v"}},
+        {"scheduling": {"nodeSelector": {"topology.kubernetes.io/zone": "eu-1", "disk": ""}}},
+        {"scheduling": {"tolerations": [{"operator": "Exists"}]}},
+        {"scheduling": {"tolerations": [{"key": "nvidia.com/gpu", "value": "A100", "effect": "NoSchedule"}]}},
+        {
+            "scheduling": {
+                "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]
+            }
+        },
+    ],
+    ids=str,
+)
+def test_what_kubernetes_takes_a_class_takes(api: Api, changes: Object) -> None:
+    spec = api.create("FineTuneClass", "good", {**CLASS, **changes}, query=DRY_RUN)["spec"]
+    assert FineTuneClassSpec.from_wire(spec), "and so does the operator"
+
+
+CONDITION = {
+    "type": "Ready",
+    "status": "True",
+    "reason": "Valid",
+    "message": "",
+    "observedGeneration": 1,
+    "lastTransitionTime": "2026-11-22T12:00:00Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"status": "Yes"}, ["status.conditions[0].status", '"True", "False", "Unknown"']),
+        ({"reason": ""}, ["status.conditions[0].reason"]),
+        ({"reason": "not one word"}, ["status.conditions[0].reason"]),
+        ({"lastTransitionTime": "soon"}, ["status.conditions[0].lastTransitionTime", "date-time"]),
+        ({"observedGeneration": -1}, ["status.conditions[0].observedGeneration"]),
+        ({"type": "not a type"}, ["status.conditions[0].type"]),
+        ({"message": None}, ["status.conditions[0].message: Required value"]),
+    ],
+    ids=str,
+)
+def test_a_condition_is_one_of_kubernetes(api: Api, change: Object, told: list[str]) -> None:
+    """metav1.Condition, whoever writes it."""
+    name = f"router-{secrets.token_hex(4)}"
+    api.create("FineTuneJob", name, JOB)
+    api.put_status("FineTuneJob", name, {"conditions": [CONDITION]})
+    wrong = {field: value for field, value in {**CONDITION, **change}.items() if value is not None}
+    with pytest.raises(RefusedError) as refused:
+        api.put_status("FineTuneJob", name, {"conditions": [wrong]})
+    assert all(part in refused.value.message for part in told), refused.value.message
 
 
 def test_kubectl_tells_a_person_which_field_is_wrong(cluster: ControlPlane, api: Api) -> None:

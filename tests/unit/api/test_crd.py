@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from finetune_api import reference
+from finetune_api.conditions import METAV1_CONDITION
 from finetune_api.crd import KINDS, Kind, custom_resource_definition, write
 
 ROOT = Path(__file__).parents[3]
@@ -83,6 +84,9 @@ def of(kind: Kind) -> list[tuple[str, dict[str, Any]]]:
 def test_a_schema_is_structural(kind: Kind) -> None:
     for path, schema in of(kind):
         free = schema.get("x-kubernetes-preserve-unknown-fields") is True
+        if schema.get("x-kubernetes-int-or-string"):
+            assert schema["anyOf"] == [{"type": "integer"}, {"type": "string"}], path
+            continue
         assert schema.get("type") in {"object", "array", "string", "integer", "number", "boolean"}, path
         assert not NOT_STRUCTURAL & schema.keys(), path
         if schema["type"] == "array":
@@ -97,10 +101,72 @@ def test_every_list_and_text_of_a_spec_is_bounded(kind: Kind) -> None:
     for path, schema in of(kind):
         if not path.startswith("spec"):
             continue
-        if schema["type"] == "array":
+        if schema.get("type") == "array":
             assert "maxItems" in schema, path
-        if schema["type"] == "string":
+        if schema.get("type", "string") == "string":
             assert "maxLength" in schema or "enum" in schema, path
+        if "additionalProperties" in schema:
+            assert "maxProperties" in schema, path
+        if schema.get("type") in ("integer", "number"):
+            assert "minimum" in schema, path
+            assert "maximum" in schema, path
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_field_is_described(kind: Kind) -> None:
+    """For `kubectl explain` and the reference pages: a sentence, that is not only the name in other letters."""
+    for path, schema in of(kind):
+        if path.endswith("[]"):  # the list itself is described
+            continue
+        text, name = schema.get("description", ""), path.rpartition(".")[2]
+        assert text.strip(), path
+        assert text.lower().strip(".").replace(" ", "") != name.lower(), path
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_number_has_a_format_that_holds_it(kind: Kind) -> None:
+    for path, schema in of(kind):
+        if schema.get("type") == "integer":
+            assert schema["format"] in ("int32", "int64"), path
+            assert schema["format"] == "int64" or schema["maximum"] < 2**31, path
+        if schema.get("type") == "number":
+            assert schema["format"] == "double", path
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_list_says_how_two_writers_are_merged(kind: Kind) -> None:
+    """https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy"""
+    for path, schema in of(kind):
+        if schema.get("type") != "array":
+            continue
+        kind_of, items = schema["x-kubernetes-list-type"], schema["items"]
+        assert kind_of in ("atomic", "set", "map"), path
+        if kind_of == "set":
+            assert items["type"] == "string", path
+        if kind_of == "map":
+            assert set(schema["x-kubernetes-list-map-keys"]) <= set(items["required"]), path
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_what_names_another_object_is_a_name_of_kubernetes(kind: Kind) -> None:
+    """A label (RFC 1123) for our own kinds and for queues, a subdomain for the others."""
+    for path, schema in of(kind):
+        name = path.rpartition(".")[2]
+        if not path.startswith("spec") or not (path.endswith("Ref.name") or name.endswith("Name")):
+            continue
+        if name != "resourceName":  # that of an extended resource has a domain and a slash
+            assert schema["maxLength"] in (63, 253), path
+            assert schema["pattern"].startswith("^[a-z0-9]([-a-z0-9]*[a-z0-9])?"), path
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_rule_names_a_field_that_is_there(kind: Kind) -> None:
+    for path, schema in of(kind):
+        for rule in schema.get("x-kubernetes-validations", []):
+            field: Any = schema
+            for part in rule.get("fieldPath", "").split(".")[1:]:
+                field = field["properties"][part]
+            assert rule["message"][0].islower(), f"{path}: {rule['message']}"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -119,6 +185,7 @@ def test_the_conditions_are_a_map_by_type() -> None:
         (conditions,) = [schema for path, schema in of(kind) if path == "status.conditions"]
         assert conditions["x-kubernetes-list-type"] == "map"
         assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+        assert conditions["items"] == {**METAV1_CONDITION, "x-kubernetes-preserve-unknown-fields": True}
 
 
 def test_a_status_has_no_defaults() -> None:

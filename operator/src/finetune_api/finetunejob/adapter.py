@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_api.base import ApiModel, Line
+from finetune_api.kubernetes_types import SET
 from finetune_api.unions import TypedUnion
 
 AdapterType = Literal["LoRA", "QLoRA", "Full"]
@@ -22,6 +23,7 @@ class LoRA(ApiModel):
         default=["all-linear"],
         min_length=1,
         max_length=64,
+        json_schema_extra=SET,
         description="Module names, or all-linear: every matrix but embeddings, output layer and routers.",
     )
     inherited: Literal["Continue", "Merge"] | None = Field(

@@ -12,17 +12,17 @@ from finetune_api.base import ApiModel, Line, Name, Text, Timestamp
 class Disruption(ApiModel):
     """What the infrastructure said of a Pod that it takes away: the Pod is soon gone, and its conditions with it."""
 
-    pod: Line
+    pod: Line = Field(description="Name of the Pod.")
     reason: Line = Field(description="PreemptionByScheduler, EvictionByEvictionAPI, ...")
-    message: Line
+    message: Line = Field(description="What the infrastructure said.")
 
 
 class PreflightStatus(ApiModel):
     """Which preflight try stands, and when the next one starts if it failed."""
 
-    try_number: int = Field(1, alias="try")
-    job_name: Name
-    succeeded: bool | None = None
+    try_number: int = Field(1, alias="try", description="Which try, counted from 1.")
+    job_name: Name = Field(description="Its Job.")
+    succeeded: bool | None = Field(None, description="Whether it succeeded; absent while it runs.")
     retry_time: Timestamp | None = None
     disruption: Disruption | None = Field(None, description="As it was seen first.")
 
@@ -34,14 +34,14 @@ AttemptState = Literal["Pending", "Running", "Succeeded", "Failed", "Disrupted",
 class AttemptStatus(ApiModel):
     """The attempt that runs, or ran last."""
 
-    number: int
+    number: int = Field(description="Which attempt of the run, counted from 1.")
     state: AttemptState | None = Field(
         None,
         description="Pending: its Job is made, and not all of its Pods run yet. Running: they do. Otherwise how it "
         "ended, as in endedAttempts. Absent: an earlier version wrote it.",
     )
-    job_name: Name
-    class_generation: int
+    job_name: Name = Field(description="Its Job.")
+    class_generation: int = Field(description="metadata.generation of the FineTuneClass that it was made with.")
     retries: int = Field(0, description="Attempts that failed so far; counts against retryLimit.")
     disruptions: int = Field(0, description="Attempts lost to the infrastructure; never count.")
     start_time: Timestamp
@@ -58,8 +58,8 @@ class AttemptStatus(ApiModel):
 class EndedAttempt(ApiModel):
     """How an earlier attempt ended."""
 
-    number: int
-    outcome: AttemptOutcome
+    number: int = Field(description="Which attempt of the run, counted from 1.")
+    outcome: AttemptOutcome = Field(description="How it ended.")
     reason: Line | None = Field(
         None,
         description="Failed: the diagnosis. Disrupted: who ended it (PreemptionByScheduler, NodeLost, ...). Replaced: "
@@ -74,9 +74,9 @@ class EndedAttempt(ApiModel):
 class FailureStatus(ApiModel):
     """The diagnosis of the newest failure."""
 
-    reason: Line
-    message: Text
-    pod: Line | None = None
-    rank: int | None = None
+    reason: Line = Field(description="One word for what failed (docs/reference/conditions.md).")
+    message: Text = Field(description="What happened, and where.")
+    pod: Line | None = Field(None, description="Name of the Pod that failed.")
+    rank: int | None = Field(None, description="Rank of the process that failed.")
     suggestion: Line | None = Field(None, description="Which field to change, and to what.")
     log: Text | None = Field(None, description="The last lines of the Pod's log.")

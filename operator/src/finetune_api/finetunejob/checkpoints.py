@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from finetune_api.base import ApiModel, FiniteNumber, Line, Timestamp
+from finetune_api.base import MOST_STEPS, ApiModel, FiniteNumber, Line, Timestamp
 
 
 class Best(ApiModel):
@@ -26,7 +26,9 @@ class Best(ApiModel):
 class Checkpoints(ApiModel):
     """How often to save, and what to keep."""
 
-    every_steps: int | None = Field(None, ge=1, description="Omitted: a tenth of the run, 10 steps at least.")
+    every_steps: int | None = Field(
+        None, ge=1, le=MOST_STEPS, description="Omitted: a tenth of the run, 10 steps at least."
+    )
     keep: int = Field(3, ge=1, le=100, description="Newest checkpoints kept; the best is always kept.")
     best: Best | None = Field(
         None, description="Omitted: the last step is the result (with earlyStopping: the best by EvalLoss)."
@@ -40,8 +42,8 @@ class Checkpoints(ApiModel):
 class CheckpointStatus(ApiModel):
     """A committed checkpoint."""
 
-    step: int
-    uri: Line
+    step: int = Field(description="Step after which it was saved.")
+    uri: Line = Field(description="Its folder.")
     metric: FiniteNumber = Field(None, description="Value of checkpoints.best.metric, if it was measured.")
     size: int | None = Field(None, description="Bytes.")
     committed_time: Timestamp | None = None
@@ -50,5 +52,5 @@ class CheckpointStatus(ApiModel):
 class CorruptCheckpoint(ApiModel):
     """A checkpoint whose files are not what its manifest says; it was passed over."""
 
-    step: int
-    message: Line
+    step: int = Field(description="Step after which it was saved.")
+    message: Line = Field(description="What does not match.")

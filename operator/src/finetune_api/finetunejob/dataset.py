@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, ConfigMapKey, ConfigMapName, cel
+from finetune_api.base import MOST_EXAMPLES, ApiModel, cel
+from finetune_api.kubernetes_types import ConfigMapKey, SubdomainName
 from finetune_api.sources import DatasetUri
 from finetune_api.unions import OneOf
 
@@ -19,14 +20,14 @@ class Limit(OneOf):
 
     choices = ("examples", "percent")
 
-    examples: int | None = Field(None, ge=1)
-    percent: int | None = Field(None, ge=1, le=100)
+    examples: int | None = Field(None, ge=1, le=MOST_EXAMPLES, description="So many examples, at most.")
+    percent: int | None = Field(None, ge=1, le=100, description="Share of the examples, at least one.")
 
 
 class ConfigMapKeys(ApiModel):
     """A ConfigMap of the job's namespace, for a small dataset: each key is a file."""
 
-    name: ConfigMapName
+    name: SubdomainName = Field(description="Name of a ConfigMap in the same namespace.")
     key: ConfigMapKey | None = Field(None, description="Omitted: every key, in order.")
 
 
@@ -40,14 +41,16 @@ class DatasetSource(OneOf):
         description="s3://bucket/path, or hf://datasets/org/name@revision/path: a file, a folder (ends with /), or a "
         "glob (* within a folder, ** over folders). JSON Lines (plain, gzip, zstd), Parquet or Arrow.",
     )
-    uris: list[DatasetUri] | None = Field(None, min_length=1, max_length=64)
-    config_map_ref: ConfigMapKeys | None = None
+    uris: list[DatasetUri] | None = Field(
+        None, min_length=1, max_length=64, description="Several such URIs, in this order."
+    )
+    config_map_ref: ConfigMapKeys | None = Field(None, description="A ConfigMap, for a small dataset.")
 
 
 class TrainingData(DatasetSource):
     """Examples to learn from."""
 
-    limit: Limit | None = None
+    limit: Limit | None = Field(None, description="Learn on a subset first.")
 
 
 class ValidationData(DatasetSource):
@@ -55,7 +58,9 @@ class ValidationData(DatasetSource):
 
     choices = ("uri", "uris", "config_map_ref", "split_percent")
 
-    split_percent: int | None = Field(None, ge=1, le=50)
+    split_percent: int | None = Field(
+        None, ge=1, le=50, description="Share of the training set that is held out and not learned from."
+    )
 
 
 class Prepare(ApiModel):
@@ -75,7 +80,11 @@ class Dataset(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=cel(
-            ("self.prepare.leaks == 'Keep' || has(self.validation)", "prepare.leaks: Drop needs a validation set")
+            (
+                "self.prepare.leaks == 'Keep' || has(self.validation)",
+                "prepare.leaks: Drop needs a validation set",
+                "prepare.leaks",
+            )
         )
     )
 

@@ -15,17 +15,17 @@ MOST_WARNINGS = 20
 class DatasetError(ApiModel):
     """One broken line, in the words of OpenAI's validator."""
 
-    file: Literal["training", "validation"]
+    file: Literal["training", "validation"] = Field(description="Which set.")
     uri: Line | None = Field(None, description="Which file, where the set has several.")
     line: int = Field(description="Counted from 1.")
-    message: Line
+    message: Line = Field(description="What is wrong with the line.")
 
 
 class FileStatistics(ApiModel):
     """Counts of one file, after limit and split."""
 
-    examples: int
-    tokens: int
+    examples: int = Field(description="Examples that are used.")
+    tokens: int = Field(description="Tokens of all of them.")
     max_tokens: int = Field(description="Tokens of the longest example.")
     truncated: int = Field(0, description="Examples longer than maxLength.")
     rows: int | None = Field(
@@ -38,30 +38,30 @@ class FileStatistics(ApiModel):
 class Dropped(ApiModel):
     """Training examples that dataset.prepare left out; tooLong counts those of both sets."""
 
-    duplicates: int = 0
-    near_duplicates: int = 0
-    conflicts: int = 0
-    leaks: int = 0
-    too_long: int = 0
+    duplicates: int = Field(0, description="The same as an earlier one.")
+    near_duplicates: int = Field(0, description="Almost the same as an earlier one.")
+    conflicts: int = Field(0, description="With several answers to one prompt.")
+    leaks: int = Field(0, description="(Almost) the same as one of the validation set.")
+    too_long: int = Field(0, description="Longer than hyperparameters.maxLength.")
 
 
 class DatasetStatus(ApiModel):
     """What preflight found in the dataset."""
 
-    format: DatasetFormat | None = None
+    format: DatasetFormat | None = Field(None, description="What every line is.")
     training: FileStatistics | None = None
     validation: FileStatistics | None = None
     dropped: Dropped | None = Field(None, description="Absent: nothing was.")
-    error_count: int = 0
+    error_count: int = Field(0, description="Broken lines in all.")
     errors: list[DatasetError] = Field(default=[], max_length=20, description="The first broken lines.")
-    warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS)
+    warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS, description="What is doubtful, but no error.")
 
 
 class ModelStatus(ApiModel):
     """What preflight found in the model."""
 
-    architecture: Line
-    parameters: int | None = None
+    architecture: Line = Field(description="Class of transformers that its config.json names.")
+    parameters: int | None = Field(None, description="Weights in all.")
     context_length: int | None = Field(
         None, description="Tokens of the longest sequence that it was made for. Absent: its files name none."
     )
@@ -70,10 +70,10 @@ class ModelStatus(ApiModel):
 class MemoryEstimate(ApiModel):
     """Bytes that one process needs on its accelerator, by the rules in docs/explanation/preflight.md."""
 
-    weights: int
+    weights: int = Field(description="The model's weights.")
     adapter: int = Field(0, description="Weights of the adapter, in the precision that they are trained in.")
-    gradients: int
-    optimizer: int
-    activations: int
-    total: int
+    gradients: int = Field(description="Gradients of what is trained.")
+    optimizer: int = Field(description="AdamW's two moments.")
+    activations: int = Field(description="Of one forward and backward pass.")
+    total: int = Field(description="All together.")
     accelerator: int | None = Field(None, description="Memory of one accelerator, if the class says it.")

@@ -26,7 +26,10 @@ class DPO(ApiModel):
     beta: float | None = Field(
         None, gt=0, le=2, description="How strongly the model is held to the one that it starts from. Omitted: 0.1."
     )
-    loss_type: Literal["Sigmoid", "Hinge", "IPO"] = "Sigmoid"
+    loss_type: Literal["Sigmoid", "Hinge", "IPO"] = Field(
+        "Sigmoid",
+        description="Sigmoid: DPO's own loss. Hinge: SLiC's (https://arxiv.org/abs/2305.10425). IPO: https://arxiv.org/abs/2310.12036.",
+    )
 
 
 class Method(TypedUnion):

@@ -30,8 +30,10 @@ class Model(OneOf):
 class Parallelism(ApiModel):
     """One Pod a node; each runs processesPerNode ranks."""
 
-    nodes: int = Field(1, ge=1, le=1024)
-    processes_per_node: int = Field(1, ge=1, le=64)
+    nodes: int = Field(
+        1, ge=1, le=1024, description="Pods of an attempt, each with accelerator.countPerNode of the class."
+    )
+    processes_per_node: int = Field(1, ge=1, le=64, description="Processes of each Pod, one an accelerator.")
     strategy: Literal["DDP", "FSDP"] = Field(
         "DDP", description="DDP: each process has the whole model. FSDP: weights and optimizer are sharded (FSDP2)."
     )
@@ -57,36 +59,44 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
             "!has(self.checkpoints) || !has(self.checkpoints.best) || self.checkpoints.best.metric != 'EvalLoss' "
             "|| has(self.dataset.validation)",
             "checkpoints.best by EvalLoss needs dataset.validation",
+            "checkpoints.best",
         ),
         (
             "!has(self.hyperparameters.batchSize) || "
             "self.hyperparameters.batchSize % (self.parallelism.nodes * self.parallelism.processesPerNode) == 0",
             "hyperparameters.batchSize must be a multiple of parallelism.nodes * parallelism.processesPerNode",
+            "hyperparameters.batchSize",
         ),
         (
             "!has(self.hyperparameters.earlyStopping) || has(self.dataset.validation)",
             "hyperparameters.earlyStopping needs dataset.validation",
+            "hyperparameters.earlyStopping",
         ),
         (
             "self.method.type == 'SFT' || !has(self.hyperparameters.packing) || !self.hyperparameters.packing",
             "hyperparameters.packing needs method.type SFT",
+            "hyperparameters.packing",
         ),
         (
             "self.method.type != 'DPO' || self.parallelism.strategy != 'FSDP'",
             "method.type DPO needs parallelism.strategy DDP",
+            "parallelism.strategy",
         ),
         (
             "self.adapter.type != 'QLoRA' || self.parallelism.strategy != 'FSDP'",
             "adapter.type QLoRA needs parallelism.strategy DDP",
+            "parallelism.strategy",
         ),
         (
             "has(self.model.fineTuneJobRef) || (has(self.adapter.lora) ? !has(self.adapter.lora.inherited) "
             ": !has(self.adapter.qlora) || !has(self.adapter.qlora.inherited))",
             "inherited needs model.fineTuneJobRef: only the result of another job may bring an adapter",
+            "adapter",
         ),
         (
             "!has(self.dataset.format) || (self.method.type == 'DPO') == (self.dataset.format == 'Preference')",
             "method DPO learns from dataset.format Preference, and only it does",
+            "dataset.format",
         ),
     )
 
@@ -109,7 +119,13 @@ class FineTuneJobSpec(ApiModel):
     parallelism: Parallelism = Parallelism()
     checkpoints: Checkpoints = Checkpoints()
     retry_limit: int = Field(3, ge=0, le=100, description="Failures of training; disruptions never count.")
-    active_deadline_seconds: int | None = Field(None, ge=1, le=LONGEST_SECONDS)
+    active_deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=LONGEST_SECONDS,
+        description="How long the run may take in all; suspended and queued time does not count. Omitted: what the "
+        "class allows.",
+    )
     ttl_seconds_after_finished: int | None = Field(
         None, ge=0, le=LONGEST_SECONDS, description="Removes the Pods this long after the end; never this object."
     )

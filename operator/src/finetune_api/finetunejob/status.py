@@ -27,37 +27,39 @@ class StartingModel(ApiModel):
 class Progress(ApiModel):
     """The newest report of rank 0."""
 
-    step: int
-    total_steps: int
-    percent: int
-    epoch: float | None = None
-    loss: float | None = None
-    eval_loss: float | None = None
-    learning_rate: float | None = None
-    tokens_per_second: float | None = None
-    estimated_remaining_seconds: int | None = None
+    step: int = Field(description="Steps that are done.")
+    total_steps: int = Field(description="Steps in all.")
+    percent: int = Field(description="Share that is done.")
+    epoch: float | None = Field(None, description="Passes over the training set that are done.")
+    loss: float | None = Field(None, description="Training loss of the newest step that was logged.")
+    eval_loss: float | None = Field(None, description="Newest loss on dataset.validation.")
+    learning_rate: float | None = Field(None, description="Learning rate of that step.")
+    tokens_per_second: float | None = Field(None, description="Over all processes.")
+    estimated_remaining_seconds: int | None = Field(
+        None, description="Until the last step, at the speed of this attempt."
+    )
     last_updated_time: Timestamp
 
 
 class EndedRun(ApiModel):
     """What became of an earlier run of this object."""
 
-    run_id: Line
-    phase: Phase
-    reason: Line
+    run_id: Line = Field(description="spec.runId of that run.")
+    phase: Phase = Field(description="Phase in which it ended.")
+    reason: Line = Field(description="Reason of its Ready condition.")
     start_time: Timestamp | None = None
     completion_time: Timestamp
-    attempts: int = 0
-    retries: int = 0
-    disruptions: int = 0
-    result_uri: Line | None = None
-    storage_uri: Line | None = None
+    attempts: int = Field(0, description="Attempts in all.")
+    retries: int = Field(0, description="Attempts that failed.")
+    disruptions: int = Field(0, description="Attempts that the infrastructure ended.")
+    result_uri: Line | None = Field(None, description="Folder of its result.")
+    storage_uri: Line | None = Field(None, description="Folder of all that it wrote.")
 
 
 class Usage(ApiModel):
     """What this object used of its namespace's budget in one month (UTC), over all runs and attempts."""
 
-    month: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}$")]
+    month: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}$")] = Field(description="YYYY-MM.")
     class_name: Line = Field(description="FineTuneClass whose budget it is.")
     accelerator_seconds: int = Field(0, description="Accelerators times the seconds that their Pods ran.")
     counted_time: Timestamp = Field(description="What ran until then is counted.")
@@ -67,22 +69,22 @@ class Result(ApiModel):
     """The tuned model."""
 
     uri: Line = Field(description="Folder with the adapter (LoRA, QLoRA) or the whole model.")
-    base_model_uri: Line
+    base_model_uri: Line = Field(description="The model that it was tuned from.")
     adapter_type: Literal["LoRA", "Full"] = Field(description="What it is: an adapter, or a whole model.")
-    step: int
+    step: int = Field(description="Step of the checkpoint that became the result.")
     digest: Line = Field(description="sha256 of the result's manifest.")
-    train_loss: FiniteNumber = None
-    eval_loss: FiniteNumber = None
-    trained_tokens: int | None = None
+    train_loss: FiniteNumber = Field(None, description="Training loss at that step.")
+    eval_loss: FiniteNumber = Field(None, description="Loss on dataset.validation at that step.")
+    trained_tokens: int | None = Field(None, description="Tokens that were learned from until that step.")
     report_uri: Line | None = Field(None, description="The HTML report of the run.")
 
 
 class FineTuneJobStatus(KindStatus):
     """What the operator knows of the run."""
 
-    phase: Phase | None = None
-    run_id: Line | None = None
-    class_name: Line | None = None
+    phase: Phase | None = Field(None, description="Where the run stands, in one word.")
+    run_id: Line | None = Field(None, description="spec.runId of the run that this status is about.")
+    class_name: Line | None = Field(None, description="The FineTuneClass that was used.")
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")
     run_number: int | None = Field(None, description="Which run of this object it is, counted from 1.")
@@ -110,7 +112,9 @@ class FineTuneJobStatus(KindStatus):
     attempt: AttemptStatus | None = None
     progress: Progress | None = None
     checkpoints: list[CheckpointStatus] = Field(default=[], max_length=100, description="Oldest first.")
-    corrupt_checkpoints: list[CorruptCheckpoint] = Field(default=[], max_length=20)
+    corrupt_checkpoints: list[CorruptCheckpoint] = Field(
+        default=[], max_length=20, description="Checkpoints that were passed over."
+    )
     checkpoint_seconds: FiniteNumber = Field(
         None, description="Longest time from a save's start to its commit; sets the Pods' grace period."
     )
