@@ -6,6 +6,7 @@ token for the reports lies in another place.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import time
@@ -29,8 +30,10 @@ from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.distributed.place import place_alone_on_node, place_under_agent
 from finetune_trainer.methods import dpo, sft
+from finetune_trainer.methods.method import TrainerParts
 from finetune_trainer.report.progress import ProgressSender
-from finetune_trainer.train import train as training_module
+from finetune_trainer.train import build_trainer as building
+from finetune_trainer.train.train import train as train_run
 
 BUCKET = "benchmark"
 REGION = "us-east-1"
@@ -53,24 +56,26 @@ def train(directory: Path) -> dict[str, float]:
     spent = {"callbacks": 0.0, "saves": 0.0}
     seen: dict[str, Any] = {}
 
-    def make_trainer(*arguments: Any, callbacks: list[Any], **parts: Any) -> Any:
-        for callback in callbacks:
+    method: Any = dpo.DPOMethod if workload.method == "DPO" else sft.SFTMethod
+    build_trainer = method.build_trainer
+
+    def build_measured(self: Any, parts: TrainerParts) -> Any:
+        for callback in parts.callbacks:
             for event in [name for name in dir(callback) if name.startswith("on_")]:
                 setattr(callback, event, _timed(getattr(callback, event), stopwatch, spent, "callbacks"))
-        module = dpo if workload.method == "DPO" else sft
-        trainer: Any = module.make_trainer(*arguments, callbacks=[stopwatch, *callbacks], **parts)
+        trainer: Any = build_trainer(self, dataclasses.replace(parts, callbacks=[stopwatch, *parts.callbacks]))
         trainer._save_checkpoint = _timed(trainer._save_checkpoint, stopwatch, spent, "saves")
         seen["trainer"] = trainer
         return trainer
 
-    training: Any = training_module
-    training.METHODS[workload.method] = make_trainer
-    training.ProgressSender = functools.partial(ProgressSender, token=token)
+    method.build_trainer = build_measured
+    patched: Any = building
+    patched.ProgressSender = functools.partial(ProgressSender, token=token)
     run = _run(workload, directory)
     several = run.parallelism.processes_per_node > 1
     place = place_under_agent(os.environ) if several else place_alone_on_node(run.parallelism, {})
     gang = Gang(place)
-    training.train(run, directory / "ours", gang)
+    train_run(run, directory / "ours", gang)
     gang.leave()
     state = seen["trainer"].state
     return stopwatch.figures | {

@@ -14,13 +14,12 @@ from finetune_api.finetunejob import Checkpoints
 from finetune_api.manifest import MANIFEST_NAME
 from finetune_api.outcome import EXIT_DISRUPTED
 from finetune_api.sources import S3Location, parse_s3
-from finetune_trainer.checkpoint import checkpoints
+from finetune_trainer.checkpoint import checkpoints, results
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Committed, CorruptError, FencedError
 from finetune_trainer.storage.storage import Storage
 from finetune_trainer.supervision.outcomes import conclude
-from finetune_trainer.train import results
 from tests.integration.trainer.checkpoint.saves import content, files, read_back, start
 from tests.integration.trainer.runs import Workplace
 from tests.integration.trainer_evaluation.buckets import Bucket

@@ -20,13 +20,13 @@ from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
 from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
+from finetune_trainer.checkpoint.results import find_result
 from finetune_trainer.model.loading import fetch_model, load_model
 from finetune_trainer.process import environment
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.storage import Storage
 from finetune_trainer.train.launch import train_node
-from finetune_trainer.train.results import find_result
 from tests.integration import forked
 from tests.integration.trainer.runs import Workplace, preference, question, stop_after_first_checkpoint, train_here
 

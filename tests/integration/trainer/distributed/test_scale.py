@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from finetune_api.finetunejob import Adapter, LoRA, Method, Parallelism, TrainingData, ValidationData
 from finetune_api.outcome import EXIT_SUCCEEDED
+from finetune_trainer.methods.registry import method_of
 from finetune_trainer.methods.shared_batches import BlanksLast, filled
 from tests.integration.trainer.distributed.test_gang import exit_codes, nodes
 from tests.integration.trainer.runs import Workplace, preference, question, train_here
@@ -151,6 +152,7 @@ NUMBERS = List(Value("int32"))
 def test_nothing_is_learned_from_what_fills_a_batch_up(
     features: dict[str, Any], row: dict[str, Any], blank: dict[str, Any]
 ) -> None:
+    method = method_of(Method(type="DPO")) if "chosen_ids" in row else method_of(SFT)
     dataset = Dataset.from_list([row] * 5, features=Features(features))
-    assert filled(dataset, 4).to_list() == [row] * 5 + [blank] * 3
-    assert filled(dataset, 5) is dataset
+    assert filled(dataset, 4, method.without_loss).to_list() == [row] * 5 + [blank] * 3
+    assert filled(dataset, 5, method.without_loss) is dataset

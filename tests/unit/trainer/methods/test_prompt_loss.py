@@ -10,8 +10,9 @@ import pytest
 from finetune_api.finetunejob import SFT, Method
 from finetune_trainer.data.encode.tokenization import IGNORED, tokenize
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
+from finetune_trainer.methods.method import FormatError
 from finetune_trainer.methods.prompt_loss import MARK, tokenize_with_prompt
-from finetune_trainer.methods.rows import FormatError, features, rows
+from finetune_trainer.methods.registry import method_of
 from tests.integration.trainer_evaluation.tiny_models import make_tokenizer
 
 USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}
@@ -65,20 +66,20 @@ def test_the_answers_are_those_of_training_without_the_prompt() -> None:
     ids=["weighted", "validation", "weight 0", "nothing said"],
 )
 def test_only_training_data_is_marked(method: Method, training: bool, is_marked: bool) -> None:
-    (row,) = rows(method, make_tokenizer(), chat(USER, ANSWER), [], training=training)
+    (row,) = method_of(method).rows(make_tokenizer(), chat(USER, ANSWER), [], training=training)
     assert any(label <= MARK for label in row["labels"]) == is_marked
 
 
 @pytest.mark.parametrize("method", [Method(), Method(type="DPO")], ids=["SFT", "DPO"])
 def test_the_rows_have_the_columns_of_the_method(method: Method) -> None:
     example = msgspec.convert(PAIR, PreferenceExample) if method.type == "DPO" else chat(USER, ANSWER)
-    (row,) = rows(method, make_tokenizer(), example, [], training=True)
-    assert tuple(row) == tuple(features(method, make_tokenizer()))
+    (row,) = method_of(method).rows(make_tokenizer(), example, [], training=True)
+    assert tuple(row) == tuple(method_of(method).columns(make_tokenizer()))
 
 
 def test_a_pair_is_a_prompt_and_two_answers() -> None:
     tokenizer = make_tokenizer()
-    (row,) = rows(Method(type="DPO"), tokenizer, msgspec.convert(PAIR, PreferenceExample), [], training=True)
+    (row,) = method_of(Method(type="DPO")).rows(tokenizer, msgspec.convert(PAIR, PreferenceExample), [], training=True)
     assert {name: text_of(tokenizer, tokens) for name, tokens in row.items()} == {
         "prompt_ids": ASKED,
         "chosen_ids": "yo<|im_end|>\n",
@@ -93,4 +94,4 @@ def test_a_pair_is_a_prompt_and_two_answers() -> None:
 )
 def test_an_example_of_another_method_is_refused(method: Method, example: Example) -> None:
     with pytest.raises(FormatError, match=r"method\.type"):
-        list(rows(method, make_tokenizer(), example, [], training=True))
+        list(method_of(method).rows(make_tokenizer(), example, [], training=True))

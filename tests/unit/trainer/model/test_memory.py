@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, MixtralConfig
 
-from finetune_api.finetunejob import Adapter, Freeze, Full, LoRA, Parallelism, QLoRA
+from finetune_api.finetunejob import DPO, SFT, Adapter, Freeze, Full, LoRA, Parallelism, QLoRA
+from finetune_trainer.methods.dpo import DPOMethod
+from finetune_trainer.methods.sft import SFTMethod
 from finetune_trainer.model.memory import (
     GIB,
     ModelSize,
@@ -34,6 +36,7 @@ QWEN_8B = ModelSize(
     adapted_inputs=4 * 4096 + 2 * 4096 + 12288,
     linear_parameters=6_945_767_424,
 )
+DPO_MEMORY = DPOMethod(DPO()).memory
 ALONE = Plan(full=False, sharded=False, processes=1, examples_per_pass=4, max_length=2048)
 SHAPES = {
     "model.embed_tokens.weight": (1000, 64),
@@ -98,8 +101,8 @@ COUNTED: list[tuple[dict[str, Any], tuple[int, int, int, int]]] = [
     ({"processes": 2}, (2 * P, 4 * A, 2 * 4 * A, 8 * A)),
     ({"processes": 4, "sharded": True}, (P // 2 + 4 * P // 36, A, A, 2 * A)),
     ({"processes": 4, "sharded": True, "full": True}, (P + 4 * P // 36, 0, P, 2 * P)),
-    ({"method": "DPO"}, (2 * P, 4 * A, 4 * A, 8 * A)),
-    ({"method": "DPO", "full": True}, (4 * P + 2 * P + 2 * P, 0, 4 * P, 8 * P)),
+    ({"method": DPO_MEMORY}, (2 * P, 4 * A, 4 * A, 8 * A)),
+    ({"method": DPO_MEMORY, "full": True}, (4 * P + 2 * P + 2 * P, 0, 4 * P, 8 * P)),
     ({"quantized": True}, (2 * P - int(1.484 * LINEAR) + 2 * 4096 * 12288, 2 * A, 2 * A, 4 * A)),
 ]
 
@@ -134,7 +137,9 @@ def test_what_is_frozen_is_counted_from_the_shapes(freeze: Freeze | None, frozen
 
 
 def test_dpo_computes_two_sequences_of_an_example() -> None:
-    one, two = (estimate(QWEN_8B, replace(ALONE, method=method), None) for method in ("SFT", "DPO"))
+    one, two = (
+        estimate(QWEN_8B, replace(ALONE, method=method), None) for method in (SFTMethod(SFT()).memory, DPO_MEMORY)
+    )
     assert two.activations == 2 * one.activations
 
 
@@ -233,7 +238,7 @@ def test_an_accelerator_of_unknown_memory_is_not_warned_of() -> None:
 @given(
     st.sampled_from(["LoRA", "QLoRA", "Full"]),
     st.sampled_from(["DDP", "FSDP"]),
-    st.sampled_from(["SFT", "DPO"]),
+    st.sampled_from([SFTMethod(SFT()).memory, DPO_MEMORY]),
     st.integers(1, 64),
     st.integers(1, 8),
     st.integers(1, 64),

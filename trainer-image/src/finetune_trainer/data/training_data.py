@@ -22,7 +22,8 @@ from finetune_trainer.data.select.choice import choose_examples, mounted, survey
 from finetune_trainer.data.select.dataset_record import RECORD_NAME, DatasetRecord, find_record
 from finetune_trainer.data.select.preparation import Mask
 from finetune_trainer.data.select.survey import refuse_invalid
-from finetune_trainer.methods.rows import FormatError, Row, features, has_loss_within, rows
+from finetune_trainer.methods.method import FormatError, Method, Row
+from finetune_trainer.methods.registry import method_of
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 
@@ -32,7 +33,7 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True)
 class SequenceSets:
-    """Hugging Face datasets with the columns of the method (rows.py); sequences are not truncated."""
+    """Hugging Face datasets with the columns of the method; sequences are not truncated."""
 
     training: Any
     validation: Any | None
@@ -64,16 +65,17 @@ def write_sequences(run: TrainRun, storage: Storage, tokenizer: Any, directory: 
 def _write(
     run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore, directory: Path, record: DatasetRecord
 ) -> None:
-    columns = features(run.method, tokenizer)
+    method = method_of(run.method)
+    columns = method.columns(tokenizer)
     files = record.training.fetch(storage, directory / "training-files", mounted("training"))
     taken = _taken(files, record.training.mask(), run.method.type)
-    _save(_tokenize(run, tokenizer, images, taken, TRAINING), columns, directory, TRAINING)
+    _save(_tokenize(run, method, tokenizer, images, taken, TRAINING), columns, directory, TRAINING)
     if record.validation is None:
         return
     if record.validation.files != record.training.files:
         files = record.validation.fetch(storage, directory / "validation-files", mounted("validation"))
     taken = _taken(files, record.validation.mask(), run.method.type)
-    _save(_tokenize(run, tokenizer, images, taken, VALIDATION), columns, directory, VALIDATION)
+    _save(_tokenize(run, method, tokenizer, images, taken, VALIDATION), columns, directory, VALIDATION)
 
 
 def load_sequences(directory: Path) -> SequenceSets:
@@ -98,7 +100,9 @@ def _choose(run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore,
     surveyed = survey_dataset(storage, run.dataset, run.method.type, directory, run.allowed_datasets)
     refuse_invalid(surveyed.sets)
     settings = run.hyperparameters
-    chosen = choose_examples(surveyed, run.dataset, settings.seed, tokenizer, images, settings.max_length)
+    chosen = choose_examples(
+        surveyed, run.dataset, method_of(run.method), settings.seed, tokenizer, images, settings.max_length
+    )
     refuse_invalid(surveyed.sets)
     return chosen.record
 
@@ -116,15 +120,20 @@ def _taken(files: Sequence[DataFile], taken: Mask, method: MethodType) -> Iterat
 
 
 def _tokenize(
-    run: TrainRun, tokenizer: Any, images: ImageStore, examples: Iterator[LocatedExample], name: str
+    run: TrainRun,
+    method: Method,
+    tokenizer: Any,
+    images: ImageStore,
+    examples: Iterator[LocatedExample],
+    name: str,
 ) -> Iterator[Row]:
     """The rows that something is learned from within maxLength: as many as preflight counted."""
     for item, files in with_images(tokenizer, images, examples, lambda located: located.example):
         try:
-            found = list(rows(run.method, tokenizer, item.example, files(), training=name == TRAINING))
+            found = list(method.rows(tokenizer, item.example, files(), training=name == TRAINING))
         except (FormatError, ImageError, TemplateError) as error:
             raise _invalid(item.uri, item.line, str(error)) from error
-        yield from (row for row in found if has_loss_within(row, run.hyperparameters.max_length))
+        yield from (row for row in found if method.has_loss(row, run.hyperparameters.max_length))
 
 
 def _save(found: Iterator[Row], columns: Any, directory: Path, name: str) -> None:

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Method
 from finetune_trainer.process.failures import DiagnosedError
 
 MOST_TOKENS_PER_PASS = 16_384  # bounds the activations of one forward pass
@@ -19,11 +18,6 @@ class BatchSplit:
 
     per_pass: int
     passes: int
-
-
-def tokens_per_example(method: Method, max_length: int) -> int:
-    """What an example comes to at most in a forward pass; DPO computes two sequences of each."""
-    return 2 * max_length if method.type == "DPO" else max_length
 
 
 def split_batch(batch_size: int, processes: int, tokens: int, *, masked: bool = False) -> BatchSplit:

@@ -1,97 +1,75 @@
-"""Direct preference optimization: TRL's DPOTrainer on our tokens. The reference is what the run starts from."""
+"""Direct preference optimization, on pairs of a preferred and a rejected answer: Rafailov et al. (2023)."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from trl.trainer.dpo_config import DPOConfig
-from trl.trainer.dpo_trainer import DPOTrainer
-
 from finetune_api.finetunejob import DPO
-from finetune_api.run import TrainRun
-from finetune_trainer.checkpoint.resumable import Resumable
-from finetune_trainer.distributed.batches import examples_in_step
-from finetune_trainer.methods.shared_batches import SharedBatches
-from finetune_trainer.model.loading import LocalModel
-from finetune_trainer.model.trainable import trains_new_adapter, uses_bfloat16, whole_model
-
-LOSSES = {"Sigmoid": "sigmoid", "Hinge": "hinge", "IPO": "ipo"}
-MEANS_OVER_PAIRS = (
-    *(f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins")),
-    *(f"logps/{name}" for name in ("chosen", "rejected")),
-)
-"""Of TRL's metrics. A blank adds nothing to them."""
-REFERENCE_ADAPTER = "ref"
-"""TRL's name for the frozen copy of an adapter."""
+from finetune_trainer.data.encode import tokenization
+from finetune_trainer.data.encode.tokenization import tokenize_preference
+from finetune_trainer.data.read.examples import Example, PreferenceExample
+from finetune_trainer.methods.method import FormatError, Question, Row, TrainerParts
+from finetune_trainer.model.memory import MethodMemory
 
 
-def make_trainer(run: TrainRun, local: LocalModel, arguments: dict[str, Any], **parts: Any) -> ResumableDPOTrainer:
-    """`arguments` are those of every method, `parts` what every Trainer takes: model, data, tokenizer, callbacks.
+@dataclass(frozen=True)
+class DPOMethod:
+    """The Method DPO. A row is `prompt_ids`, `chosen_ids` and `rejected_ids`, as TRL's DPOTrainer takes them."""
 
-    Of a new adapter, the reference is the model with the adapter off; of one that is trained on, a frozen copy of it.
-    Of Full it is a second model, in half precision where the machine has it: log-probabilities computed beforehand
-    would need no memory, but every attempt and every node had to compute them again.
-    """
-    parameters, dpo = run.hyperparameters, run.method.dpo or DPO()
-    settings = DPOConfig(
-        **arguments,
-        max_length=parameters.max_length,
-        beta=parameters.beta,
-        loss_type=[LOSSES[dpo.loss_type]],
-    )
-    reference = None
-    if run.adapter.type == "Full":
-        reference = whole_model(local, torch.bfloat16 if uses_bfloat16() else torch.float32)
-    trainer = ResumableDPOTrainer(args=settings, ref_model=reference, **parts)
-    if trains_new_adapter(run, local):
-        trainer.model.delete_adapter(REFERENCE_ADAPTER)  # it does nothing yet: the model without it is the same
-    trainer.measured = 0 if trainer.eval_dataset is None else len(trainer.eval_dataset)
-    trainer.share_batches()
-    return trainer
+    spec: DPO
 
+    @property
+    def memory(self) -> MethodMemory:
+        return MethodMemory(sequences_per_example=2, keeps_reference=True, can_be_sharded=False)
 
-def loss_of_equals(loss_type: str, beta: float) -> float:
-    """What a pair costs whose answers are as likely as they were, as those of a blank always are."""
-    return {"sigmoid": math.log(2), "hinge": 1.0, "ipo": 1 / (2 * beta) ** 2}[loss_type]
+    @property
+    def packs(self) -> bool:
+        return False
 
+    @property
+    def logged(self) -> dict[str, str]:
+        return {"reward_margin": "rewards/margins"}
 
-class ResumableDPOTrainer(SharedBatches, Resumable, DPOTrainer):
-    """TRL's, with saves in the background, on datasets that are tokenized already.
+    def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.Sequence]:
+        """Prompt and preferred answer, prompt and rejected answer."""
+        return tokenization.tokenize(processor, example, images)
 
-    TRL takes means over the pairs of each pass, and then over the passes: here a pass with blanks counts by its pairs.
-    """
+    def row_lengths(self, processor: Any, sequences: Sequence[tokenization.Sequence], max_length: int) -> list[int]:
+        return [max(len(sequence.input_ids) for sequence in sequences)]
 
-    measured = 0
-    """Pairs to evaluate on, without blanks."""
+    def refusal(self, sequences: Sequence[tokenization.Sequence], max_length: int) -> str:
+        chosen, rejected = (sequence.input_ids[:max_length] for sequence in sequences)
+        if chosen != rejected:
+            return ""
+        is_cut = max(len(sequence.input_ids) for sequence in sequences) > max_length
+        within = f" within {max_length} tokens (maxLength)" if is_cut else ""
+        return f"The two answers are the same as tokens{within}: there is no preference to learn."
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        share = self._share_of_mean()
-        if share == 1:
-            return result
-        mode = "train" if self.model.training else "eval"
-        for name in MEANS_OVER_PAIRS:
-            self._metrics[mode][name][-1] *= share
-        blanks = 1 - inputs["completion_mask"].any(dim=1).chunk(2)[0].float().mean()
-        loss, *outputs = result if return_outputs else (result,)
-        loss = (loss - blanks * loss_of_equals(self.loss_types[0], self.beta)) * share
-        return (loss, *outputs) if return_outputs else loss
+    def columns(self, processor: Any) -> Any:
+        from datasets import Features, List, Value
 
-    def _share_of_mean(self) -> float:
-        """By how much more a real pair counts in the mean over a step, or an evaluation, than with the blanks in it."""
-        if not self.model.training:
-            return float(len(self.eval_dataset) / self.measured)
-        if len(self.train_dataset) == self.examples:
-            return 1.0
-        here = self.args.train_batch_size * self.args.world_size
-        batch = here * self.args.gradient_accumulation_steps
-        pairs = examples_in_step(self.examples, batch, self.state.global_step)
-        return float(here * self.current_gradient_accumulation_steps / pairs)
+        return Features(dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), List(Value("int32"))))
 
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: DPOConfig, dataset_name: str) -> Any:
-        """As TRL, leave out pairs of whose answers nothing is left within `max_length`."""
-        return dataset.filter(lambda row: len(row["prompt_ids"]) < args.max_length)
+    def rows(self, processor: Any, example: Example, images: Sequence[Path], *, training: bool) -> Iterator[Row]:
+        if not isinstance(example, PreferenceExample):
+            raise FormatError("method.type is DPO, which learns from pairs of a preferred and a rejected answer.")
+        pair = tokenize_preference(processor, example)
+        yield {"prompt_ids": pair.prompt_ids, "chosen_ids": pair.chosen_ids, "rejected_ids": pair.rejected_ids}
+
+    def has_loss(self, row: Row, max_length: int) -> bool:
+        return True  # preflight refuses pairs without
+
+    def without_loss(self, row: Row) -> Row:
+        return {"chosen_ids": [], "rejected_ids": []}
+
+    def question(self, row: Row) -> Question | None:
+        """The preferred answer is the reference."""
+        return Question(list(row["prompt_ids"]), list(row["chosen_ids"]))
+
+    def build_trainer(self, parts: TrainerParts) -> Any:
+        from finetune_trainer.methods.dpo_trainer import build_dpo_trainer
+
+        return build_dpo_trainer(parts, self.spec, self.without_loss)

@@ -1,7 +1,7 @@
 """Loss on the prompt too (`method.sft.promptLossWeight`): which tokens are the prompt's, told by their labels.
 
 A label of the prompt is written as MARK - token. It is no token and not IGNORED, so it passes through packing, padding
-and truncation as any label does; methods/sft.py reads it.
+and truncation as any label does; sft_trainer.py reads it.
 """
 
 from __future__ import annotations

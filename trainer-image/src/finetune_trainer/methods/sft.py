@@ -1,87 +1,86 @@
-"""Supervised fine-tuning: TRL's SFTTrainer on our tokens and labels."""
+"""Supervised fine-tuning: loss on the assistant's tokens, and with `promptLossWeight` on the prompt's too."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
-
-from finetune_api.run import TrainRun
-from finetune_trainer.checkpoint.resumable import Resumable
+from finetune_api.finetunejob import SFT
+from finetune_trainer.data.encode import tokenization, vision
+from finetune_trainer.data.encode.chat_rendering import reads_images
 from finetune_trainer.data.encode.tokenization import IGNORED
-from finetune_trainer.methods.prompt_loss import MARK
-from finetune_trainer.methods.shared_batches import SharedBatches
-from finetune_trainer.model.loading import LocalModel
+from finetune_trainer.data.read.examples import Example, PreferenceExample
+from finetune_trainer.methods.method import FormatError, Question, Row, TrainerParts
+from finetune_trainer.methods.prompt_loss import tokenize_with_prompt
+from finetune_trainer.model.memory import MethodMemory
 
 
-def make_trainer(run: TrainRun, local: LocalModel, arguments: dict[str, Any], **parts: Any) -> ResumableSFTTrainer:
-    """`arguments` are those of every method, `parts` what every Trainer takes: model, data, tokenizer, callbacks."""
-    parameters, sft = run.hyperparameters, run.method.sft
-    settings = SFTConfig(
-        **arguments,
-        max_length=parameters.max_length,
-        packing=parameters.packing and parts["data_collator"] is None,  # TRL packs token ids, not images
-        eval_packing=False,
-    )
-    trainer = ResumableSFTTrainer(args=settings, **parts)
-    trainer.prompt_loss_weight = 0.0 if sft is None else sft.prompt_loss_weight
-    trainer.share_batches()
-    return trainer
+@dataclass(frozen=True)
+class SFTMethod:
+    """The Method SFT. A row is `input_ids` and `labels`; of a vision-language model what `vision.to_record` makes."""
 
+    spec: SFT
 
-class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
-    """TRL's, with saves in the background, and loss on the prompt where labels mark it (methods/prompt_loss.py).
+    @property
+    def memory(self) -> MethodMemory:
+        return MethodMemory()
 
-    The loss of a step is the weighted mean over its tokens, as in Huerta-Enochian and Ko, "Instruction Fine-Tuning:
-    Does Prompt Loss Matter?" (2024): the assistant's tokens weigh 1, the prompt's `prompt_loss_weight`. That of an
-    evaluation is the mean over its tokens too, where TRL's is a mean of means that changes with the batches.
-    """
+    @property
+    def packs(self) -> bool:
+        return True
 
-    prompt_loss_weight = 0.0
+    @property
+    def logged(self) -> dict[str, str]:
+        return {}
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        labels = inputs["labels"]
-        if not self.prompt_loss_weight or not bool((labels <= MARK).any()):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        is_prompt = labels <= MARK
-        of_prompt = is_prompt[:, 1:]
+    def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.Sequence]:
+        return tokenization.tokenize(processor, example, images)
 
-        def weighted(**arguments: Any) -> Any:
-            """The model, with its tokens' log-probabilities weighted; the metrics are the assistant's alone."""
-            outputs = model(**arguments)
-            outputs.log_probs = torch.where(of_prompt, self.prompt_loss_weight, 1.0) * outputs.log_probs
-            outputs.entropy = outputs.entropy.masked_fill(of_prompt, 0)
-            outputs.is_top1 = outputs.is_top1.masked_fill(of_prompt, False)
-            outputs.label_mask = outputs.label_mask & ~of_prompt
-            return outputs
+    def row_lengths(self, processor: Any, sequences: Sequence[tokenization.Sequence], max_length: int) -> list[int]:
+        everything = reads_images(processor)
+        kept = [one for one in sequences if everything or tokenization.has_loss(one, max_length)]
+        return [len(sequence.input_ids) for sequence in kept]
 
-        plain = {**inputs, "labels": torch.where(is_prompt, MARK - labels, labels)}
-        return super().compute_loss(weighted, plain, return_outputs, num_items_in_batch)
+    def refusal(self, sequences: Sequence[tokenization.Sequence], max_length: int) -> str:
+        return ""
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """What the losses of a step's tokens are divided by: the sum of their weights, over all processes."""
-        items = super()._get_num_items_in_batch(batch_samples, device)
-        if not self.prompt_loss_weight or items is None:
-            return items
-        prompts = sum((batch["labels"][..., 1:] <= MARK).sum() for batch in batch_samples)
-        prompts = self.accelerator.gather(torch.as_tensor(prompts).to(device)).sum()
-        return items - (1 - self.prompt_loss_weight) * prompts
+    def columns(self, processor: Any) -> Any:
+        from datasets import Features, List, Value
 
-    def prediction_step(
-        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> Any:
-        predicted = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        tokens = (inputs["labels"][..., 1:] != IGNORED).sum().to(predicted[0].device)
-        self._evaluated += torch.stack([predicted[0].double() * tokens, tokens])
-        return predicted
+        numbers = List(Value("int32"))
+        if reads_images(processor):
+            return Features({"text": Value("string"), "turns": List(numbers), "images": List(Value("string"))})
+        return Features({"input_ids": numbers, "labels": numbers})
 
-    def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **settings: Any) -> Any:
-        self._evaluated = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        output = super().evaluation_loop(*arguments, metric_key_prefix=metric_key_prefix, **settings)
-        loss, tokens = self.accelerator.reduce(self._evaluated).tolist()
-        output.metrics[f"{metric_key_prefix}_loss"] = loss / max(tokens, 1)
-        return output
+    def rows(self, processor: Any, example: Example, images: Sequence[Path], *, training: bool) -> Iterator[Row]:
+        if isinstance(example, PreferenceExample):
+            raise FormatError("A pair of a preferred and a rejected answer needs method.type DPO.")
+        weighted = training and self.spec.prompt_loss_weight > 0
+        if reads_images(processor):
+            if weighted:
+                raise FormatError("method.sft.promptLossWeight does not support vision-language models. Leave it out.")
+            yield from (vision.to_record(row) for row in vision.to_rows(processor, example, images))
+            return
+        encode = tokenize_with_prompt if weighted else tokenization.tokenize
+        for sequence in encode(processor, example):
+            yield {"input_ids": sequence.input_ids, "labels": sequence.labels}
+
+    def has_loss(self, row: Row, max_length: int) -> bool:
+        return "labels" not in row or any(label >= 0 for label in row["labels"][:max_length])
+
+    def without_loss(self, row: Row) -> Row:
+        return {"turns": []} if "turns" in row else {"labels": [IGNORED] * len(row["labels"])}
+
+    def question(self, row: Row) -> Question | None:
+        """The last run of tokens with loss is the reference, and what precedes it is the prompt."""
+        labels = list(row["labels"])
+        end = next((position + 1 for position in reversed(range(len(labels))) if labels[position] >= 0), 0)
+        start = next((position + 1 for position in reversed(range(end)) if labels[position] < 0), 0)
+        return Question(list(row["input_ids"])[:start], labels[start:end]) if end else None
+
+    def build_trainer(self, parts: TrainerParts) -> Any:
+        from finetune_trainer.methods.sft_trainer import build_sft_trainer
+
+        return build_sft_trainer(parts, self.spec.prompt_loss_weight, self.without_loss)

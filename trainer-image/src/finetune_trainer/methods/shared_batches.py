@@ -6,14 +6,14 @@ examples that have no loss (blanks), so that a step learns from the examples tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from accelerate.data_loader import SeedableRandomSampler
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import Sampler
 
-from finetune_trainer.methods.rows import without_loss
+from finetune_trainer.methods.method import Row
 
 
 class BlanksLast(Sampler[int]):
@@ -44,14 +44,14 @@ class SharedBatches:
     examples: int
     """To train on, without blanks."""
 
-    def share_batches(self) -> None:
-        """Fill the datasets up. One process alone trains without blanks, as TRL does."""
+    def share_batches(self, without_loss: Callable[[Row], Row]) -> None:
+        """Fill the datasets up. One process alone trains without blanks, as TRL does. `without_loss`: the method's."""
         processes = self.args.world_size
         self.examples = len(self.train_dataset)
         if processes > 1:
-            self.train_dataset = filled(self.train_dataset, processes * self.args.train_batch_size)
+            self.train_dataset = filled(self.train_dataset, processes * self.args.train_batch_size, without_loss)
         if self.eval_dataset is not None:
-            self.eval_dataset = filled(self.eval_dataset, processes * self.args.eval_batch_size)
+            self.eval_dataset = filled(self.eval_dataset, processes * self.args.eval_batch_size, without_loss)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The warm-up never takes all steps: it begins at rate 0, and a run of one step would learn nothing."""
@@ -67,8 +67,8 @@ class SharedBatches:
         return loader
 
 
-def filled(dataset: Dataset, multiple: int) -> Dataset:
-    """The dataset with as many blanks behind it as make its length a multiple."""
+def filled(dataset: Dataset, multiple: int, without_loss: Callable[[Row], Row]) -> Dataset:
+    """The dataset, followed by as many blanks as make its length a multiple of `multiple`."""
     missing = -len(dataset) % multiple
     if not missing:
         return dataset

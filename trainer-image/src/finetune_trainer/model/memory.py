@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from finetune_api.finetunejob import Adapter, Freeze, MemoryEstimate, MethodType, Parallelism
+from finetune_api.finetunejob import Adapter, Freeze, MemoryEstimate, Parallelism
 
 HALF, FULL = 2, 4
 """Bytes of a number in bfloat16 and in float32."""
@@ -54,6 +54,18 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
+class MethodMemory:
+    """What a training method needs, beside the model that is trained and its optimizer."""
+
+    sequences_per_example: int = 1
+    """Sequences of up to maxLength tokens in a forward pass, for each example of the batch."""
+    keeps_reference: bool = False
+    """Full fine-tuning keeps a frozen copy of the whole model to compare with; an adapter is only disabled."""
+    can_be_sharded: bool = True
+    """Whether parallelism.strategy FSDP is supported."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What the memory depends on, of a run."""
 
@@ -63,7 +75,7 @@ class Plan:
     processes: int
     examples_per_pass: int
     max_length: int
-    method: MethodType = "SFT"
+    method: MethodMemory = MethodMemory()
     quantized: bool = False
     """The model is kept in 4 bits."""
     dropout: bool = False
@@ -73,13 +85,13 @@ class Plan:
 
     @property
     def tokens(self) -> int:
-        """In one forward pass of one process; DPO computes two sequences of each example."""
-        return self.examples_per_pass * self.max_length * (2 if self.method == "DPO" else 1)
+        """In one forward pass of one process."""
+        return self.examples_per_pass * self.max_length * self.method.sequences_per_example
 
     @property
     def has_reference(self) -> bool:
         """Whether a second model is kept, to compare with: an adapter is only turned off."""
-        return self.method == "DPO" and self.full
+        return self.method.keeps_reference and self.full
 
 
 def model_size(
@@ -156,7 +168,11 @@ def is_adapted(weight: str, target_modules: list[str]) -> bool:
 
 
 def plan_of(
-    adapter: Adapter, parallelism: Parallelism, examples_per_pass: int, max_length: int, method: MethodType = "SFT"
+    adapter: Adapter,
+    parallelism: Parallelism,
+    examples_per_pass: int,
+    max_length: int,
+    method: MethodMemory = MethodMemory(),
 ) -> Plan:
     """What of a run's configuration decides over its memory."""
     return Plan(
@@ -257,7 +273,7 @@ def _smaller(plan: Plan) -> list[tuple[Plan, str]]:
     options: list[tuple[Plan, str]] = []
     if plan.examples_per_pass > 1:
         options.append((replace(plan, examples_per_pass=1), f"hyperparameters.batchSize {plan.processes}"))
-    if plan.processes > 1 and not plan.sharded and not plan.quantized and plan.method != "DPO":
+    if plan.processes > 1 and not plan.sharded and not plan.quantized and plan.method.can_be_sharded:
         options.append((replace(plan, sharded=True), "parallelism.strategy FSDP"))
     length = plan.max_length // 2
     while length >= 256:

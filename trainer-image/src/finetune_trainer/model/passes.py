@@ -13,9 +13,9 @@ import structlog
 import torch
 
 from finetune_api.run import TrainRun
-from finetune_trainer.distributed.batches import BatchSplit, pass_sizes, split_batch, tokens_per_example
+from finetune_trainer.distributed.batches import BatchSplit, pass_sizes, split_batch
 from finetune_trainer.distributed.gang import Gang
-from finetune_trainer.model.memory import model_size, plan_of, plan_passes
+from finetune_trainer.model.memory import MethodMemory, model_size, plan_of, plan_passes
 from finetune_trainer.model.packed_attention import computes_packed
 
 _log = structlog.get_logger()
@@ -30,12 +30,12 @@ class Passes:
     """Activations are computed again in the backward pass, instead of being kept."""
 
 
-def choose_passes(run: TrainRun, base: Path, gang: Gang) -> Passes:
+def choose_passes(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -> Passes:
     """The same for all processes. `base`: the folder of the model. Raises DiagnosedError as `split_batch` does."""
     from transformers import AutoConfig
 
     batch, processes = run.hyperparameters.batch_size, gang.place.world_size
-    tokens = tokens_per_example(run.method, run.hyperparameters.max_length)
+    tokens = method.sequences_per_example * run.hyperparameters.max_length
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True)
     masked = run.hyperparameters.packing and not computes_packed(config)
     split = split_batch(batch, processes, tokens, masked=masked)
@@ -46,7 +46,7 @@ def choose_passes(run: TrainRun, base: Path, gang: Gang) -> Passes:
     if size is None or masked:
         return Passes(split, recomputed=True)
     accelerator = min(gang.gather(lambda: torch.cuda.get_device_properties(gang.place.local_rank).total_memory))
-    plan = plan_of(run.adapter, run.parallelism, split.per_pass, run.hyperparameters.max_length, run.method.type)
+    plan = plan_of(run.adapter, run.parallelism, split.per_pass, run.hyperparameters.max_length, method)
     chosen = plan_passes(size, plan, pass_sizes(batch, processes, tokens), accelerator)
     per_pass = chosen.examples_per_pass
     _log.info(

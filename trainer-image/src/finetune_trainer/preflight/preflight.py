@@ -31,7 +31,8 @@ from finetune_trainer.data.select.choice import Chosen, choose_examples, survey_
 from finetune_trainer.data.select.dataset_record import find_record, store_record
 from finetune_trainer.data.select.findings import store_findings
 from finetune_trainer.data.select.survey import refuse_invalid, refuse_nothing_left
-from finetune_trainer.distributed.batches import pass_sizes, tokens_per_example
+from finetune_trainer.distributed.batches import pass_sizes
+from finetune_trainer.methods.registry import method_of
 from finetune_trainer.model import memory
 from finetune_trainer.model.loading import InspectedModel, inspect_model
 from finetune_trainer.preflight.model_checks import check_model
@@ -93,10 +94,11 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
         )
     if reads_images(model.tokenizer) and run.parallelism.strategy == "FSDP":
         raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
+    method = method_of(run.method)
     images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
     max_length = _max_length(run, model.status)
     now = _begun(storage, output)
-    chosen = choose_examples(surveyed, run.dataset, run.seed, model.tokenizer, images, max_length, now)
+    chosen = choose_examples(surveyed, run.dataset, method, run.seed, model.tokenizer, images, max_length, now)
     store_findings(storage, output, surveyed.sets, chosen.doubts)
     refuse_invalid(surveyed.sets)
     refuse_nothing_left(chosen.status)
@@ -133,7 +135,7 @@ def with_rows(chosen: Chosen, run: PreflightRun, model: InspectedModel) -> Datas
     """The status with the rows that steps are made of: packed, where that is asked for (SFT on text)."""
     spec, training = run.hyperparameters, chosen.status.training
     assert training is not None
-    if not spec.packing or run.method.type != "SFT" or reads_images(model.tokenizer):
+    if not spec.packing or not method_of(run.method).packs or reads_images(model.tokenizer):
         return chosen.status
     max_length = sequence_length(spec.max_length, training.max_tokens, model.status.context_length)
     rows = packed_rows(chosen.lengths, max_length)
@@ -176,12 +178,12 @@ def _estimate_memory(
     Raises DiagnosedError (InvalidSpec) when the batch can't be divided over the processes.
     """
     processes = run.parallelism.nodes * run.parallelism.processes_per_node
-    tokens = tokens_per_example(run.method, resolved.max_length)
-    sizes = pass_sizes(resolved.batch_size, processes, tokens)
+    method = method_of(run.method).memory
+    sizes = pass_sizes(resolved.batch_size, processes, method.sequences_per_example * resolved.max_length)
     size = memory.model_size(model.config, model.shapes, model.adapter_shapes, run.adapter)
     if size is None:
         return None, None
-    plan = memory.plan_of(run.adapter, run.parallelism, sizes[-1], resolved.max_length, run.method.type)
+    plan = memory.plan_of(run.adapter, run.parallelism, sizes[-1], resolved.max_length, method)
     if run.accelerator_memory is not None:
         plan = memory.plan_passes(size, plan, sizes, run.accelerator_memory)
     estimate = memory.estimate(size, plan, run.accelerator_memory)

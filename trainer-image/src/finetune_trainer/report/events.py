@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from finetune_api.finetunejob import CorruptCheckpoint
 from finetune_api.sources import S3Location
 from finetune_trainer.storage.storage import Storage
 
@@ -53,6 +54,11 @@ class EventLog:
         """Tell of something that happened, in the log too."""
         _log.info(message, **data)
         self.note(message, **data)
+
+    def add_corrupt(self, corrupt: Sequence[CorruptCheckpoint]) -> None:
+        """Record the checkpoints that were skipped."""
+        for item in corrupt:
+            self.add(f"Checkpoint of step {item.step} passed over: {item.message}", type="corrupt", step=item.step)
 
     def warn(self, message: str) -> None:
         """Tell of something that somebody should look at."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -29,8 +29,6 @@ REPORT_SECONDS = 0.5
 NOTED_STEPS = 100
 NOTED_LOSSES = {"training loss": "loss", "validation loss": "eval_loss"}
 REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")
-REWARD_MARGIN = "rewards/margins"
-"""Of DPO: by how much the preferred answer is rewarded more."""
 
 _log = structlog.get_logger()
 
@@ -113,11 +111,14 @@ class RefuseInfiniteLoss(TrainerCallback):
 class TellProgress(TrainerCallback):
     """Rank 0 tells the operator (at most every five seconds) and the log where the training is."""
 
-    def __init__(self, sender: ProgressReceiver | None, ledger: Callable[[], CheckpointLedger]) -> None:
+    def __init__(
+        self, sender: ProgressReceiver | None, ledger: Callable[[], CheckpointLedger], logged: Mapping[str, str]
+    ) -> None:
         self._sender = sender
         self._ledger = ledger
         self._metrics: dict[str, float] = {}
-        self._margin: dict[str, float] = {}
+        self._logged = logged
+        self._shown: dict[str, float] = {}
         self._clock: Clock | None = None
         self._narrated = self._told = 0.0
         self._narrated_step = 0
@@ -137,8 +138,7 @@ class TellProgress(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
-        if REWARD_MARGIN in (logs or {}):
-            self._margin = {"reward_margin": round((logs or {})[REWARD_MARGIN], 4)}
+        self._shown |= {name: round(logs[key], 4) for name, key in self._logged.items() if logs and key in logs}
         now = time.monotonic()
         if now - self._told >= REPORT_SECONDS or now - self._narrated >= NARRATION_SECONDS:
             self.tell(state)
@@ -181,7 +181,7 @@ class TellProgress(TrainerCallback):
                 f"Step {state.global_step}/{state.max_steps}: training loss={self._metrics['loss']:.4f}",
                 tokens_per_second=round(speed),
                 remaining_seconds=remaining,
-                **self._margin,
+                **self._shown,
             )
 
 

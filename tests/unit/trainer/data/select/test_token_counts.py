@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from trl import chat_template_utils as published
 
+from finetune_api.finetunejob import Method
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.select.survey import Survey, survey
 from finetune_trainer.data.select.token_counts import count_tokens
+from finetune_trainer.methods.registry import method_of
 from tests.unit.trainer.data.encode.chat_templates import make_tokenizer
 
 ASKED = {"role": "user", "content": "2+2?"}
@@ -25,7 +27,7 @@ def counted(folder: Path, lines: list[Any], method: Any) -> Survey:
     found.errors.clear()  # fewer than ten examples
     tokenizer = make_tokenizer()
     tokenizer.chat_template = published.qwen3_chat_template
-    count_tokens(found, np.ones(len(found), dtype=bool), tokenizer, Any, 512, "Fail")
+    count_tokens(found, np.ones(len(found), dtype=bool), method_of(Method(type=method)), tokenizer, Any, 512, "Fail")
     assert not found.errors
     return found
 

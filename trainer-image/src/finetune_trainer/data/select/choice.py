@@ -23,6 +23,7 @@ from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedS
 from finetune_trainer.data.select.preparation import DOUBTS, Doubt, prepare
 from finetune_trainer.data.select.survey import SetName, Survey, survey
 from finetune_trainer.data.select.token_counts import count_tokens
+from finetune_trainer.methods.method import Method
 from finetune_trainer.process.narration import narrated
 from finetune_trainer.storage.storage import Storage
 
@@ -88,6 +89,7 @@ def survey_dataset(
 def choose_examples(
     surveyed: Surveyed,
     dataset: Dataset,
+    method: Method,
     seed: int,
     tokenizer: Any,
     images: ImageStore,
@@ -106,10 +108,10 @@ def choose_examples(
         prepared = prepare(dataset, training.traits, own_traits, seed)
     before = prepared.training.sum() + prepared.validation.sum()
     with narrated("counting tokens"), template_clock(now):
-        counted = count_tokens(training, prepared.training, tokenizer, images, max_length, too_long)
+        counted = count_tokens(training, prepared.training, method, tokenizer, images, max_length, too_long)
         measured = None
         if dataset.validation is not None:
-            measured = count_tokens(validation, prepared.validation, tokenizer, images, max_length, too_long)
+            measured = count_tokens(validation, prepared.validation, method, tokenizer, images, max_length, too_long)
     held_out = None if measured is None else measured.statistics
     left_out = int(before - prepared.training.sum() - prepared.validation.sum())
     dropped = prepared.dropped.model_copy(update={"too_long": left_out})

@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 from finetune_api.finetunejob import FileStatistics
 from finetune_trainer.data.encode import tokenization
-from finetune_trainer.data.encode.chat_template import reads_images
 from finetune_trainer.data.encode.lost_parts import names_left_out
 from finetune_trainer.data.encode.vision import too_many_image_tokens, with_images
-from finetune_trainer.data.read.examples import Example, PreferenceExample
 from finetune_trainer.data.read.images import ImageError, ImageStore
 from finetune_trainer.data.select.preparation import Mask
 from finetune_trainer.data.select.survey import Survey
+from finetune_trainer.methods.method import Method
 
 TooLong = Literal["Truncate", "Drop", "Fail"]
 
@@ -29,7 +28,13 @@ class Counted:
 
 
 def count_tokens(
-    survey: Survey, taken: Mask, tokenizer: Any, images: ImageStore, max_length: int, too_long: TooLong
+    survey: Survey,
+    taken: Mask,
+    method: Method,
+    tokenizer: Any,
+    images: ImageStore,
+    max_length: int,
+    too_long: TooLong,
 ) -> Counted:
     """Counts of the examples that are taken. Those that are too long are taken out of the mask where that is asked for.
 
@@ -41,7 +46,7 @@ def count_tokens(
     chosen = ((position, *found) for position, found in enumerate(survey.examples()) if taken[position])
     for (position, file, item), files in with_images(tokenizer, images, chosen, lambda found: found[2].example):
         try:
-            sequences = tokenization.tokenize(tokenizer, item.example, files())
+            sequences = method.tokenize(tokenizer, item.example, files())
         except tokenization.TemplateError as error:
             survey.add_error(file.uri, item.line, str(error), of_model=True)
             continue
@@ -52,7 +57,7 @@ def count_tokens(
         if longest > max_length and too_long == "Drop":
             taken[position] = False
             continue
-        if refusal := _refusal(item.example, sequences, max_length, too_long):
+        if refusal := _refusal(method, sequences, max_length, too_long):
             survey.add_error(file.uri, item.line, refusal)
             if longest > max_length and too_long == "Fail":
                 continue
@@ -60,7 +65,7 @@ def count_tokens(
             survey.note_control_text(position)
         for role in names_left_out(tokenizer, item.example):
             survey.unread.setdefault(f"name (of the role {role}; the model's chat template leaves it out)", item.line)
-        lengths.extend(_lengths(tokenizer, item.example, sequences, max_length))
+        lengths.extend(method.row_lengths(tokenizer, sequences, max_length))
         truncated += longest > max_length
         examples += 1
         tokens += sum(len(sequence.input_ids) for sequence in sequences)
@@ -71,7 +76,7 @@ def count_tokens(
     return Counted(counts, lengths)
 
 
-def _refusal(example: Example, sequences: Sequence[tokenization.Sequence], max_length: int, too_long: TooLong) -> str:
+def _refusal(method: Method, sequences: Sequence[tokenization.Sequence], max_length: int, too_long: TooLong) -> str:
     """Why nothing can be learned from the tokens of an example; empty: it can."""
     longest = max(len(sequence.input_ids) for sequence in sequences)
     if longest > max_length and too_long == "Fail":
@@ -81,20 +86,4 @@ def _refusal(example: Example, sequences: Sequence[tokenization.Sequence], max_l
         return too_many_image_tokens(images_end, max_length)
     if not any(tokenization.has_loss(sequence, max_length) for sequence in sequences):
         return f"Nothing is left to learn from after {max_length} tokens (maxLength): shorten the prompt."
-    if isinstance(example, PreferenceExample):
-        chosen, rejected = (sequence.input_ids[:max_length] for sequence in sequences)
-        if chosen == rejected:
-            within = f" within {max_length} tokens (maxLength)" if longest > max_length else ""
-            return f"The two answers are the same as tokens{within}: there is no preference to learn."
-    return ""
-
-
-def _lengths(
-    tokenizer: Any, example: Example, sequences: Sequence[tokenization.Sequence], max_length: int
-) -> list[int]:
-    """The tokens of each row that the example is trained as; rows without loss are left out (training_data.py)."""
-    if isinstance(example, PreferenceExample):
-        return [max(len(sequence.input_ids) for sequence in sequences)]
-    everything = reads_images(tokenizer)
-    kept = [one for one in sequences if everything or tokenization.has_loss(one, max_length)]
-    return [len(sequence.input_ids) for sequence in kept]
+    return method.refusal(sequences, max_length)

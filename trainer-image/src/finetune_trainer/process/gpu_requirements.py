@@ -22,7 +22,7 @@ DEVICE = Path("/dev/nvidiactl")
 DRIVER = "libcuda.so.1"
 
 
-def refuse_missing_parts() -> None:
+def require_gpu_toolchain() -> None:
     """Where there is a GPU. Raises DiagnosedError (Failed), which names what is missing."""
     if torch.cuda.is_available():
         missing = [what for what, there in _parts().items() if not there]

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.report.samples import SAMPLES, Question, find_questions, readable_prompt, to_question
+from finetune_api.finetunejob import DPO, SFT
+from finetune_trainer.methods.dpo import DPOMethod
+from finetune_trainer.methods.method import Question
+from finetune_trainer.methods.samples import SAMPLES, find_questions, readable_prompt
+from finetune_trainer.methods.sft import SFTMethod
 from tests.integration.trainer_evaluation.tiny_models import make_tokenizer
 
 NONE = -100
@@ -27,13 +31,16 @@ PROMPT_MARK = -1005
     ids=["one answer", "the last of several", "loss on the prompt", "all is answer", "no answer", "preference"],
 )
 def test_the_prompt_is_what_stands_before_the_last_answer(row: Any, question: Question | None) -> None:
-    assert to_question(row) == question
+    method = DPOMethod(DPO()) if "prompt_ids" in row else SFTMethod(SFT())
+    assert method.question(row) == question
 
 
 def test_the_first_prompts_that_leave_room_are_taken() -> None:
     lengths = [3, 0, 9, *[2] * 10]
     rows = [{"prompt_ids": [1] * length, "chosen_ids": [2]} for length in lengths]
-    assert [len(question.prompt) for question in find_questions(rows, room=5)] == [3, 2, 2, 2, 2][:SAMPLES]
+    assert [len(question.prompt) for question in find_questions(DPOMethod(DPO()), rows, room=5)] == [3, 2, 2, 2, 2][
+        :SAMPLES
+    ]
 
 
 def test_a_prompt_is_shown_without_its_control_tokens() -> None:

@@ -9,20 +9,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import structlog
 
 from finetune_api.evaluation import Generation
-from finetune_trainer.data.encode.chat_rendering import text_tokenizer
+from finetune_trainer.data.encode.chat_rendering import reads_images, text_tokenizer
 from finetune_trainer.generate.generation import Generator, context_length, generate, load_generator, stop_tokens
+from finetune_trainer.methods.method import Method, Question
 from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.process.failures import first_line
 from finetune_trainer.report.report import Sample, Samples
 
-COLUMNS = {"input_ids", "labels", "prompt_ids", "chosen_ids", "rejected_ids"}
 LOOKED_AT = 1000
 SAMPLES = 5
 SAMPLE_TOKENS = 128
@@ -34,23 +33,15 @@ MOST_PARAMETERS_ON_CPU = 1_000_000_000
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class Question:
-    """Token ids of what the model sees, and of what it should say."""
-
-    prompt: list[int]
-    reference: list[int]
-
-
-def make_samples(tuned: Any, processor: Any, local: LocalModel, sequences: Any) -> Samples:
-    """Generate greedily, for MOST_SECONDS before and as many after. `sequences`: SequenceSets. Never fails."""
+def make_samples(method: Method, tuned: Any, processor: Any, local: LocalModel, sequences: Any) -> Samples:
+    """Generate greedily, at most MOST_SECONDS before and as many after. `sequences`: SequenceSets. Never fails."""
     tokenizer = text_tokenizer(processor)
     dataset = sequences.training if sequences.validation is None else sequences.validation
     source = "training" if sequences.validation is None else "validation"
-    if set(dataset.column_names) - COLUMNS:
+    if reads_images(processor):
         return Samples((), "None are made for examples with more than text.")
     room = min(LONGEST_PROMPT, context_length(tuned.config) * 3 // 4)
-    questions = find_questions(dataset, room)
+    questions = find_questions(method, dataset, room)
     size = sum(parameter.numel() for parameter in tuned.parameters())
     if not questions:
         return Samples((), f"No prompt of the {source} examples leaves room for an answer.")
@@ -72,21 +63,11 @@ def make_samples(tuned: Any, processor: Any, local: LocalModel, sequences: Any) 
     return Samples(samples, f"The first {source} examples, generated greedily, at most {SAMPLE_TOKENS} tokens each.")
 
 
-def find_questions(dataset: Any, room: int) -> list[Question]:
+def find_questions(method: Method, dataset: Any, room: int) -> list[Question]:
     """Of the first LOOKED_AT examples those whose prompt has at most `room` tokens. `dataset`: tokenized examples."""
-    found = (to_question(row) for row in islice(dataset, LOOKED_AT))
+    found = (method.question(row) for row in islice(dataset, LOOKED_AT))
     fitting = (question for question in found if question is not None and 0 < len(question.prompt) <= room)
     return list(islice(fitting, SAMPLES))
-
-
-def to_question(row: dict[str, Sequence[int]]) -> Question | None:
-    """Of a preference the chosen answer; of a sequence with labels the last run of labelled tokens. None without."""
-    if "prompt_ids" in row:
-        return Question(list(row["prompt_ids"]), list(row["chosen_ids"]))
-    labels = list(row["labels"])
-    end = next((position + 1 for position in reversed(range(len(labels))) if labels[position] >= 0), 0)
-    start = next((position + 1 for position in reversed(range(end)) if labels[position] < 0), 0)
-    return Question(list(row["input_ids"])[:start], labels[start:end]) if end else None
 
 
 def _answers(model: Any, tokenizer: Any, questions: Sequence[Question]) -> list[str]:

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from finetune_api.conditions import Reason
-from finetune_trainer.model import gpu_parts
-from finetune_trainer.model.gpu_parts import refuse_missing_parts
+from finetune_trainer.process import gpu_requirements
 from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.process.gpu_requirements import require_gpu_toolchain
 
 
 @pytest.fixture
 def complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A GPU and all that it needs; the folder has the compiler and the headers."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(gpu_parts, "_has_driver", lambda: True)
+    monkeypatch.setattr(gpu_requirements, "_has_driver", lambda: True)
     monkeypatch.setattr(sysconfig, "get_paths", lambda _: {"include": str(tmp_path)})
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
@@ -28,7 +28,7 @@ def complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_a_complete_machine_is_taken(complete: Path) -> None:
-    refuse_missing_parts()
+    require_gpu_toolchain()
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_complete_machine_is_taken(complete: Path) -> None:
 def test_the_part_that_is_missing_is_named(complete: Path, part: str, message: str) -> None:
     (complete / part).unlink()
     with pytest.raises(DiagnosedError, match=message) as refused:
-        refuse_missing_parts()
+        require_gpu_toolchain()
     failure = refused.value.failure
     assert failure.reason is Reason.FAILED
     assert not failure.retryable
@@ -47,28 +47,28 @@ def test_the_part_that_is_missing_is_named(complete: Path, part: str, message: s
 def test_a_compiler_of_another_name_will_do(complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (complete / "gcc").rename(complete / "cc-13")
     monkeypatch.setenv("CC", str(complete / "cc-13"))
-    refuse_missing_parts()
+    require_gpu_toolchain()
 
 
 def test_without_the_driver_it_is_named(complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_parts, "_has_driver", lambda: False)
+    monkeypatch.setattr(gpu_requirements, "_has_driver", lambda: False)
     with pytest.raises(DiagnosedError, match=r"no driver \(libcuda.so.1\)"):
-        refuse_missing_parts()
+        require_gpu_toolchain()
 
 
 def test_a_gpu_that_torch_can_not_use_is_not_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(gpu_parts, "DEVICE", tmp_path)
+    monkeypatch.setattr(gpu_requirements, "DEVICE", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(DiagnosedError, match="There is a GPU, and torch can't use it") as refused:
-        refuse_missing_parts()
+        require_gpu_toolchain()
     assert refused.value.failure.retryable
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    refuse_missing_parts()
+    require_gpu_toolchain()
 
 
 def test_without_a_gpu_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(gpu_parts, "DEVICE", tmp_path / "nvidiactl")
+    monkeypatch.setattr(gpu_requirements, "DEVICE", tmp_path / "nvidiactl")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("PATH", "")
-    refuse_missing_parts()
+    require_gpu_toolchain()

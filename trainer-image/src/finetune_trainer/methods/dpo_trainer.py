@@ -1,0 +1,105 @@
+"""TRL's DPOTrainer on pairs that are tokenized already. The reference is the model that the run starts from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from finetune_api.finetunejob import DPO
+from finetune_trainer.checkpoint.resumable import Resumable
+from finetune_trainer.distributed.batches import examples_in_step
+from finetune_trainer.methods.method import Row, TrainerParts
+from finetune_trainer.methods.shared_batches import SharedBatches
+from finetune_trainer.model.trainable import trains_new_adapter, uses_bfloat16, whole_model
+
+LOSSES = {"Sigmoid": "sigmoid", "Hinge": "hinge", "IPO": "ipo"}
+MEANS_OVER_PAIRS = (
+    *(f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins")),
+    *(f"logps/{name}" for name in ("chosen", "rejected")),
+)
+"""Of TRL's metrics. A blank adds nothing to them."""
+REFERENCE_ADAPTER = "ref"
+"""TRL's name for the frozen copy of an adapter."""
+
+
+def build_dpo_trainer(parts: TrainerParts, dpo: DPO, without_loss: Callable[[Row], Row]) -> ResumableDPOTrainer:
+    """Of a new adapter the reference is the model with the adapter disabled; of an inherited one, a frozen copy of it.
+
+    Of Full it is a second model, in half precision where the machine has it: log-probabilities computed beforehand
+    would need no memory, but every attempt and every node would have to compute them again.
+    """
+    run, parameters = parts.run, parts.run.hyperparameters
+    settings = DPOConfig(
+        **parts.arguments,
+        max_length=parameters.max_length,
+        beta=parameters.beta,
+        loss_type=[LOSSES[dpo.loss_type]],
+    )
+    reference = None
+    if run.adapter.type == "Full":
+        reference = whole_model(parts.source, torch.bfloat16 if uses_bfloat16() else torch.float32)
+    trainer = ResumableDPOTrainer(
+        args=settings,
+        model=parts.model,
+        ref_model=reference,
+        train_dataset=parts.training,
+        eval_dataset=parts.validation,
+        processing_class=parts.processor,
+        data_collator=parts.collator,
+        callbacks=parts.callbacks,
+    )
+    if trains_new_adapter(run, parts.source):
+        trainer.model.delete_adapter(REFERENCE_ADAPTER)  # a new adapter changes nothing yet: the base is the same
+    trainer.measured = 0 if trainer.eval_dataset is None else len(trainer.eval_dataset)
+    trainer.share_batches(without_loss)
+    return trainer
+
+
+def loss_of_equals(loss_type: str, beta: float) -> float:
+    """What a pair costs whose answers are as likely as they were, as those of a blank always are."""
+    return {"sigmoid": math.log(2), "hinge": 1.0, "ipo": 1 / (2 * beta) ** 2}[loss_type]
+
+
+class ResumableDPOTrainer(SharedBatches, Resumable, DPOTrainer):
+    """TRL's, with saves in the background, on datasets that are tokenized already.
+
+    TRL takes means over the pairs of each pass, and then over the passes: here a pass with blanks counts by its pairs.
+    """
+
+    measured = 0
+    """Pairs to evaluate on, without blanks."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        share = self._share_of_mean()
+        if share == 1:
+            return result
+        mode = "train" if self.model.training else "eval"
+        for name in MEANS_OVER_PAIRS:
+            self._metrics[mode][name][-1] *= share
+        blanks = 1 - inputs["completion_mask"].any(dim=1).chunk(2)[0].float().mean()
+        loss, *outputs = result if return_outputs else (result,)
+        loss = (loss - blanks * loss_of_equals(self.loss_types[0], self.beta)) * share
+        return (loss, *outputs) if return_outputs else loss
+
+    def _share_of_mean(self) -> float:
+        """By how much more a real pair counts in the mean over a step, or an evaluation, than with the blanks in it."""
+        if not self.model.training:
+            return float(len(self.eval_dataset) / self.measured)
+        if len(self.train_dataset) == self.examples:
+            return 1.0
+        here = self.args.train_batch_size * self.args.world_size
+        batch = here * self.args.gradient_accumulation_steps
+        pairs = examples_in_step(self.examples, batch, self.state.global_step)
+        return float(here * self.current_gradient_accumulation_steps / pairs)
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: DPOConfig, dataset_name: str) -> Any:
+        """As TRL, leave out pairs of whose answers nothing is left within `max_length`."""
+        return dataset.filter(lambda row: len(row["prompt_ids"]) < args.max_length)

@@ -1,0 +1,97 @@
+"""TRL's SFTTrainer on rows that are tokenized and labelled already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from finetune_trainer.checkpoint.resumable import Resumable
+from finetune_trainer.data.encode.tokenization import IGNORED
+from finetune_trainer.methods.method import Row, TrainerParts
+from finetune_trainer.methods.prompt_loss import MARK
+from finetune_trainer.methods.shared_batches import SharedBatches
+
+
+def build_sft_trainer(
+    parts: TrainerParts, prompt_loss_weight: float, without_loss: Callable[[Row], Row]
+) -> ResumableSFTTrainer:
+    """`prompt_loss_weight`: of a token that `prompt_loss.py` has marked as the prompt's."""
+    parameters = parts.run.hyperparameters
+    settings = SFTConfig(
+        **parts.arguments,
+        max_length=parameters.max_length,
+        packing=parameters.packing and parts.collator is None,  # TRL packs token ids, not images
+        eval_packing=False,
+    )
+    trainer = ResumableSFTTrainer(
+        args=settings,
+        model=parts.model,
+        train_dataset=parts.training,
+        eval_dataset=parts.validation,
+        processing_class=parts.processor,
+        data_collator=parts.collator,
+        callbacks=parts.callbacks,
+    )
+    trainer.prompt_loss_weight = prompt_loss_weight
+    trainer.share_batches(without_loss)
+    return trainer
+
+
+class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
+    """TRL's, with saves in the background, and loss on the prompt where labels mark it (methods/prompt_loss.py).
+
+    The loss of a step is the weighted mean over its tokens, as in Huerta-Enochian and Ko, "Instruction Fine-Tuning:
+    Does Prompt Loss Matter?" (2024): the assistant's tokens weigh 1, the prompt's `prompt_loss_weight`. That of an
+    evaluation is the mean over its tokens too, where TRL's is a mean of means that changes with the batches.
+    """
+
+    prompt_loss_weight = 0.0
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        labels = inputs["labels"]
+        if not self.prompt_loss_weight or not bool((labels <= MARK).any()):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        is_prompt = labels <= MARK
+        of_prompt = is_prompt[:, 1:]
+
+        def weighted(**arguments: Any) -> Any:
+            """The model, with its tokens' log-probabilities weighted; the metrics are the assistant's alone."""
+            outputs = model(**arguments)
+            outputs.log_probs = torch.where(of_prompt, self.prompt_loss_weight, 1.0) * outputs.log_probs
+            outputs.entropy = outputs.entropy.masked_fill(of_prompt, 0)
+            outputs.is_top1 = outputs.is_top1.masked_fill(of_prompt, False)
+            outputs.label_mask = outputs.label_mask & ~of_prompt
+            return outputs
+
+        plain = {**inputs, "labels": torch.where(is_prompt, MARK - labels, labels)}
+        return super().compute_loss(weighted, plain, return_outputs, num_items_in_batch)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """What the losses of a step's tokens are divided by: the sum of their weights, over all processes."""
+        items = super()._get_num_items_in_batch(batch_samples, device)
+        if not self.prompt_loss_weight or items is None:
+            return items
+        prompts = sum((batch["labels"][..., 1:] <= MARK).sum() for batch in batch_samples)
+        prompts = self.accelerator.gather(torch.as_tensor(prompts).to(device)).sum()
+        return items - (1 - self.prompt_loss_weight) * prompts
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> Any:
+        predicted = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        tokens = (inputs["labels"][..., 1:] != IGNORED).sum().to(predicted[0].device)
+        self._evaluated += torch.stack([predicted[0].double() * tokens, tokens])
+        return predicted
+
+    def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **settings: Any) -> Any:
+        self._evaluated = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        output = super().evaluation_loop(*arguments, metric_key_prefix=metric_key_prefix, **settings)
+        loss, tokens = self.accelerator.reduce(self._evaluated).tolist()
+        output.metrics[f"{metric_key_prefix}_loss"] = loss / max(tokens, 1)
+        return output

@@ -1,0 +1,128 @@
+"""Step 3: the model in memory, the Trainer of the run's method, and the callbacks that observe it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+
+from finetune_trainer.checkpoint.background_saves import BackgroundSaves
+from finetune_trainer.checkpoint.committing import Committer
+from finetune_trainer.checkpoint.training_state import Camera
+from finetune_trainer.data.encode.vision import VisionCollator
+from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, shard
+from finetune_trainer.methods.method import TrainerParts
+from finetune_trainer.model.fused_kernels import fuse_kernels
+from finetune_trainer.model.trainable import trainable_model, uses_bfloat16, weights_digest
+from finetune_trainer.report.events import EventLog
+from finetune_trainer.report.progress import ProgressReceiver, ProgressSender
+from finetune_trainer.report.training_metrics import ExposeMetrics
+from finetune_trainer.train.arguments import common_arguments
+from finetune_trainer.train.attempt import Attempt
+from finetune_trainer.train.callbacks import (
+    BeatForWatchdog,
+    KeepEvaluations,
+    NoteMetrics,
+    PrepareSaves,
+    RefuseInfiniteLoss,
+    StopTogether,
+    TellProgress,
+)
+from finetune_trainer.train.early_stopping import StopEarly
+from finetune_trainer.train.prepare import Inputs
+from finetune_trainer.train.restore import Start
+
+
+@dataclass(frozen=True)
+class BuiltTrainer:
+    """A Trainer that is ready to fit, and what follows its training."""
+
+    trainer: Any
+    saves: BackgroundSaves
+    committer: Committer
+    stop: StopTogether
+    progress: TellProgress
+    sender: ProgressReceiver | None
+    """Where progress goes; None where nobody wants it, and in all processes but rank 0."""
+    events: EventLog | None
+    """Rank 0's."""
+    packs: bool
+    """Whether several examples share a row."""
+    initial_weights: list[tuple[float, float]] | None
+    """`weights_digest` before training; None of a sharded model."""
+
+
+def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: ProgressReceiver | None) -> BuiltTrainer:
+    """Load the model and build its Trainer. Raises DiagnosedError (InvalidSpec) as `trainable_model` does."""
+    run, gang = attempt.run, attempt.gang
+    model = _load(attempt, inputs)
+    initial_weights = None if attempt.is_sharded else weights_digest(model)
+    events = EventLog(attempt.storage, attempt.output, run.attempt) if gang.leads else None
+    sender = ProgressSender(run.progress) if gang.leads and run.progress is not None else screen
+    metrics = ExposeMetrics(run.metrics_port if gang.leads_node else None)
+    committer = Committer(run, attempt.storage, gang.beside(), start.claim, start.resumed, events)
+    saves = BackgroundSaves(Camera(gang), committer.store, metrics.add_checkpoint_stall)
+    stop = StopTogether(gang, saves)
+    progress = TellProgress(sender, lambda: committer.ledger, inputs.method.logged)
+    callbacks: list[TrainerCallback] = [stop, PrepareSaves(saves), RefuseInfiniteLoss()]
+    callbacks.append(KeepEvaluations(committer.note_evaluation))
+    if attempt.is_sharded:
+        callbacks.append(ReshardAfterEvaluation())
+    if run.hyperparameters.early_stopping is not None:
+        callbacks.append(StopEarly(run.hyperparameters.early_stopping))
+    if gang.leads:
+        callbacks.append(progress)
+    if events is not None:
+        callbacks.append(NoteMetrics(events))
+    parts = TrainerParts(
+        run=run,
+        source=inputs.model,
+        model=model,
+        processor=inputs.processor,
+        training=inputs.sequences.training,
+        validation=inputs.sequences.validation,
+        arguments=_arguments(attempt, inputs, start),
+        collator=VisionCollator(inputs.processor, run.hyperparameters.max_length) if inputs.has_images else None,
+        callbacks=[*callbacks, metrics, BeatForWatchdog()],
+    )
+    trainer = inputs.method.build_trainer(parts)
+    trainer.remove_callback(PrinterCallback)
+    trainer.saves = saves
+    if events is not None:
+        _record_start(events, run.model.uri, start)
+    packs = run.hyperparameters.packing and not inputs.has_images  # TRL packs token ids, not images
+    return BuiltTrainer(trainer, saves, committer, stop, progress, sender, events, packs, initial_weights)
+
+
+def _load(attempt: Attempt, inputs: Inputs) -> Any:
+    """The model as it is trained: with its adapter, its fused kernels, and sharded where the run asks for it."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(attempt.gang.place.local_rank)  # a quantized model goes there while it is loaded
+    model = trainable_model(attempt.run, inputs.model)
+    if torch.cuda.is_available() and not inputs.has_images:
+        fuse_kernels(model)
+    return shard(model, attempt.gang.place, bfloat16=uses_bfloat16()) if attempt.is_sharded else model
+
+
+def _arguments(attempt: Attempt, inputs: Inputs, start: Start) -> dict[str, Any]:
+    arguments = common_arguments(
+        attempt.run,
+        inputs.passes,
+        attempt.directory / "trainer",
+        processes=attempt.gang.place.world_size,
+        evaluate=inputs.sequences.validation is not None,
+        images=inputs.has_images,
+        last_step=start.last_step,
+    )
+    return {**arguments, "eval_on_start": inputs.sequences.validation is not None and start.evaluates_first}
+
+
+def _record_start(events: EventLog, model: str, start: Start) -> None:
+    events.add_corrupt(start.resumed.corrupt)
+    if start.resumed.checkpoint is None:
+        events.add("Fine-tuning job started", type="started", model=model)
+    else:
+        step = start.resumed.checkpoint.committed.manifest.step
+        events.add(f"Resumed from the checkpoint of step {step}", type="resumed", step=step)
