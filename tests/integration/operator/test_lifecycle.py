@@ -199,6 +199,28 @@ def test_another_run_id_ends_what_runs_and_starts_anew(api: Api) -> None:
     assert attempt["metadata"]["name"] != train["metadata"]["name"]
 
 
+def test_limits_that_are_changed_within_a_run_hold_for_what_runs_and_begin_nothing(api: Api) -> None:
+    """A raised retryLimit lets the run go on; a deadline that is already over ends it, and raised again stays over."""
+    job = api.create("FineTuneJob", "router", {**JOB, "retryLimit": 0})
+    train, pods = starts_training(api, job)
+    before = api.get("FineTuneJob", "router")["status"]
+    api.patch("FineTuneJob", "router", {"spec": {"retryLimit": 1}})
+    for pod in pods:
+        played.ends(api, pod, LOST_PEER)
+    retrying = api.wait_reason("FineTuneJob", "router", "Retrying")["status"]
+    assert (retrying["attempt"]["retries"], retrying["runDigest"]) == (1, before["runDigest"])
+    api.patch("FineTuneJob", "router", {"spec": {"activeDeadlineSeconds": 1}})
+    ended = api.wait_reason("FineTuneJob", "router", "DeadlineExceeded")["status"]
+    assert (ended["phase"], ended["storageUri"]) == ("Failed", before["storageUri"])
+    api.patch("FineTuneJob", "router", {"spec": {"activeDeadlineSeconds": 86400, "retryLimit": 100}})
+    after = api.wait(
+        "FineTuneJob", "router", lambda found: found["status"]["observedGeneration"] == found["metadata"]["generation"]
+    )["status"]
+    assert (after["phase"], after["completionTime"]) == ("Failed", ended["completionTime"])
+    made = [item["metadata"]["name"] for item in api.children_of(job, "train", "Job")]
+    assert made == [train["metadata"]["name"]], "the failed attempt's, for its logs, and no other"
+
+
 def test_ttl_removes_the_pods_and_nothing_runs_again(api: Api) -> None:
     job = api.create("FineTuneJob", "router", JOB)
     done = trains(api, job)

@@ -219,7 +219,7 @@ attempts = record(
     disrupted=st.booleans(),
     start_time=moments,
     pods_start_time=maybe(moments),
-    active_deadline_seconds=maybe(st.sampled_from([1, 1000, 315_360_000])),
+    class_deadline_seconds=maybe(st.sampled_from([1, 1000, 315_360_000])),
     next_time=maybe(moments),
 )
 ended_attempts = record(

@@ -46,8 +46,10 @@ class AttemptStatus(ApiModel):
     disruptions: int = Field(0, description="Attempts lost to the infrastructure; never count.")
     start_time: Timestamp
     pods_start_time: Timestamp | None = Field(None, description="When the first of its Pods began to run.")
-    active_deadline_seconds: int | None = Field(
-        None, description="The deadline that it runs with: the spec's, else what the class said when it started."
+    class_deadline_seconds: int | None = Field(
+        None,
+        description="limits.activeDeadlineSeconds of its class when it started: the run ends then, whatever "
+        "spec.activeDeadlineSeconds says.",
     )
     reports_to: Line | None = Field(None, description="Digest of the address that its Pods report to, and of its CA.")
     disrupted: bool = Field(False, description="Whether the infrastructure ended this attempt.")

@@ -39,7 +39,9 @@ class Parallelism(ApiModel):
     )
 
 
-CHANGEABLE_WITHIN_A_RUN = frozenset({"suspend", "ttlSecondsAfterFinished", "runId"})
+CHANGEABLE_WITHIN_A_RUN = frozenset(
+    {"suspend", "retryLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "runId"}
+)
 
 
 def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
@@ -52,8 +54,8 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
     schema |= cel(
         (
             f"self.runId != oldSelf.runId || ({unchanged})",
-            "a change of spec is a new run: change spec.runId too (only suspend and ttlSecondsAfterFinished may "
-            "change within a run)",
+            "a change of spec is a new run: change spec.runId too (only suspend, retryLimit, activeDeadlineSeconds and "
+            "ttlSecondsAfterFinished may change within a run)",
         ),
         (
             "!has(self.checkpoints) || !has(self.checkpoints.best) || self.checkpoints.best.metric != 'EvalLoss' "
@@ -102,7 +104,7 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
 
 
 class FineTuneJobSpec(ApiModel):
-    """A fine-tuning run. Any change but of suspend and ttlSecondsAfterFinished must change runId too."""
+    """A fine-tuning run. A change of what it learns, from what or how, must change runId too."""
 
     model_config = ConfigDict(json_schema_extra=_a_change_is_a_new_run)
 
@@ -118,13 +120,19 @@ class FineTuneJobSpec(ApiModel):
     hyperparameters: Hyperparameters = Hyperparameters()
     parallelism: Parallelism = Parallelism()
     checkpoints: Checkpoints = Checkpoints()
-    retry_limit: int = Field(3, ge=0, le=100, description="Failures of training; disruptions never count.")
+    retry_limit: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="Failures of training; disruptions never count. May be changed within a run: it holds for the next "
+        "failure.",
+    )
     active_deadline_seconds: int | None = Field(
         None,
         ge=1,
         le=LONGEST_SECONDS,
-        description="How long the run may take in all; suspended and queued time does not count. Omitted: what the "
-        "class allows.",
+        description="How long the run may take in all, at most what the class allows; suspended and queued time does "
+        "not count. Omitted: what the class allows. May be changed within a run: it holds at once.",
     )
     ttl_seconds_after_finished: int | None = Field(
         None, ge=0, le=LONGEST_SECONDS, description="Removes the Pods this long after the end; never this object."

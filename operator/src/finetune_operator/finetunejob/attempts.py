@@ -12,7 +12,7 @@ from finetune_operator.core.plan import earliest, planned
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_records import fruitless_disruptions, last_end, running_attempt, with_end
 from finetune_operator.finetunejob.concern import JobPlan
-from finetune_operator.finetunejob.deadline import deadline_seconds
+from finetune_operator.finetunejob.deadline import class_deadline_seconds
 from finetune_operator.finetunejob.objects import attempt_objects, output_uri, train_job_name
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import admitted, over_budget
@@ -114,7 +114,7 @@ def _started(
         retries=before.retries if before else 0,
         disruptions=before.disruptions if before else 0,
         start_time=whole_seconds(now),
-        active_deadline_seconds=deadline_seconds(observed, status),
+        class_deadline_seconds=class_deadline_seconds(observed, status),
         reports_to=observed.progress_endpoint.digest if observed.progress_endpoint else None,
     )
     status = status.model_copy(update={"attempt": started, "class_name": platform.name})
@@ -146,7 +146,7 @@ def objects_of_attempt(
         observed.progress_endpoint,
         status.checkpoint_seconds,
         run_key(status),
-        deadline_seconds(observed, status),
+        class_deadline_seconds(observed, status),
         status.storage_uri,
     )
 

@@ -47,11 +47,15 @@ def _deadline_of(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> da
 
 
 def deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> int | None:
-    """The spec's deadline, else the class's; a running attempt keeps the one that it was started with."""
+    """The spec's deadline as it is now, and at most the class's."""
+    limits = [observed.spec.active_deadline_seconds, class_deadline_seconds(observed, status)]
+    return min((seconds for seconds in limits if seconds is not None), default=None)
+
+
+def class_deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> int | None:
+    """What the class allows; a running attempt keeps what it allowed when the attempt was started."""
     attempt = running_attempt(status)
     if attempt is not None:
-        return attempt.active_deadline_seconds
-    of_spec, platform = observed.spec.active_deadline_seconds, observed.platform
-    if of_spec is not None or not isinstance(platform, ResolvedClass):
-        return of_spec
-    return platform.spec.limits.active_deadline_seconds
+        return attempt.class_deadline_seconds
+    platform = observed.platform
+    return platform.spec.limits.active_deadline_seconds if isinstance(platform, ResolvedClass) else None

@@ -108,7 +108,7 @@ def attempt_objects(
     endpoint: ProgressEndpoint | None,
     checkpoint_seconds: float | None = None,
     run_key: str | None = None,
-    active_deadline_seconds: int | None = None,
+    class_deadline_seconds: int | None = None,
     storage_uri: str | None = None,
 ) -> list[Object]:
     """One Pod a node, in an Indexed Job; several find each other through a headless Service.
@@ -155,7 +155,7 @@ def attempt_objects(
         name,
         role,
         platform.spec,
-        deadline_seconds=attempt_seconds(active_deadline_seconds),
+        deadline_seconds=attempt_seconds(class_deadline_seconds),
         completionMode="Indexed",
         completions=nodes,
         parallelism=nodes,
@@ -191,9 +191,12 @@ def grace_seconds(checkpoint_seconds: float | None) -> int:
     return round(min(LONGEST_GRACE_SECONDS, max(SHORTEST_GRACE_SECONDS, 2 * checkpoint_seconds + 60)))
 
 
-def attempt_seconds(active_deadline_seconds: int | None) -> int:
-    """After how long Kubernetes itself ends an attempt: later than the operator does, that counts the whole run."""
-    return min(LONGEST_ATTEMPT_SECONDS, (active_deadline_seconds or LONGEST_ATTEMPT_SECONDS) + LONGEST_GRACE_SECONDS)
+def attempt_seconds(class_deadline_seconds: int | None) -> int:
+    """After how long Kubernetes itself ends an attempt: later than the operator does, that counts the whole run.
+
+    It is the class's deadline that counts, since the spec's may be raised up to it while the attempt runs.
+    """
+    return min(LONGEST_ATTEMPT_SECONDS, (class_deadline_seconds or LONGEST_ATTEMPT_SECONDS) + LONGEST_GRACE_SECONDS)
 
 
 def accelerator_memory(platform: FineTuneClassSpec) -> int | None:

@@ -381,8 +381,8 @@ def test_a_new_run_may_be_suspended_at_once() -> None:
 def test_a_run_ends_at_its_deadline(
     of_spec: int | None, of_class: int | None, age: float, phase: str, again_in: float | None
 ) -> None:
-    """An attempt keeps the deadline that it was started with."""
-    attempt = attempt_status(active_deadline_seconds=of_spec or of_class)
+    """An attempt keeps the class's deadline that it was started with."""
+    attempt = attempt_status(class_deadline_seconds=of_class)
     status = trained_status(attempt, start_time=ago(age), conditions=standing_conditions(Reason.TRAINING))
     observed = observed_job(
         status,
@@ -401,9 +401,35 @@ def test_a_run_ends_at_its_deadline(
 
 
 @pytest.mark.parametrize(
+    ("before", "now", "of_class", "age", "phase"),
+    [
+        (50, 100, None, 60, "Training"),
+        (50, None, None, 60, "Training"),
+        (50, 1000, 100, 99, "Training"),
+        (50, 1000, 100, 100, "Failed"),
+        (50, None, 100, 100, "Failed"),
+        (1000, 50, None, 60, "Failed"),
+    ],
+)
+def test_a_deadline_that_is_changed_within_a_run_holds_at_once_up_to_the_class_s(
+    before: int, now: int | None, of_class: int | None, age: float, phase: str
+) -> None:
+    """And the run stays the same: its digest, its folder and its attempt."""
+    first, changed = job_spec(activeDeadlineSeconds=before), job_spec(activeDeadlineSeconds=now)
+    attempt = attempt_status(class_deadline_seconds=of_class)
+    status = trained_status(
+        attempt, start_time=ago(age), conditions=standing_conditions(Reason.TRAINING), run_digest=run_digest(first, 1)
+    )
+    result = decide(observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=changed))
+    assert result.decision.phase == phase
+    assert run_digest(changed, 1) == status.run_digest == result.status.run_digest
+    assert result.status.attempt.number == attempt.number
+
+
+@pytest.mark.parametrize(
     ("of_spec", "of_class", "kept"), [(12, 18, 12), (None, 18, 18), (None, None, None), (12, None, 12)]
 )
-def test_an_attempt_is_started_with_the_deadline_of_the_spec_else_of_the_class(
+def test_an_attempt_is_started_with_the_deadline_of_the_spec_at_most_that_of_the_class(
     of_spec: int | None, of_class: int | None, kept: int | None
 ) -> None:
     result = decide(
@@ -413,7 +439,7 @@ def test_an_attempt_is_started_with_the_deadline_of_the_spec_else_of_the_class(
             platform=resolved_class(limits={"activeDeadlineSeconds": of_class}),
         )
     )
-    assert result.status.attempt.active_deadline_seconds == kept
+    assert result.status.attempt.class_deadline_seconds == of_class
     assert result.decision.again_in == (15 if kept is None else kept - 10 + 5)
 
 
@@ -429,7 +455,7 @@ def test_the_time_of_a_suspension_does_not_count_for_the_deadline() -> None:
 @pytest.mark.parametrize("seconds", [10**18, -(10**18)])
 @pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
 def test_a_status_with_times_and_counts_out_of_range_is_planned_all_the_same(moment: str, seconds: int) -> None:
-    wire = trained_status(attempt_status(active_deadline_seconds=60)).to_wire()
+    wire = trained_status(attempt_status(class_deadline_seconds=60)).to_wire()
     wire |= {"startTime": moment, "suspendedSeconds": seconds, "usage": {**USAGE.to_wire(), "countedTime": moment}}
     wire["attempt"] |= {"startTime": moment}
     status = FineTuneJobStatus.read(wire)

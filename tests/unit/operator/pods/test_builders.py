@@ -160,7 +160,7 @@ def test_no_job_is_without_a_deadline_that_kubernetes_keeps() -> None:
     deadlines = {role: made[role][-1]["spec"]["activeDeadlineSeconds"] for role in ("preflight", "train", "evaluate")}
     assert deadlines == {"preflight": 6 * 3600, "train": 60 * 24 * 3600, "evaluate": 24 * 3600}
     (*_, train) = attempt_objects(
-        OWNER, job_spec(), resolved_class(), MODEL_SOURCE, RESOLVED, 1, None, active_deadline_seconds=7200
+        OWNER, job_spec(), resolved_class(), MODEL_SOURCE, RESOLVED, 1, None, class_deadline_seconds=7200
     )
     assert train["spec"]["activeDeadlineSeconds"] == 7200 + 3600, "the operator ends the run first, with a word"
 
