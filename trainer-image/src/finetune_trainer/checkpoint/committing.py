@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from finetune_api.finetunejob import CorruptCheckpoint
+from finetune_api.finetunejob import Checkpoints, CorruptCheckpoint
 from finetune_api.manifest import CheckpointKey
 from finetune_api.progress import CheckpointLedger
-from finetune_api.run import TrainRun
 from finetune_api.sources import S3Location
 from finetune_trainer.checkpoint import checkpoints, evaluation_records, retention
 from finetune_trainer.checkpoint.background_saves import Save
@@ -28,9 +27,15 @@ class Committer:
     """
 
     def __init__(
-        self, run: TrainRun, storage: Storage, gang: Gang, claim: Claim, resumed: Resumed, events: EventLog | None
+        self,
+        settings: Checkpoints,
+        storage: Storage,
+        gang: Gang,
+        claim: Claim,
+        resumed: Resumed,
+        events: EventLog | None,
     ) -> None:
-        self._run = run
+        self._settings = settings
         self._storage = storage
         self._gang = gang
         self._claim = claim
@@ -72,7 +77,7 @@ class Committer:
     @property
     def ledger(self) -> CheckpointLedger:
         """What is committed now."""
-        return checkpoints.to_ledger(self.kept, self.corrupt, self._run.checkpoints.best, self._longest)
+        return checkpoints.to_ledger(self.kept, self.corrupt, self._settings.best, self._longest)
 
     def totals(self) -> dict[str, float]:
         """For how long training stood still for all saves, and how long the longest one took, in seconds."""
@@ -112,8 +117,9 @@ class Committer:
         return remaining
 
     def _prune(self, kept: tuple[Committed, ...]) -> tuple[Committed, ...]:
-        settings = self._run.checkpoints
-        return retention.prune(self._storage, self._claim, kept, keep=settings.keep, best=settings.best)
+        return retention.prune(
+            self._storage, self._claim, kept, keep=self._settings.keep, best=self._settings.best
+        )
 
     def _tell(self, save: Save, committed: Committed) -> None:
         if self._events is None:

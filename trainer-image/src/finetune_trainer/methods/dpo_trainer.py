@@ -33,7 +33,7 @@ def build_dpo_trainer(parts: TrainerParts, dpo: DPO, without_loss: Callable[[Row
     Of Full it is a second model, in half precision where the machine has it: log-probabilities computed beforehand
     would need no memory, but every attempt and every node would have to compute them again.
     """
-    run, parameters = parts.run, parts.run.hyperparameters
+    parameters = parts.hyperparameters
     settings = DPOConfig(
         **parts.arguments,
         max_length=parameters.max_length,
@@ -41,7 +41,7 @@ def build_dpo_trainer(parts: TrainerParts, dpo: DPO, without_loss: Callable[[Row
         loss_type=[LOSSES[dpo.loss_type]],
     )
     reference = None
-    if run.adapter.type == "Full":
+    if parts.adapter.type == "Full":
         reference = whole_model(parts.source, torch.bfloat16 if uses_bfloat16() else torch.float32)
     trainer = ResumableDPOTrainer(
         args=settings,
@@ -53,7 +53,7 @@ def build_dpo_trainer(parts: TrainerParts, dpo: DPO, without_loss: Callable[[Row
         data_collator=parts.collator,
         callbacks=parts.callbacks,
     )
-    if trains_new_adapter(run, parts.source):
+    if trains_new_adapter(parts.adapter, parts.source):
         trainer.model.delete_adapter(REFERENCE_ADAPTER)  # a new adapter changes nothing yet: the base is the same
     trainer.measured = 0 if trainer.eval_dataset is None else len(trainer.eval_dataset)
     trainer.share_batches(without_loss)

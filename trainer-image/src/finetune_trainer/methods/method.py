@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from finetune_api.run import TrainRun
+from finetune_api.finetunejob import Adapter, ResolvedHyperparameters
 from finetune_trainer.data.encode import tokenization
 from finetune_trainer.data.read.examples import Example
 from finetune_trainer.model.loading import LocalModel
@@ -33,7 +33,8 @@ class Question:
 class TrainerParts:
     """What every method builds its Trainer from."""
 
-    run: TrainRun
+    hyperparameters: ResolvedHyperparameters
+    adapter: Adapter
     source: LocalModel
     """The model's files, from which a method may load it once more."""
     model: Any

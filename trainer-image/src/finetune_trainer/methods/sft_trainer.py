@@ -20,7 +20,7 @@ def build_sft_trainer(
     parts: TrainerParts, prompt_loss_weight: float, without_loss: Callable[[Row], Row]
 ) -> ResumableSFTTrainer:
     """`prompt_loss_weight`: of a token that `prompt_loss.py` has marked as the prompt's."""
-    parameters = parts.run.hyperparameters
+    parameters = parts.hyperparameters
     settings = SFTConfig(
         **parts.arguments,
         max_length=parameters.max_length,

@@ -9,6 +9,7 @@ import torch
 from transformers import BitsAndBytesConfig, set_seed
 
 from finetune_api.conditions import Reason
+from finetune_api.finetunejob import Adapter
 from finetune_api.run import TrainRun
 from finetune_trainer.model.adapters import add_lora, freeze
 from finetune_trainer.model.loading import LocalModel, load_model
@@ -27,7 +28,7 @@ def trainable_model(run: TrainRun, local: LocalModel) -> Any:
         return model
     dtype = torch.bfloat16 if uses_bfloat16() else torch.float32
     quantization = _four_bits(dtype) if run.adapter.type == "QLoRA" else None
-    if not trains_new_adapter(run, local):
+    if not trains_new_adapter(run.adapter, local):
         return load_model(local, dtype, trainable_adapter=True, quantization=quantization)
     model = whole_model(local, dtype, quantization)
     set_seed(run.hyperparameters.seed)
@@ -39,9 +40,9 @@ def uses_bfloat16() -> bool:
     return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
 
 
-def trains_new_adapter(run: TrainRun, local: LocalModel) -> bool:
+def trains_new_adapter(adapter: Adapter, local: LocalModel) -> bool:
     """Whether an adapter is begun: not for Full, nor where the one that the model came with is trained on."""
-    return run.adapter.type != "Full" and (local.adapter is None or run.adapter.inherited == "Merge")
+    return adapter.type != "Full" and (local.adapter is None or adapter.inherited == "Merge")
 
 
 def whole_model(local: LocalModel, dtype: torch.dtype, quantization: Any = None) -> Any:

@@ -62,7 +62,7 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     events = EventLog(attempt.storage, attempt.output, run.attempt) if gang.leads else None
     sender = ProgressSender(run.progress) if gang.leads and run.progress is not None else screen
     metrics = ExposeMetrics(run.metrics_port if gang.leads_node else None)
-    committer = Committer(run, attempt.storage, gang.beside(), start.claim, start.resumed, events)
+    committer = Committer(run.checkpoints, attempt.storage, gang.beside(), start.claim, start.resumed, events)
     saves = BackgroundSaves(Camera(gang), committer.store, metrics.add_checkpoint_stall)
     stop = StopTogether(gang, saves)
     progress = TellProgress(sender, lambda: committer.ledger, inputs.method.logged)
@@ -77,7 +77,8 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     if events is not None:
         callbacks.append(NoteMetrics(events))
     parts = TrainerParts(
-        run=run,
+        hyperparameters=run.hyperparameters,
+        adapter=run.adapter,
         source=inputs.model,
         model=model,
         processor=inputs.processor,

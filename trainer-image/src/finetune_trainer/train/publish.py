@@ -71,7 +71,7 @@ def _make_result(
     tuned = trainable_model(run, inputs.model) if attempt.is_sharded else built.trainer.model
     before = weights_digest(tuned) if built.initial_weights is None else built.initial_weights
     training_state.restore_model(chosen.checkpoint.path, tuned)
-    starts_adapter = trains_new_adapter(run, inputs.model)
+    starts_adapter = trains_new_adapter(run.adapter, inputs.model)
     highest_rate = max((entry["learning_rate"] for entry in log if "learning_rate" in entry), default=0.0)
     warning = refuse_untrained(before, weights_digest(tuned), new_adapter=starts_adapter, highest_rate=highest_rate)
     if warning is not None:
