@@ -89,7 +89,9 @@ def measure(s3: S3, directory: Path, layers: int, saves: int, every: int) -> tup
     gang = Gang(place_alone_on_node(run.parallelism, {}))
     output = parse_s3(run.output_uri)
     claim = commits.claim(storage, output, run.attempt)
-    committer = Committer(run.checkpoints, storage, gang, claim, Resumed(None, (), ()), EventLog(storage, output, run.attempt))
+    committer = Committer(
+        run.checkpoints, storage, gang, claim, Resumed(None, (), ()), EventLog(storage, output, run.attempt)
+    )
 
     def store(save: Save) -> None:
         committer.store(save)

@@ -117,9 +117,7 @@ class Committer:
         return remaining
 
     def _prune(self, kept: tuple[Committed, ...]) -> tuple[Committed, ...]:
-        return retention.prune(
-            self._storage, self._claim, kept, keep=self._settings.keep, best=self._settings.best
-        )
+        return retention.prune(self._storage, self._claim, kept, keep=self._settings.keep, best=self._settings.best)
 
     def _tell(self, save: Save, committed: Committed) -> None:
         if self._events is None:

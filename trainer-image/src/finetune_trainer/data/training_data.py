@@ -14,9 +14,10 @@ from finetune_api.sources import parse_location
 from finetune_trainer.data.encode.chat_template import template_clock
 from finetune_trainer.data.encode.tokenization import TemplateError
 from finetune_trainer.data.encode.vision import with_images
+from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.data_files import DataFile
-from finetune_trainer.data.read.examples import Example, MethodType, read_examples
-from finetune_trainer.data.read.images import ImageError, ImageStore
+from finetune_trainer.data.read.examples import Example, read_examples
+from finetune_trainer.data.read.formats import MethodType
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.select.choice import choose_examples, mounted, survey_dataset
 from finetune_trainer.data.select.dataset_record import RECORD_NAME, DatasetRecord, find_record

@@ -21,8 +21,8 @@ from finetune_grading.grader import CompiledGrader, InvalidGraderError
 from finetune_grading.graders import compile_graders
 from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
+from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
-from finetune_trainer.data.read.images import ImageStore
 from finetune_trainer.evaluation.heldout import (
     HeldOutExample,
     encode_prompt,

@@ -13,10 +13,11 @@ from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.encode import vision
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images, text_tokenizer
 from finetune_trainer.data.encode.stand_ins import prompt_ids, prompt_text, refuse_literals
+from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.example_errors import ExampleError
-from finetune_trainer.data.read.examples import CompletionExample, ImageUrl, PreferenceExample, parse_example
-from finetune_trainer.data.read.images import ImageError, ImageStore
+from finetune_trainer.data.read.examples import CompletionExample, PreferenceExample, parse_example
 from finetune_trainer.data.read.jsonl import LineError, parse
+from finetune_trainer.data.read.messages import ImageUrl
 from finetune_trainer.data.read.records import read_records
 from finetune_trainer.process.failures import DiagnosedError
 

@@ -11,7 +11,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from finetune_trainer.data.encode.tokenization import IGNORED, Sequence, tokenize
-from finetune_trainer.data.read.examples import Assistant, ChatExample, Example
+from finetune_trainer.data.read.examples import ChatExample, Example
+from finetune_trainer.data.read.messages import Assistant
 
 MARK = -1000
 """No label of torch's or TRL's is as low."""

@@ -26,7 +26,7 @@ from finetune_api.sources import S3Location, parse_location
 from finetune_trainer.data.encode.chat_rendering import reads_images
 from finetune_trainer.data.encode.packed_rows import packed_rows
 from finetune_trainer.data.encode.vision import NO_SHARDED_VISION
-from finetune_trainer.data.read.images import ImageStore
+from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.select.choice import Chosen, choose_examples, survey_dataset
 from finetune_trainer.data.select.dataset_record import find_record, store_record
 from finetune_trainer.data.select.findings import store_findings

@@ -14,14 +14,13 @@ from trl import chat_template_utils as published
 from finetune_trainer.data.encode.chat_rendering import _render_turns
 from finetune_trainer.data.encode.lost_parts import names_left_out, refuse_lost
 from finetune_trainer.data.encode.tokenization import IGNORED, TemplateError, tokenize, tokenize_preference
-from finetune_trainer.data.read.examples import (
+from finetune_trainer.data.read.examples import ChatExample, PreferenceExample
+from finetune_trainer.data.read.messages import (
     Assistant,
-    ChatExample,
     Developer,
     Function,
     ImagePart,
     ImageUrl,
-    PreferenceExample,
     System,
     Tool,
     ToolCall,

@@ -14,13 +14,12 @@ from finetune_trainer.data.encode.chat_template import TemplateError, template_c
 from finetune_trainer.data.encode.stand_ins import prompt_ids
 from finetune_trainer.data.encode.template_limits import TemplateLimitError
 from finetune_trainer.data.encode.tokenization import IGNORED, tokenize, tokenize_preference
-from finetune_trainer.data.read.examples import (
+from finetune_trainer.data.read.examples import ChatExample, PreferenceExample
+from finetune_trainer.data.read.messages import (
     Assistant,
-    ChatExample,
     Function,
     ImagePart,
     ImageUrl,
-    PreferenceExample,
     System,
     TextPart,
     ToolCall,

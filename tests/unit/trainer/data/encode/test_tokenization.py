@@ -19,19 +19,8 @@ from finetune_trainer.data.encode.tokenization import (
     tokenize,
     tokenize_preference,
 )
-from finetune_trainer.data.read.examples import (
-    Assistant,
-    ChatExample,
-    CompletionExample,
-    Function,
-    ImagePart,
-    ImageUrl,
-    PreferenceExample,
-    System,
-    Tool,
-    ToolCall,
-    User,
-)
+from finetune_trainer.data.read.examples import ChatExample, CompletionExample, PreferenceExample
+from finetune_trainer.data.read.messages import Assistant, Function, ImagePart, ImageUrl, System, Tool, ToolCall, User
 from tests.unit.trainer.data.encode.chat_templates import (
     CHATML,
     CHATML_MARKED,

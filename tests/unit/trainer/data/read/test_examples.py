@@ -14,24 +14,26 @@ from hypothesis import strategies as st
 from finetune_trainer.data.read import jsonl
 from finetune_trainer.data.read.example_errors import ExampleError, explain
 from finetune_trainer.data.read.examples import (
-    Assistant,
     ChatExample,
     CompletionExample,
-    Function,
-    ImagePart,
-    ImageUrl,
     NumberedExample,
     PreferenceExample,
-    System,
-    TextPart,
-    Tool,
-    ToolCall,
-    User,
     parse_example,
     read_examples,
 )
 from finetune_trainer.data.read.forms import READ, to_known_form
 from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.read.messages import (
+    Assistant,
+    Function,
+    ImagePart,
+    ImageUrl,
+    System,
+    TextPart,
+    Tool,
+    ToolCall,
+    User,
+)
 
 GOOD = b'{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}\n'
 USER = {"role": "user", "content": "2+2?"}

@@ -11,18 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.read.examples import (
-    Assistant,
-    ChatExample,
-    Developer,
-    NumberedExample,
-    PreferenceExample,
-    System,
-    Tool,
-    User,
-    read_examples,
-)
+from finetune_trainer.data.read.examples import ChatExample, NumberedExample, PreferenceExample, read_examples
 from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.read.messages import Assistant, Developer, System, Tool, User
 
 ASKED, SAID = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
 CHAT = ChatExample([User(content="2+2?"), Assistant(content="4")])

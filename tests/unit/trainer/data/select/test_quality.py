@@ -10,16 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.read.examples import (
-    Assistant,
-    ChatExample,
-    CompletionExample,
-    Example,
-    Function,
-    PreferenceExample,
-    ToolCall,
-    User,
-)
+from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
+from finetune_trainer.data.read.messages import Assistant, Function, ToolCall, User
 from finetune_trainer.data.select.near_duplicates import Positions, Texts, near_duplicates, signature, similarity
 from finetune_trainer.data.select.quality import NONE, Traits, find_doubts, find_leaks
 

@@ -36,7 +36,8 @@ from finetune_trainer.data.encode.stand_ins import (
     with_whole_reasoning,
 )
 from finetune_trainer.data.encode.template_limits import limited
-from finetune_trainer.data.read.examples import Assistant, ChatExample
+from finetune_trainer.data.read.examples import ChatExample
+from finetune_trainer.data.read.messages import Assistant
 
 __all__ = ["RenderedChat", "TemplateError", "common_prefix", "reads_images", "render_turns", "text_tokenizer"]
 

@@ -13,15 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from finetune_trainer.data.encode.chat_template import TemplateError, keeps_name
-from finetune_trainer.data.read.examples import (
+from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
+from finetune_trainer.data.read.messages import (
     Assistant,
-    ChatExample,
-    CompletionExample,
     Developer,
-    Example,
     Function,
     Message,
-    PreferenceExample,
     System,
     Tool,
     ToolCall,

@@ -21,7 +21,8 @@ from finetune_trainer.data.encode.chat_rendering import (
 )
 from finetune_trainer.data.encode.stand_ins import encode
 from finetune_trainer.data.encode.vision import IGNORED
-from finetune_trainer.data.read.examples import Assistant, ChatExample, CompletionExample, Example, PreferenceExample
+from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
+from finetune_trainer.data.read.messages import Assistant
 
 __all__ = ["IGNORED", "PreferencePair", "Sequence", "TemplateError", "has_loss", "tokenize", "tokenize_preference"]
 

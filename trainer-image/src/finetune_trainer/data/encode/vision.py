@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from finetune_api.conditions import Reason
 from finetune_trainer.data.encode.chat_rendering import RenderedChat, TemplateError, reads_images, render_turns
-from finetune_trainer.data.read import images
+from finetune_trainer.data.images import images
 from finetune_trainer.data.read.examples import ChatExample, Example
 from finetune_trainer.process.failures import DiagnosedError
 

@@ -8,15 +8,14 @@ from pathlib import Path
 import typer
 
 from finetune_trainer.data.read.examples import (
-    FORMAT_NAMES,
     LEAST_TRAINING_EXAMPLES,
-    MethodType,
     format_of,
     read_examples,
     too_few_examples,
     unread_keys,
 )
 from finetune_trainer.data.read.file_names import is_data
+from finetune_trainer.data.read.formats import FORMAT_NAMES, MethodType
 from finetune_trainer.data.read.jsonl import LineError
 
 SHOWN_ERRORS = 100

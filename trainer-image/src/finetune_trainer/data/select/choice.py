@@ -16,9 +16,10 @@ import structlog
 from finetune_api.finetunejob import Dataset, DatasetSource, DatasetStatus, FileStatistics
 from finetune_api.run import DATASET_DIRECTORY
 from finetune_trainer.data.encode.chat_template import template_clock
+from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import DataFile, fetch_files
-from finetune_trainer.data.read.examples import MethodType, unread_keys
-from finetune_trainer.data.read.images import ImageStore
+from finetune_trainer.data.read.examples import unread_keys
+from finetune_trainer.data.read.formats import MethodType
 from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet
 from finetune_trainer.data.select.preparation import DOUBTS, Doubt, prepare
 from finetune_trainer.data.select.survey import SetName, Survey, survey

@@ -14,16 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_trainer.data.read.examples import (
-    Assistant,
-    ChatExample,
-    CompletionExample,
-    Example,
-    Message,
-    content_text,
-    fingerprint,
-    to_template,
-)
+from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, fingerprint
+from finetune_trainer.data.read.messages import Assistant, Message, content_text, to_template
 from finetune_trainer.data.select.near_duplicates import (
     ORDERS,
     Positions,

@@ -13,13 +13,12 @@ from finetune_api.finetunejob import DatasetError, DatasetStatus
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.read.examples import (
     LEAST_TRAINING_EXAMPLES,
-    Format,
-    MethodType,
     NumberedExample,
     format_of,
     read_examples,
     too_few_examples,
 )
+from finetune_trainer.data.read.formats import Format, MethodType
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.select.quality import Traits
 from finetune_trainer.process.failures import DiagnosedError

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from e2e.cluster.certificates import Authority
-from finetune_trainer.data.read import public_https
-from finetune_trainer.data.read.public_https import PublicHttps, RefusedError, is_public
+from finetune_trainer.data.images import public_https
+from finetune_trainer.data.images.public_https import PublicHttps, RefusedError, is_public
 
 HOST = "images.test"
 

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from finetune_api.conditions import Reason
 from finetune_api.sources import is_allowed, is_allowed_url, parse_s3
-from finetune_trainer.data.read.examples import ChatExample, Example, ImageUrl
-from finetune_trainer.data.read.public_https import PublicHttps, RefusedError
+from finetune_trainer.data.images.public_https import PublicHttps, RefusedError
+from finetune_trainer.data.read.examples import ChatExample, Example
+from finetune_trainer.data.read.messages import ImageUrl
 from finetune_trainer.process.failures import DiagnosedError, first_line
 from finetune_trainer.storage.storage import Storage
 

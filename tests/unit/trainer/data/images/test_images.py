@@ -17,10 +17,11 @@ from PIL import Image
 
 from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location, is_allowed_url
-from finetune_trainer.data.read import images
-from finetune_trainer.data.read.examples import Assistant, ChatExample, ImagePart, ImageUrl, TextPart, User
-from finetune_trainer.data.read.images import ImageError, ImageStore, decode, load
-from finetune_trainer.data.read.public_https import PublicHttps, RefusedError
+from finetune_trainer.data.images import images
+from finetune_trainer.data.images.images import ImageError, ImageStore, decode, load
+from finetune_trainer.data.images.public_https import PublicHttps, RefusedError
+from finetune_trainer.data.read.examples import ChatExample
+from finetune_trainer.data.read.messages import Assistant, ImagePart, ImageUrl, TextPart, User
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.tiny_vision_models import data_uri, png

@@ -1,0 +1,1 @@
+"""Images of examples: fetched, checked, and kept on this node's disk."""
