@@ -264,14 +264,51 @@ def test_what_can_not_work_is_diagnosed(
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint(
-    workplace: Workplace, base: Path, storage: Storage, tmp_path: Path
+    workplace: Workplace, storage: Storage, tmp_path: Path
 ) -> None:
-    broken = shutil.copytree(base, tmp_path / "broken")
-    weights = load_file(broken / "model.safetensors")
-    weights["model.norm.weight"][0] = float("inf")
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    model = ModelSource(uri=workplace.bucket.put_folder("models/infinite", broken))
-    with pytest.raises(DiagnosedError, match=r"at step 1\. Lower hyperparameters.learningRate") as refused:
-        train_here(workplace.train_run("infinite", {"checkpoint_every_steps": 1}, model=model), tmp_path / "train")
+    settings = {"learning_rate": 1e38, "warmup_percent": 0.0, "checkpoint_every_steps": 2}
+    run = workplace.train_run("infinite", settings)
+    with pytest.raises(DiagnosedError, match=r"at step 2\. Lower hyperparameters.learningRate") as refused:
+        train_here(run, tmp_path / "train")
     assert refused.value.failure.reason is Reason.LOSS_NOT_FINITE
     assert not storage.list_objects(parse_s3(workplace.bucket.uri("infinite/checkpoints")))
+
+
+@pytest.mark.parametrize("adapter", [Adapter(lora=LoRA(rank=4)), Adapter(type="Full")], ids=["LoRA", "Full"])
+def test_weights_that_are_no_numbers_are_the_models_fault_and_not_the_datas(
+    workplace: Workplace, base: Path, storage: Storage, tmp_path: Path, adapter: Adapter
+) -> None:
+    """Of Full the trained weights have become NaN by then: the files tell."""
+    broken = shutil.copytree(base, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, :3] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    name = f"broken-{adapter.type}"
+    model = ModelSource(uri=workplace.bucket.put_folder(f"models/{name}", broken))
+    run = workplace.train_run(name, {"checkpoint_every_steps": 1}, model=model, adapter=adapter)
+    words = (
+        r"The weight model\.layers\.1\.mlp\.up_proj\.weight in model\.safetensors of .* 3 of its \d+ numbers are NaN"
+    )
+    with pytest.raises(DiagnosedError, match=words) as refused:
+        train_here(run, tmp_path / "train")
+    assert refused.value.failure.reason is Reason.MODEL_INVALID
+    assert not refused.value.failure.retryable
+    assert not storage.list_objects(parse_s3(workplace.bucket.uri(f"{name}/checkpoints")))
+
+
+def test_so_are_those_of_the_adapter_that_came_with_it(
+    workplace: Workplace, lora: Any, storage: Storage, tmp_path: Path
+) -> None:
+    local = fetch_model(ModelSource(uri=workplace.model, adapter_uri=lora.result.uri), storage, tmp_path / "lora")
+    assert local.adapter is not None
+    file = local.adapter / "adapter_model.safetensors"
+    weights = load_file(file)
+    broken = next(name for name in sorted(weights) if "lora_B" in name)
+    weights[broken][0, 0] = float("-inf")
+    save_file(weights, file, metadata={"format": "pt"})
+    model = ModelSource(uri=workplace.model, adapter_uri=workplace.bucket.put_folder("adapters/broken", local.adapter))
+    with pytest.raises(
+        DiagnosedError, match=rf"The weight {re.escape(broken)} in adapter_model.safetensors"
+    ) as refused:
+        train_here(workplace.train_run("broken-adapter", model=model), tmp_path / "train")
+    assert refused.value.failure.reason is Reason.MODEL_INVALID

@@ -16,6 +16,7 @@ from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, shard
 from finetune_trainer.methods.method import TrainerParts
 from finetune_trainer.model.fused_kernels import fuse_kernels
 from finetune_trainer.model.trainable import trainable_model, uses_bfloat16, weights_digest
+from finetune_trainer.model.weight_values import refuse_infinite_weights
 from finetune_trainer.report.events import EventLog
 from finetune_trainer.report.progress import ProgressReceiver, ProgressSender
 from finetune_trainer.report.training_metrics import ExposeMetrics
@@ -66,7 +67,8 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     saves = BackgroundSaves(Camera(gang), committer.store, metrics.add_checkpoint_stall)
     stop = StopTogether(gang, saves)
     progress = TellProgress(sender, lambda: committer.ledger, inputs.method.logged)
-    callbacks: list[TrainerCallback] = [stop, PrepareSaves(saves), RefuseInfiniteLoss()]
+    callbacks: list[TrainerCallback] = [stop, PrepareSaves(saves)]
+    callbacks.append(RefuseInfiniteLoss(lambda: refuse_infinite_weights(inputs.model, run.model)))
     callbacks.append(KeepEvaluations(committer.note_evaluation))
     if attempt.is_sharded:
         callbacks.append(ReshardAfterEvaluation())

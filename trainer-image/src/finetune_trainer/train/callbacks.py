@@ -88,7 +88,13 @@ class PrepareSaves(TrainerCallback):
 
 
 class RefuseInfiniteLoss(TrainerCallback):
-    """A loss that is no number any more never becomes one again."""
+    """A loss that is no number any more never becomes one again.
+
+    `refuse_weights` raises where it is the base's weights that are broken, and not the data or the learning rate.
+    """
+
+    def __init__(self, refuse_weights: Callable[[], None]) -> None:
+        self._refuse_weights = refuse_weights
 
     def on_log(
         self,
@@ -101,6 +107,8 @@ class RefuseInfiniteLoss(TrainerCallback):
         for name in ("loss", "eval_loss"):
             value = (logs or {}).get(name, 0.0)
             if not math.isfinite(value):
+                heartbeats.beat(Phase.STARTING, state.global_step)  # a large model's files are read again for minutes
+                self._refuse_weights()
                 raise DiagnosedError(
                     Reason.LOSS_NOT_FINITE,
                     f"{name} became {value} at step {state.global_step}. Lower hyperparameters.learningRate "

@@ -1,0 +1,56 @@
+"""The numbers in a model's files: read again only where a loss was no number, which may be theirs and not the data's.
+
+A run whose loss is finite pays nothing for it; nor do weights that are never met (rows of tokens that no text has).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from finetune_api.conditions import Reason
+from finetune_api.run import ModelSource
+from finetune_trainer.model.folders import weight_files
+from finetune_trainer.model.loading import LocalModel
+from finetune_trainer.process.failures import DiagnosedError
+
+CHUNK = 2**24
+"""Numbers that are looked at together: what is needed beside the file's own pages stays small."""
+
+
+def refuse_infinite_weights(local: LocalModel, source: ModelSource) -> None:
+    """Raises DiagnosedError (ModelInvalid) naming the first weight that holds NaN or infinity, in the files as they
+    came: the weights in memory may be trained ones."""
+    folders = [(local.base, source.uri)]
+    if local.adapter is not None:
+        folders.append((local.adapter, str(source.adapter_uri)))
+    for folder, uri in folders:
+        for file in sorted(weight_files(path.name for path in folder.iterdir())):
+            for name, count, size in _infinite_weights(folder / file):
+                raise DiagnosedError(
+                    Reason.MODEL_INVALID,
+                    f"The weight {name} in {file} of {uri} is broken: {count} of its {size} numbers are NaN or "
+                    "infinite, and so became the loss. Upload the model again, from where its weights are whole.",
+                )
+
+
+def _infinite_weights(file: Path) -> Iterator[tuple[str, int, int]]:
+    """The name of each weight that holds such, how many, and of how many."""
+    with safe_open(file, framework="pt") as weights:
+        for name in weights.keys():  # noqa: SIM118 (it is no mapping)
+            numbers = weights.get_tensor(name).flatten()
+            if not numbers.is_floating_point():
+                continue
+            count = sum(_count_infinite(part) for part in numbers.split(CHUNK))
+            if count:
+                yield name, count, len(numbers)
+
+
+def _count_infinite(numbers: torch.Tensor) -> int:
+    """A sum is a twentieth of the work of looking at each number, and is not finite where one of them is not."""
+    if numbers.element_size() == 1:  # float8, which has no arithmetic
+        numbers = numbers.float()
+    return 0 if torch.isfinite(numbers.sum()) else int((~torch.isfinite(numbers)).sum())
