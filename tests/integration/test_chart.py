@@ -16,6 +16,7 @@ import urllib.request
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -495,6 +496,26 @@ def as_account(cluster: Cluster, *words: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
 
 
+PODS_BY_HAND: dict[str, Any] = {
+    "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+    "containers": [
+        {
+            "name": "trainer",
+            "image": "example.com/mine:1",
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }
+    ],
+}
+
+
+def refusal(cluster: Cluster, user: str, *words: str, stdin: object = None) -> str:
+    """What kubectl tells this user in the team's namespace, where it fails; empty where it does not."""
+    command = [cluster.commands["kubectl"], "--kubeconfig", cluster.plane.kubeconfig_for(user), "-n", TEAM, *words]
+    text = None if stdin is None else json.dumps(stdin)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    return "" if done.returncode == 0 else done.stderr
+
+
 def test_a_tenant_makes_nothing_that_looks_like_a_child(cluster: Cluster, operator: Operator, platform: None) -> None:
     """Not with our label, not with an owner of ours, and not by a change of what the operator made."""
     preflight = start_job(cluster, "attacked")
@@ -503,20 +524,7 @@ def test_a_tenant_makes_nothing_that_looks_like_a_child(cluster: Cluster, operat
     (made,) = cluster.get("-n", TEAM, "job", *preflight)["items"]
     cluster.kubectl("-n", TEAM, "create", "rolebinding", "attacker", "--clusterrole=edit", "--user=attacker")
     assert rights_settle(cluster, "attacker", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
-    kubeconfig = cluster.plane.kubeconfig_for("attacker")
-
-    def refused(*words: str, stdin: object = None) -> str:
-        command = [cluster.commands["kubectl"], "--kubeconfig", kubeconfig, "-n", TEAM, *words]
-        text = None if stdin is None else json.dumps(stdin)
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
-        return "" if done.returncode == 0 else done.stderr
-
-    context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    spec = {
-        "restartPolicy": "Never",
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [{"name": "trainer", "image": "example.com/mine:1", "securityContext": context}],
-    }
+    refused, spec = partial(refusal, cluster, "attacker"), {"restartPolicy": "Never", **PODS_BY_HAND}
     owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "name": "attacked", "uid": job["uid"]}
     of_job = {"apiVersion": "batch/v1", "kind": "Job", "name": made["metadata"]["name"], "uid": made["metadata"]["uid"]}
     forgeries: list[dict[str, Any]] = [
@@ -557,6 +565,64 @@ def test_a_tenant_makes_nothing_that_looks_like_a_child(cluster: Cluster, operat
     assert refused("create", "-f", "-", stdin=innocent) == ""
     assert refused("label", "pod", name, "mine=yes") == ""
     assert refused("delete", "pod", name, "--wait=false") == ""
+
+
+def workload_by_hand(kind: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """A workload of which only the Pods have these labels, beside one of its own that it selects them by."""
+    mine = {"mine": "yes"}
+    template = {"metadata": {"labels": {**labels, **mine}}, "spec": {"restartPolicy": "Always", **PODS_BY_HAND}}
+    once = {"metadata": {"labels": labels}, "spec": {"restartPolicy": "Never", **PODS_BY_HAND}}
+    selected = {"selector": {"matchLabels": mine}, "template": template}
+    api_version, spec = {
+        "ReplicationController": ("v1", {"replicas": 1, "selector": mine, "template": template}),
+        "Deployment": ("apps/v1", selected),
+        "ReplicaSet": ("apps/v1", selected),
+        "StatefulSet": ("apps/v1", {**selected, "serviceName": "by-hand"}),
+        "DaemonSet": ("apps/v1", selected),
+        "Job": ("batch/v1", {"template": once}),
+        "CronJob": ("batch/v1", {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": once}}}),
+    }[kind]
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": f"by-hand-{kind.lower()}"}, "spec": spec}
+
+
+WORKLOADS = ("ReplicationController", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob")
+
+
+def test_a_tenant_puts_nothing_in_the_place_of_what_serves(
+    cluster: Cluster, operator: Operator, platform: None
+) -> None:
+    """Kubernetes' own controllers would make Pods that its Service selects, or run what is written into its template.
+
+    Also by who writes in the operator's name: the API server takes any name of a field manager.
+    """
+    apply(cluster, "ModelDeployment", "replaced", model={"uri": BASE})
+    uid = cluster.get("-n", TEAM, "mdep", "replaced")["metadata"]["uid"]
+    cluster.wait("-n", TEAM, "pod", "-l", f"finetune.dev/owner-uid={uid}", until="create")
+    cluster.kubectl("-n", TEAM, "create", "rolebinding", "rival", "--clusterrole=edit", "--user=rival")
+    assert rights_settle(cluster, "rival", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
+    refused = partial(refusal, cluster, "rival")
+    selected = cluster.get("-n", TEAM, "svc", "replaced")["spec"]["selector"]
+    for kind in WORKLOADS:
+        by_hand = workload_by_hand(kind, selected)
+        assert "only the operator makes objects" in refused("create", "-f", "-", stdin=by_hand), kind
+        assert refused("create", "-f", "-", stdin=workload_by_hand(kind, {})) == "", kind
+        if kind != "Job":  # whose template nobody changes
+            assert "leave it out of the template" in refused("apply", "--server-side", "-f", "-", stdin=by_hand), kind
+    named = "--field-manager=finetune-operator"
+    for words in (
+        ("set", "image", "deploy/replaced", "server=example.com/mine:1"),
+        ("set", "env", "deploy/replaced", "A=b"),
+    ):
+        assert "stay as the operator made them" in refused(*words, named)
+    for change in (
+        {"selector": {"mine": "yes"}},
+        {"type": "ExternalName", "externalName": "example.com", "clusterIP": ""},
+    ):
+        patch = json.dumps({"spec": change})
+        told = refused("patch", "service", "replaced", "--type=merge", "-p", patch, named)
+        assert "stays as the operator made it" in told
+    assert refused("rollout", "restart", "deploy/replaced") == ""
+    assert refused("scale", "deploy/replaced", "--replicas=2") == ""
 
 
 def test_nobody_execs_into_pods_where_the_platform_denies_it(
