@@ -65,6 +65,9 @@ LONGEST_SECONDS = 10 * 366 * 24 * 3600
 """Ten years: a moment so much later than any other is still one."""
 
 
+_STORABLE = range(-(2**63), 2**63)
+"""The whole numbers that the API server stores: a status with another one could not be written."""
+
 ANOTHER_VERSION = {"from": "another version"}
 """The validation context of what an older or newer operator may have written."""
 _UNKNOWN_VALUE = frozenset({"literal_error", "enum", "string_pattern_mismatch", "string_too_long"})
@@ -115,15 +118,21 @@ class ApiModel(BaseModel):
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _keep_unknown_value(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        """Let an enum's value pass that this version does not know, where another version may have written it."""
+    def _read_value(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """Let an enum's value pass that this version does not know, where another version may have written it.
+
+        Whole numbers must be what the API server can store: whoever may write a report may write any.
+        """
         try:
-            return read(value)
+            found = read(value)
         except ValidationError as error:
             kinds = {one["type"] for one in error.errors(include_url=False) if not one["loc"]}
             if info.context is ANOTHER_VERSION and isinstance(value, str) and kinds <= _UNKNOWN_VALUE:
                 return value
             raise
+        if isinstance(found, int) and found not in _STORABLE:
+            raise ValueError("a whole number of 64 bits is expected")
+        return found
 
 
 def cel(*rules: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
-from finetune_api.base import ApiModel, Line, Text
+from finetune_api.base import ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Score
 from finetune_api.finetunejob import (
@@ -66,7 +66,7 @@ class TrainReport(ApiModel):
     result: Result
     checkpoints: list[CheckpointStatus] = Field(default=[])
     corrupt_checkpoints: list[CorruptCheckpoint] = Field(default=[])
-    checkpoint_seconds: float | None = Field(None, description="Longest time from a save's start to its commit.")
+    checkpoint_seconds: FiniteNumber = Field(None, description="Longest time from a save's start to its commit.")
 
 
 class EvaluationReport(ApiModel):

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from finetune_api.base import LONGEST_SECONDS, MOST_STEPS, ApiModel, whole_seconds
+from finetune_api.base import LONGEST_SECONDS, MOST_STEPS, ApiModel, FiniteNumber, whole_seconds
 from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, Progress
 
 PROGRESS_AUDIENCE = "finetune.dev/progress"
@@ -47,7 +47,7 @@ class CheckpointLedger(ApiModel):
 
     checkpoints: list[CheckpointStatus] = Field(default=[], max_length=100, description="Oldest first.")
     corrupt: list[CorruptCheckpoint] = Field(default=[], max_length=20)
-    checkpoint_seconds: float | None = Field(None, ge=0, description="Longest time from a save's start to its commit.")
+    checkpoint_seconds: FiniteNumber = Field(None, ge=0, description="Longest time from a save's start to its commit.")
 
 
 class ProgressReport(ApiModel):

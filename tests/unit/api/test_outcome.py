@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_api.auto import resolve_for
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import Score
-from finetune_api.finetunejob import CheckpointStatus, DatasetError, DatasetStatus, FileStatistics, ModelStatus, Result
+from finetune_api.finetunejob import (
+    CheckpointStatus,
+    DatasetError,
+    DatasetStatus,
+    FileStatistics,
+    FineTuneJobSpec,
+    ModelStatus,
+    Result,
+)
 from finetune_api.outcome import (
     TERMINATION_MESSAGE_BYTES,
     EvaluationReport,
@@ -44,7 +53,9 @@ datasets = record(
     DatasetStatus,
     training=st.none() | st.just(FILE),
     error_count=st.integers(0, 10**9),
-    errors=st.lists(record(DatasetError, file=st.just("training"), line=st.integers(1), message=lines), max_size=20),
+    errors=st.lists(
+        record(DatasetError, file=st.just("training"), line=st.integers(1, 10**9), message=lines), max_size=20
+    ),
     warnings=st.lists(lines, max_size=20),
 )
 failures = record(
@@ -176,6 +187,50 @@ def test_a_score_must_be_a_number(value: str) -> None:
     message = f'{{"outcome":"EvaluateSucceeded","scores":[{score}]}}'
     assert parse_termination_message(message) is None
     assert parse_termination_message(message.replace(value, "0.5")) is not None
+
+
+@pytest.mark.parametrize("number", [10**30, -(10**30), 2**63])
+@pytest.mark.parametrize(
+    "report",
+    [
+        PreflightReport(dataset=DatasetStatus(training=FILE, error_count=7), model=MODEL),
+        TrainReport(result=RESULT.model_copy(update={"trained_tokens": 7})),
+        TrainReport(result=RESULT, checkpoints=[CheckpointStatus(step=7, uri=LONG_URI)]),
+        Failure(reason=Reason.FAILED, message="x", rank=7),
+    ],
+)
+def test_a_report_with_a_number_that_no_status_can_hold_is_none(report: Any, number: int) -> None:
+    message = to_termination_message(report)
+    assert parse_termination_message(message) == report
+    assert parse_termination_message(message.replace(":7", f":{number}")) is None
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_how_long_saves_took_is_a_number_or_unknown(number: str) -> None:
+    message = to_termination_message(TrainReport(result=RESULT, checkpoint_seconds=7.5))
+    parsed = parse_termination_message(message.replace("7.5", number))
+    assert isinstance(parsed, TrainReport)
+    assert parsed.checkpoint_seconds is None
+
+
+@pytest.mark.parametrize("field", ["examples", "tokens", "maxTokens", "rows"])
+def test_whatever_preflight_counted_hyperparameters_follow_from_it_or_it_is_no_report(field: str) -> None:
+    spec = FineTuneJobSpec.from_wire(
+        {
+            "model": {"uri": "s3://models/base"},
+            "dataset": {"training": {"uri": "s3://data/train.jsonl"}},
+            "hyperparameters": {"epochs": 1000},
+        }
+    )
+    counts = FILE.to_wire()
+    for number in (-(2**63), -1, 0, 1, 10**12, 2**63 - 1, 10**400):
+        report = {
+            "outcome": "PreflightSucceeded",
+            "dataset": {"training": {**counts, field: number}},
+            "model": MODEL.to_wire(),
+        }
+        parsed = parse_termination_message(json.dumps(report))
+        assert parsed is None or resolve_for(spec, cast("PreflightReport", parsed)).total_steps >= 1
 
 
 def test_half_a_surrogate_pair_of_a_dataset_does_not_cost_the_diagnosis() -> None:

@@ -155,3 +155,17 @@ def test_right_after_a_resume_the_remaining_time_is_at_the_speed_before(
 def test_a_speed_of_zero_is_none_yet() -> None:
     found = to_progress(status(current_step="5", total_steps="10", tokens_per_second="0"))
     assert found is not None and found.tokens_per_second is None
+
+
+@pytest.mark.parametrize("number", ["1e999", "Infinity", "NaN"])
+def test_a_ledger_says_how_long_saves_took_in_a_number_or_not_at_all(number: str) -> None:
+    body = f'{{"trainerStatus":{{"lastUpdatedTime":"{NOW}"}},"ledger":{{"checkpointSeconds":{number}}}}}'
+    ledger = ProgressReport.model_validate_json(body).ledger
+    assert ledger is not None
+    assert ledger.checkpoint_seconds is None
+
+
+def test_a_ledger_with_a_number_that_no_status_can_hold_is_refused() -> None:
+    checkpoint = {"step": 10**30, "uri": "s3://models/a"}
+    with pytest.raises(ValidationError, match="64 bits"):
+        ProgressReport.from_wire({"trainerStatus": {"lastUpdatedTime": NOW}, "ledger": {"checkpoints": [checkpoint]}})

@@ -10,6 +10,8 @@ from finetune_api.base import ApiModel, Line
 from finetune_api.finetunejob.dataset import DatasetFormat
 
 MOST_WARNINGS = 20
+MOST_EXAMPLES = 10**12
+"""Steps over so many, a thousand times each, are still a number."""
 
 
 class DatasetError(ApiModel):
@@ -24,12 +26,13 @@ class DatasetError(ApiModel):
 class FileStatistics(ApiModel):
     """Counts of one file, after limit and split."""
 
-    examples: int = Field(description="Examples that are used.")
+    examples: int = Field(le=MOST_EXAMPLES, description="Examples that are used.")
     tokens: int = Field(description="Tokens of all of them.")
     max_tokens: int = Field(description="Tokens of the longest example.")
     truncated: int = Field(0, description="Examples longer than maxLength.")
     rows: int | None = Field(
         None,
+        le=MOST_EXAMPLES,
         description="What a batch is made of: the examples; or a row for each answer, where the chat template rewrites "
         "earlier turns; or rows of maxLength tokens, where they are packed.",
     )
