@@ -35,11 +35,11 @@ from finetune_operator.core.conditions import Standing, progressing, stalled
 from finetune_operator.core.plan import Plan
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan as plan_evaluation
-from finetune_operator.finetunejob.attempt_records import running_jobs
+from finetune_operator.finetunejob.attempt_state import running_jobs
 from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan as plan_job
-from finetune_operator.finetunejob.stopping import is_given_up
+from finetune_operator.finetunejob.stopping import is_lost
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan as plan_deployment
 from finetune_operator.models.resolve import ResolvedModel
@@ -453,7 +453,7 @@ def test_an_attempt_is_made_only_where_nothing_else_runs(observed: ObservedFineT
         assert [view.name for view in observed.jobs if view.state == "Active" and not view.deleting] in ([], [name])
         crashed_before = observed.job(name) is not None
         assert all(
-            view.ended or is_given_up(view, NOW) or (crashed_before and view.job_name == name) for view in observed.pods
+            view.ended or is_lost(view, NOW) or (crashed_before and view.job_name == name) for view in observed.pods
         )
 
 

@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
-from finetune_api.finetunejob import FailureStatus
-from finetune_api.outcome import EvaluationReport, Failure
+from finetune_api.outcome import EvaluationReport
 from finetune_operator.core.conditions import Standing, failed, known_reason, progressing, ready, sentence, stalled
 from finetune_operator.core.failed_condition import untold_failure
 from finetune_operator.core.plan import Child, Plan, earliest, planned, unchanged
@@ -17,32 +16,22 @@ from finetune_operator.core.report_validation import scores_refusal
 from finetune_operator.evaluation.gates import judge, summary
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import output_location
-from finetune_operator.pods.backoff import retry_delay_seconds
-from finetune_operator.pods.exit_diagnosis import (
-    JOB_DEADLINE_EXCEEDED,
-    disruption_words,
-    failure,
-    failure_words,
-    first_disruption,
-    is_disruption,
-    outcome,
-    refused_report,
-    took_away,
-)
+from finetune_operator.pods.exit_diagnosis import failure_words, first_disruption, refused_report
 from finetune_operator.pods.observed import JobView
-from finetune_operator.pods.retried_job import jobs_to_delete, standing_of_try
-from finetune_operator.pods.sidecars import ended_well, has_answered, lingering_words, look_again
-from finetune_operator.pods.start_diagnosis import (
-    BLOCKAGE_CHECK_SECONDS,
-    blockage,
-    image_pull_timed_out,
-    image_pull_words,
+from finetune_operator.pods.retried_job import (
+    Disrupted,
+    Failed,
+    RetriedJob,
+    Running,
+    jobs_to_delete,
+    retry_readiness,
+    retry_time,
 )
+from finetune_operator.pods.sidecars import look_again
+from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
 
 LEFTOVER_SECONDS = 30
 """What still runs so long after the answer (a container that somebody added to the Pod) is ended."""
-_OF_THE_SHAPE = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
-"""A neighbour may be to blame once; the second time it is what is asked for."""
 _AGAIN = "Change spec.runId to evaluate again."
 
 
@@ -53,39 +42,50 @@ def watched(
     now: datetime,
     undecided: Standing | None = None,
 ) -> Plan[EvaluationStatus]:
-    """What the Pod of this try is doing, or what it said; `undecided`: why no other try would begin now."""
+    """What the Pod does, or what it reported; `undecided`: why no other one would be made now."""
     pods = observed.pods_of(job)
-    others = jobs_to_delete(observed.owner.namespace, [other for other in observed.jobs if other.name != job.name])
     if status.disruption is None:
         status = status.model_copy(update={"disruption": first_disruption(pods)})
-    if job.state == "Active" and not has_answered(job, pods, now):
-        blocked = blockage(job, pods, observed.warnings, now)
-        if blocked is not None and image_pull_timed_out(blocked, now):
-            return _failed(observed, status, failed(blocked.reason, image_pull_words(blocked)), now)
-        standing = standing_of_try(Reason.EVALUATING, status.failure, None)
-        if blocked is not None:
-            standing = blocked.standing
-        else:
-            standing = replace(standing, message=standing.message + lingering_words(pods))
-        if undecided is not None:
-            words = f"{sentence(standing.message)} {sentence(undecided.message)} The try that runs goes on meanwhile."
-            standing = replace(standing, message=words)
-        check = earliest([now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS), look_again(pods)])
-        return planned(observed, status, "Evaluating", standing, now, delete=others, requeue_at=check)
-    said = outcome(pods)
-    if isinstance(said, EvaluationReport) and ended_well(job, pods, now):
-        refusal = _refusal(observed, status, said)
-        if refusal is not None:
-            return _failed_try(observed, status, refused_report(pods, refusal), False, now)
-        return over(observed, _with_scores(observed, status, said, now), now)
-    diagnosis = failure(pods, job.message, job.reason)
-    if job.reason == JOB_DEADLINE_EXCEEDED:
-        # The Job controller takes the Pods away itself: it looks like a disruption, and would last as long again.
-        return _failed_try(observed, status, diagnosis, False, now)
-    seen = status.disruption if took_away(status.disruption, pods) else None
-    if seen is not None or is_disruption(pods, job.parallelism):
-        return disrupted(observed, status, disruption_words(pods, seen), now)
-    return _failed_try(observed, status, diagnosis, not isinstance(said, Failure) or said.retryable, now)
+    retried = RetriedJob(accepts=_is_evaluation_report, retry_limit=observed.spec.retry_limit)
+    result = retried.result(job, pods, observed.warnings, now, seen=status.disruption, before=status.failure)
+    if isinstance(result, Running):
+        return _running(observed, status, job, result, now, undecided)
+    if isinstance(result, Disrupted):
+        return disrupted(observed, status, result.message, now)
+    if isinstance(result, Failed):
+        return _failed_once(observed, status, retried, result, now)
+    report = result.report
+    assert isinstance(report, EvaluationReport), "RetriedJob asks for one"
+    refusal = _refusal(observed, status, report)
+    if refusal is not None:
+        refused = Failed(refused_report(pods, refusal), None, final=True)
+        return _failed_once(observed, status, retried, refused, now)
+    return over(observed, _with_scores(observed, status, report, now), now)
+
+
+def _is_evaluation_report(report: object) -> bool:
+    return isinstance(report, EvaluationReport)
+
+
+def _running(
+    observed: ObservedEvaluation,
+    status: EvaluationStatus,
+    job: JobView,
+    result: Running,
+    now: datetime,
+    undecided: Standing | None,
+) -> Plan[EvaluationStatus]:
+    """No answer yet: what keeps the Pod from starting, or what else there is to say of it."""
+    others = jobs_to_delete(observed.owner.namespace, [other for other in observed.jobs if other.name != job.name])
+    readiness = retry_readiness(Reason.EVALUATING, status.failure, None)
+    readiness = replace(readiness, message=readiness.message + result.message)
+    if result.start is not None:
+        readiness = result.start.standing
+    if undecided is not None:
+        message = f"{sentence(readiness.message)} {sentence(undecided.message)} The try that runs goes on meanwhile."
+        readiness = replace(readiness, message=message)
+    check = earliest([now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS), look_again(observed.pods_of(job))])
+    return planned(observed, status, "Evaluating", readiness, now, delete=others, requeue_at=check)
 
 
 def over(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> Plan[EvaluationStatus]:
@@ -103,17 +103,17 @@ def over(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) 
     missed = [gate for gate in gates if not gate.passed]
     if not missed:
         text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
-        standing, passed = ready(Reason.EVALUATED, status.summary or text), ready(Reason.GATES_PASSED, text)
-        return _ended(observed, status, "Passed", standing, now, passed)
+        readiness, passed = ready(Reason.EVALUATED, status.summary or text), ready(Reason.GATES_PASSED, text)
+        return _ended(observed, status, "Passed", readiness, now, passed)
     text = "; ".join(f"{gate.candidate} by {gate.grader}: {gate.message}" for gate in missed)
-    standing = stalled(Reason.GATE_FAILED, f"{len(missed)} of {len(gates)} gates failed: {text}.")
-    return _ended(observed, status, "GateFailed", standing, now, standing)
+    readiness = stalled(Reason.GATE_FAILED, f"{len(missed)} of {len(gates)} gates failed: {text}.")
+    return _ended(observed, status, "GateFailed", readiness, now, readiness)
 
 
 def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> Standing:
     """Between two tries: the diagnosis of the last one, or what interrupted it."""
     if status.failure is not None:
-        return standing_of_try(Reason.EVALUATING, status.failure, status.retry_time)
+        return retry_readiness(Reason.EVALUATING, status.failure, status.retry_time)
     told = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
     return progressing(Reason.RETRYING, told.message if told else "The infrastructure ended the last try.")
 
@@ -142,57 +142,57 @@ def _with_scores(
     )
 
 
-def _failed_try(
-    observed: ObservedEvaluation, status: EvaluationStatus, diagnosis: FailureStatus, heals: bool, now: datetime
+def _failed_once(
+    observed: ObservedEvaluation, status: EvaluationStatus, retried: RetriedJob, result: Failed, now: datetime
 ) -> Plan[EvaluationStatus]:
     """A failure counts, and it ends the run where another try can't help."""
-    if diagnosis.reason in _OF_THE_SHAPE:
-        heals = status.failure is None or status.failure.reason != diagnosis.reason
-    retries = status.retries + 1
+    retries, diagnosis = status.retries + 1, result.diagnosis
     status = status.model_copy(update={"retries": retries, "failure": diagnosis})
-    words = failure_words(diagnosis)
-    if not heals:
-        return _failed(observed, status, failed(known_reason(diagnosis.reason), f"{sentence(words)} {_AGAIN}"), now)
-    if retries > observed.spec.retry_limit:
+    message = sentence(failure_words(diagnosis))
+    if result.final:
+        return _failed(observed, status, failed(known_reason(diagnosis.reason), message), now)
+    if not retried.allows_another(retries):
         message = (
             f"The evaluation failed {retries} times, more than retryLimit {observed.spec.retry_limit}. The last time: "
-            f"{diagnosis.reason}: {sentence(words)} {_AGAIN}"
+            f"{diagnosis.reason}: {message}"
         )
         return _failed(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
-    retry_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(retries))
-    status = status.model_copy(update={"retry_time": retry_time})
-    return planned(observed, status, "Retrying", waiting_to_retry(observed, status), now, requeue_at=retry_time)
+    again = retry_time(retries, now)
+    status = status.model_copy(update={"retry_time": again})
+    return planned(observed, status, "Retrying", waiting_to_retry(observed, status), now, requeue_at=again)
 
 
 def disrupted(
-    observed: ObservedEvaluation, status: EvaluationStatus, words: str, now: datetime
+    observed: ObservedEvaluation, status: EvaluationStatus, message: str, now: datetime
 ) -> Plan[EvaluationStatus]:
     """Something else ended the try: it never counts, and the next one follows, ever more slowly."""
     disruptions = status.disruptions + 1
-    retry_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(disruptions))
-    status = status.model_copy(update={"disruptions": disruptions, "retry_time": retry_time})
-    standing = progressing(Reason.RETRYING, f"{words} The next try starts at {retry_time:%H:%M:%S} UTC.")
-    return planned(observed, status, "Retrying", standing, now, requeue_at=retry_time)
+    again = retry_time(disruptions, now)
+    status = status.model_copy(update={"disruptions": disruptions, "retry_time": again})
+    readiness = progressing(Reason.RETRYING, f"{message} The next try starts at {again:%H:%M:%S} UTC.")
+    return planned(observed, status, "Retrying", readiness, now, requeue_at=again)
 
 
 def _failed(
-    observed: ObservedEvaluation, status: EvaluationStatus, standing: Standing, now: datetime
+    observed: ObservedEvaluation, status: EvaluationStatus, readiness: Standing, now: datetime
 ) -> Plan[EvaluationStatus]:
     """The end of the run, for good: only a new runId, or another model, starts again."""
+    if "runId" not in readiness.message:
+        readiness = replace(readiness, message=f"{readiness.message} {_AGAIN}")
     status = status.model_copy(update={"completion_time": whole_seconds(now)})
-    return _ended(observed, status, "Failed", standing, now)
+    return _ended(observed, status, "Failed", readiness, now)
 
 
 def _ended(
     observed: ObservedEvaluation,
     status: EvaluationStatus,
     phase: str,
-    standing: Standing,
+    readiness: Standing,
     now: datetime,
     passed: Standing | None = None,
 ) -> Plan[EvaluationStatus]:
     rest, check = _leftovers(observed, status, now)
-    return planned(observed, status, phase, standing, now, passed=passed, delete=rest, requeue_at=check)
+    return planned(observed, status, phase, readiness, now, passed=passed, delete=rest, requeue_at=check)
 
 
 def _leftovers(

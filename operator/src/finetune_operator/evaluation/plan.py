@@ -16,7 +16,7 @@ from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass, output_location, source_violation
 from finetune_operator.models.resolve import ResolvedModel, Undecided
 from finetune_operator.pods.observed import JobView
-from finetune_operator.pods.retried_job import disowned_words, jobs_to_delete, runs_on, standing_of_try
+from finetune_operator.pods.retried_job import disowned_message, jobs_to_delete, retry_readiness, runs_on
 from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
@@ -109,7 +109,7 @@ def _next_try(
     others = [job for job in observed.disowned if runs_on(job)]
     if others:
         again = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
-        standing = progressing(Reason.RETRYING, disowned_words(others[0]))
+        standing = progressing(Reason.RETRYING, disowned_message(others[0]))
         status = status.model_copy(update={"job_name": observed.status.job_name})
         return planned(observed, status, "Retrying", standing, now, requeue_at=again)
     spec, owner = observed.spec, observed.owner
@@ -122,7 +122,7 @@ def _next_try(
         observed,
         status,
         "Evaluating",
-        standing_of_try(Reason.EVALUATING, status.failure, None),
+        retry_readiness(Reason.EVALUATING, status.failure, None),
         now,
         create=evaluate_objects(owner, spec, platform, models, name),
         delete=jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name]),

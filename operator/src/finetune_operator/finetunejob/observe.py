@@ -10,7 +10,7 @@ from finetune_operator.budgets.observe import observe_budget
 from finetune_operator.core.conditions import Standing
 from finetune_operator.core.ownership import Owner, owner_of
 from finetune_operator.finetuneclass.observe import observe_class
-from finetune_operator.finetunejob.attempt_records import newest_job
+from finetune_operator.finetunejob.attempt_state import newest_job
 from finetune_operator.finetunejob.objects import TRAIN_ROLE
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.kube.reader import Reader

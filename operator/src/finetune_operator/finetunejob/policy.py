@@ -1,102 +1,116 @@
-"""Whether the job may make Pods now: its class exists, allows what the spec asks for, and has budget left for it.
-
-It is asked before preflight (but for the budget) and before each attempt: a class that changes leaves what runs alone.
-"""
+"""What a policy is: a mutator writes down what has happened, a decider says what is to be done."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 
+from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.budgets.ledger import BudgetViolation, budget_violation
-from finetune_operator.core.conditions import Standing, sentence, stalled
-from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
-from finetune_operator.finetunejob.attempt_records import running_attempt
+from finetune_api.finetunejob import AttemptState, FineTuneJobStatus, Phase
+from finetune_operator.core.conditions import Standing, sentence
+from finetune_operator.core.conditions import failed as failed_readiness
+from finetune_operator.core.plan import Child, Plan, planned, unchanged
+from finetune_operator.finetunejob.attempt_state import attempt_state, ended, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.kube.resources import Object
 
-_OF_THE_SPEC = frozenset(
-    {
-        Reason.CLASS_NOT_FOUND,
-        Reason.DATASET_NOT_FOUND,
-        Reason.INVALID_SPEC,
-        Reason.LIMIT_EXCEEDED,
-        Reason.MODEL_INVALID,
-        Reason.MODEL_NOT_FOUND,
-        Reason.SOURCE_NOT_ALLOWED,
-    }
-)
-"""What a change of the spec may mend, which the API server refuses within a run."""
+JobPlan = Plan[FineTuneJobStatus]
 
 
-def with_way_out(standing: Standing) -> Standing:
-    """The standing of a run that waits for what may be mended by another spec: it says what that takes."""
-    if standing.reason not in _OF_THE_SPEC:
-        return standing
-    return replace(standing, message=f"{sentence(standing.message)} A change of the spec needs another runId.")
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done, where the run stands meanwhile, and the status that goes with it."""
+
+    status: FineTuneJobStatus
+    readiness: Standing | None
+    """None: the conditions stay as they are."""
+    create: tuple[Object, ...] = ()
+    delete: tuple[Child, ...] = ()
+    requeue_at: datetime | None = None
+    keeps_phase: bool = False
+    """The run itself does not move, whatever the reason of its conditions."""
 
 
-def admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
-    """The class to make Pods with, or why none may be made."""
-    found = _admitted(observed)
-    return with_way_out(found) if isinstance(found, Standing) else found
+@dataclass(frozen=True)
+class Mutator:
+    """Changes the plan, its status most of all, and never ends the walk through the policies."""
+
+    run: Callable[[ObservedFineTuneJob, JobPlan, datetime], JobPlan]
 
 
-def _admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
-    platform = observed.platform
-    if isinstance(platform, Standing):
-        return platform
-    return (
-        _nodes_exceeded(observed, platform)
-        or _deadline_exceeded(observed, platform)
-        or _accelerator_missing(observed, platform)
-        or _source_not_allowed(observed, platform)
-        or platform
-    )
+@dataclass(frozen=True)
+class Decider:
+    """Ends the walk with a decision; None leaves it to the policies that follow."""
+
+    run: Callable[[ObservedFineTuneJob, FineTuneJobStatus, datetime], Decision | None]
 
 
-def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> BudgetViolation | None:
-    """Why the next attempt may not start, where one is to start."""
-    platform, passed = observed.platform, status.preflight is not None and status.preflight.succeeded
-    if isinstance(platform, Standing) or not passed or running_attempt(status) is not None:
-        return None
-    return budget_violation(observed.budget, observed.owner, platform)
+PHASE_OF_REASON: Mapping[Reason, Phase] = {
+    Reason.WAITING_FOR_MODEL: "Validating",
+    Reason.VALIDATING: "Validating",
+    Reason.TRAINING: "Training",
+    Reason.RETRYING: "Retrying",
+    Reason.SUSPENDED: "Suspended",
+    Reason.SUCCEEDED: "Succeeded",
+}
+"""Any other reason (Queued, and every diagnosis) leaves the run where its preflight and its attempt are."""
+PHASE_OF_ATTEMPT: Mapping[AttemptState | None, Phase] = {
+    None: "Queued",
+    "Pending": "Queued",
+    "Running": "Training",
+    "Suspended": "Queued",
+    "Superseded": "Queued",
+    "Replaced": "Queued",
+    "Failed": "Retrying",
+    "Disrupted": "Retrying",
+}
 
 
-def _nodes_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
-    nodes, limit = observed.spec.parallelism.nodes, platform.spec.limits.nodes
-    if nodes <= limit:
-        return None
-    return stalled(
-        Reason.LIMIT_EXCEEDED,
-        f"spec.parallelism.nodes is {nodes}; FineTuneClass {platform.name!r} allows {limit}.",
-    )
+def phase_of(status: FineTuneJobStatus, readiness: Standing) -> Phase:
+    """The phase that goes with this readiness."""
+    if readiness.failed:
+        return "Failed"
+    if readiness.reason in PHASE_OF_REASON and not readiness.stalled:
+        return PHASE_OF_REASON[readiness.reason]
+    if not preflight_succeeded(status):
+        return "Validating"
+    return PHASE_OF_ATTEMPT.get(attempt_state(status), "Retrying")
 
 
-def _deadline_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
-    asked, limit = observed.spec.active_deadline_seconds, platform.spec.limits.active_deadline_seconds
-    if limit is None or asked is None or asked <= limit:
-        return None
-    return stalled(
-        Reason.LIMIT_EXCEEDED,
-        f"spec.activeDeadlineSeconds is {asked}; FineTuneClass {platform.name!r} allows {limit}.",
-    )
+def preflight_succeeded(status: FineTuneJobStatus) -> bool:
+    """Whether all that the run needs was found, and its hyperparameters are known."""
+    return status.preflight is not None and bool(status.preflight.succeeded) and status.resolved is not None
 
 
-def _accelerator_missing(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
-    if observed.spec.adapter.type != "QLoRA" or platform.spec.accelerator is not None:
-        return None
-    return stalled(
-        Reason.INVALID_SPEC,
-        f"spec.adapter.type QLoRA computes in 4 bits on an accelerator, and FineTuneClass {platform.name!r} has none. "
-        "Use LoRA, or a class with spec.accelerator.",
-    )
+def run_failed(status: FineTuneJobStatus, reason: Reason, message: str, now: datetime) -> Decision:
+    """The end of the run, for good: only another runId starts again."""
+    attempt = running_attempt(status)
+    if attempt is not None:
+        status = ended(status, attempt, "Failed", now, reason=reason, message=message)
+    if "runId" not in message:
+        message = f"{sentence(message)} Change spec.runId to run again."
+    status = status.model_copy(update={"completion_time": whole_seconds(now)})
+    # Once this is written, the Jobs that still run are stale.
+    return Decision(status, failed_readiness(reason, message), requeue_at=now)
 
 
-def _source_not_allowed(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
-    """Folders and globs are checked as they are written; the trainer checks again each file that they bring."""
-    dataset = observed.spec.dataset
-    sources = [source for source in (dataset.training, dataset.validation) if source is not None]
-    uris = [uri for source in sources for uri in (source.uri, *(source.uris or [])) if uri is not None]
-    model = observed.spec.model.uri  # None: the result of a job, whose own model was asked about
-    return source_violation(platform.spec, models=[model] if model else [], datasets=uris)
+def carried_out(observed: ObservedFineTuneJob, plan: JobPlan, decision: Decision, now: datetime) -> JobPlan:
+    """The plan with the writes, the phase and the conditions of a decision."""
+    status, readiness = decision.status, decision.readiness
+    if readiness is None:
+        decided = unchanged(observed, status, delete=decision.delete, requeue_at=decision.requeue_at)
+    else:
+        phase = (status.phase or "Validating") if decision.keeps_phase else phase_of(status, readiness)
+        decided = planned(
+            observed,
+            status,
+            phase,
+            readiness,
+            now,
+            create=decision.create,
+            delete=decision.delete,
+            requeue_at=decision.requeue_at,
+        )
+    return replace(decided, merge=plan.merge)

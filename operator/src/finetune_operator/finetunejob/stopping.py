@@ -5,39 +5,39 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from finetune_operator.core.plan import Child
-from finetune_operator.finetunejob.attempt_records import running_jobs
+from finetune_operator.finetunejob.attempt_state import running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.pods.observed import JobView, PodView
-from finetune_operator.pods.retried_job import disowned_words, jobs_to_delete, runs_on
+from finetune_operator.pods.retried_job import disowned_message, jobs_to_delete, runs_on
 
-GIVEN_UP_SECONDS = 180
+LOST_POD_SECONDS = 180
 """A Pod of a lost node stays Terminating for ever. So long after its grace period nobody waits for it any more: what it
 may still write goes into a folder of its own, and the next attempt's claim on the run shuts it out."""
 STOPPING_CHECK_SECONDS = 15
 ENDED_JOBS_KEPT = 3
 
 
-def give_up_time(pod: PodView) -> datetime | None:
+def lost_time(pod: PodView) -> datetime | None:
     """Until when a Pod that is being deleted is waited for; None for one that is not."""
-    return None if pod.deletion_time is None else pod.deletion_time + timedelta(seconds=GIVEN_UP_SECONDS)
+    return None if pod.deletion_time is None else pod.deletion_time + timedelta(seconds=LOST_POD_SECONDS)
 
 
-def is_given_up(pod: PodView, now: datetime) -> bool:
+def is_lost(pod: PodView, now: datetime) -> bool:
     """Whether a Pod has not ended long after it had to."""
-    until = give_up_time(pod)
+    until = lost_time(pod)
     return not pod.ended and until is not None and now >= until
 
 
-def is_quiet(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> bool:
+def others_stopped(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> bool:
     """Whether nothing runs beside the Job to keep, and nothing can start to."""
-    return not (_others_active(observed, keep) or _disowned(observed) or _running_pods(observed, now, keep))
+    return not (_other_active_jobs(observed, keep) or _disowned(observed) or _running_pods(observed, now, keep))
 
 
-def what_stops(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:
-    """What is not quiet yet, in words that stay the same while it does."""
+def stopping_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:
+    """What has not stopped yet; the message stays the same while it does not."""
     disowned = _disowned(observed)
     if disowned:
-        return disowned_words(disowned[0])
+        return disowned_message(disowned[0])
     pods = _running_pods(observed, now, keep)
     if not pods:
         return "Waits until what ran before has ended."
@@ -55,9 +55,9 @@ def what_stops(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None
     return f"Waits until {number} saved and ended{by}: {names}."
 
 
-def given_up_words(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:
+def lost_pods_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:
     """Which Pods nobody waits for any more, with a space before it; empty when there is none."""
-    names = sorted(pod.name for pod in observed.pods if is_given_up(pod, now) and pod.job_name != keep)
+    names = sorted(pod.name for pod in observed.pods if is_lost(pod, now) and pod.job_name != keep)
     if not names:
         return ""
     return (
@@ -66,46 +66,46 @@ def given_up_words(observed: ObservedFineTuneJob, now: datetime, *, keep: str | 
     )
 
 
-def strays(observed: ObservedFineTuneJob, *, keep: str | None = None) -> tuple[Child, ...]:
-    """The active Jobs that are neither the one to keep nor one whose end is not written down yet."""
+def stale_jobs(observed: ObservedFineTuneJob, *, keep: str | None = None) -> tuple[Child, ...]:
+    """What to delete of the active Jobs: those that are neither to be kept nor of an end that is not written yet."""
     running = running_jobs(observed.status)
     return jobs_to_delete(
-        observed.owner.namespace, [job for job in _others_active(observed, keep) if job.name not in running]
+        observed.owner.namespace, [job for job in _other_active_jobs(observed, keep) if job.name not in running]
     )
 
 
-def strays_and_old_jobs(observed: ObservedFineTuneJob, *, keep: str) -> tuple[Child, ...]:
-    """The strays, and of the Jobs that have ended all but the newest: their Pods' logs may be wanted."""
+def stale_and_old_jobs(observed: ObservedFineTuneJob, *, keep: str) -> tuple[Child, ...]:
+    """The stale Jobs, and of those that have ended all but the newest: their Pods' logs may be wanted."""
     ended = sorted(
         (job for job in observed.jobs if job.state != "Active" and job.name != keep), key=lambda job: job.created
     )
-    return strays(observed, keep=keep) + jobs_to_delete(observed.owner.namespace, ended[:-ENDED_JOBS_KEPT])
+    return stale_jobs(observed, keep=keep) + jobs_to_delete(observed.owner.namespace, ended[:-ENDED_JOBS_KEPT])
 
 
-def next_look(observed: ObservedFineTuneJob, now: datetime, later: datetime) -> datetime:
-    """At once where a Job is to be deleted whose end is being written down only now, else later."""
+def next_check(observed: ObservedFineTuneJob, now: datetime, later: datetime) -> datetime:
+    """At once where a Job is to be deleted whose end is being written only now, else later."""
     running = running_jobs(observed.status)
-    return now if any(job.name in running for job in _others_active(observed, None)) else later
+    return now if any(job.name in running for job in _other_active_jobs(observed, None)) else later
 
 
-def is_spent(observed: ObservedFineTuneJob, job: JobView) -> bool:
+def all_pods_ended(observed: ObservedFineTuneJob, job: JobView) -> bool:
     """Whether all of a Job's Pods have ended, though its controller may not have counted them yet."""
     pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
     return len(pods) >= max(1, job.parallelism) and all(pod.ended for pod in pods)
 
 
-def _others_active(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
+def _other_active_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
     active = [job for job in observed.jobs if job.state == "Active" and not job.deleting and job.name != keep]
-    return [job for job in active if not is_spent(observed, job)]
+    return [job for job in active if not all_pods_ended(observed, job)]
 
 
 def _disowned(observed: ObservedFineTuneJob) -> list[JobView]:
     """The Jobs that nobody stops, and that have or make Pods."""
-    return [job for job in observed.disowned if runs_on(job) and not is_spent(observed, job)]
+    return [job for job in observed.disowned if runs_on(job) and not all_pods_ended(observed, job)]
 
 
 def _running_pods(observed: ObservedFineTuneJob, now: datetime, keep: str | None) -> list[PodView]:
-    """The Pods that have not ended, but for those of the Job to keep, and those given up."""
+    """The Pods that have not ended, but for those of the Job to keep, and those of lost nodes."""
     kept = observed.job(keep or "")
     kept_uid = None if kept is None else kept.uid
-    return [pod for pod in observed.pods if not pod.ended and not is_given_up(pod, now) and pod.job_uid != kept_uid]
+    return [pod for pod in observed.pods if not pod.ended and not is_lost(pod, now) and pod.job_uid != kept_uid]

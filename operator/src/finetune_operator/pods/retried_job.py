@@ -1,25 +1,145 @@
-"""A Job that is tried again, ever more slowly, until it succeeds: preflight and evaluation."""
+"""A Job of one Pod that is made again, ever more slowly, until it succeeds: preflight, evaluation, deletion.
+
+The same holds for all of them:
+- its Pod's report decides; the Job controller counts it a second later, or more;
+- what the infrastructure ends (eviction, preemption, a deleted Pod) is no failure, and never counts;
+- an image that can't be pulled for 15 minutes, and a Job that took longer than its activeDeadlineSeconds, are final;
+- after a failure it waits 10 s, 20 s, ... 10 min.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FailureStatus
+from finetune_api.finetunejob import Disruption, FailureStatus
+from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.conditions import Standing, known_reason, progressing, stalled
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, JOBS
-from finetune_operator.pods.exit_diagnosis import failure_words
-from finetune_operator.pods.observed import JobView
+from finetune_operator.pods.backoff import retry_delay_seconds
+from finetune_operator.pods.exit_diagnosis import (
+    JOB_DEADLINE_EXCEEDED,
+    disruption_words,
+    failure,
+    failure_words,
+    first_disruption,
+    is_disruption,
+    outcome,
+    took_away,
+)
+from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.sidecars import ended_well, has_answered, lingering_words
+from finetune_operator.pods.start_diagnosis import Blockage, blockage, image_pull_timed_out, image_pull_words
+from finetune_operator.pods.warning_events import WarningEvent
+
+Report = PreflightReport | EvaluationReport | TrainReport
+
+_MEMORY = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
+"""A neighbour may be to blame once; the second time it is what is asked for."""
 
 
-def standing_of_try(working: Reason, found: FailureStatus | None, retry_time: datetime | None) -> Standing:
-    """A try that follows a failed one keeps its diagnosis until it has an answer."""
-    if found is None:
+@dataclass(frozen=True)
+class Running:
+    """No answer yet. `start`: what keeps the Pod from starting; `message`: what else there is to say of it."""
+
+    start: Blockage | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """The Pod ended well; `report`: what it reported, None where nothing was asked for."""
+
+    report: Report | None
+
+
+@dataclass(frozen=True)
+class Disrupted:
+    """The infrastructure ended it. `disruption`: what it said of the Pod, where it said something."""
+
+    message: str
+    disruption: Disruption | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """It ended badly. `report`: what the Pod itself said of it; `final`: it would fail again."""
+
+    diagnosis: FailureStatus
+    report: Failure | None
+    final: bool
+
+
+@dataclass(frozen=True)
+class RetriedJob:
+    """How one kind of Job is tried again.
+
+    `accepts`: whether this is what its Pod reports at a good end; None: it reports nothing. `retry_limit`: how many
+    failures are followed by another try; None: all. `retries_every_failure`: also those of which the Pod says that they
+    do not heal by themselves, since somebody may mend their cause; only a wrong spec is final then.
+    """
+
+    accepts: Callable[[Report | Failure | None], bool] | None = None
+    retry_limit: int | None = None
+    retries_every_failure: bool = False
+
+    def result(
+        self,
+        job: JobView,
+        pods: Sequence[PodView],
+        warnings: Iterable[WarningEvent],
+        now: datetime,
+        *,
+        seen: Disruption | None = None,
+        before: FailureStatus | None = None,
+    ) -> Running | Succeeded | Disrupted | Failed:
+        """What came of the Job. `seen`: a disruption that was seen earlier; `before`: the failure before this one."""
+        if job.state == "Active" and not has_answered(job, pods, now):
+            start = blockage(job, pods, warnings, now)
+            if start is not None and image_pull_timed_out(start, now):
+                return Failed(FailureStatus(reason=start.reason, message=image_pull_words(start)), None, final=True)
+            return Running(start, lingering_words(pods))
+        report = outcome(pods)
+        if ended_well(job, pods, now) and (self.accepts is None or self.accepts(report)):
+            return Succeeded(None if isinstance(report, Failure) else report)
+        told = report if isinstance(report, Failure) else None
+        diagnosis = failure(pods, job.message, job.reason)
+        if job.reason == JOB_DEADLINE_EXCEEDED:
+            # The Job controller takes the Pods away itself: it looks like a disruption, and would last as long again.
+            return Failed(diagnosis, told, final=True)
+        taken = seen if took_away(seen, pods) else None
+        if taken is not None or is_disruption(pods, job.parallelism):
+            return Disrupted(disruption_words(pods, taken), first_disruption(pods) or taken)
+        return Failed(diagnosis, told, self._is_final(diagnosis, told, before))
+
+    def allows_another(self, failures: int) -> bool:
+        """Whether so many failures are followed by another try."""
+        return self.retry_limit is None or failures <= self.retry_limit
+
+    def _is_final(self, diagnosis: FailureStatus, told: Failure | None, before: FailureStatus | None) -> bool:
+        heals = told is None or told.retryable
+        if self.retries_every_failure:
+            return not heals and diagnosis.reason == Reason.INVALID_SPEC
+        if diagnosis.reason in _MEMORY:
+            return before is not None and before.reason == diagnosis.reason
+        return not heals
+
+
+def retry_time(number: int, ended: datetime) -> datetime:
+    """When the next try starts, after this number of them."""
+    return whole_seconds(ended) + timedelta(seconds=retry_delay_seconds(number))
+
+
+def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: datetime | None) -> Standing:
+    """A try that follows a failed one keeps its diagnosis until it has an answer; `time`: when it starts, if later."""
+    if diagnosis is None:
         return progressing(working)
-    when = f"next at {retry_time:%H:%M:%S} UTC" if retry_time else "now"
-    return stalled(known_reason(found.reason), f"{failure_words(found)} Tried again by itself: {when}.")
+    when = f"next at {time:%H:%M:%S} UTC" if time else "now"
+    return stalled(known_reason(diagnosis.reason), f"{failure_words(diagnosis)} Tried again by itself: {when}.")
 
 
 def jobs_to_delete(namespace: str, jobs: Iterable[JobView]) -> tuple[Child, ...]:
@@ -40,7 +160,7 @@ def runs_on(job: JobView) -> bool:
     return job.state == "Active" and not job.deleting
 
 
-def disowned_words(job: JobView) -> str:
+def disowned_message(job: JobView) -> str:
     """That nothing starts beside a Job that was the object's, and what to do."""
     return (
         f"Job {job.name} may still run Pods: somebody took its ownerReferences away, so that it is not this object's "

@@ -17,7 +17,7 @@ from finetune_operator.core.ownership import child_name
 from finetune_operator.finetunejob.deletion.objects import GIVE_UP_SECONDS, RUN_ANNOTATION, delete_job
 from finetune_operator.finetunejob.deletion.observe import observe
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
-from finetune_operator.finetunejob.deletion.plan import FINALIZER, TRIES, holds_storage, plan
+from finetune_operator.finetunejob.deletion.plan import FINALIZER, MOST_JOBS, holds_storage, plan
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS
 from finetune_operator.pods.observed import JobView, PodView
@@ -140,8 +140,8 @@ TABLE: dict[str, tuple[ObservedDeletion, Decision]] = {
         Decision(again_in=5),
     ),
     "the last try is the last": (
-        deletion(*(tried(number, "Failed", ended=ago(5)) for number in range(1, TRIES + 1))),
-        Decision(deletes=tuple(try_name(number) for number in range(1, TRIES + 1)), goes=True, stays=True),
+        deletion(*(tried(number, "Failed", ended=ago(5)) for number in range(1, MOST_JOBS + 1))),
+        Decision(deletes=tuple(try_name(number) for number in range(1, MOST_JOBS + 1)), goes=True, stays=True),
     ),
     "a Pod that can't start does not keep it for ever": (
         STUCK,
@@ -214,8 +214,8 @@ def test_who_waits_reads_what_for(observed: ObservedDeletion, words: str) -> Non
         (deletion(namespace_ends=True), "The namespace was deleted with it"),
         (
             deletion(
-                *(tried(number, "Failed", ended=ago(5)) for number in range(1, TRIES + 1)),
-                pods=(failed_pod(try_name(TRIES), DENIED, role="delete"),),
+                *(tried(number, "Failed", ended=ago(5)) for number in range(1, MOST_JOBS + 1)),
+                pods=(failed_pod(try_name(MOST_JOBS), DENIED, role="delete"),),
             ),
             "The storage refused the key: 403.",
         ),

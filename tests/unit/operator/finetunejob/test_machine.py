@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from finetune_operator.finetunejob.stopping import is_given_up, is_spent
+from finetune_operator.finetunejob.stopping import all_pods_ended, is_lost
 from finetune_operator.pods.observed import PodView
 from tests.unit.operator.states import CLASS_NOT_FOUND, NETWORK_FAILURE, resolved_class, told
 from tests.unit.operator.world import World
@@ -39,6 +39,14 @@ class FineTuneJobLife(RuleBasedStateMachine):
     @rule(writes=st.integers(0, 4))
     def killed_in_the_middle_of_a_reconciliation(self, writes: int) -> None:
         self.world.reconcile(killed_after=writes)
+
+    @rule()
+    def an_operator_of_before_there_was_a_state_wrote_the_status(self) -> None:
+        attempt = self.world.status.attempt
+        if attempt is not None:
+            self.world.status = self.world.status.model_copy(
+                update={"attempt": attempt.model_copy(update={"state": None})}
+            )
 
     # Kubernetes.
 
@@ -135,16 +143,14 @@ class FineTuneJobLife(RuleBasedStateMachine):
     @invariant()
     def pods_of_two_jobs_never_run_side_by_side(self) -> None:
         running = {
-            view.job_name
-            for view in self.world.pods.values()
-            if not view.ended and not is_given_up(view, self.world.now)
+            view.job_name for view in self.world.pods.values() if not view.ended and not is_lost(view, self.world.now)
         }
         assert len(running) <= 1, running
 
     @invariant()
     def one_job_has_work_to_do(self) -> None:
         """A Job whose Pods have all ended only waits for its controller to count them."""
-        ended = {job.name for job in self.world.jobs.values() if is_spent(self.world.observed(), job)}
+        ended = {job.name for job in self.world.jobs.values() if all_pods_ended(self.world.observed(), job)}
         active = [job.name for job in self.world.jobs.values() if job.state == "Active" and job.name not in ended]
         assert len(active) <= 1, active
 

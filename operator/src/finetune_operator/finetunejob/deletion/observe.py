@@ -12,7 +12,7 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.ownership import owner_of
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.attempt_records import newest_job
+from finetune_operator.finetunejob.attempt_state import newest_job
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.storage_folders import FOLDERS_KEPT, with_folder
 from finetune_operator.kube.errors import ApiError

@@ -31,6 +31,6 @@ class ObservedDeletion:
     """See ObservedFineTuneJob."""
 
     @property
-    def tries(self) -> list[JobView]:
+    def delete_jobs(self) -> list[JobView]:
         """The Jobs that remove objects, oldest first."""
         return sorted((job for job in self.jobs if job.role == DELETE_ROLE), key=lambda job: (job.created, job.name))

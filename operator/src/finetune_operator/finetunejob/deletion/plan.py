@@ -18,17 +18,18 @@ from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.storage_folders import known_folders
 from finetune_operator.kube.resources import JOBS, Object
-from finetune_operator.pods.backoff import retry_delay_seconds
-from finetune_operator.pods.exit_diagnosis import failure, failure_words
-from finetune_operator.pods.observed import JobView, PodView
-from finetune_operator.pods.retried_job import runs_on
+from finetune_operator.pods.exit_diagnosis import failure_words
+from finetune_operator.pods.observed import JobView
+from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_time, runs_on
 from finetune_operator.pods.roles import DELETE_ROLE
-from finetune_operator.pods.sidecars import ended_well
-from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS, blockage
+from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
 
 FINALIZER = "finetune.dev/storage"
-TRIES = 5
 STORAGE_KEPT = "StorageKept"
+MOST_JOBS = 5
+DELETION = RetriedJob(retry_limit=MOST_JOBS - 1, retries_every_failure=True)
+"""A refused key or a bucket that is away may be mended before the time is over. Nothing is written into the status of a
+deleted object, so its Jobs are counted, also those that the infrastructure ended."""
 
 
 def holds_storage(observed: ObservedFineTuneJob) -> bool | None:
@@ -40,33 +41,35 @@ def holds_storage(observed: ObservedFineTuneJob) -> bool | None:
 
 def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatus]:
     """Stop what runs, remove what it wrote, let the object go."""
-    platform, tries, folders = observed.platform, observed.tries, _folders(observed)
+    platform, jobs, folders = observed.platform, observed.delete_jobs, _folders(observed)
     if isinstance(platform, Standing):
-        return _give_up(observed, folders, platform.message, now)
+        return _keep_storage(observed, folders, platform.message, now)
     if platform.spec.reclaim_policy != "Delete" or not folders:
         return _release(observed, now)
-    if tries and ended_well(tries[-1], _pods_of(observed, tries[-1]), now):
+    result = _result(observed, now)
+    if isinstance(result, Succeeded):
         return _release(observed, now)
     if observed.namespace_ends:
-        return _give_up(observed, folders, "The namespace was deleted with it, where nothing can be started.", now)
+        why = "The namespace was deleted with it, where nothing can be started."
+        return _keep_storage(observed, folders, why, now)
     deadline = observed.deleted + timedelta(seconds=GIVE_UP_SECONDS)
     if now >= deadline:
-        return _give_up(observed, folders, _trouble(observed, now) or "It took too long.", now)
-    running = _writers(observed)
-    if running:
-        words = f"{', '.join(running[:3])} must end before the storage is emptied."
-        return _wait(observed, words, now, deadline)
-    if tries and tries[-1].state == "Active":
-        words = _trouble(observed, now) or f"Job {tries[-1].name} removes {', '.join(folders)}."
-        return _wait(observed, words, now, deadline)
-    if len(tries) >= TRIES:
-        return _give_up(observed, folders, _trouble(observed, now), now)
-    if tries:
-        again = (tries[-1].ended or tries[-1].created) + timedelta(seconds=retry_delay_seconds(len(tries)))
+        return _keep_storage(observed, folders, _problem(result) or "It took too long.", now)
+    writers = _writers(observed)
+    if writers:
+        message = f"{', '.join(writers[:3])} must end before the storage is emptied."
+        return _wait(observed, message, now, deadline)
+    if isinstance(result, Running):
+        message = _problem(result) or f"Job {jobs[-1].name} removes {', '.join(folders)}."
+        return _wait(observed, message, now, deadline)
+    if result is not None:
+        if (isinstance(result, Failed) and result.final) or not DELETION.allows_another(len(jobs)):
+            return _keep_storage(observed, folders, _problem(result), now)
+        again = retry_time(len(jobs), jobs[-1].ended or jobs[-1].created)
         if now < again:
-            words = f"{_trouble(observed, now)} Tried again at {again:%H:%M:%S} UTC, {len(tries) + 1} of {TRIES}."
-            return _wait(observed, words, now, deadline, again)
-    removal = delete_job(observed.owner, observed.status.run_id or "", platform, folders, len(tries) + 1)
+            message = f"{_problem(result)} Tried again at {again:%H:%M:%S} UTC, {len(jobs) + 1} of {MOST_JOBS}."
+            return _wait(observed, message, now, deadline, again)
+    removal = delete_job(observed.owner, observed.status.run_id or "", platform, folders, len(jobs) + 1)
     return _wait(observed, f"A Job removes {', '.join(folders)}.", now, deadline, create=(removal,))
 
 
@@ -88,7 +91,7 @@ def _writers(observed: ObservedDeletion) -> list[str]:
 
 def _wait(
     observed: ObservedDeletion,
-    words: str,
+    message: str,
     now: datetime,
     deadline: datetime,
     again: datetime | None = None,
@@ -97,11 +100,11 @@ def _wait(
     """The object stays for now. Its training Jobs never do."""
     active = [job for job in observed.jobs if job.role != DELETE_ROLE and job.state == "Active" and not job.deleting]
     look = earliest([again or now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS), deadline])
-    standing = progressing(Reason.DELETING, words)
+    readiness = progressing(Reason.DELETING, message)
     phase = observed.status.phase
     delete = _children(observed, active)
     return Farewell(
-        planned(observed, observed.status, phase, standing, now, create=create, delete=delete, requeue_at=look)
+        planned(observed, observed.status, phase, readiness, now, create=create, delete=delete, requeue_at=look)
     )
 
 
@@ -115,12 +118,14 @@ def _release(
         observed.status.phase,
         progressing(Reason.DELETING),
         now,
-        delete=_children(observed, observed.tries),
+        delete=_children(observed, observed.delete_jobs),
     )
     return Farewell(gone, release=True, left_behind=left_behind)
 
 
-def _give_up(observed: ObservedDeletion, folders: list[str], why: str, now: datetime) -> Farewell[FineTuneJobStatus]:
+def _keep_storage(
+    observed: ObservedDeletion, folders: list[str], why: str, now: datetime
+) -> Farewell[FineTuneJobStatus]:
     """What can't be removed stays, and the platform team hears of it."""
     if not folders or observed.class_name is None:
         return _release(observed, now)
@@ -133,21 +138,22 @@ def _give_up(observed: ObservedDeletion, folders: list[str], why: str, now: date
     return _release(observed, now, LeftBehind(observed.class_name, note))
 
 
-def _trouble(observed: ObservedDeletion, now: datetime) -> str:
+def _result(observed: ObservedDeletion, now: datetime) -> Running | Succeeded | Disrupted | Failed | None:
+    """What came of the newest Job; None before the first one."""
+    if not observed.delete_jobs:
+        return None
+    newest = observed.delete_jobs[-1]
+    pods = [pod for pod in observed.pods if pod.job_uid == newest.uid]
+    return DELETION.result(newest, pods, (), now)
+
+
+def _problem(result: Running | Succeeded | Disrupted | Failed | None) -> str:
     """Why the storage is not emptied yet; empty while nothing is wrong."""
-    tries = observed.tries
-    if not tries:
-        return ""
-    newest = tries[-1]
-    pods = _pods_of(observed, newest)
-    if newest.state == "Failed":
-        return failure_words(failure(pods, newest.message))
-    blocked = blockage(newest, pods, (), now)
-    return blocked.message if blocked is not None else ""
-
-
-def _pods_of(observed: ObservedDeletion, job: JobView) -> list[PodView]:
-    return [pod for pod in observed.pods if pod.job_uid == job.uid]
+    if isinstance(result, Running):
+        return result.start.message if result.start is not None else ""
+    if isinstance(result, Failed):
+        return failure_words(result.diagnosis)
+    return result.message if isinstance(result, Disrupted) else ""
 
 
 def _children(observed: ObservedDeletion, jobs: list[JobView]) -> tuple[Child, ...]:

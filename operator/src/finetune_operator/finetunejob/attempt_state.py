@@ -1,0 +1,138 @@
+"""status.attempt.state: whether the newest attempt is pending, runs, or how it ended; and status.endedAttempts.
+
+An end is always written into the status before the Job is deleted, so that after a crash nobody takes a Job that the
+operator removed for one that was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from finetune_api.base import whole_seconds
+from finetune_api.finetunejob import (
+    AttemptOutcome,
+    AttemptState,
+    AttemptStatus,
+    EndedAttempt,
+    FineTuneJobStatus,
+    Phase,
+    PreflightStatus,
+)
+
+FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed"})
+ENDED_ATTEMPTS_KEPT = 10
+
+
+def attempt_state(status: FineTuneJobStatus) -> AttemptState | None:
+    """The state of the newest attempt; None before the first one."""
+    attempt, end = status.attempt, _record(status)
+    if attempt is None:
+        return None
+    if end is not None:
+        return end.outcome  # A version that knows no state writes this only.
+    if attempt.state is not None:
+        return attempt.state
+    if attempt.next_time is not None:
+        return "Disrupted"
+    return "Running" if status.phase == "Training" else "Pending"
+
+
+def running_attempt(status: FineTuneJobStatus) -> AttemptStatus | None:
+    """The attempt that is pending or runs."""
+    is_running = status.phase not in FINISHED and attempt_state(status) in ("Pending", "Running")
+    return status.attempt if is_running else None
+
+
+def last_end(status: FineTuneJobStatus) -> EndedAttempt | None:
+    """How the newest attempt ended; None while it runs, and before the first one."""
+    return None if running_attempt(status) is not None else _record(status)
+
+
+def running_preflight(status: FineTuneJobStatus) -> PreflightStatus | None:
+    """The preflight that has no answer yet."""
+    found = status.preflight
+    if found is None or status.phase in FINISHED or found.retry_time is not None or found.succeeded is not None:
+        return None
+    return found
+
+
+def running_jobs(status: FineTuneJobStatus) -> frozenset[str]:
+    """The names of the Jobs that run according to the status."""
+    running = (running_preflight(status), running_attempt(status))
+    return frozenset(found.job_name for found in running if found is not None)
+
+
+def newest_job(status: FineTuneJobStatus) -> str | None:
+    """The name of the Job that was made last."""
+    newest = status.attempt or status.preflight
+    return None if newest is None else newest.job_name
+
+
+def disruptions_without_progress(ended: Sequence[EndedAttempt]) -> int:
+    """How many of the last attempts in a row were disrupted, none of them further than any before it."""
+    count, furthest = 0, -1
+    for record in ended:
+        step = -1 if record.step is None else record.step
+        if record.outcome == "Failed":
+            count = 0
+        elif record.outcome == "Disrupted":
+            count = 1 if step > furthest else count + 1
+        furthest = max(furthest, step)
+    return count
+
+
+def with_state(status: FineTuneJobStatus, attempt: AttemptStatus, state: AttemptState) -> FineTuneJobStatus:
+    """The status with `attempt` as its newest one, in this state."""
+    return status.model_copy(update={"attempt": attempt.model_copy(update={"state": state})})
+
+
+def with_next_time(status: FineTuneJobStatus, next_time: datetime) -> FineTuneJobStatus:
+    """The status of a run whose next attempt starts then."""
+    assert status.attempt is not None
+    return status.model_copy(update={"attempt": status.attempt.model_copy(update={"next_time": next_time})})
+
+
+def ended(
+    status: FineTuneJobStatus,
+    attempt: AttemptStatus,
+    outcome: AttemptOutcome,
+    now: datetime,
+    *,
+    reason: str | None = None,
+    message: str | None = None,
+) -> FineTuneJobStatus:
+    """The status with `attempt` as its newest one, which ended now; `reason` is one word, as in a condition."""
+    progress = status.progress
+    of_this = progress is not None and progress.last_updated_time >= attempt.start_time
+    record = EndedAttempt(
+        number=attempt.number,
+        outcome=outcome,
+        reason=reason,
+        message=message[:1024] if message else None,
+        start_time=attempt.start_time,
+        end_time=whole_seconds(now),
+        step=progress.step if progress is not None and of_this else None,
+    )
+    records = [*status.ended_attempts, record][-ENDED_ATTEMPTS_KEPT:]
+    return with_state(status.model_copy(update={"ended_attempts": records}), attempt, outcome)
+
+
+def stopped(status: FineTuneJobStatus, outcome: Literal["Suspended", "Superseded"], now: datetime) -> FineTuneJobStatus:
+    """The status in which nothing runs any more: the attempt ended so, and preflight starts anew."""
+    attempt, preflight = running_attempt(status), running_preflight(status)
+    if attempt is not None:
+        status = ended(status, attempt, outcome, now)
+    if preflight is not None:
+        again = preflight.model_copy(update={"retry_time": whole_seconds(now)})
+        status = status.model_copy(update={"preflight": again})
+    return status
+
+
+def _record(status: FineTuneJobStatus) -> EndedAttempt | None:
+    """The record of the newest attempt's end."""
+    attempt = status.attempt
+    if attempt is None:
+        return None
+    return next((end for end in reversed(status.ended_attempts) if end.number == attempt.number), None)

@@ -1,0 +1,229 @@
+"""status.attempt and the phases Queued, Training and Retrying: one attempt runs at a time.
+
+The next one starts when time, class, budget and earlier Pods allow it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
+from finetune_operator.core.conditions import Standing, progressing
+from finetune_operator.core.plan import earliest
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.finetunejob.attempt_state import (
+    attempt_state,
+    disruptions_without_progress,
+    ended,
+    last_end,
+    running_attempt,
+    with_state,
+)
+from finetune_operator.finetunejob.limits import admitted, over_budget
+from finetune_operator.finetunejob.objects import attempt_objects, output_uri, train_job_name
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.policies.active_deadline import class_deadline_seconds
+from finetune_operator.finetunejob.policies.starting_model import model_source
+from finetune_operator.finetunejob.policy import Decision, JobPlan
+from finetune_operator.finetunejob.run_key import run_key
+from finetune_operator.finetunejob.stopping import (
+    STOPPING_CHECK_SECONDS,
+    lost_pods_message,
+    lost_time,
+    next_check,
+    others_stopped,
+    stale_and_old_jobs,
+    stale_jobs,
+    stopping_message,
+)
+from finetune_operator.kube.resources import Object
+from finetune_operator.pods.observed import JobView
+from finetune_operator.pods.sidecars import lingering_words, look_again
+from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS, blockage
+from finetune_operator.pods.template_hash import has_started, is_outdated
+
+
+def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """Write down that the Pods of the attempt run, or that it is to be made anew before they do."""
+    status = plan.status
+    attempt = running_attempt(status)
+    job = observed.job(attempt.job_name) if attempt is not None else None
+    if attempt is None or job is None:
+        return plan
+    if not job.deleting and _is_outdated(observed, status, attempt, job):
+        what = "The FineTuneClass, or something else that its Job was made from, changed before it started."
+        return replace(plan, status=ended(status, attempt, "Replaced", now, reason="Changed", message=what))
+    pods = observed.pods_of(job.name)
+    starts = [pod.started_time for pod in pods if pod.started_time is not None]
+    if attempt.pods_start_time is None and starts:
+        attempt = attempt.model_copy(update={"pods_start_time": whole_seconds(min(starts))})
+    is_running = attempt_state(status) == "Running" or (not job.deleting and has_started(job, pods))
+    state = with_state(status, attempt, "Running" if is_running and not job.suspended else "Pending")
+    return replace(plan, status=state)
+
+
+def run_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision:
+    """Keep one attempt running."""
+    attempt = running_attempt(status)
+    job = observed.job(attempt.job_name) if attempt is not None else None
+    if attempt is None or job is None:
+        return _next_attempt(observed, status, now)
+    return _while_it_runs(observed, status, attempt, job, now)
+
+
+def _next_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision:
+    before = status.attempt
+    number = 1 + max(before.number if before else 0, *(end.number for end in status.ended_attempts), 0)
+    name = train_job_name(observed.owner, run_key(status), number)
+    readiness, stale = _between_attempts(observed, status), stale_jobs(observed, keep=name)
+    if before is not None and before.next_time is not None and now < before.next_time:
+        again = next_check(observed, now, before.next_time)
+        return Decision(status, readiness, delete=stale, requeue_at=again)
+    if not others_stopped(observed, now, keep=name):
+        message = stopping_message(observed, now, keep=name)
+        again = next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS))
+        return Decision(status, progressing(readiness.reason, message), delete=stale, requeue_at=again)
+    platform = admitted(observed)
+    if isinstance(platform, Standing):
+        return Decision(status, platform, delete=stale_jobs(observed))
+    refused = over_budget(observed, status)
+    if refused is not None:
+        return Decision(status, refused.standing, delete=stale_jobs(observed), requeue_at=refused.renews)
+    return _started(observed, status, platform, number, now)
+
+
+def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Standing:
+    """Where the run stands while no attempt runs, and what ended the one before."""
+    before, end, state = status.attempt, last_end(status), attempt_state(status)
+    if before is None or state in ("Suspended", "Superseded"):
+        return progressing(Reason.QUEUED, "The next attempt is about to start.")
+    if end is None:
+        return progressing(Reason.RETRYING)
+    if state == "Replaced":
+        return progressing(Reason.QUEUED, f"{end.message} It is made anew.")
+    if state == "Failed" and before.next_time is not None:
+        message = (
+            f"Attempt {before.number} failed ({end.reason}: {end.message}) Retry {before.retries} of "
+            f"{observed.spec.retry_limit} starts at {before.next_time:%H:%M:%S} UTC from the newest checkpoint."
+        )
+    else:
+        message = (
+            f"Attempt {before.number} was disrupted ({end.reason}: {end.message}) The next one resumes from the newest "
+            f"checkpoint.{_without_progress_message(status, before)}"
+        )
+    return progressing(Reason.RETRYING, message)
+
+
+def _without_progress_message(status: FineTuneJobStatus, before: AttemptStatus) -> str:
+    """Why the next attempt waits after a disruption, with a space before it; empty where it starts at once."""
+    count = disruptions_without_progress(status.ended_attempts)
+    if count < 2 or before.next_time is None:
+        return ""
+    return f" {count} in a row were disrupted without progress: it starts at {before.next_time:%H:%M:%S} UTC."
+
+
+def _started(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int, now: datetime
+) -> Decision:
+    """Make the objects of the next attempt."""
+    owner, before = observed.owner, status.attempt
+    name = train_job_name(owner, run_key(status), number)
+    if status.storage_uri is None:
+        status = status.model_copy(update={"storage_uri": output_uri(owner, run_key(status), platform)})
+    objects = _objects(observed, status, platform, number)
+    started = AttemptStatus(
+        number=number,
+        state="Pending",
+        job_name=name,
+        class_generation=platform.generation,
+        retries=before.retries if before else 0,
+        disruptions=before.disruptions if before else 0,
+        start_time=whole_seconds(now),
+        class_deadline_seconds=class_deadline_seconds(observed, status),
+        reports_to=observed.progress_endpoint.digest if observed.progress_endpoint else None,
+    )
+    return Decision(
+        status.model_copy(update={"attempt": started, "class_name": platform.name}),
+        progressing(Reason.QUEUED, _queued_message(platform.spec.scheduling.queue_name)),
+        create=tuple(objects),
+        delete=stale_and_old_jobs(observed, keep=name),
+        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
+    )
+
+
+def _objects(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int
+) -> list[Object]:
+    """What an attempt is made of, as class and spec are now."""
+    assert status.resolved is not None
+    return attempt_objects(
+        observed.owner,
+        observed.spec,
+        platform,
+        model_source(observed, status),
+        status.resolved,
+        number,
+        observed.progress_endpoint,
+        status.checkpoint_seconds,
+        run_key(status),
+        class_deadline_seconds(observed, status),
+        status.storage_uri,
+    )
+
+
+def _is_outdated(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView
+) -> bool:
+    """Whether the attempt has not started and would be made otherwise now. A class that refuses alters nothing."""
+    pods, platform = observed.pods_of(job.name), admitted(observed)
+    if attempt_state(status) == "Running" or has_started(job, pods) or isinstance(platform, Standing):
+        return False
+    return is_outdated(job, pods, _objects(observed, status, platform, attempt.number))
+
+
+def _while_it_runs(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
+) -> Decision:
+    """Where the attempt stands whose Job is there."""
+    pods, stale = observed.pods_of(job.name), stale_jobs(observed, keep=job.name)
+    lost = lost_pods_message(observed, now, keep=job.name)
+    if job.deleting:
+        message = f"Somebody deletes the Job of attempt {attempt.number}; the next one follows."
+        return Decision(status, progressing(Reason.RETRYING, message), delete=stale)
+    if job.suspended:
+        message = _queued_message(job.queue_name or "") + lost
+        return Decision(status, progressing(Reason.QUEUED, message), delete=stale)
+    if attempt_state(status) == "Pending":
+        start = blockage(job, pods, observed.warnings, now)
+        readiness = progressing(Reason.QUEUED, _queued_message(None) + lost) if start is None else start.standing
+        check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
+        return Decision(status, readiness, delete=stale, requeue_at=check)
+    message = f"Attempt {attempt.number} trains on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
+    if job.ending or job.state != "Active":
+        message = f"Attempt {attempt.number} has ended on a node; waits until its Pods have ended on the others."
+    message += lingering_words(pods) + _refused_reports_message(observed, attempt) + lost
+    again = earliest([*(lost_time(pod) for pod in pods if not pod.ended), look_again(pods)])
+    return Decision(status, progressing(Reason.TRAINING, message), delete=stale, requeue_at=again)
+
+
+def _refused_reports_message(observed: ObservedFineTuneJob, attempt: AttemptStatus) -> str:
+    """That reports of this attempt can't arrive, with a space before it; empty while they can, or do."""
+    endpoint = observed.progress_endpoint
+    if observed.progress is not None or observed.ledger is not None:
+        return ""  # A CA bundle that gained a certificate is another one, and still trusts the old.
+    if attempt.reports_to is None or (endpoint is not None and endpoint.digest == attempt.reports_to):
+        return ""
+    return (
+        " Its Pods' reports are refused: the operator's address or CA is another one than when they were made. Step "
+        "and loss stand still until the end, of which nothing is lost."
+    )
+
+
+def _queued_message(queue: str | None) -> str:
+    """None: the Pods wait for their nodes; a queue: the Job waits for its quota."""
+    if queue is None:
+        return "The Pods are made and wait to be started."
+    return f"The Job waits in the queue {queue!r} for quota (Kueue starts it)." if queue else "The Job is suspended."

@@ -1,0 +1,132 @@
+"""How the running attempt ended: Succeeded with a result, Failed, or Disrupted by the infrastructure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from finetune_api.base import whole_seconds
+from finetune_api.finetunejob import AttemptStatus, Disruption, FailureStatus, FineTuneJobStatus
+from finetune_api.outcome import TrainReport
+from finetune_operator.core.report_validation import result_refusal
+from finetune_operator.finetunejob.attempt_state import (
+    disruptions_without_progress,
+    ended,
+    running_attempt,
+    with_next_time,
+)
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.policies.result import with_result
+from finetune_operator.finetunejob.policies.starting_model import model_source
+from finetune_operator.finetunejob.policy import JobPlan
+from finetune_operator.finetunejob.stopping import all_pods_ended, is_lost
+from finetune_operator.pods.backoff import retry_delay_seconds
+from finetune_operator.pods.exit_diagnosis import (
+    disruption_words,
+    failed_by_itself,
+    failure,
+    is_disruption,
+    outcome,
+    refused_report,
+    took_away,
+)
+from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.sidecars import ended_well, has_answered
+
+
+def record_outcome(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """Write down how the attempt ended, if it has ended or can't go on."""
+    attempt = running_attempt(plan.status)
+    return plan if attempt is None else replace(plan, status=_with_outcome(observed, plan.status, attempt, now))
+
+
+def _with_outcome(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime
+) -> FineTuneJobStatus:
+    job = observed.job(attempt.job_name)
+    if job is None:
+        if any(one.name == attempt.job_name for one in observed.disowned):
+            return _disrupted(status, attempt, "JobDisowned", "Somebody took its Job's ownerReferences away.", now)
+        return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
+    if job.deleting:
+        return status
+    if job.state != "Active":
+        waited_for = any(not pod.ended and not is_lost(pod, now) for pod in observed.pods_of(job.name))
+        return status if waited_for else _ended_by_itself(observed, status, attempt, job, now)
+    return _interrupted(observed, status, attempt, job, now)
+
+
+def _interrupted(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
+) -> FineTuneJobStatus:
+    """What ends an attempt whose Job would go on."""
+    if job.suspended:
+        if attempt.pods_start_time is None:
+            return status
+        what = f"Its Job was suspended again: the queue {job.queue_name or 'of the cluster'} took its quota back."
+        return _disrupted(status, attempt, "QuotaReclaimed", what, now)
+    pods = observed.pods_of(job.name)
+    if job.parallelism == 0:
+        return _disrupted(status, attempt, "JobChanged", "Somebody set the parallelism of its Job to 0.", now)
+    lost = next((pod for pod in pods if is_lost(pod, now)), None)
+    if lost is not None and not lost.disrupted and failed_by_itself(pods):
+        return _ended_by_itself(
+            observed, status, attempt, job, now
+        )  # the lost Pod had been told to end because of that
+    if lost is not None:
+        what = f"Pod {lost.name} does not end: its node does not answer."
+        return _disrupted(status, attempt, "NodeLost", what, now)
+    if has_answered(job, pods, now) and not all_pods_ended(observed, job):
+        return _ended_by_itself(observed, status, attempt, job, now)
+    return status
+
+
+def _ended_by_itself(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
+) -> FineTuneJobStatus:
+    """The Job has ended, and all that its Pods have to report is there."""
+    pods = observed.pods_of(job.name)
+    report = outcome(pods)
+    if isinstance(report, TrainReport) and ended_well(job, pods, now):
+        refusal = result_refusal(report.result, status.storage_uri, model_source(observed, status).uri)
+        if refusal is None:
+            return with_result(status, attempt, report, now)
+        return _failed(status, attempt, refused_report(pods, refusal), now)
+    seen = attempt.disruption if took_away(attempt.disruption, pods) else None
+    if seen is not None or is_disruption(pods, job.parallelism):
+        return _disrupted(status, attempt, _disruption_reason(pods, seen), disruption_words(pods, seen), now)
+    return _failed(status, attempt, failure(pods, job.message), now)
+
+
+def _failed(
+    status: FineTuneJobStatus, attempt: AttemptStatus, diagnosis: FailureStatus, now: datetime
+) -> FineTuneJobStatus:
+    """A failure of training counts against retryLimit."""
+    attempt = attempt.model_copy(update={"retries": attempt.retries + 1})
+    status = ended(status, attempt, "Failed", now, reason=diagnosis.reason, message=diagnosis.message)
+    return status.model_copy(update={"failure": diagnosis})
+
+
+def _disrupted(
+    status: FineTuneJobStatus, attempt: AttemptStatus, reason: str, message: str, now: datetime
+) -> FineTuneJobStatus:
+    """The infrastructure ended the attempt: it never counts, and the next one follows at once if this one got on.
+
+    Attempts that don't start ever further apart: a node that evicts each of them would be asked in a tight loop.
+    """
+    attempt = attempt.model_copy(update={"disruptions": attempt.disruptions + 1})
+    status = ended(status, attempt, "Disrupted", now, reason=reason, message=message)
+    apart = timedelta(seconds=retry_delay_seconds(disruptions_without_progress(status.ended_attempts)))
+    now = whole_seconds(now)
+    # A start in the future (a clock that was wrong) keeps nobody waiting.
+    next_time = min(max(now + timedelta(seconds=1), attempt.start_time + apart), now + apart)
+    return with_next_time(status, next_time)
+
+
+def _disruption_reason(pods: Sequence[PodView], seen: Disruption | None) -> str:
+    """Kubernetes' own reason (PreemptionByScheduler, EvictionByEvictionAPI, ...), where it gave one."""
+    named = [pod.disruption.partition(":")[0].strip() for pod in pods if pod.disruption]
+    if seen is not None:
+        named.append(seen.reason)
+    return next((name for name in named if name), "PodTerminated")

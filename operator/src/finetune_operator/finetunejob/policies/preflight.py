@@ -1,0 +1,203 @@
+"""status.preflight and the phase Validating: a CPU Pod reads dataset, model and storage, until it finds them good.
+
+It is tried again without a limit, since it costs no accelerator and what it finds may be mended without another spec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from finetune_api.auto import resolve_for
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus, PreflightStatus
+from finetune_api.outcome import PreflightReport
+from finetune_operator.core.conditions import Standing, known_reason, progressing
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.finetunejob.limits import admitted, with_run_id_hint
+from finetune_operator.finetunejob.objects import output_uri, preflight_job_name, preflight_objects
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.policies.starting_model import model_source
+from finetune_operator.finetunejob.policy import Decision, JobPlan, preflight_succeeded, run_failed
+from finetune_operator.finetunejob.run_key import run_key
+from finetune_operator.finetunejob.stopping import (
+    STOPPING_CHECK_SECONDS,
+    others_stopped,
+    stale_and_old_jobs,
+    stale_jobs,
+    stopping_message,
+)
+from finetune_operator.finetunejob.storage_folders import with_folder
+from finetune_operator.kube.resources import Object
+from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure_words, first_disruption
+from finetune_operator.pods.observed import JobView
+from finetune_operator.pods.retried_job import (
+    Disrupted,
+    Failed,
+    RetriedJob,
+    Running,
+    Succeeded,
+    retry_readiness,
+    retry_time,
+)
+from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
+from finetune_operator.pods.template_hash import has_started, is_outdated
+
+
+def _is_preflight_report(report: object) -> bool:
+    return isinstance(report, PreflightReport) and report.dataset.training is not None
+
+
+PREFLIGHT = RetriedJob(accepts=_is_preflight_report, retries_every_failure=True)
+
+
+def record_preflight(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """Write down what the preflight Pod reported, or why it is to be made anew."""
+    found, job = _current(observed, plan.status)
+    if found is None or job is None:
+        return plan
+    if not job.deleting and _is_outdated(observed, plan.status, found, job):
+        return _with_preflight(plan, found, retry_time=whole_seconds(now))
+    if found.disruption is None:
+        found = found.model_copy(update={"disruption": first_disruption(observed.pods_of(job.name))})
+    result = _result(observed, found, job, now)
+    if isinstance(result, Running):
+        return _with_preflight(plan, found)
+    if isinstance(result, Disrupted):
+        again = retry_time(found.try_number, now)
+        return _with_preflight(plan, found, succeeded=False, retry_time=again, disruption=result.disruption)
+    if isinstance(result, Failed):
+        again_at = None if result.final else retry_time(found.try_number, now)
+        told = result.report.dataset if result.report is not None else None
+        plan = _with_preflight(plan, found, succeeded=False, retry_time=again_at)
+        update = {"dataset": told or plan.status.dataset, "failure": result.diagnosis}
+        return replace(plan, status=plan.status.model_copy(update=update))
+    return _with_report(observed, _with_preflight(plan, found, succeeded=True), result)
+
+
+def run_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
+    """Have one preflight run, or wait for the next one, until one has succeeded."""
+    if preflight_succeeded(status):
+        return None
+    found = status.preflight
+    if found is not None and found.retry_time is not None and now < found.retry_time:
+        return Decision(status, _readiness(status), delete=stale_jobs(observed), requeue_at=found.retry_time)
+    found, job = _current(observed, status)
+    if found is None or job is None:
+        return _next_try(observed, status, now)
+    result = _result(observed, found, job, now)
+    if isinstance(result, Failed):
+        reason = known_reason(result.diagnosis.reason)
+        return run_failed(status, reason, f"{failure_words(result.diagnosis)} {_change(job, reason)}".strip(), now)
+    readiness = _readiness(status)
+    if isinstance(result, Running):
+        readiness = replace(readiness, message=readiness.message + result.message)
+        readiness = readiness if result.start is None else result.start.standing
+    return Decision(
+        status,
+        readiness,
+        delete=stale_jobs(observed, keep=job.name),
+        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
+    )
+
+
+def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision:
+    """The first try, the one after a failure, or one in place of a try whose Job somebody took away."""
+    owner, number = observed.owner, 1 + (status.preflight.try_number if status.preflight is not None else 0)
+    name = preflight_job_name(owner, run_key(status), number)
+    platform = admitted(observed)
+    if isinstance(platform, Standing):
+        return Decision(status, platform, delete=stale_jobs(observed))
+    if not others_stopped(observed, now, keep=name):
+        return Decision(
+            status,
+            progressing(Reason.VALIDATING, stopping_message(observed, now, keep=name)),
+            delete=stale_jobs(observed, keep=name),
+            requeue_at=now + timedelta(seconds=STOPPING_CHECK_SECONDS),
+        )
+    storage_uri = output_uri(owner, run_key(status), platform)
+    update = {
+        "class_name": platform.name,
+        "storage_uri": storage_uri,
+        "storage_folders": with_folder(status.storage_folders, storage_uri),
+        "preflight": PreflightStatus(try_number=number, job_name=name),
+    }
+    status = status.model_copy(update=update)
+    return Decision(
+        status,
+        _readiness(status),
+        create=tuple(_objects(observed, status, platform, number)),
+        delete=stale_and_old_jobs(observed, keep=name),
+        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
+    )
+
+
+def _objects(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int
+) -> list[Object]:
+    """What a try is made of, as class and spec are now."""
+    model = model_source(observed, status)
+    return preflight_objects(observed.owner, observed.spec, platform, model, number, run_key(status))
+
+
+def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[PreflightStatus | None, JobView | None]:
+    """The try whose result is still to come, and its Job if there is one."""
+    found = status.preflight
+    if found is None or found.retry_time is not None or preflight_succeeded(status):
+        return None, None
+    return found, observed.job(found.job_name)
+
+
+def _is_outdated(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, found: PreflightStatus, job: JobView
+) -> bool:
+    """Whether the try has not started and would be made otherwise now. A class that refuses alters nothing."""
+    pods, platform = observed.pods_of(job.name), admitted(observed)
+    if has_started(job, pods) or isinstance(platform, Standing):
+        return False
+    return is_outdated(job, pods, _objects(observed, status, platform, found.try_number))
+
+
+def _result(
+    observed: ObservedFineTuneJob, found: PreflightStatus, job: JobView, now: datetime
+) -> Running | Succeeded | Disrupted | Failed:
+    return PREFLIGHT.result(job, observed.pods_of(job.name), observed.warnings, now, seen=found.disruption)
+
+
+def _with_preflight(plan: JobPlan, found: PreflightStatus, **update: object) -> JobPlan:
+    preflight = found.model_copy(update=update)
+    return replace(plan, status=plan.status.model_copy(update={"preflight": preflight}))
+
+
+def _with_report(observed: ObservedFineTuneJob, plan: JobPlan, result: Succeeded) -> JobPlan:
+    """The plan with what a good preflight found, and the values that the run uses."""
+    report = result.report
+    assert isinstance(report, PreflightReport), "RetriedJob asks for one"
+    update = {
+        "dataset": report.dataset,
+        "model": report.model,
+        "memory": report.memory,
+        "resolved": resolve_for(observed.spec, report),
+        "failure": None,
+    }
+    return replace(plan, status=plan.status.model_copy(update=update))
+
+
+def _change(job: JobView, reason: Reason) -> str:
+    """What to change after a failure that is final."""
+    if job.reason == JOB_DEADLINE_EXCEEDED:
+        return "Another try would take as long: make the dataset smaller and change runId."
+    return "Correct the spec and change runId." if reason == Reason.INVALID_SPEC else ""
+
+
+def _readiness(status: FineTuneJobStatus) -> Standing:
+    """Where preflight stands while its Pod gives no other answer."""
+    found = status.preflight
+    again = found.retry_time if found is not None else None
+    if found is None or again is None or found.succeeded is not False or status.failure is not None:
+        return with_run_id_hint(retry_readiness(Reason.VALIDATING, status.failure, again))
+    message, seen = "The infrastructure ended the preflight Pod.", found.disruption
+    if seen is not None:
+        message = f"Pod {seen.pod} was taken away ({seen.reason}: {seen.message})."
+    return progressing(Reason.VALIDATING, f"{message} Preflight starts again at {again:%H:%M:%S} UTC.")

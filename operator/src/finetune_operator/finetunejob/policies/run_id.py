@@ -1,0 +1,144 @@
+"""spec.runId: another one begins a new run, once the Pods of the run before have ended; one used before begins none.
+
+Neither does the run's own with something else in the spec. That is two changes between two looks: the API server
+compares each with the one before only. Nothing that is known of the run is lost meanwhile, and what runs goes on: a
+spec that is set back finds it as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Condition, ConditionType, Reason
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_operator.core.conditions import Standing, progressing, stalled
+from finetune_operator.finetunejob.attempt_state import FINISHED, stopped
+from finetune_operator.finetunejob.objects import preflight_job_name
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.policies.suspend import suspend
+from finetune_operator.finetunejob.policy import Decision, JobPlan
+from finetune_operator.finetunejob.run_key import next_run_number, run_digest, run_key
+from finetune_operator.finetunejob.stopping import (
+    STOPPING_CHECK_SECONDS,
+    next_check,
+    others_stopped,
+    stale_jobs,
+    stopping_message,
+)
+
+RUNS_KEPT = 10
+SUPERSEDED: Literal["Superseded"] = "Superseded"
+
+
+def refuse_run_id(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
+    """Decide nothing of a run by a spec that is not its own, but that it is to be suspended."""
+    refusal = run_id_refusal(observed, status)
+    if refusal is None:
+        return None
+    return suspend(observed, status, now) or Decision(status, refusal, keeps_phase=True)
+
+
+def stop_previous_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
+    """Stop what the run before started, and wait until its last Pod has ended."""
+    run_id = observed.spec.run_id
+    if status.run_id is None or status.run_id == run_id:
+        return None
+    first = preflight_job_name(observed.owner, run_key(_new_run(observed, status)), 1)
+    if others_stopped(observed, now, keep=first):
+        return None
+    message = f"runId changed from {status.run_id!r} to {run_id!r}. {stopping_message(observed, now, keep=first)}"
+    return Decision(
+        stopped(status, SUPERSEDED, now),
+        progressing(Reason.STOPPING, message),
+        delete=stale_jobs(observed, keep=first),
+        requeue_at=next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS)),
+        keeps_phase=True,
+    )
+
+
+def begin_run(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """Put the run before into the history, and begin anew."""
+    status = plan.status
+    if status.run_id == observed.spec.run_id:
+        return plan
+    update: dict[str, Any] = {
+        "conditions": status.conditions,
+        "start_time": whole_seconds(now),
+        "history": _with_run(status, now),
+        "storage_folders": status.storage_folders,
+        "usage": status.usage,
+    }
+    return replace(plan, status=_new_run(observed, status).model_copy(update=update).over(status))
+
+
+def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Standing | None:
+    """Why no run begins or goes on with this spec; None where one may."""
+    run_id = observed.spec.run_id
+    if status.run_id == run_id:
+        if not _is_changed(observed, status):
+            return None
+        return stalled(
+            Reason.INVALID_SPEC,
+            f"spec is not what run {run_id!r} began with: it was changed, and runId set back. Choose a runId that was "
+            "not used yet, or set the rest back too.",
+        )
+    if all(run.run_id != run_id for run in status.history):
+        return None
+    return stalled(
+        Reason.INVALID_SPEC,
+        f"spec.runId {run_id!r} is that of an earlier run (status.history), which does not run again by this name. "
+        f"Choose one that was not used yet. Until then this object is about run {status.run_id!r}.",
+    )
+
+
+def _new_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """What tells the run that the spec asks for from all others."""
+    number = next_run_number(status)
+    return FineTuneJobStatus(
+        run_id=observed.spec.run_id, run_number=number, run_digest=run_digest(observed.spec, number)
+    )
+
+
+def _is_changed(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
+    """Whether the spec changed within the run.
+
+    One that was looked at since it changed last, and found good, is: a digest of another version tells nothing.
+    """
+    if status.run_digest is None or status.run_number is None:
+        return False
+    looked_at = status.observed_generation in (None, observed.generation) and not _was_refused(status)
+    return not looked_at and status.run_digest != run_digest(observed.spec, status.run_number)
+
+
+def _was_refused(status: FineTuneJobStatus) -> bool:
+    return any(
+        one.type == ConditionType.STALLED and one.status == "True" and one.reason == Reason.INVALID_SPEC
+        for one in status.conditions
+    )
+
+
+def _with_run(status: FineTuneJobStatus, now: datetime) -> list[EndedRun]:
+    """The history with the run of this status, which is over."""
+    if status.run_id is None:
+        return status.history
+    attempt, is_complete = status.attempt, status.phase in FINISHED
+    run = EndedRun(
+        run_id=status.run_id,
+        phase=status.phase or "Validating",
+        reason=_reason(status.conditions) if is_complete else SUPERSEDED,
+        start_time=status.start_time,
+        completion_time=status.completion_time or whole_seconds(now),
+        attempts=attempt.number if attempt else 0,
+        retries=attempt.retries if attempt else 0,
+        disruptions=attempt.disruptions if attempt else 0,
+        result_uri=status.result.uri if status.result else None,
+        storage_uri=status.storage_uri,
+    )
+    return [*status.history, run][-RUNS_KEPT:]
+
+
+def _reason(conditions: list[Condition]) -> str:
+    return next((condition.reason for condition in conditions if condition.type == ConditionType.READY), SUPERSEDED)

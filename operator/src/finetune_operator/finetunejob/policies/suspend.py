@@ -1,0 +1,38 @@
+"""spec.suspend: the Pods save and end; the run goes on later with a new attempt, from the newest checkpoint."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.conditions import progressing
+from finetune_operator.finetunejob.attempt_state import stopped
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.policy import Decision
+from finetune_operator.finetunejob.stopping import (
+    STOPPING_CHECK_SECONDS,
+    lost_pods_message,
+    next_check,
+    others_stopped,
+    stale_jobs,
+    stopping_message,
+)
+
+
+def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
+    """Stop what runs while spec.suspend is true, and start nothing."""
+    if not observed.spec.suspend:
+        return None
+    status = stopped(status, "Suspended", now)
+    if others_stopped(observed, now):
+        message = f"spec.suspend is true; nothing runs.{lost_pods_message(observed, now)} Set it to false to go on."
+        return Decision(status, progressing(Reason.SUSPENDED, message))
+    message = f"spec.suspend is true. {stopping_message(observed, now)}"
+    return Decision(
+        status,
+        progressing(Reason.STOPPING, message),
+        delete=stale_jobs(observed),
+        requeue_at=next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS)),
+        keeps_phase=True,
+    )
