@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.base import API_VERSION
-from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
+from finetune_api.crd import FINE_TUNE_CLASS
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.resources import Object
 
@@ -27,7 +27,6 @@ DIGEST_ANNOTATION = "finetune.dev/applied-digest"
 # "-train-" + 8 characters of hash + "-1023", the last index's Pod, still fit a DNS label of 63.
 _NAME_PREFIX_LENGTH = 40
 _LABEL_LENGTH = 63
-_OWNER_KINDS = frozenset({FINE_TUNE_JOB.name, EVALUATION.name, MODEL_DEPLOYMENT.name})
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
@@ -97,8 +96,8 @@ def controlled_by_class(name: str, uid: str) -> list[dict[str, Any]]:
     return [{"apiVersion": API_VERSION, "kind": kind, "name": name, "uid": uid, "controller": True}]
 
 
-def owner_key(child: Mapping[str, Any]) -> ObjectKey | None:
-    """The parent that a child (or a child's Pod) names: whom to wake. None for a stranger.
+def owner_key(child: Mapping[str, Any], kinds: Collection[str]) -> ObjectKey | None:
+    """The parent of one of these kinds that a child (or a child's Pod) names: whom to wake. None for a stranger.
 
     An annotation may say anything: what nobody controls, or another one of our objects, is no child. Whose child it
     really is, is decided by UID, on what is read then.
@@ -106,9 +105,9 @@ def owner_key(child: Mapping[str, Any]) -> ObjectKey | None:
     meta = child.get("metadata", {})
     kind, _, name = (meta.get("annotations") or {}).get(OWNER_ANNOTATION, "").partition("/")
     by = controller(child)
-    if by is None or kind not in _OWNER_KINDS or not _OBJECT_NAME.fullmatch(name):
+    if by is None or kind not in kinds or not _OBJECT_NAME.fullmatch(name):
         return None
-    if by.kind in _OWNER_KINDS and (by.kind, by.name) != (kind, name):
+    if by.kind in kinds and (by.kind, by.name) != (kind, name):
         return None
     return ObjectKey(kind, meta.get("namespace", ""), name)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from finetune_api.crd import FINE_TUNE_CLASS, FINE_TUNE_JOB
 
 
 class ObjectKey(NamedTuple):
@@ -14,8 +17,21 @@ class ObjectKey(NamedTuple):
     name: str
 
 
-DEFAULT_CLASS_NAME = ""
-"""Stands for "whichever class is the default" in a reference."""
+DEFAULT_CLASS = ObjectKey(FINE_TUNE_CLASS.name, "", "")
+"""Stands for whichever class is the default."""
+
+
+def class_reference(body: Mapping[str, Any]) -> frozenset[ObjectKey]:
+    """The class that an object runs with."""
+    name = body.get("spec", {}).get("className")
+    return frozenset({DEFAULT_CLASS._replace(name=name) if name else DEFAULT_CLASS})
+
+
+def model_references(body: Mapping[str, Any], *models: Mapping[str, Any] | None) -> frozenset[ObjectKey]:
+    """The FineTuneJobs whose results these models of an object are."""
+    namespace = body["metadata"].get("namespace", "")
+    names = [model["fineTuneJobRef"]["name"] for model in models if model and model.get("fineTuneJobRef")]
+    return frozenset(ObjectKey(FINE_TUNE_JOB.name, namespace, name) for name in names)
 
 
 class References:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
@@ -36,8 +36,10 @@ class Kube:
         api: Any,
         request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
         answered: Answered | None = None,
+        resources: Iterable[Resource] = RESOURCES,
     ) -> None:
         self._api = api
+        self._resources = {(resource.api_version, resource.kind): resource for resource in resources}
         self._request_timeout_seconds = request_timeout_seconds
         self._answered = answered
 
@@ -145,7 +147,7 @@ class Kube:
 
     async def _write_finalizers(self, parent: Object, finalizers: Sequence[str]) -> Object:
         """By a patch: an entry that somebody else wrote (a restored backup) is no field of ours to apply."""
-        resource, read = RESOURCES[parent["apiVersion"], parent["kind"]], parent["metadata"]
+        resource, read = self._resource(parent), parent["metadata"]
         metadata = {name: read[name] for name in ("name", "namespace", "uid", "resourceVersion")}
         metadata["finalizers"] = list(finalizers)
         path, query = resource.path(read["namespace"], read["name"]), {"fieldManager": STORAGE_FINALIZER_MANAGER}
@@ -154,7 +156,7 @@ class Kube:
 
     async def replace(self, body: Object) -> Object:
         """PUT an object that was read before. Raises ApiError 409 when somebody wrote it since (resourceVersion)."""
-        resource = RESOURCES[body["apiVersion"], body["kind"]]
+        resource = self._resource(body)
         path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"])
         return await self._request("PUT", path, query={"fieldManager": FIELD_MANAGER}, body=body)
 
@@ -179,7 +181,7 @@ class Kube:
 
         Raises ApiError 409 NameConflict where another controller's, or nobody's, has the name.
         """
-        resource, metadata = RESOURCES[body["apiVersion"], body["kind"]], body["metadata"]
+        resource, metadata = self._resource(body), body["metadata"]
         try:
             await self.create(resource, metadata["namespace"], body)
         except ApiError as error:
@@ -190,6 +192,9 @@ class Kube:
                     f"A {body['kind']} named {metadata['name']!r} exists already and is not of this object. Delete it."
                 )
                 raise ApiError(409, NAME_CONFLICT, message) from error
+
+    def _resource(self, body: Object) -> Resource:
+        return self._resources[body["apiVersion"], body["kind"]]
 
     async def _is_there(self, resource: Resource, body: Object) -> bool:
         """Whether the object of this name has the same controller (or is gone by now, to be made at the next look)."""
@@ -210,7 +215,7 @@ class Kube:
 
         Given a resourceVersion: only while it is what was read (ApiError 404 or 409).
         """
-        resource = RESOURCES[body["apiVersion"], body["kind"]]
+        resource = self._resource(body)
         metadata = body["metadata"]
         path, query = resource.path(metadata["namespace"], metadata["name"]), {"fieldManager": FIELD_MANAGER}
         try:
@@ -221,7 +226,7 @@ class Kube:
             await self.create(resource, metadata["namespace"], body)
 
     async def _apply(self, body: Object, subresource: str | None, manager: str = FIELD_MANAGER) -> Object:
-        resource = RESOURCES[body["apiVersion"], body["kind"]]
+        resource = self._resource(body)
         metadata = body["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
         query = {"fieldManager": manager, "force": "true"}

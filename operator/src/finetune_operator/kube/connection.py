@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from finetune_operator.kube.client import REQUEST_TIMEOUT_SECONDS, Answered, Kube
+from finetune_operator.kube.resources import RESOURCES, Resource
 
 
 @asynccontextmanager
@@ -18,8 +19,9 @@ async def connected(
     kubeconfig: Path | None,
     request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
     answered: Answered | None = None,
+    resources: Iterable[Resource] = RESOURCES,
 ) -> AsyncIterator[Kube]:
-    """Requests can be made while this is entered. `answered` is told of each."""
+    """Requests can be made while this is entered. `answered` is told of each; `resources` are those to be written."""
     if kubeconfig is not None:
         # Kopf's own client reads the same variable.
         os.environ["KUBECONFIG"] = str(kubeconfig)
@@ -30,4 +32,4 @@ async def connected(
     # aiohttp would look for a ~/.netrc in a thread, at every request.
     configuration.client_session_kwargs = {"trust_env": False}
     async with ApiClient(configuration) as api:
-        yield Kube(api, request_timeout_seconds, answered)
+        yield Kube(api, request_timeout_seconds, answered, resources)

@@ -45,19 +45,17 @@ NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
 LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
 TOKEN_REVIEWS = Resource("authentication.k8s.io/v1", "TokenReview", "tokenreviews", namespaced=False)
 
-RESOURCES = {
-    (resource.api_version, resource.kind): resource
-    for resource in (
-        FINE_TUNE_CLASSES,
-        FINE_TUNE_JOBS,
-        EVALUATIONS,
-        MODEL_DEPLOYMENTS,
-        JOBS,
-        PODS,
-        CONFIG_MAPS,
-        SERVICES,
-        EVENTS,
-        DEPLOYMENTS,
-        LEASES,
-    )
-}
+RESOURCES = (
+    FINE_TUNE_CLASSES,
+    FINE_TUNE_JOBS,
+    EVALUATIONS,
+    MODEL_DEPLOYMENTS,
+    JOBS,
+    PODS,
+    CONFIG_MAPS,
+    SERVICES,
+    EVENTS,
+    DEPLOYMENTS,
+    LEASES,
+)
+"""What the operator may write."""

@@ -15,7 +15,7 @@ from finetune_operator.core.ownership import controller, owner_key
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.kube.resources import JOBS, PODS, TOKEN_REVIEWS, Object
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS, TOKEN_REVIEWS, Object
 from finetune_operator.progress.rate_limit import Rates
 
 REVIEWS_A_SECOND, REVIEWS_AT_ONCE = 20.0, 100
@@ -138,7 +138,7 @@ class TokenAuthenticator:
         found = await self._kube.list(JOBS, namespace, fields={"metadata.name": by.name})
         job = next((job for job in found if job["metadata"]["uid"] == by.uid), None)
         parent = controller(job) if job is not None else None
-        owner = owner_key(job) if job is not None else None
+        owner = owner_key(job, {FINE_TUNE_JOBS.kind}) if job is not None else None
         if parent is None or owner is None or (parent.kind, parent.name) != (owner.kind, owner.name):
             return None
         return Reporter(namespace, by.name, owner)

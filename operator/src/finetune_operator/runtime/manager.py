@@ -7,7 +7,7 @@ import contextlib
 import random
 import signal
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,36 +18,23 @@ import structlog
 from prometheus_client import REGISTRY
 from prometheus_client.registry import Collector
 
-from finetune_api.evaluation import EvaluationStatus
-from finetune_api.finetuneclass import FineTuneClassStatus
-from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_operator.core.kinds import Kind
 from finetune_operator.core.references import ObjectKey, References
-from finetune_operator.evaluation.observe import observe as observe_evaluation
-from finetune_operator.evaluation.plan import plan as plan_evaluation
-from finetune_operator.finetuneclass.observe import observe as observe_finetuneclass
-from finetune_operator.finetuneclass.plan import plan as plan_finetuneclass
-from finetune_operator.finetunejob.deletion import plan as deletion
-from finetune_operator.finetunejob.deletion.observe import observe as observe_deletion
-from finetune_operator.finetunejob.observe import observe as observe_finetunejob
-from finetune_operator.finetunejob.plan import plan as plan_finetunejob
+from finetune_operator.environment import Environment
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.connection import connected
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_CLASSES, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.kube.resources import RESOURCES
 from finetune_operator.metrics import operator_metrics
 from finetune_operator.metrics.job_metrics import JobMetrics
-from finetune_operator.modeldeployment.observe import observe as observe_modeldeployment
-from finetune_operator.modeldeployment.plan import plan as plan_modeldeployment
 from finetune_operator.progress import server as progress_server
 from finetune_operator.progress.endpoint import ProgressEndpoint
-from finetune_operator.progress.store import ProgressStore
 from finetune_operator.progress.tokens import TokenAuthenticator
+from finetune_operator.registry import KINDS
 from finetune_operator.runtime import health, watches
 from finetune_operator.runtime.http_server import serving
 from finetune_operator.runtime.leader_election import Election
 from finetune_operator.runtime.ledger_cleanup import remove_old_ledgers
-from finetune_operator.runtime.reconcile import Finalizer, Reconciler
 from finetune_operator.runtime.worker import Heartbeats, work
 from finetune_operator.runtime.workqueue import WorkQueue
 from finetune_operator.settings import Settings
@@ -70,28 +57,36 @@ class Parts:
     stop: asyncio.Event
     kube: Kube
     election: Election | None
+    kinds: tuple[Kind, ...]
+    environment: Environment
+    facts: JobMetrics
     queue: WorkQueue[ObjectKey] = field(default_factory=WorkQueue)
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
-    store: ProgressStore = field(default_factory=ProgressStore)
-    facts: JobMetrics = field(default_factory=JobMetrics)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
     """Every watch runs."""
 
 
-async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
+async def run(
+    settings: Settings, stop: asyncio.Event | None = None, kinds: Sequence[Callable[[Environment], Kind]] = KINDS
+) -> None:
     """Run until SIGTERM, SIGINT or `stop`, or until a part fails (the process then ends, and is started again).
+
+    `kinds` are what is watched and reconciled.
 
     Raises (in a group) LeadershipLostError when another operator may lead, WatchEndedError when a watch ends.
     """
     stop = stop or asyncio.Event()
     _stop_at_signals(stop)
-    async with connected(
-        settings.kubeconfig, settings.request_timeout_seconds, operator_metrics.request_answered
-    ) as kube:
+    environment, facts = Environment(settings.trainer_image, settings.namespace), JobMetrics()
+    made = [kind(environment) for kind in kinds]
+    counted = tuple(replace(kind, metrics=(*kind.metrics, facts)) for kind in made)
+    resources = {*RESOURCES, *(kind.resource for kind in counted), *watches.owned_resources(counted)}
+    answered = operator_metrics.request_answered
+    async with connected(settings.kubeconfig, settings.request_timeout_seconds, answered, resources) as kube:
         election = None
         if settings.leader_election:
             election = Election(kube, settings.namespace, LEASE_NAME, settings.identity)
-        parts = Parts(settings, stop, kube, election)
+        parts = Parts(settings, stop, kube, election, counted, environment, facts)
         probes = health.application(partial(_alive, parts), partial(_ready, parts))
         with _registered(parts.facts), _registered(_collector(parts)):
             async with (
@@ -108,35 +103,6 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
                         await election.release()
 
 
-def reconcilers(settings: Settings, store: ProgressStore, facts: JobMetrics | None = None) -> Mapping[str, Reconciler]:
-    """How each kind is reconciled; `facts` is told of what was found."""
-    trainer_image = settings.trainer_image
-    observe_job = partial(
-        observe_finetunejob,
-        trainer_image=trainer_image,
-        progress=store,
-        endpoint=progress_endpoint(settings),
-        ledger_namespace=settings.namespace,
-    )
-    storage_finalizer = Finalizer(
-        deletion.FINALIZER,
-        deletion.holds_storage,
-        partial(observe_deletion, trainer_image=trainer_image),
-        deletion.plan,
-    )
-    observe_judged = partial(observe_evaluation, trainer_image=trainer_image)
-    observe_served = partial(observe_modeldeployment, trainer_image=trainer_image)
-    table: tuple[Reconciler, ...] = (
-        Reconciler(FINE_TUNE_CLASSES, FineTuneClassStatus, observe_finetuneclass, plan_finetuneclass),
-        Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, plan_finetunejob, finalizer=storage_finalizer),
-        Reconciler(EVALUATIONS, EvaluationStatus, observe_judged, plan_evaluation),
-        Reconciler(MODEL_DEPLOYMENTS, ModelDeploymentStatus, observe_served, plan_modeldeployment),
-    )
-    if facts is not None:
-        table = tuple(replace(one, written=facts.written, gone=facts.gone) for one in table)
-    return {one.resource.kind: one for one in table}
-
-
 def progress_endpoint(settings: Settings) -> ProgressEndpoint | None:
     """What Pods need to report, if this operator can be reached by them."""
     if settings.progress_url is None:
@@ -148,15 +114,17 @@ def progress_endpoint(settings: Settings) -> ProgressEndpoint | None:
 async def _lead(parts: Parts) -> None:
     """Watch and work until the operator is told to stop, and end what is in work then."""
     settings, queue, kube = parts.settings, parts.queue, parts.kube
-    table = reconcilers(settings, parts.store, parts.facts)
+    kinds = {kind.name: kind for kind in parts.kinds}
+    # The CA may have changed while another operator led.
+    parts.environment.progress_endpoint = progress_endpoint(settings)
     async with asyncio.TaskGroup() as tasks:
         workers = [
             tasks.create_task(
-                work(number, queue, kube, table, parts.heartbeats, partial(_leads, parts)), name=f"worker-{number}"
+                work(number, queue, kube, kinds, parts.heartbeats, partial(_leads, parts)), name=f"worker-{number}"
             )
             for number in range(settings.workers)
         ]
-        others = [_resync(parts, table), _tidy_ledgers(parts), _guard_watches(parts), _stop_taking(parts)]
+        others = [_resync(parts), _tidy_ledgers(parts), _guard_watches(parts), _stop_taking(parts)]
         if parts.election is not None:
             others.append(parts.election.hold())
         if settings.progress_url is not None:
@@ -172,7 +140,7 @@ async def _lead(parts: Parts) -> None:
 
 async def _watch(parts: Parts) -> None:
     registry = kopf.OperatorRegistry()
-    watches.register(registry, parts.queue, References())
+    watches.register(registry, parts.queue, References(), parts.kinds)
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -180,7 +148,7 @@ async def _watch(parts: Parts) -> None:
 
     await kopf.operator(
         registry=registry,
-        settings=watches.settings(parts.settings.request_timeout_seconds),
+        settings=watches.settings(parts.settings.request_timeout_seconds, parts.kinds),
         standalone=True,
         clusterwide=True,
         stop_flag=parts.stop,
@@ -192,14 +160,14 @@ async def _guard_watches(parts: Parts) -> None:
 
     Kopf begins to end itself then, but may wait for ever for the others.
     """
-    while health.dead_watches(watches.WATCHED):  # noqa: ASYNC110 - Kopf tells nobody
+    while health.dead_watches(watches.watched(parts.kinds)):  # noqa: ASYNC110 - Kopf tells nobody
         await asyncio.sleep(0.1)
     # Kopf has put its own in their place, which would end the watches, but not the rest.
     _stop_at_signals(parts.stop)
     parts.watching.set()
     while not parts.stop.is_set():
         await asyncio.sleep(1)
-        dead = health.dead_watches(watches.WATCHED)
+        dead = health.dead_watches(watches.watched(parts.kinds))
         if dead and not parts.stop.is_set():
             raise health.WatchEndedError("; ".join(dead))
 
@@ -210,20 +178,20 @@ async def _stop_taking(parts: Parts) -> None:
     parts.queue.shut_down()
 
 
-async def _resync(parts: Parts, table: Mapping[str, Reconciler]) -> None:
+async def _resync(parts: Parts) -> None:
     """Look at every object again now and then, spread over the interval: events are hints, and hints get lost."""
     interval = parts.settings.resync_seconds
     while True:
         await asyncio.sleep(interval)
-        for kind, reconciler in table.items():
+        for kind in parts.kinds:
             try:
-                names = await parts.kube.names(reconciler.resource)
+                names = await parts.kube.names(kind.resource)
             except ApiError as error:
-                log.warning("resync failed", kind=kind, error=str(error))
+                log.warning("resync failed", kind=kind.name, error=str(error))
                 continue
-            found = {ObjectKey(kind, namespace, name) for namespace, name in names}
+            found = {ObjectKey(kind.name, namespace, name) for namespace, name in names}
             # An object may go while nothing watches.
-            for key in found | parts.facts.objects(kind):
+            for key in found | parts.facts.objects(kind.name):
                 parts.queue.add_after(key, random.uniform(0, interval))
 
 
@@ -239,7 +207,7 @@ async def _tidy_ledgers(parts: Parts) -> None:
 async def _serve_progress(parts: Parts) -> None:
     settings = parts.settings
     assert settings.tls_directory is not None
-    app = progress_server.application(TokenAuthenticator(parts.kube), parts.store, parts.queue.add_after)
+    app = progress_server.application(TokenAuthenticator(parts.kube), parts.environment.progress, parts.queue.add_after)
     tls = progress_server.server_tls(settings.tls_directory)
     async with serving(app, settings.progress_port, tls):
         log.info("progress endpoint", port=settings.progress_port)
@@ -257,7 +225,7 @@ def _alive(parts: Parts) -> list[str]:
     """What only a restart cures."""
     problems = health.stuck(parts.heartbeats.longest_seconds(), parts.queue.oldest_wait_seconds())
     if parts.watching.is_set() and not parts.stop.is_set():
-        problems += health.dead_watches(watches.WATCHED)
+        problems += health.dead_watches(watches.watched(parts.kinds))
     return problems
 
 
@@ -272,7 +240,7 @@ def _ready(parts: Parts) -> list[str]:
 
 def _collector(parts: Parts) -> Collector:
     return operator_metrics.OperatorCollector(
-        kinds=[kind.name for kind in watches.PARENTS],
+        kinds=[kind.name for kind in parts.kinds],
         waiting=parts.queue.waiting,
         oldest_seconds=parts.queue.oldest_wait_seconds,
         longest_seconds=parts.heartbeats.longest_seconds,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,11 +17,12 @@ from pydantic import ValidationError
 from finetune_api.base import problems, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason, UnreadableStatusError
 from finetune_operator.core.conditions import EventNote, progressing, stalled
+from finetune_operator.core.kinds import Finalizer, Kind
 from finetune_operator.core.plan import Farewell, LeftBehind, Plan, planned
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
-from finetune_operator.kube.resources import FINE_TUNE_CLASSES, Object, Resource
+from finetune_operator.kube.resources import FINE_TUNE_CLASSES, Object
 from finetune_operator.pods.start_diagnosis import refusal
 
 COMPONENT = "finetune-operator"
@@ -37,32 +37,6 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Finalizer:
-    """What an object holds outside the cluster, and how it is given up when the object is deleted."""
-
-    name: str
-    is_needed: Callable[[Any], bool | None]
-    """Of what the reconciler observed; None: can't be told now, so that it stays as it is."""
-    observe: Callable[[Kube, Object], Awaitable[Any]]
-    plan: Callable[[Any, datetime], Farewell[Any]]
-
-
-@dataclass(frozen=True)
-class Reconciler:
-    """How one kind is reconciled."""
-
-    resource: Resource
-    status: type[KindStatus]
-    observe: Callable[[Kube, Object], Awaitable[Any]]
-    plan: Callable[[Any, datetime], Plan[Any]]
-    finalizer: Finalizer | None = None
-    written: Callable[[ObjectKey, KindStatus, KindStatus], None] | None = None
-    """Is told of every reconciliation that succeeded: the status before and after it."""
-    gone: Callable[[ObjectKey], None] | None = None
-    """Is told that the object does not exist."""
-
-
-@dataclass(frozen=True)
 class _Unparsed:
     """A parent whose spec does not parse: all that is known of it."""
 
@@ -70,26 +44,26 @@ class _Unparsed:
     status: KindStatus
 
 
-async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float | None:
+async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
     """Bring one object a step further; returns in how many seconds to look again (None: when something changes).
 
     Raises ApiError when the API server did not do what was asked; the caller tries again later.
     """
-    parent = await kube.get(reconciler.resource, key.namespace or None, key.name)
+    parent = await kube.get(kind.resource, key.namespace or None, key.name)
     if parent is None:
-        if reconciler.gone is not None:
-            reconciler.gone(key)
+        for metrics in kind.metrics:
+            metrics.gone(key)
         return None
     now, farewell = datetime.now(UTC), None
-    before, unreadable = _read_status(reconciler, parent)
+    before, unreadable = _read_status(kind, parent)
     try:
         if "deletionTimestamp" not in parent["metadata"]:
             if unreadable is not None:
-                await _tell_unreadable(kube, reconciler, key, parent, unreadable, now)
+                await _tell_unreadable(kube, kind, key, parent, unreadable, now)
                 return None
-            plan, parent = await _plan(kube, reconciler, parent, now)
+            plan, parent = await _plan(kube, kind, parent, now)
         else:
-            farewell = await _farewell(kube, reconciler.finalizer, parent, now)
+            farewell = await _farewell(kube, kind.finalizer, parent, now)
             if farewell is None:
                 return None  # What it owns goes by garbage collection.
             plan = farewell.plan
@@ -109,31 +83,31 @@ async def reconcile(kube: Kube, reconciler: Reconciler, key: ObjectKey) -> float
     for child in plan.delete:
         await kube.delete(child.resource, child.namespace, child.name, child.uid)
     if farewell is not None and farewell.release:
-        await _release(kube, parent, reconciler.finalizer, farewell.left_behind)
+        await _release(kube, parent, kind.finalizer, farewell.left_behind)
         return None
     if unreadable is not None:
-        await _tell_unreadable(kube, reconciler, key, parent, unreadable, now)
+        await _tell_unreadable(kube, kind, key, parent, unreadable, now)
     else:
         await _tell(kube, parent, plan)
-        if reconciler.written is not None:
-            reconciler.written(key, before, plan.status)
+        for metrics in kind.metrics:
+            metrics.written(key, before, plan.status)
     if plan.requeue_at is None:
         return None
     return max(0.0, (plan.requeue_at - now).total_seconds())
 
 
-async def _plan(kube: Kube, reconciler: Reconciler, parent: Object, now: datetime) -> tuple[Plan[Any], Object]:
+async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[Plan[Any], Object]:
     """What to do for an object that lives, and the object once its finalizer stands (or does not) as it should."""
-    finalizer = reconciler.finalizer
+    finalizer = kind.finalizer
     try:
-        observed = await reconciler.observe(kube, parent)
+        observed = await kind.observe(kube, parent)
         if finalizer is not None:
             needed = finalizer.is_needed(observed)
             if needed is not None and needed != _holds(parent, finalizer):
                 parent = await (kube.hold if needed else kube.release)(parent, finalizer.name)
-        return reconciler.plan(observed, now), parent
+        return kind.plan(observed, now), parent
     except ValidationError as error:
-        return _invalid(reconciler.status.read(parent.get("status")), parent, error, now), parent
+        return _invalid(kind.status.read(parent.get("status")), parent, error, now), parent
 
 
 async def _farewell(kube: Kube, finalizer: Finalizer | None, parent: Object, now: datetime) -> Farewell[Any] | None:
@@ -245,16 +219,16 @@ def _refused(before: KindStatus, parent: Object, error: ApiError, now: datetime)
     return planned(observed, before, None, standing, now)
 
 
-def _read_status(reconciler: Reconciler, parent: Object) -> tuple[KindStatus, UnreadableStatusError | None]:
+def _read_status(kind: Kind, parent: Object) -> tuple[KindStatus, UnreadableStatusError | None]:
     """The status as it is stored; or an empty one, and why it can't be read."""
     try:
-        return reconciler.status.read(parent.get("status")), None
+        return kind.status.read(parent.get("status")), None
     except UnreadableStatusError as error:
-        return reconciler.status(), error
+        return kind.status(), error
 
 
 async def _tell_unreadable(
-    kube: Kube, reconciler: Reconciler, key: ObjectKey, parent: Object, error: UnreadableStatusError, now: datetime
+    kube: Kube, kind: Kind, key: ObjectKey, parent: Object, error: UnreadableStatusError, now: datetime
 ) -> None:
     """Another version's status stays as it is, but for the condition that says why nothing is done here."""
     metadata, kept = parent["metadata"], (parent.get("status") or {}).get("conditions") or []
@@ -274,9 +248,9 @@ async def _tell_unreadable(
     wire = found.to_wire()
     if old.get("status") == "True" and old.get("lastTransitionTime"):
         wire["lastTransitionTime"] = old["lastTransitionTime"]
-    if reconciler.written is not None:
-        told = reconciler.status().model_copy(update={"conditions": [found]})
-        reconciler.written(key, told, told)
+    told = kind.status().model_copy(update={"conditions": [found]})
+    for metrics in kind.metrics:
+        metrics.written(key, told, told)
     if {**old, **wire} == old:
         return
     note = EventNote("Warning", Reason.STATUS_UNREADABLE, words)

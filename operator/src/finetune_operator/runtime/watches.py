@@ -5,27 +5,18 @@ They are coroutines, since Kopf calls plain functions in threads, and the queue 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import kopf
 
-from finetune_api.base import GROUP, VERSION
-from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_DEPLOYMENT
-from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION
+from finetune_operator.core.kinds import Kind
 from finetune_operator.core.ownership import MANAGED_BY_SELECTOR, ROLE_LABEL, owner_key
-from finetune_operator.core.references import DEFAULT_CLASS_NAME, ObjectKey, References
+from finetune_operator.core.references import ObjectKey, References
 from finetune_operator.kube.client import PAGE_SIZE
-from finetune_operator.kube.resources import FIELD_MANAGER
-from finetune_operator.modeldeployment.objects import SERVE_ROLE
+from finetune_operator.kube.resources import FIELD_MANAGER, Resource
 from finetune_operator.runtime.predicates import QUIET, News, news
 from finetune_operator.runtime.workqueue import WorkQueue
-
-PARENTS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
-CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments"))
-KEPT_UP = (("", "v1", "services"), ("", "v1", "configmaps"))
-"""Children that matter only where a model is served: what somebody changes or deletes there is put right at once."""
-WATCHED = (*(kind.plural for kind in PARENTS), *(plural for _, _, plural in (*CHILDREN, *KEPT_UP)))
 
 CHILD_SECONDS = 0.3
 """The Job's, its Pod's and the Pod's node's events come in a burst, which is looked at once."""
@@ -33,35 +24,71 @@ END_SECONDS = 15.0
 """How long Kopf may take to end itself after an error; then it kills the process."""
 
 
-def register(registry: kopf.OperatorRegistry, queue: WorkQueue[ObjectKey], references: References) -> None:
-    """Watch our kinds, and the children that carry our label."""
+def register(
+    registry: kopf.OperatorRegistry, queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind]
+) -> None:
+    """Watch these kinds, and of what they own the objects that carry our label."""
+    by_name = {kind.name: kind for kind in kinds}
+    owners = frozenset(kind.name for kind in kinds if kind.owns)
 
     async def parent_event(body: Mapping[str, Any], type: str | None, **_: Any) -> None:
         metadata = body["metadata"]
-        key = ObjectKey(body["kind"], metadata.get("namespace", ""), metadata["name"])
-        references.update(key, frozenset() if type == "DELETED" else referenced(body))
+        key, kind = ObjectKey(body["kind"], metadata.get("namespace", ""), metadata["name"]), by_name[body["kind"]]
+        references.update(key, frozenset() if type == "DELETED" else kind.references(body))
         if not _is_echo(body, type):
             queue.add(key)
-        for referrer in references.referrers(key):
-            queue.add(referrer)
-        if key.kind == FINE_TUNE_CLASS.name and _may_be_default(body, type):
-            for referrer in references.referrers(ObjectKey(FINE_TUNE_CLASS.name, "", DEFAULT_CLASS_NAME)):
+        for name in (key, *kind.aliases(body, type)):
+            for referrer in references.referrers(name):
                 queue.add(referrer)
 
     shown: dict[str, News] = {}
 
     async def child_event(body: Mapping[str, Any], type: str | None, **_: Any) -> None:
-        key = owner_key(body)
+        key = owner_key(body, owners)
         if key is not None and _shows_something_new(shown, body, type):
             queue.add_after(key, CHILD_SECONDS)
 
-    for kind in PARENTS:
-        kopf.on.event(GROUP, VERSION, kind.plural, registry=registry, id=f"enqueue-{kind.plural}")(parent_event)
-    for group, version, plural in (*CHILDREN, *KEPT_UP):
-        kopf.on.event(group, version, plural, registry=registry, id=f"enqueue-{plural}")(child_event)
+    for kind in kinds:
+        _on_event(registry, kind.resource)(parent_event)
+    for resource in owned_resources(kinds):
+        _on_event(registry, resource)(child_event)
 
 
-def settings(request_timeout_seconds: float) -> kopf.OperatorSettings:
+def watched(kinds: Sequence[Kind]) -> tuple[str, ...]:
+    """The plurals of everything that `register` watches."""
+    return tuple(resource.plural for resource in (*(kind.resource for kind in kinds), *owned_resources(kinds)))
+
+
+def owned_resources(kinds: Iterable[Kind]) -> dict[Resource, str]:
+    """What the kinds own, each with the label selector of those children that matter."""
+    roles: dict[Resource, set[str | None]] = {}
+    for kind in kinds:
+        for owned in kind.owns:
+            roles.setdefault(owned.resource, set()).add(owned.role)
+    return {resource: _selector(wanted) for resource, wanted in roles.items()}
+
+
+def _selector(roles: set[str | None]) -> str:
+    named = sorted(role for role in roles if role is not None)
+    if len(named) < len(roles):
+        return MANAGED_BY_SELECTOR
+    which = f"={named[0]}" if len(named) == 1 else f" in ({','.join(named)})"
+    return f"{MANAGED_BY_SELECTOR},{ROLE_LABEL}{which}"
+
+
+def _on_event(registry: kopf.OperatorRegistry, resource: Resource) -> Callable[[Any], Any]:
+    decorator: Callable[[Any], Any] = kopf.on.event(
+        *_group_version(resource), resource.plural, registry=registry, id=f"enqueue-{resource.plural}"
+    )
+    return decorator
+
+
+def _group_version(resource: Resource) -> tuple[str, str]:
+    group, _, version = resource.api_version.rpartition("/")
+    return group, version
+
+
+def settings(request_timeout_seconds: float, kinds: Sequence[Kind]) -> kopf.OperatorSettings:
     """Kopf's settings: no writes, no peering, server-side filters, no scanning of CRDs and namespaces."""
     configured = kopf.OperatorSettings()
     configured.posting.enabled = False
@@ -71,29 +98,9 @@ def settings(request_timeout_seconds: float) -> kopf.OperatorSettings:
     configured.persistence.progress_storage = _NoProgress()
     configured.watching.chunk_size = PAGE_SIZE
     configured.networking.request_timeout = request_timeout_seconds
-    for child in CHILDREN:
-        configured.watching.label_selectors[child] = MANAGED_BY_SELECTOR
-    for child in KEPT_UP:
-        configured.watching.label_selectors[child] = f"{MANAGED_BY_SELECTOR},{ROLE_LABEL}={SERVE_ROLE}"
+    for resource, selector in owned_resources(kinds).items():
+        configured.watching.label_selectors[(*_group_version(resource), resource.plural)] = selector
     return configured
-
-
-def referenced(body: Mapping[str, Any]) -> frozenset[ObjectKey]:
-    """The objects that one of our objects names in its spec."""
-    kind, namespace, spec = body["kind"], body["metadata"].get("namespace", ""), body.get("spec", {})
-    if kind == FINE_TUNE_CLASS.name:
-        return frozenset()
-    found = {ObjectKey(FINE_TUNE_CLASS.name, "", spec.get("className") or DEFAULT_CLASS_NAME)}
-    models = [spec.get("model"), (spec.get("baseline") or {}).get("model")]
-    models += [candidate.get("model") for candidate in spec.get("candidates") or []]
-    for model in models:
-        reference = (model or {}).get("fineTuneJobRef")
-        if reference:
-            found.add(ObjectKey(FINE_TUNE_JOB.name, namespace, reference["name"]))
-    gate = (spec.get("gate") or {}).get("evaluationRef")
-    if gate:
-        found.add(ObjectKey(EVALUATION.name, namespace, gate["name"]))
-    return frozenset(found)
 
 
 def _shows_something_new(shown: dict[str, News], body: Mapping[str, Any], type: str | None) -> bool:
@@ -122,12 +129,6 @@ def _is_echo(body: Mapping[str, Any], type: str | None) -> bool:
         times[is_ours] = max(times.get(is_ours, ""), entry.get("time", ""))
     # In whole seconds: within one it may be somebody else's.
     return times.get(True, "") > times.get(False, "")
-
-
-def _may_be_default(body: Mapping[str, Any], type: str | None) -> bool:
-    """A class that stops being the default matters too, and is seen only by its going or its change."""
-    annotations = body["metadata"].get("annotations") or {}
-    return type in ("DELETED", "MODIFIED") or annotations.get(DEFAULT_CLASS_ANNOTATION) == "true"
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
+from finetune_operator.core.kinds import Kind
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.metrics import operator_metrics
-from finetune_operator.runtime.reconcile import Reconciler, reconcile
+from finetune_operator.runtime.reconcile import reconcile
 from finetune_operator.runtime.workqueue import WorkQueue
 
 RECONCILE_TIMEOUT_SECONDS = 60.0
@@ -45,7 +46,7 @@ async def work(
     worker: int,
     queue: WorkQueue[ObjectKey],
     kube: Kube,
-    reconcilers: Mapping[str, Reconciler],
+    kinds: Mapping[str, Kind],
     heartbeats: Heartbeats,
     leads: Callable[[], bool],
 ) -> None:
@@ -59,19 +60,19 @@ async def work(
         operator_metrics.QUEUE_LATENCY.labels(kind=key.kind).observe(waited)
         heartbeats.started(worker)
         try:
-            if await _reconcile_once(queue, kube, reconcilers[key.kind], key):
+            if await _reconcile_once(queue, kube, kinds[key.kind], key):
                 heartbeats.last_success[key.kind] = time.time()
         finally:
             heartbeats.finished(worker)
             queue.done(key)
 
 
-async def _reconcile_once(queue: WorkQueue[ObjectKey], kube: Kube, reconciler: Reconciler, key: ObjectKey) -> bool:
+async def _reconcile_once(queue: WorkQueue[ObjectKey], kube: Kube, kind: Kind, key: ObjectKey) -> bool:
     """Reconcile and ask for the next time; returns whether it went well."""
     started = time.monotonic()
     try:
         async with asyncio.timeout(RECONCILE_TIMEOUT_SECONDS):
-            again_after = await reconcile(kube, reconciler, key)
+            again_after = await reconcile(kube, kind, key)
     except ApiError as error:
         _failed(queue, key, "error", str(error.status), str(error))
     except TimeoutError:

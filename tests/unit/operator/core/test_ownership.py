@@ -15,6 +15,7 @@ from finetune_operator.finetunejob.objects import preflight_job_name, train_job_
 from tests.unit.operator.pod_objects import controlled_by
 from tests.unit.operator.states import OWNER
 
+KINDS = frozenset({"FineTuneJob", "Evaluation", "ModelDeployment"})
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 """RFC 1035: a Service's name, the strictest of all; it fits a Job, a ConfigMap and a host name too."""
 
@@ -63,9 +64,10 @@ def test_a_childs_annotation_names_its_parent_and_nothing_else(
     """Any user may write such an annotation on a Pod of theirs: it must not reach beyond our kinds."""
     meta = {"namespace": "team-a", "annotations": annotations}
     assert (
-        owner_key({"metadata": {**meta, "ownerReferences": [controlled_by("Job", "router-train-1", "u")]}}) == expected
+        owner_key({"metadata": {**meta, "ownerReferences": [controlled_by("Job", "router-train-1", "u")]}}, KINDS)
+        == expected
     )
-    assert owner_key({"metadata": meta}) is None, "what nobody controls was made by hand"
+    assert owner_key({"metadata": meta}, KINDS) is None, "what nobody controls was made by hand"
 
 
 @pytest.mark.parametrize(
@@ -85,13 +87,13 @@ def test_a_child_of_one_parent_does_not_wake_another(controller: dict[str, Any],
         "annotations": {"finetune.dev/owner": "FineTuneJob/router"},
         "ownerReferences": [controller],
     }
-    assert owner_key({"metadata": meta}) == expected
+    assert owner_key({"metadata": meta}, KINDS) == expected
 
 
 def test_a_child_is_owned_labelled_and_found_by_its_owners_uid() -> None:
     meta = metadata(OWNER, "router-train-1", "train")
     assert owner_selector(OWNER.uid).items() <= meta["labels"].items()
-    assert owner_key({"metadata": meta}) == OWNER.key
+    assert owner_key({"metadata": meta}, KINDS) == OWNER.key
     (reference,) = meta["ownerReferences"]
     assert (reference["kind"], reference["uid"], reference["controller"]) == ("FineTuneJob", OWNER.uid, True)
     assert is_controlled_by({"metadata": meta}, OWNER.uid)

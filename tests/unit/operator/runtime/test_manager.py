@@ -11,13 +11,15 @@ import pytest
 
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.references import ObjectKey
+from finetune_operator.environment import Environment
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.progress.store import ProgressStore
+from finetune_operator.metrics.job_metrics import JobMetrics
+from finetune_operator.registry import KINDS as REGISTERED
 from finetune_operator.runtime import manager
 from finetune_operator.runtime.health import WatchEndedError
 from finetune_operator.runtime.leader_election import Election
 from finetune_operator.runtime.manager import Parts
-from finetune_operator.runtime.watches import WATCHED
+from finetune_operator.runtime.watches import watched
 from finetune_operator.settings import Settings
 from tests.unit.operator.fake_kube import FakeKube
 
@@ -25,10 +27,13 @@ JOBS = "GET /apis/finetune.dev/v1alpha1/finetunejobs"
 EVALUATIONS = "GET /apis/finetune.dev/v1alpha1/evaluations"
 ROUTER = ObjectKey("FineTuneJob", "team-a", "router")
 SETTINGS = Settings(trainer_image="example.com/trainer:1", resync_seconds=0.02)
+ENVIRONMENT = Environment(SETTINGS.trainer_image)
+KINDS = tuple(kind(ENVIRONMENT) for kind in REGISTERED)
+WATCHED = watched(KINDS)
 
 
 def parts(kube: FakeKube, election: Election | None = None) -> Parts:
-    return Parts(SETTINGS, asyncio.Event(), kube, election)
+    return Parts(SETTINGS, asyncio.Event(), kube, election, KINDS, ENVIRONMENT, JobMetrics())
 
 
 def item(key: ObjectKey) -> dict[str, Any]:
@@ -37,7 +42,7 @@ def item(key: ObjectKey) -> dict[str, Any]:
 
 async def resynced(found: Parts, until: Callable[[], bool]) -> None:
     """Resync until something is so."""
-    task = asyncio.create_task(manager._resync(found, manager.reconcilers(SETTINGS, ProgressStore())))
+    task = asyncio.create_task(manager._resync(found))
     async with asyncio.timeout(10):
         while not until():  # noqa: ASYNC110 - the queue tells nobody
             await asyncio.sleep(0.01)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from finetune_api.conditions import ConditionType, Reason
+from finetune_api.conditions import ConditionType, KindStatus, Reason
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_operator.core.conditions import EventNote, conditions, failed
+from finetune_operator.core.kinds import Finalizer, Kind
 from finetune_operator.core.plan import Child, Farewell, LeftBehind, Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.finetunejob.observe import observe
@@ -20,7 +21,7 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, Object
 from finetune_operator.progress.store import ProgressStore
-from finetune_operator.runtime.reconcile import Finalizer, Reconciler, reconcile
+from finetune_operator.runtime.reconcile import reconcile
 from finetune_operator.runtime.worker import Heartbeats, work
 from finetune_operator.runtime.workqueue import WorkQueue
 from tests.unit.operator.fake_kube import FakeKube
@@ -54,13 +55,13 @@ EVERYTHING = [
 ]
 
 
-def planning(plan: Plan[Any]) -> Reconciler:
+def planning(plan: Plan[Any]) -> Kind:
     """A reconciler that decides on this plan, whatever there is."""
 
     async def nothing(kube: Kube, parent: Object) -> None:
         return None
 
-    return Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, nothing, lambda observed, now: plan)
+    return Kind(FINE_TUNE_JOBS, FineTuneJobStatus, nothing, lambda observed, now: plan)
 
 
 def kube_with(parent: Mapping[str, Any] = PARENT, refused: Mapping[str, ApiError] | None = None) -> FakeKube:
@@ -104,7 +105,7 @@ async def test_it_comes_again_when_the_plan_says() -> None:
     def in_a_minute(observed: Any, now: Any) -> Plan[FineTuneJobStatus]:
         return Plan(status=STATUS, requeue_at=now + timedelta(seconds=60))
 
-    reconciler = Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, planning(PLAN).observe, in_a_minute)
+    reconciler = Kind(FINE_TUNE_JOBS, FineTuneJobStatus, planning(PLAN).observe, in_a_minute)
     assert await reconcile(kube_with(), reconciler, KEY) == pytest.approx(60, abs=1)
 
 
@@ -192,20 +193,29 @@ async def test_an_event_is_recorded_once_for_each_change_however_often_it_is_tri
     assert again.writes == EVERYTHING
 
 
-async def test_who_listens_hears_of_what_was_written_and_of_what_is_gone() -> None:
-    heard: list[Any] = []
-    listening = replace(
-        planning(PLAN),
-        written=lambda key, before, after: heard.append((key, before, after)),
-        gone=lambda key: heard.append((key, "gone")),
-    )
+@dataclass
+class Heard:
+    """Metrics that keep what they are told."""
+
+    said: list[Any] = field(default_factory=list)
+
+    def written(self, key: ObjectKey, before: KindStatus, after: KindStatus) -> None:
+        self.said.append((key, before, after))
+
+    def gone(self, key: ObjectKey) -> None:
+        self.said.append((key, "gone"))
+
+
+async def test_metrics_hear_of_what_was_written_and_of_what_is_gone() -> None:
+    metrics = Heard()
+    listening = replace(planning(PLAN), metrics=(metrics,))
     before = job_status(observed_generation=0)
     await reconcile(kube_with(parent_with(before)), listening, KEY)
     await reconcile(FakeKube(), listening, KEY)
-    assert heard == [(KEY, before, STATUS), (KEY, "gone")]
+    assert metrics.said == [(KEY, before, STATUS), (KEY, "gone")]
     with pytest.raises(ApiError):
         await reconcile(kube_with(refused={f"PATCH {STATUS_PATH}": ApiError(500, "", "later")}), listening, KEY)
-    assert len(heard) == 2
+    assert len(metrics.said) == 2
 
 
 # Finalizers.
@@ -216,7 +226,7 @@ DELETED = "2026-11-22T12:00:00Z"
 LEFT = LeftBehind("cpu", EventNote("Warning", "StorageKept", "s3://models/finetune stays: the namespace was deleted."))
 
 
-def holding(needed: bool | None = True, farewell: Farewell[Any] | None = None, plan: Plan[Any] = PLAN) -> Reconciler:
+def holding(needed: bool | None = True, farewell: Farewell[Any] | None = None, plan: Plan[Any] = PLAN) -> Kind:
     """A reconciler of objects that hold something outside the cluster."""
     reconciler = planning(plan)
     finalizer = Finalizer(
@@ -329,7 +339,7 @@ async def test_a_stored_spec_that_does_not_parse_names_the_field() -> None:
         )
 
     kube = kube_with(broken)
-    await reconcile(kube, Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN), KEY)
+    await reconcile(kube, Kind(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN), KEY)
     stalled = conditions_written(kube)[ConditionType.STALLED]
     assert (stalled["status"], stalled["reason"]) == ("True", "InvalidSpec")
     assert "retryLimit: Input should be a valid integer" in stalled["message"]
@@ -352,7 +362,7 @@ async def test_a_run_that_is_over_keeps_its_condition_failed(how: str) -> None:
             return FineTuneJobSpec.from_wire({"model": 7})
 
         kube = kube_with(before)
-        reconciler = Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN)
+        reconciler = Kind(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN)
     await reconcile(kube, reconciler, KEY)
     written = conditions_written(kube)
     assert (written["Failed"]["status"], written["Failed"]["reason"]) == ("True", "DatasetInvalid")
@@ -383,11 +393,11 @@ class OneRound(WorkQueue[ObjectKey]):
         self.first_done.set()
 
 
-async def worked(kube: FakeKube, reconciler: Reconciler) -> OneRound:
+async def worked(kube: FakeKube, kind: Kind) -> OneRound:
     """One worker takes the key once; returns the queue afterwards."""
     queue = OneRound()
     queue.add(KEY)
-    worker = asyncio.create_task(work(0, queue, kube, {KEY.kind: reconciler}, Heartbeats(), lambda: True))
+    worker = asyncio.create_task(work(0, queue, kube, {KEY.kind: kind}, Heartbeats(), lambda: True))
     await asyncio.wait_for(queue.first_done.wait(), 5)
     assert not worker.done(), "the worker goes on"
     worker.cancel()
@@ -404,7 +414,7 @@ async def worked(kube: FakeKube, reconciler: Reconciler) -> OneRound:
     ids=["a bug in a plan", "a bug in an object"],
 )
 async def test_a_bug_at_one_object_does_not_end_the_worker(plan: Any) -> None:
-    reconciler = Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, planning(PLAN).observe, plan)
+    reconciler = Kind(FINE_TUNE_JOBS, FineTuneJobStatus, planning(PLAN).observe, plan)
     queue = await worked(kube_with(), reconciler)
     assert (queue.failed, queue.forgiven) == ([KEY], [])
 
@@ -467,7 +477,7 @@ async def test_a_spec_that_does_not_parse_leaves_the_status_as_it_is() -> None:
         return FineTuneJobSpec.from_wire(parent["spec"])
 
     kube = kube_with(broken)
-    await reconcile(kube, Reconciler(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN), KEY)
+    await reconcile(kube, Kind(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN), KEY)
     assert kube.requests[-1].body is not None
     written = kube.requests[-1].body["status"]
     kept = {name: value for name, value in stored.items() if name != "conditions" and value != []}

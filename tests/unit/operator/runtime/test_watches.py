@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_operator.core.references import ObjectKey, References
+from finetune_operator.environment import Environment
+from finetune_operator.registry import KINDS as REGISTERED
 from finetune_operator.runtime import watches
-from finetune_operator.runtime.watches import referenced
 from finetune_operator.runtime.workqueue import WorkQueue
 from tests.unit.operator.pod_objects import controlled_by
 
+KINDS = [kind(Environment()) for kind in REGISTERED]
 CLASS, DEFAULT = ObjectKey("FineTuneClass", "", "cpu"), ObjectKey("FineTuneClass", "", "")
 JOB, EVALUATION = ObjectKey("FineTuneJob", "team-a", "router"), ObjectKey("Evaluation", "team-a", "router-eval")
 DEPLOYMENT = ObjectKey("ModelDeployment", "team-a", "router")
@@ -43,7 +45,8 @@ OF_JOB = {"fineTuneJobRef": {"name": "router"}}
     ],
 )
 def test_what_an_object_refers_to(parent: dict[str, Any], expected: set[ObjectKey]) -> None:
-    assert referenced(parent) == expected
+    (kind,) = [kind for kind in KINDS if kind.name == parent["kind"]]
+    assert kind.references(parent) == expected
 
 
 class RecordingQueue(WorkQueue[ObjectKey]):
@@ -66,7 +69,7 @@ class Operator:
     def __init__(self) -> None:
         self.queue = RecordingQueue()
         registry = kopf.OperatorRegistry()
-        watches.register(registry, self.queue, References())
+        watches.register(registry, self.queue, References(), KINDS)
         handlers: dict[str, Any] = {str(handler.id): handler.fn for handler in registry._watching.get_all_handlers()}
         self.parent: Any = handlers["enqueue-finetunejobs"]
         self.child: Any = handlers["enqueue-pods"]
@@ -259,12 +262,18 @@ def test_references_hold_the_newest_of_each_object(updates: list[tuple[ObjectKey
 
 
 def test_kopf_writes_nothing_and_watches_only_our_children() -> None:
-    settings = watches.settings(12.5)
+    settings = watches.settings(12.5, KINDS)
     assert settings.networking.request_timeout == 12.5
     assert settings.posting.enabled is False
     assert settings.scanning.disabled is True
-    for child in watches.CHILDREN:
-        assert settings.watching.label_selectors[child] == "app.kubernetes.io/managed-by=finetune-operator"
-    for child in watches.KEPT_UP:
-        selector = "app.kubernetes.io/managed-by=finetune-operator,finetune.dev/role=serve"
-        assert settings.watching.label_selectors[child] == selector
+    managed = "app.kubernetes.io/managed-by=finetune-operator"
+    selectors = {
+        ("batch", "v1", "jobs"): managed,
+        ("", "v1", "pods"): managed,
+        ("apps", "v1", "deployments"): managed,
+        ("", "v1", "services"): f"{managed},finetune.dev/role=serve",
+        ("", "v1", "configmaps"): f"{managed},finetune.dev/role=serve",
+    }
+    found = settings.watching.label_selectors
+    assert {child: found[child] for child in selectors} == selectors
+    assert len(found) == len(selectors)

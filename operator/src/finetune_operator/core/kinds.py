@@ -1,0 +1,80 @@
+"""What the runtime knows of a kind: what to watch, what its specs refer to, how it is observed and planned."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from finetune_api.conditions import KindStatus
+from finetune_operator.core.plan import Farewell, Plan
+from finetune_operator.core.references import ObjectKey
+from finetune_operator.kube.reader import Reader
+from finetune_operator.kube.resources import Object, Resource
+
+Body = Mapping[str, Any]
+"""An object as a watch delivers it."""
+Observe = Callable[[Reader, Object], Awaitable[Any]]
+"""Everything that the plan looks at. Raises ValidationError when the spec does not parse, ApiError."""
+
+
+@dataclass(frozen=True)
+class OwnedResource:
+    """Children of this type wake their parent when they change."""
+
+    resource: Resource
+    role: str | None = None
+    """Only children with this role (finetune.dev/role); None: all."""
+
+
+@dataclass(frozen=True)
+class Finalizer:
+    """What an object holds outside the cluster, and how it is given up when the object is deleted."""
+
+    name: str
+    is_needed: Callable[[Any], bool | None]
+    """Of what was observed of the object; None: can't be told now, so that the finalizer stays as it is."""
+    observe: Observe
+    plan: Callable[[Any, datetime], Farewell[Any]]
+
+
+class StatusMetrics(Protocol):
+    """Metrics that follow from the statuses of objects."""
+
+    def written(self, key: ObjectKey, before: KindStatus, after: KindStatus) -> None:
+        """A reconciliation of the object succeeded: its status was `before` and is `after`."""
+
+    def gone(self, key: ObjectKey) -> None:
+        """The object does not exist."""
+
+
+def _refers_to_nothing(body: Body) -> frozenset[ObjectKey]:
+    return frozenset()
+
+
+def _no_aliases(body: Body, event: str | None) -> frozenset[ObjectKey]:
+    return frozenset()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of our group.
+
+    `references` are the objects that a spec names: a change of one wakes the object. `aliases` are further keys under
+    which others may refer to an object, given what happened to it (Kopf's type of event; None: it was listed).
+    """
+
+    resource: Resource
+    status: type[KindStatus]
+    observe: Observe
+    plan: Callable[[Any, datetime], Plan[Any]]
+    owns: tuple[OwnedResource, ...] = ()
+    references: Callable[[Body], frozenset[ObjectKey]] = _refers_to_nothing
+    aliases: Callable[[Body, str | None], frozenset[ObjectKey]] = _no_aliases
+    finalizer: Finalizer | None = None
+    metrics: tuple[StatusMetrics, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.resource.kind

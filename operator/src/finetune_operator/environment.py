@@ -1,0 +1,21 @@
+"""What the process gives to every kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from finetune_operator.progress.endpoint import ProgressEndpoint
+from finetune_operator.progress.store import ProgressStore
+
+
+@dataclass
+class Environment:
+    """How this operator was started, and what training Pods have reported to it."""
+
+    trainer_image: str | None = None
+    """The trainer image of classes that name none."""
+    namespace: str = "default"
+    """The operator's own, where no tenant writes."""
+    progress_endpoint: ProgressEndpoint | None = None
+    """How Pods reach this operator, as soon as it leads; None: they can't."""
+    progress: ProgressStore = field(default_factory=ProgressStore)

@@ -1,0 +1,31 @@
+"""Evaluation, as the runtime knows it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from finetune_api.evaluation import EvaluationStatus
+from finetune_operator.core.kinds import Body, Kind, OwnedResource
+from finetune_operator.core.references import ObjectKey, class_reference, model_references
+from finetune_operator.environment import Environment
+from finetune_operator.evaluation.observe import observe
+from finetune_operator.evaluation.plan import plan
+from finetune_operator.kube.resources import EVALUATIONS, JOBS, PODS
+
+
+def evaluation(environment: Environment) -> Kind:
+    """An evaluation makes Jobs."""
+    return Kind(
+        EVALUATIONS,
+        EvaluationStatus,
+        partial(observe, trainer_image=environment.trainer_image),
+        plan,
+        owns=(OwnedResource(JOBS), OwnedResource(PODS)),
+        references=_references,
+    )
+
+
+def _references(body: Body) -> frozenset[ObjectKey]:
+    spec = body.get("spec", {})
+    models = [candidate.get("model") for candidate in spec.get("candidates") or []]
+    return class_reference(body) | model_references(body, (spec.get("baseline") or {}).get("model"), *models)

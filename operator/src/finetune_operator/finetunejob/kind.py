@@ -1,0 +1,50 @@
+"""FineTuneJob, as the runtime knows it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.kinds import Body, Finalizer, Kind, OwnedResource
+from finetune_operator.core.references import ObjectKey, class_reference, model_references
+from finetune_operator.environment import Environment
+from finetune_operator.finetunejob.deletion import observe as deletion_observe
+from finetune_operator.finetunejob.deletion import plan as deletion
+from finetune_operator.finetunejob.observe import observe
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.plan import plan
+from finetune_operator.kube.reader import Reader
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS, Object
+
+
+def finetunejob(environment: Environment) -> Kind:
+    """A job makes Jobs, and holds its storage where its class says so."""
+
+    async def observe_job(reader: Reader, parent: Object) -> ObservedFineTuneJob:
+        return await observe(
+            reader,
+            parent,
+            trainer_image=environment.trainer_image,
+            progress=environment.progress,
+            endpoint=environment.progress_endpoint,
+            ledger_namespace=environment.namespace,
+        )
+
+    return Kind(
+        FINE_TUNE_JOBS,
+        FineTuneJobStatus,
+        observe_job,
+        plan,
+        owns=(OwnedResource(JOBS), OwnedResource(PODS)),
+        references=_references,
+        finalizer=Finalizer(
+            deletion.FINALIZER,
+            deletion.holds_storage,
+            partial(deletion_observe.observe, trainer_image=environment.trainer_image),
+            deletion.plan,
+        ),
+    )
+
+
+def _references(body: Body) -> frozenset[ObjectKey]:
+    return class_reference(body) | model_references(body, body.get("spec", {}).get("model"))

@@ -1,0 +1,19 @@
+"""The kinds that the operator reconciles: a new one is a folder, and one line here (docs/how-to/add-a-kind.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from finetune_operator.core.kinds import Kind
+from finetune_operator.environment import Environment
+from finetune_operator.evaluation.kind import evaluation
+from finetune_operator.finetuneclass.kind import finetuneclass
+from finetune_operator.finetunejob.kind import finetunejob
+from finetune_operator.modeldeployment.kind import modeldeployment
+
+KINDS: tuple[Callable[[Environment], Kind], ...] = (
+    finetuneclass,
+    finetunejob,
+    evaluation,
+    modeldeployment,
+)
