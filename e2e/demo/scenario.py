@@ -132,8 +132,8 @@ def describe_job(job: Object) -> str:
         text += f", loss {progress['loss']:.3f}"
     if "evalLoss" in progress:
         text += f", validation loss {progress['evalLoss']:.3f}"
-    if "estimatedRemainingSeconds" in progress:
-        text += f", {progress['estimatedRemainingSeconds']} s left"
+    if "estimatedRemaining" in progress:
+        text += f", {progress['estimatedRemaining']} left"
     return text
 
 

@@ -23,6 +23,9 @@ Column = tuple[str, str, str]
 
 _READY = '.status.conditions[?(@.type=="Ready")]'
 _AGE: Column = ("Age", "date", ".metadata.creationTimestamp")
+_CLASS: Column = ("Class", "string", ".status.className")
+_MESSAGE: Column = ("Message", "string", f"{_READY}.message")
+_RUN: Column = ("Run", "string", ".status.runId")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Kind:
     spec: type[ApiModel]
     status: type[ApiModel]
     columns: tuple[Column, ...] = field(default=())
+    wide_columns: tuple[Column, ...] = field(default=())
+    """Beside the others with `-o wide`."""
     subresources: Mapping[str, Any] = field(default_factory=dict)
     """Beside the status."""
 
@@ -53,6 +58,14 @@ FINE_TUNE_CLASS = Kind(
         ("Accelerator", "string", ".spec.accelerator.resourceName"),
         _AGE,
     ),
+    (
+        ("Per Node", "integer", ".spec.accelerator.countPerNode"),
+        ("Nodes", "integer", ".spec.limits.nodes"),
+        ("Endpoint", "string", ".spec.storage.endpoint"),
+        ("Queue", "string", ".spec.scheduling.queueName"),
+        ("Reclaim", "string", ".spec.reclaimPolicy"),
+        _MESSAGE,
+    ),
 )
 FINE_TUNE_JOB = Kind(
     "FineTuneJob",
@@ -67,8 +80,21 @@ FINE_TUNE_JOB = Kind(
         ("Step", "integer", ".status.progress.step"),
         ("Of", "integer", ".status.progress.totalSteps"),
         ("Loss", "number", ".status.progress.loss"),
-        ("ETA s", "integer", ".status.progress.estimatedRemainingSeconds"),
+        ("ETA", "string", ".status.progress.estimatedRemaining"),
+        _CLASS,
         _AGE,
+    ),
+    (
+        _RUN,
+        ("Attempt", "integer", ".status.attempt.number"),
+        ("Retries", "integer", ".status.attempt.retries"),
+        ("Disruptions", "integer", ".status.attempt.disruptions"),
+        ("Method", "string", ".spec.method.type"),
+        ("Model", "string", ".spec.model.uri"),
+        ("From", "string", ".spec.model.fineTuneJobRef.name"),
+        ("Dataset", "string", ".spec.dataset.training.uri"),
+        ("Result", "string", ".status.result.uri"),
+        _MESSAGE,
     ),
 )
 EVALUATION = Kind(
@@ -83,7 +109,15 @@ EVALUATION = Kind(
         ("Reason", "string", f"{_READY}.reason"),
         ("Passed", "string", '.status.conditions[?(@.type=="Passed")].status'),
         ("Summary", "string", ".status.summary"),
+        _CLASS,
         _AGE,
+    ),
+    (
+        _RUN,
+        ("Try", "integer", ".status.try"),
+        ("Dataset", "string", ".spec.dataset.uri"),
+        ("Report", "string", ".status.reportUri"),
+        _MESSAGE,
     ),
 )
 MODEL_DEPLOYMENT = Kind(
@@ -99,7 +133,15 @@ MODEL_DEPLOYMENT = Kind(
         ("Ready", "integer", ".status.readyReplicas"),
         ("Model", "string", ".status.modelName"),
         ("URL", "string", ".status.url"),
+        _CLASS,
         _AGE,
+    ),
+    (
+        ("Replicas", "integer", ".spec.replicas"),
+        ("Serves", "string", ".status.served.uri"),
+        ("Revision", "string", ".status.revision"),
+        ("Gate", "string", ".spec.gate.evaluationRef.name"),
+        _MESSAGE,
     ),
     {
         "scale": {
@@ -145,7 +187,11 @@ def custom_resource_definition(kind: Kind) -> dict[str, Any]:
                     "storage": True,
                     "subresources": {"status": {}, **kind.subresources},
                     "additionalPrinterColumns": [
-                        {"name": name, "type": kind_of, "jsonPath": path} for name, kind_of, path in kind.columns
+                        *({"name": name, "type": kind_of, "jsonPath": path} for name, kind_of, path in kind.columns),
+                        *(
+                            {"name": name, "type": kind_of, "jsonPath": path, "priority": 1}
+                            for name, kind_of, path in kind.wide_columns
+                        ),
                     ],
                     "schema": {
                         "openAPIV3Schema": {

@@ -215,6 +215,7 @@ class EvaluationStatus(KindStatus):
 
     phase: Phase | None = Field(None, description="Where the run stands, in one word.")
     run_id: Line | None = Field(None, description="spec.runId of the run that this status is about.")
+    class_name: Line | None = Field(None, description="The FineTuneClass that was used.")
     run_digest: Line | None = Field(None, description="Of what the run measures: a runId that comes again is no proof.")
     job_name: Name | None = Field(None, description="Job of the try that runs, or ran last.")
     try_number: int | None = Field(None, alias="try", description="Which try, counted from 1.")

@@ -54,6 +54,7 @@ class ModelDeploymentStatus(KindStatus):
     """What is served, and where."""
 
     phase: Phase | None = Field(None, description="Where the deployment stands, in one word.")
+    class_name: Line | None = Field(None, description="The FineTuneClass that the served Pods were made with.")
     url: Line | None = Field(None, description="Base URL of the OpenAI routes inside the cluster.")
     model_name: Line | None = Field(None, description="What to ask for in the request's `model`.")
     revision: Line | None = Field(None, description="Digest of the model that is served; its URI where it has none.")

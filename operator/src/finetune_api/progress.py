@@ -80,17 +80,41 @@ def to_progress(status: TrainerStatus) -> Progress | None:
 
 
 def carried(progress: Progress, before: Progress | None) -> Progress:
-    """The progress, with the remaining time at the speed that the status showed `before` while it has none of its own.
+    """The progress, with the remaining time also as a person reads it.
 
-    That is so right after a resume: an attempt's own speed is known from the end of its first step on.
+    It is at the speed that the status showed `before` while the attempt has none of its own: right after a resume, for
+    its speed is known from the end of its first step on.
     """
-    if progress.estimated_remaining_seconds is not None or before is None or before.step >= before.total_steps:
-        return progress
+    remaining = progress.estimated_remaining_seconds
+    if remaining is None and before is not None and before.step < before.total_steps:
+        remaining = _at_the_speed_of(before, progress.total_steps - progress.step)
+    text = None if remaining is None else human_duration(remaining)
+    return progress.model_copy(update={"estimated_remaining_seconds": remaining, "estimated_remaining": text})
+
+
+def _at_the_speed_of(before: Progress, steps: int) -> int | None:
+    """Seconds of so many steps; None where it was not known before either."""
     if before.estimated_remaining_seconds is None:
-        return progress
-    step_seconds = before.estimated_remaining_seconds / (before.total_steps - before.step)
-    remaining = round(step_seconds * (progress.total_steps - progress.step))
-    return progress.model_copy(update={"estimated_remaining_seconds": remaining})
+        return None
+    return round(before.estimated_remaining_seconds / (before.total_steps - before.step) * steps)
+
+
+def human_duration(seconds: int) -> str:
+    """Two units at most, as kubectl shows ages (k8s.io/apimachinery/pkg/util/duration): 90s, 7m5s, 42m, 3h20m, 5d."""
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if seconds < 120:
+        return f"{seconds}s"
+    if minutes < 10:
+        return f"{minutes}m{seconds % 60}s" if seconds % 60 else f"{minutes}m"
+    if hours < 3:
+        return f"{minutes}m"
+    if hours < 8:
+        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
+    if hours < 48:
+        return f"{hours}h"
+    if days < 8:
+        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
+    return f"{days}d"
 
 
 def _finite(text: str) -> float | None:

@@ -529,6 +529,40 @@ def test_kubectl_tells_a_person_which_field_is_wrong(cluster: ControlPlane, api:
     assert 'unknown field "spec.adaptor"' in done.stderr
 
 
+def kubectl(cluster: ControlPlane, api: Api, *arguments: str) -> str:
+    command = [binaries(["kubectl"])["kubectl"], "--kubeconfig", cluster.kubeconfig, "-n", api.namespace, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def table(text: str) -> dict[str, str]:
+    """The first row of what `kubectl get` prints, by column."""
+    head, row = text.splitlines()[:2]
+    starts = [place for place, letter in enumerate(head) if letter != " " and head[max(0, place - 2) : place].isspace()]
+    starts = [0, *starts]
+    ends = [*starts[1:], len(row) + 1]
+    return {head[a:b].strip(): row[a:b].strip() for a, b in zip(starts, ends, strict=True)}
+
+
+def test_kubectl_get_shows_what_a_person_looks_for(cluster: ControlPlane, api: Api) -> None:
+    name = f"router-{secrets.token_hex(4)}"
+    api.create("FineTuneJob", name, JOB)
+    progress = {"step": 3, "totalSteps": 7, "percent": 42, "loss": 0.5, "estimatedRemaining": "12m"}
+    ready = {**CONDITION, "status": "False", "reason": "Training", "message": "Attempt 2 trains on 1 node."}
+    status = {"phase": "Training", "className": "gpus", "runId": "1", "conditions": [ready]}
+    attempt = {"number": 2, "retries": 1, "disruptions": 0}
+    api.put_status("FineTuneJob", name, {**status, "progress": progress, "attempt": attempt})
+    narrow = table(kubectl(cluster, api, "get", "ftj", name))
+    shown = {"PHASE": "Training", "REASON": "Training", "STEP": "3", "OF": "7", "LOSS": "0.5", "ETA": "12m"}
+    assert {**shown, "NAME": name, "CLASS": "gpus", "AGE": narrow["AGE"]} == narrow
+    wide = table(kubectl(cluster, api, "get", "ftj", name, "-o", "wide"))
+    assert narrow.keys() < wide.keys()
+    assert (wide["ATTEMPT"], wide["MODEL"], wide["METHOD"]) == ("2", "s3://models/base", "SFT")
+    assert wide["DATASET"] == "s3://data/train.jsonl"
+    assert wide["MESSAGE"] == "Attempt 2 trains on 1 node."
+    assert f"finetunejob.finetune.dev/{name}" in kubectl(cluster, api, "get", "finetune", "-o", "name")
+    assert "Rank of the two matrices" in kubectl(cluster, api, "explain", "ftj.spec.adapter.lora")
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_api_server_finds_no_fault_with_the_crd(api: Api, kind: Any) -> None:
     found = api.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind.plural}.{GROUP}")

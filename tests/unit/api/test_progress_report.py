@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from finetune_api.base import LONGEST_SECONDS
 from finetune_api.finetunejob import FineTuneJobStatus, Progress
-from finetune_api.progress import Metric, ProgressReport, TrainerStatus, carried, to_progress
+from finetune_api.progress import Metric, ProgressReport, TrainerStatus, carried, human_duration, to_progress
 
 NOW = "2026-11-22T12:00:00.654321+00:00"
 """As the callback writes it: datetime.now(UTC).isoformat()."""
@@ -149,7 +150,33 @@ def test_what_is_no_report_is_a_validation_error_and_nothing_else(body: Any) -> 
 def test_right_after_a_resume_the_remaining_time_is_at_the_speed_before(
     now: Progress, before: Progress | None, remaining: int | None
 ) -> None:
-    assert carried(now, before).estimated_remaining_seconds == remaining
+    found = carried(now, before)
+    assert found.estimated_remaining_seconds == remaining
+    assert found.estimated_remaining == (None if remaining is None else f"{remaining}s")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (425, "7m5s"),
+        (600, "10m"),
+        (2579, "42m"),
+        (10799, "179m"),
+        (10800, "3h"),
+        (12000, "3h20m"),
+        (28800, "8h"),
+        (172799, "47h"),
+        (172800, "2d"),
+        (180000, "2d2h"),
+        (691200, "8d"),
+        (LONGEST_SECONDS, "3660d"),
+    ],
+)
+def test_a_duration_is_written_as_kubectl_writes_ages(seconds: int, text: str) -> None:
+    assert human_duration(seconds) == text
 
 
 def test_a_speed_of_zero_is_none_yet() -> None:

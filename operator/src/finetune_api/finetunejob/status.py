@@ -38,6 +38,9 @@ class Progress(ApiModel):
     estimated_remaining_seconds: int | None = Field(
         None, description="Until the last step, at the speed of this attempt."
     )
+    estimated_remaining: Line | None = Field(
+        None, description="The same as a person reads it: 42m. Absent once the run is over."
+    )
     last_updated_time: Timestamp
 
 

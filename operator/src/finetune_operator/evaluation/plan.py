@@ -117,7 +117,7 @@ def _next_try(
     name = evaluate_job_name(owner, spec, models, number)
     folder = output_location(platform.spec, owner, spec.run_id).uri
     update = {"try_number": number, "job_name": name, "retry_time": None, "disruption": None, "storage_uri": folder}
-    status = status.model_copy(update=update)
+    status = status.model_copy(update={**update, "class_name": platform.name})
     return planned(
         observed,
         status,

@@ -101,7 +101,9 @@ def failed_once(retry_in: float) -> EvaluationStatus:
     ids=["no class", "data not allowed", "model not ready", "no such job", "no such baseline", "all there"],
 )
 def test_a_new_evaluation(changes: dict[str, Any], expected: Decision) -> None:
-    assert decide(observed_evaluation(NEW, **changes)).decision == expected
+    result = decide(observed_evaluation(NEW, **changes))
+    assert result.decision == expected
+    assert result.status.class_name == (resolved_class().name if expected.phase == "Evaluating" else None)
 
 
 def test_candidate_and_baseline_uris_must_be_allowed_by_the_class() -> None:

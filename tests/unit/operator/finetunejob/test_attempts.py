@@ -142,9 +142,10 @@ def test_when_the_first_pod_began_to_run_is_remembered() -> None:
 
 def test_the_newest_progress_report_is_shown() -> None:
     running = (pod(TRAIN_1, 0), pod(TRAIN_1, 1))
-    assert decide(gang("Active", *running, progress=PROGRESS)).status.progress == PROGRESS
-    restarted = gang("Active", *running, status=trained_status(progress=PROGRESS))
-    assert decide(restarted).status.progress == PROGRESS
+    shown = PROGRESS.model_copy(update={"estimated_remaining": "10m"})
+    assert decide(gang("Active", *running, progress=PROGRESS)).status.progress == shown
+    restarted = gang("Active", *running, status=trained_status(progress=shown))
+    assert decide(restarted).status.progress == shown
 
 
 LEDGER = CheckpointLedger(

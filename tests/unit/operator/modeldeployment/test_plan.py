@@ -222,6 +222,7 @@ def test_without_a_gate_a_model_is_served_at_once() -> None:
     )
     assert result.status.url == "http://router.team-a.svc.cluster.local/v1"
     assert result.status.model_name == "router"
+    assert result.status.class_name == resolved_class().name
     assert result.status.revision == "sha256:aa"
 
 
