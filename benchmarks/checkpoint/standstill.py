@@ -75,13 +75,13 @@ def measure(s3: S3, directory: Path, layers: int, saves: int, every: int) -> tup
     from finetune_trainer.checkpoint.checkpoints import Resumed
     from finetune_trainer.checkpoint.committing import Committer
     from finetune_trainer.checkpoint.resumable import Resumable
-    from finetune_trainer.checkpoint.training_state import Camera
+    from finetune_trainer.checkpoint.training_state import SnapshotTaker
     from finetune_trainer.distributed.gang import Gang
     from finetune_trainer.distributed.place import place_alone_on_node
     from finetune_trainer.report.events import EventLog
     from finetune_trainer.storage import commits
     from finetune_trainer.storage.storage import Storage
-    from finetune_trainer.train.callbacks import PrepareSaves
+    from finetune_trainer.train.callbacks import PreallocateSnapshots
 
     times = Times()
     run = full_run(s3, steps=2 * saves * every, every_steps=every)
@@ -144,8 +144,8 @@ def measure(s3: S3, directory: Path, layers: int, saves: int, every: int) -> tup
         train_dataset=Rows.from_dict({"input_ids": tokens, "labels": tokens}),
         callbacks=[TimeSteps()],
     )
-    trainer.saves = BackgroundSaves(Camera(gang), store)
-    trainer.add_callback(PrepareSaves(trainer.saves))
+    trainer.saves = BackgroundSaves(SnapshotTaker(gang), store)
+    trainer.add_callback(PreallocateSnapshots(trainer.saves))
     trainer.train()
     trainer.saves.finish()
     newest = checkpoints.list_committed(storage, output)[-1].manifest

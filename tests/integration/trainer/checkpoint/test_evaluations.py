@@ -17,7 +17,7 @@ from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.storage.storage import Storage
-from finetune_trainer.train.callbacks import StopTogether
+from finetune_trainer.train.callbacks import StopOnSigterm
 from tests.integration.trainer.runs import DEADLINE_SECONDS, Workplace, question, train_here
 
 SETTINGS: dict[str, Any] = {"checkpoint_every_steps": 4, "epochs": 1.0, "learning_rate": 1e-3}
@@ -31,14 +31,14 @@ class PowerCutError(BaseException):
 @pytest.fixture
 def in_evaluation(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, Callable[[], None]], None]]:
     """Do something at the first batch of the evaluation of a step."""
-    before = StopTogether.on_prediction_step
+    before = StopOnSigterm.on_prediction_step
     planned: dict[int, Callable[[], None]] = {}
 
     def on_prediction_step(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         planned.pop(state.global_step, lambda: None)()
         before(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(StopTogether, "on_prediction_step", on_prediction_step)
+    monkeypatch.setattr(StopOnSigterm, "on_prediction_step", on_prediction_step)
     yield planned.__setitem__
 
 
@@ -112,7 +112,7 @@ def test_a_step_that_was_evaluated_is_not_evaluated_again(
     """The attempt ends after the evaluation of a step, before the next checkpoint."""
     name = f"evaluated/once-{step}"
     run = workplace.train_run(name, SETTINGS, adapter=LORA, checkpoints=Checkpoints(best=Best()))
-    at_step_end = StopTogether.on_step_end
+    at_step_end = StopOnSigterm.on_step_end
 
     def cut(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == step + 1:
@@ -120,7 +120,7 @@ def test_a_step_that_was_evaluated_is_not_evaluated_again(
         at_step_end(self, args, state, control, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(StopTogether, "on_step_end", cut)
+        patched.setattr(StopOnSigterm, "on_step_end", cut)
         with pytest.raises(PowerCutError):
             train_here(run, tmp_path / "first")
     assert newest(storage, run) == step

@@ -22,7 +22,7 @@ from finetune_api.finetunejob import Parallelism
 from finetune_trainer.checkpoint import shards, training_state
 from finetune_trainer.checkpoint.background_saves import BackgroundSaves, Save
 from finetune_trainer.checkpoint.shards import ShardWriter
-from finetune_trainer.checkpoint.training_state import Camera, Training
+from finetune_trainer.checkpoint.training_state import SnapshotTaker, Training
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.distributed.place import place_alone_on_node
 from finetune_trainer.process.failures import DiagnosedError
@@ -150,7 +150,7 @@ def test_a_shard_that_can_not_be_read_is_known_before_it_is_loaded(
 
 def test_a_training_is_restored_with_its_optimizer_schedule_and_random_numbers(alone: Gang, tmp_path: Path) -> None:
     saved = training(step=3)
-    folder = write(Camera(alone).take(saved), tmp_path)
+    folder = write(SnapshotTaker(alone).take(saved), tmp_path)
     expected = (random.random(), np.random.rand(), torch.rand(3))
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
         "model/shard-00001-of-00001.safetensors",
@@ -188,14 +188,14 @@ def assert_same(got: Any, wanted: Any) -> None:
 
 
 def test_a_process_that_was_not_there_before_keeps_its_own_random_numbers(alone: Gang, tmp_path: Path) -> None:
-    write(Camera(alone).take(training()), tmp_path)
+    write(SnapshotTaker(alone).take(training()), tmp_path)
     torch.manual_seed(5)
     training_state.restore_random_states(tmp_path, rank=1)
     assert torch.equal(torch.rand(3), torch.manual_seed(5) and torch.rand(3))
 
 
 def test_no_file_of_a_checkpoint_is_a_pickle(alone: Gang) -> None:
-    for path, content in Camera(alone).take(training()).files().items():
+    for path, content in SnapshotTaker(alone).take(training()).files().items():
         if path.endswith(".json"):
             json.loads(bytes(content))
         else:
@@ -211,7 +211,7 @@ def test_training_goes_on_while_a_save_is_stored_and_does_not_change_it(alone: G
         assert release.wait(30)
         write(save.snapshot, tmp_path)
 
-    saves = BackgroundSaves(Camera(alone), store)
+    saves = BackgroundSaves(SnapshotTaker(alone), store)
     under_way = training(step=1)
     weight = under_way.model[1].weight
     expected = weight.detach().clone()
@@ -237,7 +237,7 @@ def test_a_save_that_outlives_the_interval_makes_training_wait_and_is_not_stacke
         under_way -= 1
         stored.append(save)
 
-    saves = BackgroundSaves(Camera(alone), store)
+    saves = BackgroundSaves(SnapshotTaker(alone), store)
     saves.save(training(step=1))
     saves.save(training(step=2))
     saves.finish()
@@ -251,7 +251,7 @@ def test_a_failed_save_is_told_once_and_not_lost(alone: Gang, surface: str) -> N
     def refuse(save: Save) -> None:
         raise DiagnosedError(Reason.STORAGE_DENIED, "no")
 
-    saves = BackgroundSaves(Camera(alone), refuse)
+    saves = BackgroundSaves(SnapshotTaker(alone), refuse)
     saves.save(training())
     tell: Callable[[], None] = saves.finish if surface == "finish" else lambda: saves.save(training())
     with pytest.raises(DiagnosedError, match="no"):
@@ -267,7 +267,7 @@ def test_a_training_that_failed_lets_the_save_under_way_end(alone: Gang) -> None
         threading.Event().wait(0.1)
         stored.append(save.step)
 
-    saves = BackgroundSaves(Camera(alone), store)
+    saves = BackgroundSaves(SnapshotTaker(alone), store)
     saves.save(training(step=1))
     saves.abandon()
     assert stored == [1]

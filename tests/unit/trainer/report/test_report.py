@@ -16,7 +16,7 @@ from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
 from finetune_trainer.report.charts import MOST_POINTS, line_chart
 from finetune_trainer.report.model_card import model_card
 from finetune_trainer.report.report import Sample, Samples, Summary, readable, report_html
-from finetune_trainer.report.summary import Making, summarize, to_words, unchanged_loss
+from finetune_trainer.report.summary import ResultOrigin, summarize, to_words, unchanged_loss
 
 LOG = [
     {"step": 1, "loss": 2.0, "learning_rate": 1e-4, "grad_norm": 1.0},
@@ -147,7 +147,7 @@ CHECKPOINT = Manifest(
 )
 
 
-MAKING = Making("s3://models/out/result/claim-000002", is_adapter=True, accelerator="NVIDIA H100")
+MAKING = ResultOrigin("s3://models/out/result/claim-000002", is_adapter=True, accelerator="NVIDIA H100")
 MADE_LOG = [
     {"step": 1, "loss": 2.91},
     {"step": 10, "eval_loss": 1.5},
@@ -160,8 +160,8 @@ MADE_LOG = [
 
 def test_the_verdict_is_of_the_checkpoint_that_became_the_result() -> None:
     samples = Samples((Sample("a", "4", "5", "4 "), Sample("b", "6", "7", "8")))
-    verdict = summarize(RUN, CHECKPOINT, MADE_LOG, samples, MAKING).verdict
-    assert verdict[:3] == (
+    headlines = summarize(RUN, CHECKPOINT, MADE_LOG, samples, MAKING).headlines
+    assert headlines[:3] == (
         "Validation loss: from 1.5 at step 10 to 0.2534 at step 30.",
         "Training loss: from 2.91 at step 1 to 0.114 at step 30.",
         "Of the 2 samples below, the model answered 0 word for word like the reference before its training, and 1 "
@@ -171,8 +171,8 @@ def test_the_verdict_is_of_the_checkpoint_that_became_the_result() -> None:
 
 def test_a_loss_that_did_not_fall_is_called_so() -> None:
     log = [{"step": 1, "eval_loss": 0.6931}, {"step": 30, "eval_loss": 0.6932}]
-    verdict = summarize(RUN, CHECKPOINT, log, Samples(), MAKING).verdict
-    assert verdict[0] == "Validation loss: did not fall: from 0.6931 at step 1 to 0.6932 at step 30."
+    headlines = summarize(RUN, CHECKPOINT, log, Samples(), MAKING).headlines
+    assert headlines[0] == "Validation loss: did not fall: from 0.6931 at step 1 to 0.6932 at step 30."
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_the_summary_says_what_it_took_and_where_the_model_is() -> None:
 )
 def test_the_summary_says_how_to_load_the_model(model: str, result: str, is_adapter: bool, parts: list[str]) -> None:
     run = RUN.model_copy(update={"model": ModelSource(uri=model)})
-    making = Making(result, is_adapter=is_adapter, accelerator=None)
-    loading = summarize(run, CHECKPOINT, [], Samples(), making).loading
+    origin = ResultOrigin(result, is_adapter=is_adapter, accelerator=None)
+    loading = summarize(run, CHECKPOINT, [], Samples(), origin).loading
     assert all(part in loading for part in parts)
     assert ("aws s3" in loading) == result.startswith("s3://")
 

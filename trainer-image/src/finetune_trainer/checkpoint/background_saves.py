@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from finetune_trainer.checkpoint.training_state import Camera, Snapshot, Training
+from finetune_trainer.checkpoint.training_state import Snapshot, SnapshotTaker, Training
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.heartbeats import Phase
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 
 UNNOTICED_SECONDS = 1.0
 ABANDONED_SECONDS = 30.0
@@ -48,9 +48,12 @@ class BackgroundSaves:
     """
 
     def __init__(
-        self, camera: Camera, store: Callable[[Save], None], on_stall: Callable[[float], None] = lambda seconds: None
+        self,
+        snapshots: SnapshotTaker,
+        store: Callable[[Save], None],
+        on_stall: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        self._camera = camera
+        self._snapshots = snapshots
         self._store = store
         self._on_stall = on_stall
         self._thread: threading.Thread | None = None
@@ -69,7 +72,7 @@ class BackgroundSaves:
 
     def prepare(self, training: Training) -> None:
         """Begin to get the memory that saves need, once there was a step; else the first save waits for it."""
-        self._camera.prepare(training)
+        self._snapshots.prepare(training)
 
     def save(self, training: Training) -> None:
         """Begin a save of what the training is now, when the one before is done."""
@@ -77,7 +80,7 @@ class BackgroundSaves:
         self.finish()
         waited = time.monotonic() - began
         self._step = training.state.global_step
-        snapshot = self._camera.take(training)
+        snapshot = self._snapshots.take(training)
         save = Save(self._step, snapshot, began, waited, stalled_seconds=time.monotonic() - began)
         self._on_stall(save.stalled_seconds)
         self._thread = threading.Thread(target=self._run, args=[save], name=f"save-{self._step}", daemon=True)
@@ -89,7 +92,7 @@ class BackgroundSaves:
             heartbeats.beat(Phase.SAVING, self._step)
             self._thread.join(UNNOTICED_SECONDS)
             if self.under_way:
-                with narrated(f"waiting for the checkpoint of step {self._step}"):
+                with log_progress(f"waiting for the checkpoint of step {self._step}"):
                     self._thread.join()
         self._thread = None
         if self._failure is not None:

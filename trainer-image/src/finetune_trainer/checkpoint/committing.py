@@ -11,7 +11,7 @@ from finetune_trainer.checkpoint.background_saves import Save
 from finetune_trainer.checkpoint.checkpoints import Resumed
 from finetune_trainer.checkpoint.evaluation_records import Entry
 from finetune_trainer.distributed.gang import Gang
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.report.events import EventLog
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim, Committed
@@ -90,7 +90,7 @@ class Committer:
         """Upload and commit. Raises DiagnosedError, or FencedError when another process holds the run now."""
         state = save.snapshot.trainer_state
         log = state["log_history"]
-        with narrated(f"storing the checkpoint of step {save.step}"):
+        with log_progress(f"storing the checkpoint of step {save.step}"):
             committed = checkpoints.commit(
                 self._gang,
                 self._storage,

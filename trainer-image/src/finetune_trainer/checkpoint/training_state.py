@@ -66,7 +66,7 @@ class Snapshot:
         return self.tensors | {path: memoryview(document) for path, document in documents.items()}
 
 
-class Camera:
+class SnapshotTaker:
     """Takes snapshots, all into the same memory. Every method is called by all processes of the gang."""
 
     def __init__(self, gang: Gang) -> None:
@@ -126,8 +126,8 @@ def restore_random_states(checkpoint: Path, rank: int) -> None:
     if not file.exists():
         return
     states = json.loads(file.read_bytes())
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(_from_text(states["torch"]))

@@ -15,7 +15,7 @@ from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
 from finetune_trainer.distributed.place import Place
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError, first_line
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ def _join(place: Place) -> Any:
 
     distributed: Any = torch.distributed  # its stubs do not name all of it
     try:
-        with narrated(f"waiting for the {place.world_size} processes of the gang"):
+        with log_progress(f"waiting for the {place.world_size} processes of the gang"):
             store = distributed.TCPStore(
                 place.host,
                 place.port,

@@ -40,7 +40,7 @@ from finetune_trainer.generate.generation import (
 from finetune_trainer.generate.tool_calls import parse_tool_calls, response_template
 from finetune_trainer.model.loading import fetch_model
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
 
 REPORT_NAME = "report.json"
@@ -93,9 +93,9 @@ def fetch_held_out(
 def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> list[Sample]:
     """One model's answers. It is fetched and loaded here, and gone from disk and memory afterwards."""
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
-        with narrated(f"{model.name}: fetching {model.model.adapter_uri or model.model.uri}"):
+        with log_progress(f"{model.name}: fetching {model.model.adapter_uri or model.model.uri}"):
             local = fetch_model(model.model, storage, Path(directory))
-        with narrated(f"{model.name}: loading"):
+        with log_progress(f"{model.name}: loading"):
             generator = load_generator(local)
     with tempfile.TemporaryDirectory(prefix="images-") as directory:
         images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
@@ -120,7 +120,7 @@ def _generate(
     seen = [index for index, example in enumerate(examples) if example.prompt.images]
     read = [index for index, example in enumerate(examples) if not example.prompt.images]
     done = 0
-    with narrated(f"{name}: generating", lambda: {"examples": f"{done}/{len(examples)}"}):
+    with log_progress(f"{name}: generating", lambda: {"examples": f"{done}/{len(examples)}"}):
 
         def on_progress(count: int) -> None:
             nonlocal done

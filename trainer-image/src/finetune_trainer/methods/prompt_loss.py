@@ -24,11 +24,11 @@ def tokenize_with_prompt(tokenizer: Any, example: Example) -> list[Sequence]:
     What the assistant says in messages of weight 0 has no loss and is no prompt either. Raises TemplateError.
     """
     sequences = tokenize(tokenizer, example)
-    said = _said_without_weight(tokenizer, example, sequences)
+    said = _unweighted_positions(tokenizer, example, sequences)
     return [_mark(sequence, silent) for sequence, silent in zip(sequences, said, strict=True)]
 
 
-def _said_without_weight(tokenizer: Any, example: Example, sequences: list[Sequence]) -> list[frozenset[int]]:
+def _unweighted_positions(tokenizer: Any, example: Example, sequences: list[Sequence]) -> list[frozenset[int]]:
     """The positions, in each sequence, of what the assistant says in messages of weight 0."""
     nothing = [frozenset[int]() for _ in sequences]
     if not isinstance(example, ChatExample):

@@ -69,13 +69,13 @@ def refuse_untrained(
     """
     if before != after:
         return None
-    words = (
+    message = (
         "Training changed no weight: the result is the model that it began with. The highest learning rate was "
         f"{highest_rate:g}: raise hyperparameters.learningRate, or train for more steps."
     )
     if new_adapter or not highest_rate:
-        raise DiagnosedError(Reason.INVALID_SPEC, words)
-    return words
+        raise DiagnosedError(Reason.INVALID_SPEC, message)
+    return message
 
 
 def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:

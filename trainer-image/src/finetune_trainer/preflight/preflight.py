@@ -37,7 +37,7 @@ from finetune_trainer.model import memory
 from finetune_trainer.model.loading import InspectedModel, inspect_model
 from finetune_trainer.preflight.model_checks import check_model
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.local_storage import open_storage
 from finetune_trainer.storage.storage import Storage
 
@@ -81,11 +81,11 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     surveyed = survey_dataset(storage, run.dataset, run.method.type, directory, run.allowed_datasets)
     store_findings(storage, output, surveyed.sets, ())
     refuse_invalid(surveyed.sets)
-    with narrated(f"reading what {run.model.uri} is"):
+    with log_progress(f"reading what {run.model.uri} is"):
         model = inspect_model(run.model, storage, directory / "model")
     _log.info(f"{run.model.uri} is a {model.status.architecture} of {model.status.parameters} parameters")
-    with narrated("comparing the model with the spec"):
-        doubts = check_model(run, model)
+    with log_progress("comparing the model with the spec"):
+        model_warnings = check_model(run, model)
     if surveyed.training.format == "Chat" and not model.tokenizer.chat_template:
         raise DiagnosedError(
             Reason.MODEL_INVALID,
@@ -99,14 +99,14 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     max_length = _max_length(run, model.status)
     now = _begun(storage, output)
     chosen = choose_examples(surveyed, run.dataset, method, run.seed, model.tokenizer, images, max_length, now)
-    store_findings(storage, output, surveyed.sets, chosen.doubts)
+    store_findings(storage, output, surveyed.sets, chosen.issues)
     refuse_invalid(surveyed.sets)
     refuse_nothing_left(chosen.status)
     store_record(storage, output, chosen.record)
     dataset = with_rows(chosen, run, model)
     resolved = _resolve(run, model, dataset)
     estimate, advice = _estimate_memory(run, model, resolved)
-    warnings = [*([advice] if advice else []), *doubts, *batch_warnings(resolved, dataset), *dataset.warnings]
+    warnings = [*([advice] if advice else []), *model_warnings, *batch_warnings(resolved, dataset), *dataset.warnings]
     dataset = dataset.model_copy(update={"warnings": warnings[:MOST_WARNINGS]})
     for warning in dataset.warnings:
         _log.warning(warning)

@@ -43,9 +43,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:1000]
 
 
-def sentence(words: str) -> str:
+def sentence(message: str) -> str:
     """Another program's words, as a sentence that others can follow."""
-    return words if words.endswith((".", "!", "?")) else f"{words}."
+    return message if message.endswith((".", "!", "?")) else f"{message}."
 
 
 class DisruptedError(Exception):

@@ -39,53 +39,55 @@ def diagnose(error: Exception, uri: str, missing: Reason) -> DiagnosedError | No
         RevisionNotFoundError,
     )
 
-    words = sentence(first_line(error))
+    message = sentence(first_line(error))
     if isinstance(error, OfflineModeIsEnabled):
-        return DiagnosedError(Reason.HUB_UNREACHABLE, f"{uri} is on a hub, and HF_HUB_OFFLINE is set: {words}")
+        return DiagnosedError(Reason.HUB_UNREACHABLE, f"{uri} is on a hub, and HF_HUB_OFFLINE is set: {message}")
     if isinstance(error, GatedRepoError):
         return DiagnosedError(
             Reason.HUB_GATED,
             f"{uri} is gated: whoever owns the token (HF_TOKEN) must accept its terms on its page of the hub first. "
-            f"The hub said: {words}",
+            f"The hub said: {message}",
         )
     if isinstance(error, RevisionNotFoundError):
-        return DiagnosedError(missing, f"{uri}: the hub has the repository, but not this revision. {words}")
+        return DiagnosedError(missing, f"{uri}: the hub has the repository, but not this revision. {message}")
     if isinstance(error, RepositoryNotFoundError):
         return DiagnosedError(
             missing,
             f"The hub shows no {uri}: there is none, or it is private and needs a token (HF_TOKEN) that may read it. "
-            f"{words}",
+            f"{message}",
         )
     if isinstance(error, DisabledRepoError):
-        return DiagnosedError(missing, f"{uri} has been disabled by the hub. {words}")
+        return DiagnosedError(missing, f"{uri} has been disabled by the hub. {message}")
     if isinstance(error, HFValidationError):
-        return DiagnosedError(missing, f"{uri} is no name of a repository: {words}")
+        return DiagnosedError(missing, f"{uri} is no name of a repository: {message}")
     if isinstance(error, HfHubHTTPError):
-        return _answer(error, uri, missing, words)
+        return _answer(error, uri, missing, message)
     if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-        return DiagnosedError(missing, f"{uri}: {words}")
+        return DiagnosedError(missing, f"{uri}: {message}")
     if isinstance(error, ValueError):
         return None
     if not isinstance(error, HTTPError | ConnectionError | TimeoutError | FileMetadataError | LocalEntryNotFoundError):
-        return DiagnosedError(Reason.FAILED, f"{uri} could not be stored on the Pod's disk: {words}", retryable=True)
+        return DiagnosedError(Reason.FAILED, f"{uri} could not be stored on the Pod's disk: {message}", retryable=True)
     return DiagnosedError(
         Reason.HUB_UNREACHABLE,
-        f"{_hub()} could not be reached for {uri}: {words} Pods need a way to it: a proxy (HTTPS_PROXY), or a mirror "
+        f"{_hub()} could not be reached for {uri}: {message} Pods need a way to it: a proxy (HTTPS_PROXY), or a mirror "
         "(HF_ENDPOINT); or copy the files to the storage, and name them by s3://.",
         retryable=True,
     )
 
 
-def _answer(error: Exception, uri: str, missing: Reason, words: str) -> DiagnosedError:
+def _answer(error: Exception, uri: str, missing: Reason, message: str) -> DiagnosedError:
     status = getattr(getattr(error, "response", None), "status_code", 0)
     if status == 429 or status >= 500:
-        return DiagnosedError(Reason.HUB_UNREACHABLE, f"{_hub()} answered {status} for {uri}: {words}", retryable=True)
+        return DiagnosedError(
+            Reason.HUB_UNREACHABLE, f"{_hub()} answered {status} for {uri}: {message}", retryable=True
+        )
     if status in (401, 403):
         return DiagnosedError(
             Reason.HUB_DENIED,
-            f"{_hub()} denies {uri} ({status}): {words} Set a token (HF_TOKEN) that is valid and may read it.",
+            f"{_hub()} denies {uri} ({status}): {message} Set a token (HF_TOKEN) that is valid and may read it.",
         )
-    return DiagnosedError(missing, f"{_hub()} answered {status} for {uri}: {words}")
+    return DiagnosedError(missing, f"{_hub()} answered {status} for {uri}: {message}")
 
 
 def _hub() -> str:

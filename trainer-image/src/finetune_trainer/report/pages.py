@@ -16,7 +16,7 @@ from finetune_api.sources import parse_location
 from finetune_trainer.model.export import MODEL_CARD
 from finetune_trainer.report.model_card import model_card, versions
 from finetune_trainer.report.report import REPORT_NAME, Samples, readable, report_html
-from finetune_trainer.report.summary import Making, summarize
+from finetune_trainer.report.summary import ResultOrigin, summarize
 from finetune_trainer.storage.commits import Committed
 from finetune_trainer.storage.storage import Storage
 
@@ -24,7 +24,7 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"
 
 
 @dataclass(frozen=True)
-class Story:
+class FinishedRun:
     """How a run went, once it is over."""
 
     chosen: Manifest
@@ -37,31 +37,31 @@ class Story:
     """Seconds that checkpoints took."""
     data_digests: Mapping[str, str]
     samples: Samples
-    making: Making
+    origin: ResultOrigin
 
 
-def write_pages(run: TrainRun, storage: Storage, story: Story, folder: Path) -> None:
+def write_pages(run: TrainRun, storage: Storage, finished: FinishedRun, folder: Path) -> None:
     """Write both into the result's local folder. Raises DiagnosedError when the storage can't be read."""
     found = storage.find(parse_location(run.output_uri).join(PREFLIGHT_REPORT_NAME))
     tables = {
         "Run": _run_facts(run),
-        "Result": _result_facts(story.chosen),
+        "Result": _result_facts(finished.chosen),
         "Hyperparameters": run.hyperparameters.to_wire(),
         "Adapter": {"type": run.adapter.type, **dict(_adapter_facts(run.adapter))},
         "Dataset": dict(_dataset_facts(found)),
-        "Data files": dict(story.data_digests),
-        "Checkpoints": dict(_checkpoint_facts(story)),
+        "Data files": dict(finished.data_digests),
+        "Checkpoints": dict(_checkpoint_facts(finished)),
         "Versions": versions(),
     }
     report = report_html(
         f"{run.job.namespace}/{run.job.name}, run {run.job.run_id}",
         {heading: facts for heading, facts in tables.items() if facts},
-        story.log,
-        story.samples,
-        summarize(run, story.chosen, story.log, story.samples, story.making),
+        finished.log,
+        finished.samples,
+        summarize(run, finished.chosen, finished.log, finished.samples, finished.origin),
     )
     (folder / REPORT_NAME).write_text(report, encoding="utf-8")
-    card = model_card(run, story.chosen, story.data_digests, is_adapter=story.making.is_adapter)
+    card = model_card(run, finished.chosen, finished.data_digests, is_adapter=finished.origin.is_adapter)
     (folder / MODEL_CARD).write_text(card, encoding="utf-8")
 
 
@@ -104,13 +104,13 @@ def _dataset_facts(preflight: bytes | None) -> Iterator[tuple[str, object]]:
             yield name, value
 
 
-def _checkpoint_facts(story: Story) -> Iterator[tuple[str, object]]:
-    for committed in story.kept:
+def _checkpoint_facts(finished: FinishedRun) -> Iterator[tuple[str, object]]:
+    for committed in finished.kept:
         manifest = committed.manifest
         metrics = ", ".join(f"{name} {value:g}" for name, value in manifest.metrics.items())
-        chosen = "the result; " if manifest.key == story.chosen.key else ""
+        chosen = "the result; " if manifest.key == finished.chosen.key else ""
         yield f"step {manifest.step}", f"{chosen}{manifest.created:{TIME_FORMAT}}; {metrics}"
-    for item in story.corrupt:
+    for item in finished.corrupt:
         yield f"step {item.step}", f"corrupt: {item.message}"
-    for name, value in story.totals.items():
+    for name, value in finished.totals.items():
         yield name.replace("_", " "), value

@@ -48,7 +48,7 @@ class Samples:
 class Summary:
     """What a person looks for first."""
 
-    verdict: tuple[str, ...] = ()
+    headlines: tuple[str, ...] = ()
     """Sentences: what the training has brought."""
     facts: Mapping[str, object] = field(default_factory=dict)
     """Name -> value: how long it took, what it cost, where the model is."""

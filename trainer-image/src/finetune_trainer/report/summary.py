@@ -18,7 +18,7 @@ _LOSSES = {"Validation loss": "eval_loss", "Training loss": "loss"}
 
 
 @dataclass(frozen=True)
-class Making:
+class ResultOrigin:
     """How the result was made, and where it goes."""
 
     result_uri: str
@@ -28,17 +28,17 @@ class Making:
 
 
 def summarize(
-    run: TrainRun, chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samples, making: Making
+    run: TrainRun, chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samples, origin: ResultOrigin
 ) -> Summary:
     """`chosen`: the checkpoint that becomes the result. `log`: the Trainer's."""
     return Summary(
-        verdict=tuple(_verdict(chosen, log, samples)),
-        facts=dict(_facts(run, chosen, log, making)),
-        loading=_loading(run, making),
+        headlines=tuple(_headlines(chosen, log, samples)),
+        facts=dict(_facts(run, chosen, log, origin)),
+        loading=_loading(run, origin),
     )
 
 
-def _verdict(chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samples) -> Iterator[str]:
+def _headlines(chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Samples) -> Iterator[str]:
     for name, key in _LOSSES.items():
         measured = [(int(entry["step"]), entry[key]) for entry in log if key in entry and entry["step"] <= chosen.step]
         if len(measured) > 1:
@@ -73,19 +73,19 @@ def unchanged_loss(log: Sequence[Mapping[str, float]]) -> str | None:
 
 
 def _facts(
-    run: TrainRun, chosen: Manifest, log: Sequence[Mapping[str, float]], making: Making
+    run: TrainRun, chosen: Manifest, log: Sequence[Mapping[str, float]], origin: ResultOrigin
 ) -> Iterator[tuple[str, object]]:
     seconds = next((entry["train_runtime"] for entry in reversed(log) if "train_runtime" in entry), None)
     if seconds is not None:
         yield f"training time of attempt {run.attempt}", to_words(seconds)
         devices = run.parallelism.nodes * run.parallelism.processes_per_node
-        if making.accelerator is not None:
+        if origin.accelerator is not None:
             hours = seconds * devices / SECONDS_PER_HOUR
-            yield "accelerator hours of it", f"{readable(hours)} ({devices} x {making.accelerator})"
+            yield "accelerator hours of it", f"{readable(hours)} ({devices} x {origin.accelerator})"
     if "trainedTokens" in chosen.metrics:
         yield "trained tokens", readable(int(chosen.metrics["trainedTokens"]))
-    yield "model", _place(making.result_uri)
-    yield "it is", f"an adapter upon {run.model.uri}" if making.is_adapter else "a whole model"
+    yield "model", _place(origin.result_uri)
+    yield "it is", f"an adapter upon {run.model.uri}" if origin.is_adapter else "a whole model"
 
 
 def to_words(seconds: float) -> str:
@@ -102,14 +102,14 @@ def _place(uri: str) -> str:
     return str(local_path(location)) if location.is_local else uri
 
 
-def _loading(run: TrainRun, making: Making) -> str:
+def _loading(run: TrainRun, origin: ResultOrigin) -> str:
     """Commands and code that bring the model to a prompt."""
-    place = _place(making.result_uri)
+    place = _place(origin.result_uri)
     folder, fetch = place, ""
-    if place == making.result_uri:  # in a bucket
+    if place == origin.result_uri:  # in a bucket
         folder, fetch = "tuned", f"aws s3 cp --recursive {place} tuned\n\n"
     base_is_stored = run.model.uri.startswith("s3://")
-    if not making.is_adapter:
+    if not origin.is_adapter:
         lines = [
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
             f'model = AutoModelForCausalLM.from_pretrained("{folder}")',

@@ -8,7 +8,7 @@ from pathlib import Path
 from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
 from finetune_trainer.model.export import write_model
 from finetune_trainer.model.loading import LocalModel, fetch_model, load_model, load_processor
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
 
 SCRATCH = ".fetch"
@@ -25,12 +25,12 @@ def fetch(run: FetchRun, *, models: Path = Path(SERVED_MODEL_DIRECTORY)) -> None
     scratch, target = models / SCRATCH, models / run.name
     shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
     try:
-        with narrated(f"fetching {run.model.adapter_uri or run.model.uri}"):
+        with log_progress(f"fetching {run.model.adapter_uri or run.model.uri}"):
             local = fetch_model(run.model, Storage(run.storage), scratch)
         complete = local.base
         if local.adapter is not None:
             complete = scratch / "merged"
-            with narrated("merging the adapter into its base"):
+            with log_progress("merging the adapter into its base"):
                 merge(local, complete)
         shutil.rmtree(target, ignore_errors=True)
         complete.rename(target)

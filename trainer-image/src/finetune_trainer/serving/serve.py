@@ -27,7 +27,7 @@ from finetune_api.run import SERVING_PORT
 from finetune_trainer.generate.generation import Generator, load_generator
 from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.model.loading import LocalModel
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.serving.answers import DONE, Answer, AnswerParser, marks_in, to_event
 from finetune_trainer.serving.bodies import BodyError, discard, longest_body, read_json
 from finetune_trainer.serving.engine import MOST_WAITING, Engine, EngineBusyError, GenerationError, Order
@@ -50,7 +50,7 @@ def serve(folder: Path, *, port: int = SERVING_PORT, host: str = ALL_INTERFACES)
     The port opens, and GET /health answers, once it is loaded. Raises DiagnosedError (ModelInvalid).
     """
     name = folder.name
-    with narrated(f"loading {name}"):
+    with log_progress(f"loading {name}"):
         generator = load_generator(LocalModel(folder))
     _log.info("serving", model=name, host=host, port=port)
     uvicorn.run(

@@ -8,7 +8,7 @@ from finetune_api.conditions import Reason
 from finetune_api.run import DeleteRun, JobIdentity, is_run_folder
 from finetune_api.sources import S3Location, parse_s3
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
 
 ROUNDS = 5
@@ -39,7 +39,7 @@ def delete_runs(storage: Storage, place: S3Location, job: JobIdentity) -> None:
         if not found:
             sys.stdout.write(f"{removed} objects removed from {place.uri}; nothing of {job.uid} is left.\n")
             return
-        with narrated(f"removing {len(found)} objects from {place.uri}"):
+        with log_progress(f"removing {len(found)} objects from {place.uri}"):
             storage.abort_uploads(place, lambda path: is_run_folder(path.partition("/")[0], job.uid))
             storage.delete(place.join(path) for path in found)
         removed += len(found)

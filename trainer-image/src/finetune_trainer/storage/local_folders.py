@@ -194,13 +194,16 @@ def _diagnosed(location: S3Location, missing: Reason | None = None) -> Iterator[
         yield
     except OSError as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            reason, words = missing or Reason.FAILED, "is not there"
+            reason, problem = missing or Reason.FAILED, "is not there"
         elif isinstance(error, PermissionError):
-            reason, words = Reason.STORAGE_DENIED, "may not be read or written by you"
+            reason, problem = Reason.STORAGE_DENIED, "may not be read or written by you"
         elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason, words = Reason.STORAGE_UNREACHABLE, "can't be written: the disk is full"
+            reason, problem = Reason.STORAGE_UNREACHABLE, "can't be written: the disk is full"
         elif error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-            reason, words = Reason.STORAGE_UNREACHABLE, "is on a file system without hard links: choose another folder"
+            reason, problem = (
+                Reason.STORAGE_UNREACHABLE,
+                "is on a file system without hard links: choose another folder",
+            )
         else:
-            reason, words = Reason.STORAGE_UNREACHABLE, f"can't be read or written: {error.strerror}"
-        raise DiagnosedError(reason, f"{local_path(location)} {words}.") from error
+            reason, problem = Reason.STORAGE_UNREACHABLE, f"can't be read or written: {error.strerror}"
+        raise DiagnosedError(reason, f"{local_path(location)} {problem}.") from error

@@ -32,7 +32,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.client import S3Client
 from finetune_trainer.storage.errors import (
     AUTHENTICATION_CODES,
@@ -88,7 +88,7 @@ class Retries:
         self._outage_seconds = outage_seconds
         self._proved = proved
         self._worked: set[tuple[str, str]] = set()
-        self._voice = WaitingVoice(client.where)
+        self._waiting_log = WaitingLog(client.where)
 
     def request(
         self,
@@ -122,9 +122,9 @@ class Retries:
                         tried = f"{tries} tries in {time.monotonic() - first:.0f} s" if tries > 1 else ""
                         raise self._diagnosed(error, location, missing, tried) from error
                     if tries == 1:
-                        told = self._client.hide_credentials(f"{operation} {location.uri}: {error}")
-                        waiting.enter_context(self._voice.waiting(told))
-                    self._voice.seconds_left = left
+                        message = self._client.hide_credentials(f"{operation} {location.uri}: {error}")
+                        waiting.enter_context(self._waiting_log.waiting(message))
+                    self._waiting_log.seconds_left = left
                     time.sleep(min(left, pause_seconds(tries, random.random())))
                 else:
                     self._worked.add((location.bucket, operation))
@@ -148,7 +148,7 @@ class Retries:
         return DiagnosedError.of(failure.model_copy(update={"message": message}))
 
 
-class WaitingVoice:
+class WaitingLog:
     """One heartbeat in the log for all the requests that wait at a time. Thread-safe."""
 
     def __init__(self, where: str) -> None:
@@ -159,15 +159,17 @@ class WaitingVoice:
         self._heartbeat = ExitStack()
 
     @contextmanager
-    def waiting(self, told: str) -> Iterator[None]:
+    def waiting(self, message: str) -> Iterator[None]:
         """Say what went wrong, then every few seconds since when it does, and for how long it will be tried."""
         with self._lock:
             self._count += 1
             if self._count == 1:
                 since = datetime.now(UTC).strftime("%H:%M:%S")
                 detail: dict[str, object] = {"since": since}
-                _log.warning(told)
-                self._heartbeat.enter_context(narrated(f"trying {self._where} again", lambda: detail | self._left()))
+                _log.warning(message)
+                self._heartbeat.enter_context(
+                    log_progress(f"trying {self._where} again", lambda: detail | self._left())
+                )
         try:
             yield
         finally:

@@ -43,7 +43,7 @@ def diagnose(error: Exception, run: TrainRun | None = None) -> Failure:
     if isinstance(error, RuntimeError) and _tells(str(error), TIMED_OUT):
         return _timed_out(first_line(error))
     if lost_a_peer(error):
-        return _bereft(first_line(error))
+        return _peer_ended(first_line(error))
     last = "".join(traceback.format_exception(error)).strip().splitlines()[-TRACEBACK_LINES:]
     return Failure(reason=Reason.FAILED, message="\n".join(last)[-4000:], retryable=True)
 
@@ -54,7 +54,7 @@ def diagnose_end(how: str, log: str) -> Failure:
         if _tells(line, TIMED_OUT):
             return _timed_out(line.strip()[:1000])
         if _tells(line, LOST_PEER):
-            return _bereft(line.strip()[:1000])
+            return _peer_ended(line.strip()[:1000])
     return Failure(reason=Reason.FAILED, message=f"The trainer {how}; its log may tell why.", retryable=True)
 
 
@@ -73,23 +73,23 @@ def _tells(text: str, signs: tuple[str, ...]) -> bool:
     return any(sign in text for sign in signs)
 
 
-def _out_of_memory(words: str, run: TrainRun | None) -> Failure:
-    return Failure(reason=Reason.OUT_OF_MEMORY, message=words, suggestion=more_memory(run), retryable=True)
+def _out_of_memory(message: str, run: TrainRun | None) -> Failure:
+    return Failure(reason=Reason.OUT_OF_MEMORY, message=message, suggestion=more_memory(run), retryable=True)
 
 
-def _timed_out(words: str) -> Failure:
+def _timed_out(message: str) -> Failure:
     return Failure(
         reason=Reason.NCCL_TIMEOUT,
-        message=f"The processes of the gang could not exchange data in time: {words}",
+        message=f"The processes of the gang could not exchange data in time: {message}",
         suggestion="Look at the network between the nodes of the Pods, and at the Pods' logs for a rank that hangs.",
         retryable=True,
     )
 
 
-def _bereft(words: str) -> Failure:
+def _peer_ended(message: str) -> Failure:
     return Failure(
         reason=Reason.FAILED,
-        message=f"Another process of the gang ended; its Pod tells why. Here: {words}",
+        message=f"Another process of the gang ended; its Pod tells why. Here: {message}",
         retryable=True,
         lost_peer=True,
     )

@@ -112,8 +112,8 @@ def _explains(failure: Failure, said: Failure) -> bool:
 
 
 def _say(failure: Failure) -> None:
-    words = f"{failure.message} {failure.suggestion}" if failure.suggestion else failure.message
-    sys.stderr.write(f"{failure.reason.value}: {words}\n")
+    text = f"{failure.message} {failure.suggestion}" if failure.suggestion else failure.message
+    sys.stderr.write(f"{failure.reason.value}: {text}\n")
 
 
 def _earlier_message() -> str:

@@ -77,10 +77,10 @@ def _look(child: _Child, watchdog: Watchdog) -> Failure | int | None:
     if child.beats is None or child.code is not None:
         return None
     beats, now = heartbeats.read(child.beats), time.monotonic()
-    if child.told is None:
+    if child.stop_time is None:
         return watchdog.find_stall(beats, now)
-    if watchdog.stops_in_vain(beats, child.told, now):
-        _log.warning("told to stop, but the step does not end: another process of the gang is gone")
+    if watchdog.is_stuck_stopping(beats, child.stop_time, now):
+        _log.warning("asked to stop, but the step does not end: another process of the gang is gone")
         return EXIT_DISRUPTED
     return None
 
@@ -105,7 +105,7 @@ class _Child:
     def __init__(self, command: Callable[[], int], beats: Path | None) -> None:
         self.beats = beats
         self.code: int | None = None
-        self.told: float | None = None
+        self.stop_time: float | None = None
         self._log = b""
         pipes = {target: os.pipe() for target in (1, 2)}
         sys.stdout.flush()
@@ -137,7 +137,7 @@ class _Child:
 
     def tell_to_stop(self) -> None:
         """Pass on a SIGTERM."""
-        self.told = self.told or time.monotonic()
+        self.stop_time = self.stop_time or time.monotonic()
         if self.code is None:
             os.kill(self.pid, signal.SIGTERM)
 

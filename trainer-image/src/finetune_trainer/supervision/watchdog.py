@@ -64,7 +64,7 @@ class Watchdog:
         found = [stall for beat in beats for stall in (self._judge(beat, now),) if stall is not None]
         return min(found, key=lambda stall: (not stall.stopped, stall.step or 0, stall.rank or 0), default=None)
 
-    def stops_in_vain(self, beats: Sequence[Beat], told: float, now: float) -> bool:
+    def is_stuck_stopping(self, beats: Sequence[Beat], told: float, now: float) -> bool:
         """Whether a node that was told to stop at `told` waits in its step for somebody who is gone."""
         training = [beat for beat in beats if beat.phase in (Phase.STARTING, Phase.TRAINING)]
         if len(training) < len(beats):

@@ -10,7 +10,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from finetune_trainer.checkpoint.background_saves import BackgroundSaves
 from finetune_trainer.checkpoint.committing import Committer
-from finetune_trainer.checkpoint.training_state import Camera
+from finetune_trainer.checkpoint.training_state import SnapshotTaker
 from finetune_trainer.data.encode.vision import VisionCollator
 from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, shard
 from finetune_trainer.methods.method import TrainerParts
@@ -23,13 +23,13 @@ from finetune_trainer.report.training_metrics import ExposeMetrics
 from finetune_trainer.train.arguments import common_arguments
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.callbacks import (
-    BeatForWatchdog,
-    KeepEvaluations,
-    NoteMetrics,
-    PrepareSaves,
-    RefuseInfiniteLoss,
-    StopTogether,
-    TellProgress,
+    PreallocateSnapshots,
+    RecordEvaluations,
+    RecordMetrics,
+    ReportProgress,
+    RequireFiniteLoss,
+    SendHeartbeats,
+    StopOnSigterm,
 )
 from finetune_trainer.train.early_stopping import StopEarly
 from finetune_trainer.train.prepare import Inputs
@@ -43,8 +43,8 @@ class BuiltTrainer:
     trainer: Any
     saves: BackgroundSaves
     committer: Committer
-    stop: StopTogether
-    progress: TellProgress
+    stop: StopOnSigterm
+    progress: ReportProgress
     sender: ProgressReceiver | None
     """Where progress goes; None where nobody wants it, and in all processes but rank 0."""
     events: EventLog | None
@@ -64,12 +64,12 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     sender = ProgressSender(run.progress) if gang.leads and run.progress is not None else screen
     metrics = ExposeMetrics(run.metrics_port if gang.leads_node else None)
     committer = Committer(run.checkpoints, attempt.storage, gang.beside(), start.claim, start.resumed, events)
-    saves = BackgroundSaves(Camera(gang), committer.store, metrics.add_checkpoint_stall)
-    stop = StopTogether(gang, saves)
-    progress = TellProgress(sender, lambda: committer.ledger, inputs.method.logged)
-    callbacks: list[TrainerCallback] = [stop, PrepareSaves(saves)]
-    callbacks.append(RefuseInfiniteLoss(lambda: refuse_infinite_weights(inputs.model, run.model)))
-    callbacks.append(KeepEvaluations(committer.note_evaluation))
+    saves = BackgroundSaves(SnapshotTaker(gang), committer.store, metrics.add_checkpoint_stall)
+    stop = StopOnSigterm(gang, saves)
+    progress = ReportProgress(sender, lambda: committer.ledger, inputs.method.logged)
+    callbacks: list[TrainerCallback] = [stop, PreallocateSnapshots(saves)]
+    callbacks.append(RequireFiniteLoss(lambda: refuse_infinite_weights(inputs.model, run.model)))
+    callbacks.append(RecordEvaluations(committer.note_evaluation))
     if attempt.is_sharded:
         callbacks.append(ReshardAfterEvaluation())
     if run.hyperparameters.early_stopping is not None:
@@ -77,7 +77,7 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     if gang.leads:
         callbacks.append(progress)
     if events is not None:
-        callbacks.append(NoteMetrics(events))
+        callbacks.append(RecordMetrics(events))
     parts = TrainerParts(
         hyperparameters=run.hyperparameters,
         adapter=run.adapter,
@@ -88,7 +88,7 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
         validation=inputs.sequences.validation,
         arguments=_arguments(attempt, inputs, start),
         collator=VisionCollator(inputs.processor, run.hyperparameters.max_length) if inputs.has_images else None,
-        callbacks=[*callbacks, metrics, BeatForWatchdog()],
+        callbacks=[*callbacks, metrics, SendHeartbeats()],
     )
     trainer = inputs.method.build_trainer(parts)
     trainer.remove_callback(PrinterCallback)

@@ -23,17 +23,17 @@ from finetune_trainer.process.heartbeats import Phase
 from finetune_trainer.report.events import EventLog
 from finetune_trainer.report.progress import Clock, ProgressReceiver, to_trainer_status
 
-NARRATION_SECONDS = 5.0
+LOG_SECONDS = 5.0
 REPORT_SECONDS = 0.5
 """Reports are sent more seldom still; to make one takes longer than all the rest that happens here at a step."""
-NOTED_STEPS = 100
-NOTED_LOSSES = {"training loss": "loss", "validation loss": "eval_loss"}
+RECORDED_STEPS = 100
+RECORDED_LOSSES = {"training loss": "loss", "validation loss": "eval_loss"}
 REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")
 
 _log = structlog.get_logger()
 
 
-class StopTogether(TrainerCallback):
+class StopOnSigterm(TrainerCallback):
     """After a SIGTERM to any process all stop at the same step, which is saved; a failed save ends all of them.
 
     In an evaluation they stop at once, by a DisruptedError: its step was saved before.
@@ -67,7 +67,7 @@ class StopTogether(TrainerCallback):
             raise DisruptedError(f"told to stop in the evaluation of step {state.global_step}")
 
 
-class KeepEvaluations(TrainerCallback):
+class RecordEvaluations(TrainerCallback):
     """Tells what becomes of checkpoints of what was measured on them, as it stands in the log."""
 
     def __init__(self, note: Callable[[dict[str, float]], None]) -> None:
@@ -77,7 +77,7 @@ class KeepEvaluations(TrainerCallback):
         self._note(next(entry for entry in reversed(state.log_history) if "eval_loss" in entry))
 
 
-class PrepareSaves(TrainerCallback):
+class PreallocateSnapshots(TrainerCallback):
     """Gets the memory for saves beside the second step, so that the first save does not wait for it."""
 
     def __init__(self, saves: BackgroundSaves) -> None:
@@ -87,7 +87,7 @@ class PrepareSaves(TrainerCallback):
         self._saves.prepare(Training.of(kwargs["model"], kwargs["optimizer"], kwargs["lr_scheduler"], state))
 
 
-class RefuseInfiniteLoss(TrainerCallback):
+class RequireFiniteLoss(TrainerCallback):
     """A loss that is no number any more never becomes one again.
 
     `refuse_weights` raises where it is the base's weights that are broken, and not the data or the learning rate.
@@ -116,7 +116,7 @@ class RefuseInfiniteLoss(TrainerCallback):
                 )
 
 
-class TellProgress(TrainerCallback):
+class ReportProgress(TrainerCallback):
     """Rank 0 tells the operator (at most every five seconds) and the log where the training is."""
 
     def __init__(
@@ -128,8 +128,8 @@ class TellProgress(TrainerCallback):
         self._logged = logged
         self._shown: dict[str, float] = {}
         self._clock: Clock | None = None
-        self._narrated = self._told = 0.0
-        self._narrated_step = 0
+        self._logged_time = self._reported_time = 0.0
+        self._logged_step = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -148,21 +148,21 @@ class TellProgress(TrainerCallback):
         self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
         self._shown |= {name: round(logs[key], 4) for name, key in self._logged.items() if logs and key in logs}
         now = time.monotonic()
-        if now - self._told >= REPORT_SECONDS or now - self._narrated >= NARRATION_SECONDS:
+        if now - self._reported_time >= REPORT_SECONDS or now - self._logged_time >= LOG_SECONDS:
             self.tell(state)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if time.monotonic() - self._narrated >= NARRATION_SECONDS:
-            self._narrated = time.monotonic()
+        if time.monotonic() - self._logged_time >= LOG_SECONDS:
+            self._logged_time = time.monotonic()
             _log.info(f"Step {state.global_step}/{state.max_steps}: evaluating")
 
     def tell(self, state: TrainerState) -> None:
         """Report now: also what was committed since the last step."""
         if self._clock is None:
             return
-        self._told = time.monotonic()
+        self._reported_time = time.monotonic()
         remaining = self._clock.remaining_seconds(state.global_step, state.max_steps)
         speed = self._clock.tokens_per_second(state.num_input_tokens_seen)
         if self._sender is not None:
@@ -182,9 +182,9 @@ class TellProgress(TrainerCallback):
                 ),
                 ledger,
             )
-        is_last = state.global_step == state.max_steps and state.global_step != self._narrated_step
-        if (is_last or time.monotonic() - self._narrated >= NARRATION_SECONDS) and "loss" in self._metrics:
-            self._narrated, self._narrated_step = time.monotonic(), state.global_step
+        is_last = state.global_step == state.max_steps and state.global_step != self._logged_step
+        if (is_last or time.monotonic() - self._logged_time >= LOG_SECONDS) and "loss" in self._metrics:
+            self._logged_time, self._logged_step = time.monotonic(), state.global_step
             _log.info(
                 f"Step {state.global_step}/{state.max_steps}: training loss={self._metrics['loss']:.4f}",
                 tokens_per_second=round(speed),
@@ -193,7 +193,7 @@ class TellProgress(TrainerCallback):
             )
 
 
-class NoteMetrics(TrainerCallback):
+class RecordMetrics(TrainerCallback):
     """Rank 0 notes losses in the words of OpenAI's events, a hundred times a run, and each validation: that one is told
     in the log too."""
 
@@ -209,11 +209,11 @@ class NoteMetrics(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        measured = {name: logs[key] for name, key in NOTED_LOSSES.items() if logs and key in logs}
+        measured = {name: logs[key] for name, key in RECORDED_LOSSES.items() if logs and key in logs}
         self._losses |= measured
         if not measured or (control.should_evaluate and "validation loss" not in measured):
             return  # the validation of this step, which comes next, is told with its training loss
-        every = max(1, state.max_steps // NOTED_STEPS)
+        every = max(1, state.max_steps // RECORDED_STEPS)
         if state.global_step in (1, state.max_steps) or state.global_step % every == 0 or "validation loss" in measured:
             told = self._losses if "validation loss" in measured else measured
             losses = ", ".join(f"{name}={value:.2f}" for name, value in told.items())
@@ -226,7 +226,7 @@ class NoteMetrics(TrainerCallback):
             )
 
 
-class BeatForWatchdog(TrainerCallback):
+class SendHeartbeats(TrainerCallback):
     """Tells the watchdog what this process is doing. The last of the callbacks: it reads what the others decided."""
 
     def on_step_begin(

@@ -16,7 +16,7 @@ from finetune_trainer.methods.registry import method_of
 from finetune_trainer.model.loading import LocalModel, fetch_model, load_processor
 from finetune_trainer.model.passes import Passes, choose_passes
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.train.attempt import Attempt
 
 DATA = "data"
@@ -45,14 +45,14 @@ def prepare(attempt: Attempt) -> Inputs:
     run, storage, gang = attempt.run, attempt.storage, attempt.gang
     _refuse_unmeasured_best(run)
     method = method_of(run.method)
-    with narrated("fetching the model"):
+    with log_progress("fetching the model"):
         gang.on_each_node(lambda: fetch_model(run.model, storage, attempt.directory / "model"))
     model = _fetched_model(run, attempt.directory / "model")
     passes = choose_passes(run, model.base, gang, method.memory)
     processor = load_processor(model)
     if reads_images(processor) and attempt.is_sharded:
         raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
-    with narrated("fetching the data"):
+    with log_progress("fetching the data"):
         gang.on_each_node(lambda: write_sequences(run, storage, processor, attempt.directory / DATA))
     return Inputs(method, model, processor, load_sequences(attempt.directory / DATA), passes)
 

@@ -15,9 +15,9 @@ from finetune_trainer.model.export import write_model
 from finetune_trainer.model.trainable import refuse_untrained, trainable_model, trains_new_adapter, weights_digest
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.heartbeats import Phase
-from finetune_trainer.process.narration import narrated
-from finetune_trainer.report.pages import Story, write_pages
-from finetune_trainer.report.summary import Making, unchanged_loss
+from finetune_trainer.process.progress_log import log_progress
+from finetune_trainer.report.pages import FinishedRun, write_pages
+from finetune_trainer.report.summary import ResultOrigin, unchanged_loss
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim
 from finetune_trainer.train.attempt import Attempt
@@ -41,7 +41,7 @@ def publish(attempt: Attempt, inputs: Inputs, claim: Claim, built: BuiltTrainer)
     """Commit the result of a training that is over. Raises DiagnosedError, or FencedError."""
     log, committer = built.trainer.state.log_history, built.committer
     heartbeats.beat(Phase.SAVING, built.trainer.state.global_step)
-    with narrated("storing the result"):
+    with log_progress("storing the result"):
         result, corrupt = attempt.gang.from_leader(lambda: _make_result(attempt, inputs, claim, built))
     committer.corrupt += corrupt
     if (events := built.events) is not None:
@@ -79,7 +79,7 @@ def _make_result(
     if starts_adapter and not results.is_adapter(run):
         tuned = tuned.merge_and_unload()
     write_model(tuned, inputs.processor, inputs.model.base, folder)
-    story = Story(
+    finished = FinishedRun(
         chosen=chosen.checkpoint.committed.manifest,
         kept=committer.kept,
         corrupt=(*committer.corrupt, *chosen.corrupt),
@@ -87,13 +87,13 @@ def _make_result(
         totals=committer.totals(),
         data_digests=data_digests(attempt.directory / DATA),
         samples=make_samples(inputs.method, tuned, inputs.processor, inputs.model, inputs.sequences),
-        making=Making(
+        origin=ResultOrigin(
             result_uri=commits.result_folder(claim.run, claim.number).uri,
             is_adapter=results.is_adapter(run),
             accelerator=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         ),
     )
-    write_pages(run, storage, story, folder)
+    write_pages(run, storage, finished, folder)
     return results.make_result(run, storage, claim, chosen.checkpoint.committed, folder), chosen.corrupt
 
 

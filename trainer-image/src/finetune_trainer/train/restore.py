@@ -9,7 +9,7 @@ from pathlib import Path
 from finetune_api.run import TrainRun
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.checkpoints import LocalCheckpoint, Resumed
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim
 from finetune_trainer.train.attempt import Attempt
@@ -37,7 +37,7 @@ def restore(attempt: Attempt) -> Start:
     """Claim the run, and fetch its newest good checkpoint to every node. Raises DiagnosedError (CheckpointCorrupt)."""
     run, storage, gang = attempt.run, attempt.storage, attempt.gang
     claim = gang.from_leader(lambda: commits.claim(storage, attempt.output, run.attempt))
-    with narrated("looking for a checkpoint"):
+    with log_progress("looking for a checkpoint"):
         start_over = run.checkpoints.start_over_if_corrupt
         resumed = checkpoints.resume(
             gang, storage, claim, attempt.directory / "resume", start_over_if_corrupt=start_over

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
 from finetune_trainer.data.read.messages import Assistant, Function, ToolCall, User
 from finetune_trainer.data.select.near_duplicates import Positions, Texts, near_duplicates, signature, similarity
-from finetune_trainer.data.select.quality import NONE, Traits, find_doubts, find_leaks
+from finetune_trainer.data.select.quality import NONE, ExampleIndex, find_issues, find_leaks
 
 LONG = " ".join(f"word{number}" for number in range(100))
 
@@ -22,11 +22,11 @@ def pair(prompt: str, completion: str) -> CompletionExample:
     return CompletionExample(prompt, completion)
 
 
-def remembered(examples: list[Example]) -> Traits:
-    traits = Traits()
+def remembered(examples: list[Example]) -> ExampleIndex:
+    example_index = ExampleIndex()
     for example in examples:
-        traits.add(example)
-    return traits
+        example_index.add(example)
+    return example_index
 
 
 def found(positions: Positions) -> dict[int, int]:
@@ -39,17 +39,17 @@ def alike(texts: list[str]) -> Positions:
 
 
 def test_the_later_of_two_equal_examples_is_a_duplicate() -> None:
-    doubts = find_doubts(remembered([pair("a", "1"), pair("b", "2"), pair("a", "1"), pair("a", "1")]))
-    assert found(doubts.duplicates) == {2: 0, 3: 0}
-    assert found(doubts.near_duplicates) == {}
-    assert found(doubts.conflicts) == {}
+    issues = find_issues(remembered([pair("a", "1"), pair("b", "2"), pair("a", "1"), pair("a", "1")]))
+    assert found(issues.duplicates) == {2: 0, 3: 0}
+    assert found(issues.near_duplicates) == {}
+    assert found(issues.conflicts) == {}
 
 
 def test_a_changed_word_makes_a_near_duplicate() -> None:
     examples = [pair("first", "1"), pair("first", "1"), pair(LONG, "yes"), pair(LONG[::-1], "yes")]
-    doubts = find_doubts(remembered([*examples, pair(LONG.replace("word50", "other"), "yes")]))
-    assert found(doubts.duplicates) == {1: 0}
-    assert found(doubts.near_duplicates) == {4: 2}
+    issues = find_issues(remembered([*examples, pair(LONG.replace("word50", "other"), "yes")]))
+    assert found(issues.duplicates) == {1: 0}
+    assert found(issues.near_duplicates) == {4: 2}
 
 
 def test_of_a_chain_only_what_is_like_one_that_stays_is_a_near_duplicate() -> None:
@@ -60,10 +60,10 @@ def test_of_a_chain_only_what_is_like_one_that_stays_is_a_near_duplicate() -> No
 
 def test_two_answers_to_one_prompt_are_a_conflict() -> None:
     examples: list[Example] = [pair("a", "1"), pair("a", "2"), pair("b", "1"), pair("a", "1")]
-    assert found(find_doubts(remembered(examples)).conflicts) == {0: 1, 1: 0, 3: 1}
+    assert found(find_issues(remembered(examples)).conflicts) == {0: 1, 1: 0, 3: 1}
     asked = User(content="2+2?")
     chats: list[Example] = [ChatExample([asked, Assistant(content=answer)]) for answer in ("4", "5")]
-    assert found(find_doubts(remembered(chats)).conflicts) == {0: 1, 1: 0}
+    assert found(find_issues(remembered(chats)).conflicts) == {0: 1, 1: 0}
 
 
 def test_preferences_conflict_when_they_contradict_each_other() -> None:
@@ -73,7 +73,7 @@ def test_preferences_conflict_when_they_contradict_each_other() -> None:
         PreferenceExample("a", "1", "3"),
         PreferenceExample("a", "2", "1"),
     ]
-    assert found(find_doubts(remembered(pairs)).conflicts) == {0: 2, 2: 0}
+    assert found(find_issues(remembered(pairs)).conflicts) == {0: 2, 2: 0}
 
 
 def test_calls_are_compared_too() -> None:
@@ -81,9 +81,9 @@ def test_calls_are_compared_too() -> None:
         call = ToolCall(Function("search", arguments))
         return ChatExample([User(content="Look it up"), Assistant(tool_calls=[call])])
 
-    doubts = find_doubts(remembered([calling('{"q": "weather in Paris"}'), calling('{"q": "trains to Rome"}')]))
-    assert found(doubts.near_duplicates) == {}
-    assert found(doubts.conflicts) == {0: 1, 1: 0}
+    issues = find_issues(remembered([calling('{"q": "weather in Paris"}'), calling('{"q": "trains to Rome"}')]))
+    assert found(issues.near_duplicates) == {}
+    assert found(issues.conflicts) == {0: 1, 1: 0}
 
 
 def test_what_is_validated_on_must_not_be_trained_on() -> None:
@@ -91,7 +91,7 @@ def test_what_is_validated_on_must_not_be_trained_on() -> None:
     validation = remembered([pair("d", "4"), pair("c", "3"), pair(LONG + " more", "yes"), pair("a", "1")])
     assert found(find_leaks(training, validation, np.array([1, 2, 3]))) == {0: 3, 1: 2}
     assert found(find_leaks(training, validation, np.array([], dtype=np.int64))) == {}
-    assert found(find_leaks(Traits(), validation, np.arange(4))) == {}
+    assert found(find_leaks(ExampleIndex(), validation, np.arange(4))) == {}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_is_validated_on_must_not_be_trained_on() -> None:
     ids=["pair", "chat", "texts", "messages"],
 )
 def test_every_format_can_be_compared(example: Example) -> None:
-    assert found(find_doubts(remembered([example, example])).duplicates) == {1: 0}
+    assert found(find_issues(remembered([example, example])).duplicates) == {1: 0}
 
 
 @given(st.text(string.ascii_lowercase + " ", min_size=1), st.text(string.punctuation, max_size=5))

@@ -262,8 +262,8 @@ def _keeps_inline_reasoning(tokenizer: Any, chat_template: str) -> bool:
 @functools.lru_cache(maxsize=64)
 def _keeps_name(tokenizer: Any, chat_template: str, role: str) -> bool:
     asked, answered = ({**one, "name": _MARK} if one["role"] == role else one for one in (_QUESTION, _ANSWER))
-    told = [] if role in ("user", "assistant") else [{"role": role, "content": "x", "name": _MARK}]
-    rendered = _probe(tokenizer, [*told, asked, answered])
+    other = [] if role in ("user", "assistant") else [{"role": role, "content": "x", "name": _MARK}]
+    rendered = _probe(tokenizer, [*other, asked, answered])
     return rendered is None or _MARK in rendered
 
 

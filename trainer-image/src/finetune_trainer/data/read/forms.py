@@ -159,8 +159,8 @@ def _rewrite_system(line: dict[str, Any]) -> None:
             raise ExampleError(f"{key!r} must be a list of messages, or have one.")
         if any(isinstance(message, dict) and message.get("role") == "system" for message in messages):
             raise ExampleError("The line has 'system', and a message of the role system too. Keep one of them.")
-        told = [{"role": "system", "content": texts[0]}, *messages]
-        line[key] = {**line[key], "messages": told} if isinstance(line[key], dict) else told
+        with_system = [{"role": "system", "content": texts[0]}, *messages]
+        line[key] = {**line[key], "messages": with_system} if isinstance(line[key], dict) else with_system
 
 
 def _rewrite_instruction(line: dict[str, Any]) -> None:

@@ -21,11 +21,11 @@ from finetune_trainer.data.read.data_files import DataFile, fetch_files
 from finetune_trainer.data.read.examples import unread_keys
 from finetune_trainer.data.read.formats import MethodType
 from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet
-from finetune_trainer.data.select.preparation import DOUBTS, Doubt, prepare
+from finetune_trainer.data.select.preparation import ISSUE_TEXTS, QualityIssue, prepare
 from finetune_trainer.data.select.survey import SetName, Survey, survey
 from finetune_trainer.data.select.token_counts import count_tokens
 from finetune_trainer.methods.method import Method
-from finetune_trainer.process.narration import narrated
+from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
 
 SHOWN_LINES = 5
@@ -54,7 +54,7 @@ class Chosen:
     status: DatasetStatus
     lengths: Sequence[int]
     """Tokens of each sequence of the training set, in order."""
-    doubts: tuple[Doubt, ...]
+    issues: tuple[QualityIssue, ...]
 
 
 def mounted(name: SetName) -> Path:
@@ -68,13 +68,13 @@ def survey_dataset(
     """Fetch both sets and read every line of them. Raises DiagnosedError as `fetch_files` does."""
 
     def fetch(name: SetName, source: DatasetSource) -> list[DataFile]:
-        with narrated(f"fetching the {name} set"):
+        with log_progress(f"fetching the {name} set"):
             return fetch_files(storage, source, directory / name, allowed=allowed, mounted=mounted(name))
 
     training_files = fetch("training", dataset.training)
     own = dataset.validation if dataset.validation is not None and dataset.validation.split_percent is None else None
     validation_files = fetch("validation", own) if own is not None else None
-    with narrated("reading every line"):
+    with log_progress("reading every line"):
         training = survey("training", training_files, method, dataset.format)
         validation = None
         if validation_files is not None:
@@ -104,11 +104,11 @@ def choose_examples(
     now = now or datetime.now(UTC)
     training, too_long = surveyed.training, dataset.prepare.too_long
     validation = training if surveyed.validation is None else surveyed.validation
-    own_traits = None if surveyed.validation is None else surveyed.validation.traits
-    with narrated("looking for doubtful examples"):
-        prepared = prepare(dataset, training.traits, own_traits, seed)
+    own_index = None if surveyed.validation is None else surveyed.validation.example_index
+    with log_progress("looking for doubtful examples"):
+        prepared = prepare(dataset, training.example_index, own_index, seed)
     before = prepared.training.sum() + prepared.validation.sum()
-    with narrated("counting tokens"), template_clock(now):
+    with log_progress("counting tokens"), template_clock(now):
         counted = count_tokens(training, prepared.training, method, tokenizer, images, max_length, too_long)
         measured = None
         if dataset.validation is not None:
@@ -127,24 +127,24 @@ def choose_examples(
         validation=held_out,
         dropped=dropped if any(dropped.to_wire().values()) else None,
         warnings=[
-            *(_doubt_warning(doubt, training) for doubt in prepared.doubts if len(doubt.positions)),
+            *(_issue_warning(issue, training) for issue in prepared.issues if len(issue.positions)),
             *_length_warnings(counted.statistics, held_out, left_out, max_length),
             *(f"{item.name.capitalize()} set: {unread_keys(item.unread)}" for item in surveyed.sets if item.unread),
             *_control_text_warnings(surveyed.sets),
         ],
     )
-    return Chosen(record, status, counted.lengths, prepared.doubts)
+    return Chosen(record, status, counted.lengths, prepared.issues)
 
 
-def _doubt_warning(doubt: Doubt, training: Survey) -> str:
+def _issue_warning(issue: QualityIssue, training: Survey) -> str:
     """How many there are, and where the first ones stand."""
-    places = [training.place(int(position)) for position in doubt.positions[:SHOWN_LINES]]
+    places = [training.place(int(position)) for position in issue.positions[:SHOWN_LINES]]
     several = len(training.files) > 1
     shown = ", ".join(f"{place.uri}:{place.line}" if several else str(place.line) for place in places)
-    count = len(doubt.positions)
+    count = len(issue.positions)
     more = f" and {count - SHOWN_LINES} more" if count > SHOWN_LINES else ""
-    left_out = "; they are left out" if doubt.dropped else ""
-    return f"{count} training example(s) {DOUBTS[doubt.kind]}{left_out} (line {shown}{more})."
+    left_out = "; they are left out" if issue.dropped else ""
+    return f"{count} training example(s) {ISSUE_TEXTS[issue.kind]}{left_out} (line {shown}{more})."
 
 
 def _control_text_warnings(sets: Sequence[Survey]) -> Iterator[str]:

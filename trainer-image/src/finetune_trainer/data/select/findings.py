@@ -8,35 +8,37 @@ from itertools import islice
 import orjson
 
 from finetune_api.sources import S3Location
-from finetune_trainer.data.select.preparation import Doubt
+from finetune_trainer.data.select.preparation import QualityIssue
 from finetune_trainer.data.select.survey import KEPT_ERRORS, Survey
 from finetune_trainer.storage.storage import Storage
 
 FINDINGS_NAME = "dataset-findings.jsonl"
 
 
-def store_findings(storage: Storage, output: S3Location, surveys: Sequence[Survey], doubts: Sequence[Doubt]) -> None:
+def store_findings(
+    storage: Storage, output: S3Location, surveys: Sequence[Survey], issues: Sequence[QualityIssue]
+) -> None:
     """One JSON object a line, at most KEPT_ERRORS of each kind. Nothing is written where there are none."""
-    lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in _findings(surveys, doubts)]
+    lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in _findings(surveys, issues)]
     if lines:
         storage.write(output.join(FINDINGS_NAME), b"".join(lines))
 
 
-def _findings(surveys: Sequence[Survey], doubts: Sequence[Doubt]) -> Iterator[dict[str, object]]:
+def _findings(surveys: Sequence[Survey], issues: Sequence[QualityIssue]) -> Iterator[dict[str, object]]:
     for survey in surveys:
         for error in survey.errors:
             uri = error.uri or survey.files[0].uri
             yield {"kind": "error", "set": survey.name, "uri": uri, "line": error.line, "message": error.message}
     training, validation = surveys[0], surveys[-1]
-    for doubt in doubts:
-        compared = validation if doubt.kind == "leaks" else training
-        for position in islice(doubt.positions, KEPT_ERRORS):
-            here, other = training.place(int(position)), compared.place(int(doubt.others[position]))
+    for issue in issues:
+        compared = validation if issue.kind == "leaks" else training
+        for position in islice(issue.positions, KEPT_ERRORS):
+            here, other = training.place(int(position)), compared.place(int(issue.others[position]))
             yield {
-                "kind": doubt.kind,
+                "kind": issue.kind,
                 "set": training.name,
                 "uri": here.uri,
                 "line": here.line,
                 "other": {"uri": other.uri, "line": other.line},
-                "dropped": doubt.dropped,
+                "dropped": issue.dropped,
             }

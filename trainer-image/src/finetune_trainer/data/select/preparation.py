@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from finetune_api.finetunejob import Dataset, Dropped
 from finetune_trainer.data.select.near_duplicates import Positions
-from finetune_trainer.data.select.quality import NONE, Traits, find_doubts, find_leaks
+from finetune_trainer.data.select.quality import NONE, ExampleIndex, find_issues, find_leaks
 from finetune_trainer.data.select.subsets import hold_out, take
 
 Mask = NDArray[np.bool_]
 """For each example of a set whether it is taken."""
 
-DOUBTS = {
+ISSUE_TEXTS = {
     "duplicates": "are the same as an earlier one",
     "near_duplicates": "are almost the same as an earlier one",
     "conflicts": "have the prompt of another one, and another answer",
@@ -29,7 +29,7 @@ DOUBTS = {
 
 
 @dataclass(frozen=True)
-class Doubt:
+class QualityIssue:
     """A kind of doubtful training examples; for each example the position of the one it is compared to, or NONE."""
 
     kind: str
@@ -49,21 +49,21 @@ class Prepared:
 
     training: Mask
     validation: Mask
-    doubts: tuple[Doubt, ...]
+    issues: tuple[QualityIssue, ...]
     dropped: Dropped
 
 
-def prepare(dataset: Dataset, training: Traits, validation: Traits | None, seed: int) -> Prepared:
+def prepare(dataset: Dataset, training: ExampleIndex, validation: ExampleIndex | None, seed: int) -> Prepared:
     """Choose the examples. `validation`: of the validation set, where it has files of its own."""
     settings = dataset.prepare
-    found = find_doubts(training)
-    doubts = [
-        Doubt("duplicates", found.duplicates, settings.duplicates == "Drop"),
-        Doubt("near_duplicates", found.near_duplicates, settings.near_duplicates == "Drop"),
-        Doubt("conflicts", found.conflicts, settings.conflicts == "Drop"),
+    found = find_issues(training)
+    issues = [
+        QualityIssue("duplicates", found.duplicates, settings.duplicates == "Drop"),
+        QualityIssue("near_duplicates", found.near_duplicates, settings.near_duplicates == "Drop"),
+        QualityIssue("conflicts", found.conflicts, settings.conflicts == "Drop"),
     ]
     kept = np.ones(len(training), dtype=bool)
-    dropped = {doubt.kind: _drop(kept, doubt.positions) for doubt in doubts if doubt.dropped}
+    dropped = {issue.kind: _drop(kept, issue.positions) for issue in issues if issue.dropped}
     candidates = np.flatnonzero(kept)
     percent = dataset.validation.split_percent if dataset.validation is not None else None
     split = hold_out(len(candidates), seed=seed, percent=percent)
@@ -74,14 +74,14 @@ def prepare(dataset: Dataset, training: Traits, validation: Traits | None, seed:
     rest = candidates[split.rest]
     leaks = np.full(len(training), NONE, dtype=np.int64)
     leaks[rest] = find_leaks(training, of, held_out)[rest]
-    doubts.append(Doubt("leaks", leaks, settings.leaks == "Drop"))
+    issues.append(QualityIssue("leaks", leaks, settings.leaks == "Drop"))
     if settings.leaks == "Drop":
-        dropped["leaks"] = _drop(kept, doubts[-1].positions)
+        dropped["leaks"] = _drop(kept, issues[-1].positions)
         rest = rest[kept[rest]]
     return Prepared(
         training=_mask(len(training), take(rest, dataset.training.limit)),
         validation=_mask(len(of), held_out),
-        doubts=tuple(doubts),
+        issues=tuple(issues),
         dropped=Dropped(**dropped),
     )
 

@@ -30,7 +30,7 @@ NONE = -1
 """Stands where an example has no other that it is compared to."""
 
 
-class Traits:
+class ExampleIndex:
     """What is remembered of the examples of a set, in their order."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Traits:
 
 
 @dataclass(frozen=True)
-class Doubts:
+class QualityIssues:
     """For each example of the training set the position of the one that it is compared to, or NONE."""
 
     duplicates: Positions
@@ -76,17 +76,17 @@ class Doubts:
     """The same prompt as another one's, with another answer."""
 
 
-def find_doubts(training: Traits) -> Doubts:
+def find_issues(training: ExampleIndex) -> QualityIssues:
     """Compare every example of the training set with the others."""
     duplicates = _repeated(training.fingerprints)
     unique = np.flatnonzero(duplicates == NONE)
     similar = near_duplicates(Texts(training.signatures, unique))
     near = np.full(len(training), NONE, dtype=np.int64)
     near[unique] = np.where(similar == NONE, NONE, unique[similar])
-    return Doubts(duplicates, near, _conflicts(training.prompts, training.fingerprints))
+    return QualityIssues(duplicates, near, _conflicts(training.prompts, training.fingerprints))
 
 
-def find_leaks(training: Traits, validation: Traits, held_out: Positions) -> Positions:
+def find_leaks(training: ExampleIndex, validation: ExampleIndex, held_out: Positions) -> Positions:
     """For each training example the position of the validation example that it is the same as, or almost; or NONE.
 
     `held_out`: positions of the validation set that are measured on.

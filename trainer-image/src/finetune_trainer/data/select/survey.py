@@ -20,7 +20,7 @@ from finetune_trainer.data.read.examples import (
 )
 from finetune_trainer.data.read.formats import Format, MethodType
 from finetune_trainer.data.read.jsonl import LineError
-from finetune_trainer.data.select.quality import Traits
+from finetune_trainer.data.select.quality import ExampleIndex
 from finetune_trainer.process.failures import DiagnosedError
 
 SetName = Literal["training", "validation"]
@@ -55,7 +55,7 @@ class Survey:
     format: Format | None = None
     unread: dict[str, int] = field(default_factory=dict)
     """Keys of lines that are not read, each with the first such line."""
-    traits: Traits = field(default_factory=Traits)
+    example_index: ExampleIndex = field(default_factory=ExampleIndex)
     error_count: int = 0
     errors: list[DatasetError] = field(default_factory=list)
     """The first KEPT_ERRORS of them."""
@@ -69,7 +69,7 @@ class Survey:
     """Of each file the position of its first example."""
 
     def __len__(self) -> int:
-        return len(self.traits)
+        return len(self.example_index)
 
     def place(self, position: int) -> Place:
         """Where the example of a position stands."""
@@ -109,7 +109,7 @@ def survey(
                 found.add_error(file.uri, item.line, item.message)
             else:
                 found.format = found.format or format_of(item.example)
-                found.traits.add(item.example)
+                found.example_index.add(item.example)
                 found._lines.append(item.line)
                 for key in item.unread:
                     found.unread.setdefault(key, item.line)

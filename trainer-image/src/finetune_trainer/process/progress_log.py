@@ -15,7 +15,7 @@ _log = structlog.get_logger()
 
 
 @contextmanager
-def narrated(
+def log_progress(
     doing: str, detail: Callable[[], dict[str, object]] = dict, interval: float = INTERVAL_SECONDS
 ) -> Iterator[None]:
     """Log `doing` at the start, every `interval` seconds, and at the end, with the seconds and `detail()`."""
