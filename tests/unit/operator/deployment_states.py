@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Plan
 from finetune_operator.kube.resources import Object
@@ -50,7 +50,7 @@ def observed_deployment(
     status: ModelDeploymentStatus | None = None,
     *,
     spec: ModelDeploymentSpec | None = None,
-    model: ResolvedModel | Standing | None = None,
+    model: ResolvedModel | Readiness | None = None,
     **changes: Any,
 ) -> ObservedModelDeployment:
     return ObservedModelDeployment(

@@ -8,7 +8,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus, Score
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import ModelSource, NamedModel
-from finetune_operator.core.conditions import Standing, progressing
+from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.ownership import Owner
 from finetune_operator.evaluation.objects import evaluate_job_name
 from finetune_operator.evaluation.observed import ObservedEvaluation
@@ -78,8 +78,8 @@ def observed_evaluation(
     *jobs: JobView,
     pods: tuple[PodView, ...] = (),
     spec: EvaluationSpec | None = None,
-    model: ResolvedModel | Standing | None = None,
-    platform: ResolvedClass | Standing | None = None,
+    model: ResolvedModel | Readiness | None = None,
+    platform: ResolvedClass | Readiness | None = None,
     **changes: Any,
 ) -> ObservedEvaluation:
     """An evaluation of one candidate against its base."""

@@ -31,7 +31,7 @@ from finetune_api.outcome import (
     to_termination_message,
 )
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
@@ -225,7 +225,7 @@ def trained_status(attempt: AttemptStatus | None = None, **changes: Any) -> Fine
     )
 
 
-def standing_conditions(
+def earlier_conditions(
     reason: Reason, message: str = "", *, ready: bool = False, stalled: bool = False
 ) -> list[Condition]:
     """Conditions as an earlier plan left them."""
@@ -251,7 +251,7 @@ def observed_job(
     *jobs: JobView,
     pods: tuple[PodView, ...] = (),
     spec: FineTuneJobSpec | None = None,
-    platform: ResolvedClass | Standing | None = None,
+    platform: ResolvedClass | Readiness | None = None,
     **changes: Any,
 ) -> ObservedFineTuneJob:
     return ObservedFineTuneJob(

@@ -31,7 +31,7 @@ from finetune_api.finetunejob import (
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.progress import CheckpointLedger
 from finetune_operator.budgets.observed import ObservedBudget, PodTime
-from finetune_operator.core.conditions import Standing, progressing, stalled
+from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.core.plan import Plan
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan as plan_evaluation
@@ -332,7 +332,7 @@ evaluation_statuses = record(
     failure=failures,
 )
 NO_JOB = stalled(Reason.REFERENCE_NOT_FOUND, "FineTuneJob 'router' does not exist.")
-MODELS: list[ResolvedModel | Standing] = [tuned(), tuned("sha256:bb"), WAITING_FOR_MODEL, NO_JOB]
+MODELS: list[ResolvedModel | Readiness] = [tuned(), tuned("sha256:bb"), WAITING_FOR_MODEL, NO_JOB]
 models = st.sampled_from(MODELS)
 observed_evaluations = st.builds(
     observed_evaluation,

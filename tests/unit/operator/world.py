@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.outcome import TrainReport
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import DIGEST_ANNOTATION
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
@@ -40,7 +40,7 @@ class World:
     now: datetime = NOW
     spec: FineTuneJobSpec = field(default_factory=lambda: job_spec(parallelism={"nodes": 2}, retryLimit=2))
     status: FineTuneJobStatus = field(default_factory=FineTuneJobStatus)
-    platform: ResolvedClass | Standing = field(default_factory=resolved_class)
+    platform: ResolvedClass | Readiness = field(default_factory=resolved_class)
     jobs: dict[str, JobView] = field(default_factory=dict)
     pods: dict[str, PodView] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)

@@ -17,7 +17,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, Usage
 from finetune_operator.budgets.observed import ObservedBudget, PodTime
-from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL, Owner
 from finetune_operator.core.plan import Plan, earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
@@ -45,7 +45,7 @@ ALL_LEDGERS = {MANAGED_BY_LABEL: MANAGED_BY, ROLE_LABEL: USAGE_ROLE}
 class BudgetViolation:
     """Why no attempt starts, and when one may."""
 
-    standing: Standing
+    readiness: Readiness
     renews: datetime
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.budgets.ledger import ledger_labels, month_of, pod_time
 from finetune_operator.budgets.observed import ObservedBudget
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.reader import Reader
@@ -19,7 +19,7 @@ async def observe_budget(
     reader: Reader,
     ledger_namespace: str,
     owner: Owner,
-    platform: ResolvedClass | Standing,
+    platform: ResolvedClass | Readiness,
     status: FineTuneJobStatus,
     pods: Sequence[Object],
 ) -> ObservedBudget | None:

@@ -15,7 +15,7 @@ MESSAGE_LENGTH = 4096
 
 
 @dataclass(frozen=True)
-class Standing:
+class Readiness:
     """Where an object stands: ready, on its way, or stalled with a diagnosis."""
 
     ready: bool
@@ -34,24 +34,24 @@ class EventNote:
     message: str
 
 
-def ready(reason: Reason, message: str) -> Standing:
+def ready(reason: Reason, message: str) -> Readiness:
     """What was asked for exists and can be used."""
-    return Standing(ready=True, reason=reason, message=message)
+    return Readiness(ready=True, reason=reason, message=message)
 
 
-def progressing(reason: Reason, message: str | None = None) -> Standing:
+def progressing(reason: Reason, message: str | None = None) -> Readiness:
     """On its way; nothing to be done by a person."""
-    return Standing(ready=False, reason=reason, message=message or REASON_MEANINGS[reason])
+    return Readiness(ready=False, reason=reason, message=message or REASON_MEANINGS[reason])
 
 
-def stalled(reason: Reason, message: str) -> Standing:
+def stalled(reason: Reason, message: str) -> Readiness:
     """It won't get there without a change."""
-    return Standing(ready=False, reason=reason, message=message, stalled=True)
+    return Readiness(ready=False, reason=reason, message=message, stalled=True)
 
 
-def failed(reason: Reason, message: str) -> Standing:
+def failed(reason: Reason, message: str) -> Readiness:
     """The run is over for good: only another runId starts again."""
-    return Standing(ready=False, reason=reason, message=message, stalled=True, failed=True)
+    return Readiness(ready=False, reason=reason, message=message, stalled=True, failed=True)
 
 
 def sentence(text: str) -> str:
@@ -60,7 +60,7 @@ def sentence(text: str) -> str:
     return text if not text or text[-1] in ".!?" else f"{text}."
 
 
-def failure_words(found: FailureStatus) -> str:
+def failure_message(found: FailureStatus) -> str:
     """What happened and what to change, for a condition's message."""
     return f"{sentence(found.message)} {found.suggestion or ''}".strip()[:MESSAGE_LENGTH]
 
@@ -74,24 +74,24 @@ def known_reason(text: str) -> Reason:
 
 
 def conditions(
-    standing: Standing,
+    readiness: Readiness,
     previous: Sequence[Condition],
     *,
     generation: int,
     now: datetime,
-    passed: Standing | None = None,
+    passed: Readiness | None = None,
 ) -> list[Condition]:
-    """Ready and Stalled of a standing, Failed where the run is over for good, and Passed where it is given.
+    """Ready and Stalled of a readiness, Failed where the run is over for good, and Passed where it is given.
 
     A transition time moves only when the status does.
     """
-    found = [(ConditionType.READY, standing.ready, standing.reason, standing.message)]
-    if standing.stalled:
-        found.append((ConditionType.STALLED, True, standing.reason, standing.message))
+    found = [(ConditionType.READY, readiness.ready, readiness.reason, readiness.message)]
+    if readiness.stalled:
+        found.append((ConditionType.STALLED, True, readiness.reason, readiness.message))
     else:
         found.append((ConditionType.STALLED, False, Reason.PROGRESSING, REASON_MEANINGS[Reason.PROGRESSING]))
-    if standing.failed:
-        found.append((ConditionType.FAILED, True, standing.reason, standing.message))
+    if readiness.failed:
+        found.append((ConditionType.FAILED, True, readiness.reason, readiness.message))
     if passed is not None:
         found.append((ConditionType.PASSED, passed.ready, passed.reason, passed.message))
     before = {condition.type: condition for condition in previous}

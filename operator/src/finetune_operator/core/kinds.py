@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from finetune_api.conditions import KindStatus
-from finetune_operator.core.plan import Farewell, Plan
+from finetune_operator.core.plan import DeletionPlan, Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object, Resource
@@ -36,7 +36,7 @@ class Finalizer:
     is_needed: Callable[[Any], bool | None]
     """Of what was observed of the object; None: can't be told now, so that the finalizer stays as it is."""
     observe: Observe
-    plan: Callable[[Any, datetime], Farewell[Any]]
+    plan: Callable[[Any, datetime], DeletionPlan[Any]]
 
 
 class StatusMetrics(Protocol):

@@ -54,9 +54,9 @@ def drifted(desired: Object, observed: Object) -> dict[str, str | None]:
         manager = next((name for other, name in theirs.items() if other[: len(path)] == path), None)
         # A field that this content is the first to have is nobody's yet; take_over removes the digest itself.
         if path[-1] != f"f:{DIGEST_ANNOTATION}" and not (manager is None and is_new_content):
-            found[_words(path)] = manager
+            found[_field_path(path)] = manager
     if desired["kind"] == "Deployment":
-        found |= {_words(path): theirs[path] for path in _foreign(observed)}
+        found |= {_field_path(path): theirs[path] for path in _foreign(observed)}
     return {field: found[field] for field in sorted(found) if not any(_is_within(other, field) for other in found)}
 
 
@@ -192,17 +192,17 @@ def _folded(tree: Object) -> Object:
     return {} if set(tree) == {"."} else {key: _folded(members) for key, members in tree.items()}
 
 
-def _words(path: _Path) -> str:
+def _field_path(path: _Path) -> str:
     """A field's path as people write it."""
-    words = ""
+    joined = ""
     for key in path:
         kind, _, text = key.partition(":")
         if kind == "f":
-            words += f".{text}" if words else text
+            joined += f".{text}" if joined else text
         elif kind in ("k", "v"):
             value = json.loads(text)
-            words += f"[{'/'.join(map(str, value.values())) if isinstance(value, dict) else value}]"
-    return words
+            joined += f"[{'/'.join(map(str, value.values())) if isinstance(value, dict) else value}]"
+    return joined
 
 
 def _is_within(inner: str, outer: str) -> bool:

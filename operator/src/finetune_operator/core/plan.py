@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from finetune_api.conditions import Condition, ConditionType, KindStatus
-from finetune_operator.core.conditions import EventNote, Standing, conditions, is_known, transition_events
+from finetune_operator.core.conditions import EventNote, Readiness, conditions, is_known, transition_events
 from finetune_operator.core.failed_condition import failed_end
 from finetune_operator.kube.resources import Object, Resource
 
@@ -52,8 +52,8 @@ class LeftBehind:
 
 
 @dataclass(frozen=True)
-class Farewell(Generic[Status]):
-    """What is done for an object that is being deleted and holds our finalizer: the plan, and then the release."""
+class DeletionPlan(Generic[Status]):
+    """What is done for an object that is being deleted and holds our finalizer: the writes, and then the release."""
 
     plan: Plan[Status]
     release: bool = False
@@ -74,22 +74,22 @@ def planned(
     observed: Observed,
     status: Status,
     phase: str | None,
-    standing: Standing,
+    readiness: Readiness,
     now: datetime,
     *,
-    passed: Standing | None = None,
+    passed: Readiness | None = None,
     create: Sequence[Object] = (),
     apply: Sequence[Object] = (),
     merge: Sequence[Object] = (),
     delete: Sequence[Child] = (),
     requeue_at: datetime | None = None,
 ) -> Plan[Status]:
-    """A plan whose conditions, and the Event if they moved, follow from a standing.
+    """A plan whose conditions, and the Event if they moved, follow from a readiness.
 
     `phase` None: the kind has none, or it stays. The condition Failed stands for as long as the phase says so.
     """
     before = observed.status.conditions
-    current = conditions(standing, before, generation=observed.generation, now=now, passed=passed)
+    current = conditions(readiness, before, generation=observed.generation, now=now, passed=passed)
     update: dict[str, object] = {"observed_generation": observed.generation}
     if phase is not None:
         update["phase"] = phase
@@ -109,7 +109,7 @@ def planned(
 def unchanged(
     observed: Observed, status: Status, *, delete: Sequence[Child] = (), requeue_at: datetime | None = None
 ) -> Plan[Status]:
-    """The same standing as before; only the generation that was seen may differ."""
+    """The same readiness as before; only the generation that was seen may differ."""
     generation = {"observed_generation": observed.generation}
     is_over = getattr(status, "phase", None) == "Failed"
     kept = [item for item in status.conditions if is_over or item.type != ConditionType.FAILED]
@@ -125,11 +125,11 @@ def _failed_as_the_phase(
     others = [condition for condition in current if condition.type != ConditionType.FAILED]
     if phase != "Failed":
         return others
-    told = [one for one in (*current, *before) if one.type == ConditionType.FAILED and one.status == "True"]
-    if not told:
+    failed = [one for one in (*current, *before) if one.type == ConditionType.FAILED and one.status == "True"]
+    if not failed:
         end = failed_end(before, getattr(status, "failure", None))
-        told = [one for one in conditions(end, [], generation=0, now=now) if one.type == ConditionType.FAILED]
-    return [*others, *told[:1]]
+        failed = [one for one in conditions(end, [], generation=0, now=now) if one.type == ConditionType.FAILED]
+    return [*others, *failed[:1]]
 
 
 def earliest(moments: Iterable[datetime | None]) -> datetime | None:

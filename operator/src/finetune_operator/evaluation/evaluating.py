@@ -9,14 +9,14 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.outcome import EvaluationReport
-from finetune_operator.core.conditions import Standing, failed, known_reason, progressing, ready, sentence, stalled
-from finetune_operator.core.failed_condition import untold_failure
+from finetune_operator.core.conditions import Readiness, failed, known_reason, progressing, ready, sentence, stalled
+from finetune_operator.core.failed_condition import missing_failure
 from finetune_operator.core.plan import Child, Plan, earliest, planned, unchanged
 from finetune_operator.core.report_validation import scores_refusal
 from finetune_operator.evaluation.gates import judge, summary
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import output_location
-from finetune_operator.pods.exit_diagnosis import failure_words, first_disruption, refused_report
+from finetune_operator.pods.exit_diagnosis import failure_message, first_disruption, refused_report
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import (
     Disrupted,
@@ -28,7 +28,7 @@ from finetune_operator.pods.retried_job import (
     retry_time,
 )
 from finetune_operator.pods.sidecars import look_again
-from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 LEFTOVER_SECONDS = 30
 """What still runs so long after the answer (a container that somebody added to the Pod) is ended."""
@@ -40,7 +40,7 @@ def watched(
     status: EvaluationStatus,
     job: JobView,
     now: datetime,
-    undecided: Standing | None = None,
+    undecided: Readiness | None = None,
 ) -> Plan[EvaluationStatus]:
     """What the Pod does, or what it reported; `undecided`: why no other one would be made now."""
     pods = observed.pods_of(job)
@@ -73,27 +73,27 @@ def _running(
     job: JobView,
     result: Running,
     now: datetime,
-    undecided: Standing | None,
+    undecided: Readiness | None,
 ) -> Plan[EvaluationStatus]:
     """No answer yet: what keeps the Pod from starting, or what else there is to say of it."""
     others = jobs_to_delete(observed.owner.namespace, [other for other in observed.jobs if other.name != job.name])
     readiness = retry_readiness(Reason.EVALUATING, status.failure, None)
     readiness = replace(readiness, message=readiness.message + result.message)
     if result.start is not None:
-        readiness = result.start.standing
+        readiness = result.start.readiness
     if undecided is not None:
         message = f"{sentence(readiness.message)} {sentence(undecided.message)} The try that runs goes on meanwhile."
         readiness = replace(readiness, message=message)
-    check = earliest([now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS), look_again(observed.pods_of(job))])
+    check = earliest([now + timedelta(seconds=START_CHECK_SECONDS), look_again(observed.pods_of(job))])
     return planned(observed, status, "Evaluating", readiness, now, delete=others, requeue_at=check)
 
 
 def over(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> Plan[EvaluationStatus]:
     """The run has ended: its scores are judged by the gates of now, or its failure stands."""
     if status.phase == "Failed":
-        untold = untold_failure(status.conditions, status.failure)
-        if untold is not None:
-            return _ended(observed, status, "Failed", untold, now)
+        end = missing_failure(status.conditions, status.failure)
+        if end is not None:
+            return _ended(observed, status, "Failed", end, now)
         rest, check = _leftovers(observed, status, now)
         return unchanged(observed, status, delete=rest, requeue_at=check)
     gates = judge(observed.spec.gates, [candidate.name for candidate in observed.spec.candidates], status.results)
@@ -110,18 +110,18 @@ def over(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) 
     return _ended(observed, status, "GateFailed", readiness, now, readiness)
 
 
-def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> Standing:
+def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> Readiness:
     """Between two tries: the diagnosis of the last one, or what interrupted it."""
     if status.failure is not None:
         return retry_readiness(Reason.EVALUATING, status.failure, status.retry_time)
-    told = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
-    return progressing(Reason.RETRYING, told.message if told else "The infrastructure ended the last try.")
+    before = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
+    return progressing(Reason.RETRYING, before.message if before else "The infrastructure ended the last try.")
 
 
 def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, said: EvaluationReport) -> str | None:
     """Why the report is not taken. The class may have changed meanwhile: the folder is what the status says."""
     folder = status.storage_uri
-    if folder is None and not isinstance(observed.platform, Standing):
+    if folder is None and not isinstance(observed.platform, Readiness):
         folder = output_location(observed.platform.spec, observed.owner, observed.spec.run_id).uri
     names = [BASELINE, *(candidate.name for candidate in observed.spec.candidates)]
     graders = [grader.name for grader in observed.spec.graders]
@@ -148,7 +148,7 @@ def _failed_once(
     """A failure counts, and it ends the run where another try can't help."""
     retries, diagnosis = status.retries + 1, result.diagnosis
     status = status.model_copy(update={"retries": retries, "failure": diagnosis})
-    message = sentence(failure_words(diagnosis))
+    message = sentence(failure_message(diagnosis))
     if result.final:
         return _failed(observed, status, failed(known_reason(diagnosis.reason), message), now)
     if not retried.allows_another(retries):
@@ -174,7 +174,7 @@ def disrupted(
 
 
 def _failed(
-    observed: ObservedEvaluation, status: EvaluationStatus, readiness: Standing, now: datetime
+    observed: ObservedEvaluation, status: EvaluationStatus, readiness: Readiness, now: datetime
 ) -> Plan[EvaluationStatus]:
     """The end of the run, for good: only a new runId, or another model, starts again."""
     if "runId" not in readiness.message:
@@ -187,9 +187,9 @@ def _ended(
     observed: ObservedEvaluation,
     status: EvaluationStatus,
     phase: str,
-    readiness: Standing,
+    readiness: Readiness,
     now: datetime,
-    passed: Standing | None = None,
+    passed: Readiness | None = None,
 ) -> Plan[EvaluationStatus]:
     rest, check = _leftovers(observed, status, now)
     return planned(observed, status, phase, readiness, now, passed=passed, delete=rest, requeue_at=check)

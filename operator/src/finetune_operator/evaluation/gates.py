@@ -1,4 +1,4 @@
-"""The verdicts of gates upon scores."""
+"""Whether scores pass the gates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def judge(gates: Sequence[Gate], candidates: Sequence[str], scores: Sequence[Sco
     """Every gate on every candidate of the spec; a score that is missing fails its gate."""
     by_key = {(score.candidate, score.grader): score for score in scores}
     return [
-        _verdict(gate, candidate, by_key.get((candidate, gate.grader))) for gate in gates for candidate in candidates
+        _gate_result(gate, candidate, by_key.get((candidate, gate.grader)))
+        for gate in gates
+        for candidate in candidates
     ]
 
 
@@ -29,7 +31,7 @@ def summary(grader: str, scores: Sequence[Score]) -> str:
     return f"{text} vs {baseline.score:.3f} [{baseline.low:.3f}, {baseline.high:.3f}]" if baseline else text
 
 
-def _verdict(gate: Gate, candidate: str, score: Score | None) -> GateResult:
+def _gate_result(gate: Gate, candidate: str, score: Score | None) -> GateResult:
     if score is None:
         passed, message = False, "there is no score by this grader"
     elif gate.minimum is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import ResolvedModel
@@ -21,9 +21,9 @@ class ObservedEvaluation:
     generation: int
     spec: EvaluationSpec
     status: EvaluationStatus
-    platform: ResolvedClass | Standing
-    candidates: tuple[tuple[str, ResolvedModel | Standing], ...]
-    baseline: ResolvedModel | Standing | None
+    platform: ResolvedClass | Readiness
+    candidates: tuple[tuple[str, ResolvedModel | Readiness], ...]
+    baseline: ResolvedModel | Readiness | None
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
     disowned: tuple[JobView, ...] = ()

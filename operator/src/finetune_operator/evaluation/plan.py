@@ -8,7 +8,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation import BASELINE, EvaluationStatus
 from finetune_api.run import ModelSource, NamedModel
-from finetune_operator.core.conditions import Standing, progressing
+from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.plan import Child, Plan, planned
 from finetune_operator.evaluation.evaluating import disrupted, over, waiting_to_retry, watched
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, run_digest
@@ -17,7 +17,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass, output_locati
 from finetune_operator.models.resolve import ResolvedModel, Undecided
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import disowned_message, jobs_to_delete, retry_readiness, runs_on
-from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
 
@@ -25,24 +25,24 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
     """The writes that bring the evaluation one step further."""
     spec, status = observed.spec, observed.status
     platform, models = _admitted(observed), models_to_judge(observed)
-    digests = {} if isinstance(models, Standing) else _digests(models)
+    digests = {} if isinstance(models, Readiness) else _digests(models)
     same_run = status.run_id == spec.run_id and (
-        status.run_digest in (None, run_digest(spec)) or _is_told(status, observed.generation)
+        status.run_digest in (None, run_digest(spec)) or _is_recorded(status, observed.generation)
     )
-    of_these = same_run and (isinstance(models, Standing) or status.candidate_digests == digests)
+    of_these = same_run and (isinstance(models, Readiness) or status.candidate_digests == digests)
     if of_these and status.completion_time is not None:
         # While the tuned model is made anew, what is known of the one before stands.
         return over(observed, status, now)
-    is_known = not isinstance(models, Standing) or isinstance(models, Undecided)
+    is_known = not isinstance(models, Readiness) or isinstance(models, Undecided)
     job = _current_job(observed) if of_these and is_known else None
-    if job is None and isinstance(platform, Standing):
+    if job is None and isinstance(platform, Readiness):
         return planned(observed, status, "Waiting", platform, now, delete=_active_jobs(observed))
     if isinstance(models, Undecided):
         # No new try begins; the one that runs ends by its own deadline at the latest.
         if job is not None:
             return watched(observed, status, job, now, models)
         return planned(observed, status, "Waiting", models, now)
-    if isinstance(models, Standing):
+    if isinstance(models, Readiness):
         # Nobody would take the answer to a question about a model that is not there any more.
         status = status.model_copy(update={"job_name": None})
         return planned(observed, status, "Waiting", models, now, delete=_active_jobs(observed))
@@ -54,7 +54,7 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
             candidate_digests=digests,
             start_time=whole_seconds(now),
         ).over(status)
-    if isinstance(platform, Standing):
+    if isinstance(platform, Readiness):
         assert job is not None
         return watched(observed, status, job, now)
     if job is not None and not _is_outdated(observed, platform, models, job):
@@ -64,10 +64,10 @@ def plan(observed: ObservedEvaluation, now: datetime) -> Plan[EvaluationStatus]:
     return _next_try(observed, status, platform, models, now)
 
 
-def _is_told(status: EvaluationStatus, generation: int) -> bool:
-    """Whether the end was told of the spec as it is: if its digest is another one, another version wrote it.
+def _is_recorded(status: EvaluationStatus, generation: int) -> bool:
+    """Whether the end is about the spec as it is: if its digest is another one, another version wrote it.
 
-    What has no end, or was refused or unreadable since, tells it by its digest only.
+    What has no end, or was refused or unreadable since, is known by its digest only.
     """
     return any(
         condition.type in (ConditionType.PASSED, ConditionType.FAILED) and condition.observed_generation == generation
@@ -75,20 +75,20 @@ def _is_told(status: EvaluationStatus, generation: int) -> bool:
     )
 
 
-def models_to_judge(observed: ObservedEvaluation) -> list[NamedModel] | Standing:
+def models_to_judge(observed: ObservedEvaluation) -> list[NamedModel] | Readiness:
     """Candidates and baseline, ready to be loaded; the first one that is not says why."""
     models: list[NamedModel] = []
     baseline, found = observed.baseline, [model for _, model in observed.candidates]
-    waiting = [one for one in (*found, baseline) if isinstance(one, Standing)]
+    waiting = [one for one in (*found, baseline) if isinstance(one, Readiness)]
     if waiting:
         # One that is not there decides, whatever is undecided of the others.
         return next((one for one in waiting if not isinstance(one, Undecided)), waiting[0])
     for name, model in observed.candidates:
-        assert not isinstance(model, Standing)
+        assert not isinstance(model, Readiness)
         models.append(NamedModel(name=name, model=model.source))
         if baseline is None and model.base is not None:
             baseline = ResolvedModel(model.base)
-    assert not isinstance(baseline, Standing)
+    assert not isinstance(baseline, Readiness)
     if baseline is not None:
         models.insert(0, NamedModel(name=BASELINE, model=_without_digest(baseline.source)))
     return models
@@ -108,10 +108,10 @@ def _next_try(
         )
     others = [job for job in observed.disowned if runs_on(job)]
     if others:
-        again = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
-        standing = progressing(Reason.RETRYING, disowned_message(others[0]))
+        again = now + timedelta(seconds=START_CHECK_SECONDS)
+        readiness = progressing(Reason.RETRYING, disowned_message(others[0]))
         status = status.model_copy(update={"job_name": observed.status.job_name})
-        return planned(observed, status, "Retrying", standing, now, requeue_at=again)
+        return planned(observed, status, "Retrying", readiness, now, requeue_at=again)
     spec, owner = observed.spec, observed.owner
     number = (status.try_number or 0) + 1
     name = evaluate_job_name(owner, spec, models, number)
@@ -126,14 +126,14 @@ def _next_try(
         now,
         create=evaluate_objects(owner, spec, platform, models, name),
         delete=jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name]),
-        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
+        requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
     )
 
 
-def _admitted(observed: ObservedEvaluation) -> ResolvedClass | Standing:
+def _admitted(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
     """The class, if it allows what the spec names."""
     platform = observed.platform
-    if isinstance(platform, Standing):
+    if isinstance(platform, Readiness):
         return platform
     refused = source_violation(platform.spec, models=_model_uris(observed), datasets=[observed.spec.dataset.uri])
     return refused or platform

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import FineTuneClassSpec, FineTuneClassStatus
-from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.finetuneclass.observed import ObservedFineTuneClass
 from finetune_operator.finetuneclass.resolve import ResolvedClass, default_class, resolve_class
 from finetune_operator.kube.reader import Reader
@@ -24,8 +24,8 @@ async def observe(reader: Reader, parent: Object) -> ObservedFineTuneClass:
     return ObservedFineTuneClass(parent["metadata"]["generation"], status, error)
 
 
-async def observe_class(reader: Reader, class_name: str | None, trainer_image: str | None) -> ResolvedClass | Standing:
-    """The named class, or the default one; a Standing that says why there is none.
+async def observe_class(reader: Reader, class_name: str | None, trainer_image: str | None) -> ResolvedClass | Readiness:
+    """The named class, or the default one; a Readiness that says why there is none.
 
     `trainer_image` is used where the class names none.
     """
@@ -39,4 +39,4 @@ async def observe_class(reader: Reader, class_name: str | None, trainer_image: s
             )
         return resolve_class(named, trainer_image)
     found = default_class(await reader.list(FINE_TUNE_CLASSES))
-    return found if isinstance(found, Standing) else resolve_class(found, trainer_image)
+    return found if isinstance(found, Readiness) else resolve_class(found, trainer_image)

@@ -13,7 +13,7 @@ from finetune_operator.finetuneclass.observed import ObservedFineTuneClass
 
 def plan(observed: ObservedFineTuneClass, now: datetime) -> Plan[FineTuneClassStatus]:
     """Ready when it parses."""
-    standing = ready(Reason.VALID, "Jobs may use this class.")
+    readiness = ready(Reason.VALID, "Jobs may use this class.")
     if observed.error is not None:
-        standing = stalled(Reason.INVALID_SPEC, observed.error)
-    return planned(observed, observed.status, None, standing, now)
+        readiness = stalled(Reason.INVALID_SPEC, observed.error)
+    return planned(observed, observed.status, None, readiness, now)

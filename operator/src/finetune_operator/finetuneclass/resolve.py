@@ -11,7 +11,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec, Images
 from finetune_api.run import StorageConfig, run_folder
 from finetune_api.sources import S3Location, is_allowed
-from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import Owner
 from finetune_operator.kube.resources import Object
 
@@ -26,7 +26,7 @@ class ResolvedClass:
     uid: str
 
 
-def default_class(classes: Iterable[Object]) -> Object | Standing:
+def default_class(classes: Iterable[Object]) -> Object | Readiness:
     """The newest of the classes that are annotated as default, as for StorageClass."""
     defaults = [
         item for item in classes if item["metadata"].get("annotations", {}).get(DEFAULT_CLASS_ANNOTATION) == "true"
@@ -68,7 +68,9 @@ def job_location(platform: FineTuneClassSpec, owner: Owner) -> S3Location:
     return S3Location(platform.storage.bucket, platform.storage.prefix).join(owner.namespace, owner.name)
 
 
-def source_violation(platform: FineTuneClassSpec, *, models: Iterable[str], datasets: Iterable[str]) -> Standing | None:
+def source_violation(
+    platform: FineTuneClassSpec, *, models: Iterable[str], datasets: Iterable[str]
+) -> Readiness | None:
     """The first URI that the class does not allow."""
     for kind, uris, allowed in (
         ("model", models, platform.sources.models),
@@ -84,7 +86,7 @@ def source_violation(platform: FineTuneClassSpec, *, models: Iterable[str], data
     return None
 
 
-def resolve_class(item: Object, trainer_image: str | None) -> ResolvedClass | Standing:
+def resolve_class(item: Object, trainer_image: str | None) -> ResolvedClass | Readiness:
     """A class as it is used: parsed, its images complete."""
     name = item["metadata"]["name"]
     try:

@@ -11,7 +11,7 @@ from datetime import datetime
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.budgets.ledger import BudgetViolation, accounted, budget_violation
-from finetune_operator.core.conditions import Standing, sentence, stalled
+from finetune_operator.core.conditions import Readiness, sentence, stalled
 from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
 from finetune_operator.finetunejob.attempt_state import running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
@@ -31,7 +31,7 @@ _OF_THE_SPEC = frozenset(
 """What a change of the spec may mend, which the API server refuses within a run."""
 
 
-def with_run_id_hint(readiness: Standing) -> Standing:
+def with_run_id_hint(readiness: Readiness) -> Readiness:
     """The readiness of a run that another spec may help: its message says that such a change takes another runId."""
     if readiness.reason not in _OF_THE_SPEC:
         return readiness
@@ -39,15 +39,15 @@ def with_run_id_hint(readiness: Standing) -> Standing:
     return replace(readiness, message=message)
 
 
-def admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
+def admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
     """The class to make Pods with, or why none may be made."""
     found = _admitted(observed)
-    return with_run_id_hint(found) if isinstance(found, Standing) else found
+    return with_run_id_hint(found) if isinstance(found, Readiness) else found
 
 
-def _admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
+def _admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
     platform = observed.platform
-    if isinstance(platform, Standing):
+    if isinstance(platform, Readiness):
         return platform
     return (
         _nodes_exceeded(observed, platform)
@@ -61,7 +61,7 @@ def _admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Standing:
 def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> BudgetViolation | None:
     """Why the next attempt may not start, where one is to start."""
     platform, passed = observed.platform, status.preflight is not None and status.preflight.succeeded
-    if isinstance(platform, Standing) or not passed or running_attempt(status) is not None:
+    if isinstance(platform, Readiness) or not passed or running_attempt(status) is not None:
         return None
     return budget_violation(observed.budget, observed.owner, platform)
 
@@ -71,7 +71,7 @@ def count_usage(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> 
     return accounted(plan, observed.budget, observed.owner, observed.status, now)
 
 
-def _nodes_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+def _nodes_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Readiness | None:
     nodes, limit = observed.spec.parallelism.nodes, platform.spec.limits.nodes
     if nodes <= limit:
         return None
@@ -81,7 +81,7 @@ def _nodes_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> S
     )
 
 
-def _deadline_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+def _deadline_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Readiness | None:
     asked, limit = observed.spec.active_deadline_seconds, platform.spec.limits.active_deadline_seconds
     if limit is None or asked is None or asked <= limit:
         return None
@@ -91,7 +91,7 @@ def _deadline_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -
     )
 
 
-def _accelerator_missing(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+def _accelerator_missing(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Readiness | None:
     if observed.spec.adapter.type != "QLoRA" or platform.spec.accelerator is not None:
         return None
     return stalled(
@@ -101,7 +101,7 @@ def _accelerator_missing(observed: ObservedFineTuneJob, platform: ResolvedClass)
     )
 
 
-def _source_not_allowed(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Standing | None:
+def _source_not_allowed(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Readiness | None:
     """Folders and globs are checked as they are written; the trainer checks again each file that they bring."""
     dataset = observed.spec.dataset
     sources = [source for source in (dataset.training, dataset.validation) if source is not None]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_operator.budgets.observe import observe_budget
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, owner_of
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.finetunejob.attempt_state import newest_job
@@ -80,7 +80,7 @@ async def _children(
 
 async def _observe_model(
     reader: Reader, owner: Owner, spec: FineTuneJobSpec, status: FineTuneJobStatus
-) -> ResolvedModel | Standing | None:
+) -> ResolvedModel | Readiness | None:
     is_known = status.run_id == spec.run_id and status.starting_model is not None
     if spec.model.fine_tune_job_ref is None or is_known:
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Progress
 from finetune_api.progress import CheckpointLedger
 from finetune_operator.budgets.observed import ObservedBudget
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import ResolvedModel
@@ -24,8 +24,8 @@ class ObservedFineTuneJob:
     generation: int
     spec: FineTuneJobSpec
     status: FineTuneJobStatus
-    platform: ResolvedClass | Standing
-    model: ResolvedModel | Standing | None = None
+    platform: ResolvedClass | Readiness
+    model: ResolvedModel | Readiness | None = None
     """What spec.model.fineTuneJobRef means now; None where there is none, or the run has started from it already."""
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()

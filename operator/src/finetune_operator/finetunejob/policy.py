@@ -9,7 +9,7 @@ from datetime import datetime
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptState, FineTuneJobStatus, Phase
-from finetune_operator.core.conditions import Standing, sentence
+from finetune_operator.core.conditions import Readiness, sentence
 from finetune_operator.core.conditions import failed as failed_readiness
 from finetune_operator.core.plan import Child, Plan, planned, unchanged
 from finetune_operator.finetunejob.attempt_state import attempt_state, ended, running_attempt
@@ -24,7 +24,7 @@ class Decision:
     """What is to be done, where the run stands meanwhile, and the status that goes with it."""
 
     status: FineTuneJobStatus
-    readiness: Standing | None
+    readiness: Readiness | None
     """None: the conditions stay as they are."""
     create: tuple[Object, ...] = ()
     delete: tuple[Child, ...] = ()
@@ -68,7 +68,7 @@ PHASE_OF_ATTEMPT: Mapping[AttemptState | None, Phase] = {
 }
 
 
-def phase_of(status: FineTuneJobStatus, readiness: Standing) -> Phase:
+def phase_of(status: FineTuneJobStatus, readiness: Readiness) -> Phase:
     """The phase that goes with this readiness."""
     if readiness.failed:
         return "Failed"

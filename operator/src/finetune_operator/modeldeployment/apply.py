@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.managed_fields import drifted, is_applied, take_over
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Child
@@ -41,7 +41,7 @@ def upkeep(observed: ObservedModelDeployment, served: ModelSource | None, now: d
     """What to write so that this model is served, as often as it should be. Of what is somebody else's: nothing."""
     if served is None:
         return Upkeep()
-    if isinstance(observed.platform, Standing):
+    if isinstance(observed.platform, Readiness):
         return _without_class(observed)
     replicas, makes_room = wanted_replicas(observed), _should_make_room(observed.deployment)
     desired = serving_objects(observed.owner, replicas, observed.platform, served, makes_room=makes_room)
@@ -91,7 +91,7 @@ def _is_contested(observed: ObservedModelDeployment, changes: Mapping[str, str |
 def wanted_replicas(observed: ObservedModelDeployment) -> int:
     """As many as asked for, but no more than the class allows; without a class, no more than there are."""
     platform = observed.platform
-    if isinstance(platform, Standing):
+    if isinstance(platform, Readiness):
         current: int = (observed.deployment or {}).get("spec", {}).get("replicas", 0)
         return min(observed.spec.replicas, current)
     return min(observed.spec.replicas, platform.spec.limits.replicas)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import DriftedField
-from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.conditions import Readiness, stalled
 
 CONTESTED_CORRECTIONS = 5
 WINDOW = timedelta(minutes=15)
@@ -62,7 +62,7 @@ def look_again(record: Sequence[DriftedField], now: datetime) -> datetime | None
     return min((moment for moment in moments if moment > now), default=None)
 
 
-def contest_standing(record: Sequence[DriftedField], name: str) -> Standing | None:
+def contest_readiness(record: Sequence[DriftedField], name: str) -> Readiness | None:
     """Which fields are contested, and by whom; None when none is."""
     fields = contested(record)
     if not fields:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.evaluation import ModelReference
-from finetune_operator.core.conditions import Standing, progressing, sentence, stalled
+from finetune_operator.core.conditions import Readiness, progressing, sentence, stalled
 from finetune_operator.modeldeployment.observed import GateEvaluation
 from finetune_operator.models.resolve import ResolvedModel
 
 
-def gate_standing(
-    gate: GateEvaluation | Standing | None, name: str, reference: ModelReference, model: ResolvedModel
-) -> Standing | None:
+def gate_readiness(
+    gate: GateEvaluation | Readiness | None, name: str, reference: ModelReference, model: ResolvedModel
+) -> Readiness | None:
     """None when the way is free, else what the next revision waits for."""
-    if gate is None or isinstance(gate, Standing):
+    if gate is None or isinstance(gate, Readiness):
         return gate
     candidate = next((item for item in gate.spec.candidates if item.model == reference), None)
     if candidate is None:
@@ -28,11 +28,11 @@ def gate_standing(
             f"Evaluation {name!r} can't vouch for this model: what is at its URI may change, and no digest is known. "
             "Name the FineTuneJob that made it (spec.model.fineTuneJobRef), in both objects.",
         )
-    given_up = _condition(gate, ConditionType.FAILED)
-    if given_up is not None and given_up.status == "True" and gate.status.run_id == gate.spec.run_id:
+    failed = _condition(gate, ConditionType.FAILED)
+    if failed is not None and failed.status == "True" and gate.status.run_id == gate.spec.run_id:
         return stalled(
             Reason.WAITING_FOR_GATE,
-            f"Evaluation {name!r} failed, so that it has judged nothing: {sentence(given_up.message)} A new run of it "
+            f"Evaluation {name!r} failed, so that it has judged nothing: {sentence(failed.message)} A new run of it "
             "goes on from here.",
         )
     passed = _condition(gate, ConditionType.PASSED)
@@ -45,7 +45,7 @@ def gate_standing(
 
 
 def _missing(gate: GateEvaluation, name: str, model: ResolvedModel, candidate: str) -> str | None:
-    """Why there is no verdict that counts: one on another model, of an earlier run or by other gates is none."""
+    """Why there is no result that counts: one on another model, of an earlier run or by other gates is none."""
     status, wanted = gate.status, model.source.digest
     yet = f"Evaluation {name!r} has not judged this model yet"
     if status.run_id != gate.spec.run_id:

@@ -10,7 +10,7 @@ from finetune_api.base import problems
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import is_controlled_by, owner_of, owner_selector
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.kube.reader import Reader
@@ -44,7 +44,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     )
 
 
-async def _gate(reader: Reader, namespace: str, name: str) -> GateEvaluation | Standing:
+async def _gate(reader: Reader, namespace: str, name: str) -> GateEvaluation | Readiness:
     found = await reader.get(EVALUATIONS, namespace, name)
     if found is None:
         return stalled(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.resources import Object
@@ -32,9 +32,9 @@ class ObservedModelDeployment:
     generation: int
     spec: ModelDeploymentSpec
     status: ModelDeploymentStatus
-    platform: ResolvedClass | Standing
-    model: ResolvedModel | Standing
-    gate: GateEvaluation | Standing | None = None
+    platform: ResolvedClass | Readiness
+    model: ResolvedModel | Readiness
+    gate: GateEvaluation | Readiness | None = None
     deployment: Object | None = None
     service: Object | None = None
     config_maps: tuple[Object, ...] = ()

@@ -11,19 +11,19 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Plan, earliest, planned
 from finetune_operator.finetuneclass.resolve import source_violation
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.apply import outdated, upkeep, wanted_replicas
 from finetune_operator.modeldeployment.contest import corrected, look_again, remembered
-from finetune_operator.modeldeployment.gate import gate_standing
+from finetune_operator.modeldeployment.gate import gate_readiness
 from finetune_operator.modeldeployment.objects import selector_text, service_url
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.rollout import Rollout, rollout_of
 from finetune_operator.modeldeployment.served_model import served_now
-from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
 def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeploymentStatus]:
@@ -31,32 +31,30 @@ def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeployme
     strangers = _name_taken(observed)
     own = observed if strangers is None else replace(observed, deployment=_own(observed, observed.deployment))
     found = strangers or _next_model(observed)
-    served = served_now(observed) if isinstance(found, Standing) else found
+    served = served_now(observed) if isinstance(found, Readiness) else found
     writes = upkeep(observed, served, now)
     record = corrected(remembered(observed.status.drift, now), writes.drift, now)
     own = replace(own, status=own.status.model_copy(update={"drift": record}))
     rollout = rollout_of(own, wanted_replicas(observed), served, now, applied=writes.is_nothing)
-    standing = _held(found, served, rollout) if isinstance(found, Standing) else _within_limits(observed, rollout)
+    readiness = _held(found, served, rollout) if isinstance(found, Readiness) else _within_limits(observed, rollout)
     rolls = served is not None and not rollout.complete
     return planned(
         observed,
         _as_it_is(own, served),
         _phase(found, rollout),
-        standing,
+        readiness,
         now,
         apply=writes.apply,
         merge=writes.merge,
         delete=[*writes.delete, *(outdated(observed, writes.config_maps) if rollout.complete and served else ())],
-        requeue_at=earliest(
-            [now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS) if rolls else None, look_again(record, now)]
-        ),
+        requeue_at=earliest([now + timedelta(seconds=START_CHECK_SECONDS) if rolls else None, look_again(record, now)]),
     )
 
 
-def _next_model(observed: ObservedModelDeployment) -> ModelSource | Standing:
+def _next_model(observed: ObservedModelDeployment) -> ModelSource | Readiness:
     """The model that is to be served now, or what the next revision waits for."""
     spec, platform, model = observed.spec, observed.platform, observed.model
-    if isinstance(platform, Standing):
+    if isinstance(platform, Readiness):
         return platform
     exceeded = _exceeded_limit(observed)
     if exceeded is not None and observed.status.served is None:
@@ -64,40 +62,40 @@ def _next_model(observed: ObservedModelDeployment) -> ModelSource | Standing:
     refused = source_violation(platform.spec, models=[spec.model.uri] if spec.model.uri else [], datasets=[])
     if refused is not None:
         return refused
-    if isinstance(model, Standing):
+    if isinstance(model, Readiness):
         return model
-    held = gate_standing(observed.gate, spec.gate.evaluation_ref.name if spec.gate else "", spec.model, model)
+    held = gate_readiness(observed.gate, spec.gate.evaluation_ref.name if spec.gate else "", spec.model, model)
     return model.source if held is None else held
 
 
 def _exceeded_limit(observed: ObservedModelDeployment) -> str | None:
-    """That the class allows fewer replicas than the spec asks for, in words."""
+    """That the class allows fewer replicas than the spec asks for, as a message."""
     platform, asked = observed.platform, observed.spec.replicas
-    if isinstance(platform, Standing) or asked <= platform.spec.limits.replicas:
+    if isinstance(platform, Readiness) or asked <= platform.spec.limits.replicas:
         return None
     return f"spec.replicas is {asked}; FineTuneClass {platform.name!r} allows {platform.spec.limits.replicas}."
 
 
-def _within_limits(observed: ObservedModelDeployment, rollout: Rollout) -> Standing:
+def _within_limits(observed: ObservedModelDeployment, rollout: Rollout) -> Readiness:
     """Where the Pods stand. An autoscaler that asks for more than the class allows holds nothing up: it is told."""
     exceeded = _exceeded_limit(observed)
-    if exceeded is None or observed.status.served is None or rollout.standing.stalled:
-        return rollout.standing
-    rest = rollout.standing.message if rollout.complete else rollout.words
-    return replace(rollout.standing, reason=Reason.LIMIT_EXCEEDED, message=f"{exceeded} {rest}")
+    if exceeded is None or observed.status.served is None or rollout.readiness.stalled:
+        return rollout.readiness
+    rest = rollout.readiness.message if rollout.complete else rollout.summary
+    return replace(rollout.readiness, reason=Reason.LIMIT_EXCEEDED, message=f"{exceeded} {rest}")
 
 
-def _held(found: Standing, served: ModelSource | None, rollout: Rollout) -> Standing:
+def _held(found: Readiness, served: ModelSource | None, rollout: Rollout) -> Readiness:
     """What keeps the next revision back, and what serves meanwhile."""
     if served is not None:
-        return replace(found, message=f"{found.message} {rollout.words}")
+        return replace(found, message=f"{found.message} {rollout.summary}")
     return replace(found, message=f"{found.message} The model is not served.") if found.stalled else found
 
 
-def _phase(found: ModelSource | Standing, rollout: Rollout) -> str:
-    if isinstance(found, Standing):
+def _phase(found: ModelSource | Readiness, rollout: Rollout) -> str:
+    if isinstance(found, Readiness):
         return "Blocked" if found.stalled else "Waiting"
-    if rollout.standing.stalled:
+    if rollout.readiness.stalled:
         return "Blocked"
     return "Available" if rollout.complete else "RollingOut"
 
@@ -122,7 +120,7 @@ def _as_it_is(own: ObservedModelDeployment, served: ModelSource | None) -> Model
     return own.status.model_copy(update=update)
 
 
-def _name_taken(observed: ObservedModelDeployment) -> Standing | None:
+def _name_taken(observed: ObservedModelDeployment) -> Readiness | None:
     """Never take over a Service or Deployment that somebody else made under our name."""
     for kind, item in (("Deployment", observed.deployment), ("Service", observed.service)):
         if item is not None and _own(observed, item) is None:

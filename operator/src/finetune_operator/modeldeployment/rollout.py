@@ -7,22 +7,22 @@ from datetime import datetime
 
 from finetune_api.conditions import Reason
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Standing, known_reason, progressing, ready, stalled
-from finetune_operator.modeldeployment.contest import contest_standing
+from finetune_operator.core.conditions import Readiness, known_reason, progressing, ready, stalled
+from finetune_operator.modeldeployment.contest import contest_readiness
 from finetune_operator.modeldeployment.objects import service_url
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.pods.exit_diagnosis import failure, failure_words
+from finetune_operator.pods.exit_diagnosis import failure, failure_message
 from finetune_operator.pods.observed import PodView
-from finetune_operator.pods.start_diagnosis import Blockage, blockage, refusal
+from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_start, refusal
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Where the Pods stand; `words`: the same, for a message about something else."""
+    """Where the Pods stand; `summary`: the same, for a message about something else."""
 
     complete: bool
-    standing: Standing
-    words: str
+    readiness: Readiness
+    summary: str
 
 
 def rollout_of(
@@ -32,15 +32,17 @@ def rollout_of(
     deployment = observed.deployment or {}
     counts = deployment.get("status", {})
     complete = applied and served is not None and _is_complete(deployment, replicas)
-    contest = contest_standing(observed.status.drift, observed.owner.name)
-    standing = contest or _standing(observed, replicas, complete, now)
+    contest = contest_readiness(observed.status.drift, observed.owner.name)
+    readiness = contest or _readiness(observed, replicas, complete, now)
     revision = (served.digest or served.uri) if served is not None else ""
-    words = f"Revision {revision!r} is served meanwhile: {counts.get('readyReplicas', 0)} of {replicas} replicas ready."
+    summary = (
+        f"Revision {revision!r} is served meanwhile: {counts.get('readyReplicas', 0)} of {replicas} replicas ready."
+    )
     if replicas == 0:
-        words = f"Revision {revision!r} is scaled to zero meanwhile."
-    if standing.stalled:
-        words = f"{words} {standing.reason}: {standing.message}"
-    return Rollout(complete, standing, words)
+        summary = f"Revision {revision!r} is scaled to zero meanwhile."
+    if readiness.stalled:
+        summary = f"{summary} {readiness.reason}: {readiness.message}"
+    return Rollout(complete, readiness, summary)
 
 
 def _is_complete(deployment: dict[str, object], replicas: int) -> bool:
@@ -51,7 +53,7 @@ def _is_complete(deployment: dict[str, object], replicas: int) -> bool:
     return everywhere and counts.get("observedGeneration") == meta["generation"]
 
 
-def _standing(observed: ObservedModelDeployment, replicas: int, complete: bool, now: datetime) -> Standing:
+def _readiness(observed: ObservedModelDeployment, replicas: int, complete: bool, now: datetime) -> Readiness:
     if complete and replicas == 0:
         # As for a Deployment: what was asked for is there.
         return ready(Reason.AVAILABLE, "Scaled to zero: no Pod serves. `kubectl scale mdep` brings them back.")
@@ -59,7 +61,7 @@ def _standing(observed: ObservedModelDeployment, replicas: int, complete: bool, 
         url, name = service_url(observed.owner), observed.owner.name
         return ready(Reason.AVAILABLE, f"Ask {url} for the model {name!r}.")
     newest = _of_newest_revision(observed.pods)
-    blocked = _refused_pods(observed) or blockage(None, newest, observed.warnings, now)
+    blocked = _refused_pods(observed) or diagnose_start(None, newest, observed.warnings, now)
     if blocked is not None and blocked.waits and _waits_for_its_predecessor(observed.pods):
         return stalled(
             blocked.reason,
@@ -68,11 +70,11 @@ def _standing(observed: ObservedModelDeployment, replicas: int, complete: bool, 
             "raise it again.",
         )
     if blocked is not None:
-        return blocked.standing
+        return blocked.readiness
     crashed = _crashed(newest)
     if crashed is not None:
         diagnosis = failure([crashed], crashed.waiting_message)
-        return stalled(known_reason(diagnosis.reason), f"{failure_words(diagnosis)} It is started again by itself.")
+        return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} It is started again by itself.")
     return progressing(Reason.ROLLING_OUT)
 
 
@@ -98,7 +100,7 @@ def _crashed(pods: tuple[PodView, ...]) -> PodView | None:
     return max(found, key=lambda pod: (pod.created is not None, pod.created), default=None)
 
 
-def _refused_pods(observed: ObservedModelDeployment) -> Blockage | None:
+def _refused_pods(observed: ObservedModelDeployment) -> StartDiagnosis | None:
     """Why the API server refuses the Pods of the Deployment, which says so itself."""
     for condition in (observed.deployment or {}).get("status", {}).get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":

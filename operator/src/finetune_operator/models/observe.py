@@ -9,14 +9,14 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import FINE_TUNE_JOBS
 from finetune_operator.models.resolve import ResolvedModel, tuned_model, undecided
 
 
-async def resolve_model(reader: Reader, namespace: str, reference: ModelReference | Model) -> ResolvedModel | Standing:
-    """The model, or a Standing that says what it waits for."""
+async def resolve_model(reader: Reader, namespace: str, reference: ModelReference | Model) -> ResolvedModel | Readiness:
+    """The model, or a Readiness that says what it waits for."""
     if reference.fine_tune_job_ref is None:
         return ResolvedModel(ModelSource(uri=reference.uri or ""))
     name = reference.fine_tune_job_ref.name

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Standing, progressing, stalled
+from finetune_operator.core.conditions import Readiness, progressing, stalled
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class ResolvedModel:
 
 
 @dataclass(frozen=True)
-class Undecided(Standing):
+class Undecided(Readiness):
     """The job that makes the model can't be read, or is asked for something that it refuses.
 
     It says nothing of the model: what runs with it goes on, and nothing starts.
     """
 
 
-def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ResolvedModel | Standing:
+def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ResolvedModel | Readiness:
     """The result of a fine-tuning job's newest run, or what it waits for."""
     if status.phase == "Failed" and status.run_id == spec.run_id:
         return stalled(

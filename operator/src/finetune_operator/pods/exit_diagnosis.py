@@ -16,7 +16,7 @@ from finetune_api.outcome import (
     parse_termination_message,
 )
 from finetune_operator.core.conditions import MESSAGE_LENGTH
-from finetune_operator.core.conditions import failure_words as failure_words
+from finetune_operator.core.conditions import failure_message as failure_message
 from finetune_operator.pods.observed import PodView
 
 JOB_DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -65,8 +65,8 @@ def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
         return False
     if any(pod.foreign_failure and pod.exit_code in (None, 0) for pod in pods):
         return False
-    bereft = {pod.name for pod, _ in said if pod.exit_code not in _FROM_OUTSIDE}
-    ends = {pod.exit_code for pod in pods if pod.name not in bereft}
+    lost_peer = {pod.name for pod, _ in said if pod.exit_code not in _FROM_OUTSIDE}
+    ends = {pod.exit_code for pod in pods if pod.name not in lost_peer}
     if ends - {0, *_FROM_OUTSIDE}:
         return False
     return len({pod.index for pod in pods}) < expected or bool(ends - {0})
@@ -93,8 +93,8 @@ def took_away(seen: Disruption | None, pods: Iterable[PodView]) -> bool:
     return seen is not None and all(pod.name != seen.pod for pod in pods)
 
 
-def disruption_words(pods: Iterable[PodView], seen: Disruption | None = None) -> str:
-    """What the infrastructure did to the Pods, as far as it can be told."""
+def disruption_message(pods: Iterable[PodView], seen: Disruption | None = None) -> str:
+    """What the infrastructure did to the Pods, as far as it can be known."""
     pods = list(pods)
     for pod in pods:
         if pod.disruption:
@@ -122,12 +122,12 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
         )
     for pod, answer in said:
         if not answer.lost_peer:
-            return _as_told(pod, answer)
+            return _as_reported(pod, answer)
     for pod in pods:
         if pod.oom_killed:
             return _out_of_memory(pod)
     for pod, answer in said:
-        return _as_told(pod, answer)
+        return _as_reported(pod, answer)
     for pod in pods:
         if pod.foreign_failure and pod.exit_code in (None, 0):
             return _foreign_failure(pod)
@@ -158,7 +158,7 @@ def _distance_from_cause(said: Failure) -> tuple[bool, bool, bool, float]:
     return said.lost_peer, symptom and not said.stopped, said.reason == Reason.NCCL_TIMEOUT, step
 
 
-def _as_told(pod: PodView, said: Failure) -> FailureStatus:
+def _as_reported(pod: PodView, said: Failure) -> FailureStatus:
     return FailureStatus(
         reason=said.reason,
         message=said.message,

@@ -27,7 +27,7 @@ class PodView:
 
     `job_name` and `job_uid` are its controller's, a Job's or a ReplicaSet's; empty for a Pod that was made by hand.
     `deletion_time` is the end of its grace period; `started_time` and `ended_time` are those of our own containers,
-    and so are exit code and message. `foreign_failure`: how a container of somebody else's ended badly, in words.
+    and so are exit code and message. `foreign_failure`: how a container of somebody else's ended badly, as a message.
     `foreign_running`: names of those that run. `waiting_foreign`: name of the one that `waiting_reason` is about, where
     none of ours waits.
     """
@@ -137,7 +137,11 @@ def pod_view(pod: Object) -> PodView:
         started_time=_extreme(min, main, "startedAt"),
         ended_time=_extreme(max, main, "finishedAt"),
         deletion_time=_time(meta, "deletionTimestamp"),
-        disruption=_words(disruption) if disrupted else _words(status) if status.get("phase") == "Failed" else "",
+        disruption=_reason_and_message(disruption)
+        if disrupted
+        else _reason_and_message(status)
+        if status.get("phase") == "Failed"
+        else "",
         ready=conditions.get("Ready", {}).get("status") == "True",
         foreign_failure=_foreign_failure(foreign),
         foreign_running=tuple(container["name"] for container in foreign if container.get("state", {}).get("running")),
@@ -197,7 +201,7 @@ def _foreign_failure(containers: Sequence[dict[str, Any]]) -> str:
     return ""
 
 
-def _words(fields: dict[str, Any]) -> str:
+def _reason_and_message(fields: dict[str, Any]) -> str:
     """Reason and message of a condition, or of a Pod that the kubelet refused or evicted."""
     return f"{fields['reason']}: {fields.get('message', '')}" if fields.get("reason") else ""
 

@@ -17,23 +17,28 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
-from finetune_operator.core.conditions import Standing, known_reason, progressing, stalled
+from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, JOBS
 from finetune_operator.pods.backoff import retry_delay_seconds
 from finetune_operator.pods.exit_diagnosis import (
     JOB_DEADLINE_EXCEEDED,
-    disruption_words,
+    disruption_message,
     failure,
-    failure_words,
+    failure_message,
     first_disruption,
     is_disruption,
     outcome,
     took_away,
 )
 from finetune_operator.pods.observed import JobView, PodView
-from finetune_operator.pods.sidecars import ended_well, has_answered, lingering_words
-from finetune_operator.pods.start_diagnosis import Blockage, blockage, image_pull_timed_out, image_pull_words
+from finetune_operator.pods.sidecars import ended_well, has_answered, lingering_message
+from finetune_operator.pods.start_diagnosis import (
+    StartDiagnosis,
+    diagnose_start,
+    image_pull_message,
+    image_pull_timed_out,
+)
 from finetune_operator.pods.warning_events import WarningEvent
 
 Report = PreflightReport | EvaluationReport | TrainReport
@@ -46,7 +51,7 @@ _MEMORY = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
 class Running:
     """No answer yet. `start`: what keeps the Pod from starting; `message`: what else there is to say of it."""
 
-    start: Blockage | None
+    start: StartDiagnosis | None
     message: str
 
 
@@ -99,29 +104,29 @@ class RetriedJob:
     ) -> Running | Succeeded | Disrupted | Failed:
         """What came of the Job. `seen`: a disruption that was seen earlier; `before`: the failure before this one."""
         if job.state == "Active" and not has_answered(job, pods, now):
-            start = blockage(job, pods, warnings, now)
+            start = diagnose_start(job, pods, warnings, now)
             if start is not None and image_pull_timed_out(start, now):
-                return Failed(FailureStatus(reason=start.reason, message=image_pull_words(start)), None, final=True)
-            return Running(start, lingering_words(pods))
+                return Failed(FailureStatus(reason=start.reason, message=image_pull_message(start)), None, final=True)
+            return Running(start, lingering_message(pods))
         report = outcome(pods)
         if ended_well(job, pods, now) and (self.accepts is None or self.accepts(report)):
             return Succeeded(None if isinstance(report, Failure) else report)
-        told = report if isinstance(report, Failure) else None
+        reported = report if isinstance(report, Failure) else None
         diagnosis = failure(pods, job.message, job.reason)
         if job.reason == JOB_DEADLINE_EXCEEDED:
             # The Job controller takes the Pods away itself: it looks like a disruption, and would last as long again.
-            return Failed(diagnosis, told, final=True)
+            return Failed(diagnosis, reported, final=True)
         taken = seen if took_away(seen, pods) else None
         if taken is not None or is_disruption(pods, job.parallelism):
-            return Disrupted(disruption_words(pods, taken), first_disruption(pods) or taken)
-        return Failed(diagnosis, told, self._is_final(diagnosis, told, before))
+            return Disrupted(disruption_message(pods, taken), first_disruption(pods) or taken)
+        return Failed(diagnosis, reported, self._is_final(diagnosis, reported, before))
 
     def allows_another(self, failures: int) -> bool:
         """Whether so many failures are followed by another try."""
         return self.retry_limit is None or failures <= self.retry_limit
 
-    def _is_final(self, diagnosis: FailureStatus, told: Failure | None, before: FailureStatus | None) -> bool:
-        heals = told is None or told.retryable
+    def _is_final(self, diagnosis: FailureStatus, reported: Failure | None, before: FailureStatus | None) -> bool:
+        heals = reported is None or reported.retryable
         if self.retries_every_failure:
             return not heals and diagnosis.reason == Reason.INVALID_SPEC
         if diagnosis.reason in _MEMORY:
@@ -134,12 +139,12 @@ def retry_time(number: int, ended: datetime) -> datetime:
     return whole_seconds(ended) + timedelta(seconds=retry_delay_seconds(number))
 
 
-def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: datetime | None) -> Standing:
+def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: datetime | None) -> Readiness:
     """A try that follows a failed one keeps its diagnosis until it has an answer; `time`: when it starts, if later."""
     if diagnosis is None:
         return progressing(working)
     when = f"next at {time:%H:%M:%S} UTC" if time else "now"
-    return stalled(known_reason(diagnosis.reason), f"{failure_words(diagnosis)} Tried again by itself: {when}.")
+    return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} Tried again by itself: {when}.")
 
 
 def jobs_to_delete(namespace: str, jobs: Iterable[JobView]) -> tuple[Child, ...]:

@@ -68,7 +68,7 @@ def look_again(pods: Iterable[PodView]) -> datetime | None:
     return min(moments, default=None)
 
 
-def lingering_words(pods: Sequence[PodView]) -> str:
+def lingering_message(pods: Sequence[PodView]) -> str:
     """Which containers that are not ours keep Pods from ending, or don't start beside ours, with a space before it."""
     stuck = next((pod for pod in pods if pod.started_time is not None and pod.waiting_foreign), None)
     if stuck is not None:

@@ -1,4 +1,4 @@
-"""What keeps the Pods of a Job from starting, in words that name the fix. All of it clears by itself."""
+"""What keeps the Pods of a Job from starting, in messages that name the fix. All of it clears by itself."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from decimal import Decimal
 from kubernetes.utils.quantity import parse_quantity
 
 from finetune_api.conditions import Reason
-from finetune_operator.core.conditions import Standing, progressing, stalled
+from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.warning_events import SANDBOX_FAILED, VOLUME_FAILURES, WarningEvent, lacks_pods
 
-BLOCKAGE_CHECK_SECONDS = 15
+START_CHECK_SECONDS = 15
 """How often Pods that have not started are looked at again: time alone makes some of them blocked."""
 PATIENCE_SECONDS = 30
 """How long a cluster may take to add a node, to detach a volume, or to start its network."""
@@ -28,7 +28,7 @@ _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImage
 
 
 @dataclass(frozen=True)
-class Blockage:
+class StartDiagnosis:
     """Why a Pod does not start, and since when, as far as it is known.
 
     `waits`: for room that others take now and will give back, so that nobody has to do anything.
@@ -40,16 +40,16 @@ class Blockage:
     waits: bool = False
 
     @property
-    def standing(self) -> Standing:
+    def readiness(self) -> Readiness:
         """Where the object stands with it."""
         if self.waits:
             return progressing(Reason.QUEUED, self.message)
         return stalled(self.reason, self.message)
 
 
-def blockage(
+def diagnose_start(
     job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime
-) -> Blockage | None:
+) -> StartDiagnosis | None:
     """What keeps the Pods from starting, what won't come by itself first. `job`: None where a Deployment makes them."""
     said = {warning.subject: warning for warning in warnings}
     if job is not None and (job.suspended or job.deleting):
@@ -58,50 +58,52 @@ def blockage(
         return replace(refusal(said[job.uid].message), since=said[job.uid].since)
     # Of a run only what keeps our container from starting matters; a server's Pod is ready when all of its run.
     waiting = [pod for pod in pods if job is None or pod.started_time is None]
-    found = [one for pod in waiting if (one := _pod_blockage(pod, said.get(pod.uid), now)) is not None]
+    found = [one for pod in waiting if (one := _diagnose_pod(pod, said.get(pod.uid), now)) is not None]
     # A Pod that waits for room must not hide one that nothing but a person can help.
     return next((one for one in found if not one.waits), found[0] if found else None)
 
 
-def image_pull_timed_out(blocked: Blockage | None, now: datetime) -> bool:
+def image_pull_timed_out(blocked: StartDiagnosis | None, now: datetime) -> bool:
     """Whether an image could not be pulled for too long."""
     if blocked is None or blocked.reason != Reason.IMAGE_PULL_FAILED or blocked.since is None:
         return False
     return now >= blocked.since + timedelta(seconds=IMAGE_PULL_SECONDS)
 
 
-def image_pull_words(blocked: Blockage) -> str:
+def image_pull_message(blocked: StartDiagnosis) -> str:
     """The message of a run that ended for it."""
     return f"{blocked.message} It was tried for {IMAGE_PULL_SECONDS // 60} minutes; change runId to run again."
 
 
-def refusal(message: str) -> Blockage:
+def refusal(message: str) -> StartDiagnosis:
     """Why the API server refuses an object (an Event FailedCreate, or the answer to a request), and what to do."""
-    words = message.removeprefix("Error creating: ")
-    if "exceeded quota" in words:
-        return Blockage(
+    message = message.removeprefix("Error creating: ")
+    if "exceeded quota" in message:
+        return StartDiagnosis(
             Reason.QUOTA_EXCEEDED,
-            f"A ResourceQuota of the namespace leaves no room: {words}. Raise it, wait until others end, or lower what "
-            "the FineTuneClass requests (resources, accelerator); it is tried again by itself.",
-            waits=_fits_the_quota(words),
+            f"A ResourceQuota of the namespace leaves no room: {message}. Raise it, wait until others end, or lower "
+            "what the FineTuneClass requests (resources, accelerator); it is tried again by itself.",
+            waits=_fits_the_quota(message),
         )
-    return Blockage(Reason.POD_REJECTED, f"The API server refuses an object of this one: {words}. {_change_for(words)}")
+    return StartDiagnosis(
+        Reason.POD_REJECTED, f"The API server refuses an object of this one: {message}. {_change_for(message)}"
+    )
 
 
-def waits_for_room(words: str) -> bool:
+def waits_for_room(message: str) -> bool:
     """Whether some node would hold the Pod once others are gone, by the scheduler's own account of it.
 
     It tells nodes that preemption could help from those that it could not: a wrong selector or taint, too small a node
     (since Kubernetes 1.33; before that a node that is too small counts among the first).
     """
-    nodes, _, preemption = words.partition("preemption:")
+    nodes, _, preemption = message.partition("preemption:")
     asked = preemption if "nodes are available" in preemption else nodes
     return any(text in asked for text in ("No preemption victims", "Insufficient ", "Too many pods"))
 
 
-def _fits_the_quota(words: str) -> bool:
+def _fits_the_quota(message: str) -> bool:
     """Whether each quota that is named would hold the Pod, if nothing else were in it."""
-    found = _QUOTA.findall(words)
+    found = _QUOTA.findall(message)
     return bool(found) and all(_fits(_quantities(requested), _quantities(limited)) for requested, limited in found)
 
 
@@ -119,21 +121,21 @@ def _quantities(text: str) -> dict[str, Decimal]:
     return found
 
 
-def _change_for(words: str) -> str:
-    if "serviceaccount" in words and "not found" in words:
+def _change_for(message: str) -> str:
+    if "serviceaccount" in message and "not found" in message:
         return "Create that ServiceAccount, or change storage.serviceAccountName of the FineTuneClass."
-    if "PriorityClass" in words:
+    if "PriorityClass" in message:
         return "Create that PriorityClass, or change scheduling.priorityClassName of the FineTuneClass."
-    if "RuntimeClass" in words:
+    if "RuntimeClass" in message:
         return "Create that RuntimeClass, or change scheduling.runtimeClassName of the FineTuneClass."
-    if "violates PodSecurity" in words:
+    if "violates PodSecurity" in message:
         return "The Pods pass the level restricted; look for what a webhook adds to them."
-    if "must specify" in words:
+    if "must specify" in message:
         return "A LimitRange in the namespace can give the defaults that its ResourceQuota asks for."
     return "Change what refuses it (quota, LimitRange, webhook), or the FineTuneClass."
 
 
-def _pod_blockage(pod: PodView, warning: WarningEvent | None, now: datetime) -> Blockage | None:
+def _diagnose_pod(pod: PodView, warning: WarningEvent | None, now: datetime) -> StartDiagnosis | None:
     since = pod.unschedulable_since
     if since is not None and _is_over(since, now):
         return _unschedulable(pod)
@@ -149,7 +151,7 @@ def _pod_blockage(pod: PodView, warning: WarningEvent | None, now: datetime) -> 
     if not _is_over(warning.since, now):
         return None
     if warning.reason in VOLUME_FAILURES:
-        return Blockage(
+        return StartDiagnosis(
             Reason.VOLUME_NOT_MOUNTED,
             f"Pod {pod.name} can't mount a volume: {warning.message}. Create what is missing, or repair the volume.",
             warning.since,
@@ -157,35 +159,35 @@ def _pod_blockage(pod: PodView, warning: WarningEvent | None, now: datetime) -> 
     return _unstartable(pod, warning.message, warning.since) if warning.reason == SANDBOX_FAILED else None
 
 
-def _unpullable(pod: PodView) -> Blockage:
+def _unpullable(pod: PodView) -> StartDiagnosis:
     what = "its image"
     change = "Check spec.images of the FineTuneClass and that the nodes may pull from there."
     if pod.waiting_foreign:
         what = f"the image of container {pod.waiting_foreign!r}, which is not ours"
         change = "Look for the webhook or policy that adds this container to Pods."
-    words = f"Pod {pod.name} can't pull {what}: {pod.waiting_message or pod.waiting_reason}. {change}"
-    return Blockage(Reason.IMAGE_PULL_FAILED, words, pod.scheduled_time)
+    message = f"Pod {pod.name} can't pull {what}: {pod.waiting_message or pod.waiting_reason}. {change}"
+    return StartDiagnosis(Reason.IMAGE_PULL_FAILED, message, pod.scheduled_time)
 
 
-def _unschedulable(pod: PodView) -> Blockage:
-    words = pod.unschedulable_message
-    if "persistentvolumeclaim" in words.lower():
-        return Blockage(
+def _unschedulable(pod: PodView) -> StartDiagnosis:
+    message = pod.unschedulable_message
+    if "persistentvolumeclaim" in message.lower():
+        return StartDiagnosis(
             Reason.VOLUME_NOT_MOUNTED,
-            f"Pod {pod.name} waits for a volume: {words} Create that PersistentVolumeClaim in this namespace, or let "
+            f"Pod {pod.name} waits for a volume: {message} Create that PersistentVolumeClaim in this namespace, or let "
             "it be bound.",
             pod.unschedulable_since,
         )
-    return Blockage(
+    return StartDiagnosis(
         Reason.UNSCHEDULABLE,
-        f"Pod {pod.name} finds no node: {words} Free or add nodes, or lower what the FineTuneClass requests.",
+        f"Pod {pod.name} finds no node: {message} Free or add nodes, or lower what the FineTuneClass requests.",
         pod.unschedulable_since,
-        waits=waits_for_room(words),
+        waits=waits_for_room(message),
     )
 
 
-def _secret_not_found(pod: PodView, warning: WarningEvent) -> Blockage:
-    return Blockage(
+def _secret_not_found(pod: PodView, warning: WarningEvent) -> StartDiagnosis:
+    return StartDiagnosis(
         Reason.SECRET_NOT_FOUND,
         f"Pod {pod.name} can't read its storage credentials: {warning.message}. Create that Secret in this namespace "
         "with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the Pod then starts by itself.",
@@ -193,12 +195,12 @@ def _secret_not_found(pod: PodView, warning: WarningEvent) -> Blockage:
     )
 
 
-def _unstartable(pod: PodView, words: str, since: datetime | None) -> Blockage:
-    return Blockage(Reason.POD_REJECTED, f"The node of Pod {pod.name} can't start it: {words}", since)
+def _unstartable(pod: PodView, message: str, since: datetime | None) -> StartDiagnosis:
+    return StartDiagnosis(Reason.POD_REJECTED, f"The node of Pod {pod.name} can't start it: {message}", since)
 
 
-def _is_missing(words: str) -> bool:
-    return "not found" in words or "non-existent" in words
+def _is_missing(message: str) -> bool:
+    return "not found" in message or "non-existent" in message
 
 
 def _is_over(since: datetime, now: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""Which changes of a Job or a Pod are news to its parent's plan. Pure.
+"""Which changes of a Job or a Pod matter to its parent's plan. Pure.
 
 A look costs several requests, and most events of a child (counts, addresses, nodes, finalizers, the creation that the
 parent itself asked for) change no plan. What only time makes remarkable (a Pod that does not start) is looked at by the
@@ -13,33 +13,33 @@ from typing import Any
 from finetune_operator.pods.observed import job_view, pod_view
 from finetune_operator.pods.roles import PREFLIGHT_ROLE
 
-News = tuple[object, ...]
+ChildState = tuple[object, ...]
 
-QUIET: News = ()
+NOTHING_TO_DECIDE: ChildState = ()
 """Of a child that does what it was made for, and is not done."""
 
 
-def news(body: Mapping[str, Any]) -> News | None:
+def child_state(body: Mapping[str, Any]) -> ChildState | None:
     """What a plan would react to, comparable from event to event; None for a kind whose every event counts."""
     read = _READERS.get(body.get("kind", ""))
     return None if read is None else read(dict(body))
 
 
-def _job_news(body: dict[str, Any]) -> News:
+def _job_state(body: dict[str, Any]) -> ChildState:
     job = job_view(body)
     # A preflight is decided by what its Pod says, a second before the Job controller has counted it.
     state = "Active" if job.role == PREFLIGHT_ROLE and job.state == "Complete" else job.state
     if state == "Active" and not job.ending and not job.deleting and not job.suspended:
-        return QUIET
+        return NOTHING_TO_DECIDE
     return ("Job", state, job.ending, job.deleting, job.suspended)
 
 
-def _pod_news(body: dict[str, Any]) -> News:
+def _pod_state(body: dict[str, Any]) -> ChildState:
     pod = pod_view(body)
     begun = pod.phase == "Pending" or (pod.phase == "Running" and pod.role == PREFLIGHT_ROLE)
     if begun and not pod.terminating and not pod.waiting_reason and not pod.disrupted and pod.exit_code is None:
-        return QUIET
+        return NOTHING_TO_DECIDE
     return ("Pod", pod.phase, pod.terminating, pod.waiting_reason, pod.disrupted, pod.exit_code)
 
 
-_READERS: Mapping[str, Callable[[dict[str, Any]], News]] = {"Job": _job_news, "Pod": _pod_news}
+_READERS: Mapping[str, Callable[[dict[str, Any]], ChildState]] = {"Job": _job_state, "Pod": _pod_state}

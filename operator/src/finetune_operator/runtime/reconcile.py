@@ -18,7 +18,7 @@ from finetune_api.base import problems, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason, UnreadableStatusError
 from finetune_operator.core.conditions import EventNote, progressing, stalled
 from finetune_operator.core.kinds import Finalizer, Kind
-from finetune_operator.core.plan import Farewell, LeftBehind, Plan, planned
+from finetune_operator.core.plan import DeletionPlan, LeftBehind, Plan, planned
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
@@ -54,7 +54,7 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         for metrics in kind.metrics:
             metrics.gone(key)
         return None
-    now, farewell = datetime.now(UTC), None
+    now, deletion = datetime.now(UTC), None
     before, unreadable = _read_status(kind, parent)
     try:
         if "deletionTimestamp" not in parent["metadata"]:
@@ -63,10 +63,10 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
                 return None
             plan, parent = await _plan(kube, kind, parent, now)
         else:
-            farewell = await _farewell(kube, kind.finalizer, parent, now)
-            if farewell is None:
+            deletion = await _deletion(kube, kind.finalizer, parent, now)
+            if deletion is None:
                 return None  # What it owns goes by garbage collection.
-            plan = farewell.plan
+            plan = deletion.plan
         for body in plan.create:
             await kube.create_once(body)
         for body in plan.apply:
@@ -82,8 +82,8 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         return _REFUSED_RETRY_SECONDS
     for child in plan.delete:
         await kube.delete(child.resource, child.namespace, child.name, child.uid)
-    if farewell is not None and farewell.release:
-        await _release(kube, parent, kind.finalizer, farewell.left_behind)
+    if deletion is not None and deletion.release:
+        await _release(kube, parent, kind.finalizer, deletion.left_behind)
         return None
     if unreadable is not None:
         await _tell_unreadable(kube, kind, key, parent, unreadable, now)
@@ -110,7 +110,7 @@ async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[
         return _invalid(kind.status.read(parent.get("status")), parent, error, now), parent
 
 
-async def _farewell(kube: Kube, finalizer: Finalizer | None, parent: Object, now: datetime) -> Farewell[Any] | None:
+async def _deletion(kube: Kube, finalizer: Finalizer | None, parent: Object, now: datetime) -> DeletionPlan[Any] | None:
     """What to do for an object that is being deleted; None when it holds no finalizer of ours."""
     if finalizer is None or not _holds(parent, finalizer):
         return None
@@ -119,7 +119,7 @@ async def _farewell(kube: Kube, finalizer: Finalizer | None, parent: Object, now
 
 async def _release(kube: Kube, parent: Object, finalizer: Finalizer | None, left_behind: LeftBehind | None) -> None:
     """Let a deleted object go, and say what stays of it."""
-    assert finalizer is not None, "who has none says no farewell"
+    assert finalizer is not None, "only an object with a finalizer gets here"
     if left_behind is not None:
         about = await kube.get(FINE_TUNE_CLASSES, None, left_behind.class_name) or {
             "apiVersion": FINE_TUNE_CLASSES.api_version,
@@ -139,7 +139,7 @@ def _holds(parent: Object, finalizer: Finalizer) -> bool:
 async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> None:
     """When the status differs: the Events that its change calls for, and then the status.
 
-    In this order, and with names that follow from what the plan was made of, no Event is lost and none told twice
+    In this order, and with names that follow from what the plan was made of, no Event is lost and none recorded twice
     when the operator is killed in between.
     """
     unknown = plan.status.model_extra or {}
@@ -203,8 +203,8 @@ async def _create_event(kube: Kube, body: Object) -> None:
 def _invalid(before: KindStatus, parent: Object, error: ValidationError, now: datetime) -> Plan[KindStatus]:
     """A stored spec that does not parse (written before a rule was added): say which field."""
     observed = _Unparsed(parent["metadata"]["generation"], before)
-    standing = stalled(Reason.INVALID_SPEC, f"The object is invalid: {problems(error)}")
-    return planned(observed, before, None, standing, now)
+    readiness = stalled(Reason.INVALID_SPEC, f"The object is invalid: {problems(error)}")
+    return planned(observed, before, None, readiness, now)
 
 
 def _refused(before: KindStatus, parent: Object, error: ApiError, now: datetime) -> Plan[KindStatus]:
@@ -212,11 +212,11 @@ def _refused(before: KindStatus, parent: Object, error: ApiError, now: datetime)
     observed = _Unparsed(parent["metadata"]["generation"], before)
     found = refusal(error.message)
     reason = Reason.NAME_CONFLICT if error.reason == NAME_CONFLICT else found.reason
-    words = error.message if error.reason == NAME_CONFLICT else found.message
-    standing = stalled(reason, f"{words} Tried again every minute.")
+    message = error.message if error.reason == NAME_CONFLICT else found.message
+    readiness = stalled(reason, f"{message} Tried again every minute.")
     if found.waits:
-        standing = progressing(Reason.QUEUED, standing.message)
-    return planned(observed, before, None, standing, now)
+        readiness = progressing(Reason.QUEUED, readiness.message)
+    return planned(observed, before, None, readiness, now)
 
 
 def _read_status(kind: Kind, parent: Object) -> tuple[KindStatus, UnreadableStatusError | None]:
@@ -232,7 +232,7 @@ async def _tell_unreadable(
 ) -> None:
     """Another version's status stays as it is, but for the condition that says why nothing is done here."""
     metadata, kept = parent["metadata"], (parent.get("status") or {}).get("conditions") or []
-    words = (
+    message = (
         f"Another version of the operator wrote {error}, which this one does not know. Nothing is changed and nothing "
         "starts. Run a version that knows it, or remove that field (kubectl edit --subresource=status)."
     )
@@ -241,19 +241,19 @@ async def _tell_unreadable(
         type=ConditionType.STALLED,
         status="True",
         reason=Reason.STATUS_UNREADABLE,
-        message=words[:4096],
+        message=message[:4096],
         observed_generation=metadata["generation"],
         last_transition_time=whole_seconds(now),
     )
     wire = found.to_wire()
     if old.get("status") == "True" and old.get("lastTransitionTime"):
         wire["lastTransitionTime"] = old["lastTransitionTime"]
-    told = kind.status().model_copy(update={"conditions": [found]})
+    shown = kind.status().model_copy(update={"conditions": [found]})
     for metrics in kind.metrics:
-        metrics.written(key, told, told)
+        metrics.written(key, shown, shown)
     if {**old, **wire} == old:
         return
-    note = EventNote("Warning", Reason.STATUS_UNREADABLE, words)
+    note = EventNote("Warning", Reason.STATUS_UNREADABLE, message)
     await _record(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"]))
     await kube.apply_conditions(_status_body(parent, {"conditions": [wire]}))
 

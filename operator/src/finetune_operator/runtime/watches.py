@@ -15,7 +15,7 @@ from finetune_operator.core.ownership import MANAGED_BY_SELECTOR, ROLE_LABEL, ow
 from finetune_operator.core.references import ObjectKey, References
 from finetune_operator.kube.client import PAGE_SIZE
 from finetune_operator.kube.resources import FIELD_MANAGER, Resource
-from finetune_operator.runtime.predicates import QUIET, News, news
+from finetune_operator.runtime.predicates import NOTHING_TO_DECIDE, ChildState, child_state
 from finetune_operator.runtime.workqueue import WorkQueue
 
 CHILD_SECONDS = 0.3
@@ -41,11 +41,11 @@ def register(
             for referrer in references.referrers(name):
                 queue.add(referrer)
 
-    shown: dict[str, News] = {}
+    shown: dict[str, ChildState] = {}
 
     async def child_event(body: Mapping[str, Any], type: str | None, **_: Any) -> None:
         key = owner_key(body, owners)
-        if key is not None and _shows_something_new(shown, body, type):
+        if key is not None and _is_changed(shown, body, type):
             queue.add_after(key, CHILD_SECONDS)
 
     for kind in kinds:
@@ -103,18 +103,18 @@ def settings(request_timeout_seconds: float, kinds: Sequence[Kind]) -> kopf.Oper
     return configured
 
 
-def _shows_something_new(shown: dict[str, News], body: Mapping[str, Any], type: str | None) -> bool:
-    """Whether a child's event is news; `shown` remembers by UID what was news before."""
-    found = news(body)
+def _is_changed(shown: dict[str, ChildState], body: Mapping[str, Any], type: str | None) -> bool:
+    """Whether a child's event changes what a plan would react to; `shown` remembers that by UID."""
+    found = child_state(body)
     if found is None:
         return True
     uid = body["metadata"]["uid"]
     if type == "DELETED":
         shown.pop(uid, None)
         return True
-    before = shown.get(uid, QUIET)
+    before = shown.get(uid, NOTHING_TO_DECIDE)
     shown[uid] = found
-    return found != (QUIET if type is None else before)
+    return found != (NOTHING_TO_DECIDE if type is None else before)
 
 
 def _is_echo(body: Mapping[str, Any], type: str | None) -> bool:

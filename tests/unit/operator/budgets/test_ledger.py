@@ -274,9 +274,9 @@ def test_a_refusal_says_what_is_used_and_left_and_when_it_renews() -> None:
     refused = budget_violation(budget(ledger={"a": 9000}), OWNER, platform(2))
     assert refused is not None
     assert refused.renews == datetime(2026, 12, 1, tzinfo=UTC)
-    assert (refused.standing.reason, refused.standing.stalled) == ("BudgetExceeded", True)
+    assert (refused.readiness.reason, refused.readiness.stalled) == ("BudgetExceeded", True)
     for told in ("'team-a'", "2.5 of the 2 accelerator hours", "0 are left", "renews at 2026-12-01T00:00:00Z", "'gpu'"):
-        assert told in refused.standing.message
+        assert told in refused.readiness.message
 
 
 def test_a_budget_of_december_renews_in_january() -> None:

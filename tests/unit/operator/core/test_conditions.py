@@ -1,4 +1,4 @@
-"""Conditions follow from a standing, and Events from how conditions changed."""
+"""Conditions follow from a readiness, and Events from how conditions changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_operator.core.conditions import (
     EventNote,
-    Standing,
+    Readiness,
     conditions,
     failed,
     known_reason,
@@ -32,15 +32,15 @@ def table(found: list[Condition]) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("standing", "expected"),
+    ("readiness", "expected"),
     [
         (TRAINING, {"Ready": ("False", "Training"), "Stalled": ("False", "Progressing")}),
         (SUCCEEDED, {"Ready": ("True", "Succeeded"), "Stalled": ("False", "Progressing")}),
         (NO_ROOM, {"Ready": ("False", "Unschedulable"), "Stalled": ("True", "Unschedulable")}),
     ],
 )
-def test_ready_and_stalled_of_each_standing(standing: Standing, expected: dict[str, tuple[str, str]]) -> None:
-    assert table(conditions(standing, [], generation=1, now=NOW)) == expected
+def test_ready_and_stalled_of_each_standing(readiness: Readiness, expected: dict[str, tuple[str, str]]) -> None:
+    assert table(conditions(readiness, [], generation=1, now=NOW)) == expected
 
 
 def test_failed_stands_while_a_run_is_over_for_good_and_goes_with_it() -> None:
@@ -60,7 +60,7 @@ def test_passed_stands_only_where_there_is_a_verdict() -> None:
 
 
 @pytest.mark.parametrize(("then", "moves"), [(QUEUED, False), (NO_ROOM, False), (SUCCEEDED, True)])
-def test_a_transition_time_moves_only_with_the_status(then: Standing, moves: bool) -> None:
+def test_a_transition_time_moves_only_with_the_status(then: Readiness, moves: bool) -> None:
     before = conditions(TRAINING, [], generation=1, now=ago(60))
     (is_ready, *_) = conditions(then, before, generation=2, now=NOW)
     assert is_ready.last_transition_time == (NOW if moves else ago(60))
@@ -91,7 +91,7 @@ def test_a_message_that_is_too_long_for_a_condition_is_cut() -> None:
     ],
 )
 def test_each_transition_is_one_event(
-    before: Standing | None, after: Standing, expected: tuple[Literal["Normal", "Warning"], str] | None
+    before: Readiness | None, after: Readiness, expected: tuple[Literal["Normal", "Warning"], str] | None
 ) -> None:
     earlier = [] if before is None else conditions(before, [], generation=1, now=ago(60))
     notes = transition_events(earlier, conditions(after, earlier, generation=1, now=NOW))

@@ -9,7 +9,7 @@ import pytest
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import FailureStatus
 from finetune_api.outcome import Failure
-from finetune_operator.core.conditions import Standing, conditions, failed, stalled
+from finetune_operator.core.conditions import Readiness, conditions, failed, stalled
 from finetune_operator.evaluation.plan import plan as plan_evaluation
 from finetune_operator.finetunejob.plan import plan
 from tests.unit.operator.evaluation_states import evaluation_status, observed_evaluation
@@ -29,11 +29,11 @@ FOUND = FailureStatus(reason=Reason.STORAGE_UNREACHABLE, message="The storage di
 UNREAD = stalled(Reason.STATUS_UNREADABLE, "Another version of the operator wrote it.")
 
 
-def said(*standings: Standing) -> list[Condition]:
+def said(*standings: Readiness) -> list[Condition]:
     """The conditions after each of these was told in turn."""
     found: list[Condition] = []
-    for standing in standings:
-        found = conditions(standing, found, generation=1, now=ago(5))
+    for readiness in standings:
+        found = conditions(readiness, found, generation=1, now=ago(5))
     return found
 
 

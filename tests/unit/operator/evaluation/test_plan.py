@@ -43,13 +43,13 @@ from tests.unit.operator.states import (
     Decision,
     ago,
     decided,
+    earlier_conditions,
     failed_pod,
     job,
     later,
     pod,
     reason_of,
     resolved_class,
-    standing_conditions,
     succeeded_pod,
     with_config_map,
 )
@@ -59,7 +59,7 @@ JOB, RETRY, OF_NEW_MODEL = evaluation_job_name(), evaluation_job_name(number=2),
 JOB_OBJECTS, RETRY_OBJECTS = (f"ConfigMap/{JOB}", f"Job/{JOB}"), (f"ConfigMap/{RETRY}", f"Job/{RETRY}")
 NO_JOB = stalled(Reason.REFERENCE_NOT_FOUND, "FineTuneJob 'router' does not exist in namespace 'team-a'. Create it.")
 UNREADABLE = undecided("FineTuneJob 'router' can't be read: startTime is 'soon'.")
-EVALUATING = standing_conditions(Reason.EVALUATING)
+EVALUATING = earlier_conditions(Reason.EVALUATING)
 
 
 def decide(observed: ObservedEvaluation) -> Decided:
@@ -502,7 +502,7 @@ def test_a_job_that_has_not_started_is_made_anew_when_its_class_changed(pods: tu
 
 
 def test_a_finished_evaluation_is_not_run_again() -> None:
-    observed = observed_evaluation(evaluated_status(conditions=standing_conditions(Reason.EVALUATED, ready=True)))
+    observed = observed_evaluation(evaluated_status(conditions=earlier_conditions(Reason.EVALUATED, ready=True)))
     assert decide(observed).decision == Decision("Passed", "Evaluated", ready=True, passed=True)
 
 

@@ -10,7 +10,7 @@ from finetune_api.base import LocalObjectReference
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, Model
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.finetuneclass.resolve import ResolvedClass, default_class, resolve_class
 from finetune_operator.kube.resources import FINE_TUNE_JOBS
 from finetune_operator.models.observe import resolve_model
@@ -48,11 +48,11 @@ PLAIN = class_object("plain", default={})
 def test_the_default_class(classes: list[Any], chosen: str | None) -> None:
     found = default_class(classes)
     if chosen is None:
-        assert isinstance(found, Standing)
+        assert isinstance(found, Readiness)
         assert found.reason == Reason.CLASS_NOT_FOUND
         assert "Set spec.className, or annotate a class" in found.message
     else:
-        assert not isinstance(found, Standing)
+        assert not isinstance(found, Readiness)
         assert found["metadata"]["name"] == chosen
 
 
@@ -82,7 +82,7 @@ def test_the_trainer_image(of_class: str | None, of_operator: str | None, used: 
 )
 def test_a_class_that_cannot_be_used_says_why(spec: dict[str, Any], told: str) -> None:
     found = resolve_class(class_object("cpu", **spec), None)
-    assert isinstance(found, Standing)
+    assert isinstance(found, Readiness)
     assert (found.reason, found.stalled) == (Reason.INVALID_SPEC, True)
     assert told in found.message
 
@@ -116,7 +116,7 @@ def test_the_model_of_a_fine_tuning_job(status: FineTuneJobStatus, expected: Any
     if isinstance(expected, ResolvedModel):
         assert found == expected
     else:
-        assert isinstance(found, Standing)
+        assert isinstance(found, Readiness)
         assert (found.reason, found.stalled) == expected
         assert "FineTuneJob 'router'" in found.message
         assert not isinstance(found, Undecided)

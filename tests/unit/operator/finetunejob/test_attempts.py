@@ -36,6 +36,7 @@ from tests.unit.operator.states import (
     ago,
     attempt_status,
     decided,
+    earlier_conditions,
     ended_attempt,
     failed_pod,
     job,
@@ -44,7 +45,6 @@ from tests.unit.operator.states import (
     observed_job,
     pod,
     resolved_class,
-    standing_conditions,
     succeeded_pod,
     told,
     trained_status,
@@ -56,7 +56,7 @@ TRAIN_2_OBJECTS = (f"ConfigMap/{TRAIN_2}", f"Job/{TRAIN_2}")
 PROGRESS = Progress(
     step=30, total_steps=750, percent=4, loss=2.5, estimated_remaining_seconds=600, last_updated_time=ago(1)
 )
-TRAINING = standing_conditions(Reason.TRAINING)
+TRAINING = earlier_conditions(Reason.TRAINING)
 
 
 def decide(observed: ObservedFineTuneJob) -> Decided:
@@ -81,7 +81,7 @@ def evicted(index: int, **changes: Any) -> PodView:
 
 # Waiting and running.
 
-QUEUED_STATUS = trained_status(phase="Queued", conditions=standing_conditions(Reason.QUEUED))
+QUEUED_STATUS = trained_status(phase="Queued", conditions=earlier_conditions(Reason.QUEUED))
 STILL_QUEUED = Decision("Queued", "Queued", again_in=15)
 NOW_TRAINING = Decision("Training", "Training", event="Normal Training")
 

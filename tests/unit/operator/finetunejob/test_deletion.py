@@ -14,7 +14,7 @@ from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
 from finetune_api.outcome import Failure
 from finetune_api.run import DeleteRun, is_run_folder, run_folder
 from finetune_operator.core.ownership import child_name
-from finetune_operator.finetunejob.deletion.objects import GIVE_UP_SECONDS, RUN_ANNOTATION, delete_job
+from finetune_operator.finetunejob.deletion.objects import RUN_ANNOTATION, STORAGE_DEADLINE_SECONDS, delete_job
 from finetune_operator.finetunejob.deletion.observe import observe
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.deletion.plan import FINALIZER, MOST_JOBS, holds_storage, plan
@@ -73,7 +73,7 @@ def deletion(*jobs: JobView, pods: tuple[PodView, ...] = (), **changes: Any) -> 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person would name of a farewell."""
+    """What a person would name of a deletion."""
 
     creates: str | None = None
     deletes: tuple[str, ...] = ()
@@ -84,21 +84,23 @@ class Decision:
 
 
 def decided(observed: ObservedDeletion) -> Decision:
-    farewell = plan(observed, NOW)
-    created = [item["metadata"]["name"] for item in farewell.plan.create]
-    requeue_at = farewell.plan.requeue_at
+    decision = plan(observed, NOW)
+    created = [item["metadata"]["name"] for item in decision.plan.create]
+    requeue_at = decision.plan.requeue_at
     return Decision(
         creates=created[0] if created else None,
-        deletes=tuple(child.name for child in farewell.plan.delete),
-        goes=farewell.release,
-        stays=farewell.left_behind is not None,
-        again_in=(requeue_at - NOW).total_seconds() if requeue_at and not farewell.release else None,
+        deletes=tuple(child.name for child in decision.plan.delete),
+        goes=decision.release,
+        stays=decision.left_behind is not None,
+        again_in=(requeue_at - NOW).total_seconds() if requeue_at and not decision.release else None,
     )
 
 
 ENDING_POD = pod(TRAIN_1, phase="Running")
 ENDED_POD = pod(TRAIN_1, phase="Failed", exit_code=143)
-STUCK = deletion(tried(1), pods=(pod(try_name(1), role="delete", phase="Pending"),), deleted=ago(GIVE_UP_SECONDS))
+STUCK = deletion(
+    tried(1), pods=(pod(try_name(1), role="delete", phase="Pending"),), deleted=ago(STORAGE_DEADLINE_SECONDS)
+)
 TABLE: dict[str, tuple[ObservedDeletion, Decision]] = {
     "what trains is stopped first": (
         deletion(job(TRAIN_1), pods=(ENDING_POD,)),
@@ -148,11 +150,11 @@ TABLE: dict[str, tuple[ObservedDeletion, Decision]] = {
         Decision(deletes=(try_name(1),), goes=True, stays=True),
     ),
     "nor does a Pod that can't be stopped": (
-        deletion(pods=(ENDING_POD,), deleted=ago(GIVE_UP_SECONDS)),
+        deletion(pods=(ENDING_POD,), deleted=ago(STORAGE_DEADLINE_SECONDS)),
         Decision(goes=True, stays=True),
     ),
     "it looks again when the time is over": (
-        deletion(tried(1), deleted=ago(GIVE_UP_SECONDS - 4)),
+        deletion(tried(1), deleted=ago(STORAGE_DEADLINE_SECONDS - 4)),
         Decision(again_in=4),
     ),
     "in a namespace that ends nothing is tried": (
@@ -186,7 +188,7 @@ def test_decisions(observed: ObservedDeletion, decision: Decision) -> None:
 
 @pytest.mark.parametrize("observed", [case for case, _ in TABLE.values()], ids=TABLE)
 def test_it_always_comes_to_an_end(observed: ObservedDeletion) -> None:
-    assert plan(observed, observed.deleted + timedelta(seconds=GIVE_UP_SECONDS)).release
+    assert plan(observed, observed.deleted + timedelta(seconds=STORAGE_DEADLINE_SECONDS)).release
 
 
 @pytest.mark.parametrize(
@@ -260,7 +262,7 @@ def test_the_job_that_removes_is_told_everything_in_its_own_object() -> None:
 
 def test_the_job_that_removes_goes_by_itself_when_no_operator_is_left() -> None:
     spec = removal(deletion())["spec"]
-    assert spec["activeDeadlineSeconds"] == GIVE_UP_SECONDS
+    assert spec["activeDeadlineSeconds"] == STORAGE_DEADLINE_SECONDS
     assert spec["ttlSecondsAfterFinished"] == 3600
 
 

@@ -31,6 +31,7 @@ from tests.unit.operator.states import (
     ago,
     attempt_status,
     decided,
+    earlier_conditions,
     ended_attempt,
     failed_pod,
     job,
@@ -41,7 +42,6 @@ from tests.unit.operator.states import (
     pod,
     preflight_status,
     resolved_class,
-    standing_conditions,
     succeeded_pod,
     trained_status,
     with_config_map,
@@ -49,7 +49,7 @@ from tests.unit.operator.states import (
 
 PROGRESS = Progress(step=30, total_steps=750, percent=4, last_updated_time=ago(1))
 SUSPENDED = job_spec(suspend=True)
-SUSPENDED_STATUS: dict[str, Any] = {"phase": "Suspended", "conditions": standing_conditions(Reason.SUSPENDED)}
+SUSPENDED_STATUS: dict[str, Any] = {"phase": "Suspended", "conditions": earlier_conditions(Reason.SUSPENDED)}
 
 
 def decide(observed: ObservedFineTuneJob) -> Decided:
@@ -60,8 +60,8 @@ def decide(observed: ObservedFineTuneJob) -> Decided:
 
 # Suspend and resume.
 
-IN_PREFLIGHT = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
-IN_TRAINING = trained_status(conditions=standing_conditions(Reason.TRAINING), progress=PROGRESS)
+IN_PREFLIGHT = job_status(preflight=preflight_status(), conditions=earlier_conditions(Reason.VALIDATING))
+IN_TRAINING = trained_status(conditions=earlier_conditions(Reason.TRAINING), progress=PROGRESS)
 SAVING = pod(TRAIN_1, deletion_time=later(40))
 
 
@@ -187,12 +187,12 @@ SUCCEEDED = trained_status(
     usage=USAGE,
     storage_uri=STORAGE_URI,
     completion_time=ago(9),
-    conditions=standing_conditions(Reason.SUCCEEDED, ready=True),
+    conditions=earlier_conditions(Reason.SUCCEEDED, ready=True),
 )
 FAILED = trained_status(
     phase="Failed",
     completion_time=ago(9),
-    conditions=standing_conditions(Reason.RETRY_LIMIT_REACHED, stalled=True),
+    conditions=earlier_conditions(Reason.RETRY_LIMIT_REACHED, stalled=True),
 )
 NEW_RUN = Decision(
     "Validating",
@@ -267,7 +267,7 @@ def test_an_end_that_another_version_could_not_read_stands_again(phase: Any, rea
     """What an old operator said while it led for a minute is gone once one looks that knows better."""
     failure = FailureStatus(reason=Reason.LOSS_NOT_FINITE, message="The loss became NaN.")
     end = {"result": RESULT} if phase == "Succeeded" else {"failure": failure}
-    ready, stalled = standing_conditions(Reason.SUCCEEDED, ready=True)
+    ready, stalled = earlier_conditions(Reason.SUCCEEDED, ready=True)
     hidden = stalled.model_copy(update={"status": "True", "reason": reason})
     if phase == "Failed" or reason == Reason.INVALID_SPEC:
         ready = ready.model_copy(update={"status": "False", "reason": reason})
@@ -383,7 +383,7 @@ def test_a_run_ends_at_its_deadline(
 ) -> None:
     """An attempt keeps the class's deadline that it was started with."""
     attempt = attempt_status(class_deadline_seconds=of_class)
-    status = trained_status(attempt, start_time=ago(age), conditions=standing_conditions(Reason.TRAINING))
+    status = trained_status(attempt, start_time=ago(age), conditions=earlier_conditions(Reason.TRAINING))
     observed = observed_job(
         status,
         job(TRAIN_1),
@@ -418,7 +418,7 @@ def test_a_deadline_that_is_changed_within_a_run_holds_at_once_up_to_the_class_s
     first, changed = job_spec(activeDeadlineSeconds=before), job_spec(activeDeadlineSeconds=now)
     attempt = attempt_status(class_deadline_seconds=of_class)
     status = trained_status(
-        attempt, start_time=ago(age), conditions=standing_conditions(Reason.TRAINING), run_digest=run_digest(first, 1)
+        attempt, start_time=ago(age), conditions=earlier_conditions(Reason.TRAINING), run_digest=run_digest(first, 1)
     )
     result = decide(observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=changed))
     assert result.decision.phase == phase
@@ -487,7 +487,7 @@ def finished(**changes: Any) -> FineTuneJobStatus:
             "phase": "Succeeded",
             "result": RESULT,
             "completion_time": ago(100),
-            "conditions": standing_conditions(Reason.SUCCEEDED, ready=True),
+            "conditions": earlier_conditions(Reason.SUCCEEDED, ready=True),
             **changes,
         }
     )

@@ -22,20 +22,20 @@ from tests.unit.operator.states import (
     ago,
     attempt_status,
     decided,
+    earlier_conditions,
     job,
     job_spec,
     later,
     observed_job,
     pod,
     resolved_class,
-    standing_conditions,
     trained_status,
     with_config_map,
 )
 
 WITH_QUEUE = resolved_class(scheduling={"queueName": "gpus"})
-WAITING = trained_status(phase="Queued", conditions=standing_conditions(Reason.QUEUED))
-HAS_RUN = trained_status(attempt_status(pods_start_time=ago(30)), conditions=standing_conditions(Reason.TRAINING))
+WAITING = trained_status(phase="Queued", conditions=earlier_conditions(Reason.QUEUED))
+HAS_RUN = trained_status(attempt_status(pods_start_time=ago(30)), conditions=earlier_conditions(Reason.TRAINING))
 QUEUED_JOB = job(TRAIN_1, suspended=True, queue_name="gpus")
 
 

@@ -10,7 +10,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FailureStatus, FineTuneJobStatus, MemoryEstimate
 from finetune_api.outcome import Failure
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.warning_events import WarningEvent
@@ -30,6 +30,7 @@ from tests.unit.operator.states import (
     Decision,
     ago,
     decided,
+    earlier_conditions,
     failed_pod,
     job,
     job_spec,
@@ -39,7 +40,6 @@ from tests.unit.operator.states import (
     pod,
     preflight_status,
     resolved_class,
-    standing_conditions,
     succeeded_pod,
     with_config_map,
 )
@@ -149,7 +149,7 @@ def test_what_the_class_does_not_allow_is_refused_with_what_it_allows(
 
 def test_preflight_that_the_class_no_longer_allows_goes_on_and_is_not_made_again() -> None:
     spec, stricter = job_spec(parallelism={"nodes": 3}), resolved_class(limits={"nodes": 2})
-    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    before = job_status(preflight=preflight_status(), conditions=earlier_conditions(Reason.VALIDATING))
     running = decide(observed_job(before, job(PREFLIGHT_1), spec=spec, platform=stricter))
     assert running.decision == Decision("Validating", "Validating", again_in=15)
     gone = decide(observed_job(before, spec=spec, platform=stricter))
@@ -209,7 +209,7 @@ def test_each_place_that_preflight_wrote_into_is_remembered() -> None:
 def test_a_preflight_pod_that_does_not_start_is_diagnosed(
     pods: tuple[Any, ...], reason: Reason | None, told: list[str]
 ) -> None:
-    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    before = job_status(preflight=preflight_status(), conditions=earlier_conditions(Reason.VALIDATING))
     result = decide(observed_job(before, job(PREFLIGHT_1), pods=pods))
     if reason is None:
         assert result.decision == Decision("Validating", "Validating", again_in=15)
@@ -219,7 +219,7 @@ def test_a_preflight_pod_that_does_not_start_is_diagnosed(
 
 
 def test_a_secret_that_is_missing_is_told_by_the_kubelets_warning() -> None:
-    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    before = job_status(preflight=preflight_status(), conditions=earlier_conditions(Reason.VALIDATING))
     waits = pod(PREFLIGHT_1, phase="Pending", uid="p")
     warning = WarningEvent("p", "FailedMount", f'MountVolume.SetUp failed for volume "x": {MISSING_SECRET}', ago(5))
     result = decide(observed_job(before, job(PREFLIGHT_1), pods=(waits,), warnings=(warning,)))
@@ -230,7 +230,7 @@ def test_a_secret_that_is_missing_is_told_by_the_kubelets_warning() -> None:
 
 
 def test_an_image_that_can_not_be_pulled_for_fifteen_minutes_ends_the_run() -> None:
-    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    before = job_status(preflight=preflight_status(), conditions=earlier_conditions(Reason.VALIDATING))
     waits = pod(PREFLIGHT_1, phase="Pending", waiting_reason="ErrImagePull", scheduled_time=ago(900))
     observed = observed_job(before, job(PREFLIGHT_1), pods=(waits,))
     result = decide(observed)
@@ -260,14 +260,14 @@ def test_a_try_waits_until_the_pod_of_the_one_before_has_ended() -> None:
 
 def test_a_preflight_pod_that_starts_after_all_clears_its_diagnosis() -> None:
     blocked = job_status(
-        preflight=preflight_status(), conditions=standing_conditions(Reason.SECRET_NOT_FOUND, stalled=True)
+        preflight=preflight_status(), conditions=earlier_conditions(Reason.SECRET_NOT_FOUND, stalled=True)
     )
     observed = observed_job(blocked, job(PREFLIGHT_1), pods=(pod(PREFLIGHT_1),))
     assert decide(observed).decision == Decision("Validating", "Validating", again_in=15, event="Normal Validating")
 
 
 def failed_preflight(answer: Failure) -> ObservedFineTuneJob:
-    before = job_status(preflight=preflight_status(), conditions=standing_conditions(Reason.VALIDATING))
+    before = job_status(preflight=preflight_status(), conditions=earlier_conditions(Reason.VALIDATING))
     return observed_job(before, job(PREFLIGHT_1, "Failed"), pods=(failed_pod(PREFLIGHT_1, answer),))
 
 
@@ -370,22 +370,22 @@ def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standing", "platform"),
+    ("readiness", "platform"),
     [
-        (standing_conditions(Reason.CLASS_NOT_FOUND, stalled=True), None),
-        (standing_conditions(Reason.LIMIT_EXCEEDED, stalled=True), None),
-        (standing_conditions(Reason.SUSPENDED), None),
-        (standing_conditions(Reason.SECRET_NOT_FOUND, stalled=True), None),
+        (earlier_conditions(Reason.CLASS_NOT_FOUND, stalled=True), None),
+        (earlier_conditions(Reason.LIMIT_EXCEEDED, stalled=True), None),
+        (earlier_conditions(Reason.SUSPENDED), None),
+        (earlier_conditions(Reason.SECRET_NOT_FOUND, stalled=True), None),
     ],
     ids=["class was missing", "limit was exceeded", "was suspended", "Secret was missing"],
 )
 def test_another_trouble_that_passed_gives_way_to_the_diagnosis_that_stands(
-    standing: list[Any], platform: Standing | None
+    readiness: list[Any], platform: Readiness | None
 ) -> None:
-    waiting = observed_job(refused_before(retry_in=7, conditions=standing), job(PREFLIGHT_1, "Failed"))
+    waiting = observed_job(refused_before(retry_in=7, conditions=readiness), job(PREFLIGHT_1, "Failed"))
     assert decide(waiting).decision.reason == "DatasetInvalid"
     second = preflight_status(try_number=2, job_name=PREFLIGHT_2)
-    retrying = observed_job(refused_before(0, preflight=second, conditions=standing), job(PREFLIGHT_2))
+    retrying = observed_job(refused_before(0, preflight=second, conditions=readiness), job(PREFLIGHT_2))
     assert decide(retrying).decision.reason == "DatasetInvalid"
 
 

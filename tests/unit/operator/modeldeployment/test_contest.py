@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from finetune_api.modeldeployment import DriftedField
 from finetune_operator.modeldeployment.contest import (
     WINDOW,
-    contest_standing,
+    contest_readiness,
     contested,
     corrected,
     look_again,
@@ -64,12 +64,12 @@ def test_what_was_not_touched_for_a_quarter_of_an_hour_is_forgotten() -> None:
 
 
 def test_the_standing_names_the_fields_and_who_sets_them() -> None:
-    assert contest_standing(record_of(4), "router") is None
-    standing = contest_standing(record_of(5), "router")
-    assert standing is not None and standing.stalled
-    assert standing.reason == "DriftContested"
-    assert standing.message.startswith("'flux' sets Deployment spec.image of 'router' again each time")
-    many = contest_standing(record_of(5, {f"Deployment spec.f{n}": None for n in range(5)}), "router")
+    assert contest_readiness(record_of(4), "router") is None
+    readiness = contest_readiness(record_of(5), "router")
+    assert readiness is not None and readiness.stalled
+    assert readiness.reason == "DriftContested"
+    assert readiness.message.startswith("'flux' sets Deployment spec.image of 'router' again each time")
+    many = contest_readiness(record_of(5, {f"Deployment spec.f{n}": None for n in range(5)}), "router")
     assert many is not None
     assert (
         "Somebody who left no name sets Deployment spec.f0, Deployment spec.f1, Deployment spec.f2 and 2 more"

@@ -13,7 +13,7 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
 from finetune_api.outcome import Failure
 from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, ModelSource
-from finetune_operator.core.conditions import Standing, conditions, failed, stalled
+from finetune_operator.core.conditions import Readiness, conditions, failed, stalled
 from finetune_operator.modeldeployment.observed import GateEvaluation, ObservedModelDeployment
 from finetune_operator.modeldeployment.plan import plan
 from finetune_operator.models.resolve import ResolvedModel, tuned_model
@@ -38,10 +38,10 @@ from tests.unit.operator.states import (
     Decision,
     ago,
     decided,
+    earlier_conditions,
     job_spec,
     pod,
     resolved_class,
-    standing_conditions,
     trained_status,
 )
 from tests.unit.operator.states import told as told_by
@@ -145,7 +145,7 @@ def test_a_model_without_a_digest_passes_no_gate() -> None:
     ],
 )
 def test_only_what_passed_its_gate_is_served(
-    gate: GateEvaluation | Standing, phase: str, reason: Reason, told: str
+    gate: GateEvaluation | Readiness, phase: str, reason: Reason, told: str
 ) -> None:
     result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate))
     assert (result.decision.phase, result.decision.reason) == (phase, reason)
@@ -194,9 +194,9 @@ def test_an_evaluation_that_failed_for_good_never_opens_its_gate_by_itself() -> 
     ],
 )
 def test_the_message_says_what_the_model_waits_for(status: FineTuneJobStatus, message: str) -> None:
-    standing = tuned_model("a", job_spec(), status)
-    assert isinstance(standing, Standing)
-    assert standing.message == message
+    readiness = tuned_model("a", job_spec(), status)
+    assert isinstance(readiness, Readiness)
+    assert readiness.message == message
 
 
 def test_an_evaluation_that_does_not_judge_this_model_is_no_gate() -> None:
@@ -576,7 +576,7 @@ def test_a_model_by_uri_is_its_own_revision() -> None:
 def test_nothing_applied_makes_it_unavailable_again() -> None:
     """A status that a restored backup brings along is not believed."""
     restored = ModelDeploymentStatus(
-        phase="Available", replicas=3, ready_replicas=3, conditions=standing_conditions(Reason.AVAILABLE, ready=True)
+        phase="Available", replicas=3, ready_replicas=3, conditions=earlier_conditions(Reason.AVAILABLE, ready=True)
     )
     result = decide(observed_deployment(restored))
     assert (result.decision.phase, result.status.ready_replicas) == ("RollingOut", 0)

@@ -9,7 +9,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FailureStatus
 from finetune_api.outcome import Failure
-from finetune_operator.pods.exit_diagnosis import disruption_words, failure, failure_words, is_disruption, outcome
+from finetune_operator.pods.exit_diagnosis import disruption_message, failure, failure_message, is_disruption, outcome
 from finetune_operator.pods.observed import pod_view
 from tests.unit.operator.pod_objects import container, pod_object, terminated
 from tests.unit.operator.states import (
@@ -124,7 +124,7 @@ def test_what_the_pods_said(pods: list[Any], expected: Any) -> None:
 def test_the_diagnosis_of_a_failed_job(pods: list[Any], reason: Reason, rank: int | None, told: str) -> None:
     found = failure(pods, "Job has reached the specified backoff limit")
     assert (found.reason, found.rank) == (reason, rank)
-    assert told in failure_words(found)
+    assert told in failure_message(found)
 
 
 def test_the_last_lines_of_the_log_are_kept() -> None:
@@ -178,7 +178,7 @@ def test_what_counts_as_a_disruption_of_two_nodes(pods: list[Any], disrupted: bo
 def test_the_diagnosis_carries_what_to_change_and_the_log() -> None:
     found = failure([failed_pod("j", OOM, 1)], "")
     assert (found.suggestion, found.log) == (OOM.suggestion, OOM.log)
-    assert failure_words(found) == "CUDA out of memory. Set hyperparameters.batchSize to 8 (now 16)."
+    assert failure_message(found) == "CUDA out of memory. Set hyperparameters.batchSize to 8 (now 16)."
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_the_diagnosis_carries_what_to_change_and_the_log() -> None:
     ],
 )
 def test_what_the_infrastructure_did(pods: list[Any], told: str) -> None:
-    assert told in disruption_words(pods)
+    assert told in disruption_message(pods)
 
 
 def test_what_a_pod_says_survives_the_way_through_its_status() -> None:
@@ -209,4 +209,4 @@ def test_what_a_pod_says_survives_the_way_through_its_status() -> None:
     ],
 )
 def test_a_diagnosis_is_a_sentence_that_others_can_follow(message: str, suggestion: str | None, words: str) -> None:
-    assert failure_words(FailureStatus(reason="Failed", message=message, suggestion=suggestion)) == words
+    assert failure_message(FailureStatus(reason="Failed", message=message, suggestion=suggestion)) == words

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_operator.pods.observed import job_view, pod_view
-from finetune_operator.pods.start_diagnosis import blockage, refusal
+from finetune_operator.pods.start_diagnosis import diagnose_start, refusal
 from finetune_operator.pods.warning_events import WarningEvent
 from tests.unit.operator.pod_objects import (
     CREATING,
@@ -122,7 +122,7 @@ WITHOUT_CLAIM = {
     ],
 )
 def test_what_keeps_a_pod_from_starting(status: dict[str, Any], reason: Reason | None, told: str) -> None:
-    found = blockage(None, [pod_view(pod_object(status))], (), NOW)
+    found = diagnose_start(None, [pod_view(pod_object(status))], (), NOW)
     assert (found.reason if found else None) == reason
     if found is not None:
         assert NAME in found.message
@@ -134,7 +134,7 @@ def test_a_pod_is_unschedulable_after_half_a_minute(seconds: int, named: bool) -
     """A cluster autoscaler is given a moment."""
     view = pod_view(pod_object({"phase": "Pending", "conditions": [UNSCHEDULABLE]}))
     since = datetime(2026, 11, 22, 11, 59, tzinfo=UTC)
-    assert (blockage(None, [view], (), since + timedelta(seconds=seconds)) is not None) is named
+    assert (diagnose_start(None, [view], (), since + timedelta(seconds=seconds)) is not None) is named
 
 
 # What Events tell of a Pod that has a node.
@@ -181,7 +181,7 @@ def warning(reason: str, message: str, seconds: int, subject: str = POD_UID) -> 
     ],
 )
 def test_what_the_kubelet_said_of_a_pod(said: WarningEvent, reason: Reason | None, told: str) -> None:
-    found = blockage(None, [pod_view(pod_object(pending(CREATING)))], [said], NOW)
+    found = diagnose_start(None, [pod_view(pod_object(pending(CREATING)))], [said], NOW)
     assert (found.reason if found else None) == reason
     if found is not None:
         assert NAME in found.message
@@ -191,7 +191,7 @@ def test_what_the_kubelet_said_of_a_pod(said: WarningEvent, reason: Reason | Non
 
 def test_what_was_said_of_a_pod_does_not_count_once_it_runs() -> None:
     running = {"phase": "Running", "containerStatuses": [container(running={"startedAt": "2026-11-22T11:59:00Z"})]}
-    assert blockage(None, [pod_view(pod_object(running))], [warning("FailedMount", NO_SECRET, 60)], NOW) is None
+    assert diagnose_start(None, [pod_view(pod_object(running))], [warning("FailedMount", NO_SECRET, 60)], NOW) is None
 
 
 # What Events tell of a Job that makes no Pods.
@@ -242,7 +242,7 @@ QUOTA = (
 )
 def test_why_a_job_makes_no_pods(message: str, reason: Reason, told: str) -> None:
     said = warning("FailedCreate", message, 10, subject=JOB_UID)
-    found = blockage(job_view(job_object()), [], [said], NOW)
+    found = diagnose_start(job_view(job_object()), [], [said], NOW)
     assert found is not None
     assert (found.reason, found.since) == (reason, said.since)
     assert told in found.message
@@ -264,7 +264,7 @@ def test_a_quota_is_named_while_the_job_lacks_pods(
     job: dict[str, Any], pods: list[dict[str, Any]], named: bool
 ) -> None:
     said = warning("FailedCreate", QUOTA, 10, subject=JOB_UID)
-    found = blockage(job_view(job), [pod_view(pod) for pod in pods], [said], NOW)
+    found = diagnose_start(job_view(job), [pod_view(pod) for pod in pods], [said], NOW)
     assert (found is not None) is named
 
 
@@ -292,13 +292,13 @@ NONE_EVER = "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolera
 )
 def test_room_that_others_give_back_is_waited_for_and_nothing_else(words: str, waits: bool) -> None:
     status = {"phase": "Pending", "conditions": [{**UNSCHEDULABLE, "message": words}]}
-    found = blockage(None, [pod_view(pod_object(status))], (), NOW)
+    found = diagnose_start(None, [pod_view(pod_object(status))], (), NOW)
     assert found is not None
-    assert (found.standing.stalled, found.standing.reason) == (
+    assert (found.readiness.stalled, found.readiness.reason) == (
         not waits,
         Reason.QUEUED if waits else Reason.UNSCHEDULABLE,
     )
-    assert words in found.standing.message
+    assert words in found.readiness.message
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.runtime.predicates import QUIET, news
+from finetune_operator.runtime.predicates import NOTHING_TO_DECIDE, child_state
 
 ENDED = {"terminated": {"exitCode": 0, "finishedAt": "2026-11-22T12:00:09Z", "startedAt": "2026-11-22T12:00:01Z"}}
 PULLS = {"waiting": {"reason": "ContainerCreating"}}
@@ -64,8 +64,8 @@ UNSCHEDULABLE = [
     ],
 )
 def test_what_is_news(child: dict[str, Any], is_news: bool) -> None:
-    assert (news(child) != QUIET) is is_news
+    assert (child_state(child) != NOTHING_TO_DECIDE) is is_news
 
 
 def test_every_event_of_another_kind_counts() -> None:
-    assert news({"kind": "Deployment"}) is None
+    assert child_state({"kind": "Deployment"}) is None

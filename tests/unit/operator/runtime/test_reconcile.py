@@ -14,7 +14,7 @@ from finetune_api.conditions import ConditionType, KindStatus, Reason
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_operator.core.conditions import EventNote, conditions, failed
 from finetune_operator.core.kinds import Finalizer, Kind
-from finetune_operator.core.plan import Child, Farewell, LeftBehind, Plan
+from finetune_operator.core.plan import Child, DeletionPlan, LeftBehind, Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.kube.client import Kube
@@ -25,7 +25,7 @@ from finetune_operator.runtime.reconcile import reconcile
 from finetune_operator.runtime.worker import Heartbeats, work
 from finetune_operator.runtime.workqueue import WorkQueue
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.states import JOB_WIRE, NOW, job_status, merged, standing_conditions
+from tests.unit.operator.states import JOB_WIRE, NOW, earlier_conditions, job_status, merged
 
 KEY = ObjectKey("FineTuneJob", "team-a", "router")
 JOBS_PATH, PARENT_PATH = "/apis/batch/v1/namespaces/team-a/jobs", FINE_TUNE_JOBS.path("team-a", "router")
@@ -36,7 +36,7 @@ PARENT: dict[str, Any] = {
     "metadata": {"name": "router", "namespace": "team-a", "uid": "uid-1", "generation": 1, "resourceVersion": "7"},
     "spec": JOB_WIRE,
 }
-STATUS = job_status(conditions=standing_conditions(Reason.VALIDATING), observed_generation=1)
+STATUS = job_status(conditions=earlier_conditions(Reason.VALIDATING), observed_generation=1)
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "new", "namespace": "team-a"}}
 SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "router", "namespace": "team-a"}}
 PLAN = Plan(
@@ -226,11 +226,11 @@ DELETED = "2026-11-22T12:00:00Z"
 LEFT = LeftBehind("cpu", EventNote("Warning", "StorageKept", "s3://models/finetune stays: the namespace was deleted."))
 
 
-def holding(needed: bool | None = True, farewell: Farewell[Any] | None = None, plan: Plan[Any] = PLAN) -> Kind:
+def holding(needed: bool | None = True, deletion: DeletionPlan[Any] | None = None, plan: Plan[Any] = PLAN) -> Kind:
     """A reconciler of objects that hold something outside the cluster."""
     reconciler = planning(plan)
     finalizer = Finalizer(
-        FINALIZER, lambda observed: needed, reconciler.observe, lambda observed, now: farewell or Farewell(PLAN)
+        FINALIZER, lambda observed: needed, reconciler.observe, lambda observed, now: deletion or DeletionPlan(PLAN)
     )
     return replace(reconciler, finalizer=finalizer)
 
@@ -296,7 +296,7 @@ async def test_a_farewell_is_carried_out_like_any_plan_and_keeps_the_finalizer()
 async def test_the_finalizer_goes_last_and_the_class_tells_what_stays(left_behind: LeftBehind | None) -> None:
     kube = kube_with(parent_that(deletionTimestamp=DELETED, finalizers=[FINALIZER]))
     last = Plan(status=STATUS, delete=PLAN.delete)
-    await reconcile(kube, holding(farewell=Farewell(last, release=True, left_behind=left_behind)), KEY)
+    await reconcile(kube, holding(deletion=DeletionPlan(last, release=True, left_behind=left_behind)), KEY)
     told = [f"POST {CLASS_EVENTS_PATH}"] if left_behind else []
     assert kube.writes == [f"DELETE {JOBS_PATH}/old", *told, f"PATCH {PARENT_PATH}"]
     if left_behind:
@@ -315,7 +315,7 @@ async def test_a_finalizer_that_stands_still_is_not_told_as_released() -> None:
     deleted = parent_that(deletionTimestamp=DELETED, finalizers=[FINALIZER])
     kube = FakeKube({f"GET {PARENT_PATH}": deleted, f"PATCH {PARENT_PATH}": deleted})
     with pytest.raises(ApiError, match="stands on 'router' still"):
-        await reconcile(kube, holding(farewell=Farewell(Plan(status=STATUS), release=True)), KEY)
+        await reconcile(kube, holding(deletion=DeletionPlan(Plan(status=STATUS), release=True)), KEY)
 
 
 async def test_the_status_follows_the_finalizer() -> None:

@@ -9,7 +9,7 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.pods.builders import PodRole, job
 from finetune_operator.pods.roles import DELETE_ROLE
 
-GIVE_UP_SECONDS = 600
+STORAGE_DEADLINE_SECONDS = 600
 ENDED_KEPT_SECONDS = 3600
 """How long an ended Job is kept that no operator removes."""
 RUN_ANNOTATION = "finetune.dev/run"
@@ -31,7 +31,7 @@ def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list
         child_name(owner, DELETE_ROLE, platform.uid, number),
         PodRole(DELETE_ROLE, (DELETE_ROLE, RUN_CONFIG_PATH)),
         platform.spec,
-        deadline_seconds=GIVE_UP_SECONDS,
+        deadline_seconds=STORAGE_DEADLINE_SECONDS,
         ttlSecondsAfterFinished=ENDED_KEPT_SECONDS,
     )
     body["metadata"]["ownerReferences"] = controlled_by_class(platform.name, platform.uid)

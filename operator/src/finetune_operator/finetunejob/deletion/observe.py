@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedDeletion:
-    """Read everything that the farewell depends on."""
+    """Read everything that the deletion depends on."""
     owner = owner_of(parent)
     try:
         status = FineTuneJobStatus.from_another_version(parent.get("status", {}))
@@ -75,7 +75,7 @@ async def _ends(reader: Reader, name: str) -> bool:
     except ApiError as error:
         if error.status != 403:
             raise
-        # Without that right the storage is given up only after GIVE_UP_SECONDS.
+        # Without that right the storage is given up only after STORAGE_DEADLINE_SECONDS.
         log.warning("may not read the namespace", namespace=name, error=str(error))
         return False
     return namespace is None or "deletionTimestamp" in namespace["metadata"]

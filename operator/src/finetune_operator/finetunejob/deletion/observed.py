@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.core.conditions import Standing
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.pods.observed import JobView, PodView
@@ -21,7 +21,7 @@ class ObservedDeletion:
     generation: int
     status: FineTuneJobStatus
     class_name: str | None
-    platform: ResolvedClass | Standing
+    platform: ResolvedClass | Readiness
     deleted: datetime
     namespace_ends: bool = False
     """Nothing can be made in a namespace that is being deleted."""

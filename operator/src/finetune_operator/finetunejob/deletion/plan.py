@@ -1,7 +1,7 @@
 """What becomes of a deleted FineTuneJob's objects in the storage, where its class says reclaimPolicy: Delete.
 
 A finalizer keeps the object until its training has stopped and a Job of the trainer image has removed what the runs
-wrote. It never keeps it longer than GIVE_UP_SECONDS: what could not be removed stays, and an Event on the class tells.
+wrote, for STORAGE_DEADLINE_SECONDS at most: what could not be removed stays, and an Event on the class says so.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.core.conditions import EventNote, Standing, progressing
-from finetune_operator.core.plan import Child, Farewell, LeftBehind, earliest, planned
+from finetune_operator.core.conditions import EventNote, Readiness, progressing
+from finetune_operator.core.plan import Child, DeletionPlan, LeftBehind, earliest, planned
 from finetune_operator.finetuneclass.resolve import ResolvedClass, job_location
-from finetune_operator.finetunejob.deletion.objects import GIVE_UP_SECONDS, delete_job
+from finetune_operator.finetunejob.deletion.objects import STORAGE_DEADLINE_SECONDS, delete_job
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.storage_folders import known_folders
 from finetune_operator.kube.resources import JOBS, Object
-from finetune_operator.pods.exit_diagnosis import failure_words
+from finetune_operator.pods.exit_diagnosis import failure_message
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_time, runs_on
 from finetune_operator.pods.roles import DELETE_ROLE
-from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 FINALIZER = "finetune.dev/storage"
 STORAGE_KEPT = "StorageKept"
@@ -34,15 +34,15 @@ deleted object, so its Jobs are counted, also those that the infrastructure ende
 
 def holds_storage(observed: ObservedFineTuneJob) -> bool | None:
     """Whether the class wants the storage emptied at the end; None: there is no class now that could tell."""
-    if isinstance(observed.platform, Standing):
+    if isinstance(observed.platform, Readiness):
         return None
     return observed.platform.spec.reclaim_policy == "Delete"
 
 
-def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatus]:
+def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobStatus]:
     """Stop what runs, remove what it wrote, let the object go."""
     platform, jobs, folders = observed.platform, observed.delete_jobs, _folders(observed)
-    if isinstance(platform, Standing):
+    if isinstance(platform, Readiness):
         return _keep_storage(observed, folders, platform.message, now)
     if platform.spec.reclaim_policy != "Delete" or not folders:
         return _release(observed, now)
@@ -52,7 +52,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> Farewell[FineTuneJobStatu
     if observed.namespace_ends:
         why = "The namespace was deleted with it, where nothing can be started."
         return _keep_storage(observed, folders, why, now)
-    deadline = observed.deleted + timedelta(seconds=GIVE_UP_SECONDS)
+    deadline = observed.deleted + timedelta(seconds=STORAGE_DEADLINE_SECONDS)
     if now >= deadline:
         return _keep_storage(observed, folders, _problem(result) or "It took too long.", now)
     writers = _writers(observed)
@@ -96,21 +96,21 @@ def _wait(
     deadline: datetime,
     again: datetime | None = None,
     create: tuple[Object, ...] = (),
-) -> Farewell[FineTuneJobStatus]:
+) -> DeletionPlan[FineTuneJobStatus]:
     """The object stays for now. Its training Jobs never do."""
     active = [job for job in observed.jobs if job.role != DELETE_ROLE and job.state == "Active" and not job.deleting]
-    look = earliest([again or now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS), deadline])
+    look = earliest([again or now + timedelta(seconds=START_CHECK_SECONDS), deadline])
     readiness = progressing(Reason.DELETING, message)
     phase = observed.status.phase
     delete = _children(observed, active)
-    return Farewell(
+    return DeletionPlan(
         planned(observed, observed.status, phase, readiness, now, create=create, delete=delete, requeue_at=look)
     )
 
 
 def _release(
     observed: ObservedDeletion, now: datetime, left_behind: LeftBehind | None = None
-) -> Farewell[FineTuneJobStatus]:
+) -> DeletionPlan[FineTuneJobStatus]:
     """The object goes, and the Jobs that no garbage collector removes go before it."""
     gone = planned(
         observed,
@@ -120,12 +120,12 @@ def _release(
         now,
         delete=_children(observed, observed.delete_jobs),
     )
-    return Farewell(gone, release=True, left_behind=left_behind)
+    return DeletionPlan(gone, release=True, left_behind=left_behind)
 
 
 def _keep_storage(
     observed: ObservedDeletion, folders: list[str], why: str, now: datetime
-) -> Farewell[FineTuneJobStatus]:
+) -> DeletionPlan[FineTuneJobStatus]:
     """What can't be removed stays, and the platform team hears of it."""
     if not folders or observed.class_name is None:
         return _release(observed, now)
@@ -152,7 +152,7 @@ def _problem(result: Running | Succeeded | Disrupted | Failed | None) -> str:
     if isinstance(result, Running):
         return result.start.message if result.start is not None else ""
     if isinstance(result, Failed):
-        return failure_words(result.diagnosis)
+        return failure_message(result.diagnosis)
     return result.message if isinstance(result, Disrupted) else ""
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
-from finetune_operator.core.conditions import Standing, progressing
+from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import (
@@ -41,8 +41,8 @@ from finetune_operator.finetunejob.stopping import (
 )
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.observed import JobView
-from finetune_operator.pods.sidecars import lingering_words, look_again
-from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS, blockage
+from finetune_operator.pods.sidecars import lingering_message, look_again
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
 
@@ -87,15 +87,15 @@ def _next_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
         again = next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS))
         return Decision(status, progressing(readiness.reason, message), delete=stale, requeue_at=again)
     platform = admitted(observed)
-    if isinstance(platform, Standing):
+    if isinstance(platform, Readiness):
         return Decision(status, platform, delete=stale_jobs(observed))
     refused = over_budget(observed, status)
     if refused is not None:
-        return Decision(status, refused.standing, delete=stale_jobs(observed), requeue_at=refused.renews)
+        return Decision(status, refused.readiness, delete=stale_jobs(observed), requeue_at=refused.renews)
     return _started(observed, status, platform, number, now)
 
 
-def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Standing:
+def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Readiness:
     """Where the run stands while no attempt runs, and what ended the one before."""
     before, end, state = status.attempt, last_end(status), attempt_state(status)
     if before is None or state in ("Suspended", "Superseded"):
@@ -150,7 +150,7 @@ def _started(
         progressing(Reason.QUEUED, _queued_message(platform.spec.scheduling.queue_name)),
         create=tuple(objects),
         delete=stale_and_old_jobs(observed, keep=name),
-        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
+        requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
     )
 
 
@@ -179,7 +179,7 @@ def _is_outdated(
 ) -> bool:
     """Whether the attempt has not started and would be made otherwise now. A class that refuses alters nothing."""
     pods, platform = observed.pods_of(job.name), admitted(observed)
-    if attempt_state(status) == "Running" or has_started(job, pods) or isinstance(platform, Standing):
+    if attempt_state(status) == "Running" or has_started(job, pods) or isinstance(platform, Readiness):
         return False
     return is_outdated(job, pods, _objects(observed, status, platform, attempt.number))
 
@@ -197,14 +197,14 @@ def _while_it_runs(
         message = _queued_message(job.queue_name or "") + lost
         return Decision(status, progressing(Reason.QUEUED, message), delete=stale)
     if attempt_state(status) == "Pending":
-        start = blockage(job, pods, observed.warnings, now)
-        readiness = progressing(Reason.QUEUED, _queued_message(None) + lost) if start is None else start.standing
-        check = now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS)
+        start = diagnose_start(job, pods, observed.warnings, now)
+        readiness = progressing(Reason.QUEUED, _queued_message(None) + lost) if start is None else start.readiness
+        check = now + timedelta(seconds=START_CHECK_SECONDS)
         return Decision(status, readiness, delete=stale, requeue_at=check)
     message = f"Attempt {attempt.number} trains on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
     if job.ending or job.state != "Active":
         message = f"Attempt {attempt.number} has ended on a node; waits until its Pods have ended on the others."
-    message += lingering_words(pods) + _refused_reports_message(observed, attempt) + lost
+    message += lingering_message(pods) + _refused_reports_message(observed, attempt) + lost
     again = earliest([*(lost_time(pod) for pod in pods if not pod.ended), look_again(pods)])
     return Decision(status, progressing(Reason.TRAINING, message), delete=stale, requeue_at=again)
 

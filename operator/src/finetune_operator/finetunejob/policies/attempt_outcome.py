@@ -23,7 +23,7 @@ from finetune_operator.finetunejob.policy import JobPlan
 from finetune_operator.finetunejob.stopping import all_pods_ended, is_lost
 from finetune_operator.pods.backoff import retry_delay_seconds
 from finetune_operator.pods.exit_diagnosis import (
-    disruption_words,
+    disruption_message,
     failed_by_itself,
     failure,
     is_disruption,
@@ -95,7 +95,7 @@ def _ended_by_itself(
         return _failed(status, attempt, refused_report(pods, refusal), now)
     seen = attempt.disruption if took_away(attempt.disruption, pods) else None
     if seen is not None or is_disruption(pods, job.parallelism):
-        return _disrupted(status, attempt, _disruption_reason(pods, seen), disruption_words(pods, seen), now)
+        return _disrupted(status, attempt, _disruption_reason(pods, seen), disruption_message(pods, seen), now)
     return _failed(status, attempt, failure(pods, job.message), now)
 
 

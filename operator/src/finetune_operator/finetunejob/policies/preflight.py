@@ -13,7 +13,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import PreflightReport
-from finetune_operator.core.conditions import Standing, known_reason, progressing
+from finetune_operator.core.conditions import Readiness, known_reason, progressing
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.limits import admitted, with_run_id_hint
 from finetune_operator.finetunejob.objects import output_uri, preflight_job_name, preflight_objects
@@ -30,7 +30,7 @@ from finetune_operator.finetunejob.stopping import (
 )
 from finetune_operator.finetunejob.storage_folders import with_folder
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure_words, first_disruption
+from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure_message, first_disruption
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import (
     Disrupted,
@@ -41,7 +41,7 @@ from finetune_operator.pods.retried_job import (
     retry_readiness,
     retry_time,
 )
-from finetune_operator.pods.start_diagnosis import BLOCKAGE_CHECK_SECONDS
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
 
@@ -69,9 +69,9 @@ def record_preflight(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
         return _with_preflight(plan, found, succeeded=False, retry_time=again, disruption=result.disruption)
     if isinstance(result, Failed):
         again_at = None if result.final else retry_time(found.try_number, now)
-        told = result.report.dataset if result.report is not None else None
+        dataset = result.report.dataset if result.report is not None else None
         plan = _with_preflight(plan, found, succeeded=False, retry_time=again_at)
-        update = {"dataset": told or plan.status.dataset, "failure": result.diagnosis}
+        update = {"dataset": dataset or plan.status.dataset, "failure": result.diagnosis}
         return replace(plan, status=plan.status.model_copy(update=update))
     return _with_report(observed, _with_preflight(plan, found, succeeded=True), result)
 
@@ -89,16 +89,16 @@ def run_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     result = _result(observed, found, job, now)
     if isinstance(result, Failed):
         reason = known_reason(result.diagnosis.reason)
-        return run_failed(status, reason, f"{failure_words(result.diagnosis)} {_change(job, reason)}".strip(), now)
+        return run_failed(status, reason, f"{failure_message(result.diagnosis)} {_change(job, reason)}".strip(), now)
     readiness = _readiness(status)
     if isinstance(result, Running):
         readiness = replace(readiness, message=readiness.message + result.message)
-        readiness = readiness if result.start is None else result.start.standing
+        readiness = readiness if result.start is None else result.start.readiness
     return Decision(
         status,
         readiness,
         delete=stale_jobs(observed, keep=job.name),
-        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
+        requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
     )
 
 
@@ -107,7 +107,7 @@ def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dat
     owner, number = observed.owner, 1 + (status.preflight.try_number if status.preflight is not None else 0)
     name = preflight_job_name(owner, run_key(status), number)
     platform = admitted(observed)
-    if isinstance(platform, Standing):
+    if isinstance(platform, Readiness):
         return Decision(status, platform, delete=stale_jobs(observed))
     if not others_stopped(observed, now, keep=name):
         return Decision(
@@ -129,7 +129,7 @@ def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dat
         _readiness(status),
         create=tuple(_objects(observed, status, platform, number)),
         delete=stale_and_old_jobs(observed, keep=name),
-        requeue_at=now + timedelta(seconds=BLOCKAGE_CHECK_SECONDS),
+        requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
     )
 
 
@@ -154,7 +154,7 @@ def _is_outdated(
 ) -> bool:
     """Whether the try has not started and would be made otherwise now. A class that refuses alters nothing."""
     pods, platform = observed.pods_of(job.name), admitted(observed)
-    if has_started(job, pods) or isinstance(platform, Standing):
+    if has_started(job, pods) or isinstance(platform, Readiness):
         return False
     return is_outdated(job, pods, _objects(observed, status, platform, found.try_number))
 
@@ -191,7 +191,7 @@ def _change(job: JobView, reason: Reason) -> str:
     return "Correct the spec and change runId." if reason == Reason.INVALID_SPEC else ""
 
 
-def _readiness(status: FineTuneJobStatus) -> Standing:
+def _readiness(status: FineTuneJobStatus) -> Readiness:
     """Where preflight stands while its Pod gives no other answer."""
     found = status.preflight
     again = found.retry_time if found is not None else None

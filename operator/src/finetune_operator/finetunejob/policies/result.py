@@ -9,7 +9,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Progress, Result
 from finetune_api.outcome import TrainReport
 from finetune_api.progress import shown
-from finetune_operator.core.conditions import Standing, ready
+from finetune_operator.core.conditions import Readiness, ready
 from finetune_operator.finetunejob.attempt_state import attempt_state, ended, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.progress import with_checkpoints
@@ -41,7 +41,7 @@ def with_result(
     )
 
 
-def succeeded_readiness(result: Result) -> Standing:
+def succeeded_readiness(result: Result) -> Readiness:
     """Ready, with where the result is."""
     loss = f" Validation loss {result.eval_loss:.4f}." if result.eval_loss is not None else ""
     return ready(Reason.SUCCEEDED, f"The {result.adapter_type} result of step {result.step} is in {result.uri}.{loss}")

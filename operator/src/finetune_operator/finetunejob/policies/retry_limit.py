@@ -14,8 +14,8 @@ from finetune_operator.finetunejob.attempt_state import attempt_state, running_a
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import Decision, JobPlan, run_failed
 from finetune_operator.pods.backoff import retry_delay_seconds
-from finetune_operator.pods.exit_diagnosis import failure_words, outcome
-from finetune_operator.pods.start_diagnosis import blockage, image_pull_timed_out, image_pull_words
+from finetune_operator.pods.exit_diagnosis import failure_message, outcome
+from finetune_operator.pods.start_diagnosis import diagnose_start, image_pull_message, image_pull_timed_out
 
 _MEMORY = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
 """Fragmentation or a neighbour may be to blame once; the second time it is what is asked for."""
@@ -27,10 +27,10 @@ def end_without_image(observed: ObservedFineTuneJob, status: FineTuneJobStatus, 
     job = observed.job(attempt.job_name) if attempt is not None else None
     if job is None or job.state != "Active":
         return None
-    blocked = blockage(job, observed.pods_of(job.name), observed.warnings, now)
+    blocked = diagnose_start(job, observed.pods_of(job.name), observed.warnings, now)
     if blocked is None or not image_pull_timed_out(blocked, now):
         return None
-    return run_failed(status, blocked.reason, image_pull_words(blocked), now)
+    return run_failed(status, blocked.reason, image_pull_message(blocked), now)
 
 
 def end_at_retry_limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
@@ -39,12 +39,12 @@ def end_at_retry_limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus,
     if attempt is None or diagnosis is None:
         return None
     if not _may_heal(observed, status, attempt, diagnosis):
-        return run_failed(status, known_reason(diagnosis.reason), failure_words(diagnosis), now)
+        return run_failed(status, known_reason(diagnosis.reason), failure_message(diagnosis), now)
     if attempt.retries <= observed.spec.retry_limit:
         return None
     message = (
         f"Training failed {attempt.retries} times, more than retryLimit {observed.spec.retry_limit}. "
-        f"The last time: {diagnosis.reason}: {failure_words(diagnosis)}"
+        f"The last time: {diagnosis.reason}: {failure_message(diagnosis)}"
     )
     return run_failed(status, Reason.RETRY_LIMIT_REACHED, message, now)
 

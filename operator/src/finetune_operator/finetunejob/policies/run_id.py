@@ -14,7 +14,7 @@ from typing import Any, Literal
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
-from finetune_operator.core.conditions import Standing, progressing, stalled
+from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.finetunejob.attempt_state import FINISHED, stopped
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
@@ -74,7 +74,7 @@ def begin_run(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> Jo
     return replace(plan, status=_new_run(observed, status).model_copy(update=update).over(status))
 
 
-def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Standing | None:
+def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Readiness | None:
     """Why no run begins or goes on with this spec; None where one may."""
     run_id = observed.spec.run_id
     if status.run_id == run_id:

@@ -12,7 +12,7 @@ from datetime import datetime
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, StartingModel
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Standing, stalled
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policy import Decision, JobPlan
 from finetune_operator.finetunejob.stopping import stale_jobs
@@ -30,7 +30,7 @@ def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now
             "spec.model.fineTuneJobRef names this object itself, whose new run has no result yet. Name another "
             "FineTuneJob, or set model.uri to an earlier result (status.history), and change runId.",
         )
-    return Decision(status, found, delete=stale_jobs(observed)) if isinstance(found, Standing) else None
+    return Decision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
 
 
 def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
@@ -45,7 +45,7 @@ def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: dat
 
 def waits_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
     """Whether the run can't start yet, since another job has no result."""
-    return status.starting_model is None and isinstance(observed.model, Standing)
+    return status.starting_model is None and isinstance(observed.model, Readiness)
 
 
 def model_source(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> ModelSource:

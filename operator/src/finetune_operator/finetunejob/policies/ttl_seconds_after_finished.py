@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import ConditionType
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.core.conditions import Standing
-from finetune_operator.core.failed_condition import untold_failure
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.failed_condition import missing_failure
 from finetune_operator.finetunejob.attempt_state import FINISHED
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.result import succeeded_readiness
@@ -35,9 +35,9 @@ def keep_finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     return Decision(status, readiness, delete=delete, requeue_at=due, keeps_phase=True)
 
 
-def _missing_end(status: FineTuneJobStatus) -> Standing | None:
+def _missing_end(status: FineTuneJobStatus) -> Readiness | None:
     """How the run ended, where the conditions say something else; None where they say it."""
     if status.phase == "Failed":
-        return untold_failure(status.conditions, status.failure)
+        return missing_failure(status.conditions, status.failure)
     is_stalled = any(one.type == ConditionType.STALLED and one.status == "True" for one in status.conditions)
     return succeeded_readiness(status.result) if is_stalled and status.result is not None else None
