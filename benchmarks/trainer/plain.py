@@ -17,7 +17,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from benchmarks.trainer.stopwatch import Stopwatch
 from benchmarks.trainer.workload import DATA, MODEL, SEED, load_workload
-from finetune_trainer.model.packed_attention import attention_over_packed_rows
+from finetune_trainer.model.kernels.packed_attention import attention_over_packed_rows
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"

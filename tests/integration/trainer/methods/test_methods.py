@@ -30,7 +30,8 @@ from finetune_api.finetunejob import (
 from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.distributed import batches
-from finetune_trainer.model import packed_attention, passes, trainable
+from finetune_trainer.model import passes, trainable
+from finetune_trainer.model.kernels import packed_attention
 from finetune_trainer.model.loading import LocalModel, fetch_model, load_model, load_tokenizer
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from finetune_trainer.model.packed_attention import (
+from finetune_trainer.model.kernels.packed_attention import (
     NAME,
     attention_over_packed_rows,
     computes_packed,

@@ -15,8 +15,8 @@ import torch
 from finetune_api.run import TrainRun
 from finetune_trainer.distributed.batches import BatchSplit, pass_sizes, split_batch
 from finetune_trainer.distributed.gang import Gang
+from finetune_trainer.model.kernels.packed_attention import computes_packed
 from finetune_trainer.model.memory import MethodMemory, model_size, plan_of, plan_passes
-from finetune_trainer.model.packed_attention import computes_packed
 
 _log = structlog.get_logger()
 

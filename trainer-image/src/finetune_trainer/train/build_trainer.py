@@ -14,7 +14,7 @@ from finetune_trainer.checkpoint.training_state import SnapshotTaker
 from finetune_trainer.data.encode.vision import VisionCollator
 from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, shard
 from finetune_trainer.methods.method import TrainerParts
-from finetune_trainer.model.fused_kernels import fuse_kernels
+from finetune_trainer.model.kernels.fused_kernels import fuse_kernels
 from finetune_trainer.model.trainable import trainable_model, uses_bfloat16, weights_digest
 from finetune_trainer.model.weight_values import refuse_infinite_weights
 from finetune_trainer.report.events import EventLog

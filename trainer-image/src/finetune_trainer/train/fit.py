@@ -8,7 +8,7 @@ import structlog
 from peft.helpers import disable_input_dtype_casting
 
 from finetune_trainer.checkpoint.resumable import RunIsOverError
-from finetune_trainer.model.packed_attention import attention_over_packed_rows
+from finetune_trainer.model.kernels.packed_attention import attention_over_packed_rows
 from finetune_trainer.model.trainable import uses_bfloat16
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.train.build_trainer import BuiltTrainer
