@@ -1,1 +1,1 @@
-"""Checkpoints: what a training's state is, how it is saved beside the training, and resumed from."""
+"""Checkpoints: the state of a training, saved in the background, committed, and resumed from."""

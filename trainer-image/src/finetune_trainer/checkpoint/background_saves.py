@@ -1,8 +1,8 @@
-"""Saves that run beside the training.
+"""Saves in a background thread.
 
-Training stands still only while its state is copied to host memory; a thread does the rest. One save at a time: a save
-that outlives the interval to the next one makes training wait, so that there is never more than one copy of the
-state in memory and never more than one interval of steps in danger. How long it stood still is measured and handed on.
+Training stalls only while its state is copied to host memory; a thread uploads and commits it. There is one save at a
+time: a save that takes longer than the interval to the next one makes training wait, so that there is never more than
+one copy of the state in memory, and never more than one interval of steps to lose. The stalls are measured.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from finetune_trainer.process.progress_log import log_progress
 UNNOTICED_SECONDS = 1.0
 ABANDONED_SECONDS = 30.0
 SWITCH_SECONDS = 0.0005
-"""Training asks for the interpreter after each tensor operation; the usual 5 ms of a thread that uploads add up."""
+"""Training needs the interpreter lock after each tensor operation: the default 5 ms of an uploading thread add up."""
 
 
 @dataclass(frozen=True)
 class Save:
-    """A save under way: how long training stood still for it, and for how much of that it waited for the one before."""
+    """A save in progress: how long it stalled training, and how much of that was waiting for the previous save."""
 
     step: int
     snapshot: Snapshot
@@ -36,15 +36,15 @@ class Save:
 
     @property
     def seconds(self) -> float:
-        """Since its begin."""
+        """Seconds since it began."""
         return time.monotonic() - self.began
 
 
 class BackgroundSaves:
     """Takes snapshots of a training and hands each to `store`, which runs in a thread.
 
-    What `store` raises comes out of the next `save` or `finish`; `failed` tells of it before. `on_stall` hears for how
-    many seconds each save kept the training.
+    What `store` raises is raised by the next `save` or `finish`, and shows in `failed` before. `on_stall` gets the
+    seconds for which each save stalled training.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class BackgroundSaves:
 
     @property
     def failed(self) -> bool:
-        """Whether a save has failed that nobody was told of yet."""
+        """Whether a save has failed whose exception was not raised yet."""
         return self._failure is not None
 
     @property
@@ -71,11 +71,11 @@ class BackgroundSaves:
         return self._thread is not None and self._thread.is_alive()
 
     def prepare(self, training: Training) -> None:
-        """Begin to get the memory that saves need, once there was a step; else the first save waits for it."""
+        """Start to allocate the memory for saves, after the first step; otherwise the first save would wait for it."""
         self._snapshots.prepare(training)
 
     def save(self, training: Training) -> None:
-        """Begin a save of what the training is now, when the one before is done."""
+        """Start to save the current state, once the previous save is done."""
         began = time.monotonic()
         self.finish()
         waited = time.monotonic() - began
@@ -87,7 +87,7 @@ class BackgroundSaves:
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until no save is under way."""
+        """Wait until no save is in progress. Raises what made one fail."""
         if self._thread is not None:
             heartbeats.beat(Phase.SAVING, self._step)
             self._thread.join(UNNOTICED_SECONDS)
@@ -100,7 +100,7 @@ class BackgroundSaves:
             raise failure
 
     def abandon(self) -> None:
-        """Training failed: give a save under way some time to end, whatever becomes of it."""
+        """After a failure of training: wait up to ABANDONED_SECONDS for a save in progress, and ignore how it ends."""
         if self._thread is not None:
             self._thread.join(ABANDONED_SECONDS)
 

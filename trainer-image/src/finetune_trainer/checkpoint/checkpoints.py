@@ -1,4 +1,4 @@
-"""The checkpoints of a run, as a gang of processes writes them and resumes from them. commits.py is the protocol."""
+"""Checkpoints as a gang of processes commits them and resumes from them. storage/commits.py is the protocol."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ class Resumed:
     checkpoint: LocalCheckpoint | None
     """None: from the beginning."""
     kept: tuple[Committed, ...]
-    """The checkpoints that count, oldest first; the last one is that which was resumed from."""
+    """The valid checkpoints, oldest first; the last one is the one resumed from."""
     corrupt: tuple[CorruptCheckpoint, ...]
-    """Those that were passed over."""
+    """Those that were skipped."""
 
 
 def list_committed(storage: Storage, run: S3Location) -> list[Committed]:
-    """The checkpoints that count, oldest first, with what was measured on them."""
+    """The committed checkpoints, oldest first, with their validation losses."""
     found = commits.list_checkpoints(storage, run)[0]
     if not found:
         return []
     state = storage.find(found[-1].folder.join(TRAINER_STATE))
-    with contextlib.suppress(ValueError, KeyError, TypeError):  # what rotted is told of by who resumes from it
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # whoever resumes from it reports the corruption
         found = found if state is None else with_evaluations(found, evaluations(state))
     measured = evaluation_records.find_record(storage, found[-1])
     return found if measured is None else with_evaluations(found, {found[-1].manifest.step: measured["eval_loss"]})
@@ -93,10 +93,10 @@ def resume(
     *,
     start_over_if_corrupt: bool,
 ) -> Resumed:
-    """Bring the newest good checkpoint to every node's `directory`.
+    """Fetch the newest good checkpoint to every node's `directory`.
 
-    One that is corrupt is passed over and reported, and stays until a newer one is committed. With none good left:
-    from the beginning if that is allowed, else DiagnosedError (CheckpointCorrupt).
+    A corrupt one is skipped and reported, and stays until a newer one is committed. When none is good, the run starts
+    over if that is allowed; otherwise raises DiagnosedError (CheckpointCorrupt).
     """
     found, corrupt = gang.from_leader(lambda: commits.list_checkpoints(storage, claim.run))
     for item in corrupt:
@@ -131,10 +131,11 @@ def commit(
     metrics: Mapping[str, float],
     kept: Sequence[Committed],
 ) -> Committed:
-    """Upload what every process has of a checkpoint, and commit it after those `kept`. One at a time.
+    """Upload every process's files of a checkpoint, and commit it as the successor of `kept`. One at a time.
 
-    A step that is the last of `kept` is committed already, and answered. After an exception the same claim must not
-    commit this step again: the attempt ends. Raises FencedError on every process when another attempt holds the run.
+    If the step is that of the last of `kept`, it is committed already and returned. After an exception the same claim
+    must not commit this step again: the attempt ends. Raises FencedError on every process when another attempt holds
+    the run.
     """
     if kept and kept[-1].manifest.step == step:
         return kept[-1]
@@ -156,7 +157,7 @@ def commit(
 def fetch(
     storage: Storage, committed: Committed, directory: Path, only: Callable[[str], bool] | None = None
 ) -> LocalCheckpoint:
-    """Bring a checkpoint (the files that `only` wants) to `directory`. Raises CorruptError."""
+    """Fetch a checkpoint to `directory`; only files for which `only(path)` holds. Raises CorruptError."""
     local = _local(directory, committed)
     try:
         commits.download(storage, committed, local.path, only)
@@ -189,7 +190,7 @@ def to_ledger(
     best: Best | None,
     checkpoint_seconds: float | None,
 ) -> CheckpointLedger:
-    """What the operator hears of checkpoints: the newest, and the oldest, which is the best where more are kept."""
+    """What is reported to the operator: the newest checkpoints, and the oldest, which is the best if more are kept."""
     shown = kept if len(kept) <= LEDGER_CHECKPOINTS else [kept[0], *kept[-LEDGER_CHECKPOINTS + 1 :]]
     return CheckpointLedger(
         checkpoints=[to_status(committed, best) for committed in shown],
@@ -212,7 +213,7 @@ def metrics_at(log_history: Sequence[Mapping[str, float]], step: int, trained_to
 def _fetch_on_every_node(
     gang: Gang, storage: Storage, committed: Committed, directory: Path
 ) -> CorruptCheckpoint | None:
-    """Bring a checkpoint to all nodes at the same time. What any of them found wrong with it, to all."""
+    """Fetch a checkpoint to all nodes at once. Returns to all of them what any of them found wrong with it."""
 
     def try_to_fetch() -> CorruptCheckpoint | None:
         if gang.leads_node:
@@ -229,7 +230,7 @@ def _fetch_on_every_node(
 
 
 def _add_evaluation(gang: Gang, storage: Storage, checkpoint: LocalCheckpoint) -> None:
-    """Go on after the evaluation of the step, where it came to its end."""
+    """Add the evaluation of the checkpoint's step to its log, if it was completed."""
     measured = gang.from_leader(lambda: evaluation_records.find_record(storage, checkpoint.committed))
     if measured is not None:
         gang.on_each_node(lambda: evaluation_records.add_to_log(checkpoint.path, measured))

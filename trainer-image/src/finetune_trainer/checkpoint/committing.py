@@ -1,4 +1,4 @@
-"""What becomes of a save, beside the training: a committed checkpoint, an event, and an end to outdated ones."""
+"""Turns each save into a committed checkpoint and an event, and prunes outdated checkpoints. Runs in the background."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORTH_TELLING_SECONDS = 1.0
 
 
 class Committer:
-    """Makes a checkpoint of every save. `store` runs in the thread of the saves, on every process of the gang.
+    """Commits every save as a checkpoint. `store` runs in the saving thread, on every process of the gang.
 
     `gang` must be this thread's own (`Gang.beside`). `events` is rank 0's.
     """
@@ -53,11 +53,11 @@ class Committer:
 
     @property
     def kept(self) -> tuple[Committed, ...]:
-        """The checkpoints that count now, with the validation losses that are known by now."""
+        """The valid checkpoints, with the validation losses known so far."""
         return tuple(checkpoints.with_evaluations(self._kept, dict(self._evaluated)))
 
     def note_evaluation(self, entry: Entry) -> None:
-        """A step was evaluated, whose checkpoint may be under way still. The entry is that of the Trainer's log."""
+        """Record the evaluation of a step, whose save may still be in progress. `entry`: from the Trainer's log."""
         step = int(entry["step"])
         self._evaluated[step] = entry["eval_loss"]
         if self._leads:
@@ -69,18 +69,18 @@ class Committer:
         return commits.checkpoint_folder(self._claim.run, CheckpointKey(step=step, claim=self._claim.number))
 
     def settle(self) -> None:
-        """After the last evaluation: remove what it has made outdated. No save must be under way."""
+        """After the last evaluation: prune what it made outdated. No save may be in progress."""
         kept = self.kept
         if kept:
             self._kept = self._gang.from_leader(lambda: self._prune(kept))
 
     @property
     def ledger(self) -> CheckpointLedger:
-        """What is committed now."""
+        """What is reported of the checkpoints committed so far."""
         return checkpoints.to_ledger(self.kept, self.corrupt, self._settings.best, self._longest)
 
     def totals(self) -> dict[str, float]:
-        """For how long training stood still for all saves, and how long the longest one took, in seconds."""
+        """Seconds for which all saves stalled training, and seconds that the longest save took."""
         return {
             "stalled_seconds": round(self._stalled, 3),
             "longest_checkpoint_seconds": round(self._longest or 0.0, 2),
@@ -109,7 +109,7 @@ class Committer:
         self._kept = self._gang.from_leader(lambda: self._clean_up(kept, log))
 
     def _clean_up(self, kept: tuple[Committed, ...], log: list[dict[str, float]]) -> tuple[Committed, ...]:
-        """What rank 0 does after a commit: remove what is outdated, and write the run's story. Answers what is kept."""
+        """After a commit, on rank 0: prune, and write the event log. Returns the checkpoints that are kept."""
         remaining = self._prune(kept)
         if self._events is not None:
             commits.refuse_fenced(self._storage, self._claim)

@@ -1,8 +1,8 @@
-"""What was measured on a step, stored beside its checkpoint: the step is committed before it is evaluated.
+"""The evaluation of a step, stored beside its checkpoint, which is committed before it is evaluated.
 
-Without it each attempt would evaluate the step that it goes on from once more; where that takes longer than the time
-between two preemptions, the run would come no further. Who measures a checkpoint measures the same; the first one's
-object stays.
+Without it each attempt would repeat the evaluation of the step that it resumes from; if that takes longer than the time
+between two preemptions, the run would never progress. Every evaluation of a checkpoint gives the same result, so the
+first record stays.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 
 def record(storage: Storage, checkpoint: S3Location, entry: Entry) -> None:
-    """Store it in the folder of the step's checkpoint. One that can't be stored is reported: a resume measures anew."""
+    """Store it in the folder of the step's checkpoint. A failure is only logged: a resumed run evaluates again."""
     try:
         storage.write_if_absent(checkpoint.join(EVALUATION_NAME), json.dumps(dict(entry)).encode())
     except DiagnosedError as error:
@@ -40,7 +40,7 @@ def record(storage: Storage, checkpoint: S3Location, entry: Entry) -> None:
 
 
 def find_record(storage: Storage, committed: Committed) -> Entry | None:
-    """What was measured on a checkpoint; None when nothing was, or what is there is no such thing."""
+    """The evaluation of a checkpoint; None when there is none, or what is stored is not one."""
     body = storage.find(committed.folder.join(EVALUATION_NAME))
     if body is None:
         return None
@@ -53,7 +53,7 @@ def find_record(storage: Storage, committed: Committed) -> Entry | None:
 
 
 def add_to_log(checkpoint: Path, entry: Entry) -> None:
-    """Have the log in a checkpoint's folder on this disk go on with it, as it did after the evaluation."""
+    """Append the evaluation to the Trainer's log in a checkpoint's local folder."""
     file = checkpoint / TRAINER_STATE
     state = json.loads(file.read_bytes())
     if all("eval_loss" not in known or known["step"] != entry["step"] for known in state["log_history"]):

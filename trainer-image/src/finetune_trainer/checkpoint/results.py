@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Chosen:
-    """The checkpoint that becomes the result, and those that would have, but are corrupt."""
+    """The checkpoint that becomes the result, and the corrupt ones that would have been preferred."""
 
     checkpoint: LocalCheckpoint
     corrupt: tuple[CorruptCheckpoint, ...]
@@ -60,7 +60,7 @@ def fetch_chosen(
     directory: Path,
     only: Callable[[str], bool] | None = None,
 ) -> Chosen:
-    """Bring the checkpoint that becomes the result (the files that `only` wants) to `directory`.
+    """Fetch the checkpoint that becomes the result to `directory`; only files for which `only(path)` holds.
 
     It is the best by the declared metric, else the last one; if that is corrupt, the next best. Raises DiagnosedError
     (CheckpointCorrupt) when none is good.
@@ -77,9 +77,9 @@ def fetch_chosen(
 
 
 def make_result(run: TrainRun, storage: Storage, claim: Claim, checkpoint: Committed, folder: Path) -> Result:
-    """Commit the model in a local folder, that of a checkpoint, as the result. Raises FencedError.
+    """Commit the model in the local `folder`, which was made from `checkpoint`, as the result. Raises FencedError.
 
-    Where another process committed a result first, that is the run's result.
+    If another process committed a result first, that one is returned.
     """
     commits.refuse_fenced(storage, claim)
     paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
@@ -103,7 +103,7 @@ def make_result(run: TrainRun, storage: Storage, claim: Claim, checkpoint: Commi
 
 
 def is_adapter(run: TrainRun) -> bool:
-    """Whether the result is an adapter upon the run's model; else it is a whole model."""
+    """Whether the result is an adapter on the run's model, or a whole model."""
     merged = run.model.adapter_uri is not None and run.adapter.inherited == "Merge"
     return run.adapter.type != "Full" and not merged
 
@@ -127,7 +127,7 @@ def to_result(run: TrainRun, committed: Committed) -> Result:
 
 
 def _name_base(config_file: Path, uri: str) -> None:
-    """peft writes where the base model was fetched to; what loads it elsewhere is where it was fetched from."""
+    """Replace the local path of the base model, which peft wrote, by the location it was fetched from."""
     source = parse_model_uri(uri)
     config = json.loads(config_file.read_bytes())
     if isinstance(source, HubModel):
@@ -139,7 +139,7 @@ def _name_base(config_file: Path, uri: str) -> None:
 
 
 def _sweep(storage: Storage, run: S3Location, result: Committed) -> None:
-    """Remove what other processes have of a result that did not become one. A failure harms nothing but the bill."""
+    """Remove uncommitted results of other processes. A failure is only logged: it costs storage and nothing else."""
     folder = run.join(commits.RESULT)
     winner = commits.claim_folder(result.manifest.claim)
 

@@ -1,7 +1,7 @@
-"""How a Hugging Face Trainer keeps its state and gets it back: as training_state.py has it, saved in the background.
+"""How a Hugging Face Trainer saves and restores its state: in the format of training_state.py, in the background.
 
-The Trainer has no public seam for this. What is overridden here are methods of transformers 5.20's Trainer, whose
-version the image pins; a test fails when one of them is gone, or takes other arguments.
+The Trainer has no public extension point for this. The methods overridden here are private ones of transformers 5.20,
+whose version the image pins; a test fails when one of them is gone or takes other arguments.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from finetune_trainer.checkpoint.training_state import Training
 
 
 class RunIsOverError(Exception):
-    """The evaluation that an earlier attempt did not get to has shown that the run ended with its last checkpoint."""
+    """Early stopping, decided by an evaluation that an earlier attempt had not completed: the last checkpoint is the
+    end."""
 
 
 class Resumable:
     """To be mixed into a Trainer, before it: `class ResumableSFTTrainer(Resumable, SFTTrainer)`.
 
-    A step is saved before it is evaluated, so that what ends the process in a long evaluation costs nothing. The
-    evaluation leaves the random numbers as they are: it can be made up for by the next attempt (eval_on_start), unless
-    it came to its end: then evaluation_records.py has it.
+    A step is saved before it is evaluated, so that a process that ends in a long evaluation loses nothing. The
+    evaluation does not advance the random generators: the next attempt repeats it first (eval_on_start), unless it was
+    completed and recorded (evaluation_records.py).
 
     `saves` must be set before `train()`. `train(resume_from_checkpoint=...)` takes a local folder of training_state.py.
     """
@@ -43,7 +44,7 @@ class Resumable:
         self.saves.save(self._training())
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> Any:
-        training = not skip_scheduler  # transformers' word for the evaluation before the first step
+        training = not skip_scheduler  # transformers sets it for the evaluation before the first step
         if training and self.control.should_save:
             self._save_checkpoint(self.model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept, and the removal of all else. commits.py says why a removal is safe."""
+"""Which checkpoints of a run are kept, and the removal of all others. storage/commits.py says why that is safe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger()
 def prune(
     storage: Storage, claim: Claim, kept: Sequence[Committed], *, keep: int, best: Best | None
 ) -> tuple[Committed, ...]:
-    """Remove what needs not be kept, after the last of `kept` was committed and acknowledged; answers what is kept now.
+    """Remove outdated checkpoints after the last of `kept` was committed. Returns the remaining ones.
 
     Removed are outdated checkpoints, superseded ones, files without a manifest (of dead processes too), and incomplete
     uploads: all that is older than the newest commit. A removal that fails is reported, and made up for at the next.
@@ -35,7 +35,7 @@ def prune(
 
 
 def outdated(checkpoints: Sequence[Committed], keep: int, best: Best | None) -> list[Committed]:
-    """Those to remove, given all, oldest first: not among the newest `keep`, and not the best."""
+    """The checkpoints to remove: neither among the newest `keep` nor the best. `kept` is ordered oldest first."""
     chosen = best_of(checkpoints, best)
     return [committed for committed in checkpoints[:-keep] if committed is not chosen]
 
@@ -46,7 +46,7 @@ def best_of(checkpoints: Sequence[Committed], best: Best | None) -> Committed | 
 
 
 def ranked(checkpoints: Sequence[Committed], best: Best | None) -> list[Committed]:
-    """From the one that should become the result to the one that should least: by metric, then the newest first."""
+    """In the order of preference for the result: by the metric, then newest first."""
     sign = -1 if best is not None and best.goal == "Maximize" else 1
 
     def rank(committed: Committed) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""Tensors of a training as files: every process writes a part, any number of processes read them back.
+"""The tensors of a training as files: every process writes a shard, and any number of processes read them back.
 
 The format is the safetensors form of torch.distributed.checkpoint (DCP): one file a process, in whose header
 `DCP_SHARDING_INFO` says where each part lies in its whole tensor. DCP decides who writes what (what all processes
@@ -54,12 +54,12 @@ _log = structlog.get_logger()
 class ShardWriter:
     """This process's file of a set of tensors, in host memory, filled anew at every save.
 
-    The names, shapes and sharding of the tensors must stay as they are. The memory is got beside the training: a
-    second for each gigabyte that the first copy needs not wait for.
+    The names, shapes and sharding of the tensors must not change. The memory is allocated in a background thread, which
+    takes about a second per gigabyte, so that the first copy does not wait for it.
     """
 
     def __init__(self, gang: Gang, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Agree on who writes what, and lay the file out. Called by all processes of the gang."""
+        """Agree on which process writes which part, and allocate the file. Called by all processes of the gang."""
         self.name = f"shard-{gang.place.rank + 1:05d}-of-{gang.place.world_size:05d}.safetensors"
         self._planner = DefaultSavePlanner(flatten_state_dict=False)
         self._items = _share(gang, self._planner, tensors)
@@ -77,9 +77,9 @@ class ShardWriter:
         ]
 
     def copy(self, tensors: Mapping[str, torch.Tensor]) -> memoryview:
-        """The file with the values that the tensors have now. It stays so until the next copy.
+        """The file with the current values of the tensors, valid until the next copy.
 
-        Raises what kept the memory from being laid out.
+        Raises what made the allocation fail.
         """
         self._ready.join()
         if self._failure is not None:
@@ -104,8 +104,8 @@ class ShardWriter:
 def read_into(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Set tensors, whole or sharded, to what the files below `folder` hold, however many processes wrote them.
 
-    Raises DiagnosedError (CheckpointCorrupt): they hold others. DCP's own exception is no Exception, and ends a process
-    without a word.
+    Raises DiagnosedError (CheckpointCorrupt) when they hold other tensors. DCP's own exception derives from
+    BaseException, and would end the process without a diagnosis.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as was asked for
@@ -121,7 +121,7 @@ def read_into(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def refuse_unreadable(folder: Path) -> None:
-    """Raises ValueError when the files of a folder, whole as each may be, are not what `ShardWriter`s have written."""
+    """Raises ValueError when the files of a folder are not a complete set that `ShardWriter`s have written."""
     files = sorted(folder.glob("*.safetensors"))
     for file in files:
         try:
@@ -146,7 +146,7 @@ def read_whole(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _share(gang: Gang, planner: DefaultSavePlanner, tensors: Mapping[str, torch.Tensor]) -> list[WriteItem]:
-    """What this process writes, large alignments first, as the format wants it."""
+    """The parts that this process writes, in order of decreasing alignment, as the format requires."""
     planner.set_up_planner(dict(tensors), is_coordinator=gang.leads)
     plans = gang.gather(planner.create_local_plan)
     shared: Any = gang.from_leader(lambda: planner.create_global_plan(plans)[0])
@@ -176,10 +176,9 @@ def _layout(items: list[WriteItem]) -> tuple[bytes, list[int], int]:
 
 
 def _lay_out(memory: mmap.mmap, header: bytes, device: int | None) -> None:
-    """Write the file's header, and have the kernel give all the memory now, pinned for the GPU where there is one.
+    """Write the file's header and touch all its memory, pinned if there is a GPU.
 
-    `device`: of the process; a new thread's own would be the first. Memory that can't be pinned is only copied to more
-    slowly.
+    `device`: the process's; a new thread starts with device 0. Copying to memory that can't be pinned is only slower.
     """
     memory[: len(header)] = header
     torch.frombuffer(memory, dtype=torch.uint8)[len(header) :].zero_()

@@ -1,4 +1,4 @@
-"""Everything that a training needs to go on as if nothing had happened, as a folder of safe files.
+"""The complete state of a training, from which it resumes bit for bit, as a folder of safetensors and JSON files.
 
     model/shard-00001-of-00002.safetensors       what is trained of the model (shards.py)
     optimizer/shard-00001-of-00002.safetensors   the optimizer's moments, by the names of their weights
@@ -6,8 +6,8 @@
     schedule.json                                the optimizer's settings and the learning rate's schedule
     trainer_state.json                           the Trainer's: step (so the place in the data), epoch, log
 
-Nothing in it depends on the number of processes, nor on how the weights are sharded over them; but for the random
-numbers: a process that was not there before starts with its own. There is no pickle.
+Only the random states depend on the number of processes: a process that did not exist before starts with its own seed.
+Nothing depends on how the weights were sharded. There is no pickle.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one process has of a training at one step, in host memory. Its tensors stay until the next one is taken."""
+    """One process's share of the state at one step, in host memory. Its tensors are valid until the next snapshot."""
 
     tensors: dict[str, memoryview]
     documents: dict[str, bytes]
@@ -67,7 +67,7 @@ class Snapshot:
 
 
 class SnapshotTaker:
-    """Takes snapshots, all into the same memory. Every method is called by all processes of the gang."""
+    """Takes snapshots, all into the same memory. All processes of the gang call every method."""
 
     def __init__(self, gang: Gang) -> None:
         self._gang = gang
@@ -75,14 +75,15 @@ class SnapshotTaker:
         self._optimizer: ShardWriter | None = None
 
     def prepare(self, training: Training) -> None:
-        """Agree on who writes what, and begin to get the memory: after the first step, for moments begin with it."""
+        """Agree on which process writes what, and start to allocate: after the first step, which creates the
+        moments."""
         if self._model is None:
             optimizer = get_optimizer_state_dict(training.model, training.optimizer)
             self._model = ShardWriter(self._gang, model_tensors(training.model))
             self._optimizer = ShardWriter(self._gang, optimizer_tensors(optimizer))
 
     def take(self, training: Training) -> Snapshot:
-        """Copy what this process has of the training."""
+        """Copy this process's share of the state."""
         self.prepare(training)
         assert self._model is not None and self._optimizer is not None
         weights = model_tensors(training.model)
@@ -104,12 +105,12 @@ class SnapshotTaker:
 
 
 def restore_model(checkpoint: Path, model: Any) -> None:
-    """Set what is trained of the model."""
+    """Load the trainable weights of a checkpoint into the model, in place."""
     shards.read_into(checkpoint / MODEL, model_tensors(model))
 
 
 def restore_optimizer(checkpoint: Path, training: Training) -> None:
-    """Set the optimizer's moments and settings, and the schedule."""
+    """Load the optimizer's moments and settings, and the learning rate schedule."""
     optimizer = get_optimizer_state_dict(training.model, training.optimizer)
     shards.read_into(checkpoint / OPTIMIZER, optimizer_tensors(optimizer))
     schedule = json.loads((checkpoint / SCHEDULE).read_bytes())
@@ -121,7 +122,7 @@ def restore_optimizer(checkpoint: Path, training: Training) -> None:
 
 
 def restore_random_states(checkpoint: Path, rank: int) -> None:
-    """Set the random generators to what they were in the process of this rank, if there was one."""
+    """Restore the random generators of the process of this rank, if the checkpoint has such a process."""
     file = checkpoint / _rng_path(rank)
     if not file.exists():
         return
@@ -154,12 +155,12 @@ def is_of_model(path: str) -> bool:
 
 
 def model_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """What is trained of the model, by name: a weight that two modules share is there once."""
+    """The trainable weights by name; a weight that two modules share appears once."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def optimizer_tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of what DCP's `get_optimizer_state_dict` answers, as `<weight>.<moment>`."""
+    """The tensors of DCP's `get_optimizer_state_dict`, by `<weight>.<moment>`."""
     return {f"{weight}.{name}": value for weight, kept in state["state"].items() for name, value in kept.items()}
 
 

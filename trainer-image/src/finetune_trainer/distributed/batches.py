@@ -1,4 +1,4 @@
-"""How the batch of a step is divided over processes and forward passes. Pure."""
+"""How the batch of an optimizer step is divided over processes and gradient accumulation steps. Pure."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ MOST_MASKED_TOKENS_PER_PASS = 2048  # of packed rows whose attention computes al
 
 @dataclass(frozen=True)
 class BatchSplit:
-    """`per_pass` examples in each of `passes` forward passes, in every process."""
+    """In every process: `per_pass` examples in each of `passes` forward passes (gradient accumulation steps)."""
 
     per_pass: int
     passes: int
 
 
 def split_batch(batch_size: int, processes: int, tokens: int, *, masked: bool = False) -> BatchSplit:
-    """The split that makes exactly `batch_size` examples a step, in as few passes as the `tokens` of each allow.
+    """The split with exactly `batch_size` examples a step, in as few passes as MOST_TOKENS_PER_PASS allows.
 
-    `masked`: packed rows whose attention needs a mask. Raises DiagnosedError (InvalidSpec) when the batch can't be
-    divided over the processes.
+    `tokens`: the most tokens of an example. `masked`: packed rows whose attention needs a mask. Raises DiagnosedError
+    (InvalidSpec) when the batch can't be divided over the processes.
     """
     sizes = pass_sizes(batch_size, processes, tokens, masked=masked)
     return BatchSplit(per_pass=sizes[-1], passes=batch_size // processes // sizes[-1])
 
 
 def pass_sizes(batch_size: int, processes: int, tokens: int, *, masked: bool = False) -> list[int]:
-    """How many examples a forward pass of one process may have, ascending; one always may. Raises as `split_batch`."""
+    """The numbers of examples that a forward pass of one process may have, ascending. Raises as `split_batch` does."""
     share, rest = divmod(batch_size, processes)
     if rest:
         nearest = max(1, share) * processes
@@ -45,6 +45,6 @@ def pass_sizes(batch_size: int, processes: int, tokens: int, *, masked: bool = F
 
 
 def examples_in_step(examples: int, batch_size: int, step: int) -> int:
-    """How many examples a step (from 0) has: the last of an epoch has what is left."""
+    """The number of examples of a step (counted from 0): the last step of an epoch has those that are left."""
     done = step % math.ceil(examples / batch_size) * batch_size
     return min(batch_size, examples - done)

@@ -25,7 +25,7 @@ LAST_STEP = "finetune/last-step"
 
 
 class Gang:
-    """One process's view of the gang; alone, every method answers at once."""
+    """One process's view of the gang. Of a gang of one, every method returns at once."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -44,7 +44,8 @@ class Gang:
         return self.place.local_rank == 0
 
     def beside(self) -> Gang:
-        """The same gang for another thread: over connections of its own, so that neither waits for the other."""
+        """The same gang for another thread, with a process group of its own, so that neither thread waits for the
+        other."""
         other = copy.copy(self)
         if not self.alone:
             import torch.distributed
@@ -55,13 +56,13 @@ class Gang:
         return other
 
     def from_leader(self, work: Callable[[], T]) -> T:
-        """What `work` answers on rank 0, to everyone."""
+        """Run `work` on rank 0, and return its result on every process."""
         answers = self.gather(work if self.leads else lambda: None)
         answer: T = answers[0]
         return answer
 
     def on_each_node(self, work: Callable[[], object]) -> None:
-        """Run `work` once on every node, and wait for all."""
+        """Run `work` in the first process of each node, and wait until all are done."""
 
         def fill() -> None:
             if self.leads_node:
@@ -70,7 +71,7 @@ class Gang:
         self.gather(fill)
 
     def gather(self, work: Callable[[], Any]) -> list[Any]:
-        """What `work` answers on every process, by rank."""
+        """Run `work` on every process, and return all results on every process, by rank."""
         if self.alone:
             return [work()]
         import torch.distributed
@@ -116,7 +117,7 @@ class Gang:
 
 
 def _join(place: Place) -> Any:
-    """Meet the others; answers the store that all of them share."""
+    """Initialize the process group; returns the store that all processes share."""
     import torch
     import torch.distributed
 

@@ -1,4 +1,4 @@
-"""A process's place in the gang, from the environment that the Indexed Job, or torchrun's agent, gives it."""
+"""A process's rank, from the environment of the Indexed Job or of torchrun's agent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 
 @dataclass(frozen=True)
 class Place:
-    """One process's place in the gang."""
+    """The ranks of one process, and the size of the gang."""
 
     rank: int
     world_size: int
@@ -27,7 +27,7 @@ class Place:
     agent_has_store: bool = False
 
     def to_environment(self) -> dict[str, str]:
-        """As torchrun sets it for its workers; accelerate and transformers read it."""
+        """The environment variables that torchrun sets for its workers, and accelerate and transformers read."""
         return {
             "RANK": str(self.rank),
             "WORLD_SIZE": str(self.world_size),
@@ -39,7 +39,7 @@ class Place:
 
 
 def place_alone_on_node(parallelism: Parallelism, environment: Mapping[str, str]) -> Place:
-    """The place of a node's only process."""
+    """The ranks of the only process of a node."""
     host, port = rendezvous(environment)
     return Place(
         rank=node_rank(environment),
@@ -52,7 +52,7 @@ def place_alone_on_node(parallelism: Parallelism, environment: Mapping[str, str]
 
 
 def place_under_agent(environment: Mapping[str, str]) -> Place:
-    """The place that torchrun's agent gave this process."""
+    """The ranks that torchrun's agent gave this process."""
     return Place(
         rank=int(environment["RANK"]),
         world_size=int(environment["WORLD_SIZE"]),
@@ -70,5 +70,5 @@ def rendezvous(environment: Mapping[str, str]) -> tuple[str, int]:
 
 
 def node_rank(environment: Mapping[str, str]) -> int:
-    """Which Pod of the Indexed Job this is."""
+    """The rank of this node: the completion index of its Pod."""
     return int(environment.get(NODE_RANK, "0"))

@@ -1,4 +1,4 @@
-"""Weights, gradients and optimizer spread over the processes: FSDP2.
+"""Weights, gradients and optimizer state sharded over the processes: FSDP2.
 
 https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
 """
@@ -16,10 +16,10 @@ from finetune_trainer.distributed.place import Place
 
 
 def shard(model: Any, place: Place, *, bfloat16: bool) -> Any:
-    """Spread a model, with its adapter if it has one, over all processes: each layer by itself, and then the rest.
+    """Shard a model, with its adapter if it has one, over all processes: layer by layer, then the remaining weights.
 
     transformers' Trainer then leaves placement and gradients to the model, as for one that was sharded when loaded.
-    `bfloat16`: compute in bfloat16 and reduce gradients in float32; what is kept stays as it is.
+    `bfloat16`: compute in bfloat16 and reduce gradients in float32; the sharded weights keep their type.
     """
     on_gpu = torch.cuda.is_available()
     if on_gpu:
@@ -38,9 +38,9 @@ def shard(model: Any, place: Place, *, bfloat16: bool) -> Any:
 
 
 class ReshardAfterEvaluation(TrainerCallback):
-    """Embeddings and head stay whole from a forward pass to its backward pass, which an evaluation does not have.
+    """Reshards embeddings and head, which stay unsharded from a forward pass to its backward pass.
 
-    A checkpoint right after an evaluation would find weights that the optimizer does not know.
+    An evaluation has no backward pass: a checkpoint right after it would find weights that the optimizer does not know.
     """
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
-"""What of a model is trained: a new LoRA, or all but what is frozen. On the model itself, or on one without weights.
+"""Which weights of a model are trained: those of a new LoRA adapter, or all that are not frozen.
 
-Preflight does it on the meta device, before an accelerator is asked for; so training meets no other refusal.
+Preflight does the same on the meta device, before accelerators are requested, and so finds what training would refuse.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GATES = ("gate", "shared_expert_gate")
 
 
 def add_lora(model: Any, adapter: Adapter) -> Any:
-    """The model with a new LoRA, as peft makes it. Raises DiagnosedError (InvalidSpec): it can't have this one."""
+    """The model with a new LoRA adapter. Raises DiagnosedError (InvalidSpec) when the model can't have this one."""
     settings, where = adapter.low_rank, f"adapter.{adapter.member}"
     _refuse_unknown_targets(model, settings.target_modules, where)
     on_meta = next(model.parameters()).is_meta
@@ -100,7 +100,8 @@ def refuse_shared_weights(tuned: PeftModel, reason: Reason, where: str) -> None:
 
 
 def freeze(model: Any, frozen: Freeze) -> None:
-    """Keep the embeddings or the first layers as they are. Raises DiagnosedError (InvalidSpec): not so many layers."""
+    """Freeze the embeddings or the first layers. Raises DiagnosedError (InvalidSpec) when there are not as many
+    layers."""
     if frozen.embeddings:
         model.get_input_embeddings().requires_grad_(False)
     kinds = frozenset(model._no_split_modules or ())
@@ -120,7 +121,7 @@ def freeze(model: Any, frozen: Freeze) -> None:
 
 
 def _refuse_unknown_targets(model: Any, targets: list[str], where: str) -> None:
-    """peft is content when one of several names is there; its words for a wrong kind are the module's whole text."""
+    """peft accepts several names when one of them exists, and its error for a wrong type prints the whole module."""
     if targets == ALL_LINEAR:
         return
     fused = _fused_names(model)
@@ -145,7 +146,7 @@ def _refuse_unknown_targets(model: Any, targets: list[str], where: str) -> None:
 
 
 def _linear_names(model: Any, but: frozenset[str] = frozenset()) -> set[str]:
-    """The last names of the matrices that LoRA adapts, but for the output layer and those that are named."""
+    """The last parts of the names of the matrices that LoRA adapts, without the output layer and the excluded ones."""
     output = model.get_output_embeddings()
     return {
         _last(name)
@@ -160,7 +161,7 @@ def _fused_names(model: Any) -> frozenset[str]:
 
 
 def _expert_names(model: Any) -> set[str]:
-    """Those of experts."""
+    """The names of experts' weights."""
     return {name for name, fused in _fusions(model).items() if not fused.endswith(".weight")}  # that is the router's
 
 
@@ -172,8 +173,8 @@ def _fusions(model: Any) -> dict[str, str]:
 def _routers(model: Any) -> frozenset[str]:
     """The names of the matrices that give each expert a number, and of those that weigh a shared expert.
 
-    They are told by their place: sizes tell nothing, since a head or a shared expert may be as wide as there are
-    experts.
+    They are recognized by where they are: their shapes say nothing, since a head or a shared expert may be as wide as
+    there are experts.
     """
     found = [
         child
@@ -217,5 +218,5 @@ def _last(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A module's name without what peft wraps it in."""
+    """A module's name without peft's wrappers."""
     return re.sub(r"\.(base_layer|original_module)(?=\.|$)", "", name)

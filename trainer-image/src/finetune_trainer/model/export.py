@@ -11,9 +11,10 @@ MODEL_CARD = "README.md"
 
 
 def write_model(model: Any, tokenizer: Any, base: Path, target: Path) -> None:
-    """Save a model to `target`: of one with an adapter, that alone. `base`: the folder that it was loaded from.
+    """Save a model to the folder `target`; of a model with an adapter, the adapter alone.
 
-    A whole model is in the base's precision afterwards: it was trained in float32, which would be twice the size.
+    `base`: the folder that the model was loaded from. A whole model is converted to the precision of its base: it was
+    trained in float32, which would be twice the size.
     """
     from peft import PeftModel
     from transformers import AutoConfig, GenerationConfig

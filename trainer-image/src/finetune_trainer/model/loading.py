@@ -1,4 +1,4 @@
-"""Models: brought to the local disk, checked, and loaded. From safetensors only; their code is never run."""
+"""Models: fetched to the local disk, checked, and loaded. Only from safetensors; code in a model is never run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONFIG_FILES = ("config.json", "tokenizer_config.json", "processor_config.json",
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model on the local disk: a whole one, and maybe a peft adapter upon it."""
+    """A model on the local disk: a base model, and possibly a peft adapter on it."""
 
     base: Path
     adapter: Path | None = None
@@ -57,7 +57,7 @@ class LocalModel:
 
 
 def fetch_model(source: ModelSource, storage: Storage, directory: Path) -> LocalModel:
-    """Bring a model below `directory`, checked against its manifest where a job of ours made it.
+    """Fetch a model to below `directory`, checked against its manifest where a job of ours made it.
 
     Raises DiagnosedError: ModelNotFound, ModelInvalid, or one of the storage's.
     """
@@ -75,7 +75,7 @@ def fetch_model(source: ModelSource, storage: Storage, directory: Path) -> Local
 
 @dataclass(frozen=True)
 class InspectedModel:
-    """What is known of a model without its weights."""
+    """What a model's configuration, tokenizer and weight headers say, without its weights."""
 
     folder: Path
     """Where its configs and its tokenizer are."""
@@ -98,7 +98,7 @@ class InspectedModel:
 
 
 def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> InspectedModel:
-    """What a model is, without fetching its weights.
+    """Inspect a model without fetching its weights.
 
     Raises DiagnosedError as `fetch_model` does.
     """
@@ -130,7 +130,7 @@ def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> Ins
 
 
 def shapes_of(tensors: Tensors) -> Shapes:
-    """The lengths of every weight's dimensions."""
+    """The shape of every weight, by name."""
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
@@ -311,7 +311,7 @@ def _read_object(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def as_model_invalid(what: str) -> Iterator[None]:
-    """Untrusted files fail to load in any way; all but too little memory mean that they are wrong."""
+    """Turn any exception but an exhausted memory into ModelInvalid: untrusted files can fail to load in any way."""
     try:
         yield
     except (DiagnosedError, MemoryError):

@@ -1,7 +1,9 @@
-"""How much memory a training needs on an accelerator, before there is one. Pure; docs/explanation/preflight.md.
+"""The memory that a training needs on an accelerator, estimated before one is requested. Pure.
 
-What is kept can be counted: bytes of each parameter, by the precision that train.py keeps it in. What is only there
-during a step is estimated, by Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models"
+docs/explanation/preflight.md compares it with measurements.
+
+Weights, gradients and optimizer state can be counted: bytes per parameter, by the precision that they are kept in.
+Activations are estimated, by Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models"
 (2022), without the attention matrix, which fused attention never stores, and with the gated MLP of today's models: the
 inside of all layers, or, where the activations are recomputed, the inputs of all layers and the inside of one.
 """
@@ -23,7 +25,7 @@ NF4 = 0.516
 MOMENTS = 2
 """AdamW's, of each trained parameter."""
 USABLE = 0.9
-"""The rest is for the CUDA context, the libraries' workspaces and what fragmentation wastes."""
+"""Share of the accelerator's memory; the rest is for the CUDA context, workspaces and fragmentation."""
 GIB = 2**30
 
 EMBEDDINGS = ("embed", "wte", "wpe")
@@ -33,7 +35,7 @@ NEVER_ADAPTED = (*EMBEDDINGS, "lm_head")
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What the memory depends on, of a model."""
+    """The properties of a model that its memory depends on. Sizes are numbers of elements."""
 
     parameters: int
     layers: int
@@ -67,7 +69,7 @@ class MethodMemory:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the memory depends on, of a run."""
+    """The properties of a run that its memory depends on."""
 
     full: bool
     """Every weight is trained, not an adapter."""
@@ -90,16 +92,16 @@ class Plan:
 
     @property
     def has_reference(self) -> bool:
-        """Whether a second model is kept, to compare with: an adapter is only turned off."""
+        """Whether a second, frozen model is kept as the reference; an adapter is only disabled."""
         return self.method.keeps_reference and self.full
 
 
 def model_size(
     config: Any, shapes: Mapping[str, tuple[int, ...]], adapter_shapes: Mapping[str, tuple[int, ...]], adapter: Adapter
 ) -> ModelSize | None:
-    """The size of a model by its config and the shapes of its weights; None when its config does not tell.
+    """The size of a model by its config and the shapes of its weights; None when the config lacks what is needed.
 
-    `adapter_shapes`: of the adapter that it comes with, which is trained on in place of a new one.
+    `adapter_shapes`: those of an adapter that comes with the model and is trained further, in place of a new one.
     """
     layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if not layers or not hidden:
@@ -128,7 +130,8 @@ def model_size(
 
 
 def _intermediate(config: Any, hidden: int) -> int:
-    """Of all that computes a token in one layer: the MLP, or as many experts as are chosen, and the shared one."""
+    """The width of the MLP that computes a token in one layer; of experts, that of the chosen and shared ones
+    together."""
     dense = getattr(config, "intermediate_size", None) or 4 * hidden
     chosen = getattr(config, "num_experts_per_tok", None)
     if not chosen:
@@ -174,7 +177,7 @@ def plan_of(
     max_length: int,
     method: MethodMemory = MethodMemory(),
 ) -> Plan:
-    """What of a run's configuration decides over its memory."""
+    """The Plan of a run's configuration."""
     return Plan(
         full=adapter.type == "Full",
         sharded=parallelism.strategy == "FSDP",
@@ -188,7 +191,7 @@ def plan_of(
 
 
 def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEstimate:
-    """Bytes of one process on its accelerator."""
+    """The memory of one process on its accelerator, in bytes. `accelerator`: the accelerator's memory in bytes."""
     share = plan.processes if plan.sharded else 1
     trained = model.parameters - model.frozen_parameters if plan.full else model.adapter_parameters
     trained_bytes = HALF if plan.quantized else FULL  # TRL trains adapters upon 4 bits in bfloat16
@@ -220,7 +223,7 @@ def estimate(model: ModelSize, plan: Plan, accelerator: int | None) -> MemoryEst
 
 
 def activation_bytes(model: ModelSize, plan: Plan) -> int:
-    """Bytes that one forward and backward pass keeps."""
+    """The bytes of activations that one forward pass keeps for its backward pass."""
     between = FULL if plan.full and not plan.sharded else HALF  # autocast keeps the residual stream as the weights are
     inputs = between * model.hidden
     # What a layer keeps of each token. The two norms' inputs in float32 and their outputs; queries, keys and values;
@@ -236,7 +239,7 @@ def activation_bytes(model: ModelSize, plan: Plan) -> int:
 
 
 def fits(memory: MemoryEstimate) -> bool:
-    """Whether it can be expected to fit; unknown accelerators fit everything."""
+    """Whether a training can be expected to fit. True for an accelerator of unknown memory."""
     return memory.accelerator is None or memory.total <= USABLE * memory.accelerator
 
 
@@ -257,7 +260,7 @@ def plan_passes(model: ModelSize, plan: Plan, sizes: list[int], accelerator: int
 
 
 def advise(model: ModelSize, plan: Plan, memory: MemoryEstimate) -> str | None:
-    """What to tell of a training that is not expected to fit: how much it needs, and what would make it fit."""
+    """A warning for a training that is not expected to fit: how much it needs, and which fields would make it fit."""
     if memory.accelerator is None or fits(memory):
         return None
     needed = f"Training needs about {memory.total / GIB:.1f} GiB on each accelerator, which has "
@@ -269,7 +272,7 @@ def advise(model: ModelSize, plan: Plan, memory: MemoryEstimate) -> str | None:
 
 
 def _smaller(plan: Plan) -> list[tuple[Plan, str]]:
-    """Plans that need less, the least change first, each with the fields to set."""
+    """Plans that need less memory, the smallest change first, each with the fields to set."""
     options: list[tuple[Plan, str]] = []
     if plan.examples_per_pass > 1:
         options.append((replace(plan, examples_per_pass=1), f"hyperparameters.batchSize {plan.processes}"))

@@ -1,6 +1,7 @@
-"""How a step is computed on this accelerator: in how many passes, and whether activations are kept or recomputed.
+"""How a step is computed on this accelerator: in how many forward passes (gradient accumulation), and whether
+activations are kept or recomputed (gradient checkpointing).
 
-What is learned does not depend on it, only time and memory.
+This changes time and memory, not what is learned.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Passes:
-    """How the examples of a step go through the model."""
+    """How the examples of a step are computed."""
 
     split: BatchSplit
     recomputed: bool
@@ -31,7 +32,8 @@ class Passes:
 
 
 def choose_passes(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -> Passes:
-    """The same for all processes. `base`: the folder of the model. Raises DiagnosedError as `split_batch` does."""
+    """Choose the same for all processes. `base`: the model's folder. `method`: the method's needs. Raises
+    DiagnosedError as `split_batch` does."""
     from transformers import AutoConfig
 
     batch, processes = run.hyperparameters.batch_size, gang.place.world_size
@@ -57,7 +59,7 @@ def choose_passes(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -
 
 
 def _shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Of a causal language model's weights, by its config; empty for other models."""
+    """The shapes of a causal language model's weights by its config; empty for other models."""
     from transformers import AutoModelForCausalLM
 
     if type(config) not in AutoModelForCausalLM._model_mapping:

@@ -1,4 +1,4 @@
-"""The model that is trained: in memory, with a new adapter or the one that it came with, or with some layers frozen."""
+"""The model as it is trained: in memory, with a new or an inherited adapter, or with some layers frozen."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from finetune_trainer.process.failures import DiagnosedError
 
 
 def trainable_model(run: TrainRun, local: LocalModel) -> Any:
-    """The model in memory: for LoRA with a new adapter, or the one that it came with; for Full as a whole.
+    """Load the model: for LoRA with a new adapter or the inherited one, for Full with all its weights in float32.
 
-    Raises DiagnosedError (InvalidSpec): the model has no such modules or layers, or it can't be quantized here.
+    Raises DiagnosedError (InvalidSpec) when the model has no such modules or layers, or can't be quantized here.
     """
     if run.adapter.type == "Full":
-        model = whole_model(local, torch.float32)  # what is trained itself is kept in full precision
+        model = whole_model(local, torch.float32)  # weights that are trained are kept in full precision
         if run.adapter.freeze is not None:
             freeze(model, run.adapter.freeze)
         return model
@@ -41,18 +41,18 @@ def uses_bfloat16() -> bool:
 
 
 def trains_new_adapter(adapter: Adapter, local: LocalModel) -> bool:
-    """Whether an adapter is begun: not for Full, nor where the one that the model came with is trained on."""
+    """Whether a new adapter is trained: not for Full, nor when the model's own adapter is trained further."""
     return adapter.type != "Full" and (local.adapter is None or adapter.inherited == "Merge")
 
 
 def whole_model(local: LocalModel, dtype: torch.dtype, quantization: Any = None) -> Any:
-    """The model, with the adapter that it came with merged into it."""
+    """The model with its own adapter, if it has one, merged into it."""
     model = load_model(local, dtype, quantization=quantization)
     return model if local.adapter is None else model.merge_and_unload()
 
 
 def weights_digest(model: Any) -> list[tuple[float, float]]:
-    """Of each weight that is trained its sum and its norm, exact enough to tell any change of it."""
+    """The sum and the norm of each trainable weight in float64, precise enough to detect any change of it."""
     trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
     sums = [
         (torch.sum(one, dtype=torch.float64), torch.linalg.vector_norm(one, dtype=torch.float64)) for one in trained
@@ -63,9 +63,9 @@ def weights_digest(model: Any) -> list[tuple[float, float]]:
 def refuse_untrained(
     before: list[tuple[float, float]], after: list[tuple[float, float]], *, new_adapter: bool, highest_rate: float
 ) -> str | None:
-    """Raises DiagnosedError (InvalidSpec) for a result that is what the run began with: it learned nothing.
+    """Raises DiagnosedError (InvalidSpec) when training changed no weight: the result is the model it began with.
 
-    Where a rate was tried that is only too small for the weights' precision, that is answered, to be told.
+    Returns a warning instead when the learning rate was merely too small for the weights' precision.
     """
     if before != after:
         return None

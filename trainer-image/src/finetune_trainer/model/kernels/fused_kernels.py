@@ -1,6 +1,6 @@
 """Norms, gated MLPs and rotary embeddings as one Triton kernel each: Hsu et al., "Liger Kernel" (2024).
 
-They compute the same with less traffic to and from memory. The loss is TRL's own kernel already.
+They compute the same results with less memory traffic. For the loss TRL has a fused kernel of its own.
 """
 
 from __future__ import annotations
@@ -14,5 +14,5 @@ LOSSES = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 
 
 def fuse_kernels(model: Any) -> None:
-    """Of a causal language model on a GPU. An architecture that Liger does not know keeps its own kernels."""
+    """Patch a causal language model on a GPU. An architecture that Liger does not support keeps its own kernels."""
     apply_liger_kernel(model, {**FUSED, **LOSSES})

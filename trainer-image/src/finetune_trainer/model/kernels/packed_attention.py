@@ -1,9 +1,10 @@
-"""Attention over packed rows: each example attends to itself alone, and no mask over all pairs of tokens is made.
+"""Attention over packed rows: each example attends only to itself, without a mask over all pairs of tokens.
 
 A transformers attention function (https://huggingface.co/docs/transformers/attention_interface) for the batches of
-TRL's padding-free collator, which tell where each example begins (`cu_seq_lens_q`). On GPUs it is the flash kernel of
-`torch.nn.attention.varlen`; elsewhere PyTorch's SDPA, one example after the other. Keys and values are not repeated for
-grouped queries.
+TRL's padding-free collator, which say where each example begins (`cu_seq_lens_q`). It calls the flash kernel of
+`torch.nn.attention.varlen` where that can run: on NVIDIA GPUs since Ampere, in half precision, for head dimensions that
+are multiples of 8 up to 256. Elsewhere it calls SDPA for one example after the other. Keys and values are not repeated
+for grouped queries.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ NOT_COMPUTED = ("softcap", "s_aux", "position_bias")
 
 @contextmanager
 def attention_over_packed_rows(model: Any) -> Iterator[None]:
-    """Within it a model takes packed batches only. One whose attention this can't compute keeps its own."""
+    """Inside this context a model takes packed batches only. A model whose attention differs keeps its own."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not computes_packed(base.config):
         yield
@@ -47,10 +48,10 @@ def attention_over_packed_rows(model: Any) -> Iterator[None]:
 
 
 def computes_packed(config: Any) -> bool:
-    """Whether `packed_attention` computes what the architecture of a config computes.
+    """Whether `packed_attention` computes the attention of a config's architecture.
 
-    An architecture for flash kernels tells its attention all that there is to know beside the mask: scores are not
-    changed by a bias, and a window is passed on.
+    An architecture that supports flash kernels passes everything but the mask to its attention function: no bias is
+    added to the scores, and a sliding window is an argument.
     """
     from transformers import AutoModelForCausalLM
 
@@ -80,8 +81,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Of queries (1, heads, tokens, dimensions), keys and values: (1, tokens, heads, dimensions).
 
-    `cu_seq_lens_q`: int32, where each example begins, and the number of all tokens; by `position_ids` where a model
-    passes on those alone. `sliding_window`: how many tokens each attends to, itself among them.
+    `cu_seq_lens_q`: int32, shape (examples + 1,), cumulative lengths of the examples; derived from `position_ids` where
+    a model passes only those. `sliding_window`: the number of tokens that a token attends to, including itself.
 
     Raises NotImplementedError for what it does not compute.
     """
@@ -131,7 +132,7 @@ def _in_flash(query: torch.Tensor, value: torch.Tensor) -> bool:
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, sliding_window: int | None
 ) -> torch.Tensor:
-    """Of one example."""
+    """SDPA over one example."""
     tokens, mask = query.shape[2], None
     if sliding_window is not None and sliding_window < tokens:
         position = torch.arange(tokens, device=query.device)
