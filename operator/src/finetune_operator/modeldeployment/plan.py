@@ -115,7 +115,7 @@ def _as_it_is(own: ObservedModelDeployment, served: ModelSource | None) -> Model
             "model_name": own.owner.name,
             "revision": served.digest or served.uri,
         }
-    if served is not None and not isinstance(own.platform, Standing):
+    if served is not None and not isinstance(own.platform, Readiness):
         update["class_name"] = own.platform.name
     return own.status.model_copy(update=update)
 
