@@ -17,7 +17,7 @@ import orjson
 from msgspec import Raw, Struct
 
 from finetune_trainer.data.read.example_errors import MOST_IMAGES, ExampleError, explain, unmatched_tool_call
-from finetune_trainer.data.read.formats import Format, MethodType, mixed_formats, wrong_file
+from finetune_trainer.data.read.formats import Format, MethodType, mixed_formats, reads_pairs, wrong_file
 from finetune_trainer.data.read.forms import MEANT, READ, load_exactly, to_known_form, without_nulls
 from finetune_trainer.data.read.jsonl import LineError, parse, repeated_key
 from finetune_trainer.data.read.messages import (
@@ -200,7 +200,7 @@ def _to_example(found: _Line, line: bytes, method: MethodType | None) -> tuple[E
     tools = without_nulls(found.tools) if found.tools and b"null" in line else found.tools
     is_pair = _ABSENT not in (found.chosen, found.rejected)
     example: Example
-    if found.messages is not None and not (is_pair and method == "DPO"):
+    if found.messages is not None and not (is_pair and reads_pairs(method)):
         _check_chat(found.messages)
         example, read = ChatExample(found.messages, tools or None, found.parallel_tool_calls), _CHAT_KEYS
     elif is_pair:

@@ -28,6 +28,11 @@ OPENAI_FORMATS: Mapping[Format, str] = {
 }
 
 
+def reads_pairs(method: MethodType | None) -> bool:
+    """Whether the method learns from preference pairs; without a method, a line that is also a conversation is that."""
+    return method is not None and "Preference" in METHOD_FORMATS[method]
+
+
 def wrong_file(found: Format, method: MethodType | None, expected: Format | None) -> str | None:
     """Why a file that begins with this format can't be used, if it can't; in OpenAI's words."""
     if method is not None and found not in METHOD_FORMATS[method]:

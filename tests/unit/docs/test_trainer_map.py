@@ -1,0 +1,38 @@
+"""The map of the trainer in architecture.md shows the folders that exist, in the order that lint checks."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+from tests.unit.docs.pages import ROOT
+
+PACKAGE = ROOT / "trainer-image" / "src" / "finetune_trainer"
+
+
+def mapped() -> list[list[str]]:
+    """The places on each line of the map, from the top down."""
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    block = page.partition("## The trainer")[2].split("```")[1]
+    lines = [f"{line[:48]} " for line in block.splitlines()[1:]]
+    return [re.findall(r"(?<![\w/])[a-z_]+(?:/[a-z_]+)*(?:/|\.py)(?= )", line) for line in lines]
+
+
+def test_the_map_names_every_folder_of_the_trainer() -> None:
+    places = {place.strip("/") for line in mapped() for place in line}
+    folders = {str(file.parent.relative_to(PACKAGE)) for file in PACKAGE.rglob("__init__.py")} - {"."}
+    assert places - {"data/training_data.py"} == folders - {"data", "model/kernels"}
+
+
+def test_the_map_has_the_order_of_the_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = [one["layers"] for one in contracts if one["name"] == "The trainer's packages build upon each other"]
+    order = {
+        name.removeprefix("finetune_trainer.").strip(): level
+        for level, line in enumerate(layers)
+        for name in line.replace("finetune_trainer.", "").split(" | ")
+    }
+    levels = [order[place.strip("/").removesuffix(".py").replace("/", ".")] for line in mapped() for place in line]
+    assert levels == sorted(levels)
