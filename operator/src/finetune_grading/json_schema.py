@@ -18,7 +18,7 @@ def compile_json_schema(grader: Grader) -> CompiledGrader:
     """Raises InvalidGraderError for a schema that is not one, or that refers to itself without end."""
     name, spec = grader.name, grader.json_schema
     if spec is None:
-        raise InvalidGraderError(name, "type JsonSchema needs the member jsonSchema.")
+        raise InvalidGraderError(name, "jsonSchema is required with type JsonSchema.")
     try:
         Draft202012Validator.check_schema(spec.schema_, format_checker=Draft202012Validator.FORMAT_CHECKER)
     except SchemaError as error:

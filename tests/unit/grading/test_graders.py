@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from finetune_api.evaluation import Grader
 from finetune_grading.grader import CompiledGrader, InvalidGraderError
@@ -108,10 +109,14 @@ def test_fields_that_an_example_lacks_are_named() -> None:
     assert check.missing_from({"a": "1", "b": {"c": 0}}) == []
 
 
+def test_a_json_schema_grader_without_its_schema_is_no_grader() -> None:
+    with pytest.raises(ValidationError, match="jsonSchema is required with type JsonSchema"):
+        grader(type="JsonSchema")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"type": "JsonSchema"}, "needs the member jsonSchema"),
         ({"type": "JsonSchema", "jsonSchema": {"schema": {"type": "strin"}}}, "'strin' is not valid"),
         ({"type": "JsonSchema", "jsonSchema": {"schema": {"pattern": "("}}}, "is not a 'regex'"),
         ({"type": "JsonSchema", "jsonSchema": {"schema": {"$ref": "#"}}}, "without end"),
