@@ -46,6 +46,8 @@ FILES = {
 CHANGING = frozenset(["apply", "create", "delete", "patch", "scale", "annotate", "label"])
 FOREIGN_KINDS = frozenset(["Certificate"])
 """Of operators that the control plane has not."""
+OF_AN_UPGRADE = frozenset(["--reuse-values", "--reset-then-reuse-values"])
+"""Flags that `helm template` has not."""
 MISSING = re.compile(r"\(NotFound\)|not found|timed out waiting|no matching resources")
 WRONG = re.compile(r"doesn't have a resource type|unknown (shorthand )?flag|unknown command|must specify|error parsing")
 
@@ -128,7 +130,7 @@ def test_helm_renders_it(command: Command) -> None:
     verb, *words = map(replaced, command.words[1:])
     helm = str(binaries(["helm"])["helm"])
     if verb in ("install", "upgrade") and "charts/finetune-operator" in words:
-        words = ["template", *(word for word in words if word != "--reuse-values")]
+        words = ["template", *(word for word in words if word not in OF_AN_UPGRADE)]
     else:
         words = [verb, *words, "--help"]
     done = subprocess.run([helm, *words], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
