@@ -106,6 +106,22 @@ def test_what_others_change_in_the_service_is_put_right(api: Api) -> None:
         expect_spec(api, "Service", applied)
 
 
+def test_the_service_leads_to_the_pods_and_nowhere_else(api: Api) -> None:
+    serves(api)
+    applied = api.get("Service", "router")["spec"]
+    api.patch("Service", "router", {"spec": {"type": "LoadBalancer"}})
+    expect_spec(api, "Service", applied)
+    elsewhere = {"type": "ExternalName", "externalName": "elsewhere.example.com", "clusterIP": "", "clusterIPs": None}
+    api.patch("Service", "router", {"spec": elsewhere})
+    another_address = ("clusterIP", "clusterIPs")
+
+    def leads_to_the_pods() -> bool:
+        found = api.get("Service", "router")["spec"]
+        return all(found.get(name) == value for name, value in applied.items() if name not in another_address)
+
+    wait_for(leads_to_the_pods, "the Service is as it was, with another address")
+
+
 def test_what_is_deleted_is_made_again_while_the_next_revision_waits(api: Api) -> None:
     deployment = serves(api)
     raise_gate(api)

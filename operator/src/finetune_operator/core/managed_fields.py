@@ -40,6 +40,12 @@ def is_applied(desired: Object, observed: Object | None) -> bool:
     return fields is not None and not any(_lost(fields, _content(desired)))
 
 
+def is_new(desired: Object, observed: Object) -> bool:
+    """Whether something else was applied last. What was taken over has no digest, and is the same content."""
+    digest = observed["metadata"].get("annotations", {}).get(DIGEST_ANNOTATION)
+    return digest not in (None, desired["metadata"]["annotations"][DIGEST_ANNOTATION])
+
+
 def drifted(desired: Object, observed: Object) -> dict[str, str | None]:
     """What others did to an applied object and has to be put right: each field, and the manager that set it.
 
@@ -47,8 +53,7 @@ def drifted(desired: Object, observed: Object) -> dict[str, str | None]:
     did that left no name.
     """
     ours, theirs = _applied_fields(observed) or {}, _owners(observed)
-    digest = observed["metadata"].get("annotations", {}).get(DIGEST_ANNOTATION)
-    is_new_content = digest not in (None, desired["metadata"]["annotations"][DIGEST_ANNOTATION])
+    is_new_content = is_new(desired, observed)
     found: dict[str, str | None] = {}
     for path in _lost(ours, _content(desired)):
         manager = next((name for other, name in theirs.items() if other[: len(path)] == path), None)

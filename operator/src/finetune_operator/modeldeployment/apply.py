@@ -8,7 +8,7 @@ from datetime import datetime
 
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.managed_fields import drifted, is_applied, take_over
+from finetune_operator.core.managed_fields import drifted, is_applied, is_new, take_over
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
@@ -54,7 +54,7 @@ def upkeep(observed: ObservedModelDeployment, served: ModelSource | None, now: d
         if item is not None and not is_controlled_by(item, observed.owner.uid):
             continue
         changes = _drift_of(body, item)
-        if changes and _is_contested(observed, changes, now):
+        if item is not None and not is_new(body, item) and _is_contested(observed, changes, now):
             held = True
             continue
         drift |= changes
@@ -83,9 +83,9 @@ def _is_forged(body: Object, item: Object | None) -> bool:
 
 
 def _is_contested(observed: ObservedModelDeployment, changes: Mapping[str, str | None], now: datetime) -> bool:
-    """Whether it is too early to put these back. A changed spec is applied at once: a person waits for it."""
+    """Whether it is too early to put these back. What is new is applied at once: a person waits for it."""
     due = next_correction(remembered(observed.status.drift, now), changes)
-    return due is not None and now < due and observed.generation == observed.status.observed_generation
+    return due is not None and now < due
 
 
 def wanted_replicas(observed: ObservedModelDeployment) -> int:

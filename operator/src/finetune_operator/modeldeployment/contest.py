@@ -26,8 +26,8 @@ _FIELD_LENGTH = 512
 
 
 def remembered(before: Sequence[DriftedField], now: datetime) -> list[DriftedField]:
-    """What was put back within the window."""
-    return [one for one in before if now - one.last_correction_time < WINDOW]
+    """What was put back within the window. What was later than now by as much was written by a wrong clock."""
+    return [one for one in before if abs(now - one.last_correction_time) < WINDOW]
 
 
 def corrected(before: Sequence[DriftedField], drift: Mapping[str, str | None], now: datetime) -> list[DriftedField]:
@@ -51,9 +51,10 @@ def contested(record: Sequence[DriftedField]) -> list[DriftedField]:
 
 
 def next_correction(record: Sequence[DriftedField], drift: Mapping[str, str | None]) -> datetime | None:
-    """When these fields may be put back; None: at once."""
+    """When these fields may be put back; None: at once, as one of them at least is not contested."""
+    due = {one.field: _due(one) for one in contested(record)}
     names = {name[:_FIELD_LENGTH] for name in drift}
-    return max((_due(one) for one in contested(record) if one.field in names), default=None)
+    return max(due[name] for name in names) if names and names <= due.keys() else None
 
 
 def look_again(record: Sequence[DriftedField], now: datetime) -> datetime | None:

@@ -120,6 +120,8 @@ def service(owner: Owner) -> Object:
             "kind": "Service",
             "metadata": metadata(owner, owner.name, SERVE_ROLE),
             "spec": {
+                # The default, to be ours: an ExternalName would lead to another host.
+                "type": "ClusterIP",
                 "selector": _selector(owner),
                 "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": "http"}],
             },

@@ -42,7 +42,9 @@ def test_four_times_it_is_put_back_at_once_and_then_the_pause_doubles_up_to_ten_
 
 
 def test_other_fields_are_put_back_at_once_meanwhile() -> None:
-    assert next_correction(record_of(9), {"Deployment spec.replicas": "kubectl"}) is None
+    another: Mapping[str, str | None] = {"Deployment spec.replicas": "kubectl"}
+    assert next_correction(record_of(9), another) is None
+    assert next_correction(record_of(9), {**IMAGE, **another}) is None, "and what is contested with them"
 
 
 def test_two_that_take_turns_are_counted_each() -> None:
@@ -58,6 +60,7 @@ def test_what_was_not_touched_for_a_quarter_of_an_hour_is_forgotten() -> None:
     record = record_of(9)
     assert remembered(record, NOON + WINDOW - timedelta(seconds=1)) == record
     assert remembered(record, NOON + WINDOW) == []
+    assert remembered(record, NOON - WINDOW) == [], "a wrong clock wrote it"
     assert look_again(record, NOON) == NOON + timedelta(minutes=10)
     assert look_again(record, NOON + timedelta(minutes=10)) == NOON + WINDOW
     assert look_again(record_of(4), NOON) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_api.modeldeployment import DriftedField, ModelDeploymentStatus
 from finetune_api.outcome import Failure
 from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, ModelSource
 from finetune_operator.core.conditions import Readiness, conditions, failed, stalled
@@ -583,6 +584,36 @@ def test_nothing_applied_makes_it_unavailable_again() -> None:
 
 
 # What is applied.
+
+
+def contested() -> ObservedModelDeployment:
+    """An autoscaler has scaled the Deployment again, five times in a row."""
+    observed = serving()
+    assert observed.deployment is not None
+    scaled = copy.deepcopy(observed.deployment)
+    (ours,) = scaled["metadata"]["managedFields"]
+    replicas = {"f:spec": {"f:replicas": ours["fieldsV1"]["f:spec"].pop("f:replicas")}}
+    theirs = {"manager": "hpa", "operation": "Update", "subresource": "scale", "fieldsV1": replicas}
+    scaled["metadata"]["managedFields"] = [ours, theirs]
+    drift = DriftedField(field="Deployment spec.replicas", manager="hpa", corrections=5, last_correction_time=ago(3))
+    return replace(observed, deployment=scaled, status=observed.status.model_copy(update={"drift": [drift]}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "applied"),
+    [
+        ({}, []),
+        ({"generation": 2}, []),
+        ({"spec": deployment_spec(replicas=2)}, ["Deployment"]),
+        ({"platform": resolved_class(images={"trainer": "example.com/trainer:2"})}, ["Deployment"]),
+        ({"model": tuned("sha256:bb")}, ["ConfigMap", "Deployment"]),
+    ],
+    ids=["nothing new", "another gate", "more replicas", "another image of the class", "a new revision"],
+)
+def test_what_is_new_does_not_wait_for_a_contest(changes: dict[str, Any], applied: list[str]) -> None:
+    plan_of = plan(replace(contested(), **changes), NOW)
+    assert [body["kind"] for body in plan_of.apply] == applied
+    assert decided(plan_of).decision.reason == Reason.DRIFT_CONTESTED
 
 
 def test_a_pod_identity_is_the_fetching_containers_only() -> None:
