@@ -100,12 +100,13 @@ def accounted(
     Written once a minute while Pods run, and when they end or the job's phase changes; never when nothing ran.
     """
     now = whole_seconds(now)
-    step = replace(step, status=step.status.model_copy(update={"usage": before.usage}))
+    usage = _counted_by_now(before.usage, now)
+    step = replace(step, status=step.status.model_copy(update={"usage": usage}))
     if budget is None or before.class_name is None:
         return step
     running = [pod for pod in budget.pods if pod.ended is None or pod.ended > now]
     interval = timedelta(seconds=ENDING_COUNT_SECONDS if any(pod.deleting for pod in running) else COUNT_SECONDS)
-    since = _uncounted_since(budget, before.usage, now)
+    since = _uncounted_since(budget, usage, now)
     if since is None:
         return replace(step, requeue_at=earliest([step.requeue_at, now + interval if running else None]))
     moved = step.status.phase != before.phase
@@ -114,13 +115,20 @@ def accounted(
     riding = step.status != before and now >= since + interval - RIDE
     if not (moved or ended or riding or now >= since + interval):
         return replace(step, requeue_at=earliest([step.requeue_at, since + interval]))
-    counted = usages(budget, owner.uid, before.usage, before.class_name, now)
+    counted = usages(budget, owner.uid, usage, before.class_name, now)
     return replace(
         step,
         status=step.status.model_copy(update={"usage": counted[-1]}),
         merge=(*step.merge, *(ledger_entry(budget.ledger_namespace, owner, usage) for usage in counted)),
         requeue_at=earliest([step.requeue_at, now + interval if running else None]),
     )
+
+
+def _counted_by_now(usage: Usage | None, now: datetime) -> Usage | None:
+    """The usage; what a wrong clock counted until much later than now is counted on from now."""
+    if usage is None or usage.counted_time <= now + timedelta(seconds=COUNT_SECONDS):
+        return usage
+    return usage.model_copy(update={"counted_time": now})
 
 
 def usages(budget: ObservedBudget, uid: str, before: Usage | None, class_name: str, now: datetime) -> list[Usage]:

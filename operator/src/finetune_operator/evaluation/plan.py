@@ -15,6 +15,7 @@ from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_obj
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass, output_location, source_violation
 from finetune_operator.models.resolve import ResolvedModel, Undecided
+from finetune_operator.pods.backoff import waits
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import disowned_message, jobs_to_delete, retry_readiness, runs_on
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
@@ -102,7 +103,7 @@ def _next_try(
     now: datetime,
 ) -> Plan[EvaluationStatus]:
     """The first try, the one after another that ended, or one in place of a Job that is gone or would differ now."""
-    if status.retry_time is not None and now < status.retry_time:
+    if waits(status.retry_time, now):
         return planned(
             observed, status, "Retrying", waiting_to_retry(observed, status), now, requeue_at=status.retry_time
         )

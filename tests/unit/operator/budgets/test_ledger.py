@@ -331,3 +331,10 @@ def test_a_pod_of_a_node_whose_clock_says_1970_is_no_bill_of_decades() -> None:
     since_1970 = PodTime(4, datetime(1970, 1, 1, tzinfo=UTC), None, False)
     found = usages(budget(since_1970), OWNER.uid, None, "gpu", NOON)
     assert [usage.month for usage in found] == ["2026-09", "2026-10", "2026-11"]
+
+
+def test_what_a_wrong_clock_counted_into_the_future_is_counted_on_from_now() -> None:
+    before = status(usage=used(100, 365 * 86400))
+    mended = accounted(Plan(status=status()), budget(pod(0)), OWNER, before, at(0)).status
+    assert mended.usage == used(100, 0)
+    assert accounted(Plan(status=status()), budget(pod(0)), OWNER, mended, at(60)).status.usage == used(340, 60)

@@ -40,6 +40,7 @@ from finetune_operator.finetunejob.stopping import (
     stopping_message,
 )
 from finetune_operator.kube.resources import Object
+from finetune_operator.pods.backoff import waits
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.sidecars import lingering_message, look_again
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start
@@ -79,7 +80,7 @@ def _next_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     number = 1 + max(before.number if before else 0, *(end.number for end in status.ended_attempts), 0)
     name = train_job_name(observed.owner, run_key(status), number)
     readiness, stale = _between_attempts(observed, status), stale_jobs(observed, keep=name)
-    if before is not None and before.next_time is not None and now < before.next_time:
+    if before is not None and before.next_time is not None and waits(before.next_time, now):
         again = next_check(observed, now, before.next_time)
         return Decision(status, readiness, delete=stale, requeue_at=again)
     if not others_stopped(observed, now, keep=name):

@@ -30,6 +30,7 @@ from finetune_operator.finetunejob.stopping import (
 )
 from finetune_operator.finetunejob.storage_folders import with_folder
 from finetune_operator.kube.resources import Object
+from finetune_operator.pods.backoff import waits
 from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure_message, first_disruption
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import (
@@ -81,7 +82,7 @@ def run_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     if preflight_succeeded(status):
         return None
     found = status.preflight
-    if found is not None and found.retry_time is not None and now < found.retry_time:
+    if found is not None and waits(found.retry_time, now):
         return Decision(status, _readiness(status), delete=stale_jobs(observed), requeue_at=found.retry_time)
     found, job = _current(observed, status)
     if found is None or job is None:
