@@ -145,6 +145,20 @@ def test_a_job_whose_owner_references_were_removed(api: Api) -> None:
     assert again["metadata"]["name"] != name
 
 
+def test_a_job_that_lost_its_labels_while_it_waits_in_a_queue_is_stopped_as_ever(api: Api) -> None:
+    """It has no Pod that it could be found by."""
+    queued = f"queued-{secrets.token_hex(4)}"
+    api.create("FineTuneClass", queued, {**CLASS, "scheduling": {"queueName": "gpus"}})
+    train = preflight_succeeds(api, api.create("FineTuneJob", "router", {**JOB, "className": queued}))
+    name = train["metadata"]["name"]
+    api.wait("FineTuneJob", "router", lambda found: "attempt" in found["status"])
+    api.patch("Job", name, {"metadata": {"labels": {"finetune.dev/owner-uid": None}}})
+    api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
+    status = api.wait_reason("FineTuneJob", "router", "Suspended")["status"]
+    assert [ended["outcome"] for ended in status["endedAttempts"]] == ["Suspended"]
+    assert not api.exists("Job", name)
+
+
 @pytest.mark.parametrize(
     ("labels", "annotations"),
     [

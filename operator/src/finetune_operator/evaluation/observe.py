@@ -11,7 +11,7 @@ from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_model
-from finetune_operator.pods.observe import disowned_job_and_pods, observe_warnings, owned_jobs_and_pods
+from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
 from finetune_operator.pods.observed import job_view, pod_view
 
 
@@ -26,8 +26,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         ]
     )
     baseline = await resolve_model(reader, owner.namespace, spec.baseline.model) if spec.baseline else None
-    found_jobs, found_pods = await owned_jobs_and_pods(reader, owner)
-    disowned, _ = await disowned_job_and_pods(reader, owner, status.job_name, found_jobs)
+    found_jobs, found_pods, disowned = await jobs_and_pods(reader, owner, status.job_name)
     jobs, pods = [job_view(item) for item in found_jobs], [pod_view(item) for item in found_pods]
     return ObservedEvaluation(
         owner=owner,

@@ -17,7 +17,14 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass, output_locati
 from finetune_operator.models.resolve import ResolvedModel, Undecided
 from finetune_operator.pods.backoff import waits
 from finetune_operator.pods.observed import JobView
-from finetune_operator.pods.retried_job import disowned_message, jobs_to_delete, retry_readiness, runs_on
+from finetune_operator.pods.retried_job import (
+    disowned_message,
+    jobs_to_delete,
+    orphan_message,
+    orphans,
+    retry_readiness,
+    runs_on,
+)
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
@@ -107,10 +114,10 @@ def _next_try(
         return planned(
             observed, status, "Retrying", waiting_to_retry(observed, status), now, requeue_at=status.retry_time
         )
-    others = [job for job in observed.disowned if runs_on(job)]
-    if others:
+    others, left = [job for job in observed.disowned if runs_on(job)], orphans(observed.pods)
+    if others or left:
         again = now + timedelta(seconds=START_CHECK_SECONDS)
-        readiness = progressing(Reason.RETRYING, disowned_message(others[0]))
+        readiness = progressing(Reason.RETRYING, disowned_message(others[0]) if others else orphan_message(left))
         status = status.model_copy(update={"job_name": observed.status.job_name})
         return planned(observed, status, "Retrying", readiness, now, requeue_at=again)
     spec, owner = observed.spec, observed.owner

@@ -17,7 +17,7 @@ from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_model
 from finetune_operator.models.resolve import ResolvedModel
-from finetune_operator.pods.observe import disowned_job_and_pods, observe_warnings, owned_jobs_and_pods
+from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
 from finetune_operator.pods.observed import job_view, pod_view
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from finetune_operator.progress.store import ProgressStore
@@ -73,9 +73,7 @@ async def _children(
     """Its Jobs, Pods, and Jobs no longer its own. One without a status has none, or those about to be made."""
     if not parent.get("status"):
         return [], [], []
-    jobs, pods = await owned_jobs_and_pods(reader, owner)
-    disowned, theirs = await disowned_job_and_pods(reader, owner, newest_job(status), jobs)
-    return jobs, pods + theirs, disowned
+    return await jobs_and_pods(reader, owner, newest_job(status))
 
 
 async def _observe_model(

@@ -8,7 +8,7 @@ from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_state import running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.pods.observed import JobView, PodView
-from finetune_operator.pods.retried_job import disowned_message, jobs_to_delete, runs_on
+from finetune_operator.pods.retried_job import disowned_message, jobs_to_delete, orphan_message, orphans, runs_on
 
 LOST_POD_SECONDS = 180
 """A Pod of a lost node stays Terminating for ever. So long after its grace period nobody waits for it any more: what it
@@ -41,13 +41,9 @@ def stopping_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str 
     pods = _running_pods(observed, now, keep)
     if not pods:
         return "Waits until what ran before has ended."
-    orphans = sorted(pod.name for pod in pods if pod.orphaned and not pod.terminating)
-    if orphans:
-        return (
-            f"Pod {orphans[0]} still runs: its Job was deleted without it (--cascade=orphan), and nobody told it to "
-            "stop. Nothing starts beside it. Wait until it has ended, or delete it: kubectl delete pod "
-            f"{' '.join(orphans[:3])}"
-        )
+    left = orphans(pods)
+    if left:
+        return orphan_message(left)
     names = ", ".join(sorted(pod.name for pod in pods)[:3]) + (", ..." if len(pods) > 3 else "")
     ends = max((pod.deletion_time for pod in pods if pod.deletion_time is not None), default=None)
     by = f", by {ends:%H:%M:%S} UTC at the latest" if ends is not None else ""

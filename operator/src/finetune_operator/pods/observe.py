@@ -40,21 +40,24 @@ async def owned_jobs_and_pods(reader: Reader, owner: Owner, *controllers: str) -
     return jobs, [*pods, *(pod for pod in labelled_pods if _is_orphan(pod))]
 
 
-async def disowned_job_and_pods(
-    reader: Reader, owner: Owner, name: str | None, owned: Sequence[Object]
-) -> tuple[list[Object], list[Object]]:
-    """The parent's Job of this name, and its Pods, where the Job is no longer the parent's (`owned`).
+async def jobs_and_pods(
+    reader: Reader, owner: Owner, newest: str | None, *controllers: str
+) -> tuple[list[Object], list[Object], list[Object]]:
+    """The parent's Jobs, the Pods to be waited for, and its Job that is not its own any more.
 
-    Somebody took its ownerReferences away: it runs on, and answers for nothing. The name is one that only a child of
-    this parent has (children.child_name).
+    `newest`: name of the Job that was made last, which only a child of this parent has (children.child_name). It is
+    found also without its labels. Where somebody took its ownerReferences away it runs on, and answers for nothing.
     """
-    if name is None or any(job["metadata"]["name"] == name for job in owned):
-        return [], []
-    jobs = await reader.list(JOBS, owner.namespace, fields={"metadata.name": name})
-    uids = {job["metadata"]["uid"] for job in jobs}
+    jobs, pods = await owned_jobs_and_pods(reader, owner, *controllers)
+    if newest is None or any(job["metadata"]["name"] == newest for job in jobs):
+        return jobs, pods, []
+    found = await reader.list(JOBS, owner.namespace, fields={"metadata.name": newest})
+    mine = [job for job in found if any(is_controlled_by(job, uid) for uid in (owner.uid, *controllers))]
+    disowned = [job for job in found if job not in mine]
+    uids = {job["metadata"]["uid"] for job in disowned}
     listed = [await reader.list(PODS, owner.namespace, {CONTROLLER_UID_LABEL: uid}) for uid in uids]
-    pods = [pod for found in listed for pod in found if (by := controller(pod)) is not None and by.uid in uids]
-    return jobs, pods
+    theirs = [pod for found in listed for pod in found if (by := controller(pod)) is not None and by.uid in uids]
+    return [*jobs, *mine], [*pods, *theirs], disowned
 
 
 async def owned_pods_of_deployment(reader: Reader, owner: Owner, deployment: Object | None) -> list[Object]:

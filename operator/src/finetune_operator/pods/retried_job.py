@@ -172,3 +172,18 @@ def disowned_message(job: JobView) -> str:
         "any more, and nobody tells it to stop. Nothing starts beside it. Wait until it has ended, or delete it: "
         f"kubectl delete job {job.name}"
     )
+
+
+def orphans(pods: Iterable[PodView]) -> list[PodView]:
+    """The Pods that run without a Job, which nobody stops."""
+    return [pod for pod in pods if pod.orphaned and not pod.ended and not pod.terminating]
+
+
+def orphan_message(pods: Iterable[PodView]) -> str:
+    """That nothing starts beside Pods whose Job was deleted without them, and what to do."""
+    names = sorted(pod.name for pod in pods)
+    return (
+        f"Pod {names[0]} still runs: its Job was deleted without it (--cascade=orphan), and nobody told it to stop. "
+        "Nothing starts beside it. Wait until it has ended, or delete it: kubectl delete pod "
+        f"{' '.join(names[:3])}"
+    )

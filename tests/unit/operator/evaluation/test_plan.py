@@ -382,6 +382,16 @@ def test_nothing_starts_beside_a_job_whose_owner_references_were_removed() -> No
     assert decide(observed_evaluation(due, disowned=(job(JOB, "Failed"),))).decision.writes == RETRY_OBJECTS
 
 
+def test_nothing_starts_beside_a_pod_whose_job_was_deleted_without_it() -> None:
+    due = decide(observed_evaluation(evaluation_status())).status.model_copy(update={"retry_time": NOW})
+    left = pod(JOB, job_uid="")
+    waits = decide(observed_evaluation(due, pods=(left,)))
+    assert (waits.decision.writes, waits.decision.again_in) == ((), 15)
+    assert f"kubectl delete pod {left.name}" in waits.message
+    for ended in (pod(JOB, phase="Failed", job_uid=""), pod(JOB, job_uid="", deletion_time=NOW)):
+        assert decide(observed_evaluation(due, pods=(ended,))).decision.writes == RETRY_OBJECTS
+
+
 def test_why_a_pod_was_taken_away_is_remembered_though_the_pod_is_gone() -> None:
     evicted = pod(JOB, disrupted=True, disruption="EvictionByEvictionAPI: Eviction API: evicting")
     seen = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(evicted,)))

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.observe import disowned_job_and_pods, owned_jobs_and_pods, owned_pods_of_deployment
+from finetune_operator.pods.observe import jobs_and_pods, owned_jobs_and_pods, owned_pods_of_deployment
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.pod_objects import controlled_by
 from tests.unit.operator.states import OWNER
@@ -110,14 +110,21 @@ async def test_a_job_whose_owner_references_were_removed_is_found_by_its_name(la
     jobs, pods = [item("train-1", None)], [item("train-1-0", of_job("train-1")), item("other", of_job("other"))]
     cluster = Cluster(jobs if labelled else [], pods, hidden=[] if labelled else jobs)
     assert await names(cluster) == ([], ["other"]), "of a Job that is gone"
-    found, theirs = await disowned_job_and_pods(cluster, OWNER, "train-1", [])
-    assert [one["metadata"]["name"] for one in [*found, *theirs]] == ["train-1", "train-1-0"]
+    mine, theirs, disowned = await jobs_and_pods(cluster, OWNER, "train-1")
+    assert mine == []
+    assert [one["metadata"]["name"] for one in [*disowned, *theirs]] == ["train-1", "other", "train-1-0"]
 
 
 @pytest.mark.parametrize("name", [None, "gone", "train-1"])
 async def test_a_job_that_is_owned_or_gone_was_not_disowned(name: str | None) -> None:
-    mine = item("train-1", of_parent())
-    assert await disowned_job_and_pods(Cluster([mine], []), OWNER, name, [mine]) == ([], [])
+    jobs, *others = await jobs_and_pods(Cluster([item("train-1", of_parent())], []), OWNER, name)
+    assert ([job["metadata"]["name"] for job in jobs], others) == (["train-1"], [[], []])
+
+
+async def test_a_job_that_lost_its_labels_is_found_by_its_name_while_it_has_no_pods() -> None:
+    """It waits in a queue, or for a quota. It is the parent's still, and nobody else's."""
+    jobs, *others = await jobs_and_pods(Cluster([], [], hidden=[item("train-1", of_parent())]), OWNER, "train-1")
+    assert ([job["metadata"]["name"] for job in jobs], others) == (["train-1"], [[], []])
 
 
 @pytest.mark.parametrize("foreign", ["the Deployment", "the ReplicaSet", "the Pod", None])

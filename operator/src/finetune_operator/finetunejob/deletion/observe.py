@@ -18,7 +18,7 @@ from finetune_operator.finetunejob.storage_folders import FOLDERS_KEPT, with_fol
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import NAMESPACES, Object
-from finetune_operator.pods.observe import disowned_job_and_pods, owned_jobs_and_pods
+from finetune_operator.pods.observe import jobs_and_pods
 from finetune_operator.pods.observed import job_view, parse_time, pod_view
 
 log = structlog.get_logger(__name__)
@@ -34,8 +34,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     class_name = status.class_name or parent["spec"].get("className")
     platform = await observe_class(reader, class_name, trainer_image)
     controllers = (platform.uid,) if isinstance(platform, ResolvedClass) else ()
-    jobs, pods = await owned_jobs_and_pods(reader, owner, *controllers)
-    disowned, theirs = await disowned_job_and_pods(reader, owner, newest_job(status), jobs)
+    jobs, pods, disowned = await jobs_and_pods(reader, owner, newest_job(status), *controllers)
     return ObservedDeletion(
         owner=owner,
         generation=parent["metadata"]["generation"],
@@ -45,7 +44,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         deleted=parse_time(parent["metadata"]["deletionTimestamp"]),
         namespace_ends=await _ends(reader, owner.namespace),
         jobs=tuple(job_view(item) for item in jobs),
-        pods=tuple(pod_view(item) for item in pods + theirs),
+        pods=tuple(pod_view(item) for item in pods),
         disowned=tuple(job_view(item) for item in disowned),
     )
 
