@@ -84,7 +84,7 @@ class TokenAuthenticator:
 
         Raises ApiError (429 when too many are asked about).
         """
-        fingerprint = hashlib.sha256(token.encode()).digest()
+        fingerprint = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
         expires, known = self._known.get(fingerprint, (0.0, None))
         if time.monotonic() < expires:
             return known

@@ -12,6 +12,7 @@ from tests.unit.operator.pod_objects import (
     CREATING,
     PREEMPTED,
     SCHEDULED,
+    UNSCHEDULABLE,
     condition,
     container,
     crashed,
@@ -81,6 +82,15 @@ from tests.unit.operator.pod_objects import (
 def test_how_a_pod_ended(status: dict[str, Any], expected: dict[str, Any]) -> None:
     view = pod_view(pod_object(status))
     assert {name: getattr(view, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("time", [{"lastTransitionTime": None}, {}], ids=["null", "none"])
+@pytest.mark.parametrize("place", [SCHEDULED, UNSCHEDULABLE], ids=["scheduled", "unschedulable"])
+def test_a_condition_that_does_not_tell_since_when_is_no_error(place: dict[str, Any], time: dict[str, Any]) -> None:
+    """The API server asks nobody for it, and a virtual kubelet may leave it out."""
+    timeless = {name: value for name, value in place.items() if name != "lastTransitionTime"} | time
+    view = pod_view(pod_object({"phase": "Pending", "conditions": [timeless]}))
+    assert (view.scheduled_time, view.unschedulable_since) == (None, None)
 
 
 def test_a_pods_place_in_the_gang_is_its_completion_index() -> None:

@@ -5,6 +5,7 @@ TokenReview and the Pod come from a fake at the Kube edge; tests/integration/ope
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -270,6 +271,15 @@ async def test_what_can_not_be_a_token_for_us_is_refused_unasked(endpoint: Endpo
         assert (await endpoint.post(headers={"Authorization": f"Bearer {said}"}))[0] == 401
     assert [request.line for request in endpoint.kube.requests if request.line != ISSUERS] == []
     assert (await endpoint.post())[0] == 200
+
+
+async def test_a_header_of_any_bytes_is_no_token(endpoint: Endpoint) -> None:
+    address = endpoint.client.server
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n".encode())
+    writer.write(b"Authorization: Bearer a.\xff.c\r\n\r\n{}")
+    assert b" 401 " in await asyncio.wait_for(reader.readline(), 5)
+    writer.close()
 
 
 async def test_a_refused_token_is_not_asked_about_again_for_a_minute(
