@@ -1,8 +1,8 @@
-"""Which changes of a Job or a Pod matter to its parent's plan. Pure.
+"""Which watch events wake an object. Pure.
 
-A look costs several requests, and most events of a child (counts, addresses, nodes, finalizers, the creation that the
-parent itself asked for) change no plan. What only time makes remarkable (a Pod that does not start) is looked at by the
-plan's own `requeue_at`.
+A reconciliation costs several requests, and most events change no plan: a child's counts, addresses, nodes, finalizers
+and its creation, and the status that we wrote ourselves. What becomes relevant only with time (a Pod that does not
+start) is left to the plan's own `requeue_at`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,46 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from finetune_operator.kube.resources import FIELD_MANAGER
 from finetune_operator.pods.observed import job_view, pod_view
 from finetune_operator.pods.roles import PREFLIGHT_ROLE
 
 ChildState = tuple[object, ...]
 
 NOTHING_TO_DECIDE: ChildState = ()
-"""Of a child that does what it was made for, and is not done."""
+"""Of a child that does what it was made for and has not ended."""
+
+
+def child_changed(seen: dict[str, ChildState], body: Mapping[str, Any], type: str | None) -> bool:
+    """Whether a child's event changes what a plan would react to; `seen` remembers that by UID."""
+    found = child_state(body)
+    if found is None:
+        return True
+    uid = body["metadata"]["uid"]
+    if type == "DELETED":
+        seen.pop(uid, None)
+        return True
+    before = seen.get(uid, NOTHING_TO_DECIDE)
+    seen[uid] = found
+    return found != (NOTHING_TO_DECIDE if type is None else before)
+
+
+def is_own_status(body: Mapping[str, Any], type: str | None) -> bool:
+    """Whether a change is the status that we wrote and nothing else: it was planned for when it was written."""
+    metadata = body["metadata"]
+    observed = (body.get("status") or {}).get("observedGeneration")
+    if type != "MODIFIED" or "deletionTimestamp" in metadata or observed != metadata.get("generation"):
+        return False
+    times: dict[bool, str] = {}
+    for entry in metadata.get("managedFields", ()):
+        is_ours = (entry.get("manager"), entry.get("subresource")) == (FIELD_MANAGER, "status")
+        times[is_ours] = max(times.get(is_ours, ""), entry.get("time", ""))
+    # Times are whole seconds: within the same one somebody else may have written, too.
+    return times.get(True, "") > times.get(False, "")
 
 
 def child_state(body: Mapping[str, Any]) -> ChildState | None:
-    """What a plan would react to, comparable from event to event; None for a kind whose every event counts."""
+    """What a plan reacts to, to be compared from event to event; None for a type of which every event counts."""
     read = _READERS.get(body.get("kind", ""))
     return None if read is None else read(dict(body))
 

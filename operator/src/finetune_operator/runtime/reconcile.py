@@ -5,8 +5,6 @@ A crash may cut it anywhere: every write before the status is one that comes out
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,14 +22,10 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, Object
 from finetune_operator.pods.start_diagnosis import refusal
+from finetune_operator.runtime.events import record_event
 
-COMPONENT = "finetune-operator"
 _REFUSED = frozenset({400, 403, 422})
-_FINAL = _REFUSED | {404, 409}
 _REFUSED_RETRY_SECONDS = 60
-EVENT_PAUSES = (0.2, 1.0)
-EVENT_SECONDS = 10.0
-"""Events may be kept in a store of their own: its outage must not keep a status from being written."""
 
 log = structlog.get_logger(__name__)
 
@@ -126,7 +120,7 @@ async def _release(kube: Kube, parent: Object, finalizer: Finalizer | None, left
             "kind": FINE_TUNE_CLASSES.kind,
             "metadata": {"name": left_behind.class_name},
         }
-        await _record(kube, about, left_behind.note, cause=(parent["metadata"]["uid"],))
+        await record_event(kube, about, left_behind.note, cause=(parent["metadata"]["uid"],))
     await kube.release(parent, finalizer.name)
     identity = {name: parent["metadata"][name] for name in ("name", "namespace", "uid")}
     log.info("released", kind=parent["kind"], **identity, left_behind=left_behind.note.message if left_behind else None)
@@ -148,56 +142,10 @@ async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> None:
         return
     metadata = parent["metadata"]
     for position, note in enumerate(plan.events):
-        await _record(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"], position))
+        await record_event(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"], position))
     await kube.apply_status(_status_body(parent, wire))
     identity = {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata}
     log.info("status", kind=parent["kind"], **identity, phase=wire.get("phase"))
-
-
-async def _record(kube: Kube, about: Object, note: EventNote, cause: tuple[object, ...]) -> None:
-    """Record an Event, once for each cause. One that can't be recorded is logged: the condition tells the same."""
-    metadata = about["metadata"]
-    digest = hashlib.sha256(repr((note.reason, *cause)).encode()).hexdigest()[:16]
-    moment = datetime.now(UTC)
-    namespace = metadata.get("namespace", "default")
-    body = {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{metadata['name'][:200]}.{digest}", "namespace": namespace},
-        "involvedObject": {
-            "apiVersion": about["apiVersion"],
-            "kind": about["kind"],
-            "name": metadata["name"],
-            **{name: metadata[name] for name in ("namespace", "uid", "resourceVersion") if name in metadata},
-        },
-        "type": note.type,
-        "reason": note.reason,
-        "message": note.message[:1024],
-        "source": {"component": COMPONENT},
-        "reportingComponent": COMPONENT,
-        "firstTimestamp": f"{moment:%Y-%m-%dT%H:%M:%SZ}",
-        "lastTimestamp": f"{moment:%Y-%m-%dT%H:%M:%SZ}",
-        "count": 1,
-    }
-    try:
-        async with asyncio.timeout(EVENT_SECONDS):
-            await _create_event(kube, body)
-    except (ApiError, TimeoutError) as error:
-        log.warning("event not recorded", reason=note.reason, error=str(error) or "timed out")
-
-
-async def _create_event(kube: Kube, body: Object) -> None:
-    """Nothing waits for an Event to be tried again later: it is done now, a few times, or not at all."""
-    for pause in EVENT_PAUSES:
-        try:
-            await kube.create_once(body)
-        except ApiError as error:
-            if error.status in _FINAL:
-                raise
-            await asyncio.sleep(pause)
-        else:
-            return
-    await kube.create_once(body)
 
 
 def _invalid(before: KindStatus, parent: Object, error: ValidationError, now: datetime) -> Plan[KindStatus]:
@@ -254,7 +202,7 @@ async def _tell_unreadable(
     if {**old, **wire} == old:
         return
     note = EventNote("Warning", Reason.STATUS_UNREADABLE, message)
-    await _record(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"]))
+    await record_event(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"]))
     await kube.apply_conditions(_status_body(parent, {"conditions": [wire]}))
 
 

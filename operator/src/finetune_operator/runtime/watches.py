@@ -1,6 +1,6 @@
-"""Kopf's watches. Their handlers only enqueue: every decision is taken later, on what is read live.
+"""Kopf's watches. Their handlers only add keys to the queue; every decision is taken later, on objects read live.
 
-They are coroutines, since Kopf calls plain functions in threads, and the queue belongs to the event loop.
+The handlers are coroutines: Kopf calls plain functions in threads, and the queue belongs to the event loop.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from finetune_operator.core.kinds import Kind
 from finetune_operator.core.ownership import MANAGED_BY_SELECTOR, ROLE_LABEL, owner_key
 from finetune_operator.core.references import ObjectKey, References
 from finetune_operator.kube.client import PAGE_SIZE
-from finetune_operator.kube.resources import FIELD_MANAGER, Resource
-from finetune_operator.runtime.predicates import NOTHING_TO_DECIDE, ChildState, child_state
+from finetune_operator.kube.resources import Resource
+from finetune_operator.runtime.predicates import ChildState, child_changed, is_own_status
 from finetune_operator.runtime.workqueue import WorkQueue
 
 CHILD_SECONDS = 0.3
-"""The Job's, its Pod's and the Pod's node's events come in a burst, which is looked at once."""
+"""Events of a Job and its Pods come in bursts; each burst is reconciled once."""
 END_SECONDS = 15.0
 """How long Kopf may take to end itself after an error; then it kills the process."""
 
@@ -27,7 +27,7 @@ END_SECONDS = 15.0
 def register(
     registry: kopf.OperatorRegistry, queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind]
 ) -> None:
-    """Watch these kinds, and of what they own the objects that carry our label."""
+    """Watch these kinds, and the objects with our label of the types that they own."""
     by_name = {kind.name: kind for kind in kinds}
     owners = frozenset(kind.name for kind in kinds if kind.owns)
 
@@ -35,17 +35,17 @@ def register(
         metadata = body["metadata"]
         key, kind = ObjectKey(body["kind"], metadata.get("namespace", ""), metadata["name"]), by_name[body["kind"]]
         references.update(key, frozenset() if type == "DELETED" else kind.references(body))
-        if not _is_echo(body, type):
+        if not is_own_status(body, type):
             queue.add(key)
         for name in (key, *kind.aliases(body, type)):
             for referrer in references.referrers(name):
                 queue.add(referrer)
 
-    shown: dict[str, ChildState] = {}
+    seen: dict[str, ChildState] = {}
 
     async def child_event(body: Mapping[str, Any], type: str | None, **_: Any) -> None:
         key = owner_key(body, owners)
-        if key is not None and _is_changed(shown, body, type):
+        if key is not None and child_changed(seen, body, type):
             queue.add_after(key, CHILD_SECONDS)
 
     for kind in kinds:
@@ -60,7 +60,7 @@ def watched(kinds: Sequence[Kind]) -> tuple[str, ...]:
 
 
 def owned_resources(kinds: Iterable[Kind]) -> dict[Resource, str]:
-    """What the kinds own, each with the label selector of those children that matter."""
+    """The types of objects that the kinds own, each with the label selector of the children that matter."""
     roles: dict[Resource, set[str | None]] = {}
     for kind in kinds:
         for owned in kind.owns:
@@ -101,34 +101,6 @@ def settings(request_timeout_seconds: float, kinds: Sequence[Kind]) -> kopf.Oper
     for resource, selector in owned_resources(kinds).items():
         configured.watching.label_selectors[(*_group_version(resource), resource.plural)] = selector
     return configured
-
-
-def _is_changed(shown: dict[str, ChildState], body: Mapping[str, Any], type: str | None) -> bool:
-    """Whether a child's event changes what a plan would react to; `shown` remembers that by UID."""
-    found = child_state(body)
-    if found is None:
-        return True
-    uid = body["metadata"]["uid"]
-    if type == "DELETED":
-        shown.pop(uid, None)
-        return True
-    before = shown.get(uid, NOTHING_TO_DECIDE)
-    shown[uid] = found
-    return found != (NOTHING_TO_DECIDE if type is None else before)
-
-
-def _is_echo(body: Mapping[str, Any], type: str | None) -> bool:
-    """Whether a change is our own status and nothing else: what follows from it was planned when it was written."""
-    metadata = body["metadata"]
-    observed = (body.get("status") or {}).get("observedGeneration")
-    if type != "MODIFIED" or "deletionTimestamp" in metadata or observed != metadata.get("generation"):
-        return False
-    times: dict[bool, str] = {}
-    for entry in metadata.get("managedFields", ()):
-        is_ours = (entry.get("manager"), entry.get("subresource")) == (FIELD_MANAGER, "status")
-        times[is_ours] = max(times.get(is_ours, ""), entry.get("time", ""))
-    # In whole seconds: within one it may be somebody else's.
-    return times.get(True, "") > times.get(False, "")
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
