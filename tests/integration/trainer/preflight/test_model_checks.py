@@ -94,6 +94,27 @@ def test_weights_that_the_config_knows_nothing_of_are_told(tmp_path: Path) -> No
     assert "model.layers.1.input_layernorm.weight" in told
 
 
+LINEAR_ATTENTION = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+DEEPSEEK = {
+    "n_routed_experts": 4,
+    "num_local_experts": 4,
+    "n_group": 2,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    **EXPERTS,
+}
 TRAINED: dict[str, tuple[str, dict[str, Any], bool]] = {
     "llama": ("llama", {}, False),
     "tied": ("llama", {"tie_word_embeddings": True}, False),
@@ -107,6 +128,12 @@ TRAINED: dict[str, tuple[str, dict[str, Any], bool]] = {
         False,
     ),
     "qwen2_moe": ("qwen2_moe", {"num_experts": 4, "shared_expert_intermediate_size": 32, **EXPERTS}, False),
+    "qwen3_next": (
+        "qwen3_next",
+        {"num_experts": 4, "shared_expert_intermediate_size": 32, "head_dim": 16, **EXPERTS, **LINEAR_ATTENTION},
+        True,
+    ),
+    "deepseek_v3": ("deepseek_v3", DEEPSEEK, True),
 }
 """Kind, settings, and whether peft adapts its experts."""
 
@@ -119,8 +146,9 @@ def test_the_defaults_train_every_kind_and_no_router(
     check(folder, tmp_path / "scratch")
     tuned = add_lora(load_model(LocalModel(folder), torch.float32), Adapter(lora=LoRA(rank=4)))
     trained = [name for name, weight in tuned.named_parameters() if weight.requires_grad]
-    assert any(name in str(trained) for name in ("q_proj", "query_key_value", "in_proj"))
+    assert any(name in str(trained) for name in ("q_proj", "q_a_proj", "query_key_value", "in_proj"))
     assert any(".experts." in name for name in trained) is experts
+    assert any("shared_expert" in name for name in trained) is (kind in ("qwen2_moe", "qwen3_next", "deepseek_v3"))
     assert not [name for name in trained if ".gate." in name or "shared_expert_gate" in name or "lm_head" in name]
     tokens = torch.randint(3, 60, (2, 9))
     tuned(input_ids=tokens, labels=tokens).loss.backward()
@@ -137,6 +165,15 @@ def test_the_defaults_train_every_kind_and_no_router(
         base = load_model(LocalModel(folder), torch.float32).eval()(input_ids=tokens).logits
     torch.testing.assert_close(served, evaluated, rtol=1e-3, atol=1e-3)
     assert (evaluated - base).abs().max() > 0.1
+
+
+def test_what_all_linear_leaves_out_is_told(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", "qwen2_moe", num_experts=4, shared_expert_intermediate_size=32, **EXPERTS)
+    run = preflight_run(folder)
+    (told,) = check_model(run, inspect_model(run.model, open_storage(STORAGE), tmp_path / "scratch"))
+    assert told.endswith("; not on mlp.experts (down_proj, gate_up_proj). peft can't adapt these in this model.")
+    chosen = preflight_run(folder, adapter=Adapter(lora=LoRA(target_modules=["q_proj"])))
+    assert check_model(chosen, inspect_model(chosen.model, open_storage(STORAGE), tmp_path / "scratch2")) == []
 
 
 def test_dropout_where_there_can_be_none_is_refused_by_its_name(tmp_path: Path) -> None:

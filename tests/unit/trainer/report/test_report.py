@@ -147,7 +147,12 @@ CHECKPOINT = Manifest(
 )
 
 
-MAKING = ResultOrigin("s3://models/out/result/claim-000002", is_adapter=True, accelerator="NVIDIA H100")
+MAKING = ResultOrigin(
+    "s3://models/out/result/claim-000002",
+    is_adapter=True,
+    accelerator="NVIDIA H100",
+    adapted="The adapter is on self_attn (q_proj); not on mlp.experts (down_proj).",
+)
 MADE_LOG = [
     {"step": 1, "loss": 2.91},
     {"step": 10, "eval_loss": 1.5},
@@ -199,6 +204,7 @@ def test_the_summary_says_what_it_took_and_where_the_model_is() -> None:
         "trained tokens": "1,200",
         "model": MAKING.result_uri,
         "it is": "an adapter upon hf://org/base@main",
+        "trained": "The adapter is on self_attn (q_proj); not on mlp.experts (down_proj).",
     }
 
 

@@ -20,7 +20,7 @@ from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTE
 from transformers.pytorch_utils import Conv1D
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Adapter, Freeze, LoRA
+from finetune_api.finetunejob import Adapter, Freeze
 from finetune_trainer.process.failures import DiagnosedError, first_line
 
 ALL_LINEAR = ["all-linear"]
@@ -39,35 +39,46 @@ def add_lora(model: Any, adapter: Adapter) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")  # of experts
-            tuned = get_peft_model(model, lora_config(model, settings, where), low_cpu_mem_usage=on_meta)
+            tuned = get_peft_model(model, lora_config(model, adapter), low_cpu_mem_usage=on_meta)
     except ValueError as error:
         raise DiagnosedError(Reason.INVALID_SPEC, f"{where}.targetModules: {first_line(error)}") from error
     refuse_shared_weights(tuned, Reason.INVALID_SPEC, f"{where}.targetModules")
     return tuned
 
 
-def lora_config(model: Any, settings: LoRA, where: str) -> LoraConfig:
-    """peft's config of a new LoRA, which is `where` in the spec.
+def lora_config(model: Any, adapter: Adapter) -> LoraConfig:
+    """peft's config of a new LoRA.
 
-    Raises DiagnosedError (InvalidSpec): dropout where peft has none.
+    Raises DiagnosedError (InvalidSpec): dropout where peft has none, or a matrix in 4 bits that it can't adapt.
     """
+    settings, where = adapter.low_rank, f"adapter.{adapter.member}"
     everything = settings.target_modules == ALL_LINEAR
-    fused, routers = _fused_names(model), _routers(model)
+    fused, gates = _fused_names(model), routers(model)
     targets = settings.target_modules
     if everything and fused:  # peft's own all-linear of such a model has its router too
-        targets = sorted(_linear_names(model, but=routers) | _expert_names(model))
+        targets = sorted(_linear_names(model, but=gates) | _expert_names(model))
     if settings.dropout and fused.intersection(_last(target) for target in targets):
         raise DiagnosedError(
             Reason.INVALID_SPEC,
             f"{where}.dropout is {settings.dropout}, and the targets are weights of experts, which can't have any. "
             "Leave it out or set it to 0, or name other targetModules.",
         )
+    excluded = _excluded(model, gates) if everything else None
+    alike = _named_like_experts(model, targets, excluded)
+    only_there = {target for target in targets if "." in target and any(_is_named(name, target) for name in alike)}
+    if only_there and adapter.type == "QLoRA":
+        raise DiagnosedError(
+            Reason.INVALID_SPEC,
+            f"{where}.targetModules: {min(only_there)!r} has the name that the experts' weights have, and peft can't "
+            "adapt it in 4 bits. Leave it out, or train with adapter.type LoRA.",
+        )
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=ALL_LINEAR[0] if targets == ALL_LINEAR else targets,
-        exclude_modules=_excluded(model, routers) if everything else None,
+        target_modules=ALL_LINEAR[0] if targets == ALL_LINEAR else [one for one in targets if one not in only_there],
+        target_parameters=None if adapter.type == "QLoRA" else _weights_of(model, alike),
+        exclude_modules=excluded,
         task_type="CAUSAL_LM",
     )
 
@@ -83,17 +94,17 @@ def refuse_shared_weights(tuned: PeftModel, reason: Reason, where: str) -> None:
     for parent in base.modules():  # a module that layers share has one owner: what adapts it, does so everywhere
         for child_name, child in parent.named_children():
             for parameter in child.parameters(recurse=False):
-                owners[id(parameter)].add(_plain(f"{names[id(parent)]}.{child_name}".lstrip(".")))
+                owners[id(parameter)].add(plain_name(f"{names[id(parent)]}.{child_name}".lstrip(".")))
     for name, module in base.named_modules():
         if not isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
             continue
         original = module.base_layer if isinstance(module, BaseTunerLayer) else module.original_module
         for parameter in original.parameters(recurse=False):
-            others = sorted(owners[id(parameter)] - {_plain(name)})
+            others = sorted(owners[id(parameter)] - {plain_name(name)})
             if others:
                 raise DiagnosedError(
                     reason,
-                    f"{where}: {_plain(name)} shares its weight with {', '.join(others[:3])}, so an adapter on it "
+                    f"{where}: {plain_name(name)} shares its weight with {', '.join(others[:3])}, so an adapter on it "
                     "can't be merged: what is served would not be what was evaluated. Leave it out, or train with "
                     "adapter.type Full.",
                 )
@@ -130,7 +141,7 @@ def _refuse_unknown_targets(model: Any, targets: list[str], where: str) -> None:
     for target in targets:
         if _last(target) in fused:
             continue
-        found = [item for name, item in model.named_modules() if name == target or name.endswith(f".{target}")]
+        found = [item for name, item in model.named_modules() if _is_named(name, target)]
         if not found:
             near = difflib.get_close_matches(target, known, n=1)
             hint = f"Did you mean {near[0]}? " if near else ""
@@ -165,12 +176,40 @@ def _expert_names(model: Any) -> set[str]:
     return {name for name, fused in _fusions(model).items() if not fused.endswith(".weight")}  # that is the router's
 
 
+def _named_like_experts(model: Any, targets: list[str], excluded: str | None) -> list[str]:
+    """The matrices among the targets that peft passes over (shared experts, dense layers): it takes their names for
+    those of the experts' weights."""
+    names = [target for target in targets if _last(target) in _expert_names(model)]
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and any(_is_named(name, target) for target in names)
+        and not (excluded and re.fullmatch(excluded, name))
+    ]
+
+
+def _weights_of(model: Any, names: list[str]) -> list[str] | None:
+    """How peft's config names the weights of these modules: without their layer, unless others are called so too."""
+    others = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}.difference(names)
+    within_layer = {name: re.sub(r"^.*?\.\d+\.", "", name) for name in names}
+    told = {
+        short if not any(_is_named(other, short) for other in others) else name for name, short in within_layer.items()
+    }
+    return sorted(f"{name}.weight" for name in told) or None
+
+
+def _is_named(name: str, target: str) -> bool:
+    """As peft compares them."""
+    return name == target or name.endswith(f".{target}")
+
+
 def _fusions(model: Any) -> dict[str, str]:
     family = _MODEL_TO_CONVERSION_PATTERN.get(model.config.model_type)
     return dict(_MOE_TARGET_MODULE_MAPPING.get(family, {}))
 
 
-def _routers(model: Any) -> frozenset[str]:
+def routers(model: Any) -> frozenset[str]:
     """The names of the matrices that give each expert a number, and of those that weigh a shared expert.
 
     They are recognized by where they are: their shapes say nothing, since a head or a shared expert may be as wide as
@@ -190,12 +229,12 @@ def _routers(model: Any) -> frozenset[str]:
     )
 
 
-def _excluded(model: Any, routers: frozenset[str]) -> str | None:
+def _excluded(model: Any, gates: frozenset[str]) -> str | None:
     """A pattern of the modules that `all-linear` leaves out: routers, and what of a vision-language model sees.
 
     And those that peft refuses, since the kernels of state-space layers take their weights past an adapter.
     """
-    patterns = sorted({re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name)) for name in routers})  # of any layer
+    patterns = sorted({re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name)) for name in gates})  # of any layer
     bypassed = sorted(name for name in _linear_names(model) if _is_bypassed(model, name))
     patterns += [rf".*\.{re.escape(name)}" for name in bypassed]
     if hasattr(model.config, "vision_config"):
@@ -217,6 +256,6 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A module's name without peft's wrappers."""
     return re.sub(r"\.(base_layer|original_module)(?=\.|$)", "", name)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
+
 from finetune_api.conditions import Reason
 from finetune_api.run import PreflightRun
 from finetune_trainer.data.encode.chat_rendering import reads_images, text_tokenizer
@@ -16,6 +18,7 @@ from finetune_trainer.process.failures import DiagnosedError
 
 NAMED_TOKENS = ("pad_token", "eos_token", "bos_token")
 SHOWN_NAMES = 3
+_log = structlog.get_logger()
 
 
 def check_model(run: PreflightRun, model: InspectedModel) -> list[str]:
@@ -23,24 +26,30 @@ def check_model(run: PreflightRun, model: InspectedModel) -> list[str]:
     the spec asks for what the model does not have.
     """
     from finetune_trainer.model import adapters
+    from finetune_trainer.model.adapted_modules import adapted_modules
     from finetune_trainer.model.skeleton import add_inherited, build_skeleton
 
     skeleton, unknown = build_skeleton(model.folder, model.tensors, run.model.uri)
+    doubts = [_unknown_weights(run.model.uri, sorted(unknown))] if unknown else []
     rows = skeleton.get_input_embeddings().weight.shape[0]
     refuse_tokens_beyond(text_tokenizer(model.tokenizer), rows, run.model.uri)
     if model.adapter is not None:
         uri = str(run.model.adapter_uri)
         tuned = add_inherited(skeleton, model.adapter, model.adapter_shapes, uri)
         adapters.refuse_shared_weights(tuned, Reason.MODEL_INVALID, f"The adapter {uri}")
+        _log.info(f"{uri}: {adapted_modules(tuned)}")
         skeleton = tuned.unload()
     if run.adapter.type == "Full":
         if run.adapter.freeze is not None:
             adapters.freeze(skeleton, run.adapter.freeze)
     elif model.adapter is None or run.adapter.inherited == "Merge":
-        adapters.add_lora(skeleton, run.adapter)
+        made = adapted_modules(adapters.add_lora(skeleton, run.adapter))
+        _log.info(str(made))
+        if made.left_out and run.adapter.low_rank.target_modules == adapters.ALL_LINEAR:
+            doubts.append(f"{made} peft can't adapt these in this model.")
     if run.hyperparameters.packing and not reads_images(model.tokenizer):
         _refuse_mixed(model)
-    return [_unknown_weights(run.model.uri, sorted(unknown))] if unknown else []
+    return doubts
 
 
 def _unknown_weights(uri: str, names: list[str]) -> str:

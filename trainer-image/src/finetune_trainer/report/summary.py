@@ -25,6 +25,8 @@ class ResultOrigin:
     is_adapter: bool
     accelerator: str | None
     """The name of the device, None on CPUs."""
+    adapted: str | None = None
+    """Which matrices had an adapter in training, and which not; None where all was trained."""
 
 
 def summarize(
@@ -86,6 +88,8 @@ def _facts(
         yield "trained tokens", readable(int(chosen.metrics["trainedTokens"]))
     yield "model", _place(origin.result_uri)
     yield "it is", f"an adapter upon {run.model.uri}" if origin.is_adapter else "a whole model"
+    if origin.adapted is not None:
+        yield "trained", origin.adapted
 
 
 def to_words(seconds: float) -> str:

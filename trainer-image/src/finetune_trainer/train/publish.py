@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 import torch
+from peft import PeftModel
 
 from finetune_api.finetunejob import CorruptCheckpoint, Result
 from finetune_api.outcome import TrainReport
@@ -11,6 +12,7 @@ from finetune_api.progress import CheckpointLedger
 from finetune_trainer.checkpoint import checkpoints, results, training_state
 from finetune_trainer.data.training_data import data_digests
 from finetune_trainer.methods.samples import make_samples
+from finetune_trainer.model.adapted_modules import adapted_modules
 from finetune_trainer.model.export import write_model
 from finetune_trainer.model.trainable import refuse_untrained, trainable_model, trains_new_adapter, weights_digest
 from finetune_trainer.process import heartbeats
@@ -76,6 +78,7 @@ def _make_result(
     warning = refuse_untrained(before, weights_digest(tuned), new_adapter=starts_adapter, highest_rate=highest_rate)
     if warning is not None:
         _log.warning(warning)
+    adapted = str(adapted_modules(tuned)) if isinstance(tuned, PeftModel) else None
     if starts_adapter and not results.is_adapter(run):
         tuned = tuned.merge_and_unload()
     write_model(tuned, inputs.processor, inputs.model.base, folder)
@@ -91,6 +94,7 @@ def _make_result(
             result_uri=commits.result_folder(claim.run, claim.number).uri,
             is_adapter=results.is_adapter(run),
             accelerator=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            adapted=adapted,
         ),
     )
     write_pages(run, storage, finished, folder)
