@@ -96,7 +96,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.SUSPENDED: "spec.suspend is true; no Pod runs.",
     Reason.SUCCEEDED: "The run is complete; status.result says where the model is.",
     Reason.WAITING_FOR_MODEL: "The fine-tuning job that makes the model is not complete.",
-    Reason.EVALUATING: "The evaluation Pod runs.",
+    Reason.EVALUATING: "The evaluation Pod starts or runs.",
     Reason.EVALUATED: "Scores are in status.results.",
     Reason.WAITING_FOR_GATE: "The evaluation that gates this deployment has not passed.",
     Reason.ROLLING_OUT: "The serving Pods start.",

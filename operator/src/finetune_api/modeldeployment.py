@@ -9,6 +9,7 @@ from pydantic import Field
 from finetune_api.base import ApiModel, Line, LocalObjectReference, Name, Timestamp
 from finetune_api.conditions import KindStatus
 from finetune_api.evaluation import ModelReference
+from finetune_api.kubernetes_types import keyed_by
 from finetune_api.run import ModelSource
 
 Phase = Literal["Waiting", "RollingOut", "Available", "Blocked"]
@@ -44,10 +45,23 @@ class DriftedField(ApiModel):
 
     field: Line = Field(description="Kind and path: `Deployment spec.replicas`.")
     manager: Line | None = Field(
-        None, description="Who set it, by metadata.managedFields; none where it was removed, which leaves no name."
+        None,
+        description="Who set it, by metadata.managedFields; none where it was removed, or "
+        "scaled to 0, which leave no name.",
     )
     corrections: int = Field(description="How often it was put back, never 15 minutes apart.")
     last_correction_time: Timestamp
+
+
+class ServingRevision(ApiModel):
+    """A model that has Pods."""
+
+    revision: Line = Field(
+        description="Digest of the model, its URI where it has none, or `unknown` where the run configuration of its "
+        "Pods was deleted."
+    )
+    replicas: int = Field(description="Pods of it.")
+    ready_replicas: int = Field(description="Pods of it that answer.")
 
 
 class ModelDeploymentStatus(KindStatus):
@@ -57,9 +71,21 @@ class ModelDeploymentStatus(KindStatus):
     class_name: Line | None = Field(None, description="The FineTuneClass that the served Pods were made with.")
     url: Line | None = Field(None, description="Base URL of the OpenAI routes inside the cluster.")
     model_name: Line | None = Field(None, description="What to ask for in the request's `model`.")
-    revision: Line | None = Field(None, description="Digest of the model that is served; its URI where it has none.")
-    served: ModelSource | None = Field(
-        None, description="The model that is served, and kept up whatever becomes of spec.model and the gate."
+    revision: Line | None = Field(
+        None,
+        description="Digest of the model that is served, its URI where it has none. None while no Pod answers. While a "
+        "rollout has Pods of two models answer, the one that is to go.",
+    )
+    served: ModelSource | None = Field(None, description="Where the model of `revision` is.")
+    applied: ModelSource | None = Field(
+        None,
+        description="The model that was rolled out last, by its gate. It is kept up whatever becomes of spec.model and "
+        "the gate, and is served once a Pod of it is ready.",
+    )
+    revisions: list[ServingRevision] = Field(
+        default=[],
+        json_schema_extra=keyed_by("revision"),
+        description="The models that have Pods: one, or two and more during a rollout.",
     )
     replicas: int = Field(0, description="Pods that there are.")
     ready_replicas: int = Field(0, description="Pods that answer.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from tests.integration.operator import played
-from tests.integration.operator.api import Api, Object, condition, wait_for
+from tests.integration.operator.api import Api, Object, RefusedError, condition, wait_for
 from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, RESULT, evaluation_report
 
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -33,6 +34,18 @@ def all_are_ready(api: Api, deployment: Object, number: int = 1) -> None:
     """Every serving Pod answers."""
     for pod in api.wait_children(deployment, "serve", "Pod", number):
         played.ready(api, pod)
+
+
+def becomes_available(api: Api, deployment: Object) -> None:
+    """The Pods answer, whichever revision they are of, and those of the older ones go."""
+
+    def is_available() -> bool:
+        for pod in api.children_of(deployment, "serve", "Pod"):
+            with contextlib.suppress(RefusedError):  # It has gone.
+                played.ready(api, pod)
+        return bool(condition(api.get("ModelDeployment", "router"), "Ready").get("reason") == "Available")
+
+    wait_for(is_available, "it is available")
 
 
 def raise_gate(api: Api) -> Object:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.integration.operator import played
-from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
-from tests.integration.operator.serving import STRATEGIC, edit, scale, serves, template
+from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
+from tests.integration.operator.serving import STRATEGIC, becomes_available, edit, scale, serves, template
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -55,18 +53,6 @@ def fight(api: Api, write: Callable[[Api], object]) -> Object:
 
     wait_for(is_told, "it is contested")
     return api.get("ModelDeployment", "router")
-
-
-def becomes_available(api: Api, deployment: Object) -> None:
-    """The Pods answer, whichever revision they are of, and those of the older ones go."""
-
-    def is_available() -> bool:
-        for pod in api.children_of(deployment, "serve", "Pod"):
-            with contextlib.suppress(RefusedError):  # It has gone.
-                played.ready(api, pod)
-        return bool(condition(api.get("ModelDeployment", "router"), "Ready").get("reason") == "Available")
-
-    wait_for(is_available, "it is available")
 
 
 def test_a_stubborn_writer_is_named_and_not_fought_without_end(api: Api) -> None:

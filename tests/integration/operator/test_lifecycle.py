@@ -104,13 +104,15 @@ def test_a_job_is_trained_evaluated_and_served(api: Api) -> None:
     assert passed["status"]["summary"] == "exact 0.750 [0.700, 0.800] vs 0.250 [0.200, 0.300]"
 
     deployment = api.wait_reason("ModelDeployment", "router", "RollingOut")
-    assert deployment["status"]["revision"] == RESULT.digest
+    assert deployment["status"]["applied"]["digest"] == RESULT.digest
+    assert "revision" not in deployment["status"], "no Pod answers"
     (server,) = api.wait_children(deployment, "serve", "Pod")
     played.ready(api, server)
     available = api.wait_reason("ModelDeployment", "router", "Available")
     assert condition(available, "Ready")["status"] == "True"
     assert available["status"]["url"] == f"http://router.{api.namespace}.svc.cluster.local/v1"
     assert available["status"]["readyReplicas"] == 1
+    assert available["status"]["revision"] == RESULT.digest
 
 
 def test_what_does_not_pass_its_gate_is_not_served_until_the_gate_allows_it(api: Api) -> None:

@@ -14,8 +14,9 @@ from finetune_operator.core.plan import Plan
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.observed import GateEvaluation, ObservedModelDeployment
 from finetune_operator.models.resolve import ResolvedModel
+from finetune_operator.pods.observed import PodView
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec, tuned
-from tests.unit.operator.states import ago, merged, resolved_class
+from tests.unit.operator.states import ago, merged, pod, resolved_class
 
 DEPLOYMENT = Owner("ModelDeployment", "team-a", "router", "c4b80a12-2222-4bb1-9d2e-7a4f1c86e3d5")
 DEPLOYMENT_WIRE: dict[str, Any] = {"model": {"fineTuneJobRef": {"name": "router"}}}
@@ -97,6 +98,17 @@ def rolled_out(deployment: Object, replicas: int = 1, **changes: Any) -> Object:
     """A Deployment of which every replica is up to date and ready."""
     counts = {name: replicas for name in ("replicas", "updatedReplicas", "readyReplicas")}
     return {**deployment, "status": {"observedGeneration": 1, **counts, **changes}}
+
+
+def answering(deployment: Object, number: int = 1, **changes: Any) -> tuple[PodView, ...]:
+    """Pods of a Deployment's template that answer."""
+    (config_map,) = [
+        volume["configMap"]["name"]
+        for volume in deployment["spec"]["template"]["spec"]["volumes"]
+        if volume["name"] == "run"
+    ]
+    told = {"ready": True, "run_config": config_map, **changes}
+    return tuple(pod(f"of-{config_map}", index, **told) for index in range(number))
 
 
 def after(observed: ObservedModelDeployment, plan: Plan[ModelDeploymentStatus]) -> ObservedModelDeployment:

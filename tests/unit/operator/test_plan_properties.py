@@ -391,7 +391,12 @@ def observed_deployments(draw: st.DrawFn) -> ObservedModelDeployment:
     earlier = observed_deployment(spec=deployment_spec(replicas=draw(st.integers(0, 9))), model=draw(models))
     serving = deployment_states.after(earlier, plan_deployment(earlier, NOW))
     deployment = serving.deployment and rolled_out(serving.deployment, **draw(replica_counts))
-    return replace(fresh, deployment=deployment, service=serving.service, config_maps=serving.config_maps)
+    config_maps = [item["metadata"]["name"] for item in serving.config_maps]
+    pods = tuple(
+        replace(one, run_config=draw(st.sampled_from(["", *config_maps])), ready=draw(st.booleans()))
+        for one in fresh.pods
+    )
+    return replace(fresh, deployment=deployment, service=serving.service, config_maps=serving.config_maps, pods=pods)
 
 
 # The properties.

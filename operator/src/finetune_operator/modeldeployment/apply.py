@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,6 +12,7 @@ from finetune_operator.core.managed_fields import drifted, is_applied, is_new, t
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
+from finetune_operator.modeldeployment.applied_model import applied_model, config_maps_of
 from finetune_operator.modeldeployment.contest import next_correction, remembered
 from finetune_operator.modeldeployment.objects import service, serving_objects
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
@@ -21,15 +22,17 @@ from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 class Upkeep:
     """The writes that make what serves what it should be.
 
-    `config_maps`: the names of those that it needs. `drift`: the fields that these writes put back, and who set them.
-    `held`: whether something is not as it should be and waits, since somebody else contests it.
+    `config_maps`: those that it needs. `drift`: the fields that these writes put back, and who set them. `remade`: what
+    somebody deleted, and is made again. `held`: whether something is not as it should be and waits, since somebody else
+    contests it.
     """
 
     apply: tuple[Object, ...] = ()
     merge: tuple[Object, ...] = ()
     delete: tuple[Child, ...] = ()
-    config_maps: frozenset[str] = frozenset()
+    config_maps: tuple[Object, ...] = ()
     drift: Mapping[str, str | None] = field(default_factory=dict)
+    remade: tuple[str, ...] = ()
     held: bool = False
 
     @property
@@ -37,14 +40,14 @@ class Upkeep:
         return not (self.apply or self.merge or self.delete or self.held)
 
 
-def upkeep(observed: ObservedModelDeployment, served: ModelSource | None, now: datetime) -> Upkeep:
+def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: datetime) -> Upkeep:
     """What to write so that this model is served, as often as it should be. Of what is somebody else's: nothing."""
-    if served is None:
+    if model is None:
         return Upkeep()
     if isinstance(observed.platform, Readiness):
         return _without_class(observed)
     replicas, makes_room = wanted_replicas(observed), _should_make_room(observed.deployment)
-    desired = serving_objects(observed.owner, replicas, observed.platform, served, makes_room=makes_room)
+    desired = serving_objects(observed.owner, replicas, observed.platform, model, makes_room=makes_room)
     found = {_key(item): item for item in _existing(observed)}
     apply, merge, delete = [], [], []
     drift: dict[str, str | None] = {}
@@ -65,8 +68,9 @@ def upkeep(observed: ObservedModelDeployment, served: ModelSource | None, now: d
             apply.append(body)
         elif body["kind"] == "Deployment" and item is not None and (taken := take_over(item)) is not None:
             merge.append(taken)
-    names = frozenset(body["metadata"]["name"] for body in desired if body["kind"] == "ConfigMap")
-    return Upkeep(tuple(apply), tuple(merge), tuple(delete), names, drift, held)
+    config_maps = tuple(body for body in desired if body["kind"] == "ConfigMap")
+    remade = tuple(f"{kind} {name!r}" for kind, name in map(_key, apply) if _was_there(observed, model, kind, name))
+    return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, remade, held)
 
 
 def _drift_of(body: Object, item: Object | None) -> dict[str, str | None]:
@@ -76,6 +80,14 @@ def _drift_of(body: Object, item: Object | None) -> dict[str, str | None]:
     if _is_forged(body, item):
         return {"ConfigMap data": None}
     return {f"{body['kind']} {name}": manager for name, manager in drifted(body, item).items()}
+
+
+def _was_there(observed: ObservedModelDeployment, model: ModelSource, kind: str, name: str) -> bool:
+    """Whether an object that is not there has been: all of it is made with the model, whose status tells of it."""
+    if any(_key(item) == (kind, name) for item in _existing(observed)) or applied_model(observed) != model:
+        return False
+    deployment = observed.deployment
+    return kind != "ConfigMap" or (deployment is not None and name in config_maps_of(deployment))
 
 
 def _is_forged(body: Object, item: Object | None) -> bool:
@@ -103,9 +115,10 @@ def _should_make_room(deployment: Object | None) -> bool:
     return not counts.get("readyReplicas") and counts.get("updatedReplicas", 0) < counts.get("replicas", 0)
 
 
-def outdated(observed: ObservedModelDeployment, needed: frozenset[str]) -> tuple[Child, ...]:
+def outdated(observed: ObservedModelDeployment, needed: Sequence[Object]) -> tuple[Child, ...]:
     """The run configurations of revisions that are not served any more."""
-    return tuple(_child(item) for item in observed.config_maps if item["metadata"]["name"] not in needed)
+    names = {item["metadata"]["name"] for item in needed}
+    return tuple(_child(item) for item in observed.config_maps if item["metadata"]["name"] not in names)
 
 
 def _without_class(observed: ObservedModelDeployment) -> Upkeep:
@@ -120,7 +133,7 @@ def _without_class(observed: ObservedModelDeployment) -> Upkeep:
         meta = {name: deployment["metadata"][name] for name in ("name", "namespace", "resourceVersion")}
         kind = {name: deployment[name] for name in ("apiVersion", "kind")}
         merge = ({**kind, "metadata": meta, "spec": {"replicas": wanted_replicas(observed)}},)
-    return Upkeep(apply, merge, config_maps=frozenset(item["metadata"]["name"] for item in observed.config_maps))
+    return Upkeep(apply, merge, config_maps=observed.config_maps)
 
 
 def _existing(observed: ObservedModelDeployment) -> list[Object]:

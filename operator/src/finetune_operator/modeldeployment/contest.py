@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import DriftedField
-from finetune_operator.core.conditions import Readiness, stalled
+from finetune_operator.core.conditions import EventNote, Readiness, stalled
 
 CONTESTED_CORRECTIONS = 5
 WINDOW = timedelta(minutes=15)
@@ -21,7 +21,10 @@ FIRST_PAUSE = timedelta(minutes=1)
 LONGEST_PAUSE = timedelta(minutes=10)
 SAME_CORRECTION = timedelta(seconds=2)
 """What is put right in two steps (taken over, then applied without it) is counted once."""
+DRIFT_CORRECTED = "DriftCorrected"
+"""The reason of an Event, and of no condition."""
 _MOST_FIELDS = 32
+_MOST_NAMED = 3
 _FIELD_LENGTH = 512
 
 
@@ -43,6 +46,25 @@ def corrected(before: Sequence[DriftedField], drift: Mapping[str, str | None], n
             field=field, manager=manager, corrections=number, last_correction_time=whole_seconds(now)
         )
     return sorted(found.values(), key=lambda one: (-one.corrections, one.field))[:_MOST_FIELDS]
+
+
+def corrections(
+    before: Sequence[DriftedField], after: Sequence[DriftedField], remade: Sequence[str], name: str
+) -> list[EventNote]:
+    """What is put right now, noted once: what comes again within the window is counted in the status alone."""
+    known = {one.field for one in before}
+    fresh = [one for one in after if one.field not in known]
+    named = [f"{one.field}, which {_who_set(one)}" for one in fresh]
+    notes = []
+    if named:
+        more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+        notes.append(
+            f"Put back: {'; '.join(named[:_MOST_NAMED])}{more}. What is served is set in the ModelDeployment and its "
+            f"FineTuneClass; replicas by `kubectl scale mdep {name}`."
+        )
+    if remade:
+        notes.append(f"Made again, since somebody deleted it: {', '.join(remade)}.")
+    return [EventNote("Warning", DRIFT_CORRECTED, note) for note in notes]
 
 
 def contested(record: Sequence[DriftedField]) -> list[DriftedField]:
@@ -78,6 +100,10 @@ def contest_readiness(record: Sequence[DriftedField], name: str) -> Readiness | 
         "FineTuneClass, and an autoscaler's target is the ModelDeployment. "
         "It clears by itself 15 minutes after the last time.",
     )
+
+
+def _who_set(field: DriftedField) -> str:
+    return "somebody changed or removed" if field.manager is None else f"{field.manager!r} set"
 
 
 def _due(field: DriftedField) -> datetime:

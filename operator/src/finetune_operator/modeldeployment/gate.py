@@ -15,18 +15,19 @@ def gate_readiness(
     """None when the way is free, else what the next revision waits for."""
     if gate is None or isinstance(gate, Readiness):
         return gate
+    if model.source.digest is None:
+        return stalled(
+            Reason.GATE_FAILED,
+            f"Evaluation {name!r} can't vouch for this model: what is at its URI may change, and no digest is known. "
+            "Name the FineTuneJob that made it (spec.model.fineTuneJobRef), in both objects; a model that none made is "
+            "served only without a gate.",
+        )
     candidate = next((item for item in gate.spec.candidates if item.model == reference), None)
     if candidate is None:
         return stalled(
             Reason.GATE_FAILED,
             f"Evaluation {name!r} does not judge this model: none of its candidates has the same model reference as "
             "spec.model. Add it to the evaluation's candidates.",
-        )
-    if model.source.digest is None:
-        return stalled(
-            Reason.GATE_FAILED,
-            f"Evaluation {name!r} can't vouch for this model: what is at its URI may change, and no digest is known. "
-            "Name the FineTuneJob that made it (spec.model.fineTuneJobRef), in both objects.",
         )
     failed = _condition(gate, ConditionType.FAILED)
     if failed is not None and failed.status == "True" and gate.status.run_id == gate.spec.run_id:

@@ -22,6 +22,7 @@ from finetune_operator.pods.builders import (
     run_config_map,
     trainer_container,
 )
+from finetune_operator.pods.observed import RUN_VOLUME
 
 SERVE_ROLE = "serve"
 SERVICE_PORT = 80
@@ -104,7 +105,7 @@ def _server(owner: Owner, platform: ResolvedClass) -> Object:
             "failureThreshold": 6,
         },
         "volumeMounts": [
-            {"name": "run", "mountPath": RUN_CONFIG_DIRECTORY, "readOnly": True},
+            {"name": RUN_VOLUME, "mountPath": RUN_CONFIG_DIRECTORY, "readOnly": True},
             {**_MODELS_VOLUME, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108

@@ -1,48 +1,58 @@
-"""How far what was applied has come: the counts of the Deployment, and what keeps its Pods from serving."""
+"""How far what was applied has come: the counts of the Deployment, its Pods, and what keeps them from serving."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from finetune_api.conditions import Reason
+from finetune_api.conditions import REASON_MEANINGS, Reason
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, ready, stalled
+from finetune_operator.modeldeployment.apply import Upkeep
 from finetune_operator.modeldeployment.contest import contest_readiness
 from finetune_operator.modeldeployment.objects import service_url
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
+from finetune_operator.modeldeployment.revisions import Revision, name_of, revisions, serving_message
 from finetune_operator.pods.exit_diagnosis import failure, failure_message
 from finetune_operator.pods.observed import PodView
-from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_start, refusal
+from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_start, early_message, refusal
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Where the Pods stand; `summary`: the same, for a message about something else."""
+    """Where the Pods stand, and of which revisions they are; `summary`: it for a message about something else."""
 
     complete: bool
     readiness: Readiness
-    summary: str
+    summary: str = ""
+    revisions: Sequence[Revision] = ()
 
 
 def rollout_of(
-    observed: ObservedModelDeployment, replicas: int, served: ModelSource | None, now: datetime, *, applied: bool
+    observed: ObservedModelDeployment, replicas: int, applied: ModelSource | None, writes: Upkeep, now: datetime
 ) -> Rollout:
-    """Compare the Deployment with what is wanted of it; `applied`: whether it is as it was applied."""
-    deployment = observed.deployment or {}
-    counts = deployment.get("status", {})
-    complete = applied and served is not None and _is_complete(deployment, replicas)
+    """Compare the Deployment and its Pods with what is wanted of them."""
+    if applied is None:
+        return Rollout(False, progressing(Reason.ROLLING_OUT))
+    # Those that are needed are what they are applied as, whatever somebody made of them.
+    found = revisions(observed.owner, observed.pods, [*observed.config_maps, *writes.config_maps])
+    all_answer = sum(one.ready for one in found if one.name == name_of(applied)) == replicas
+    complete = writes.is_nothing and _is_complete(observed.deployment or {}, replicas) and all_answer
     contest = contest_readiness(observed.status.drift, observed.owner.name)
     readiness = contest or _readiness(observed, replicas, complete, now)
-    revision = (served.digest or served.uri) if served is not None else ""
-    summary = (
-        f"Revision {revision!r} is served meanwhile: {counts.get('readyReplicas', 0)} of {replicas} replicas ready."
+    summary = serving_message(found, applied, replicas)
+    if writes.remade:
+        summary = f"{summary} Somebody deleted {', '.join(writes.remade)}; it is made again."
+    if readiness.ready:
+        return Rollout(complete, readiness, summary, found)
+    has_detail = readiness.message != REASON_MEANINGS[readiness.reason]
+    return Rollout(
+        complete,
+        replace(readiness, message=f"{readiness.message} {summary}"),
+        f"{summary} {readiness.reason}: {readiness.message}" if has_detail else summary,
+        found,
     )
-    if replicas == 0:
-        summary = f"Revision {revision!r} is scaled to zero meanwhile."
-    if readiness.stalled:
-        summary = f"{summary} {readiness.reason}: {readiness.message}"
-    return Rollout(complete, readiness, summary)
 
 
 def _is_complete(deployment: dict[str, object], replicas: int) -> bool:
@@ -75,7 +85,8 @@ def _readiness(observed: ObservedModelDeployment, replicas: int, complete: bool,
     if crashed is not None:
         diagnosis = failure([crashed], crashed.waiting_message)
         return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} It is started again by itself.")
-    return progressing(Reason.ROLLING_OUT)
+    early = early_message(None, newest, observed.warnings, now)
+    return progressing(Reason.ROLLING_OUT, REASON_MEANINGS[Reason.ROLLING_OUT] + early)
 
 
 def _of_newest_revision(pods: tuple[PodView, ...]) -> tuple[PodView, ...]:

@@ -13,6 +13,7 @@ from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_api.run import DATASET_DIRECTORY, PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY, STORAGE_CREDENTIALS_DIRECTORY
 from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.kube.resources import Object
+from finetune_operator.pods.observed import RUN_VOLUME
 from finetune_operator.pods.roles import resources_of, scheduling_of
 from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS, kept_out_of_meshes
 
@@ -69,7 +70,7 @@ def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: s
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumes": [
-            {"name": "run", "configMap": {"name": config_map}},
+            {"name": RUN_VOLUME, "configMap": {"name": config_map}},
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
         ],
@@ -92,7 +93,7 @@ def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: s
 def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> Object:
     """A container of the trainer image that has the run configuration and the storage's credentials."""
     mounts = [
-        {"name": "run", "mountPath": RUN_CONFIG_DIRECTORY, "readOnly": True},
+        {"name": RUN_VOLUME, "mountPath": RUN_CONFIG_DIRECTORY, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
     ]

@@ -13,6 +13,8 @@ from finetune_operator.core.ownership import DIGEST_ANNOTATION, ROLE_LABEL, cont
 from finetune_operator.kube.resources import Object
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+RUN_VOLUME = "run"
+"""Where a Pod finds its run configuration."""
 OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
 """What counts of a Pod: a mesh or a policy may have added others (sidecars.py)."""
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
@@ -29,7 +31,7 @@ class PodView:
     `deletion_time` is the end of its grace period; `started_time` and `ended_time` are those of our own containers,
     and so are exit code and message. `foreign_failure`: how a container of somebody else's ended badly, as a message.
     `foreign_running`: names of those that run. `waiting_foreign`: name of the one that `waiting_reason` is about, where
-    none of ours waits.
+    none of ours waits. `run_config`: name of the ConfigMap that tells it what to do, which no Pod can change.
     """
 
     name: str
@@ -57,6 +59,7 @@ class PodView:
     foreign_failure: str = ""
     foreign_running: tuple[str, ...] = ()
     waiting_foreign: str = ""
+    run_config: str = ""
 
     @property
     def ended(self) -> bool:
@@ -146,6 +149,7 @@ def pod_view(pod: Object) -> PodView:
         foreign_failure=_foreign_failure(foreign),
         foreign_running=tuple(container["name"] for container in foreign if container.get("state", {}).get("running")),
         waiting_foreign=strangers[0]["name"] if strangers else "",
+        run_config=_run_config(pod),
     )
 
 
@@ -184,6 +188,12 @@ def parse_time(text: str) -> datetime:
         return sane_time(datetime.fromisoformat(text))
     except ValueError:  # Go knows a year 0.
         return EARLIEST
+
+
+def _run_config(pod: Object) -> str:
+    volumes = pod.get("spec", {}).get("volumes", [])
+    mounted = (volume.get("configMap", {}).get("name", "") for volume in volumes if volume.get("name") == RUN_VOLUME)
+    return next(mounted, "")
 
 
 def _index(text: str) -> int:

@@ -63,6 +63,14 @@ def diagnose_start(
     return next((one for one in found if not one.waits), found[0] if found else None)
 
 
+def early_message(job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime) -> str:
+    """What the Pods wait for where it is too early to call it a diagnosis, with a space before it; else nothing."""
+    if diagnose_start(job, pods, warnings, now) is not None:
+        return ""
+    soon = diagnose_start(job, pods, warnings, now + timedelta(seconds=PATIENCE_SECONDS))
+    return "" if soon is None else f" {soon.message}"
+
+
 def image_pull_timed_out(blocked: StartDiagnosis | None, now: datetime) -> bool:
     """Whether an image could not be pulled for too long."""
     if blocked is None or blocked.reason != Reason.IMAGE_PULL_FAILED or blocked.since is None:

@@ -169,6 +169,13 @@ def test_a_running_evaluation(pods: tuple[Any, ...], expected: Decision) -> None
     assert decide(observed_evaluation(status, job(JOB), pods=pods, warnings=warnings)).decision == expected
 
 
+def test_what_the_pod_waits_for_is_said_before_it_is_a_blockage() -> None:
+    waiting = pod(JOB, phase="Pending", unschedulable_since=ago(28), unschedulable_message="0/1 nodes are available.")
+    result = decide(observed_evaluation(evaluation_status(conditions=EVALUATING), job(JOB), pods=(waiting,)))
+    assert result.decision == Decision("Evaluating", "Evaluating", again_in=15)
+    assert f"Pod {waiting.name} finds no node: 0/1 nodes are available." in result.message
+
+
 def test_scores_complete_it() -> None:
     status = evaluation_status(conditions=EVALUATING)
     observed = observed_evaluation(status, job(JOB, "Complete"), pods=(succeeded_pod(JOB, EVALUATION_REPORT),))

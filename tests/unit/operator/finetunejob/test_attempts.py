@@ -119,6 +119,13 @@ def test_a_gang_trains_when_all_its_pods_run(pods: tuple[PodView, ...], expected
     assert decide(gang("Active", *pods, status=QUEUED_STATUS)).decision == expected
 
 
+def test_what_a_pod_of_the_gang_waits_for_is_said_before_it_is_a_blockage() -> None:
+    waiting = pod(TRAIN_1, 1, "Pending", unschedulable_since=ago(28), unschedulable_message="0/1 nodes are available.")
+    result = decide(gang("Active", pod(TRAIN_1, 0), waiting, status=QUEUED_STATUS))
+    assert result.decision == STILL_QUEUED
+    assert f"Pod {waiting.name} finds no node: 0/1 nodes are available." in result.message
+
+
 @pytest.mark.parametrize("pods", [(), (pod(TRAIN_1, 0),)], ids=["both Pods vanished", "one Pod vanished"])
 def test_a_gang_that_has_trained_is_not_queued_again_while_its_pods_vanish(pods: tuple[PodView, ...]) -> None:
     """The Job controller takes the others away when one has ended; what it was is known when the Job has ended."""

@@ -11,6 +11,7 @@ from finetune_operator.modeldeployment.contest import (
     contest_readiness,
     contested,
     corrected,
+    corrections,
     look_again,
     next_correction,
     remembered,
@@ -85,3 +86,36 @@ def test_the_record_is_bounded() -> None:
     assert len(record_of(1, wide)) <= 32
     long = {f"Deployment spec.{'x' * 2000}": "m"}
     assert next_correction(record_of(5, long), long) is not None
+
+
+def test_the_first_correction_of_a_field_is_an_event_that_names_it_and_who_set_it() -> None:
+    drift = {"Deployment spec.paused": None, "Deployment spec.replicas": "kubectl"}
+    first = corrected([], drift, NOON)
+    (note,) = corrections([], first, (), "router")
+    assert (note.type, note.reason) == ("Warning", "DriftCorrected")
+    assert note.message.startswith(
+        "Put back: Deployment spec.paused, which somebody changed or removed; Deployment spec.replicas, which "
+        "'kubectl' set. "
+    )
+    assert note.message.endswith("`kubectl scale mdep router`.")
+
+
+def test_what_is_put_back_again_within_the_window_is_counted_and_makes_no_other_event() -> None:
+    first = record_of(1)
+    later = NOON + timedelta(minutes=2)
+    assert corrections(first, corrected(first, IMAGE, later), (), "router") == []
+    (note,) = corrections(first, corrected(first, {**IMAGE, "Deployment spec.args": "x"}, later), (), "router")
+    assert "spec.args" in note.message
+    assert "spec.image" not in note.message
+
+
+def test_of_many_fields_the_first_three_are_named() -> None:
+    record = corrected([], {f"Deployment spec.f{number}": "x" for number in range(9)}, NOON)
+    (note,) = corrections([], record, (), "router")
+    assert "spec.f2, which 'x' set and 6 more." in note.message
+    assert "spec.f3" not in note.message
+
+
+def test_what_somebody_deleted_is_named() -> None:
+    (note,) = corrections([], [], ("Service 'router'",), "router")
+    assert note.message == "Made again, since somebody deleted it: Service 'router'."

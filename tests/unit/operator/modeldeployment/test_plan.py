@@ -25,6 +25,7 @@ from tests.unit.operator.deployment_states import (
     DEPLOYMENT,
     GATED,
     after,
+    answering,
     deployment_spec,
     observed_deployment,
     rolled_out,
@@ -62,7 +63,10 @@ def serving(**changes: Any) -> ObservedModelDeployment:
     observed = observed_deployment(**changes)
     applied = after(observed, plan(observed, NOW))
     assert applied.deployment is not None
-    available = replace(applied, deployment=rolled_out(applied.deployment, applied.spec.replicas))
+    number = applied.spec.replicas
+    available = replace(
+        applied, deployment=rolled_out(applied.deployment, number), pods=answering(applied.deployment, number)
+    )
     return replace(available, status=plan(available, NOW).status)
 
 
@@ -106,13 +110,17 @@ def test_it_waits_and_makes_nothing(changes: dict[str, Any], phase: str, reason:
     assert told in result.message
 
 
-def test_a_model_without_a_digest_passes_no_gate() -> None:
-    """Two digests that nobody knows are no match: what is at a URI may be another model today."""
+@pytest.mark.parametrize("judged", ["s3://models/tuned", "s3://models/another"], ids=["a candidate", "no candidate"])
+def test_a_model_without_a_digest_passes_no_gate(judged: str) -> None:
+    """Two digests that nobody knows are no match: what is at a URI may be another model today.
+
+    That is said at once: to become a candidate of the evaluation would not help it.
+    """
     by_uri = {"fineTuneJobRef": None, "uri": "s3://models/tuned"}
     passed = verdict(True)
     gate = replace(
         passed,
-        spec=evaluation_spec(candidates=[{"name": "tuned", "model": {"uri": "s3://models/tuned"}}]),
+        spec=evaluation_spec(candidates=[{"name": "tuned", "model": {"uri": judged}}]),
         status=passed.status.model_copy(update={"candidate_digests": {}}),
     )
     model = ResolvedModel(ModelSource(uri="s3://models/tuned"))
@@ -120,6 +128,8 @@ def test_a_model_without_a_digest_passes_no_gate() -> None:
     assert (result.decision.phase, result.decision.reason) == ("Blocked", Reason.GATE_FAILED)
     assert result.decision.writes == ()
     assert "Name the FineTuneJob that made it" in result.message
+    assert "served only without a gate" in result.message
+    assert "candidates" not in result.message
 
 
 @pytest.mark.parametrize(
@@ -224,7 +234,8 @@ def test_without_a_gate_a_model_is_served_at_once() -> None:
     assert result.status.url == "http://router.team-a.svc.cluster.local/v1"
     assert result.status.model_name == "router"
     assert result.status.class_name == resolved_class().name
-    assert result.status.revision == "sha256:aa"
+    assert result.status.applied == tuned().source
+    assert (result.status.revision, result.status.served) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -321,13 +332,16 @@ def test_another_model_is_rolled_out_and_the_run_configuration_of_the_one_before
     started = decide(replace(old, model=tuned("sha256:bb")))
     assert [kind.partition("/")[0] for kind in started.decision.writes] == ["ConfigMap", "Deployment"]
     assert started.decision.deletes == ()
-    assert started.status.revision == "sha256:bb"
+    assert (started.status.applied, started.status.revision) == (tuned("sha256:bb").source, "sha256:aa")
     rolling = after(replace(old, model=tuned("sha256:bb")), started.plan)
     assert decide(rolling).decision.deletes == ()
     assert rolling.deployment is not None
-    done = replace(rolling, deployment=rolled_out(rolling.deployment, observedGeneration=2))
-    result = decide(done)
+    finished = rolled_out(rolling.deployment, observedGeneration=2)
+    # By the Deployment's counts alone it would be done.
+    assert decide(replace(rolling, deployment=finished)).decision.deletes == ()
+    result = decide(replace(rolling, deployment=finished, pods=answering(rolling.deployment)))
     assert (result.decision.phase, result.decision.deletes) == ("Available", (f"ConfigMap/{old_config}",))
+    assert result.status.revision == "sha256:bb"
 
 
 @pytest.mark.parametrize(
@@ -377,6 +391,9 @@ def test_what_serves_is_made_again_while_the_next_revision_waits(
     observed = gated()
     result = decide(replace(observed, **hold, **lost))
     assert [item.partition("/")[0] for item in result.decision.writes] == [writes]
+    told = [note.message for note in result.plan.events if note.reason == "DriftCorrected"]
+    assert [writes in message for message in told] == [True]
+    assert f"Somebody deleted {writes} " in result.message
     assert result.status.revision == "sha256:aa"
     again = after(replace(observed, **hold, **lost), result.plan)
     assert decide(again).decision.writes == ()
@@ -384,14 +401,14 @@ def test_what_serves_is_made_again_while_the_next_revision_waits(
 
 def of_an_older_version(observed: ObservedModelDeployment) -> ObservedModelDeployment:
     """As an operator left it that wrote down only which revision it served."""
-    return replace(observed, status=observed.status.model_copy(update={"served": None}))
+    return replace(observed, status=observed.status.model_copy(update={"applied": None, "served": None}))
 
 
 @pytest.mark.parametrize("hold", HOLDS)
 def test_what_an_older_version_served_is_kept_up_while_the_next_revision_waits(hold: dict[str, Any]) -> None:
     observed = replace(of_an_older_version(gated()), **hold)
     result = decide(observed)
-    assert result.status.served == gated().status.served
+    assert (result.status.applied, result.status.served) == (tuned().source, tuned().source)
     assert "is not served" not in result.message
     (writes,) = decide(replace(observed, service=None)).decision.writes
     assert writes.startswith("Service/")
@@ -401,9 +418,9 @@ def test_a_run_configuration_that_somebody_wrote_tells_nothing_of_what_an_older_
     observed = replace(of_an_older_version(gated()), gate=verdict(False))
     (config_map,) = observed.config_maps
     forged = {**config_map, "data": {"run.json": config_map["data"]["run.json"].replace("s3://", "s3://not-")}}
-    assert decide(replace(observed, config_maps=(forged,))).status.served is None
+    assert decide(replace(observed, config_maps=(forged,))).status.applied is None
     strange = observed.status.model_copy(update={"revision": "sha256:bb"})
-    assert decide(replace(observed, status=strange)).status.served is None
+    assert decide(replace(observed, status=strange)).status.applied is None
 
 
 @pytest.mark.parametrize("hold", HOLDS)
@@ -476,7 +493,7 @@ def test_an_autoscaler_that_asks_for_more_than_the_class_allows_blocks_nothing()
         "Ask http://router.team-a.svc.cluster.local/v1 for the model 'router'."
     )
     rolled = decide(replace(observed, model=tuned("sha256:bb")))
-    assert rolled.status.revision == "sha256:bb"
+    assert rolled.status.applied == tuned("sha256:bb").source
     assert rolled.decision.phase == "RollingOut"
 
 
@@ -570,7 +587,7 @@ def test_a_revision_that_waits_for_what_the_one_before_holds_says_so(holder: Pod
 
 def test_a_model_by_uri_is_its_own_revision() -> None:
     spec = deployment_spec(model={"fineTuneJobRef": None, "uri": "s3://models/base"})
-    result = decide(observed_deployment(spec=spec, model=ResolvedModel(ModelSource(uri="s3://models/base"))))
+    result = decide(serving(spec=spec, model=ResolvedModel(ModelSource(uri="s3://models/base"))))
     assert result.status.revision == "s3://models/base"
 
 

@@ -22,6 +22,17 @@ from tests.unit.operator.pod_objects import (
     terminated,
 )
 
+
+def test_the_run_configuration_that_a_pod_mounts_is_named() -> None:
+    body = pod_object({"phase": "Running"})
+    assert pod_view(body).run_config == ""
+    volumes = [
+        {"name": "ca-of-a-mesh", "configMap": {"name": "istio-ca-root-cert"}},
+        {"name": "run", "configMap": {"name": "router-serve-0f3c2a91"}},
+    ]
+    assert pod_view({**body, "spec": {"volumes": volumes}}).run_config == "router-serve-0f3c2a91"
+
+
 # How a Pod ended.
 
 

@@ -43,7 +43,7 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.pods.backoff import waits
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.sidecars import lingering_message, look_again
-from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start, early_message
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
 
@@ -199,7 +199,8 @@ def _while_it_runs(
         return Decision(status, progressing(Reason.QUEUED, message), delete=stale)
     if attempt_state(status) == "Pending":
         start = diagnose_start(job, pods, observed.warnings, now)
-        readiness = progressing(Reason.QUEUED, _queued_message(None) + lost) if start is None else start.readiness
+        message = _queued_message(None) + early_message(job, pods, observed.warnings, now) + lost
+        readiness = progressing(Reason.QUEUED, message) if start is None else start.readiness
         check = now + timedelta(seconds=START_CHECK_SECONDS)
         return Decision(status, readiness, delete=stale, requeue_at=check)
     message = f"Attempt {attempt.number} trains on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
