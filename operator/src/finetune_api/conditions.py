@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import Field, GetJsonSchemaHandler, StringConstraints, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -220,6 +221,15 @@ class UnreadableStatusError(ValueError):
     """Another version wrote a status that this one can't go by; the message says what of it."""
 
 
+def what_is_unreadable(error: ValidationError, of: str = "status") -> str:
+    """The first field of a status (or a spec) that can't be read, in words: `status.startTime is 'soon'`."""
+    first = error.errors(include_url=False)[0]
+    path = [of, *(str(part) for part in first["loc"])]
+    if first["type"] == "missing":
+        return f"{'.'.join(path[:-1])} has no {path[-1]}"
+    return f"{'.'.join(path)} is {str(first['input'])[:100]!r}"
+
+
 class KindStatus(ApiModel):
     """What the status of every kind has."""
 
@@ -229,6 +239,11 @@ class KindStatus(ApiModel):
         json_schema_extra=keyed_by("type"),
         description="Where the object stands; docs/reference/conditions.md lists types and reasons.",
     )
+
+    @classmethod
+    def from_another_version(cls, value: Any) -> Self:
+        """As for every contract; an object of which this version knows no field is none."""
+        return super().from_another_version(_without_remains(cls, value))
 
     @classmethod
     def read(cls, value: Any) -> Self:
@@ -241,7 +256,42 @@ class KindStatus(ApiModel):
             status = cls.from_another_version(value or {})
             cls.from_wire({"phase": phase} if (phase := getattr(status, "phase", None)) else {})
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise UnreadableStatusError(f"status.{name} is {str(first['input'])[:100]!r}") from error
+            raise UnreadableStatusError(what_is_unreadable(error)) from error
         return status
+
+
+def _without_remains(model: type[ApiModel], value: Any) -> Any:
+    """What is stored of a model, without objects that hold nothing which this version knows.
+
+    Such an object is what is left of one that was removed by a writer who took its own fields only.
+    """
+    if not isinstance(value, dict):
+        return value
+    kept = dict(value)
+    for name, field in model.model_fields.items():
+        wire, inner = field.alias or name, _object_type(field.annotation)
+        if inner is None or wire not in kept:
+            continue
+        found = kept[wire]
+        if isinstance(found, list):
+            items = [_without_remains(inner, item) for item in found]
+            kept[wire] = [item for item in items if not _is_remains(inner, item)]
+        elif _is_remains(inner, found := _without_remains(inner, found)):
+            del kept[wire]
+        else:
+            kept[wire] = found
+    return kept
+
+
+def _is_remains(model: type[ApiModel], value: Any) -> bool:
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    return isinstance(value, dict) and not known & value.keys()
+
+
+def _object_type(annotation: Any) -> type[ApiModel] | None:
+    """The model in `Model`, `Model | None` and `list[Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
+        return annotation
+    if get_origin(annotation) not in (list, Union, UnionType):
+        return None
+    return next((found for part in get_args(annotation) if (found := _object_type(part)) is not None), None)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.operator import played
-from tests.integration.operator.api import Api, Object, condition, wait_for
+from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.jobs import (
     DEPLOYMENT,
@@ -270,6 +270,8 @@ def test_the_gates_evaluation_of_another_version_opens_or_holds_and_never_breaks
     api.put_status("Evaluation", name, {**status, **strange})
     api.create("ModelDeployment", name, DEPLOYMENT)
     held = "startTime" in strange
-    found = api.wait_reason("ModelDeployment", name, "ReferenceNotFound" if held else "RollingOut")
+    found = api.wait_reason("ModelDeployment", name, "WaitingForGate" if held else "RollingOut")
     assert bool(api.items("Deployment")) is not held
+    if held:
+        assert "can't be read by this version of the operator: status.startTime is 'soon'." in stalled(found)[1]
     assert "conditions" in found["status"]

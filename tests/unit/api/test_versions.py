@@ -13,6 +13,8 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
+from tests.unit.api.full_statuses import KINDS, full_status, objects_within, replaced, with_unknown_fields, without
+from tests.unit.api.full_statuses import UNKNOWN as LATER
 
 MOMENT = "2026-11-22T12:00:00Z"
 CONDITIONS = [
@@ -121,12 +123,29 @@ def test_what_an_older_version_did_not_write_is_not_missed(kind: type[KindStatus
     assert kind.read(None) == kind.read({}) == kind()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rest", [{"addedLater": LATER}, {}], ids=["unknown", "empty"])
+def test_what_is_left_of_an_object_that_was_removed_is_read_as_none(kind: type[KindStatus], rest: Any) -> None:
+    """Another hand's field may stay where its object was removed: alone it is none of ours, and stops nothing."""
+    status = full_status(kind)
+    for path in objects_within(status):
+        left = kind.read(replaced(with_unknown_fields(status), path, rest))
+        assert left == kind.read(without(with_unknown_fields(status), path)), path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_object_that_this_version_writes_is_read_as_none(kind: type[KindStatus]) -> None:
+    status = full_status(kind)
+    assert contains(kind.read(status).to_wire(), status)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"phase": "Levitating"}, "status.phase is 'Levitating'"),
         ({"startTime": "soon"}, "status.startTime is 'soon'"),
         ({"result": {"uri": 7}}, "status.result.uri is '7'"),
+        ({"result": {"uri": "s3://models/a"}}, "status.result has no baseModelUri"),
         ({"endedAttempts": "none"}, "status.endedAttempts is 'none'"),
         ({"phase": None, "completionTime": "2026-11-22T12:00:00Z"}, "status.phase is None with a completionTime"),
     ],

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_operator.core.ownership import DIGEST_ANNOTATION
-from finetune_operator.kube.resources import FIELD_MANAGER, Object
+from finetune_operator.kube.resources import CONDITIONS_MANAGER, FIELD_MANAGER, Object
 
+STATUS_MANAGERS = (FIELD_MANAGER, CONDITIONS_MANAGER)
 _Path = tuple[str, ...]
 _SPEC = "f:spec"
 _TEMPLATE_METADATA = (_SPEC, "f:template", "f:metadata")
@@ -63,6 +64,13 @@ def drifted(desired: Object, observed: Object) -> dict[str, str | None]:
     if desired["kind"] == "Deployment":
         found |= {_field_path(path): theirs[path] for path in _foreign(observed)}
     return {field: found[field] for field in sorted(found) if not any(_is_within(other, field) for other in found)}
+
+
+def has_only_our_status(observed: Object) -> bool:
+    """Whether an apply of the whole status leaves nothing else of it: nobody but us has a field of what is stored."""
+    entries = [one for one in observed["metadata"].get("managedFields", []) if one.get("subresource") == "status"]
+    ours = all(one["operation"] == "Apply" and one["manager"] in STATUS_MANAGERS for one in entries)
+    return ours and bool(entries or not observed.get("status"))
 
 
 def take_over(observed: Object) -> Object | None:

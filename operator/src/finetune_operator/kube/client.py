@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
-from finetune_operator.kube.resources import FIELD_MANAGER, RESOURCES, SERVICES, Object, Resource
+from finetune_operator.kube.resources import CONDITIONS_MANAGER, FIELD_MANAGER, RESOURCES, SERVICES, Object, Resource
 
 Kept = TypeVar("Kept")
 _Listed = list[Kept]
 
-CONDITIONS_MANAGER = "finetune-operator-conditions"
-"""Owns conditions on a status that this version can't read, and nothing else of it."""
 STORAGE_FINALIZER_MANAGER = "finetune-operator-storage"
 """Writes metadata.finalizers and nothing else, so that holding and releasing never touches a spec."""
 REQUEST_TIMEOUT_SECONDS = 30.0
@@ -23,6 +21,7 @@ RETRY_AFTER_SECONDS = 20.0
 """How long one request is kept back when the API server asks for it (429 and 5xx with Retry-After)."""
 PAGE_SIZE = 500
 _MERGE_PATCH = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
 
 Answered = Callable[[str, str, int, float], None]
 """Is told of every request that was sent: method, path, HTTP code (0: no answer), seconds."""
@@ -125,6 +124,17 @@ class Kube:
         above all (409). `metadata.uid` would not: the API server drops it before it compares.
         """
         return await self._apply(body, "status")
+
+    async def replace_status(self, body: Object) -> Object:
+        """Put this status in the place of the stored one, whoever wrote what of it. Raises ApiError 409 as above."""
+        resource, metadata = self._resource(body), body["metadata"]
+        path = resource.path(metadata.get("namespace"), metadata["name"], "status")
+        changes = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+            {"op": "add", "path": "/status", "value": body["status"]},
+        ]
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("PATCH", path, query=query, body=changes, content_type=_JSON_PATCH)
 
     async def apply_conditions(self, body: Object) -> Object:
         """The same for nothing but conditions: every other field stays as whoever wrote it left it."""
@@ -238,7 +248,7 @@ class Kube:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Object | None = None,
+        body: Object | _Listed[Object] | None = None,
         content_type: str = "application/json",
     ) -> Object:
         """One request; kept back and sent again while the API server asks for that, as client-go does."""
@@ -254,7 +264,7 @@ class Kube:
             await asyncio.sleep(pause)
 
     async def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Object | None, content_type: str
+        self, method: str, path: str, query: Mapping[str, str], body: Object | _Listed[Object] | None, content_type: str
     ) -> Object:
         import aiohttp
         from kubernetes.aio.client.exceptions import ApiException

@@ -10,6 +10,8 @@ from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_D
 
 Object = dict[str, Any]
 FIELD_MANAGER = "finetune-operator"
+CONDITIONS_MANAGER = "finetune-operator-conditions"
+"""Owns conditions on a status that this version can't read, and nothing else of it."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from finetune_api.base import problems
-from finetune_api.conditions import Reason
+from finetune_api.conditions import Reason, what_is_unreadable
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_operator.core.conditions import Readiness, stalled
@@ -50,12 +49,15 @@ async def _gate(reader: Reader, namespace: str, name: str) -> GateEvaluation | R
         return stalled(
             Reason.REFERENCE_NOT_FOUND, f"Evaluation {name!r} does not exist in namespace {namespace!r}. Create it."
         )
+    part = "spec"
     try:
         spec = EvaluationSpec.from_another_version(found["spec"])
+        part = "status"
         status = EvaluationStatus.from_another_version(found.get("status", {}))
     except ValidationError as error:
         return stalled(
-            Reason.REFERENCE_NOT_FOUND,
-            f"Evaluation {name!r} can't be read: {problems(error)}. Nothing is served by it.",
+            Reason.WAITING_FOR_GATE,
+            f"Evaluation {name!r} can't be read by this version of the operator: {what_is_unreadable(error, part)}. "
+            "Nothing new is served by it.",
         )
     return GateEvaluation(found["metadata"]["generation"], spec, status)

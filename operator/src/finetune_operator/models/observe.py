@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from finetune_api.base import problems
-from finetune_api.conditions import Reason
+from finetune_api.conditions import Reason, what_is_unreadable
 from finetune_api.evaluation import ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
 from finetune_api.run import ModelSource
@@ -25,9 +24,13 @@ async def resolve_model(reader: Reader, namespace: str, reference: ModelReferenc
         return stalled(
             Reason.REFERENCE_NOT_FOUND, f"FineTuneJob {name!r} does not exist in namespace {namespace!r}. Create it."
         )
+    part = "spec"
     try:
         spec = FineTuneJobSpec.from_another_version(job["spec"])
+        part = "status"
         status = FineTuneJobStatus.from_another_version(job.get("status", {}))
     except ValidationError as error:
-        return undecided(f"FineTuneJob {name!r} can't be read: {problems(error)}")
+        return undecided(
+            f"FineTuneJob {name!r} can't be read by this version of the operator: {what_is_unreadable(error, part)}."
+        )
     return tuned_model(name, spec, status)

@@ -16,6 +16,7 @@ from finetune_api.base import problems, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason, UnreadableStatusError
 from finetune_operator.core.conditions import EventNote, progressing, stalled
 from finetune_operator.core.kinds import Finalizer, Kind
+from finetune_operator.core.managed_fields import has_only_our_status
 from finetune_operator.core.plan import DeletionPlan, LeftBehind, Plan, planned
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
@@ -143,7 +144,9 @@ async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> None:
     metadata = parent["metadata"]
     for position, note in enumerate(plan.events):
         await record_event(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"], position))
-    await kube.apply_status(_status_body(parent, wire))
+    # An apply takes away only what nobody else has written into.
+    write = kube.apply_status if has_only_our_status(parent) else kube.replace_status
+    await write(_status_body(parent, wire))
     identity = {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata}
     log.info("status", kind=parent["kind"], **identity, phase=wire.get("phase"))
 
@@ -181,8 +184,8 @@ async def _tell_unreadable(
     """Another version's status stays as it is, but for the condition that says why nothing is done here."""
     metadata, kept = parent["metadata"], (parent.get("status") or {}).get("conditions") or []
     message = (
-        f"Another version of the operator wrote {error}, which this one does not know. Nothing is changed and nothing "
-        "starts. Run a version that knows it, or remove that field (kubectl edit --subresource=status)."
+        f"Another version of the operator wrote a status that this one can't read: {error}. Nothing is changed and "
+        "nothing starts. Run a version that can read it, or remove that field (kubectl edit --subresource=status)."
     )
     old: Object = next((one for one in kept if one.get("type") == ConditionType.STALLED), {})
     found = Condition(

@@ -33,7 +33,14 @@ STATUS_PATH, EVENTS_PATH = f"{PARENT_PATH}/status", "/api/v1/namespaces/team-a/e
 PARENT: dict[str, Any] = {
     "apiVersion": "finetune.dev/v1alpha1",
     "kind": "FineTuneJob",
-    "metadata": {"name": "router", "namespace": "team-a", "uid": "uid-1", "generation": 1, "resourceVersion": "7"},
+    "metadata": {
+        "name": "router",
+        "namespace": "team-a",
+        "uid": "uid-1",
+        "generation": 1,
+        "resourceVersion": "7",
+        "managedFields": [{"manager": "finetune-operator", "operation": "Apply", "subresource": "status"}],
+    },
     "spec": JOB_WIRE,
 }
 STATUS = job_status(conditions=earlier_conditions(Reason.VALIDATING), observed_generation=1)

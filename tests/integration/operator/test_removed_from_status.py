@@ -1,0 +1,122 @@
+"""What the operator takes out of a status goes whole, whoever else has written into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_api.conditions import KindStatus
+from finetune_api.evaluation import EvaluationStatus
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_operator.core.kinds import Kind
+from finetune_operator.core.plan import Plan
+from finetune_operator.core.references import ObjectKey
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.connection import connected
+from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS, Object, Resource
+from finetune_operator.runtime.reconcile import reconcile
+from tests.integration.operator import played
+from tests.integration.operator.api import Api, condition, namespace
+from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, PREFLIGHT_REPORT, starts_training, trains
+from tests.integration.operator.lives import Stage
+from tests.unit.api.full_statuses import UNKNOWN, full_status, objects_within, with_unknown_fields, without
+
+FOREIGN = "fieldManager=kubectl-patch"
+
+
+async def written(kube: Kube, resource: Resource, key: ObjectKey, status: type[KindStatus], wire: Object) -> None:
+    """Have a reconciliation write this status."""
+
+    async def nothing(kube: Kube, parent: Object) -> None:
+        return None
+
+    plan = Plan(status=status.read(wire))
+    await reconcile(kube, Kind(resource, status, nothing, lambda observed, now: plan), key)
+
+
+@pytest.mark.parametrize(
+    ("resource", "spec", "kind"),
+    [
+        (FINE_TUNE_JOBS, JOB, FineTuneJobStatus),
+        (EVALUATIONS, EVALUATION, EvaluationStatus),
+        (MODEL_DEPLOYMENTS, DEPLOYMENT, ModelDeploymentStatus),
+    ],
+    ids=["FineTuneJob", "Evaluation", "ModelDeployment"],
+)
+async def test_every_object_at_every_level_goes_with_what_others_wrote_into_it(
+    quiet_stage: Stage, resource: Resource, spec: Object, kind: type[KindStatus]
+) -> None:
+    """No operator runs here but the one that this test plays."""
+    with namespace(quiet_stage.plane) as api:
+        async with connected(quiet_stage.plane.kubeconfig) as kube:
+            key = ObjectKey(resource.kind, api.namespace, "router")
+            api.create(resource.kind, "router", spec)
+            for path in objects_within(full_status(kind)):
+                await written(kube, resource, key, kind, full_status(kind))
+                known = api.get(resource.kind, "router")["status"]
+                newer = with_unknown_fields(known)
+                api.patch(resource.kind, "router", {"status": newer}, "status", FOREIGN)
+                assert api.get(resource.kind, "router")["status"] == newer
+                await written(kube, resource, key, kind, without(newer, path))
+                stored = api.get(resource.kind, "router")["status"]
+                wanted = kind.read(without(newer, path))
+                assert kind.read(stored) == wanted, path
+                assert stored == {name: one for name, one in wanted.to_wire().items() if one not in ([], {})}, path
+                assert stored["addedLater"] == UNKNOWN
+
+
+async def test_a_restored_status_which_is_nobodys_is_written_whole(quiet_stage: Stage) -> None:
+    """A backup holds no managedFields: the API server would keep all that it can't tell whose it is."""
+    with namespace(quiet_stage.plane) as api:
+        async with connected(quiet_stage.plane.kubeconfig) as kube:
+            key = ObjectKey("FineTuneJob", api.namespace, "router")
+            api.create("FineTuneJob", "router", JOB)
+            await written(kube, FINE_TUNE_JOBS, key, FineTuneJobStatus, full_status(FineTuneJobStatus))
+            api.patch("FineTuneJob", "router", {"metadata": {"managedFields": [{}]}})
+            stored = api.get("FineTuneJob", "router")["status"]
+            await written(kube, FINE_TUNE_JOBS, key, FineTuneJobStatus, without(stored, ("failure",)))
+            assert api.get("FineTuneJob", "router")["status"] == without(stored, ("failure",))
+
+
+def test_a_result_that_another_hand_wrote_into_goes_with_its_run(api: Api, operator: Any) -> None:
+    trains(api, api.create("FineTuneJob", "router", JOB))
+    api.create("ModelDeployment", "router", {**DEPLOYMENT, "gate": None, "replicas": 0})
+    api.wait_reason("ModelDeployment", "router", "Available")
+    api.patch("FineTuneJob", "router", {"status": {"result": {"novel": True}}}, "status", FOREIGN)
+    api.patch("FineTuneJob", "router", {"spec": {"runId": "2"}})
+    job = api.wait("FineTuneJob", "router", lambda found: found["status"]["runId"] == "2")
+    assert "result" not in job["status"]
+    pods = api.wait_children(job, "preflight", "Pod", 2)
+    played.ends(api, max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"]), PREFLIGHT_REPORT)
+    found = api.wait("FineTuneJob", "router", lambda found: found["status"].get("attempt", {}).get("number") == 1)
+    assert condition(found, "Stalled")["status"] == "False"
+    deployment = api.get("ModelDeployment", "router")
+    assert condition(deployment, "Ready")["reason"] == "WaitingForModel", "the next run's, by its name"
+
+
+def test_a_failure_that_another_hand_wrote_into_goes_with_its_cause(api: Api, operator: Any) -> None:
+    job = api.create("FineTuneJob", "router", {**JOB, "className": "none"})
+    api.wait_reason("FineTuneJob", "router", "ClassNotFound")
+    failure = {"reason": "StorageUnreachable", "message": "The storage did not answer."}
+    status = {**api.get("FineTuneJob", "router")["status"], "failure": failure}
+    api.put_status("FineTuneJob", "router", status)
+    api.patch("FineTuneJob", "router", {"status": {"failure": {"future": 1}}}, "status", FOREIGN)
+    api.patch("FineTuneJob", "router", {"spec": {"className": "cpu", "runId": "2"}})
+    starts_training(api, job)
+    found = api.get("FineTuneJob", "router")
+    assert "failure" not in found["status"]
+    assert condition(found, "Stalled")["status"] == "False"
+
+
+def test_what_an_earlier_version_left_of_an_object_heals(api: Api, operator: Any) -> None:
+    """It removed its own fields only: status.result was {"novel": true}, and nobody could read it."""
+    job = api.create("FineTuneJob", "router", JOB)
+    api.wait_children(job, "preflight", "Pod")
+    stub = {"result": {"novel": True}, "failure": {"future": 1}, "endedAttempts": [{"novel": 1}]}
+    api.patch("FineTuneJob", "router", {"status": stub}, "status", FOREIGN)
+    starts_training(api, job)
+    found = api.get("FineTuneJob", "router")
+    assert not stub.keys() & found["status"].keys()
+    assert condition(found, "Stalled")["status"] == "False"
