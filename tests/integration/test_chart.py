@@ -260,9 +260,10 @@ def test_who_is_exempt_is_let_through_by_the_policy_on_children(values: tuple[st
     has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
     found = rendered(*values, flags=has_policies)
     policies = [item for item in found if item["kind"] == "ValidatingAdmissionPolicy"]
-    (policy,) = [item for item in policies if item["metadata"]["name"].startswith("children.")]
-    exempt = policy["spec"]["matchConditions"][0]["expression"]
-    assert exempt.endswith(f"&& !(request.userInfo.username in {expected})")
+    for about in ("children.", "jobpods."):
+        (policy,) = [item for item in policies if item["metadata"]["name"].startswith(about)]
+        exempt = policy["spec"]["matchConditions"][0]["expression"]
+        assert exempt.endswith(f"&& !(request.userInfo.username in {expected})")
 
 
 @pytest.mark.parametrize(("replicas", "kept"), [(1, False), (2, True)])
@@ -586,6 +587,47 @@ def workload_by_hand(kind: str, labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 WORKLOADS = ("ReplicationController", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob")
+
+
+def test_a_tenant_makes_no_pod_that_a_job_would_count(cluster: Cluster, operator: Operator, platform: None) -> None:
+    """One that fails would end a training, by its podFailurePolicy, whatever its other labels are."""
+    preflight = start_job(cluster, "counted")
+    (made,) = cluster.get("-n", TEAM, "job", *preflight)["items"]
+    (pod,) = cluster.get("-n", TEAM, "pod", *preflight)["items"]
+    uid = made["metadata"]["uid"]
+    cluster.kubectl("-n", TEAM, "create", "rolebinding", "saboteur", "--clusterrole=edit", "--user=saboteur")
+    assert rights_settle(cluster, "saboteur", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
+    refused, spec = partial(refusal, cluster, "saboteur"), {"restartPolicy": "Never", **PODS_BY_HAND}
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": made["metadata"]["name"], "uid": uid}
+    # A Pod that has the operator's own label too is refused by the policy on children.
+    batch = {name: value for name, value in pod["metadata"]["labels"].items() if name.startswith("batch.")}
+    assert batch["batch.kubernetes.io/controller-uid"] == uid
+
+    def by_hand(**metadata: Any) -> dict[str, Any]:
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "by-hand", **metadata}, "spec": spec}
+
+    told = "only the Job controller makes Pods of a Job"
+    controlled = {"ownerReferences": [{**owner, "controller": True}]}
+    for claim in ({"labels": batch, **controlled}, {"labels": batch}, controlled):
+        assert told in refused("create", "-f", "-", stdin=by_hand(**claim)), claim
+    # A Pod that is there already is not made one of the Job's either; that a Job is its owner for the garbage collector
+    # alone is nobody's business.
+    assert refused("create", "-f", "-", stdin=by_hand(ownerReferences=[owner])) == ""
+    for change in ({"labels": batch}, controlled):
+        patch = json.dumps({"metadata": change})
+        assert told in refused("patch", "pod", "by-hand", "--type=merge", "-p", patch), change
+    for kind in WORKLOADS:
+        # The API server itself refuses the label of another Job in a Job's template.
+        words = "batch.kubernetes.io/controller-uid" if kind == "Job" else told
+        assert words in refused("create", "-f", "-", stdin=workload_by_hand(kind, batch)), kind
+    # What a Job of the user's own makes stays the user's own to change, and can be let go.
+    assert refused("create", "-f", "-", stdin=workload_by_hand("Job", {})) == ""
+    mine = ("-l", "batch.kubernetes.io/job-name=by-hand-job")
+    cluster.wait("-n", TEAM, "pod", *mine, until="create")
+    assert refused("label", "pod", *mine, "mine=yes") == ""
+    assert refused("label", "pod", *mine, "batch.kubernetes.io/controller-uid-") == ""
+    released = "batch.kubernetes.io/controller-uid-"
+    assert "stay as the operator made them" in refused("label", "pod", pod["metadata"]["name"], released)
 
 
 def test_a_tenant_puts_nothing_in_the_place_of_what_serves(

@@ -29,3 +29,12 @@ helm.sh/hook: post-delete
 helm.sh/hook-weight: {{ . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end -}}
+
+{{- /* The condition of a policy on what is the operator's and Kubernetes' own to make. */}}
+{{- define "finetune-operator.others" -}}
+request.userInfo.username !=
+"system:serviceaccount:{{ .Release.Namespace }}:{{ include "finetune-operator.name" . }}" &&
+!request.userInfo.username.startsWith("system:serviceaccount:kube-system:") &&
+request.userInfo.username != "system:kube-controller-manager" &&
+!(request.userInfo.username in {{ toJson .Values.admission.exemptUsers }})
+{{- end }}
