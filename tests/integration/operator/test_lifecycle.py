@@ -46,7 +46,7 @@ def test_a_broken_line_is_named_and_a_mended_dataset_goes_on_by_itself(api: Api)
     reason, message = stalled(broken)
     assert reason == "DatasetInvalid"
     assert "line 7: the last message is not the assistant's. Fix the line" in message
-    assert "Tried again by itself: next at" in message
+    assert "The next try starts at" in message
 
     # That the ten seconds are over is played; the timer itself is real where an attempt was disrupted, below.
     status = broken["status"]

@@ -94,6 +94,13 @@ def with_next_time(status: FineTuneJobStatus, next_time: datetime) -> FineTuneJo
     return status.model_copy(update={"attempt": status.attempt.model_copy(update={"next_time": next_time})})
 
 
+def last_step(status: FineTuneJobStatus, attempt: AttemptStatus) -> int | None:
+    """The last step that this attempt reported."""
+    progress = status.progress
+    of_this = progress is not None and progress.last_updated_time >= attempt.start_time
+    return progress.step if progress is not None and of_this else None
+
+
 def ended(
     status: FineTuneJobStatus,
     attempt: AttemptStatus,
@@ -104,8 +111,6 @@ def ended(
     message: str | None = None,
 ) -> FineTuneJobStatus:
     """The status with `attempt` as its newest one, which ended now; `reason` is one word, as in a condition."""
-    progress = status.progress
-    of_this = progress is not None and progress.last_updated_time >= attempt.start_time
     record = EndedAttempt(
         number=attempt.number,
         outcome=outcome,
@@ -113,7 +118,7 @@ def ended(
         message=message[:1024] if message else None,
         start_time=attempt.start_time,
         end_time=whole_seconds(now),
-        step=progress.step if progress is not None and of_this else None,
+        step=last_step(status, attempt),
     )
     records = [*status.ended_attempts, record][-ENDED_ATTEMPTS_KEPT:]
     return with_state(status.model_copy(update={"ended_attempts": records}), attempt, outcome)

@@ -24,8 +24,8 @@ from finetune_operator.finetunejob.policies.ttl_seconds_after_finished import ke
 from finetune_operator.finetunejob.policy import Decider, JobPlan, Mutator, carried_out
 
 UNTIL_DECIDED: tuple[Mutator | Decider, ...] = (
+    Mutator(record_progress),  # step, loss and checkpoints, as the Pods of the newest attempt report them
     Decider(keep_finished),  # a finished run stays as it is until runId changes; ttlSecondsAfterFinished
-    Mutator(record_progress),  # step, loss and checkpoints, as the Pods of the running attempt report them
     Decider(refuse_run_id),  # a spec that no run may begin or go on with: what is known stays, and what runs goes on
     Mutator(record_outcome),  # how the running attempt ended: Succeeded, Failed or Disrupted
     Decider(succeed),  # Succeeded: the run has its result

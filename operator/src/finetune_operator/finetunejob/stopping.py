@@ -48,7 +48,8 @@ def stopping_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str 
     ends = max((pod.deletion_time for pod in pods if pod.deletion_time is not None), default=None)
     by = f", by {ends:%H:%M:%S} UTC at the latest" if ends is not None else ""
     number = "1 Pod has" if len(pods) == 1 else f"{len(pods)} Pods have"
-    return f"Waits until {number} saved and ended{by}: {names}."
+    done = "ended" if all(pod.phase == "Pending" for pod in pods) else "saved and ended"
+    return f"Waits until {number} {done}{by}: {names}."
 
 
 def lost_pods_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:

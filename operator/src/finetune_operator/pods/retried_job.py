@@ -144,8 +144,8 @@ def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: date
     """A try that follows a failed one keeps its diagnosis until it has an answer; `time`: when it starts, if later."""
     if diagnosis is None:
         return progressing(working)
-    when = f"next at {time:%H:%M:%S} UTC" if time else "now"
-    return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} Tried again by itself: {when}.")
+    next_try = f"The next try starts at {time:%H:%M:%S} UTC." if time else "The next try has been started."
+    return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} {next_try}")
 
 
 def jobs_to_delete(namespace: str, jobs: Iterable[JobView]) -> tuple[Child, ...]:

@@ -94,7 +94,8 @@ def refusal(message: str) -> StartDiagnosis:
             waits=_fits_the_quota(message),
         )
     return StartDiagnosis(
-        Reason.POD_REJECTED, f"The API server refuses an object of this one: {message}. {_change_for(message)}"
+        Reason.POD_REJECTED,
+        f"The API server refuses to create what this object needs: {message}. {_change_for(message)}",
     )
 
 

@@ -236,7 +236,7 @@ def test_a_failed_evaluation_is_tried_again_by_itself() -> None:
     assert result.decision == Decision(
         "Retrying", "StorageUnreachable", stalled=True, again_in=10, event="Warning StorageUnreachable"
     )
-    assert result.message == f"{NETWORK_FAILURE.message} Tried again by itself: next at 12:00:10 UTC."
+    assert result.message == f"{NETWORK_FAILURE.message} The next try starts at 12:00:10 UTC."
 
 
 def test_until_the_next_try_the_diagnosis_stands() -> None:

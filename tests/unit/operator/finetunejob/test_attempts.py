@@ -577,6 +577,7 @@ def test_the_next_attempt_has_its_own_objects_and_remembers_the_counts() -> None
     ("left", "told"),
     [
         (pod(TRAIN_1, 1), f"Waits until 1 Pod has saved and ended: {TRAIN_1}-1-abcde."),
+        (pod(TRAIN_1, 1, phase="Pending"), f"Waits until 1 Pod has ended: {TRAIN_1}-1-abcde."),
         (
             pod(TRAIN_1, 1, deletion_time=later(40)),
             f"Waits until 1 Pod has saved and ended, by 12:00:40 UTC at the latest: {TRAIN_1}-1-abcde.",
@@ -586,7 +587,7 @@ def test_the_next_attempt_has_its_own_objects_and_remembers_the_counts() -> None
             f"Waits until 1 Pod has saved and ended, by 11:57:01 UTC at the latest: {TRAIN_1}-1-abcde.",
         ),
     ],
-    ids=["not told to stop yet", "saves a checkpoint", "late"],
+    ids=["not told to stop yet", "never started", "saves a checkpoint", "late"],
 )
 def test_two_attempts_never_run_side_by_side(left: PodView, told: str) -> None:
     """Though its Job is gone, a Pod may run: what counts are containers."""

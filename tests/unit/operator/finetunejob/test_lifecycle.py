@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import EndedRun, FailureStatus, FineTuneJobStatus, Progress, Usage
+from finetune_api.progress import CheckpointLedger
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.finetunejob.run_key import run_digest
 from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.states import (
+    CHECKPOINT,
     CLASS_NOT_FOUND,
     NETWORK_FAILURE,
     NOW,
@@ -104,6 +107,35 @@ def test_a_suspended_attempt_is_recorded_and_counts_nothing() -> None:
     (ended,) = status.ended_attempts
     assert (ended.number, ended.outcome, ended.reason, ended.step) == (1, "Suspended", None, 30)
     assert (status.attempt.retries, status.attempt.disruptions) == (0, 0)
+
+
+SAVED_LATE = CheckpointLedger(checkpoints=[CHECKPOINT.model_copy(update={"step": 43})], checkpoint_seconds=12.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        ({"spec": SUSPENDED}, "Suspended"),
+        ({"spec": job_spec(runId="2")}, "Superseded"),
+        ({"jobs": ()}, "Disrupted"),
+        ({"spec": job_spec(activeDeadlineSeconds=1)}, "Failed"),
+    ],
+    ids=["suspended", "another run", "its Job deleted", "deadline"],
+)
+def test_what_stopped_pods_save_and_report_is_shown(change: dict[str, Any], outcome: str) -> None:
+    """An attempt ends with its Pods, however long before that they were told to."""
+    saving = pod(TRAIN_1, deletion_time=ago(-40))
+    jobs = change.pop("jobs", (job(TRAIN_1),))
+    told = decide(observed_job(IN_TRAINING, *jobs, pods=(saving,), **change)).status
+    assert told.ended_attempts[-1].outcome == outcome
+    later = NOW + timedelta(seconds=30)
+    progress = PROGRESS.model_copy(update={"step": 43, "last_updated_time": later})
+    observed = observed_job(told, pods=(saving,), progress=progress, ledger=SAVED_LATE, **change)
+    (ended,) = plan(observed, later).status.ended_attempts
+    assert (ended.outcome, ended.step, ended.end_time) == (outcome, 43, later)
+    gone = plan(replace(observed, pods=()), later).status
+    assert [checkpoint.step for checkpoint in gone.checkpoints] == [43] or gone.run_id == "2"
+    assert plan(observed, later).status.checkpoints[-1].step == 43
 
 
 def test_a_crash_between_deleting_and_the_next_status_is_no_disruption() -> None:
@@ -343,6 +375,7 @@ def test_another_spec_under_the_runs_own_run_id_is_no_part_of_it(before: FineTun
     for _ in range(2):
         result = decide(changed)
         assert (result.decision.reason, result.decision.stalled) == ("InvalidSpec", True)
+        assert "Choose a runId that was not used yet: a new run begins with this spec." in result.message
         assert (result.status.phase, result.status.result) == (before.phase, before.result)
         changed = replace(changed, status=result.status)
     kept = decide(replace(changed, spec=job_spec(ttlSecondsAfterFinished=60), generation=4))

@@ -99,6 +99,17 @@ def test_a_quota_that_is_taken_back_is_a_disruption(pods: tuple[Any, ...]) -> No
     assert gone.create[-1]["spec"]["suspend"]
 
 
+def test_a_job_that_somebody_suspended_is_no_queues() -> None:
+    """kubectl patch job, without a queue: nobody took a quota back."""
+    ran = decide(observed_job(HAS_RUN, job(TRAIN_1, suspended=True), pods=(pod(TRAIN_1),)))
+    (ended,) = ran.status.ended_attempts
+    assert (ended.outcome, ended.reason) == ("Disrupted", "JobSuspended")
+    assert ended.message == "Somebody suspended its Job (spec.suspend of the Job), which waits in no queue."
+    waiting = decide(observed_job(WAITING, job(TRAIN_1, suspended=True)))
+    assert waiting.decision == Decision("Queued", "Queued")
+    assert "Somebody suspended the Job" in waiting.message
+
+
 def test_a_quota_that_is_taken_back_before_anything_ran_keeps_its_place_in_the_queue() -> None:
     observed = observed_job(WAITING, QUEUED_JOB, pods=(pod(TRAIN_1, phase="Pending"),), platform=WITH_QUEUE)
     assert decide(observed).decision == Decision("Queued", "Queued")

@@ -276,7 +276,7 @@ def test_a_broken_line_is_named_and_checked_again_after_ten_seconds() -> None:
     assert result.decision == Decision(
         "Validating", "DatasetInvalid", stalled=True, again_in=10, event="Warning DatasetInvalid"
     )
-    assert result.message == f"{LINE_7.message} Tried again by itself: next at 12:00:10 UTC."
+    assert result.message == f"{LINE_7.message} The next try starts at 12:00:10 UTC."
     (error,) = result.status.dataset.errors
     assert (error.file, error.line) == ("training", 7)
     assert result.status.failure == FailureStatus(
@@ -302,7 +302,7 @@ def test_a_broken_line_is_named_and_checked_again_after_ten_seconds() -> None:
 def test_whatever_preflight_finds_is_told_in_its_own_words_and_checked_again(reason: Reason) -> None:
     result = decide(failed_preflight(Failure(reason=reason, message="What happened. What to change.")))
     assert result.decision == Decision("Validating", reason, stalled=True, again_in=10, event=f"Warning {reason}")
-    assert result.message.startswith("What happened. What to change. Tried again by itself: next at ")
+    assert result.message.startswith("What happened. What to change. The next try starts at ")
 
 
 WAY_OUT = "A change of the spec needs another runId."
@@ -364,7 +364,7 @@ def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
     assert started.decision == Decision(
         "Validating", "DatasetInvalid", stalled=True, writes=PREFLIGHT_2_OBJECTS, again_in=15
     )
-    assert started.message == f"{LINE_7.message} Tried again by itself: now."
+    assert started.message == f"{LINE_7.message} The next try has been started."
     running = decide(observed_job(started.status, job(PREFLIGHT_2), pods=(pod(PREFLIGHT_2),)))
     assert running.decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=15)
 

@@ -46,6 +46,11 @@ from finetune_operator.pods.sidecars import lingering_message, look_again
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start, early_message
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
+_SUSPENDED_BY_HAND = (
+    "Somebody suspended the Job (spec.suspend of the Job), which waits in no queue. Nothing starts until that is set "
+    "to false, or the Job is deleted (kubectl delete job), upon which it is made anew."
+)
+
 
 def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Write down that the Pods of the attempt run, or that it is to be made anew before they do."""
@@ -228,4 +233,4 @@ def _queued_message(queue: str | None) -> str:
     """None: the Pods wait for their nodes; a queue: the Job waits for its quota."""
     if queue is None:
         return "The Pods are made and wait to be started."
-    return f"The Job waits in the queue {queue!r} for quota (Kueue starts it)." if queue else "The Job is suspended."
+    return f"The Job waits in the queue {queue!r} for quota (Kueue starts it)." if queue else _SUSPENDED_BY_HAND

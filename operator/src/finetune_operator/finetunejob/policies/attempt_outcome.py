@@ -64,7 +64,10 @@ def _interrupted(
     if job.suspended:
         if attempt.pods_start_time is None:
             return status
-        what = f"Its Job was suspended again: the queue {job.queue_name or 'of the cluster'} took its quota back."
+        if job.queue_name is None:
+            what = "Somebody suspended its Job (spec.suspend of the Job), which waits in no queue."
+            return _disrupted(status, attempt, "JobSuspended", what, now)
+        what = f"Its Job was suspended again: the queue {job.queue_name!r} took its quota back."
         return _disrupted(status, attempt, "QuotaReclaimed", what, now)
     pods = observed.pods_of(job.name)
     if job.parallelism == 0:

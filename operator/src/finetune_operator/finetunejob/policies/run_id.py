@@ -83,7 +83,7 @@ def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> 
         return stalled(
             Reason.INVALID_SPEC,
             f"spec is not what run {run_id!r} began with: it was changed, and runId set back. Choose a runId that was "
-            "not used yet, or set the rest back too.",
+            "not used yet: a new run begins with this spec.",
         )
     if all(run.run_id != run_id for run in status.history):
         return None
