@@ -53,6 +53,12 @@ async def serving(
         await connections.end()
 
 
+def _abort(transport: asyncio.Transport) -> None:
+    """Cut the connection. One that is closed already may have no SSL protocol any more, which asyncio would call."""
+    if not transport.is_closing():
+        transport.abort()
+
+
 class _Connections:
     """The open connections of one server."""
 
@@ -112,12 +118,12 @@ class _Connections:
                 transport, _ = await loop.connect_accepted_socket(
                     lambda: protocol, connection, ssl=self._tls, ssl_handshake_timeout=timeout
                 )
-                self._waiting[transport] = loop.call_later(REQUEST_SECONDS, transport.abort)
+                self._waiting[transport] = loop.call_later(REQUEST_SECONDS, _abort, transport)
                 await ended.wait()
         finally:
             if transport is not None:
                 self._waiting.pop(transport).cancel()
-                transport.abort()
+                _abort(transport)
             else:
                 connection.close()
 

@@ -64,6 +64,25 @@ async def test_a_whole_request_is_answered(port: int, tls: tuple[ssl.SSLContext,
     writer.close()
 
 
+async def test_a_connection_that_is_closed_already_is_not_cut(
+    port: int, tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In some releases of Python 3.11 and 3.12 abort() of a transport that was closed twice raises AttributeError."""
+    cut: list[asyncio.Transport] = []
+
+    def abort(transport: asyncio.Transport) -> None:
+        cut.append(transport)
+
+    reader, writer = await asyncio.open_connection(ADDRESS, port, ssl=tls[1])
+    writer.write(BODY.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"hello")
+    assert b"200 OK" in await reader.readuntil(b"hello")
+    monkeypatch.setattr(asyncio.sslproto._SSLProtocolTransport, "abort", abort)
+    await ends(reader, REQUEST_SECONDS)
+    writer.close()
+    await asyncio.sleep(REQUEST_SECONDS)
+    assert cut == []
+
+
 @pytest.mark.parametrize(
     ("sent", "answer"),
     [(b"", b""), (b"POST / HTTP/1.1\r\nHost:", b""), (BODY, b"408"), (BODY + b"he", b"408")],
