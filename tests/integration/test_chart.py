@@ -33,7 +33,7 @@ from finetune_api.crd import KINDS
 from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_operator.core.ownership import Owner, labels
 from finetune_operator.finetunejob.objects import TRAIN_ROLE
-from finetune_operator.metrics import job_metrics  # noqa: F401 - declares its metrics
+from finetune_operator.metrics import job_metrics, object_metrics  # noqa: F401 - they declare their metrics
 from finetune_operator.metrics.operator_metrics import DECLARED
 
 ROOT = Path(__file__).parents[2]

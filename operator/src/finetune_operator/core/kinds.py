@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -47,6 +47,9 @@ class StatusMetrics(Protocol):
 
     def gone(self, key: ObjectKey) -> None:
         """The object does not exist."""
+
+    def collect(self) -> Iterable[Any]:
+        """The families, as Prometheus' Collector."""
 
 
 def _refers_to_nothing(body: Body) -> frozenset[ObjectKey]:

@@ -15,6 +15,7 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS, Object
+from finetune_operator.metrics.job_metrics import JobMetrics
 
 
 def finetunejob(environment: Environment) -> Kind:
@@ -43,6 +44,7 @@ def finetunejob(environment: Environment) -> Kind:
             partial(deletion_observe.observe, trainer_image=environment.trainer_image),
             deletion.plan,
         ),
+        metrics=(JobMetrics(),),
     )
 
 

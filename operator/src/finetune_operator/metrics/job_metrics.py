@@ -8,27 +8,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from finetune_api.conditions import ConditionType, KindStatus
+from finetune_api.conditions import KindStatus
 from finetune_api.finetunejob import FineTuneJobStatus, Usage
 from finetune_operator.core.references import ObjectKey
+from finetune_operator.metrics.object_metrics import decrement
 from finetune_operator.metrics.operator_metrics import declare
-
-Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 _JOB = ("namespace", "name")
 _JOBS = declare("finetune_jobs", "gauge", "FineTuneJobs by phase.", ["namespace", "phase"])
-_STALLED = declare(
-    "finetune_stalled_objects",
-    "gauge",
-    "Objects whose condition Stalled is True, by its reason: they won't get on without a change.",
-    ["kind", "namespace", "reason"],
-)
 _ATTEMPTS = declare(
     "finetune_job_attempts_ended_total",
     "counter",
@@ -68,56 +59,38 @@ _OF_PROGRESS = (
 )
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """How an object was counted, to be taken back when it changes."""
-
-    phase: tuple[str, str] | None
-    stalled: tuple[str, str, str] | None
-
-
 class JobMetrics(Collector):
-    """Counts of every object, and the newest status of each job that trains."""
+    """Counts of the jobs by phase and of their attempts, and the newest status of each job that trains."""
 
     def __init__(self) -> None:
-        self._counted: dict[ObjectKey, _Counted] = {}
+        self._phase_of: dict[ObjectKey, tuple[str, str]] = {}
         self._phases: Counter[tuple[str, str]] = Counter()
-        self._stalled: Counter[tuple[str, str, str]] = Counter()
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._accelerator_seconds: Counter[str] = Counter()
         self._training: dict[ObjectKey, FineTuneJobStatus] = {}
 
     def written(self, key: ObjectKey, before: KindStatus, after: KindStatus) -> None:
-        """A reconciliation of the object succeeded: its status was `before` and is `after`."""
-        self._forget(key)
-        phase = after.phase if isinstance(after, FineTuneJobStatus) else None
-        reasons = [one.reason for one in after.conditions if one.type == ConditionType.STALLED and one.status == "True"]
-        counted = _Counted(
-            (key.namespace, phase) if phase else None, (key.kind, key.namespace, reasons[0]) if reasons else None
-        )
-        self._counted[key] = counted
-        if counted.phase is not None:
-            self._phases[counted.phase] += 1
-        if counted.stalled is not None:
-            self._stalled[counted.stalled] += 1
-        if isinstance(before, FineTuneJobStatus) and isinstance(after, FineTuneJobStatus):
-            self._count_transition(key, before, after)
+        """A reconciliation of the job succeeded: its status was `before` and is `after`."""
+        assert isinstance(before, FineTuneJobStatus)
+        assert isinstance(after, FineTuneJobStatus)
+        self.gone(key)
+        if after.phase:
+            self._phase_of[key] = (key.namespace, after.phase)
+            self._phases[self._phase_of[key]] += 1
+        self._count_transition(key, before, after)
 
     def gone(self, key: ObjectKey) -> None:
-        """The object does not exist any more."""
-        self._forget(key)
-
-    def objects(self, kind: str) -> set[ObjectKey]:
-        """The objects of a kind that are counted."""
-        return {key for key in self._counted if key.kind == kind}
+        """The job does not exist any more."""
+        self._training.pop(key, None)
+        if (phase := self._phase_of.pop(key, None)) is not None:
+            decrement(self._phases, phase)
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """Every family."""
-        for declared, counts in ((_JOBS, self._phases), (_STALLED, self._stalled)):
-            gauge = declared.gauge()
-            for labels, count in counts.items():
-                gauge.add_metric(labels, count)
-            yield gauge
+        jobs = _JOBS.gauge()
+        for labels, count in self._phases.items():
+            jobs.add_metric(labels, count)
+        yield jobs
         attempts = _ATTEMPTS.counter()
         for labels, count in self._attempts.items():
             attempts.add_metric(labels, count)
@@ -148,16 +121,6 @@ class JobMetrics(Collector):
         yield progress_age
         yield checkpoint_age
 
-    def _forget(self, key: ObjectKey) -> None:
-        self._training.pop(key, None)
-        counted = self._counted.pop(key, None)
-        if counted is None:
-            return
-        if counted.phase is not None:
-            _decrement(self._phases, counted.phase)
-        if counted.stalled is not None:
-            _decrement(self._stalled, counted.stalled)
-
     def _count_transition(self, key: ObjectKey, before: FineTuneJobStatus, after: FineTuneJobStatus) -> None:
         if after.phase == "Training":
             self._training[key] = after
@@ -179,9 +142,3 @@ def _accelerator_seconds(before: Usage | None, after: Usage | None) -> int:
     if before.class_name != after.class_name:
         return 0
     return after.accelerator_seconds - before.accelerator_seconds
-
-
-def _decrement(counts: Counter[Labels], labels: Labels) -> None:
-    counts[labels] -= 1
-    if counts[labels] <= 0:
-        del counts[labels]

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the operator itself; job_metrics.py has those of the jobs.
+"""Prometheus metrics of the operator itself; its neighbours have those of the objects.
 
 Every metric is declared once, with `declare`, which docs/reference/metrics.md is generated from.
 """

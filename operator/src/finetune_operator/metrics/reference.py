@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from finetune_operator.metrics import job_metrics
+from finetune_operator.metrics import job_metrics, object_metrics
 from finetune_operator.metrics.operator_metrics import DECLARED, Declared
 
 FILE = "metrics.md"
@@ -25,7 +25,7 @@ def page() -> str:
     """The page in Markdown: first the operator's metrics, then the jobs'."""
     operators = [one for one in DECLARED if one.name.startswith("finetune_operator_")]
     jobs = [one for one in DECLARED if one not in operators]
-    assert jobs, f"{job_metrics.__name__} declares its metrics when it is imported"
+    assert jobs, f"{job_metrics.__name__} and {object_metrics.__name__} declare theirs when they are imported"
     return "\n".join([_HEAD, "## The operator\n", *_table(operators), "", "## Jobs\n", *_table(jobs), ""])
 
 

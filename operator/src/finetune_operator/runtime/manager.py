@@ -11,14 +11,14 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import kopf
 import structlog
 from prometheus_client import REGISTRY
 from prometheus_client.registry import Collector
 
-from finetune_operator.core.kinds import Kind
+from finetune_operator.core.kinds import Kind, StatusMetrics
 from finetune_operator.core.references import ObjectKey, References
 from finetune_operator.environment import Environment
 from finetune_operator.kube.client import Kube
@@ -26,7 +26,7 @@ from finetune_operator.kube.connection import connected
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import RESOURCES
 from finetune_operator.metrics import operator_metrics
-from finetune_operator.metrics.job_metrics import JobMetrics
+from finetune_operator.metrics.object_metrics import ObjectMetrics
 from finetune_operator.progress import server as progress_server
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from finetune_operator.progress.tokens import TokenAuthenticator
@@ -59,7 +59,7 @@ class Parts:
     election: Election | None
     kinds: tuple[Kind, ...]
     environment: Environment
-    facts: JobMetrics
+    objects: ObjectMetrics
     queue: WorkQueue[ObjectKey] = field(default_factory=WorkQueue)
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,18 +77,19 @@ async def run(
     """
     stop = stop or asyncio.Event()
     _stop_at_signals(stop)
-    environment, facts = Environment(settings.trainer_image, settings.namespace), JobMetrics()
+    environment, objects = Environment(settings.trainer_image, settings.namespace), ObjectMetrics()
     made = [kind(environment) for kind in kinds]
-    counted = tuple(replace(kind, metrics=(*kind.metrics, facts)) for kind in made)
+    counted = tuple(replace(kind, metrics=(objects, *kind.metrics)) for kind in made)
     resources = {*RESOURCES, *(kind.resource for kind in counted), *watches.owned_resources(counted)}
     answered = operator_metrics.request_answered
     async with connected(settings.kubeconfig, settings.request_timeout_seconds, answered, resources) as kube:
         election = None
         if settings.leader_election:
             election = Election(kube, settings.namespace, LEASE_NAME, settings.identity)
-        parts = Parts(settings, stop, kube, election, counted, environment, facts)
+        parts = Parts(settings, stop, kube, election, counted, environment, objects)
         probes = health.application(partial(_alive, parts), partial(_ready, parts))
-        with _registered(parts.facts), _registered(_collector(parts)):
+        of_kinds = [metrics for kind in made for metrics in kind.metrics]
+        with _registered(objects, *of_kinds, _collector(parts)):
             async with (
                 # Pods that hold all connections would have the kubelet end the process.
                 serving(probes, settings.health_port, most_connections=None),
@@ -191,7 +192,7 @@ async def _resync(parts: Parts) -> None:
                 continue
             found = {ObjectKey(kind.name, namespace, name) for namespace, name in names}
             # An object may go while nothing watches.
-            for key in found | parts.facts.objects(kind.name):
+            for key in found | parts.objects.objects(kind.name):
                 parts.queue.add_after(key, random.uniform(0, interval))
 
 
@@ -250,12 +251,12 @@ def _collector(parts: Parts) -> Collector:
 
 
 @contextlib.contextmanager
-def _registered(collector: Collector) -> Iterator[None]:
-    REGISTRY.register(collector)
-    try:
+def _registered(*collectors: Collector | StatusMetrics) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for collector in collectors:
+            REGISTRY.register(cast(Collector, collector))
+            stack.callback(REGISTRY.unregister, cast(Collector, collector))
         yield
-    finally:
-        REGISTRY.unregister(collector)
 
 
 async def _before_stop(wanted: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:

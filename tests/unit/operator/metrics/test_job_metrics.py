@@ -13,6 +13,7 @@ from finetune_api.conditions import Condition, KindStatus
 from finetune_api.finetunejob import AttemptOutcome, CheckpointStatus, EndedAttempt, FineTuneJobStatus, Progress, Usage
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.metrics.job_metrics import JobMetrics
+from finetune_operator.metrics.object_metrics import ObjectMetrics
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 KEY = ObjectKey("FineTuneJob", "team-a", "router")
@@ -39,9 +40,10 @@ class Seen:
     """Metrics as Prometheus sees them."""
 
     def __init__(self) -> None:
-        self.jobs = JobMetrics()
+        self.jobs, self.objects = JobMetrics(), ObjectMetrics()
         self._registry = CollectorRegistry()
         self._registry.register(self.jobs)
+        self._registry.register(self.objects)
 
     def samples(self, name: str) -> dict[tuple[str, ...], float]:
         return {
@@ -72,8 +74,6 @@ def test_a_jobs_phase_is_counted_once_and_moves_with_it() -> None:
     seen.jobs.gone(KEY)
     seen.jobs.gone(KEY)
     assert seen.samples("jobs") == {("team-a", "Training"): 1, ("team-b", "Queued"): 1}
-    assert seen.jobs.objects("FineTuneJob") == {KEY._replace(name="other"), KEY._replace(namespace="team-b")}
-    assert seen.jobs.objects("Evaluation") == set()
 
 
 def test_a_job_that_trains_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,12 +148,23 @@ def test_accelerator_seconds_are_what_is_new(
     assert seen.samples("accelerator_seconds_total") == counted
 
 
+def test_the_objects_of_a_kind_are_those_that_were_seen_and_are_not_gone() -> None:
+    seen = Seen()
+    other, elsewhere = KEY._replace(name="other"), KEY._replace(namespace="team-b")
+    for key in (KEY, other, elsewhere):
+        seen.objects.written(key, QUEUED, TRAINING)
+    seen.objects.gone(KEY)
+    seen.objects.gone(KEY)
+    assert seen.objects.objects("FineTuneJob") == {other, elsewhere}
+    assert seen.objects.objects("Evaluation") == set()
+
+
 def test_stalled_objects_of_every_kind_by_their_reason() -> None:
     seen = Seen()
     evaluation = ObjectKey("Evaluation", "team-a", "judge")
-    seen.jobs.written(evaluation, KindStatus(), stalled("ClassNotFound"))
+    seen.objects.written(evaluation, KindStatus(), stalled("ClassNotFound"))
     assert seen.samples("stalled_objects") == {("Evaluation", "team-a", "ClassNotFound"): 1}
-    seen.jobs.written(evaluation, stalled("ClassNotFound"), stalled("Progressing", "False"))
+    seen.objects.written(evaluation, stalled("ClassNotFound"), stalled("Progressing", "False"))
     assert seen.samples("stalled_objects") == {}
 
 

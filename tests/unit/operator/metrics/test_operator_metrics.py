@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.metrics import operator_metrics, reference
 from finetune_operator.metrics.job_metrics import JobMetrics
+from finetune_operator.metrics.object_metrics import ObjectMetrics
 
 PAGE = Path(__file__).parents[4] / "docs" / "reference" / reference.FILE
 
@@ -92,6 +93,6 @@ def test_the_reference_page_is_what_the_code_says() -> None:
 
 def test_every_metric_is_declared_as_it_is_served() -> None:
     declared = {one.name.removesuffix("_total"): one.type for one in operator_metrics.DECLARED}
-    served: list[Metric] = [*operator_collector([]).collect(), *JobMetrics().collect()]
+    served: list[Metric] = [*operator_collector([]).collect(), *JobMetrics().collect(), *ObjectMetrics().collect()]
     served += [one for one in REGISTRY.collect() if one.name.startswith("finetune_")]
     assert {one.name: one.type for one in served} == declared

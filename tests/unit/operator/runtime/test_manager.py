@@ -13,7 +13,7 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.environment import Environment
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.metrics.job_metrics import JobMetrics
+from finetune_operator.metrics.object_metrics import ObjectMetrics
 from finetune_operator.registry import KINDS as REGISTERED
 from finetune_operator.runtime import manager
 from finetune_operator.runtime.health import WatchEndedError
@@ -33,7 +33,7 @@ WATCHED = watched(KINDS)
 
 
 def parts(kube: FakeKube, election: Election | None = None) -> Parts:
-    return Parts(SETTINGS, asyncio.Event(), kube, election, KINDS, ENVIRONMENT, JobMetrics())
+    return Parts(SETTINGS, asyncio.Event(), kube, election, KINDS, ENVIRONMENT, ObjectMetrics())
 
 
 def item(key: ObjectKey) -> dict[str, Any]:
@@ -52,7 +52,7 @@ async def resynced(found: Parts, until: Callable[[], bool]) -> None:
 async def test_a_resync_looks_at_what_there_is_and_at_what_vanished_unseen() -> None:
     found = parts(FakeKube({JOBS: {"items": [item(ROUTER)]}, EVALUATIONS: {"items": []}}))
     gone = ROUTER._replace(name="gone")
-    found.facts.written(gone, FineTuneJobStatus(), FineTuneJobStatus(phase="Queued"))
+    found.objects.written(gone, FineTuneJobStatus(), FineTuneJobStatus(phase="Queued"))
     await resynced(found, lambda: set(found.queue.waiting()) == {ROUTER, gone})
 
 
