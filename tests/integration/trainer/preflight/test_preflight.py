@@ -168,7 +168,8 @@ def test_every_broken_line_is_reported_the_first_one_in_the_message(workplace: W
 BROKEN_DATA: dict[str, tuple[list[Any], str]] = {
     "too few": (
         [question(number) for number in range(5)],
-        "Training file has 5 example(s), but must have at least 10 examples.",
+        "Training file has 5 example(s), but must have at least 10 examples. Add examples to "
+        "s3://trainer/data/refused.jsonl and upload it again",
     ),
     "another format than validation": (
         [{"prompt": "1+1=", "completion": str(number)} for number in range(10)],

@@ -32,3 +32,25 @@ def test_an_answer_of_a_pair_that_holds_the_words_of_a_tool_is_refused_by_line(t
     assert status is not None
     assert [error.line for error in status.errors or []] == [3]
     assert f"'{side}' holds what a tool said" in refused.value.failure.message
+
+
+@pytest.mark.parametrize("count", [1, 5, 9])
+def test_of_too_few_examples_no_line_is_called_broken(tmp_path: Path, count: int) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text("".join(json.dumps(PAIR) + "\n" for _ in range(count)))
+    found = survey("training", [DataFile(uri="s3://data/a.jsonl", path=file, sha256="")], "DPO")
+    with pytest.raises(DiagnosedError) as refused:
+        refuse_invalid([found])
+    failure = refused.value.failure
+    assert failure.message == (
+        f"Training file has {count} example(s), but must have at least 10 examples. Add examples to s3://data/a.jsonl "
+        "and upload it again: it is checked again by itself."
+    )
+    assert failure.dataset is not None
+    assert (failure.dataset.error_count or 0, failure.dataset.errors or []) == (0, [])
+
+
+def test_a_validation_set_may_be_small(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text(json.dumps(PAIR) + "\n")
+    refuse_invalid([survey("validation", [DataFile(uri="s3://data/v.jsonl", path=file, sha256="")], "DPO")])

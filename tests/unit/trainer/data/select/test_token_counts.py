@@ -24,7 +24,6 @@ def counted(folder: Path, lines: list[Any], method: Any) -> Survey:
     file = folder / "data.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = survey("training", [DataFile(uri="s3://data/a.jsonl", path=file, sha256="")], method)
-    found.errors.clear()  # fewer than ten examples
     tokenizer = make_tokenizer()
     tokenizer.chat_template = published.qwen3_chat_template
     count_tokens(found, np.ones(len(found), dtype=bool), method_of(Method(type=method)), tokenizer, Any, 512, "Fail")

@@ -113,21 +113,15 @@ def survey(
                 found._lines.append(item.line)
                 for key in item.unread:
                     found.unread.setdefault(key, item.line)
-    count = len(found)
-    if name == "training" and not found.error_count and count < LEAST_TRAINING_EXAMPLES:
-        found.add_error(
-            files[-1].uri,
-            found._lines[-1] if count else 1,
-            too_few_examples(count),
-        )
     return found
 
 
 def refuse_invalid(surveys: Sequence[Survey]) -> None:
-    """Raises DiagnosedError (DatasetInvalid), with the broken lines, when there are any."""
+    """Raises DiagnosedError (DatasetInvalid), with the broken lines, when there are any; or too few to train on."""
     formats = [survey.format for survey in surveys if survey.format is not None]
     errors = [error for survey in surveys for error in survey.errors]
     if not errors:
+        _refuse_too_few(surveys)
         return
     count = sum(survey.error_count for survey in surveys)
     first = errors[0]
@@ -140,6 +134,19 @@ def refuse_invalid(surveys: Sequence[Survey]) -> None:
         + (FOR_THIS_MODEL if of_model else "Correct the file and upload it again: it is checked again by itself."),
         dataset=DatasetStatus(format=formats[0] if formats else None, error_count=count, errors=errors[:LISTED_ERRORS]),
     )
+
+
+def _refuse_too_few(surveys: Sequence[Survey]) -> None:
+    """No line is broken, so that none is named."""
+    for one in surveys:
+        if one.name == "training" and len(one) < LEAST_TRAINING_EXAMPLES:
+            raise DiagnosedError(
+                Reason.DATASET_INVALID,
+                f"{too_few_examples(len(one))} Add examples to {one.files[0].uri}"
+                + (" or another file of it" if len(one.files) > 1 else "")
+                + " and upload it again: it is checked again by itself.",
+                dataset=DatasetStatus(format=one.format),
+            )
 
 
 def refuse_nothing_left(status: DatasetStatus) -> None:
