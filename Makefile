@@ -35,7 +35,7 @@ unit: $(VENV)/.dev ## the unit tests only
 cluster: $(VENV)/.e2e ## bring the local cluster up
 	@$(RUN) -m e2e.cluster up
 
-cluster-down: $(VENV)/.e2e ## remove the local cluster and every trace of it
+cluster-down: $(VENV)/.e2e ## remove the local cluster; what was downloaded and built stays in ~/.cache/finetune-operator
 	@$(RUN) -m e2e.cluster down
 
 bench-controller: $(VENV)/.dev ## the operator with 11,000 FineTuneJobs: latency, requests, memory

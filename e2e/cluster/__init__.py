@@ -1,7 +1,7 @@
 """The local cluster; `python -m e2e.cluster --help` says what it can do.
 
     resolve.up()                  the cluster for the demo and the end-to-end tests: which one, resolve.py says
-    resolve.down()                remove it and every trace
+    resolve.down()                remove it, but for the cache
     control_plane.control_plane() a control plane without nodes, one for each `with`, for integration tests
     binaries.binaries(["helm"])   the path of kubectl, helm, ..., which are downloaded or built first
 

@@ -25,7 +25,7 @@ def up() -> None:
 
 @app.command()
 def down() -> None:
-    """Remove the cluster and every trace of it; images and binaries stay in the cache."""
+    """Remove the local cluster; images and binaries stay in the cache."""
     with failing_plainly():
         resolve.down()
 

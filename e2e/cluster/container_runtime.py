@@ -108,6 +108,8 @@ def remove_outside_files() -> None:
         pod = result.name.removeprefix(f"{NETWORK}-").removesuffix("-eth0")
         (CNI_RESULTS / f"cni-loopback-{pod}-lo").unlink(missing_ok=True)
         result.unlink()
+    if CNI_RESULTS.is_dir() and not any(CNI_RESULTS.iterdir()):
+        CNI_RESULTS.rmdir()
 
 
 def is_shim(words: list[str]) -> bool:

@@ -40,7 +40,7 @@ def up() -> None:
     if is_healthy():
         return
     home = cluster_home()
-    down()
+    down("it does not run as it should: a process of it ended, its node is not Ready, or its version is another")
     shutil.rmtree(home, ignore_errors=True)
     RUN.mkdir(mode=0o700)  # first of all: it is what tells `down` that there is something to remove
     home.mkdir(parents=True, mode=0o700)
@@ -59,15 +59,16 @@ def up() -> None:
     (home / "cluster.json").write_text(json.dumps({"server": plane.server, "version": version("kubernetes")}))
 
 
-def down() -> None:
-    """Stop the cluster and remove every trace: processes, containers, mounts, interfaces, rules, settings, files.
+def down(why: str = "as asked") -> None:
+    """Stop the cluster and remove its processes, containers, mounts, interfaces, rules, settings and state.
 
-    Does nothing where there is none, even where there is one of kind.
+    What was downloaded, built and pushed stays in the cache. Does nothing where there is none, even where there is one
+    of kind.
     """
     home = cluster_home()
     if not (RUN.exists() or (home / "run").exists()):
         return
-    with step("Remove the cluster"):
+    with step(f"Remove the local cluster in {home} ({why})"):
         processes.stop(home, *NODE_PROCESSES)
         cgroups.remove_cgroup()
         if processes.is_running(home, container_runtime.PROCESS):

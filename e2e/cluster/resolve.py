@@ -88,7 +88,7 @@ def current() -> Cluster:
 
 
 def down() -> None:
-    """Remove the cluster that `up` made, of whichever flavour, and every trace of it. The user's own is left alone.
+    """Remove the cluster that `up` made, of whichever flavour, but for the cache. The user's own is left alone.
 
     So are the servers of a test that runs; those of one that was killed go too.
     """
