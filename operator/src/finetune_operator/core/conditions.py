@@ -1,4 +1,4 @@
-"""How conditions follow from what was found, and Events from how conditions changed."""
+"""Conditions follow from a Readiness, and Events from how conditions changed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ready(reason: Reason, message: str) -> Readiness:
 
 
 def progressing(reason: Reason, message: str | None = None) -> Readiness:
-    """On its way; nothing to be done by a person."""
+    """On its way; nobody has to do anything."""
     return Readiness(ready=False, reason=reason, message=message or REASON_MEANINGS[reason])
 
 

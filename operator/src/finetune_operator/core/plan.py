@@ -23,7 +23,7 @@ class Child:
     namespace: str
     name: str
     uid: str | None
-    """None for a name that no other parent's child can have (children.child_name)."""
+    """None for a name that no other parent's child can have (ownership.child_name)."""
 
 
 @dataclass(frozen=True)

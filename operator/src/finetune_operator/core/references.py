@@ -1,4 +1,4 @@
-"""Who refers to whom: so that a change of a class, a job or an evaluation wakes what waits for it."""
+"""Which object names which, so that a change of a class, a job or an evaluation wakes what waits for it."""
 
 from __future__ import annotations
 

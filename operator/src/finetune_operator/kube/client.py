@@ -1,4 +1,4 @@
-"""The edge to the Kubernetes API: a few verbs over the official asyncio client."""
+"""The client of the Kubernetes API: a few verbs over the official asyncio client."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Kube:
         return await self._apply(body, "status", CONDITIONS_MANAGER)
 
     async def hold(self, parent: Object, finalizer: str) -> Object:
-        """Put a finalizer on the object as it was read. Raises ApiError 409 when it is not that any more."""
+        """Add a finalizer to the object as it was read. Raises ApiError 409 when it has changed since."""
         return await self._write_finalizers(parent, [*parent["metadata"].get("finalizers", ()), finalizer])
 
     async def release(self, parent: Object, finalizer: str) -> Object:
@@ -251,7 +251,7 @@ class Kube:
         body: Object | _Listed[Object] | None = None,
         content_type: str = "application/json",
     ) -> Object:
-        """One request; kept back and sent again while the API server asks for that, as client-go does."""
+        """One request; sent again later while the API server asks for that (Retry-After), as client-go does."""
         keep_back = RETRY_AFTER_SECONDS
         while True:
             try:

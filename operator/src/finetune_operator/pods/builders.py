@@ -150,7 +150,7 @@ def _dataset_volume_name(dataset: str) -> str:
 
 
 def _dataset_volume(dataset: str, keys: ConfigMapKeys) -> Object:
-    """Optional: preflight has better words for a ConfigMap that is not there than a Pod that does not start."""
+    """Optional: preflight reports a missing ConfigMap better than a Pod that does not start."""
     config_map: Object = {"name": keys.name, "optional": True}
     if keys.key is not None:
         config_map["items"] = [{"key": keys.key, "path": keys.key}]

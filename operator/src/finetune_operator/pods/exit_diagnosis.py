@@ -1,4 +1,4 @@
-"""How the Pods of a Job ended: what they said of it, whose fault it was, and what to change."""
+"""How the Pods of a Job ended: what they reported, whether the infrastructure ended them, and what to change."""
 
 from __future__ import annotations
 

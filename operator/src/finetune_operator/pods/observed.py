@@ -1,4 +1,4 @@
-"""What matters of Job and Pod objects, read once into values that the plans look at."""
+"""Jobs and Pods as plans see them: the fields that matter, parsed once."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from finetune_api.finetuneclass import FineTuneClassSpec, PreflightResources, Re
 PREFLIGHT_ROLE = "preflight"
 DELETE_ROLE = "delete"
 _LIGHT = frozenset({PREFLIGHT_ROLE, DELETE_ROLE})
-"""These compute little, and must not wait for the machines that train."""
+"""They compute little, and must not wait for the nodes that train."""
 
 
 def resources_of(platform: FineTuneClassSpec, role: str) -> Resources | PreflightResources:

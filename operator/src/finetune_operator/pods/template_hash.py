@@ -1,4 +1,4 @@
-"""A Job that has not started is made anew when what it was made from has changed: a class, most of all.
+"""A Job that has not started is replaced when what it was made from has changed: usually its class.
 
 A wrong image, priority class, node selector or Secret keeps a Job's Pods from ever starting, and a Job's template can't
 be changed. So each Job carries the digest of all that was rendered with it, to be compared with what would be now.
@@ -16,13 +16,13 @@ from finetune_operator.pods.observed import JobView, PodView
 
 
 def rendered(objects: Sequence[Object]) -> list[Object]:
-    """The objects, of which the Job carries the digest of them all."""
+    """The objects; the Job among them carries a digest of them all."""
     digest = hashlib.sha256(json.dumps(list(objects), sort_keys=True).encode()).hexdigest()[:16]
     return [_annotated(body, digest) if body["kind"] == JOBS.kind else body for body in objects]
 
 
 def is_outdated(job: JobView, pods: Sequence[PodView], objects: Sequence[Object]) -> bool:
-    """Whether a Job that has not started would be made otherwise now: `objects` are what `rendered` says today."""
+    """Whether a Job that has not started would be made differently now: `objects` are what `rendered` gives today."""
     if not job.digest or has_started(job, pods):
         return False
     digests = [body["metadata"]["annotations"][DIGEST_ANNOTATION] for body in objects if body["kind"] == JOBS.kind]

@@ -19,7 +19,7 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.pods.observed import JobView, PodView, parse_time
 
 START_SECONDS = 10
-"""What takes no longer to start is not asked about: of all reads of the operator this is the dearest to the server."""
+"""What starts within this time is not asked about: of all reads this one costs the API server the most."""
 FRESH_SECONDS = 6 * 60
 POD_NOT_CREATED = "FailedCreate"
 VOLUME_FAILURES = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})

@@ -1,31 +1,31 @@
-"""How often somebody may ask."""
+"""Rate limits by client."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
 
-_MOST_ASKERS = 10_000
+_MOST_CLIENTS = 10_000
 
 
-class Rates:
-    """A token bucket for each asker: so many at once, and so many a second on the whole.
+class RateLimiter:
+    """A token bucket for each client: a burst, and a rate per second.
 
-    Bounded: of more than 10,000 askers those that asked longest ago begin anew.
+    Bounded: of more than 10,000 clients the least recent ones are forgotten.
     """
 
-    def __init__(self, a_second: float, at_once: int) -> None:
-        self._a_second = a_second
-        self._at_once = float(at_once)
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._per_second = per_second
+        self._burst = float(burst)
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def allows(self, asker: str) -> bool:
-        """Whether this one may ask now; it counts as asked."""
+    def allows(self, client: str) -> bool:
+        """Whether this client may send a request now; it counts as sent."""
         now = time.monotonic()
-        left, seen = self._left.get(asker, (self._at_once, now))
-        left = min(self._at_once, left + (now - seen) * self._a_second)
-        self._left[asker] = (left - 1 if left >= 1 else left, now)
-        self._left.move_to_end(asker)
-        if len(self._left) > _MOST_ASKERS:
+        left, seen = self._left.get(client, (self._burst, now))
+        left = min(self._burst, left + (now - seen) * self._per_second)
+        self._left[client] = (left - 1 if left >= 1 else left, now)
+        self._left.move_to_end(client)
+        if len(self._left) > _MOST_CLIENTS:
             self._left.popitem(last=False)
         return left >= 1

@@ -21,12 +21,12 @@ from finetune_api.progress import (
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.progress.endpoint import REPORT_PATH
-from finetune_operator.progress.rate_limit import Rates
+from finetune_operator.progress.rate_limit import RateLimiter
 from finetune_operator.progress.store import ProgressStore
 from finetune_operator.progress.tokens import TokenAuthenticator
 
-REPORTS_A_SECOND, REPORTS_AT_ONCE = 20.0, 100
-"""Of one address. A Pod sends one every few seconds."""
+REPORTS_PER_SECOND, REPORTS_BURST = 20.0, 100
+"""Of one address. A Pod sends a report every few seconds."""
 
 
 def application(
@@ -34,7 +34,7 @@ def application(
 ) -> web.Application:
     """The web application. `notify(owner, delay_seconds)` asks for a reconciliation of the job."""
 
-    senders = Rates(REPORTS_A_SECOND, REPORTS_AT_ONCE)
+    senders = RateLimiter(REPORTS_PER_SECOND, REPORTS_BURST)
 
     async def report(request: web.Request) -> web.Response:
         if not senders.allows(request.remote or ""):

@@ -16,11 +16,11 @@ from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS, TOKEN_REVIEWS, Object
-from finetune_operator.progress.rate_limit import Rates
+from finetune_operator.progress.rate_limit import RateLimiter
 
-REVIEWS_A_SECOND, REVIEWS_AT_ONCE = 20.0, 100
+REVIEWS_PER_SECOND, REVIEWS_BURST = 20.0, 100
 """Of all tokens."""
-REVIEWS_A_SECOND_OF_ONE, REVIEWS_AT_ONCE_OF_ONE = 1.0, 10
+REVIEWS_PER_SECOND_OF_ONE, REVIEWS_BURST_OF_ONE = 1.0, 10
 """Of one address. A Pod has one token, and another one every hour or so; a few may share the address of their node."""
 _TOKENS_KEPT = 10_000
 _TRUSTED_SECONDS = 300.0
@@ -76,8 +76,8 @@ class TokenAuthenticator:
         self._kube = kube
         self._known: OrderedDict[bytes, tuple[float, Reporter | None]] = OrderedDict()
         self._issuer: tuple[float, str | None] = (0.0, None)
-        self._reviews = Rates(REVIEWS_A_SECOND, REVIEWS_AT_ONCE)
-        self._reviews_of_one = Rates(REVIEWS_A_SECOND_OF_ONE, REVIEWS_AT_ONCE_OF_ONE)
+        self._reviews = RateLimiter(REVIEWS_PER_SECOND, REVIEWS_BURST)
+        self._reviews_of_one = RateLimiter(REVIEWS_PER_SECOND_OF_ONE, REVIEWS_BURST_OF_ONE)
 
     async def reporter(self, token: str, address: str) -> Reporter | None:
         """Whose token this is; None when it is not valid for our audience or not a training Pod's.

@@ -1,4 +1,4 @@
-"""What the kubelet asks: whether the operator is alive, and whether it is ready."""
+"""The kubelet's probes: whether the operator is alive, and whether it is ready."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def application(alive: Problems, ready: Problems) -> web.Application:
 
 
 def stuck(longest_reconcile_seconds: float, oldest_wait_seconds: float) -> list[str]:
-    """Workers that do not come back, or do not come round to what waits."""
+    """Workers that hang, or keys that no worker takes."""
     problems = []
     if longest_reconcile_seconds > STUCK_AFTER_SECONDS:
         problems.append(f"a worker has been at one object for {longest_reconcile_seconds:.0f} s")

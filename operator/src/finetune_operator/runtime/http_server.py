@@ -1,4 +1,4 @@
-"""The HTTP servers of the process: who keeps a connection open and sends little holds up nobody else."""
+"""The HTTP servers of the process. A slow client, or one with many connections, does not hold up the others."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class _Connections:
         timeout = REQUEST_SECONDS if self._tls is not None else None
         transport: asyncio.Transport | None = None
         try:
-            with contextlib.suppress(OSError, TimeoutError):  # Whoever it is speaks no TLS, or went away.
+            with contextlib.suppress(OSError, TimeoutError):  # The client speaks no TLS, or is gone.
                 transport, _ = await loop.connect_accepted_socket(
                     lambda: protocol, connection, ssl=self._tls, ssl_handshake_timeout=timeout
                 )
@@ -128,7 +128,7 @@ class _Connections:
                 connection.close()
 
     async def end(self) -> None:
-        """Give up what has not come to a request."""
+        """Drop the connections from which no request has come."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -177,7 +177,7 @@ class _Watched(asyncio.Protocol):
 
 
 def _listening(port: int) -> socket.socket:
-    """A socket on every address, of both kinds where the host has both."""
+    """A socket on every address, IPv6 and IPv4 where the host has both."""
     if socket.has_dualstack_ipv6():
         listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
     else:

@@ -1,4 +1,4 @@
-"""Ledgers of months that are over are removed."""
+"""Deletes the ledgers of months that are over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune_operator.kube.resources import CONFIG_MAPS
 
 
 async def remove_old_ledgers(kube: Kube, ledger_namespace: str, now: datetime) -> None:
-    """Delete the ledgers of months that no budget and no late count needs any more."""
+    """Delete the ledgers that neither a budget nor a late count needs any more."""
     oldest = month_of(now)
     for _ in range(MONTHS_KEPT - 1):
         oldest = month_of(first_moment(oldest) - timedelta(days=1))

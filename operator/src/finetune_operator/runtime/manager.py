@@ -40,9 +40,9 @@ from finetune_operator.runtime.workqueue import WorkQueue
 from finetune_operator.settings import Settings
 
 CERTIFICATE_SECONDS = 3600.0
-"""A renewed certificate is served at most this much later."""
+"""The certificate is read again this often: a renewed one is served at most this much later."""
 DRAIN_SECONDS = 20.0
-"""How long what is in work may take to end when the operator is told to stop."""
+"""How long running reconciliations may take to finish when the operator is told to stop."""
 LEDGER_SECONDS = 6 * 3600.0
 LEASE_NAME = "finetune-operator"
 
@@ -113,7 +113,7 @@ def progress_endpoint(settings: Settings) -> ProgressEndpoint | None:
 
 
 async def _lead(parts: Parts) -> None:
-    """Watch and work until the operator is told to stop, and end what is in work then."""
+    """Watch and work until the operator is told to stop, and finish what is in progress then."""
     settings, queue, kube = parts.settings, parts.queue, parts.kube
     kinds = {kind.name: kind for kind in parts.kinds}
     # The CA may have changed while another operator led.
@@ -180,7 +180,7 @@ async def _stop_taking(parts: Parts) -> None:
 
 
 async def _resync(parts: Parts) -> None:
-    """Look at every object again now and then, spread over the interval: events are hints, and hints get lost."""
+    """Reconcile every object once per interval, spread over it: events are hints, and hints get lost."""
     interval = parts.settings.resync_seconds
     while True:
         await asyncio.sleep(interval)
@@ -223,7 +223,7 @@ def _leads(parts: Parts) -> bool:
 
 
 def _alive(parts: Parts) -> list[str]:
-    """What only a restart cures."""
+    """Problems that only a restart solves."""
     problems = health.stuck(parts.heartbeats.longest_seconds(), parts.queue.oldest_wait_seconds())
     if parts.watching.is_set() and not parts.stop.is_set():
         problems += health.dead_watches(watches.watched(parts.kinds))

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class Heartbeats:
-    """When each worker last came round, and when each kind last went well."""
+    """Since when each worker has been busy, and when each kind was last reconciled without an error."""
 
     def __init__(self) -> None:
         self._working_since: dict[int, float] = {}
@@ -38,7 +38,7 @@ class Heartbeats:
         self._working_since.pop(worker, None)
 
     def longest_seconds(self) -> float:
-        """How long the slowest worker has been at its key."""
+        """How long the slowest worker has been busy with its key."""
         return time.monotonic() - min(self._working_since.values()) if self._working_since else 0.0
 
 
@@ -68,7 +68,7 @@ async def work(
 
 
 async def _reconcile_once(queue: WorkQueue[ObjectKey], kube: Kube, kind: Kind, key: ObjectKey) -> bool:
-    """Reconcile and ask for the next time; returns whether it went well."""
+    """Reconcile and schedule the next time; returns whether it succeeded."""
     started = time.monotonic()
     try:
         async with asyncio.timeout(RECONCILE_TIMEOUT_SECONDS):
@@ -93,7 +93,7 @@ async def _reconcile_once(queue: WorkQueue[ObjectKey], kube: Kube, kind: Kind, k
 
 
 def _failed(queue: WorkQueue[ObjectKey], key: ObjectKey, result: str, code: str, error: str) -> None:
-    """Try again later, ever more slowly."""
+    """Retry later, with backoff."""
     delay = queue.add_rate_limited(key)
     log.warning("reconciliation failed", key=key, error=error, retry_seconds=round(delay, 2))
     operator_metrics.RECONCILIATIONS.labels(kind=key.kind, result=result).inc()

@@ -298,7 +298,7 @@ async def test_a_refused_token_is_not_asked_about_again_for_a_minute(
 
 async def test_of_many_tokens_only_so_many_are_asked_about(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each looks like one of this cluster's, and is signed by nobody."""
-    monkeypatch.setattr(server, "REPORTS_AT_ONCE", 10_000)
+    monkeypatch.setattr(server, "REPORTS_BURST", 10_000)
     monkeypatch.setattr(tokens, "_TOKENS_KEPT", 50)
     endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
     authenticator = TokenAuthenticator(endpoint.kube)
@@ -309,7 +309,7 @@ async def test_of_many_tokens_only_so_many_are_asked_about(endpoint: Endpoint, m
         except ApiError as error:
             assert error.status == 429
             refused += 1
-    assert refused >= 425 - tokens.REVIEWS_AT_ONCE - 100
+    assert refused >= 425 - tokens.REVIEWS_BURST - 100
     assert len(endpoint.kube.writes) == 425 - refused
     assert len(authenticator._known) <= 50
 
@@ -318,12 +318,12 @@ async def test_one_address_does_not_use_up_what_the_others_may_ask(endpoint: End
     authenticator = TokenAuthenticator(endpoint.kube)
     endpoint.kube.answers[REVIEWS] = {"status": {"authenticated": False}}
     answers = []
-    for number in range(tokens.REVIEWS_AT_ONCE * 2):
+    for number in range(tokens.REVIEWS_BURST * 2):
         try:
             answers.append(await authenticator.reporter(token({**CLAIMS, "jti": str(number)}), "10.0.0.66"))
         except ApiError as error:
             assert error.status == 429
-    assert len(answers) <= tokens.REVIEWS_AT_ONCE_OF_ONE + 5
+    assert len(answers) <= tokens.REVIEWS_BURST_OF_ONE + 5
     endpoint.kube.answers[REVIEWS] = REVIEW
     reporter = await authenticator.reporter(TOKEN, "10.0.0.1")
     assert reporter is not None
@@ -331,8 +331,8 @@ async def test_one_address_does_not_use_up_what_the_others_may_ask(endpoint: End
 
 
 async def test_one_address_sends_only_so_much(endpoint: Endpoint) -> None:
-    answers = [(await endpoint.post())[0] for _ in range(server.REPORTS_AT_ONCE + 40)]
-    assert answers[: server.REPORTS_AT_ONCE] == [200] * server.REPORTS_AT_ONCE
+    answers = [(await endpoint.post())[0] for _ in range(server.REPORTS_BURST + 40)]
+    assert answers[: server.REPORTS_BURST] == [200] * server.REPORTS_BURST
     assert 429 in answers
 
 
