@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -223,7 +224,8 @@ def test_a_run_goes_on_where_an_older_version_left_it(api: Api, station: str) ->
     older = as_an_older_version_wrote(api.get("FineTuneJob", "router")["status"])
     jobs = {item["metadata"]["uid"] for item in api.children_of(job, "train", "Job")}
     if station == "Retrying":
-        older["attempt"]["nextTime"] = "2200-01-01T00:00:00Z"
+        # Long enough for the test; further away it would be a wrong clock's, and not waited for.
+        older["attempt"]["nextTime"] = f"{datetime.now(UTC) + timedelta(seconds=500):%Y-%m-%dT%H:%M:%SZ}"
     api.put_status("FineTuneJob", "router", older)
     generation = api.get("FineTuneJob", "router")["metadata"]["generation"]
     api.patch("FineTuneJob", "router", {"spec": {"ttlSecondsAfterFinished": 86400}})
