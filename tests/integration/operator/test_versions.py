@@ -265,6 +265,22 @@ def _goes_on(api: Api, job: Object, station: str, pods: list[Object]) -> None:
         assert condition(api.get("FineTuneJob", "router"), "Failed")["status"] == "True"
 
 
+def test_a_run_that_an_earlier_version_started_goes_on_without_another_attempt(api: Api) -> None:
+    """It wrote no status.attempt.state."""
+    train, pods = starts_training(api, api.create("FineTuneJob", "router", JOB))
+    status = api.get("FineTuneJob", "router")["status"]
+    assert status["attempt"].pop("state") == "Running"
+    api.put_status("FineTuneJob", "router", status)
+    touch(api, "FineTuneJob", "router")
+    again = api.wait("FineTuneJob", "router", lambda item: item["status"]["attempt"].get("state") == "Running")
+    assert again["status"] == {**status, "attempt": {**status["attempt"], "state": "Running"}}
+    for pod in pods:
+        played.ends(api, pod, TRAIN_REPORT if pod is pods[0] else "")
+    done = api.wait_reason("FineTuneJob", "router", "Succeeded")["status"]
+    assert [(end["number"], end["outcome"]) for end in done["endedAttempts"]] == [(1, "Succeeded")]
+    assert done["attempt"]["jobName"] == train["metadata"]["name"]
+
+
 @pytest.mark.parametrize("strange", [{"phase": "Levitating"}, {"addedLater": LATER}, {"startTime": "soon"}])
 def test_the_gates_evaluation_of_another_version_opens_or_holds_and_never_breaks(api: Api, strange: Object) -> None:
     name = settled(api, "Evaluation")

@@ -17,6 +17,7 @@ from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import (
     AttemptOutcome,
+    AttemptState,
     AttemptStatus,
     CorruptCheckpoint,
     EndedAttempt,
@@ -216,7 +217,7 @@ attempts = record(
     class_generation=small,
     retries=small,
     disruptions=small,
-    disrupted=st.booleans(),
+    state=maybe(st.sampled_from(get_args(AttemptState))),
     start_time=moments,
     pods_start_time=maybe(moments),
     class_deadline_seconds=maybe(st.sampled_from([1, 1000, 315_360_000])),

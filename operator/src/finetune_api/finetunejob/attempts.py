@@ -52,7 +52,6 @@ class AttemptStatus(ApiModel):
         "spec.activeDeadlineSeconds says.",
     )
     reports_to: Line | None = Field(None, description="Digest of the address that its Pods report to, and of its CA.")
-    disrupted: bool = Field(False, description="Whether the infrastructure ended this attempt.")
     disruption: Disruption | None = Field(None, description="As it was seen first.")
     next_time: Timestamp | None = Field(None, description="When the next attempt starts, if this one ended early.")
 

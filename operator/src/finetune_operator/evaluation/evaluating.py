@@ -16,6 +16,7 @@ from finetune_operator.core.report_validation import scores_refusal
 from finetune_operator.evaluation.gates import judge, summary
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import output_location
+from finetune_operator.pods.builders import jobs_to_delete
 from finetune_operator.pods.exit_diagnosis import failure_message, first_disruption, refused_report
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import (
@@ -23,7 +24,6 @@ from finetune_operator.pods.retried_job import (
     Failed,
     RetriedJob,
     Running,
-    jobs_to_delete,
     retry_readiness,
     retry_time,
 )

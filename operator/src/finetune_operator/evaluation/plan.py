@@ -16,16 +16,10 @@ from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass, output_location, source_violation
 from finetune_operator.models.resolve import ResolvedModel, Undecided
 from finetune_operator.pods.backoff import waits
+from finetune_operator.pods.builders import jobs_to_delete
 from finetune_operator.pods.observed import JobView
-from finetune_operator.pods.retried_job import (
-    disowned_message,
-    jobs_to_delete,
-    orphan_message,
-    orphans,
-    retry_readiness,
-    runs_on,
-)
-from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
+from finetune_operator.pods.retried_job import retry_readiness
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, disowned_message, orphan_message, orphans
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
 
@@ -114,7 +108,7 @@ def _next_try(
         return planned(
             observed, status, "Retrying", waiting_to_retry(observed, status), now, requeue_at=status.retry_time
         )
-    others, left = [job for job in observed.disowned if runs_on(job)], orphans(observed.pods)
+    others, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
     if others or left:
         again = now + timedelta(seconds=START_CHECK_SECONDS)
         readiness = progressing(Reason.RETRYING, disowned_message(others[0]) if others else orphan_message(left))

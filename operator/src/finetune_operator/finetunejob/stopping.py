@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_state import running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.pods.builders import jobs_to_delete
 from finetune_operator.pods.observed import JobView, PodView
-from finetune_operator.pods.retried_job import disowned_message, jobs_to_delete, orphan_message, orphans, runs_on
+from finetune_operator.pods.start_diagnosis import disowned_message, orphan_message, orphans
 
 LOST_POD_SECONDS = 180
 """A Pod of a lost node stays Terminating for ever. So long after its grace period nobody waits for it any more: what it
@@ -98,7 +99,7 @@ def _other_active_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[
 
 def _disowned(observed: ObservedFineTuneJob) -> list[JobView]:
     """The Jobs that nobody stops, and that have or make Pods."""
-    return [job for job in observed.disowned if runs_on(job) and not all_pods_ended(observed, job)]
+    return [job for job in observed.disowned if job.is_active and not all_pods_ended(observed, job)]
 
 
 def _running_pods(observed: ObservedFineTuneJob, now: datetime, keep: str | None) -> list[PodView]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,9 @@ from finetune_api.outcome import TERMINATION_MESSAGE_PATH
 from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_api.run import DATASET_DIRECTORY, PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY, STORAGE_CREDENTIALS_DIRECTORY
 from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, metadata
-from finetune_operator.kube.resources import Object
-from finetune_operator.pods.observed import RUN_VOLUME
+from finetune_operator.core.plan import Child
+from finetune_operator.kube.resources import CONFIG_MAPS, JOBS, Object
+from finetune_operator.pods.observed import RUN_VOLUME, JobView
 from finetune_operator.pods.roles import resources_of, scheduling_of
 from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS, kept_out_of_meshes
 
@@ -200,3 +201,16 @@ def _environment(role: PodRole) -> list[Object]:
 def _progress_token_volume() -> Object:
     token = {"path": "token", "audience": PROGRESS_AUDIENCE, "expirationSeconds": 3600}
     return {"name": "progress-token", "projected": {"sources": [{"serviceAccountToken": token}]}}
+
+
+def jobs_to_delete(namespace: str, jobs: Iterable[JobView]) -> tuple[Child, ...]:
+    """Jobs and their run configurations, which have the same names, but for what is being deleted already.
+
+    The Job goes last: it is what the other is found by.
+    """
+    return tuple(
+        child
+        for job in jobs
+        if not job.deleting
+        for child in (Child(CONFIG_MAPS, namespace, job.name, None), Child(JOBS, namespace, job.name, job.uid))
+    )

@@ -100,6 +100,11 @@ class JobView:
     parallelism: int = 1
     digest: str = ""
 
+    @property
+    def is_active(self) -> bool:
+        """Whether it has Pods, or makes them."""
+        return self.state == "Active" and not self.deleting
+
 
 def pod_view(pod: Object) -> PodView:
     """Read a Pod object."""

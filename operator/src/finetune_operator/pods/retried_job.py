@@ -18,8 +18,6 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled
-from finetune_operator.core.plan import Child
-from finetune_operator.kube.resources import CONFIG_MAPS, JOBS
 from finetune_operator.pods.backoff import retry_delay_seconds
 from finetune_operator.pods.exit_diagnosis import (
     JOB_DEADLINE_EXCEEDED,
@@ -146,45 +144,3 @@ def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: date
         return progressing(working)
     next_try = f"The next try starts at {time:%H:%M:%S} UTC." if time else "The next try has been started."
     return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} {next_try}")
-
-
-def jobs_to_delete(namespace: str, jobs: Iterable[JobView]) -> tuple[Child, ...]:
-    """Jobs and their run configurations, which have the same names, but for what is being deleted already.
-
-    The Job goes last: it is what the other is found by.
-    """
-    return tuple(
-        child
-        for job in jobs
-        if not job.deleting
-        for child in (Child(CONFIG_MAPS, namespace, job.name, None), Child(JOBS, namespace, job.name, job.uid))
-    )
-
-
-def runs_on(job: JobView) -> bool:
-    """Whether a Job that is nobody's has Pods, or makes them."""
-    return job.state == "Active" and not job.deleting
-
-
-def disowned_message(job: JobView) -> str:
-    """That nothing starts beside a Job that was the object's, and what to do."""
-    return (
-        f"Job {job.name} may still run Pods: somebody took its ownerReferences away, so that it is not this object's "
-        "any more, and nobody tells it to stop. Nothing starts beside it. Wait until it has ended, or delete it: "
-        f"kubectl delete job {job.name}"
-    )
-
-
-def orphans(pods: Iterable[PodView]) -> list[PodView]:
-    """The Pods that run without a Job, which nobody stops."""
-    return [pod for pod in pods if pod.orphaned and not pod.ended and not pod.terminating]
-
-
-def orphan_message(pods: Iterable[PodView]) -> str:
-    """That nothing starts beside Pods whose Job was deleted without them, and what to do."""
-    names = sorted(pod.name for pod in pods)
-    return (
-        f"Pod {names[0]} still runs: its Job was deleted without it (--cascade=orphan), and nobody told it to stop. "
-        "Nothing starts beside it. Wait until it has ended, or delete it: kubectl delete pod "
-        f"{' '.join(names[:3])}"
-    )

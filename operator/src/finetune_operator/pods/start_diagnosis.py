@@ -83,6 +83,30 @@ def image_pull_message(blocked: StartDiagnosis) -> str:
     return f"{blocked.message} It was tried for {IMAGE_PULL_SECONDS // 60} minutes; change runId to run again."
 
 
+def disowned_message(job: JobView) -> str:
+    """That nothing starts beside a Job that was the object's, and what to do."""
+    return (
+        f"Job {job.name} may still run Pods: somebody took its ownerReferences away, so that it is not this object's "
+        "any more, and nobody tells it to stop. Nothing starts beside it. Wait until it has ended, or delete it: "
+        f"kubectl delete job {job.name}"
+    )
+
+
+def orphans(pods: Iterable[PodView]) -> list[PodView]:
+    """The Pods that run without a Job, which nobody stops."""
+    return [pod for pod in pods if pod.orphaned and not pod.ended and not pod.terminating]
+
+
+def orphan_message(pods: Iterable[PodView]) -> str:
+    """That nothing starts beside Pods whose Job was deleted without them, and what to do."""
+    names = sorted(pod.name for pod in pods)
+    return (
+        f"Pod {names[0]} still runs: its Job was deleted without it (--cascade=orphan), and nobody told it to stop. "
+        "Nothing starts beside it. Wait until it has ended, or delete it: kubectl delete pod "
+        f"{' '.join(names[:3])}"
+    )
+
+
 def refusal(message: str) -> StartDiagnosis:
     """Why the API server refuses an object (an Event FailedCreate, or the answer to a request), and what to do."""
     message = message.removeprefix("Error creating: ")

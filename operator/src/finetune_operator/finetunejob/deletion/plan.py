@@ -20,7 +20,7 @@ from finetune_operator.finetunejob.storage_folders import known_folders
 from finetune_operator.kube.resources import JOBS, Object
 from finetune_operator.pods.exit_diagnosis import failure_message
 from finetune_operator.pods.observed import JobView
-from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_time, runs_on
+from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_time
 from finetune_operator.pods.roles import DELETE_ROLE
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
@@ -84,7 +84,7 @@ def _folders(observed: ObservedDeletion) -> list[str]:
 def _writers(observed: ObservedDeletion) -> list[str]:
     """Names of what may still write into the storage."""
     jobs = [f"Job {job.name}" for job in observed.jobs if job.role != DELETE_ROLE and job.state == "Active"]
-    lost = [f"Job {job.name} (delete it: its ownerReferences are gone)" for job in observed.disowned if runs_on(job)]
+    lost = [f"Job {job.name} (delete it: its ownerReferences are gone)" for job in observed.disowned if job.is_active]
     pods = [f"Pod {pod.name}" for pod in observed.pods if pod.role != DELETE_ROLE and not pod.ended]
     return [*lost, *jobs, *pods]
 

@@ -14,7 +14,7 @@ from finetune_operator.finetunejob.policies.result import succeeded_readiness
 from finetune_operator.finetunejob.policies.run_id import run_id_refusal
 from finetune_operator.finetunejob.policy import Decision
 from finetune_operator.finetunejob.stopping import stale_jobs
-from finetune_operator.pods.retried_job import jobs_to_delete
+from finetune_operator.pods.builders import jobs_to_delete
 
 
 def keep_finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
