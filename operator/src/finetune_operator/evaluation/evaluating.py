@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE, EvaluationStatus
+from finetune_api.evaluation import BASELINE, EvaluationSpec, EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_operator.core.conditions import Readiness, failed, known_reason, progressing, ready, sentence, stalled
 from finetune_operator.core.failed_condition import missing_failure
@@ -46,7 +46,7 @@ def watched(
     pods = observed.pods_of(job)
     if status.disruption is None:
         status = status.model_copy(update={"disruption": first_disruption(pods)})
-    retried = RetriedJob(accepts=_is_evaluation_report, retry_limit=observed.spec.retry_limit)
+    retried = evaluation_job(observed.spec)
     result = retried.result(job, pods, observed.warnings, now, seen=status.disruption, before=status.failure)
     if isinstance(result, Running):
         return _running(observed, status, job, result, now, undecided)
@@ -63,8 +63,9 @@ def watched(
     return over(observed, _with_scores(observed, status, report, now), now)
 
 
-def _is_evaluation_report(report: object) -> bool:
-    return isinstance(report, EvaluationReport)
+def evaluation_job(spec: EvaluationSpec) -> RetriedJob:
+    """An evaluation costs accelerators: only what may heal by itself is retried, up to spec.retryLimit."""
+    return RetriedJob(accepts=lambda report: isinstance(report, EvaluationReport), retry_limit=spec.retry_limit)
 
 
 def _running(
@@ -111,21 +112,21 @@ def over(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) 
 
 
 def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> Readiness:
-    """Between two tries: the diagnosis of the last one, or what interrupted it."""
+    """Before a retry: the diagnosis of the failure, or what interrupted it."""
     if status.failure is not None:
         return retry_readiness(Reason.EVALUATING, status.failure, status.retry_time)
     before = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
     return progressing(Reason.RETRYING, before.message if before else "The infrastructure ended the last try.")
 
 
-def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, said: EvaluationReport) -> str | None:
+def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: EvaluationReport) -> str | None:
     """Why the report is not taken. The class may have changed meanwhile: the folder is what the status says."""
     folder = status.storage_uri
     if folder is None and not isinstance(observed.platform, Readiness):
         folder = output_location(observed.platform.spec, observed.owner, observed.spec.run_id).uri
     names = [BASELINE, *(candidate.name for candidate in observed.spec.candidates)]
     graders = [grader.name for grader in observed.spec.graders]
-    return scores_refusal(said.scores, said.report_uri, folder, names, graders)
+    return scores_refusal(report.scores, report.report_uri, folder, names, graders)
 
 
 def _with_scores(

@@ -117,39 +117,15 @@ def attempt_objects(
     """
     key = run_key or spec.run_id
     name = train_job_name(owner, key, attempt)
-    run = TrainRun(
-        job=_identity(owner, spec),
-        attempt=attempt,
-        storage=storage_config(platform.spec),
-        output_uri=storage_uri or output_uri(owner, key, platform),
-        model=model,
-        method=spec.method,
-        adapter=spec.adapter,
-        dataset=spec.dataset,
-        allowed_datasets=platform.spec.sources.datasets,
-        allowed_images=image_sources(platform.spec),
-        hyperparameters=hyperparameters,
-        parallelism=spec.parallelism,
-        checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),
-        progress=ProgressTarget(url=endpoint.url_for(owner, name)) if endpoint else None,
-    )
+    folder = storage_uri or output_uri(owner, key, platform)
+    progress = ProgressTarget(url=endpoint.url_for(owner, name)) if endpoint else None
+    run = _train_run(owner, spec, platform, model, hyperparameters, attempt, progress, folder)
     data = {"run.json": run.model_dump_json(by_alias=True)}
     if endpoint:
         data["progress-ca.crt"] = endpoint.ca
     nodes = spec.parallelism.nodes
     service = rendezvous_service_name(owner) if nodes > 1 else None
-    role = PodRole(
-        TRAIN_ROLE,
-        ("train", RUN_CONFIG_PATH),
-        accelerated=True,
-        environment={"RENDEZVOUS_HOST": f"{name}-0.{service}"} if service else {},
-        # Ranks that share a node's cores without a limit slow each other; several in a Pod divide its cores themselves.
-        threads_from_cpu_request=spec.parallelism.processes_per_node == 1,
-        reports_progress=endpoint is not None,
-        metrics_port=METRICS_PORT,
-        grace_seconds=grace_seconds(checkpoint_seconds),
-        datasets=dataset_config_maps(spec),
-    )
+    role = _train_role(spec, f"{name}-0.{service}" if service else None, endpoint, checkpoint_seconds)
     body = job(
         owner,
         name,
@@ -172,6 +148,56 @@ def attempt_objects(
         body["spec"]["suspend"] = True
     services = [_rendezvous_service(owner, service)] if service is not None else []
     return rendered([run_config_map(owner, name, TRAIN_ROLE, data), *services, body])
+
+
+def _train_run(
+    owner: Owner,
+    spec: FineTuneJobSpec,
+    platform: ResolvedClass,
+    model: ModelSource,
+    hyperparameters: ResolvedHyperparameters,
+    attempt: int,
+    progress: ProgressTarget | None,
+    folder: str,
+) -> TrainRun:
+    """The run configuration of an attempt; `folder`: the URI of the run's folder."""
+    return TrainRun(
+        job=_identity(owner, spec),
+        attempt=attempt,
+        storage=storage_config(platform.spec),
+        output_uri=folder,
+        model=model,
+        method=spec.method,
+        adapter=spec.adapter,
+        dataset=spec.dataset,
+        allowed_datasets=platform.spec.sources.datasets,
+        allowed_images=image_sources(platform.spec),
+        hyperparameters=hyperparameters,
+        parallelism=spec.parallelism,
+        checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),
+        progress=progress,
+    )
+
+
+def _train_role(
+    spec: FineTuneJobSpec,
+    rendezvous_host: str | None,
+    endpoint: ProgressEndpoint | None,
+    checkpoint_seconds: float | None,
+) -> PodRole:
+    """What sets training Pods apart; `rendezvous_host`: the first Pod's name in DNS, None on a single node."""
+    return PodRole(
+        TRAIN_ROLE,
+        ("train", RUN_CONFIG_PATH),
+        accelerated=True,
+        environment={"RENDEZVOUS_HOST": rendezvous_host} if rendezvous_host else {},
+        # Ranks that share a node's cores without a limit slow each other; several in a Pod divide its cores themselves.
+        threads_from_cpu_request=spec.parallelism.processes_per_node == 1,
+        reports_progress=endpoint is not None,
+        metrics_port=METRICS_PORT,
+        grace_seconds=grace_seconds(checkpoint_seconds),
+        datasets=dataset_config_maps(spec),
+    )
 
 
 def dataset_config_maps(spec: FineTuneJobSpec) -> dict[str, ConfigMapKeys]:

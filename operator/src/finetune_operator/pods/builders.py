@@ -172,7 +172,7 @@ def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) 
 def job(
     owner: Owner, name: str, role: PodRole, platform: FineTuneClassSpec, *, deadline_seconds: int, **spec: Any
 ) -> Object:
-    """A batch/v1 Job that tries once: what comes after a failure is the operator's decision.
+    """A batch/v1 Job that runs once: what comes after a failure is the operator's decision.
 
     It ends after `deadline_seconds` also where no operator is left to end it.
     """

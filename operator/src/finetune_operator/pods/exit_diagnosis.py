@@ -29,13 +29,13 @@ _SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
 
 
 def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
-    """What the Pods of a Job said at their end: a report of success wins; of failures the most telling one.
+    """What the Pods of a Job reported at their end: a report of success wins; of failures the most telling one.
 
     Only a Pod that ended well reports success, and only where its Job did can it be believed (sidecars.ended_well).
     """
     ended_well = sorted((pod for pod in pods if pod.exit_code == 0), key=lambda pod: pod.index)
-    said = [parse_termination_message(pod.message) for pod in ended_well]
-    reports = [answer for answer in said if answer is not None and not isinstance(answer, Failure)]
+    reported = [parse_termination_message(pod.message) for pod in ended_well]
+    reports = [answer for answer in reported if answer is not None and not isinstance(answer, Failure)]
     failures = [answer for _, answer in _failures(pods)]
     return next(iter(reports), None) or next(iter(failures), None)
 
@@ -60,12 +60,12 @@ def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
     """
     if any(pod.disrupted for pod in pods):
         return True
-    said = _failures(pods)
-    if any(not answer.lost_peer for _, answer in said) or any(pod.oom_killed for pod in pods):
+    reported = _failures(pods)
+    if any(not answer.lost_peer for _, answer in reported) or any(pod.oom_killed for pod in pods):
         return False
     if any(pod.foreign_failure and pod.exit_code in (None, 0) for pod in pods):
         return False
-    lost_peer = {pod.name for pod, _ in said if pod.exit_code not in _FROM_OUTSIDE}
+    lost_peer = {pod.name for pod, _ in reported if pod.exit_code not in _FROM_OUTSIDE}
     ends = {pod.exit_code for pod in pods if pod.name not in lost_peer}
     if ends - {0, *_FROM_OUTSIDE}:
         return False
@@ -74,8 +74,8 @@ def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
 
 def failed_by_itself(pods: Sequence[PodView]) -> bool:
     """Whether a Pod tells of an end of its own: neither the loss of a peer, nor what the wait for one looks like."""
-    said = [answer for _, answer in _failures(pods)]
-    own = any(not answer.lost_peer and answer.reason not in _SYMPTOMS for answer in said)
+    reported = [answer for _, answer in _failures(pods)]
+    own = any(not answer.lost_peer and answer.reason not in _SYMPTOMS for answer in reported)
     return own or any(pod.oom_killed for pod in pods)
 
 
@@ -111,22 +111,22 @@ def disruption_message(pods: Iterable[PodView], seen: Disruption | None = None) 
 
 
 def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> FailureStatus:
-    """The diagnosis of a failed Job: what a Pod said itself, else what its end looks like."""
-    said = _failures(pods)
-    if job_reason == JOB_DEADLINE_EXCEEDED and not said:
+    """The diagnosis of a failed Job: what a Pod reported itself, else what its end looks like."""
+    reported = _failures(pods)
+    if job_reason == JOB_DEADLINE_EXCEEDED and not reported:
         return FailureStatus(
             reason=Reason.DEADLINE_EXCEEDED,
             message=f"The Job did not end within its activeDeadlineSeconds. {job_message}".strip()[:MESSAGE_LENGTH],
             suggestion="Look into the Pod's log for what takes so long: a chat template that does not end, more "
             "examples or longer answers than one Pod gets through.",
         )
-    for pod, answer in said:
+    for pod, answer in reported:
         if not answer.lost_peer:
             return _as_reported(pod, answer)
     for pod in pods:
         if pod.oom_killed:
             return _out_of_memory(pod)
-    for pod, answer in said:
+    for pod, answer in reported:
         return _as_reported(pod, answer)
     for pod in pods:
         if pod.foreign_failure and pod.exit_code in (None, 0):
@@ -147,25 +147,25 @@ def _failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:
     One's own end tells more than the loss of a peer. Of processes that wait for each other the one at fault is that
     which is stopped, else that which is the furthest behind; where all the same, it is the lowest rank's word.
     """
-    said = [(pod, parse_termination_message(pod.message)) for pod in sorted(pods, key=lambda pod: pod.index)]
-    found = [(pod, answer) for pod, answer in said if isinstance(answer, Failure)]
+    reported = [(pod, parse_termination_message(pod.message)) for pod in sorted(pods, key=lambda pod: pod.index)]
+    found = [(pod, answer) for pod, answer in reported if isinstance(answer, Failure)]
     return sorted(found, key=lambda item: _distance_from_cause(item[1]))
 
 
-def _distance_from_cause(said: Failure) -> tuple[bool, bool, bool, float]:
-    symptom = said.reason in _SYMPTOMS
-    step = said.step if symptom and said.step is not None else math.inf
-    return said.lost_peer, symptom and not said.stopped, said.reason == Reason.NCCL_TIMEOUT, step
+def _distance_from_cause(reported: Failure) -> tuple[bool, bool, bool, float]:
+    symptom = reported.reason in _SYMPTOMS
+    step = reported.step if symptom and reported.step is not None else math.inf
+    return reported.lost_peer, symptom and not reported.stopped, reported.reason == Reason.NCCL_TIMEOUT, step
 
 
-def _as_reported(pod: PodView, said: Failure) -> FailureStatus:
+def _as_reported(pod: PodView, reported: Failure) -> FailureStatus:
     return FailureStatus(
-        reason=said.reason,
-        message=said.message,
+        reason=reported.reason,
+        message=reported.message,
         pod=pod.name,
-        rank=said.rank if said.rank is not None else pod.index,
-        suggestion=said.suggestion,
-        log=said.log,
+        rank=reported.rank if reported.rank is not None else pod.index,
+        suggestion=reported.suggestion,
+        log=reported.log,
     )
 
 

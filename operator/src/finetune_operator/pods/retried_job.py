@@ -1,10 +1,10 @@
-"""A Job of one Pod that is made again, ever more slowly, until it succeeds: preflight, evaluation, deletion.
+"""A Job of one Pod that is retried, with a growing delay, until it succeeds: preflight, evaluation, deletion.
 
 The same holds for all of them:
 - its Pod's report decides; the Job controller counts it a second later, or more;
 - what the infrastructure ends (eviction, preemption, a deleted Pod) is no failure, and never counts;
 - an image that can't be pulled for 15 minutes, and a Job that took longer than its activeDeadlineSeconds, are final;
-- after a failure it waits 10 s, 20 s, ... 10 min.
+- the delay is 10 s, 20 s, ... 10 min (backoff.py).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Succeeded:
 
 @dataclass(frozen=True)
 class Disrupted:
-    """The infrastructure ended it. `disruption`: what it said of the Pod, where it said something."""
+    """The infrastructure ended it. `disruption`: what the Pod's conditions have of it, if anything."""
 
     message: str
     disruption: Disruption | None
@@ -71,7 +71,7 @@ class Disrupted:
 
 @dataclass(frozen=True)
 class Failed:
-    """It ended badly. `report`: what the Pod itself said of it; `final`: it would fail again."""
+    """It ended badly. `report`: what the Pod itself reported; `final`: it would fail again."""
 
     diagnosis: FailureStatus
     report: Failure | None
@@ -80,11 +80,11 @@ class Failed:
 
 @dataclass(frozen=True)
 class RetriedJob:
-    """How one kind of Job is tried again.
+    """How one kind of Job is retried.
 
     `accepts`: whether this is what its Pod reports at a good end; None: it reports nothing. `retry_limit`: how many
-    failures are followed by another try; None: all. `retries_every_failure`: also those of which the Pod says that they
-    do not heal by themselves, since somebody may mend their cause; only a wrong spec is final then.
+    failures are retried; None: all. `retries_every_failure`: also those that the Pod reports as not retryable, since
+    somebody may mend their cause; only a wrong spec is final then.
     """
 
     accepts: Callable[[Report | Failure | None], bool] | None = None
@@ -121,7 +121,7 @@ class RetriedJob:
         return Failed(diagnosis, reported, self._is_final(diagnosis, reported, before))
 
     def allows_another(self, failures: int) -> bool:
-        """Whether so many failures are followed by another try."""
+        """Whether a Job that failed so many times is retried."""
         return self.retry_limit is None or failures <= self.retry_limit
 
     def _is_final(self, diagnosis: FailureStatus, reported: Failure | None, before: FailureStatus | None) -> bool:
@@ -134,12 +134,12 @@ class RetriedJob:
 
 
 def retry_time(number: int, ended: datetime) -> datetime:
-    """When the next try starts, after this number of them."""
+    """When the Job is made again; `number`: how many times it was made, or failed, until it `ended`."""
     return whole_seconds(ended) + timedelta(seconds=retry_delay_seconds(number))
 
 
 def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: datetime | None) -> Readiness:
-    """A try that follows a failed one keeps its diagnosis until it has an answer; `time`: when it starts, if later."""
+    """A retry keeps the diagnosis of the failure before until it has an answer; `time`: when it starts, if later."""
     if diagnosis is None:
         return progressing(working)
     next_try = f"The next try starts at {time:%H:%M:%S} UTC." if time else "The next try has been started."

@@ -51,14 +51,14 @@ def diagnose_start(
     job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime
 ) -> StartDiagnosis | None:
     """What keeps the Pods from starting, what won't come by itself first. `job`: None where a Deployment makes them."""
-    said = {warning.subject: warning for warning in warnings}
+    by_subject = {warning.subject: warning for warning in warnings}
     if job is not None and (job.suspended or job.deleting):
         return None
-    if job is not None and job.uid in said and lacks_pods(job, pods, now):
-        return replace(refusal(said[job.uid].message), since=said[job.uid].since)
+    if job is not None and job.uid in by_subject and lacks_pods(job, pods, now):
+        return replace(refusal(by_subject[job.uid].message), since=by_subject[job.uid].since)
     # Of a run only what keeps our container from starting matters; a server's Pod is ready when all of its run.
     waiting = [pod for pod in pods if job is None or pod.started_time is None]
-    found = [one for pod in waiting if (one := _diagnose_pod(pod, said.get(pod.uid), now)) is not None]
+    found = [one for pod in waiting if (one := _diagnose_pod(pod, by_subject.get(pod.uid), now)) is not None]
     # A Pod that waits for room must not hide one that nothing but a person can help.
     return next((one for one in found if not one.waits), found[0] if found else None)
 

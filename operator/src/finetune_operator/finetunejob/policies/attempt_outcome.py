@@ -74,9 +74,8 @@ def _interrupted(
         return _disrupted(status, attempt, "JobChanged", "Somebody set the parallelism of its Job to 0.", now)
     lost = next((pod for pod in pods if is_lost(pod, now)), None)
     if lost is not None and not lost.disrupted and failed_by_itself(pods):
-        return _ended_by_itself(
-            observed, status, attempt, job, now
-        )  # the lost Pod had been told to end because of that
+        # The lost Pod was being deleted because of that failure.
+        return _ended_by_itself(observed, status, attempt, job, now)
     if lost is not None:
         what = f"Pod {lost.name} does not end: its node does not answer."
         return _disrupted(status, attempt, "NodeLost", what, now)

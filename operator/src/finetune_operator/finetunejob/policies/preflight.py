@@ -1,6 +1,6 @@
 """status.preflight and the phase Validating: a CPU Pod reads dataset, model and storage, until it finds them good.
 
-It is tried again without a limit, since it costs no accelerator and what it finds may be mended without another spec.
+It is retried without a limit, since it costs no accelerator and what it finds may be mended without another spec.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def run_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
         return Decision(status, _readiness(status), delete=stale_jobs(observed), requeue_at=found.retry_time)
     found, job = _current(observed, status)
     if found is None or job is None:
-        return _next_try(observed, status, now)
+        return _next_preflight(observed, status, now)
     result = _result(observed, found, job, now)
     if isinstance(result, Failed):
         reason = known_reason(result.diagnosis.reason)
@@ -103,8 +103,8 @@ def run_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     )
 
 
-def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision:
-    """The first try, the one after a failure, or one in place of a try whose Job somebody took away."""
+def _next_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision:
+    """The first preflight, a retry, or one in place of a Job that somebody deleted."""
     owner, number = observed.owner, 1 + (status.preflight.try_number if status.preflight is not None else 0)
     name = preflight_job_name(owner, run_key(status), number)
     platform = admitted(observed)
@@ -137,13 +137,13 @@ def _next_try(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dat
 def _objects(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int
 ) -> list[Object]:
-    """What a try is made of, as class and spec are now."""
+    """What a preflight is made of, as class and spec are now."""
     model = model_source(observed, status)
     return preflight_objects(observed.owner, observed.spec, platform, model, number, run_key(status))
 
 
 def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[PreflightStatus | None, JobView | None]:
-    """The try whose result is still to come, and its Job if there is one."""
+    """The preflight whose result is still to come, and its Job if there is one."""
     found = status.preflight
     if found is None or found.retry_time is not None or preflight_succeeded(status):
         return None, None
@@ -153,7 +153,7 @@ def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[
 def _is_outdated(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, found: PreflightStatus, job: JobView
 ) -> bool:
-    """Whether the try has not started and would be made otherwise now. A class that refuses alters nothing."""
+    """Whether the Job has not started and would be made otherwise now. A class that refuses alters nothing."""
     pods, platform = observed.pods_of(job.name), admitted(observed)
     if has_started(job, pods) or isinstance(platform, Readiness):
         return False
