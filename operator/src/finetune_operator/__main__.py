@@ -58,21 +58,9 @@ def run(
     ] = None,
 ) -> None:
     """Run the operator until it is told to stop."""
-    from finetune_operator.runtime.health import WatchEndedError
-    from finetune_operator.runtime.leader_election import LeadershipLostError
-    from finetune_operator.runtime.manager import run as run_operator
-
     if (progress_url is None) != (tls_directory is None):
         raise typer.BadParameter("--progress-url and --tls-directory go together")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(default=str),
-        ]
-    )
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    _configure_logging()
     settings = Settings(
         kubeconfig=kubeconfig,
         namespace=namespace,
@@ -87,6 +75,28 @@ def run(
         progress_url=progress_url,
         tls_directory=tls_directory,
     )
+    _run(settings)
+
+
+def _configure_logging() -> None:
+    """One JSON object per line; of libraries only warnings."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def _run(settings: Settings) -> None:
+    # Imported here: `--help` and the other command need none of it.
+    from finetune_operator.runtime.health import WatchEndedError
+    from finetune_operator.runtime.leader_election import LeadershipLostError
+    from finetune_operator.runtime.manager import run as run_operator
+
     failed: BaseExceptionGroup[Exception] | None = None
     try:
         asyncio.run(run_operator(settings))
