@@ -166,7 +166,9 @@ class EvaluationSpec(ApiModel):
         )
     )
 
-    class_name: Name | None = Field(None, description="FineTuneClass; omitted: the default class.")
+    class_name: Name | None = Field(
+        None, description="FineTuneClass; omitted: the one that is the default when the run begins."
+    )
     run_id: Name = Field("1", description="Change it to evaluate again.")
     candidates: list[Candidate] = Field(
         min_length=1, max_length=3, json_schema_extra=keyed_by("name"), description="Models to be judged."

@@ -33,7 +33,9 @@ class DeploymentGate(ApiModel):
 class ModelDeploymentSpec(ApiModel):
     """What to serve, how often, and behind which gate."""
 
-    class_name: Name | None = Field(None, description="FineTuneClass; omitted: the default class.")
+    class_name: Name | None = Field(
+        None, description="FineTuneClass; omitted: the default class, or the one that it is served by already."
+    )
     model: ModelReference
     runtime: Runtime = Runtime()
     replicas: int = Field(1, ge=0, le=1024, description="`kubectl scale mdep`, an HPA or KEDA set it too.")

@@ -120,6 +120,27 @@ def test_a_preflight_that_has_not_started(api: Api, own_class: str) -> None:
     assert again["status"]["phase"] == "Validating"
 
 
+def test_a_run_keeps_the_default_class_that_it_began_with(api: Api, own_class: str) -> None:
+    """And hears of its changes, though another one is the default by now."""
+    another = f"{own_class}-newer"
+    default: Object = {"metadata": {"annotations": {"finetune.dev/is-default-class": "true"}}}
+    api.patch("FineTuneClass", own_class, default)
+    job = api.create("FineTuneJob", "router", {name: value for name, value in JOB.items() if name != "className"})
+    (pod,) = api.wait_children(job, "preflight", "Pod")
+    api.wait("FineTuneJob", "router", lambda found: found.get("status", {}).get("className") == own_class)
+    api.patch("FineTuneClass", own_class, {"metadata": {"annotations": None}})
+    api.create("FineTuneClass", another, CLASS, annotations=default["metadata"]["annotations"])
+    try:
+        played.ends(api, pod, PREFLIGHT_REPORT)
+        (before,) = api.wait_children(job, "train", "Job")
+        assert before["spec"]["template"]["spec"]["containers"][0]["image"] == RIGHT["images"]["trainer"]
+        make_wrong(api, own_class, {"images": {"trainer": "example.com/trainer:newer"}})
+        made = expect_made_anew(api, job, "train", before)
+        assert made["containers"][0]["image"] == "example.com/trainer:newer"
+    finally:
+        api.delete("FineTuneClass", another)
+
+
 def test_what_runs_is_left_alone(api: Api, own_class: str) -> None:
     job = api.create("FineTuneJob", "router", {**JOB, "className": own_class})
     train = preflight_succeeds(api, job)

@@ -220,6 +220,31 @@ def test_a_class_that_changes_its_mind_is_heard(api: Api, reclaiming: str) -> No
     api.wait("FineTuneJob", "router", lambda found: finalizers(found) == [])
 
 
+def test_each_run_goes_by_its_own_class_and_what_its_class_retains_stays(api: Api, reclaiming: str) -> None:
+    retaining = f"retaining-{api.namespace}"
+    api.create("FineTuneClass", retaining, {**CLASS, "storage": {**CLASS["storage"], "prefix": "prod"}})
+    job = api.create("FineTuneJob", "router", {**JOB, "className": retaining})
+    preflight_succeeds(api, job)
+    api.patch("FineTuneJob", "router", {"spec": {"className": reclaiming, "runId": "2"}})
+    moved = api.wait(
+        "FineTuneJob", "router", lambda found: [one["className"] for one in folders(found)] == [retaining, reclaiming]
+    )
+    api.delete("FineTuneJob", "router")
+    run = DeleteRun.model_validate_json(removal_pod(api, job)["metadata"]["annotations"]["finetune.dev/run"])
+    assert run.folder_uris == [one["uri"] for one in folders(moved) if one["className"] == reclaiming]
+    api.delete("FineTuneClass", retaining)
+    (pod,) = api.wait_children(job, "delete", "Pod")
+    played.ends(api, pod, "")
+    wait_gone(api, job)
+    (message,) = kept_in_storage(api, reclaiming)
+    assert folders(moved)[0]["uri"] in message, "its class is gone: nobody says any more what it wants"
+
+
+def folders(job: Object) -> list[Object]:
+    found: list[Object] = job.get("status", {}).get("storageFolders", [])
+    return found
+
+
 def test_in_a_deleted_namespace_the_objects_stay_and_the_class_tells(api: Api, reclaiming: str) -> None:
     job = api.create("FineTuneJob", "router", {**JOB, "className": reclaiming})
     api.wait_children(job, "preflight", "Pod")

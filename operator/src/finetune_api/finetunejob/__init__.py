@@ -34,7 +34,16 @@ from finetune_api.finetunejob.findings import (
 from finetune_api.finetunejob.hyperparameters import EarlyStopping, Hyperparameters, ResolvedHyperparameters, Schedule
 from finetune_api.finetunejob.method import DPO, SFT, Method, MethodType
 from finetune_api.finetunejob.spec import CHANGEABLE_WITHIN_A_RUN, FineTuneJobSpec, Model, Parallelism
-from finetune_api.finetunejob.status import EndedRun, FineTuneJobStatus, Phase, Progress, Result, StartingModel, Usage
+from finetune_api.finetunejob.status import (
+    EndedRun,
+    FineTuneJobStatus,
+    Phase,
+    Progress,
+    Result,
+    StartingModel,
+    StorageFolder,
+    Usage,
+)
 
 __all__ = [
     "CHANGEABLE_WITHIN_A_RUN",
@@ -86,6 +95,7 @@ __all__ = [
     "Result",
     "Schedule",
     "StartingModel",
+    "StorageFolder",
     "TrainingData",
     "Usage",
     "ValidationData",

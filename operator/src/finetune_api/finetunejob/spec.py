@@ -108,7 +108,9 @@ class FineTuneJobSpec(ApiModel):
 
     model_config = ConfigDict(json_schema_extra=_a_change_is_a_new_run)
 
-    class_name: Name | None = Field(None, description="FineTuneClass; omitted: the default class.")
+    class_name: Name | None = Field(
+        None, description="FineTuneClass; omitted: the one that is the default when the run begins."
+    )
     run_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)] = (
         Field("1", description="Change it to run again, alone or together with anything else.")
     )

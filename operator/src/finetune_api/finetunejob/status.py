@@ -12,6 +12,7 @@ from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, Failu
 from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckpoint
 from finetune_api.finetunejob.findings import DatasetStatus, MemoryEstimate, ModelStatus
 from finetune_api.finetunejob.hyperparameters import ResolvedHyperparameters
+from finetune_api.kubernetes_types import keyed_by
 
 Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed"]
 
@@ -82,12 +83,22 @@ class Result(ApiModel):
     report_uri: Line | None = Field(None, description="The HTML report of the run.")
 
 
+class StorageFolder(ApiModel):
+    """A folder of the storage that holds runs of this object, and the class that they ran with."""
+
+    uri: Line = Field(description="The folder in which the runs' own folders lie.")
+    class_name: Line = Field(description="FineTuneClass by which it was written, and whose reclaimPolicy it goes by.")
+
+
 class FineTuneJobStatus(KindStatus):
     """What the operator knows of the run."""
 
     phase: Phase | None = Field(None, description="Where the run stands, in one word.")
     run_id: Line | None = Field(None, description="spec.runId of the run that this status is about.")
-    class_name: Line | None = Field(None, description="The FineTuneClass that was used.")
+    class_name: Line | None = Field(
+        None,
+        description="The FineTuneClass of the run. It stays until the run ends, whichever is the default meanwhile.",
+    )
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")
     run_number: int | None = Field(None, description="Which run of this object it is, counted from 1.")
@@ -103,8 +114,11 @@ class FineTuneJobStatus(KindStatus):
         description="Folder of this run's checkpoints, events and result. From its first attempt on it stays, whatever "
         "becomes of the class.",
     )
-    storage_folders: list[Line] = Field(
-        default=[], max_length=20, description="Folders that runs of this object wrote into; its deletion empties them."
+    storage_folders: list[StorageFolder] = Field(
+        default=[],
+        max_length=20,
+        json_schema_extra=keyed_by("uri", "className"),
+        description="Folders that runs of this object wrote into; its deletion empties those whose class says so.",
     )
     preflight: PreflightStatus | None = None
     dataset: DatasetStatus | None = None

@@ -22,9 +22,12 @@ DEFAULT_CLASS = ObjectKey(FINE_TUNE_CLASS.name, "", "")
 
 
 def class_reference(body: Mapping[str, Any]) -> frozenset[ObjectKey]:
-    """The class that an object runs with."""
-    name = body.get("spec", {}).get("className")
-    return frozenset({DEFAULT_CLASS._replace(name=name) if name else DEFAULT_CLASS})
+    """The class that an object asks for, and the ones that it runs with or has data by (status)."""
+    status = body.get("status") or {}
+    used = [status, *(folder for folder in status.get("storageFolders") or [] if isinstance(folder, Mapping))]
+    names = [body.get("spec", {}).get("className"), *(one.get("className") for one in used)]
+    asked = frozenset() if names[0] else frozenset({DEFAULT_CLASS})
+    return asked | frozenset(DEFAULT_CLASS._replace(name=name) for name in names if name and isinstance(name, str))
 
 
 def model_references(body: Mapping[str, Any], *models: Mapping[str, Any] | None) -> frozenset[ObjectKey]:

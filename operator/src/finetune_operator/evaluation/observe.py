@@ -28,12 +28,15 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     baseline = await resolve_model(reader, owner.namespace, spec.baseline.model) if spec.baseline else None
     found_jobs, found_pods, disowned = await jobs_and_pods(reader, owner, status.job_name)
     jobs, pods = [job_view(item) for item in found_jobs], [pod_view(item) for item in found_pods]
+    # What was begun by the default class goes on by it, whichever is the default by now.
+    in_flight = status.run_id == spec.run_id and status.completion_time is None
+    class_name = spec.class_name or (status.class_name if in_flight else None)
     return ObservedEvaluation(
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=status,
-        platform=await observe_class(reader, spec.class_name, trainer_image),
+        platform=await observe_class(reader, class_name, trainer_image),
         candidates=candidates,
         baseline=baseline,
         jobs=tuple(jobs),

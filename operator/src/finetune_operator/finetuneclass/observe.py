@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
@@ -22,6 +24,13 @@ async def observe(reader: Reader, parent: Object) -> ObservedFineTuneClass:
         error = str(invalid)
     status = FineTuneClassStatus.read(parent.get("status"))
     return ObservedFineTuneClass(parent["metadata"]["generation"], status, error)
+
+
+async def observe_classes(
+    reader: Reader, names: Iterable[str], trainer_image: str | None
+) -> dict[str, ResolvedClass | Readiness]:
+    """The classes of these names."""
+    return {name: await observe_class(reader, name, trainer_image) for name in sorted(names)}
 
 
 async def observe_class(reader: Reader, class_name: str | None, trainer_image: str | None) -> ResolvedClass | Readiness:

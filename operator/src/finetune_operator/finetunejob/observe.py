@@ -9,10 +9,11 @@ from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_operator.budgets.observe import observe_budget
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, owner_of
-from finetune_operator.finetuneclass.observe import observe_class
-from finetune_operator.finetunejob.attempt_state import newest_job
+from finetune_operator.finetuneclass.observe import observe_class, observe_classes
+from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job
 from finetune_operator.finetunejob.objects import TRAIN_ROLE
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.storage_folders import folder_classes, known_folders
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_model
@@ -36,8 +37,11 @@ async def observe(
     owner = owner_of(parent)
     spec = FineTuneJobSpec.from_wire(parent["spec"])
     status = FineTuneJobStatus.read(parent.get("status"))
-    platform, model, (found_jobs, found_pods, disowned) = await asyncio.gather(
-        observe_class(reader, spec.class_name, trainer_image),
+    class_name = spec.class_name or pinned_class(spec, status)
+    others = folder_classes(known_folders(owner, status)) - {class_name}
+    platform, classes, model, (found_jobs, found_pods, disowned) = await asyncio.gather(
+        observe_class(reader, class_name, trainer_image),
+        observe_classes(reader, others, trainer_image),
         _observe_model(reader, owner, spec, status),
         _children(reader, owner, parent, status),
     )
@@ -55,6 +59,7 @@ async def observe(
         spec=spec,
         status=status,
         platform=platform,
+        folder_classes=tuple(classes.values()),
         model=model,
         jobs=jobs,
         pods=pods,
@@ -65,6 +70,12 @@ async def observe(
         budget=budget,
         progress_endpoint=endpoint,
     )
+
+
+def pinned_class(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> str | None:
+    """The class that a run which is not over began with: its data lies there, whichever is the default by now."""
+    in_flight = status.run_id == spec.run_id and status.phase not in FINISHED
+    return status.class_name if in_flight else None
 
 
 async def _children(

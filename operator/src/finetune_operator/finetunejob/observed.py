@@ -25,6 +25,8 @@ class ObservedFineTuneJob:
     spec: FineTuneJobSpec
     status: FineTuneJobStatus
     platform: ResolvedClass | Readiness
+    folder_classes: tuple[ResolvedClass | Readiness, ...] = ()
+    """The other classes that runs of it wrote with."""
     model: ResolvedModel | Readiness | None = None
     """What spec.model.fineTuneJobRef means now; None where there is none, or the run has started from it already."""
     jobs: tuple[JobView, ...] = ()

@@ -27,12 +27,16 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     deployment = await reader.get(DEPLOYMENTS, owner.namespace, owner.name)
     pods = [pod_view(item) for item in await owned_pods_of_deployment(reader, owner, deployment)]
     config_maps = await reader.list(CONFIG_MAPS, owner.namespace, owner_selector(owner.uid))
+    status = ModelDeploymentStatus.read(parent.get("status"))
+    # What is served goes on by the class that it began with, whichever is the default by now.
+    is_served = deployment is not None and is_controlled_by(deployment, owner.uid)
+    class_name = spec.class_name or (status.class_name if is_served else None)
     return ObservedModelDeployment(
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
-        status=ModelDeploymentStatus.read(parent.get("status")),
-        platform=await observe_class(reader, spec.class_name, trainer_image),
+        status=status,
+        platform=await observe_class(reader, class_name, trainer_image),
         model=await resolve_model(reader, owner.namespace, spec.model),
         gate=await _gate(reader, owner.namespace, spec.gate.evaluation_ref.name) if spec.gate else None,
         deployment=deployment,

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StorageFolder
 from finetune_api.outcome import Failure
 from finetune_api.run import DeleteRun, is_run_folder, run_folder
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import child_name
+from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.deletion.objects import RUN_ANNOTATION, STORAGE_DEADLINE_SECONDS, delete_job
 from finetune_operator.finetunejob.deletion.observe import observe
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.deletion.plan import FINALIZER, MOST_JOBS, holds_storage, plan
+from finetune_operator.finetunejob.storage_folders import with_folder
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS
 from finetune_operator.pods.observed import JobView, PodView
@@ -266,7 +269,90 @@ def test_the_job_that_removes_goes_by_itself_when_no_operator_is_left() -> None:
     assert spec["ttlSecondsAfterFinished"] == 3600
 
 
-def test_earlier_runs_that_lie_elsewhere_go_too() -> None:
+def removed(observed: ObservedDeletion) -> list[str]:
+    made = removal(observed)["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION]
+    return DeleteRun.model_validate_json(made).folder_uris
+
+
+def wrote(uri: str, class_name: str) -> StorageFolder:
+    return StorageFolder(uri=uri, class_name=class_name)
+
+
+def named(name: str, **changes: Any) -> ResolvedClass:
+    return replace(resolved_class(**changes), name=name, uid=f"u-{name}")
+
+
+def moved(*folders: StorageFolder, **classes: ResolvedClass | Readiness) -> ObservedDeletion:
+    """A job of the class "cpu", whose earlier runs had other classes."""
+    status = STATUS.model_copy(update={"storage_folders": [*folders, wrote(FOLDER, "cpu")]})
+    return deletion(status=status, other_classes=classes)
+
+
+PROD = "s3://models/prod/team-a/router"
+RETAINING = named("prod", storage={"prefix": "prod"})
+RECLAIMING = named("prod", reclaimPolicy="Delete", storage={"prefix": "prod"})
+FAR = named("prod", reclaimPolicy="Delete", storage={"endpoint": "https://far.example.com"})
+AS_SOMEBODY_ELSE = named("prod", reclaimPolicy="Delete", storage={"credentialsSecretName": "theirs"})
+
+
+def test_what_an_earlier_class_wants_retained_is_retained() -> None:
+    observed = moved(wrote(PROD, "prod"), prod=RETAINING)
+    assert removed(observed) == [FOLDER]
+    done = replace(observed, jobs=(tried(1, "Complete"),))
+    assert plan(done, NOW).left_behind is None, "that is as its class wants it"
+
+
+def test_what_an_earlier_class_of_the_same_access_wants_deleted_is_deleted() -> None:
+    observed = moved(wrote(PROD, "prod"), prod=RECLAIMING)
+    assert removed(observed) == [FOLDER, PROD]
+    assert removed(replace(observed, platform=resolved_class())) == [PROD], "though the newest class wants its retained"
+
+
+@pytest.mark.parametrize(
+    ("folder", "prod", "why"),
+    [
+        (PROD, CLASS_NOT_FOUND, "does not exist"),
+        (PROD, FAR, "FineTuneClass 'prod' has another endpoint or other credentials than 'cpu'"),
+        (PROD, AS_SOMEBODY_ELSE, "FineTuneClass 'prod' has another endpoint or other credentials than 'cpu'"),
+        (FOLDER, RETAINING, "FineTuneClass 'prod', by which runs wrote there too, has reclaimPolicy Retain."),
+        (FOLDER, FAR, "FineTuneClass 'prod' has another endpoint"),
+    ],
+    ids=["its class is gone", "elsewhere", "another key", "shared with one that retains", "of the same name elsewhere"],
+)
+def test_what_this_class_can_not_or_must_not_remove_stays_and_is_told(
+    folder: str, prod: ResolvedClass | Readiness, why: str
+) -> None:
+    observed = moved(wrote(folder, "prod"), prod=prod)
+    if folder != FOLDER:
+        assert removed(observed) == [FOLDER]
+    end = plan(replace(observed, jobs=(tried(1, "Complete"),)), NOW)
+    assert end.release
+    assert end.left_behind is not None
+    assert f"is deleted, but not its objects in {folder}: " in end.left_behind.note.message
+    assert why in end.left_behind.note.message
+
+
+def test_what_an_earlier_class_wants_deleted_is_told_of_where_the_newest_retains() -> None:
+    end = plan(replace(moved(wrote(PROD, "prod"), prod=FAR), platform=resolved_class()), NOW)
+    assert (end.release, end.plan.create) == (True, ())
+    assert end.left_behind is not None
+    assert PROD in end.left_behind.note.message
+    assert FOLDER not in end.left_behind.note.message
+
+
+def test_a_place_is_forgotten_with_all_its_classes() -> None:
+    """Else a place that one class retains would be remembered as that of another, which deletes."""
+    folders = [
+        wrote("s3://b/0", "prod"),
+        wrote("s3://b/0", "cpu"),
+        *(wrote(f"s3://b/{n}", "cpu") for n in range(1, 19)),
+    ]
+    kept = with_folder(folders, "s3://b/new/run", "cpu")
+    assert [folder.uri for folder in kept] == [*(f"s3://b/{number}" for number in range(1, 19)), "s3://b/new"]
+    assert with_folder(kept, "s3://b/new/run-2", "cpu") == kept
+
+
+def test_a_run_that_lies_where_no_class_is_known_to_have_written_stays_and_is_told() -> None:
     earlier = EndedRun(
         run_id="0",
         phase="Succeeded",
@@ -275,17 +361,15 @@ def test_earlier_runs_that_lie_elsewhere_go_too() -> None:
         storage_uri="s3://old/a/team-a/router/0-0f3c2a91",
     )
     observed = deletion(status=STATUS.model_copy(update={"history": [earlier]}))
-    run = DeleteRun.model_validate_json(
-        removal(observed)["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION]
-    )
-    assert run.folder_uris == [FOLDER, "s3://old/a/team-a/router"]
+    assert removed(observed) == [FOLDER]
+    left = plan(replace(observed, jobs=(tried(1, "Complete"),)), NOW).left_behind
+    assert left is not None
+    assert "s3://old/a/team-a/router: Nobody wrote down which FineTuneClass it belongs to." in left.note.message
 
 
 def test_every_place_goes_that_the_class_named_meanwhile() -> None:
     """Preflight wrote into the first one before the class was corrected."""
-    status = STATUS.model_copy(update={"storage_folders": ["s3://wrong/a/team-a/router", FOLDER]})
-    made = removal(deletion(status=status))["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION]
-    assert DeleteRun.model_validate_json(made).folder_uris == [FOLDER, "s3://wrong/a/team-a/router"]
+    assert removed(moved(wrote("s3://wrong/a/team-a/router", "cpu"))) == [FOLDER, "s3://wrong/a/team-a/router"]
 
 
 @pytest.mark.parametrize(
@@ -295,6 +379,10 @@ def test_every_place_goes_that_the_class_named_meanwhile() -> None:
 )
 def test_the_storage_is_held_where_the_class_says_so(platform: Any, holds: bool | None) -> None:
     assert holds_storage(observed_job(platform=platform)) is holds
+    also = replace(observed_job(platform=platform), folder_classes=(RECLAIMING,))
+    assert holds_storage(also) is True, "an earlier run's class says so"
+    gone = replace(observed_job(platform=platform), folder_classes=(CLASS_NOT_FOUND,))
+    assert holds_storage(gone) is (True if holds else None)
 
 
 @pytest.mark.parametrize(
@@ -370,8 +458,18 @@ async def test_whether_the_namespace_ends(answer: Any, ends: bool) -> None:
         {"startTime": "soon"},
         {"usage": 7, "history": [{"storageUri": f"{FOLDER}/0-0f3c2a91"}, 7]},
         {"usage": 7, "runId": "x" * 1025, "history": [{"storageUri": f"s3://models/{'x' * 1025}/team-a/router/0"}]},
-        {"usage": 7, "storageUri": ["s3://models"], "storageFolders": [7, "s3://models", FOLDER]},
-        {"storageUri": "nonsense", "storageFolders": ["", "s3:///team-a/router", "s3://models/team-b/router", FOLDER]},
+        {
+            "usage": 7,
+            "storageUri": ["s3://models"],
+            "storageFolders": [7, "s3://models", {"uri": FOLDER, "className": "cpu"}],
+        },
+        {
+            "storageUri": "nonsense",
+            "storageFolders": [
+                {"uri": uri, "className": "cpu"}
+                for uri in ("", "s3:///team-a/router", "s3://models/team-b/router", FOLDER)
+            ],
+        },
     ],
 )
 async def test_a_status_of_another_version_still_says_what_is_to_be_removed(strange: dict[str, Any]) -> None:
@@ -379,10 +477,27 @@ async def test_a_status_of_another_version_still_says_what_is_to_be_removed(stra
     broken = {**PARENT, "status": {**PARENT["status"], **strange}}
     observed = await observe(kube_with(), broken, trainer_image=None)
     assert observed.class_name == "cpu"
-    run = DeleteRun.model_validate_json(
-        removal(observed)["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION]
-    )
-    assert run.folder_uris == [FOLDER]
+    assert removed(observed) == [FOLDER]
+
+
+@pytest.mark.parametrize("folder", [PROD, {"uri": PROD}, {"uri": PROD, "className": 7}])
+async def test_a_folder_without_a_class_in_another_versions_status_stays_and_is_told(folder: Any) -> None:
+    broken = {**PARENT, "status": {**PARENT["status"], "storageFolders": [folder]}}
+    observed = await observe(kube_with(), broken, trainer_image=None)
+    assert removed(observed) == [FOLDER]
+    left = plan(replace(observed, jobs=(tried(1, "Complete"),)), NOW).left_behind
+    assert left is not None
+    assert PROD in left.note.message
+
+
+async def test_the_classes_of_all_runs_are_read_as_they_are_today() -> None:
+    folders = [{"uri": PROD, "className": "prod"}, {"uri": FOLDER, "className": "cpu"}]
+    parent = {**PARENT, "status": {**PARENT["status"], "storageFolders": folders}}
+    item = {"metadata": {"name": "prod", "generation": 4, "uid": "u-prod"}, "spec": merged(CLASS_WIRE, {})}
+    kube = kube_with(**{f"GET {FINE_TUNE_CLASSES.path(None, 'prod')}": item})
+    observed = await observe(kube, parent, trainer_image=None)
+    assert set(observed.other_classes) == {"prod"}
+    assert removed(observed) == [FOLDER]
 
 
 async def test_without_an_operator_only_our_finalizer_is_taken_away() -> None:

@@ -19,6 +19,7 @@ from tests.unit.operator.pod_objects import controlled_by
 KINDS = [kind(Environment()) for kind in REGISTERED]
 CLASS, DEFAULT = ObjectKey("FineTuneClass", "", "cpu"), ObjectKey("FineTuneClass", "", "")
 JOB, EVALUATION = ObjectKey("FineTuneJob", "team-a", "router"), ObjectKey("Evaluation", "team-a", "router-eval")
+PROD = ObjectKey("FineTuneClass", "", "prod")
 DEPLOYMENT = ObjectKey("ModelDeployment", "team-a", "router")
 
 
@@ -35,6 +36,9 @@ OF_JOB = {"fineTuneJobRef": {"name": "router"}}
     [
         (body(CLASS), set()),
         (body(JOB), {DEFAULT}),
+        ({**body(JOB), "status": {"className": "cpu"}}, {DEFAULT, CLASS}),
+        ({**body(JOB, className="cpu"), "status": {"storageFolders": [{"className": "prod"}, "odd"]}}, {CLASS, PROD}),
+        ({**body(EVALUATION), "status": {"className": "cpu"}}, {DEFAULT, CLASS}),
         (body(JOB, className="cpu", model={"uri": "s3://models/base"}), {CLASS}),
         (body(EVALUATION, className="cpu", candidates=[{"name": "tuned", "model": OF_JOB}]), {CLASS, JOB}),
         (body(EVALUATION, className="cpu", candidates=[], baseline={"model": OF_JOB}), {CLASS, JOB}),

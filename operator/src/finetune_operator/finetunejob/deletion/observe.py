@@ -8,13 +8,19 @@ import structlog
 from pydantic import ValidationError
 
 from finetune_api.base import LINE_LENGTH
-from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunejob import FineTuneJobStatus, StorageFolder
 from finetune_operator.core.ownership import owner_of
-from finetune_operator.finetuneclass.observe import observe_class
+from finetune_operator.finetuneclass.observe import observe_class, observe_classes
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import newest_job
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
-from finetune_operator.finetunejob.storage_folders import FOLDERS_KEPT, with_folder
+from finetune_operator.finetunejob.storage_folders import (
+    FOLDERS_KEPT,
+    UNKNOWN_CLASS,
+    folder_classes,
+    known_folders,
+    with_folder,
+)
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import NAMESPACES, Object
@@ -33,6 +39,9 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         status = _salvaged(parent["status"])
     class_name = status.class_name or parent["spec"].get("className")
     platform = await observe_class(reader, class_name, trainer_image)
+    if class_name is None and isinstance(platform, ResolvedClass):
+        class_name = platform.name
+    others = folder_classes(known_folders(owner, status)) - {class_name}
     controllers = (platform.uid,) if isinstance(platform, ResolvedClass) else ()
     jobs, pods, disowned = await jobs_and_pods(reader, owner, newest_job(status), *controllers)
     return ObservedDeletion(
@@ -41,6 +50,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         status=status,
         class_name=class_name,
         platform=platform,
+        other_classes=await observe_classes(reader, others, trainer_image),
         deleted=parse_time(parent["metadata"]["deletionTimestamp"]),
         namespace_ends=await _ends(reader, owner.namespace),
         jobs=tuple(job_view(item) for item in jobs),
@@ -51,12 +61,21 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
 
 def _salvaged(wire: Object) -> FineTuneJobStatus:
     """Of a status that can't be read: where its runs lie, so that nothing stays behind unsaid."""
-    runs = [run for run in [wire, *_list(wire.get("history"))] if isinstance(run, dict)]
-    folders = [folder for folder in map(_line, _list(wire.get("storageFolders"))) if folder is not None]
-    for uri in [_line(run.get("storageUri")) for run in runs]:
-        folders = with_folder(folders, uri) if uri is not None else folders
     class_name, run_id = _line(wire.get("className")), _line(wire.get("runId"))
-    return FineTuneJobStatus(class_name=class_name, run_id=run_id, storage_folders=folders[-FOLDERS_KEPT:])
+    folders = [folder for folder in map(_folder, _list(wire.get("storageFolders"))) if folder is not None]
+    folders = folders[-FOLDERS_KEPT:]
+    runs = [run for run in _list(wire.get("history")) if isinstance(run, dict)]
+    named = [(_line(wire.get("storageUri")), class_name or UNKNOWN_CLASS)]
+    for uri, name in [*named, *((_line(run.get("storageUri")), UNKNOWN_CLASS) for run in runs)]:
+        folders = with_folder(folders, uri, name) if uri is not None else folders
+    return FineTuneJobStatus(class_name=class_name, run_id=run_id, storage_folders=folders)
+
+
+def _folder(value: object) -> StorageFolder | None:
+    """A folder that is remembered; one that is only named is of no known class."""
+    fields = value if isinstance(value, dict) else {"uri": value}
+    uri, class_name = _line(fields.get("uri")), _line(fields.get("className"))
+    return StorageFolder(uri=uri, class_name=class_name or UNKNOWN_CLASS) if uri is not None else None
 
 
 def _list(value: object) -> list[Any]:

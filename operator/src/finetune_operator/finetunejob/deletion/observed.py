@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from finetune_api.finetunejob import FineTuneJobStatus
@@ -22,7 +23,10 @@ class ObservedDeletion:
     status: FineTuneJobStatus
     class_name: str | None
     platform: ResolvedClass | Readiness
+    """The class of the newest run, by whose access the storage is emptied."""
     deleted: datetime
+    other_classes: Mapping[str, ResolvedClass | Readiness] = field(default_factory=dict)
+    """The other classes that runs of it wrote with."""
     namespace_ends: bool = False
     """Nothing can be made in a namespace that is being deleted."""
     jobs: tuple[JobView, ...] = ()

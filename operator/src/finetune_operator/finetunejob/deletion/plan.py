@@ -6,17 +6,17 @@ wrote, for STORAGE_DEADLINE_SECONDS at most: what could not be removed stays, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.core.conditions import EventNote, Readiness, progressing
+from finetune_operator.core.conditions import EventNote, Readiness, progressing, sentence
 from finetune_operator.core.plan import Child, DeletionPlan, LeftBehind, earliest, planned
-from finetune_operator.finetuneclass.resolve import ResolvedClass, job_location
 from finetune_operator.finetunejob.deletion.objects import STORAGE_DEADLINE_SECONDS, delete_job
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
+from finetune_operator.finetunejob.deletion.reclaim import Folder, Reclaimed, reclaim, wants_storage_emptied
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.storage_folders import known_folders
 from finetune_operator.kube.resources import JOBS, Object
 from finetune_operator.pods.exit_diagnosis import failure_message
 from finetune_operator.pods.observed import JobView
@@ -33,52 +33,39 @@ deleted object, so its Jobs are counted, also those that the infrastructure ende
 
 
 def holds_storage(observed: ObservedFineTuneJob) -> bool | None:
-    """Whether the class wants the storage emptied at the end; None: there is no class now that could tell."""
-    if isinstance(observed.platform, Readiness):
-        return None
-    return observed.platform.spec.reclaim_policy == "Delete"
+    """Whether a class that it runs with, or ran with, wants its storage emptied; None: that can't be told now."""
+    return wants_storage_emptied((observed.platform, *observed.folder_classes))
 
 
 def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobStatus]:
     """Stop what runs, remove what it wrote, let the object go."""
-    platform, jobs, folders = observed.platform, observed.delete_jobs, _folders(observed)
-    if isinstance(platform, Readiness):
-        return _keep_storage(observed, folders, platform.message, now)
-    if platform.spec.reclaim_policy != "Delete" or not folders:
-        return _release(observed, now)
+    platform, jobs, found = observed.platform, observed.delete_jobs, reclaim(observed)
+    if isinstance(platform, Readiness) or not found.removed:
+        return _keep_storage(observed, found.kept, now)
     result = _result(observed, now)
     if isinstance(result, Succeeded):
-        return _release(observed, now)
+        return _keep_storage(observed, found.kept, now)
     if observed.namespace_ends:
-        why = "The namespace was deleted with it, where nothing can be started."
-        return _keep_storage(observed, folders, why, now)
+        return _give_up(observed, found, "The namespace was deleted with it, where nothing can be started.", now)
     deadline = observed.deleted + timedelta(seconds=STORAGE_DEADLINE_SECONDS)
     if now >= deadline:
-        return _keep_storage(observed, folders, _problem(result) or "It took too long.", now)
+        return _give_up(observed, found, _problem(result) or "It took too long.", now)
     writers = _writers(observed)
     if writers:
         message = f"{', '.join(writers[:3])} must end before the storage is emptied."
         return _wait(observed, message, now, deadline)
     if isinstance(result, Running):
-        message = _problem(result) or f"Job {jobs[-1].name} removes {', '.join(folders)}."
+        message = _problem(result) or f"Job {jobs[-1].name} removes {', '.join(found.removed)}."
         return _wait(observed, message, now, deadline)
     if result is not None:
         if (isinstance(result, Failed) and result.final) or not DELETION.allows_another(len(jobs)):
-            return _keep_storage(observed, folders, _problem(result), now)
+            return _give_up(observed, found, _problem(result), now)
         again = retry_time(len(jobs), jobs[-1].ended or jobs[-1].created)
         if now < again:
             message = f"{_problem(result)} Tried again at {again:%H:%M:%S} UTC, {len(jobs) + 1} of {MOST_JOBS}."
             return _wait(observed, message, now, deadline, again)
-    removal = delete_job(observed.owner, observed.status.run_id or "", platform, folders, len(jobs) + 1)
-    return _wait(observed, f"A Job removes {', '.join(folders)}.", now, deadline, create=(removal,))
-
-
-def _folders(observed: ObservedDeletion) -> list[str]:
-    """The folders that hold this object's runs: where the status says, and where a run may have begun unsaid."""
-    found = set(known_folders(observed.owner, observed.status))
-    if observed.jobs and isinstance(observed.platform, ResolvedClass):
-        found.add(job_location(observed.platform.spec, observed.owner).uri)
-    return sorted(found)
+    removal = delete_job(observed.owner, observed.status.run_id or "", platform, list(found.removed), len(jobs) + 1)
+    return _wait(observed, f"A Job removes {', '.join(found.removed)}.", now, deadline, create=(removal,))
 
 
 def _writers(observed: ObservedDeletion) -> list[str]:
@@ -123,16 +110,22 @@ def _release(
     return DeletionPlan(gone, release=True, left_behind=left_behind)
 
 
+def _give_up(observed: ObservedDeletion, found: Reclaimed, why: str, now: datetime) -> DeletionPlan[FineTuneJobStatus]:
+    """What was to be removed stays too."""
+    return _keep_storage(observed, (*(Folder(uri, why) for uri in found.removed), *found.kept), now)
+
+
 def _keep_storage(
-    observed: ObservedDeletion, folders: list[str], why: str, now: datetime
+    observed: ObservedDeletion, folders: Sequence[Folder], now: datetime
 ) -> DeletionPlan[FineTuneJobStatus]:
-    """What can't be removed stays, and the platform team hears of it."""
+    """The object goes. What can't be removed stays, and the platform team hears of it."""
     if not folders or observed.class_name is None:
         return _release(observed, now)
-    owner = observed.owner
+    owner, whys = observed.owner, list(dict.fromkeys(folder.why for folder in folders))
+    places = [f"{', '.join(folder.uri for folder in folders if folder.why == why)}: {sentence(why)}" for why in whys]
     message = (
         f"FineTuneJob {owner.namespace}/{owner.name} (uid {owner.uid}) is deleted, but not its objects in "
-        f"{', '.join(folders)}: {why}"
+        f"{' Nor those in '.join(places)}"
     )
     note = EventNote("Warning", STORAGE_KEPT, message)
     return _release(observed, now, LeftBehind(observed.class_name, note))

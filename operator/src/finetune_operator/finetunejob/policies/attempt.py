@@ -39,6 +39,7 @@ from finetune_operator.finetunejob.stopping import (
     stale_jobs,
     stopping_message,
 )
+from finetune_operator.finetunejob.storage_folders import with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.backoff import waits
 from finetune_operator.pods.observed import JobView
@@ -137,8 +138,9 @@ def _started(
     """Make the objects of the next attempt."""
     owner, before = observed.owner, status.attempt
     name = train_job_name(owner, run_key(status), number)
-    if status.storage_uri is None:
-        status = status.model_copy(update={"storage_uri": output_uri(owner, run_key(status), platform)})
+    storage_uri = status.storage_uri or output_uri(owner, run_key(status), platform)
+    folders = with_folder(status.storage_folders, storage_uri, platform.name)
+    status = status.model_copy(update={"storage_uri": storage_uri, "storage_folders": folders})
     objects = _objects(observed, status, platform, number)
     started = AttemptStatus(
         number=number,

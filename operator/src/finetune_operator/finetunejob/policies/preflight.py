@@ -121,7 +121,7 @@ def _next_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
     update = {
         "class_name": platform.name,
         "storage_uri": storage_uri,
-        "storage_folders": with_folder(status.storage_folders, storage_uri),
+        "storage_folders": with_folder(status.storage_folders, storage_uri, platform.name),
         "preflight": PreflightStatus(try_number=number, job_name=name),
     }
     status = status.model_copy(update=update)

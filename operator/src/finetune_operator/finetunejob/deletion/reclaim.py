@@ -1,0 +1,99 @@
+"""Which folders the deletion of a FineTuneJob empties: those whose own class says reclaimPolicy: Delete today.
+
+They are emptied by the access of the newest run's class. What that can't remove stays and is told of; what its class
+wants retained stays as it was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.finetuneclass.resolve import ResolvedClass, job_location
+from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
+from finetune_operator.finetunejob.storage_folders import known_folders
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that stays, though not because its class wants it retained."""
+
+    uri: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Reclaimed:
+    """What becomes of the folders."""
+
+    removed: tuple[str, ...] = ()
+    kept: tuple[Folder, ...] = ()
+
+
+def reclaim(observed: ObservedDeletion) -> Reclaimed:
+    """What becomes of each folder that runs of the object wrote into."""
+    removed, kept = [], []
+    for uri, names in _folders(observed).items():
+        classes = {name: _class(observed, name) for name in sorted(names)}
+        if classes and all(_wants(found, "Retain") for found in classes.values()):
+            continue
+        why = _why_kept(observed, classes)
+        if why is None:
+            removed.append(uri)
+        else:
+            kept.append(Folder(uri, why))
+    return Reclaimed(tuple(removed), tuple(kept))
+
+
+def wants_storage_emptied(classes: Iterable[ResolvedClass | Readiness]) -> bool | None:
+    """Whether one of the classes says reclaimPolicy: Delete; None: of those that can be read none does."""
+    found = list(classes)
+    if any(_wants(one, "Delete") for one in found):
+        return True
+    return None if any(isinstance(one, Readiness) for one in found) else False
+
+
+def _folders(observed: ObservedDeletion) -> dict[str, frozenset[str]]:
+    """The folders that hold this object's runs: where the status says, and where a run may have begun unsaid."""
+    found, platform = known_folders(observed.owner, observed.status), observed.platform
+    if observed.jobs and isinstance(platform, ResolvedClass):
+        uri = job_location(platform.spec, observed.owner).uri
+        found[uri] = found.get(uri, frozenset()) | {platform.name}
+    return dict(sorted(found.items()))
+
+
+def _class(observed: ObservedDeletion, name: str) -> ResolvedClass | Readiness:
+    return observed.platform if name == observed.class_name else observed.other_classes[name]
+
+
+def _wants(found: ResolvedClass | Readiness, policy: str) -> bool:
+    return isinstance(found, ResolvedClass) and found.spec.reclaim_policy == policy
+
+
+def _why_kept(observed: ObservedDeletion, classes: dict[str, ResolvedClass | Readiness]) -> str | None:
+    """What keeps a folder that not all of its classes want retained; None: it is emptied."""
+    platform = observed.platform
+    if not classes:
+        return "Nobody wrote down which FineTuneClass it belongs to."
+    for name, found in classes.items():
+        if isinstance(found, Readiness):
+            return found.message
+        if found.spec.reclaim_policy != "Delete":
+            return (
+                f"FineTuneClass {name!r}, by which runs wrote there too, has reclaimPolicy {found.spec.reclaim_policy}."
+            )
+        if isinstance(platform, Readiness):
+            return platform.message
+        if _access(found) != _access(platform):
+            return (
+                f"FineTuneClass {name!r} has another endpoint or other credentials than {platform.name!r}, by whose "
+                "access the storage is emptied."
+            )
+    return None
+
+
+def _access(found: ResolvedClass) -> tuple[str | None, ...]:
+    """Where the class's storage is, and as whom its Pods come there."""
+    storage = found.spec.storage
+    return storage.endpoint, storage.region, storage.credentials_secret_name, storage.service_account_name
