@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+
+import structlog
 
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.budgets.ledger import ledger_labels, month_of, pod_time
@@ -13,6 +16,11 @@ from finetune_operator.core.ownership import Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
+
+log = structlog.get_logger(__name__)
+
+_SECONDS = re.compile("[0-9]{1,18}")
+"""What anybody wrote into a ledger that is none must not stop the namespace's jobs; its own job writes it anew."""
 
 
 async def observe_budget(
@@ -35,5 +43,9 @@ async def observe_budget(
     if resolved is None or starts_nothing:
         return ObservedBudget(ledger_namespace, times, month)
     found = await reader.list(CONFIG_MAPS, ledger_namespace, ledger_labels(resolved.name, owner.namespace, month))
-    ledger = {uid: int(seconds) for item in found for uid, seconds in item.get("data", {}).items()}
+    entries = [entry for item in found for entry in (item.get("data") or {}).items()]
+    ledger = {uid: int(seconds) for uid, seconds in entries if _SECONDS.fullmatch(seconds)}
+    if len(ledger) < len(entries):
+        odd = [uid for uid, _ in entries if uid not in ledger]
+        log.warning("the ledger holds what is no number", namespace=owner.namespace, entries=odd[:10])
     return ObservedBudget(ledger_namespace, times, month, resolved.name, ledger)

@@ -307,6 +307,14 @@ async def test_the_ledger_is_read_where_something_depends_on_it(
         assert len(found.pods) == len(pods)
 
 
+@pytest.mark.parametrize("odd", ["many", "", "-5", "1.5", "9" * 5000])
+async def test_what_is_no_number_in_the_ledger_stops_nobody(odd: str) -> None:
+    kube = FakeKube({f"GET {LEDGERS}": {"items": [{"data": {"a": "5", "b": odd}}, {"data": None}]}})
+    found = await observe_budget(kube, "finetune-system", OWNER, platform(2), status(), [])
+    assert found is not None
+    assert found.ledger == {"a": 5}
+
+
 async def test_a_job_that_trains_and_is_counted_does_not_read_it_each_time() -> None:
     now = datetime.now(UTC)
     counted = Usage(month=month_of(now), class_name="gpu", accelerator_seconds=1, counted_time=now)

@@ -263,6 +263,15 @@ def test_the_run_before_is_told_in_the_history() -> None:
     assert (run.phase, run.reason) == ("Failed", "RetryLimitReached")
 
 
+def test_a_reason_that_another_version_wrote_at_any_length_keeps_no_run_from_beginning() -> None:
+    wire = SUCCEEDED.to_wire()
+    conditions = [{**item, "reason": "R" * 1500} for item in wire["conditions"]]
+    long = FineTuneJobStatus.read({**wire, "conditions": conditions})
+    result = decide(observed_job(long, spec=RERUN)).status
+    (run,) = result.history
+    assert (run.reason, result.run_id) == ("R" * 1024, "2")
+
+
 def test_of_the_runs_before_ten_are_kept() -> None:
     history = [EndedRun(run_id=f"r{n}", phase="Failed", reason="Failed", completion_time=ago(9)) for n in range(10)]
     kept = decide(observed_job(SUCCEEDED.model_copy(update={"history": history}), spec=RERUN)).status.history

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from finetune_api.base import whole_seconds
+from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
 from finetune_operator.core.conditions import Readiness, progressing, stalled
@@ -141,4 +141,5 @@ def _with_run(status: FineTuneJobStatus, now: datetime) -> list[EndedRun]:
 
 
 def _reason(conditions: list[Condition]) -> str:
-    return next((condition.reason for condition in conditions if condition.type == ConditionType.READY), SUPERSEDED)
+    found = next((condition.reason for condition in conditions if condition.type == ConditionType.READY), SUPERSEDED)
+    return found[:LINE_LENGTH]  # Another version's may be of any length.
