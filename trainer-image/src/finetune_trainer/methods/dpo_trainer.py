@@ -22,7 +22,7 @@ MEANS_OVER_PAIRS = (
     *(f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins")),
     *(f"logps/{name}" for name in ("chosen", "rejected")),
 )
-"""Of TRL's metrics. A blank adds nothing to them."""
+"""TRL's metrics to which a blank adds nothing."""
 REFERENCE_ADAPTER = "ref"
 """TRL's name for the frozen copy of an adapter."""
 
@@ -61,14 +61,15 @@ def build_dpo_trainer(parts: TrainerParts, dpo: DPO, without_loss: Callable[[Row
 
 
 def loss_of_equals(loss_type: str, beta: float) -> float:
-    """What a pair costs whose answers are as likely as they were, as those of a blank always are."""
+    """The loss of a pair of equally likely answers, which that of a blank always is."""
     return {"sigmoid": math.log(2), "hinge": 1.0, "ipo": 1 / (2 * beta) ** 2}[loss_type]
 
 
 class ResumableDPOTrainer(SharedBatches, Resumable, DPOTrainer):
-    """TRL's, with saves in the background, on datasets that are tokenized already.
+    """TRL's DPOTrainer, with saves in the background, on datasets that are tokenized already.
 
-    TRL takes means over the pairs of each pass, and then over the passes: here a pass with blanks counts by its pairs.
+    TRL averages over the pairs of each pass, and then over the passes; here a pass with blanks is weighted by its
+    pairs.
     """
 
     measured = 0
@@ -90,7 +91,7 @@ class ResumableDPOTrainer(SharedBatches, Resumable, DPOTrainer):
         return (loss, *outputs) if return_outputs else loss
 
     def _share_of_mean(self) -> float:
-        """By how much more a real pair counts in the mean over a step, or an evaluation, than with the blanks in it."""
+        """The factor by which blanks reduce the weight of a real pair in the mean over a step, or an evaluation."""
         if not self.model.training:
             return float(len(self.eval_dataset) / self.measured)
         if len(self.train_dataset) == self.examples:
@@ -101,5 +102,5 @@ class ResumableDPOTrainer(SharedBatches, Resumable, DPOTrainer):
         return float(here * self.current_gradient_accumulation_steps / pairs)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: DPOConfig, dataset_name: str) -> Any:
-        """As TRL, leave out pairs of whose answers nothing is left within `max_length`."""
+        """Leave out pairs whose answers are cut off completely at `max_length`, as TRL does."""
         return dataset.filter(lambda row: len(row["prompt_ids"]) < args.max_length)

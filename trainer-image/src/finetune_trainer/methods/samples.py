@@ -1,7 +1,7 @@
-"""What the model says before its training and after it, on a handful of prompts: for a person who reads the report.
+"""The report's samples: the model's answers to a few prompts before and after training.
 
-Both are generated when the training is over, so that a resumed attempt has them too: the state before is the base with
-its new adapter switched off, or else the model as it was fetched.
+Both are generated when training is over, so that a resumed attempt has them too: the model before training is the base
+with its new adapter disabled, or else the model as it was fetched.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SAMPLE_TOKENS = 128
 LONGEST_PROMPT = 512
 MOST_SECONDS = 30.0
 MOST_PARAMETERS_ON_CPU = 1_000_000_000
-"""A larger model says too few tokens in MOST_SECONDS to be worth them."""
+"""A larger model generates too few tokens in MOST_SECONDS."""
 
 _log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ def make_samples(method: Method, tuned: Any, processor: Any, local: LocalModel, 
 
 
 def find_questions(method: Method, dataset: Any, room: int) -> list[Question]:
-    """Of the first LOOKED_AT examples those whose prompt has at most `room` tokens. `dataset`: tokenized examples."""
+    """Up to SAMPLES of the first LOOKED_AT rows of `dataset` whose prompt has at most `room` tokens."""
     found = (method.question(row) for row in islice(dataset, LOOKED_AT))
     fitting = (question for question in found if question is not None and 0 < len(question.prompt) <= room)
     return list(islice(fitting, SAMPLES))
@@ -89,7 +89,7 @@ def _answers_before(tuned: Any, tokenizer: Any, local: LocalModel, questions: Se
 
 @contextlib.contextmanager
 def _evaluating(model: Any, tokenizer: Any) -> Iterator[None]:
-    """The model without dropout, and with limits on what it generates; both as they were before at the end."""
+    """Within this context the model has no dropout, and limits on what it generates."""
     training, generation = model.training, model.generation_config
     model.eval()
     model.generation_config = type(generation)(
@@ -105,7 +105,7 @@ def _evaluating(model: Any, tokenizer: Any) -> Iterator[None]:
 
 
 def readable_prompt(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """A prompt without its control tokens: what stands between two of them begins a line."""
+    """A prompt without its special tokens, with a line break in place of each run of them."""
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     runs = itertools.groupby(tokens, key=special.__contains__)
     texts = (str(tokenizer.decode(list(run))).strip() for is_special, run in runs if not is_special)

@@ -19,7 +19,7 @@ from finetune_trainer.methods.shared_batches import SharedBatches
 def build_sft_trainer(
     parts: TrainerParts, prompt_loss_weight: float, without_loss: Callable[[Row], Row]
 ) -> ResumableSFTTrainer:
-    """`prompt_loss_weight`: of a token that `prompt_loss.py` has marked as the prompt's."""
+    """`prompt_loss_weight`: the weight, from 0 to 1, of a token that `prompt_loss.py` has marked as the prompt's."""
     parameters = parts.hyperparameters
     settings = SFTConfig(
         **parts.arguments,
@@ -42,7 +42,7 @@ def build_sft_trainer(
 
 
 class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
-    """TRL's, with saves in the background, and loss on the prompt where labels mark it (methods/prompt_loss.py).
+    """TRL's SFTTrainer, with saves in the background, and loss on the prompt where labels mark it (prompt_loss.py).
 
     The loss of a step is the weighted mean over its tokens, as in Huerta-Enochian and Ko, "Instruction Fine-Tuning:
     Does Prompt Loss Matter?" (2024): the assistant's tokens weigh 1, the prompt's `prompt_loss_weight`. That of an
@@ -61,7 +61,7 @@ class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
         of_prompt = is_prompt[:, 1:]
 
         def weighted(**arguments: Any) -> Any:
-            """The model, with its tokens' log-probabilities weighted; the metrics are the assistant's alone."""
+            """The model with weighted log-probabilities; the metrics are those of the assistant's tokens alone."""
             outputs = model(**arguments)
             outputs.log_probs = torch.where(of_prompt, self.prompt_loss_weight, 1.0) * outputs.log_probs
             outputs.entropy = outputs.entropy.masked_fill(of_prompt, 0)
@@ -73,7 +73,7 @@ class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
         return super().compute_loss(weighted, plain, return_outputs, num_items_in_batch)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """What the losses of a step's tokens are divided by: the sum of their weights, over all processes."""
+        """The divisor of a step's summed loss: the sum of its tokens' weights, over all processes."""
         items = super()._get_num_items_in_batch(batch_samples, device)
         if not self.prompt_loss_weight or items is None:
             return items

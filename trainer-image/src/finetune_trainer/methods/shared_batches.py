@@ -1,7 +1,7 @@
-"""The same batches at every number of processes, also where the last batch of an epoch can't be shared evenly.
+"""The same batches on any number of processes, even when the last batch of an epoch can't be divided evenly.
 
-accelerate fills such a batch up with examples from the epoch's start, which then count twice. Here it is filled with
-examples that have no loss (blanks), so that a step learns from the examples that one process would learn from.
+accelerate pads such a batch with examples from the start of the epoch, which then count twice. Here it is padded with
+examples that have no loss (blanks), so that a step learns from the same examples as on one process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from finetune_trainer.methods.method import Row
 
 
 class BlanksLast(Sampler[int]):
-    """The order of an epoch that one process has, and then the blanks, which lie behind the examples."""
+    """The order of an epoch on one process, followed by the blanks, which come after the examples in the dataset."""
 
     def __init__(self, examples: int, blanks: int) -> None:
         self._order = SeedableRandomSampler(range(examples))
@@ -31,21 +31,21 @@ class BlanksLast(Sampler[int]):
         return self._blanks.stop
 
     def set_epoch(self, epoch: int) -> None:
-        """Each epoch has an order of its own. accelerate calls this."""
+        """Shuffle anew for an epoch. accelerate calls this."""
         self._order.set_epoch(epoch)
 
 
 class SharedBatches:
-    """To be mixed into a Trainer, before it. `share_batches` must be called once it is made."""
+    """A mixin that goes before a Trainer class. `share_batches` must be called once the Trainer is built."""
 
     train_dataset: Any
     eval_dataset: Any
     args: Any
     examples: int
-    """To train on, without blanks."""
+    """The number of training examples without blanks."""
 
     def share_batches(self, without_loss: Callable[[Row], Row]) -> None:
-        """Fill the datasets up. One process alone trains without blanks, as TRL does. `without_loss`: the method's."""
+        """Pad the datasets with blanks; a single process trains without, as TRL does. `without_loss`: the method's."""
         processes = self.args.world_size
         self.examples = len(self.train_dataset)
         if processes > 1:
@@ -54,12 +54,13 @@ class SharedBatches:
             self.eval_dataset = filled(self.eval_dataset, processes * self.args.eval_batch_size, without_loss)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The warm-up never takes all steps: it begins at rate 0, and a run of one step would learn nothing."""
+        """Limit the warm-up to one step less than all: it starts at rate 0, and a run of one step would learn
+        nothing."""
         self.args.warmup_steps = min(self.args.get_warmup_steps(num_training_steps), num_training_steps - 1)
         return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
 
     def get_train_dataloader(self) -> Any:
-        """Where there are blanks, in their order."""
+        """TRL's dataloader, with BlanksLast as its sampler if there are blanks."""
         loader = super().get_train_dataloader()  # type: ignore[misc]
         blanks = len(self.train_dataset) - self.examples
         if blanks:

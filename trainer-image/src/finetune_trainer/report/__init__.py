@@ -1,1 +1,1 @@
-"""What is told of a run: events, progress, metrics, and the report beside its result."""
+"""What a run reports: events, progress, metrics, and the report beside its result."""

@@ -1,4 +1,4 @@
-"""The run's story beside its artifacts: events.jsonl, and results.csv with OpenAI's columns."""
+"""The events of a run (events.jsonl) and its metrics by step (results.csv, with OpenAI's columns)."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PREFERENCE_COLUMNS = {
     "valid_reward_accuracy": "eval_rewards/accuracies",
     "valid_reward_margin": "eval_rewards/margins",
 }
-"""Of DPO, beside the others: how often, and by how much, the preferred answer is rewarded more."""
+"""DPO's further columns: how often, and by how much, the preferred answer has the higher reward."""
 
 _log = structlog.get_logger()
 
 
 class EventLog:
-    """The events of a run, those of earlier attempts first. Kept in memory until `store`."""
+    """The events of a run, including those of earlier attempts. They are kept in memory until `store`."""
 
     def __init__(self, storage: Storage, output: S3Location, attempt: int) -> None:
         self._storage = storage
@@ -51,7 +51,7 @@ class EventLog:
         self._lines = [storage.read(output.join(EVENTS_NAME)) if listed else b""]
 
     def add(self, message: str, **data: object) -> None:
-        """Tell of something that happened, in the log too."""
+        """Record an event, and log it."""
         _log.info(message, **data)
         self.note(message, **data)
 
@@ -61,12 +61,12 @@ class EventLog:
             self.add(f"Checkpoint of step {item.step} passed over: {item.message}", type="corrupt", step=item.step)
 
     def warn(self, message: str) -> None:
-        """Tell of something that somebody should look at."""
+        """Record a warning, and log it."""
         _log.warning(message)
         self.note(message, type="warning")
 
     def note(self, message: str, **data: object) -> None:
-        """Tell of something that happened. From any thread."""
+        """Record an event without logging it. Thread-safe."""
         event = {
             "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "attempt": self._attempt,
@@ -82,7 +82,7 @@ class EventLog:
 
 
 def results_csv(log_history: Sequence[Mapping[str, float]]) -> str:
-    """One row for each step that was logged; a value that was not measured at a step is left empty."""
+    """One row for each logged step; a value that was not measured at a step is empty."""
     rows: dict[int, dict[str, float]] = {}
     preferred = any(name in entry for entry in log_history for name in PREFERENCE_COLUMNS.values())
     columns = COLUMNS | PREFERENCE_COLUMNS if preferred else COLUMNS

@@ -20,7 +20,7 @@ PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "trl", "accele
 def model_card(run: TrainRun, checkpoint: Manifest, data_digests: Mapping[str, str], *, is_adapter: bool) -> str:
     """`checkpoint`: what becomes the result. `data_digests`: URI -> `sha256:<hex>` of each dataset file.
 
-    `is_adapter`: the result is an adapter upon the base, and no whole model.
+    `is_adapter`: the result is an adapter on the base, not a whole model.
     """
     metadata = ModelCardData(
         base_model=_base_name(run.model.uri),
@@ -49,7 +49,7 @@ def model_card(run: TrainRun, checkpoint: Manifest, data_digests: Mapping[str, s
 
 
 def versions() -> dict[str, str]:
-    """The versions of what trains."""
+    """The versions of the packages that train."""
     found = {}
     for package in PACKAGES:
         try:
@@ -80,5 +80,5 @@ def _adapter(run: TrainRun) -> dict[str, object]:
 
 
 def _cell(value: object) -> str:
-    """Text that stays in its cell of a Markdown table."""
+    """Text escaped for a cell of a Markdown table."""
     return " ".join(str(value).replace("|", "\\|").split())

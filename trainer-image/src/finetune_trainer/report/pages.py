@@ -1,4 +1,4 @@
-"""What a person reads of a result, in its folder: the model card (README.md) and the report (report.html)."""
+"""The pages beside a result: the model card (README.md) and the report (report.html)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """How a run went, once it is over."""
+    """How a run went, for its report."""
 
     chosen: Manifest
     """The checkpoint that becomes the result."""
@@ -41,7 +41,7 @@ class FinishedRun:
 
 
 def write_pages(run: TrainRun, storage: Storage, finished: FinishedRun, folder: Path) -> None:
-    """Write both into the result's local folder. Raises DiagnosedError when the storage can't be read."""
+    """Write both pages into the result's local folder. Raises DiagnosedError when the storage can't be read."""
     found = storage.find(parse_location(run.output_uri).join(PREFLIGHT_REPORT_NAME))
     tables = {
         "Run": _run_facts(run),
@@ -87,7 +87,7 @@ def _result_facts(chosen: Manifest) -> dict[str, object]:
 
 
 def _dataset_facts(preflight: bytes | None) -> Iterator[tuple[str, object]]:
-    """Counts and warnings, from what preflight stored beside the run; nothing where it stored nothing."""
+    """Counts and warnings from preflight's report; empty if there is none."""
     try:
         found: Any = json.loads(preflight or b"{}")
     except ValueError:

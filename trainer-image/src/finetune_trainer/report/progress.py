@@ -1,7 +1,7 @@
-"""Reports of rank 0 to the operator, in the protocol of transformers' KubeflowCallback.
+"""Progress reports of rank 0 to the operator, in the protocol of transformers' KubeflowCallback.
 
-A thread of its own sends the newest report at most every PROGRESS_INTERVAL_SECONDS (finetune_api.progress).
-Training never waits for it, and never fails by it.
+A separate thread sends the newest report at most every PROGRESS_INTERVAL_SECONDS (finetune_api.progress).
+Training never waits for it, and never fails because of it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _log = structlog.get_logger()
 
 
 class ProgressReceiver(Protocol):
-    """Who hears where the training is."""
+    """A receiver of progress reports."""
 
     def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
-        """Take a report; must not wait."""
+        """Take a report. Must not block."""
 
     def close(self) -> None:
-        """There will be no more."""
+        """There will be no more reports."""
 
 
 class ProgressSender:
-    """Sends the newest of the reports that it is given."""
+    """Sends the newest report over HTTPS, in a thread."""
 
     def __init__(
         self,
@@ -68,16 +68,16 @@ class ProgressSender:
         self._thread.start()
 
     def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
-        """Hand over a report; an older one that was not sent yet is dropped.
+        """Queue a report; an older one that was not sent yet is dropped.
 
-        The newest ledger goes with every report, so that an operator that was down knows it again.
+        The newest ledger goes with every report, so that an operator that was down catches up.
         """
         self._newest = status
         self._ledger = ledger or self._ledger
         self._changed.set()
 
     def close(self) -> None:
-        """Send what was handed over last, if that can be done in LAST_POST_SECONDS."""
+        """Send the last report, for at most LAST_POST_SECONDS."""
         self._closing.set()
         self._changed.set()
         self._thread.join(LAST_POST_SECONDS)
@@ -120,14 +120,14 @@ class ProgressSender:
             self._note_failure(f"answered {status}")
 
     def _note_failure(self, why: str) -> None:
-        """Once for each time that the reports stop to arrive."""
+        """Log the first failure after a success."""
         if not self._failing:
             _log.warning(f"progress can't be reported to {self._url}: {why}. Training goes on.")
         self._failing = True
 
 
 class Clock:
-    """Time since this process began to train: an attempt that resumed must not count the steps before it."""
+    """Measures speed since this process began to train, so that a resumed attempt does not count earlier steps."""
 
     def __init__(self, step: int, tokens: int) -> None:
         self._first_step = step
@@ -135,14 +135,14 @@ class Clock:
         self._since = time.monotonic()
 
     def remaining_seconds(self, step: int, total_steps: int) -> int | None:
-        """At the speed so far; None before the first step's end."""
+        """Estimated by the speed so far; None before the first step has ended."""
         done = step - self._first_step
         if done <= 0:
             return None
         return round((time.monotonic() - self._since) / done * (total_steps - step))
 
     def tokens_per_second(self, tokens: int) -> float:
-        """The mean so far."""
+        """The mean since this process began to train."""
         return (tokens - self._first_tokens) / max(time.monotonic() - self._since, 1e-9)
 
 

@@ -1,6 +1,6 @@
-"""The report of a run: one HTML file that needs nothing else. Pure.
+"""The report of a run: a single, self-contained HTML file. Pure.
 
-What comes from the dataset and from the models is escaped: it is nobody's markup.
+Text from datasets and models is untrusted and escaped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHARTS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt, the answer that is wanted, and what the model says before and after its training."""
+    """A prompt, its reference, and the model's answers before and after training."""
 
     prompt: str
     reference: str
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples, and a sentence about them: what they are, or why there are none."""
+    """Samples, and a sentence that describes them or says why there are none."""
 
     items: tuple[Sample, ...] = ()
     note: str = ""
@@ -46,7 +46,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a person looks for first."""
+    """The head of the report."""
 
     headlines: tuple[str, ...] = ()
     """Sentences: what the training has brought."""
@@ -81,7 +81,7 @@ def report_html(
 
 
 def readable(value: object) -> object:
-    """A number with the digits that a person reads; anything else as it is."""
+    """A number rounded for reading; any other value unchanged."""
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
     return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""The head of a report: what the training has brought, how long it took, where the model is, how to load it. Pure."""
+"""The head of a report: how the losses went, how long training took, where the model is, how to load it. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from finetune_trainer.storage.local_folders import local_path
 
 SECONDS_PER_HOUR = 3600
 LEAST_CHANGE = 0.01
-"""Of the training loss, relative to where it began: less is no learning."""
+"""The least relative change of the training loss that counts as learning."""
 _LOSSES = {"Validation loss": "eval_loss", "Training loss": "loss"}
 
 
 @dataclass(frozen=True)
 class ResultOrigin:
-    """How the result was made, and where it goes."""
+    """Where the result is, what it is, and what it was trained on."""
 
     result_uri: str
     is_adapter: bool
@@ -60,7 +60,7 @@ def _headlines(chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Sa
 
 
 def unchanged_loss(log: Sequence[Mapping[str, float]]) -> str | None:
-    """What to do where the training loss, over a tenth of the steps at each end, has not changed; None where it has."""
+    """A warning if the mean training loss of the last tenth of the steps is that of the first tenth; else None."""
     losses = [entry["loss"] for entry in log if "loss" in entry]
     end = max(1, len(losses) // 10)
     if len(losses) < 2 * end:
@@ -107,7 +107,7 @@ def _place(uri: str) -> str:
 
 
 def _loading(run: TrainRun, origin: ResultOrigin) -> str:
-    """Commands and code that bring the model to a prompt."""
+    """Commands and code that load the model."""
     place = _place(origin.result_uri)
     folder, fetch = place, ""
     if place == origin.result_uri:  # in a bucket

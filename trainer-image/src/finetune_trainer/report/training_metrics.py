@@ -1,6 +1,7 @@
-"""What Prometheus reads of a training while it runs: `/metrics` of each node's first process.
+"""Prometheus metrics of a training: `/metrics` of the first process of each node.
 
-Names follow https://prometheus.io/docs/practices/naming/. No label but the device: the Pod tells the rest.
+Names follow https://prometheus.io/docs/practices/naming/. The device is the only label; the target's labels name the
+Pod.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _log = structlog.get_logger()
 
 
 class ExposeMetrics(TrainerCallback):
-    """Keeps the metrics fresh, and serves them while the training runs. `port` None: serves nothing."""
+    """Updates the metrics, and serves them on `port` (None: not at all) while training runs."""
 
     def __init__(self, port: int | None) -> None:
         self.registry = CollectorRegistry()
@@ -75,7 +76,7 @@ class ExposeMetrics(TrainerCallback):
         )
 
     def add_checkpoint_stall(self, seconds: float) -> None:
-        """A save kept the training for so long."""
+        """Add the seconds for which a save stalled training."""
         self._stall_seconds.inc(seconds)
 
     def on_train_begin(
@@ -141,7 +142,7 @@ class ExposeMetrics(TrainerCallback):
                 self._gauges[name].set(value)
 
     def _serve(self, port: int) -> None:
-        """Training does not need it: a port that is taken is no failure."""
+        """Serve in a thread. A port that is taken is only logged: training does not need the metrics."""
         try:
             self._server, _ = start_http_server(port, registry=self.registry)
         except OSError as error:
@@ -158,26 +159,26 @@ class ExposeMetrics(TrainerCallback):
 
 
 def flops_per_token(model: Any) -> float:
-    """Of one step, forward and backward, without attention's share. Source: Kaplan et al. 2020, section 2.1."""
+    """FLOPs per token of forward and backward pass, without attention: Kaplan et al. (2020), section 2.1."""
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     frozen = sum(_numbers(parameter) for parameter in model.parameters() if not parameter.requires_grad)
     return float(FLOPS_PER_TRAINED_PARAMETER * trained + FLOPS_PER_FROZEN_PARAMETER * frozen)
 
 
 def _numbers(weight: Any) -> int:
-    """How many a weight has. One in 4 bits holds them packed, and its true shape in bitsandbytes' quant_state."""
+    """The number of elements of a weight. One in 4 bits is packed; its shape is in bitsandbytes' quant_state."""
     quantized = getattr(weight, "quant_state", None)
     return int(weight.numel() if quantized is None else math.prod(quantized.shape))
 
 
 def peak_flops(name: str | None) -> float | None:
-    """The peak of an accelerator by its name; of several that match the longest counts."""
+    """The peak FLOP/s of an accelerator by its name; of several entries that match, the longest counts."""
     matching = [known for known in PEAK_FLOPS if name is not None and known in name]
     return PEAK_FLOPS[max(matching, key=len)] if matching else None
 
 
 def accelerator_name() -> str | None:
-    """What the accelerator of this process calls itself; None without one."""
+    """The name of this process's accelerator; None without one."""
     import torch
 
     return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else None

@@ -1,1 +1,1 @@
-"""The training of a run: from its configuration to the committed result."""
+"""Training a run, from its configuration to the committed result."""

@@ -1,4 +1,4 @@
-"""The hyperparameters that every method has, in the words of transformers."""
+"""The TrainingArguments that all methods share."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def common_arguments(
     images: bool,
     last_step: int | None,
 ) -> dict[str, Any]:
-    """For TrainingArguments. What a spec says nothing of stays as TRL has it.
+    """Keyword arguments of TrainingArguments. What the spec does not set keeps TRL's default.
 
-    `images`: whether the model reads them. `last_step`: where the run has come to its end already.
+    `images`: whether the model takes images. `last_step`: the step at which the run has ended already.
     """
     on_gpu = torch.cuda.is_available()
     parameters = run.hyperparameters

@@ -1,4 +1,4 @@
-"""What happens at the steps of a training, beside the training: one callback for each thing."""
+"""The callbacks of a training, one for each thing that happens at its steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from finetune_trainer.report.progress import Clock, ProgressReceiver, to_trainer
 
 LOG_SECONDS = 5.0
 REPORT_SECONDS = 0.5
-"""Reports are sent more seldom still; to make one takes longer than all the rest that happens here at a step."""
+"""Making a report takes longer than everything else here does at a step. They are sent even less often."""
 RECORDED_STEPS = 100
 RECORDED_LOSSES = {"training loss": "loss", "validation loss": "eval_loss"}
 REPORTED_METRICS = ("loss", "eval_loss", "learning_rate")
@@ -34,9 +34,9 @@ _log = structlog.get_logger()
 
 
 class StopOnSigterm(TrainerCallback):
-    """After a SIGTERM to any process all stop at the same step, which is saved; a failed save ends all of them.
+    """After a SIGTERM to any process, stops all processes at the same step, which is saved. So does a failed save.
 
-    In an evaluation they stop at once, by a DisruptedError: its step was saved before.
+    In an evaluation they stop at once, with a DisruptedError: its step was saved before.
     """
 
     def __init__(self, gang: Gang, saves: BackgroundSaves) -> None:
@@ -68,7 +68,7 @@ class StopOnSigterm(TrainerCallback):
 
 
 class RecordEvaluations(TrainerCallback):
-    """Tells what becomes of checkpoints of what was measured on them, as it stands in the log."""
+    """Hands each evaluation, as an entry of the Trainer's log, to the committer of checkpoints."""
 
     def __init__(self, note: Callable[[dict[str, float]], None]) -> None:
         self._note = note
@@ -78,7 +78,7 @@ class RecordEvaluations(TrainerCallback):
 
 
 class PreallocateSnapshots(TrainerCallback):
-    """Gets the memory for saves beside the second step, so that the first save does not wait for it."""
+    """Allocates the memory for saves during the second step, so that the first save does not wait for it."""
 
     def __init__(self, saves: BackgroundSaves) -> None:
         self._saves = saves
@@ -88,9 +88,9 @@ class PreallocateSnapshots(TrainerCallback):
 
 
 class RequireFiniteLoss(TrainerCallback):
-    """A loss that is no number any more never becomes one again.
+    """Ends a training whose loss is NaN or infinite: it does not recover.
 
-    `refuse_weights` raises where it is the base's weights that are broken, and not the data or the learning rate.
+    `refuse_weights` raises when the base model's weights are the cause, not the data or the learning rate.
     """
 
     def __init__(self, refuse_weights: Callable[[], None]) -> None:
@@ -117,7 +117,7 @@ class RequireFiniteLoss(TrainerCallback):
 
 
 class ReportProgress(TrainerCallback):
-    """Rank 0 tells the operator (at most every five seconds) and the log where the training is."""
+    """Reports the progress to the operator (at most every five seconds) and to the log. Rank 0 only."""
 
     def __init__(
         self, sender: ProgressReceiver | None, ledger: Callable[[], CheckpointLedger], logged: Mapping[str, str]
@@ -159,7 +159,7 @@ class ReportProgress(TrainerCallback):
             _log.info(f"Step {state.global_step}/{state.max_steps}: evaluating")
 
     def tell(self, state: TrainerState) -> None:
-        """Report now: also what was committed since the last step."""
+        """Report now, including what was committed since the last step."""
         if self._clock is None:
             return
         self._reported_time = time.monotonic()
@@ -194,8 +194,10 @@ class ReportProgress(TrainerCallback):
 
 
 class RecordMetrics(TrainerCallback):
-    """Rank 0 notes losses in the words of OpenAI's events, a hundred times a run, and each validation: that one is told
-    in the log too."""
+    """Records losses as OpenAI's events have them: a hundred times a run, and each validation, which is logged too.
+
+    Rank 0 only.
+    """
 
     def __init__(self, events: EventLog) -> None:
         self._events = events
@@ -212,22 +214,22 @@ class RecordMetrics(TrainerCallback):
         measured = {name: logs[key] for name, key in RECORDED_LOSSES.items() if logs and key in logs}
         self._losses |= measured
         if not measured or (control.should_evaluate and "validation loss" not in measured):
-            return  # the validation of this step, which comes next, is told with its training loss
+            return  # the validation of this step, which comes next, is recorded with its training loss
         every = max(1, state.max_steps // RECORDED_STEPS)
         if state.global_step in (1, state.max_steps) or state.global_step % every == 0 or "validation loss" in measured:
-            told = self._losses if "validation loss" in measured else measured
-            losses = ", ".join(f"{name}={value:.2f}" for name, value in told.items())
+            shown = self._losses if "validation loss" in measured else measured
+            losses = ", ".join(f"{name}={value:.2f}" for name, value in shown.items())
             tell = self._events.add if "validation loss" in measured else self._events.note
             tell(
                 f"Step {state.global_step}/{state.max_steps}: {losses}",
                 type="metrics",
                 step=state.global_step,
-                **{name.replace(" ", "_"): value for name, value in told.items()},
+                **{name.replace(" ", "_"): value for name, value in shown.items()},
             )
 
 
 class SendHeartbeats(TrainerCallback):
-    """Tells the watchdog what this process is doing. The last of the callbacks: it reads what the others decided."""
+    """Tells the watchdog what this process does. It must be the last callback: it reads what the others decided."""
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

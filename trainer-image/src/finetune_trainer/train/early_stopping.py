@@ -1,4 +1,4 @@
-"""The end of a run whose evalLoss no longer falls. It is decided on the log alone, which every checkpoint holds."""
+"""Early stopping of a run whose evalLoss no longer falls, decided by the log alone, which every checkpoint holds."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def is_over(log: Iterable[Mapping[str, float]], settings: EarlyStopping) -> bool
 
 
 def was_over(checkpoint: Path, settings: EarlyStopping) -> bool:
-    """Whether the run had come to its end at a checkpoint (a local folder)."""
+    """Whether early stopping had ended the run at a checkpoint (a local folder)."""
     return is_over(json.loads((checkpoint / TRAINER_STATE).read_bytes())["log_history"], settings)
 
 
 class StopEarly(TrainerCallback):
-    """Ends the training after an evaluation, at a step that is saved."""
+    """Ends the training after an evaluation, at a step that is saved before."""
 
     def __init__(self, settings: EarlyStopping) -> None:
         self._settings = settings

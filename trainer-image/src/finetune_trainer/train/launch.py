@@ -32,7 +32,7 @@ SHUTDOWN_SECONDS = 24 * 60 * 60  # never before the kubelet's own grace period e
 
 
 def train_node(file: Path, watchdog: Watchdog | None = None) -> int:
-    """Run this node's share of the training that `file` describes, and answer the exit code."""
+    """Run this node's share of the training that `file` describes. Returns the exit code."""
     try:
         run = read_run(TrainRun, file)
     except DiagnosedError as error:
@@ -56,7 +56,7 @@ def _train_process(run: TrainRun, directory: Path, place: Place) -> int:
     heartbeats.begin(directory / BEATS, place.local_rank, place.rank)
     if place.world_size > 1:
         os.environ.update(place.to_environment())
-    if place.local_rank > 0:  # the node's first process tells the story
+    if place.local_rank > 0:  # only the node's first process logs
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
     def command() -> TrainReport:
@@ -106,7 +106,7 @@ def _train_under_agent(run: TrainRun, directory: Path) -> int:
 
 
 def _train_worker(run: str, directory: str) -> None:
-    """What the agent starts, in a fresh interpreter."""
+    """The entry point of a process that the agent starts, in a fresh interpreter."""
     environment.exit_on_sigterm()
     code = _train_process(TrainRun.model_validate_json(run), Path(directory), place_under_agent(os.environ))
     if code != EXIT_SUCCEEDED:

@@ -1,1 +1,1 @@
-"""Selection: which examples a run trains on and is measured on, decided once by preflight."""
+"""Which examples a run is trained and evaluated on, decided once by preflight."""

@@ -1,6 +1,6 @@
-"""The examples that a run is trained and measured on: files fetched, every line read, the choice made and described.
+"""Selects the examples of a run: fetches the files, reads every line, and chooses.
 
-Preflight does it, and the training Pods take what it chose (dataset_record.py).
+Preflight does this; the training Pods take what it recorded (dataset_record.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Surveyed:
-    """Both sets, read. `validation` is None where there is none, or where it is a part of the training set."""
+    """Both sets, read. `validation` is None if there is none, or if it is held out from the training set."""
 
     training: Survey
     validation: Survey | None
@@ -48,7 +48,7 @@ class Surveyed:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is trained and measured on, and what a person is told of it."""
+    """The examples that were chosen, with statistics and warnings for the job's status."""
 
     record: DatasetRecord
     status: DatasetStatus
@@ -58,7 +58,7 @@ class Chosen:
 
 
 def mounted(name: SetName) -> Path:
-    """Where a set's ConfigMap is mounted, if it has one."""
+    """The path at which a set's ConfigMap is mounted, if it has one."""
     return Path(DATASET_DIRECTORY) / name
 
 
@@ -97,15 +97,15 @@ def choose_examples(
     max_length: int,
     now: datetime | None = None,
 ) -> Chosen:
-    """Choose, and count the tokens of what is chosen. What they show to be wrong is added to the sets' errors.
+    """Choose the examples, and count their tokens. Errors found on the way are added to the sets.
 
-    `now`: what chat templates that print the date print, in every attempt of the run. None: the time of the call.
+    `now`: the time that chat templates may print, the same in every attempt of the run. None: the current time.
     """
     now = now or datetime.now(UTC)
     training, too_long = surveyed.training, dataset.prepare.too_long
     validation = training if surveyed.validation is None else surveyed.validation
     own_index = None if surveyed.validation is None else surveyed.validation.example_index
-    with log_progress("looking for doubtful examples"):
+    with log_progress("looking for duplicates, conflicts and leaks"):
         prepared = prepare(dataset, training.example_index, own_index, seed)
     before = prepared.training.sum() + prepared.validation.sum()
     with log_progress("counting tokens"), template_clock(now):
@@ -137,7 +137,7 @@ def choose_examples(
 
 
 def _issue_warning(issue: QualityIssue, training: Survey) -> str:
-    """How many there are, and where the first ones stand."""
+    """How many examples have the issue, and the lines of the first ones."""
     places = [training.place(int(position)) for position in issue.positions[:SHOWN_LINES]]
     several = len(training.files) > 1
     shown = ", ".join(f"{place.uri}:{place.line}" if several else str(place.line) for place in places)

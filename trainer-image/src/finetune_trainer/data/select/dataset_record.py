@@ -1,4 +1,4 @@
-"""`dataset.json`, beside the run: which examples of which files preflight chose. Training takes these and no others."""
+"""`dataset.json`, beside the run: which examples of which files preflight chose. Training uses exactly these."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RecordedFile(ApiModel):
 
 
 class RecordedSet(ApiModel):
-    """Files, and which of their examples are taken."""
+    """Files, and a mask of the examples that were chosen from them."""
 
     files: list[RecordedFile]
     examples: int
@@ -37,7 +37,7 @@ class RecordedSet(ApiModel):
 
     @classmethod
     def of(cls, files: Sequence[DataFile], taken: Mask) -> RecordedSet:
-        """Write a mask down."""
+        """The record of a mask."""
         return cls(
             files=[RecordedFile(uri=file.uri, sha256=file.sha256) for file in files],
             examples=len(taken),
@@ -59,7 +59,7 @@ class RecordedSet(ApiModel):
 
 
 class DatasetRecord(ApiModel):
-    """What a run is trained and measured on."""
+    """The datasets of a run."""
 
     training: RecordedSet
     validation: RecordedSet | None = Field(None, description="Its files are those of training where that is split.")
@@ -74,7 +74,7 @@ def store_record(storage: Storage, output: S3Location, record: DatasetRecord) ->
 
 
 def find_record(storage: Storage, output: S3Location) -> DatasetRecord | None:
-    """What preflight wrote; None where it did not. Raises DiagnosedError (DatasetInvalid) for anything else."""
+    """Preflight's record, or None. Raises DiagnosedError (DatasetInvalid) if what is stored is not one."""
     body = storage.find(output.join(RECORD_NAME))
     if body is None:
         return None

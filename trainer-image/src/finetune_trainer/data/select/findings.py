@@ -1,4 +1,5 @@
-"""`dataset-findings.jsonl`, beside the run: every broken line and every doubtful example, for tools and for grep."""
+"""`dataset-findings.jsonl`, beside the run: every broken line and every example with a quality issue, for tools and
+grep."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ FINDINGS_NAME = "dataset-findings.jsonl"
 def store_findings(
     storage: Storage, output: S3Location, surveys: Sequence[Survey], issues: Sequence[QualityIssue]
 ) -> None:
-    """One JSON object a line, at most KEPT_ERRORS of each kind. Nothing is written where there are none."""
+    """Write one JSON object per line, at most KEPT_ERRORS of each kind. Without findings no file is written."""
     lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in _findings(surveys, issues)]
     if lines:
         storage.write(output.join(FINDINGS_NAME), b"".join(lines))

@@ -1,4 +1,4 @@
-"""Texts that are almost the same, found by MinHash: 32 bytes a text, whatever its length.
+"""Near duplicates by MinHash, with 32 bytes per text.
 
 A text is its set of word 3-shingles (lower case, punctuation left out). Of each of 32 random orders of all shingles the
 first one is kept, as 8 bits of its hash; the share of orders in which two texts agree estimates their Jaccard
@@ -41,7 +41,7 @@ _ORDER_FACTORS = _RANDOM.integers(1 << 63, size=ORDERS, dtype=np.uint64) * np.ui
 
 
 def signature(text: str) -> Signature:
-    """ORDERS numbers that similar texts have mostly in common."""
+    """The MinHash signature of a text, shape (ORDERS,), uint8: similar texts agree in most entries."""
     words = _WORDS.findall(text[:LONGEST_TEXT].lower())
     words += [""] * (SHINGLE - len(words))
     hashes = np.fromiter(map(zlib.crc32, map(str.encode, words)), np.uint64, len(words))

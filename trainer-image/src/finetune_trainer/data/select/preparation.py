@@ -1,4 +1,4 @@
-"""Which examples are trained on and which are measured on: decided once, by preflight. Pure.
+"""Splits and filters the examples, by `dataset.prepare`, `splitPercent` and `limit`. Pure.
 
 What `dataset.prepare` drops is left out first, then `splitPercent` holds out its share of the rest, then what leaks
 into it is left out, then `limit` is taken, then what is too long is left out. No step but the limit looks at the
@@ -18,7 +18,7 @@ from finetune_trainer.data.select.quality import NONE, ExampleIndex, find_issues
 from finetune_trainer.data.select.subsets import hold_out, take
 
 Mask = NDArray[np.bool_]
-"""For each example of a set whether it is taken."""
+"""For each example of a set, whether it is chosen."""
 
 ISSUE_TEXTS = {
     "duplicates": "are the same as an earlier one",
@@ -30,7 +30,7 @@ ISSUE_TEXTS = {
 
 @dataclass(frozen=True)
 class QualityIssue:
-    """A kind of doubtful training examples; for each example the position of the one it is compared to, or NONE."""
+    """One kind of quality issue in the training set: for each example the position of the other one, or NONE."""
 
     kind: str
     """A key of DOUBTS."""
@@ -39,13 +39,13 @@ class QualityIssue:
 
     @property
     def positions(self) -> Positions:
-        """Of the doubtful examples, in order."""
+        """The positions of the examples that have the issue, ascending."""
         return np.flatnonzero(self.others != NONE)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is taken of the two sets. Without files of its own, the validation set is a part of the training set."""
+    """The chosen examples of both sets. Without its own files, the validation set is held out from the training set."""
 
     training: Mask
     validation: Mask
@@ -54,7 +54,7 @@ class Prepared:
 
 
 def prepare(dataset: Dataset, training: ExampleIndex, validation: ExampleIndex | None, seed: int) -> Prepared:
-    """Choose the examples. `validation`: of the validation set, where it has files of its own."""
+    """Choose the examples. `validation`: the index of the validation set, if it has its own files."""
     settings = dataset.prepare
     found = find_issues(training)
     issues = [
@@ -87,7 +87,7 @@ def prepare(dataset: Dataset, training: ExampleIndex, validation: ExampleIndex |
 
 
 def _drop(kept: Mask, positions: Positions) -> int:
-    """Take these out; answer how many of them were still in."""
+    """Remove these from the mask. Returns how many of them were still in it."""
     count = int(kept[positions].sum())
     kept[positions] = False
     return count

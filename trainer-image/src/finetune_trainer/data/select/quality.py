@@ -1,6 +1,6 @@
-"""What is doubtful about a dataset whose every line is valid. Pure.
+"""Quality issues of a valid dataset: duplicates, near duplicates, conflicting answers, leaks. Pure.
 
-Memory is 48 bytes an example, whatever its length.
+Memory is 48 bytes per example, whatever its length.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from finetune_trainer.data.select.near_duplicates import (
 )
 
 NONE = -1
-"""Stands where an example has no other that it is compared to."""
+"""In place of a position: the example has no counterpart."""
 
 
 class ExampleIndex:
-    """What is remembered of the examples of a set, in their order."""
+    """Hashes and signatures of the examples of a set, in order."""
 
     def __init__(self) -> None:
         self._fingerprints = array("Q")
@@ -39,7 +39,7 @@ class ExampleIndex:
         self._signatures = array("B")
 
     def add(self, example: Example) -> None:
-        """Remember one more example."""
+        """Append an example."""
         asked, text = _asked_and_text(example)
         self._fingerprints.append(int.from_bytes(fingerprint(example)[:8], "big"))
         self._prompts.append(int.from_bytes(_digest(asked), "big"))
@@ -50,30 +50,30 @@ class ExampleIndex:
 
     @property
     def fingerprints(self) -> NDArray[np.uint64]:
-        """Of the whole examples."""
+        """Hashes of the whole examples, shape (examples,)."""
         return np.frombuffer(self._fingerprints, dtype=np.uint64)
 
     @property
     def prompts(self) -> NDArray[np.uint64]:
-        """Of what is asked; of a preference pair, with both answers in any order."""
+        """Hashes of the prompts, shape (examples,); of preference pairs together with the unordered answers."""
         return np.frombuffer(self._prompts, dtype=np.uint64)
 
     @property
     def signatures(self) -> Signatures:
-        """Of the texts, for near duplicates."""
+        """MinHash signatures of the texts, shape (examples, ORDERS)."""
         return np.frombuffer(self._signatures, dtype=np.uint8).reshape(-1, ORDERS)
 
 
 @dataclass(frozen=True)
 class QualityIssues:
-    """For each example of the training set the position of the one that it is compared to, or NONE."""
+    """For each training example, the position of the one that it duplicates or contradicts, or NONE."""
 
     duplicates: Positions
-    """The same as an earlier one."""
+    """It equals an earlier one."""
     near_duplicates: Positions
-    """Almost the same as an earlier one, and not the same."""
+    """It is similar to an earlier one, but not equal."""
     conflicts: Positions
-    """The same prompt as another one's, with another answer."""
+    """It has the prompt of another one, with another answer."""
 
 
 def find_issues(training: ExampleIndex) -> QualityIssues:
@@ -87,9 +87,9 @@ def find_issues(training: ExampleIndex) -> QualityIssues:
 
 
 def find_leaks(training: ExampleIndex, validation: ExampleIndex, held_out: Positions) -> Positions:
-    """For each training example the position of the validation example that it is the same as, or almost; or NONE.
+    """For each training example, the position of an equal or similar validation example, or NONE.
 
-    `held_out`: positions of the validation set that are measured on.
+    `held_out`: the positions in `validation` that are evaluated on.
     """
     leaks = np.full(len(training), NONE, dtype=np.int64)
     count = len(held_out)
@@ -113,7 +113,7 @@ def _repeated(fingerprints: NDArray[np.uint64]) -> Positions:
 
 
 def _conflicts(prompts: NDArray[np.uint64], fingerprints: NDArray[np.uint64]) -> Positions:
-    """All examples of a prompt that has several answers; the answers can't all be learned."""
+    """For each example whose prompt has several answers, the position of one with another answer; else NONE."""
     found = np.full(len(prompts), NONE, dtype=np.int64)
     if not len(prompts):
         return found
@@ -130,13 +130,13 @@ def _conflicts(prompts: NDArray[np.uint64], fingerprints: NDArray[np.uint64]) ->
 
 
 def _asked_and_text(example: Example) -> tuple[object, str]:
-    """What is asked, and the whole text."""
+    """The prompt, and the whole text."""
     if isinstance(example, CompletionExample):
         return example.prompt, f"{example.prompt}\n{example.completion}"
     if isinstance(example, ChatExample):
         last = max(position for position, message in enumerate(example.messages) if isinstance(message, Assistant))
         return [to_template(example.messages[:last]), example.tools], _text(example.messages)
-    # Several pairs of one prompt are no conflict; the same pair the other way round is.
+    # Several pairs of one prompt do not conflict; the same pair with its answers swapped does.
     answers = sorted(_digest(_plain(side)) for side in (example.chosen, example.rejected))
     sides = (example.prompt, example.chosen, example.rejected)
     text = "\n".join(side if isinstance(side, str) else _text(side) for side in sides)

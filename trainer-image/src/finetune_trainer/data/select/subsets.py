@@ -1,4 +1,4 @@
-"""Which examples are held out, and which of the rest are learned from. Pure, and fixed by the seed."""
+"""Held-out examples and limits. Pure; the seed determines the choice."""
 
 from __future__ import annotations
 

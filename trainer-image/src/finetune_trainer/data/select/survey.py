@@ -1,4 +1,4 @@
-"""Every line of a dataset, read once: what is wrong with it, and what is remembered of each good example."""
+"""Reads every line of a dataset once: collects errors, and indexes the valid examples."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FOR_THIS_MODEL = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where an example stands: its file's URI and its line, counted from 1."""
+    """The file (URI) and line (from 1) of an example."""
 
     uri: str
     line: int
@@ -47,20 +47,20 @@ class Place:
 
 @dataclass
 class Survey:
-    """What one set holds."""
+    """What was read of one set."""
 
     name: SetName
     files: Sequence[DataFile]
     method: MethodType | None = None
     format: Format | None = None
     unread: dict[str, int] = field(default_factory=dict)
-    """Keys of lines that are not read, each with the first such line."""
+    """Keys that are ignored, each with the first line that has it."""
     example_index: ExampleIndex = field(default_factory=ExampleIndex)
     error_count: int = 0
     errors: list[DatasetError] = field(default_factory=list)
     """The first KEPT_ERRORS of them."""
     of_model: bool = False
-    """Whether some of them are the chat template's: another model, or template, would take the lines."""
+    """Whether some errors are the chat template's: another model or template would accept the lines."""
     control_texts: int = 0
     """Examples that spell a control token of the model in a text."""
     control_text_places: list[Place] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Survey:
         return len(self.example_index)
 
     def place(self, position: int) -> Place:
-        """Where the example of a position stands."""
+        """The place of the example at a position."""
         return Place(self.files[bisect_right(self._starts, position) - 1].uri, self._lines[position])
 
     def note_control_text(self, position: int) -> None:
@@ -82,7 +82,7 @@ class Survey:
             self.control_text_places.append(self.place(position))
 
     def add_error(self, uri: str, line: int, message: str, *, of_model: bool = False) -> None:
-        """Remember what is wrong with a line, or that this model can't learn it."""
+        """Add an error of a line. `of_model`: the model's chat template can't render it."""
         self.of_model = self.of_model or of_model
         self.error_count += 1
         if len(self.errors) < KEPT_ERRORS:

@@ -1,4 +1,4 @@
-"""How many tokens the chosen examples have, as they will be trained."""
+"""The numbers of tokens of the chosen examples, as they will be trained."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TooLong = Literal["Truncate", "Drop", "Fail"]
 
 @dataclass
 class Counted:
-    """What is told of a set's examples, and the tokens of each sequence that is learned from, in their order."""
+    """The statistics of a set, and the number of tokens of each training row, in order."""
 
     statistics: FileStatistics
     lengths: array[int]
@@ -36,10 +36,9 @@ def count_tokens(
     max_length: int,
     too_long: TooLong,
 ) -> Counted:
-    """Counts of the examples that are taken. Those that are too long are taken out of the mask where that is asked for.
+    """Count the chosen examples. With `too_long` Drop, those that are too long are removed from the mask.
 
-    Bad images, what the chat template refuses or leaves out, and what nothing is left of, is added to the survey's
-    errors.
+    Errors of images and of the chat template, and examples without loss, are added to the survey.
     """
     examples = tokens = max_tokens = truncated = 0
     lengths = array("I")
@@ -77,7 +76,7 @@ def count_tokens(
 
 
 def _refusal(method: Method, sequences: Sequence[tokenization.Sequence], max_length: int, too_long: TooLong) -> str:
-    """Why nothing can be learned from the tokens of an example; empty: it can."""
+    """Why nothing can be learned from an example's tokens; empty if something can."""
     longest = max(len(sequence.input_ids) for sequence in sequences)
     if longest > max_length and too_long == "Fail":
         return f"The example has {longest} tokens; {max_length} are the most (maxLength)."
