@@ -188,7 +188,7 @@ def test_a_gang_that_is_told_to_stop_in_an_evaluation_stops_there(
         assert wait_for_checkpoint(storage, run, after=0) == 5
         started[1].send_signal(signal.SIGTERM)
         assert exit_codes(started, tmp_path) == [EXIT_DISRUPTED, EXIT_DISRUPTED]
-    assert "told to stop in the evaluation of step 5" in (tmp_path / "node-0.log").read_text()
+    assert "asked to stop in the evaluation of step 5" in (tmp_path / "node-0.log").read_text()
     assert checkpoints.list_committed(storage, parse_s3(run.output_uri))[-1].manifest.step == 5
 
 

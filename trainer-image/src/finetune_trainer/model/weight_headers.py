@@ -103,7 +103,7 @@ def join(files: Mapping[str, Tensors], promised: Mapping[str, frozenset[str]], u
         if twice:
             raise _invalid(
                 f"{uri} has {twice[0]}{_more(twice)} twice: in {file} and in {holders[twice[0]]}. Which one is meant "
-                f"can't be told. {SAVE_AGAIN}"
+                f"can't be determined. {SAVE_AGAIN}"
             )
     return {weight: tensor for tensors in files.values() for weight, tensor in tensors.items()}
 

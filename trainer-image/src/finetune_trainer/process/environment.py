@@ -47,7 +47,7 @@ def prepare_laptop() -> None:
 
 
 def exit_on_sigterm() -> None:
-    """Leave at once when told to stop. The first process of a container would ignore the signal otherwise."""
+    """Exit at SIGTERM, which the first process of a container would ignore otherwise."""
     signal.signal(signal.SIGTERM, _exit)
 
 

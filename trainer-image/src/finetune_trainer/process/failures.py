@@ -39,14 +39,14 @@ class DiagnosedError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """An error's own words, short enough for a message."""
+    """The first line of an error's message, at most 1000 characters."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:1000]
 
 
 def sentence(message: str) -> str:
-    """Another program's words, as a sentence that others can follow."""
+    """The message with a full stop, so that another sentence can follow."""
     return message if message.endswith((".", "!", "?")) else f"{message}."
 
 
 class DisruptedError(Exception):
-    """The process was told to stop (SIGTERM), and did: nothing is wrong with the run."""
+    """The process stopped after a SIGTERM: nothing is wrong with the run."""

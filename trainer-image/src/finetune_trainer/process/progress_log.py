@@ -1,4 +1,4 @@
-"""Log lines while something long runs, so that it is never silent."""
+"""Log lines while something long runs."""
 
 from __future__ import annotations
 

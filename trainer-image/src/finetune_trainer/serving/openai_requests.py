@@ -160,7 +160,7 @@ class ChatRequest(TextRequest):
 
     @property
     def offered_tools(self) -> list[dict[str, Any]]:
-        """The tools that the model is told of."""
+        """The tools that are offered to the model."""
         return [] if self.tool_choice == "none" else [tool.model_dump() for tool in self.tools or []]
 
 

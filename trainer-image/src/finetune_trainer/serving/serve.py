@@ -1,8 +1,8 @@
 """The server of a ModelDeployment: OpenAI's routes for one model. Nothing here can load a second one or reach a hub.
 
 A request's way: its body is read within limits (bodies.py), checked (openai_requests.py), made a prompt by a process of
-its own (prompts.py), answered by the engine, one after another (engine.py), and told in OpenAI's objects (answers.py).
-No part of that holds up the event loop, so that /health tells how the engine is.
+its own (prompts.py), answered by the engine, one after another (engine.py), and returned in OpenAI's objects
+(answers.py). No part of that holds up the event loop, so that /health tells how the engine is.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The storage of runs: an S3 bucket or a local folder, and commits on it that are whole or absent."""
+"""The storage of runs: S3 or local folders, and atomic commits on it."""

@@ -1,4 +1,4 @@
-"""The bodies of requests and answers: bytes that must keep moving.
+"""The bodies of requests and responses, with a minimum transfer rate.
 
 Botocore's read timeout ends a silence. What trickles on is ended here: a body gets the time of one silence and that
 of SLOWEST_BYTES_PER_SECOND, and then the request is tried again on a new connection.
@@ -41,14 +41,14 @@ class PacedBody(io.BytesIO):
 
 
 def read_all(body: Any, size: int) -> bytes:
-    """The body of an answer that has `size` bytes. Raises as `read_into` does."""
+    """The body of a response that has `size` bytes. Raises as `read_into` does."""
     content = bytearray(size)
     read_into(body, memoryview(content))
     return bytes(content)
 
 
 def read_into(body: Any, target: memoryview) -> None:
-    """Fill `target` from the body of an answer.
+    """Fill `target` from the body of a response.
 
     The socket's bytes go straight into `target`, below botocore's and urllib3's own methods: those copy them through
     Python objects, which doubles the time of a download. Raises IncompleteReadError when there are fewer,
@@ -82,6 +82,6 @@ def _longest_seconds(size: int) -> float:
 
 
 def _shut(connection: socket.socket) -> None:
-    """End a connection that another thread reads from."""
+    """Close a connection that another thread reads from."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -27,7 +27,7 @@ READ_TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True)
 class S3Client:
-    """Botocore's client, and what goes with it."""
+    """Botocore's client, with what hides its credentials in messages."""
 
     api: Any
     credentials: Any
@@ -38,12 +38,12 @@ class S3Client:
     """Held, for it is removed when nobody holds it."""
 
     def hide_credentials(self, text: str) -> str:
-        """`text` without the keys that requests are signed with."""
+        """`text` with the signing keys removed."""
         return hide_credentials(text, self.credentials)
 
 
 def open_client(config: StorageConfig, credentials: Path, connections: int) -> S3Client:
-    """A client of the storage, for as many requests at once as `connections`. Does not connect to the storage yet.
+    """A client of the storage for up to `connections` concurrent requests. It does not connect yet.
 
     Raises DiagnosedError (StorageDenied) when a pod identity gives no credentials.
     """
@@ -84,7 +84,7 @@ def _descriptions() -> Loader:
 
 
 def encryption_parameters(config: StorageConfig) -> dict[str, str]:
-    """What PutObject and CreateMultipartUpload ask the storage to encrypt with."""
+    """The encryption parameters of PutObject and CreateMultipartUpload."""
     encryption: ServerSideEncryption | None = config.server_side_encryption
     if encryption is None:
         return {}
@@ -96,7 +96,7 @@ def encryption_parameters(config: StorageConfig) -> dict[str, str]:
 
 
 def _ca_file(ca_bundle: str | None) -> Any:
-    """A file with the certificates to trust, which goes when it is no longer held; None: the public ones are."""
+    """A temporary file with the certificates to trust, removed when it is closed; None for the public ones."""
     if ca_bundle is None:
         return None
     file = tempfile.NamedTemporaryFile("w", prefix="storage-ca-", suffix=".pem")  # noqa: SIM115 (held by the client)

@@ -1,4 +1,4 @@
-"""Who may write to a run, and what of it exists: the commit protocol of checkpoints and of the result.
+"""The commit protocol: who may write to a run, and which checkpoints and result of it exist.
 
     <run>/claims/000003.json                                            who holds the run
     <run>/checkpoints/step-000100/claim-000003/{files..., manifest.json}
@@ -61,11 +61,11 @@ CHECKPOINT_PATH = re.compile(r"^step-(\d{6,})/claim-(\d{6,})/(.+)$")
 
 
 class CorruptError(Exception):
-    """What is in the storage is not what the manifest says."""
+    """The storage differs from the manifest."""
 
 
 class FencedError(DisruptedError):
-    """Another process holds the run now. Nothing is wrong with the run; this process has no part in it any more."""
+    """Another process holds the run now: this process must end. Nothing is wrong with the run."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Committed:
 
 
 def claim(storage: Storage, run: S3Location, attempt: int) -> Claim:
-    """Hold the run from now on. Raises FencedError when a later attempt has held it already."""
+    """Claim the run. Raises FencedError when a later attempt has claimed it already."""
     record = ClaimRecord(attempt=attempt, created=whole_seconds(datetime.now(UTC)), token=secrets.token_hex(8))
     for _ in range(CLAIM_TRIES):
         last = _last_claim(storage, run)
@@ -114,7 +114,7 @@ def refuse_fenced(storage: Storage, claim: Claim) -> None:
 
 
 def checkpoint_folder(run: S3Location, key: CheckpointKey) -> S3Location:
-    """Where a checkpoint is."""
+    """The folder of a checkpoint."""
     return run.join(CHECKPOINTS, f"step-{key.step:06d}", claim_folder(key.claim))
 
 
@@ -144,7 +144,7 @@ def upload_files(storage: Storage, folder: S3Location, files: Mapping[str, Path 
 
 
 def commit(storage: Storage, folder: S3Location, manifest: Manifest) -> Committed:
-    """Write the folder's manifest, and answer what is committed: this one, or the one that was first."""
+    """Write the folder's manifest. Returns what is committed: this one, or the one that was there first."""
     body = manifest.to_bytes()
     if storage.write_if_absent(folder.join(MANIFEST_NAME), body):
         return Committed(folder, manifest, digest(body))
@@ -159,7 +159,7 @@ def commit_checkpoint(storage: Storage, claim: Claim, manifest: Manifest) -> Com
 
 
 def commit_result(storage: Storage, run: S3Location, manifest: Manifest) -> Committed:
-    """Commit the result whose files are all uploaded, and answer the run's result: this one, or the first one."""
+    """Commit the result whose files are all uploaded. Returns the run's result: this one, or the first one."""
     commit(storage, result_folder(run, manifest.claim), manifest)
     won = commit(storage, run.join(RESULT), manifest)
     return Committed(result_folder(run, won.manifest.claim), won.manifest, won.digest)
@@ -174,12 +174,12 @@ def find_result(storage: Storage, run: S3Location) -> Committed | None:
 
 
 def result_folder(run: S3Location, claim: int) -> S3Location:
-    """Where the result that was written under a claim is."""
+    """The folder of the result written under a claim."""
     return run.join(RESULT, claim_folder(claim))
 
 
 def list_checkpoints(storage: Storage, run: S3Location) -> tuple[list[Committed], list[CorruptCheckpoint]]:
-    """The checkpoints that count, oldest first, and the manifests that can't be read."""
+    """The valid checkpoints, oldest first, and the manifests that can't be read."""
     keys = [
         place[0]
         for item in storage.list_objects(run.join(CHECKPOINTS))
@@ -203,12 +203,12 @@ def list_checkpoints(storage: Storage, run: S3Location) -> tuple[list[Committed]
 
 
 def corrupt_checkpoint(step: int, error: CorruptError) -> CorruptCheckpoint:
-    """A checkpoint that is not what was committed, as people get to read of it."""
+    """A corrupt checkpoint, as the job's status shows it."""
     return CorruptCheckpoint(step=step, message=str(error)[:MESSAGE_LENGTH])
 
 
 def that_count(committed: Iterable[Committed]) -> list[Committed]:
-    """Of all manifests the newest one, and those that it follows; oldest first."""
+    """The valid checkpoints, oldest first: the newest manifest, and those it follows."""
     by_age = sorted(committed, key=lambda item: (item.manifest.claim, item.manifest.step))
     if not by_age:
         return []
@@ -231,7 +231,7 @@ def find_committed(storage: Storage, folder: S3Location) -> Committed | None:
 def download(
     storage: Storage, committed: Committed, directory: Path, only: Callable[[str], bool] | None = None
 ) -> None:
-    """Bring the files of a committed folder (those whose path `only` wants) to `directory`.
+    """Download the files of a committed folder to `directory`; only those for which `only(path)` holds.
 
     Raises CorruptError when a file is missing or differs from what the manifest says.
     """
@@ -257,7 +257,7 @@ def _claim_location(run: S3Location, number: int) -> S3Location:
 
 
 def _attempt_of(record: bytes) -> int:
-    """Who claimed. A record that rotted is a claim of nobody known."""
+    """The attempt of a claim; 0 if its record is corrupt."""
     try:
         return ClaimRecord.model_validate_json(record).attempt
     except ValidationError:

@@ -32,7 +32,7 @@ def give_credentials(session: Session, directory: Path) -> None:
 
 
 class MountedSecretProvider(CredentialProvider):
-    """Botocore's way to ask for credentials; answers None when no Secret is mounted."""
+    """A credential provider of botocore; provides None when no Secret is mounted."""
 
     METHOD = "mounted-secret"
     CANONICAL_NAME = METHOD
@@ -46,7 +46,7 @@ class MountedSecretProvider(CredentialProvider):
 
 
 class MountedCredentials(Credentials):
-    """Credentials that are what the files hold at the time of each request."""
+    """Credentials that read the files anew for each request."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__("", "", method=MountedSecretProvider.METHOD)

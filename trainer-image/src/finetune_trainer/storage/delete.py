@@ -1,4 +1,4 @@
-"""The `delete` command: removes what a deleted FineTuneJob's runs have in the storage, and nothing of anybody else."""
+"""The `delete` command: removes the objects of a deleted FineTuneJob's runs from the storage, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What errors of the storage mean: whether another try may help, and what a person needs to hear. Pure."""
+"""What errors of the storage mean: whether to retry, and how to report them. Pure."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ StorageError: TypeAlias = BotoCoreError | ClientError
 
 
 class TooSlowError(HTTPClientError):
-    """A body that moves, but so slowly that the connection is given up."""
+    """A transfer below the minimum rate: the connection is closed."""
 
     fmt = "The connection moved less than {bytes_per_second} bytes a second"
 
 
 class Trouble(Enum):
-    """What another try can do about an error."""
+    """Whether retrying can help."""
 
     UNAVAILABLE = "unavailable"
     """It passes when the storage is back."""
@@ -57,7 +57,7 @@ class Trouble(Enum):
 
 
 def trouble_of(error: StorageError) -> Trouble:
-    """What kind of trouble an error of botocore is."""
+    """The kind of an error of botocore."""
     if isinstance(error, NO_CREDENTIALS):
         return Trouble.REFUSED
     if not isinstance(error, ClientError):
@@ -73,19 +73,19 @@ def trouble_of(error: StorageError) -> Trouble:
 
 
 def code_of(error: StorageError) -> str:
-    """The S3 error code; empty when there was no answer."""
+    """The S3 error code; empty when there was no response."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def status_of(error: ClientError) -> int:
-    """The HTTP status of the answer."""
+    """The HTTP status of the response."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def diagnose(
     error: StorageError, location: S3Location, where: str, missing: Reason | None = None, tried: str = ""
 ) -> DiagnosedError:
-    """What a person needs to hear of an error on `location` of the storage `where`.
+    """The diagnosis of an error on `location` of the storage `where`.
 
     `missing`: the reason when the object or its bucket is not there. `tried`: how often and how long, in words.
     """
@@ -117,7 +117,7 @@ def diagnose(
 
 
 def no_credentials(error: StorageError, where: str) -> DiagnosedError:
-    """What a person needs to hear when there is nothing to sign requests to the storage `where` with."""
+    """The diagnosis when there are no credentials for the storage `where`."""
     return DiagnosedError(
         Reason.STORAGE_DENIED,
         f"There are no credentials for {where} ({error}): set AWS_ACCESS_KEY_ID and "
@@ -127,7 +127,7 @@ def no_credentials(error: StorageError, where: str) -> DiagnosedError:
 
 
 def unsuitable(where: str, why: str) -> DiagnosedError:
-    """What a person needs to hear of a storage that can't do what is asked of it, today or tomorrow."""
+    """The diagnosis of a storage that lacks an operation which the protocol needs."""
     return DiagnosedError(
         Reason.STORAGE_UNSUITABLE,
         f"{where} can't be used: {why.rstrip('. ')}. Checkpoints rest on conditional writes (If-None-Match: *): use a "
@@ -179,7 +179,7 @@ def _distrusts(error: StorageError) -> bool:
 
 
 def required(answer: Mapping[str, Any], member: str) -> Any:
-    """A member that every whole answer has. botocore reads an empty body as an answer without any.
+    """A member that every complete response has. botocore parses an empty body as a response without members.
 
     Raises IncompleteReadError, which is tried again.
     """

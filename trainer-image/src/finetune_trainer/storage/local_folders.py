@@ -1,4 +1,4 @@
-"""Folders of this machine as a storage: what file:// locations are read from and written to, on a laptop.
+"""Local folders as a storage, for file:// locations on a laptop.
 
 The promises are those of the S3 edge. An object is a file that is there as a whole or not at all: it is written under
 another name beside its place, and then takes it. `write_if_absent` takes the place only where nothing is: a hard link
@@ -49,13 +49,13 @@ class LocalFolders:
             return stream.read(length)
 
     def write(self, location: S3Location, body: bytes) -> None:
-        """Write a file, over an old one if there is one."""
+        """Write a file, replacing an existing one."""
         with _diagnosed(location), _unfinished(local_path(location)) as unfinished:
             _write_through(unfinished, [body])
             unfinished.replace(local_path(location))
 
     def write_if_absent(self, location: S3Location, body: bytes) -> bool:
-        """Write a file unless one is there. Whether the file has this content now."""
+        """Write a file unless one exists. Returns whether the file has this content now."""
         with _diagnosed(location), _unfinished(local_path(location)) as unfinished:
             _write_through(unfinished, [body])
             try:
@@ -65,7 +65,7 @@ class LocalFolders:
             return True
 
     def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
-        """Copy a file or bytes there; answer what was read."""
+        """Copy a file or bytes to the location. Returns size and digest of what was read."""
         digest, size = hashlib.sha256(), 0
 
         def pieces() -> Iterator[bytes | memoryview]:
@@ -120,14 +120,14 @@ class LocalFolders:
             ]
 
     def delete(self, locations: Iterable[S3Location]) -> None:
-        """Delete files, and the folders that this leaves empty; what is not there is no failure."""
+        """Delete files, and the folders that this leaves empty. Missing files are ignored."""
         for location in locations:
             with _diagnosed(location):
                 local_path(location).unlink(missing_ok=True)
                 _remove_empty(local_path(location).parent)
 
     def abort_uploads(self, folder: S3Location, only: Callable[[str], bool] = lambda path: True) -> int:
-        """Remove what writes that never ended left below a folder, at the paths that `only` wants."""
+        """Remove the temporary files of interrupted writes below a folder; only paths for which `only(path)` holds."""
         with _diagnosed(folder):
             begun = [path for path in _paths(local_path(folder)) if _is_unfinished(Path(path)) and only(path)]
             for path in begun:
@@ -142,7 +142,7 @@ def local_path(location: S3Location) -> Path:
 
 @contextlib.contextmanager
 def _unfinished(target: Path) -> Iterator[Path]:
-    """A name beside the target's that nobody else has; removed at the end."""
+    """A unique temporary name next to the target, removed at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.{secrets.token_hex(4)}{UNFINISHED_SUFFIX}")
     try:
@@ -156,7 +156,7 @@ def _is_unfinished(file: Path) -> bool:
 
 
 def _write_through(file: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write, and wait until it would survive a loss of power."""
+    """Write, and fsync."""
     with file.open("xb") as stream:
         for piece in pieces:
             stream.write(piece)

@@ -1,4 +1,4 @@
-"""The storage of a laptop: S3, as everywhere, and the folders of the machine."""
+"""The storage on a laptop: S3 and local folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def open_storage(config: StorageConfig, *, proved: bool = False) -> Storage:
 
 
 class LocalStorage(Storage):
-    """A storage whose file:// locations are folders of this machine. It connects to S3 only for s3:// ones."""
+    """A storage whose file:// locations are local folders. It connects to S3 only for s3:// locations."""
 
     def __init__(self, config: StorageConfig) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""How long a request to the storage is tried again: the one retry policy.
+"""The retry policy of requests to the storage.
 
 | what happened                                            | is tried again                                     |
 |----------------------------------------------------------|----------------------------------------------------|
@@ -56,7 +56,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Trial:
-    """What one request has been through: its tries so far, and the seconds since it first met this trouble."""
+    """The state of one request: its tries so far, and the seconds since the first error of this kind."""
 
     trouble: Trouble
     tries: int
@@ -65,7 +65,7 @@ class Trial:
 
 
 def seconds_left(trial: Trial, outage_seconds: float) -> float:
-    """For how many more seconds the request is tried; 0: it is given up."""
+    """For how many more seconds the request is retried; 0: it fails."""
     if trial.trouble is Trouble.UNAVAILABLE:
         least = LONGEST_PAUSE_SECONDS if trial.tries < LEAST_TRIES else 0.0
         return max(0.0, outage_seconds - trial.seconds, least)
@@ -75,7 +75,7 @@ def seconds_left(trial: Trial, outage_seconds: float) -> float:
 
 
 def pause_seconds(tries: int, jitter: float) -> float:
-    """The pause after the `tries`-th try, between half and all of what the doubling gives; 0 <= jitter <= 1."""
+    """Seconds to wait after the `tries`-th try: exponential backoff with jitter (0 to 1) over its upper half."""
     doubled: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries - 1, 16))
     return doubled * (1 + jitter) / 2
 
@@ -99,7 +99,7 @@ class Retries:
         *,
         soon: bool = False,
     ) -> T:
-        """What `send` answers, tried as often as the policy allows.
+        """The response of `send`, retried as the policy allows.
 
         `operation`: S3's name of it. Raises DiagnosedError, `soon` if so asked; `missing` is its reason when the
         object or its bucket is not there.
@@ -149,7 +149,7 @@ class Retries:
 
 
 class WaitingLog:
-    """One heartbeat in the log for all the requests that wait at a time. Thread-safe."""
+    """Logs regularly while any request waits to be retried. Thread-safe."""
 
     def __init__(self, where: str) -> None:
         self.seconds_left = 0.0
@@ -160,7 +160,7 @@ class WaitingLog:
 
     @contextmanager
     def waiting(self, message: str) -> Iterator[None]:
-        """Say what went wrong, then every few seconds since when it does, and for how long it will be tried."""
+        """Log what went wrong, then every few seconds since when and for how much longer it is retried."""
         with self._lock:
             self._count += 1
             if self._count == 1:

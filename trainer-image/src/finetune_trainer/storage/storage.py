@@ -1,4 +1,4 @@
-"""The edge to S3-compatible storage.
+"""S3-compatible storage.
 
 Every method waits out an outage as retries.py says, and raises DiagnosedError, never an exception of botocore.
 """
@@ -77,18 +77,18 @@ class Storage:
         return self._get(location, missing, Range=f"bytes={start}-{start + length - 1}")
 
     def write(self, location: S3Location, body: bytes) -> None:
-        """Put an object, over an old one if there is one."""
+        """Put an object, replacing an existing one."""
         self._transfers.put(location, body)
 
     def write_if_absent(self, location: S3Location, body: bytes) -> bool:
-        """Put an object unless one is there (If-None-Match: *). Whether the object is this one now.
+        """Put an object unless one exists (If-None-Match: *). Returns whether the object has this content now.
 
         An object with the same content counts as written: an earlier try was done, and its answer lost.
         """
         return self._transfers.put(location, body, if_absent=True) or self.find(location) == body
 
     def refuse_overwriting(self, probe: S3Location) -> None:
-        """Raises DiagnosedError (StorageUnsuitable) when of two conditional writes not the first one alone is done.
+        """Raises DiagnosedError (StorageUnsuitable) unless the storage refuses the second of two conditional writes.
 
         The whole protocol of commits rests on that. Leaves an object at `probe`.
         """
@@ -108,7 +108,7 @@ class Storage:
             raise unsuitable(self._where, f"it says of {probe.uri}, which is not there, that it is (If-None-Match: *)")
 
     def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
-        """Upload a local file or bytes in one pass, large ones in parallel parts; answer what was read."""
+        """Upload a local file or bytes in one pass, large ones in parallel parts. Returns size and digest."""
         return self._transfers.upload(source, location)
 
     def download(
@@ -139,7 +139,7 @@ class Storage:
         return sorted(found, key=lambda item: item.path)
 
     def delete(self, locations: Iterable[S3Location]) -> None:
-        """Delete objects; what is not there is no failure. Fails soon in an outage."""
+        """Delete objects. Missing ones are ignored. Fails soon in an outage."""
 
         def delete(location: S3Location) -> None:
             self._retries.request(
@@ -152,7 +152,7 @@ class Storage:
         in_parallel(delete, locations)
 
     def abort_uploads(self, folder: S3Location, only: Callable[[str], bool] = lambda path: True) -> int:
-        """End the uploads in parts below a folder that were begun and not completed. How many there were.
+        """Abort incomplete multipart uploads below a folder. Returns how many there were.
 
         `only` chooses by the path below the folder. Fails soon in an outage.
         """
@@ -205,7 +205,7 @@ class Storage:
 
 
 def in_parallel(work: Callable[[Any], None], items: Iterable[Any]) -> None:
-    """Run `work` on every item, a few at a time. Raises the first failure."""
+    """Run `work` on every item, PARALLEL_FILES at a time. Raises the first failure."""
     with ThreadPoolExecutor(PARALLEL_FILES, thread_name_prefix="storage") as pool:
         for future in [pool.submit(work, item) for item in items]:
             try:

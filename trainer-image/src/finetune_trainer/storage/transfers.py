@@ -1,4 +1,4 @@
-"""Files to and from the storage: in parallel parts, hashed while they pass, in bounded memory.
+"""Uploads and downloads in parallel parts, hashed on the way, in bounded memory.
 
 A file is read once and written once. Its parts travel in any order and are hashed in theirs, which is why a part
 stays in memory until the ones before it have passed. PARTS_IN_MEMORY of all files together are there at a time.
@@ -35,12 +35,12 @@ PARTS_IN_MEMORY = 8
 
 
 class MismatchError(Exception):
-    """What is in the storage is not what was expected there."""
+    """An object is missing, or differs in size or digest from what was expected."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """What was uploaded. `sha256` is a hex digest."""
+    """An uploaded file. `sha256` is a hex digest."""
 
     size: int
     sha256: str
@@ -56,7 +56,7 @@ class Part:
 
 @dataclass(frozen=True)
 class FirstPart:
-    """The first part of an object, and what it tells of the whole."""
+    """The first part of an object, with the size of the whole."""
 
     content: memoryview
     total: int
@@ -96,7 +96,10 @@ class Transfers:
         self._pool = ThreadPoolExecutor(PARTS_IN_MEMORY, thread_name_prefix="storage-part")
 
     def put(self, location: S3Location, body: bytes, *, if_absent: bool = False) -> bool:
-        """Put an object in one request; `if_absent`: unless one is there. Whether it was put. Raises DiagnosedError."""
+        """Put an object in one request. Returns whether it was put: with `if_absent` only if none exists.
+
+        Raises DiagnosedError.
+        """
         condition = {"IfNoneMatch": "*"} if if_absent else {}
 
         def send() -> bool:
@@ -111,7 +114,7 @@ class Transfers:
         return self._retries.request("PutObject", location, send)
 
     def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
-        """Upload a file or bytes, over an old object if there is one. Raises DiagnosedError."""
+        """Upload a file or bytes, replacing an existing object. Raises DiagnosedError."""
         with _opened(source) as content:
             if content.size > PART_BYTES:
                 return self._upload_parts(content, location)
@@ -123,7 +126,7 @@ class Transfers:
     def download(
         self, location: S3Location, file: Path, missing: Reason | None, size: int | None, sha256: str | None
     ) -> None:
-        """Download to a file. Raises MismatchError when it has not the size or digest, DiagnosedError."""
+        """Download to a file. Raises MismatchError for another size or digest, DiagnosedError."""
         file.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         with file.open("wb", buffering=0) as stream:
@@ -160,7 +163,7 @@ class Transfers:
     def _puts(
         self, location: S3Location, upload_id: str, content: Content, parts: Sequence[Part], digest: Any
     ) -> Iterator[Callable[[], str]]:
-        """Read and hash each part; answer what uploads it, and answers its ETag."""
+        """Read and hash each part. Yields tasks that upload it and return its ETag."""
         for number, part in enumerate(parts, start=1):
             body = content.read(part)
             digest.update(body)
@@ -220,7 +223,7 @@ class Transfers:
         return self._retries.request("GetObject", location, send, missing)
 
     def _gets(self, location: S3Location, first: FirstPart, descriptor: int) -> Iterator[Callable[[], Filled]]:
-        """What downloads each part but the first, writes it where it belongs, and answers it."""
+        """Tasks that download each part but the first, write it to its place, and return it."""
         for part in split(first.total, PART_BYTES, start=PART_BYTES):
 
             def get(part: Part = part) -> Filled:
@@ -255,7 +258,7 @@ class Transfers:
         self._buffers.append(buffer)
 
     def _in_order(self, tasks: Iterator[Callable[[], T]]) -> Iterator[T]:
-        """What the tasks answer, in their order. They run side by side, as many as there is room for in memory.
+        """The results of the tasks, in order. They run concurrently, as many as the memory allows.
 
         A task is taken when there is room for it, and its room is free again when its answer has been used. Only who
         has no task running waits for room: so those who have always come to an end, and nobody waits for ever.

@@ -1,1 +1,1 @@
-"""How a process of the trainer is watched, and what is told of its end."""
+"""Supervision of the trainer's processes, and the diagnosis of how they end."""

@@ -1,4 +1,4 @@
-"""Which failure an exception, or the end of a process, stands for.
+"""The diagnosis of an exception, or of the end of a process.
 
 An unknown one may pass, so it is tried again; so is one of memory, which fragments or a neighbour may have used up (the
 operator tries that once).
@@ -28,7 +28,7 @@ TIMED_OUT = ("Timed out waiting", "collective operation timeout", "Socket Timeou
 
 
 def diagnose(error: Exception, run: TrainRun | None = None) -> Failure:
-    """The failure that an exception stands for; with the run's values in what it suggests."""
+    """The failure that an exception means, with a suggestion by the run's values."""
     if isinstance(error, DiagnosedError):
         return error.failure
     if type(error).__name__ == "OutOfMemoryError":  # torch's; named, for torch is not imported here
@@ -49,7 +49,7 @@ def diagnose(error: Exception, run: TrainRun | None = None) -> Failure:
 
 
 def diagnose_end(how: str, log: str) -> Failure:
-    """The failure of a process that ended without a word of its own; its log may tell (a library's own watchdog)."""
+    """The failure of a process that ended without a diagnosis; its log may show one (a library's own watchdog)."""
     for line in reversed(log.splitlines()):
         if _tells(line, TIMED_OUT):
             return _timed_out(line.strip()[:1000])
@@ -64,7 +64,7 @@ def diagnose_oom_kill(run: TrainRun | None) -> Failure:
 
 
 def lost_a_peer(error: Exception) -> bool:
-    """Whether this is what a process sees of another one's end."""
+    """Whether the error is a consequence of another process's end."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return "DistError" in kinds or (isinstance(error, RuntimeError) and _tells(str(error), LOST_PEER))
 

@@ -9,7 +9,7 @@ EVENTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memo
 
 
 def count_oom_kills(files: tuple[Path, ...] = EVENTS) -> int:
-    """How many processes were killed so far; 0 where it can't be known."""
+    """The number of processes killed so far; 0 where the kernel does not show it."""
     for file in files:
         try:
             lines = file.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The process's edge: a command's success or failure becomes a termination message and an exit code.
+"""A command's success or failure as a termination message and an exit code.
 
 https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
 """
@@ -44,7 +44,7 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def conclude(command: Callable[[], Report | None], rank: int | None = None, run: TrainRun | None = None) -> int:
-    """Run a command, tell how it ended, and answer the exit code. `rank`: which process of a gang this is."""
+    """Run a command, and write its termination message. Returns the exit code. `rank`: that of this process."""
     try:
         report = command()
     except DisruptedError:
@@ -57,7 +57,7 @@ def conclude(command: Callable[[], Report | None], rank: int | None = None, run:
 
 
 def conclude_failure(error: Exception, rank: int | None = None, run: TrainRun | None = None) -> int:
-    """Tell what failed, and answer the exit code."""
+    """Write the termination message of a failure. Returns the exit code."""
     failure = diagnose(error, run)
     if failure.rank is None:
         failure = failure.model_copy(update={"rank": rank})
@@ -70,7 +70,7 @@ def conclude_failure(error: Exception, rank: int | None = None, run: TrainRun | 
 
 
 def conclude_for(failure: Failure, log: str) -> int:
-    """Tell of a process that ended or was ended, with the last lines of its log; what it said itself tells more."""
+    """Write the termination message for a process that ended without one, with the last lines of its log."""
     said = parse_termination_message(_earlier_message())
     if isinstance(said, Failure) and not said.lost_peer and not _explains(failure, said):
         failure = said

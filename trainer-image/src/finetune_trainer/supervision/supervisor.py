@@ -73,7 +73,7 @@ def supervise(
 
 
 def _look(child: _Child, watchdog: Watchdog) -> Failure | int | None:
-    """A stall's diagnosis, or the exit code when a child that was told to stop waits in vain."""
+    """A stall's diagnosis, or the exit code of a child that was asked to stop and waits for a process that is gone."""
     if child.beats is None or child.code is not None:
         return None
     beats, now = heartbeats.read(child.beats), time.monotonic()

@@ -1,4 +1,4 @@
-"""When a process that makes no progress is stalled, and when one that was told to stop never will by itself.
+"""When a process without progress is stalled, and when a process that was asked to stop can't.
 
 A process is compared with itself: silence counts by the usual time between its beats, so slow steps are no stall.
 In a gang all wait for the one that hangs. That one has to speak first, since the Job ends the others with its failure:
@@ -64,12 +64,12 @@ class Watchdog:
         found = [stall for beat in beats for stall in (self._judge(beat, now),) if stall is not None]
         return min(found, key=lambda stall: (not stall.stopped, stall.step or 0, stall.rank or 0), default=None)
 
-    def is_stuck_stopping(self, beats: Sequence[Beat], told: float, now: float) -> bool:
-        """Whether a node that was told to stop at `told` waits in its step for somebody who is gone."""
+    def is_stuck_stopping(self, beats: Sequence[Beat], asked: float, now: float) -> bool:
+        """Whether a node that was asked to stop at the time `asked` waits in its step for a process that is gone."""
         training = [beat for beat in beats if beat.phase in (Phase.STARTING, Phase.TRAINING)]
         if len(training) < len(beats):
             return False
-        silent = now - max([told, *(beat.time for beat in training)])
+        silent = now - max([asked, *(beat.time for beat in training)])
         return silent >= max([self.limits.stopping, *(3 * beat.slowest for beat in training)])
 
     def _judge(self, beat: Beat, now: float) -> Failure | None:

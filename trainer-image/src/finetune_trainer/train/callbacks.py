@@ -55,7 +55,7 @@ class StopOnSigterm(TrainerCallback):
             return
         self._saves.finish()  # raises what made one fail
         if state.global_step < state.max_steps:
-            _log.info(f"told to stop: saving step {state.global_step}")
+            _log.info(f"asked to stop: saving step {state.global_step}")
             self.stopped = control.should_save = control.should_training_stop = True
 
     def on_prediction_step(
@@ -63,8 +63,8 @@ class StopOnSigterm(TrainerCallback):
     ) -> None:
         # All are asked each time: nothing else keeps processes with accelerators together in an evaluation.
         if any(self._gang.gather(lambda: self._asked)):
-            _log.info(f"told to stop in the evaluation of step {state.global_step}")
-            raise DisruptedError(f"told to stop in the evaluation of step {state.global_step}")
+            _log.info(f"asked to stop in the evaluation of step {state.global_step}")
+            raise DisruptedError(f"asked to stop in the evaluation of step {state.global_step}")
 
 
 class RecordEvaluations(TrainerCallback):

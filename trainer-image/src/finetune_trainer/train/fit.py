@@ -39,7 +39,7 @@ def fit(built: BuiltTrainer, start: Start) -> None:
     built.progress.tell(built.trainer.state)
     if built.stop.stopped:
         _close(built)
-        raise DisruptedError(f"told to stop at step {built.trainer.state.global_step}")
+        raise DisruptedError(f"asked to stop at step {built.trainer.state.global_step}")
 
 
 def _train(built: BuiltTrainer, start: Start) -> None:

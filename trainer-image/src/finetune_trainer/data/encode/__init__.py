@@ -1,1 +1,1 @@
-"""Encoding: examples as text by the model's chat template, and as tokens with labels."""
+"""Encodes examples as text by the model's chat template, and as tokens with labels."""

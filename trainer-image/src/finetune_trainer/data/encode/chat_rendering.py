@@ -1,4 +1,4 @@
-"""Conversations as text, by the model's own chat template; where in it the turns stand that are learned.
+"""Renders conversations by the model's chat template, and finds the spans of the turns that are trained on.
 
 The chat template is only asked to render text, so any template will do; it needs no `generation` markers.
 The assistant's turn is what the rendering of the conversation up to and with it has more than the prompt that
@@ -46,13 +46,13 @@ LONGEST_LEAD_IN = 200  # characters that a template may put between the prompt a
 
 @dataclass(frozen=True)
 class RenderedChat(RenderedText):
-    """A conversation as text, and the spans (start, end) of the turns in it that are learned."""
+    """A conversation as text, with the spans (start, end) of the turns that are trained on."""
 
     turns: Sequence[Span] = ()
 
 
 def render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
-    """The texts of an example; every turn of a weight other than 0 is learned in one of them.
+    """The texts of an example. Each turn of weight 1 is trained on in exactly one of them.
 
     Raises TemplateError, also when the template leaves a part of the example out.
     """
@@ -75,13 +75,13 @@ def render_answers(tokenizer: Any, prompt: int, conversations: Sequence[ChatExam
 
 
 def conversation_of(tokenizer: Any, example: ChatExample) -> Conversation:
-    """An example as the template gets it."""
+    """An example as the template takes it."""
     conversation = stand_in(tokenizer, with_known_reasoning(tokenizer, example.to_template()), example.tools)
     return with_exact_numbers(conversation, example.arguments())
 
 
 def _render_whole(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
-    """All messages, of which those after the prompt are learned."""
+    """All messages, with the spans of those after the prompt."""
     last = len(example.messages) - 1
     conversation = with_whole_reasoning(tokenizer, conversation_of(tokenizer, example), last)
     restored = conversation.restore(_render(tokenizer, conversation, last + 1))
@@ -170,7 +170,7 @@ def _render(tokenizer: Any, conversation: Conversation, count: int, *, add_gener
 
 
 def common_prefix(first: Sequence[object], second: Sequence[object]) -> int:
-    """How long the two are the same from the start."""
+    """The length of the common prefix."""
     same, most = 0, min(len(first), len(second))
     while same < most:
         middle = (same + most + 1) // 2

@@ -1,4 +1,4 @@
-"""The model's own chat template, asked for text. It is the model's maker's code: what it may take is bounded.
+"""Renders the model's chat template. It is untrusted code: time and memory are limited.
 
 Templates differ in what they take: arguments of calls as objects or as text, contents as text or in parts, the role
 `developer` or only `system`, reasoning under one key or another. Small conversations, rendered once, tell which.
@@ -30,7 +30,7 @@ class TemplateError(ValueError):
 
 @contextmanager
 def template_clock(now: datetime) -> Iterator[None]:
-    """Templates that print the date (Llama 3.2's) print this one: a run's tokens are the same on every day."""
+    """Set the time that templates print (Llama 3.2's), so that a run's tokens are the same every day."""
     before = _NOW.set(now)
     try:
         yield
@@ -66,7 +66,7 @@ def render_chat(
 
 
 def with_known_reasoning(tokenizer: Any, messages: Messages) -> Messages:
-    """The assistant's reasoning where the template looks for it: under its key, or in the content between tags."""
+    """Put the assistant's reasoning where the template reads it: under its key, or in the content between tags."""
     template = str(tokenizer.chat_template)
     if any(REASONING_KEYS[0] in message for message in messages):
         key = _reasoning_key(tokenizer, template)
@@ -89,7 +89,7 @@ def text_tokenizer(tokenizer: Any) -> Any:
 
 
 def special_tokens(tokenizer: Any) -> list[str]:
-    """Those of the model, and those that were added for its chat template."""
+    """The special tokens of the model, and those added for its chat template."""
     return [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()]
 
 
@@ -104,7 +104,7 @@ def keeps_name(tokenizer: Any, role: str) -> bool:
 
 
 def header(tokenizer: Any) -> str:
-    """How the assistant's turn begins, where a prompt asks for it: not the assistant's own words."""
+    """The start of the assistant's turn that a generation prompt adds, which is not the assistant's text."""
     return _header(tokenizer, str(tokenizer.chat_template))
 
 
@@ -150,7 +150,7 @@ def _call(
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What a chat template raises for an example that it does not take."""
+    """The exceptions with which a chat template refuses an example."""
     import jinja2
 
     return (
@@ -167,7 +167,7 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 def _probe(tokenizer: Any, messages: Messages) -> str | None:
-    """A conversation in the template; None when the template refuses it."""
+    """A rendered conversation; None when the template refuses it."""
     try:
         return _apply(tokenizer, messages)
     except TemplateLimitError:
@@ -202,7 +202,7 @@ def _wants_arguments_as_text(tokenizer: Any, chat_template: str) -> bool:
 
 @functools.lru_cache(maxsize=8)
 def _header(tokenizer: Any, chat_template: str) -> str:
-    """What a prompt has after the question: how the assistant's turn begins."""
+    """The text of a generation prompt after the question: the start of the assistant's turn."""
     asked = _probe(tokenizer, [_QUESTION])
     try:
         prompt = _apply(tokenizer, [_QUESTION], add_generation_prompt=True)

@@ -1,4 +1,4 @@
-"""What a chat template leaves out of an example, or takes for the assistant's word. Told before anything is trained.
+"""Finds what a chat template omits from an example, or renders as the assistant's text.
 
 A conversation of the same shape is rendered, in which every part is a mark; where a mark is missing, its part is.
 Shapes repeat in a dataset: each is rendered once.
@@ -35,7 +35,7 @@ _TAGS = {"<think>": "<think>\n", "</think>": "\n</think>\n\n"}
 
 
 class Rendered(Protocol):
-    """A text and the spans of it that are learned."""
+    """A text with the spans that are trained on."""
 
     @property
     def text(self) -> str: ...
@@ -63,7 +63,7 @@ class MessageShape:
 
 @dataclass(frozen=True)
 class Lost:
-    """A part that is missing."""
+    """A part that the template omits."""
 
     position: int | None
     """Of its message; None: the tools."""
@@ -72,7 +72,7 @@ class Lost:
 
 
 def refuse_lost(tokenizer: Any, example: ChatExample, render: Render) -> None:
-    """Raises TemplateError for the first part that the template leaves out, or that would be learned unduly.
+    """Raises TemplateError for the first part that the template omits, or that would be trained on by mistake.
 
     Images are not looked for: vision.py counts them.
     """
@@ -222,7 +222,7 @@ def _parts_of_tools(example: ChatExample) -> tuple[str, ...]:
 
 
 def _marked(place: int, shape: MessageShape) -> Any:
-    """A message of the shape whose parts are marks."""
+    """A message of this shape, whose parts are marks."""
     text = "".join(_TAGS.get(piece, _mark(place, f"t{number}")) for number, piece in enumerate(shape.text))
     if shape.role == "tool":
         return Tool(content=text, tool_call_id=shape.answers)

@@ -1,4 +1,4 @@
-"""What must go through a chat template, and into tokens, as the text that it is.
+"""Passes text through a chat template and a tokenizer verbatim, by stand-ins.
 
 Text of a message that spells a control token (`<|im_end|>`) is text: nobody who writes into a conversation can end a
 turn in it, or begin another's. And a number in the arguments of a call keeps its very text (`1.10`), which no parser
@@ -37,7 +37,7 @@ _LONGEST_NUMBER = 4000
 
 @dataclass(frozen=True)
 class RenderedText:
-    """A text, and the spans (start, end) in it that spell control tokens and are none."""
+    """A text with the spans (start, end) that spell control tokens but must not become any."""
 
     text: str
     literals: Sequence[Span] = ()
@@ -95,7 +95,7 @@ class Conversation:
 
 
 def stand_in(tokenizer: Any, messages: Messages, tools: Sequence[Mapping[str, Any]] | None) -> Conversation:
-    """Put stand-ins where they are needed; most conversations need none."""
+    """Insert stand-ins where they are needed; most conversations need none."""
     patterns = _control_tokens(tokenizer, str(tokenizer.chat_template))
     if patterns is None:
         return Conversation(messages, tools)
@@ -253,7 +253,7 @@ def _control_tokens(tokenizer: Any, chat_template: str) -> tuple[re.Pattern[str]
 
 @functools.lru_cache(maxsize=8)
 def _anchor(tokenizer: Any) -> tuple[str, int]:
-    """A control token that takes no space beside it away."""
+    """A control token that does not strip the white space next to it."""
     for number, token in tokenizer.added_tokens_decoder.items():
         if token.special and not token.rstrip and not token.lstrip:
             return token.content, number

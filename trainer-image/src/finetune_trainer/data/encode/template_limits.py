@@ -1,4 +1,4 @@
-"""What the rendering of a chat template may take: seconds of the processor, and memory.
+"""Limits on the CPU time and memory of rendering a chat template.
 
 Templates run in Jinja's sandbox, which bounds what they can reach but not for how long they loop, nor how long a text
 they make. The limits are the kernel's. They stand only in the main thread of the process, where signals arrive: that
@@ -26,7 +26,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class TemplateLimitError(DiagnosedError):
-    """The chat template took more than it may: no example can be rendered by it."""
+    """The chat template exceeded its limits: no example can be rendered with it."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -38,7 +38,7 @@ class TemplateLimitError(DiagnosedError):
 
 @contextmanager
 def limited(messages: int = 1) -> Iterator[None]:
-    """Raises TemplateLimitError from within, when it takes more than SECONDS for each message, or BYTES.
+    """Raises TemplateLimitError inside this context after SECONDS per message, or beyond BYTES of memory.
 
     An example is rendered up to each of its messages. One within another is bounded by both, and adds no memory.
     """

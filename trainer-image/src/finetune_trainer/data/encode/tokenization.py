@@ -1,4 +1,4 @@
-"""Examples as tokens, with the loss on what the assistant says (or on the completion) and nowhere else."""
+"""Tokenizes examples, with loss on the assistant's text (or on the completion) and nowhere else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["IGNORED", "PreferencePair", "Sequence", "TemplateError", "has_loss",
 
 @dataclass(frozen=True)
 class Sequence:
-    """`labels` is as long as `input_ids`: the token itself where it carries loss, IGNORED elsewhere."""
+    """Token ids and labels of equal length: a label is the token itself where it has loss, else IGNORED."""
 
     input_ids: list[int]
     labels: list[int]

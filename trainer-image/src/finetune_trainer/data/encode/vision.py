@@ -1,4 +1,4 @@
-"""Chat examples with images for vision-language models: rows on disk, batches with pixels when training asks for them.
+"""Chat examples with images for vision-language models: rows on disk, pixels per batch.
 
 A row has the conversation as text, with the model's placeholder for each image, and the images' files. The processor
 of the model puts an image's tokens in the place of its placeholder, however many they are; the spans that carry loss
@@ -26,7 +26,7 @@ IGNORED = -100  # the label of a token without loss, as torch's cross entropy ha
 
 @dataclass(frozen=True)
 class VisionRow:
-    """A text that is learned from, and the files of the images whose placeholders it has, in order."""
+    """A rendered text, and the files of the images whose placeholders it has, in order."""
 
     rendered: RenderedChat
     images: tuple[Path, ...]

@@ -175,7 +175,7 @@ def pixels_of(body: bytes) -> int:
     try:
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             pixels: int = image.size[0] * image.size[1]
-    except Exception:  # what is wrong with it is told by `decode`
+    except Exception:  # `decode` reports what is wrong with it
         return 0
     return pixels if pixels <= MOST_PIXELS else 0
 

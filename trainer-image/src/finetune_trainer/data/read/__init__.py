@@ -1,1 +1,1 @@
-"""Reading: the files of a dataset, their lines, and the examples in these."""
+"""The files of a dataset, their lines, and the examples in them."""

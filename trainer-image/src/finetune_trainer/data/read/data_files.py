@@ -1,4 +1,4 @@
-"""The files of a dataset, brought to the local disk: from S3, from a Hugging Face hub, or from a mounted ConfigMap.
+"""Fetches the files of a dataset from S3, from a Hugging Face hub, or from a mounted ConfigMap.
 
 A URI names a file, a folder (it ends with "/") or a glob (`*` within a folder, `**` over folders). However many files
 it names, they are one dataset, in the order of their URIs.
@@ -36,7 +36,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a dataset where it comes from."""
+    """One file of a dataset at its source."""
 
     uri: str
     """Of a hub's, with the commit."""
@@ -125,7 +125,7 @@ def _resolve_in_storage(storage: Storage, location: S3Location) -> list[RemoteFi
 
 
 def _choose(paths: Collection[str], pattern: str, uri: str) -> list[str]:
-    """Of the files of a folder those that a pattern names; an empty pattern is the whole folder."""
+    """The files of a folder that match a pattern; an empty pattern matches all."""
     in_folder = not pattern or pattern.endswith("/")
     if in_folder and f"{pattern}{SPLITS}" in paths:
         raise DiagnosedError(
@@ -139,7 +139,7 @@ def _choose(paths: Collection[str], pattern: str, uri: str) -> list[str]:
 
 
 def _resolve_on_hub(source: HubDataset) -> list[RemoteFile]:
-    """The files at the commit that the revision is now, so that what is read twice is the same."""
+    """The files at the commit that the revision names now, so that a second read gives the same."""
     from huggingface_hub import HfApi
 
     with hub_errors(source.uri, Reason.DATASET_NOT_FOUND):

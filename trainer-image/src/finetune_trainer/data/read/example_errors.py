@@ -1,4 +1,4 @@
-"""What is wrong with an example, in the words of OpenAI's validator. Only what was refused comes here.
+"""Explains why an example was refused, with OpenAI's messages.
 
 Part of the instant `validate` command: imports nothing heavy.
 """
@@ -25,11 +25,11 @@ KEYS_OF_ROLE = {
 
 
 class ExampleError(ValueError):
-    """What is wrong with one example, in a sentence."""
+    """Why an example is invalid, in one sentence."""
 
 
 def explain(value: object, refusal: str) -> ExampleError:
-    """Why a line's JSON value is no example; `refusal` is what the decoder said, for what has no better words."""
+    """Why a line's JSON value is not an example. `refusal`: the decoder's message, if there is no better one."""
     try:
         _check(value)
     except ExampleError as error:
@@ -136,7 +136,7 @@ def _check_sides(value: dict[str, Any], prompt_key: str, better: str, worse: str
 
 
 def _split_common(chosen: object, rejected: object, better: str, worse: str) -> tuple[Any, Any, Any]:
-    """Without a prompt, it is what the two conversations have in common."""
+    """Without a prompt, the common start of the two conversations is the prompt."""
     for name, side in ((better, chosen), (worse, rejected)):
         if not isinstance(side, list):
             raise ExampleError(f"'{name}' without a 'prompt' must be a list of messages, found {_kind(side)}.")

@@ -1,7 +1,7 @@
-"""Examples to learn from, as OpenAI's service and TRL take them: chat messages, prompt/completion, preference pairs.
+"""Examples as OpenAI's service and TRL take them: chat messages, prompt/completion, preference pairs.
 
 msgspec decodes and checks a line in one pass, at the speed of plain JSON decoding; only for a line that it refuses,
-example_errors.py finds the words. Part of the instant `validate` command: imports nothing heavy.
+example_errors.py finds the message. Part of the instant `validate` command: imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ class ChatExample(Struct, frozen=True):
 
 
 class CompletionExample(Struct, frozen=True):
-    """A text and how it goes on."""
+    """A text and its continuation."""
 
     prompt: str
     completion: str
 
 
 class PreferenceExample(Struct, frozen=True):
-    """A prompt, and of two answers the better one: texts, or messages."""
+    """A prompt with a preferred and a rejected answer: texts, or messages."""
 
     prompt: str | Messages
     chosen: str | Messages
@@ -107,7 +107,7 @@ class _Line(Struct, forbid_unknown_fields=True):
 
 
 class _AnyLine(_Line, forbid_unknown_fields=False):
-    """The same, with keys that are not known."""
+    """A line with unknown keys."""
 
 
 class _Input(Struct, forbid_unknown_fields=True):
@@ -141,13 +141,13 @@ class NumberedExample(Struct, frozen=True):
 
 
 class RefusedError(Exception):
-    """The line has the right types, and is no example all the same."""
+    """The line has the right types, but is not a valid example."""
 
 
 def read_examples(
     file: Path, method: MethodType | None = None, expected: Format | None = None
 ) -> Iterator[NumberedExample | LineError]:
-    """The examples of a file, or what is wrong with them. The first one sets the file's format.
+    """The examples of a file, and its errors. The first one sets the file's format.
 
     A file of another format than the `method` learns from, or than is `expected`, is one error and not read further.
     """
@@ -185,15 +185,15 @@ def parse_example(value: object) -> Example:
 
 
 def decode(line: bytes, method: MethodType | None = None) -> Example:
-    """The example in a line, in our own forms.
+    """The example in a line of one of our own forms.
 
-    Raises msgspec.DecodeError, UnicodeDecodeError or RefusedError, in no words for people.
+    Raises msgspec.DecodeError, UnicodeDecodeError or RefusedError; their messages are not for users.
     """
     return _to_example(_LINE.decode(line), line, method)[0]
 
 
 def _to_example(found: _Line, line: bytes, method: MethodType | None) -> tuple[Example, frozenset[str]]:
-    """The example, and which keys belong to another form and are passed over.
+    """The example, and the keys that belong to another form and are ignored.
 
     `method`: what a line is read for that has both a conversation and a pair, as UltraFeedback's.
     """
@@ -225,19 +225,19 @@ def format_of(example: Example) -> Format:
 
 
 def too_few_examples(count: int) -> str:
-    """What to tell of a training set that is too small."""
+    """The error of a training set that is too small."""
     return f"Training file has {count} example(s), but must have at least {LEAST_TRAINING_EXAMPLES} examples."
 
 
 def unread_keys(first_lines: Mapping[str, int]) -> str:
-    """What to tell of keys that are passed over; for each the first line that has it."""
+    """The warning about ignored keys. `first_lines`: for each the first line that has it."""
     keys = ", ".join(f"{key!r} (line {line})" for key, line in sorted(first_lines.items())[:SHOWN_KEYS])
     more = f" and {len(first_lines) - SHOWN_KEYS} more" if len(first_lines) > SHOWN_KEYS else ""
     return f"These keys of lines are not learned from: {keys}{more}."
 
 
 def fingerprint(example: Example) -> bytes:
-    """16 bytes that are the same for examples of the same content."""
+    """A hash of 16 bytes, equal for examples of equal content."""
     content = [example.to_template(), example.tools] if isinstance(example, ChatExample) else example
     return hashlib.blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=16).digest()
 
@@ -256,7 +256,7 @@ def _decode_or_explain(number: int, line: bytes, method: MethodType | None) -> N
 
 
 def _may_repeat_a_key(line: bytes) -> bool:
-    """Whether a key of whose values the decoder would keep the last may stand twice in one object: a quick look."""
+    """A quick check whether an object may repeat a key, of which the decoder would keep the last value."""
     return line.count(b'"content"') > line.count(b'"role"') or any(line.count(key) > 1 for key in _KEYS_STANDING_ONCE)
 
 

@@ -34,7 +34,7 @@ def reads_pairs(method: MethodType | None) -> bool:
 
 
 def wrong_file(found: Format, method: MethodType | None, expected: Format | None) -> str | None:
-    """Why a file that begins with this format can't be used, if it can't; in OpenAI's words."""
+    """Why a file whose first example has this format can't be used, in OpenAI's wording; None if it can."""
     if method is not None and found not in METHOD_FORMATS[method]:
         fitting = " or ".join(f"'{name}'" for name, formats in METHOD_FORMATS.items() if found in formats)
         learned = " or ".join(FORMAT_NAMES[name] for name in METHOD_FORMATS[method])

@@ -1,4 +1,4 @@
-"""Other forms of the same examples, as datasets of the field have them, put into ours.
+"""Converts other common forms of examples into ours.
 
 Alpaca (`instruction`, `input`, `output`), ShareGPT (`conversations` of `from` and `value`), OpenAI's older `functions`,
 a `system` beside the messages, arguments as objects, tools as JSON text, and null for what is absent, which is what
@@ -185,7 +185,7 @@ def _rewrite_instruction(line: dict[str, Any]) -> None:
 
 
 def _earlier(history: Any) -> list[dict[str, Any]]:
-    """Alpaca's history as messages; its answers are no part of what is learned."""
+    """Alpaca's history as messages; no loss falls on its answers."""
     messages: list[dict[str, Any]] = []
     for pair in history:
         if not (isinstance(pair, list) and len(pair) == 2):

@@ -1,4 +1,4 @@
-"""Lines of a JSON Lines file, plain or gzip, read one at a time; what is wrong is named with its line.
+"""Reads JSON Lines, plain or gzip, one line at a time; errors name the line.
 
 Part of the instant `validate` command: imports nothing heavy.
 """
@@ -31,7 +31,7 @@ CSV_HEADER = re.compile(rb'\s*"?[\w ]+"?([,;\t]"?[\w ]+"?)+\s*')
 
 @dataclass(frozen=True)
 class LineError:
-    """What is wrong with a line, counted from 1."""
+    """An error of a line, counted from 1."""
 
     line: int
     message: str
@@ -62,12 +62,12 @@ def read_lines(file: Path) -> Iterator[tuple[int, bytes] | LineError]:
 
 
 def most_unpacked(file: Path) -> int:
-    """Bytes that a packed file may unpack to: text becomes a tenth of its size when packed, and a bomb a thousandth."""
+    """The most bytes that a compressed file may expand to: text compresses to a tenth, a bomb to a thousandth."""
     return max(SMALLEST_BOMB_BYTES, MOST_TIMES_UNPACKED * file.stat().st_size)
 
 
 def parse(number: int, line: bytes) -> Record | LineError:
-    """A line's JSON value, or why it has none."""
+    """The JSON value of a line, or its error."""
     try:
         return Record(number, orjson.loads(line.rstrip(b"\r\n")))
     except orjson.JSONDecodeError as error:
@@ -75,7 +75,7 @@ def parse(number: int, line: bytes) -> Record | LineError:
 
 
 def repeated_key(line: bytes | str) -> str | None:
-    """Says which key stands twice in one object of a line's JSON, if any does: decoders differ on which one counts."""
+    """The error of a key that an object repeats, or None: decoders differ on which value counts."""
 
     def look(pairs: list[tuple[str, object]]) -> None:
         seen: set[str] = set()
@@ -123,7 +123,7 @@ def read_stream(
 
 
 def _why_not_json_lines(first: bytes) -> str | None:
-    """Whether a file's first line tells that it is of another kind."""
+    """Why a file whose first line looks like another format is not JSON Lines."""
     if first.startswith(UTF16_BOMS):
         return "The file is UTF-16. Save it as UTF-8."
     if first.startswith(b"["):

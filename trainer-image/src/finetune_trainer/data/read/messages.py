@@ -40,7 +40,7 @@ class Function(Struct, frozen=True):
 
 
 class ToolCall(Struct, frozen=True, omit_defaults=True):
-    """A call of the assistant's."""
+    """A tool call of the assistant."""
 
     function: Function
     id: str | None = None
@@ -66,7 +66,7 @@ class User(Message, tag="user", frozen=True):
 
 
 class Assistant(Message, tag="assistant", frozen=True):
-    """What is learned from, unless its weight is 0."""
+    """A message with loss, unless its weight is 0."""
 
     content: Content | None = None
     refusal: str | None = None
@@ -76,7 +76,7 @@ class Assistant(Message, tag="assistant", frozen=True):
 
 
 class Tool(Message, tag="tool", frozen=True):
-    """What a tool answered."""
+    """The result of a tool call."""
 
     content: Content
     tool_call_id: str | None = None
@@ -86,7 +86,7 @@ Messages = list[System | Developer | User | Assistant | Tool]
 
 
 def content_text(content: UserContent | Content | None) -> str:
-    """A content's text, its parts joined; images are left out."""
+    """The text of a content, its parts joined, without images."""
     if isinstance(content, list):
         return "".join(part.text for part in content if isinstance(part, TextPart))
     return content or ""

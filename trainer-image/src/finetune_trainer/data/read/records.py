@@ -1,7 +1,7 @@
-"""The records of a dataset's file, one at a time, each as a line of JSON, whatever the file's format is.
+"""Reads the records of a file of any format, one at a time, each as a line of JSON.
 
-JSON Lines plain, gzip or zstd; Parquet; Arrow as Hugging Face's `save_to_disk` writes it. The format is told by the
-file's first bytes, never by its name. Memory does not grow with the file. What only Parquet, Arrow and zstd need is
+JSON Lines plain, gzip or zstd; Parquet; Arrow as Hugging Face's `save_to_disk` writes it. The format is recognized by
+the file's first bytes, never by its name. Memory does not grow with the file. What only Parquet, Arrow and zstd need is
 imported when one comes.
 """
 

@@ -1,4 +1,4 @@
-"""`finetune-trainer validate`: the broken lines of datasets, for a person. Instant: imports nothing heavy."""
+"""`finetune-trainer validate`: prints the broken lines of datasets. Instant: imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN_ERRORS = 100
 
 
 def validate_files(paths: Iterable[Path], method: MethodType | None = None) -> int:
-    """Print what is wrong in each file, and in each file of data below a folder; answers the exit code.
+    """Print the errors of each file, and of each data file below a folder. Returns the exit code.
 
     All the files together are one dataset, which must have as many examples as training asks for.
     """
@@ -37,7 +37,7 @@ def validate_files(paths: Iterable[Path], method: MethodType | None = None) -> i
 
 
 def check_file(file: Path, method: MethodType | None = None) -> int | None:
-    """Print what is wrong in a file (then: None), or how many examples it has."""
+    """Print the errors of a file and return None, or return how many examples it has."""
     name, count, errors = "examples", 0, 0
     unread: dict[str, int] = {}
     try:
