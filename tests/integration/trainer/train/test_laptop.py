@@ -122,8 +122,8 @@ def test_an_interrupt_saves_and_says_how_to_go_on(desk: Path, interrupted: Any) 
 
 def test_what_a_cluster_alone_has_is_named_and_passed_over(interrupted: Any) -> None:
     _, output, _, _ = interrupted
-    assert "className gpus says nothing here" in output
-    assert "parallelism is for a cluster" in output
+    assert "className gpus is ignored" in output
+    assert "parallelism is ignored" in output
 
 
 def test_a_second_one_into_the_same_folder_is_refused(interrupted: Any) -> None:

@@ -1,1 +1,1 @@
-"""Evaluation: prompts, generation, graders, and the statistics of scores."""
+"""Evaluation: held-out prompts, generation, grading, and statistics of scores."""

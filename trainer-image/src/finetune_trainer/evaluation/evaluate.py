@@ -1,4 +1,4 @@
-"""The `evaluate` command: every model answers every held-out example, every grader judges every answer."""
+"""The `evaluate` command: every model answers every held-out example, and every grader scores every answer."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def fetch_held_out(
 
 
 def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> list[Sample]:
-    """One model's answers. It is fetched and loaded here, and gone from disk and memory afterwards."""
+    """One model's answers. The model is fetched and loaded here, and removed from disk and memory afterwards."""
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
         with log_progress(f"{model.name}: fetching {model.model.adapter_uri or model.model.uri}"):
             local = fetch_model(model.model, storage, Path(directory))
@@ -143,7 +143,7 @@ def to_answers(
     prompts: Sequence[Sequence[int]],
     outputs: Sequence[Sequence[int]],
 ) -> list[Sample]:
-    """What the model answered: text without special tokens, and the calls of tools where an example offers some."""
+    """The answers: text without special tokens, and tool calls if the example has tools."""
     template = response_template(tokenizer) if any(example.prompt.tools for example in examples) else None
     samples = []
     for example, prompt, output in zip(examples, prompts, outputs, strict=True):
@@ -206,7 +206,7 @@ def to_samples(examples: Sequence[HeldOutExample], outputs: Outputs, grades: Gra
 
 
 def to_report(run: EvaluateRun, report: EvaluationReport, examples: int) -> bytes:
-    """All scores, with what they were measured on and how."""
+    """All scores, with the dataset, models, graders and settings that they were measured with."""
     content: dict[str, Any] = {
         "job": run.job.to_wire(),
         "dataset": {"uri": run.dataset_uri, "examples": examples},

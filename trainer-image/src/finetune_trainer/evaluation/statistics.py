@@ -28,10 +28,10 @@ class Estimate:
 def estimate(scores: Sequence[float]) -> Estimate:
     """The mean of scores from 0 to 1: Wilson's interval where every score is 0 or 1, else Student's, adjusted.
 
-    Raises ValueError when there is no score.
+    Raises ValueError for an empty sample.
     """
     if not scores:
-        raise ValueError("there is no score")
+        raise ValueError("no scores")
     if _is_binary(scores):
         return wilson(int(sum(scores)), len(scores))
     return adjusted_student(scores, least=0.0, most=1.0)
@@ -45,7 +45,7 @@ def estimate_difference(scores: Sequence[float], baseline: Sequence[float]) -> E
     """
     pairs = list(zip(scores, baseline, strict=True))
     if not pairs:
-        raise ValueError("there is no score")
+        raise ValueError("no scores")
     if _is_binary(scores) and _is_binary(baseline):
         both, neither = pairs.count((1, 1)), pairs.count((0, 0))
         return newcombe(both, pairs.count((1, 0)), pairs.count((0, 1)), neither)
@@ -90,10 +90,10 @@ def adjusted_student(values: Sequence[float], *, least: float, most: float) -> E
     much too narrow (a rare bad answer is not in a small sample). They are what A. Agresti and B. Caffo, "Simple and
     effective confidence intervals for proportions and differences of proportions result from adding two successes and
     two failures", The American Statistician 54 (2000), add to each sample of zeros and ones: a success and a failure.
-    Raises ValueError when there is no value.
+    Raises ValueError for an empty sample.
     """
     if not values:
-        raise ValueError("there is no value")
+        raise ValueError("no values")
     mean = float(np.mean(values))
     adjusted = np.array([*values, least, most], dtype=np.float64)
     centre = float(adjusted.mean())
@@ -134,5 +134,5 @@ def _phi(both: int, only_first: int, only_second: int, neither: int) -> float:
 
 
 def _joined(first: float, second: float, phi: float) -> float:
-    """The root of what rounding may make a little less than nothing."""
+    """A square root whose argument rounding may make slightly negative."""
     return math.sqrt(max(0.0, first**2 - 2 * phi * first * second + second**2))

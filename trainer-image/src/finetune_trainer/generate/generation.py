@@ -1,4 +1,4 @@
-"""Generation with a causal language model: batched, and the same on every run.
+"""Batched, reproducible generation with a causal language model.
 
 Prompts are sorted by length and padded on the left, so that a batch has little padding and every row continues at its
 end. Greedy outputs do not depend on the batch, but for ties that rounding decides.
@@ -119,7 +119,7 @@ def generate_from_images(
     generation: Generation,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[list[int]]:
-    """The output for each prompt as the processor of a vision-language model makes it, with pixels; one at a time.
+    """The output for each encoded prompt of a vision-language model, with pixels, one at a time.
 
     Otherwise as `generate_tokens`.
     """
@@ -170,7 +170,7 @@ def _generate_batch(
 def _continue(
     generator: Generator, inputs: Mapping[str, Any], new_tokens: int, generation: Generation
 ) -> list[list[int]]:
-    """What the model generates after prompts that are padded on the left."""
+    """The tokens generated after left-padded prompts."""
     from transformers import GenerationConfig
 
     model, width = generator.model, inputs["input_ids"].shape[1]
@@ -184,7 +184,7 @@ def _continue(
 
 
 def _until(output: list[int], stop: frozenset[int]) -> list[int]:
-    """The tokens up to and with the first that ends an output: what follows is padding."""
+    """The tokens up to and including the first stop token; padding follows it."""
     end = next((position for position, token in enumerate(output) if token in stop), len(output))
     return output[: end + 1]
 

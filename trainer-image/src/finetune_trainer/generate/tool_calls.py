@@ -72,7 +72,7 @@ COMMON_FORMATS: Sequence[tuple[str, ResponseTemplate]] = (
 
 
 def response_template(tokenizer: Any) -> ResponseTemplate | None:
-    """How a model writes its calls; None when that is not known."""
+    """How a model writes its tool calls; None when unknown."""
     if own := getattr(tokenizer, "response_template", None):
         return own  # type: ignore[no-any-return]
     if not isinstance(tokenizer.chat_template, str):
@@ -88,7 +88,7 @@ def response_template(tokenizer: Any) -> ResponseTemplate | None:
 def parse_tool_calls(
     template: ResponseTemplate, output: str, prompt: str, tools: Sequence[Mapping[str, Any]]
 ) -> tuple[str, tuple[ToolCall, ...]]:
-    """What the model says beside its calls, and the calls. `output` and `prompt` have their special tokens.
+    """The text beside the tool calls, and the calls. `output` and `prompt` include their special tokens.
 
     An output that is not of the format is text, without calls.
     """

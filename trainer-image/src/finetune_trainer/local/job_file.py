@@ -35,7 +35,7 @@ class LocalJob:
 
 
 def is_job_file(file: Path) -> bool:
-    """Whether the file is a person's (FineTuneJobs as YAML or JSON), not the run configuration of a Pod."""
+    """Whether the file holds FineTuneJobs (YAML or JSON), and not the run configuration of a Pod."""
     try:
         documents = _documents(file)
     except DiagnosedError:
@@ -68,7 +68,7 @@ def read_job(file: Path) -> LocalJob:
     try:
         parsed = FineTuneJobSpec.model_validate(spec, context=ON_A_LAPTOP)
     except ValidationError as error:
-        raise _invalid(f"{file}: {_words(error)}") from error
+        raise _invalid(f"{file}: {_field_errors(error)}") from error
     return LocalJob(str(metadata.get("namespace", "default")), metadata["name"], parsed)
 
 
@@ -108,8 +108,8 @@ def _replace(spec: dict[str, Any], path: tuple[str, ...], change: Any) -> None:
         parent[path[-1]] = change(parent[path[-1]])
 
 
-def _words(error: ValidationError) -> str:
-    """Each wrong field and what is wrong with it, in a line."""
+def _field_errors(error: ValidationError) -> str:
+    """One line with each invalid field and its error."""
     return "; ".join(
         f"spec.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
         for item in error.errors(include_url=False, include_input=False)

@@ -1,4 +1,4 @@
-"""The model of a job on this machine: a whole one, or an adapter (as the result of a job is one) upon its base.
+"""The model of a job on this machine: a whole model, or an adapter, such as the result of another job, with its base.
 
 In a cluster the base comes from the status of the job that made the adapter; what an adapter's files say of it is not
 asked there, for it might name what the class does not allow.
@@ -22,7 +22,8 @@ _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def model_source(uri: str, storage: Storage) -> ModelSource:
-    """What `model.uri` names. Raises DiagnosedError: an adapter that does not tell its base, or as `open_folder`."""
+    """The model that `model.uri` names. Raises DiagnosedError for an adapter without a base, or as `open_folder`
+    does."""
     folder = open_folder(uri, None, storage)
     if not is_adapter(folder.paths()):
         return ModelSource(uri=uri)

@@ -1,4 +1,4 @@
-"""What a person sees of a training on a laptop: what it does now, how far it is, and what stays to be read."""
+"""The terminal output of a training on a laptop: a progress bar, log lines, and results."""
 
 from __future__ import annotations
 
@@ -53,28 +53,28 @@ class Screen:
         self._task = self._progress.add_task("starting", total=None, left="")
 
     def open(self) -> None:
-        """Show, and take over the log."""
+        """Start to show the progress, and take over the log."""
         structlog.configure(processors=[structlog.processors.add_log_level, self._take])
         if self._console.is_terminal:
             self._progress.start()
 
     def shut(self) -> None:
-        """Remove the lines that change."""
+        """Remove the live lines."""
         if self._progress.live.is_started:
             self._progress.stop()
 
     def say(self, text: str, style: str = "") -> None:
-        """A line that stays."""
+        """Print a line."""
         self._console.print(text, style=style or None, markup=False)
 
     def show_facts(self, facts: Mapping[str, object]) -> None:
-        """A small table that stays. Paths in it are to be copied: no line is broken or cut."""
+        """Print a small table. Its paths are to be copied: no line is wrapped or cut."""
         width = max(len(name) for name in facts)
         for name, value in facts.items():
             self.say(f"  {name:{width}}  {value}")
 
     def show_failure(self, failure: Failure) -> None:
-        """As the condition of a FineTuneJob says it."""
+        """Print a failure as the condition of a FineTuneJob has it."""
         self.say(f"{failure.reason.value}: {failure.message}", style="red")
         if failure.suggestion:
             self.say(failure.suggestion)
@@ -82,7 +82,7 @@ class Screen:
             self.say(f"  {error.file}, line {error.line}: {error.message}")
 
     def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
-        """Where the training is."""
+        """Show a progress report."""
         metrics = {metric.name: float(metric.value) for metric in status.metrics or []}
         remaining = status.estimated_remaining_seconds
         self._progress.measured, self._progress.doing = _facts(metrics), ""
@@ -95,10 +95,10 @@ class Screen:
         )
 
     def close(self) -> None:
-        """Nothing is under way."""
+        """Training is over."""
 
     def _take(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
-        """A line of the log; structlog's last processor."""
+        """Print a log line. The last processor of structlog."""
         text = str(event["event"])
         if event["level"] in ("warning", "error", "critical"):
             self.say(text, style="yellow")

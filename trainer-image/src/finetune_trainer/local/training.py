@@ -40,13 +40,13 @@ LOCK_NAME = "lock"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 UID = "local"
 EVERY_IMAGE = ["s3://*", "https://*"]
-"""Its reader still refuses what is no public address."""
+"""Addresses that are not public are refused nevertheless."""
 _NOT_OF_THE_RUN = {"attempt", "storage"}
 """Where the data is reached may change: what is trained on is known by its digests."""
 
 
 def train_job(file: Path, output: Path | None) -> int:
-    """Train, or go on training, and answer the exit code."""
+    """Train, or continue training. Returns the exit code."""
     screen = Screen()
     screen.open()
     try:
@@ -96,7 +96,7 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
 
 
 def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightRun:
-    """As the operator makes it, but for one process."""
+    """As the operator renders it, but for a single process."""
     spec = job.spec
     seed = spec.hyperparameters.seed
     return PreflightRun(
@@ -116,7 +116,7 @@ def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightR
 
 
 def train_run(job: LocalJob, folder: Path, found: PreflightReport, model: ModelSource) -> TrainRun:
-    """As the operator makes it, but for one process."""
+    """As the operator renders it, but for a single process."""
     spec = job.spec
     claims = folder / CLAIMS
     return TrainRun(
@@ -137,7 +137,7 @@ def train_run(job: LocalJob, folder: Path, found: PreflightReport, model: ModelS
 
 
 def storage_config(variables: Mapping[str, str]) -> StorageConfig:
-    """This machine's folders, and the S3 that AWS's own variables name."""
+    """Local folders, and the S3 that the AWS_* variables name."""
     endpoint = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL")
     return StorageConfig(
         endpoint=endpoint,
@@ -167,7 +167,7 @@ def _accelerator_memory() -> int | None:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Only one process trains into a folder. The lock goes with the process, however it ends."""
+    """Hold a lock so that only one process trains into a folder. The kernel releases it however the process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK_NAME).open("w")
@@ -185,7 +185,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _stops_on_interrupt(screen: Screen) -> Iterator[None]:
-    """The first Ctrl-C is what SIGTERM is to a Pod; the second one ends the process where it stands."""
+    """Treat the first Ctrl-C as a Pod treats SIGTERM; the second one ends the process at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -211,7 +211,7 @@ def refuse_changed(run: TrainRun, folder: Path) -> None:
     if changed:
         raise DiagnosedError(
             Reason.INVALID_SPEC,
-            f"The run in {folder} was begun with other settings ({'; '.join(changed)}). Change spec.runId: that is a "
+            f"The run in {folder} was started with other settings ({'; '.join(changed)}). Change spec.runId: that is a "
             "new run beside it. Or give another --output.",
         )
 
@@ -227,9 +227,9 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 def _show_job(job: LocalJob, folder: Path, screen: Screen) -> None:
     screen.say(f"{job.name}, run {job.spec.run_id}: into {folder}")
     if job.spec.class_name is not None:
-        screen.say(f"className {job.spec.class_name} says nothing here: this machine is what there is.")
+        screen.say(f"className {job.spec.class_name} is ignored: the job runs on this machine.")
     if job.spec.parallelism != Parallelism():
-        screen.say("parallelism is for a cluster: here one process trains, with the same batches.")
+        screen.say("parallelism is ignored: a single process trains here, with the same batches.")
 
 
 def _show_found(found: PreflightReport, run: TrainRun, screen: Screen) -> None:

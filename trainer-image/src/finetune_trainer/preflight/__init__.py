@@ -1,1 +1,1 @@
-"""Preflight: everything that a run needs, tried before a GPU is asked for."""
+"""Preflight: checks everything that a run needs before accelerators are requested."""

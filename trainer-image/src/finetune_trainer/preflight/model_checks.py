@@ -1,4 +1,4 @@
-"""What the spec asks of the model, and what the model's files say, compared before an accelerator is asked for.
+"""Compares what the spec asks of the model with the model's files, before accelerators are requested.
 
 The model is built without weights, and trained on as far as that goes: with its adapter, frozen, packed. What fails
 here would fail in training, after its Pods had waited for accelerators.
@@ -22,8 +22,8 @@ _log = structlog.get_logger()
 
 
 def check_model(run: PreflightRun, model: InspectedModel) -> list[str]:
-    """What may surprise. Raises DiagnosedError: ModelInvalid where the files contradict each other, InvalidSpec where
-    the spec asks for what the model does not have.
+    """Returns warnings. Raises DiagnosedError: ModelInvalid when the files contradict each other, InvalidSpec when the
+    spec asks for what the model does not have.
     """
     from finetune_trainer.model import adapters
     from finetune_trainer.model.adapted_modules import adapted_modules
@@ -61,7 +61,7 @@ def _unknown_weights(uri: str, names: list[str]) -> str:
 
 
 def refuse_tokens_beyond(tokenizer: Any, rows: int, uri: str) -> None:
-    """Raises DiagnosedError (ModelInvalid) when tokens that texts come to lie beyond the embedding's rows.
+    """Raises DiagnosedError (ModelInvalid) when texts can contain tokens beyond the embedding's rows.
 
     Special tokens that neither the chat template nor the tokenizer itself writes are never met: some models have such.
     """

@@ -1,4 +1,4 @@
-"""Whether a model keeps packed examples apart, found by trying: no list of architectures.
+"""Tries whether a model keeps packed examples apart, instead of listing architectures.
 
 A small model of the same kind, with random weights, computes two examples packed into one row, as TRL's collator does
 it, and each by itself. Attention that heeds the positions tells them apart. ALiBi, learned positions that count from
@@ -76,7 +76,8 @@ def _build(config: Any) -> Any:
 
 
 def _difference(model: Any) -> float:
-    """The largest one between the logits of packed examples and of the same ones alone, in standard deviations."""
+    """The largest difference between logits of packed examples and of the same examples alone, in standard
+    deviations."""
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     generator = torch.Generator().manual_seed(0)

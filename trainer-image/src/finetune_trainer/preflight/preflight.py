@@ -1,4 +1,4 @@
-"""Preflight: everything that a run needs is read and tried before a GPU is asked for."""
+"""Preflight: reads and tries everything that a run needs before accelerators are requested."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _log = structlog.get_logger()
 
 
 def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
-    """Read and try everything. Raises DiagnosedError; the storage has the report of either end."""
+    """Read and try everything. Raises DiagnosedError. The report of success or failure is written to the storage."""
     storage = open_storage(run.storage)
     output = parse_location(run.output_uri)
     check_storage(storage, output)
@@ -61,7 +61,7 @@ def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
 
 
 def check_storage(storage: Storage, output: S3Location) -> None:
-    """List, write, read and delete below the run's folder, and see that nothing is written over that must not be.
+    """List, write, read and delete below the run's folder, and check that conditional writes never overwrite.
 
     Listing comes first: some servers make a missing bucket.
     """
@@ -124,7 +124,7 @@ def _max_length(run: PreflightRun, model: ModelStatus) -> int:
 
 
 def _begun(storage: Storage, output: S3Location) -> datetime | None:
-    """What templates take for now: the time that an earlier preflight of the run recorded, if there was one."""
+    """The time that templates print: that of an earlier preflight of the run, if there was one."""
     with contextlib.suppress(DiagnosedError):
         found = find_record(storage, output)
         return None if found is None else found.rendered_at
@@ -132,7 +132,7 @@ def _begun(storage: Storage, output: S3Location) -> datetime | None:
 
 
 def with_rows(chosen: Chosen, run: PreflightRun, model: InspectedModel) -> DatasetStatus:
-    """The status with the rows that steps are made of: packed, where that is asked for (SFT on text)."""
+    """The status with the number of training rows, which are packed if the spec and the method ask for it."""
     spec, training = run.hyperparameters, chosen.status.training
     assert training is not None
     if not spec.packing or not method_of(run.method).packs or reads_images(model.tokenizer):
@@ -143,7 +143,7 @@ def with_rows(chosen: Chosen, run: PreflightRun, model: InspectedModel) -> Datas
 
 
 def batch_warnings(resolved: ResolvedHyperparameters, dataset: DatasetStatus) -> Iterator[str]:
-    """What may surprise in the plan."""
+    """Warnings about the planned batches."""
     assert dataset.training is not None
     rows = dataset.training.rows or dataset.training.examples
     if resolved.batch_size > rows:
@@ -173,7 +173,7 @@ def _resolve(run: PreflightRun, model: InspectedModel, dataset: DatasetStatus) -
 def _estimate_memory(
     run: PreflightRun, model: InspectedModel, resolved: ResolvedHyperparameters
 ) -> tuple[MemoryEstimate | None, str | None]:
-    """The memory that training will need (None: the config tells too little), and what to tell when it may not fit.
+    """The memory that training will need (None if the config lacks sizes), and a warning if it may not fit.
 
     Raises DiagnosedError (InvalidSpec) when the batch can't be divided over the processes.
     """

@@ -26,7 +26,7 @@ QUIET = {
 
 
 def prepare(processes: int = 1) -> None:
-    """Set what is not set: no telemetry, caches where one can write, as many threads as there are CPUs."""
+    """Set defaults: no telemetry, writable caches, one thread per CPU."""
     scratch = Path(tempfile.gettempdir())
     defaults = {
         **QUIET,
@@ -41,7 +41,7 @@ def prepare(processes: int = 1) -> None:
 
 
 def prepare_laptop() -> None:
-    """As `prepare`, but with the caches that a person's own tools use."""
+    """As `prepare`, but with the user's own caches."""
     os.environ.setdefault("HF_HOME", str(Path.home() / ".cache" / "huggingface"))
     prepare()
 

@@ -1,4 +1,4 @@
-"""What a training on a GPU needs beside torch: without it the first step would fail, minutes after the start.
+"""What training on a GPU needs beside torch; without it the first step would fail, minutes after the start.
 
 Triton, which compiles the kernels of the loss and of fused_kernels.py, builds a small extension of Python against the
 driver when it is first used. https://github.com/triton-lang/triton, python/triton/runtime/build.py
@@ -23,7 +23,7 @@ DRIVER = "libcuda.so.1"
 
 
 def require_gpu_toolchain() -> None:
-    """Where there is a GPU. Raises DiagnosedError (Failed), which names what is missing."""
+    """Check what a GPU needs, if there is one. Raises DiagnosedError (Failed) naming what is missing."""
     if torch.cuda.is_available():
         missing = [what for what, there in _parts().items() if not there]
         if missing:
@@ -44,7 +44,7 @@ def require_gpu_toolchain() -> None:
 
 
 def _parts() -> dict[str, bool]:
-    """What Triton looks for, and whether it is there."""
+    """Whether each part that Triton needs exists."""
     compilers = [os.environ.get("CC"), "gcc", "clang"]
     scheme = sysconfig.get_default_scheme()
     headers = sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"]

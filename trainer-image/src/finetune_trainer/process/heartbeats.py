@@ -1,4 +1,4 @@
-"""Signs of progress that the processes of a node leave for their supervisor, in memory that they share.
+"""Heartbeats of the processes of a node for their supervisor, in shared memory.
 
 A process says which phase and step it is in whenever it gets on; how long it is silent between two such beats of its
 training is measured here, so that the watchdog knows what is usual. A beat costs a few microseconds, and nothing at
@@ -24,7 +24,7 @@ _SLOT_BYTES = 64
 
 
 class Phase(IntEnum):
-    """What a process is at."""
+    """The phase of a process."""
 
     STARTING = 0
     TRAINING = 1
@@ -34,7 +34,8 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True)
 class Beat:
-    """The last sign of a process. `time`: monotonic seconds; `slowest`: the longest of its last `gaps` in training."""
+    """The last heartbeat of a process. `time`: monotonic seconds; `slowest`: the longest of its last `gaps` in
+    training."""
 
     pid: int
     rank: int
@@ -46,32 +47,32 @@ class Beat:
 
 
 def prepare(file: Path, processes: int) -> None:
-    """Make the memory that so many processes share."""
+    """Create the shared memory for this many processes."""
     file.write_bytes(bytes(_SLOT_BYTES * processes))
 
 
 def read(file: Path) -> list[Beat]:
-    """The last beat of every process that has begun."""
+    """The last heartbeat of every process that has one."""
     data = file.read_bytes()
     slots = [_LAYOUT.unpack_from(data, start) for start in range(0, len(data), _SLOT_BYTES)]
     return [Beat(pid, rank, Phase(phase), *rest) for pid, rank, phase, *rest in slots if pid]
 
 
 def begin(file: Path, slot: int, rank: int) -> None:
-    """From now on this process's beats are written to its slot of the file."""
+    """Start to write this process's heartbeats to its slot of the file."""
     global _writer
     _writer = Writer(file, slot, rank)
     _writer.beat(Phase.STARTING, 0)
 
 
 def beat(phase: Phase, step: int) -> None:
-    """Say that this process gets on: it is in this phase, in or after this step. For the thread that trains."""
+    """Record progress: the phase, and the current or last step. Called by the training thread."""
     if _writer is not None:
         _writer.beat(phase, step)
 
 
 class Writer:
-    """Writes one process's beats."""
+    """Writes one process's heartbeats."""
 
     def __init__(self, file: Path, slot: int, rank: int, clock: Callable[[], float] = time.monotonic) -> None:
         with file.open("r+b") as opened:
@@ -83,7 +84,7 @@ class Writer:
         self._gaps: deque[float] = deque(maxlen=GAPS_REMEMBERED)
 
     def beat(self, phase: Phase, step: int) -> None:
-        """Write the next beat."""
+        """Write a heartbeat."""
         now = self._clock()
         if self._trained is not None:
             self._gaps.append(now - self._trained)

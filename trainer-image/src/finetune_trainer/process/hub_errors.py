@@ -1,4 +1,4 @@
-"""What errors of a Hugging Face hub mean: unreachable, denied, gated and missing are four things."""
+"""The diagnosis of Hugging Face hub errors: unreachable, denied, gated or missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def hub_errors(uri: str, missing: Reason) -> Iterator[None]:
 
 
 def diagnose(error: Exception, uri: str, missing: Reason) -> DiagnosedError | None:
-    """What a person needs to hear of an error; None when it is not the hub's."""
+    """The diagnosis of an error; None when it is not the hub's."""
     from httpx2 import HTTPError
     from huggingface_hub.errors import (
         DisabledRepoError,
@@ -59,7 +59,7 @@ def diagnose(error: Exception, uri: str, missing: Reason) -> DiagnosedError | No
     if isinstance(error, DisabledRepoError):
         return DiagnosedError(missing, f"{uri} has been disabled by the hub. {message}")
     if isinstance(error, HFValidationError):
-        return DiagnosedError(missing, f"{uri} is no name of a repository: {message}")
+        return DiagnosedError(missing, f"{uri} is not the name of a repository: {message}")
     if isinstance(error, HfHubHTTPError):
         return _answer(error, uri, missing, message)
     if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):

@@ -1,4 +1,4 @@
-"""What the model says, in OpenAI's objects: whole, or as a stream of chunks."""
+"""Answers as OpenAI's objects: whole, or as a stream of chunks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Part:
 
 
 class AnswerParser:
-    """Tells calls and reasoning from text, by the model's response template; without one all is text."""
+    """Separates tool calls and reasoning from text by the model's response template; without one all is text."""
 
     def __init__(self, template: ResponseTemplate | None, prompt: str) -> None:
         self._parser = None if template is None else ResponseParser(dict(template), prefix=prompt)
@@ -40,7 +40,7 @@ class AnswerParser:
         self._special: set[str] = set()
 
     def begin(self) -> list[Part]:
-        """What the prompt began of the answer already."""
+        """Feed the start of the answer that the prompt ended with."""
         return [] if self._parser is None else list(self._parts(self._parser.initial_events))
 
     def feed(self, piece: Text) -> list[Part]:
@@ -56,7 +56,7 @@ class AnswerParser:
             return self._give_up(error)
 
     def finish(self) -> list[Part]:
-        """The parts that the answer's end completes."""
+        """The parts that are complete at the end of the answer."""
         if self._parser is None:
             return []
         try:
@@ -83,7 +83,7 @@ class AnswerParser:
         return text
 
     def _give_up(self, error: Exception) -> list[Part]:
-        """A call that is none, as its text: the client sees what the model said. All that follows is text."""
+        """Return an invalid tool call as text, so that the client sees the output. All that follows is text."""
         _log.info(f"an answer is not of the model's format: {first_line(error)}")
         text, self._parser, self._unread = self._plain(self._unread), None, ""
         return [Part(text=text)] if text else []
@@ -100,7 +100,7 @@ def marks_in(template: Any) -> str:
 
 @dataclass
 class Answer:
-    """An answer under way, of one of the two routes."""
+    """An answer in progress, of either route."""
 
     route: Literal["chat.completion", "text_completion"]
     model: str

@@ -1,4 +1,4 @@
-"""The bodies of requests: bounded in size and time, and JSON that every part behind can hold."""
+"""Request bodies: limited in size and time, parsed as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_SECONDS = 30.0
 
 
 class BodyError(ValueError):
-    """The body can't be taken. `status`: HTTP's."""
+    """The body is refused. `status`: the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class BodyError(ValueError):
 
 
 def longest_body(context_length: int) -> int:
-    """Bytes that a request whose text fits into the context may have."""
+    """The most bytes of a request whose text fits into the context."""
     return FIXED_BYTES + BYTES_PER_TOKEN * context_length
 
 

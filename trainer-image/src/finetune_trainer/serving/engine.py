@@ -1,4 +1,4 @@
-"""Generation for a server: one request after another, on one thread, text as soon as it is certain.
+"""Generation for a server: one request after another on one thread, streaming text as soon as it is final.
 
 A request ends at the model's own end tokens, at a stop string, with its tokens or with the context.
 """
@@ -36,7 +36,7 @@ _log = structlog.get_logger()
 
 
 class EngineBusyError(RuntimeError):
-    """Too many requests wait already."""
+    """Too many requests are queued."""
 
 
 class GenerationError(RuntimeError):
@@ -45,7 +45,7 @@ class GenerationError(RuntimeError):
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be generated. None of a sampling parameter is the model's own.
+    """A request to generate. A sampling parameter of None is the model's own.
 
     `prompt`: token ids, at least one and fewer than the context has room for.
     """
@@ -66,7 +66,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of the answer. `special`: a token that is markup of the model, and nothing to read."""
+    """A piece of the answer. `special`: a special token, which is not shown."""
 
     text: str
     special: bool = False
@@ -74,14 +74,14 @@ class Text:
 
 @dataclass(frozen=True)
 class End:
-    """The answer is over. `tokens`: how many were generated, those of the stop string among them."""
+    """The end of the answer. `tokens`: the number generated, including those of the stop string."""
 
     reason: FinishReason
     tokens: int
 
 
 class Engine:
-    """Generates on a thread of its own. Made once per process."""
+    """Generates in a thread. One per process."""
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
@@ -96,17 +96,17 @@ class Engine:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a request is being worked at, and nothing has happened for STUCK_SECONDS."""
+        """Whether a request is in progress without a token for STUCK_SECONDS."""
         beat = self._beat
         return beat is not None and time.monotonic() - beat > STUCK_SECONDS
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for the one that is worked at."""
+        """The number of queued requests."""
         return self._orders.qsize()
 
     def submit(self, order: Order) -> _Generation:
-        """Generate when those before are done. Raises EngineBusyError."""
+        """Queue a request. Raises EngineBusyError."""
         if self.waiting >= MOST_WAITING:
             raise EngineBusyError
         generation = _Generation(order, asyncio.get_running_loop())
@@ -159,7 +159,7 @@ class Engine:
 
 
 def generation_config(of_model: GenerationConfig, order: Order, context_length: int) -> GenerationConfig:
-    """The model's own config with what the order asks for, and no more new tokens than the context has room for."""
+    """The model's config with the request's settings, and no more new tokens than the context has room for."""
     config = copy.deepcopy(of_model)
     room = context_length - len(order.prompt)
     config.max_new_tokens = min(order.max_tokens or DEFAULT_NEW_TOKENS, room)
@@ -173,7 +173,7 @@ def generation_config(of_model: GenerationConfig, order: Order, context_length: 
 
 
 class _Generation:
-    """One request's way through the engine. Its pieces go over from the engine's thread to the event loop."""
+    """One request in the engine. Hands its pieces from the engine's thread to the event loop."""
 
     def __init__(self, order: Order, loop: asyncio.AbstractEventLoop) -> None:
         self.order = order
@@ -186,7 +186,7 @@ class _Generation:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Nobody wants the answer any more: it ends with the next token."""
+        """Cancel: generation ends with the next token."""
         self._cancelled.set()
 
     def put(self, piece: Text | End | GenerationError) -> None:
@@ -207,18 +207,18 @@ class _Generation:
 
 
 class _CancelledError(Exception):
-    """Leaves `generate`: the client has gone."""
+    """Ends `generate`: the client has disconnected."""
 
 
 _NOBODY_WAITS = GenerationError("the request was cancelled")
 
 
 class _StoppedError(Exception):
-    """Leaves `generate`: a stop string was found."""
+    """Ends `generate`: a stop string was found."""
 
 
 class _Streamer:
-    """What `generate` tells each token to."""
+    """The streamer that `generate` hands each token to."""
 
     def __init__(self, generation: _Generation, tokenizer: Any, special: frozenset[int]) -> None:
         self.tokens = 0
@@ -299,7 +299,7 @@ class _Penalties(LogitsProcessor):
 
 
 def _why_lost(device: torch.device) -> str | None:
-    """What the device says to a small sum. After a fault in a kernel CUDA answers all that follows with it."""
+    """The error of a trivial computation, if the device is lost: after a kernel fault every CUDA call fails."""
     try:
         torch.ones(8, device=device).sum().item()
     except torch.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""The `fetch` command: brings a model to SERVED_MODEL_DIRECTORY/<name>, as a folder that any server can load."""
+"""The `fetch` command: fetches a model to SERVED_MODEL_DIRECTORY/<name>, as a folder that any server can load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRATCH = ".fetch"
 
 
 def fetch(run: FetchRun, *, models: Path = Path(SERVED_MODEL_DIRECTORY)) -> None:
-    """A whole model as it is, an adapter merged into its base.
+    """Fetch a whole model as it is; merge an adapter into its base.
 
     The folder appears when it is complete, in place of an older one.
 

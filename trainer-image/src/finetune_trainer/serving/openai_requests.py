@@ -1,4 +1,4 @@
-"""What a request to the OpenAI routes may ask for. What the server would not honour is refused, not ignored."""
+"""The requests of the OpenAI routes. What the server does not support is refused, not ignored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Lenient(BaseModel):
 
 
 class TextRequest(Lenient):
-    """What both routes take."""
+    """The fields of both routes."""
 
     model: str
     max_tokens: int | None = Field(None, ge=1)
@@ -107,12 +107,12 @@ class Message(Lenient):
     @field_validator("tool_calls")
     @classmethod
     def _no_calls(cls, value: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-        """As other servers write an answer without calls, and clients send it back."""
+        """Accept an empty list: other servers write it for an answer without calls, and clients send it back."""
         return value or None
 
 
 class TextFormat(BaseModel):
-    """The one response format there is."""
+    """The only supported response format."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -152,7 +152,7 @@ class ChatRequest(TextRequest):
     @field_validator("chat_template_kwargs")
     @classmethod
     def _only_variables(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Variables of the chat template, but nothing that replaces it or what is rendered."""
+        """Allow variables of the chat template, but nothing that replaces the template or its inputs."""
         names = set(value or {})
         if reserved := (_RESERVED & names) | {name for name in names if name.endswith(("_token", "_tokens"))}:
             raise ValueError(f"may not set {', '.join(sorted(reserved))}")

@@ -1,4 +1,4 @@
-"""The process that makes prompts: renders messages in the model's chat template, and tokenizes.
+"""The process that renders messages in the model's chat template, and tokenizes.
 
 A template is code out of a model's folder, and a text may have megabytes. Here both can be given up: the server kills
 this process when it takes too long, and the kernel refuses it memory beyond MOST_MEMORY_BYTES.

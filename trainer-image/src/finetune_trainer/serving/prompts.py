@@ -1,4 +1,4 @@
-"""Prompts, made by a process of their own within limits of time and memory. See prompt_worker.py."""
+"""Makes prompts in a separate process, within limits of time and memory. See prompt_worker.py."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ START_SECONDS = 120.0
 
 
 class PromptRefusedError(ValueError):
-    """No prompt can be made of what was sent; the message says why."""
+    """The request can't be made into a prompt; the message says why."""
 
 
 class PromptsBusyError(RuntimeError):
-    """The prompts of others took so long that this one's turn did not come."""
+    """The prompts of other requests took too long."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model reads: token ids, and the text that they stand for."""
+    """A prompt: token ids, and their text."""
 
     tokens: list[int]
     text: str
 
 
 class Prompts:
-    """Has one worker, and starts another one when it was given up."""
+    """Runs one worker, and replaces it when it was killed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Why a request is refused, in the words of OpenAI's API rather than pydantic's. Pure."""
+"""Validation errors of requests, as OpenAI's API words them rather than pydantic. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LENGTHS = {
 
 
 def explain(invalid: ValidationError) -> tuple[str, str | None]:
-    """The first fault, and the parameter that it is in: None where the request itself is no object."""
+    """The first error, and its parameter: None if the request is not an object."""
     first: Mapping[str, Any] = invalid.errors(include_url=False)[0]
     parts = [str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int)]
     if len(parts) > 1 and parts[-1] == "str":  # pydantic's name of a kind that may be there, not a key

@@ -112,7 +112,7 @@ def build_app(folder: Path, generator: Generator) -> FastAPI:
 
 
 class _Server:
-    """What the routes share."""
+    """The state that the routes share."""
 
     def __init__(self, folder: Path, generator: Generator) -> None:
         self.engine = Engine(generator)

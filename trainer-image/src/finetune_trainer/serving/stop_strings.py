@@ -1,4 +1,4 @@
-"""Where an answer ends because the client said so. Pure.
+"""Stop strings of a streamed answer. Pure.
 
 transformers' own stop strings look at every token of the vocabulary for every stop string (a minute for four of 256
 characters with 150,000 tokens), also match in the prompt, and leave the stop string in the text.
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Lets text pass up to the first stop string; holds back what may become one."""
+    """Passes text through up to the first stop string, and holds back what may become one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, bool]:
-        """What of the text may be shown, and whether a stop string ended it: the one that is complete first.
+        """The text that may be shown, and whether a stop string ended it: the first one to be complete.
 
         Nothing is fed after that.
         """
@@ -31,12 +31,12 @@ class StopStrings:
         return text[:shown], False
 
     def flush(self) -> str:
-        """What was held back and became no stop string."""
+        """The text that was held back."""
         held, self._held = self._held, ""
         return held
 
     def _may_become_one(self, text: str) -> int:
-        """How many characters at the text's end are the beginning of a stop string."""
+        """The number of characters at the end of the text that may begin a stop string."""
         longest = max((len(stop) - 1 for stop in self._stops), default=0)
         return next(
             (

@@ -1,4 +1,4 @@
-"""Tokens become text one after another, as soon as no later token can change it. Pure.
+"""Decodes tokens incrementally, as soon as no later token can change the text. Pure.
 
 tokenizers' own DecodeStream does the same, and raises on bytes that are no UTF-8, which a model may well sample.
 """
@@ -31,7 +31,7 @@ class TextDecoder:
         return self._out(text)
 
     def flush(self) -> str:
-        """The text of what was not complete."""
+        """The text of an incomplete rest."""
         return self._out(self._new_text())
 
     def _new_text(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -34,60 +33,26 @@ from finetune_trainer.data.read.messages import (
     ToolCall,
     User,
 )
-
-GOOD = b'{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}\n'
-USER = {"role": "user", "content": "2+2?"}
-ASSISTANT = {"role": "assistant", "content": "4"}
-
-
-def chat(*messages: object, **more: object) -> bytes:
-    return json.dumps({"messages": list(messages), **more}).encode()
-
-
-def call(arguments: object) -> dict[str, object]:
-    return {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": arguments}}]}
-
-
-def called(*ids: str) -> dict[str, object]:
-    calls = [{"id": name, "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}} for name in ids]
-    return {"role": "assistant", "tool_calls": calls}
-
-
-def answer(name: str) -> dict[str, object]:
-    return {"role": "tool", "tool_call_id": name, "content": "4"}
-
-
-def _call(name: str) -> ToolCall:
-    return ToolCall(Function("add", '{"a": 2}'), id=name, type="function")
-
-
-def image(url: str) -> dict[str, Any]:
-    return {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
-
-
-def preference(messages: object, better: object, worse: object) -> bytes:
-    """OpenAI's form."""
-    return json.dumps(
-        {"input": {"messages": messages}, "preferred_output": better, "non_preferred_output": worse}
-    ).encode()
-
-
-def pair(**sides: object) -> bytes:
-    """TRL's form."""
-    return json.dumps(sides).encode()
-
-
-WORSE = {"role": "assistant", "content": "5"}
-CALLED_A = Assistant(tool_calls=[_call("a")])
-CALLED_A_AND_B = Assistant(tool_calls=[_call("a"), _call("b")])
-ANSWER_A = Tool(content="4", tool_call_id="a")
-CALLING = {
-    "role": "assistant",
-    "tool_calls": [{"id": "a", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}],
-}
-TOLD = {"role": "tool", "tool_call_id": "a", "content": "4"}
-NO_WORDS = "no words"
-KEYS = ["role", "content", "weight", "type", "text", "name", "function", "arguments", "id", "tool_call_id"]
+from tests.unit.trainer.data.read.example_lines import (
+    ANSWER_A,
+    ASSISTANT,
+    CALLED_A,
+    CALLED_A_AND_B,
+    CALLING,
+    GOOD,
+    KEYS,
+    NO_WORDS,
+    TOLD,
+    USER,
+    WORSE,
+    answer,
+    call,
+    called,
+    chat,
+    image,
+    pair,
+    preference,
+)
 
 BROKEN_LINES = {
     "cut off": (
@@ -322,68 +287,6 @@ GOOD_LINES = {
     ),
     "preference of texts": (pair(prompt="2+2=", chosen="4", rejected="5"), PreferenceExample("2+2=", "4", "5")),
 }
-
-
-OF_A_TOOL = (
-    "'{}' holds what a tool said, which would be learned as if the assistant had written it. Compare the messages "
-    "before it or those after it: what both have before goes to '{}'."
-)
-BROKEN_PAIRS = {
-    "chat": (
-        GOOD.strip(),
-        "Input file is in the fine-tune-chat format, but the specified fine-tuning job is not using 'SFT' as the "
-        "training method (provided method=DPO, which learns from preference pairs).",
-    ),
-    "the same twice": (
-        preference([USER], [ASSISTANT], [ASSISTANT]),
-        "'preferred_output' and 'non_preferred_output' are the same: there is no preference to learn.",
-    ),
-    "input as a list": (
-        json.dumps({"input": [USER], "preferred_output": [ASSISTANT], "non_preferred_output": [WORSE]}).encode(),
-        "'input' must be an object with 'messages'.",
-    ),
-    "answer as text": (
-        preference([USER], "4", [WORSE]),
-        "'preferred_output' must be a list of messages, found text.",
-    ),
-    "answer of the user": (
-        preference([USER], [USER, ASSISTANT], [WORSE]),
-        "'preferred_output' holds a message of the user: only the assistant answers.",
-    ),
-    "a tool's words in the better answer": (
-        preference([USER], [CALLING, TOLD, ASSISTANT], [WORSE]),
-        OF_A_TOOL.format("preferred_output", "input"),
-    ),
-    "a tool's words in the worse answer": (
-        pair(prompt=[USER], chosen=[ASSISTANT], rejected=[CALLING, TOLD, WORSE]),
-        OF_A_TOOL.format("rejected", "prompt"),
-    ),
-    "a tool's words after what is in common": (
-        pair(chosen=[USER, CALLING, TOLD, ASSISTANT], rejected=[USER, WORSE]),
-        OF_A_TOOL.format("chosen", "prompt"),
-    ),
-    "no prompt": (preference([], [ASSISTANT], [WORSE]), "'input' must be text or a list with at least one message."),
-    "text and messages": (
-        pair(prompt=[USER], chosen="4", rejected=[WORSE]),
-        "'chosen' must be a list of messages as 'prompt' is, found text.",
-    ),
-    "empty text": (pair(prompt="2+2=", chosen=" ", rejected="5"), "chosen is empty: there is nothing to learn."),
-    "texts without a prompt": (
-        pair(chosen="4", rejected="5"),
-        "'chosen' without a 'prompt' must be a list of messages, found text.",
-    ),
-    "nothing in common": (
-        pair(chosen=[ASSISTANT], rejected=[WORSE]),
-        "'chosen' and 'rejected' have no message in common that they answer to.",
-    ),
-}
-
-
-@pytest.mark.parametrize(("line", "message"), BROKEN_PAIRS.values(), ids=BROKEN_PAIRS)
-def test_a_broken_preference_pair_is_named(tmp_path: Path, line: bytes, message: str) -> None:
-    file = tmp_path / "data.jsonl"
-    file.write_bytes(line)
-    assert list(read_examples(file, "DPO")) == [LineError(1, message)]
 
 
 @pytest.mark.parametrize(("line", "example"), GOOD_LINES.values(), ids=GOOD_LINES)
