@@ -31,7 +31,7 @@ def estimate(scores: Sequence[float]) -> Estimate:
     Raises ValueError for an empty sample.
     """
     if not scores:
-        raise ValueError("no scores")
+        raise ValueError("there is no score")
     if _is_binary(scores):
         return wilson(int(sum(scores)), len(scores))
     return adjusted_student(scores, least=0.0, most=1.0)
@@ -45,7 +45,7 @@ def estimate_difference(scores: Sequence[float], baseline: Sequence[float]) -> E
     """
     pairs = list(zip(scores, baseline, strict=True))
     if not pairs:
-        raise ValueError("no scores")
+        raise ValueError("there is no score")
     if _is_binary(scores) and _is_binary(baseline):
         both, neither = pairs.count((1, 1)), pairs.count((0, 0))
         return newcombe(both, pairs.count((1, 0)), pairs.count((0, 1)), neither)
@@ -93,7 +93,7 @@ def adjusted_student(values: Sequence[float], *, least: float, most: float) -> E
     Raises ValueError for an empty sample.
     """
     if not values:
-        raise ValueError("no values")
+        raise ValueError("there is no value")
     mean = float(np.mean(values))
     adjusted = np.array([*values, least, most], dtype=np.float64)
     centre = float(adjusted.mean())
