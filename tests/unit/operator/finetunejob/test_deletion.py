@@ -500,6 +500,13 @@ async def test_the_classes_of_all_runs_are_read_as_they_are_today() -> None:
     assert removed(observed) == [FOLDER]
 
 
+async def test_a_run_that_never_started_for_want_of_its_class_keeps_nothing_from_being_removed() -> None:
+    status = {"runId": "2", "storageFolders": [{"uri": FOLDER, "className": "cpu"}]}
+    parent = {**PARENT, "spec": {**JOB_WIRE, "className": "misspelt"}, "status": status}
+    observed = await observe(kube_with(), parent, trainer_image=None)
+    assert removed(observed) == [FOLDER]
+
+
 async def test_without_an_operator_only_our_finalizer_is_taken_away() -> None:
     def job_that_holds(name: str, *finalizers: str) -> dict[str, Any]:
         metadata = {"name": name, "namespace": "team-a", "uid": name, "resourceVersion": "1"}

@@ -37,7 +37,9 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         status = FineTuneJobStatus.from_another_version(parent.get("status", {}))
     except ValidationError:
         status = _salvaged(parent["status"])
-    class_name = status.class_name or parent["spec"].get("className")
+    # A run that is asked for and that its class keeps from starting has written nothing: the one before it has.
+    last = status.storage_folders[-1].class_name if status.storage_folders else None
+    class_name = status.class_name or last or parent["spec"].get("className")
     platform = await observe_class(reader, class_name, trainer_image)
     if class_name is None and isinstance(platform, ResolvedClass):
         class_name = platform.name
