@@ -2,7 +2,7 @@
 
     from e2e.steps import step
 
-    with step("Build the operator's image", remedy="see docs/images.md") as current:
+    with step("Build the operator's image", remedy="see docs/how-to/develop.md") as current:
         current.run(["buildah", "bud", "."], timeout=600)          # output goes to current.log
         current.say("pushing")                                     # or tell by hand what is happening
         current.run(["buildah", "push", image], timeout=300)

@@ -88,7 +88,7 @@ class Reason(StrEnum):
 
 
 REASON_MEANINGS: dict[Reason, str] = {
-    Reason.PROGRESSING: "Nothing stands in the way.",
+    Reason.PROGRESSING: "No problem is known.",
     Reason.VALIDATING: "The preflight Pod reads the dataset, the model and the storage.",
     Reason.QUEUED: "The Pods are made and wait to be started.",
     Reason.TRAINING: "The training Pods run.",

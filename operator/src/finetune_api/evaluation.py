@@ -185,7 +185,7 @@ class EvaluationSpec(ApiModel):
         description="What every candidate must reach. They may change within a run. Empty: nothing.",
     )
     retry_limit: int = Field(
-        3, ge=0, le=100, description="Failures that may heal, after which it is tried again; disruptions never count."
+        3, ge=0, le=100, description="Transient failures after which it is tried again; disruptions never count."
     )
 
 

@@ -47,7 +47,7 @@ class QLoRA(LoRA):
 class Freeze(ApiModel):
     """Weights that stay as they are."""
 
-    layers: int = Field(0, ge=0, le=1000, description="The first so many layers.")
+    layers: int = Field(0, ge=0, le=1000, description="Number of leading layers to freeze.")
     embeddings: bool = Field(False, description="The token embeddings (and the output layer, if it shares them).")
 
 

@@ -45,7 +45,7 @@ def progressing(reason: Reason, message: str | None = None) -> Readiness:
 
 
 def stalled(reason: Reason, message: str) -> Readiness:
-    """It won't get there without a change."""
+    """It can't become ready without a change."""
     return Readiness(ready=False, reason=reason, message=message, stalled=True)
 
 

@@ -64,7 +64,7 @@ def watched(
 
 
 def evaluation_job(spec: EvaluationSpec) -> RetriedJob:
-    """An evaluation costs accelerators: only what may heal by itself is retried, up to spec.retryLimit."""
+    """An evaluation costs accelerators: only transient failures are retried, up to spec.retryLimit."""
     return RetriedJob(accepts=lambda report: isinstance(report, EvaluationReport), retry_limit=spec.retry_limit)
 
 
@@ -166,7 +166,7 @@ def _failed_once(
 def disrupted(
     observed: ObservedEvaluation, status: EvaluationStatus, message: str, now: datetime
 ) -> Plan[EvaluationStatus]:
-    """Something else ended the try: it never counts, and the next one follows, ever more slowly."""
+    """Something else ended the try: it never counts, and the next one follows with exponential backoff."""
     disruptions = status.disruptions + 1
     again = retry_time(disruptions, now)
     status = status.model_copy(update={"disruptions": disruptions, "retry_time": again})

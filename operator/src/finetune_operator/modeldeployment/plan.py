@@ -81,7 +81,7 @@ def _exceeded_limit(observed: ObservedModelDeployment) -> str | None:
 
 
 def _within_limits(observed: ObservedModelDeployment, rollout: Rollout) -> Readiness:
-    """Where the Pods stand. An autoscaler that asks for more than the class allows holds nothing up: it is told."""
+    """Where the Pods stand. An autoscaler that asks for more than the class allows does not block: it is reported."""
     exceeded = _exceeded_limit(observed)
     if exceeded is None or applied_model(observed) is None or rollout.readiness.stalled:
         return rollout.readiness

@@ -41,7 +41,7 @@ def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | Evaluati
 
 
 def refused_report(pods: Sequence[PodView], why: str) -> FailureStatus:
-    """The diagnosis of a report of success that is not taken (claims)."""
+    """The diagnosis of a report of success that is not taken (core/report_validation.py)."""
     pod = min(pods, key=lambda pod: pod.index, default=None)
     return FailureStatus(
         reason=Reason.REPORT_REFUSED,

@@ -45,8 +45,8 @@ async def jobs_and_pods(
 ) -> tuple[list[Object], list[Object], list[Object]]:
     """The parent's Jobs, the Pods to be waited for, and its Job that is not its own any more.
 
-    `newest`: name of the Job that was made last, which only a child of this parent has (children.child_name). It is
-    found also without its labels. Where somebody took its ownerReferences away it runs on, and answers for nothing.
+    `newest`: name of the Job that was made last, which only a child of this parent has (child_name). It is found
+    also without its labels. Where somebody took its ownerReferences away it runs on, and answers for nothing.
     """
     jobs, pods = await owned_jobs_and_pods(reader, owner, *controllers)
     if newest is None or any(job["metadata"]["name"] == newest for job in jobs):

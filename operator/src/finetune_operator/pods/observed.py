@@ -81,7 +81,7 @@ class PodView:
 class JobView:
     """What matters of a Job.
 
-    `ending`: how it ends is certain, but its Pods still do. `reason`: why it failed. `digest`: see unstarted.py.
+    `ending`: how it ends is certain, but its Pods still do. `reason`: why it failed. `digest`: see template_hash.py.
     """
 
     name: str

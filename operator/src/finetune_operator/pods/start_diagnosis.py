@@ -50,7 +50,7 @@ class StartDiagnosis:
 def diagnose_start(
     job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime
 ) -> StartDiagnosis | None:
-    """What keeps the Pods from starting, what won't come by itself first. `job`: None where a Deployment makes them."""
+    """What keeps the Pods from starting, permanent blockers first. `job`: None where a Deployment makes them."""
     by_subject = {warning.subject: warning for warning in warnings}
     if job is not None and (job.suspended or job.deleting):
         return None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
+import ssl
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,7 +41,7 @@ from finetune_operator.runtime.workqueue import WorkQueue
 from finetune_operator.settings import Settings
 
 CERTIFICATE_SECONDS = 3600.0
-"""The certificate is read again this often: a renewed one is served at most this much later."""
+"""The certificate and its CA are read again this often: renewed ones hold at most this much later."""
 DRAIN_SECONDS = 20.0
 """How long running reconciliations may take to finish when the operator is told to stop."""
 LEDGER_SECONDS = 6 * 3600.0
@@ -215,7 +216,22 @@ async def _serve_progress(parts: Parts) -> None:
         while not parts.stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(parts.stop.wait(), CERTIFICATE_SECONDS)
-            progress_server.load_certificate(tls, settings.tls_directory)
+            _renew_certificate(parts, tls)
+
+
+def _renew_certificate(parts: Parts, tls: ssl.SSLContext) -> None:
+    """Serve the certificate that is mounted now, and let new attempts trust its CA.
+
+    What can't be read changes nothing: a faulty renewal must not end an operator whose certificate still holds.
+    """
+    folder = parts.settings.tls_directory
+    assert folder is not None
+    try:
+        progress_server.server_tls(folder)  # a key of another certificate would spoil the context that serves
+        progress_server.load_certificate(tls, folder)
+        parts.environment.progress_endpoint = progress_endpoint(parts.settings)
+    except (OSError, ValueError) as error:
+        log.error("the certificate was not renewed", folder=str(folder), error=str(error))
 
 
 def _leads(parts: Parts) -> bool:

@@ -100,9 +100,9 @@ async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[
             needed = finalizer.is_needed(observed)
             if needed is not None and needed != _holds(parent, finalizer):
                 parent = await (kube.hold if needed else kube.release)(parent, finalizer.name)
-        return kind.plan(observed, now), parent
     except ValidationError as error:
         return _invalid(kind.status.read(parent.get("status")), parent, error, now), parent
+    return kind.plan(observed, now), parent  # what this raises is a bug, and no fault of the spec
 
 
 async def _deletion(kube: Kube, finalizer: Finalizer | None, parent: Object, now: datetime) -> DeletionPlan[Any] | None:

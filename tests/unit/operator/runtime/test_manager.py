@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e.cluster.certificates import Authority
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.environment import Environment
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.metrics.object_metrics import ObjectMetrics
+from finetune_operator.progress import server as progress_server
 from finetune_operator.registry import KINDS as REGISTERED
 from finetune_operator.runtime import manager
 from finetune_operator.runtime.health import WatchEndedError
@@ -26,6 +31,7 @@ from tests.unit.operator.fake_kube import FakeKube
 JOBS = "GET /apis/finetune.dev/v1alpha1/finetunejobs"
 EVALUATIONS = "GET /apis/finetune.dev/v1alpha1/evaluations"
 ROUTER = ObjectKey("FineTuneJob", "team-a", "router")
+HOST = "127.0.0.1"
 SETTINGS = Settings(trainer_image="example.com/trainer:1", resync_seconds=0.02)
 ENVIRONMENT = Environment(SETTINGS.trainer_image)
 KINDS = tuple(kind(ENVIRONMENT) for kind in REGISTERED)
@@ -117,3 +123,52 @@ async def test_a_stop_while_it_stands_by_ends_the_wait() -> None:
     stop.set()
     assert await asyncio.wait_for(waiting, 5) is False
     assert await manager._before_stop(asyncio.sleep(0), asyncio.Event()) is True
+
+
+async def test_a_renewed_certificate_is_served_and_one_that_can_not_be_read_changes_nothing(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, progress_url="https://127.0.0.1:8443", tls_directory=tmp_path)
+    found = Parts(settings, asyncio.Event(), FakeKube({}), None, KINDS, Environment(""), ObjectMetrics())
+    first = issue(tmp_path)
+    tls = progress_server.server_tls(tmp_path)
+    manager._renew_certificate(found, tls)
+
+    other_key = Authority(tmp_path / "other").issue("tls", "finetune-operator", hosts=[HOST]).key.read_text()
+    for fault in ("half of a ke", other_key, None):
+        (tmp_path / "tls.key").unlink()
+        if fault is not None:
+            (tmp_path / "tls.key").write_text(fault)
+        (tmp_path / "tls.key").touch()
+        manager._renew_certificate(found, tls)
+        assert trusted(found) == first, fault
+        await connect(tls, first)
+
+    second = issue(tmp_path)
+    manager._renew_certificate(found, tls)
+    assert trusted(found) == second != first
+    await connect(tls, second)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await connect(tls, first)
+
+
+def issue(folder: Path) -> str:
+    """A certificate of a new CA in the folder; returns the CA."""
+    for file in folder.glob("*.*"):
+        file.unlink()
+    authority = Authority(folder)
+    authority.issue("tls", "finetune-operator", hosts=[HOST])
+    return authority.certificate.read_text()
+
+
+def trusted(found: Parts) -> str:
+    """The CA that new attempts get."""
+    assert found.environment.progress_endpoint is not None
+    return found.environment.progress_endpoint.ca
+
+
+async def connect(tls: ssl.SSLContext, ca: str) -> None:
+    """Connect to a server with this context, as a client that trusts the CA."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), HOST, 0, ssl=tls)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        _, writer = await asyncio.open_connection(HOST, port, ssl=ssl.create_default_context(cadata=ca))
+        writer.close()

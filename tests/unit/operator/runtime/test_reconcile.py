@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from finetune_api.conditions import ConditionType, KindStatus, Reason
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
@@ -353,6 +354,16 @@ async def test_a_stored_spec_that_does_not_parse_names_the_field() -> None:
     stalled = conditions_written(kube)[ConditionType.STALLED]
     assert (stalled["status"], stalled["reason"]) == ("True", "InvalidSpec")
     assert "retryLimit: Input should be a valid integer" in stalled["message"]
+
+
+async def test_a_model_that_a_plan_gets_wrong_is_a_bug_and_no_fault_of_the_spec() -> None:
+    def wrong(observed: Any, now: datetime) -> Plan[Any]:
+        return replace(PLAN, status=FineTuneJobStatus.model_validate({"phase": 7}))
+
+    kube = kube_with()
+    with pytest.raises(ValidationError):
+        await reconcile(kube, replace(planning(PLAN), plan=wrong), KEY)
+    assert kube.writes == []
 
 
 OVER = FineTuneJobStatus(

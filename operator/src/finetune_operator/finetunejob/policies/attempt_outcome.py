@@ -115,7 +115,7 @@ def _disrupted(
 ) -> FineTuneJobStatus:
     """The infrastructure ended the attempt: it never counts, and the next one follows at once if this one got on.
 
-    Attempts that don't start ever further apart: a node that evicts each of them would be asked in a tight loop.
+    Disruptions without progress back off exponentially: a node that evicts each attempt would be asked in a tight loop.
     """
     attempt = attempt.model_copy(update={"disruptions": attempt.disruptions + 1})
     status = ended(status, attempt, "Disrupted", now, reason=reason, message=message)
