@@ -628,6 +628,7 @@ def test_a_tenant_makes_no_pod_that_a_job_would_count(cluster: Cluster, operator
     assert refused("label", "pod", *mine, "batch.kubernetes.io/controller-uid-") == ""
     released = "batch.kubernetes.io/controller-uid-"
     assert "stay as the operator made them" in refused("label", "pod", pod["metadata"]["name"], released)
+    cluster.kubectl("-n", TEAM, "delete", "job", "by-hand-job")
 
 
 def test_a_tenant_puts_nothing_in_the_place_of_what_serves(
