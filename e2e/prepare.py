@@ -16,9 +16,9 @@ def cluster_with_images() -> tuple[Cluster, Images]:
     """The cluster, up, with the images in its registry. Raises StepFailed."""
     resolve.flavour()
     with ThreadPoolExecutor(2) as pool:
-        # Compiling keeps the CPUs busy, images mostly wait for downloads and the disk.
-        halves = (pool.submit(images.build), pool.submit(_cluster))
         try:
+            # Compiling keeps the CPUs busy, images mostly wait for downloads and the disk.
+            halves = (pool.submit(images.build), pool.submit(_cluster))
             for half in as_completed(halves):
                 if isinstance(error := half.exception(), StepFailed) and not all(one.done() for one in halves):
                     console.print(f"{error}\nThe other half is finished first; the next run finds it.", markup=False)

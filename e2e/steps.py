@@ -45,6 +45,7 @@ PLAIN_LINE_EVERY_SECONDS = 8.0
 TAIL_LINES = 20
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+_interrupted = threading.Event()
 
 
 class StepFailed(Exception):
@@ -104,6 +105,8 @@ class Step:
         """
         words = [str(word) for word in argv]
         self._said = ""
+        if _interrupted.is_set():
+            raise self.failure(f"{words[0]} was not started: the run was interrupted")
         with self.log.open("ab") as output:
             output.write(f"$ {' '.join(words)}\n".encode())
             output.flush()
@@ -123,6 +126,8 @@ class Step:
             except OSError as error:
                 raise self.failure(f"{words[0]} can't be started: {error.strerror}") from error
             self._command = None if outlives else process
+            if _interrupted.is_set():  # while it was started, when there was nothing yet to end
+                self.end_command()
             try:
                 status = process.wait(timeout)
             except subprocess.TimeoutExpired as error:
@@ -261,7 +266,11 @@ def _log_of_our_own(path: Path) -> Iterator[Path]:
 
 
 def end_commands() -> None:
-    """Kill the commands of all running steps, each of which then fails; for Ctrl-C, which reaches one thread only."""
+    """Kill the commands of all running steps, each of which then fails; for Ctrl-C, which reaches one thread only.
+
+    None is started after it: another step's next command would keep the process for as long as it takes.
+    """
+    _interrupted.set()
     with _display.lock:
         running = list(_display.running)
     for current in running:

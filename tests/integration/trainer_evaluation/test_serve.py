@@ -83,7 +83,7 @@ def test_the_routes_of_transformers_serve_that_load_or_unload_are_not_there(
             "messages.0",
         ),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"n": 2}, "n:"),
+        ({"n": 2}, "'n'"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"generation_config": "{}"}, "generation_config"),
         ({"chat_template_kwargs": {"chat_template": "{{ 7 * 7 }}"}}, "may not set chat_template"),

@@ -69,3 +69,40 @@ def test_ctrl_c_ends_both_halves(tmp_path: Path) -> None:
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
         assert run.wait(10) != 0
+
+
+AFTER_CTRL_C = """
+import threading
+from e2e import steps
+
+def work():
+    with steps.step("Work") as current:
+        current.run(["sh", "-c", "sleep 60"], timeout=90)
+
+start, started = steps.subprocess.Popen, []
+def popen(*words, **options):
+    process = start(*words, **options)
+    steps.end_commands()  # Ctrl-C, before anybody knows of the process
+    started.append(process)
+    return process
+
+steps.subprocess.Popen = popen
+for attempt in range(2):
+    try:
+        work()
+    except steps.StepFailed as failure:
+        print(str(failure).splitlines()[0])
+print(len(started), started[0].returncode)
+"""
+
+
+def test_ctrl_c_ends_a_command_that_is_just_being_started_and_no_other_begins(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", AFTER_CTRL_C], env=environment, capture_output=True, text=True, timeout=20
+    )
+    assert run.stdout.splitlines() == [
+        "Work: sh ended with status -9.",
+        "Work: sh was not started: the run was interrupted.",
+        "1 -9",
+    ], run.stderr
