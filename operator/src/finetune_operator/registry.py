@@ -1,4 +1,7 @@
-"""The kinds that the operator reconciles: a new one is a folder, and one line here (docs/how-to/add-a-kind.md)."""
+"""The kinds that the operator reconciles: a new one is a folder, its API, its resource and rights, and one line here.
+
+Step by step: docs/how-to/add-a-kind.md.
+"""
 
 from __future__ import annotations
 
