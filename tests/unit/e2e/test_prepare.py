@@ -44,7 +44,7 @@ def test_the_first_failure_is_told_while_the_other_half_goes_on(monkeypatch: pyt
 
 
 PROGRAM = """
-import sys
+import signal
 from e2e import images, prepare
 from e2e.cluster import resolve
 from e2e.steps import step
@@ -53,6 +53,7 @@ def work():
     with step("Work") as current:
         current.run(["sh", "-c", "echo working >&2; sleep 60"], timeout=90)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts with & ignore it
 resolve.flavour = lambda: None
 images.build = work
 resolve.up = work
