@@ -6,6 +6,7 @@ exactly one member is set (as a volume's source).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, Self, get_args
 
 from pydantic import GetJsonSchemaHandler, ValidationInfo, model_validator
@@ -19,13 +20,13 @@ class _Checked(ApiModel):
     """A model with rules over its own members."""
 
     @classmethod
+    @abstractmethod
     def rules(cls) -> list[dict[str, str]]:
         """CEL rules, as x-kubernetes-validations holds them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def faults(self) -> list[str]:
         """The messages of the rules that this one breaks."""
-        raise NotImplementedError
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -1,7 +1,7 @@
 """Who else writes the fields of what serves, again and again, and how rarely they are put back then. Pure.
 
 What somebody changes once is put right at once. A second controller sets it again as soon as it was, and each of both
-starts other Pods; so what was put back often comes back later and later, until the other one gives in.
+starts other Pods; so what was put back often is put back with exponential backoff, until the other one stops.
 """
 
 from __future__ import annotations

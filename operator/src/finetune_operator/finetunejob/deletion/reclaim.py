@@ -1,7 +1,7 @@
 """Which folders the deletion of a FineTuneJob empties: those whose own class says reclaimPolicy: Delete today.
 
-They are emptied by the access of the newest run's class. What that can't remove stays and is told of; what its class
-wants retained stays as it was asked.
+They are emptied by the access of the newest run's class. What that can't remove stays and is reported; what its class
+wants retained stays without a word.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def _failed(
 def _disrupted(
     status: FineTuneJobStatus, attempt: AttemptStatus, reason: str, message: str, now: datetime
 ) -> FineTuneJobStatus:
-    """The infrastructure ended the attempt: it never counts, and the next one follows at once if this one got on.
+    """The infrastructure ended the attempt: it never counts; after progress the next one follows at once.
 
     Disruptions without progress back off exponentially: a node that evicts each attempt would be asked in a tight loop.
     """
@@ -121,7 +121,7 @@ def _disrupted(
     status = ended(status, attempt, "Disrupted", now, reason=reason, message=message)
     apart = timedelta(seconds=retry_delay_seconds(disruptions_without_progress(status.ended_attempts)))
     now = whole_seconds(now)
-    # A start in the future (a clock that was wrong) keeps nobody waiting.
+    # A start in the future (a wrong clock) delays nothing.
     next_time = min(max(now + timedelta(seconds=1), attempt.start_time + apart), now + apart)
     return with_next_time(status, next_time)
 
