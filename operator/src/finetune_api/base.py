@@ -152,7 +152,7 @@ def problems(error: ValidationError) -> str:
 
 
 class LocalObjectReference(ApiModel):
-    """An object of the same namespace."""
+    """An object in the same namespace."""
 
     name: Name = Field(description="Name of an object in the same namespace.")
 

@@ -1,4 +1,4 @@
-"""Conditions and the reasons that stand in them: the vocabulary in which every kind says where it is."""
+"""Condition types and reasons: the vocabulary in which every kind reports its state."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from finetune_api.kubernetes_types import keyed_by
 
 
 class ConditionType(StrEnum):
-    """The condition types. Ready and Stalled stand on every kind; Passed on Evaluation only.
+    """The condition types. Every kind has Ready and Stalled; only Evaluation has Passed.
 
-    Failed stands, True, on a FineTuneJob or Evaluation whose run is over for good, and on nothing else.
+    Failed is set, to True, only on a FineTuneJob or Evaluation whose run is over for good.
     """
 
     READY = "Ready"
@@ -27,7 +27,7 @@ class ConditionType(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a condition has its status. See REASON_MEANINGS for what each tells a person."""
+    """Why a condition has its status. REASON_MEANINGS explains each one to users."""
 
     # Progress: the reason of Ready while it is False, and of Stalled while nothing is wrong.
     PROGRESSING = "Progressing"
@@ -89,59 +89,66 @@ class Reason(StrEnum):
 
 REASON_MEANINGS: dict[Reason, str] = {
     Reason.PROGRESSING: "No problem is known.",
-    Reason.VALIDATING: "The preflight Pod reads the dataset, the model and the storage.",
-    Reason.QUEUED: "The Pods are made and wait to be started.",
-    Reason.TRAINING: "The training Pods run.",
+    Reason.VALIDATING: "The preflight Pod is checking the dataset, the model and the storage.",
+    Reason.QUEUED: "The Pods have been created and are waiting to start.",
+    Reason.TRAINING: "The training Pods are running.",
     Reason.RETRYING: "An attempt ended early; the next one resumes from the newest checkpoint.",
-    Reason.STOPPING: "The Pods of a suspended or superseded run save a checkpoint and end.",
-    Reason.SUSPENDED: "spec.suspend is true; no Pod runs.",
-    Reason.SUCCEEDED: "The run is complete; status.result says where the model is.",
-    Reason.WAITING_FOR_MODEL: "The fine-tuning job that makes the model is not complete.",
-    Reason.EVALUATING: "The evaluation Pod starts or runs.",
-    Reason.EVALUATED: "Scores are in status.results.",
+    Reason.STOPPING: "The Pods of a suspended or superseded run are saving a checkpoint and shutting down.",
+    Reason.SUSPENDED: "spec.suspend is true; no Pods are running.",
+    Reason.SUCCEEDED: "The run is complete; the model is at status.result.uri.",
+    Reason.WAITING_FOR_MODEL: "The FineTuneJob that produces the model has not finished.",
+    Reason.EVALUATING: "The evaluation Pod is starting or running.",
+    Reason.EVALUATED: "The scores are in status.results.",
     Reason.WAITING_FOR_GATE: "The evaluation that gates this deployment has not passed.",
-    Reason.ROLLING_OUT: "The serving Pods start.",
-    Reason.AVAILABLE: "As many Pods serve as spec.replicas asks for; the model answers at status.url.",
+    Reason.ROLLING_OUT: "The serving Pods are starting.",
+    Reason.AVAILABLE: "All requested replicas are serving; the model answers at status.url.",
     Reason.VALID: "The class can be used.",
-    Reason.DELETING: "The object is being deleted, and first what it has in the storage (reclaimPolicy: Delete).",
+    Reason.DELETING: "The object is being deleted; with reclaimPolicy: Delete, its data in the storage is removed "
+    "first.",
     Reason.GATES_PASSED: "Every gate passed.",
     Reason.INVALID_SPEC: "The spec contradicts itself; change it.",
-    Reason.CLASS_NOT_FOUND: "There is no such FineTuneClass, or no default. Create it, or name another.",
+    Reason.CLASS_NOT_FOUND: "The FineTuneClass does not exist, or there is no default class. Create it, or name "
+    "another one.",
     Reason.LIMIT_EXCEEDED: "The spec asks for more than the class allows.",
     Reason.SOURCE_NOT_ALLOWED: "The class does not allow this model or dataset URI.",
-    Reason.SECRET_NOT_FOUND: "The Secret with the storage credentials is missing from the namespace, or lacks a key.",
-    Reason.STORAGE_DENIED: "The storage refused the credentials (401 or 403).",
+    Reason.SECRET_NOT_FOUND: "The Secret with the storage credentials does not exist in the namespace, or lacks a key.",
+    Reason.STORAGE_DENIED: "The storage rejected the credentials (401 or 403).",
     Reason.STORAGE_UNREACHABLE: "The storage endpoint did not answer in time.",
-    Reason.STORAGE_UNSUITABLE: "The storage lacks what checkpoints rest on: conditional writes (`If-None-Match: *`).",
+    Reason.STORAGE_UNSUITABLE: "The storage does not support conditional writes (`If-None-Match: *`), which "
+    "checkpoints require.",
     Reason.BUCKET_NOT_FOUND: "The class's bucket does not exist.",
-    Reason.HUB_UNREACHABLE: "The Hugging Face hub did not answer, or the Pods have no way to it.",
-    Reason.HUB_DENIED: "The hub refused the token (401 or 403).",
-    Reason.HUB_GATED: "The hub's repository is gated, and its terms were not accepted by the token's owner.",
-    Reason.DATASET_NOT_FOUND: "Nothing is at the dataset's URI.",
-    Reason.DATASET_INVALID: "Lines of the dataset are broken; status.dataset.errors names them.",
-    Reason.MODEL_NOT_FOUND: "Nothing is at the model's URI.",
-    Reason.MODEL_INVALID: "The model does not load, or holds what is never loaded (pickle, remote code).",
-    Reason.REFERENCE_NOT_FOUND: "An object that the spec names does not exist in the namespace.",
+    Reason.HUB_UNREACHABLE: "The Hugging Face Hub did not answer, or the Pods have no network route to it.",
+    Reason.HUB_DENIED: "The Hub rejected the token (401 or 403).",
+    Reason.HUB_GATED: "The Hub repository is gated, and the token's owner has not accepted its terms.",
+    Reason.DATASET_NOT_FOUND: "There is nothing at the dataset's URI.",
+    Reason.DATASET_INVALID: "The dataset has invalid lines; see status.dataset.errors.",
+    Reason.MODEL_NOT_FOUND: "There is nothing at the model's URI.",
+    Reason.MODEL_INVALID: "The model can't be loaded, or requires something that is never loaded (pickle, remote "
+    "code).",
+    Reason.REFERENCE_NOT_FOUND: "An object that the spec refers to does not exist in the namespace.",
     Reason.IMAGE_PULL_FAILED: "A Pod's image can't be pulled.",
-    Reason.UNSCHEDULABLE: "No node has room for a Pod.",
-    Reason.OUT_OF_MEMORY: "A container used more memory than its limit.",
-    Reason.CUDA_OUT_OF_MEMORY: "The accelerator's memory did not suffice.",
-    Reason.NCCL_TIMEOUT: "The processes of the gang could not exchange data in time.",
-    Reason.TRAINING_STALLED: "A process made no progress for many times the time that a step takes.",
+    Reason.UNSCHEDULABLE: "No node can run a Pod of this object.",
+    Reason.OUT_OF_MEMORY: "A container exceeded its memory limit.",
+    Reason.CUDA_OUT_OF_MEMORY: "The accelerator ran out of memory.",
+    Reason.NCCL_TIMEOUT: "The training processes could not exchange data in time.",
+    Reason.TRAINING_STALLED: "A process made no progress for many times the duration of a step.",
     Reason.LOSS_NOT_FINITE: "The loss became NaN or infinite.",
-    Reason.CHECKPOINT_CORRUPT: "There are checkpoints, but the files of none are what its manifest says.",
-    Reason.BUDGET_EXCEEDED: "The namespace has used up its accelerator hours of this month.",
-    Reason.QUOTA_EXCEEDED: "A ResourceQuota of the namespace leaves no room for the Pods.",
-    Reason.VOLUME_NOT_MOUNTED: "A volume of a Pod is missing, or can't be mounted.",
-    Reason.POD_REJECTED: "The API server refuses the Pods (Pod Security, admission), or their node can't start them.",
-    Reason.DEADLINE_EXCEEDED: "spec.activeDeadlineSeconds passed; preflight has 6 hours, an Evaluation 24.",
-    Reason.RETRY_LIMIT_REACHED: "The run failed more often than spec.retryLimit allows.",
-    Reason.GATE_FAILED: "The evaluation did not reach a gate.",
-    Reason.NAME_CONFLICT: "An object of somebody else already has the name that is needed.",
-    Reason.DRIFT_CONTESTED: "Somebody else sets fields of what serves as often as they are put back.",
-    Reason.REPORT_REFUSED: "A Pod reported something else than was asked of it; its result is not taken.",
-    Reason.STATUS_UNREADABLE: "Another version of the operator wrote what this one can't read; nothing starts.",
-    Reason.FAILED: "The Pod ended with an error; the message holds its last words.",
+    Reason.CHECKPOINT_CORRUPT: "Checkpoints exist, but none has files that match its manifest.",
+    Reason.BUDGET_EXCEEDED: "The namespace has used up its accelerator hours for this month.",
+    Reason.QUOTA_EXCEEDED: "A ResourceQuota in the namespace does not allow the Pods.",
+    Reason.VOLUME_NOT_MOUNTED: "A Pod's volume does not exist or can't be mounted.",
+    Reason.POD_REJECTED: "The API server rejects the Pods (Pod Security, admission), or their node can't start them.",
+    Reason.DEADLINE_EXCEEDED: "The run exceeded spec.activeDeadlineSeconds, or the limit of 6 hours (preflight) or 24 "
+    "hours (Evaluation).",
+    Reason.RETRY_LIMIT_REACHED: "The run failed more times than spec.retryLimit allows.",
+    Reason.GATE_FAILED: "A candidate did not reach a gate.",
+    Reason.NAME_CONFLICT: "Another owner's object already has a name that this object needs.",
+    Reason.DRIFT_CONTESTED: "Another client keeps changing fields of the serving objects after the operator corrects "
+    "them.",
+    Reason.REPORT_REFUSED: "A Pod reported something that does not match its run; the result was rejected.",
+    Reason.STATUS_UNREADABLE: "Another version of the operator wrote a status that this one can't read; nothing "
+    "starts.",
+    Reason.FAILED: "The Pod failed; the message has the end of its log.",
 }
 
 
@@ -213,16 +220,16 @@ class Condition(ApiModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Any type of condition: a newer operator may know another."""
+        """Any condition type: a newer operator may add more."""
         return METAV1_CONDITION
 
 
 class UnreadableStatusError(ValueError):
-    """Another version wrote a status that this one can't go by; the message says what of it."""
+    """Another version wrote a status that this one can't interpret; the message names the field."""
 
 
 def what_is_unreadable(error: ValidationError, of: str = "status") -> str:
-    """The first field of a status (or a spec) that can't be read, in words: `status.startTime is 'soon'`."""
+    """Describe the first field of a status (or spec) that can't be read: `status.startTime is 'soon'`."""
     first = error.errors(include_url=False)[0]
     path = [of, *(str(part) for part in first["loc"])]
     if first["type"] == "missing":
@@ -231,26 +238,26 @@ def what_is_unreadable(error: ValidationError, of: str = "status") -> str:
 
 
 class KindStatus(ApiModel):
-    """What the status of every kind has."""
+    """The status fields that every kind has."""
 
-    observed_generation: int | None = Field(None, description="The metadata.generation that this status is about.")
+    observed_generation: int | None = Field(None, description="The metadata.generation that this status describes.")
     conditions: list[Condition] = Field(
         default=[],
         json_schema_extra=keyed_by("type"),
-        description="Where the object stands; docs/reference/conditions.md lists types and reasons.",
+        description="Current state of the object; docs/reference/conditions.md lists the types and reasons.",
     )
 
     @classmethod
     def from_another_version(cls, value: Any) -> Self:
-        """As for every contract; an object of which this version knows no field is none."""
+        """As for every contract; a nested object without any field that this version knows is treated as absent."""
         return super().from_another_version(_without_remains(cls, value))
 
     @classmethod
     def read(cls, value: Any) -> Self:
-        """A status as it is stored: what another version added to it is kept.
+        """Parse a stored status, keeping the fields that another version added.
 
-        Raises UnreadableStatusError when a field is of another type, or the phase is unknown: nobody can tell then
-        what has run already.
+        Raises UnreadableStatusError when a field has the wrong type or the phase is unknown: it can't be told then what
+        has already run.
         """
         try:
             status = cls.from_another_version(value or {})
@@ -261,9 +268,9 @@ class KindStatus(ApiModel):
 
 
 def _without_remains(model: type[ApiModel], value: Any) -> Any:
-    """What is stored of a model, without objects that hold nothing which this version knows.
+    """The stored value without nested objects that have no field this version knows.
 
-    Such an object is what is left of one that was removed by a writer who took its own fields only.
+    Server-side apply leaves such an object behind when a writer removes only the fields that it owns.
     """
     if not isinstance(value, dict):
         return value

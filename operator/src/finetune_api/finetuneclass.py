@@ -1,4 +1,4 @@
-"""FineTuneClass: what the platform team decides once, for every job that names the class."""
+"""FineTuneClass: the platform team's settings for every object that uses the class."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
 
 
 class Images(ApiModel):
-    """The images that Pods run."""
+    """Container images."""
 
     trainer: Annotated[str, StringConstraints(pattern=r"^\S+$", max_length=1024)] | None = Field(
         None,
-        description="Image of every Pod that reads data, trains, evaluates or serves; omitted: the operator's own "
-        "trainer image.",
+        description="Image for preflight, training, evaluation and serving Pods. Omitted: the trainer image "
+        "configured for the operator.",
     )
 
 
 class KMS(ApiModel):
-    """A key management service."""
+    """Settings for a key management service."""
 
-    key_id: Line | None = Field(None, description="Omitted: the bucket's default key.")
+    key_id: Line | None = Field(None, description="ID of the KMS key. Omitted: the bucket's default key.")
 
 
 class ServerSideEncryption(TypedUnion):
-    """How the storage is asked to encrypt what is written (x-amz-server-side-encryption)."""
+    """Server-side encryption for written objects (x-amz-server-side-encryption)."""
 
-    type: Literal["S3", "KMS"] = Field(description="S3: keys of the storage (AES256). KMS: keys of a KMS (aws:kms).")
+    type: Literal["S3", "KMS"] = Field(
+        description="S3: keys managed by the storage (AES256). KMS: keys managed by a KMS (aws:kms)."
+    )
     kms: KMS | None = None
 
 
 class Storage(OneOf):
-    """The S3-compatible storage in which jobs keep checkpoints and results.
+    """The S3-compatible storage for checkpoints and results.
 
     The operator never reads a credential: it only writes the Secret's name into Pods.
     """
@@ -55,61 +57,72 @@ class Storage(OneOf):
     choices = ("credentials_secret_name", "service_account_name")
 
     endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+$", max_length=253)] | None = Field(
-        None, description="URL of the S3 endpoint; omitted: AWS."
+        None, description="URL of the S3 endpoint. Omitted: AWS."
     )
     region: Annotated[str, StringConstraints(max_length=64)] = Field(
-        "us-east-1", description="Region that requests are signed for. Storages other than AWS mostly take any."
+        "us-east-1",
+        description="Region used to sign requests. Most S3-compatible storage other than AWS accepts any value.",
     )
     bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", max_length=63)] = Field(
-        description="Bucket in which jobs write; it must exist."
+        description="Bucket for checkpoints and results. It must exist."
     )
     prefix: Annotated[str, StringConstraints(pattern=r"^[^/\s][^\s]*[^/\s]$", max_length=512)] = Field(
-        "finetune", description="Key prefix; jobs write below <prefix>/<namespace>/<name>/<runId>-<digest>-<uid>/."
+        "finetune", description="Key prefix. Each run writes below <prefix>/<namespace>/<name>/<runId>-<digest>-<uid>/."
     )
-    path_style: bool = Field(False, description="Address buckets as a path, not as a host name.")
+    path_style: bool = Field(False, description="Use path-style instead of virtual-hosted-style addresses.")
     ca_bundle: Annotated[str, StringConstraints(pattern=r"^-----BEGIN CERTIFICATE-----", max_length=65536)] | None = (
-        Field(None, description="PEM certificates that the endpoint's TLS is trusted by; omitted: the public ones.")
+        Field(None, description="PEM CA certificates used to verify the endpoint. Omitted: the public CAs.")
     )
     server_side_encryption: ServerSideEncryption | None = None
     outage_tolerance_seconds: int = Field(
-        600, ge=0, le=86400, description="A storage that does not answer for a shorter time only delays a run."
+        600,
+        ge=0,
+        le=86400,
+        description="How long requests are retried while the storage is unreachable. A shorter "
+        "outage only delays a run.",
     )
     credentials_secret_name: SubdomainName | None = Field(
         None,
-        description="Secret in the JOB's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+        description="Name of a Secret in the JOB's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
     )
     service_account_name: SubdomainName | None = Field(
-        None, description="Service account in the JOB's namespace that carries a pod identity for the storage."
+        None,
+        description="Name of a service account in the JOB's namespace that provides a pod identity for the storage.",
     )
 
 
 class Accelerator(ApiModel):
-    """The extended resource that training, evaluation and serving Pods ask for."""
+    """The extended resource that training, evaluation and serving Pods request."""
 
     resource_name: ExtendedResourceName = Field(
-        "nvidia.com/gpu", description="Extended resource that a device plugin offers on the nodes."
+        "nvidia.com/gpu", description="Name of the extended resource, as advertised by a device plugin."
     )
-    count_per_node: int = Field(1, ge=1, le=64, description="Accelerators of each Pod.")
-    memory: Quantity | None = Field(None, description="Memory of one accelerator; preflight compares its estimate.")
+    count_per_node: int = Field(1, ge=1, le=64, description="Accelerators per Pod.")
+    memory: Quantity | None = Field(
+        None, description="Memory of one accelerator, which preflight compares with its estimate."
+    )
 
 
 class Resources(ApiModel):
-    """What each Pod requests; memory is its limit too."""
+    """Resource requests of each Pod. Memory is also the limit."""
 
-    cpu: Quantity = Field("1", description="CPU that each Pod requests; not limited.")
-    memory: Quantity = Field("4Gi", description="Memory that each Pod requests, and is limited to.")
+    cpu: Quantity = Field("1", description="CPU request per Pod; there is no CPU limit.")
+    memory: Quantity = Field("4Gi", description="Memory request and limit per Pod.")
 
 
 class Limits(ApiModel):
-    """The most that one object may ask for."""
+    """Upper limits for each object and each namespace."""
 
-    nodes: int = Field(8, ge=1, le=1024, description="Most nodes of one FineTuneJob.")
-    replicas: int = Field(8, ge=1, le=1024, description="Most replicas of one ModelDeployment.")
+    nodes: int = Field(8, ge=1, le=1024, description="Maximum spec.parallelism.nodes of a FineTuneJob.")
+    replicas: int = Field(8, ge=1, le=1024, description="Maximum spec.replicas of a ModelDeployment.")
     active_deadline_seconds: int | None = Field(
-        None, ge=1, le=LONGEST_SECONDS, description="Longest run of one FineTuneJob."
+        None,
+        ge=1,
+        le=LONGEST_SECONDS,
+        description="Maximum duration of a FineTuneJob's run, and the default for jobs that set no deadline.",
     )
     accelerator_hours_per_month: int | None = Field(
-        None, ge=0, le=10_000_000, description="Accelerator hours of one namespace in a calendar month (UTC)."
+        None, ge=0, le=10_000_000, description="Accelerator hours available to each namespace per calendar month (UTC)."
     )
 
 
@@ -127,23 +140,23 @@ ImagePattern = Annotated[
 
 
 class AllowedSources(ApiModel):
-    """The URIs that jobs may read: each written out, or everything below a folder (`s3://bucket/folder/*`).
+    """URIs that jobs may read: an exact URI, or everything below a folder (`s3://bucket/folder/*`).
 
-    `hf://org/name` is a hub's repository at every revision, `hf://org/name@v1` at that one.
+    `hf://org/name` allows a Hub repository at every revision, `hf://org/name@v1` only at that one.
     """
 
     models: list[SourcePattern] = Field(
-        default=["s3://*", "hf://*"], max_length=64, json_schema_extra=SET, description="Model URIs."
+        default=["s3://*", "hf://*"], max_length=64, json_schema_extra=SET, description="Allowed model URIs."
     )
     datasets: list[SourcePattern] = Field(
-        default=["s3://*"], max_length=64, json_schema_extra=SET, description="Dataset URIs."
+        default=["s3://*"], max_length=64, json_schema_extra=SET, description="Allowed dataset URIs."
     )
     images: list[ImagePattern] = Field(
         default=[],
         max_length=64,
         json_schema_extra=SET,
-        description="https:// URLs of images that datasets may name, besides data URIs and what `datasets` allows: "
-        "`https://host/folder/*`, `https://*.host`.",
+        description="Allowed https:// URLs of images in datasets, in addition to data URIs and the URIs in "
+        "`datasets`: `https://host/folder/*`, `https://*.host`.",
     )
 
 
@@ -170,35 +183,35 @@ class Toleration(ApiModel):
         )
     )
 
-    key: LabelKey | None = Field(None, description="Taint's key. Omitted: every taint, with operator Exists.")
+    key: LabelKey | None = Field(None, description="Key of the taint. Omitted, with operator Exists: every taint.")
     operator: Literal["Exists", "Equal"] | None = Field(
-        None, description="Exists: whatever the taint's value. Equal: only `value`. Omitted: Equal."
+        None, description="Exists: matches every value of the taint. Equal: matches only `value`. Omitted: Equal."
     )
-    value: LabelValue | None = Field(None, description="Taint's value.")
+    value: LabelValue | None = Field(None, description="Value of the taint.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        None, description="Taint's effect. Omitted: every one."
+        None, description="Effect of the taint. Omitted: every effect."
     )
     toleration_seconds: int | None = Field(
         None,
         ge=0,
         le=LONGEST_SECONDS,
-        description="For effect NoExecute: how long the taint is tolerated. Omitted: for ever.",
+        description="For effect NoExecute: how long the taint is tolerated. Omitted: forever.",
     )
 
 
 class RoleScheduling(ApiModel):
-    """Where the Pods of one role may run."""
+    """Scheduling constraints for the Pods of one role."""
 
     node_selector: Labels = Field(default={}, description="Labels that a node must have.")
-    tolerations: list[Toleration] = Field(default=[], max_length=32, description="Taints that a node may have.")
-    priority_class_name: SubdomainName | None = Field(None, description="PriorityClass of the Pods.")
-    runtime_class_name: SubdomainName | None = Field(None, description="RuntimeClass of the Pods.")
+    tolerations: list[Toleration] = Field(default=[], max_length=32, description="Taints that the Pods tolerate.")
+    priority_class_name: SubdomainName | None = Field(None, description="Name of the PriorityClass for the Pods.")
+    runtime_class_name: SubdomainName | None = Field(None, description="Name of the RuntimeClass for the Pods.")
 
 
 class Scheduling(RoleScheduling):
-    """Where Pods may run."""
+    """Scheduling constraints and the queue."""
 
-    queue_name: QueueName | None = Field(None, description="Kueue LocalQueue that training Jobs are queued in.")
+    queue_name: QueueName | None = Field(None, description="Name of the Kueue LocalQueue for training Jobs.")
 
 
 def _key_rules(field: str) -> tuple[tuple[str, str], ...]:
@@ -227,52 +240,55 @@ def _key_rules(field: str) -> tuple[tuple[str, str], ...]:
 
 
 class PodMetadata(ApiModel):
-    """Labels and annotations of Pods: what a service mesh, a policy or a cost report goes by."""
+    """Labels and annotations for Pods, for example for a service mesh, a policy or cost reports."""
 
     model_config = ConfigDict(json_schema_extra=cel(*_key_rules("labels"), *_key_rules("annotations")))
 
-    labels: dict[str, LabelValue] = Field(default={}, max_length=16, description="Labels, by their keys.")
-    annotations: dict[str, Text] = Field(default={}, max_length=16, description="Annotations, by their keys.")
+    labels: dict[str, LabelValue] = Field(default={}, max_length=16, description="Labels to add.")
+    annotations: dict[str, Text] = Field(default={}, max_length=16, description="Annotations to add.")
 
 
 class PreflightResources(ApiModel):
-    """What each Pod requests; memory is its limit too."""
+    """Resource requests of each Pod. Memory is also the limit."""
 
-    cpu: Quantity = Field("500m", description="CPU that each Pod requests; not limited.")
-    memory: Quantity = Field("2Gi", description="Memory that each Pod requests, and is limited to.")
+    cpu: Quantity = Field("500m", description="CPU request per Pod; there is no CPU limit.")
+    memory: Quantity = Field("2Gi", description="Memory request and limit per Pod.")
 
 
 class PreflightPods(ApiModel):
-    """Pods that read and remove, and compute little: preflight, and the emptying of a deleted job's storage."""
+    """Settings for Pods that need no accelerator: preflight, and cleanup of a deleted job's storage."""
 
     resources: PreflightResources = PreflightResources()
     scheduling: RoleScheduling | None = Field(
         None,
-        description="Where they may run. Omitted: on any node, with the tolerations and the priority class of "
+        description="Scheduling constraints. Omitted: any node, with the tolerations and priority class of "
         "spec.scheduling.",
     )
 
 
 class FineTuneClassSpec(ApiModel):
-    """What the platform provides to jobs of this class."""
+    """What the platform provides to objects that use this class."""
 
     images: Images = Images()
     storage: Storage
-    accelerator: Accelerator | None = Field(None, description="Omitted: Pods run on CPU.")
-    resources: Resources = Field(Resources(), description="Of training, evaluation and serving.")
+    accelerator: Accelerator | None = Field(
+        None, description="Accelerators for training, evaluation and serving Pods. Omitted: Pods run on CPUs."
+    )
+    resources: Resources = Field(Resources(), description="For training, evaluation and serving Pods.")
     preflight: PreflightPods = PreflightPods()
     limits: Limits = Limits()
     sources: AllowedSources = AllowedSources()
-    scheduling: Scheduling = Field(Scheduling(), description="Of training, evaluation and serving.")
+    scheduling: Scheduling = Field(Scheduling(), description="For training, evaluation and serving Pods.")
     pod_metadata: PodMetadata = Field(
         PodMetadata(),
-        description="Added to every Pod. Those that run to an end are kept out of service meshes unless a mesh's own "
-        'key is set here (`sidecar.istio.io/inject: "true"`).',
+        description="Added to every Pod. Pods that run to completion are kept out of service meshes unless the mesh's "
+        'own key is set here (`sidecar.istio.io/inject: "true"`).',
     )
     reclaim_policy: Literal["Retain", "Delete"] = Field(
-        "Retain", description="What becomes of a deleted FineTuneJob's checkpoints and results in the storage."
+        "Retain",
+        description="Whether the checkpoints and results of a deleted FineTuneJob are kept in the storage or deleted.",
     )
 
 
 class FineTuneClassStatus(KindStatus):
-    """What the operator found of a class."""
+    """State of the class."""

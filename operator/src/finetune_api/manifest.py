@@ -36,7 +36,7 @@ class ManifestFile(ApiModel):
     """One file below the manifest's folder."""
 
     path: RelativePath
-    size: int = Field(ge=0, description="Bytes.")
+    size: int = Field(ge=0, description="Size in bytes.")
     sha256: Sha256
 
 

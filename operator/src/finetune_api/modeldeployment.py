@@ -1,4 +1,4 @@
-"""ModelDeployment: serves a tuned model over the OpenAI routes once its gate has passed."""
+"""ModelDeployment: serves a tuned model with an OpenAI-compatible API once its gate has passed."""
 
 from __future__ import annotations
 
@@ -16,84 +16,91 @@ Phase = Literal["Waiting", "RollingOut", "Available", "Blocked"]
 
 
 class Runtime(ApiModel):
-    """The server."""
+    """The model server."""
 
     type: Literal["Transformers"] = Field(
         "Transformers",
-        description="Transformers: the trainer image's own server, over OpenAI's routes (docs/how-to/use-a-model.md).",
+        description="Transformers: the OpenAI-compatible server in the trainer image (docs/how-to/use-a-model.md).",
     )
 
 
 class DeploymentGate(ApiModel):
-    """Nothing is served before this evaluation has passed."""
+    """The evaluation that a model must pass before it is served."""
 
     evaluation_ref: LocalObjectReference
 
 
 class ModelDeploymentSpec(ApiModel):
-    """What to serve, how often, and behind which gate."""
+    """Which model to serve, with how many replicas, behind which gate."""
 
     class_name: Name | None = Field(
-        None, description="FineTuneClass; omitted: the default class, or the one that it is served by already."
+        None,
+        description="Name of the FineTuneClass. Omitted: the class that the model is already served with, "
+        "otherwise the default class.",
     )
     model: ModelReference
     runtime: Runtime = Runtime()
-    replicas: int = Field(1, ge=0, le=1024, description="`kubectl scale mdep`, an HPA or KEDA set it too.")
+    replicas: int = Field(
+        1, ge=0, le=1024, description="Number of serving Pods. `kubectl scale mdep`, an HPA or KEDA can also set it."
+    )
     gate: DeploymentGate | None = None
 
 
 class DriftedField(ApiModel):
-    """A field of what serves that somebody else set, and that was put back."""
+    """A field of a serving object that another client changed and the operator corrected."""
 
-    field: Line = Field(description="Kind and path: `Deployment spec.replicas`.")
+    field: Line = Field(description="Kind and path, such as `Deployment spec.replicas`.")
     manager: Line | None = Field(
         None,
-        description="Who set it, by metadata.managedFields; none where it was removed, or "
-        "scaled to 0, which leave no name.",
+        description="Who changed it, from metadata.managedFields. Absent when the field was removed or scaled to 0, "
+        "which leaves no manager.",
     )
-    corrections: int = Field(description="How often it was put back, never 15 minutes apart.")
+    corrections: int = Field(
+        description="How many times it was corrected, with less than 15 minutes between two corrections."
+    )
     last_correction_time: Timestamp
 
 
 class ServingRevision(ApiModel):
-    """A model that has Pods."""
+    """A model that has serving Pods."""
 
     revision: Line = Field(
-        description="Digest of the model, its URI where it has none, or `unknown` where the run configuration of its "
-        "Pods was deleted."
+        description="Digest of the model; its URI if it has no digest; `unknown` if the run configuration of its Pods "
+        "was deleted."
     )
-    replicas: int = Field(description="Pods of it.")
-    ready_replicas: int = Field(description="Pods of it that answer.")
+    replicas: int = Field(description="Number of its Pods.")
+    ready_replicas: int = Field(description="Number of its Pods that are ready.")
 
 
 class ModelDeploymentStatus(KindStatus):
-    """What is served, and where."""
+    """What is being served, and where."""
 
-    phase: Phase | None = Field(None, description="Where the deployment stands, in one word.")
-    class_name: Line | None = Field(None, description="The FineTuneClass that the served Pods were made with.")
-    url: Line | None = Field(None, description="Base URL of the OpenAI routes inside the cluster.")
-    model_name: Line | None = Field(None, description="What to ask for in the request's `model`.")
+    phase: Phase | None = Field(None, description="Current phase of the deployment.")
+    class_name: Line | None = Field(None, description="FineTuneClass that the serving Pods were created with.")
+    url: Line | None = Field(None, description="Base URL of the OpenAI-compatible API inside the cluster.")
+    model_name: Line | None = Field(None, description="Value for the request's `model` field.")
     revision: Line | None = Field(
         None,
-        description="Digest of the model that is served, its URI where it has none. None while no Pod answers. While a "
-        "rollout has Pods of two models answer, the one that is to go.",
+        description="Digest of the model that is being served, or its URI if it has no digest. Absent while no Pod is "
+        "ready. While Pods of two models are ready during a rollout, this is the old model.",
     )
-    served: ModelSource | None = Field(None, description="Where the model of `revision` is.")
+    served: ModelSource | None = Field(None, description="Location of the model in `revision`.")
     applied: ModelSource | None = Field(
         None,
-        description="The model that was rolled out last, by its gate. It is kept up whatever becomes of spec.model and "
-        "the gate, and is served once a Pod of it is ready.",
+        description="The model that passed its gate and was rolled out most recently. It is kept running even if "
+        "spec.model or the gate changes, and is served once one of its Pods is ready.",
     )
     revisions: list[ServingRevision] = Field(
         default=[],
         json_schema_extra=keyed_by("revision"),
-        description="The models that have Pods: one, or two and more during a rollout.",
+        description="The models that have Pods: one, or several during a rollout.",
     )
-    replicas: int = Field(0, description="Pods that there are.")
-    ready_replicas: int = Field(0, description="Pods that answer.")
-    selector: Line | None = Field(None, description="Labels of the Pods, for the scale subresource.")
+    replicas: int = Field(0, description="Number of Pods.")
+    ready_replicas: int = Field(0, description="Number of ready Pods.")
+    selector: Line | None = Field(None, description="Label selector for the Pods, for the scale subresource.")
     drift: list[DriftedField] = Field(
         default=[],
-        description="What others set in the Deployment and Service of the same name and was put back in the last 15 "
-        "minutes. From the fifth time on it is DriftContested, and put back ever more rarely.",
+        description="Fields of the Deployment and Service of the same name that other clients changed and the "
+        "operator corrected in the last 15 minutes. From the fifth correction on, the reason is "
+        "DriftContested and corrections become less frequent.",
     )

@@ -70,7 +70,7 @@ class TrainReport(ApiModel):
 
 
 class EvaluationReport(ApiModel):
-    """Scores of every model by every grader."""
+    """Scores of every model from every grader."""
 
     outcome: Literal["EvaluateSucceeded"] = "EvaluateSucceeded"
     scores: list[Score] = Field(max_length=20)

@@ -45,7 +45,9 @@ class TrainerStatus(ApiModel):
 class CheckpointLedger(ApiModel):
     """Our addition to the protocol: what is committed now, whole each time, so that a lost report loses nothing."""
 
-    checkpoints: list[CheckpointStatus] = Field(default=[], max_length=100, description="Oldest first.")
+    checkpoints: list[CheckpointStatus] = Field(
+        default=[], max_length=100, description="Committed checkpoints, oldest first."
+    )
     corrupt: list[CorruptCheckpoint] = Field(default=[], max_length=20)
     checkpoint_seconds: FiniteNumber = Field(None, ge=0, description="Longest time from a save's start to its commit.")
 

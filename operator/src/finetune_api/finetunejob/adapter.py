@@ -1,4 +1,4 @@
-"""spec.adapter: which weights are trained."""
+"""spec.adapter: which weights to train."""
 
 from __future__ import annotations
 
@@ -14,56 +14,60 @@ AdapterType = Literal["LoRA", "QLoRA", "Full"]
 
 
 class LoRA(ApiModel):
-    """A low-rank adapter: https://arxiv.org/abs/2106.09685."""
+    """Low-rank adaptation: https://arxiv.org/abs/2106.09685."""
 
-    rank: int = Field(16, ge=1, le=1024, description="Rank of the two matrices that are trained beside each weight.")
+    rank: int = Field(16, ge=1, le=1024, description="Rank of the two matrices trained for each target module.")
     alpha: int = Field(32, ge=1, le=4096, description="The adapter's output is scaled by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Of the adapter's inputs. Weights of experts can't have any.")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout on the adapter's inputs. Must be 0 if expert weights are adapted."
+    )
     target_modules: list[Line] = Field(
         default=["all-linear"],
         min_length=1,
         max_length=64,
         json_schema_extra=SET,
-        description="Module names, or all-linear: every matrix but embeddings, output layer and routers.",
+        description="Module names, or all-linear: every weight matrix except embeddings, the output layer and routers.",
     )
     inherited: Literal["Continue", "Merge"] | None = Field(
         None,
-        description="What becomes of an adapter that model.fineTuneJobRef brings. Continue (the default): it is "
-        "trained on, with its own rank, alpha, dropout and target modules. Merge: it is merged into its base, and a "
-        "new one is trained; the result is then a whole model.",
+        description="What to do with the adapter of model.fineTuneJobRef. Continue (default): train it further, "
+        "keeping its rank, alpha, dropout and target modules. Merge: merge it into its base model and "
+        "train a new adapter; the result is a full model.",
     )
 
 
 class QLoRA(LoRA):
-    """A low-rank adapter upon a model in 4 bits: https://arxiv.org/abs/2305.14314."""
+    """Low-rank adaptation of a 4-bit model: https://arxiv.org/abs/2305.14314."""
 
     inherited: Literal["Continue"] | None = Field(
         None,
-        description="What becomes of an adapter that model.fineTuneJobRef brings: it is trained on. Nothing can be "
-        "merged into 4 bits.",
+        description="What to do with the adapter of model.fineTuneJobRef. Continue: train it further. An adapter "
+        "can't be merged into a 4-bit model.",
     )
 
 
 class Freeze(ApiModel):
-    """Weights that stay as they are."""
+    """Weights that are not trained."""
 
-    layers: int = Field(0, ge=0, le=1000, description="Number of leading layers to freeze.")
-    embeddings: bool = Field(False, description="The token embeddings (and the output layer, if it shares them).")
+    layers: int = Field(0, ge=0, le=1000, description="Number of layers to freeze, from the first.")
+    embeddings: bool = Field(
+        False, description="Freeze the token embeddings, and the output layer if it shares their weights."
+    )
 
 
 class Full(ApiModel):
-    """Every weight, but for those that are frozen. An adapter that model.fineTuneJobRef brings is merged first."""
+    """Trains every weight that is not frozen. The adapter of model.fineTuneJobRef, if any, is merged first."""
 
-    freeze: Freeze | None = Field(None, description="Weights that stay as they are. Omitted: none.")
+    freeze: Freeze | None = Field(None, description="Weights that are not trained. Omitted: none.")
 
 
 class Adapter(TypedUnion):
-    """Which weights are trained."""
+    """Which weights to train."""
 
     type: AdapterType = Field(
         "LoRA",
-        description="LoRA: low-rank adapters. QLoRA: the same, upon a model that is kept in 4 bits (NF4), on "
-        "accelerators. Full: every weight.",
+        description="LoRA: low-rank adapters. QLoRA: the same on a model quantized to 4 bits (NF4); needs an "
+        "accelerator. Full: every weight.",
     )
     lora: LoRA | None = None
     qlora: QLoRA | None = None
@@ -71,15 +75,15 @@ class Adapter(TypedUnion):
 
     @property
     def low_rank(self) -> LoRA:
-        """The low-rank adapter, with its defaults; for type Full the one that would be made by default."""
+        """The low-rank adapter, with defaults filled in; for type Full, one with only defaults."""
         return self.lora or self.qlora or LoRA()
 
     @property
     def inherited(self) -> Literal["Continue", "Merge"] | None:
-        """What becomes of an adapter that the model brings, where the spec says it."""
+        """What to do with the model's own adapter, if the spec says so."""
         return self.low_rank.inherited
 
     @property
     def freeze(self) -> Freeze | None:
-        """The weights that stay as they are where every other is trained."""
+        """The weights that full fine-tuning leaves unchanged."""
         return None if self.full is None else self.full.freeze

@@ -1,4 +1,4 @@
-"""The tries of a run: preflight, attempts at training, and how each ended."""
+"""The preflight tries and training attempts of a run, and how each ended."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from finetune_api.base import ApiModel, Line, Name, Text, Timestamp
 
 
 class Disruption(ApiModel):
-    """What the infrastructure said of a Pod that it takes away: the Pod is soon gone, and its conditions with it."""
+    """Why the infrastructure removes a Pod, recorded before the Pod disappears."""
 
     pod: Line = Field(description="Name of the Pod.")
     reason: Line = Field(description="PreemptionByScheduler, EvictionByEvictionAPI, ...")
-    message: Line = Field(description="What the infrastructure said.")
+    message: Line = Field(description="Message of the Pod's condition.")
 
 
 class PreflightStatus(ApiModel):
-    """Which preflight try stands, and when the next one starts if it failed."""
+    """The current preflight try, and when the next one starts if it failed."""
 
-    try_number: int = Field(1, alias="try", description="Which try, counted from 1.")
-    job_name: Name = Field(description="Its Job.")
-    succeeded: bool | None = Field(None, description="Whether it succeeded; absent while it runs.")
+    try_number: int = Field(1, alias="try", description="Number of the try, counting from 1.")
+    job_name: Name = Field(description="Name of its Job.")
+    succeeded: bool | None = Field(None, description="Whether it succeeded. Absent while it is running.")
     retry_time: Timestamp | None = None
-    disruption: Disruption | None = Field(None, description="As it was seen first.")
+    disruption: Disruption | None = Field(None, description="First disruption observed.")
 
 
 AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Replaced"]
@@ -32,52 +32,52 @@ AttemptState = Literal["Pending", "Running", "Succeeded", "Failed", "Disrupted",
 
 
 class AttemptStatus(ApiModel):
-    """The attempt that runs, or ran last."""
+    """The current or most recent attempt."""
 
-    number: int = Field(description="Which attempt of the run, counted from 1.")
+    number: int = Field(description="Number within the run, counting from 1.")
     state: AttemptState | None = Field(
         None,
-        description="Pending: its Job is made, and not all of its Pods run yet. Running: they do. Otherwise how it "
-        "ended, as in endedAttempts. Absent: an earlier version wrote it.",
+        description="Pending: not all Pods of its Job are running yet. Running: all of them are. Otherwise, how it "
+        "ended, as in endedAttempts. Absent: written by an earlier version.",
     )
-    job_name: Name = Field(description="Its Job.")
-    class_generation: int = Field(description="metadata.generation of the FineTuneClass that it was made with.")
-    retries: int = Field(0, description="Attempts that failed so far; counts against retryLimit.")
-    disruptions: int = Field(0, description="Attempts lost to the infrastructure; never count.")
+    job_name: Name = Field(description="Name of its Job.")
+    class_generation: int = Field(description="metadata.generation of the FineTuneClass that it was created with.")
+    retries: int = Field(0, description="Failed attempts so far; counts against retryLimit.")
+    disruptions: int = Field(0, description="Attempts ended by the infrastructure; never count against retryLimit.")
     start_time: Timestamp
-    pods_start_time: Timestamp | None = Field(None, description="When the first of its Pods began to run.")
+    pods_start_time: Timestamp | None = Field(None, description="When the first of its Pods started running.")
     class_deadline_seconds: int | None = Field(
         None,
-        description="limits.activeDeadlineSeconds of its class when it started: the run ends then, whatever "
-        "spec.activeDeadlineSeconds says.",
+        description="limits.activeDeadlineSeconds of its class at its start; overrides a longer "
+        "spec.activeDeadlineSeconds.",
     )
-    reports_to: Line | None = Field(None, description="Digest of the address that its Pods report to, and of its CA.")
-    disruption: Disruption | None = Field(None, description="As it was seen first.")
+    reports_to: Line | None = Field(None, description="Digest of the address that its Pods report to and of its CA.")
+    disruption: Disruption | None = Field(None, description="First disruption observed.")
     next_time: Timestamp | None = Field(None, description="When the next attempt starts, if this one ended early.")
 
 
 class EndedAttempt(ApiModel):
     """How an earlier attempt ended."""
 
-    number: int = Field(description="Which attempt of the run, counted from 1.")
+    number: int = Field(description="Number within the run, counting from 1.")
     outcome: AttemptOutcome = Field(description="How it ended.")
     reason: Line | None = Field(
         None,
-        description="Failed: the diagnosis. Disrupted: who ended it (PreemptionByScheduler, NodeLost, ...). Replaced: "
-        "what had changed before it started.",
+        description="Failed: the diagnosis. Disrupted: the cause (NodeLost, ...). Replaced: what changed before it "
+        "started.",
     )
     message: Line | None = Field(None, description="What happened.")
     start_time: Timestamp
     end_time: Timestamp
-    step: int | None = Field(None, description="The last step that it reported.")
+    step: int | None = Field(None, description="Last step that it reported.")
 
 
 class FailureStatus(ApiModel):
-    """The diagnosis of the newest failure."""
+    """Diagnosis of the most recent failure."""
 
-    reason: Line = Field(description="One word for what failed (docs/reference/conditions.md).")
+    reason: Line = Field(description="Reason for the failure (docs/reference/conditions.md).")
     message: Text = Field(description="What happened, and where.")
     pod: Line | None = Field(None, description="Name of the Pod that failed.")
     rank: int | None = Field(None, description="Rank of the process that failed.")
-    suggestion: Line | None = Field(None, description="Which field to change, and to what.")
-    log: Text | None = Field(None, description="The last lines of the Pod's log.")
+    suggestion: Line | None = Field(None, description="Which field to change, and to which value.")
+    log: Text | None = Field(None, description="Last lines of the Pod's log.")

@@ -1,4 +1,4 @@
-"""spec.checkpoints, and the checkpoints that there are."""
+"""spec.checkpoints, and the checkpoints in status."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from finetune_api.base import MOST_STEPS, ApiModel, FiniteNumber, Line, Timestam
 
 
 class Best(ApiModel):
-    """Which checkpoint becomes the result."""
+    """Selects the checkpoint that becomes the result."""
 
     metric: Literal["EvalLoss", "TrainLoss"] = Field(
-        "EvalLoss", description="EvalLoss: the loss on dataset.validation. TrainLoss: the one on dataset.training."
+        "EvalLoss", description="EvalLoss: the loss on dataset.validation. TrainLoss: the loss on dataset.training."
     )
-    goal: Literal["Minimize", "Maximize"] = Field("Minimize", description="Whether the least or the most is best.")
+    goal: Literal["Minimize", "Maximize"] = Field(
+        "Minimize", description="Whether the lowest or the highest value is best."
+    )
 
     @property
     def metric_name(self) -> str:
@@ -24,18 +26,26 @@ class Best(ApiModel):
 
 
 class Checkpoints(ApiModel):
-    """How often to save, and what to keep."""
+    """How often to save checkpoints, and which to keep."""
 
     every_steps: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description="Omitted: a tenth of the run, 10 steps at least."
+        None,
+        ge=1,
+        le=MOST_STEPS,
+        description="Steps between two checkpoints. Omitted: a tenth of the run, at least 10 steps.",
     )
-    keep: int = Field(3, ge=1, le=100, description="Newest checkpoints kept; the best is always kept.")
+    keep: int = Field(
+        3, ge=1, le=100, description="Number of most recent checkpoints to keep. The best one is always kept."
+    )
     best: Best | None = Field(
-        None, description="Omitted: the last step is the result (with earlyStopping: the best by EvalLoss)."
+        None,
+        description="Which checkpoint becomes the result. Omitted: the last one (with earlyStopping: the best by "
+        "EvalLoss).",
     )
     start_over_if_corrupt: bool = Field(
         False,
-        description="When there are checkpoints, but none is good: true starts over, false fails (CheckpointCorrupt).",
+        description="If checkpoints exist but all of them are corrupt: true starts over, false fails the run "
+        "(CheckpointCorrupt).",
     )
 
 
@@ -43,14 +53,14 @@ class CheckpointStatus(ApiModel):
     """A committed checkpoint."""
 
     step: int = Field(description="Step after which it was saved.")
-    uri: Line = Field(description="Its folder.")
-    metric: FiniteNumber = Field(None, description="Value of checkpoints.best.metric, if it was measured.")
-    size: int | None = Field(None, description="Bytes.")
+    uri: Line = Field(description="Folder of the checkpoint.")
+    metric: FiniteNumber = Field(None, description="Value of checkpoints.best.metric, if measured.")
+    size: int | None = Field(None, description="Size in bytes.")
     committed_time: Timestamp | None = None
 
 
 class CorruptCheckpoint(ApiModel):
-    """A checkpoint whose files are not what its manifest says; it was passed over."""
+    """A checkpoint that was skipped because its files do not match its manifest."""
 
     step: int = Field(description="Step after which it was saved.")
     message: Line = Field(description="What does not match.")

@@ -1,4 +1,4 @@
-"""spec.dataset: what to learn from, and what to measure on."""
+"""spec.dataset: the training and validation examples."""
 
 from __future__ import annotations
 
@@ -16,67 +16,68 @@ KeepOrDrop = Literal["Keep", "Drop"]
 
 
 class Limit(OneOf):
-    """Learn on a subset first: the same seed gives nested subsets."""
+    """Trains on a subset. Subsets with the same seed are nested."""
 
     choices = ("examples", "percent")
 
-    examples: int | None = Field(None, ge=1, le=MOST_EXAMPLES, description="So many examples, at most.")
-    percent: int | None = Field(None, ge=1, le=100, description="Share of the examples, at least one.")
+    examples: int | None = Field(None, ge=1, le=MOST_EXAMPLES, description="Maximum number of examples.")
+    percent: int | None = Field(None, ge=1, le=100, description="Percentage of the examples, at least one example.")
 
 
 class ConfigMapKeys(ApiModel):
-    """A ConfigMap of the job's namespace, for a small dataset: each key is a file."""
+    """A ConfigMap in the job's namespace that holds a small dataset. Each key is a file."""
 
     name: SubdomainName = Field(description="Name of a ConfigMap in the same namespace.")
-    key: ConfigMapKey | None = Field(None, description="Omitted: every key, in order.")
+    key: ConfigMapKey | None = Field(None, description="Key to read. Omitted: every key, in alphabetical order.")
 
 
 class DatasetSource(OneOf):
-    """Files of examples; several are one dataset, in the order of their URIs."""
+    """Files of examples. Several files form one dataset."""
 
     choices: ClassVar[tuple[str, ...]] = ("uri", "uris", "config_map_ref")
 
     uri: DatasetUri | None = Field(
         None,
-        description="s3://bucket/path, or hf://datasets/org/name@revision/path: a file, a folder (ends with /), or a "
-        "glob (* within a folder, ** over folders). JSON Lines (plain, gzip, zstd), Parquet or Arrow.",
+        description="s3://bucket/path or hf://datasets/org/name@revision/path: a file, a folder (with a trailing /) "
+        "or a glob (* within a folder, ** across folders). JSON Lines (plain, gzip, zstd), Parquet or "
+        "Arrow.",
     )
     uris: list[DatasetUri] | None = Field(
-        None, min_length=1, max_length=64, description="Several such URIs, in this order."
+        None, min_length=1, max_length=64, description="Several such URIs, read in this order."
     )
-    config_map_ref: ConfigMapKeys | None = Field(None, description="A ConfigMap, for a small dataset.")
+    config_map_ref: ConfigMapKeys | None = Field(None, description="A ConfigMap that holds a small dataset.")
 
 
 class TrainingData(DatasetSource):
-    """Examples to learn from."""
+    """Training examples."""
 
-    limit: Limit | None = Field(None, description="Learn on a subset first.")
+    limit: Limit | None = Field(None, description="Train on a subset of the examples.")
 
 
 class ValidationData(DatasetSource):
-    """Examples to measure on: files, or a share of the training set."""
+    """Validation examples: files, or a share of the training set."""
 
     choices = ("uri", "uris", "config_map_ref", "split_percent")
 
-    split_percent: int | None = Field(
-        None, ge=1, le=50, description="Share of the training set that is held out and not learned from."
-    )
+    split_percent: int | None = Field(None, ge=1, le=50, description="Percentage of the training set to hold out.")
 
 
 class Prepare(ApiModel):
-    """What is done about doubtful examples of the training set. All of them are counted in status.dataset anyway."""
+    """What to do with questionable training examples. They are counted in status.dataset in any case."""
 
-    duplicates: KeepOrDrop = Field("Keep", description="Examples that are the same as an earlier one.")
-    near_duplicates: KeepOrDrop = Field("Keep", description="Examples whose text is almost that of an earlier one.")
-    conflicts: KeepOrDrop = Field("Keep", description="All examples of a prompt that has several answers.")
-    leaks: KeepOrDrop = Field("Keep", description="Examples that are (almost) the same as one of the validation set.")
+    duplicates: KeepOrDrop = Field("Keep", description="Examples identical to an earlier one.")
+    near_duplicates: KeepOrDrop = Field(
+        "Keep", description="Examples whose text is almost identical to an earlier one."
+    )
+    conflicts: KeepOrDrop = Field("Keep", description="All examples of a prompt that has several different answers.")
+    leaks: KeepOrDrop = Field("Keep", description="Examples (almost) identical to a validation example.")
     too_long: Literal["Truncate", "Drop", "Fail"] = Field(
-        "Truncate", description="Examples of more tokens than hyperparameters.maxLength, in both sets."
+        "Truncate", description="Examples with more tokens than hyperparameters.maxLength, in both sets."
     )
 
 
 class Dataset(ApiModel):
-    """What to learn from, and what to measure on."""
+    """The training and validation examples."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -91,6 +92,6 @@ class Dataset(ApiModel):
     training: TrainingData
     validation: ValidationData | None = None
     format: DatasetFormat | None = Field(
-        None, description="What every line must be; omitted: what the first line of the training set is."
+        None, description="Format of every line. Omitted: the format of the first line of the training set."
     )
     prepare: Prepare = Prepare()

@@ -1,4 +1,4 @@
-"""What preflight found in dataset and model."""
+"""What preflight found in the dataset and the model."""
 
 from __future__ import annotations
 
@@ -15,68 +15,71 @@ MOST_EXAMPLES = 10**12
 
 
 class DatasetError(ApiModel):
-    """One broken line, in the words of OpenAI's validator."""
+    """An invalid line, described in the words of OpenAI's validator."""
 
-    file: Literal["training", "validation"] = Field(description="Which set.")
-    uri: Line | None = Field(None, description="Which file, where the set has several.")
-    line: int = Field(description="Counted from 1.")
+    file: Literal["training", "validation"] = Field(description="Set that contains the line.")
+    uri: Line | None = Field(None, description="File that contains the line, if the set has several.")
+    line: int = Field(description="Line number, counting from 1.")
     message: Line = Field(description="What is wrong with the line.")
 
 
 class FileStatistics(ApiModel):
-    """Counts of one file, after limit and split."""
+    """Statistics of one set, after limit and split."""
 
-    examples: int = Field(le=MOST_EXAMPLES, description="Examples that are used.")
-    tokens: int = Field(description="Tokens of all of them.")
-    max_tokens: int = Field(description="Tokens of the longest example.")
+    examples: int = Field(le=MOST_EXAMPLES, description="Examples used.")
+    tokens: int = Field(description="Total number of tokens.")
+    max_tokens: int = Field(description="Tokens in the longest example.")
     truncated: int = Field(0, description="Examples longer than maxLength.")
     rows: int | None = Field(
         None,
         le=MOST_EXAMPLES,
-        description="What a batch is made of: the examples; or a row for each answer, where the chat template rewrites "
-        "earlier turns; or rows of maxLength tokens, where they are packed.",
+        description="Rows to batch: examples; or one per answer if the chat template rewrites earlier turns; or "
+        "maxLength tokens if packed.",
     )
 
 
 class Dropped(ApiModel):
-    """Training examples that dataset.prepare left out; tooLong counts those of both sets."""
+    """Training examples dropped by dataset.prepare; tooLong counts both sets."""
 
-    duplicates: int = Field(0, description="The same as an earlier one.")
-    near_duplicates: int = Field(0, description="Almost the same as an earlier one.")
-    conflicts: int = Field(0, description="With several answers to one prompt.")
-    leaks: int = Field(0, description="(Almost) the same as one of the validation set.")
+    duplicates: int = Field(0, description="Identical to an earlier one.")
+    near_duplicates: int = Field(0, description="Almost identical to an earlier one.")
+    conflicts: int = Field(0, description="Several different answers to one prompt.")
+    leaks: int = Field(0, description="(Almost) identical to a validation example.")
     too_long: int = Field(0, description="Longer than hyperparameters.maxLength.")
 
 
 class DatasetStatus(ApiModel):
     """What preflight found in the dataset."""
 
-    format: DatasetFormat | None = Field(None, description="What every line is.")
+    format: DatasetFormat | None = Field(None, description="Format of every line.")
     training: FileStatistics | None = None
     validation: FileStatistics | None = None
-    dropped: Dropped | None = Field(None, description="Absent: nothing was.")
-    error_count: int = Field(0, description="Broken lines in all.")
-    errors: list[DatasetError] = Field(default=[], max_length=20, description="The first broken lines.")
-    warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS, description="What is doubtful, but no error.")
+    dropped: Dropped | None = Field(None, description="Absent: nothing was dropped.")
+    error_count: int = Field(0, description="All invalid lines.")
+    errors: list[DatasetError] = Field(default=[], max_length=20, description="The first invalid lines.")
+    warnings: list[Line] = Field(
+        default=[], max_length=MOST_WARNINGS, description="Questionable findings that are not errors."
+    )
 
 
 class ModelStatus(ApiModel):
     """What preflight found in the model."""
 
-    architecture: Line = Field(description="Class of transformers that its config.json names.")
-    parameters: int | None = Field(None, description="Weights in all.")
+    architecture: Line = Field(description="The transformers class named in its config.json.")
+    parameters: int | None = Field(None, description="Total number of parameters.")
     context_length: int | None = Field(
-        None, description="Tokens of the longest sequence that it was made for. Absent: its files name none."
+        None,
+        description="Maximum sequence length in tokens. Absent: the model's files do not say.",
     )
 
 
 class MemoryEstimate(ApiModel):
-    """Bytes that one process needs on its accelerator, by the rules in docs/explanation/preflight.md."""
+    """Estimated accelerator memory per process in bytes; docs/explanation/preflight.md has the formulas."""
 
     weights: int = Field(description="The model's weights.")
-    adapter: int = Field(0, description="Weights of the adapter, in the precision that they are trained in.")
-    gradients: int = Field(description="Gradients of what is trained.")
+    adapter: int = Field(0, description="The adapter's weights, in the precision in which they are trained.")
+    gradients: int = Field(description="Gradients of the trained weights.")
     optimizer: int = Field(description="AdamW's two moments.")
-    activations: int = Field(description="Of one forward and backward pass.")
-    total: int = Field(description="All together.")
-    accelerator: int | None = Field(None, description="Memory of one accelerator, if the class says it.")
+    activations: int = Field(description="Activations of one forward and backward pass.")
+    total: int = Field(description="Sum of the above.")
+    accelerator: int | None = Field(None, description="Memory of one accelerator, if the class specifies it.")

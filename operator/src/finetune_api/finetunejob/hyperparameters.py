@@ -1,4 +1,4 @@
-"""spec.hyperparameters, and what the automatic rules make of them."""
+"""spec.hyperparameters, and the values resolved from them."""
 
 from __future__ import annotations
 
@@ -12,59 +12,69 @@ Schedule = Literal["Cosine", "Linear", "Constant"]
 
 
 class EarlyStopping(ApiModel):
-    """End the run when evalLoss no longer falls."""
+    """Ends the run when evalLoss stops improving."""
 
-    patience: int = Field(3, ge=1, le=1000, description="So many evaluations in a row without an improvement.")
-    min_delta: float = Field(0.0, ge=0, le=1000, description="What evalLoss must fall by to count as one.")
+    patience: int = Field(3, ge=1, le=1000, description="Evaluations in a row without an improvement.")
+    min_delta: float = Field(
+        0.0, ge=0, le=1000, description="Minimum decrease of evalLoss that counts as an improvement."
+    )
 
 
 class Hyperparameters(ApiModel):
-    """Omitted values are chosen from the dataset and the model; status.resolved shows them."""
+    """Omitted values are chosen from the dataset and the model; see status.resolved."""
 
     epochs: float | None = Field(None, gt=0, le=1000, description="Passes over the training set.")
     batch_size: int | None = Field(
         None,
         ge=1,
         le=65536,
-        description="Examples a step, over all processes; where they are packed, rows of maxLength tokens.",
+        description="Examples per optimizer step, over all processes. With packing: rows of maxLength tokens.",
     )
-    learning_rate: float | None = Field(None, gt=0, le=1, description="Learning rate at its peak, after the warm-up.")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="Peak learning rate, after warm-up.")
     schedule: Schedule | None = Field(
         None,
-        description="How the learning rate falls after the warm-up. Cosine and Linear: to 0. Constant: not at all.",
+        description="Learning rate schedule after warm-up. Cosine and Linear decay to 0.",
     )
-    warmup_percent: float | None = Field(
-        None, ge=0, le=100, description="Share of the steps in which the learning rate rises."
-    )
+    warmup_percent: float | None = Field(None, ge=0, le=100, description="Percentage of steps used for warm-up.")
     weight_decay: float | None = Field(None, ge=0, le=1, description="AdamW's weight decay.")
-    max_length: int | None = Field(None, ge=8, le=1048576, description="Tokens; longer examples are truncated.")
+    max_length: int | None = Field(
+        None,
+        ge=8,
+        le=1048576,
+        description="Maximum tokens per example; see dataset.prepare.tooLong.",
+    )
     packing: bool | None = Field(
-        None, description="Put several examples into a row of maxLength tokens; they do not see each other."
+        None, description="Pack several examples into each row of maxLength tokens. They do not attend to each other."
     )
     seed: int | None = Field(
-        None, ge=0, le=4294967295, description="Of the order of examples, new adapters, dropout and splits."
+        None,
+        ge=0,
+        le=4294967295,
+        description="Random seed for example order, adapter initialization, dropout and splits.",
     )
     early_stopping: EarlyStopping | None = Field(
-        None, description="The best checkpoint becomes the result, unless checkpoints.best says otherwise."
+        None,
+        description="Ends the run when evalLoss stops improving. The best checkpoint becomes the result unless "
+        "checkpoints.best is set.",
     )
 
 
 class ResolvedHyperparameters(ApiModel):
-    """The values that the run uses: spec, completed by the automatic rules."""
+    """The run's hyperparameters, with omitted values filled in."""
 
     epochs: float = Field(description="Passes over the training set.")
-    batch_size: int = Field(description="Examples a step over all processes, or packed rows.")
-    learning_rate: float = Field(description="Learning rate at its peak.")
-    schedule: Schedule = Field(description="How the learning rate falls after the warm-up.")
-    warmup_percent: float = Field(description="Share of the steps in which the learning rate rises.")
+    batch_size: int = Field(description="Examples, or packed rows, per optimizer step over all processes.")
+    learning_rate: float = Field(description="Peak learning rate.")
+    schedule: Schedule = Field(description="Learning rate schedule after warm-up.")
+    warmup_percent: float = Field(description="Percentage of steps used for warm-up.")
     weight_decay: float = Field(description="AdamW's weight decay.")
-    max_length: int = Field(description="Tokens at which examples are cut.")
-    packing: bool = Field(description="Whether examples share rows.")
-    seed: int = Field(description="Of every random choice.")
+    max_length: int = Field(description="Maximum tokens per example.")
+    packing: bool = Field(description="Whether several examples are packed into a row.")
+    seed: int = Field(description="Random seed.")
     batch_tokens: int | None = Field(
-        None, description="Where rows are packed: tokens of a step at most, batchSize rows of maxLength."
+        None, description="With packing: maximum tokens per step (batchSize rows of maxLength)."
     )
-    total_steps: int = Field(description="Optimizer steps of the run.")
+    total_steps: int = Field(description="Optimizer steps in the run.")
     checkpoint_every_steps: int = Field(description="Steps between two checkpoints.")
-    beta: float | None = Field(None, description="Of DPO.")
+    beta: float | None = Field(None, description="DPO's beta.")
     early_stopping: EarlyStopping | None = None

@@ -1,4 +1,4 @@
-"""spec.method: how to train."""
+"""spec.method: the training method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SFT(ApiModel):
     """Supervised fine-tuning."""
 
     prompt_loss_weight: float = Field(
-        0.0, ge=0, le=1, description="Weight of the loss on the prompt's tokens; the assistant's count 1."
+        0.0, ge=0, le=1, description="Weight of the loss on prompt tokens. The assistant's tokens have weight 1."
     )
 
 
@@ -24,7 +24,10 @@ class DPO(ApiModel):
     """Direct preference optimization: https://arxiv.org/abs/2305.18290."""
 
     beta: float | None = Field(
-        None, gt=0, le=2, description="How strongly the model is held to the one that it starts from. Omitted: 0.1."
+        None,
+        gt=0,
+        le=2,
+        description="How strongly the model is kept close to the one it starts from. Omitted: 0.1.",
     )
     loss_type: Literal["Sigmoid", "Hinge", "IPO"] = Field(
         "Sigmoid",
@@ -33,12 +36,12 @@ class DPO(ApiModel):
 
 
 class Method(TypedUnion):
-    """How to train."""
+    """The training method."""
 
     type: MethodType = Field(
         "SFT",
-        description="SFT: supervised fine-tuning, loss on the assistant's tokens. DPO: on pairs of a preferred and a "
-        "rejected answer.",
+        description="SFT: supervised fine-tuning, with the loss on the assistant's tokens. DPO: direct preference "
+        "optimization, on pairs of a preferred and a rejected answer.",
     )
     sft: SFT | None = None
     dpo: DPO | None = None

@@ -1,4 +1,4 @@
-"""The whole spec, and the rules between its parts."""
+"""The spec, and validation rules across its fields."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from finetune_api.unions import OneOf
 
 
 class Model(OneOf):
-    """The model to start from."""
+    """The model to fine-tune."""
 
     choices = ("uri", "fine_tune_job_ref")
 
-    uri: ModelUri | None = Field(None, description="s3://bucket/folder, or hf://org/name@revision.")
+    uri: ModelUri | None = Field(None, description="s3://bucket/folder or hf://org/name@revision.")
     fine_tune_job_ref: LocalObjectReference | None = Field(
-        None, description="Go on from the result of this FineTuneJob, as it is when the run starts."
+        None, description="Start from the result that this FineTuneJob has when the run starts."
     )
 
 
 class Parallelism(ApiModel):
-    """One Pod a node; each runs processesPerNode ranks."""
+    """One Pod per node; each runs processesPerNode ranks."""
 
     nodes: int = Field(
-        1, ge=1, le=1024, description="Pods of an attempt, each with accelerator.countPerNode of the class."
+        1, ge=1, le=1024, description="Pods per attempt, each with the class's accelerator.countPerNode accelerators."
     )
-    processes_per_node: int = Field(1, ge=1, le=64, description="Processes of each Pod, one an accelerator.")
+    processes_per_node: int = Field(1, ge=1, le=64, description="Processes per Pod, one per accelerator.")
     strategy: Literal["DDP", "FSDP"] = Field(
-        "DDP", description="DDP: each process has the whole model. FSDP: weights and optimizer are sharded (FSDP2)."
+        "DDP",
+        description="DDP: each process holds the whole model. FSDP: weights, gradients and optimizer state are "
+        "sharded (FSDP2).",
     )
 
 
@@ -104,17 +106,20 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
 
 
 class FineTuneJobSpec(ApiModel):
-    """A fine-tuning run. A change of what it learns, from what or how, must change runId too."""
+    """A fine-tuning run. Changing the model, data or training settings requires changing runId too."""
 
     model_config = ConfigDict(json_schema_extra=_a_change_is_a_new_run)
 
     class_name: Name | None = Field(
-        None, description="FineTuneClass; omitted: the one that is the default when the run begins."
+        None, description="Name of the FineTuneClass. Omitted: the default class at the time the run starts."
     )
     run_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)] = (
-        Field("1", description="Change it to run again, alone or together with anything else.")
+        Field("1", description="Change it to run again, alone or together with other fields.")
     )
-    suspend: bool = Field(False, description="true stops the Pods; false goes on from the newest checkpoint.")
+    suspend: bool = Field(
+        False,
+        description="true: save a checkpoint and stop the Pods. false: run, or resume from the newest checkpoint.",
+    )
     model: Model
     method: Method = Method()
     adapter: Adapter = Adapter()
@@ -126,16 +131,19 @@ class FineTuneJobSpec(ApiModel):
         3,
         ge=0,
         le=100,
-        description="Failures of training; disruptions never count. May be changed within a run: it holds for the next "
-        "failure.",
+        description="Maximum retries after failed attempts; disruptions never count. May be changed during a run; "
+        "applies to the next failure.",
     )
     active_deadline_seconds: int | None = Field(
         None,
         ge=1,
         le=LONGEST_SECONDS,
-        description="How long the run may take in all, at most what the class allows; suspended and queued time does "
-        "not count. Omitted: what the class allows. May be changed within a run: it holds at once.",
+        description="Maximum duration of the run, up to the class's limit, without suspended and queued time. "
+        "Omitted: the class's limit. May be changed during a run; takes effect at once.",
     )
     ttl_seconds_after_finished: int | None = Field(
-        None, ge=0, le=LONGEST_SECONDS, description="Removes the Pods this long after the end; never this object."
+        None,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="Seconds after the end of the run until its Jobs and Pods are removed; this object stays.",
     )

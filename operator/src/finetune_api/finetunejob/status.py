@@ -1,4 +1,4 @@
-"""What the operator knows of a FineTuneJob."""
+"""The status of a FineTuneJob."""
 
 from __future__ import annotations
 
@@ -18,107 +18,108 @@ Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Su
 
 
 class StartingModel(ApiModel):
-    """What the run started from: model.uri, or what model.fineTuneJobRef meant then. Nothing changes it later."""
+    """The model that the run started from: model.uri, or the result of model.fineTuneJobRef at that time."""
 
-    uri: Line = Field(description="Whole model.")
-    adapter_uri: Line | None = Field(None, description="Folder of the adapter upon it.")
-    digest: Line | None = Field(None, description="sha256 of the result's manifest.")
+    uri: Line = Field(description="URI of the full model.")
+    adapter_uri: Line | None = Field(None, description="Folder of the adapter on top of it.")
+    digest: Line | None = Field(None, description="SHA-256 of the result's manifest.")
 
 
 class Progress(ApiModel):
-    """The newest report of rank 0."""
+    """Most recent progress report of rank 0."""
 
-    step: int = Field(description="Steps that are done.")
-    total_steps: int = Field(description="Steps in all.")
-    percent: int = Field(description="Share that is done.")
-    epoch: float | None = Field(None, description="Passes over the training set that are done.")
-    loss: float | None = Field(None, description="Training loss of the newest step that was logged.")
-    eval_loss: float | None = Field(None, description="Newest loss on dataset.validation.")
-    learning_rate: float | None = Field(None, description="Learning rate of that step.")
-    tokens_per_second: float | None = Field(None, description="Over all processes.")
+    step: int = Field(description="Completed steps.")
+    total_steps: int = Field(description="Total number of steps.")
+    percent: int = Field(description="Completed steps in percent.")
+    epoch: float | None = Field(None, description="Completed passes over the training set.")
+    loss: float | None = Field(None, description="Training loss of the most recently logged step.")
+    eval_loss: float | None = Field(None, description="Most recent loss on dataset.validation.")
+    learning_rate: float | None = Field(None, description="Learning rate at that step.")
+    tokens_per_second: float | None = Field(None, description="Tokens per second, over all processes.")
     estimated_remaining_seconds: int | None = Field(
-        None, description="Until the last step, at the speed of this attempt."
+        None, description="Estimated seconds until the last step, at the speed of this attempt."
     )
     estimated_remaining: Line | None = Field(
-        None, description="The same as a person reads it: 42m. Absent once the run is over."
+        None, description="The same in human-readable form, such as 42m. Absent once the run is over."
     )
     last_updated_time: Timestamp
 
 
 class EndedRun(ApiModel):
-    """What became of an earlier run of this object."""
+    """An earlier run of this object."""
 
     run_id: Line = Field(description="spec.runId of that run.")
     phase: Phase = Field(description="Phase in which it ended.")
     reason: Line = Field(description="Reason of its Ready condition.")
     start_time: Timestamp | None = None
     completion_time: Timestamp
-    attempts: int = Field(0, description="Attempts in all.")
-    retries: int = Field(0, description="Attempts that failed.")
-    disruptions: int = Field(0, description="Attempts that the infrastructure ended.")
+    attempts: int = Field(0, description="Total number of attempts.")
+    retries: int = Field(0, description="Failed attempts.")
+    disruptions: int = Field(0, description="Attempts ended by the infrastructure.")
     result_uri: Line | None = Field(None, description="Folder of its result.")
-    storage_uri: Line | None = Field(None, description="Folder of all that it wrote.")
+    storage_uri: Line | None = Field(None, description="Folder of everything that it wrote.")
 
 
 class Usage(ApiModel):
-    """What this object used of its namespace's budget in one month (UTC), over all runs and attempts."""
+    """Use of the namespace's budget in one month (UTC), over all runs and attempts."""
 
     month: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}$")] = Field(description="YYYY-MM.")
-    class_name: Line = Field(description="FineTuneClass whose budget it is.")
-    accelerator_seconds: int = Field(0, description="Accelerators times the seconds that their Pods ran.")
-    counted_time: Timestamp = Field(description="What ran until then is counted.")
+    class_name: Line = Field(description="FineTuneClass that defines the budget.")
+    accelerator_seconds: int = Field(0, description="Accelerators multiplied by the seconds that their Pods ran.")
+    counted_time: Timestamp = Field(description="Time up to which usage has been counted.")
 
 
 class Result(ApiModel):
     """The tuned model."""
 
-    uri: Line = Field(description="Folder with the adapter (LoRA, QLoRA) or the whole model.")
-    base_model_uri: Line = Field(description="The model that it was tuned from.")
-    adapter_type: Literal["LoRA", "Full"] = Field(description="What it is: an adapter, or a whole model.")
+    uri: Line = Field(description="Folder with the adapter (LoRA, QLoRA) or the full model.")
+    base_model_uri: Line = Field(description="The model that was fine-tuned.")
+    adapter_type: Literal["LoRA", "Full"] = Field(description="LoRA: an adapter. Full: a full model.")
     step: int = Field(description="Step of the checkpoint that became the result.")
-    digest: Line = Field(description="sha256 of the result's manifest.")
+    digest: Line = Field(description="SHA-256 of the result's manifest.")
     train_loss: FiniteNumber = Field(None, description="Training loss at that step.")
     eval_loss: FiniteNumber = Field(None, description="Loss on dataset.validation at that step.")
-    trained_tokens: int | None = Field(None, description="Tokens that were learned from until that step.")
-    report_uri: Line | None = Field(None, description="The HTML report of the run.")
+    trained_tokens: int | None = Field(None, description="Number of tokens trained on up to that step.")
+    report_uri: Line | None = Field(None, description="URI of the run's HTML report.")
 
 
 class StorageFolder(ApiModel):
-    """A folder of the storage that holds runs of this object, and the class that they ran with."""
+    """A storage folder that holds runs of this object, and their class."""
 
-    uri: Line = Field(description="The folder in which the runs' own folders lie.")
-    class_name: Line = Field(description="FineTuneClass by which it was written, and whose reclaimPolicy it goes by.")
+    uri: Line = Field(description="Folder that contains the folders of the runs.")
+    class_name: Line = Field(description="FineTuneClass of the runs, whose reclaimPolicy applies.")
 
 
 class FineTuneJobStatus(KindStatus):
-    """What the operator knows of the run."""
+    """State and results of the run."""
 
-    phase: Phase | None = Field(None, description="Where the run stands, in one word.")
-    run_id: Line | None = Field(None, description="spec.runId of the run that this status is about.")
+    phase: Phase | None = Field(None, description="Current phase of the run.")
+    run_id: Line | None = Field(None, description="spec.runId of the run that this status describes.")
     class_name: Line | None = Field(
         None,
-        description="The FineTuneClass of the run. It stays until the run ends, whichever is the default meanwhile.",
+        description="FineTuneClass of the run; stays the same even if another class becomes the default.",
     )
     start_time: Timestamp | None = None
-    completion_time: Timestamp | None = Field(None, description="When the run ended, well or badly.")
-    run_number: int | None = Field(None, description="Which run of this object it is, counted from 1.")
+    completion_time: Timestamp | None = Field(None, description="When the run ended, whether it succeeded or failed.")
+    run_number: int | None = Field(None, description="Number of the run, counting from 1.")
     run_digest: Line | None = Field(
-        None, description="Of the spec and the number; part of the run's folder and of its Jobs' names."
+        None, description="Digest of spec and run number; part of the names of the run's folder and Jobs."
     )
     suspend_time: Timestamp | None = Field(
-        None, description="Since when the run is suspended, or waits for a queue's quota or for its namespace's budget."
+        None,
+        description="When the run was suspended or began to wait for queue quota or budget.",
     )
-    suspended_seconds: int = Field(0, description="Time of such waits so far; activeDeadlineSeconds does not count it.")
+    suspended_seconds: int = Field(0, description="Total time spent so; does not count toward activeDeadlineSeconds.")
     storage_uri: Line | None = Field(
         None,
-        description="Folder of this run's checkpoints, events and result. From its first attempt on it stays, whatever "
-        "becomes of the class.",
+        description="Folder of this run's checkpoints, events and result. Fixed once preflight has succeeded.",
     )
     storage_folders: list[StorageFolder] = Field(
         default=[],
         max_length=20,
         json_schema_extra=keyed_by("uri", "className"),
-        description="Folders that runs of this object wrote into; its deletion empties those whose class says so.",
+        description="Folders that this object's runs wrote to. Deleting the object empties those whose class has "
+        "reclaimPolicy Delete.",
     )
     preflight: PreflightStatus | None = None
     dataset: DatasetStatus | None = None
@@ -128,14 +129,19 @@ class FineTuneJobStatus(KindStatus):
     resolved: ResolvedHyperparameters | None = None
     attempt: AttemptStatus | None = None
     progress: Progress | None = None
-    checkpoints: list[CheckpointStatus] = Field(default=[], max_length=100, description="Oldest first.")
+    checkpoints: list[CheckpointStatus] = Field(
+        default=[], max_length=100, description="Committed checkpoints, oldest first."
+    )
     corrupt_checkpoints: list[CorruptCheckpoint] = Field(
-        default=[], max_length=20, description="Checkpoints that were passed over."
+        default=[], max_length=20, description="Checkpoints that were skipped because they are corrupt."
     )
     checkpoint_seconds: FiniteNumber = Field(
-        None, description="Longest time from a save's start to its commit; sets the Pods' grace period."
+        None,
+        description="Longest time from the start of a save to its commit; determines the Pods' grace period.",
     )
-    ended_attempts: list[EndedAttempt] = Field(default=[], max_length=10, description="The last ones, oldest first.")
+    ended_attempts: list[EndedAttempt] = Field(
+        default=[], max_length=10, description="The most recent attempts that ended, oldest first."
+    )
     history: list[EndedRun] = Field(default=[], max_length=10, description="Earlier runs, oldest first.")
     usage: Usage | None = None
     result: Result | None = None
@@ -143,7 +149,7 @@ class FineTuneJobStatus(KindStatus):
 
     @classmethod
     def read(cls, value: Any) -> Self:
-        """As for every kind; a run that is over must also say how, or it would begin again."""
+        """As for every kind. A run that is over must also have a final phase, or it would start again."""
         status = super().read(value)
         if status.completion_time is not None and status.phase not in ("Succeeded", "Failed"):
             raise UnreadableStatusError(f"status.phase is {status.phase!r} with a completionTime")

@@ -23,30 +23,32 @@ _JOBS = declare("finetune_jobs", "gauge", "FineTuneJobs by phase.", ["namespace"
 _ATTEMPTS = declare(
     "finetune_job_attempts_ended_total",
     "counter",
-    "Attempts that ended, by outcome and reason (empty where there is none).",
+    "Attempts that have ended, by outcome and reason (empty if there is none).",
     ["outcome", "reason"],
 )
 _ACCELERATOR_SECONDS = declare(
     "finetune_accelerator_seconds_total",
     "counter",
-    "Accelerators times the seconds that training Pods ran, counted once a minute while they run.",
+    "Accelerator seconds used by training Pods, updated once a minute while they run.",
     ["namespace"],
 )
-_STEP = declare("finetune_job_step", "gauge", "Step of a job that trains.", _JOB)
-_TOTAL_STEPS = declare("finetune_job_total_steps", "gauge", "Steps of the whole run of a job that trains.", _JOB)
-_LOSS = declare("finetune_job_loss", "gauge", "Newest training loss of a job that trains.", _JOB)
-_EVAL_LOSS = declare("finetune_job_eval_loss", "gauge", "Newest validation loss of a job that trains.", _JOB)
-_TOKENS = declare("finetune_job_tokens_per_second", "gauge", "Speed of a job that trains.", _JOB)
+_STEP = declare("finetune_job_step", "gauge", "Current step of a training job.", _JOB)
+_TOTAL_STEPS = declare("finetune_job_total_steps", "gauge", "Total number of steps of a training job's run.", _JOB)
+_LOSS = declare("finetune_job_loss", "gauge", "Most recent training loss of a training job.", _JOB)
+_EVAL_LOSS = declare("finetune_job_eval_loss", "gauge", "Most recent validation loss of a training job.", _JOB)
+_TOKENS = declare(
+    "finetune_job_tokens_per_second", "gauge", "Throughput of a training job, in tokens per second.", _JOB
+)
 _REMAINING = declare(
-    "finetune_job_estimated_remaining_seconds", "gauge", "Seconds until a job that trains ends, at its speed.", _JOB
+    "finetune_job_estimated_remaining_seconds", "gauge", "Estimated time until a training job ends, in seconds.", _JOB
 )
 _PROGRESS_AGE = declare(
-    "finetune_job_progress_age_seconds", "gauge", "Seconds since a job that trains reported its progress.", _JOB
+    "finetune_job_progress_age_seconds", "gauge", "Time since a training job last reported progress, in seconds.", _JOB
 )
 _CHECKPOINT_AGE = declare(
     "finetune_job_checkpoint_age_seconds",
     "gauge",
-    "Seconds since a job that trains committed its newest checkpoint: what a crash now would cost.",
+    "Time since a training job committed its newest checkpoint, in seconds: the work that a crash would lose now.",
     _JOB,
 )
 _OF_PROGRESS = (

@@ -21,7 +21,7 @@ Labels = TypeVar("Labels", bound=tuple[str, ...])
 _STALLED = declare(
     "finetune_stalled_objects",
     "gauge",
-    "Objects whose condition Stalled is True, by its reason: they can't proceed without a change.",
+    "Objects whose condition Stalled is True, by reason: they can't proceed unless something changes.",
     ["kind", "namespace", "reason"],
 )
 

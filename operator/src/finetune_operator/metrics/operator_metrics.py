@@ -61,43 +61,51 @@ def _histogram(name: str, help: str, labels: Sequence[str] = ()) -> Histogram:
 
 
 QUEUE_LATENCY = _histogram(
-    "finetune_operator_queue_latency_seconds", "Seconds that an object waited for a free worker.", ["kind"]
+    "finetune_operator_queue_latency_seconds", "Time that an object waited for a free worker, in seconds.", ["kind"]
 )
 QUEUE_RETRIES = _counter(
-    "finetune_operator_queue_retries_total", "Objects that were queued again after a failure.", ["kind"]
+    "finetune_operator_queue_retries_total", "Number of times an object was requeued after a failure.", ["kind"]
 )
-RECONCILE_SECONDS = _histogram("finetune_operator_reconcile_seconds", "Seconds of one reconciliation.", ["kind"])
+RECONCILE_SECONDS = _histogram(
+    "finetune_operator_reconcile_seconds", "Duration of a reconciliation, in seconds.", ["kind"]
+)
 RECONCILIATIONS = _counter(
     "finetune_operator_reconciliations_total",
-    "Reconciliations by result: ok, error (the API server, or a timeout; tried again) or bug.",
+    "Reconciliations by result: ok, error (an API server error or timeout; retried) or bug.",
     ["kind", "result"],
 )
 RECONCILE_ERRORS = _counter(
     "finetune_operator_reconcile_errors_total",
-    "Failed reconciliations by cause: the HTTP code of the API server (0: no answer), timeout, or bug.",
+    "Failed reconciliations by cause: HTTP status code from the API server (0: no response), timeout, or bug.",
     ["kind", "code"],
 )
 API_REQUESTS = _counter(
     "finetune_operator_api_requests_total",
-    "Requests to the API server, without the watches, by HTTP code (0: no answer).",
+    "Requests to the API server, except watches, by HTTP status code (0: no response).",
     ["verb", "resource", "code"],
 )
-API_SECONDS = _histogram("finetune_operator_api_request_seconds", "Seconds of a request to the API server.", ["verb"])
-_DEPTH = declare("finetune_operator_queue_depth", "gauge", "Objects that wait for a free worker.", ["kind"])
+API_SECONDS = _histogram(
+    "finetune_operator_api_request_seconds", "Duration of a request to the API server, in seconds.", ["verb"]
+)
+_DEPTH = declare("finetune_operator_queue_depth", "gauge", "Objects waiting for a free worker.", ["kind"])
 _OLDEST = declare(
-    "finetune_operator_queue_oldest_seconds", "gauge", "Seconds that the first object of the queue waits."
+    "finetune_operator_queue_oldest_seconds",
+    "gauge",
+    "Time that the first object in the queue has been waiting, in seconds.",
 )
 _LONGEST = declare(
-    "finetune_operator_longest_running_reconcile_seconds", "gauge", "Seconds that the slowest worker is at its object."
+    "finetune_operator_longest_running_reconcile_seconds",
+    "gauge",
+    "Duration of the longest running reconciliation, in seconds.",
 )
 _LAST_SUCCESS = declare(
     "finetune_operator_last_successful_reconcile_timestamp_seconds",
     "gauge",
-    "When an object of the kind was reconciled last without an error (Unix time).",
+    "Unix time of the last reconciliation without an error, by kind.",
     ["kind"],
 )
-_LEADER = declare("finetune_operator_leader", "gauge", "1 for the replica that leads, 0 for one that stands by.")
-_BUILD = declare("finetune_operator_build_info", "gauge", "1, with the version as a label.", ["version"])
+_LEADER = declare("finetune_operator_leader", "gauge", "1 for the leader, 0 for a standby replica.")
+_BUILD = declare("finetune_operator_build_info", "gauge", "Always 1; the version is in the label.", ["version"])
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
