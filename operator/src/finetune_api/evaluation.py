@@ -242,4 +242,4 @@ class EvaluationStatus(KindStatus):
     summary: Line | None = Field(
         None, description="First candidate compared with the baseline by the first grader, for `kubectl get`."
     )
-    report_uri: Line | None = Field(None, description="URI of the HTML report.")
+    report_uri: Line | None = Field(None, description="URI of the JSON report.")
