@@ -12,7 +12,7 @@ from tests.unit.docs.pages import ROOT, blocks
 
 PAGE = ROOT / "docs" / "reference" / "network-ports.md"
 OPERATOR = (ROOT / "charts/finetune-operator/templates/deployment.yaml").read_text()
-LISTENING = PAGE.read_text().partition("## Who connects out")[0]
+LISTENING = PAGE.read_text().partition("## Outgoing connections")[0]
 
 
 def test_every_port_of_the_operator_is_named() -> None:
