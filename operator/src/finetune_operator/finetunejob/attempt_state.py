@@ -45,9 +45,21 @@ def running_attempt(status: FineTuneJobStatus) -> AttemptStatus | None:
     return status.attempt if is_running else None
 
 
+def undecided_attempt(status: FineTuneJobStatus, outcome: Literal["Failed", "Disrupted"]) -> AttemptStatus | None:
+    """The attempt that ended so, while neither the run's end nor the next attempt's time has been decided."""
+    attempt = status.attempt
+    is_decided = status.phase in FINISHED or attempt is None or attempt.next_time is not None
+    return None if is_decided or attempt_state(status) != outcome else attempt
+
+
 def last_end(status: FineTuneJobStatus) -> EndedAttempt | None:
     """How the newest attempt ended; None while it runs, and before the first one."""
     return None if running_attempt(status) is not None else _record(status)
+
+
+def preflight_succeeded(status: FineTuneJobStatus) -> bool:
+    """Whether all that the run needs was found, and its hyperparameters are known."""
+    return status.preflight is not None and bool(status.preflight.succeeded) and status.resolved is not None
 
 
 def running_preflight(status: FineTuneJobStatus) -> PreflightStatus | None:

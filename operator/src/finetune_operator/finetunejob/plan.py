@@ -7,44 +7,78 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from finetune_operator.core.plan import Plan
-from finetune_operator.finetunejob.limits import count_usage
+from finetune_api.finetunejob import FineTuneJobStatus, Phase
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.policies import Decider, Mutator, decided
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.active_deadline import end_at_deadline, stop_clock, wake_at_deadline
-from finetune_operator.finetunejob.policies.attempt import record_start, run_attempt
-from finetune_operator.finetunejob.policies.attempt_outcome import record_outcome
-from finetune_operator.finetunejob.policies.preflight import record_preflight, run_preflight
-from finetune_operator.finetunejob.policies.progress import record_progress
-from finetune_operator.finetunejob.policies.result import succeed
-from finetune_operator.finetunejob.policies.retry_limit import back_off, end_at_retry_limit, end_without_image
-from finetune_operator.finetunejob.policies.run_id import begin_run, refuse_run_id, stop_previous_run
-from finetune_operator.finetunejob.policies.starting_model import record_starting_model, wait_for_model
-from finetune_operator.finetunejob.policies.suspend import suspend
-from finetune_operator.finetunejob.policies.ttl_seconds_after_finished import keep_finished
-from finetune_operator.finetunejob.policy import Decider, JobPlan, Mutator, carried_out
+from finetune_operator.finetunejob.phase import phase_of
+from finetune_operator.finetunejob.policies.attempts.attempt import record_start, start_attempt, watch_attempt
+from finetune_operator.finetunejob.policies.attempts.attempt_outcome import record_outcome
+from finetune_operator.finetunejob.policies.attempts.image_pull import fail_at_image_pull
+from finetune_operator.finetunejob.policies.attempts.preflight import (
+    fail_at_preflight,
+    record_preflight,
+    start_preflight,
+    watch_preflight,
+)
+from finetune_operator.finetunejob.policies.attempts.progress import record_progress
+from finetune_operator.finetunejob.policies.attempts.result import succeed
+from finetune_operator.finetunejob.policies.attempts.retry_limit import fail_at_retry_limit
+from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
+from finetune_operator.finetunejob.policies.run.active_deadline import (
+    count_suspended_time,
+    fail_at_active_deadline,
+    wake_at_deadline,
+)
+from finetune_operator.finetunejob.policies.run.finished import keep_finished
+from finetune_operator.finetunejob.policies.run.run_id import begin_run, refuse_run_id, stop_previous_run
+from finetune_operator.finetunejob.policies.run.starting_model import record_starting_model, wait_for_model
+from finetune_operator.finetunejob.policies.run.suspend import suspend, suspend_refused_run
+from finetune_operator.finetunejob.policies.start.budget import count_usage, wait_for_budget
+from finetune_operator.finetunejob.policies.start.class_limits import wait_for_class
+from finetune_operator.finetunejob.policies.start.earlier_pods import wait_for_earlier_pods
+from finetune_operator.finetunejob.policies.start.next_time import record_next_time, wait_for_next_time
 
-UNTIL_DECIDED: tuple[Mutator | Decider, ...] = (
+JobMutator = Mutator[ObservedFineTuneJob, FineTuneJobStatus]
+JobDecider = Decider[ObservedFineTuneJob, FineTuneJobStatus]
+
+UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
     Mutator(record_progress),  # step, loss and checkpoints, as the Pods of the newest attempt report them
-    Decider(keep_finished),  # a finished run stays as it is until runId changes; ttlSecondsAfterFinished
+    Decider(
+        keep_finished
+    ),  # a finished run stays as it is until runId changes; ttlSecondsAfterFinished
+    Decider(suspend_refused_run),  # spec.suspend is heeded whatever else the spec says
     Decider(refuse_run_id),  # a spec that no run may begin or go on with: what is known stays, and what runs goes on
-    Mutator(record_outcome),  # how the running attempt ended: Succeeded, Failed or Disrupted
+    # How the attempt ended.
+    Mutator(record_outcome),  # Succeeded, Failed or Disrupted
     Decider(succeed),  # Succeeded: the run has its result
-    Decider(end_without_image),  # an image that can't be pulled
-    Decider(end_at_retry_limit),  # Failed: more often than retryLimit, or where another attempt can't help
-    Mutator(back_off),  # when the attempt after one that failed starts
+    Decider(fail_at_image_pull),  # Failed: an image that can't be pulled
+    Decider(fail_at_retry_limit),  # Failed: more often than retryLimit, or where another attempt can't help
+    Mutator(record_next_time),  # Retrying: when the next attempt starts
+    # Whether there is a run to go on with.
     Decider(stop_previous_run),  # another runId: the Pods of the run before end first
     Mutator(begin_run),  # the run before goes into the history, and a new one begins
-    Mutator(stop_clock),  # the time that counts for activeDeadlineSeconds
+    Mutator(count_suspended_time),  # the time that does not count for activeDeadlineSeconds
     Decider(suspend),  # spec.suspend: what runs is stopped, and nothing starts
-    Decider(end_at_deadline),  # activeDeadlineSeconds are over
+    Decider(fail_at_active_deadline),  # activeDeadlineSeconds are over
     Decider(wait_for_model),  # the job that makes the model to start from has no result yet
     Mutator(record_starting_model),  # its result, the same for all attempts of the run
+    # Validating: dataset, model and storage are read before an accelerator is asked for.
     Mutator(record_preflight),  # what the preflight Pod reported
-    Decider(run_preflight),  # Validating: dataset, model and storage are read before an accelerator is asked for
-    Mutator(record_start),  # whether the Pods of the attempt run
-    Decider(run_attempt),  # Queued, Training, Retrying: one attempt runs, or the next one starts; always decides
+    Decider(fail_at_preflight),  # Failed: what another preflight would find too
+    Decider(watch_preflight),  # the preflight Pod has no answer yet
+    # Queued, Training: one attempt at a time.
+    Mutator(record_start),  # whether its Pods run
+    Decider(watch_attempt),  # the attempt is pending, or runs
+    # Nothing runs: whether the next preflight or attempt may start.
+    Decider(wait_for_next_time),  # it is not time yet
+    Decider(wait_for_earlier_pods),  # something that ran before has not ended
+    Decider(wait_for_class),  # the class allows no such job
+    Decider(wait_for_budget),  # the namespace's accelerator hours are used up
+    Decider(start_preflight),  # until one has succeeded
+    Decider(start_attempt),  # always decides
 )
-WHATEVER_WAS_DECIDED: tuple[Mutator, ...] = (
+WHATEVER_WAS_DECIDED: tuple[JobMutator, ...] = (
     Mutator(count_usage),  # the accelerator time of the namespace's budget
     Mutator(wake_at_deadline),  # the object is looked at again when activeDeadlineSeconds are over
 )
@@ -52,17 +86,12 @@ WHATEVER_WAS_DECIDED: tuple[Mutator, ...] = (
 
 def plan(observed: ObservedFineTuneJob, now: datetime) -> JobPlan:
     """The writes that bring the job one step further."""
-    found = _decided(observed, now)
+    found = decided(UNTIL_DECIDED, observed, observed.status, _phase, now)
     for mutator in WHATEVER_WAS_DECIDED:
         found = mutator.run(observed, found, now)
     return found
 
 
-def _decided(observed: ObservedFineTuneJob, now: datetime) -> JobPlan:
-    found: JobPlan = Plan(observed.status)
-    for policy in UNTIL_DECIDED:
-        if isinstance(policy, Mutator):
-            found = policy.run(observed, found, now)
-        elif (decision := policy.run(observed, found.status, now)) is not None:
-            return carried_out(observed, found, decision, now)
-    raise AssertionError("the last policy always decides")
+def _phase(decision: JobDecision, readiness: Readiness) -> Phase:
+    status = decision.status
+    return (status.phase or "Validating") if decision.keeps_phase else phase_of(status, readiness)

@@ -1,45 +1,36 @@
-"""The class's limits: whether the job may make Pods now, and the accelerator time that it has used of the budget.
+"""What the FineTuneClass allows (spec.limits, spec.sources, spec.accelerator): whether the job may make Pods now.
 
-The class is asked before preflight (but for the budget) and before each attempt: a change of it leaves what runs alone.
+It is asked before preflight and before each attempt: a change of it leaves what runs alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.budgets.ledger import BudgetViolation, accounted, budget_violation
-from finetune_operator.core.conditions import Readiness, sentence, stalled
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
-from finetune_operator.finetunejob.attempt_state import running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policy import JobPlan
-
-_OF_THE_SPEC = frozenset(
-    {
-        Reason.CLASS_NOT_FOUND,
-        Reason.DATASET_NOT_FOUND,
-        Reason.INVALID_SPEC,
-        Reason.LIMIT_EXCEEDED,
-        Reason.MODEL_INVALID,
-        Reason.MODEL_NOT_FOUND,
-        Reason.SOURCE_NOT_ALLOWED,
-    }
-)
-"""What a change of the spec may mend, which the API server refuses within a run."""
+from finetune_operator.finetunejob.policies.decision import JobDecision
+from finetune_operator.finetunejob.policies.run.run_id import with_run_id_hint
+from finetune_operator.finetunejob.stopping import stale_jobs
 
 
-def with_run_id_hint(readiness: Readiness) -> Readiness:
-    """The readiness of a run that another spec may help: its message says that such a change takes another runId."""
-    if readiness.reason not in _OF_THE_SPEC:
-        return readiness
-    message = f"{sentence(readiness.message)} A change of the spec needs another runId."
-    return replace(readiness, message=message)
+def wait_for_class(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """Start nothing that the class does not allow."""
+    found = admitted_class(observed)
+    return JobDecision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
 
 
-def admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
+def permitted_class(observed: ObservedFineTuneJob) -> ResolvedClass:
+    """The class by which Pods are made, once nothing waits for it any more."""
+    found = admitted_class(observed)
+    assert isinstance(found, ResolvedClass), "wait_for_class decides before"
+    return found
+
+
+def admitted_class(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
     """The class to make Pods with, or why none may be made."""
     found = _admitted(observed)
     return with_run_id_hint(found) if isinstance(found, Readiness) else found
@@ -56,19 +47,6 @@ def _admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
         or _source_not_allowed(observed, platform)
         or platform
     )
-
-
-def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> BudgetViolation | None:
-    """Why the next attempt may not start, where one is to start."""
-    platform, passed = observed.platform, status.preflight is not None and status.preflight.succeeded
-    if isinstance(platform, Readiness) or not passed or running_attempt(status) is not None:
-        return None
-    return budget_violation(observed.budget, observed.owner, platform)
-
-
-def count_usage(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Count what ran since the last look, in status.usage and in the ledger of the namespace's budget."""
-    return accounted(plan, observed.budget, observed.owner, observed.status, now)
 
 
 def _nodes_exceeded(observed: ObservedFineTuneJob, platform: ResolvedClass) -> Readiness | None:

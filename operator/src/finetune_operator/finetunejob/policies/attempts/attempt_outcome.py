@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from finetune_api.base import whole_seconds
 from finetune_api.finetunejob import AttemptStatus, Disruption, FailureStatus, FineTuneJobStatus
 from finetune_api.outcome import TrainReport
 from finetune_operator.core.report_validation import result_refusal
-from finetune_operator.finetunejob.attempt_state import (
-    disruptions_without_progress,
-    ended,
-    running_attempt,
-    with_next_time,
-)
+from finetune_operator.finetunejob.attempt_state import ended, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.result import with_result
-from finetune_operator.finetunejob.policies.starting_model import model_source
-from finetune_operator.finetunejob.policy import JobPlan
+from finetune_operator.finetunejob.policies.attempts.result import with_result
+from finetune_operator.finetunejob.policies.decision import JobPlan
+from finetune_operator.finetunejob.policies.run.starting_model import model_source
 from finetune_operator.finetunejob.stopping import all_pods_ended, is_lost
-from finetune_operator.pods.backoff import retry_delay_seconds
 from finetune_operator.pods.exit_diagnosis import (
     disruption_message,
     failed_by_itself,
@@ -113,17 +106,9 @@ def _failed(
 def _disrupted(
     status: FineTuneJobStatus, attempt: AttemptStatus, reason: str, message: str, now: datetime
 ) -> FineTuneJobStatus:
-    """The infrastructure ended the attempt: it never counts; after progress the next one follows at once.
-
-    Disruptions without progress back off exponentially: a node that evicts each attempt would be asked in a tight loop.
-    """
+    """The infrastructure ended the attempt: it never counts against retryLimit."""
     attempt = attempt.model_copy(update={"disruptions": attempt.disruptions + 1})
-    status = ended(status, attempt, "Disrupted", now, reason=reason, message=message)
-    apart = timedelta(seconds=retry_delay_seconds(disruptions_without_progress(status.ended_attempts)))
-    now = whole_seconds(now)
-    # A start in the future (a wrong clock) delays nothing.
-    next_time = min(max(now + timedelta(seconds=1), attempt.start_time + apart), now + apart)
-    return with_next_time(status, next_time)
+    return ended(status, attempt, "Disrupted", now, reason=reason, message=message)
 
 
 def _disruption_reason(pods: Sequence[PodView], seen: Disruption | None) -> str:

@@ -14,12 +14,11 @@ from typing import Any, Literal
 from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
-from finetune_operator.core.conditions import Readiness, progressing, stalled
+from finetune_operator.core.conditions import Readiness, progressing, sentence, stalled
 from finetune_operator.finetunejob.attempt_state import FINISHED, stopped
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.suspend import suspend
-from finetune_operator.finetunejob.policy import Decision, JobPlan
+from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
 from finetune_operator.finetunejob.run_key import next_run_number, run_digest, run_key
 from finetune_operator.finetunejob.stopping import (
     STOPPING_CHECK_SECONDS,
@@ -31,17 +30,27 @@ from finetune_operator.finetunejob.stopping import (
 
 RUNS_KEPT = 10
 SUPERSEDED: Literal["Superseded"] = "Superseded"
+_OF_THE_SPEC = frozenset(
+    {
+        Reason.CLASS_NOT_FOUND,
+        Reason.DATASET_NOT_FOUND,
+        Reason.INVALID_SPEC,
+        Reason.LIMIT_EXCEEDED,
+        Reason.MODEL_INVALID,
+        Reason.MODEL_NOT_FOUND,
+        Reason.SOURCE_NOT_ALLOWED,
+    }
+)
+"""What a change of the spec may mend, which the API server refuses within a run."""
 
 
-def refuse_run_id(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
-    """Decide nothing of a run by a spec that is not its own, but that it is to be suspended."""
+def refuse_run_id(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """Decide nothing of a run by a spec that is not its own."""
     refusal = run_id_refusal(observed, status)
-    if refusal is None:
-        return None
-    return suspend(observed, status, now) or Decision(status, refusal, keeps_phase=True)
+    return None if refusal is None else JobDecision(status, refusal, keeps_phase=True)
 
 
-def stop_previous_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
+def stop_previous_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
     """Stop what the run before started, and wait until its last Pod has ended."""
     run_id = observed.spec.run_id
     if status.run_id is None or status.run_id == run_id:
@@ -50,12 +59,11 @@ def stop_previous_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, 
     if others_stopped(observed, now, keep=first):
         return None
     message = f"runId changed from {status.run_id!r} to {run_id!r}. {stopping_message(observed, now, keep=first)}"
-    return Decision(
+    return JobDecision(
         stopped(status, SUPERSEDED, now),
         progressing(Reason.STOPPING, message),
         delete=stale_jobs(observed, keep=first),
         requeue_at=next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS)),
-        keeps_phase=True,
     )
 
 
@@ -92,6 +100,14 @@ def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> 
         f"spec.runId {run_id!r} is that of an earlier run (status.history), which does not run again by this name. "
         f"Choose one that was not used yet. Until then this object is about run {status.run_id!r}.",
     )
+
+
+def with_run_id_hint(readiness: Readiness) -> Readiness:
+    """The readiness of a run that another spec may help: its message says that such a change takes another runId."""
+    if readiness.reason not in _OF_THE_SPEC:
+        return readiness
+    message = f"{sentence(readiness.message)} A change of the spec needs another runId."
+    return replace(readiness, message=message)
 
 
 def _new_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> FineTuneJobStatus:

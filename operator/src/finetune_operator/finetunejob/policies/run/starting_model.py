@@ -14,12 +14,12 @@ from finetune_api.finetunejob import FineTuneJobStatus, StartingModel
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policy import Decision, JobPlan
+from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
 from finetune_operator.finetunejob.stopping import stale_jobs
 from finetune_operator.models.resolve import ResolvedModel
 
 
-def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
+def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
     """Start nothing until the other job has a result."""
     reference, found = observed.spec.model.fine_tune_job_ref, observed.model
     if reference is None or status.starting_model is not None:
@@ -30,7 +30,7 @@ def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now
             "spec.model.fineTuneJobRef names this object itself, whose new run has no result yet. Name another "
             "FineTuneJob, or set model.uri to an earlier result (status.history), and change runId.",
         )
-    return Decision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
+    return JobDecision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
 
 
 def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:

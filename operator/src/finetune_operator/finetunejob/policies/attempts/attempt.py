@@ -1,7 +1,4 @@
-"""status.attempt and the phases Queued, Training and Retrying: one attempt runs at a time.
-
-The next one starts when time, class, budget and earlier Pods allow it.
-"""
+"""status.attempt and the phases Queued and Training: one attempt runs at a time."""
 
 from __future__ import annotations
 
@@ -16,32 +13,27 @@ from finetune_operator.core.plan import earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import (
     attempt_state,
-    disruptions_without_progress,
     ended,
-    last_end,
+    preflight_succeeded,
     running_attempt,
     with_state,
 )
-from finetune_operator.finetunejob.limits import admitted, over_budget
-from finetune_operator.finetunejob.objects import attempt_objects, output_uri, train_job_name
+from finetune_operator.finetunejob.next_job import next_job
+from finetune_operator.finetunejob.objects import attempt_objects, output_uri
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.active_deadline import class_deadline_seconds
-from finetune_operator.finetunejob.policies.starting_model import model_source
-from finetune_operator.finetunejob.policy import Decision, JobPlan
+from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
+from finetune_operator.finetunejob.policies.run.active_deadline import class_deadline_seconds
+from finetune_operator.finetunejob.policies.run.starting_model import model_source
+from finetune_operator.finetunejob.policies.start.class_limits import admitted_class, permitted_class
 from finetune_operator.finetunejob.run_key import run_key
 from finetune_operator.finetunejob.stopping import (
-    STOPPING_CHECK_SECONDS,
     lost_pods_message,
     lost_time,
-    next_check,
-    others_stopped,
     stale_and_old_jobs,
     stale_jobs,
-    stopping_message,
 )
 from finetune_operator.finetunejob.storage_folders import with_folder
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.backoff import waits
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.sidecars import lingering_message, look_again
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start, early_message
@@ -56,8 +48,7 @@ _SUSPENDED_BY_HAND = (
 def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Write down that the Pods of the attempt run, or that it is to be made anew before they do."""
     status = plan.status
-    attempt = running_attempt(status)
-    job = observed.job(attempt.job_name) if attempt is not None else None
+    attempt, job = _current(observed, status)
     if attempt is None or job is None:
         return plan
     if not job.deleting and _is_outdated(observed, status, attempt, job):
@@ -72,94 +63,46 @@ def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) ->
     return replace(plan, status=state)
 
 
-def run_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision:
-    """Keep one attempt running."""
-    attempt = running_attempt(status)
-    job = observed.job(attempt.job_name) if attempt is not None else None
-    if attempt is None or job is None:
-        return _next_attempt(observed, status, now)
-    return _while_it_runs(observed, status, attempt, job, now)
+def watch_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """Leave the attempt alone that is pending or runs, and say where it stands."""
+    attempt, job = _current(observed, status)
+    return None if attempt is None or job is None else _standing(observed, status, attempt, job, now)
 
 
-def _next_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision:
-    before = status.attempt
-    number = 1 + max(before.number if before else 0, *(end.number for end in status.ended_attempts), 0)
-    name = train_job_name(observed.owner, run_key(status), number)
-    readiness, stale = _between_attempts(observed, status), stale_jobs(observed, keep=name)
-    if before is not None and before.next_time is not None and waits(before.next_time, now):
-        again = next_check(observed, now, before.next_time)
-        return Decision(status, readiness, delete=stale, requeue_at=again)
-    if not others_stopped(observed, now, keep=name):
-        message = stopping_message(observed, now, keep=name)
-        again = next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS))
-        return Decision(status, progressing(readiness.reason, message), delete=stale, requeue_at=again)
-    platform = admitted(observed)
-    if isinstance(platform, Readiness):
-        return Decision(status, platform, delete=stale_jobs(observed))
-    refused = over_budget(observed, status)
-    if refused is not None:
-        return Decision(status, refused.readiness, delete=stale_jobs(observed), requeue_at=refused.renews)
-    return _started(observed, status, platform, number, now)
-
-
-def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Readiness:
-    """Where the run stands while no attempt runs, and what ended the one before."""
-    before, end, state = status.attempt, last_end(status), attempt_state(status)
-    if before is None or state in ("Suspended", "Superseded"):
-        return progressing(Reason.QUEUED, "The next attempt is about to start.")
-    if end is None:
-        return progressing(Reason.RETRYING)
-    if state == "Replaced":
-        return progressing(Reason.QUEUED, f"{end.message} It is made anew.")
-    if state == "Failed" and before.next_time is not None:
-        message = (
-            f"Attempt {before.number} failed ({end.reason}: {end.message}) Retry {before.retries} of "
-            f"{observed.spec.retry_limit} starts at {before.next_time:%H:%M:%S} UTC from the newest checkpoint."
-        )
-    else:
-        message = (
-            f"Attempt {before.number} was disrupted ({end.reason}: {end.message}) The next one resumes from the newest "
-            f"checkpoint.{_without_progress_message(status, before)}"
-        )
-    return progressing(Reason.RETRYING, message)
-
-
-def _without_progress_message(status: FineTuneJobStatus, before: AttemptStatus) -> str:
-    """Why the next attempt waits after a disruption, with a space before it; empty where it starts at once."""
-    count = disruptions_without_progress(status.ended_attempts)
-    if count < 2 or before.next_time is None:
-        return ""
-    return f" {count} in a row were disrupted without progress: it starts at {before.next_time:%H:%M:%S} UTC."
-
-
-def _started(
-    observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int, now: datetime
-) -> Decision:
+def start_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision:
     """Make the objects of the next attempt."""
-    owner, before = observed.owner, status.attempt
-    name = train_job_name(owner, run_key(status), number)
-    storage_uri = status.storage_uri or output_uri(owner, run_key(status), platform)
-    folders = with_folder(status.storage_folders, storage_uri, platform.name)
+    owner, class_, before = observed.owner, permitted_class(observed), status.attempt
+    number, name = next_job(owner, status)
+    storage_uri = status.storage_uri or output_uri(owner, run_key(status), class_)
+    folders = with_folder(status.storage_folders, storage_uri, class_.name)
     status = status.model_copy(update={"storage_uri": storage_uri, "storage_folders": folders})
-    objects = _objects(observed, status, platform, number)
+    objects = _objects(observed, status, class_, number)
     started = AttemptStatus(
         number=number,
         state="Pending",
         job_name=name,
-        class_generation=platform.generation,
+        class_generation=class_.generation,
         retries=before.retries if before else 0,
         disruptions=before.disruptions if before else 0,
         start_time=whole_seconds(now),
         class_deadline_seconds=class_deadline_seconds(observed, status),
         reports_to=observed.progress_endpoint.digest if observed.progress_endpoint else None,
     )
-    return Decision(
-        status.model_copy(update={"attempt": started, "class_name": platform.name}),
-        progressing(Reason.QUEUED, _queued_message(platform.spec.scheduling.queue_name)),
+    return JobDecision(
+        status.model_copy(update={"attempt": started, "class_name": class_.name}),
+        progressing(Reason.QUEUED, _queued_message(class_.spec.scheduling.queue_name)),
         create=tuple(objects),
         delete=stale_and_old_jobs(observed, keep=name),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
     )
+
+
+def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[AttemptStatus | None, JobView | None]:
+    """The attempt that is pending or runs, and its Job if there is one."""
+    attempt = running_attempt(status)
+    if attempt is None or not preflight_succeeded(status):
+        return None, None
+    return attempt, observed.job(attempt.job_name)
 
 
 def _objects(
@@ -186,36 +129,36 @@ def _is_outdated(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView
 ) -> bool:
     """Whether the attempt has not started and would be made otherwise now. A class that refuses alters nothing."""
-    pods, platform = observed.pods_of(job.name), admitted(observed)
+    pods, platform = observed.pods_of(job.name), admitted_class(observed)
     if attempt_state(status) == "Running" or has_started(job, pods) or isinstance(platform, Readiness):
         return False
     return is_outdated(job, pods, _objects(observed, status, platform, attempt.number))
 
 
-def _while_it_runs(
+def _standing(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
-) -> Decision:
+) -> JobDecision:
     """Where the attempt stands whose Job is there."""
     pods, stale = observed.pods_of(job.name), stale_jobs(observed, keep=job.name)
     lost = lost_pods_message(observed, now, keep=job.name)
     if job.deleting:
         message = f"Somebody deletes the Job of attempt {attempt.number}; the next one follows."
-        return Decision(status, progressing(Reason.RETRYING, message), delete=stale)
+        return JobDecision(status, progressing(Reason.RETRYING, message), delete=stale)
     if job.suspended:
         message = _queued_message(job.queue_name or "") + lost
-        return Decision(status, progressing(Reason.QUEUED, message), delete=stale)
+        return JobDecision(status, progressing(Reason.QUEUED, message), delete=stale)
     if attempt_state(status) == "Pending":
         start = diagnose_start(job, pods, observed.warnings, now)
         message = _queued_message(None) + early_message(job, pods, observed.warnings, now) + lost
         readiness = progressing(Reason.QUEUED, message) if start is None else start.readiness
         check = now + timedelta(seconds=START_CHECK_SECONDS)
-        return Decision(status, readiness, delete=stale, requeue_at=check)
+        return JobDecision(status, readiness, delete=stale, requeue_at=check)
     message = f"Attempt {attempt.number} trains on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
     if job.ending or job.state != "Active":
         message = f"Attempt {attempt.number} has ended on a node; waits until its Pods have ended on the others."
     message += lingering_message(pods) + _refused_reports_message(observed, attempt) + lost
     again = earliest([*(lost_time(pod) for pod in pods if not pod.ended), look_again(pods)])
-    return Decision(status, progressing(Reason.TRAINING, message), delete=stale, requeue_at=again)
+    return JobDecision(status, progressing(Reason.TRAINING, message), delete=stale, requeue_at=again)
 
 
 def _refused_reports_message(observed: ObservedFineTuneJob, attempt: AttemptStatus) -> str:

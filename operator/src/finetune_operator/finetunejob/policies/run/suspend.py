@@ -9,7 +9,8 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.conditions import progressing
 from finetune_operator.finetunejob.attempt_state import stopped
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policy import Decision
+from finetune_operator.finetunejob.policies.decision import JobDecision
+from finetune_operator.finetunejob.policies.run.run_id import run_id_refusal
 from finetune_operator.finetunejob.stopping import (
     STOPPING_CHECK_SECONDS,
     lost_pods_message,
@@ -20,19 +21,23 @@ from finetune_operator.finetunejob.stopping import (
 )
 
 
-def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
+def suspend_refused_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """Suspend a run whose spec is refused: of that spec, spec.suspend alone is heeded."""
+    return None if run_id_refusal(observed, status) is None else suspend(observed, status, now)
+
+
+def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
     """Stop what runs while spec.suspend is true, and start nothing."""
     if not observed.spec.suspend:
         return None
     status = stopped(status, "Suspended", now)
     if others_stopped(observed, now):
         message = f"spec.suspend is true; nothing runs.{lost_pods_message(observed, now)} Set it to false to go on."
-        return Decision(status, progressing(Reason.SUSPENDED, message))
+        return JobDecision(status, progressing(Reason.SUSPENDED, message))
     message = f"spec.suspend is true. {stopping_message(observed, now)}"
-    return Decision(
+    return JobDecision(
         status,
         progressing(Reason.STOPPING, message),
         delete=stale_jobs(observed),
         requeue_at=next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS)),
-        keeps_phase=True,
     )

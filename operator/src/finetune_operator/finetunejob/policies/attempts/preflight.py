@@ -15,22 +15,18 @@ from finetune_api.finetunejob import FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import PreflightReport
 from finetune_operator.core.conditions import Readiness, known_reason, progressing
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.limits import admitted, with_run_id_hint
-from finetune_operator.finetunejob.objects import output_uri, preflight_job_name, preflight_objects
+from finetune_operator.finetunejob.attempt_state import preflight_succeeded
+from finetune_operator.finetunejob.next_job import next_job
+from finetune_operator.finetunejob.objects import output_uri, preflight_objects
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.starting_model import model_source
-from finetune_operator.finetunejob.policy import Decision, JobPlan, preflight_succeeded, run_failed
+from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan, run_failed
+from finetune_operator.finetunejob.policies.run.run_id import with_run_id_hint
+from finetune_operator.finetunejob.policies.run.starting_model import model_source
+from finetune_operator.finetunejob.policies.start.class_limits import admitted_class, permitted_class
 from finetune_operator.finetunejob.run_key import run_key
-from finetune_operator.finetunejob.stopping import (
-    STOPPING_CHECK_SECONDS,
-    others_stopped,
-    stale_and_old_jobs,
-    stale_jobs,
-    stopping_message,
-)
+from finetune_operator.finetunejob.stopping import stale_and_old_jobs, stale_jobs
 from finetune_operator.finetunejob.storage_folders import with_folder
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.backoff import waits
 from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure_message, first_disruption
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import (
@@ -77,25 +73,26 @@ def record_preflight(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
     return _with_report(observed, _with_preflight(plan, found, succeeded=True), result)
 
 
-def run_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
-    """Have one preflight run, or wait for the next one, until one has succeeded."""
-    if preflight_succeeded(status):
+def fail_at_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """End the run at a failure of its preflight that another one would have too."""
+    found, job = _current(observed, status)
+    result = _result(observed, found, job, now) if found is not None and job is not None else None
+    if job is None or not isinstance(result, Failed):
         return None
-    found = status.preflight
-    if found is not None and waits(found.retry_time, now):
-        return Decision(status, _readiness(status), delete=stale_jobs(observed), requeue_at=found.retry_time)
+    reason = known_reason(result.diagnosis.reason)
+    return run_failed(status, reason, f"{failure_message(result.diagnosis)} {_change(job, reason)}".strip(), now)
+
+
+def watch_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """Leave the preflight alone that has no answer yet, and say where it stands."""
     found, job = _current(observed, status)
     if found is None or job is None:
-        return _next_preflight(observed, status, now)
-    result = _result(observed, found, job, now)
-    if isinstance(result, Failed):
-        reason = known_reason(result.diagnosis.reason)
-        return run_failed(status, reason, f"{failure_message(result.diagnosis)} {_change(job, reason)}".strip(), now)
-    readiness = _readiness(status)
+        return None
+    result, readiness = _result(observed, found, job, now), preflight_readiness(status)
     if isinstance(result, Running):
         readiness = replace(readiness, message=readiness.message + result.message)
         readiness = readiness if result.start is None else result.start.readiness
-    return Decision(
+    return JobDecision(
         status,
         readiness,
         delete=stale_jobs(observed, keep=job.name),
@@ -103,32 +100,24 @@ def run_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     )
 
 
-def _next_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision:
-    """The first preflight, a retry, or one in place of a Job that somebody deleted."""
-    owner, number = observed.owner, 1 + (status.preflight.try_number if status.preflight is not None else 0)
-    name = preflight_job_name(owner, run_key(status), number)
-    platform = admitted(observed)
-    if isinstance(platform, Readiness):
-        return Decision(status, platform, delete=stale_jobs(observed))
-    if not others_stopped(observed, now, keep=name):
-        return Decision(
-            status,
-            progressing(Reason.VALIDATING, stopping_message(observed, now, keep=name)),
-            delete=stale_jobs(observed, keep=name),
-            requeue_at=now + timedelta(seconds=STOPPING_CHECK_SECONDS),
-        )
-    storage_uri = output_uri(owner, run_key(status), platform)
+def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """Make the first preflight, the one after another that failed, or one in place of a Job that is gone."""
+    if preflight_succeeded(status):
+        return None
+    owner, class_ = observed.owner, permitted_class(observed)
+    number, name = next_job(owner, status)
+    storage_uri = output_uri(owner, run_key(status), class_)
     update = {
-        "class_name": platform.name,
+        "class_name": class_.name,
         "storage_uri": storage_uri,
-        "storage_folders": with_folder(status.storage_folders, storage_uri, platform.name),
+        "storage_folders": with_folder(status.storage_folders, storage_uri, class_.name),
         "preflight": PreflightStatus(try_number=number, job_name=name),
     }
     status = status.model_copy(update=update)
-    return Decision(
+    return JobDecision(
         status,
-        _readiness(status),
-        create=tuple(_objects(observed, status, platform, number)),
+        preflight_readiness(status),
+        create=tuple(_objects(observed, status, class_, number)),
         delete=stale_and_old_jobs(observed, keep=name),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
     )
@@ -154,7 +143,7 @@ def _is_outdated(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, found: PreflightStatus, job: JobView
 ) -> bool:
     """Whether the Job has not started and would be made otherwise now. A class that refuses alters nothing."""
-    pods, platform = observed.pods_of(job.name), admitted(observed)
+    pods, platform = observed.pods_of(job.name), admitted_class(observed)
     if has_started(job, pods) or isinstance(platform, Readiness):
         return False
     return is_outdated(job, pods, _objects(observed, status, platform, found.try_number))
@@ -192,7 +181,7 @@ def _change(job: JobView, reason: Reason) -> str:
     return "Correct the spec and change runId." if reason == Reason.INVALID_SPEC else ""
 
 
-def _readiness(status: FineTuneJobStatus) -> Readiness:
+def preflight_readiness(status: FineTuneJobStatus) -> Readiness:
     """Where preflight stands while its Pod gives no other answer."""
     found = status.preflight
     again = found.retry_time if found is not None else None

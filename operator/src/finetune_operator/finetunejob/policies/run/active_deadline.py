@@ -15,14 +15,14 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import FINISHED, running_attempt
-from finetune_operator.finetunejob.limits import over_budget
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.starting_model import waits_for_model
-from finetune_operator.finetunejob.policy import Decision, JobPlan, run_failed
+from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan, run_failed
+from finetune_operator.finetunejob.policies.run.starting_model import waits_for_model
+from finetune_operator.finetunejob.policies.start.budget import over_budget
 
 
-def stop_clock(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Stop the clock, or let it go on."""
+def count_suspended_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """Write down since when the clock stands still, or for how long it did."""
     status = plan.status
     stands_still, since = _stands_still(observed, status), status.suspend_time
     if stands_still == (since is not None):
@@ -34,7 +34,9 @@ def stop_clock(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> J
     return replace(plan, status=status.model_copy(update=update))
 
 
-def end_at_deadline(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
+def fail_at_active_deadline(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime
+) -> JobDecision | None:
     """End the run when its time is over."""
     deadline = _deadline(observed, status)
     if deadline is None or now < deadline:

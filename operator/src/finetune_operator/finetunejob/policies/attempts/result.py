@@ -10,19 +10,18 @@ from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Progress,
 from finetune_api.outcome import TrainReport
 from finetune_api.progress import shown
 from finetune_operator.core.conditions import Readiness, ready
-from finetune_operator.finetunejob.attempt_state import attempt_state, ended, running_attempt
+from finetune_operator.finetunejob.attempt_state import FINISHED, attempt_state, ended
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.progress import with_checkpoints
-from finetune_operator.finetunejob.policy import Decision
+from finetune_operator.finetunejob.policies.attempts.progress import with_checkpoints
+from finetune_operator.finetunejob.policies.decision import JobDecision
 
 
-def succeed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> Decision | None:
-    """End the run with its result."""
-    just_succeeded = running_attempt(observed.status) is not None and attempt_state(status) == "Succeeded"
-    if not just_succeeded or status.result is None:
+def succeed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """End the run with its result, once an attempt has succeeded."""
+    if status.phase in FINISHED or attempt_state(status) != "Succeeded" or status.result is None:
         return None
     # Once this is written, the Jobs that still run are stale.
-    return Decision(status, succeeded_readiness(status.result), requeue_at=now)
+    return JobDecision(status, succeeded_readiness(status.result), requeue_at=now)
 
 
 def with_result(

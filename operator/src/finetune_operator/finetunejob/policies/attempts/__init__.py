@@ -1,0 +1,1 @@
+"""The policies of preflight and of attempts: how they run, and how they end."""

@@ -1,0 +1,1 @@
+"""The policies that say when the next preflight or attempt may start."""

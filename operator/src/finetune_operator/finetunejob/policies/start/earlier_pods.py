@@ -1,0 +1,34 @@
+"""Nothing of a run starts while a Pod of something earlier still runs (finetunejob/stopping.py)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.conditions import progressing
+from finetune_operator.finetunejob.next_job import next_job
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.phase import progress_reason
+from finetune_operator.finetunejob.policies.decision import JobDecision
+from finetune_operator.finetunejob.stopping import (
+    STOPPING_CHECK_SECONDS,
+    next_check,
+    others_stopped,
+    stale_jobs,
+    stopping_message,
+)
+
+
+def wait_for_earlier_pods(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime
+) -> JobDecision | None:
+    """Start nothing before every Pod of an earlier Job has ended."""
+    keep = next_job(observed.owner, status).name
+    if others_stopped(observed, now, keep=keep):
+        return None
+    return JobDecision(
+        status,
+        progressing(progress_reason(status), stopping_message(observed, now, keep=keep)),
+        delete=stale_jobs(observed, keep=keep),
+        requeue_at=next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS)),
+    )

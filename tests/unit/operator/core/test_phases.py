@@ -1,0 +1,57 @@
+"""The phase of every kind follows from the reason of its conditions, by one table that leaves none out."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import AttemptState, Phase
+from finetune_operator.core.conditions import Readiness, failed, progressing, stalled
+from finetune_operator.core.phases import Phases
+from finetune_operator.finetunejob.phase import PHASES, progress_reason
+from tests.unit.operator.states import attempt_status, trained_status
+
+TABLES: dict[str, tuple[Phases[Any], tuple[str, ...]]] = {"FineTuneJob": (PHASES, get_args(Phase))}
+each_kind = pytest.mark.parametrize("kind", TABLES)
+
+
+@each_kind
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_a_phase(kind: str, reason: Reason) -> None:
+    table, phases = TABLES[kind]
+    for meanwhile in table.of_reason:
+        for readiness in (progressing(reason), stalled(reason, "why"), Readiness(True, reason, "it is there")):
+            assert table.of(readiness, meanwhile, phases[0]) in phases
+
+
+@each_kind
+def test_every_phase_is_reached(kind: str) -> None:
+    table, phases = TABLES[kind]
+    reached = {*table.of_reason.values(), table.failed, table.stalled} - {None}
+    assert reached == set(phases)
+
+
+@each_kind
+def test_no_reason_that_a_pod_reports_moves_an_object_that_is_stalled(kind: str) -> None:
+    """A report may name any reason: it is a diagnosis, and the phase is that of what goes on."""
+    table, phases = TABLES[kind]
+    meanwhile = next(iter(table.of_reason))
+    found = {
+        table.of(stalled(reason, "reported"), meanwhile, phases[0]) for reason in Reason if reason not in table.stays
+    }
+    assert len(found) == 1
+
+
+def test_a_run_that_failed_is_failed_whatever_the_reason() -> None:
+    assert {PHASES.of(failed(reason, "over"), Reason.TRAINING, "Training") for reason in Reason} == {"Failed"}
+
+
+@pytest.mark.parametrize("state", [None, *get_args(AttemptState)])
+def test_a_diagnosis_leaves_a_job_where_its_attempt_is(state: AttemptState | None) -> None:
+    attempt = None if state is None else attempt_status(state=state)
+    status = trained_status().model_copy(update={"attempt": attempt})
+    meanwhile = PHASES.of(stalled(Reason.UNSCHEDULABLE, "no node"), progress_reason(status), "Validating")
+    ended_early = state in ("Failed", "Disrupted", "Succeeded")  # without a result, a success is none
+    assert meanwhile == ("Training" if state == "Running" else "Retrying" if ended_early else "Queued")
