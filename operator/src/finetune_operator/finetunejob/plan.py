@@ -44,9 +44,7 @@ JobDecider = Decider[ObservedFineTuneJob, FineTuneJobStatus]
 
 UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
     Mutator(record_progress),  # step, loss and checkpoints, as the Pods of the newest attempt report them
-    Decider(
-        keep_finished
-    ),  # a finished run stays as it is until runId changes; ttlSecondsAfterFinished
+    Decider(keep_finished),  # a finished run stays as it is until runId changes; ttlSecondsAfterFinished
     Decider(suspend_refused_run),  # spec.suspend is heeded whatever else the spec says
     Decider(refuse_run_id),  # a spec that no run may begin or go on with: what is known stays, and what runs goes on
     # How the attempt ended.
