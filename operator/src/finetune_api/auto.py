@@ -1,6 +1,7 @@
-"""The automatic hyperparameters: what is used where a spec says nothing. Pure.
+"""The automatic hyperparameters, for values that a spec omits. Pure.
 
-Each rule is explained in docs/explanation/auto-hyperparameters.md, whose numbers a test compares with this code.
+Each rule is explained in docs/explanation/auto-hyperparameters.md; a test compares the numbers on that page with this
+code.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ _LEARNING_RATE: dict[tuple[MethodType, AdapterType], float] = {
 }
 _MOST_EPOCHS: dict[MethodType, int] = {"SFT": 10, "DPO": 3}
 _CONTINUED = 5
-"""What the learning rate is divided by for a model that was tuned before."""
+"""Divisor of the learning rate for a model that was already fine-tuned."""
 
 
 def length_bound(max_length: int | None, context_length: int | None) -> int:
-    """Tokens beyond which an example is cut, whatever the dataset: what the spec says, else what a rule allows.
+    """Maximum tokens per example, independent of the dataset: from the spec, otherwise from the automatic rule.
 
-    `context_length` None: the model tells none.
+    `context_length` is None if the model's files do not say.
     """
     return max_length or min(context_length or LONGEST_AUTOMATIC_LENGTH, LONGEST_AUTOMATIC_LENGTH)
 
 
 def sequence_length(max_length: int | None, max_tokens: int, context_length: int | None) -> int:
-    """What the spec says, or long enough for the longest example, in steps of 64."""
+    """The spec's maxLength, or the longest example rounded up to a multiple of 64."""
     return max_length or min(length_bound(None, context_length), 64 * math.ceil(max(max_tokens, 1) / 64))
 
 
@@ -53,7 +54,7 @@ def resolve_for(
 ) -> ResolvedHyperparameters:
     """Complete a job's hyperparameters from what preflight found.
 
-    `continued`: the model is the result of another job, where the spec's reference does not tell it.
+    `continued`: whether the model is the result of another job; None: the spec's reference says so.
     """
     training, parallelism = report.dataset.training, spec.parallelism
     assert training is not None
@@ -84,10 +85,11 @@ def resolve_hyperparameters(
     processes: int = 1,
     rows: int | None = None,
 ) -> ResolvedHyperparameters:
-    """Complete a spec's hyperparameters from the dataset (examples, tokens of the longest), the model and the gang.
+    """Complete a spec's hyperparameters from the dataset (examples, tokens of the longest), the model and the
+    processes.
 
-    `rows`: what steps are made of, where that is not the examples: turns, or packed rows.
-    `continued`: the model is the result of another job.
+    `rows`: the number of rows that batches are made of, if these are not examples but turns or packed rows.
+    `continued`: whether the model is the result of another job.
     """
     # Small sets need more passes: as many as show 3,000 examples in all, from one to ten (DPO, which overfits: three).
     passes = max(1, min(_MOST_EPOCHS[method.type], round(3000 / max(examples, 1))))
@@ -119,16 +121,16 @@ def resolve_hyperparameters(
 
 
 def learning_rate(method: MethodType, adapter: AdapterType, *, continued: bool) -> float:
-    """The learning rate at its peak; lower for a model that was tuned before, so that it forgets less of that.
+    """The peak learning rate; lower for a model that was already fine-tuned, to reduce forgetting.
 
-    DPO's is for models that were tuned before, whoever did it.
+    DPO's rates already assume a fine-tuned model.
     """
     rate = _LEARNING_RATE[method, adapter] / (_CONTINUED if continued and method == "SFT" else 1)
     return float(f"{rate:.3g}")
 
 
 def resolve_checkpoints(spec: Checkpoints, hyperparameters: Hyperparameters) -> Checkpoints:
-    """A run that stops when evalLoss no longer falls is past its best step: then the best one is the result."""
+    """With early stopping the last step is past the best one, so the best checkpoint becomes the result."""
     if spec.best is None and hyperparameters.early_stopping is not None:
         return spec.model_copy(update={"best": Best(metric="EvalLoss")})
     return spec

@@ -1,4 +1,4 @@
-"""What every contract has in common: camelCase on the wire, unknown fields refused, values never changed."""
+"""What all contracts have in common: camelCase on the wire, unknown fields rejected, immutable values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _encodable(value: Any) -> Any:
 
 
 _Encodable = BeforeValidator(_encodable)
-"""JSON of a dataset may hold half a surrogate pair, which no JSON that is sent may."""
+"""JSON in a dataset may contain half a surrogate pair, which must not be sent in JSON."""
 LINE_LENGTH = 1024
 Line = Annotated[str, _Encodable, StringConstraints(max_length=LINE_LENGTH)]
 Text = Annotated[str, _Encodable, StringConstraints(max_length=4096)]
@@ -42,7 +42,7 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo
 
 
 def sane_time(moment: datetime) -> datetime:
-    """The moment in UTC, from 1970 to 2200: beyond, sums with it may fail."""
+    """The time in UTC, clamped to 1970 to 2200, so that arithmetic with it can't overflow."""
     if moment.year <= EARLIEST.year:
         return EARLIEST
     if moment.year >= LATEST.year:
@@ -58,23 +58,23 @@ def _finite_or_none(value: Any) -> Any:
 
 
 FiniteNumber = Annotated[float | None, BeforeValidator(_finite_or_none)]
-"""Python writes NaN and Infinity into JSON; the API server takes neither."""
+"""Python writes NaN and Infinity into JSON; the API server accepts neither."""
 MOST_STEPS = MOST_EXAMPLES = 2**31 - 1
-"""The most that an int32 holds."""
+"""The largest int32."""
 LONGEST_SECONDS = 10 * 366 * 24 * 3600
-"""Ten years: a moment so much later than any other is still one."""
+"""Ten years: added to any valid time, the result is still a valid time."""
 
 
 _STORABLE = range(-(2**63), 2**63)
-"""The whole numbers that the API server stores: a status with another one could not be written."""
+"""The integers that the API server can store: a status with any other could not be written."""
 
 ANOTHER_VERSION = {"from": "another version"}
-"""The validation context of what an older or newer operator may have written."""
+"""The validation context for values that an older or newer operator may have written."""
 _UNKNOWN_VALUE = frozenset({"literal_error", "enum", "string_pattern_mismatch", "string_too_long"})
 
 
 class ApiModel(BaseModel):
-    """Base of every model that crosses an edge (the API server, a ConfigMap, a termination message, S3)."""
+    """Base of every model that crosses a boundary (the API server, a ConfigMap, a termination message, S3)."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -85,7 +85,7 @@ class ApiModel(BaseModel):
     )
 
     def to_wire(self) -> dict[str, Any]:
-        """JSON-ready dict in wire names; absent (None) fields are left out."""
+        """JSON-ready dict with wire names; absent (None) fields are omitted."""
         # An unknown value of an enum, which another version wrote, is no reason for a warning.
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False)
 
@@ -96,14 +96,14 @@ class ApiModel(BaseModel):
 
     @classmethod
     def from_another_version(cls, value: Any) -> Self:
-        """Parse what another version may have written: unknown fields and values of enums are kept as they are.
+        """Parse data that another version may have written, keeping unknown fields and enum values.
 
-        Raises pydantic.ValidationError for what can't be read even so.
+        Raises pydantic.ValidationError for data that still can't be read.
         """
         return cls.model_validate(value, extra="allow", context=ANOTHER_VERSION)
 
     def over(self, before: Self | None) -> Self:
-        """This one, with what another version wrote into the one that it follows."""
+        """This one, with the unknown fields of the one that it replaces."""
         if before is None or not before.__pydantic_extra__:
             return self
         copy = self.model_copy()
@@ -112,16 +112,16 @@ class ApiModel(BaseModel):
 
     @model_serializer(mode="wrap")
     def _write_unknown_fields(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What another version wrote goes out as it came."""
+        """Write unknown fields of another version unchanged."""
         written: dict[str, Any] = write(self)
         return {**written, **self.__pydantic_extra__} if self.__pydantic_extra__ else written
 
     @field_validator("*", mode="wrap")
     @classmethod
     def _read_value(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        """Let an enum's value pass that this version does not know, where another version may have written it.
+        """Accept unknown enum values if another version may have written them.
 
-        Whole numbers must be what the API server can store: whoever may write a report may write any.
+        Integers must be storable by the API server, because a forged report may contain any.
         """
         try:
             found = read(value)
@@ -146,7 +146,7 @@ def cel(*rules: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
 
 
 def problems(error: ValidationError) -> str:
-    """Which fields are wrong, and how: five at most, on one line."""
+    """The invalid fields and their errors, at most five, on one line."""
     found = error.errors(include_url=False)[:5]
     return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}" for one in found)
 
@@ -158,5 +158,5 @@ class LocalObjectReference(ApiModel):
 
 
 def whole_seconds(moment: datetime) -> datetime:
-    """The moment in UTC, cut to whole seconds, as Kubernetes writes times."""
+    """The time in UTC, truncated to whole seconds, as Kubernetes writes times."""
     return sane_time(moment).replace(microsecond=0)

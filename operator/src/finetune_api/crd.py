@@ -30,7 +30,7 @@ _RUN: Column = ("Run", "string", ".status.runId")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of the group, and how kubectl shows it."""
+    """A kind of the group, and its columns in kubectl."""
 
     name: str
     plural: str
@@ -40,9 +40,9 @@ class Kind:
     status: type[ApiModel]
     columns: tuple[Column, ...] = field(default=())
     wide_columns: tuple[Column, ...] = field(default=())
-    """Beside the others with `-o wide`."""
+    """Additional columns with `-o wide`."""
     subresources: Mapping[str, Any] = field(default_factory=dict)
-    """Beside the status."""
+    """In addition to the status."""
 
 
 FINE_TUNE_CLASS = Kind(
@@ -224,10 +224,10 @@ def structural_schema(model: type[ApiModel], *, with_defaults: bool = True) -> d
 
 
 def open_schema(node: Any) -> Any:
-    """The schema of a status: its types, and nothing that an operator of another version might not hold to.
+    """The schema of a status: only types, so that a status of any other version is accepted.
 
-    What it adds is kept in the storage, and what it leaves out or calls otherwise is no error. The conditions alone are
-    as metav1.Condition says.
+    Unknown fields are preserved; missing fields and unknown values are no errors. Only conditions are validated, like
+    metav1.Condition.
     """
     kept = {
         name: node[name]
@@ -299,7 +299,7 @@ def _structural(node: Any, definitions: dict[str, Any], *, with_defaults: bool) 
 
 
 def write(folder: Path) -> None:
-    """One file a kind, named as the CRD."""
+    """One file per kind, named after the CRD."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind in KINDS:
         crd = custom_resource_definition(kind)

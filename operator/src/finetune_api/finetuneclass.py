@@ -132,7 +132,7 @@ SourcePattern = Annotated[
         pattern=r"^(s3|hf|pvc)://([^*?\[\]]*/)?[^*?\[\]/]*$|^(s3|hf|pvc)://([^*?\[\]]+/)?\*$", max_length=1024
     ),
 ]
-"""A `*` stands for what is below a folder: `s3://bucket/models*` would let `models-secret/` in too."""
+"""A `*` matches everything below a folder: `s3://bucket/models*` would also allow `models-secret/`."""
 ImagePattern = Annotated[
     str,
     StringConstraints(pattern=r"^https://(\*|(\*\.)?[^*?\[\]/]+)(/[^*?\[\]]*|/([^*?\[\]]*/)?\*)?$", max_length=1024),
@@ -215,7 +215,7 @@ class Scheduling(RoleScheduling):
 
 
 def _key_rules(field: str) -> tuple[tuple[str, str], ...]:
-    """Kubernetes' rules for the keys of labels and annotations, and that those which the operator sets stay its own."""
+    """Kubernetes' rules for label and annotation keys, plus protection of the operator's own keys."""
     parts = "key.split('/')"
     each = f"!has(self.{field}) || self.{field}.all(key, "
     return (

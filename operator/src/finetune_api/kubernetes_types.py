@@ -1,4 +1,4 @@
-"""Values as Kubernetes' own objects take them: names of other objects, labels, quantities, and the types of lists."""
+"""Types with the same validation as in Kubernetes' own objects: names, labels, quantities, list types."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 SubdomainName = Annotated[str, StringConstraints(pattern=rf"^{_SUBDOMAIN}$", max_length=253)]
 """The name of a Secret, ConfigMap, ServiceAccount, PriorityClass or RuntimeClass (RFC 1123)."""
 QueueName = Annotated[str, StringConstraints(pattern=rf"^{_SUBDOMAIN}$", max_length=63)]
-"""The name of a LocalQueue, which is also the value of a label."""
+"""The name of a LocalQueue, which is also used as a label value."""
 ConfigMapKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
 LabelKey = Annotated[str, StringConstraints(pattern=rf"^({_SUBDOMAIN}/)?{_QUALIFIED}$", max_length=317)]
 LabelValue = Annotated[str, StringConstraints(pattern=rf"^({_QUALIFIED})?$", max_length=63)]
 ExtendedResourceName = Annotated[str, StringConstraints(pattern=rf"^{_SUBDOMAIN}/{_QUALIFIED}$", max_length=317)]
-"""A resource that a device plugin offers: always with a domain, such as nvidia.com/gpu."""
+"""A resource from a device plugin, always with a domain, such as nvidia.com/gpu."""
 
 
 def _label_keys(labels: dict[str, str]) -> dict[str, str]:
@@ -71,9 +71,9 @@ Quantity = Annotated[
 """resource.Quantity, never negative: 4, "500m", 16Gi, 1.5e3."""
 
 SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
-"""`json_schema_extra` of a list without duplicates, whose items several writers may apply."""
+"""`json_schema_extra` of a list without duplicates, to which several writers may apply items."""
 
 
 def keyed_by(*keys: str) -> dict[str, Any]:
-    """`json_schema_extra` of a list of objects that these fields tell apart."""
+    """`json_schema_extra` of a list of objects with these keys."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}

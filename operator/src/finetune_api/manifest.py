@@ -1,6 +1,6 @@
 """The objects of the commit protocol: the claims on a run, and the manifests of its checkpoints and its result.
 
-finetune_trainer/storage/commits.py says how they are written and read.
+finetune_trainer/storage/commits.py specifies how they are written and read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ClaimRecord(ApiModel):
-    """`claims/000003.json`: which process holds the run from here on."""
+    """`claims/000003.json`: the process that holds the run from here on."""
 
     attempt: int = Field(ge=0)
     created: Timestamp
@@ -41,14 +41,14 @@ class ManifestFile(ApiModel):
 
 
 class CheckpointKey(ApiModel):
-    """Which checkpoint: the step, and the claim under which it was written."""
+    """Identifies a checkpoint by its step and the claim under which it was written."""
 
     step: int = Field(ge=0)
     claim: int = Field(ge=1)
 
 
 class Manifest(ApiModel):
-    """What was committed, by whom."""
+    """What was committed, and by which process."""
 
     step: int = Field(ge=0)
     claim: int = Field(ge=1)
@@ -56,9 +56,7 @@ class Manifest(ApiModel):
     created: Timestamp
     files: list[ManifestFile]
     metrics: dict[str, float] = Field(default={})
-    follows: list[CheckpointKey] = Field(
-        default=[], description="The checkpoints that count beside this one, oldest first."
-    )
+    follows: list[CheckpointKey] = Field(default=[], description="The other valid checkpoints, oldest first.")
 
     @model_validator(mode="after")
     def _files_differ(self) -> Self:
@@ -76,11 +74,11 @@ class Manifest(ApiModel):
 
     @property
     def key(self) -> CheckpointKey:
-        """The checkpoint that this is the manifest of."""
+        """The checkpoint that this manifest describes."""
         return CheckpointKey(step=self.step, claim=self.claim)
 
     def to_bytes(self) -> bytes:
-        """The bytes that are stored, and that the digest is taken of."""
+        """The stored bytes, from which the digest is computed."""
         return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
 

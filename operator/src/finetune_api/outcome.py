@@ -1,7 +1,7 @@
-"""What a Pod answers: the termination message, the truth about how it ended.
+"""A Pod's termination message: the source of truth about how it ended.
 
-Kubernetes cuts a termination message at 4096 bytes, so everything in it is bounded and `to_termination_message`
-sheds what is least important until it fits. The whole story is in the storage, beside the run.
+Kubernetes truncates a termination message at 4096 bytes, so everything in it is bounded, and `to_termination_message`
+drops the least important parts until it fits. The full report is in the run's folder in the storage.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from finetune_api.finetunejob import (
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_MESSAGE_BYTES = 4096
 PREFLIGHT_REPORT_NAME = "preflight.json"
-"""The object of a run that holds the whole of what preflight found."""
+"""The object in a run's folder with preflight's full report."""
 SCORE_DIGITS = 4
 
 EXIT_SUCCEEDED = 0
 EXIT_FAILED = 1
 EXIT_DISRUPTED = 143
-"""128 + SIGTERM: the Pod was told to stop; never counts against retryLimit."""
+"""128 + SIGTERM: the Pod was asked to stop; never counts against retryLimit."""
 
 
 class Failure(ApiModel):
@@ -41,17 +41,21 @@ class Failure(ApiModel):
     reason: Reason
     message: Text
     rank: int | None = None
-    retryable: bool = Field(False, description="Whether the same spec may succeed when tried again.")
-    suggestion: Line | None = Field(None, description="Which field of the spec or the class to change, and to what.")
-    log: Text | None = Field(None, description="The last lines of this process's log.")
-    step: int | None = Field(None, description="For TrainingStalled: the step that this process was in.")
+    retryable: bool = Field(False, description="Whether a retry with the same spec may succeed.")
+    suggestion: Line | None = Field(
+        None, description="Which field of the spec or the class to change, and to which value."
+    )
+    log: Text | None = Field(None, description="Last lines of this process's log.")
+    step: int | None = Field(None, description="For TrainingStalled: the step that this process was executing.")
     stopped: bool = Field(False, description="For TrainingStalled: this process was stopped (SIGSTOP).")
-    lost_peer: bool = Field(False, description="It ended because another Pod of the gang did, which tells why.")
-    dataset: DatasetStatus | None = Field(None, description="For DatasetInvalid: the broken lines.")
+    lost_peer: bool = Field(
+        False, description="It ended because another Pod of the attempt did, which reports the cause."
+    )
+    dataset: DatasetStatus | None = Field(None, description="For DatasetInvalid: the invalid lines.")
 
 
 class PreflightReport(ApiModel):
-    """Everything that the run needs is there."""
+    """Everything that the run needs is available."""
 
     outcome: Literal["PreflightSucceeded"] = "PreflightSucceeded"
     dataset: DatasetStatus
@@ -60,13 +64,13 @@ class PreflightReport(ApiModel):
 
 
 class TrainReport(ApiModel):
-    """The run is complete, and its result committed."""
+    """The run is complete and its result is committed."""
 
     outcome: Literal["TrainSucceeded"] = "TrainSucceeded"
     result: Result
     checkpoints: list[CheckpointStatus] = Field(default=[])
     corrupt_checkpoints: list[CorruptCheckpoint] = Field(default=[])
-    checkpoint_seconds: FiniteNumber = Field(None, description="Longest time from a save's start to its commit.")
+    checkpoint_seconds: FiniteNumber = Field(None, description="Longest time from the start of a save to its commit.")
 
 
 class EvaluationReport(ApiModel):
@@ -78,7 +82,7 @@ class EvaluationReport(ApiModel):
 
 
 def _outcome_of(value: Any) -> Any:
-    """The tag of a report, as it is told apart."""
+    """The tag that distinguishes the types of reports."""
     return value.get("outcome") if isinstance(value, dict) else getattr(value, "outcome", None)
 
 
@@ -93,7 +97,7 @@ _OUTCOME: TypeAdapter[Failure | PreflightReport | TrainReport | EvaluationReport
 
 
 def to_termination_message(outcome: Failure | PreflightReport | TrainReport | EvaluationReport) -> str:
-    """JSON of at most TERMINATION_MESSAGE_BYTES: errors, warnings and text are shortened until it fits."""
+    """JSON of at most TERMINATION_MESSAGE_BYTES; errors, warnings and text are shortened until it fits."""
     encoded = _encode(outcome)
     while len(encoded.encode()) > TERMINATION_MESSAGE_BYTES:
         shorter = _shed(outcome)
@@ -107,7 +111,7 @@ def to_termination_message(outcome: Failure | PreflightReport | TrainReport | Ev
 def parse_termination_message(
     message: str,
 ) -> Failure | PreflightReport | TrainReport | EvaluationReport | None:
-    """The outcome in a termination message; None when it holds something else (a log's tail, nothing)."""
+    """The outcome in a termination message; None if it contains something else (the end of a log, nothing)."""
     try:
         return _OUTCOME.validate_json(message)
     except ValidationError:
@@ -121,7 +125,7 @@ def _encode(outcome: ApiModel) -> str:
 def _shed(
     outcome: Failure | PreflightReport | TrainReport | EvaluationReport,
 ) -> Failure | PreflightReport | TrainReport | EvaluationReport | None:
-    """The same outcome with one thing less, or None when nothing is left to shed."""
+    """The same outcome with one part less, or None if nothing is left to drop."""
     if isinstance(outcome, EvaluationReport):
         return _shed_scores(outcome)
     if isinstance(outcome, TrainReport) and outcome.checkpoints:
@@ -142,7 +146,7 @@ def _shed(
 
 
 def _later_part(log: str) -> str | None:
-    """A log without its first line; of a single one its end; None when there is nothing left worth telling."""
+    """A log without its first line, or the end of its only line; None if too little is left to be useful."""
     _, _, rest = log.partition("\n")
     if not rest and len(log) > 200:
         rest = log[len(log) // 4 :]
@@ -150,7 +154,7 @@ def _later_part(log: str) -> str | None:
 
 
 def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
-    """Digits first, then the gains' intervals, then where the report lies; every score stays."""
+    """Drops digits first, then the gains' intervals, then the report's URI; every score stays."""
     for slimmer in (
         report.model_copy(update={"scores": [_rounded(score) for score in report.scores]}),
         report.model_copy(update={"scores": [_without_gain_interval(score) for score in report.scores]}),

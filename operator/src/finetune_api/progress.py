@@ -1,8 +1,8 @@
-"""Progress reports: the wire form of transformers' KubeflowCallback, so that a user's own image reports too.
+"""Progress reports, in the wire format of transformers' KubeflowCallback, so that a user's own image can report too.
 
-POST of {"trainerStatus": {...}} with a bearer token. Metrics are name/value pairs of strings; the names read here are
-those that the callback sends: current_step, total_steps, current_epoch, loss, eval_loss, learning_rate, and ours:
-tokens_per_second, checkpoint_step.
+A POST of {"trainerStatus": {...}} with a bearer token. Metrics are name/value pairs of strings. The names read here are
+those of the callback (current_step, total_steps, current_epoch, loss, eval_loss, learning_rate) and two additional ones
+(tokens_per_second, checkpoint_step).
 """
 
 from __future__ import annotations
@@ -43,13 +43,16 @@ class TrainerStatus(ApiModel):
 
 
 class CheckpointLedger(ApiModel):
-    """Our addition to the protocol: what is committed now, whole each time, so that a lost report loses nothing."""
+    """An addition to the protocol: all committed checkpoints, complete in each report, so that a lost report loses
+    nothing."""
 
     checkpoints: list[CheckpointStatus] = Field(
         default=[], max_length=100, description="Committed checkpoints, oldest first."
     )
     corrupt: list[CorruptCheckpoint] = Field(default=[], max_length=20)
-    checkpoint_seconds: FiniteNumber = Field(None, ge=0, description="Longest time from a save's start to its commit.")
+    checkpoint_seconds: FiniteNumber = Field(
+        None, ge=0, description="Longest time from the start of a save to its commit."
+    )
 
 
 class ProgressReport(ApiModel):
@@ -60,7 +63,7 @@ class ProgressReport(ApiModel):
 
 
 def to_progress(status: TrainerStatus) -> Progress | None:
-    """The report as it stands in a job's status; None when it does not say how many steps there are."""
+    """The report in the form of a job's status; None if it does not have the number of steps."""
     numbers = {metric.name: number for metric in status.metrics if (number := _finite(metric.value)) is not None}
     if not 1 <= numbers.get("total_steps", 0) <= MOST_STEPS:
         return None
@@ -82,10 +85,10 @@ def to_progress(status: TrainerStatus) -> Progress | None:
 
 
 def carried(progress: Progress, before: Progress | None) -> Progress:
-    """The progress, with the remaining time also as a person reads it.
+    """The progress, with the remaining time also in human-readable form.
 
-    It is at the speed that the status showed `before` while the attempt has none of its own: right after a resume, for
-    its speed is known from the end of its first step on.
+    Right after a resume, the attempt's own speed is unknown until its first step is complete; until then, the speed in
+    the status `before` is used.
     """
     remaining = progress.estimated_remaining_seconds
     if remaining is None and before is not None and before.step < before.total_steps:
@@ -95,14 +98,14 @@ def carried(progress: Progress, before: Progress | None) -> Progress:
 
 
 def _at_the_speed_of(before: Progress, steps: int) -> int | None:
-    """Seconds of so many steps; None where it was not known before either."""
+    """Seconds that this many steps take; None if the earlier speed is unknown too."""
     if before.estimated_remaining_seconds is None:
         return None
     return round(before.estimated_remaining_seconds / (before.total_steps - before.step) * steps)
 
 
 def human_duration(seconds: int) -> str:
-    """Two units at most, as kubectl shows ages (k8s.io/apimachinery/pkg/util/duration): 90s, 7m5s, 42m, 3h20m, 5d."""
+    """At most two units, as kubectl shows ages (k8s.io/apimachinery/pkg/util/duration): 90s, 7m5s, 42m, 3h20m, 5d."""
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if seconds < 120:
         return f"{seconds}s"
@@ -128,5 +131,5 @@ def _finite(text: str) -> float | None:
 
 
 def shown(number: float | None) -> float | None:
-    """The number with the five digits that a person reads."""
+    """The number rounded to five significant digits."""
     return None if number is None else float(f"{number:.5g}")

@@ -1,6 +1,6 @@
-"""The run configuration: what the operator hands to a Pod as run.json, with nothing left to guess.
+"""The run configuration: run.json, which the operator passes to a Pod with every value resolved.
 
-Five commands of `finetune-trainer` read it, each its own model: preflight, train, evaluate, fetch, delete.
+Five commands of `finetune-trainer` read it, each with its own model: preflight, train, evaluate, fetch, delete.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ RUN_CONFIG_DIRECTORY = "/etc/finetune"
 RUN_CONFIG_PATH = f"{RUN_CONFIG_DIRECTORY}/run.json"
 PROGRESS_CA_PATH = f"{RUN_CONFIG_DIRECTORY}/progress-ca.crt"
 STORAGE_CREDENTIALS_DIRECTORY = "/var/run/secrets/finetune.dev/storage"
-"""The class's Secret, mounted: a file for each key (AWS_ACCESS_KEY_ID, ...), which the kubelet keeps fresh."""
+"""Mount point of the class's Secret: one file per key (AWS_ACCESS_KEY_ID, ...), updated by the kubelet."""
 PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105
 DATASET_DIRECTORY = "/var/run/finetune.dev/datasets"
-"""Where ConfigMaps of a dataset are mounted: below training/ and validation/, a file for each key."""
+"""Mount point of a dataset's ConfigMaps: below training/ and validation/, one file per key."""
 SERVED_MODEL_DIRECTORY = "/models"
 SERVING_PORT = 8000
 RENDEZVOUS_PORT = 29500
@@ -37,25 +37,25 @@ METRICS_PORT = 9400
 
 
 class StorageConfig(ApiModel):
-    """How to reach the storage.
+    """How to access the storage.
 
-    Credentials are the files in STORAGE_CREDENTIALS_DIRECTORY, else AWS's default chain (AWS_*, a pod identity), and
-    never in here.
+    Credentials are never part of it: they are files in STORAGE_CREDENTIALS_DIRECTORY or come from AWS's default chain
+    (AWS_*, a pod identity).
     """
 
     endpoint: Line | None = None
     region: Line
     path_style: bool = False
-    ca_bundle: str | None = Field(None, description="PEM certificates to trust.")
+    ca_bundle: str | None = Field(None, description="PEM CA certificates to trust.")
     server_side_encryption: ServerSideEncryption | None = None
     outage_tolerance_seconds: int = 600
-    local_folders: bool = Field(False, description="Whether file:// locations may be used: on a laptop only.")
+    local_folders: bool = Field(False, description="Whether file:// locations are allowed; only on a laptop.")
 
 
 def run_folder(run_id: str, uid: str) -> str:
     """Name of a run's folder: <runId>-<uid>.
 
-    The uid's first part keeps an object from adopting (or removing) what another one of the same name left there.
+    The first part of the uid keeps an object from adopting or deleting the data of an earlier one with the same name.
     """
     return f"{run_id}-{uid.partition('-')[0]}"
 
@@ -66,7 +66,7 @@ def is_run_folder(name: str, uid: str) -> bool:
 
 
 class JobIdentity(ApiModel):
-    """Whose run this is."""
+    """The object that the run belongs to."""
 
     namespace: Line
     name: Line
@@ -75,15 +75,17 @@ class JobIdentity(ApiModel):
 
 
 class ModelSource(ApiModel):
-    """A model to load: a whole model, or an adapter upon one."""
+    """A model to load: a full model, or an adapter on top of one."""
 
-    uri: Line = Field(description="Whole model: s3:// folder or hf:// repository.")
+    uri: Line = Field(description="Full model: s3:// folder or hf:// repository.")
     adapter_uri: Line | None = Field(None, description="Folder of a peft adapter for it.")
-    digest: Line | None = Field(None, description="sha256 of the manifest of what a job made; None: not ours.")
+    digest: Line | None = Field(
+        None, description="SHA-256 of the result's manifest, if a FineTuneJob produced the model."
+    )
 
 
 class PreflightRun(ApiModel):
-    """Read everything that a run needs, before a GPU is asked for."""
+    """Checks everything that a run needs before a GPU is requested."""
 
     command: Literal["Preflight"] = "Preflight"
     job: JobIdentity
@@ -93,25 +95,25 @@ class PreflightRun(ApiModel):
     method: Method
     adapter: Adapter = Adapter()
     dataset: Dataset
-    allowed_datasets: list[Line] = Field(default=["*"], description="What the class allows; files are checked again.")
+    allowed_datasets: list[Line] = Field(
+        default=["*"], description="Patterns that the class allows, enforced again for each file."
+    )
     hyperparameters: Hyperparameters = Hyperparameters()
     parallelism: Parallelism = Parallelism()
     continued: bool = Field(False, description="Whether the model is the result of another job.")
-    allowed_images: list[Line] = Field(
-        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
-    )
-    accelerator_memory: int | None = Field(None, description="Bytes of one accelerator.")
+    allowed_images: list[Line] = Field(default=[], description="Patterns of allowed s3:// and https:// URLs of images.")
+    accelerator_memory: int | None = Field(None, description="Memory of one accelerator in bytes.")
     seed: int
 
 
 class ProgressTarget(ApiModel):
-    """Where rank 0 reports to: HTTPS, bearer token in PROGRESS_TOKEN_PATH, CA in PROGRESS_CA_PATH."""
+    """Where rank 0 reports to: HTTPS, with the bearer token in PROGRESS_TOKEN_PATH and the CA in PROGRESS_CA_PATH."""
 
     url: Line
 
 
 class TrainRun(ApiModel):
-    """One attempt at training. It resumes from the newest committed checkpoint below output_uri."""
+    """One training attempt. It resumes from the newest committed checkpoint below output_uri."""
 
     command: Literal["Train"] = "Train"
     job: JobIdentity
@@ -122,28 +124,28 @@ class TrainRun(ApiModel):
     method: Method
     adapter: Adapter
     dataset: Dataset
-    allowed_datasets: list[Line] = Field(default=["*"], description="What the class allows; files are checked again.")
-    allowed_images: list[Line] = Field(
-        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    allowed_datasets: list[Line] = Field(
+        default=["*"], description="Patterns that the class allows, enforced again for each file."
     )
+    allowed_images: list[Line] = Field(default=[], description="Patterns of allowed s3:// and https:// URLs of images.")
     hyperparameters: ResolvedHyperparameters
     parallelism: Parallelism
     checkpoints: Checkpoints
     progress: ProgressTarget | None = None
     metrics_port: int | None = Field(
-        METRICS_PORT, description="Where the first process of each node serves Prometheus; None: nowhere."
+        METRICS_PORT, description="Port of the Prometheus metrics of each node's first process; None: no metrics."
     )
 
 
 class NamedModel(ApiModel):
-    """A model under the name that results call it by (evaluation.BASELINE for the baseline)."""
+    """A model with its name in the results (evaluation.BASELINE for the baseline)."""
 
     name: Line
     model: ModelSource
 
 
 class EvaluateRun(ApiModel):
-    """Generate on every example with every model, grade, and report scores."""
+    """Generates answers for every example with every model, grades them and reports scores."""
 
     command: Literal["Evaluate"] = "Evaluate"
     job: JobIdentity
@@ -151,26 +153,28 @@ class EvaluateRun(ApiModel):
     output_uri: Line
     models: list[NamedModel]
     dataset_uri: Line
-    allowed_datasets: list[Line] = Field(default=["*"], description="What the class allows; files are checked again.")
-    allowed_images: list[Line] = Field(
-        default=[], description="Patterns of the s3:// and https:// URLs that images of the dataset may have."
+    allowed_datasets: list[Line] = Field(
+        default=["*"], description="Patterns that the class allows, enforced again for each file."
     )
+    allowed_images: list[Line] = Field(default=[], description="Patterns of allowed s3:// and https:// URLs of images.")
     limit_examples: int | None = None
     graders: list[Grader]
     generation: Generation
 
 
 class DeleteRun(ApiModel):
-    """Remove what a deleted FineTuneJob has in the storage: everything below the folders of its runs (run_folder)."""
+    """Deletes the data of a deleted FineTuneJob: everything below the folders of its runs (run_folder)."""
 
     command: Literal["Delete"] = "Delete"
     job: JobIdentity
     storage: StorageConfig
-    folder_uris: list[Line] = Field(description="s3:// folders <prefix>/<namespace>/<name>, which hold those of runs.")
+    folder_uris: list[Line] = Field(
+        description="s3:// folders <prefix>/<namespace>/<name> that contain the folders of runs."
+    )
 
 
 class FetchRun(ApiModel):
-    """Bring a model to SERVED_MODEL_DIRECTORY/<name>; an adapter is merged into its base."""
+    """Downloads a model to SERVED_MODEL_DIRECTORY/<name>; an adapter is merged into its base model."""
 
     command: Literal["Fetch"] = "Fetch"
     storage: StorageConfig

@@ -1,4 +1,4 @@
-"""Where models and datasets come from: the URI forms that specs accept."""
+"""The URI forms of models and datasets that specs accept."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LONGEST_URI = 1024
 _MOST_DECODINGS = 8
 FILE_SCHEME = "file:///"
 ON_A_LAPTOP = {"files": True}
-"""The validation context in which file:///path is a URI too. A cluster has no such context, and neither has the CRD."""
+"""The validation context in which file:///path is a URI too: on a laptop, never in a cluster or the CRD."""
 
 
 def _of_form(pattern: str) -> AfterValidator:
-    """A URI of this form, or where the context allows it a path of this machine."""
+    """A URI of this form, or a local path if the context allows it."""
 
     def check(uri: str, info: ValidationInfo) -> str:
         is_path = uri.startswith(FILE_SCHEME) and info.context == ON_A_LAPTOP
@@ -52,14 +52,14 @@ DatasetUri = Annotated[
 
 @dataclass(frozen=True)
 class S3Location:
-    """A bucket and a key (no leading slash) in it. Without a bucket: a path of this machine, a laptop."""
+    """A bucket and a key without a leading slash. Without a bucket: a local path on a laptop."""
 
     bucket: str
     key: str
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a path of this machine."""
+        """Whether it is a local path."""
         return not self.bucket
 
     @property
@@ -73,7 +73,7 @@ class S3Location:
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model repository on a Hugging Face hub."""
+    """A model repository on a Hugging Face Hub."""
 
     repository: str
     revision: str | None
@@ -81,7 +81,7 @@ class HubModel:
 
 @dataclass(frozen=True)
 class HubDataset:
-    """Files of a dataset repository on a Hugging Face hub; `path` is a file, a folder, a glob, or empty: everything."""
+    """Files of a dataset repository on a Hugging Face Hub; `path` is a file, folder or glob; empty means all files."""
 
     repository: str
     revision: str | None
@@ -110,7 +110,7 @@ def parse_location(uri: str) -> S3Location:
 
 
 def parse_model_uri(uri: str) -> S3Location | HubModel:
-    """Split a model URI. Raises ValueError when it is none of s3://, file:/// and hf://."""
+    """Split a model URI. Raises ValueError if it is not s3://, file:/// or hf://."""
     if uri.startswith("hf://"):
         repository, _, revision = uri.removeprefix("hf://").partition("@")
         return HubModel(repository, revision or None)
@@ -130,10 +130,10 @@ def parse_hub_dataset(uri: str) -> HubDataset:
 
 
 def is_allowed(uri: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a URI matches one of the shell-style patterns of a class (`s3://team-data/*`).
+    """Whether a URI matches one of a class's shell-style patterns (`s3://team-data/*`).
 
-    A hub's repository that is named without a revision is allowed at every one, and a dataset's with all of its files.
-    A path that climbs (`..`) matches nothing, so that a prefix can't be left.
+    A Hub repository without a revision is allowed at every revision, a dataset repository with all of its files. A path
+    with `..` matches nothing, so that it can't escape a prefix.
     """
     if ".." in uri.split("/"):
         return False
@@ -146,7 +146,7 @@ def is_allowed(uri: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _without_revision(uri: str) -> str:
-    """A hub's URI as it is without its revision; any other as it is."""
+    """A Hub URI without its revision; any other URI unchanged."""
     if _HUB_DATASET.fullmatch(uri):
         return replace(parse_hub_dataset(uri), revision=None).uri
     return uri.partition("@")[0] if uri.startswith("hf://") else uri
@@ -158,10 +158,11 @@ def _is_hub_dataset(pattern: str) -> bool:
 
 
 def is_allowed_url(url: str, patterns: tuple[str, ...]) -> bool:
-    """Whether an https:// URL matches one of a class's patterns (`https://images.example.com/*`, `https://*.example.com`).
+    """Whether an https:// URL matches one of a class's patterns (`https://images.example.com/*`,
+    `https://*.example.com`).
 
-    Host and path are matched each by itself, so that a `*` of the host never reaches into the path. A pattern without
-    a path means every path.
+    Host and path are matched separately, so that a `*` in the host can't match into the path. A pattern without a path
+    matches every path.
     """
     found = _split_url(url)
     if found is None or _may_climb(found[1]):
@@ -174,7 +175,7 @@ def is_allowed_url(url: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _may_climb(path: str) -> bool:
-    """Whether any server might read `..` in a URL's path: encoded, twice encoded, `..;x`, `..\\`, wide dots."""
+    """Whether any server might decode a URL's path to `..`: encoded, twice encoded, `..;x`, `..\\`, full-width dots."""
     for _ in range(_MOST_DECODINGS):
         try:
             decoded = unicodedata.normalize("NFKC", unquote(path, errors="strict")).replace("\\", "/")

@@ -1,7 +1,7 @@
-"""The two forms of a union, the same in every kind; the API server checks them by CEL, and Python by the same words.
+"""The two forms of a union, the same in every kind; the API server checks them with CEL, Python with the same messages.
 
-With a `type`: the member of that type may be set, and no other (as Deployment's strategy.rollingUpdate). Without one:
-exactly one member is set (as a volume's source).
+With a `type`: only the member of that type may be set (like a Deployment's strategy.rollingUpdate). Without one:
+exactly one member is set (like a volume's source).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from finetune_api.base import ANOTHER_VERSION, ApiModel
 
 
 class _Checked(ApiModel):
-    """A model with rules over its own members."""
+    """A model with validation rules across its members."""
 
     @classmethod
     @abstractmethod
@@ -26,7 +26,7 @@ class _Checked(ApiModel):
 
     @abstractmethod
     def faults(self) -> list[str]:
-        """The messages of the rules that this one breaks."""
+        """The messages of the rules that this value violates."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -44,16 +44,16 @@ class _Checked(ApiModel):
 
 
 class TypedUnion(_Checked):
-    """A union with a `type`. The member of type `LoRA` is the field `lora`; a type without a field has no member.
+    """A union with a `type`. The member of type `LoRA` is the field `lora`; a type without such a field has no member.
 
-    A member may be left out where all of its fields may.
+    A member may be omitted if all of its fields are optional.
     """
 
     type: str
 
     @classmethod
     def members(cls) -> dict[str, str]:
-        """The member's field by type, for the types that have one."""
+        """The field of the member by type, for types that have one."""
         types = cls.model_fields["type"].annotation
         fields = {name.replace("_", ""): name for name in cls.model_fields if name != "type"}
         return {kind: fields[kind.lower()] for kind in get_args(types) if kind.lower() in fields}
@@ -65,7 +65,7 @@ class TypedUnion(_Checked):
 
     @classmethod
     def _needs(cls, field: str) -> bool:
-        """Whether the member can't be left out: one of its own fields can't."""
+        """Whether the member is required, because one of its fields is."""
         (model,) = [one for one in get_args(cls.model_fields[field].annotation) if one is not type(None)]
         return any(inner.is_required() for inner in model.model_fields.values())
 
@@ -96,7 +96,7 @@ class OneOf(_Checked):
     """A union without a type."""
 
     choices: ClassVar[tuple[str, ...]]
-    """The fields of which exactly one is set."""
+    """The fields of which exactly one must be set."""
 
     @classmethod
     def rules(cls) -> list[dict[str, str]]:
