@@ -15,23 +15,13 @@ from finetune_api.finetunejob import (
     FineTuneJobSpec,
     Hyperparameters,
     Method,
-    MethodType,
+    MethodRules,
     ResolvedHyperparameters,
 )
 from finetune_api.outcome import PreflightReport
 
 DEFAULT_SEED = 17
 LONGEST_AUTOMATIC_LENGTH = 8192
-DEFAULT_BETA = 0.1
-_LEARNING_RATE: dict[tuple[MethodType, AdapterType], float] = {
-    ("SFT", "LoRA"): 2e-4,
-    ("SFT", "QLoRA"): 2e-4,
-    ("SFT", "Full"): 2e-5,
-    ("DPO", "LoRA"): 2e-5,
-    ("DPO", "QLoRA"): 2e-5,
-    ("DPO", "Full"): 2e-6,
-}
-_MOST_EPOCHS: dict[MethodType, int] = {"SFT": 10, "DPO": 3}
 _CONTINUED = 5
 """Divisor of the learning rate for a model that was already fine-tuned."""
 
@@ -91,8 +81,9 @@ def resolve_hyperparameters(
     `rows`: the number of rows that batches are made of, if these are not examples but turns or packed rows.
     `continued`: whether the model is the result of another job.
     """
-    # Small sets need more passes: as many as show 3,000 examples in all, from one to ten (DPO, which overfits: three).
-    passes = max(1, min(_MOST_EPOCHS[method.type], round(3000 / max(examples, 1))))
+    rules = method.settings.rules
+    # Small sets need more passes: as many as show 3,000 examples in all, from one to the method's most.
+    passes = max(1, min(rules.most_epochs, round(3000 / max(examples, 1))))
     epochs = spec.epochs if spec.epochs is not None else float(passes)
     # A fifth of a percent of the set, a power of two, from 4 to 64: small sets need many steps. Then a multiple of the
     # processes, since each takes the same share.
@@ -105,27 +96,24 @@ def resolve_hyperparameters(
     return ResolvedHyperparameters(
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=spec.learning_rate or learning_rate(method.type, adapter, continued=continued),
+        learning_rate=spec.learning_rate or learning_rate(rules, adapter, continued=continued),
         schedule=spec.schedule or "Cosine",
         warmup_percent=spec.warmup_percent if spec.warmup_percent is not None else 3.0,
         weight_decay=spec.weight_decay if spec.weight_decay is not None else 0.0,
         max_length=max_length,
         packing=packing,
-        batch_tokens=batch_size * max_length if packing and method.type == "SFT" else None,
+        batch_tokens=batch_size * max_length if packing and rules.packs else None,
         seed=spec.seed if spec.seed is not None else DEFAULT_SEED,
         total_steps=total_steps,
         checkpoint_every_steps=checkpoints.every_steps or max(10, math.ceil(total_steps / 10)),
-        beta=_beta(method),
+        **method.settings.hyperparameters(),
         early_stopping=spec.early_stopping,
     )
 
 
-def learning_rate(method: MethodType, adapter: AdapterType, *, continued: bool) -> float:
-    """The peak learning rate; lower for a model that was already fine-tuned, to reduce forgetting.
-
-    DPO's rates already assume a fine-tuned model.
-    """
-    rate = _LEARNING_RATE[method, adapter] / (_CONTINUED if continued and method == "SFT" else 1)
+def learning_rate(rules: MethodRules, adapter: AdapterType, *, continued: bool) -> float:
+    """The peak learning rate; lower for a model that was already fine-tuned, to reduce forgetting."""
+    rate = rules.learning_rates[adapter] / (_CONTINUED if continued and rules.forgets else 1)
     return float(f"{rate:.3g}")
 
 
@@ -134,9 +122,3 @@ def resolve_checkpoints(spec: Checkpoints, hyperparameters: Hyperparameters) -> 
     if spec.best is None and hyperparameters.early_stopping is not None:
         return spec.model_copy(update={"best": Best(metric="EvalLoss")})
     return spec
-
-
-def _beta(method: Method) -> float | None:
-    if method.type != "DPO":
-        return None
-    return method.dpo.beta if method.dpo is not None and method.dpo.beta is not None else DEFAULT_BETA

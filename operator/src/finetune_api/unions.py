@@ -7,7 +7,7 @@ exactly one member is set (like a volume's source).
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import GetJsonSchemaHandler, ValidationInfo, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -64,10 +64,16 @@ class TypedUnion(_Checked):
         return _wire(type(self), self.members()[self.type])
 
     @classmethod
+    def member_model(cls, field: str) -> type[Any]:
+        """The model of a member."""
+        (model,) = [one for one in get_args(cls.model_fields[field].annotation) if one is not type(None)]
+        found: type[Any] = model
+        return found
+
+    @classmethod
     def _needs(cls, field: str) -> bool:
         """Whether the member is required, because one of its fields is."""
-        (model,) = [one for one in get_args(cls.model_fields[field].annotation) if one is not type(None)]
-        return any(inner.is_required() for inner in model.model_fields.values())
+        return any(inner.is_required() for inner in cls.member_model(field).model_fields.values())
 
     @classmethod
     def rules(cls) -> list[dict[str, str]]:

@@ -32,7 +32,7 @@ from finetune_api.finetunejob.findings import (
     ModelStatus,
 )
 from finetune_api.finetunejob.hyperparameters import EarlyStopping, Hyperparameters, ResolvedHyperparameters, Schedule
-from finetune_api.finetunejob.method import DPO, SFT, Method, MethodType
+from finetune_api.finetunejob.method import DPO, SETTINGS, SFT, Method, MethodRules, MethodType
 from finetune_api.finetunejob.spec import CHANGEABLE_WITHIN_A_RUN, FineTuneJobSpec, Model, Parallelism
 from finetune_api.finetunejob.status import (
     EndedRun,
@@ -49,6 +49,7 @@ __all__ = [
     "CHANGEABLE_WITHIN_A_RUN",
     "DPO",
     "MOST_WARNINGS",
+    "SETTINGS",
     "SFT",
     "Adapter",
     "AdapterType",
@@ -82,6 +83,7 @@ __all__ = [
     "LoRA",
     "MemoryEstimate",
     "Method",
+    "MethodRules",
     "MethodType",
     "Model",
     "ModelStatus",

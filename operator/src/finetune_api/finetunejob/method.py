@@ -2,26 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from finetune_api.base import ApiModel
+from finetune_api.finetunejob.adapter import AdapterType
+from finetune_api.finetunejob.dataset import DatasetFormat
 from finetune_api.unions import TypedUnion
 
 MethodType = Literal["SFT", "DPO"]
+DEFAULT_BETA = 0.1
+
+
+@dataclass(frozen=True)
+class MethodRules:
+    """What the rest of a spec may be with a method, and what is chosen where it says nothing."""
+
+    formats: tuple[DatasetFormat, ...]
+    """The formats of examples that it learns from."""
+    learning_rates: Mapping[AdapterType, float]
+    """The automatic learning rate at its peak."""
+    most_epochs: int
+    """The most passes over a small dataset that are chosen automatically."""
+    packs: bool
+    """Whether several examples may share a row (`hyperparameters.packing`)."""
+    shards: bool
+    """Whether the model may be sharded (`parallelism.strategy` FSDP)."""
+    forgets: bool
+    """Whether the automatic learning rate is lower for the result of another job, so that less of it is forgotten."""
 
 
 class SFT(ApiModel):
     """Supervised fine-tuning."""
 
+    rules: ClassVar = MethodRules(
+        formats=("Chat", "PromptCompletion"),
+        learning_rates={"LoRA": 2e-4, "QLoRA": 2e-4, "Full": 2e-5},
+        most_epochs=10,
+        packs=True,
+        shards=True,
+        forgets=True,
+    )
+
     prompt_loss_weight: float = Field(
         0.0, ge=0, le=1, description="Weight of the loss on prompt tokens. The assistant's tokens have weight 1."
     )
 
+    def hyperparameters(self) -> dict[str, float]:
+        """Those of its settings that stand among a run's resolved hyperparameters."""
+        return {}
+
 
 class DPO(ApiModel):
     """Direct preference optimization: https://arxiv.org/abs/2305.18290."""
+
+    rules: ClassVar = MethodRules(
+        formats=("Preference",),
+        # Of models that were tuned before, whoever did it: so they are not lowered again.
+        learning_rates={"LoRA": 2e-5, "QLoRA": 2e-5, "Full": 2e-6},
+        most_epochs=3,  # it overfits
+        packs=False,
+        shards=False,
+        forgets=False,
+    )
 
     beta: float | None = Field(
         None,
@@ -34,6 +80,10 @@ class DPO(ApiModel):
         description="Sigmoid: DPO's own loss. Hinge: SLiC's (https://arxiv.org/abs/2305.10425). IPO: https://arxiv.org/abs/2310.12036.",
     )
 
+    def hyperparameters(self) -> dict[str, float]:
+        """Those of its settings that stand among a run's resolved hyperparameters."""
+        return {"beta": DEFAULT_BETA if self.beta is None else self.beta}
+
 
 class Method(TypedUnion):
     """The training method."""
@@ -45,3 +95,15 @@ class Method(TypedUnion):
     )
     sft: SFT | None = None
     dpo: DPO | None = None
+
+    @property
+    def settings(self) -> SFT | DPO:
+        """The member of this type; where it is left out, its defaults."""
+        given: SFT | DPO | None = getattr(self, self.members()[self.type])
+        return SETTINGS[self.type]() if given is None else given
+
+
+SETTINGS: Mapping[MethodType, type[SFT | DPO]] = {
+    kind: Method.member_model(field) for kind, field in Method.members().items()
+}
+"""The settings of every method, by its type."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
@@ -11,7 +12,7 @@ from finetune_api.finetunejob.adapter import Adapter
 from finetune_api.finetunejob.checkpoints import Checkpoints
 from finetune_api.finetunejob.dataset import Dataset
 from finetune_api.finetunejob.hyperparameters import Hyperparameters
-from finetune_api.finetunejob.method import Method
+from finetune_api.finetunejob.method import SETTINGS, Method
 from finetune_api.sources import ModelUri
 from finetune_api.unions import OneOf
 
@@ -77,16 +78,6 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
             "hyperparameters.earlyStopping",
         ),
         (
-            "self.method.type == 'SFT' || !has(self.hyperparameters.packing) || !self.hyperparameters.packing",
-            "hyperparameters.packing needs method.type SFT",
-            "hyperparameters.packing",
-        ),
-        (
-            "self.method.type != 'DPO' || self.parallelism.strategy != 'FSDP'",
-            "method.type DPO needs parallelism.strategy DDP",
-            "parallelism.strategy",
-        ),
-        (
             "self.adapter.type != 'QLoRA' || self.parallelism.strategy != 'FSDP'",
             "adapter.type QLoRA needs parallelism.strategy DDP",
             "parallelism.strategy",
@@ -97,12 +88,23 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
             "inherited needs model.fineTuneJobRef: only the result of another job may bring an adapter",
             "adapter",
         ),
-        (
-            "!has(self.dataset.format) || (self.method.type == 'DPO') == (self.dataset.format == 'Preference')",
-            "method DPO learns from dataset.format Preference, and only it does",
-            "dataset.format",
-        ),
+        *_rules_of_methods(),
     )
+
+
+def _rules_of_methods() -> Iterator[tuple[str, str, str]]:
+    """CEL: what the spec may not say beside each method."""
+    packing = " or ".join(kind for kind, settings in SETTINGS.items() if settings.rules.packs)
+    for kind, settings in SETTINGS.items():
+        rules, other = settings.rules, f"self.method.type != '{kind}'"
+        if not rules.packs:
+            rule = f"{other} || !has(self.hyperparameters.packing) || !self.hyperparameters.packing"
+            yield rule, f"hyperparameters.packing needs method.type {packing}", "hyperparameters.packing"
+        if not rules.shards:
+            rule = f"{other} || self.parallelism.strategy != 'FSDP'"
+            yield rule, f"method.type {kind} needs parallelism.strategy DDP", "parallelism.strategy"
+        rule = f"{other} || !has(self.dataset.format) || self.dataset.format in {list(rules.formats)}"
+        yield rule, f"method {kind} learns from dataset.format {' or '.join(rules.formats)}", "dataset.format"
 
 
 class FineTuneJobSpec(ApiModel):
