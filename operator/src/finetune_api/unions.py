@@ -16,6 +16,9 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from finetune_api.base import ANOTHER_VERSION, ApiModel
 
 
+AnyModel = type[Any]
+
+
 class _Checked(ApiModel):
     """A model with validation rules across its members."""
 
@@ -64,11 +67,11 @@ class TypedUnion(_Checked):
         return _wire(type(self), self.members()[self.type])
 
     @classmethod
-    def member_model(cls, field: str) -> type[Any]:
+    def member_model(cls, field: str) -> AnyModel:
         """The model of a member."""
-        (model,) = [one for one in get_args(cls.model_fields[field].annotation) if one is not type(None)]
-        found: type[Any] = model
-        return found
+        found: list[AnyModel] = [one for one in get_args(cls.model_fields[field].annotation) if one is not type(None)]
+        (model,) = found
+        return model
 
     @classmethod
     def _needs(cls, field: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from finetune_trainer.data.read.formats import MethodFormats
+from finetune_trainer.methods.registry import METHODS, formats_of
 from finetune_trainer.process import environment
 
 EXIT_NOT_INSTALLED = 2
@@ -14,8 +16,19 @@ EXIT_NOT_INSTALLED = 2
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN_JSON", help="The run configuration, which the operator writes.")]
 DataFiles = Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True)]
+
+
+def _formats_of(method: str) -> MethodFormats:
+    if method not in METHODS:
+        raise typer.BadParameter(f"{method!r} is not one of {', '.join(METHODS)}.")
+    return formats_of(method)
+
+
 MethodOption = Annotated[
-    Literal["SFT", "DPO"] | None, typer.Option(help="Refuse examples that this method can't learn from.")
+    MethodFormats | None,
+    typer.Option(
+        parser=_formats_of, metavar=f"<{'|'.join(METHODS)}>", help="Refuse examples that this method can't learn from."
+    ),
 ]
 
 app = typer.Typer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -104,6 +104,6 @@ class Method(TypedUnion):
 
 
 SETTINGS: Mapping[MethodType, type[SFT | DPO]] = {
-    kind: Method.member_model(field) for kind, field in Method.members().items()
+    kind: Method.member_model(Method.members()[kind]) for kind in get_args(MethodType)
 }
 """The settings of every method, by its type."""

@@ -16,7 +16,7 @@ from finetune_api.run import EvaluateRun, ModelSource, NamedModel
 from finetune_trainer.data.encode.tokenization import IGNORED
 from finetune_trainer.data.encode.vision import VisionCollator, to_record, to_rows
 from finetune_trainer.data.images.images import load
-from finetune_trainer.data.read.examples import parse_example
+from finetune_trainer.data.read.reader import parse_example
 from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.model.loading import fetch_model, load_model, load_processor
 from finetune_trainer.preflight.preflight import preflight

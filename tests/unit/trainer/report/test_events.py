@@ -12,9 +12,19 @@ def test_one_row_a_step_with_empty_cells_for_what_was_not_measured() -> None:
         {"step": 2, "eval_loss": 1.75, "eval_mean_token_accuracy": 0.5},
         {"step": 2, "train_runtime": 9.0},
     ]
-    assert results_csv(history).splitlines() == [
+    assert results_csv(history, {}).splitlines() == [
         "step,train_loss,train_mean_token_accuracy,valid_loss,valid_mean_token_accuracy,"
         "full_valid_loss,full_valid_mean_token_accuracy",
         "1,2.0,0.25,,,,",
         "2,1.5,0.5,1.75,0.5,1.75,0.5",
     ]
+
+
+def test_the_metrics_of_the_method_stand_beside_the_losses() -> None:
+    history = [
+        {"step": 1, "loss": 2.0, "rewards/margins": 0.5},
+        {"step": 1, "eval_loss": 1.5, "eval_rewards/margins": 0.25},
+    ]
+    header, row = results_csv(history, {"reward_margin": "rewards/margins"}).splitlines()
+    assert header.endswith(",train_reward_margin,valid_reward_margin")
+    assert row.endswith(",0.5,0.25")

@@ -79,7 +79,14 @@ def test_numbers_have_the_digits_that_a_person_reads(value: object, shown: objec
 
 def test_a_preference_run_shows_its_reward_accuracy() -> None:
     log = [{"step": 1, "rewards/accuracies": 0.5}, {"step": 2, "rewards/accuracies": 0.9}]
-    assert "Reward accuracy" in report_html("router", {}, log, Samples())
+    metrics = {"reward_accuracy": "rewards/accuracies"}
+    assert "Reward accuracy" in report_html("router", {}, log, Samples(), metrics=metrics)
+
+
+def test_a_sample_without_a_reference_shows_none() -> None:
+    samples = Samples((Sample("2+2?", "", "5", "4"),), "One.")
+    assert "Reference" not in report_html("router", {}, LOG, samples)
+    assert not any("word for word" in line for line in summarize(RUN, CHECKPOINT, MADE_LOG, samples, MAKING).headlines)
 
 
 def test_what_a_dataset_holds_is_never_markup() -> None:

@@ -64,13 +64,21 @@ def list_committed(storage: Storage, run: S3Location) -> list[Committed]:
     with contextlib.suppress(ValueError, KeyError, TypeError):  # whoever resumes from it reports the corruption
         found = found if state is None else with_evaluations(found, evaluations(state))
     measured = evaluation_records.find_record(storage, found[-1])
-    return found if measured is None else with_evaluations(found, {found[-1].manifest.step: measured["eval_loss"]})
+    if measured is None or "eval_loss" not in measured:
+        return found
+    return with_evaluations(found, {found[-1].manifest.step: measured["eval_loss"]})
 
 
 def evaluations(trainer_state: bytes) -> dict[int, float]:
     """The validation losses in a checkpoint's trainer_state.json, by step."""
     log = json.loads(trainer_state)["log_history"]
     return {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
+
+
+def evaluated_steps(trainer_state: bytes) -> set[int]:
+    """The steps whose evaluation is in a checkpoint's trainer_state.json."""
+    log = json.loads(trainer_state)["log_history"]
+    return {entry["step"] for entry in log if evaluation_records.is_evaluation(entry)}
 
 
 def with_evaluations(committed: Sequence[Committed], losses: Mapping[int, float]) -> list[Committed]:

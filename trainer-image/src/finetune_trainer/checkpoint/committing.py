@@ -59,7 +59,8 @@ class Committer:
     def note_evaluation(self, entry: Entry) -> None:
         """Record the evaluation of a step, whose save may still be in progress. `entry`: from the Trainer's log."""
         step = int(entry["step"])
-        self._evaluated[step] = entry["eval_loss"]
+        if "eval_loss" in entry:
+            self._evaluated[step] = entry["eval_loss"]
         if self._leads:
             evaluation_records.record(self._storage, self._folder_of(step), entry)
 

@@ -24,11 +24,16 @@ from finetune_trainer.storage.storage import Storage
 EVALUATION_NAME = "evaluation.json"
 
 Entry = Mapping[str, int | float]
-"""Of a Trainer's log: `step`, `eval_loss`, and what else was measured."""
+"""Of a Trainer's log: `step`, and what was measured: `eval_loss`, where the method has a loss on held-out examples."""
 
 _ENTRY: TypeAdapter[dict[str, int | float]] = TypeAdapter(dict[str, int | float])
 
 _log = structlog.get_logger()
+
+
+def is_evaluation(entry: Entry) -> bool:
+    """Whether an entry of a Trainer's log is that of an evaluation."""
+    return any(name.startswith("eval_") for name in entry)
 
 
 def record(storage: Storage, checkpoint: S3Location, entry: Entry) -> None:
@@ -48,14 +53,14 @@ def find_record(storage: Storage, committed: Committed) -> Entry | None:
         entry = _ENTRY.validate_json(body)
     except ValidationError:
         return None
-    measured = entry.get("step") == committed.manifest.step and math.isfinite(entry.get("eval_loss", math.nan))
-    return entry if measured else None
+    measured = entry.get("step") == committed.manifest.step and is_evaluation(entry)
+    return entry if measured and math.isfinite(entry.get("eval_loss", 0.0)) else None
 
 
 def add_to_log(checkpoint: Path, entry: Entry) -> None:
     """Append the evaluation to the Trainer's log in a checkpoint's local folder."""
     file = checkpoint / TRAINER_STATE
     state = json.loads(file.read_bytes())
-    if all("eval_loss" not in known or known["step"] != entry["step"] for known in state["log_history"]):
+    if all(not is_evaluation(known) or known["step"] != entry["step"] for known in state["log_history"]):
         state["log_history"].append(dict(entry))
         file.write_text(json.dumps(state))

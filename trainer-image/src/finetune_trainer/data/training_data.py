@@ -16,15 +16,16 @@ from finetune_trainer.data.encode.tokenization import TemplateError
 from finetune_trainer.data.encode.vision import with_images
 from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.data_files import DataFile
-from finetune_trainer.data.read.examples import Example, read_examples
-from finetune_trainer.data.read.formats import MethodType
+from finetune_trainer.data.read.examples import Example
+from finetune_trainer.data.read.formats import MethodFormats
 from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.read.reader import read_examples
 from finetune_trainer.data.select.choice import choose_examples, mounted, survey_dataset
 from finetune_trainer.data.select.dataset_record import RECORD_NAME, DatasetRecord, find_record
 from finetune_trainer.data.select.preparation import Mask
 from finetune_trainer.data.select.survey import refuse_invalid
 from finetune_trainer.methods.method import FormatError, Method, Row
-from finetune_trainer.methods.registry import method_of
+from finetune_trainer.methods.registry import formats_of, method_of
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 
@@ -69,13 +70,13 @@ def _write(
     method = method_of(run.method)
     columns = method.columns(tokenizer)
     files = record.training.fetch(storage, directory / "training-files", mounted("training"))
-    taken = _taken(files, record.training.mask(), run.method.type)
+    taken = _taken(files, record.training.mask(), formats_of(run.method.type))
     _save(_tokenize(run, method, tokenizer, images, taken, TRAINING), columns, directory, TRAINING)
     if record.validation is None:
         return
     if record.validation.files != record.training.files:
         files = record.validation.fetch(storage, directory / "validation-files", mounted("validation"))
-    taken = _taken(files, record.validation.mask(), run.method.type)
+    taken = _taken(files, record.validation.mask(), formats_of(run.method.type))
     _save(_tokenize(run, method, tokenizer, images, taken, VALIDATION), columns, directory, VALIDATION)
 
 
@@ -98,7 +99,7 @@ def data_digests(directory: Path) -> dict[str, str]:
 
 
 def _choose(run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore, directory: Path) -> DatasetRecord:
-    surveyed = survey_dataset(storage, run.dataset, run.method.type, directory, run.allowed_datasets)
+    surveyed = survey_dataset(storage, run.dataset, formats_of(run.method.type), directory, run.allowed_datasets)
     refuse_invalid(surveyed.sets)
     settings = run.hyperparameters
     chosen = choose_examples(
@@ -108,7 +109,7 @@ def _choose(run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore,
     return chosen.record
 
 
-def _taken(files: Sequence[DataFile], taken: Mask, method: MethodType) -> Iterator[LocatedExample]:
+def _taken(files: Sequence[DataFile], taken: Mask, method: MethodFormats) -> Iterator[LocatedExample]:
     """The examples that were chosen. The files are what was checked: a broken line can't be."""
     position = 0
     for file in files:
@@ -134,7 +135,7 @@ def _tokenize(
             found = list(method.rows(tokenizer, item.example, files(), training=name == TRAINING))
         except (FormatError, ImageError, TemplateError) as error:
             raise _invalid(item.uri, item.line, str(error)) from error
-        yield from (row for row in found if method.has_loss(row, run.hyperparameters.max_length))
+        yield from (row for row in found if method.is_learned_from(row, run.hyperparameters.max_length))
 
 
 def _save(found: Iterator[Row], columns: Any, directory: Path, name: str) -> None:

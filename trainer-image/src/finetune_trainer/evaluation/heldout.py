@@ -15,9 +15,11 @@ from finetune_trainer.data.encode.chat_template import TemplateError, reads_imag
 from finetune_trainer.data.encode.stand_ins import prompt_ids, prompt_text, refuse_literals
 from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.example_errors import ExampleError
-from finetune_trainer.data.read.examples import CompletionExample, PreferenceExample, parse_example
+from finetune_trainer.data.read.examples import ChatExample, CompletionExample
+from finetune_trainer.data.read.formats import FORMAT_NAMES
 from finetune_trainer.data.read.jsonl import LineError, parse
 from finetune_trainer.data.read.messages import ImageUrl
+from finetune_trainer.data.read.reader import parse_example
 from finetune_trainer.data.read.records import read_records
 from finetune_trainer.process.failures import DiagnosedError
 
@@ -96,8 +98,10 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
             )
     if isinstance(example, CompletionExample):
         return HeldOutExample(line, Prompt(example.prompt), {**item, REFERENCE: example.completion})
-    if isinstance(example, PreferenceExample):
-        raise ExampleError("The line is a preference pair. Expected either prompt/completion pairs or chat messages.")
+    if not isinstance(example, ChatExample):
+        raise ExampleError(
+            f"Expected either prompt/completion pairs or chat messages, found {FORMAT_NAMES[example.format]}."
+        )
     *before, last = example.to_template()
     if not before:
         raise ExampleError("No message stands before the assistant's: there is nothing to answer to.")

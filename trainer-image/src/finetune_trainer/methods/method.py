@@ -1,14 +1,16 @@
-"""What a training method provides. docs/how-to/add-a-method.md tells how to write one."""
+"""What a training method provides. docs/how-to/add-a-method.md says how to write one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from finetune_api import finetunejob as api
 from finetune_api.finetunejob import Adapter, ResolvedHyperparameters
 from finetune_trainer.data.encode import tokenization
+from finetune_trainer.data.encode.chat_rendering import reads_images
 from finetune_trainer.data.read.examples import Example
 from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.model.memory import MethodMemory
@@ -18,7 +20,7 @@ Row = dict[str, Any]
 
 
 class FormatError(ValueError):
-    """An example of a format that the method does not train on."""
+    """An example that the method can't learn from."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Question:
 
     prompt: list[int]
     reference: list[int]
+    """Empty where the examples give no answers."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class TrainerParts:
     training: Any
     """A `datasets.Dataset` of `rows`, not truncated."""
     validation: Any | None
+    packs: bool
+    """Whether several examples share a row (`packs_rows`)."""
     arguments: dict[str, Any]
     """For TrainingArguments: those that all methods share."""
     collator: Any | None
@@ -64,17 +69,16 @@ class Method(Protocol):
         ...
 
     @property
-    def packs(self) -> bool:
-        """Whether short rows may share one row of `maxLength` tokens (`hyperparameters.packing`)."""
-        ...
-
-    @property
-    def logged(self) -> dict[str, str]:
-        """Metrics of the Trainer's log that are shown beside the loss, by the name to show."""
+    def metrics(self) -> Mapping[str, str]:
+        """What is logged, recorded and charted beside the loss: a name (`reward_margin`), and its key in the Trainer's
+        log, which evaluations precede by `eval_`."""
         ...
 
     def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.Sequence]:
-        """The sequences that the model computes for an example, not truncated. Raises TemplateError."""
+        """The sequences that an example's tokens are counted by, not truncated. Raises TemplateError.
+
+        Of a method that generates its answers they are the prompts, without labels.
+        """
         ...
 
     def row_lengths(self, processor: Any, sequences: Sequence[tokenization.Sequence], max_length: int) -> list[int]:
@@ -82,7 +86,7 @@ class Method(Protocol):
         ...
 
     def refusal(self, sequences: Sequence[tokenization.Sequence], max_length: int) -> str:
-        """Why an example that has loss within `max_length` tokens still teaches nothing; empty if it does teach."""
+        """Why nothing can be learned from an example within `max_length` tokens; empty if something can."""
         ...
 
     def columns(self, processor: Any) -> Any:
@@ -97,18 +101,22 @@ class Method(Protocol):
         """
         ...
 
-    def has_loss(self, row: Row, max_length: int) -> bool:
-        """Whether anything is learned from the first `max_length` tokens of a row."""
-        ...
-
-    def without_loss(self, row: Row) -> Row:
-        """The columns to change in a row so that nothing is learned from it: it then fills up a batch."""
+    def is_learned_from(self, row: Row, max_length: int) -> bool:
+        """Whether anything is learned from the first `max_length` tokens of a row. Other rows are left out."""
         ...
 
     def question(self, row: Row) -> Question | None:
-        """A sample's prompt and reference from a row of text; None where the row has no answer."""
+        """A sample's prompt and reference from a row of text; None where the row makes none."""
         ...
 
     def build_trainer(self, parts: TrainerParts) -> Any:
-        """A transformers Trainer with the mixins Resumable and SharedBatches. Loads torch and TRL."""
+        """A transformers Trainer with the mixin Resumable. Loads torch and TRL.
+
+        Its batches are the same on any number of processes: SharedBatches does that for rows with a loss of their own.
+        """
         ...
+
+
+def packs_rows(spec: api.Method, processor: Any, *, packing: bool) -> bool:
+    """Whether several examples share a row: TRL packs token ids, not images."""
+    return packing and spec.settings.rules.packs and not reads_images(processor)

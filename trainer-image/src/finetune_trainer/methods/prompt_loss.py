@@ -11,14 +11,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from finetune_trainer.data.encode.tokenization import IGNORED, Sequence, tokenize
-from finetune_trainer.data.read.examples import ChatExample, Example
+from finetune_trainer.data.read.examples import ChatExample, CompletionExample
 from finetune_trainer.data.read.messages import Assistant
 
 MARK = -1000
 """Lower than every label of torch and TRL."""
 
 
-def tokenize_with_prompt(tokenizer: Any, example: Example) -> list[Sequence]:
+def tokenize_with_prompt(tokenizer: Any, example: ChatExample | CompletionExample) -> list[Sequence]:
     """As `tokenize`, with the prompt's tokens marked: all before the last token with loss that are not the assistant's.
 
     The assistant's messages of weight 0 have no loss and are not marked as prompt either. Raises TemplateError.
@@ -28,7 +28,9 @@ def tokenize_with_prompt(tokenizer: Any, example: Example) -> list[Sequence]:
     return [_mark(sequence, positions) for sequence, positions in zip(sequences, unweighted, strict=True)]
 
 
-def _unweighted_positions(tokenizer: Any, example: Example, sequences: list[Sequence]) -> list[frozenset[int]]:
+def _unweighted_positions(
+    tokenizer: Any, example: ChatExample | CompletionExample, sequences: list[Sequence]
+) -> list[frozenset[int]]:
     """The positions, in each sequence, of the tokens of the assistant's messages of weight 0."""
     nothing = [frozenset[int]() for _ in sequences]
     if not isinstance(example, ChatExample):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,16 @@ from typing import Any
 from finetune_api.finetunejob import SFT
 from finetune_trainer.data.encode import tokenization, vision
 from finetune_trainer.data.encode.chat_rendering import reads_images
-from finetune_trainer.data.encode.tokenization import IGNORED
-from finetune_trainer.data.read.examples import Example, PreferenceExample
-from finetune_trainer.methods.method import FormatError, Question, Row, TrainerParts
+from finetune_trainer.data.encode.tokenization import IGNORED, refusal_without_loss
+from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example
+from finetune_trainer.data.read.formats import FORMAT_NAMES
+from finetune_trainer.methods.method import FormatError, Method, Question, Row, TrainerParts
 from finetune_trainer.methods.prompt_loss import tokenize_with_prompt
 from finetune_trainer.model.memory import MethodMemory
 
 
 @dataclass(frozen=True)
-class SFTMethod:
+class SFTMethod(Method):
     """The Method SFT. A row is `input_ids` and `labels`; of a vision-language model what `vision.to_record` makes."""
 
     spec: SFT
@@ -28,15 +29,11 @@ class SFTMethod:
         return MethodMemory()
 
     @property
-    def packs(self) -> bool:
-        return True
-
-    @property
-    def logged(self) -> dict[str, str]:
+    def metrics(self) -> Mapping[str, str]:
         return {}
 
     def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.Sequence]:
-        return tokenization.tokenize(processor, example, images)
+        return tokenization.tokenize(processor, _answered(example), images)
 
     def row_lengths(self, processor: Any, sequences: Sequence[tokenization.Sequence], max_length: int) -> list[int]:
         everything = reads_images(processor)
@@ -44,7 +41,7 @@ class SFTMethod:
         return [len(sequence.input_ids) for sequence in kept]
 
     def refusal(self, sequences: Sequence[tokenization.Sequence], max_length: int) -> str:
-        return ""
+        return refusal_without_loss(sequences, max_length)
 
     def columns(self, processor: Any) -> Any:
         from datasets import Features, List, Value
@@ -55,8 +52,6 @@ class SFTMethod:
         return Features({"input_ids": numbers, "labels": numbers})
 
     def rows(self, processor: Any, example: Example, images: Sequence[Path], *, training: bool) -> Iterator[Row]:
-        if isinstance(example, PreferenceExample):
-            raise FormatError("A pair of a preferred and a rejected answer needs method.type DPO.")
         weighted = training and self.spec.prompt_loss_weight > 0
         if reads_images(processor):
             if weighted:
@@ -64,13 +59,14 @@ class SFTMethod:
             yield from (vision.to_record(row) for row in vision.to_rows(processor, example, images))
             return
         encode = tokenize_with_prompt if weighted else tokenization.tokenize
-        for sequence in encode(processor, example):
+        for sequence in encode(processor, _answered(example)):
             yield {"input_ids": sequence.input_ids, "labels": sequence.labels}
 
-    def has_loss(self, row: Row, max_length: int) -> bool:
+    def is_learned_from(self, row: Row, max_length: int) -> bool:
         return "labels" not in row or any(label >= 0 for label in row["labels"][:max_length])
 
     def without_loss(self, row: Row) -> Row:
+        """The columns to change in a row so that it has no loss: it then fills up a batch."""
         return {"turns": []} if "turns" in row else {"labels": [IGNORED] * len(row["labels"])}
 
     def question(self, row: Row) -> Question | None:
@@ -84,3 +80,11 @@ class SFTMethod:
         from finetune_trainer.methods.sft_trainer import build_sft_trainer
 
         return build_sft_trainer(parts, self.spec.prompt_loss_weight, self.without_loss)
+
+
+def _answered(example: Example) -> ChatExample | CompletionExample:
+    if isinstance(example, ChatExample | CompletionExample):
+        return example
+    raise FormatError(
+        f"method.type SFT learns from chat messages and completions, not from {FORMAT_NAMES[example.format]}."
+    )

@@ -24,7 +24,7 @@ def build_sft_trainer(
     settings = SFTConfig(
         **parts.arguments,
         max_length=parameters.max_length,
-        packing=parameters.packing and parts.collator is None,  # TRL packs token ids, not images
+        packing=parts.packs,
         eval_packing=False,
     )
     trainer = ResumableSFTTrainer(

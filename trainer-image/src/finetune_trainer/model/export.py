@@ -20,7 +20,7 @@ def write_model(model: Any, tokenizer: Any, base: Path, target: Path) -> None:
     from transformers import AutoConfig, GenerationConfig
 
     if isinstance(model, PeftModel):
-        model.save_pretrained(target, selected_adapters=["default"])  # not DPO's frozen copy of it
+        model.save_pretrained(target, selected_adapters=["default"])  # not a frozen copy of it, for reference
         (target / MODEL_CARD).unlink(missing_ok=True)  # peft's template, with nothing filled in
     else:
         published = base / GENERATION_CONFIG

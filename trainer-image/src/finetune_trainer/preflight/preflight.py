@@ -32,7 +32,8 @@ from finetune_trainer.data.select.dataset_record import find_record, store_recor
 from finetune_trainer.data.select.findings import store_findings
 from finetune_trainer.data.select.survey import refuse_invalid, refuse_nothing_left
 from finetune_trainer.distributed.batches import pass_sizes
-from finetune_trainer.methods.registry import method_of
+from finetune_trainer.methods.method import packs_rows
+from finetune_trainer.methods.registry import formats_of, method_of
 from finetune_trainer.model import memory
 from finetune_trainer.model.loading import InspectedModel, inspect_model
 from finetune_trainer.preflight.model_checks import check_model
@@ -78,7 +79,7 @@ def check_storage(storage: Storage, output: S3Location) -> None:
 
 def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightReport:
     output = parse_location(run.output_uri)
-    surveyed = survey_dataset(storage, run.dataset, run.method.type, directory, run.allowed_datasets)
+    surveyed = survey_dataset(storage, run.dataset, formats_of(run.method.type), directory, run.allowed_datasets)
     store_findings(storage, output, surveyed.sets, ())
     refuse_invalid(surveyed.sets)
     with log_progress(f"reading what {run.model.uri} is"):
@@ -135,7 +136,7 @@ def with_rows(chosen: Chosen, run: PreflightRun, model: InspectedModel) -> Datas
     """The status with the number of training rows, which are packed if the spec and the method ask for it."""
     spec, training = run.hyperparameters, chosen.status.training
     assert training is not None
-    if not spec.packing or not method_of(run.method).packs or reads_images(model.tokenizer):
+    if not packs_rows(run.method, model.tokenizer, packing=bool(spec.packing)):
         return chosen.status
     max_length = sequence_length(spec.max_length, training.max_tokens, model.status.context_length)
     rows = packed_rows(chosen.lengths, max_length)

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import structlog
 
@@ -29,24 +30,22 @@ COLUMNS = {
     "full_valid_mean_token_accuracy": "eval_mean_token_accuracy",
 }
 
-PREFERENCE_COLUMNS = {
-    "train_reward_accuracy": "rewards/accuracies",
-    "train_reward_margin": "rewards/margins",
-    "valid_reward_accuracy": "eval_rewards/accuracies",
-    "valid_reward_margin": "eval_rewards/margins",
-}
-"""DPO's further columns: how often, and by how much, the preferred answer has the higher reward."""
-
 _log = structlog.get_logger()
 
 
 class EventLog:
-    """The events of a run, including those of earlier attempts. They are kept in memory until `store`."""
+    """The events of a run, including those of earlier attempts. They are kept in memory until `store`.
 
-    def __init__(self, storage: Storage, output: S3Location, attempt: int) -> None:
+    `metrics`: the method's (Method.metrics), which results.csv has beside the losses.
+    """
+
+    def __init__(
+        self, storage: Storage, output: S3Location, attempt: int, metrics: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._storage = storage
         self._output = output
         self._attempt = attempt
+        self._metrics = metrics
         listed = any(item.path == EVENTS_NAME for item in storage.list_objects(output))
         self._lines = [storage.read(output.join(EVENTS_NAME)) if listed else b""]
 
@@ -78,14 +77,17 @@ class EventLog:
     def store(self, log_history: Sequence[Mapping[str, float]]) -> None:
         """Write both files to the storage."""
         self._storage.write(self._output.join(EVENTS_NAME), b"".join(self._lines))
-        self._storage.write(self._output.join(RESULTS_NAME), results_csv(log_history).encode())
+        self._storage.write(self._output.join(RESULTS_NAME), results_csv(log_history, self._metrics).encode())
 
 
-def results_csv(log_history: Sequence[Mapping[str, float]]) -> str:
-    """One row for each logged step; a value that was not measured at a step is empty."""
+def results_csv(log_history: Sequence[Mapping[str, float]], metrics: Mapping[str, str]) -> str:
+    """One row for each logged step; a value that was not measured at a step is empty. `metrics`: Method.metrics."""
+    columns = {
+        **COLUMNS,
+        **{f"train_{name}": key for name, key in metrics.items()},
+        **{f"valid_{name}": f"eval_{key}" for name, key in metrics.items()},
+    }
     rows: dict[int, dict[str, float]] = {}
-    preferred = any(name in entry for entry in log_history for name in PREFERENCE_COLUMNS.values())
-    columns = COLUMNS | PREFERENCE_COLUMNS if preferred else COLUMNS
     for entry in log_history:
         measured = {column: entry[name] for column, name in columns.items() if name in entry}
         if len(measured) > 1:

@@ -37,6 +37,8 @@ class FinishedRun:
     """Seconds that checkpoints took."""
     data_digests: Mapping[str, str]
     samples: Samples
+    metrics: Mapping[str, str]
+    """The method's."""
     origin: ResultOrigin
 
 
@@ -59,6 +61,7 @@ def write_pages(run: TrainRun, storage: Storage, finished: FinishedRun, folder: 
         finished.log,
         finished.samples,
         summarize(run, finished.chosen, finished.log, finished.samples, finished.origin),
+        finished.metrics,
     )
     (folder / REPORT_NAME).write_text(report, encoding="utf-8")
     card = model_card(run, finished.chosen, finished.data_digests, is_adapter=finished.origin.is_adapter)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from types import MappingProxyType
 
 from jinja2 import Environment, StrictUndefined
 
@@ -19,8 +20,6 @@ _TEMPLATE = "report.html.jinja"
 _LOSS: Mapping[str, Mapping[str, str]] = {"Loss": {"training": "loss", "validation": "eval_loss"}}
 _CHARTS: Mapping[str, Mapping[str, str]] = {
     "Accuracy of tokens": {"training": "mean_token_accuracy", "validation": "eval_mean_token_accuracy"},
-    "Reward accuracy": {"training": "rewards/accuracies", "validation": "eval_rewards/accuracies"},
-    "Reward margin": {"training": "rewards/margins", "validation": "eval_rewards/margins"},
     "Learning rate": {"learning rate": "learning_rate"},
     "Gradient norm": {"gradient norm": "grad_norm"},
 }
@@ -32,6 +31,7 @@ class Sample:
 
     prompt: str
     reference: str
+    """Empty where the data gives no answers."""
     before: str
     after: str
 
@@ -62,8 +62,12 @@ def report_html(
     log: Sequence[Mapping[str, float]],
     samples: Samples,
     summary: Summary = Summary(),
+    metrics: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """`tables`: heading -> name -> value. `log`: the Trainer's, an entry for each step with `step` and metrics."""
+    """`tables`: heading -> name -> value. `log`: the Trainer's, an entry for each step with `step` and metrics.
+
+    `metrics`: the method's (Method.metrics), each a chart.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("finetune_trainer.report").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     return template.render(
@@ -71,7 +75,7 @@ def report_html(
         summary=summary,
         tables={heading: {name: readable(value) for name, value in facts.items()} for heading, facts in tables.items()},
         loss=_charts(_LOSS, log),
-        charts=_charts(_CHARTS, log),
+        charts=_charts({**_charts_of(metrics), **_CHARTS}, log),
         samples=samples,
         width=WIDTH,
         height=HEIGHT,
@@ -85,6 +89,11 @@ def readable(value: object) -> object:
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
     return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _charts_of(metrics: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+    titles = {name: name.replace("_", " ").capitalize() for name in metrics}
+    return {titles[name]: {"training": key, "validation": f"eval_{key}"} for name, key in metrics.items()}
 
 
 def _charts(charts: Mapping[str, Mapping[str, str]], log: Sequence[Mapping[str, float]]) -> list[Chart]:

@@ -49,11 +49,12 @@ def _headlines(chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Sa
             yield f"{name}: {way} {readable(first)} at step {first_step} to {readable(last)} at step {step}."
     if (nothing := unchanged_loss(log)) is not None:
         yield nothing
-    if samples.items:
-        before = sum(sample.before.strip() == sample.reference.strip() for sample in samples.items)
-        after = sum(sample.after.strip() == sample.reference.strip() for sample in samples.items)
+    answered = [sample for sample in samples.items if sample.reference]
+    if answered:
+        before = sum(sample.before.strip() == sample.reference.strip() for sample in answered)
+        after = sum(sample.after.strip() == sample.reference.strip() for sample in answered)
         yield (
-            f"Of the {len(samples.items)} samples below, the model answered {before} word for word like the reference "
+            f"Of the {len(answered)} samples below, the model answered {before} word for word like the reference "
             f"before its training, and {after} after it."
         )
     yield "An Evaluation says how much better the model is than its base, on examples that neither has seen."

@@ -13,7 +13,7 @@ from finetune_trainer.checkpoint.committing import Committer
 from finetune_trainer.checkpoint.training_state import SnapshotTaker
 from finetune_trainer.data.encode.vision import VisionCollator
 from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, shard
-from finetune_trainer.methods.method import TrainerParts
+from finetune_trainer.methods.method import TrainerParts, packs_rows
 from finetune_trainer.model.kernels.fused_kernels import fuse_kernels
 from finetune_trainer.model.trainable import trainable_model, uses_bfloat16, weights_digest
 from finetune_trainer.model.weight_values import refuse_infinite_weights
@@ -60,13 +60,13 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     run, gang = attempt.run, attempt.gang
     model = _load(attempt, inputs)
     initial_weights = None if attempt.is_sharded else weights_digest(model)
-    events = EventLog(attempt.storage, attempt.output, run.attempt) if gang.leads else None
+    events = _event_log(attempt, inputs) if gang.leads else None
     sender = ProgressSender(run.progress) if gang.leads and run.progress is not None else screen
     metrics = ExposeMetrics(run.metrics_port if gang.leads_node else None)
     committer = Committer(run.checkpoints, attempt.storage, gang.beside(), start.claim, start.resumed, events)
     saves = BackgroundSaves(SnapshotTaker(gang), committer.store, metrics.add_checkpoint_stall)
     stop = StopOnSigterm(gang, saves)
-    progress = ReportProgress(sender, lambda: committer.ledger, inputs.method.logged)
+    progress = ReportProgress(sender, lambda: committer.ledger, inputs.method.metrics)
     callbacks: list[TrainerCallback] = [stop, PreallocateSnapshots(saves)]
     callbacks.append(RequireFiniteLoss(lambda: refuse_infinite_weights(inputs.model, run.model)))
     callbacks.append(RecordEvaluations(committer.note_evaluation))
@@ -86,6 +86,7 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
         processor=inputs.processor,
         training=inputs.sequences.training,
         validation=inputs.sequences.validation,
+        packs=packs_rows(run.method, inputs.processor, packing=run.hyperparameters.packing),
         arguments=_arguments(attempt, inputs, start),
         collator=VisionCollator(inputs.processor, run.hyperparameters.max_length) if inputs.has_images else None,
         callbacks=[*callbacks, metrics, SendHeartbeats()],
@@ -95,8 +96,11 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     trainer.saves = saves
     if events is not None:
         _record_start(events, run.model.uri, start)
-    packs = run.hyperparameters.packing and not inputs.has_images  # TRL packs token ids, not images
-    return BuiltTrainer(trainer, saves, committer, stop, progress, sender, events, packs, initial_weights)
+    return BuiltTrainer(trainer, saves, committer, stop, progress, sender, events, parts.packs, initial_weights)
+
+
+def _event_log(attempt: Attempt, inputs: Inputs) -> EventLog:
+    return EventLog(attempt.storage, attempt.output, attempt.run.attempt, inputs.method.metrics)
 
 
 def _load(attempt: Attempt, inputs: Inputs) -> Any:

@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from finetune_api.conditions import Reason
 from finetune_api.progress import CheckpointLedger
 from finetune_trainer.checkpoint.background_saves import BackgroundSaves
+from finetune_trainer.checkpoint.evaluation_records import is_evaluation
 from finetune_trainer.checkpoint.training_state import Training
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.process import heartbeats
@@ -74,7 +75,7 @@ class RecordEvaluations(TrainerCallback):
         self._note = note
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._note(next(entry for entry in reversed(state.log_history) if "eval_loss" in entry))
+        self._note(next(entry for entry in reversed(state.log_history) if is_evaluation(entry)))
 
 
 class PreallocateSnapshots(TrainerCallback):
@@ -120,12 +121,12 @@ class ReportProgress(TrainerCallback):
     """Reports the progress to the operator (at most every five seconds) and to the log. Rank 0 only."""
 
     def __init__(
-        self, sender: ProgressReceiver | None, ledger: Callable[[], CheckpointLedger], logged: Mapping[str, str]
+        self, sender: ProgressReceiver | None, ledger: Callable[[], CheckpointLedger], metrics: Mapping[str, str]
     ) -> None:
         self._sender = sender
         self._ledger = ledger
         self._metrics: dict[str, float] = {}
-        self._logged = logged
+        self._of_method = metrics
         self._shown: dict[str, float] = {}
         self._clock: Clock | None = None
         self._logged_time = self._reported_time = 0.0
@@ -146,7 +147,7 @@ class ReportProgress(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self._metrics |= {name: value for name, value in (logs or {}).items() if name in REPORTED_METRICS}
-        self._shown |= {name: round(logs[key], 4) for name, key in self._logged.items() if logs and key in logs}
+        self._shown |= {name: round(logs[key], 4) for name, key in self._of_method.items() if logs and key in logs}
         now = time.monotonic()
         if now - self._reported_time >= REPORT_SECONDS or now - self._logged_time >= LOG_SECONDS:
             self.tell(state)

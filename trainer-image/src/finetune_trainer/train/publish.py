@@ -90,6 +90,7 @@ def _make_result(
         totals=committer.totals(),
         data_digests=data_digests(attempt.directory / DATA),
         samples=make_samples(inputs.method, tuned, inputs.processor, inputs.model, inputs.sequences),
+        metrics=inputs.method.metrics,
         origin=ResultOrigin(
             result_uri=commits.result_folder(claim.run, claim.number).uri,
             is_adapter=results.is_adapter(run),

@@ -59,4 +59,4 @@ def _is_unevaluated(checkpoint: LocalCheckpoint, run: TrainRun) -> bool:
     step = checkpoint.committed.manifest.step
     state = (checkpoint.path / checkpoints.TRAINER_STATE).read_bytes()
     every, last = run.hyperparameters.checkpoint_every_steps, json.loads(state)["max_steps"]
-    return step not in checkpoints.evaluations(state) and (step % every == 0 or step >= last)
+    return step not in checkpoints.evaluated_steps(state) and (step % every == 0 or step >= last)

@@ -13,7 +13,7 @@ from trl import chat_template_utils as published
 
 from finetune_trainer.data.encode.chat_rendering import _render_turns
 from finetune_trainer.data.encode.lost_parts import names_left_out, refuse_lost
-from finetune_trainer.data.encode.tokenization import IGNORED, TemplateError, tokenize, tokenize_preference
+from finetune_trainer.data.encode.tokenization import IGNORED, TemplateError, tokenize
 from finetune_trainer.data.read.examples import ChatExample, PreferenceExample
 from finetune_trainer.data.read.messages import (
     Assistant,
@@ -26,6 +26,7 @@ from finetune_trainer.data.read.messages import (
     ToolCall,
     User,
 )
+from finetune_trainer.methods.dpo import tokenize_pair
 from tests.unit.trainer.data.encode.chat_templates import call_id, make_tokenizer
 
 FOLDER = Path(trl.__file__).parent / "chat_templates"
@@ -187,13 +188,13 @@ def test_a_pair_is_looked_at_as_a_conversation_is(tokenizer: Any) -> None:
     other = [ToolCall(Function("tool", '{"callkey": 1}'), id=call_id(0))]
     pair = PreferenceExample([ASKED], [Assistant(tool_calls=CALL)], [Assistant(tool_calls=other)])
     with pytest.raises(TemplateError, match="leaves out a call of 'tool' in message 2"):
-        tokenize_preference(tokenizer, pair)
+        tokenize_pair(tokenizer, pair)
     with pytest.raises(TemplateError, match="leaves out the tools"):
-        tokenize_preference(tokenizer, PreferenceExample([ASKED], [SAID], [Assistant(content="no")], TOOLS))
+        tokenize_pair(tokenizer, PreferenceExample([ASKED], [SAID], [Assistant(content="no")], TOOLS))
 
 
 def test_the_history_of_a_pair_may_lose_its_reasoning_as_the_model_will_see_it(tokenizer: Any) -> None:
     tokenizer.chat_template = published.qwen3_chat_template
     history: Any = [ASKED, Assistant(content="one", reasoning_content="since"), User(content="more")]
-    tokens = tokenize_preference(tokenizer, PreferenceExample(history, [SAID], [Assistant(content="no")]))
+    tokens = tokenize_pair(tokenizer, PreferenceExample(history, [SAID], [Assistant(content="no")]))
     assert "since" not in tokenizer.decode(tokens.prompt_ids)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from finetune_trainer.data.encode.chat_template import TemplateError, template_clock
 from finetune_trainer.data.encode.stand_ins import prompt_ids
 from finetune_trainer.data.encode.template_limits import TemplateLimitError
-from finetune_trainer.data.encode.tokenization import IGNORED, tokenize, tokenize_preference
+from finetune_trainer.data.encode.tokenization import IGNORED, tokenize
 from finetune_trainer.data.read.examples import ChatExample, PreferenceExample
 from finetune_trainer.data.read.messages import (
     Assistant,
@@ -25,6 +25,7 @@ from finetune_trainer.data.read.messages import (
     ToolCall,
     User,
 )
+from finetune_trainer.methods.dpo import tokenize_pair
 from tests.unit.trainer.data.encode.chat_templates import CHATML, FAMILIES, SPECIAL_TOKENS, make_tokenizer
 
 
@@ -71,7 +72,7 @@ def test_an_injected_turn_stays_in_the_users_words(tokenizer: Any) -> None:
     assert control_tokens(tokenizer, asked) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
     assert attack in tokenizer.decode(asked)
     pair = PreferenceExample([User(content=attack)], [Assistant(content="no")], [Assistant(content=attack)])
-    tokens = tokenize_preference(tokenizer, pair)
+    tokens = tokenize_pair(tokenizer, pair)
     assert tokens.prompt_ids == asked
     assert control_tokens(tokenizer, tokens.rejected_ids) == ["<|im_end|>"]
 

@@ -17,10 +17,10 @@ from finetune_trainer.data.encode.tokenization import (
     TemplateError,
     has_loss,
     tokenize,
-    tokenize_preference,
 )
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, PreferenceExample
 from finetune_trainer.data.read.messages import Assistant, Function, ImagePart, ImageUrl, System, Tool, ToolCall, User
+from finetune_trainer.methods.dpo import tokenize_pair
 from tests.unit.trainer.data.encode.chat_templates import (
     CHATML,
     CHATML_MARKED,
@@ -258,14 +258,14 @@ def test_truncation_can_leave_nothing_to_learn() -> None:
 def test_a_preference_pair_is_tokenized_as_trl_does_it(tokenizer: Any) -> None:
     tokenizer.chat_template = CHATML
     pair = PreferenceExample([User(content="two?")], [Assistant(content="It is four.")], [Assistant(content="Five.")])
-    tokens = tokenize_preference(tokenizer, pair)
+    tokens = tokenize_pair(tokenizer, pair)
     assert tokenizer.decode(tokens.prompt_ids).endswith("two?<|im_end|>\n<|im_start|>assistant\n")
     assert tokenizer.decode(tokens.chosen_ids) == "It is four.<|im_end|>\n"
     assert tokenizer.decode(tokens.rejected_ids) == "Five.<|im_end|>\n"
 
 
 def test_a_preference_pair_of_texts_ends_with_the_end_of_text(tokenizer: Any) -> None:
-    tokens = tokenize_preference(tokenizer, PreferenceExample("What is two and two?", " Four.", " Five."))
+    tokens = tokenize_pair(tokenizer, PreferenceExample("What is two and two?", " Four.", " Five."))
     assert tokenizer.decode(tokens.prompt_ids) == "What is two and two?"
     assert tokenizer.decode(tokens.chosen_ids) == " Four.</s>"
     assert tokenizer.decode(tokens.rejected_ids) == " Five.</s>"

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 
 from finetune_trainer.data.read import jsonl
 from finetune_trainer.data.read.example_errors import ExampleError, explain
-from finetune_trainer.data.read.examples import (
-    ChatExample,
-    CompletionExample,
-    NumberedExample,
-    PreferenceExample,
-    parse_example,
-    read_examples,
-)
+from finetune_trainer.data.read.examples import ChatExample, CompletionExample, PreferenceExample
 from finetune_trainer.data.read.forms import READ, to_known_form
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.messages import (
@@ -33,6 +26,8 @@ from finetune_trainer.data.read.messages import (
     ToolCall,
     User,
 )
+from finetune_trainer.data.read.reader import NumberedExample, parse_example, read_examples
+from finetune_trainer.methods.registry import formats_of
 from tests.unit.trainer.data.read.example_lines import (
     ANSWER_A,
     ASSISTANT,
@@ -183,7 +178,7 @@ BROKEN_LINES = {
 def test_a_broken_line_is_named_with_what_is_wrong(tmp_path: Path, line: bytes, message: str) -> None:
     file = tmp_path / "data.jsonl"
     file.write_bytes(GOOD + line + b"\n" + GOOD)
-    first, error, last = read_examples(file, "SFT")
+    first, error, last = read_examples(file, formats_of("SFT"))
     assert error == LineError(2, message)
     assert isinstance(first, NumberedExample)
     assert isinstance(last, NumberedExample)

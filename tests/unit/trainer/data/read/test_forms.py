@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.read.examples import ChatExample, NumberedExample, PreferenceExample, read_examples
+from finetune_trainer.data.read.examples import ChatExample, PreferenceExample
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.messages import Assistant, Developer, System, Tool, User
+from finetune_trainer.data.read.reader import NumberedExample, read_examples
+from finetune_trainer.methods.registry import formats_of
 
 ASKED, SAID = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
 CHAT = ChatExample([User(content="2+2?"), Assistant(content="4")])
@@ -30,7 +32,7 @@ OLD_CALL = {"name": "add", "arguments": "{}"}
 def read(folder: Path, text: str | bytes, method: Any = None) -> Any:
     file = folder / "data.jsonl"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    (item,) = read_examples(file, method)
+    (item,) = read_examples(file, None if method is None else formats_of(method))
     return item
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.data.read.examples import read_examples
 from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.read.reader import read_examples
+from finetune_trainer.methods.registry import formats_of
 from tests.unit.trainer.data.read.example_lines import (
     ASSISTANT,
     CALLING,
@@ -79,4 +80,4 @@ BROKEN_PAIRS = {
 def test_a_broken_preference_pair_is_named(tmp_path: Path, line: bytes, message: str) -> None:
     file = tmp_path / "data.jsonl"
     file.write_bytes(line)
-    assert list(read_examples(file, "DPO")) == [LineError(1, message)]
+    assert list(read_examples(file, formats_of("DPO"))) == [LineError(1, message)]

@@ -9,6 +9,7 @@ import pytest
 
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.select.survey import refuse_invalid, survey
+from finetune_trainer.methods.registry import formats_of
 from finetune_trainer.process.failures import DiagnosedError
 
 ASKED = {"role": "user", "content": "2+2?"}
@@ -25,7 +26,7 @@ def test_an_answer_of_a_pair_that_holds_the_words_of_a_tool_is_refused_by_line(t
     with_a_tool = {**PAIR, side: [*CALLED, SAID]}
     file = tmp_path / "data.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in [PAIR, after_a_tool, with_a_tool] + [PAIR] * 9))
-    found = survey("training", [DataFile(uri="s3://data/a.jsonl", path=file, sha256="")], "DPO")
+    found = survey("training", [DataFile(uri="s3://data/a.jsonl", path=file, sha256="")], formats_of("DPO"))
     with pytest.raises(DiagnosedError) as refused:
         refuse_invalid([found])
     status = refused.value.failure.dataset
@@ -38,7 +39,7 @@ def test_an_answer_of_a_pair_that_holds_the_words_of_a_tool_is_refused_by_line(t
 def test_of_too_few_examples_no_line_is_called_broken(tmp_path: Path, count: int) -> None:
     file = tmp_path / "data.jsonl"
     file.write_text("".join(json.dumps(PAIR) + "\n" for _ in range(count)))
-    found = survey("training", [DataFile(uri="s3://data/a.jsonl", path=file, sha256="")], "DPO")
+    found = survey("training", [DataFile(uri="s3://data/a.jsonl", path=file, sha256="")], formats_of("DPO"))
     with pytest.raises(DiagnosedError) as refused:
         refuse_invalid([found])
     failure = refused.value.failure
@@ -53,4 +54,4 @@ def test_of_too_few_examples_no_line_is_called_broken(tmp_path: Path, count: int
 def test_a_validation_set_may_be_small(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     file.write_text(json.dumps(PAIR) + "\n")
-    refuse_invalid([survey("validation", [DataFile(uri="s3://data/v.jsonl", path=file, sha256="")], "DPO")])
+    refuse_invalid([survey("validation", [DataFile(uri="s3://data/v.jsonl", path=file, sha256="")], formats_of("DPO"))])

@@ -13,7 +13,7 @@ from finetune_api.finetunejob import Method
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.select.survey import Survey, survey
 from finetune_trainer.data.select.token_counts import count_tokens
-from finetune_trainer.methods.registry import method_of
+from finetune_trainer.methods.registry import formats_of, method_of
 from tests.unit.trainer.data.encode.chat_templates import make_tokenizer
 
 ASKED = {"role": "user", "content": "2+2?"}
@@ -23,7 +23,7 @@ SAID = {"role": "assistant", "content": "4"}
 def counted(folder: Path, lines: list[Any], method: Any) -> Survey:
     file = folder / "data.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = survey("training", [DataFile(uri="s3://data/a.jsonl", path=file, sha256="")], method)
+    found = survey("training", [DataFile(uri="s3://data/a.jsonl", path=file, sha256="")], formats_of(method))
     tokenizer = make_tokenizer()
     tokenizer.chat_template = published.qwen3_chat_template
     count_tokens(found, np.ones(len(found), dtype=bool), method_of(Method(type=method)), tokenizer, Any, 512, "Fail")

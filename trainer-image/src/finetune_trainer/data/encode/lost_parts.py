@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from finetune_trainer.data.encode.chat_template import TemplateError, keeps_name
-from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
+from finetune_trainer.data.read.examples import ChatExample, Example
 from finetune_trainer.data.read.messages import (
     Assistant,
     Developer,
@@ -84,14 +84,8 @@ def refuse_lost(tokenizer: Any, example: ChatExample, render: Render) -> None:
 
 def names_left_out(tokenizer: Any, example: Example) -> Iterator[str]:
     """The roles whose messages have a `name` that the chat template leaves out. Of a tool's, the call has it."""
-    if isinstance(example, CompletionExample):
-        return
-    if isinstance(example, PreferenceExample):
-        sides = [example.prompt, example.chosen, example.rejected]
-    else:
-        sides = [example.messages]
-    messages = [message for side in sides if not isinstance(side, str) for message in side]
-    for role in dict.fromkeys(_role(one) for one in messages if one.name is not None and not isinstance(one, Tool)):
+    named = (one for one in example.all_messages() if one.name is not None and not isinstance(one, Tool))
+    for role in dict.fromkeys(_role(one) for one in named):
         if not keeps_name(tokenizer, role):
             yield role
 

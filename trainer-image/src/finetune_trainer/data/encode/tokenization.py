@@ -1,4 +1,4 @@
-"""Tokenizes examples, with loss on the assistant's text (or on the completion) and nowhere else."""
+"""Tokenizes conversations and completions, with loss on what the assistant says and nowhere else."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
 from finetune_trainer.data.encode import vision
 from finetune_trainer.data.encode.chat_rendering import (
     RenderedChat,
     TemplateError,
     common_prefix,
     reads_images,
-    render_answers,
     render_turns,
 )
 from finetune_trainer.data.encode.stand_ins import encode
 from finetune_trainer.data.encode.vision import IGNORED
-from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
-from finetune_trainer.data.read.messages import Assistant
+from finetune_trainer.data.read.examples import ChatExample, CompletionExample
 
-__all__ = ["IGNORED", "PreferencePair", "Sequence", "TemplateError", "has_loss", "tokenize", "tokenize_preference"]
+__all__ = ["IGNORED", "Sequence", "TemplateError", "has_loss", "tokenize"]
 
 
 @dataclass(frozen=True)
@@ -39,17 +35,9 @@ class Sequence:
     """Whether a text of the example spells a control token, which it is not."""
 
 
-@dataclass(frozen=True)
-class PreferencePair:
-    """A prompt and two answers, as TRL's DPOTrainer takes them."""
-
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
-    spells_tokens: bool = False
-
-
-def tokenize(tokenizer: Any, example: Example, images: AnySequence[Path] = ()) -> list[Sequence]:
+def tokenize(
+    tokenizer: Any, example: ChatExample | CompletionExample, images: AnySequence[Path] = ()
+) -> list[Sequence]:
     """The sequences of an example, not truncated. Raises TemplateError.
 
     `tokenizer`: for a vision-language model its processor; then `images` are the files of the example's images.
@@ -59,24 +47,21 @@ def tokenize(tokenizer: Any, example: Example, images: AnySequence[Path] = ()) -
         return [Sequence(*row) for row in (vision.tokens_of(tokenizer, row) for row in rows)]
     if isinstance(example, CompletionExample):
         return [_tokenize_completion(tokenizer, example)]
-    if isinstance(example, PreferenceExample):
-        pair = tokenize_preference(tokenizer, example)
-        return [_after(pair, pair.chosen_ids), _after(pair, pair.rejected_ids)]
     if example.has_images:
         raise TemplateError("The example has images, and the model reads only text.")
     return [_label(tokenizer, rendered) for rendered in render_turns(tokenizer, example)]
 
 
-def tokenize_preference(tokenizer: Any, example: PreferenceExample) -> PreferencePair:
-    """As TRL does it: the answers start where their tokens differ from the prompt's. Raises TemplateError."""
-    ids, spells_tokens = _preference_tokens(tokenizer, example)
-    start = min(common_prefix(ids[0], answer) for answer in ids[1:])
-    return PreferencePair(ids[0][:start], ids[1][start:], ids[2][start:], spells_tokens)
-
-
 def has_loss(sequence: Sequence, max_length: int | None = None) -> bool:
     """Whether any of the first `max_length` tokens carries loss."""
     return any(label != IGNORED for label in sequence.labels[:max_length])
+
+
+def refusal_without_loss(sequences: AnySequence[Sequence], max_length: int) -> str:
+    """Why an example has no loss within `max_length` tokens; empty if it has some."""
+    if any(has_loss(sequence, max_length) for sequence in sequences):
+        return ""
+    return f"Nothing is left to learn from after {max_length} tokens (maxLength): shorten the prompt."
 
 
 def _tokenize_completion(tokenizer: Any, example: CompletionExample) -> Sequence:
@@ -87,31 +72,6 @@ def _tokenize_completion(tokenizer: Any, example: CompletionExample) -> Sequence
     prompt_ids = list(tokenizer(example.prompt)["input_ids"])
     start = common_prefix(input_ids, prompt_ids)
     return Sequence(input_ids, [IGNORED] * start + input_ids[start:])
-
-
-def _preference_tokens(tokenizer: Any, example: PreferenceExample) -> tuple[list[list[int]], bool]:
-    """The tokens of the prompt and of both answers after it; whether a text spells a control token."""
-    prompt = example.prompt
-    if isinstance(prompt, str):
-        end = tokenizer.eos_token or ""
-        answers = [str(answer) for answer in (example.chosen, example.rejected)]
-        texts = [prompt, *(prompt + answer.removesuffix(end) + end for answer in answers)]
-        return [list(tokenizer(text)["input_ids"]) for text in texts], False
-    context = [replace(message, weight=0) if isinstance(message, Assistant) else message for message in prompt]
-    conversations = [
-        ChatExample([*context, *answer], example.tools)
-        for answer in (example.chosen, example.rejected)
-        if not isinstance(answer, str)
-    ]
-    if any(conversation.has_images for conversation in conversations):
-        raise TemplateError("The example has images, and the model reads only text.")
-    rendered = render_answers(tokenizer, len(prompt), conversations)
-    return [encode(tokenizer, text)[0] for text in rendered], any(text.literals for text in rendered)
-
-
-def _after(pair: PreferencePair, answer_ids: list[int]) -> Sequence:
-    labels = [IGNORED] * len(pair.prompt_ids) + answer_ids
-    return Sequence([*pair.prompt_ids, *answer_ids], labels, spells_tokens=pair.spells_tokens)
 
 
 def _label(tokenizer: Any, rendered: RenderedChat) -> Sequence:

@@ -20,6 +20,7 @@ from finetune_trainer.process.failures import DiagnosedError
 
 Item = TypeVar("Item")
 
+ONLY_CHAT = "A vision-language model is fine-tuned on chat messages."
 NO_SHARDED_VISION = "parallelism.strategy FSDP does not know vision-language models yet. Use DDP."
 IGNORED = -100  # the label of a token without loss, as torch's cross entropy has it
 
@@ -47,7 +48,7 @@ def with_images(
 def to_rows(processor: Any, example: Example, files: Sequence[Path]) -> list[VisionRow]:
     """The rows of an example. Raises TemplateError."""
     if not isinstance(example, ChatExample):
-        raise TemplateError("A vision-language model is fine-tuned on chat messages.")
+        raise TemplateError(ONLY_CHAT)
     placeholder = processor.image_token
     rows = []
     for rendered in render_turns(processor, example):

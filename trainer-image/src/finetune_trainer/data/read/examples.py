@@ -1,46 +1,31 @@
-"""Examples as OpenAI's service and TRL take them: chat messages, prompt/completion, preference pairs.
-
-msgspec decodes and checks a line in one pass, at the speed of plain JSON decoding; only for a line that it refuses,
-example_errors.py finds the message. Part of the instant `validate` command: imports nothing heavy.
-"""
+"""Examples as OpenAI's service and TRL take them, a class for each format. Imports nothing heavy."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import msgspec
-import orjson
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from finetune_trainer.data.read.example_errors import MOST_IMAGES, ExampleError, explain, unmatched_tool_call
-from finetune_trainer.data.read.formats import Format, MethodType, mixed_formats, reads_pairs, wrong_file
-from finetune_trainer.data.read.forms import MEANT, READ, load_exactly, to_known_form, without_nulls
-from finetune_trainer.data.read.jsonl import LineError, parse, repeated_key
+from finetune_trainer.data.read.formats import Format
 from finetune_trainer.data.read.messages import (
     Assistant,
-    Developer,
     ImagePart,
     ImageUrl,
+    Message,
     Messages,
-    System,
-    Tool,
-    ToolCall,
     User,
-    content_text,
+    messages_text,
     to_template,
 )
-from finetune_trainer.data.read.records import read_records
-
-LEAST_TRAINING_EXAMPLES = 10
-SHOWN_KEYS = 10
 
 
 class ChatExample(Struct, frozen=True):
     """A conversation that ends with the assistant."""
+
+    format: ClassVar[Format] = "Chat"
 
     messages: Messages
     tools: list[dict[str, Any]] | None = None
@@ -61,6 +46,19 @@ class ChatExample(Struct, frozen=True):
         """The messages as chat templates take them."""
         return to_template(self.messages)
 
+    def all_messages(self) -> Iterator[Message]:
+        """The messages, in order."""
+        yield from self.messages
+
+    def asked(self) -> object:
+        """What the last answer answers: two examples that ask the same must not answer differently."""
+        last = max(position for position, message in enumerate(self.messages) if isinstance(message, Assistant))
+        return [to_template(self.messages[:last]), self.tools]
+
+    def text(self) -> str:
+        """All that is said, to compare examples by."""
+        return messages_text(self.messages)
+
     def arguments(self) -> list[list[str]]:
         """Of each message the arguments of its calls, as they stand."""
         return [
@@ -72,321 +70,64 @@ class ChatExample(Struct, frozen=True):
 class CompletionExample(Struct, frozen=True):
     """A text and its continuation."""
 
+    format: ClassVar[Format] = "PromptCompletion"
+
     prompt: str
     completion: str
+
+    def all_messages(self) -> Iterator[Message]:
+        """There are none."""
+        yield from ()
+
+    def asked(self) -> object:
+        """What is answered: two examples that ask the same must not answer differently."""
+        return self.prompt
+
+    def text(self) -> str:
+        """All that is said, to compare examples by."""
+        return f"{self.prompt}\n{self.completion}"
 
 
 class PreferenceExample(Struct, frozen=True):
     """A prompt with a preferred and a rejected answer: texts, or messages."""
+
+    format: ClassVar[Format] = "Preference"
 
     prompt: str | Messages
     chosen: str | Messages
     rejected: str | Messages
     tools: list[dict[str, Any]] | None = None
 
+    def all_messages(self) -> Iterator[Message]:
+        """Those of the prompt and of both answers."""
+        for side in (self.prompt, self.chosen, self.rejected):
+            if not isinstance(side, str):
+                yield from side
+
+    def asked(self) -> object:
+        """As of the other formats. Several pairs of one prompt may stand together; a pair and its reverse may not."""
+        answers = sorted(digest(_plain(side), size=8) for side in (self.chosen, self.rejected))
+        return [_plain(self.prompt), self.tools, answers]
+
+    def text(self) -> str:
+        """All that is said, to compare examples by."""
+        sides = (self.prompt, self.chosen, self.rejected)
+        return "\n".join(side if isinstance(side, str) else messages_text(side) for side in sides)
+
 
 Example = ChatExample | CompletionExample | PreferenceExample
-
-
-_ABSENT = Raw(b"null")  # msgspec has no optional Raw; null stands for an absent key too
-
-
-class _Line(Struct, forbid_unknown_fields=True):
-    """A line of any format."""
-
-    messages: Messages | None = None
-    tools: list[dict[str, Any]] | None = None
-    parallel_tool_calls: bool | None = None
-    prompt: Raw = _ABSENT
-    completion: Raw = _ABSENT
-    input: Raw = _ABSENT
-    preferred_output: Raw = _ABSENT
-    non_preferred_output: Raw = _ABSENT
-    chosen: Raw = _ABSENT
-    rejected: Raw = _ABSENT
-
-
-class _AnyLine(_Line, forbid_unknown_fields=False):
-    """A line with unknown keys."""
-
-
-class _Input(Struct, forbid_unknown_fields=True):
-    """The input of OpenAI's preference pairs."""
-
-    messages: Messages
-    tools: list[dict[str, Any]] | None = None
-    parallel_tool_calls: bool | None = None
-
-
-_CHAT_KEYS = frozenset({"messages"})
-_COMPLETION_KEYS = frozenset({"prompt", "completion"})
-_PAIR_KEYS = frozenset({"prompt", "chosen", "rejected"})
-_OPENAI_PAIR_KEYS = frozenset({"input", "preferred_output", "non_preferred_output"})
-_KEYS_OF_FORMS = _CHAT_KEYS | _COMPLETION_KEYS | _PAIR_KEYS | _OPENAI_PAIR_KEYS
-_KEYS_STANDING_ONCE = tuple(f'"{key}"'.encode() for key in sorted(READ))
-_LINE = msgspec.json.Decoder(_Line)
-_ANY_LINE = msgspec.json.Decoder(_AnyLine)
-_KEYS = msgspec.json.Decoder(dict[str, Raw])
-_INPUT = msgspec.json.Decoder(_Input)
-_SIDE: msgspec.json.Decoder[str | Messages] = msgspec.json.Decoder(str | Messages)
-
-
-class NumberedExample(Struct, frozen=True):
-    """An example and its line, counted from 1."""
-
-    line: int
-    example: Example
-    unread: frozenset[str] = frozenset()
-    """Keys of the line that are not learned from: they say nothing to us (`id`), or belong to another form."""
-
-
-class RefusedError(Exception):
-    """The line has the right types, but is not a valid example."""
-
-
-def read_examples(
-    file: Path, method: MethodType | None = None, expected: Format | None = None
-) -> Iterator[NumberedExample | LineError]:
-    """The examples of a file, and its errors. The first one sets the file's format.
-
-    A file of another format than the `method` learns from, or than is `expected`, is one error and not read further.
-    """
-    file_format: Format | None = None
-    empty = True
-    for item in read_records(file):
-        empty = False
-        if isinstance(item, LineError):
-            yield item
-            continue
-        number, line = item
-        read = _decode_or_explain(number, line, method)
-        if isinstance(read, LineError):
-            yield read
-            continue
-        found = format_of(read.example)
-        if file_format is None and (refusal := wrong_file(found, method, expected)):
-            yield LineError(number, refusal)
-            return
-        file_format = file_format or found
-        yield read if found == file_format else mixed_formats(number, file_format, found)
-    if empty:
-        yield LineError(1, "The file is empty.")
-
-
-def parse_example(value: object) -> Example:
-    """The example in a line's JSON value, whose other keys are somebody else's (graders'). Raises ExampleError."""
-    line = orjson.dumps(value)
-    with contextlib.suppress(msgspec.DecodeError, RefusedError):
-        return _to_example(_ANY_LINE.decode(line), line, None)[0]
-    read = _read(1, line, value, None)
-    if isinstance(read, ExampleError):
-        raise read
-    return read.example
-
-
-def decode(line: bytes, method: MethodType | None = None) -> Example:
-    """The example in a line of one of our own forms.
-
-    Raises msgspec.DecodeError, UnicodeDecodeError or RefusedError; their messages are not for users.
-    """
-    return _to_example(_LINE.decode(line), line, method)[0]
-
-
-def _to_example(found: _Line, line: bytes, method: MethodType | None) -> tuple[Example, frozenset[str]]:
-    """The example, and the keys that belong to another form and are ignored.
-
-    `method`: what a line is read for that has both a conversation and a pair, as UltraFeedback's.
-    """
-    tools = without_nulls(found.tools) if found.tools and b"null" in line else found.tools
-    is_pair = _ABSENT not in (found.chosen, found.rejected)
-    example: Example
-    if found.messages is not None and not (is_pair and reads_pairs(method)):
-        _check_chat(found.messages)
-        example, read = ChatExample(found.messages, tools or None, found.parallel_tool_calls), _CHAT_KEYS
-    elif is_pair:
-        example, read = _to_preference(found.prompt, found.chosen, found.rejected, tools), _PAIR_KEYS
-    elif _ABSENT not in (found.input, found.preferred_output, found.non_preferred_output):
-        better, worse = _SIDE.decode(found.preferred_output), _SIDE.decode(found.non_preferred_output)
-        example, read = _to_openai_preference(_INPUT.decode(found.input), better, worse, tools), _OPENAI_PAIR_KEYS
-    elif _ABSENT not in (found.prompt, found.completion):
-        example = _to_completion(_SIDE.decode(found.prompt), _SIDE.decode(found.completion), tools)
-        read = _COMPLETION_KEYS
-    else:
-        raise RefusedError("It is none of the formats.")
-    others = _KEYS_OF_FORMS - read
-    return example, frozenset(key for key in others if getattr(found, key) not in (None, _ABSENT))
-
-
-def format_of(example: Example) -> Format:
-    """The format that an example is of."""
-    if isinstance(example, ChatExample):
-        return "Chat"
-    return "PromptCompletion" if isinstance(example, CompletionExample) else "Preference"
-
-
-def too_few_examples(count: int) -> str:
-    """The error of a training set that is too small."""
-    return f"Training file has {count} example(s), but must have at least {LEAST_TRAINING_EXAMPLES} examples."
-
-
-def unread_keys(first_lines: Mapping[str, int]) -> str:
-    """The warning about ignored keys. `first_lines`: for each the first line that has it."""
-    keys = ", ".join(f"{key!r} (line {line})" for key, line in sorted(first_lines.items())[:SHOWN_KEYS])
-    more = f" and {len(first_lines) - SHOWN_KEYS} more" if len(first_lines) > SHOWN_KEYS else ""
-    return f"These keys of lines are not learned from: {keys}{more}."
 
 
 def fingerprint(example: Example) -> bytes:
     """A hash of 16 bytes, equal for examples of equal content."""
     content = [example.to_template(), example.tools] if isinstance(example, ChatExample) else example
-    return hashlib.blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=16).digest()
+    return digest(content, size=16)
 
 
-def _decode_or_explain(number: int, line: bytes, method: MethodType | None) -> NumberedExample | LineError:
-    if _may_repeat_a_key(line) and (repeated := repeated_key(line)) is not None:
-        return LineError(number, repeated)
-    try:
-        return NumberedExample(number, *_to_example(_LINE.decode(line), line, method))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RefusedError):
-        record = parse(number, line)
-    if isinstance(record, LineError):
-        return record
-    read = _read(number, line, record.value, method)
-    return read if isinstance(read, NumberedExample) else LineError(number, str(read))
+def digest(value: object, *, size: int) -> bytes:
+    """A hash of `size` bytes of what JSON can hold."""
+    return hashlib.blake2b(msgspec.json.encode(value, order="deterministic"), digest_size=size).digest()
 
 
-def _may_repeat_a_key(line: bytes) -> bool:
-    """A quick check whether an object may repeat a key, of which the decoder would keep the last value."""
-    return line.count(b'"content"') > line.count(b'"role"') or any(line.count(key) > 1 for key in _KEYS_STANDING_ONCE)
-
-
-def _read(number: int, line: bytes, value: object, method: MethodType | None) -> NumberedExample | ExampleError:
-    """A line with keys that say nothing to us, or of another form; or what is wrong with it."""
-    refusal = ""
-    try:
-        unread = _KEYS.decode(line).keys() - READ
-        if not unread & MEANT:
-            example, others = _to_example(_ANY_LINE.decode(line), line, method)
-            return NumberedExample(number, example, others | unread)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RefusedError) as error:
-        refusal = str(error)
-    try:
-        if (repeated := repeated_key(line)) is not None:
-            return ExampleError(repeated)
-        if isinstance(value, dict):
-            known = to_known_form(load_exactly(line))
-            line = orjson.dumps({key: item for key, item in known.items() if key in READ})
-            value = orjson.loads(line)
-            example, others = _to_example(_LINE.decode(line), line, method)
-            return NumberedExample(number, example, others | (known.keys() - READ))
-    except ExampleError as error:
-        return error
-    except (msgspec.DecodeError, RefusedError, RecursionError, TypeError, ValueError) as error:
-        refusal = str(error)
-    return explain(value, refusal)
-
-
-def _to_completion(
-    prompt: str | Messages, completion: str | Messages, tools: list[dict[str, Any]] | None
-) -> CompletionExample | ChatExample:
-    """Of two lists of messages (TRL's conversational form) the completion's are learned."""
-    if isinstance(prompt, str) and isinstance(completion, str):
-        if not completion.strip():
-            raise RefusedError("The completion is empty.")
-        return CompletionExample(prompt, completion)
-    if isinstance(prompt, str) or isinstance(completion, str):
-        raise RefusedError("The prompt is text and the completion messages, or the other way round.")
-    given: Messages = [_without_weight(message) for message in prompt]
-    _check_chat([*given, *completion])
-    return ChatExample([*given, *completion], tools or None)
-
-
-def _without_weight(message: System | Developer | User | Assistant | Tool) -> Any:
-    return msgspec.structs.replace(message, weight=0) if isinstance(message, Assistant) else message
-
-
-def _to_openai_preference(
-    given: _Input, better: str | Messages, worse: str | Messages, beside: list[dict[str, Any]] | None
-) -> PreferenceExample:
-    """`beside`: the tools that stand beside the input."""
-    if given.tools and beside:
-        raise RefusedError("The line has tools in 'input' and beside it. Keep one of them.")
-    return _checked_preference(given.messages, better, worse, without_nulls(given.tools) or beside)
-
-
-def _to_preference(prompt: Raw, chosen: Raw, rejected: Raw, tools: list[dict[str, Any]] | None) -> PreferenceExample:
-    """TRL's form. Without a prompt, or where both repeat it, it is what the two conversations have in common."""
-    better, worse = _SIDE.decode(chosen), _SIDE.decode(rejected)
-    asked = None if prompt == _ABSENT else _SIDE.decode(prompt)
-    if isinstance(better, str) or isinstance(worse, str):
-        if asked is None:
-            raise RefusedError("Texts need a prompt.")
-        return _checked_preference(asked, better, worse, tools)
-    if isinstance(asked, list) and not (asked and better[: len(asked)] == asked == worse[: len(asked)]):
-        return _checked_preference(asked, better, worse, tools)
-    pairs = enumerate(zip(better, worse, strict=False))
-    common = next((position for position, (one, other) in pairs if one != other), min(len(better), len(worse)))
-    if isinstance(asked, list):
-        common = len(asked)
-    if isinstance(asked, str) and not common:
-        return _checked_preference([User(content=asked)], better, worse, tools)
-    if isinstance(asked, str) and not any(content_text(message.content) == asked for message in better[:common]):
-        raise RefusedError("The prompt is not what the two conversations begin with.")
-    if better == worse:
-        raise RefusedError("The two answers are the same.")
-    return _checked_preference(better[:common], better[common:], worse[common:], tools)
-
-
-def _checked_preference(
-    prompt: str | Messages, chosen: str | Messages, rejected: str | Messages, tools: list[dict[str, Any]] | None
-) -> PreferenceExample:
-    if chosen == rejected:
-        raise RefusedError("The two answers are the same.")
-    for side in (chosen, rejected):
-        if isinstance(prompt, str) or isinstance(side, str):
-            if not (isinstance(prompt, str) and isinstance(side, str) and side.strip()):
-                raise RefusedError("An answer is empty, or of another kind than the prompt.")
-        else:
-            if not prompt or not side:
-                raise RefusedError("There is no prompt, or no message in an answer.")
-            _check_chat([*prompt, *side])
-            if not all(isinstance(message, Assistant) for message in side):
-                raise RefusedError("An answer holds somebody else's messages.")
-    return PreferenceExample(prompt, chosen, rejected, tools or None)
-
-
-def _check_chat(messages: Messages) -> None:
-    if not messages or not isinstance(messages[-1], Assistant):
-        raise RefusedError("It does not end with the assistant.")
-    learned = has_tools = False
-    images = 0
-    for message in messages:
-        if type(message) is Assistant:  # isinstance would be most of the time here
-            learned = learned or message.weight == 1
-            if message.refusal and content_text(message.content).strip():
-                raise RefusedError("A message of the assistant has both content and a refusal.")
-            if message.tool_calls is not None:
-                has_tools = True
-                _check_arguments(message.tool_calls)
-            elif not (content_text(message.content) or message.refusal or "").strip():
-                raise RefusedError("A message of the assistant is empty.")
-        elif type(message) is Tool:
-            has_tools = True
-        elif isinstance(message.content, list):
-            images += sum(isinstance(part, ImagePart) for part in message.content)
-    if not learned:
-        raise RefusedError("Nothing is learned from.")
-    if images > MOST_IMAGES:
-        raise RefusedError("There are too many images.")
-    if has_tools and unmatched_tool_call(msgspec.to_builtins(messages)):
-        raise RefusedError("A tool call and its answer don't match.")
-
-
-def _check_arguments(calls: list[ToolCall]) -> None:
-    for call in calls:
-        try:
-            arguments = orjson.loads(call.function.arguments)
-        except orjson.JSONDecodeError as error:
-            raise RefusedError("The arguments of a call are no JSON.") from error
-        if not isinstance(arguments, dict) or repeated_key(call.function.arguments):
-            raise RefusedError("The arguments of a call are no object, or a key stands twice in them.")
+def _plain(side: str | Messages) -> object:
+    return side if isinstance(side, str) else to_template(side)

@@ -1,19 +1,14 @@
-"""The formats of examples, and which of them each training method learns from. Imports nothing heavy."""
+"""The formats of examples, and whether a training method learns from them. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from finetune_trainer.data.read.jsonl import LineError
 
 Format = Literal["Chat", "PromptCompletion", "Preference"]
-MethodType = Literal["SFT", "DPO"]
-
-METHOD_FORMATS: Mapping[MethodType, tuple[Format, ...]] = {
-    "SFT": ("Chat", "PromptCompletion"),
-    "DPO": ("Preference",),
-}
 
 FORMAT_NAMES: Mapping[Format, str] = {
     "Chat": "chat messages",
@@ -28,19 +23,31 @@ OPENAI_FORMATS: Mapping[Format, str] = {
 }
 
 
-def reads_pairs(method: MethodType | None) -> bool:
-    """Whether the method learns from preference pairs; without a method, a line that is also a conversation is that."""
-    return method is not None and "Preference" in METHOD_FORMATS[method]
+@dataclass(frozen=True)
+class MethodFormats:
+    """What a run's training method learns from, and what the others do: an error names one that fits."""
+
+    method: str
+    by_method: Mapping[str, tuple[Format, ...]]
+
+    @property
+    def learned(self) -> tuple[Format, ...]:
+        """The formats that the run's method learns from."""
+        return self.by_method[self.method]
+
+    def fitting(self, found: Format) -> list[str]:
+        """The methods that learn from a format."""
+        return [method for method, formats in self.by_method.items() if found in formats]
 
 
-def wrong_file(found: Format, method: MethodType | None, expected: Format | None) -> str | None:
+def wrong_file(found: Format, method: MethodFormats | None, expected: Format | None) -> str | None:
     """Why a file whose first example has this format can't be used, in OpenAI's wording; None if it can."""
-    if method is not None and found not in METHOD_FORMATS[method]:
-        fitting = " or ".join(f"'{name}'" for name, formats in METHOD_FORMATS.items() if found in formats)
-        learned = " or ".join(FORMAT_NAMES[name] for name in METHOD_FORMATS[method])
+    if method is not None and found not in method.learned:
+        fitting = " or ".join(f"'{name}'" for name in method.fitting(found))
+        learned = " or ".join(FORMAT_NAMES[name] for name in method.learned)
         return (
             f"Input file is in the {OPENAI_FORMATS[found]} format, but the specified fine-tuning job is not using "
-            f"{fitting} as the training method (provided method={method}, which learns from {learned})."
+            f"{fitting} as the training method (provided method={method.method}, which learns from {learned})."
         )
     if expected is not None and found != expected:
         return f"Unexpected file format, expected {FORMAT_NAMES[expected]}, found {FORMAT_NAMES[found]}."

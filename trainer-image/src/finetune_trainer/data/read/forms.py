@@ -26,6 +26,7 @@ _REWRITTEN = frozenset(
     {"system", "system_prompt", "functions", "conversations", "instruction", "output", "response", "history"}
 )
 _IMAGES = "Put each image into a user's message, as a part of type 'image_url'."
+_KTO = "It belongs to KTO, which is not supported. Write pairs of a preferred and a rejected answer instead."
 _SAMPLING = "It says how to ask a model, not what to learn. Leave it out."
 _REFUSED = {
     "chat_template_kwargs": "Every line is rendered alike, as the model will be asked. Leave it out.",
@@ -34,8 +35,8 @@ _REFUSED = {
     "image": _IMAGES,
     "videos": "Only text and images can be learned from.",
     "audios": "Only text and images can be learned from.",
-    "label": "It belongs to KTO, which is not supported. Write pairs of a preferred and a rejected answer for DPO.",
-    "kto_tag": "It belongs to KTO, which is not supported. Write pairs of a preferred and a rejected answer for DPO.",
+    "label": _KTO,
+    "kto_tag": _KTO,
     "margin": "Margins of pairs are not known here. Leave it out.",
     "weight": "A weight belongs to a message of the assistant's. Put it there.",
     "tool_choice": _SAMPLING,

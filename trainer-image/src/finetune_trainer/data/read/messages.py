@@ -97,6 +97,18 @@ def to_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [_message_to_template(message) for message in messages]
 
 
+def messages_text(messages: Sequence[Message]) -> str:
+    """The text of the messages, with their tool calls."""
+    return "\n".join(_message_text(message) for message in messages)
+
+
+def _message_text(message: Message) -> str:
+    text = content_text(getattr(message, "content", None))
+    if isinstance(message, Assistant) and message.tool_calls is not None:
+        return "\n".join([text, *(f"{call.function.name} {call.function.arguments}" for call in message.tool_calls)])
+    return text
+
+
 def _message_to_template(message: Message) -> dict[str, Any]:
     rendered: dict[str, Any] = {"role": type(message).__struct_config__.tag}
     if message.name is not None:

@@ -7,21 +7,15 @@ from pathlib import Path
 
 import typer
 
-from finetune_trainer.data.read.examples import (
-    LEAST_TRAINING_EXAMPLES,
-    format_of,
-    read_examples,
-    too_few_examples,
-    unread_keys,
-)
 from finetune_trainer.data.read.file_names import is_data
-from finetune_trainer.data.read.formats import FORMAT_NAMES, MethodType
+from finetune_trainer.data.read.formats import FORMAT_NAMES, MethodFormats
 from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.read.reader import LEAST_TRAINING_EXAMPLES, read_examples, too_few_examples, unread_keys
 
 SHOWN_ERRORS = 100
 
 
-def validate_files(paths: Iterable[Path], method: MethodType | None = None) -> int:
+def validate_files(paths: Iterable[Path], method: MethodFormats | None = None) -> int:
     """Print the errors of each file, and of each data file below a folder. Returns the exit code.
 
     All the files together are one dataset, which must have as many examples as training asks for.
@@ -36,7 +30,7 @@ def validate_files(paths: Iterable[Path], method: MethodType | None = None) -> i
     return 0
 
 
-def check_file(file: Path, method: MethodType | None = None) -> int | None:
+def check_file(file: Path, method: MethodFormats | None = None) -> int | None:
     """Print the errors of a file and return None, or return how many examples it has."""
     name, count, errors = "examples", 0, 0
     unread: dict[str, int] = {}
@@ -49,7 +43,7 @@ def check_file(file: Path, method: MethodType | None = None) -> int | None:
                     typer.secho(item.message, fg=typer.colors.RED)
             else:
                 count += 1
-                name = FORMAT_NAMES[format_of(item.example)]
+                name = FORMAT_NAMES[item.example.format]
                 for key in item.unread:
                     unread.setdefault(key, item.line)
     except OSError as error:

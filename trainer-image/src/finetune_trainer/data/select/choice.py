@@ -18,8 +18,8 @@ from finetune_api.run import DATASET_DIRECTORY
 from finetune_trainer.data.encode.chat_template import template_clock
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import DataFile, fetch_files
-from finetune_trainer.data.read.examples import unread_keys
-from finetune_trainer.data.read.formats import MethodType
+from finetune_trainer.data.read.formats import MethodFormats
+from finetune_trainer.data.read.reader import unread_keys
 from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet
 from finetune_trainer.data.select.preparation import ISSUE_TEXTS, QualityIssue, prepare
 from finetune_trainer.data.select.survey import SetName, Survey, survey
@@ -63,7 +63,7 @@ def mounted(name: SetName) -> Path:
 
 
 def survey_dataset(
-    storage: Storage, dataset: Dataset, method: MethodType, directory: Path, allowed: Sequence[str]
+    storage: Storage, dataset: Dataset, method: MethodFormats, directory: Path, allowed: Sequence[str]
 ) -> Surveyed:
     """Fetch both sets and read every line of them. Raises DiagnosedError as `fetch_files` does."""
 

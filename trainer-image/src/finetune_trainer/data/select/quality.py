@@ -5,17 +5,13 @@ Memory is 48 bytes per example, whatever its length.
 
 from __future__ import annotations
 
-import hashlib
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, fingerprint
-from finetune_trainer.data.read.messages import Assistant, Message, content_text, to_template
+from finetune_trainer.data.read.examples import Example, digest, fingerprint
 from finetune_trainer.data.select.near_duplicates import (
     ORDERS,
     Positions,
@@ -40,10 +36,9 @@ class ExampleIndex:
 
     def add(self, example: Example) -> None:
         """Append an example."""
-        asked, text = _asked_and_text(example)
         self._fingerprints.append(int.from_bytes(fingerprint(example)[:8], "big"))
-        self._prompts.append(int.from_bytes(_digest(asked), "big"))
-        self._signatures.frombytes(signature(text).tobytes())
+        self._prompts.append(int.from_bytes(digest(example.asked(), size=8), "big"))
+        self._signatures.frombytes(signature(example.text()).tobytes())
 
     def __len__(self) -> int:
         return len(self._fingerprints)
@@ -127,37 +122,3 @@ def _conflicts(prompts: NDArray[np.uint64], fingerprints: NDArray[np.uint64]) ->
     other = np.where(differs, first, np.repeat(others, sizes))
     found[order] = np.where(other == beyond, NONE, other)
     return found
-
-
-def _asked_and_text(example: Example) -> tuple[object, str]:
-    """The prompt, and the whole text."""
-    if isinstance(example, CompletionExample):
-        return example.prompt, f"{example.prompt}\n{example.completion}"
-    if isinstance(example, ChatExample):
-        last = max(position for position, message in enumerate(example.messages) if isinstance(message, Assistant))
-        return [to_template(example.messages[:last]), example.tools], _text(example.messages)
-    # Several pairs of one prompt do not conflict; the same pair with its answers swapped does.
-    answers = sorted(_digest(_plain(side)) for side in (example.chosen, example.rejected))
-    sides = (example.prompt, example.chosen, example.rejected)
-    text = "\n".join(side if isinstance(side, str) else _text(side) for side in sides)
-    return [_plain(example.prompt), example.tools, answers], text
-
-
-def _plain(side: str | Sequence[Message]) -> object:
-    return side if isinstance(side, str) else to_template(side)
-
-
-def _text(messages: Sequence[Message]) -> str:
-    """The text of the messages, tool calls with it."""
-    return "\n".join(_message_text(message) for message in messages)
-
-
-def _message_text(message: Message) -> str:
-    text = content_text(getattr(message, "content", None))
-    if isinstance(message, Assistant) and message.tool_calls is not None:
-        return "\n".join([text, *(f"{call.function.name} {call.function.arguments}" for call in message.tool_calls)])
-    return text
-
-
-def _digest(value: object) -> bytes:
-    return hashlib.blake2b(msgspec.json.encode(value, order="deterministic"), digest_size=8).digest()

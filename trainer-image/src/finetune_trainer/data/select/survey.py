@@ -11,15 +11,9 @@ from typing import Literal
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetError, DatasetStatus
 from finetune_trainer.data.read.data_files import DataFile
-from finetune_trainer.data.read.examples import (
-    LEAST_TRAINING_EXAMPLES,
-    NumberedExample,
-    format_of,
-    read_examples,
-    too_few_examples,
-)
-from finetune_trainer.data.read.formats import Format, MethodType
+from finetune_trainer.data.read.formats import Format, MethodFormats
 from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.read.reader import LEAST_TRAINING_EXAMPLES, NumberedExample, read_examples, too_few_examples
 from finetune_trainer.data.select.quality import ExampleIndex
 from finetune_trainer.process.failures import DiagnosedError
 
@@ -51,7 +45,7 @@ class Survey:
 
     name: SetName
     files: Sequence[DataFile]
-    method: MethodType | None = None
+    method: MethodFormats | None = None
     format: Format | None = None
     unread: dict[str, int] = field(default_factory=dict)
     """Keys that are ignored, each with the first line that has it."""
@@ -98,7 +92,7 @@ class Survey:
 
 
 def survey(
-    name: SetName, files: Sequence[DataFile], method: MethodType | None = None, expected: Format | None = None
+    name: SetName, files: Sequence[DataFile], method: MethodFormats | None = None, expected: Format | None = None
 ) -> Survey:
     """Read every line of a set, whose files are all of one format (`expected`, where that is known)."""
     found = Survey(name, files, method)
@@ -108,7 +102,7 @@ def survey(
             if isinstance(item, LineError):
                 found.add_error(file.uri, item.line, item.message)
             else:
-                found.format = found.format or format_of(item.example)
+                found.format = found.format or item.example.format
                 found.example_index.add(item.example)
                 found._lines.append(item.line)
                 for key in item.unread:

@@ -83,6 +83,4 @@ def _refusal(method: Method, sequences: Sequence[tokenization.Sequence], max_len
     images_end = max(sequence.images_end for sequence in sequences)
     if images_end > max_length:
         return too_many_image_tokens(images_end, max_length)
-    if not any(tokenization.has_loss(sequence, max_length) for sequence in sequences):
-        return f"Nothing is left to learn from after {max_length} tokens (maxLength): shorten the prompt."
     return method.refusal(sequences, max_length)

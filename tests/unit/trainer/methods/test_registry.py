@@ -1,0 +1,34 @@
+"""The methods of the trainer are those of the API, and nothing else in the trainer names one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import finetune_trainer
+from finetune_api.finetunejob import SETTINGS, Method, MethodType
+from finetune_trainer.methods.registry import METHODS, method_of
+
+SOURCES = Path(finetune_trainer.__file__).parent
+NAMES = re.compile(r"""\b(SFT|DPO)\b["']|\bapi\.(SFT|DPO)\b|import .*\b(SFT|DPO)\b""")
+
+
+def test_every_method_of_the_api_is_registered_with_the_formats_of_its_rules() -> None:
+    assert list(METHODS) == list(get_args(MethodType)) == list(SETTINGS)
+    for name, registered in METHODS.items():
+        assert registered.formats == SETTINGS[name].rules.formats  # type: ignore[index]
+
+
+@pytest.mark.parametrize("kind", get_args(MethodType))
+def test_a_method_is_made_of_its_settings(kind: MethodType) -> None:
+    method = method_of(Method(type=kind))
+    assert type(method).__name__ == f"{kind}Method"
+    assert method.memory.can_be_sharded == SETTINGS[kind].rules.shards
+
+
+def test_only_methods_name_a_method() -> None:
+    others = (file for file in SOURCES.rglob("*.py") if file.parent != SOURCES / "methods")
+    assert [str(file) for file in others if NAMES.search(file.read_text())] == []
