@@ -15,7 +15,6 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from finetune_api.base import ANOTHER_VERSION, ApiModel
 
-
 AnyModel = type[Any]
 
 

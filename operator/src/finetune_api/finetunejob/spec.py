@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import LONGEST_SECONDS, ApiModel, LocalObjectReference, Name, cel
 from finetune_api.finetunejob.adapter import Adapter
 from finetune_api.finetunejob.checkpoints import Checkpoints
-from finetune_api.finetunejob.dataset import Dataset
+from finetune_api.finetunejob.dataset import Dataset, DatasetFormat
 from finetune_api.finetunejob.hyperparameters import Hyperparameters
 from finetune_api.finetunejob.method import SETTINGS, Method
 from finetune_api.sources import ModelUri
@@ -103,8 +103,10 @@ def _rules_of_methods() -> Iterator[tuple[str, str, str]]:
         if not rules.shards:
             rule = f"{other} || self.parallelism.strategy != 'FSDP'"
             yield rule, f"method.type {kind} needs parallelism.strategy DDP", "parallelism.strategy"
-        rule = f"{other} || !has(self.dataset.format) || self.dataset.format in {list(rules.formats)}"
-        yield rule, f"method {kind} learns from dataset.format {' or '.join(rules.formats)}", "dataset.format"
+    for name in get_args(DatasetFormat):
+        fitting: list[str] = [kind for kind, settings in SETTINGS.items() if name in settings.rules.formats]
+        rule = f"!has(self.dataset.format) || self.dataset.format != '{name}' || self.method.type in {fitting}"
+        yield rule, f"method {' or '.join(fitting)} learns from dataset.format {name}", "dataset.format"
 
 
 class FineTuneJobSpec(ApiModel):
