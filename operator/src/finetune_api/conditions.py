@@ -79,7 +79,9 @@ class Reason(StrEnum):
     POD_REJECTED = "PodRejected"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     RETRY_LIMIT_REACHED = "RetryLimitReached"
+    GRADER_FAILED = "GraderFailed"
     GATE_FAILED = "GateFailed"
+    INCONCLUSIVE = "Inconclusive"
     NAME_CONFLICT = "NameConflict"
     DRIFT_CONTESTED = "DriftContested"
     REPORT_REFUSED = "ReportRefused"
@@ -141,6 +143,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.DEADLINE_EXCEEDED: "The run exceeded spec.activeDeadlineSeconds, or the limit of 6 hours (preflight) or 24 "
     "hours (Evaluation).",
     Reason.RETRY_LIMIT_REACHED: "The run failed more times than spec.retryLimit allows.",
+    Reason.GRADER_FAILED: "Too many outputs could not be graded; the message has the first one and its error.",
+    Reason.INCONCLUSIVE: "The evaluation has too few examples to tell whether a gate is reached.",
     Reason.GATE_FAILED: "A candidate did not reach a gate.",
     Reason.NAME_CONFLICT: "Another owner's object already has a name that this object needs.",
     Reason.DRIFT_CONTESTED: "Another client keeps changing fields of the serving objects after the operator corrects "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field
 
 from finetune_api.base import (
     MOST_EXAMPLES,
@@ -13,21 +13,23 @@ from finetune_api.base import (
     Line,
     LocalObjectReference,
     Name,
-    Text,
     Timestamp,
     cel,
 )
 from finetune_api.conditions import KindStatus
 from finetune_api.finetunejob import Disruption, FailureStatus
+from finetune_api.graders import Grader, ShortName, Template
 from finetune_api.kubernetes_types import SET, keyed_by
 from finetune_api.sources import DatasetUri, ModelUri
-from finetune_api.unions import OneOf, TypedUnion
+from finetune_api.unions import OneOf
 
-Phase = Literal["Waiting", "Evaluating", "Retrying", "Passed", "GateFailed", "Failed"]
+Phase = Literal["Waiting", "Evaluating", "Retrying", "Passed", "GateFailed", "Inconclusive", "Failed"]
 BASELINE = "baseline"
-
-ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=32)]
-"""Short, so that every score of every candidate fits into a termination message."""
+OnError = Literal["Zero", "Exclude", "Fail"]
+Reducer = Literal["Mean", "Median", "Max", "Min", "Majority", "PassAtK", "PassK"]
+MOST_GRADERS = 8
+MOST_SCORES = 4 * MOST_GRADERS
+"""Of three candidates and the baseline."""
 
 
 class ModelReference(OneOf):
@@ -62,82 +64,76 @@ class EvaluationDataset(ApiModel):
     limit_examples: int | None = Field(
         None, ge=1, le=MOST_EXAMPLES, description="Maximum number of examples. Omitted: all."
     )
-
-
-class StringCheck(ApiModel):
-    """OpenAI's string_check grader: 1 if the comparison holds, otherwise 0."""
-
-    input: Text = Field("{{sample.output_text}}", description="Template for the text to grade.")
-    reference: Text = Field("{{item.reference}}", description="Template for the text to compare with.")
-    operation: Literal["Eq", "Ne", "Like", "ILike"] = Field(
-        "Eq", description="Like: input contains reference. ILike: the same, ignoring case."
+    cluster_by: Template | None = Field(
+        None,
+        description="Template such as {{item.document}}. Examples for which it renders the same text are not "
+        "independent, and confidence intervals are widened accordingly.",
     )
-
-
-class TextSimilarity(ApiModel):
-    """OpenAI's text_similarity grader: 0 to 1."""
-
-    input: Text = Field("{{sample.output_text}}", description="Template for the text to grade.")
-    reference: Text = Field("{{item.reference}}", description="Template for the text to compare with.")
-    metric: Literal["FuzzyMatch"] = Field("FuzzyMatch", description="FuzzyMatch: the ratio computed by rapidfuzz.")
-
-
-class JsonSchema(ApiModel):
-    """1 if the output is JSON that validates against the schema, otherwise 0."""
-
-    schema_: dict[str, Any] = Field(
-        alias="schema", description="JSON Schema (2020-12); $ref to other documents is not allowed."
-    )
-
-
-class ToolCallMatch(ApiModel):
-    """1 if the output makes exactly the tool calls of the reference, in any order, otherwise 0.
-
-    If the reference makes no tool calls, 1 if the output makes none.
-    """
-
-    arguments: Literal["Exact", "Subset", "Ignore"] = Field(
-        "Exact",
-        description="Exact: the same JSON. Subset: everything in the reference; objects may have additional keys. "
-        "Ignore: only tool names are compared.",
-    )
-    ignore_arguments: list[Line] = Field(
+    slices: list[Template] = Field(
         default=[],
-        max_length=32,
+        max_length=8,
         json_schema_extra=SET,
-        description="Argument names to ignore, for every tool.",
+        description="Templates such as {{item.language}}. report.json also has the scores for each text.",
     )
-
-
-class Grader(TypedUnion):
-    """Scores each output from 0 to 1. The member for the type may be omitted if all of its fields are optional."""
-
-    name: ShortName = Field(description="Name of the grader in gates and results.")
-    type: Literal["StringCheck", "TextSimilarity", "JsonSchema", "ToolCall"] = Field(
-        description="Type of grader; its settings are in the member of the same name."
-    )
-    string_check: StringCheck | None = None
-    text_similarity: TextSimilarity | None = None
-    json_schema: JsonSchema | None = None
-    tool_call: ToolCallMatch | None = None
 
 
 class Generation(ApiModel):
     """How outputs are generated; greedy by default."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.samplesPerExample == 1 || self.temperature > 0.0",
+                "samplesPerExample needs a temperature above 0: greedy outputs are all the same",
+                "samplesPerExample",
+            )
+        )
+    )
+
     max_tokens: int = Field(256, ge=1, le=32768, description="Maximum number of tokens per output.")
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature. 0: greedy.")
     seed: int = Field(17, ge=0, le=4294967295, description="Seed for sampling.")
+    samples_per_example: int = Field(
+        1, ge=1, le=100, description="Number of outputs per example. More than one requires a temperature."
+    )
+    reducer: Reducer = Field(
+        "Mean",
+        description="How the scores of an example's outputs become one: Mean, Median, Max or Min; Majority: 1 if more "
+        "than half of them pass; PassAtK: 1 if any passes; PassK: 1 if all pass.",
+    )
 
 
 class Gate(OneOf):
-    """A threshold that every candidate must reach."""
+    """A threshold that every candidate must reach, or must not exceed."""
 
-    choices = ("minimum", "minimum_delta")
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.decision) || self.decision != 'LowerBound' || has(self.minimum) || has(self.minimumDelta)",
+                "decision LowerBound requires minimum or minimumDelta",
+                "decision",
+            ),
+            (
+                "!has(self.decision) || self.decision != 'UpperBound' || has(self.maximum) || has(self.maximumDelta)",
+                "decision UpperBound requires maximum or maximumDelta",
+                "decision",
+            ),
+        )
+    )
+
+    choices = ("minimum", "minimum_delta", "maximum", "maximum_delta")
 
     grader: ShortName = Field(description="Name of a grader in spec.graders.")
     minimum: float | None = Field(None, ge=0, le=1, description="Minimum mean score.")
     minimum_delta: float | None = Field(None, ge=-1, le=1, description="Minimum gain over the baseline's mean score.")
+    maximum: float | None = Field(None, ge=0, le=1, description="Maximum mean score.")
+    maximum_delta: float | None = Field(None, ge=-1, le=1, description="Maximum gain over the baseline's mean score.")
+    decision: Literal["LowerBound", "UpperBound", "PointEstimate"] | None = Field(
+        None,
+        description="What is compared with the threshold: a bound of the 95 % confidence interval, or the mean itself. "
+        "With a bound the gate is Inconclusive while the interval includes the threshold. Omitted: LowerBound for a "
+        "minimum, UpperBound for a maximum.",
+    )
 
 
 class EvaluationSpec(ApiModel):
@@ -163,7 +159,8 @@ class EvaluationSpec(ApiModel):
             (
                 "self.runId != oldSelf.runId || (self.candidates == oldSelf.candidates && has(self.baseline) == "
                 "has(oldSelf.baseline) && (!has(self.baseline) || self.baseline == oldSelf.baseline) && self.dataset "
-                "== oldSelf.dataset && self.graders == oldSelf.graders && self.generation == oldSelf.generation)",
+                "== oldSelf.dataset && self.graders == oldSelf.graders && self.generation == oldSelf.generation && "
+                "self.onError == oldSelf.onError && self.maxErroredPercent == oldSelf.maxErroredPercent)",
                 "a change of what is measured is a new run: change spec.runId too (gates may change freely)",
             ),
         )
@@ -179,7 +176,23 @@ class EvaluationSpec(ApiModel):
     baseline: Baseline | None = Field(None, description="Omitted: the base model of the first candidate's FineTuneJob.")
     dataset: EvaluationDataset
     graders: list[Grader] = Field(
-        min_length=1, max_length=5, json_schema_extra=keyed_by("name"), description="Graders to apply to each output."
+        min_length=1,
+        max_length=MOST_GRADERS,
+        json_schema_extra=keyed_by("name"),
+        description="Graders to apply to each output.",
+    )
+    on_error: OnError = Field(
+        "Zero",
+        description="How outputs count that a grader can't grade, for example because they are not JSON. Zero: with "
+        "score 0. Exclude: not at all, and neither does the baseline's output to the same example. Fail: they end the "
+        "run as Failed.",
+    )
+    max_errored_percent: float = Field(
+        5,
+        ge=0,
+        le=100,
+        description="Percentage of a candidate's outputs that a grader may be unable to grade; above it the run is "
+        "Failed. Baseline outputs that lack what a grader reads don't count.",
     )
     generation: Generation = Generation()
     gates: list[Gate] = Field(
@@ -200,10 +213,29 @@ class Score(ApiModel):
     score: float = Field(allow_inf_nan=False, description="Mean over all graded examples, 0 to 1.")
     low: float = Field(allow_inf_nan=False, description="Lower bound of the confidence interval.")
     high: float = Field(allow_inf_nan=False, description="Upper bound of the confidence interval.")
-    examples: int = Field(description="Number of graded examples.")
+    examples: int = Field(description="Number of examples that count.")
+    passed: int | None = Field(None, description="Number of outputs that reached the grader's passThreshold.")
+    failed: int | None = Field(None, description="Number of outputs that did not.")
+    errored: int | None = Field(None, description="Number of outputs that could not be graded; see spec.onError.")
     delta: FiniteNumber = Field(None, description="Gain over the baseline on the same examples.")
     delta_low: FiniteNumber = Field(None, description="Lower bound of the gain's confidence interval.")
     delta_high: FiniteNumber = Field(None, description="Upper bound of the gain's confidence interval.")
+    p_value: FiniteNumber = Field(
+        None, description="Exact McNemar test of no difference from the baseline, if all scores are 0 or 1."
+    )
+    minimum_detectable_delta: FiniteNumber = Field(
+        None, description="Smallest true gain that this number of examples detects with a power of 80 %."
+    )
+
+
+class GradingErrors(ApiModel):
+    """Outputs of one model that one grader could not grade, for one reason."""
+
+    candidate: ShortName = Field(description="Name of the candidate, or `baseline`.")
+    grader: ShortName = Field(description="Name of the grader.")
+    code: Line = Field(description="OpenAI's error code, such as sample_parse_error or invalid_variable_error.")
+    count: int = Field(description="Number of outputs.")
+    first_line: int = Field(description="Line of the dataset for the first of them.")
 
 
 class GateResult(ApiModel):
@@ -211,7 +243,9 @@ class GateResult(ApiModel):
 
     candidate: ShortName = Field(description="Name of the candidate.")
     grader: ShortName = Field(description="Name of the grader.")
-    passed: bool = Field(description="Whether the candidate reached the gate.")
+    verdict: Literal["Passed", "Failed", "Inconclusive"] = Field(
+        "Inconclusive", description="Inconclusive: the examples are too few to tell."
+    )
     message: Line = Field(description="The measured and required values.")
 
 
@@ -236,7 +270,12 @@ class EvaluationStatus(KindStatus):
     candidate_digests: dict[str, Line] = Field(
         default={}, max_length=3, description="Digest of the evaluated model, by candidate."
     )
-    results: list[Score] = Field(default=[], max_length=20, description="Scores of every model from every grader.")
+    results: list[Score] = Field(
+        default=[], max_length=MOST_SCORES, description="Scores of every model from every grader."
+    )
+    errors: list[GradingErrors] = Field(
+        default=[], max_length=20, description="What could not be graded; samples.jsonl has every output."
+    )
     gates: list[GateResult] = Field(default=[], max_length=30, description="Result of every gate for every candidate.")
     failure: FailureStatus | None = None
     summary: Line | None = Field(

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import Score
+from finetune_api.evaluation import MOST_SCORES, GradingErrors, Score
 from finetune_api.finetunejob import (
     CheckpointStatus,
     CorruptCheckpoint,
@@ -73,12 +81,55 @@ class TrainReport(ApiModel):
     checkpoint_seconds: FiniteNumber = Field(None, description="Longest time from the start of a save to its commit.")
 
 
+_COLUMNS = tuple(name for name in Score.model_fields if name not in ("candidate", "grader"))
+"""Of a score on the wire: a field that is added comes last, and an older reader leaves it out."""
+
+
+def _numbers(score: Score) -> list[float | None]:
+    """The columns, up to the last one that has a number."""
+    found = [getattr(score, name) for name in _COLUMNS]
+    while found[-1] is None:
+        found.pop()
+    return found
+
+
 class EvaluationReport(ApiModel):
-    """Scores of every model from every grader."""
+    """Scores of every model from every grader.
+
+    On the wire each name stands once, and a score is a row of numbers, so that 32 of them fit: {candidates: [...],
+    graders: [...], rows: [[candidate's index, grader's index, score, low, ...], ...]}.
+    """
 
     outcome: Literal["EvaluateSucceeded"] = "EvaluateSucceeded"
-    scores: list[Score] = Field(max_length=20)
+    scores: list[Score] = Field(max_length=MOST_SCORES)
+    errors: list[GradingErrors] = Field(default=[], max_length=20)
     report_uri: Line | None = None
+
+    @field_serializer("scores")
+    def _write_scores(self, scores: list[Score]) -> dict[str, Any]:
+        candidates = list(dict.fromkeys(score.candidate for score in scores))
+        graders = list(dict.fromkeys(score.grader for score in scores))
+        rows = [[candidates.index(score.candidate), graders.index(score.grader), *_numbers(score)] for score in scores]
+        return {"candidates": candidates, "graders": graders, "rows": rows}
+
+    @field_validator("scores", mode="before")
+    @classmethod
+    def _read_scores(cls, value: Any) -> Any:
+        """Rows of numbers; a list of scores is taken as it is."""
+        if not isinstance(value, dict):
+            return value
+        try:
+            candidates, graders = value["candidates"], value["graders"]
+            return [
+                {
+                    "candidate": candidates[row[0]],
+                    "grader": graders[row[1]],
+                    **{name: number for name, number in zip(_COLUMNS, row[2:], strict=False) if number is not None},
+                }
+                for row in value["rows"]
+            ]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError("is not a table of scores") from error
 
 
 def _outcome_of(value: Any) -> Any:
@@ -154,11 +205,13 @@ def _later_part(log: str) -> str | None:
 
 
 def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
-    """Drops digits first, then the gains' intervals, then the report's URI; every score stays."""
+    """Drops errors first, then digits, the report's URI, then the gains' intervals; every score stays."""
+    if report.errors:
+        return report.model_copy(update={"errors": report.errors[:-1]})
     for slimmer in (
         report.model_copy(update={"scores": [_rounded(score) for score in report.scores]}),
-        report.model_copy(update={"scores": [_without_gain_interval(score) for score in report.scores]}),
         report.model_copy(update={"report_uri": None}),
+        report.model_copy(update={"scores": [_without_gain_interval(score) for score in report.scores]}),
     ):
         if slimmer != report:
             return slimmer

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_api.base import ApiModel, Line, Name
-from finetune_api.evaluation import Generation, Grader
+from finetune_api.evaluation import Generation, OnError
 from finetune_api.finetuneclass import ServerSideEncryption
 from finetune_api.finetunejob import (
     Adapter,
@@ -21,6 +21,7 @@ from finetune_api.finetunejob import (
     Parallelism,
     ResolvedHyperparameters,
 )
+from finetune_api.graders import Grader
 
 RUN_CONFIG_DIRECTORY = "/etc/finetune"
 RUN_CONFIG_PATH = f"{RUN_CONFIG_DIRECTORY}/run.json"
@@ -160,6 +161,10 @@ class EvaluateRun(ApiModel):
     limit_examples: int | None = None
     graders: list[Grader]
     generation: Generation
+    cluster_by: Line | None = Field(None, description="Template: examples of one text are alike.")
+    slices: list[Line] = Field(default=[], description="Templates: the report has scores of each text, too.")
+    on_error: OnError = "Zero"
+    max_errored_percent: float = 5
 
 
 class DeleteRun(ApiModel):

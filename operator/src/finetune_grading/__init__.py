@@ -1,6 +1,8 @@
-"""Graders: each scores one output of a model from 0 to 1, with the semantics of OpenAI's graders.
+"""Graders: each scores a model's outputs from 0 to 1, with the semantics of OpenAI's graders.
 
-No model is loaded and no I/O is done here, so evaluation, training and servers can all grade by it. `compile_graders`
-checks the graders of a spec once; a `CompiledGrader` then scores any number of outputs. A new type of grader is a
-module here, a line in graders.py, and its settings in finetune_api.evaluation.
+No model is loaded here, and what is asked of another model goes through a `Judge` or an `Embedder` that the caller
+gives, so evaluation, training and servers can all grade by it. `compile_graders` checks the graders of a spec once;
+`grade_rows` then grades any number of rows by all of them: each is Passed, Failed, or Errored with a code of OpenAI's.
+`statistics` makes means, intervals and comparisons of the scores. A new type of grader is a file in graders/, a line in
+compile.py, and its settings in finetune_api.graders.
 """

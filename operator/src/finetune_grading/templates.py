@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -25,14 +26,14 @@ class TemplateError(ValueError):
 
 def variables(template: str) -> list[str]:
     """The variables of a template, in order. Raises TemplateError for one that can't exist."""
-    names = [found.group(1).strip() for found in _BRACES.finditer(template)]
+    names = _parts(template)[1::2]
     for name in names:
         if _NAME.fullmatch(name) is None:
             raise TemplateError(
                 f"{{{{{name}}}}} is not a variable. Use {{{{item.<field>}}}}, {{{{sample.output_text}}}}, "
                 "{{sample.output_json}} or {{sample.output_tools}}."
             )
-    return names
+    return list(names)
 
 
 def resolve(name: str, item: Mapping[str, Any], sample: Sample) -> Any:
@@ -50,7 +51,25 @@ def resolve(name: str, item: Mapping[str, Any], sample: Sample) -> Any:
 
 def render(template: str, item: Mapping[str, Any], sample: Sample) -> str:
     """The template with its variables replaced. Raises MissingVariableError."""
-    return _BRACES.sub(lambda found: _as_text(resolve(found.group(1).strip(), item, sample)), template)
+    first, *rest = _parts(template)
+    if not rest:
+        return first
+    rendered = [first]
+    for name, text in zip(rest[::2], rest[1::2], strict=True):
+        rendered += (as_text(resolve(name, item, sample)), text)
+    return "".join(rendered)
+
+
+def as_text(value: Any) -> str:
+    """Text as it is, any other value as compact JSON with sorted keys."""
+    return value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+@lru_cache(maxsize=256)
+def _parts(template: str) -> tuple[str, ...]:
+    """Text, variable, text, variable, ..., text."""
+    parts = _BRACES.split(template)
+    return tuple(part.strip() if index % 2 else part for index, part in enumerate(parts))
 
 
 def _member(value: Any, key: str, name: str) -> Any:
@@ -58,8 +77,5 @@ def _member(value: Any, key: str, name: str) -> Any:
         return value[key]
     if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
         return value[int(key)]
-    raise MissingVariableError(name)
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    holder = "the output" if name.startswith("sample.") else "the example"
+    raise MissingVariableError(name, f"{holder} has no {key!r} there.")

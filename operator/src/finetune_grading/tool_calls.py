@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.evaluation import ToolCallMatch
+from finetune_api.graders import ToolCallMatch
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,10 @@ class ToolCall:
         return cls(value["function"]["name"], orjson.loads(value["function"]["arguments"]))
 
 
-def calls_match(found: Sequence[ToolCall], expected: Sequence[ToolCall], match: ToolCallMatch) -> bool:
-    """Whether the calls are the expected ones, in any order. No calls match where none are expected."""
-    if len(found) != len(expected):
-        return False
+def matched_calls(found: Sequence[ToolCall], expected: Sequence[ToolCall], match: ToolCallMatch) -> int:
+    """How many of the expected calls are among those found, each call taken once: in their order, or in any."""
     accepted = [[_accepts(want, call, match) for call in found] for want in expected]
-    return _all_paired(accepted)
+    return _most_in_order(accepted) if match.order == "InOrder" else _most_paired(accepted)
 
 
 def json_equal(one: Any, other: Any) -> bool:
@@ -55,8 +53,8 @@ def json_contains(whole: Any, part: Any) -> bool:
     return json_equal(whole, part)
 
 
-def _all_paired(accepted: Sequence[Sequence[bool]]) -> bool:
-    """Whether every row can be given a column of its own among those it accepts (Kuhn's matching algorithm)."""
+def _most_paired(accepted: Sequence[Sequence[bool]]) -> int:
+    """The most rows that can each be given a column of its own that it accepts (Kuhn's matching algorithm)."""
     taken_by: dict[int, int] = {}
 
     def place(row: int, seen: set[int]) -> bool:
@@ -68,7 +66,19 @@ def _all_paired(accepted: Sequence[Sequence[bool]]) -> bool:
                     return True
         return False
 
-    return all(place(row, set()) for row in range(len(accepted)))
+    return sum(place(row, set()) for row in range(len(accepted)))
+
+
+def _most_in_order(accepted: Sequence[Sequence[bool]]) -> int:
+    """The same where neither rows nor columns may cross: the longest common subsequence."""
+    columns = len(accepted[0]) if accepted else 0
+    best = [0] * (columns + 1)
+    for row in accepted:
+        before = best
+        best = [0]
+        for column, fits in enumerate(row):
+            best.append(before[column] + 1 if fits else max(before[column + 1], best[column]))
+    return best[-1]
 
 
 def _accepts(expected: ToolCall, found: ToolCall, match: ToolCallMatch) -> bool:

@@ -252,7 +252,7 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "Evaluation",
             {"gates": [{"grader": "exact", "minimum": 0.5, "minimumDelta": 0.1}]},
-            ["spec.gates[0]", "exactly one of minimum and minimumDelta"],
+            ["spec.gates[0]", "exactly one of minimum, minimumDelta, maximum and maximumDelta"],
         ),
         # What must go together.
         (

@@ -9,11 +9,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE, Generation, Grader, Score
+from finetune_api.evaluation import BASELINE, Generation, Score
+from finetune_api.graders import Grader
 from finetune_api.outcome import parse_termination_message, to_termination_message
 from finetune_api.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
+from finetune_grading.statistics.intervals import wilson
 from finetune_trainer.evaluation.evaluate import evaluate, fetch_held_out
-from finetune_trainer.evaluation.statistics import wilson
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket

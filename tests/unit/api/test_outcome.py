@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finetune_api.auto import resolve_for
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import Score
+from finetune_api.evaluation import GradingErrors, Score
 from finetune_api.finetunejob import (
     CheckpointStatus,
     DatasetError,
@@ -21,6 +21,7 @@ from finetune_api.finetunejob import (
     ModelStatus,
     Result,
 )
+from finetune_api.graders import GraderErrorCode
 from finetune_api.outcome import (
     TERMINATION_MESSAGE_BYTES,
     EvaluationReport,
@@ -86,8 +87,26 @@ scores = record(
     delta=st.none() | numbers,
     delta_low=st.none() | numbers,
     delta_high=st.none() | numbers,
+    passed=st.none() | st.integers(0, 10**6),
+    failed=st.none() | st.integers(0, 10**6),
+    errored=st.none() | st.integers(0, 10**6),
+    p_value=st.none() | numbers,
+    minimum_detectable_delta=st.none() | numbers,
 )
-evaluations = record(EvaluationReport, scores=st.lists(scores, max_size=20), report_uri=st.none() | uris)
+grading_errors = record(
+    GradingErrors,
+    candidate=names,
+    grader=names,
+    code=st.sampled_from(GraderErrorCode),
+    count=st.integers(1, 10**6),
+    first_line=st.integers(1, 10**9),
+)
+evaluations = record(
+    EvaluationReport,
+    scores=st.lists(scores, max_size=20),
+    errors=st.lists(grading_errors, max_size=20),
+    report_uri=st.none() | uris,
+)
 
 
 @given(failures | preflights | trainings | evaluations)
@@ -124,7 +143,7 @@ def test_of_a_failure_the_log_is_shed_first_and_its_end_last() -> None:
 
 
 def test_the_largest_evaluation_keeps_every_score() -> None:
-    """Three candidates and the baseline by five graders, all of the longest names."""
+    """Three candidates and the baseline by eight graders, all of the longest names, with every number."""
     matrix = [
         Score(
             candidate=f"{candidate}{'c' * 31}",
@@ -133,19 +152,53 @@ def test_the_largest_evaluation_keeps_every_score() -> None:
             low=0.123456789,
             high=0.987654321,
             examples=100_000,
+            passed=33_333,
+            failed=33_333,
+            errored=33_334,
+            p_value=0.123456789,
+            minimum_detectable_delta=0.0123456789,
             delta=-1 / 7,
             delta_low=-0.2222222,
             delta_high=-0.1111111,
         )
         for candidate in range(4)
-        for grader in range(5)
+        for grader in range(8)
     ]
-    message = to_termination_message(EvaluationReport(scores=matrix, report_uri=LONG_URI))
+    errors = [
+        GradingErrors(candidate=score.candidate, grader=score.grader, code="other_error", count=9, first_line=9)
+        for score in matrix[:20]
+    ]
+    message = to_termination_message(EvaluationReport(scores=matrix, errors=errors, report_uri=LONG_URI))
     assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
     parsed = parse_termination_message(message)
     assert isinstance(parsed, EvaluationReport)
     assert [(score.candidate, score.grader) for score in parsed.scores] == [(s.candidate, s.grader) for s in matrix]
     assert all((score.score, score.delta) == (0.3333, -0.1429) for score in parsed.scores)
+    assert all((score.passed, score.errored) == (33_333, 33_334) for score in parsed.scores)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {},
+        {"candidates": ["a"], "graders": ["b"], "rows": [[0]]},
+        {"candidates": ["a"], "graders": ["b"], "rows": [[0, 1, 0.5, 0, 1, 9]]},
+        {"candidates": ["a"], "graders": ["b"], "rows": [[0, 0, "x", 0, 1, 9]]},
+        {"candidates": ["a"], "graders": ["b"], "rows": [[0, 0, 0.5, 0, 1]]},
+        {"candidates": ["a"], "graders": ["b"], "rows": [7]},
+        {"candidates": 7, "graders": ["b"], "rows": [[0, 0, 0.5, 0, 1, 9]]},
+    ],
+)
+def test_a_table_of_scores_that_lacks_something_is_no_outcome(table: dict[str, Any]) -> None:
+    assert parse_termination_message(json.dumps({"outcome": "EvaluateSucceeded", "scores": table})) is None
+
+
+def test_a_column_that_a_newer_trainer_adds_is_left_out() -> None:
+    score = Score(candidate="a", grader="b", score=0.5, low=0, high=1, examples=9)
+    row = [0, 0, 0.5, 0, 1, 9, *[None] * 10, "new"]
+    table = {"candidates": ["a"], "graders": ["b"], "rows": [row]}
+    parsed = parse_termination_message(json.dumps({"outcome": "EvaluateSucceeded", "scores": table}))
+    assert parsed == EvaluationReport(scores=[score])
 
 
 def test_what_fits_is_left_as_it_is() -> None:

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
 from finetune_api.crd import KINDS, structural_schema
-from finetune_api.evaluation import Gate, Grader
+from finetune_api.evaluation import Gate
 from finetune_api.finetuneclass import ServerSideEncryption, Storage
 from finetune_api.finetunejob import Adapter, Limit, Method, Model, TrainingData, ValidationData
+from finetune_api.graders import Grader
 from finetune_api.unions import OneOf, TypedUnion
 from tests.unit.api.test_crd import schemas
 
@@ -30,7 +31,11 @@ from tests.unit.api.test_crd import schemas
         (Limit, {"examples": 1, "percent": 1}, "set exactly one of examples and percent"),
         (TrainingData, {}, "set exactly one of uri, uris and configMapRef"),
         (ValidationData, {}, "set exactly one of uri, uris, configMapRef and splitPercent"),
-        (Gate, {"grader": "a", "minimum": 0.5, "minimumDelta": 0}, "set exactly one of minimum and minimumDelta"),
+        (
+            Gate,
+            {"grader": "a", "minimum": 0.5, "minimumDelta": 0},
+            "set exactly one of minimum, minimumDelta, maximum and maximumDelta",
+        ),
         (Storage, {"bucket": "abc"}, "set exactly one of credentialsSecretName and serviceAccountName"),
     ],
 )
@@ -66,7 +71,7 @@ def test_every_field_of_a_typed_union_is_a_member_of_one_of_its_types() -> None:
     """Its name is the type's, in the case of a field: a reader of the one knows the other."""
     for union in TypedUnion.__subclasses__():
         members = set(union.members().values())
-        assert members == set(union.model_fields) - {"type", "name"}, union.__name__
+        assert members == set(union.model_fields) - {"type", "name", "pass_threshold"}, union.__name__
         assert members, union.__name__
         for kind, field in union.members().items():
             assert kind in get_args(union.model_fields["type"].annotation)

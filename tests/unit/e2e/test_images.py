@@ -181,12 +181,13 @@ def test_only_the_trainer_is_built_on_the_base_with_a_compiler() -> None:
     assert bases == {STORAGE: "base:1", OPERATOR: "base:1", TRAINER: "base-with-gcc:1"}
 
 
-def test_the_local_base_has_what_the_image_for_gpus_needs() -> None:
+def test_the_local_base_has_what_the_trainers_images_need() -> None:
     """There is no apt-get in it."""
     text = (ROOT / "trainer-image" / "Dockerfile").read_text()
-    (needed,) = re.findall(r"needed='([^']*)'", text)
-    (headers,) = re.findall(r'needed="\$\{needed\} ([^"]*)"', text)
-    assert {*needed.split(), *headers.split()} == set(CUDA_PACKAGES)
+    (always,) = re.findall(r"needed='([^']*)'", text)
+    for_gpus, headers = re.findall(r'needed="\$\{needed\} ([^"]*)"', text)
+    assert {*for_gpus.split(), *headers.split()} == set(CUDA_PACKAGES)
+    assert set(always.split()) <= set(PACKAGES)
 
 
 def test_mounts_for_a_base_vanish_with_the_command(tmp_path: Path) -> None:

@@ -7,20 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from finetune_api.evaluation import Grader
-from finetune_grading.grader import CompiledGrader, InvalidGraderError
-from finetune_grading.graders import compile_graders
-from finetune_grading.sample import Sample
-from finetune_grading.string_check import string_check
-from finetune_grading.text_similarity import fuzzy_match
-
-
-def grader(**spec: Any) -> CompiledGrader:
-    return compile_graders([Grader.from_wire({"name": "g", **spec})])[0]
+from finetune_api.graders import Grader, GraderErrorCode
+from finetune_grading.compile import compile_graders
+from finetune_grading.compiled import CompiledGrader, InvalidGraderError
+from finetune_grading.graders.string_check import string_check
+from finetune_grading.text_metrics import fuzzy_match
+from tests.unit.grading.graders import compiled, grade
 
 
 def schema_grader(schema: Any) -> CompiledGrader:
-    return grader(type="JsonSchema", jsonSchema={"schema": schema})
+    return compiled(type="JsonSchema", jsonSchema={"schema": schema})
 
 
 @pytest.mark.parametrize(
@@ -76,32 +72,42 @@ def test_fuzzy_match(output: str, reference: str, score: float) -> None:
     ],
 )
 def test_json_schema(schema: Any, output: str, score: float) -> None:
-    assert schema_grader(schema).grade({}, Sample(output)) == score
+    graded = grade(schema_grader(schema), {}, output)
+    assert (graded.score, graded.verdict) == (score, "Passed" if score else "Failed")
+    assert ("error" in graded.details) == (score == 0), "what the schema refuses is told"
 
 
 def test_a_grader_compares_the_output_with_the_reference_unless_told_otherwise() -> None:
-    check = grader(type="StringCheck")
-    assert check.grade({"reference": "os"}, Sample("os")) == 1.0
-    assert check.grade({"reference": "os"}, Sample("re")) == 0.0
+    check = compiled(type="StringCheck")
+    assert grade(check, {"reference": "os"}, "os").score == 1.0
+    assert grade(check, {"reference": "os"}, "re").score == 0.0
 
 
 def test_a_member_of_the_output_can_be_compared_with_a_field_of_the_example() -> None:
-    check = grader(
+    check = compiled(
         type="StringCheck",
         stringCheck={"input": "{{sample.output_json.module}}", "reference": "{{item.label}}", "operation": "Eq"},
     )
-    assert check.grade({"label": "os"}, Sample('{"module": "os"}')) == 1.0
-    assert check.grade({"label": "os"}, Sample('{"module": "re"}')) == 0.0
+    assert grade(check, {"label": "os"}, '{"module": "os"}').score == 1.0
+    assert grade(check, {"label": "os"}, '{"module": "re"}').score == 0.0
 
 
 @pytest.mark.parametrize("operation", ["Eq", "Ne", "Like", "ILike"])
-def test_an_output_without_the_json_that_is_asked_for_scores_nothing(operation: str) -> None:
-    check = grader(type="StringCheck", stringCheck={"input": "{{sample.output_json.module}}", "operation": operation})
-    assert check.grade({"reference": "os"}, Sample("not json")) == 0.0
+def test_an_output_without_the_json_that_is_asked_for_is_errored(operation: str) -> None:
+    check = compiled(type="StringCheck", stringCheck={"input": "{{sample.output_json.module}}", "operation": operation})
+    for output, code in (
+        ("not json", GraderErrorCode.SAMPLE_PARSE_ERROR),
+        ('{"name": "os"}', GraderErrorCode.INVALID_VARIABLE_ERROR),
+    ):
+        graded = grade(check, {"reference": "os"}, output)
+        assert (graded.score, graded.verdict) == (None, "Errored")
+        assert graded.error is not None
+        assert graded.error.code is code
+        assert "sample.output_json" in graded.error.details
 
 
 def test_fields_that_an_example_lacks_are_named() -> None:
-    check = grader(
+    check = compiled(
         type="TextSimilarity",
         textSimilarity={"input": "{{sample.output_text}} {{item.a}}", "reference": "{{item.b.c}} {{item.a}}"},
     )
@@ -111,7 +117,7 @@ def test_fields_that_an_example_lacks_are_named() -> None:
 
 def test_a_json_schema_grader_without_its_schema_is_no_grader() -> None:
     with pytest.raises(ValidationError, match="jsonSchema is required with type JsonSchema"):
-        grader(type="JsonSchema")
+        compiled(type="JsonSchema")
 
 
 @pytest.mark.parametrize(
@@ -127,15 +133,28 @@ def test_a_json_schema_grader_without_its_schema_is_no_grader() -> None:
 )
 def test_a_grader_that_can_never_work_is_refused_before_anything_is_loaded(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidGraderError) as caught:
-        grader(**spec)
+        compiled(**spec)
     assert "'g'" in str(caught.value)
     assert message in str(caught.value)
 
 
 def test_a_nested_reference_out_of_the_schema_is_refused_and_not_downloaded() -> None:
-    check = schema_grader({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}})
     with pytest.raises(InvalidGraderError, match=r"127\.0\.0\.1:9/schema"):
-        check.grade({}, Sample('{"a": 1}'))
+        schema_grader({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"$ref": {"type": "string"}}},
+        {"const": {"$ref": "http://127.0.0.1:9/schema"}},
+        {"$id": "urn:a", "$defs": {"b": {"$id": "urn:b", "type": "string"}}, "items": {"$ref": "urn:b"}},
+        {"$defs": {"n": {"$anchor": "name"}}, "properties": {"a": {"$ref": "#name"}}},
+        {"properties": {"inner": {"$ref": "#"}}},
+    ],
+)
+def test_what_only_looks_like_a_reference_out_of_the_schema_is_none(schema: dict[str, Any]) -> None:
+    assert grade(schema_grader(schema), {}, "{}").verdict in ("Passed", "Failed")
 
 
 def test_two_graders_of_one_name_are_refused() -> None:
@@ -148,6 +167,8 @@ def test_two_graders_of_one_name_are_refused() -> None:
 @given(output=st.text(), reference=st.text())
 def test_every_score_is_from_0_to_1_and_the_reference_itself_scores_1(output: str, reference: str) -> None:
     for spec in ({"type": "StringCheck"}, {"type": "TextSimilarity"}):
-        compiled = grader(**spec)
-        assert 0.0 <= compiled.grade({"reference": reference}, Sample(output)) <= 1.0
-        assert compiled.grade({"reference": reference}, Sample(reference)) == 1.0
+        check = compiled(**spec)
+        score = grade(check, {"reference": reference}, output).score
+        assert score is not None
+        assert 0.0 <= score <= 1.0
+        assert grade(check, {"reference": reference}, reference).score == 1.0

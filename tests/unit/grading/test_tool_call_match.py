@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_api.evaluation import Grader
-from finetune_grading.graders import compile_graders
-from finetune_grading.sample import Sample
-from finetune_grading.tool_calls import ToolCall, calls_match, json_contains, json_equal
+from finetune_api.graders import ToolCallMatch
+from finetune_grading.tool_calls import ToolCall, json_contains, json_equal, matched_calls
+from tests.unit.grading.graders import compiled, grade
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text("ab é\"'{}[]:,\n\\", max_size=8),
@@ -63,11 +62,12 @@ def call(name: str, **arguments: Any) -> ToolCall:
 def test_the_tool_call_grader(
     found: list[ToolCall], expected: list[ToolCall], match: dict[str, Any], score: float
 ) -> None:
-    (grader,) = compile_graders([Grader.from_wire({"name": "calls", "type": "ToolCall", "toolCall": match})])
+    grader = compiled(type="ToolCall", toolCall=match)
     item = {"reference_tools": [one.to_wire() for one in expected]}
     assert grader.missing_from(item) == []
     assert grader.missing_from({}) == ["item.reference_tools"]
-    assert grader.grade(item, Sample("", tuple(found))) == score
+    graded = grade(grader, item, "", *found)
+    assert (graded.score, graded.verdict) == (score, "Passed" if score == 1 else "Failed")
 
 
 @settings(max_examples=100, deadline=None)
@@ -84,6 +84,33 @@ def test_equality_and_containment(one: Any, other: Any) -> None:
 @given(made=calls, data=st.data())
 def test_the_order_of_calls_does_not_count(made: list[tuple[str, dict[str, Any]]], data: st.DataObject) -> None:
     expected = [ToolCall(name, arguments) for name, arguments in made]
-    spec = Grader.from_wire({"name": "g", "type": "ToolCall", "toolCall": {}}).tool_call
-    assert spec is not None
-    assert calls_match(data.draw(st.permutations(expected)), expected, spec)
+    assert matched_calls(data.draw(st.permutations(expected)), expected, ToolCallMatch()) == len(expected)
+
+
+A, B, C = call("a"), call("b"), call("c")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "any_order", "in_order"),
+    [
+        ([A, B, C], [A, B, C], 1.0, 1.0),
+        ([B, A, C], [A, B, C], 1.0, 2 / 3),
+        ([C, B, A], [A, B, C], 1.0, 1 / 3),
+        ([A, B], [A, B, C], 0.8, 0.8),
+        ([A, B, C], [A, C], 0.8, 0.8),
+        ([A, A], [A], 2 / 3, 2 / 3),
+        ([C], [A, B], 0.0, 0.0),
+        ([], [A], 0.0, 0.0),
+        ([A], [], 0.0, 0.0),
+        ([], [], 1.0, 1.0),
+    ],
+)
+def test_partial_credit_is_the_f1_of_the_calls(
+    found: list[ToolCall], expected: list[ToolCall], any_order: float, in_order: float
+) -> None:
+    item = {"reference_tools": [one.to_wire() for one in expected]}
+    for order, score in (("Any", any_order), ("InOrder", in_order)):
+        partly = compiled(type="ToolCall", toolCall={"order": order, "partialCredit": True})
+        assert grade(partly, item, "", *found).score == pytest.approx(score)
+        strictly = compiled(type="ToolCall", toolCall={"order": order})
+        assert grade(strictly, item, "", *found).score == (1.0 if score == 1 else 0.0)

@@ -44,7 +44,15 @@ def evaluation_job_name(digest: str = "sha256:aa", number: int = 1, run_id: str 
 
 def score(candidate: str, mean: float, delta: float | None = None, grader: str = "exact") -> Score:
     return Score(
-        candidate=candidate, grader=grader, score=mean, low=mean - 0.05, high=mean + 0.05, examples=250, delta=delta
+        candidate=candidate,
+        grader=grader,
+        score=mean,
+        low=mean - 0.05,
+        high=mean + 0.05,
+        examples=250,
+        delta=delta,
+        delta_low=None if delta is None else delta - 0.05,
+        delta_high=None if delta is None else delta + 0.05,
     )
 
 

@@ -321,7 +321,7 @@ observed_jobs = st.builds(
 EVALUATION_NAMES = [evaluation_job_name(), evaluation_job_name(number=2), evaluation_job_name("sha256:bb"), "nobodys"]
 evaluation_statuses = record(
     EvaluationStatus,
-    phase=maybe(st.sampled_from(["Waiting", "Evaluating", "Passed", "GateFailed", "Failed"])),
+    phase=maybe(st.sampled_from(["Waiting", "Evaluating", "Passed", "GateFailed", "Inconclusive", "Failed"])),
     run_id=st.sampled_from([None, "1", "2"]),
     conditions=conditions,
     job_name=maybe(st.sampled_from(EVALUATION_NAMES)),

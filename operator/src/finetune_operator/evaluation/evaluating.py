@@ -101,12 +101,16 @@ def over(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) 
     before = {(gate.candidate, gate.grader): gate for gate in status.gates}
     kept = [gate.over(before.get((gate.candidate, gate.grader))) for gate in gates]
     status = status.model_copy(update={"gates": kept})
-    missed = [gate for gate in gates if not gate.passed]
-    if not missed:
+    missed = [gate for gate in gates if gate.verdict == "Failed"]
+    open_gates = [gate for gate in gates if gate.verdict == "Inconclusive"]
+    if not missed and not open_gates:
         text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
         readiness, passed = ready(Reason.EVALUATED, status.summary or text), ready(Reason.GATES_PASSED, text)
         return _ended(observed, status, "Passed", readiness, now, passed)
-    text = "; ".join(f"{gate.candidate} by {gate.grader}: {gate.message}" for gate in missed)
+    text = "; ".join(f"{gate.candidate} by {gate.grader}: {gate.message}" for gate in missed or open_gates)
+    if not missed:
+        readiness = stalled(Reason.INCONCLUSIVE, f"{len(open_gates)} of {len(gates)} gates are undecided: {text}.")
+        return _ended(observed, status, "Inconclusive", readiness, now, readiness)
     readiness = stalled(Reason.GATE_FAILED, f"{len(missed)} of {len(gates)} gates failed: {text}.")
     return _ended(observed, status, "GateFailed", readiness, now, readiness)
 
@@ -135,6 +139,7 @@ def _with_scores(
     return status.model_copy(
         update={
             "results": report.scores,
+            "errors": report.errors,
             "report_uri": report.report_uri,
             "completion_time": whole_seconds(now),
             "failure": None,

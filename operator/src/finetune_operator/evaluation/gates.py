@@ -1,13 +1,36 @@
-"""Whether scores pass the gates."""
+"""Whether scores pass the gates, fail them, or are too few to tell."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from finetune_api.evaluation import BASELINE, Gate, GateResult, Score
+from finetune_grading.statistics.power import examples_to_decide
+
+Verdict = Literal["Passed", "Failed", "Inconclusive"]
 
 # A gain of 0.9 over 0.8 is 0.09999999999999998 to a computer.
 _ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A score, or the gain over the baseline, with its interval; an interval may be unknown."""
+
+    what: str
+    mean: float
+    low: float | None
+    high: float | None
+    form: str
+    """How its numbers are written."""
+
+    def __str__(self) -> str:
+        text = f"{self.what} {self.mean:{self.form}}"
+        if self.low is None or self.high is None:
+            return text
+        return f"{text} [{self.low:{self.form}}, {self.high:{self.form}}]"
 
 
 def judge(gates: Sequence[Gate], candidates: Sequence[str], scores: Sequence[Score]) -> list[GateResult]:
@@ -32,15 +55,45 @@ def summary(grader: str, scores: Sequence[Score]) -> str:
 
 
 def _gate_result(gate: Gate, candidate: str, score: Score | None) -> GateResult:
+    verdict, message = _judge(gate, score)
+    return GateResult(candidate=candidate, grader=gate.grader, verdict=verdict, message=message)
+
+
+def _judge(gate: Gate, score: Score | None) -> tuple[Verdict, str]:
     if score is None:
-        passed, message = False, "there is no score by this grader"
-    elif gate.minimum is not None:
-        passed = score.score >= gate.minimum - _ROUNDING
-        message = f"score {score.score:.3f}, at least {gate.minimum:.3f} demanded"
+        return "Failed", "there is no score by this grader"
+    is_maximum = gate.maximum is not None or gate.maximum_delta is not None
+    of_score, of_gain = (gate.maximum, gate.maximum_delta) if is_maximum else (gate.minimum, gate.minimum_delta)
+    if of_score is not None:
+        demanded, measured = of_score, _Measured("score", score.score, score.low, score.high, ".3f")
     elif score.delta is None:
-        passed, message = False, "there is no baseline to compare with"
+        return "Failed", "there is no baseline to compare with"
     else:
-        demanded = gate.minimum_delta or 0.0
-        passed = score.delta >= demanded - _ROUNDING
-        message = f"gain over the baseline {score.delta:+.3f}, at least {demanded:+.3f} demanded"
-    return GateResult(candidate=candidate, grader=gate.grader, passed=passed, message=message)
+        demanded = of_gain or 0.0
+        measured = _Measured("gain over the baseline", score.delta, score.delta_low, score.delta_high, "+.3f")
+    message = f"{measured}, {'at most' if is_maximum else 'at least'} {demanded:{measured.form}} demanded"
+    verdict = _verdict(measured, demanded, is_maximum, gate.decision == "PointEstimate")
+    if verdict == "Inconclusive":
+        message = f"{message}: {_what_would_tell(measured, demanded, score.examples)}"
+    return verdict, message
+
+
+def _verdict(measured: _Measured, demanded: float, is_maximum: bool, by_mean: bool) -> Verdict:
+    """Passed where all of the interval is on the demanded side, Failed where none of it is."""
+    low, high = (measured.mean, measured.mean) if by_mean else (measured.low, measured.high)
+    if low is None or high is None:
+        return "Inconclusive"
+    if is_maximum:
+        low, high, demanded = -high, -low, -demanded
+    if low >= demanded - _ROUNDING:
+        return "Passed"
+    return "Failed" if high < demanded - _ROUNDING else "Inconclusive"
+
+
+def _what_would_tell(measured: _Measured, demanded: float, examples: int) -> str:
+    if measured.low is None or measured.high is None:
+        return "its confidence interval is not known; evaluate again"
+    more = examples_to_decide(measured.mean, measured.low, measured.high, demanded, examples)
+    if more is None:
+        return "it is just what is demanded, so no number of examples would tell; demand less"
+    return f"{examples} examples can't tell; it needs about {more} more"

@@ -51,6 +51,10 @@ def evaluate_objects(
         limit_examples=spec.dataset.limit_examples,
         graders=spec.graders,
         generation=spec.generation,
+        cluster_by=spec.dataset.cluster_by,
+        slices=spec.dataset.slices,
+        on_error=spec.on_error,
+        max_errored_percent=spec.max_errored_percent,
     )
     role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=True)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})

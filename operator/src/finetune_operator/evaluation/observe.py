@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_operator.core.ownership import owner_of
 from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.refusal import grading_refusal
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
@@ -39,6 +40,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         platform=await observe_class(reader, class_name, trainer_image),
         candidates=candidates,
         baseline=baseline,
+        refusal=grading_refusal(spec),
         jobs=tuple(jobs),
         pods=tuple(pods),
         disowned=tuple(job_view(item) for item in disowned),

@@ -24,6 +24,8 @@ class ObservedEvaluation:
     platform: ResolvedClass | Readiness
     candidates: tuple[tuple[str, ResolvedModel | Readiness], ...]
     baseline: ResolvedModel | Readiness | None
+    refusal: Readiness | None = None
+    """What of the graders can't work."""
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
     disowned: tuple[JobView, ...] = ()

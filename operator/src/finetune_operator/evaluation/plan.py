@@ -138,7 +138,7 @@ def _admitted(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
     if isinstance(platform, Readiness):
         return platform
     refused = source_violation(platform.spec, models=_model_uris(observed), datasets=[observed.spec.dataset.uri])
-    return refused or platform
+    return refused or observed.refusal or platform
 
 
 def _current_job(observed: ObservedEvaluation) -> JobView | None:

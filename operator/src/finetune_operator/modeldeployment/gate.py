@@ -40,6 +40,8 @@ def gate_readiness(
     missing = _missing(gate, name, model, candidate.name)
     if missing is not None or passed is None:
         return progressing(Reason.WAITING_FOR_GATE, missing or f"Evaluation {name!r} has not judged this model yet.")
+    if passed.status == "Unknown":
+        return stalled(Reason.INCONCLUSIVE, f"Evaluation {name!r} is inconclusive: {sentence(passed.message)}")
     if passed.status != "True":
         return stalled(Reason.GATE_FAILED, f"Evaluation {name!r} did not pass: {sentence(passed.message)}")
     return None

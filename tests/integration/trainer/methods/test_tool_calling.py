@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finetune_api.evaluation import BASELINE, Generation, Grader
+from finetune_api.evaluation import BASELINE, Generation
 from finetune_api.finetunejob import Adapter, TrainingData
+from finetune_api.graders import Grader
 from finetune_api.run import EvaluateRun, ModelSource, NamedModel
 from finetune_trainer.evaluation.evaluate import evaluate
 from tests.integration.trainer.runs import JOB, Workplace, train_here

@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE, Generation, Grader
+from finetune_api.evaluation import BASELINE, Generation
 from finetune_api.finetunejob import Adapter, TrainingData, ValidationData
+from finetune_api.graders import Grader
 from finetune_api.run import EvaluateRun, ModelSource, NamedModel
 from finetune_trainer.data.encode.tokenization import IGNORED
 from finetune_trainer.data.encode.vision import VisionCollator, to_record, to_rows

@@ -615,7 +615,7 @@ def judged(gates: list[dict[str, Any]], scores: list[Any]) -> Decided:
     ],
 )
 def test_a_gate_demands_a_score_or_a_gain(gate: dict[str, float], passes: bool) -> None:
-    result = judged([{"grader": "exact", **gate}], SCORES)
+    result = judged([{"grader": "exact", "decision": "PointEstimate", **gate}], SCORES)
     assert result.decision.passed is passes
     assert result.decision.stalled is not passes
     if not passes:
@@ -627,7 +627,8 @@ def test_a_gate_demands_a_score_or_a_gain(gate: dict[str, float], passes: bool) 
 def test_a_gain_that_only_rounding_keeps_from_the_gate_passes() -> None:
     gained = 0.9 - 0.8
     assert gained < 0.1
-    assert judged([{"grader": "exact", "minimumDelta": 0.1}], [score("tuned", 0.9, delta=gained)]).decision.passed
+    gate = {"grader": "exact", "minimumDelta": 0.1, "decision": "PointEstimate"}
+    assert judged([gate], [score("tuned", 0.9, delta=gained)]).decision.passed
 
 
 def test_without_gates_it_passes() -> None:
@@ -669,11 +670,11 @@ def test_each_gate_judges_each_candidate() -> None:
         baseline=ResolvedModel(ModelSource(uri="s3://models/base")),
     )
     result = decide(observed)
-    assert [(gate.candidate, gate.passed) for gate in result.status.gates] == [
-        ("first", True),
-        ("second", True),
-        ("first", True),
-        ("second", False),
+    assert [(gate.candidate, gate.verdict) for gate in result.status.gates] == [
+        ("first", "Passed"),
+        ("second", "Passed"),
+        ("first", "Passed"),
+        ("second", "Failed"),
     ]
     assert result.decision.passed is False
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import orjson
 import torch
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE, Generation, Score
+from finetune_api.evaluation import Generation
 from finetune_api.finetunejob import DatasetSource
-from finetune_api.outcome import SCORE_DIGITS, EvaluationReport
+from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun, NamedModel
 from finetune_api.sources import parse_s3
-from finetune_grading.grader import CompiledGrader, InvalidGraderError
-from finetune_grading.graders import compile_graders
-from finetune_grading.sample import Sample
+from finetune_grading.compile import compile_graders, grade_rows, load_graders
+from finetune_grading.compiled import CompiledGrader, InvalidGraderError
+from finetune_grading.sample import Row, Sample
+from finetune_grading.scores import Counting, Examples, Graded, grading_errors, grading_failure, scores_of
 from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
@@ -30,7 +31,8 @@ from finetune_trainer.evaluation.heldout import (
     read_held_out,
     tokenize_prompts,
 )
-from finetune_trainer.evaluation.statistics import estimate, estimate_difference
+from finetune_trainer.evaluation.report import MOST_ERRORS, to_report, to_samples
+from finetune_trainer.evaluation.slices import Slice, labels, slices_of
 from finetune_trainer.generate.generation import (
     Generator,
     generate_from_images,
@@ -45,17 +47,16 @@ from finetune_trainer.storage.storage import Storage
 
 REPORT_NAME = "report.json"
 SAMPLES_NAME = "samples.jsonl"
+T = TypeVar("T")
 Outputs = Mapping[str, Sequence[Sample]]
-"""By model: an output for each example."""
-Grades = Mapping[str, Mapping[str, Sequence[float]]]
-"""By model and grader: a score for each example."""
+"""By model: generation.samplesPerExample outputs to each example, one after another."""
 
 
 def evaluate(run: EvaluateRun) -> EvaluationReport:
     """Evaluate, and write report.json and samples.jsonl to output_uri.
 
-    Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, ModelNotFound, ModelInvalid, or one of the
-    storage's.
+    Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, ModelNotFound, ModelInvalid, GraderFailed, or
+    one of the storage's.
     """
     try:
         return _evaluate(run)
@@ -66,15 +67,39 @@ def evaluate(run: EvaluateRun) -> EvaluationReport:
 def _evaluate(run: EvaluateRun) -> EvaluationReport:
     storage = Storage(run.storage)
     graders = compile_graders(run.graders)
+    load_graders(run.graders)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
         examples = fetch_held_out(run, storage, graders, Path(scratch))
     outputs = {model.name: answer(model, run, examples, storage) for model in run.models}
-    grades = grade(examples, outputs, graders)
+    grades = grade(examples, outputs, graders, run.generation.samples_per_example)
     folder = parse_s3(run.output_uri)
-    report = EvaluationReport(scores=score(grades), report_uri=folder.join(REPORT_NAME).uri)
+    # Before anything is judged: rows that were graded are not lost.
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
-    storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples)))
+    report, slices = judge(run, graders, examples, grades)
+    report = report.model_copy(update={"report_uri": folder.join(REPORT_NAME).uri})
+    storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices))
     return report
+
+
+def judge(
+    run: EvaluateRun, graders: Sequence[CompiledGrader], examples: Sequence[HeldOutExample], grades: Graded
+) -> tuple[EvaluationReport, list[Slice]]:
+    """The scores of all examples and of each slice. Raises DiagnosedError (GraderFailed)."""
+    counting = Counting(run.on_error, run.max_errored_percent, run.generation.reducer)
+    thresholds = {grader.name: grader.pass_threshold for grader in graders}
+    graded = Examples(
+        lines=[example.line for example in examples],
+        clusters=None if run.cluster_by is None else labels(run.cluster_by, examples),
+        samples=run.generation.samples_per_example,
+    )
+    failure = grading_failure(grades, graded, counting)
+    if failure is not None:
+        raise DiagnosedError(Reason.GRADER_FAILED, failure)
+    report = EvaluationReport(
+        scores=scores_of(grades, thresholds, graded, counting),
+        errors=grading_errors(grades, graded, MOST_ERRORS),
+    )
+    return report, slices_of(run.slices, examples, grades, thresholds, graded, counting)
 
 
 def fetch_held_out(
@@ -82,16 +107,20 @@ def fetch_held_out(
 ) -> list[HeldOutExample]:
     """The examples of every file that dataset_uri names, up to the limit. Raises DiagnosedError."""
     source, limit = DatasetSource(uri=run.dataset_uri), run.limit_examples
+    templates = [*run.slices, *([] if run.cluster_by is None else [run.cluster_by])]
     examples: list[HeldOutExample] = []
     for file in fetch_files(storage, source, directory, allowed=run.allowed_datasets):
         left = None if limit is None else limit - len(examples)
         if left != 0:
-            examples += read_held_out(file.path, file.uri, graders, left)
+            examples += read_held_out(file.path, file.uri, graders, left, templates)
     return examples
 
 
 def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> list[Sample]:
-    """One model's answers. The model is fetched and loaded here, and removed from disk and memory afterwards."""
+    """One model's answers, as many to each example as are drawn, one after another.
+
+    The model is fetched and loaded here, and removed from disk and memory afterwards.
+    """
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
         with log_progress(f"{model.name}: fetching {model.model.adapter_uri or model.model.uri}"):
             local = fetch_model(model.model, storage, Path(directory))
@@ -100,8 +129,10 @@ def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExampl
     with tempfile.TemporaryDirectory(prefix="images-") as directory:
         images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
         prompts = tokenize_prompts(generator.processor, examples, run.dataset_uri, generator.context_length, images)
-        outputs = _generate(model.name, generator, run.generation, examples, prompts, images)
-    samples = to_answers(generator.tokenizer, examples, prompts, outputs)
+        times = run.generation.samples_per_example
+        asked, prompts, images = _repeat(examples, times), _repeat(prompts, times), _repeat(images, times)
+        outputs = _generate(model.name, generator, run.generation, asked, prompts, images)
+    samples = to_answers(generator.tokenizer, asked, prompts, outputs)
     del generator
     gc.collect()
     torch.cuda.empty_cache()
@@ -158,73 +189,27 @@ def to_answers(
     return samples
 
 
-def grade(examples: Sequence[HeldOutExample], outputs: Outputs, graders: Sequence[CompiledGrader]) -> Grades:
-    """Every grader's score of every output. Raises InvalidGraderError for a schema that refers to nothing."""
-    return {
-        name: {
-            grader.name: [grader.grade(example.item, sample) for example, sample in zip(examples, samples, strict=True)]
-            for grader in graders
+def grade(
+    examples: Sequence[HeldOutExample],
+    outputs: Outputs,
+    graders: Sequence[CompiledGrader],
+    samples_per_example: int = 1,
+) -> Graded:
+    """Every grader's grade of every output."""
+    items = _repeat([example.item for example in examples], samples_per_example)
+
+    async def grade_models() -> Graded:
+        return {
+            name: await grade_rows(graders, [Row(item, sample) for item, sample in zip(items, samples, strict=True)])
+            for name, samples in outputs.items()
         }
-        for name, samples in outputs.items()
-    }
+
+    return asyncio.run(grade_models())
 
 
-def score(grades: Grades) -> list[Score]:
-    """The mean scores, with the gain over the baseline for every other model if there is a baseline.
-
-    Rounded here, so that the gate, the status, the report and a person all see the same number.
-    """
-    return [
-        _score(model, grader, scores, None if model == BASELINE else grades.get(BASELINE, {}).get(grader))
-        for model, of_model in grades.items()
-        for grader, scores in of_model.items()
-    ]
-
-
-def to_samples(examples: Sequence[HeldOutExample], outputs: Outputs, grades: Grades) -> bytes:
-    """A JSON line for each example: its line in the dataset, prompt and reference, each model's output and scores.
-
-    Where the example has tools: also the calls of the reference and of each model.
-    """
-    return b"".join(
-        orjson.dumps(
-            {
-                "line": example.line,
-                "prompt": example.prompt.content,
-                "reference": example.reference,
-                "outputs": {name: samples[index].output_text for name, samples in outputs.items()},
-                **_calls(example, {name: samples[index] for name, samples in outputs.items()}),
-                "scores": {
-                    name: {grader: scores[index] for grader, scores in of_model.items()}
-                    for name, of_model in grades.items()
-                },
-            },
-            option=orjson.OPT_APPEND_NEWLINE,
-        )
-        for index, example in enumerate(examples)
-    )
-
-
-def to_report(run: EvaluateRun, report: EvaluationReport, examples: int) -> bytes:
-    """All scores, with the dataset, models, graders and settings that they were measured with."""
-    content: dict[str, Any] = {
-        "job": run.job.to_wire(),
-        "dataset": {"uri": run.dataset_uri, "examples": examples},
-        "models": [model.to_wire() for model in run.models],
-        "graders": [grader.to_wire() for grader in run.graders],
-        "generation": run.generation.to_wire(),
-        "scores": [score.to_wire() for score in report.scores],
-    }
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-def _calls(example: HeldOutExample, samples: Mapping[str, Sample]) -> dict[str, Any]:
-    if not example.prompt.tools:
-        return {}
-    return {
-        "referenceTools": example.reference_tools,
-        "outputTools": {name: sample.output_tools for name, sample in samples.items()},
-    }
+def _repeat(values: Sequence[T], times: int) -> list[T]:
+    """Each value so many times, one after another."""
+    return [value for value in values for _ in range(times)]
 
 
 def _without_special_tokens(tokenizer: Any, text: str) -> str:
@@ -232,19 +217,3 @@ def _without_special_tokens(tokenizer: Any, text: str) -> str:
         if token.special:
             text = text.replace(token.content, "")
     return text.strip()
-
-
-def _score(model: str, grader: str, scores: Sequence[float], baseline: Sequence[float] | None) -> Score:
-    mean = estimate(scores)
-    gain = None if baseline is None else estimate_difference(scores, baseline)
-    return Score(
-        candidate=model,
-        grader=grader,
-        score=round(mean.mean, SCORE_DIGITS),
-        low=round(mean.low, SCORE_DIGITS),
-        high=round(mean.high, SCORE_DIGITS),
-        examples=len(scores),
-        delta=None if gain is None else round(gain.mean, SCORE_DIGITS),
-        delta_low=None if gain is None else round(gain.low, SCORE_DIGITS),
-        delta_high=None if gain is None else round(gain.high, SCORE_DIGITS),
-    )

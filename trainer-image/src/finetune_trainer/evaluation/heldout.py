@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_grading.grader import REFERENCE_TOOLS, CompiledGrader
+from finetune_grading.compiled import CompiledGrader
+from finetune_grading.sample import REFERENCE_TOOLS, MissingVariableError, Sample
+from finetune_grading.templates import render
 from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.encode import vision
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images, text_tokenizer
@@ -59,9 +61,13 @@ class HeldOutExample:
 
 
 def read_held_out(
-    file: Path, uri: str, graders: Sequence[CompiledGrader], limit: int | None = None
+    file: Path,
+    uri: str,
+    graders: Sequence[CompiledGrader],
+    limit: int | None = None,
+    templates: Sequence[str] = (),
 ) -> list[HeldOutExample]:
-    """The first `limit` examples of a JSON Lines file.
+    """The first `limit` examples of a JSON Lines file, with what graders and `templates` read.
 
     Raises DiagnosedError (DatasetInvalid) naming the first broken line.
     """
@@ -80,7 +86,7 @@ def read_held_out(
             errors.append(LineError(parsed.line, str(error)))
             continue
         examples.append(example)
-        errors += missing_fields(example, graders)
+        errors += missing_fields(example, graders, templates)
     if not examples and not errors:
         errors.append(LineError(1, "The file is empty."))
     refuse(uri, errors)
@@ -117,13 +123,20 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
     return HeldOutExample(line, prompt, item)
 
 
-def missing_fields(example: HeldOutExample, graders: Sequence[CompiledGrader]) -> Iterator[LineError]:
-    """What graders read and the example does not have."""
+def missing_fields(
+    example: HeldOutExample, graders: Sequence[CompiledGrader], templates: Sequence[str] = ()
+) -> Iterator[LineError]:
+    """What graders and the templates of clusterBy and slices read, and the example does not have."""
     for grader in graders:
         for name in grader.missing_from(example.item):
             yield LineError(
                 example.line, f"Grader {grader.name!r} reads {{{{{name}}}}}, which this example does not have."
             )
+    for template in templates:
+        try:
+            render(template, example.item, Sample(""))
+        except MissingVariableError as error:
+            yield LineError(example.line, f"spec.dataset reads {error}")
 
 
 def keep_images(store: ImageStore, examples: Sequence[HeldOutExample], uri: str) -> list[list[Path]]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from finetune_api.evaluation import Grader, StringCheck
-from finetune_grading.comparison import compile_comparison
-from finetune_grading.grader import CompiledGrader
+from finetune_api.graders import Grader, StringCheck
+from finetune_grading.compiled import LocalGrader
+from finetune_grading.graders.comparison import compile_comparison
 
 
-def compile_string_check(grader: Grader) -> CompiledGrader:
+def compile_string_check(grader: Grader, pass_threshold: float) -> LocalGrader:
     """Raises InvalidGraderError."""
     spec = grader.string_check or StringCheck(operation="Eq")
-    return compile_comparison(grader.name, spec, lambda text, reference: string_check(spec.operation, text, reference))
+
+    def compare(text: str, reference: str) -> float:
+        return string_check(spec.operation, text, reference)
+
+    return compile_comparison(grader, spec, compare, pass_threshold)
 
 
 def string_check(operation: str, input_text: str, reference: str) -> float:

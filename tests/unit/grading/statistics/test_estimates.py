@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_trainer.evaluation.statistics import (
-    adjusted_student,
-    estimate,
-    estimate_difference,
-    newcombe,
-    student_quantile,
-    wilson,
-)
+from finetune_grading.statistics.estimates import estimate
+from finetune_grading.statistics.estimates import estimate_difference as difference
+from finetune_grading.statistics.intervals import Estimate, adjusted_student, newcombe, student_quantile, wilson
+
+
+def estimate_difference(scores: list[float], baseline: list[float]) -> Estimate:
+    return difference(scores, baseline).estimate
+
 
 scores = st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=50)
 answers = st.sampled_from([0.0, 1.0])
@@ -63,7 +63,17 @@ def test_newcombes_interval_of_paired_answers(table: tuple[int, int, int, int], 
 
 @pytest.mark.parametrize(
     ("degrees", "quantile"),
-    [(2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (10, 2.2281), (29, 2.0452), (100, 1.9840), (10**6, 1.96)],
+    [
+        (1, 12.7062),
+        (2, 4.3027),
+        (3, 3.1824),
+        (4, 2.7764),
+        (5, 2.5706),
+        (10, 2.2281),
+        (29, 2.0452),
+        (100, 1.9840),
+        (10**6, 1.96),
+    ],
 )
 def test_students_quantiles(degrees: int, quantile: float) -> None:
     assert student_quantile(degrees) == pytest.approx(quantile, rel=2e-3)

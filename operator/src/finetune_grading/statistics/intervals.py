@@ -1,16 +1,10 @@
-"""Means of scores with 95 % confidence intervals. Pure and deterministic.
-
-An interval over a finite number of examples is never a point: where all scores are the same, or all differences are
-none, it still says how much so many examples can leave unseen.
-"""
+"""95 % confidence intervals: of one proportion, of the difference of two on the same examples, of a mean."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 Z_95 = 1.959963984540054
 """The standard normal distribution's 97.5th percentile."""
@@ -23,33 +17,6 @@ class Estimate:
     mean: float
     low: float
     high: float
-
-
-def estimate(scores: Sequence[float]) -> Estimate:
-    """The mean of scores from 0 to 1: Wilson's interval where every score is 0 or 1, else Student's, adjusted.
-
-    Raises ValueError for an empty sample.
-    """
-    if not scores:
-        raise ValueError("there is no score")
-    if _is_binary(scores):
-        return wilson(int(sum(scores)), len(scores))
-    return adjusted_student(scores, least=0.0, most=1.0)
-
-
-def estimate_difference(scores: Sequence[float], baseline: Sequence[float]) -> Estimate:
-    """The mean gain over the baseline on the same examples, in the same order, from scores from 0 to 1.
-
-    Newcombe's interval where every score is 0 or 1, else Student's of the differences, adjusted. Raises ValueError when
-    the lengths differ, or are 0.
-    """
-    pairs = list(zip(scores, baseline, strict=True))
-    if not pairs:
-        raise ValueError("there is no score")
-    if _is_binary(scores) and _is_binary(baseline):
-        both, neither = pairs.count((1, 1)), pairs.count((0, 0))
-        return newcombe(both, pairs.count((1, 0)), pairs.count((0, 1)), neither)
-    return adjusted_student([a - b for a, b in pairs], least=-1.0, most=1.0)
 
 
 def wilson(successes: int, trials: int) -> Estimate:
@@ -94,18 +61,48 @@ def adjusted_student(values: Sequence[float], *, least: float, most: float) -> E
     """
     if not values:
         raise ValueError("there is no value")
-    mean = float(np.mean(values))
-    adjusted = np.array([*values, least, most], dtype=np.float64)
-    centre = float(adjusted.mean())
-    half = student_quantile(len(adjusted) - 1) * float(adjusted.std(ddof=1)) / math.sqrt(len(adjusted))
+    mean = mean_of(values)
+    adjusted = [*values, least, most]
+    centre = mean_of(adjusted)
+    half = student_quantile(len(adjusted) - 1) * standard_deviation(adjusted) / math.sqrt(len(adjusted))
     return Estimate(mean, low=max(least, min(mean, centre - half)), high=min(most, max(mean, centre + half)))
 
 
-def student_quantile(degrees: int) -> float:
-    """The 97.5th percentile of Student's t with two or more degrees of freedom, to 0.2 %.
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p-value of McNemar's test (Psychometrika 12, 1947): that both are right equally often.
 
-    Exact for two, else M. Abramowitz and I. Stegun, "Handbook of Mathematical Functions", 1964, 26.7.5.
+    Of the examples on which the two differ, each is right with probability 1/2: twice the smaller tail of that
+    binomial distribution, at most 1.
     """
+    differ = only_first + only_second
+    # Logarithms: the binomial coefficients of 100,000 examples have 30,000 digits.
+    whole = math.lgamma(differ + 1) - differ * math.log(2)
+    tail = math.fsum(
+        math.exp(whole - math.lgamma(count + 1) - math.lgamma(differ - count + 1))
+        for count in range(min(only_first, only_second) + 1)
+    )
+    return min(1.0, 2 * tail)
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean, which lies between the least and the most value."""
+    return min(max(values), max(min(values), math.fsum(values) / len(values)))
+
+
+def standard_deviation(values: Sequence[float]) -> float:
+    """Of a sample (n - 1) of two or more values."""
+    mean = mean_of(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def student_quantile(degrees: int) -> float:
+    """The 97.5th percentile of Student's t, to 0.2 %.
+
+    Exact for one and two degrees of freedom, else M. Abramowitz and I. Stegun, "Handbook of Mathematical Functions",
+    1964, 26.7.5.
+    """
+    if degrees == 1:
+        return math.tan(0.475 * math.pi)
     if degrees == 2:
         return 0.95 * math.sqrt(2 / (1 - 0.95**2))
     z = Z_95
@@ -116,10 +113,6 @@ def student_quantile(degrees: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return z + math.fsum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
-
-
-def _is_binary(scores: Sequence[float]) -> bool:
-    return all(score in (0, 1) for score in scores)
 
 
 def _phi(both: int, only_first: int, only_second: int, neither: int) -> float:

@@ -1,0 +1,67 @@
+"""The graders of a spec, checked and compiled, and rows graded by all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from finetune_api.graders import Grader
+from finetune_grading.compiled import CompiledGrader, InvalidGraderError, RowsGrader
+from finetune_grading.grade import Grade
+from finetune_grading.graders.json_schema import compile_json_schema
+from finetune_grading.graders.multi import MultiGrader, compile_multi
+from finetune_grading.graders.string_check import compile_string_check
+from finetune_grading.graders.text_similarity import compile_text_similarity, load_text_similarity
+from finetune_grading.graders.tool_call import compile_tool_call
+from finetune_grading.sample import Row
+
+COMPILERS: Mapping[str, Callable[[Grader, float], RowsGrader]] = {
+    "StringCheck": compile_string_check,
+    "TextSimilarity": compile_text_similarity,
+    "JsonSchema": compile_json_schema,
+    "ToolCall": compile_tool_call,
+}
+"""By the type of a grader: all but Multi, which reads the others."""
+
+
+def compile_graders(graders: Sequence[Grader]) -> list[CompiledGrader]:
+    """Check the graders, before any model is loaded. No I/O. Raises InvalidGraderError."""
+    names = [grader.name for grader in graders]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidGraderError(name, "its name is used twice; give each grader a name of its own.")
+    # As with OpenAI, a formula reads no other formula.
+    readable = [grader.name for grader in graders if grader.type != "Multi"]
+    return [
+        compile_multi(grader, pass_threshold(grader), readable)
+        if grader.type == "Multi"
+        else COMPILERS[grader.type](grader, pass_threshold(grader))
+        for grader in graders
+    ]
+
+
+def load_graders(graders: Sequence[Grader]) -> None:
+    """Bring into memory what graders read from the disk. Raises InvalidGraderError where it is not there."""
+    for grader in graders:
+        load_text_similarity(grader)
+
+
+def pass_threshold(grader: Grader) -> float:
+    """The least score that passes: 1 for graders that only know right and wrong, else 0.5, unless the spec says."""
+    if grader.pass_threshold is not None:
+        return grader.pass_threshold
+    partial = grader.tool_call is not None and grader.tool_call.partial_credit
+    is_binary = grader.type in ("StringCheck", "JsonSchema") or (grader.type == "ToolCall" and not partial)
+    return 1.0 if is_binary else 0.5
+
+
+async def grade_rows(graders: Sequence[CompiledGrader], rows: Sequence[Row]) -> dict[str, list[Grade]]:
+    """The grades of each row by each grader, in the order of both."""
+    grades: dict[str, list[Grade]] = {}
+    for grader in graders:
+        if isinstance(grader, RowsGrader):
+            grades[grader.name] = await grader.grade(rows)
+    for grader in graders:
+        if isinstance(grader, MultiGrader):
+            of_rows = [{name: grades[name][index] for name in grader.reads.values()} for index in range(len(rows))]
+            grades[grader.name] = [grader.combine(of_row) for of_row in of_rows]
+    return {grader.name: grades[grader.name] for grader in graders}

@@ -1,0 +1,102 @@
+"""What every type of grader compiles to."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from finetune_api.graders import GraderErrorCode
+from finetune_grading.grade import Grade, RowError, Scored, unexpected
+from finetune_grading.sample import Item, MissingVariableError, Row, Sample
+from finetune_grading.templates import TemplateError, resolve, variables
+
+
+class InvalidGraderError(ValueError):
+    """The spec of a grader can't work. The message names the grader and the place, and says what to change."""
+
+    def __init__(self, grader: str, message: str, code: GraderErrorCode | None = None) -> None:
+        super().__init__(f"spec.graders: {grader!r}: {'' if code is None else f'{code}: '}{message}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class CompiledGrader:
+    """A grader whose spec has been checked."""
+
+    name: str
+    pass_threshold: float
+    item_variables: tuple[str, ...]
+    """The variables of an item that it reads, such as `item.reference`."""
+
+    def missing_from(self, item: Item) -> list[str]:
+        """The variables that this grader reads and the item lacks."""
+        return [name for name in self.item_variables if not _has(item, name)]
+
+
+@dataclass(frozen=True)
+class RowsGrader(CompiledGrader, ABC):
+    """A grader that grades rows by themselves, whatever other graders say."""
+
+    @abstractmethod
+    async def grade(self, rows: Sequence[Row]) -> list[Grade]:
+        """A grade for each row, in their order. No row's fault raises."""
+
+
+@dataclass(frozen=True)
+class LocalGrader(RowsGrader):
+    """It needs nothing but the row."""
+
+    score: Callable[[Row], Scored]
+    """Raises RowError."""
+
+    async def grade(self, rows: Sequence[Row]) -> list[Grade]:
+        return [self.grade_row(row) for row in rows]
+
+    def grade_row(self, row: Row) -> Grade:
+        """The grade of one row."""
+        try:
+            return Grade.of(self.score(row), self.pass_threshold)
+        except RowError as error:
+            return Grade.errored(error.error)
+        except Exception as error:
+            return Grade.errored(unexpected(error))
+
+
+@dataclass(frozen=True)
+class AskingGrader(RowsGrader):
+    """It asks another model about each row; how many at once is that model's client's matter."""
+
+    ask: Callable[[Row], Awaitable[Scored]]
+    """Raises RowError."""
+
+    async def grade(self, rows: Sequence[Row]) -> list[Grade]:
+        return list(await asyncio.gather(*(self._grade_row(row) for row in rows)))
+
+    async def _grade_row(self, row: Row) -> Grade:
+        try:
+            return Grade.of(await self.ask(row), self.pass_threshold)
+        except RowError as error:
+            return Grade.errored(error.error)
+        except Exception as error:
+            return Grade.errored(unexpected(error))
+
+
+def item_variables(grader: str, templates: dict[str, str]) -> tuple[str, ...]:
+    """The variables of an item in templates, by the field that holds each. Raises InvalidGraderError."""
+    found: list[str] = []
+    for place, template in templates.items():
+        try:
+            found += [name for name in variables(template) if name.startswith("item.")]
+        except TemplateError as error:
+            raise InvalidGraderError(grader, f"{place}: {error}", GraderErrorCode.INVALID_VARIABLE_ERROR) from error
+    return tuple(dict.fromkeys(found))
+
+
+def _has(item: Item, name: str) -> bool:
+    try:
+        resolve(name, item, Sample(""))
+    except MissingVariableError:
+        return False
+    return True

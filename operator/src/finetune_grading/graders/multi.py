@@ -1,0 +1,48 @@
+"""The grader Multi: a formula over the scores of other graders of the list."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from finetune_api.graders import Grader, GraderErrorCode
+from finetune_grading.compiled import CompiledGrader, InvalidGraderError
+from finetune_grading.formula import Formula, FormulaError, parse_formula
+from finetune_grading.grade import Grade, GradeError, Scored
+
+
+@dataclass(frozen=True)
+class MultiGrader(CompiledGrader):
+    """It grades what others have graded: nothing is graded, or paid for, twice."""
+
+    formula: Formula
+    reads: Mapping[str, str]
+    """The graders that it reads, by their names in the formula."""
+
+    def combine(self, grades: Mapping[str, Grade]) -> Grade:
+        """The grade of a row from its other grades. An Errored one that it reads makes it Errored too."""
+        scores: dict[str, float] = {}
+        for name, grader in self.reads.items():
+            grade = grades[grader]
+            if grade.score is None:
+                assert grade.error is not None
+                return Grade.errored(GradeError(grade.error.code, f"{grader}: {grade.error.details}"))
+            scores[name] = grade.score
+        try:
+            value = self.formula(scores)
+        except (ArithmeticError, ValueError) as error:
+            of = ", ".join(f"{name}={score:g}" for name, score in scores.items())
+            return Grade.errored(GradeError(GraderErrorCode.OTHER_ERROR, f"calculateOutput with {of}: {error}"))
+        details = {} if 0 <= value <= 1 else {"value": value}
+        return Grade.of(Scored(min(1.0, max(0.0, value)), details), self.pass_threshold)
+
+
+def compile_multi(grader: Grader, pass_threshold: float, others: Collection[str]) -> MultiGrader:
+    """`others`: the names of the graders that it may read. Raises InvalidGraderError."""
+    assert grader.multi is not None, "a union's required member"
+    names = {name.replace("-", "_"): name for name in others}
+    try:
+        formula = parse_formula(grader.multi.calculate_output, names)
+    except FormulaError as error:
+        raise InvalidGraderError(grader.name, f"multi.calculateOutput: {error}", error.code) from error
+    return MultiGrader(grader.name, pass_threshold, (), formula, {name: names[name] for name in formula.names})

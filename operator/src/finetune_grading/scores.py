@@ -1,0 +1,177 @@
+"""From grades to scores: what counts, what was passed, and what an interval leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from finetune_api.evaluation import BASELINE, GradingErrors, OnError, Reducer, Score
+from finetune_api.graders import GraderErrorCode
+from finetune_api.outcome import SCORE_DIGITS
+from finetune_grading.grade import Grade, GradeError
+from finetune_grading.statistics.estimates import estimate, estimate_difference
+from finetune_grading.statistics.reducers import REDUCERS
+
+OF_THE_OUTPUT = frozenset({GraderErrorCode.SAMPLE_PARSE_ERROR, GraderErrorCode.INVALID_VARIABLE_ERROR})
+"""What an output lacks; the fields of an example have been checked before."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples that were graded, `samples` outputs of each, one after another."""
+
+    lines: Sequence[int]
+    """Of the dataset, by example."""
+    clusters: Sequence[Hashable] | None = None
+    """By example; None: each stands for itself."""
+    samples: int = 1
+
+
+@dataclass(frozen=True)
+class Counting:
+    """What a run makes of errors and of several samples."""
+
+    on_error: OnError = "Zero"
+    max_errored_percent: float = 5
+    reducer: Reducer = "Mean"
+
+
+Graded = Mapping[str, Mapping[str, Sequence[Grade]]]
+"""By model and grader: the grade of each output."""
+Thresholds = Mapping[str, float]
+"""passThreshold by grader."""
+
+
+def grading_failure(grades: Graded, examples: Examples, counting: Counting) -> str | None:
+    """Why the scores would say little: too many outputs could not be graded; None when they are worth reading.
+
+    What the baseline's outputs lack is no fault: a model that was not tuned to write JSON often doesn't.
+    """
+    for model, of_model in grades.items():
+        for grader, of_grader in of_model.items():
+            errors = [(at, grade.error) for at, grade in enumerate(of_grader) if grade.error is not None]
+            faults = [one for one in errors if model != BASELINE or one[1].code not in OF_THE_OUTPUT]
+            share = 100 * len(faults) / len(of_grader)
+            if share > counting.max_errored_percent:
+                reason = f"that are {share:.4g} %, and maxErroredPercent is {counting.max_errored_percent:.4g}"
+            elif faults and counting.on_error == "Fail":
+                reason = "and onError is Fail"
+            elif len(errors) == len(of_grader) and counting.on_error == "Exclude":
+                reason, faults = "and onError is Exclude: none is left", errors
+            else:
+                continue
+            return _failure(model, grader, faults, len(of_grader), examples, reason)
+    return None
+
+
+def grading_errors(grades: Graded, examples: Examples, most: int) -> list[GradingErrors]:
+    """How often which error kept which grader from grading, the most frequent first."""
+    found: list[GradingErrors] = []
+    for model, of_model in grades.items():
+        for grader, of_grader in of_model.items():
+            lines: dict[GraderErrorCode, list[int]] = {}
+            for at, grade in enumerate(of_grader):
+                if grade.error is not None:
+                    lines.setdefault(grade.error.code, []).append(examples.lines[at // examples.samples])
+            found += [
+                GradingErrors(candidate=model, grader=grader, code=code, count=len(of_code), first_line=of_code[0])
+                for code, of_code in lines.items()
+            ]
+    return sorted(found, key=lambda errors: -errors.count)[:most]
+
+
+def scores_of(grades: Graded, thresholds: Thresholds, examples: Examples, counting: Counting) -> list[Score]:
+    """The mean scores, with the gain over the baseline for every other model if there is a baseline.
+
+    None of a model and grader of which no output counts. Rounded here, so that the gate, the status, the report and a
+    person all see the same number.
+    """
+    counted = {
+        (model, grader): _by_example(of_grader, thresholds[grader], examples, counting)
+        for model, of_model in grades.items()
+        for grader, of_grader in of_model.items()
+    }
+    return [
+        _score(
+            model,
+            grader,
+            grades[model][grader],
+            scores,
+            None if model == BASELINE else counted.get((BASELINE, grader)),
+            examples.clusters,
+        )
+        for (model, grader), scores in counted.items()
+        if any(score is not None for score in scores)
+    ]
+
+
+def _by_example(
+    grades: Sequence[Grade], threshold: float, examples: Examples, counting: Counting
+) -> list[float | None]:
+    """One score for each example; None where it does not count."""
+    reduce = REDUCERS[counting.reducer]
+    of_error = None if counting.on_error == "Exclude" else 0.0
+    found: list[float | None] = []
+    for start in range(0, len(grades), examples.samples):
+        scores = [
+            of_error if grade.score is None else grade.score for grade in grades[start : start + examples.samples]
+        ]
+        counted = [score for score in scores if score is not None]
+        if examples.samples == 1:
+            found.append(scores[0])
+        else:
+            found.append(reduce(counted, threshold) if counted else None)
+    return found
+
+
+def _score(
+    model: str,
+    grader: str,
+    grades: Sequence[Grade],
+    scores: Sequence[float | None],
+    baseline: Sequence[float | None] | None,
+    clusters: Sequence[Hashable] | None,
+) -> Score:
+    kept = [(at, score) for at, score in enumerate(scores) if score is not None]
+    mean = estimate([score for _, score in kept], clusters and [clusters[at] for at, _ in kept])
+    verdicts = [grade.verdict for grade in grades]
+    score = Score(
+        candidate=model,
+        grader=grader,
+        score=_rounded(mean.mean),
+        low=_rounded(mean.low),
+        high=_rounded(mean.high),
+        examples=len(kept),
+        passed=verdicts.count("Passed"),
+        failed=verdicts.count("Failed"),
+        errored=verdicts.count("Errored"),
+    )
+    pairs = [(at, one, before) for at, one in kept if baseline is not None and (before := baseline[at]) is not None]
+    if not pairs:
+        return score
+    gain = estimate_difference(
+        [one for _, one, _ in pairs], [before for *_, before in pairs], clusters and [clusters[at] for at, *_ in pairs]
+    )
+    return score.model_copy(
+        update={
+            "delta": _rounded(gain.estimate.mean),
+            "delta_low": _rounded(gain.estimate.low),
+            "delta_high": _rounded(gain.estimate.high),
+            "p_value": None if gain.p_value is None else _rounded(gain.p_value),
+            "minimum_detectable_delta": _rounded(gain.minimum_detectable),
+        }
+    )
+
+
+def _failure(
+    model: str, grader: str, errors: Sequence[tuple[int, GradeError]], total: int, examples: Examples, reason: str
+) -> str:
+    at, error = errors[0]
+    return (
+        f"Grader {grader!r} could not grade {len(errors)} of {total} outputs of {model!r}; {reason}. The first is that "
+        f"to line {examples.lines[at // examples.samples]}: {error.code}: {error.details}"
+    )
+
+
+def _rounded(number: float) -> float:
+    return round(number, SCORE_DIGITS)

@@ -1,0 +1,30 @@
+"""What of a spec's graders can't work, found before anything runs."""
+
+from __future__ import annotations
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import EvaluationSpec
+from finetune_grading.compile import compile_graders
+from finetune_grading.compiled import InvalidGraderError
+from finetune_grading.templates import TemplateError, variables
+from finetune_operator.core.conditions import Readiness, stalled
+
+
+def grading_refusal(spec: EvaluationSpec) -> Readiness | None:
+    """Names the grader or the field, and the place within; None when all can work."""
+    try:
+        compile_graders(spec.graders)
+    except InvalidGraderError as error:
+        return stalled(Reason.INVALID_SPEC, str(error))
+    by = [] if spec.dataset.cluster_by is None else [("clusterBy", spec.dataset.cluster_by)]
+    for place, template in [*by, *((f"slices[{at}]", text) for at, text in enumerate(spec.dataset.slices))]:
+        try:
+            of_outputs = [name for name in variables(template) if not name.startswith("item.")]
+        except TemplateError as error:
+            return stalled(Reason.INVALID_SPEC, f"spec.dataset.{place}: {error}")
+        if of_outputs:
+            message = (
+                f"{{{{{of_outputs[0]}}}}} is of an output; only fields of the example ({{{{item.<field>}}}}) are known."
+            )
+            return stalled(Reason.INVALID_SPEC, f"spec.dataset.{place}: {message}")
+    return None

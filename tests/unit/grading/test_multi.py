@@ -1,0 +1,198 @@
+"""Formulas over graders: cases 8 and 9 of shared/reference/evaluation.md, and what holds for every formula."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.graders import Grader, GraderErrorCode
+from finetune_grading.compile import compile_graders
+from finetune_grading.compiled import InvalidGraderError
+from finetune_grading.formula import FormulaError, parse_formula
+from finetune_grading.grade import Grade, GradeError, Scored
+from finetune_grading.graders.multi import MultiGrader
+from tests.unit.grading.graders import grade_all
+
+EXACT = {"name": "exact", "type": "StringCheck"}
+MEMBER = {"name": "json-member", "type": "StringCheck", "stringCheck": {"input": "{{sample.output_json.a}}"}}
+
+
+def multi(formula: str, *names: str, **changes: Any) -> MultiGrader:
+    others = [{"name": name, "type": "StringCheck"} for name in names]
+    spec = {"name": "both", "type": "Multi", "multi": {"calculateOutput": formula}, **changes}
+    found = compile_graders([Grader.from_wire(one) for one in (*others, spec)])[-1]
+    assert isinstance(found, MultiGrader)
+    return found
+
+
+def combine(formula: str, scores: Mapping[str, float], **changes: Any) -> Grade:
+    grades = {name: Grade.of(Scored(score), 1) for name, score in scores.items()}
+    return multi(formula, *scores, **changes).combine(grades)
+
+
+@pytest.mark.parametrize(
+    ("formula", "scores", "value"),
+    [
+        ("(name + email) / 2", {"name": 0.933333, "email": 1}, 0.966667),
+        ("min(a,b)^2", {"a": 0.8, "b": 0.6}, 0.36),
+        ("2^3^2/512", {}, 1),
+        ("-a^2+1", {"a": 0.5}, 0.75),
+        ("floor(a*10)/10", {"a": 0.57}, 0.5),
+        ("0.7*bleu + .3*exact", {"bleu": 0.5, "exact": 1}, 0.65),
+        ("1e-1 + 2E-1", {}, 0.3),
+        ("max(a, b, 0.1) - min(a, b)", {"a": 0.2, "b": 0.9}, 0.7),
+        ("ceil(a) - abs(-a)", {"a": 0.25}, 0.75),
+        ("exp(log(a)) * sqrt(a)", {"a": 0.25}, 0.125),
+        ("a - 0.1 - 0.1", {"a": 1}, 0.8),
+        ("1 / a / 4", {"a": 0.5}, 0.5),
+        ("2^-1", {}, 0.5),
+        ("+a", {"a": 0.5}, 0.5),
+        ("- -a", {"a": 0.5}, 0.5),
+        ("json_member-exact", {"json-member": 1, "exact": 0.25}, 0.75),
+        ("min * min(min, 1)", {"min": 0.5}, 0.25),
+    ],
+)
+def test_a_formula(formula: str, scores: dict[str, float], value: float) -> None:
+    assert combine(formula, scores).score == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("formula", "code", "place"),
+    [
+        ("a +", GraderErrorCode.FORMULA_PARSE_ERROR, "character 4: something is missing at the end"),
+        ("a + c", GraderErrorCode.INVALID_VARIABLE_ERROR, "character 5: 'c' is not the name of another grader"),
+        ("__import__('os')", GraderErrorCode.FORMULA_PARSE_ERROR, 'character 12: "\'" is not expected there'),
+        ("__import__(a)", GraderErrorCode.FORMULA_PARSE_ERROR, "'__import__' is not a function"),
+        ("a if b else 0", GraderErrorCode.FORMULA_PARSE_ERROR, "character 3: 'if' is not expected there"),
+        ("a ** b", GraderErrorCode.FORMULA_PARSE_ERROR, "character 4"),
+        ("a.real", GraderErrorCode.FORMULA_PARSE_ERROR, "character 2"),
+        ("(a", GraderErrorCode.FORMULA_PARSE_ERROR, "missing at the end"),
+        ("a)", GraderErrorCode.FORMULA_PARSE_ERROR, "character 2"),
+        ("a b", GraderErrorCode.FORMULA_PARSE_ERROR, "character 3"),
+        ("2a", GraderErrorCode.FORMULA_PARSE_ERROR, "character 1"),
+        ("1.2.3", GraderErrorCode.FORMULA_PARSE_ERROR, "character 1"),
+        ("min(a)", GraderErrorCode.FORMULA_PARSE_ERROR, "min takes two or more values"),
+        ("log(a, b)", GraderErrorCode.FORMULA_PARSE_ERROR, "log takes one value"),
+        ("abs()", GraderErrorCode.FORMULA_PARSE_ERROR, "character 5"),
+        ("both", GraderErrorCode.INVALID_VARIABLE_ERROR, "'both' is not the name of another grader"),
+        ("(" * 400 + "a" + ")" * 400, GraderErrorCode.FORMULA_PARSE_ERROR, "nested more than 50"),
+        ("-" * 500 + "a", GraderErrorCode.FORMULA_PARSE_ERROR, "nested more than 50"),
+        ("^".join("a" * 400), GraderErrorCode.FORMULA_PARSE_ERROR, "nested more than 50"),
+        (" ", GraderErrorCode.FORMULA_PARSE_ERROR, "missing at the end"),
+    ],
+)
+def test_a_formula_that_can_not_work_is_refused_by_its_place(formula: str, code: GraderErrorCode, place: str) -> None:
+    with pytest.raises(InvalidGraderError) as refused:
+        multi(formula, "a", "b")
+    assert refused.value.code is code
+    assert str(refused.value).startswith(f"spec.graders: 'both': {code}: multi.calculateOutput: ")
+    assert place in str(refused.value)
+
+
+def test_a_formula_reads_no_formula() -> None:
+    graders = [
+        EXACT,
+        *({"name": n, "type": "Multi", "multi": {"calculateOutput": f}} for n, f in (("p", "exact"), ("q", "p"))),
+    ]
+    with pytest.raises(InvalidGraderError, match="'p' is not the name of another grader"):
+        compile_graders([Grader.from_wire(one) for one in graders])
+
+
+@pytest.mark.parametrize(
+    ("formula", "value"),
+    [
+        ("a/b", "division by zero"),
+        ("log(b)", ""),
+        ("sqrt(b - a)", ""),
+        ("(b-a)^0.5", ""),
+        ("b^-1", ""),
+        ("exp(1000)", ""),
+    ],
+)
+def test_a_row_for_which_a_formula_has_no_value_is_errored(formula: str, value: str) -> None:
+    graded = combine(formula, {"a": 1, "b": 0})
+    assert (graded.score, graded.verdict) == (None, "Errored")
+    assert graded.error is not None
+    assert graded.error.code is GraderErrorCode.OTHER_ERROR
+    assert "b=0" in graded.error.details or "exp" in formula
+    assert value in graded.error.details
+
+
+def test_a_tower_of_powers_is_answered_at_once() -> None:
+    started = time.monotonic()
+    assert combine("9^9^9^9", {}).verdict == "Errored"
+    assert combine("0 * 9^9^9", {}).verdict == "Errored"
+    assert combine("+".join(["a"] * 500), {"a": 0.001}).score == pytest.approx(0.5)
+    assert time.monotonic() - started < 1
+
+
+def test_what_is_beyond_the_scale_counts_as_its_end_and_is_told() -> None:
+    above, below = combine("a + a", {"a": 0.8}), combine("a - 1", {"a": 0.25})
+    assert (above.score, above.details) == (1.0, {"value": 1.6})
+    assert (below.score, below.details) == (0.0, {"value": -0.75})
+    assert combine("a", {"a": 0.8}).details == {}
+
+
+def test_a_row_that_a_formula_reads_as_errored_is_errored_with_its_cause() -> None:
+    graders = compile_graders(
+        [
+            Grader.from_wire(one)
+            for one in (
+                EXACT,
+                MEMBER,
+                {"name": "both", "type": "Multi", "multi": {"calculateOutput": "(exact + json_member) / 2"}},
+                {"name": "one", "type": "Multi", "multi": {"calculateOutput": "exact"}, "passThreshold": 1},
+            )
+        ]
+    )
+    grades = grade_all(graders, {"reference": "x"}, "x")
+    assert list(grades) == ["exact", "json-member", "both", "one"]
+    assert grades["both"].error == GradeError(
+        GraderErrorCode.SAMPLE_PARSE_ERROR,
+        f"json-member: {grades['json-member'].error.details if grades['json-member'].error else ''}",
+    )
+    assert grades["one"].verdict == "Passed", "a formula that does not read it has its value"
+
+
+# Every formula.
+
+expressions = st.recursive(
+    st.sampled_from(["a", "b"]) | st.floats(0, 10, allow_subnormal=False).map(lambda value: f"{value:.4f}"),
+    lambda inner: (
+        st.tuples(inner, st.sampled_from(["+", "-", "*", "/"]), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})")
+        | st.tuples(st.sampled_from(["min", "max"]), inner, inner).map(lambda t: f"{t[0]}({t[1]}, {t[2]})")
+        | inner.map(lambda text: f"abs({text})")
+    ),
+    max_leaves=8,
+)
+
+
+@given(expressions, st.floats(0, 1), st.floats(0, 1))
+def test_a_formula_has_pythons_value(text: str, a: float, b: float) -> None:
+    formula = parse_formula(text, {"a", "b"})
+    try:
+        expected = eval(text, {"__builtins__": {}}, {"a": a, "b": b, "min": min, "max": max, "abs": abs})  # noqa: S307
+        assert math.isfinite(expected)
+    except (ArithmeticError, AssertionError):
+        with pytest.raises(ArithmeticError):
+            formula({"a": a, "b": b})
+    else:
+        assert formula({"a": a, "b": b}) == expected
+
+
+@given(st.text("ab01.+-*/^(), minlogexp_'[]{}\n\x00é", max_size=60))
+def test_any_text_is_a_formula_or_refused_with_words(text: str) -> None:
+    try:
+        formula = parse_formula(text, {"a", "b"})
+    except FormulaError as error:
+        assert str(error)
+        return
+    with contextlib.suppress(ArithmeticError, ValueError):
+        assert math.isfinite(formula({"a": 0.5, "b": 0.25}))

@@ -1,0 +1,110 @@
+"""From grades to scores: case 10 of shared/reference/evaluation.md, and several samples of an example."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from finetune_api.evaluation import BASELINE
+from finetune_api.graders import Grader
+from finetune_grading.compile import compile_graders, grade_rows
+from finetune_grading.grade import Grade, Scored
+from finetune_grading.sample import Row, Sample
+from finetune_grading.scores import Counting, Examples, Graded, grading_errors, grading_failure, scores_of
+
+MEMBER = {"name": "member", "type": "StringCheck", "stringCheck": {"input": "{{sample.output_json.x}}"}}
+NO_JSON = "The answer is a."
+# Seven right, two wrong, one that is no JSON: line 14 of the dataset.
+OUTPUTS = ['{"x": "a"}'] * 7 + ['{"x": "b"}'] * 2 + [NO_JSON]
+EXAMPLES = Examples(lines=range(5, 15))
+THRESHOLDS = {"member": 1.0}
+
+
+def graded(**outputs: list[str]) -> Graded:
+    graders = compile_graders([Grader.from_wire(MEMBER)])
+
+    def rows(texts: list[str]) -> list[Row]:
+        return [Row({"reference": "a"}, Sample(text)) for text in texts]
+
+    return {name: asyncio.run(grade_rows(graders, rows(texts))) for name, texts in outputs.items()}
+
+
+@pytest.mark.parametrize(("on_error", "score", "examples"), [("Zero", 0.7, 10), ("Exclude", 0.7778, 9)])
+def test_case_10_what_counts_for_an_output_that_is_no_json(on_error: Any, score: float, examples: int) -> None:
+    grades, counting = graded(tuned=OUTPUTS), Counting(on_error, max_errored_percent=20)
+    assert grading_failure(grades, EXAMPLES, counting) is None
+    (found,) = scores_of(grades, THRESHOLDS, EXAMPLES, counting)
+    assert (found.score, found.examples) == (score, examples)
+    assert (found.passed, found.failed, found.errored) == (7, 2, 1)
+    (errors,) = grading_errors(grades, EXAMPLES, 20)
+    assert (errors.candidate, errors.grader, errors.code) == ("tuned", "member", "sample_parse_error")
+    assert (errors.count, errors.first_line) == (1, 14)
+
+
+@pytest.mark.parametrize("on_error", ["Zero", "Exclude", "Fail"])
+def test_case_10_more_errors_than_allowed_fail_the_run(on_error: Any) -> None:
+    failure = grading_failure(graded(tuned=OUTPUTS), EXAMPLES, Counting(on_error, max_errored_percent=5))
+    assert failure is not None
+    assert "'member' could not grade 1 of 10 outputs of 'tuned'" in failure
+    assert "10 %, and maxErroredPercent is 5" in failure
+    assert "line 14: sample_parse_error: {{sample.output_json}}: the output is not JSON" in failure
+
+
+def test_case_10_on_error_fail_fails_the_run_by_one() -> None:
+    failure = grading_failure(graded(tuned=OUTPUTS), EXAMPLES, Counting("Fail", max_errored_percent=20))
+    assert failure is not None
+    assert "onError is Fail" in failure
+
+
+def test_a_share_that_is_just_what_is_allowed_is_allowed() -> None:
+    assert grading_failure(graded(tuned=OUTPUTS), EXAMPLES, Counting("Zero", max_errored_percent=10)) is None
+
+
+@pytest.mark.parametrize("on_error", ["Zero", "Fail"])
+def test_what_the_baselines_outputs_lack_is_no_fault(on_error: Any) -> None:
+    """A base model that writes no JSON is what the tuned one is compared with."""
+    grades = graded(tuned=['{"x": "a"}'] * 10, baseline=[NO_JSON] * 10)
+    counting = Counting(on_error)
+    assert grading_failure(grades, EXAMPLES, counting) is None
+    scores = {score.candidate: score for score in scores_of(grades, THRESHOLDS, EXAMPLES, counting)}
+    assert (scores[BASELINE].score, scores[BASELINE].errored) == (0, 10)
+    assert scores["tuned"].delta == 1
+
+
+def test_what_is_left_out_is_left_out_of_both_sides() -> None:
+    baseline = [NO_JSON] * 2 + ['{"x": "a"}'] * 4 + ['{"x": "b"}'] * 4
+    grades = graded(tuned=OUTPUTS, baseline=baseline)
+    scores = {score.candidate: score for score in scores_of(grades, THRESHOLDS, EXAMPLES, Counting("Exclude", 50))}
+    assert scores[BASELINE].examples == 8
+    # Of the seven lines that both have: five right against four.
+    assert scores["tuned"].delta == pytest.approx(1 / 7, abs=1e-4)
+
+
+def test_where_nothing_is_left_there_is_no_score_and_the_run_fails_with_what_to_change() -> None:
+    grades = graded(tuned=['{"x": "a"}'] * 10, baseline=[NO_JSON] * 10)
+    counting = Counting("Exclude")
+    failure = grading_failure(grades, EXAMPLES, counting)
+    assert failure is not None
+    assert "10 of 10 outputs of 'baseline'; and onError is Exclude: none is left" in failure
+    assert [score.candidate for score in scores_of(grades, THRESHOLDS, EXAMPLES, counting)] == ["tuned"]
+
+
+def test_several_samples_of_an_example_are_one_score() -> None:
+    scores = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]  # three examples, two samples of each
+    grades = {"tuned": {"member": [Grade.of(Scored(score), 1) for score in scores]}}
+    for reducer, mean in (("Mean", 0.5), ("PassAtK", 0.6667), ("PassK", 0.3333)):
+        counting = Counting(reducer=reducer)  # type: ignore[arg-type]
+        (found,) = scores_of(grades, THRESHOLDS, Examples([1, 2, 3], samples=2), counting)
+        assert (found.score, found.examples) == (mean, 3)
+        assert (found.passed, found.failed) == (3, 3)
+
+
+def test_of_several_samples_the_line_of_a_fault_is_the_examples() -> None:
+    grades = graded(tuned=['{"x": "a"}'] * 3 + [NO_JSON])
+    examples = Examples([7, 9], samples=2)
+    assert grading_errors(grades, examples, 20)[0].first_line == 9
+    failure = grading_failure(grades, examples, Counting())
+    assert failure is not None
+    assert "line 9" in failure

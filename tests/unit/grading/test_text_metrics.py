@@ -1,0 +1,99 @@
+"""Cases 2 to 6 of shared/reference/evaluation.md: the values that the libraries of the field give, each measured."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import pytest
+
+from finetune_api.graders import Grader
+from finetune_grading import wordnet
+from finetune_grading.compile import load_graders
+from finetune_grading.compiled import InvalidGraderError
+from finetune_grading.text_metrics import METRICS
+from tests.unit.grading.graders import compiled, grade
+
+BEAR = ("fuzzy wuzzy was a bear", "fuzzy wuzzy had no hair")
+CAT = ("The cat sat on the mat.", "The cat is sitting on the mat.")
+REFUND = (
+    "Your refund was issued on 3 May and arrives within five days.",
+    "The refund was issued on May 3 and will arrive within five days.",
+)
+SAME = ("identical text here", "identical text here")
+
+
+def similarity(metric: str, pair: tuple[str, str]) -> float | None:
+    grader = compiled(type="TextSimilarity", textSimilarity={"metric": metric})
+    return grade(grader, {"reference": pair[1]}, pair[0]).score
+
+
+@pytest.mark.parametrize(
+    ("metric", "pair", "score"),
+    [
+        # Case 2.
+        ("FuzzyMatch", BEAR, 0.755556),
+        ("FuzzyMatch", CAT, 0.83125),
+        ("FuzzyMatch", REFUND, 0.861789),
+        ("FuzzyMatch", ("Jon Doe", "John Doe"), 0.933333),
+        ("FuzzyMatch", ("Paris", "The capital is Paris."), 0.9),
+        ("FuzzyMatch", ("!!!", "!!!"), 1),
+        ("FuzzyMatch", ("", "text"), 0),
+        # Case 3.
+        ("BLEU", BEAR, 0.213644),
+        ("BLEU", CAT, 0.423837),
+        ("BLEU", REFUND, 0.387813),
+        ("BLEU", SAME, 1.0),
+        ("BLEU", ("", "text"), 0),
+        # Case 4.
+        ("GLEU", BEAR, 0.214286),
+        ("GLEU", CAT, 0.5),
+        ("GLEU", REFUND, 0.46),
+        # Case 6.
+        ("ROUGE1", REFUND, 0.8),
+        ("ROUGE2", REFUND, 0.434783),
+        ("ROUGE3", REFUND, 0.285714),
+        ("ROUGE4", REFUND, 0.105263),
+        ("ROUGE5", REFUND, 0),
+        ("ROUGEL", REFUND, 0.72),
+        ("ROUGE1", CAT, 0.769231),
+        ("ROUGE2", CAT, 0.545455),
+        ("ROUGE3", CAT, 0.222222),
+        ("ROUGEL", CAT, 0.769231),
+    ],
+)
+def test_a_metric_has_the_value_of_its_library(metric: str, pair: tuple[str, str], score: float) -> None:
+    assert similarity(metric, pair) == pytest.approx(score, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pair", "score"), [(BEAR, 0.375), (CAT, 0.875743), (REFUND, 0.832084), (SAME, 0.981481), (("", "text"), 0)]
+)
+def test_meteor(wordnet_files: str, pair: tuple[str, str], score: float) -> None:
+    """Case 5."""
+    assert similarity("METEOR", pair) == pytest.approx(score, abs=1e-6)
+
+
+def test_the_mean_of_bleu_is_that_of_the_sentences_and_not_the_corpus() -> None:
+    """Case 3: sacrebleu's corpus BLEU of both is 0.399359."""
+    scores = [similarity("BLEU", CAT), similarity("BLEU", REFUND)]
+    assert statistics.fmean(score or 0 for score in scores) == pytest.approx(0.405825, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", [name for name in METRICS if name != "METEOR"])
+@pytest.mark.parametrize("text", ["", " ", "\x00", "你好世界", "🎉" * 50, "a" * 5000, "< > & \\ %s {0}", "\ud83d"])
+def test_no_text_is_beyond_a_metric(metric: str, text: str) -> None:
+    for pair in ((text, "some text"), ("some text", text), (text, text)):
+        score = similarity(metric, pair)
+        assert score is not None
+        assert 0 <= score <= 1
+
+
+def test_without_wordnet_meteor_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(wordnet.DIRECTORY_VARIABLE, str(tmp_path))
+    wordnet.wordnet.cache_clear()
+    spec = {"name": "meteor", "type": "TextSimilarity", "textSimilarity": {"metric": "METEOR"}}
+    with pytest.raises(InvalidGraderError, match=r"'meteor': METEOR needs WordNet.*wordnet-base"):
+        load_graders([Grader.from_wire(spec)])

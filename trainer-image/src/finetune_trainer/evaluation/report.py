@@ -1,0 +1,108 @@
+"""What an evaluation leaves in the storage: every row, and all scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from finetune_api.outcome import EvaluationReport
+from finetune_api.run import EvaluateRun
+from finetune_grading.grade import Grade
+from finetune_grading.sample import Sample
+from finetune_grading.scores import Graded
+from finetune_trainer.evaluation.heldout import HeldOutExample
+from finetune_trainer.evaluation.slices import Slice
+
+MOST_ERRORS = 20
+"""Kinds of errors that the report counts; each row has its own."""
+
+
+def to_samples(examples: Sequence[HeldOutExample], outputs: Mapping[str, Sequence[Sample]], grades: Graded) -> bytes:
+    """A JSON line for each example and sample: its line in the dataset, prompt and reference, each model's output and
+    scores; null is the score of what could not be graded, and `errors` says why.
+
+    Where the example has tools: also the calls of the reference and of each model.
+    """
+    count = max((len(samples) for samples in outputs.values()), default=0)
+    per_example = count // len(examples) if examples else 1
+    return b"".join(
+        orjson.dumps(
+            _row(examples[at // per_example], at, at % per_example, outputs, grades), option=orjson.OPT_APPEND_NEWLINE
+        )
+        for at in range(count)
+    )
+
+
+def to_report(run: EvaluateRun, report: EvaluationReport, examples: int, slices: Sequence[Slice]) -> bytes:
+    """All scores, with the dataset, models, graders and settings that they were measured with."""
+    content: dict[str, Any] = {
+        "job": run.job.to_wire(),
+        "dataset": {"uri": run.dataset_uri, "examples": examples},
+        "models": [model.to_wire() for model in run.models],
+        "graders": [grader.to_wire() for grader in run.graders],
+        "generation": run.generation.to_wire(),
+        "onError": run.on_error,
+        "maxErroredPercent": run.max_errored_percent,
+        "scores": [score.to_wire() for score in report.scores],
+        "errors": [errors.to_wire() for errors in report.errors],
+        "slices": [
+            {"by": one.by, "value": one.value, "scores": [score.to_wire() for score in one.scores]} for one in slices
+        ],
+    }
+    if run.cluster_by is not None:
+        content["clusterBy"] = run.cluster_by
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _row(
+    example: HeldOutExample, at: int, sample: int, outputs: Mapping[str, Sequence[Sample]], grades: Graded
+) -> dict[str, Any]:
+    mine = {model: samples[at] for model, samples in outputs.items()}
+    of_row = {
+        model: {grader: of_grader[at] for grader, of_grader in of_model.items()} for model, of_model in grades.items()
+    }
+    return {
+        "line": example.line,
+        "sample": sample + 1,
+        "prompt": example.prompt.content,
+        "reference": example.reference,
+        "outputs": {model: output.output_text for model, output in mine.items()},
+        **_calls(example, mine),
+        "scores": {
+            model: {grader: grade.score for grader, grade in of_model.items()} for model, of_model in of_row.items()
+        },
+        "verdicts": {
+            model: {grader: grade.verdict for grader, grade in of_model.items()} for model, of_model in of_row.items()
+        },
+        **_said("errors", {model: _errors(of_model) for model, of_model in of_row.items()}),
+        **_said("details", {model: _details(of_model) for model, of_model in of_row.items()}),
+    }
+
+
+def _errors(grades: Mapping[str, Grade]) -> dict[str, Any]:
+    return {
+        grader: {"code": grade.error.code, "details": grade.error.details}
+        for grader, grade in grades.items()
+        if grade.error is not None
+    }
+
+
+def _details(grades: Mapping[str, Grade]) -> dict[str, Any]:
+    return {grader: grade.details for grader, grade in grades.items() if grade.details}
+
+
+def _said(key: str, by_model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The models of which there is something to say."""
+    said = {model: of_model for model, of_model in by_model.items() if of_model}
+    return {key: said} if said else {}
+
+
+def _calls(example: HeldOutExample, samples: Mapping[str, Sample]) -> dict[str, Any]:
+    if not example.prompt.tools:
+        return {}
+    return {
+        "referenceTools": example.reference_tools,
+        "outputTools": {name: sample.output_tools for name, sample in samples.items()},
+    }
