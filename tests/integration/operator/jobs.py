@@ -63,7 +63,15 @@ def evaluation_report(tuned: float) -> EvaluationReport:
     baseline = Score(candidate="baseline", grader="exact", score=0.25, low=0.2, high=0.3, examples=250)
     gain = tuned - baseline.score
     candidate = Score(
-        candidate="tuned", grader="exact", score=tuned, low=tuned - 0.05, high=tuned + 0.05, examples=250, delta=gain
+        candidate="tuned",
+        grader="exact",
+        score=tuned,
+        low=tuned - 0.05,
+        high=tuned + 0.05,
+        examples=250,
+        delta=gain,
+        delta_low=gain - 0.05,
+        delta_high=gain + 0.05,
     )
     return EvaluationReport(scores=[baseline, candidate], report_uri="s3://models/finetune/report.json")
 

@@ -251,6 +251,16 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         ("ModelDeployment", {"model": {}}, ["exactly one of uri and fineTuneJobRef"]),
         (
             "Evaluation",
+            {"gates": [{"grader": "exact", "maximum": 0.5, "decision": "LowerBound"}]},
+            ["spec.gates[0].decision", "decision LowerBound requires minimum or minimumDelta"],
+        ),
+        (
+            "Evaluation",
+            {"generation": {"samplesPerExample": 4}},
+            ["spec.generation.samplesPerExample", "needs a temperature above 0"],
+        ),
+        (
+            "Evaluation",
             {"gates": [{"grader": "exact", "minimum": 0.5, "minimumDelta": 0.1}]},
             ["spec.gates[0]", "exactly one of minimum, minimumDelta, maximum and maximumDelta"],
         ),

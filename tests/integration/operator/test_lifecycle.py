@@ -125,9 +125,16 @@ def test_what_does_not_pass_its_gate_is_not_served_until_the_gate_allows_it(api:
     played.ends(api, pod, evaluation_report(tuned=0.35))
     api.create("ModelDeployment", "router", DEPLOYMENT)
     refused = api.wait_reason("ModelDeployment", "router", "GateFailed")
-    assert "gain over the baseline +0.100, at least +0.200 demanded" in stalled(refused)[1]
+    assert "gain over the baseline +0.100 [+0.050, +0.150], at least +0.200 demanded" in stalled(refused)[1]
     assert not api.items("Deployment")
-    lower = {"grader": "exact", "minimumDelta": 0.1}
+    undecided = {"grader": "exact", "minimumDelta": 0.08}
+    api.patch("Evaluation", "router", {"spec": {"gates": [undecided]}})
+    waiting = api.wait_reason("ModelDeployment", "router", "Inconclusive")
+    assert "250 examples can't tell; it needs about 1313 more" in stalled(waiting)[1]
+    judged = api.get("Evaluation", "router")
+    assert (condition(judged, "Passed")["status"], judged["status"]["phase"]) == ("Unknown", "Inconclusive")
+    assert not api.items("Deployment")
+    lower = {"grader": "exact", "minimumDelta": 0.05}
     api.patch("Evaluation", "router", {"spec": {"gates": [lower]}})
     api.wait_reason("ModelDeployment", "router", "RollingOut")
     assert len(api.children_of(evaluation, "evaluate", "Job")) == 1, "gates are judged without a new run"
