@@ -83,7 +83,8 @@ class Generation(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "self.samplesPerExample == 1 || self.temperature > 0.0",
+                "!has(self.samplesPerExample) || self.samplesPerExample == 1 || "
+                "(has(self.temperature) && self.temperature > 0.0)",
                 "samplesPerExample needs a temperature above 0: greedy outputs are all the same",
                 "samplesPerExample",
             )
