@@ -2,8 +2,8 @@
 
     python -m benchmarks.grading [--json FILE]
 
-BLEU, ROUGEL, FuzzyMatch, JsonSchema and StringCheck over answers of 40 to 80 words. Both sides take turns, so that other
-load on the machine affects both, and the fastest turns are compared, by CPU time.
+BLEU, ROUGEL, FuzzyMatch, JsonSchema and StringCheck over answers of 40 to 80 words. Both sides take turns, so that
+other load on the machine affects both, and the fastest turns are compared, by CPU time.
 """
 
 from __future__ import annotations

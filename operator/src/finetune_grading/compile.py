@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from finetune_api.graders import Grader
+from finetune_api.model_graders import ModelGrader
 from finetune_grading.compiled import CompiledGrader, InvalidGraderError, RowsGrader
 from finetune_grading.grade import Grade
+from finetune_grading.graders.embedding_similarity import compile_embedding_similarity
 from finetune_grading.graders.json_schema import compile_json_schema
+from finetune_grading.graders.label_model import compile_label_model
 from finetune_grading.graders.multi import MultiGrader, compile_multi
+from finetune_grading.graders.pairwise import compile_pairwise
+from finetune_grading.graders.score_model import compile_score_model
 from finetune_grading.graders.string_check import compile_string_check
 from finetune_grading.graders.text_similarity import compile_text_similarity, load_text_similarity
 from finetune_grading.graders.tool_call import compile_tool_call
+from finetune_grading.judge import Embedder, Judge
 from finetune_grading.sample import Row
 
 COMPILERS: Mapping[str, Callable[[Grader, float], RowsGrader]] = {
@@ -20,23 +26,33 @@ COMPILERS: Mapping[str, Callable[[Grader, float], RowsGrader]] = {
     "JsonSchema": compile_json_schema,
     "ToolCall": compile_tool_call,
 }
-"""By the type of a grader: all but Multi, which reads the others."""
+"""By the type of a grader that needs only the row: all but Multi, which reads the others."""
 
 
-def compile_graders(graders: Sequence[Grader]) -> list[CompiledGrader]:
-    """Check the graders, before any model is loaded. No I/O. Raises InvalidGraderError."""
+JUDGED: Mapping[str, Callable[[ModelGrader, float, Mapping[str, Judge]], RowsGrader]] = {
+    "ScoreModel": compile_score_model,
+    "LabelModel": compile_label_model,
+    "Pairwise": compile_pairwise,
+}
+"""By the type of a grader that asks a judge."""
+
+
+def compile_graders(
+    graders: Sequence[Grader | ModelGrader],
+    judges: Mapping[str, Judge] | None = None,
+    embedders: Mapping[str, Embedder] | None = None,
+) -> list[CompiledGrader]:
+    """Check the graders, before any model is loaded. No I/O. Raises InvalidGraderError.
+
+    `judges` and `embedders`: the models that graders may name.
+    """
     names = [grader.name for grader in graders]
     for name in names:
         if names.count(name) > 1:
             raise InvalidGraderError(name, "its name is used twice; give each grader a name of its own.")
     # As with OpenAI, a formula reads no other formula.
     readable = [grader.name for grader in graders if grader.type != "Multi"]
-    return [
-        compile_multi(grader, pass_threshold(grader), readable)
-        if grader.type == "Multi"
-        else COMPILERS[grader.type](grader, pass_threshold(grader))
-        for grader in graders
-    ]
+    return [_compile(grader, readable, judges or {}, embedders or {}) for grader in graders]
 
 
 def load_graders(graders: Sequence[Grader]) -> None:
@@ -45,13 +61,31 @@ def load_graders(graders: Sequence[Grader]) -> None:
         load_text_similarity(grader)
 
 
-def pass_threshold(grader: Grader) -> float:
+def pass_threshold(grader: Grader | ModelGrader) -> float:
     """The least score that passes: 1 for graders that only know right and wrong, else 0.5, unless the spec says."""
     if grader.pass_threshold is not None:
         return grader.pass_threshold
+    if isinstance(grader, ModelGrader):
+        return 1.0 if grader.type == "LabelModel" else 0.5
     partial = grader.tool_call is not None and grader.tool_call.partial_credit
     is_binary = grader.type in ("StringCheck", "JsonSchema") or (grader.type == "ToolCall" and not partial)
     return 1.0 if is_binary else 0.5
+
+
+def _compile(
+    grader: Grader | ModelGrader,
+    readable: Sequence[str],
+    judges: Mapping[str, Judge],
+    embedders: Mapping[str, Embedder],
+) -> CompiledGrader:
+    threshold = pass_threshold(grader)
+    if isinstance(grader, Grader):
+        if grader.type == "Multi":
+            return compile_multi(grader, threshold, readable)
+        return COMPILERS[grader.type](grader, threshold)
+    if grader.type == "EmbeddingSimilarity":
+        return compile_embedding_similarity(grader, threshold, embedders)
+    return JUDGED[grader.type](grader, threshold, judges)
 
 
 async def grade_rows(graders: Sequence[CompiledGrader], rows: Sequence[Row]) -> dict[str, list[Grade]]:

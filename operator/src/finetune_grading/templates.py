@@ -8,7 +8,7 @@ contains braces is not expanded again. Text is inserted verbatim, any other valu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -51,12 +51,17 @@ def resolve(name: str, item: Mapping[str, Any], sample: Sample) -> Any:
 
 def render(template: str, item: Mapping[str, Any], sample: Sample) -> str:
     """The template with its variables replaced. Raises MissingVariableError."""
+    return render_with(template, lambda name: as_text(resolve(name, item, sample)))
+
+
+def render_with(template: str, insert: Callable[[str], str]) -> str:
+    """The template with what `insert` makes of each variable."""
     first, *rest = _parts(template)
     if not rest:
         return first
     rendered = [first]
     for name, text in zip(rest[::2], rest[1::2], strict=True):
-        rendered += (as_text(resolve(name, item, sample)), text)
+        rendered += (insert(name), text)
     return "".join(rendered)
 
 

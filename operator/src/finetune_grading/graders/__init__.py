@@ -1,1 +1,1 @@
-"""The types of graders, a file for each; `comparison` is what StringCheck and TextSimilarity have in common."""
+"""The types of graders, one file each; `comparison` is what StringCheck and TextSimilarity have in common."""

@@ -1,0 +1,47 @@
+"""The grader ScoreModel: OpenAI's score_model, a judge's number within a range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.model_graders import ModelGrader
+from finetune_grading.compiled import AskingGrader, InvalidGraderError
+from finetune_grading.grade import Scored
+from finetune_grading.judge import Judge, ask_structured
+from finetune_grading.questions import checked_variables, question_on_output
+from finetune_grading.sample import Row
+
+
+def compile_score_model(grader: ModelGrader, pass_threshold: float, judges: Mapping[str, Judge]) -> AskingGrader:
+    """Raises InvalidGraderError for a range that is none, or messages that can't work."""
+    spec = grader.score_model
+    assert spec is not None, "a union's required member"
+    least, most = spec.range
+    if not (math.isfinite(most - least) and least < most):
+        raise InvalidGraderError(grader.name, f"scoreModel.range: [{least:g}, {most:g}] is no range.")
+    fields = checked_variables(grader.name, spec.input)
+    judge = judge_of(grader.name, spec.judge, judges)
+    task = f"The result is a number from {least:g} to {most:g}."
+
+    def read(reply: Mapping[str, Any]) -> Scored:
+        result = reply.get("result")
+        if isinstance(result, bool) or not isinstance(result, (int, float)) or not math.isfinite(result):
+            raise ValueError(f"Its result is no number from {least:g} to {most:g}.")
+        clamped = min(most, max(least, float(result)))
+        return Scored((clamped - least) / (most - least), {"result": result, "steps": reply.get("steps")})
+
+    async def ask(row: Row) -> Scored:
+        question = question_on_output(spec.input, row, {"type": "number"}, task, spec.sampling)
+        return await ask_structured(judge, question, read)
+
+    return AskingGrader(grader.name, pass_threshold, fields, ask)
+
+
+def judge_of(grader: str, name: str, judges: Mapping[str, Judge]) -> Judge:
+    """The judge of this name. Raises InvalidGraderError."""
+    if name not in judges:
+        known = ", ".join(sorted(judges)) or "none"
+        raise InvalidGraderError(grader, f"there is no judge {name!r}. There are: {known}.")
+    return judges[name]
