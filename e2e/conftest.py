@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable
 
 import pytest
 
@@ -10,15 +11,24 @@ from e2e.cluster import resolve
 from e2e.demo.scenario import Platform, prepare
 from e2e.steps import StepFailed
 
+Shown = Callable[[], contextlib.AbstractContextManager[None]]
+
 
 @pytest.fixture(scope="session")
-def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
+def shown(request: pytest.FixtureRequest) -> Shown:
+    """Shows the steps of a set-up, which takes minutes; beside other workers they are told only if it fails."""
+    if hasattr(request.config, "workerinput"):
+        return contextlib.nullcontext
+    shown: Shown = request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled
+    return shown
+
+
+@pytest.fixture(scope="session")
+def platform(shown: Shown) -> Platform:
     """The platform; skipped, in one line, where this machine can't run containers."""
     try:
         resolve.flavour()
     except StepFailed as reason:
         pytest.skip(str(reason))
-    terminal = request.config.pluginmanager.getplugin("capturemanager")
-    # Minutes of set-up must not be silent.
-    with terminal.global_and_fixture_disabled():
-        yield prepare()
+    with shown():
+        return prepare()

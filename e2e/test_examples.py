@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e.conftest import Shown
 from e2e.demo import scenario
 from e2e.demo.api import Api, Object, condition
 from e2e.demo.scenario import BUCKET, DATASET_KEY, DEPLOYMENTS, EVALUATIONS, JOBS, QUICKSTART, Platform
@@ -35,12 +36,11 @@ FOLLOW_UPS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def ready(platform: Platform, request: pytest.FixtureRequest) -> Iterator[dict[str, Object]]:
+def ready(platform: Platform, shown: Shown) -> Iterator[dict[str, Object]]:
     """The status of every example, by name, once all of them are Ready."""
-    terminal = request.config.pluginmanager.getplugin("capturemanager")
     api = platform.api
     documents = [yaml.safe_load((EXAMPLES / name).read_text()) for name in runnable()]
-    with terminal.global_and_fixture_disabled():
+    with shown():
         scenario.upload(platform)
         with reach(platform.storage) as s3:
             s3.put(BUCKET, f"{DATASET_KEY}/prompt-completion.jsonl", prompt_completion())

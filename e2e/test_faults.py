@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e.conftest import Shown
 from e2e.demo import scenario
 from e2e.demo.api import Api, condition
 from e2e.demo.scenario import BUCKET, Platform
@@ -24,8 +25,9 @@ ROUNDS = 2 if os.environ.get("CI") else 1
 NAMESPACE = "faults"
 NAME = "survivor"
 EVERY_STEPS = 20
-STEPS_APART = 2 * EVERY_STEPS
-STEPS_AN_EPOCH = 94
+STEPS_APART = 30
+"""More than an interval: an attempt that is told to stop saves once more, and the next one is to train, too."""
+BATCH = 8
 FAULT_SECONDS = 300.0
 TRAIN_PODS = "finetune.dev/role=train"
 # The trainer's own process is a child of the container's first one.
@@ -39,14 +41,13 @@ STOP_FIRST_PROCESS = "import os, signal; os.kill(1, signal.SIGTERM)"
 
 
 @pytest.fixture(scope="module")
-def survivor(platform: Platform, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+def survivor(platform: Platform, shown: Shown) -> Iterator[dict[str, Any]]:
     """The job, once it has ended, after each fault has struck ROUNDS times."""
     scenario.upload(platform, None)
     api = platform.api
     faults = [delete_a_pod, drain_the_node, kill_rank_1, restart_the_storage] * ROUNDS
-    terminal = request.config.pluginmanager.getplugin("capturemanager")
-    with terminal.global_and_fixture_disabled():
-        _start(platform, epochs=-(-STEPS_APART * (len(faults) + 1) // STEPS_AN_EPOCH))
+    with shown():
+        _start(platform, steps=STEPS_APART * (len(faults) + 1))
         for number, fault in enumerate(faults, start=1):
             with step(f"Fault {number} of {len(faults)}: {fault.__name__.replace('_', ' ')}") as current:
                 committed = _wait_for_checkpoint(platform, number * STEPS_APART, current.say)
@@ -115,14 +116,15 @@ def test_at_most_one_checkpoint_interval_is_lost_each_time(survivor: dict[str, A
             assert attempt["step"] - resumed[attempt["number"] + 1] <= EVERY_STEPS, (attempt, resumed)
 
 
-def _start(platform: Platform, epochs: int) -> None:
+def _start(platform: Platform, steps: int) -> None:
     api, quickstart = platform.api, scenario.QUICKSTART
     namespace, job = [
         yaml.safe_load((quickstart / name).read_text()) for name in ("1-namespace.yaml", "3-finetunejob.yaml")
     ]
     namespace["metadata"]["name"] = NAMESPACE
     job["metadata"] = {"name": NAME, "namespace": NAMESPACE}
-    job["spec"]["hyperparameters"]["epochs"] = epochs
+    job["spec"]["dataset"]["training"]["limit"] = {"examples": steps * BATCH // ROUNDS}
+    job["spec"]["hyperparameters"] |= {"epochs": ROUNDS, "batchSize": BATCH}
     job["spec"]["checkpoints"] = {"everySteps": EVERY_STEPS, "keep": 2}
     api.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s", timeout=150)
     api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))

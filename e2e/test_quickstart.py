@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from e2e.conftest import Shown
 from e2e.demo import scenario
 from e2e.demo.api import Api, condition
 from e2e.demo.scenario import NAME, NAMESPACE, Platform, Tuned
@@ -19,10 +20,9 @@ GONE_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
-def tuned(platform: Platform, request: pytest.FixtureRequest) -> Tuned:
+def tuned(platform: Platform, shown: Shown) -> Tuned:
     """The quickstart, run once; the operator's Pod is killed in the middle of the training."""
-    terminal = request.config.pluginmanager.getplugin("capturemanager")
-    with terminal.global_and_fixture_disabled():
+    with shown():
         scenario.apply(platform)
         with step("Kill the operator's Pod in the middle of the training"):
             before = _job_uids_once_training(platform.api)
