@@ -495,16 +495,23 @@ def test_the_time_of_a_suspension_does_not_count_for_the_deadline() -> None:
 
 
 @pytest.mark.parametrize("seconds", [10**18, -(10**18)])
-@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
-def test_a_status_with_times_and_counts_out_of_range_is_planned_all_the_same(moment: str, seconds: int) -> None:
+@pytest.mark.parametrize(
+    ("moment", "running", "removed"),
+    [("9999-12-31T23:59:59Z", "Training", set()), ("0001-01-01T00:00:00Z", "DeadlineExceeded", {TRAIN_1})],
+)
+def test_a_status_with_times_and_counts_out_of_range_is_planned_all_the_same(
+    moment: str, running: str, removed: set[str], seconds: int
+) -> None:
     wire = trained_status(attempt_status(class_deadline_seconds=60)).to_wire()
     wire |= {"startTime": moment, "suspendedSeconds": seconds, "usage": {**USAGE.to_wire(), "countedTime": moment}}
     wire["attempt"] |= {"startTime": moment}
     status = FineTuneJobStatus.read(wire)
-    for jobs in ((job(TRAIN_1),), (job(TRAIN_1, "Failed"),), ()):
-        plan(observed_job(status, *jobs), NOW)
+    planned = [decide(observed_job(status, *jobs)) for jobs in ((job(TRAIN_1),), (job(TRAIN_1, "Failed"),), ())]
+    assert [result.decision.reason for result in planned] == [running, "Retrying", "Retrying"]
+    assert all(0 < (result.decision.again_in or 0) <= 10 for result in planned[1:])
     over = FineTuneJobStatus.read({**wire, "phase": "Succeeded", "completionTime": moment})
-    plan(observed_job(over, job(TRAIN_1, "Complete"), spec=job_spec(ttlSecondsAfterFinished=3600)), NOW)
+    after = plan(observed_job(over, job(TRAIN_1, "Complete"), spec=job_spec(ttlSecondsAfterFinished=3600)), NOW)
+    assert (after.status.phase, {child.name for child in after.delete}) == ("Succeeded", removed)
 
 
 def test_a_start_in_the_future_does_not_keep_the_next_attempt_waiting() -> None:

@@ -71,7 +71,12 @@ def test_a_run_goes_on_wherever_its_data_is_reached_now(tmp_path: Path, monkeypa
     refuse_changed(train_run(LocalJob("team-a", "router", SPEC), tmp_path, FOUND, MODEL), tmp_path)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:8333")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    refuse_changed(train_run(LocalJob("team-a", "router", SPEC), tmp_path, FOUND, MODEL), tmp_path)
+    now = train_run(LocalJob("team-a", "router", SPEC), tmp_path, FOUND, MODEL)
+    assert (now.storage.endpoint, now.storage.region) == ("http://localhost:8333", "eu-west-1")
+    refuse_changed(now, tmp_path)
+    elsewhere = now.model_copy(update={"model": now.model.model_copy(update={"digest": "sha256:another"})})
+    with pytest.raises(DiagnosedError, match=r"model\.digest: .* before, sha256:another now"):
+        refuse_changed(elsewhere, tmp_path)
 
 
 def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path) -> None:

@@ -156,8 +156,13 @@ def test_tools_of_any_kind_are_rendered_or_refused(tokenizer: Any, parameters: A
     tools = [{"type": "function", "function": {"name": "tool", "parameters": parameters}}]
     for name in ("qwen2_5", "gptoss", "llama3_1"):
         tokenizer.chat_template = (FOLDER / f"{name}.jinja").read_text()
-        with contextlib.suppress(TemplateError):
-            tokenize(tokenizer, ChatExample([ASKED, SAID], tools))
+        try:
+            (sequence,) = tokenize(tokenizer, ChatExample([ASKED, SAID], tools))
+        except TemplateError as error:
+            assert str(error)
+        else:
+            rendered = tokenizer.decode(sequence.input_ids)
+            assert all(word in rendered for word in ("tool", "asked", "said")), (name, rendered)
 
 
 def test_a_template_that_calls_itself_without_end_refuses_the_example(tokenizer: Any) -> None:

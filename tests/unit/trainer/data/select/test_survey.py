@@ -54,4 +54,9 @@ def test_of_too_few_examples_no_line_is_called_broken(tmp_path: Path, count: int
 def test_a_validation_set_may_be_small(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     file.write_text(json.dumps(PAIR) + "\n")
-    refuse_invalid([survey("validation", [DataFile(uri="s3://data/v.jsonl", path=file, sha256="")], formats_of("DPO"))])
+    files = [DataFile(uri="s3://data/v.jsonl", path=file, sha256="")]
+    found = survey("validation", files, formats_of("DPO"))
+    refuse_invalid([found])
+    assert (len(found), found.error_count) == (1, 0)
+    with pytest.raises(DiagnosedError, match="must have at least 10 examples"):
+        refuse_invalid([survey("training", files, formats_of("DPO")), found])
