@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# On a fresh machine, `make demo` and `make test` do everything.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -8,10 +8,10 @@ WORKERS ?= 4
 .DEFAULT_GOAL := help
 .PHONY: help demo test prepare lint unit cluster cluster-down bench-controller bench-gpu generate lock clean
 
-help: ## what can be made
+help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
 
-demo: ## fine-tune, evaluate and serve a model on a real Kubernetes (MODEL=hf://org/name for one of a hub)
+demo: ## fine-tune, evaluate and serve a model on a real Kubernetes (MODEL=hf://org/name uses a model from a Hub)
 	@$(PYTHON) e2e/environment.py e2e
 	@$(RUN) -m e2e.demo $(if $(MODEL),--model $(MODEL))
 
@@ -20,7 +20,7 @@ test: ## lint, types, import contracts, and every test
 	@$(MAKE) --no-print-directory --jobs=2 prepare lint
 	@$(RUN) -m pytest --numprocesses=$(WORKERS) --durations=60
 
-prepare: $(VENV)/.dev ## what takes minutes on a fresh machine: the cluster's programs, the images, the cluster
+prepare: $(VENV)/.dev ## build everything slow: the programs of the cluster, the images, the cluster
 	@$(RUN) -m e2e.prepare
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
@@ -31,28 +31,28 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 unit: $(VENV)/.dev ## the unit tests only
 	@$(RUN) -m pytest --numprocesses=$(WORKERS) tests/unit
 
-cluster: $(VENV)/.e2e ## bring the local cluster up
+cluster: $(VENV)/.e2e ## start the local cluster
 	@$(RUN) -m e2e.cluster up
 
-cluster-down: $(VENV)/.e2e ## remove the local cluster; what was downloaded and built stays in ~/.cache/finetune-operator
+cluster-down: $(VENV)/.e2e ## remove the local cluster; downloads and builds stay in ~/.cache/finetune-operator
 	@$(RUN) -m e2e.cluster down
 
-bench-controller: $(VENV)/.dev ## the operator with 11,000 FineTuneJobs: latency, requests, memory
+bench-controller: $(VENV)/.dev ## benchmark the operator with 11,000 FineTuneJobs: latency, requests, memory
 	@$(RUN) -m benchmarks.controller
 
-bench-gpu: $(VENV)/.dev ## on a machine with a GPU: the same losses as on a CPU, resume, tokens per second, memory
+bench-gpu: $(VENV)/.dev ## check a GPU: losses compared with a CPU, resume, tokens per second, memory
 	@$(RUN) -m benchmarks.gpu
 
-generate: $(VENV)/.e2e ## write the CRDs and the reference pages anew from the code
+generate: $(VENV)/.e2e ## regenerate the CRDs and the reference pages from the code
 	@$(RUN) -m finetune_api.crd crds charts/finetune-operator/files/crds
 	@$(RUN) -m finetune_api.reference docs/reference
 	@$(RUN) -m finetune_operator.metrics.reference docs/reference
 
-lock: $(VENV)/.e2e ## resolve the dependencies of pyproject.toml anew
+lock: $(VENV)/.e2e ## update the lock files from pyproject.toml
 	@$(RUN) e2e/environment.py lock
 
 $(VENV)/.%:
 	@$(PYTHON) e2e/environment.py $*
 
-clean: ## remove what was installed here; the caches stay
+clean: ## remove the installed packages; the caches stay
 	@rm -rf $(VENV)

@@ -25,7 +25,7 @@ def demo(
     model: Annotated[str | None, typer.Option(help="Another base model, as hf://org/name@revision.")] = None,
 ) -> None:
     """Run the quickstart."""
-    what = "Wait for another demo, which uses the same cluster"
+    what = "Wait for another demo in the same cluster"
     with failing_plainly(), exclusive(cache_dir() / "demo.lock", timeout=DEMO_SECONDS, what=what):
         platform = prepare()
         try:
@@ -40,7 +40,7 @@ def run(platform: Platform, model: str | None) -> None:
     tuned = follow(platform)
     console.print(score_table(tuned))
     messages, reference = held_out_example()
-    with step("Ask the deployed model over the OpenAI route"):
+    with step("Ask the deployed model through the OpenAI API"):
         answer = ask(platform, tuned.deployment, messages)
     console.print()
     console.print(f"Asked:     {messages[-1]['content']}", markup=False)
@@ -88,9 +88,9 @@ def how_to_look(kubeconfig: Path, kubectl: Path) -> list[str]:
 def what_stays(kubeconfig: Path, kubectl: Path) -> str:
     """What a demo that failed leaves, and how to look at it."""
     lines = [
-        "The cluster stays up, and what was applied to it goes on without this command:",
+        "The cluster stays up, and the objects that were applied to it continue without this command:",
         *how_to_look(kubeconfig, kubectl),
-        "  make demo          begins the demo anew, in the same cluster",
+        "  make demo          starts the demo again in the same cluster",
         "  make cluster-down  removes the cluster",
     ]
     return "\n".join(lines)
@@ -100,12 +100,12 @@ def where_to_look(platform: Platform, tuned: Tuned) -> None:
     """What a person types next."""
     job, evaluation, deployment = (item["status"] for item in (tuned.job, tuned.evaluation, tuned.deployment))
     lines = [
-        "Where to look:",
+        "Next steps:",
         *how_to_look(platform.cluster.kubeconfig, kubectl()),
         f"  the tuned model    {job['result']['uri']}",
         f"  checkpoints, log   {job['storageUri']}/",
         f"  scores, samples    {evaluation['reportUri']}",
-        f"  the OpenAI routes  {deployment['url']}  (model {deployment['modelName']!r})",
+        f"  OpenAI API         {deployment['url']}  (model {deployment['modelName']!r})",
         "  make cluster-down  removes the cluster",
     ]
     console.print("\n".join(lines), markup=False)

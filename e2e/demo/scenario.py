@@ -54,7 +54,7 @@ def prepare() -> Platform:
     api = Api(cluster.kubeconfig)
     with step("Start the S3 storage in the cluster"):
         storage = deploy(cluster, images)
-    with step("Install the operator through its Helm chart") as current:
+    with step("Install the operator with its Helm chart") as current:
         install(cluster, images, current)
     return Platform(cluster, api, images, storage)
 
@@ -90,9 +90,9 @@ def follow(platform: Platform) -> Tuned:
     api = platform.api
     with step("Fine-tune on two Pods (FineTuneJob dictionary)") as current:
         job = wait_ready(api, JOBS, NAMESPACE, NAME, current, describe_job, timeout=900)
-    with step("Evaluate base against tuned (Evaluation dictionary)") as current:
+    with step("Compare base and tuned model (Evaluation dictionary)") as current:
         evaluation = wait_ready(api, EVALUATIONS, NAMESPACE, NAME, current, describe_phase, timeout=600)
-    with step("Deploy what passed its gate (ModelDeployment dictionary)") as current:
+    with step("Deploy the model that passed its gate (ModelDeployment dictionary)") as current:
         deployment = wait_ready(api, DEPLOYMENTS, NAMESPACE, NAME, current, describe_phase, timeout=600)
     return Tuned(job, evaluation, deployment)
 
