@@ -38,7 +38,7 @@ def kind_page(kind: Kind) -> str:
         lines += [f"## {title}\n", "| field | type | default | meaning |", "|---|---|---|---|"]
         lines += list(_rows(schema, ""))
         rules = [f"- {message}" for message in _rules(schema)]
-        lines += ["", *(["The API server refuses an object that breaks one of these:\n", *rules, ""] if rules else [])]
+        lines += ["", *(["The API server rejects objects that violate these rules:\n", *rules, ""] if rules else [])]
     return "\n".join(lines)
 
 
