@@ -451,8 +451,8 @@ def test_the_operator_may_do_nothing_that_it_does_not_need(cluster: Cluster) -> 
     ("change", "refusal"),
     [
         ({"spec": {"suspend": True}}, "the operator never writes a spec"),
-        ({"metadata": {"labels": {"a": "b"}}}, "the operator writes finalizers only"),
-        ({"metadata": {"annotations": {"a": "b"}}}, "the operator writes finalizers only"),
+        ({"metadata": {"labels": {"a": "b"}}}, "the operator writes only finalizers"),
+        ({"metadata": {"annotations": {"a": "b"}}}, "the operator writes only finalizers"),
         ({"metadata": {"finalizers": []}}, None),
     ],
 )
@@ -540,24 +540,24 @@ def test_a_tenant_makes_nothing_that_looks_like_a_child(cluster: Cluster, operat
             "metadata": {"name": f"by-hand-{number}", **metadata},
             "spec": spec,
         }
-        assert "only the operator makes objects" in refused("create", "-f", "-", stdin=by_hand)
+        assert "only the operator creates objects" in refused("create", "-f", "-", stdin=by_hand)
     for kind, api_version, body in (
         ("Job", "batch/v1", {"spec": {"template": {"spec": spec}}}),
         ("ConfigMap", "v1", {"data": {"run.json": "{}"}}),
     ):
         meta = {"name": "by-hand", "ownerReferences": [{**owner, "controller": True}]}
         by_hand = {"apiVersion": api_version, "kind": kind, "metadata": meta, **body}
-        assert "only the operator makes objects" in refused("create", "-f", "-", stdin=by_hand)
+        assert "only the operator creates objects" in refused("create", "-f", "-", stdin=by_hand)
     name = pod["metadata"]["name"]
     assert "stay as the operator made them" in refused("label", "pod", name, "--overwrite", "finetune.dev/role=train")
-    assert "keeps its images" in refused("set", "image", f"pod/{name}", "trainer=example.com/mine:1")
+    assert "owns can't be changed" in refused("set", "image", f"pod/{name}", "trainer=example.com/mine:1")
     apply(cluster, "ModelDeployment", "attacked", model={"uri": BASE})
     uid = cluster.get("-n", TEAM, "mdep", "attacked")["metadata"]["uid"]
     serves = ("-l", f"finetune.dev/owner-uid={uid}")
     cluster.wait("-n", TEAM, "pod", *serves, until="create")
     serving = cluster.get("-n", TEAM, "pod", *serves)["items"][0]["metadata"]["name"]
     for container in ("fetch", "server"):
-        assert "keeps its images" in refused("set", "image", f"pod/{serving}", f"{container}=example.com/mine:1")
+        assert "owns can't be changed" in refused("set", "image", f"pod/{serving}", f"{container}=example.com/mine:1")
     orphaned = json.dumps({"metadata": {"ownerReferences": None}})
     job_name = made["metadata"]["name"]
     assert "stay as the operator made them" in refused("patch", "job", job_name, "--type=merge", "-p", orphaned)
@@ -606,7 +606,7 @@ def test_a_tenant_makes_no_pod_that_a_job_would_count(cluster: Cluster, operator
     def by_hand(**metadata: Any) -> dict[str, Any]:
         return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "by-hand", **metadata}, "spec": spec}
 
-    told = "only the Job controller makes Pods of a Job"
+    told = "only the Job controller creates the Pods of a Job"
     controlled = {"ownerReferences": [{**owner, "controller": True}]}
     for claim in ({"labels": batch, **controlled}, {"labels": batch}, controlled):
         assert told in refused("create", "-f", "-", stdin=by_hand(**claim)), claim
@@ -647,10 +647,10 @@ def test_a_tenant_puts_nothing_in_the_place_of_what_serves(
     selected = cluster.get("-n", TEAM, "svc", "replaced")["spec"]["selector"]
     for kind in WORKLOADS:
         by_hand = workload_by_hand(kind, selected)
-        assert "only the operator makes objects" in refused("create", "-f", "-", stdin=by_hand), kind
+        assert "only the operator creates objects" in refused("create", "-f", "-", stdin=by_hand), kind
         assert refused("create", "-f", "-", stdin=workload_by_hand(kind, {})) == "", kind
         if kind != "Job":  # whose template nobody changes
-            assert "leave it out of the template" in refused("apply", "--server-side", "-f", "-", stdin=by_hand), kind
+            assert "remove it from the template" in refused("apply", "--server-side", "-f", "-", stdin=by_hand), kind
     named = "--field-manager=finetune-operator"
     for words in (
         ("set", "image", "deploy/replaced", "server=example.com/mine:1"),
@@ -663,7 +663,7 @@ def test_a_tenant_puts_nothing_in_the_place_of_what_serves(
     ):
         patch = json.dumps({"spec": change})
         told = refused("patch", "service", "replaced", "--type=merge", "-p", patch, named)
-        assert "stays as the operator made it" in told
+        assert "must stay as the operator made them" in told
     assert refused("rollout", "restart", "deploy/replaced") == ""
     assert refused("scale", "deploy/replaced", "--replicas=2") == ""
 
@@ -708,7 +708,7 @@ def test_nobody_execs_into_pods_where_the_platform_denies_it(
             )
             told[name] = done.stderr
             assert "cannot" not in done.stderr, f"RBAC let it through no further: {done.stderr}"
-        return {name for name, words in told.items() if "report what is decided on" in words}
+        return {name for name, words in told.items() if "report results that gates trust" in words}
 
     has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
     shown = ("--show-only", "templates/execpolicy.yaml")

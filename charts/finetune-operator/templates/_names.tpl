@@ -30,7 +30,7 @@ helm.sh/hook-weight: {{ . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end -}}
 
-{{- /* The condition of a policy on what is the operator's and Kubernetes' own to make. */}}
+{{- /* The policy condition for requests by the operator and Kubernetes' own controllers. */}}
 {{- define "finetune-operator.others" -}}
 request.userInfo.username !=
 "system:serviceaccount:{{ .Release.Namespace }}:{{ include "finetune-operator.name" . }}" &&

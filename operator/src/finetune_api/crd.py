@@ -155,7 +155,7 @@ KINDS = (FINE_TUNE_CLASS, FINE_TUNE_JOB, EVALUATION, MODEL_DEPLOYMENT)
 
 _NAME_RULE = (
     "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
-    "metadata.name must be at most 63 lower-case letters, digits and '-': other objects refer to this one by it",
+    "metadata.name must have at most 63 lower-case letters, digits and '-', because other objects refer to it",
 )
 _LARGEST_INT32 = 2**31 - 1
 _WIDEST = {"integer": "int64", "number": "double"}

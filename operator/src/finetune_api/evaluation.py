@@ -29,7 +29,7 @@ OnError = Literal["Zero", "Exclude", "Fail"]
 Reducer = Literal["Mean", "Median", "Max", "Min", "Majority", "PassAtK", "PassK"]
 MOST_GRADERS = 8
 MOST_SCORES = 4 * MOST_GRADERS
-"""Of three candidates and the baseline."""
+"""For three candidates and the baseline."""
 
 
 class ModelReference(OneOf):
@@ -154,7 +154,8 @@ class EvaluationSpec(ApiModel):
             ),
             (
                 "has(self.baseline) || has(self.candidates[0].model.fineTuneJobRef)",
-                "without a baseline the first candidate must be a fineTuneJobRef, whose base model is the baseline",
+                "without a baseline, the first candidate must be a fineTuneJobRef, whose base model becomes the "
+                "baseline",
                 "baseline",
             ),
             (
@@ -162,7 +163,7 @@ class EvaluationSpec(ApiModel):
                 "has(oldSelf.baseline) && (!has(self.baseline) || self.baseline == oldSelf.baseline) && self.dataset "
                 "== oldSelf.dataset && self.graders == oldSelf.graders && self.generation == oldSelf.generation && "
                 "self.onError == oldSelf.onError && self.maxErroredPercent == oldSelf.maxErroredPercent)",
-                "a change of what is measured is a new run: change spec.runId too (gates may change freely)",
+                "changing what is measured starts a new run: change spec.runId too (gates may change at any time)",
             ),
         )
     )

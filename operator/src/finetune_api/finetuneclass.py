@@ -167,7 +167,7 @@ class Toleration(ApiModel):
         json_schema_extra=cel(
             (
                 "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
-                "operator must be Exists where no key is given",
+                "operator must be Exists if there is no key",
                 "operator",
             ),
             (
@@ -233,8 +233,8 @@ def _key_rules(field: str) -> tuple[tuple[str, str], ...]:
         (
             f"{each}{parts}.size() == 1 || !({parts}[0] == 'finetune.dev' || {parts}[0].endsWith('.finetune.dev') || "
             f"{parts}[0] == 'batch.kubernetes.io' || key == 'app.kubernetes.io/managed-by'))",
-            "the prefixes finetune.dev and batch.kubernetes.io, and app.kubernetes.io/managed-by, are the operator's "
-            "and Kubernetes' own",
+            "the prefixes finetune.dev and batch.kubernetes.io, and app.kubernetes.io/managed-by, are reserved for "
+            "the operator and Kubernetes",
         ),
     )
 

@@ -25,7 +25,7 @@ ExtendedResourceName = Annotated[str, StringConstraints(pattern=rf"^{_SUBDOMAIN}
 def _label_keys(labels: dict[str, str]) -> dict[str, str]:
     wrong = next((key for key in labels if not re.fullmatch(rf"({_SUBDOMAIN}/)?{_QUALIFIED}", key)), None)
     if wrong is not None:
-        raise ValueError(f"{wrong!r} is no label's key")
+        raise ValueError(f"{wrong!r} is not a valid label key")
     return labels
 
 
@@ -39,7 +39,7 @@ Labels = Annotated[
             "x-kubernetes-validations": [
                 {
                     "rule": f"self.all(key, key.matches('^({_SUBDOMAIN}/)?{_QUALIFIED}$'))".replace("\\", "\\\\"),
-                    "message": "each key must be one of a label, such as zone or example.com/zone",
+                    "message": "each key must be a valid label key, such as zone or example.com/zone",
                 }
             ],
         },

@@ -82,7 +82,7 @@ class TrainReport(ApiModel):
 
 
 _COLUMNS = tuple(name for name in Score.model_fields if name not in ("candidate", "grader"))
-"""Of a score on the wire: a field that is added comes last, and an older reader leaves it out."""
+"""The columns of a score on the wire: new fields are added at the end, so that an older reader ignores them."""
 
 
 def _numbers(score: Score) -> list[float | None]:
@@ -96,7 +96,7 @@ def _numbers(score: Score) -> list[float | None]:
 class EvaluationReport(ApiModel):
     """Scores of every model from every grader.
 
-    On the wire each name stands once, and a score is a row of numbers, so that 32 of them fit: {candidates: [...],
+    On the wire each name appears once and a score is a row of numbers, so that 32 of them fit: {candidates: [...],
     graders: [...], rows: [[candidate's index, grader's index, score, low, ...], ...]}.
     """
 
@@ -115,7 +115,7 @@ class EvaluationReport(ApiModel):
     @field_validator("scores", mode="before")
     @classmethod
     def _read_scores(cls, value: Any) -> Any:
-        """Rows of numbers; a list of scores is taken as it is."""
+        """Accept rows of numbers, or a list of scores unchanged."""
         if not isinstance(value, dict):
             return value
         try:

@@ -161,8 +161,10 @@ class EvaluateRun(ApiModel):
     limit_examples: int | None = None
     graders: list[Grader]
     generation: Generation
-    cluster_by: Line | None = Field(None, description="Template: examples of one text are alike.")
-    slices: list[Line] = Field(default=[], description="Templates: the report has scores of each text, too.")
+    cluster_by: Line | None = Field(None, description="Template; examples that render the same text form a cluster.")
+    slices: list[Line] = Field(
+        default=[], description="Templates; the report also has the scores for each rendered text."
+    )
     on_error: OnError = "Zero"
     max_errored_percent: float = 5
 

@@ -149,7 +149,7 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "FineTuneClass",
             {"scheduling": {"nodeSelector": {"not a key": "x"}}},
-            ["spec.scheduling.nodeSelector", "each key must be one of a label"],
+            ["spec.scheduling.nodeSelector", "each key must be a valid label key"],
         ),
         (
             "FineTuneClass",
@@ -165,7 +165,7 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "FineTuneClass",
             {"scheduling": {"tolerations": [{"effect": "NoSchedule"}]}},
-            ["spec.scheduling.tolerations[0].operator", "operator must be Exists where no key is given"],
+            ["spec.scheduling.tolerations[0].operator", "operator must be Exists if there is no key"],
         ),
         (
             "FineTuneClass",
@@ -230,7 +230,7 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "FineTuneJob",
             {"dataset": {**JOB["dataset"], "format": "Preference"}},
-            ["spec.dataset.format", "method DPO learns from dataset.format Preference"],
+            ["spec.dataset.format", "dataset.format Preference requires method DPO"],
         ),
         (
             "FineTuneJob",
@@ -347,7 +347,7 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
         (
             "Evaluation",
             {"candidates": [{"name": "tuned", "model": {"uri": "s3://models/tuned"}}]},
-            ["spec.baseline", "without a baseline the first candidate must be a fineTuneJobRef"],
+            ["spec.baseline", "without a baseline, the first candidate must be a fineTuneJobRef"],
         ),
         (
             "Evaluation",
@@ -372,7 +372,7 @@ def test_what_is_wrong_is_refused_and_named(api: Api, kind: str, changes: dict[s
 @pytest.mark.parametrize("name", ["has.a.dot", "x" * 64])
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_name_that_nothing_could_refer_to_is_refused(api: Api, kind: str, name: str) -> None:
-    with pytest.raises(RefusedError, match=r"metadata\.name must be at most 63"):
+    with pytest.raises(RefusedError, match=r"metadata\.name must have at most 63"):
         api.create(kind, name, GOOD[kind], query=DRY_RUN)
 
 
@@ -413,7 +413,7 @@ def test_a_change_of_a_job_needs_another_run_id(api: Api, changes: dict[str, Any
         return
     with pytest.raises(RefusedError) as refused:
         api.patch("FineTuneJob", name, {"spec": changes}, query="fieldValidation=Strict")
-    assert "a change of spec is a new run: change spec.runId too" in refused.value.message
+    assert "changing the spec starts a new run: change spec.runId too" in refused.value.message
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_a_change_of_what_is_measured_needs_another_run_id(api: Api, changes: di
     if taken:
         api.patch("Evaluation", name, {"spec": changes})
         return
-    with pytest.raises(RefusedError, match=r"change of what is measured is a new run: change spec\.runId too"):
+    with pytest.raises(RefusedError, match=r"changing what is measured starts a new run: change spec\.runId too"):
         api.patch("Evaluation", name, {"spec": changes})
 
 

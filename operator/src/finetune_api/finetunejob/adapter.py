@@ -26,13 +26,13 @@ class LoRA(ApiModel):
         min_length=1,
         max_length=64,
         json_schema_extra=SET,
-        description="Module names, or all-linear: every weight matrix except embeddings, the output layer and routers.",
+        description="Module names, or all-linear: every matrix except embeddings, output layer and routers.",
     )
     inherited: Literal["Continue", "Merge"] | None = Field(
         None,
-        description="What to do with the adapter of model.fineTuneJobRef. Continue (default): train it further, "
-        "keeping its rank, alpha, dropout and target modules. Merge: merge it into its base model and "
-        "train a new adapter; the result is a full model.",
+        description="What to do with the adapter of model.fineTuneJobRef. Continue (default): train it further, with "
+        "its own rank, alpha, dropout and target modules. Merge: merge it and train a new one; the "
+        "result is a full model.",
     )
 
 
@@ -41,8 +41,8 @@ class QLoRA(LoRA):
 
     inherited: Literal["Continue"] | None = Field(
         None,
-        description="What to do with the adapter of model.fineTuneJobRef. Continue: train it further. An adapter "
-        "can't be merged into a 4-bit model.",
+        description="Continue: train the adapter of model.fineTuneJobRef further. It can't be merged into a 4-bit "
+        "model.",
     )
 
 

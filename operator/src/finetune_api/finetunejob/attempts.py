@@ -37,8 +37,8 @@ class AttemptStatus(ApiModel):
     number: int = Field(description="Number within the run, counting from 1.")
     state: AttemptState | None = Field(
         None,
-        description="Pending: not all Pods of its Job are running yet. Running: all of them are. Otherwise, how it "
-        "ended, as in endedAttempts. Absent: written by an earlier version.",
+        description="Pending: not all of its Pods are running yet. Running: all of them are. Otherwise its outcome, "
+        "as in endedAttempts.",
     )
     job_name: Name = Field(description="Name of its Job.")
     class_generation: int = Field(description="metadata.generation of the FineTuneClass that it was created with.")

@@ -38,9 +38,8 @@ class DatasetSource(OneOf):
 
     uri: DatasetUri | None = Field(
         None,
-        description="s3://bucket/path or hf://datasets/org/name@revision/path: a file, a folder (with a trailing /) "
-        "or a glob (* within a folder, ** across folders). JSON Lines (plain, gzip, zstd), Parquet or "
-        "Arrow.",
+        description="s3://bucket/path or hf://datasets/org/name@revision/path: a file, folder (trailing /) or glob "
+        "(*, ** across folders). JSON Lines (plain, gzip, zstd), Parquet or Arrow.",
     )
     uris: list[DatasetUri] | None = Field(
         None, min_length=1, max_length=64, description="Several such URIs, read in this order."

@@ -33,8 +33,7 @@ class FileStatistics(ApiModel):
     rows: int | None = Field(
         None,
         le=MOST_EXAMPLES,
-        description="Rows to batch: examples; or one per answer if the chat template rewrites earlier turns; or "
-        "maxLength tokens if packed.",
+        description="Rows that batches consist of: examples, turns or packed rows.",
     )
 
 

@@ -54,8 +54,7 @@ class Hyperparameters(ApiModel):
     )
     early_stopping: EarlyStopping | None = Field(
         None,
-        description="Ends the run when evalLoss stops improving. The best checkpoint becomes the result unless "
-        "checkpoints.best is set.",
+        description="Ends the run when evalLoss stops improving; the best checkpoint becomes the result.",
     )
 
 

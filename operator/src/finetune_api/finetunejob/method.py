@@ -19,20 +19,20 @@ DEFAULT_BETA = 0.1
 
 @dataclass(frozen=True)
 class MethodRules:
-    """What the rest of a spec may be with a method, and what is chosen where it says nothing."""
+    """What a method allows in the rest of a spec, and the values chosen automatically."""
 
     formats: tuple[DatasetFormat, ...]
-    """The formats of examples that it learns from."""
+    """The example formats that it accepts."""
     learning_rates: Mapping[AdapterType, float]
-    """The automatic learning rate at its peak."""
+    """The automatic peak learning rate."""
     most_epochs: int
-    """The most passes over a small dataset that are chosen automatically."""
+    """The maximum number of passes over a small dataset that is chosen automatically."""
     packs: bool
     """Whether several examples may share a row (`hyperparameters.packing`)."""
     shards: bool
     """Whether the model may be sharded (`parallelism.strategy` FSDP)."""
     forgets: bool
-    """Whether the automatic learning rate is lower for the result of another job, so that less of it is forgotten."""
+    """Whether the automatic learning rate is lower for the result of another job, to reduce forgetting."""
 
 
 class SFT(ApiModel):
@@ -52,7 +52,7 @@ class SFT(ApiModel):
     )
 
     def hyperparameters(self) -> dict[str, float]:
-        """Those of its settings that stand among a run's resolved hyperparameters."""
+        """The settings that are part of a run's resolved hyperparameters."""
         return {}
 
 
@@ -61,7 +61,7 @@ class DPO(ApiModel):
 
     rules: ClassVar = MethodRules(
         formats=("Preference",),
-        # Of models that were tuned before, whoever did it: so they are not lowered again.
+        # These already assume a fine-tuned model, so they are not lowered again.
         learning_rates={"LoRA": 2e-5, "QLoRA": 2e-5, "Full": 2e-6},
         most_epochs=3,  # it overfits
         packs=False,
@@ -81,7 +81,7 @@ class DPO(ApiModel):
     )
 
     def hyperparameters(self) -> dict[str, float]:
-        """Those of its settings that stand among a run's resolved hyperparameters."""
+        """The settings that are part of a run's resolved hyperparameters."""
         return {"beta": DEFAULT_BETA if self.beta is None else self.beta}
 
 
@@ -90,15 +90,15 @@ class Method(TypedUnion):
 
     type: MethodType = Field(
         "SFT",
-        description="SFT: supervised fine-tuning, with the loss on the assistant's tokens. DPO: direct preference "
-        "optimization, on pairs of a preferred and a rejected answer.",
+        description="SFT: supervised fine-tuning on the assistant's tokens. DPO: direct preference optimization on "
+        "pairs of answers.",
     )
     sft: SFT | None = None
     dpo: DPO | None = None
 
     @property
     def settings(self) -> SFT | DPO:
-        """The member of this type; where it is left out, its defaults."""
+        """The member of this type, or its defaults if omitted."""
         given: SFT | DPO | None = getattr(self, self.members()[self.type])
         return SETTINGS[self.type]() if given is None else given
 
@@ -106,4 +106,4 @@ class Method(TypedUnion):
 SETTINGS: Mapping[MethodType, type[SFT | DPO]] = {
     kind: Method.member_model(Method.members()[kind]) for kind in get_args(MethodType)
 }
-"""The settings of every method, by its type."""
+"""The settings model of every method, by type."""

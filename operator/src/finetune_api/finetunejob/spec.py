@@ -57,8 +57,8 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
     schema |= cel(
         (
             f"self.runId != oldSelf.runId || ({unchanged})",
-            "a change of spec is a new run: change spec.runId too (only suspend, retryLimit, activeDeadlineSeconds and "
-            "ttlSecondsAfterFinished may change within a run)",
+            "changing the spec starts a new run: change spec.runId too (only suspend, retryLimit, "
+            "activeDeadlineSeconds and ttlSecondsAfterFinished may change during a run)",
         ),
         (
             "!has(self.checkpoints) || !has(self.checkpoints.best) || self.checkpoints.best.metric != 'EvalLoss' "
@@ -85,7 +85,7 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
         (
             "has(self.model.fineTuneJobRef) || (has(self.adapter.lora) ? !has(self.adapter.lora.inherited) "
             ": !has(self.adapter.qlora) || !has(self.adapter.qlora.inherited))",
-            "inherited needs model.fineTuneJobRef: only the result of another job may bring an adapter",
+            "inherited needs model.fineTuneJobRef: only another job's result can include an adapter",
             "adapter",
         ),
         *_rules_of_methods(),
@@ -106,7 +106,7 @@ def _rules_of_methods() -> Iterator[tuple[str, str, str]]:
     for name in get_args(DatasetFormat):
         fitting: list[str] = [kind for kind, settings in SETTINGS.items() if name in settings.rules.formats]
         rule = f"!has(self.dataset.format) || self.dataset.format != '{name}' || self.method.type in {fitting}"
-        yield rule, f"method {' or '.join(fitting)} learns from dataset.format {name}", "dataset.format"
+        yield rule, f"dataset.format {name} requires method {' or '.join(fitting)}", "dataset.format"
 
 
 class FineTuneJobSpec(ApiModel):
@@ -142,8 +142,8 @@ class FineTuneJobSpec(ApiModel):
         None,
         ge=1,
         le=LONGEST_SECONDS,
-        description="Maximum duration of the run, up to the class's limit, without suspended and queued time. "
-        "Omitted: the class's limit. May be changed during a run; takes effect at once.",
+        description="Maximum duration of the run, without suspended and queued time. Default and maximum: the class's "
+        "limit. May be changed during a run; takes effect at once.",
     )
     ttl_seconds_after_finished: int | None = Field(
         None,

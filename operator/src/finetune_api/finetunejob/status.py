@@ -18,7 +18,7 @@ Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Su
 
 
 class StartingModel(ApiModel):
-    """The model that the run started from: model.uri, or the result of model.fineTuneJobRef at that time."""
+    """The model that the run started from."""
 
     uri: Line = Field(description="URI of the full model.")
     adapter_uri: Line | None = Field(None, description="Folder of the adapter on top of it.")
@@ -118,8 +118,8 @@ class FineTuneJobStatus(KindStatus):
         default=[],
         max_length=20,
         json_schema_extra=keyed_by("uri", "className"),
-        description="Folders that this object's runs wrote to. Deleting the object empties those whose class has "
-        "reclaimPolicy Delete.",
+        description="Folders of this object's runs. On deletion, those whose class has reclaimPolicy Delete are "
+        "emptied.",
     )
     preflight: PreflightStatus | None = None
     dataset: DatasetStatus | None = None
