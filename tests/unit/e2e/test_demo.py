@@ -76,6 +76,8 @@ def test_a_failed_demo_says_what_stays_and_how_to_look_at_it(monkeypatch: pytest
     with pytest.raises(SystemExit):
         demo.demo()
     (text,) = said
-    assert text.startswith("dictionary is stalled.\n\nThe cluster stays up, and the objects that were applied to it continue")
+    assert text.startswith(
+        "dictionary is stalled.\n\nThe cluster stays up, and the objects that were applied to it continue"
+    )
     assert "export KUBECONFIG=/k/kubeconfig PATH=/bin/of:$PATH" in text
     assert "make cluster-down  removes the cluster" in text
