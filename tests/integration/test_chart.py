@@ -477,8 +477,8 @@ def test_of_a_job_the_operator_may_write_finalizers_only(
     [
         ([], None),
         (["finetune.dev/storage"], None),
-        (["example.com/mine", "finetune.dev/storage"], "its own only"),
-        (["foregroundDeletion"], "its own only"),
+        (["example.com/mine", "finetune.dev/storage"], "only its own finalizer"),
+        (["foregroundDeletion"], "only its own finalizer"),
     ],
 )
 def test_of_a_jobs_finalizers_the_operator_writes_its_own_only(
