@@ -25,7 +25,9 @@ NAMESPACE = "examples"
 PLURALS = {"FineTuneJob": JOBS, "Evaluation": EVALUATIONS, "ModelDeployment": DEPLOYMENTS}
 READY_SECONDS = 720.0
 POLL_SECONDS = 1.0
-FAILED = frozenset({(JOBS, "Failed"), (EVALUATIONS, "Failed"), (EVALUATIONS, "GateFailed")})
+FAILED = frozenset(
+    {(JOBS, "Failed"), (EVALUATIONS, "Failed"), (EVALUATIONS, "GateFailed"), (EVALUATIONS, "Inconclusive")}
+)
 """The phases that nothing changes by itself."""
 
 FOLLOW_UPS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -111,7 +113,7 @@ def test_changed_run_id_ran_again_and_the_first_run_is_remembered(ready: dict[st
 
 def test_evaluation_scored_both_models_by_every_grader(ready: dict[str, Object]) -> None:
     scored = {(score["candidate"], score["grader"]) for score in ready["evaluation"]["results"]}
-    graders = ("exact", "similarity", "form")
+    graders = ("exact", "similarity", "words", "meteor", "form", "overall")
     assert scored == {(candidate, grader) for candidate in ("baseline", "tuned") for grader in graders}
 
 

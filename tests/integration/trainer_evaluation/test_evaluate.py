@@ -130,6 +130,84 @@ def test_an_adapter_is_judged_upon_its_base_and_fields_of_an_example_are_there_f
     assert scores[BASELINE, "field"].score == 0.0
 
 
+def test_outputs_that_can_not_be_graded_fail_the_run_and_every_row_is_kept(bucket: Bucket, tuned_uri: str) -> None:
+    """The tiny model writes no JSON: case 10 of shared/reference/evaluation.md, in the Pod's own command."""
+    dataset = bucket.put_lines("data/no-json.jsonl", [chat(question, "x") for question in QUESTIONS[:4]])
+    member = Grader.from_wire(
+        {"name": "member", "type": "StringCheck", "stringCheck": {"input": "{{sample.output_json.x}}"}}
+    )
+    models = {"tuned": ModelSource(uri=tuned_uri)}
+    with pytest.raises(DiagnosedError) as caught:
+        evaluate(make_run(bucket, dataset, models, graders=[member, EXACT]))
+    failure = caught.value.failure
+    assert (failure.reason, failure.retryable) == (Reason.GRADER_FAILED, False)
+    assert "'member' could not grade 4 of 4 outputs of 'tuned'; that are 100 %" in failure.message
+    assert "line 1: sample_parse_error" in failure.message
+    rows = [json.loads(line) for line in bucket.read(bucket.uri("runs/judge/1/samples.jsonl")).splitlines()]
+    assert [row["scores"]["tuned"]["member"] for row in rows] == [None] * 4
+    assert [row["verdicts"]["tuned"] for row in rows] == [{"member": "Errored", "exact": "Failed"}] * 4
+    assert rows[0]["errors"]["tuned"]["member"]["code"] == "sample_parse_error"
+
+    allowed = make_run(bucket, dataset, models, graders=[member, EXACT], max_errored_percent=100)
+    report = evaluate(allowed)
+    scores = by_name(report.scores)
+    assert (scores["tuned", "member"].score, scores["tuned", "member"].errored) == (0.0, 4)
+    assert [(one.grader, one.code, one.count, one.first_line) for one in report.errors] == [
+        ("member", "sample_parse_error", 4, 1)
+    ]
+
+
+def test_several_samples_clusters_and_slices(bucket: Bucket, tuned_uri: str) -> None:
+    lines = [
+        chat(question, "x", topic="odd" if at % 2 else "even", ticket=at // 2) for at, question in enumerate(QUESTIONS)
+    ]
+    dataset = bucket.put_lines("data/sliced.jsonl", lines)
+    run = make_run(
+        bucket,
+        dataset,
+        {BASELINE: ModelSource(uri=tuned_uri), "tuned": ModelSource(uri=tuned_uri)},
+        graders=[
+            SIMILAR,
+            Grader.from_wire({"name": "words", "type": "TextSimilarity", "textSimilarity": {"metric": "BLEU"}}),
+        ],
+        generation=Generation(max_tokens=MAX_TOKENS, temperature=1.0, samples_per_example=3, reducer="Max"),
+        cluster_by="{{item.ticket}}",
+        slices=["{{item.topic}}"],
+    )
+    report = evaluate(run)
+    similar = by_name(report.scores)["tuned", "similar"]
+    assert (similar.examples, similar.passed, similar.failed, similar.errored) == (
+        20,
+        similar.passed,
+        60 - (similar.passed or 0),
+        0,
+    )
+    rows = [json.loads(line) for line in bucket.read(bucket.uri("runs/judge/1/samples.jsonl")).splitlines()]
+    assert [(row["line"], row["sample"]) for row in rows[:4]] == [(1, 1), (1, 2), (1, 3), (2, 1)]
+    assert len({row["outputs"]["tuned"] for row in rows[:3]}) > 1, "each sample is one of its own"
+    best = [max(row["scores"]["tuned"]["similar"] for row in rows[at : at + 3]) for at in range(0, 60, 3)]
+    assert similar.score == pytest.approx(sum(best) / 20, abs=1e-4)
+    stored = json.loads(bucket.read(report.report_uri))
+    assert [(one["by"], one["value"]) for one in stored["slices"]] == [
+        ("{{item.topic}}", "even"),
+        ("{{item.topic}}", "odd"),
+    ]
+    of_even = next(s for s in stored["slices"][0]["scores"] if (s["candidate"], s["grader"]) == ("tuned", "similar"))
+    assert of_even["score"] == pytest.approx(sum(best[::2]) / 10, abs=1e-4)
+    assert stored["clusterBy"] == "{{item.ticket}}"
+
+
+def test_a_field_that_clusters_or_slices_read_is_looked_for_before_a_model_is_fetched(bucket: Bucket) -> None:
+    dataset = bucket.put_lines("data/no-topic.jsonl", [chat("a", "b", topic="x"), chat("a", "b")])
+    models = {"m": ModelSource(uri=bucket.uri("no/model"))}
+    for change in ({"cluster_by": "{{item.topic}}"}, {"slices": ["{{item.topic}}"]}):
+        with pytest.raises(DiagnosedError) as caught:
+            evaluate(make_run(bucket, dataset, models, **change))
+        assert caught.value.failure.reason is Reason.DATASET_INVALID
+        assert "Line 2 of" in caught.value.failure.message
+        assert "spec.dataset reads {{item.topic}}" in caught.value.failure.message
+
+
 def test_sampling_gives_the_same_outputs_again(bucket: Bucket, tuned_uri: str) -> None:
     dataset = bucket.put_lines("data/sampled.jsonl", [chat(question, "answer") for question in QUESTIONS[:4]])
     run = make_run(
