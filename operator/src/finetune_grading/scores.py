@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from finetune_api.graders import GraderErrorCode
 from finetune_api.outcome import SCORE_DIGITS
 from finetune_grading.grade import Grade, GradeError
 from finetune_grading.statistics.estimates import estimate, estimate_difference
+from finetune_grading.statistics.intervals import Estimate
 from finetune_grading.statistics.reducers import REDUCERS
 
 OF_THE_OUTPUT = frozenset({GraderErrorCode.SAMPLE_PARSE_ERROR, GraderErrorCode.INVALID_VARIABLE_ERROR})
@@ -134,13 +136,14 @@ def _score(
 ) -> Score:
     kept = [(at, score) for at, score in enumerate(scores) if score is not None]
     mean = estimate([score for _, score in kept], clusters and [clusters[at] for at, _ in kept])
+    low, high = _rounded_interval(mean)
     verdicts = [grade.verdict for grade in grades]
     score = Score(
         candidate=model,
         grader=grader,
         score=_rounded(mean.mean),
-        low=_rounded(mean.low),
-        high=_rounded(mean.high),
+        low=low,
+        high=high,
         examples=len(kept),
         passed=verdicts.count("Passed"),
         failed=verdicts.count("Failed"),
@@ -152,11 +155,12 @@ def _score(
     gain = estimate_difference(
         [one for _, one, _ in pairs], [before for *_, before in pairs], clusters and [clusters[at] for at, *_ in pairs]
     )
+    gain_low, gain_high = _rounded_interval(gain.estimate)
     return score.model_copy(
         update={
             "delta": _rounded(gain.estimate.mean),
-            "delta_low": _rounded(gain.estimate.low),
-            "delta_high": _rounded(gain.estimate.high),
+            "delta_low": gain_low,
+            "delta_high": gain_high,
             "p_value": None if gain.p_value is None else _rounded(gain.p_value),
             "minimum_detectable_delta": _rounded(gain.minimum_detectable),
         }
@@ -171,6 +175,15 @@ def _failure(
         f"Grader {grader!r} could not grade {len(errors)} of {total} outputs of {model!r}; {reason}. The first is that "
         f"to line {examples.lines[at // examples.samples]}: {error.code}: {error.details}"
     )
+
+
+def _rounded_interval(found: Estimate) -> tuple[float, float]:
+    """Both ends, rounded away from each other where they would be one: no interval is a point."""
+    low, high = _rounded(found.low), _rounded(found.high)
+    if low < high:
+        return low, high
+    unit = 10**SCORE_DIGITS
+    return math.floor(found.low * unit) / unit, math.ceil(found.high * unit) / unit
 
 
 def _rounded(number: float) -> float:

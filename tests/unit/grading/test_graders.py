@@ -34,6 +34,11 @@ def schema_grader(schema: Any) -> CompiledGrader:
         ("ILike", "the JSON module", "json", 1.0),
         ("ILike", "STRASSE", "straße", 1.0),
         ("ILike", "xml", "json", 0.0),
+        # Case 1 of shared/reference/evaluation.md.
+        ("ILike", "The Refund", "refund", 1.0),
+        ("Eq", "The Refund", "refund", 0.0),
+        ("Ne", "The Refund", "refund", 1.0),
+        ("Like", "The Refund", "refund", 0.0),
     ],
 )
 def test_string_check(operation: str, output: str, reference: str, score: float) -> None:
@@ -75,6 +80,28 @@ def test_json_schema(schema: Any, output: str, score: float) -> None:
     graded = grade(schema_grader(schema), {}, output)
     assert (graded.score, graded.verdict) == (score, "Passed" if score else "Failed")
     assert ("error" in graded.details) == (score == 0), "what the schema refuses is told"
+
+
+@pytest.mark.parametrize(
+    ("output", "verdict", "error"),
+    [
+        ('{"name": "a", "age": 3}', "Passed", ""),
+        ('{"name": "a", "age": 3.0}', "Passed", ""),
+        ('{"name": "a", "age": true}', "Failed", "$.age: True is not of type 'integer'"),
+        ('{"name": "a", "age": -1}', "Failed", "$.age: -1 is less than the minimum of 0"),
+        ('{"name": "a", "age": 3, "more": 1}', "Failed", "$: Additional properties are not allowed"),
+        ('```json\n{"name": "a", "age": 3}\n```', "Failed", "the output is not JSON"),
+    ],
+)
+def test_case_7_what_a_schema_accepts(output: str, verdict: str, error: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 0}},
+        "additionalProperties": False,
+    }
+    graded = grade(schema_grader(schema), {}, output)
+    assert (graded.verdict, graded.score) == (verdict, 1.0 if verdict == "Passed" else 0.0)
+    assert error in graded.details.get("error", "")
 
 
 def test_a_grader_compares_the_output_with_the_reference_unless_told_otherwise() -> None:

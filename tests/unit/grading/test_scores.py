@@ -91,6 +91,17 @@ def test_where_nothing_is_left_there_is_no_score_and_the_run_fails_with_what_to_
     assert [score.candidate for score in scores_of(grades, THRESHOLDS, EXAMPLES, counting)] == ["tuned"]
 
 
+def test_no_interval_is_rounded_to_a_point() -> None:
+    count = 80_000
+    right, wrong = [Grade.of(Scored(1.0), 1)] * count, [Grade.of(Scored(0.0), 1)] * count
+    grades = {BASELINE: {"right": right, "wrong": wrong}, "tuned": {"right": right, "wrong": wrong}}
+    found = scores_of(grades, {"right": 1, "wrong": 1}, Examples(range(count)), Counting())
+    for score in found:
+        assert (score.low, score.high) == ((0.9999, 1.0) if score.grader == "right" else (0.0, 0.0001))
+    for score in found[2:]:
+        assert (score.delta, score.delta_low, score.delta_high) == (0.0, -0.0001, 0.0001)
+
+
 def test_several_samples_of_an_example_are_one_score() -> None:
     scores = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]  # three examples, two samples of each
     grades = {"tuned": {"member": [Grade.of(Scored(score), 1) for score in scores]}}

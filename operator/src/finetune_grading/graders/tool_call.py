@@ -6,6 +6,7 @@ from finetune_api.graders import Grader, ToolCallMatch
 from finetune_grading.compiled import LocalGrader
 from finetune_grading.grade import Scored
 from finetune_grading.sample import REFERENCE_TOOLS, Row
+from finetune_grading.templates import resolve
 from finetune_grading.tool_calls import ToolCall, matched_calls
 
 
@@ -17,7 +18,7 @@ def compile_tool_call(grader: Grader, pass_threshold: float) -> LocalGrader:
 
 def _score(match: ToolCallMatch, row: Row) -> Scored:
     found = row.sample.tool_calls
-    expected = [ToolCall.from_wire(call) for call in row.item[REFERENCE_TOOLS]]
+    expected = [ToolCall.from_wire(call) for call in resolve(f"item.{REFERENCE_TOOLS}", row.item, row.sample)]
     total = len(found) + len(expected)
     try:
         matched = matched_calls(found, expected, match)
