@@ -55,11 +55,11 @@ def grading_failure(grades: Graded, examples: Examples, counting: Counting) -> s
             faults = [one for one in errors if model != BASELINE or one[1].code not in OF_THE_OUTPUT]
             share = 100 * len(faults) / len(of_grader)
             if share > counting.max_errored_percent:
-                reason = f"that are {share:.4g} %, and maxErroredPercent is {counting.max_errored_percent:.4g}"
+                reason = f"{share:.4g} %; maxErroredPercent is {counting.max_errored_percent:.4g}"
             elif faults and counting.on_error == "Fail":
-                reason = "and onError is Fail"
+                reason = "onError is Fail"
             elif len(errors) == len(of_grader) and counting.on_error == "Exclude":
-                reason, faults = "and onError is Exclude: none is left", errors
+                reason, faults = "none is left, and onError is Exclude", errors
             else:
                 continue
             return _failure(model, grader, faults, len(of_grader), examples, reason)
@@ -172,8 +172,8 @@ def _failure(
 ) -> str:
     at, error = errors[0]
     return (
-        f"Grader {grader!r} could not grade {len(errors)} of {total} outputs of {model!r}; {reason}. The first is that "
-        f"to line {examples.lines[at // examples.samples]}: {error.code}: {error.details}"
+        f"Grader {grader!r} could not grade {len(errors)} of {total} outputs of {model!r} ({reason}). The first is the "
+        f"output for line {examples.lines[at // examples.samples]}: {error.code}: {error.details}"
     )
 
 

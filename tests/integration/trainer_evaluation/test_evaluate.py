@@ -141,7 +141,7 @@ def test_outputs_that_can_not_be_graded_fail_the_run_and_every_row_is_kept(bucke
         evaluate(make_run(bucket, dataset, models, graders=[member, EXACT]))
     failure = caught.value.failure
     assert (failure.reason, failure.retryable) == (Reason.GRADER_FAILED, False)
-    assert "'member' could not grade 4 of 4 outputs of 'tuned'; that are 100 %" in failure.message
+    assert "'member' could not grade 4 of 4 outputs of 'tuned' (100 %; maxErroredPercent is 5)" in failure.message
     assert "line 1: sample_parse_error" in failure.message
     rows = [json.loads(line) for line in bucket.read(bucket.uri("runs/judge/1/samples.jsonl")).splitlines()]
     assert [row["scores"]["tuned"]["member"] for row in rows] == [None] * 4

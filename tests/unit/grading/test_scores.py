@@ -48,7 +48,7 @@ def test_case_10_more_errors_than_allowed_fail_the_run(on_error: Any) -> None:
     failure = grading_failure(graded(tuned=OUTPUTS), EXAMPLES, Counting(on_error, max_errored_percent=5))
     assert failure is not None
     assert "'member' could not grade 1 of 10 outputs of 'tuned'" in failure
-    assert "10 %, and maxErroredPercent is 5" in failure
+    assert "(10 %; maxErroredPercent is 5)" in failure
     assert "line 14: sample_parse_error: {{sample.output_json}}: the output is not JSON" in failure
 
 
@@ -87,7 +87,7 @@ def test_where_nothing_is_left_there_is_no_score_and_the_run_fails_with_what_to_
     counting = Counting("Exclude")
     failure = grading_failure(grades, EXAMPLES, counting)
     assert failure is not None
-    assert "10 of 10 outputs of 'baseline'; and onError is Exclude: none is left" in failure
+    assert "10 of 10 outputs of 'baseline' (none is left, and onError is Exclude)" in failure
     assert [score.candidate for score in scores_of(grades, THRESHOLDS, EXAMPLES, counting)] == ["tuned"]
 
 
