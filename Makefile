@@ -46,7 +46,7 @@ bench-gpu: $(VENV)/.dev ## check a GPU: losses compared with a CPU, resume, toke
 generate: $(VENV)/.e2e ## regenerate the CRDs and the reference pages from the code
 	@$(RUN) -m finetune_api.crd crds charts/finetune-operator/files/crds
 	@$(RUN) -m finetune_api.reference docs/reference
-	@$(RUN) -m finetune_operator.metrics.reference docs/reference
+	@$(RUN) -m finetune_operator.reference docs/reference
 
 lock: $(VENV)/.e2e ## update the lock files from pyproject.toml
 	@$(RUN) e2e/environment.py lock

@@ -1,9 +1,6 @@
-"""The reference page of the metrics, from the code: `python -m finetune_operator.metrics.reference FOLDER`."""
+"""The reference page of the metrics, from the code (finetune_operator/reference.py writes it)."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 from finetune_operator.metrics import job_metrics, object_metrics
 from finetune_operator.metrics.operator_metrics import DECLARED, Declared
@@ -36,7 +33,3 @@ def _table(metrics: list[Declared]) -> list[str]:
         for one in sorted(metrics, key=lambda one: one.name)
     ]
     return ["| metric | type | labels | meaning |", "|---|---|---|---|", *rows]
-
-
-if __name__ == "__main__":
-    (Path(sys.argv[1]) / FILE).write_text(page())

@@ -10,8 +10,13 @@ LONGEST_DELAY_SECONDS = 600
 
 def retry_delay_seconds(failures: int) -> int:
     """10 s after the first failure, twice as long after each further one, ten minutes at most."""
-    doublings: int = min(max(failures - 1, 0), 16)
-    return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS << doublings)
+    return delay_seconds(failures, first=FIRST_DELAY_SECONDS, longest=LONGEST_DELAY_SECONDS)
+
+
+def delay_seconds(times: int, *, first: int, longest: int) -> int:
+    """`first` seconds after the first time, twice as long after each further one, `longest` at most."""
+    doublings: int = min(max(times - 1, 0), 16)
+    return min(longest, first << doublings)
 
 
 def waits(until: datetime | None, now: datetime) -> bool:

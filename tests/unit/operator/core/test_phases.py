@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from finetune_api.conditions import Reason
+from finetune_api.crd import KINDS
+from finetune_api.evaluation import Phase as EvaluationPhase
 from finetune_api.finetunejob import AttemptState, Phase
+from finetune_api.modeldeployment import Phase as DeploymentPhase
+from finetune_operator import reference
 from finetune_operator.core.conditions import Readiness, failed, progressing, stalled
 from finetune_operator.core.phases import Phases
+from finetune_operator.evaluation.phase import PHASES as EVALUATION_PHASES
 from finetune_operator.finetunejob.phase import PHASES, progress_reason
+from finetune_operator.modeldeployment.phase import PHASES as DEPLOYMENT_PHASES
 from tests.unit.operator.states import attempt_status, trained_status
 
-TABLES: dict[str, tuple[Phases[Any], tuple[str, ...]]] = {"FineTuneJob": (PHASES, get_args(Phase))}
+TABLES: dict[str, tuple[Phases[Any], tuple[str, ...]]] = {
+    "FineTuneJob": (PHASES, get_args(Phase)),
+    "Evaluation": (EVALUATION_PHASES, get_args(EvaluationPhase)),
+    "ModelDeployment": (DEPLOYMENT_PHASES, get_args(DeploymentPhase)),
+}
 each_kind = pytest.mark.parametrize("kind", TABLES)
 
 
@@ -55,3 +66,13 @@ def test_a_diagnosis_leaves_a_job_where_its_attempt_is(state: AttemptState | Non
     meanwhile = PHASES.of(stalled(Reason.UNSCHEDULABLE, "no node"), progress_reason(status), "Validating")
     ended_early = state in ("Failed", "Disrupted", "Succeeded")  # without a result, a success is none
     assert meanwhile == ("Training" if state == "Running" else "Retrying" if ended_early else "Queued")
+
+
+def test_the_reference_page_is_what_the_tables_say() -> None:
+    page = Path(__file__).parents[4] / "docs" / "reference" / reference.PHASES_FILE
+    assert page.read_text() == reference.phases_page(), "run `make generate`"
+
+
+def test_every_kind_that_has_phases_is_on_the_page() -> None:
+    with_phases = {kind.name for kind in KINDS if "phase" in kind.status.model_fields}
+    assert reference.PHASES.keys() == TABLES.keys() == with_phases

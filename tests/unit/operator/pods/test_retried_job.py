@@ -9,7 +9,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Disruption, FailureStatus
 from finetune_api.outcome import Failure, PreflightReport
-from finetune_operator.evaluation.evaluating import evaluation_job
+from finetune_operator.evaluation.tries import evaluation_job
 from finetune_operator.finetunejob.deletion.plan import DELETION
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.finetunejob.policies.attempts.preflight import PREFLIGHT

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from finetune_api.modeldeployment import DriftedField
-from finetune_operator.modeldeployment.contest import (
+from finetune_operator.modeldeployment.policies.drift import (
     WINDOW,
-    contest_readiness,
-    contested,
-    corrected,
-    corrections,
-    look_again,
-    next_correction,
-    remembered,
+    contested_fields,
+    contested_readiness,
+    correction_events,
+    next_correction_time,
+    next_drift_check,
+    recent_drift,
+    with_corrections,
 )
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -25,55 +25,55 @@ def record_of(number: int, drift: Mapping[str, str | None] = IMAGE) -> list[Drif
     """So many corrections, three seconds apart, the last of them at noon."""
     record: list[DriftedField] = []
     for left in reversed(range(number)):
-        record = corrected(record, drift, NOON - timedelta(seconds=3 * left))
+        record = with_corrections(record, drift, NOON - timedelta(seconds=3 * left))
     return record
 
 
 def test_the_steps_of_one_correction_count_once() -> None:
-    record = corrected(corrected([], IMAGE, NOON), IMAGE, NOON + timedelta(seconds=1))
+    record = with_corrections(with_corrections([], IMAGE, NOON), IMAGE, NOON + timedelta(seconds=1))
     assert [one.corrections for one in record] == [1]
 
 
 def test_four_times_it_is_put_back_at_once_and_then_the_pause_doubles_up_to_ten_minutes() -> None:
-    pauses = [next_correction(record_of(number), IMAGE) for number in range(1, 11)]
+    pauses = [next_correction_time(record_of(number), IMAGE) for number in range(1, 11)]
     assert pauses[:4] == [None] * 4
     assert [moment and (moment - NOON).total_seconds() for moment in pauses[4:]] == [60, 120, 240, 480, 600, 600]
-    moment = next_correction(record_of(10_000), IMAGE)
+    moment = next_correction_time(record_of(10_000), IMAGE)
     assert moment == NOON + timedelta(minutes=10)
 
 
 def test_other_fields_are_put_back_at_once_meanwhile() -> None:
     another: Mapping[str, str | None] = {"Deployment spec.replicas": "kubectl"}
-    assert next_correction(record_of(9), another) is None
-    assert next_correction(record_of(9), {**IMAGE, **another}) is None, "and what is contested with them"
+    assert next_correction_time(record_of(9), another) is None
+    assert next_correction_time(record_of(9), {**IMAGE, **another}) is None, "and what is contested with them"
 
 
 def test_two_that_take_turns_are_counted_each() -> None:
     record: list[DriftedField] = []
     for number in range(5):
         moment = NOON + timedelta(seconds=3 * number)
-        record = corrected(record, IMAGE, moment)
-        record = corrected(record, {"Deployment spec.args": "other"}, moment)
-    assert len(contested(record)) == 2
+        record = with_corrections(record, IMAGE, moment)
+        record = with_corrections(record, {"Deployment spec.args": "other"}, moment)
+    assert len(contested_fields(record)) == 2
 
 
 def test_what_was_not_touched_for_a_quarter_of_an_hour_is_forgotten() -> None:
     record = record_of(9)
-    assert remembered(record, NOON + WINDOW - timedelta(seconds=1)) == record
-    assert remembered(record, NOON + WINDOW) == []
-    assert remembered(record, NOON - WINDOW) == [], "a wrong clock wrote it"
-    assert look_again(record, NOON) == NOON + timedelta(minutes=10)
-    assert look_again(record, NOON + timedelta(minutes=10)) == NOON + WINDOW
-    assert look_again(record_of(4), NOON) is None
+    assert recent_drift(record, NOON + WINDOW - timedelta(seconds=1)) == record
+    assert recent_drift(record, NOON + WINDOW) == []
+    assert recent_drift(record, NOON - WINDOW) == [], "a wrong clock wrote it"
+    assert next_drift_check(record, NOON) == NOON + timedelta(minutes=10)
+    assert next_drift_check(record, NOON + timedelta(minutes=10)) == NOON + WINDOW
+    assert next_drift_check(record_of(4), NOON) is None
 
 
 def test_the_standing_names_the_fields_and_who_sets_them() -> None:
-    assert contest_readiness(record_of(4), "router") is None
-    readiness = contest_readiness(record_of(5), "router")
+    assert contested_readiness(record_of(4), "router") is None
+    readiness = contested_readiness(record_of(5), "router")
     assert readiness is not None and readiness.stalled
     assert readiness.reason == "DriftContested"
     assert readiness.message.startswith("'flux' sets Deployment spec.image of 'router' again each time")
-    many = contest_readiness(record_of(5, {f"Deployment spec.f{n}": None for n in range(5)}), "router")
+    many = contested_readiness(record_of(5, {f"Deployment spec.f{n}": None for n in range(5)}), "router")
     assert many is not None
     assert (
         "Somebody who left no name sets Deployment spec.f0, Deployment spec.f1, Deployment spec.f2 and 2 more"
@@ -85,13 +85,13 @@ def test_the_record_is_bounded() -> None:
     wide = {f"Deployment spec.{'x' * 2000}{n}": "m" * 128 for n in range(1000)}
     assert len(record_of(1, wide)) <= 32
     long = {f"Deployment spec.{'x' * 2000}": "m"}
-    assert next_correction(record_of(5, long), long) is not None
+    assert next_correction_time(record_of(5, long), long) is not None
 
 
 def test_the_first_correction_of_a_field_is_an_event_that_names_it_and_who_set_it() -> None:
     drift = {"Deployment spec.paused": None, "Deployment spec.replicas": "kubectl"}
-    first = corrected([], drift, NOON)
-    (note,) = corrections([], first, (), "router")
+    first = with_corrections([], drift, NOON)
+    (note,) = correction_events([], first, (), "router")
     assert (note.type, note.reason) == ("Warning", "DriftCorrected")
     assert note.message.startswith(
         "Put back: Deployment spec.paused, which somebody changed or removed; Deployment spec.replicas, which "
@@ -103,19 +103,21 @@ def test_the_first_correction_of_a_field_is_an_event_that_names_it_and_who_set_i
 def test_what_is_put_back_again_within_the_window_is_counted_and_makes_no_other_event() -> None:
     first = record_of(1)
     later = NOON + timedelta(minutes=2)
-    assert corrections(first, corrected(first, IMAGE, later), (), "router") == []
-    (note,) = corrections(first, corrected(first, {**IMAGE, "Deployment spec.args": "x"}, later), (), "router")
+    assert correction_events(first, with_corrections(first, IMAGE, later), (), "router") == []
+    (note,) = correction_events(
+        first, with_corrections(first, {**IMAGE, "Deployment spec.args": "x"}, later), (), "router"
+    )
     assert "spec.args" in note.message
     assert "spec.image" not in note.message
 
 
 def test_of_many_fields_the_first_three_are_named() -> None:
-    record = corrected([], {f"Deployment spec.f{number}": "x" for number in range(9)}, NOON)
-    (note,) = corrections([], record, (), "router")
+    record = with_corrections([], {f"Deployment spec.f{number}": "x" for number in range(9)}, NOON)
+    (note,) = correction_events([], record, (), "router")
     assert "spec.f2, which 'x' set and 6 more." in note.message
     assert "spec.f3" not in note.message
 
 
 def test_what_somebody_deleted_is_named() -> None:
-    (note,) = corrections([], [], ("Service 'router'",), "router")
+    (note,) = correction_events([], [], ("Service 'router'",), "router")
     assert note.message == "Made again, since somebody deleted it: Service 'router'."

@@ -9,11 +9,11 @@ from datetime import datetime
 from finetune_api.conditions import REASON_MEANINGS, Reason
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, ready, stalled
-from finetune_operator.modeldeployment.apply import Upkeep
-from finetune_operator.modeldeployment.contest import contest_readiness
 from finetune_operator.modeldeployment.objects import service_url
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.modeldeployment.revisions import Revision, name_of, revisions, serving_message
+from finetune_operator.modeldeployment.policies.apply import Upkeep
+from finetune_operator.modeldeployment.policies.drift import contested_readiness
+from finetune_operator.modeldeployment.policies.revisions import Revision, name_of, revisions, serving_message
 from finetune_operator.pods.exit_diagnosis import failure, failure_message
 from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_start, early_message, refusal
@@ -39,7 +39,7 @@ def rollout_of(
     found = revisions(observed.owner, observed.pods, [*observed.config_maps, *writes.config_maps])
     all_answer = sum(one.ready for one in found if one.name == name_of(applied)) == replicas
     complete = writes.is_nothing and _is_complete(observed.deployment or {}, replicas) and all_answer
-    contest = contest_readiness(observed.status.drift, observed.owner.name)
+    contest = contested_readiness(observed.status.drift, observed.owner.name)
     readiness = contest or _readiness(observed, replicas, complete, now)
     summary = serving_message(found, applied, replicas)
     if writes.remade:

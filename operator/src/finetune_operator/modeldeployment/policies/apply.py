@@ -12,10 +12,10 @@ from finetune_operator.core.managed_fields import drifted, is_applied, is_new, t
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
-from finetune_operator.modeldeployment.applied_model import applied_model, config_maps_of
-from finetune_operator.modeldeployment.contest import next_correction, remembered
 from finetune_operator.modeldeployment.objects import service, serving_objects
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
+from finetune_operator.modeldeployment.policies.applied_model import applied_model, config_maps_of
+from finetune_operator.modeldeployment.policies.drift import next_correction_time, recent_drift
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _is_forged(body: Object, item: Object | None) -> bool:
 
 def _is_contested(observed: ObservedModelDeployment, changes: Mapping[str, str | None], now: datetime) -> bool:
     """Whether it is too early to put these back. What is new is applied at once: a person waits for it."""
-    due = next_correction(remembered(observed.status.drift, now), changes)
+    due = next_correction_time(recent_drift(observed.status.drift, now), changes)
     return due is not None and now < due
 
 

@@ -1,4 +1,4 @@
-"""Who else writes the fields of what serves, again and again, and how rarely they are put back then. Pure.
+"""status.drift: the fields of what serves that somebody else writes, and how rarely they are put back then.
 
 What somebody changes once is put right at once. A second controller sets it again as soon as it was, and each of both
 starts other Pods; so what was put back often is put back with exponential backoff, until the other one stops.
@@ -13,12 +13,13 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import DriftedField
 from finetune_operator.core.conditions import EventNote, Readiness, stalled
+from finetune_operator.pods.backoff import delay_seconds
 
 CONTESTED_CORRECTIONS = 5
 WINDOW = timedelta(minutes=15)
 """Longer than GitOps tools wait between two looks, and than the longest pause."""
-FIRST_PAUSE = timedelta(minutes=1)
-LONGEST_PAUSE = timedelta(minutes=10)
+FIRST_PAUSE_SECONDS = 60
+LONGEST_PAUSE_SECONDS = 600
 SAME_CORRECTION = timedelta(seconds=2)
 """What is put right in two steps (taken over, then applied without it) is counted once."""
 DRIFT_CORRECTED = "DriftCorrected"
@@ -28,12 +29,14 @@ _MOST_NAMED = 3
 _FIELD_LENGTH = 512
 
 
-def remembered(before: Sequence[DriftedField], now: datetime) -> list[DriftedField]:
+def recent_drift(before: Sequence[DriftedField], now: datetime) -> list[DriftedField]:
     """What was put back within the window. What was later than now by as much was written by a wrong clock."""
     return [one for one in before if abs(now - one.last_correction_time) < WINDOW]
 
 
-def corrected(before: Sequence[DriftedField], drift: Mapping[str, str | None], now: datetime) -> list[DriftedField]:
+def with_corrections(
+    before: Sequence[DriftedField], drift: Mapping[str, str | None], now: datetime
+) -> list[DriftedField]:
     """The record once these fields (and who set them) are put back; those of the most corrections are kept."""
     found = {one.field: one for one in before}
     for name, manager in drift.items():
@@ -48,7 +51,7 @@ def corrected(before: Sequence[DriftedField], drift: Mapping[str, str | None], n
     return sorted(found.values(), key=lambda one: (-one.corrections, one.field))[:_MOST_FIELDS]
 
 
-def corrections(
+def correction_events(
     before: Sequence[DriftedField], after: Sequence[DriftedField], remade: Sequence[str], name: str
 ) -> list[EventNote]:
     """What is put right now, noted once: what comes again within the window is counted in the status alone."""
@@ -67,27 +70,27 @@ def corrections(
     return [EventNote("Warning", DRIFT_CORRECTED, note) for note in notes]
 
 
-def contested(record: Sequence[DriftedField]) -> list[DriftedField]:
+def contested_fields(record: Sequence[DriftedField]) -> list[DriftedField]:
     """The fields that are not put back at once any more."""
     return [one for one in record if one.corrections >= CONTESTED_CORRECTIONS]
 
 
-def next_correction(record: Sequence[DriftedField], drift: Mapping[str, str | None]) -> datetime | None:
+def next_correction_time(record: Sequence[DriftedField], drift: Mapping[str, str | None]) -> datetime | None:
     """When these fields may be put back; None: at once, as one of them at least is not contested."""
-    due = {one.field: _due(one) for one in contested(record)}
+    due = {one.field: _due(one) for one in contested_fields(record)}
     names = {name[:_FIELD_LENGTH] for name in drift}
     return max(due[name] for name in names) if names and names <= due.keys() else None
 
 
-def look_again(record: Sequence[DriftedField], now: datetime) -> datetime | None:
+def next_drift_check(record: Sequence[DriftedField], now: datetime) -> datetime | None:
     """When the next pause is over, or the contest itself."""
-    moments = [moment for one in contested(record) for moment in (_due(one), one.last_correction_time + WINDOW)]
+    moments = [moment for one in contested_fields(record) for moment in (_due(one), one.last_correction_time + WINDOW)]
     return min((moment for moment in moments if moment > now), default=None)
 
 
-def contest_readiness(record: Sequence[DriftedField], name: str) -> Readiness | None:
+def contested_readiness(record: Sequence[DriftedField], name: str) -> Readiness | None:
     """Which fields are contested, and by whom; None when none is."""
-    fields = contested(record)
+    fields = contested_fields(record)
     if not fields:
         return None
     managers = sorted({one.manager for one in fields if one.manager is not None})
@@ -107,5 +110,6 @@ def _who_set(field: DriftedField) -> str:
 
 
 def _due(field: DriftedField) -> datetime:
-    doublings = min(field.corrections - CONTESTED_CORRECTIONS, 10)
-    return field.last_correction_time + min(FIRST_PAUSE * (1 << doublings), LONGEST_PAUSE)
+    times = field.corrections - CONTESTED_CORRECTIONS + 1
+    pause = delay_seconds(times, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
+    return field.last_correction_time + timedelta(seconds=pause)

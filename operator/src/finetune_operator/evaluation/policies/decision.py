@@ -1,0 +1,10 @@
+"""What the policies of an Evaluation give back."""
+
+from __future__ import annotations
+
+from finetune_api.evaluation import EvaluationStatus
+from finetune_operator.core.plan import Plan
+from finetune_operator.core.policies import Decision
+
+EvaluationPlan = Plan[EvaluationStatus]
+EvaluationDecision = Decision[EvaluationStatus]

@@ -1,0 +1,79 @@
+"""The phase Evaluating: one try runs at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import EvaluationStatus
+from finetune_operator.core.conditions import Readiness, sentence
+from finetune_operator.core.plan import earliest
+from finetune_operator.evaluation.candidates import models_to_judge
+from finetune_operator.evaluation.class_limits import permitted_class
+from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects
+from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.policies.decision import EvaluationDecision, EvaluationPlan
+from finetune_operator.evaluation.tries import try_result, try_to_watch
+from finetune_operator.finetuneclass.resolve import output_location
+from finetune_operator.pods.builders import jobs_to_delete
+from finetune_operator.pods.exit_diagnosis import first_disruption
+from finetune_operator.pods.retried_job import Running, retry_readiness
+from finetune_operator.pods.sidecars import look_again
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
+
+
+def record_disruption(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
+    """Write down what the infrastructure says of the Pod that it takes away, before the Pod is gone."""
+    job = try_to_watch(observed)
+    if job is None or plan.status.disruption is not None:
+        return plan
+    seen = first_disruption(observed.pods_of(job))
+    return replace(plan, status=plan.status.model_copy(update={"disruption": seen}))
+
+
+def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
+    """Leave the try alone that has no answer yet, and say where it stands."""
+    job = try_to_watch(observed)
+    result = None if job is None else try_result(observed, status, job, now)
+    if job is None or not isinstance(result, Running):
+        return None
+    readiness = retry_readiness(Reason.EVALUATING, status.failure, None)
+    readiness = replace(readiness, message=readiness.message + result.message)
+    if result.start is not None:
+        readiness = result.start.readiness
+    models = models_to_judge(observed)
+    if isinstance(models, Readiness):
+        message = f"{sentence(readiness.message)} {sentence(models.message)} The try that runs goes on meanwhile."
+        readiness = replace(readiness, message=message)
+    return EvaluationDecision(
+        status,
+        readiness,
+        delete=jobs_to_delete(observed.owner.namespace, [other for other in observed.jobs if other.name != job.name]),
+        requeue_at=earliest([now + timedelta(seconds=START_CHECK_SECONDS), look_again(observed.pods_of(job))]),
+        meanwhile=Reason.EVALUATING,
+    )
+
+
+def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
+    """Make the first try, the one after another that ended, or one in place of a Job that would differ now."""
+    spec, owner, class_, models = observed.spec, observed.owner, permitted_class(observed), models_to_judge(observed)
+    assert not isinstance(models, Readiness), "wait_for_models decides before"
+    number = (status.try_number or 0) + 1
+    name = evaluate_job_name(owner, spec, models, number)
+    update = {
+        "try_number": number,
+        "job_name": name,
+        "retry_time": None,
+        "disruption": None,
+        "storage_uri": output_location(class_.spec, owner, spec.run_id).uri,
+        "class_name": class_.name,
+    }
+    return EvaluationDecision(
+        status.model_copy(update=update),
+        retry_readiness(Reason.EVALUATING, status.failure, None),
+        create=evaluate_objects(owner, spec, class_, models, name),
+        delete=jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name]),
+        requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
+        meanwhile=Reason.EVALUATING,
+    )

@@ -1,0 +1,73 @@
+"""The phases Passed, GateFailed, Inconclusive and Failed: a run that is over, its scores judged by the gates as they are now."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import EvaluationStatus
+from finetune_operator.core.conditions import Readiness, ready, stalled
+from finetune_operator.core.failed_condition import missing_failure
+from finetune_operator.core.plan import Child
+from finetune_operator.evaluation.gates import judge
+from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.policies.decision import EvaluationDecision
+from finetune_operator.evaluation.tries import is_same_run
+from finetune_operator.pods.builders import jobs_to_delete
+
+LEFTOVER_SECONDS = 30
+"""What still runs so long after the answer (a container that somebody added to the Pod) is ended."""
+
+
+def keep_finished(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
+    """Leave a finished run as it is, also while its model is made anew, but for gates that have changed."""
+    if status.completion_time is None or not is_same_run(observed):
+        return None
+    if status.phase != "Failed":
+        return judged(observed, status, now)
+    return ended(observed, status, missing_failure(status.conditions, status.failure), now)
+
+
+def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
+    """The end of a run that has its scores: Passed, GateFailed, or Inconclusive."""
+    gates = judge(observed.spec.gates, [candidate.name for candidate in observed.spec.candidates], status.results)
+    before = {(gate.candidate, gate.grader): gate for gate in status.gates}
+    kept = [gate.over(before.get((gate.candidate, gate.grader))) for gate in gates]
+    status = status.model_copy(update={"gates": kept})
+    missed = [gate for gate in gates if gate.verdict == "Failed"]
+    undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
+    if not missed and not undecided:
+        text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
+        readiness = ready(Reason.EVALUATED, status.summary or text)
+        return ended(observed, status, readiness, now, passed=ready(Reason.GATES_PASSED, text))
+    text = "; ".join(f"{gate.candidate} by {gate.grader}: {gate.message}" for gate in missed or undecided)
+    if not missed:
+        readiness = stalled(Reason.INCONCLUSIVE, f"{len(undecided)} of {len(gates)} gates are undecided: {text}.")
+    else:
+        readiness = stalled(Reason.GATE_FAILED, f"{len(missed)} of {len(gates)} gates failed: {text}.")
+    return ended(observed, status, readiness, now, passed=readiness, meanwhile=readiness.reason)
+
+
+def ended(
+    observed: ObservedEvaluation,
+    status: EvaluationStatus,
+    readiness: Readiness | None,
+    now: datetime,
+    *,
+    passed: Readiness | None = None,
+    meanwhile: Reason | None = None,
+) -> EvaluationDecision:
+    """The end of a run, and of what still runs once it has had time to end by itself."""
+    rest, check = _leftovers(observed, status, now)
+    return EvaluationDecision(status, readiness, delete=rest, requeue_at=check, passed=passed, meanwhile=meanwhile)
+
+
+def _leftovers(
+    observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
+) -> tuple[tuple[Child, ...], datetime | None]:
+    """The Jobs that still run after the end, once they have had time to end by themselves; and when that is."""
+    active = [job for job in observed.jobs if job.state == "Active"]
+    due = (status.completion_time or now) + timedelta(seconds=LEFTOVER_SECONDS)
+    if not active or now < due:
+        return (), due if active else None
+    return jobs_to_delete(observed.owner.namespace, active), None

@@ -1,0 +1,28 @@
+"""spec.candidates and spec.baseline: no try begins before all of their models are there."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import EvaluationStatus
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.evaluation.candidates import models_to_judge
+from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.policies.decision import EvaluationDecision
+from finetune_operator.evaluation.tries import current_job
+from finetune_operator.models.resolve import Undecided
+from finetune_operator.pods.builders import jobs_to_delete
+
+
+def wait_for_models(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
+    """Begin nothing, and end the try whose model is not there any more: nobody would take its answer."""
+    found, meanwhile = models_to_judge(observed), Reason.WAITING_FOR_MODEL
+    if not isinstance(found, Readiness):
+        return None
+    if isinstance(found, Undecided):
+        # The try that runs goes on: it ends by its own deadline at the latest.
+        return None if current_job(observed) is not None else EvaluationDecision(status, found, meanwhile=meanwhile)
+    active = jobs_to_delete(observed.owner.namespace, [job for job in observed.jobs if job.state == "Active"])
+    status = status.model_copy(update={"job_name": None})
+    return EvaluationDecision(status, found, delete=active, meanwhile=meanwhile)

@@ -1,0 +1,34 @@
+"""status.results: the scores that the Pod reported, and the end of the run with them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from finetune_api.base import whole_seconds
+from finetune_api.evaluation import EvaluationStatus
+from finetune_api.outcome import EvaluationReport
+from finetune_operator.evaluation.gates import summary
+from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.policies.decision import EvaluationDecision
+from finetune_operator.evaluation.policies.finished import judged
+from finetune_operator.evaluation.tries import try_result, try_to_watch
+from finetune_operator.pods.retried_job import Succeeded
+
+
+def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
+    """End the run with its scores, judged by the gates."""
+    job = try_to_watch(observed)
+    result = None if job is None else try_result(observed, status, job, now)
+    if not isinstance(result, Succeeded):
+        return None
+    report = result.report
+    assert isinstance(report, EvaluationReport), "RetriedJob asks for one"
+    update = {
+        "results": report.scores,
+        "errors": report.errors,
+        "report_uri": report.report_uri,
+        "completion_time": whole_seconds(now),
+        "failure": None,
+        "summary": summary(observed.spec.graders[0].name, report.scores),
+    }
+    return judged(observed, status.model_copy(update=update), now)

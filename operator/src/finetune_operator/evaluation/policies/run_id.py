@@ -1,0 +1,30 @@
+"""spec.runId: another one begins a new run, and so does another model, or another question by the same runId."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from finetune_api.base import whole_seconds
+from finetune_api.evaluation import EvaluationStatus
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge
+from finetune_operator.evaluation.objects import run_digest
+from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.policies.decision import EvaluationPlan
+from finetune_operator.evaluation.tries import is_same_run
+
+
+def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
+    """Forget the run before, and begin anew."""
+    spec, models = observed.spec, models_to_judge(observed)
+    if isinstance(models, Readiness) or is_same_run(observed):
+        return plan
+    status = EvaluationStatus(
+        conditions=plan.status.conditions,
+        run_id=spec.run_id,
+        run_digest=run_digest(spec),
+        candidate_digests=candidate_digests(models),
+        start_time=whole_seconds(now),
+    )
+    return replace(plan, status=status.over(plan.status))

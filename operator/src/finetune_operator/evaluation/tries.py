@@ -1,0 +1,95 @@
+"""The tries of a run: which Job is the one that counts, and what came of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from finetune_api.conditions import ConditionType
+from finetune_api.evaluation import BASELINE, EvaluationSpec, EvaluationStatus
+from finetune_api.outcome import EvaluationReport
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.report_validation import scores_refusal
+from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge
+from finetune_operator.evaluation.class_limits import admitted_class
+from finetune_operator.evaluation.objects import evaluate_objects, run_digest
+from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.finetuneclass.resolve import output_location
+from finetune_operator.models.resolve import Undecided
+from finetune_operator.pods.exit_diagnosis import refused_report
+from finetune_operator.pods.observed import JobView
+from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
+from finetune_operator.pods.template_hash import has_started, is_outdated
+
+
+def evaluation_job(spec: EvaluationSpec) -> RetriedJob:
+    """An evaluation costs accelerators: only transient failures are retried, up to spec.retryLimit."""
+    return RetriedJob(accepts=lambda report: isinstance(report, EvaluationReport), retry_limit=spec.retry_limit)
+
+
+def is_same_run(observed: ObservedEvaluation) -> bool:
+    """Whether the status is about the run that the spec asks for, and about the models as they are.
+
+    While a tuned model is made anew, it is about the one before.
+    """
+    spec, status, models = observed.spec, observed.status, models_to_judge(observed)
+    if status.run_id != spec.run_id:
+        return False
+    if status.run_digest not in (None, run_digest(spec)) and not _is_recorded(status, observed.generation):
+        return False
+    return isinstance(models, Readiness) or status.candidate_digests == candidate_digests(models)
+
+
+def current_job(observed: ObservedEvaluation) -> JobView | None:
+    """The Job of the try that runs or has just ended; none of a model that is not there any more."""
+    status, models = observed.status, models_to_judge(observed)
+    is_known = not isinstance(models, Readiness) or isinstance(models, Undecided)
+    if status.retry_time is not None or not is_known or not is_same_run(observed):
+        return None
+    return next((job for job in observed.jobs if job.name == status.job_name), None)
+
+
+def try_to_watch(observed: ObservedEvaluation) -> JobView | None:
+    """The current Job, unless it has not started and would be made otherwise now."""
+    job, class_, models = current_job(observed), admitted_class(observed), models_to_judge(observed)
+    if job is None or isinstance(class_, Readiness) or isinstance(models, Readiness):
+        return job  # What refuses alters nothing.
+    pods = observed.pods_of(job)
+    if job.deleting or has_started(job, pods):
+        return job
+    objects = evaluate_objects(observed.owner, observed.spec, class_, models, job.name)
+    return None if is_outdated(job, pods, objects) else job
+
+
+def try_result(
+    observed: ObservedEvaluation, status: EvaluationStatus, job: JobView, now: datetime
+) -> Running | Succeeded | Disrupted | Failed:
+    """What came of a try; a report that is not taken is a failure, which another try would have too."""
+    pods = observed.pods_of(job)
+    retried = evaluation_job(observed.spec)
+    result = retried.result(job, pods, observed.warnings, now, seen=status.disruption, before=status.failure)
+    if not isinstance(result, Succeeded):
+        return result
+    assert isinstance(result.report, EvaluationReport), "RetriedJob asks for one"
+    refusal = _refusal(observed, status, result.report)
+    return result if refusal is None else Failed(refused_report(pods, refusal), None, final=True)
+
+
+def _is_recorded(status: EvaluationStatus, generation: int) -> bool:
+    """Whether the end is about the spec as it is: if its digest is another one, another version wrote it.
+
+    What has no end, or was refused or unreadable since, is known by its digest only.
+    """
+    return any(
+        condition.type in (ConditionType.PASSED, ConditionType.FAILED) and condition.observed_generation == generation
+        for condition in status.conditions
+    )
+
+
+def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: EvaluationReport) -> str | None:
+    """Why the report is not taken. The class may have changed meanwhile: the folder is what the status says."""
+    folder = status.storage_uri
+    if folder is None and not isinstance(observed.platform, Readiness):
+        folder = output_location(observed.platform.spec, observed.owner, observed.spec.run_id).uri
+    names = [BASELINE, *(candidate.name for candidate in observed.spec.candidates)]
+    graders = [grader.name for grader in observed.spec.graders]
+    return scores_refusal(report.scores, report.report_uri, folder, names, graders)
