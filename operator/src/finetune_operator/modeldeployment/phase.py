@@ -14,7 +14,6 @@ PHASES: Phases[Phase] = Phases(
         Reason.ROLLING_OUT: "RollingOut",
         Reason.AVAILABLE: "Available",
     },
-    stays=frozenset({Reason.DELETING}),
     stalled="Blocked",
 )
 """A diagnosis that stalls nothing (an autoscaler that asks for too much) leaves the phase to the rollout's reason."""

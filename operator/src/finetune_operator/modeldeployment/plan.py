@@ -41,6 +41,7 @@ def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeployme
     rollout = rollout_of(mine, wanted_replicas(observed), applied, writes, now)
     readiness = _held(found, applied, rollout) if isinstance(found, Readiness) else _within_limits(observed, rollout)
     rolls = applied is not None and not rollout.complete
+    check = now + timedelta(seconds=START_CHECK_SECONDS) if rolls else None
     decided = planned(
         observed,
         with_rollout(mine, status, applied, rollout),
@@ -50,9 +51,7 @@ def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeployme
         apply=writes.apply,
         merge=writes.merge,
         delete=[*writes.delete, *(outdated(observed, writes.config_maps) if rollout.complete else ())],
-        requeue_at=earliest(
-            [now + timedelta(seconds=START_CHECK_SECONDS) if rolls else None, next_drift_check(record, now)]
-        ),
+        requeue_at=earliest([check, next_drift_check(record, now)]),
     )
     notes = correction_events(before, record, writes.remade, observed.owner.name)
     return replace(decided, events=(*notes, *decided.events))
