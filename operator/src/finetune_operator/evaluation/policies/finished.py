@@ -1,4 +1,4 @@
-"""The phases Passed, GateFailed, Inconclusive and Failed: a run that is over, its scores judged by the gates as they are now."""
+"""The phases Passed, GateFailed, Inconclusive and Failed: a run that is over, judged by the gates as they are now."""
 
 from __future__ import annotations
 
