@@ -14,7 +14,7 @@ from typing import Any
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.outcome import TrainReport
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.ownership import DIGEST_ANNOTATION
+from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan

@@ -8,12 +8,11 @@ again and again would change nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from finetune_operator.core.ownership import DIGEST_ANNOTATION
+from finetune_operator.core.digest import DIGEST_ANNOTATION, annotated, digest
 from finetune_operator.kube.resources import CONDITIONS_MANAGER, FIELD_MANAGER, Object
 
 STATUS_MANAGERS = (FIELD_MANAGER, CONDITIONS_MANAGER)
@@ -25,9 +24,7 @@ _TEMPLATE_METADATA = (_SPEC, "f:template", "f:metadata")
 
 def with_digest(body: Object) -> Object:
     """The object with the digest of what is applied, so that an unchanged one is not applied again."""
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-    meta = body["metadata"]
-    return {**body, "metadata": {**meta, "annotations": {**meta["annotations"], DIGEST_ANNOTATION: digest}}}
+    return annotated(body, digest(body, 16))
 
 
 def is_applied(desired: Object, observed: Object | None) -> bool:
@@ -43,8 +40,8 @@ def is_applied(desired: Object, observed: Object | None) -> bool:
 
 def is_new(desired: Object, observed: Object) -> bool:
     """Whether something else was applied last. What was taken over has no digest, and is the same content."""
-    digest = observed["metadata"].get("annotations", {}).get(DIGEST_ANNOTATION)
-    return digest not in (None, desired["metadata"]["annotations"][DIGEST_ANNOTATION])
+    applied = observed["metadata"].get("annotations", {}).get(DIGEST_ANNOTATION)
+    return applied not in (None, desired["metadata"]["annotations"][DIGEST_ANNOTATION])
 
 
 def drifted(desired: Object, observed: Object) -> dict[str, str | None]:

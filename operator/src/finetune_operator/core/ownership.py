@@ -22,7 +22,6 @@ ROLE_LABEL = "finetune.dev/role"
 NAME_LABEL = "finetune.dev/name"
 """The parent's name, cut to a label's length, for `kubectl logs -l`. Nothing is decided by it."""
 OWNER_ANNOTATION = "finetune.dev/owner"
-DIGEST_ANNOTATION = "finetune.dev/applied-digest"
 
 # "-train-" + 8 characters of hash + "-1023", the last index's Pod, still fit a DNS label of 63.
 _NAME_PREFIX_LENGTH = 40

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
+from pydantic import ValidationError
+
+from finetune_api.base import ApiModel
+from finetune_api.conditions import KindStatus, what_is_unreadable
 from finetune_api.crd import FINE_TUNE_CLASS, FINE_TUNE_JOB
+
+Spec = TypeVar("Spec", bound=ApiModel)
+Status = TypeVar("Status", bound=KindStatus)
 
 
 class ObjectKey(NamedTuple):
@@ -61,3 +69,23 @@ class References:
     def referrers(self, target: ObjectKey) -> frozenset[ObjectKey]:
         """The objects that refer to this one."""
         return frozenset(self._incoming.get(target, ()))
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A referenced object that another version of the operator wrote; `message`: the end of a sentence about it."""
+
+    message: str
+
+
+def read_referenced(
+    found: Mapping[str, Any], spec: type[Spec], status: type[Status]
+) -> tuple[Spec, Status] | Unreadable:
+    """Spec and status of an object that another one names, which any version may have written."""
+    part = "spec"
+    try:
+        asked = spec.from_another_version(found["spec"])
+        part = "status"
+        return asked, status.from_another_version(found.get("status", {}))
+    except ValidationError as error:
+        return Unreadable(f"can't be read by this version of the operator: {what_is_unreadable(error, part)}.")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.run import RUN_CONFIG_PATH, EvaluateRun, JobIdentity, NamedModel
+from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name
 from finetune_operator.finetuneclass.resolve import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.kube.resources import Object
@@ -24,10 +23,7 @@ _NOT_MEASURED = frozenset({"className", "runId", "gates", "retryLimit"})
 
 def run_digest(spec: EvaluationSpec) -> str:
     """Eight characters for what a run measures: a runId may come again with something else, by a rollback in git."""
-    # Without defaults, so that a field that a newer operator adds makes no finished run another one.
-    lasting = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    measured = {name: value for name, value in lasting.items() if name not in _NOT_MEASURED}
-    return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()[:8]
+    return digest(without(spec, _NOT_MEASURED), 8)
 
 
 def evaluate_job_name(owner: Owner, spec: EvaluationSpec, models: Sequence[NamedModel], try_number: int) -> str:

@@ -14,11 +14,12 @@ from finetune_operator.evaluation.class_limits import admitted_class
 from finetune_operator.evaluation.objects import evaluate_objects, run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import output_location
+from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
 from finetune_operator.pods.exit_diagnosis import refused_report
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
-from finetune_operator.pods.template_hash import has_started, is_outdated
+from finetune_operator.pods.template_hash import is_outdated
 
 
 def evaluation_job(spec: EvaluationSpec) -> RetriedJob:
@@ -50,14 +51,18 @@ def current_job(observed: ObservedEvaluation) -> JobView | None:
 
 def try_to_watch(observed: ObservedEvaluation) -> JobView | None:
     """The current Job, unless it has not started and would be made otherwise now."""
-    job, class_, models = current_job(observed), admitted_class(observed), models_to_judge(observed)
-    if job is None or isinstance(class_, Readiness) or isinstance(models, Readiness):
-        return job  # What refuses alters nothing.
-    pods = observed.pods_of(job)
-    if job.deleting or has_started(job, pods):
-        return job
-    objects = evaluate_objects(observed.owner, observed.spec, class_, models, job.name)
-    return None if is_outdated(job, pods, objects) else job
+    job = current_job(observed)
+    if job is None:
+        return None
+    name = job.name
+
+    def render() -> list[Object] | None:
+        class_, models = admitted_class(observed), models_to_judge(observed)
+        if isinstance(class_, Readiness) or isinstance(models, Readiness):
+            return None
+        return evaluate_objects(observed.owner, observed.spec, class_, models, name)
+
+    return None if is_outdated(job, observed.pods_of(job), render) else job
 
 
 def try_result(

@@ -7,10 +7,8 @@ defaults differ.
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 from finetune_api.finetunejob import CHANGEABLE_WITHIN_A_RUN, FineTuneJobSpec, FineTuneJobStatus
+from finetune_operator.core.digest import digest, without
 
 
 def run_key(status: FineTuneJobStatus) -> str:
@@ -21,10 +19,7 @@ def run_key(status: FineTuneJobStatus) -> str:
 
 def run_digest(spec: FineTuneJobSpec, number: int) -> str:
     """Eight characters for the spec, as far as it can't change within a run, and the run's number."""
-    # Without defaults, so that a field that a newer operator adds makes no spec another one.
-    lasting = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    lasting = {name: value for name, value in lasting.items() if name not in CHANGEABLE_WITHIN_A_RUN}
-    return hashlib.sha256(json.dumps([number, lasting], sort_keys=True).encode()).hexdigest()[:8]
+    return digest([number, without(spec, CHANGEABLE_WITHIN_A_RUN)], 8)
 
 
 def next_run_number(status: FineTuneJobStatus) -> int:

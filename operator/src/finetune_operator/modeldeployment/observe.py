@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pydantic import ValidationError
-
-from finetune_api.conditions import Reason, what_is_unreadable
+from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import is_controlled_by, owner_of, owner_selector
+from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVALUATIONS, SERVICES, Object
@@ -53,15 +52,8 @@ async def _gate(reader: Reader, namespace: str, name: str) -> GateEvaluation | R
         return stalled(
             Reason.REFERENCE_NOT_FOUND, f"Evaluation {name!r} does not exist in namespace {namespace!r}. Create it."
         )
-    part = "spec"
-    try:
-        spec = EvaluationSpec.from_another_version(found["spec"])
-        part = "status"
-        status = EvaluationStatus.from_another_version(found.get("status", {}))
-    except ValidationError as error:
-        return stalled(
-            Reason.WAITING_FOR_GATE,
-            f"Evaluation {name!r} can't be read by this version of the operator: {what_is_unreadable(error, part)}. "
-            "Nothing new is served by it.",
-        )
-    return GateEvaluation(found["metadata"]["generation"], spec, status)
+    read = read_referenced(found, EvaluationSpec, EvaluationStatus)
+    if isinstance(read, Unreadable):
+        message = f"Evaluation {name!r} {read.message} Nothing new is served by it."
+        return stalled(Reason.WAITING_FOR_GATE, message)
+    return GateEvaluation(found["metadata"]["generation"], *read)

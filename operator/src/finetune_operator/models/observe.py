@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
-from finetune_api.conditions import Reason, what_is_unreadable
+from finetune_api.conditions import Reason
 from finetune_api.evaluation import ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, stalled
+from finetune_operator.core.references import Unreadable, read_referenced
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import FINE_TUNE_JOBS
 from finetune_operator.models.resolve import ResolvedModel, tuned_model, undecided
@@ -24,13 +23,7 @@ async def resolve_model(reader: Reader, namespace: str, reference: ModelReferenc
         return stalled(
             Reason.REFERENCE_NOT_FOUND, f"FineTuneJob {name!r} does not exist in namespace {namespace!r}. Create it."
         )
-    part = "spec"
-    try:
-        spec = FineTuneJobSpec.from_another_version(job["spec"])
-        part = "status"
-        status = FineTuneJobStatus.from_another_version(job.get("status", {}))
-    except ValidationError as error:
-        return undecided(
-            f"FineTuneJob {name!r} can't be read by this version of the operator: {what_is_unreadable(error, part)}."
-        )
-    return tuned_model(name, spec, status)
+    found = read_referenced(job, FineTuneJobSpec, FineTuneJobStatus)
+    if isinstance(found, Unreadable):
+        return undecided(f"FineTuneJob {name!r} {found.message}")
+    return tuned_model(name, *found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Disruption, FailureStatus
@@ -26,6 +26,7 @@ _EXIT_KILLED = 137
 _FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, _EXIT_KILLED})
 _SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
 """What every process of a gang sees when one of them hangs."""
+_MEMORY = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
 
 
 def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
@@ -139,6 +140,18 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
         message = f"Pod {pods[0].name} ended well but left no report in its termination message."
         suggestion = "Let spec.images of the FineTuneClass name a trainer image of this operator's version."
     return FailureStatus(reason=Reason.FAILED, message=message[:MESSAGE_LENGTH], suggestion=suggestion)
+
+
+def may_heal(diagnosis: FailureStatus, reported: Failure | None, earlier: Collection[str | None]) -> bool:
+    """Whether what failed may succeed another time with the same spec, an attempt or a retried Job.
+
+    `reported`: what a Pod itself said of the failure; `earlier`: the reasons of the failures before it.
+
+    For memory, fragmentation or a neighbour may be to blame once; the second time it is what is asked for.
+    """
+    if diagnosis.reason in _MEMORY:
+        return diagnosis.reason not in earlier
+    return diagnosis.reason != Reason.REPORT_REFUSED and (reported is None or reported.retryable)
 
 
 def _failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from finetune_api.base import EARLIEST, sane_time
-from finetune_operator.core.ownership import DIGEST_ANNOTATION, ROLE_LABEL, controller
+from finetune_operator.core.digest import DIGEST_ANNOTATION
+from finetune_operator.core.ownership import ROLE_LABEL, controller
 from finetune_operator.kube.resources import Object
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

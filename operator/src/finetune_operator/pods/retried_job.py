@@ -26,6 +26,7 @@ from finetune_operator.pods.exit_diagnosis import (
     failure_message,
     first_disruption,
     is_disruption,
+    may_heal,
     outcome,
     took_away,
 )
@@ -41,9 +42,6 @@ from finetune_operator.pods.start_diagnosis import (
 from finetune_operator.pods.warning_events import WarningEvent
 
 Report = PreflightReport | EvaluationReport | TrainReport
-
-_MEMORY = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
-"""A neighbour may be to blame once; the second time it is what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +123,9 @@ class RetriedJob:
         return self.retry_limit is None or failures <= self.retry_limit
 
     def _is_final(self, diagnosis: FailureStatus, reported: Failure | None, before: FailureStatus | None) -> bool:
-        heals = reported is None or reported.retryable
         if self.retries_every_failure:
-            return not heals and diagnosis.reason == Reason.INVALID_SPEC
-        if diagnosis.reason in _MEMORY:
-            return before is not None and before.reason == diagnosis.reason
-        return not heals
+            return reported is not None and not reported.retryable and diagnosis.reason == Reason.INVALID_SPEC
+        return not may_heal(diagnosis, reported, [before.reason] if before is not None else [])
 
 
 def retry_time(number: int, ended: datetime) -> datetime:

@@ -6,24 +6,25 @@ be changed. So each Job carries the digest of all that was rendered with it, to 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from finetune_operator.core.ownership import DIGEST_ANNOTATION
+from finetune_operator.core.digest import DIGEST_ANNOTATION, annotated, digest
 from finetune_operator.kube.resources import JOBS, Object
 from finetune_operator.pods.observed import JobView, PodView
 
 
 def rendered(objects: Sequence[Object]) -> list[Object]:
     """The objects; the Job among them carries a digest of them all."""
-    digest = hashlib.sha256(json.dumps(list(objects), sort_keys=True).encode()).hexdigest()[:16]
-    return [_annotated(body, digest) if body["kind"] == JOBS.kind else body for body in objects]
+    value = digest(list(objects), 16)
+    return [annotated(body, value) if body["kind"] == JOBS.kind else body for body in objects]
 
 
-def is_outdated(job: JobView, pods: Sequence[PodView], objects: Sequence[Object]) -> bool:
-    """Whether a Job that has not started would be made differently now: `objects` are what `rendered` gives today."""
-    if not job.digest or has_started(job, pods):
+def is_outdated(job: JobView, pods: Sequence[PodView], render: Callable[[], Sequence[Object] | None]) -> bool:
+    """Whether a Job that has not started would be made differently now.
+
+    `render` gives what `rendered` gives today; None while nothing may be made: a class that refuses alters nothing.
+    """
+    if not job.digest or job.deleting or has_started(job, pods) or (objects := render()) is None:
         return False
     digests = [body["metadata"]["annotations"][DIGEST_ANNOTATION] for body in objects if body["kind"] == JOBS.kind]
     return job.digest not in digests
@@ -37,8 +38,3 @@ def has_started(job: JobView, pods: Sequence[PodView]) -> bool:
     if job.state != "Active" or job.ending or any(pod.ended for pod in pods):
         return True
     return sum(pod.phase != "Pending" or pod.started_time is not None for pod in pods) >= job.parallelism
-
-
-def _annotated(body: Object, digest: str) -> Object:
-    meta = body["metadata"]
-    return {**body, "metadata": {**meta, "annotations": {**meta["annotations"], DIGEST_ANNOTATION: digest}}}

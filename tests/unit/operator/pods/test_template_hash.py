@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.core.ownership import DIGEST_ANNOTATION
+from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.finetunejob.objects import preflight_objects
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.kube.resources import Object
@@ -55,10 +55,12 @@ def digest(objects: list[Object]) -> str:
 )
 def test_a_job_is_outdated_when_anything_of_it_would_be_made_otherwise(changed: dict[str, Any]) -> None:
     made = job(PREFLIGHT_1, digest=digest(preflight()))
-    assert is_outdated(made, [], preflight(**changed))
-    assert not is_outdated(made, [], preflight())
-    assert not is_outdated(made, [], preflight(limits={"nodes": 7}))
-    assert not is_outdated(job(PREFLIGHT_1), [], preflight(**changed)), "that of an operator that wrote no digest"
+    assert is_outdated(made, [], lambda: preflight(**changed))
+    assert not is_outdated(made, [], preflight)
+    assert not is_outdated(made, [], lambda: None), "a class that refuses alters nothing"
+    assert not is_outdated(made, [], lambda: preflight(limits={"nodes": 7}))
+    without_digest = job(PREFLIGHT_1)
+    assert not is_outdated(without_digest, [], lambda: preflight(**changed)), "an operator wrote it that knew of none"
 
 
 @pytest.mark.parametrize(
@@ -74,8 +76,8 @@ def test_a_job_is_outdated_when_anything_of_it_would_be_made_otherwise(changed: 
 )
 def test_a_gang_has_started_when_all_of_it_runs(pods: tuple[PodView, ...], started: bool) -> None:
     made = job(TRAIN_1, parallelism=2, digest="as it was")
-    assert is_outdated(made, pods, preflight()) is not started
-    assert not is_outdated(replace(made, state="Failed"), pods, preflight())
+    assert is_outdated(made, pods, preflight) is not started
+    assert not is_outdated(replace(made, state="Failed"), pods, preflight)
 
 
 def test_the_end_is_written_down_before_the_job_goes_and_counts_as_nothing() -> None:

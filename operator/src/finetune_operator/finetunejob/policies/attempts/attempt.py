@@ -51,14 +51,15 @@ def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) ->
     attempt, job = _current(observed, status)
     if attempt is None or job is None:
         return plan
-    if not job.deleting and _is_outdated(observed, status, attempt, job):
+    pods, number = observed.pods_of(job.name), attempt.number
+    is_running = attempt_state(status) == "Running"
+    if not is_running and is_outdated(job, pods, lambda: _rendered(observed, status, number)):
         what = "The FineTuneClass, or something else that its Job was made from, changed before it started."
         return replace(plan, status=ended(status, attempt, "Replaced", now, reason="Changed", message=what))
-    pods = observed.pods_of(job.name)
     starts = [pod.started_time for pod in pods if pod.started_time is not None]
     if attempt.pods_start_time is None and starts:
         attempt = attempt.model_copy(update={"pods_start_time": whole_seconds(min(starts))})
-    is_running = attempt_state(status) == "Running" or (not job.deleting and has_started(job, pods))
+    is_running = is_running or (not job.deleting and has_started(job, pods))
     state = with_state(status, attempt, "Running" if is_running and not job.suspended else "Pending")
     return replace(plan, status=state)
 
@@ -105,6 +106,12 @@ def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[
     return attempt, observed.job(attempt.job_name)
 
 
+def _rendered(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: int) -> list[Object] | None:
+    """What the attempt would be made of now; None while the class refuses."""
+    class_ = admitted_class(observed)
+    return None if isinstance(class_, Readiness) else _objects(observed, status, class_, number)
+
+
 def _objects(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int
 ) -> list[Object]:
@@ -123,16 +130,6 @@ def _objects(
         class_deadline_seconds(observed, status),
         status.storage_uri,
     )
-
-
-def _is_outdated(
-    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView
-) -> bool:
-    """Whether the attempt has not started and would be made otherwise now. A class that refuses alters nothing."""
-    pods, platform = observed.pods_of(job.name), admitted_class(observed)
-    if attempt_state(status) == "Running" or has_started(job, pods) or isinstance(platform, Readiness):
-        return False
-    return is_outdated(job, pods, _objects(observed, status, platform, attempt.number))
 
 
 def _standing(

@@ -39,7 +39,7 @@ from finetune_operator.pods.retried_job import (
     retry_time,
 )
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
-from finetune_operator.pods.template_hash import has_started, is_outdated
+from finetune_operator.pods.template_hash import is_outdated
 
 
 def _is_preflight_report(report: object) -> bool:
@@ -54,7 +54,8 @@ def record_preflight(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
     found, job = _current(observed, plan.status)
     if found is None or job is None:
         return plan
-    if not job.deleting and _is_outdated(observed, plan.status, found, job):
+    number = found.try_number
+    if is_outdated(job, observed.pods_of(job.name), lambda: _rendered(observed, plan.status, number)):
         return _with_preflight(plan, found, retry_time=whole_seconds(now))
     if found.disruption is None:
         found = found.model_copy(update={"disruption": first_disruption(observed.pods_of(job.name))})
@@ -123,6 +124,12 @@ def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
     )
 
 
+def _rendered(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: int) -> list[Object] | None:
+    """What the preflight would be made of now; None while the class refuses."""
+    class_ = admitted_class(observed)
+    return None if isinstance(class_, Readiness) else _objects(observed, status, class_, number)
+
+
 def _objects(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int
 ) -> list[Object]:
@@ -137,16 +144,6 @@ def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[
     if found is None or found.retry_time is not None or preflight_succeeded(status):
         return None, None
     return found, observed.job(found.job_name)
-
-
-def _is_outdated(
-    observed: ObservedFineTuneJob, status: FineTuneJobStatus, found: PreflightStatus, job: JobView
-) -> bool:
-    """Whether the Job has not started and would be made otherwise now. A class that refuses alters nothing."""
-    pods, platform = observed.pods_of(job.name), admitted_class(observed)
-    if has_started(job, pods) or isinstance(platform, Readiness):
-        return False
-    return is_outdated(job, pods, _objects(observed, status, platform, found.try_number))
 
 
 def _result(

@@ -5,16 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import AttemptStatus, FailureStatus, FineTuneJobStatus
+from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.outcome import Failure
 from finetune_operator.core.conditions import known_reason
 from finetune_operator.finetunejob.attempt_state import undecided_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.decision import JobDecision, run_failed
-from finetune_operator.pods.exit_diagnosis import failure_message, outcome
-
-_MEMORY = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
-"""Fragmentation or a neighbour may be to blame once; the second time it is what is asked for."""
+from finetune_operator.pods.exit_diagnosis import failure_message, may_heal, outcome
 
 
 def fail_at_retry_limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
@@ -22,7 +19,9 @@ def fail_at_retry_limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus
     attempt, diagnosis = undecided_attempt(status, "Failed"), status.failure
     if attempt is None or diagnosis is None:
         return None
-    if not _may_heal(observed, status, attempt, diagnosis):
+    report = outcome(observed.pods_of(attempt.job_name))
+    earlier = [end.reason for end in status.ended_attempts if end.number != attempt.number]
+    if not may_heal(diagnosis, report if isinstance(report, Failure) else None, earlier):
         return run_failed(status, known_reason(diagnosis.reason), failure_message(diagnosis), now)
     if attempt.retries <= observed.spec.retry_limit:
         return None
@@ -31,13 +30,3 @@ def fail_at_retry_limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus
         f"The last time: {diagnosis.reason}: {failure_message(diagnosis)}"
     )
     return run_failed(status, Reason.RETRY_LIMIT_REACHED, message, now)
-
-
-def _may_heal(
-    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, diagnosis: FailureStatus
-) -> bool:
-    """Whether another attempt may succeed with the same spec."""
-    if diagnosis.reason in _MEMORY:
-        return sum(end.reason == diagnosis.reason for end in status.ended_attempts) < 2
-    report = outcome(observed.pods_of(attempt.job_name))
-    return diagnosis.reason != Reason.REPORT_REFUSED and (not isinstance(report, Failure) or report.retryable)
