@@ -6,11 +6,13 @@ import csv
 import io
 import os
 import signal
-import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from finetune_api.finetunejob import (
     Adapter,
@@ -25,15 +27,15 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.outcome import TrainReport
 from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
-from finetune_api.sources import parse_s3
-from finetune_trainer.checkpoint import checkpoints
+from finetune_trainer.checkpoint.background_saves import Save
+from finetune_trainer.checkpoint.committing import Committer
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.distributed.place import place_alone_on_node
-from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import chat
 
-DEADLINE_SECONDS = 120.0
+SAMPLE_TOKENS = 8
+"""Half of a short training would be samples otherwise."""
 JOB = JobIdentity(namespace="team-a", name="adder", uid="7f0e", run_id="1")
 
 
@@ -103,23 +105,32 @@ def train_here(run: TrainRun, directory: Path) -> TrainReport:
     """Train in this process, alone."""
     from finetune_trainer.train.train import train
 
-    return train(run, directory, Gang(place_alone_on_node(run.parallelism, {})))
+    with short_samples():
+        return train(run, directory, Gang(place_alone_on_node(run.parallelism, {})))
 
 
-def stop_after_first_checkpoint(storage: Storage, run: TrainRun) -> threading.Thread:
-    """Send this process a SIGTERM as soon as the run has a checkpoint."""
+@contextmanager
+def short_samples() -> Iterator[None]:
+    """The report's samples, at which a model that was trained for twenty steps never stops, are cut."""
+    from finetune_trainer.methods import samples
 
-    def stop() -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while time.monotonic() < deadline:
-            if checkpoints.list_committed(storage, parse_s3(run.output_uri)):
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            time.sleep(0.02)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(samples, "SAMPLE_TOKENS", SAMPLE_TOKENS)
+        yield
 
-    thread = threading.Thread(target=stop)
-    thread.start()
-    return thread
+
+@contextmanager
+def stopped_after_first_checkpoint() -> Iterator[None]:
+    """This process gets a SIGTERM as soon as what it trains has a checkpoint."""
+    store = Committer.store
+
+    def store_and_stop(committer: Committer, save: Save) -> None:
+        store(committer, save)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Committer, "store", store_and_stop)
+        yield
 
 
 def _hyperparameters(**changes: Any) -> ResolvedHyperparameters:

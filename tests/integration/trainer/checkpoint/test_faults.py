@@ -174,9 +174,10 @@ def test_a_fault_that_lasts_ends_the_attempt_with_its_reason(scenes: Iterator[Sc
     assert nth > LEAST_REQUESTS
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_a_process_killed_at_any_request_loses_no_commit(scenes: Iterator[Scene], done: bool) -> None:
-    for nth, scene in enumerate(scenes, start=1):
+def test_a_process_killed_before_and_after_any_request_loses_no_commit(scenes: Iterator[Scene]) -> None:
+    """Before the first request, and after each: that is before the next one, as far as the storage is concerned."""
+    points = itertools.chain([(1, False)], ((nth, True) for nth in itertools.count(1)))
+    for (nth, done), scene in zip(points, scenes, strict=False):
         ours, theirs = forked.context.Pipe()
         process = forked.start_forked(_resume_and_save_when_told, theirs, scene.config, scene.run, scene.directory)
         scene.proxy.arm(Kill(process.pid or 0, forward=done), at=nth)

@@ -28,15 +28,26 @@ from finetune_trainer.storage import commits
 from finetune_trainer.storage.storage import Storage
 from finetune_trainer.train.launch import train_node
 from tests.integration import forked
-from tests.integration.trainer.runs import Workplace, preference, question, stop_after_first_checkpoint, train_here
+from tests.integration.trainer.distributed.forking_agent import fork_workers
+from tests.integration.trainer.runs import (
+    Workplace,
+    preference,
+    question,
+    short_samples,
+    stopped_after_first_checkpoint,
+    train_here,
+)
 
 DEADLINE_SECONDS = 240.0
 forked.preload("finetune_trainer.train.train", "finetune_trainer.train.launch")
 
 
 @contextmanager
-def nodes(run: TrainRun, directory: Path) -> Iterator[list[forked.ForkedCommand]]:
-    """What the command line does for each node of the run, each in its own file system as far as it can tell."""
+def nodes(run: TrainRun, directory: Path, *, forks: bool = False) -> Iterator[list[forked.ForkedCommand]]:
+    """What the command line does for each node of the run, each in its own file system as far as it can tell.
+
+    `forks`: torchrun's agent does not start fresh interpreters.
+    """
     (port,) = free_ports(1)
     started = []
     for node in range(run.parallelism.nodes):
@@ -54,7 +65,8 @@ def nodes(run: TrainRun, directory: Path) -> Iterator[list[forked.ForkedCommand]
         }
         log = directory / f"node-{node}.log"
         file = scratch / "run.json"
-        started.append(forked.ForkedCommand(train, file, environment=variables, folder=scratch, output=log))
+        command = train_with_forks if forks else train
+        started.append(forked.ForkedCommand(command, file, environment=variables, folder=scratch, output=log))
     try:
         yield started
     finally:
@@ -66,7 +78,13 @@ def nodes(run: TrainRun, directory: Path) -> Iterator[list[forked.ForkedCommand]
 def train(file: Path) -> int:
     """`finetune-trainer train FILE`."""
     environment.exit_on_sigterm()
-    return train_node(file)
+    with short_samples():
+        return train_node(file)
+
+
+def train_with_forks(file: Path) -> int:
+    fork_workers()
+    return train(file)
 
 
 def exit_codes(started: list[forked.ForkedCommand], directory: Path) -> list[int]:
@@ -144,15 +162,13 @@ def test_a_gang_survives_a_killed_node_a_drained_one_and_a_move(
 def test_a_whole_model_goes_on_sharded_over_two_nodes(workplace: Workplace, storage: Storage, tmp_path: Path) -> None:
     """What one process began, two finish, each with half of the weights; the result is whole."""
     settings: dict[str, Any] = {
-        "hyperparameters": {"epochs": 3.0, "checkpoint_every_steps": 10, "learning_rate": 2e-3},
+        "hyperparameters": {"epochs": 2.0, "checkpoint_every_steps": 5, "learning_rate": 2e-3},
         "adapter": Adapter(type="Full"),
         "dataset": workplace.dataset(validation=None),
     }
     first = workplace.train_run("whole", **settings)
-    thread = stop_after_first_checkpoint(storage, first)
-    with pytest.raises(DisruptedError):
+    with stopped_after_first_checkpoint(), pytest.raises(DisruptedError):
         train_here(first, tmp_path / "first")
-    thread.join(DEADLINE_SECONDS)
 
     second = first.model_copy(update={"attempt": 2, "parallelism": Parallelism(nodes=2, strategy="FSDP")})
     with nodes(second, tmp_path / "sharded") as started:
@@ -175,7 +191,7 @@ def test_a_gang_that_is_told_to_stop_in_an_evaluation_stops_there(
     workplace: Workplace, storage: Storage, tmp_path: Path
 ) -> None:
     """One process is told so; none finishes the evaluation, and its step was saved before."""
-    lines = [question(number % 100) for number in range(3000)]
+    lines = [question(number % 100) for number in range(1500)]
     run = workplace.train_run(
         "gang-evaluates",
         {"epochs": 6.0, "checkpoint_every_steps": 5},

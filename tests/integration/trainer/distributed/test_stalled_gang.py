@@ -133,7 +133,6 @@ def test_a_real_training_beats_and_goes_on_where_it_was_stopped(workplace: Workp
 def test_under_torchruns_agent_too_a_stop_is_a_stall_and_a_kill_a_disruption(
     workplace: Workplace, tmp_path: Path
 ) -> None:
-    """Takes half a minute: the agent starts fresh interpreters, twice two of them, which import torch."""
     run = workplace.train_run(
         "two-processes",
         hyperparameters={"epochs": 40.0, "total_steps": 400},

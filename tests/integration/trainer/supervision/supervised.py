@@ -26,6 +26,7 @@ from finetune_trainer.supervision.outcomes import conclude
 from finetune_trainer.supervision.supervisor import supervise
 from finetune_trainer.supervision.watchdog import Limits, Watchdog
 from finetune_trainer.train.launch import train_node
+from tests.integration.trainer.distributed.forking_agent import fork_workers
 
 LIMITS = Limits(training=1.0, stopped=1.0, waiting=5.0, stopping=1.0)
 STEP_SECONDS = 0.02
@@ -125,6 +126,7 @@ def run(name: str, folder: Path) -> int:
     outcomes.TERMINATION_MESSAGE_PATH = str(folder / "termination-log")
     environment.exit_on_sigterm()
     if name == "train_node":
+        fork_workers()
         return train_node(folder / "run.json", Watchdog(LIMITS))
     beats = folder / "heartbeats"
     heartbeats.prepare(beats, processes=2)
