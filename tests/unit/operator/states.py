@@ -35,7 +35,13 @@ from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.objects import preflight_job_name, rendezvous_service_name, train_job_name
+from finetune_operator.finetunejob.objects import (
+    Attempt,
+    output_uri,
+    preflight_job_name,
+    rendezvous_service_name,
+    train_job_name,
+)
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.run_key import run_digest
 from finetune_operator.pods.observed import JobView, PodView
@@ -223,6 +229,14 @@ def trained_status(attempt: AttemptStatus | None = None, **changes: Any) -> Fine
             **changes,
         }
     )
+
+
+def attempt_of(spec: FineTuneJobSpec | None = None, platform: ResolvedClass | None = None, **changes: Any) -> Attempt:
+    """What the first attempt of a run is made from."""
+    spec, platform = spec or job_spec(), platform or resolved_class()
+    folder = output_uri(OWNER, spec.run_id, platform)
+    attempt = Attempt(OWNER, spec, platform, MODEL_SOURCE, RESOLVED, 1, spec.run_id, folder)
+    return replace(attempt, **changes)
 
 
 def earlier_conditions(

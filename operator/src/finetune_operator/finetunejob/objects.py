@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from kubernetes.utils.quantity import parse_quantity
 
 from finetune_api.auto import DEFAULT_SEED, resolve_checkpoints
@@ -98,40 +100,49 @@ def preflight_objects(
     return rendered([config_map, job(owner, name, role, platform.spec, deadline_seconds=PREFLIGHT_SECONDS)])
 
 
-def attempt_objects(
-    owner: Owner,
-    spec: FineTuneJobSpec,
-    platform: ResolvedClass,
-    model: ModelSource,
-    hyperparameters: ResolvedHyperparameters,
-    attempt: int,
-    endpoint: ProgressEndpoint | None,
-    checkpoint_seconds: float | None = None,
-    run_key: str | None = None,
-    class_deadline_seconds: int | None = None,
-    storage_uri: str | None = None,
-) -> list[Object]:
-    """One Pod a node, in an Indexed Job; several find each other through a headless Service.
+@dataclass(frozen=True)
+class Attempt:
+    """What the objects of an attempt are made from.
 
-    `storage_uri`: the run's folder, where it has one already: the class may name another place by now.
+    `run`: the run's run_key; `folder`: URI of the run's folder; `checkpoint_seconds`: the longest save so far;
+    `class_deadline_seconds`: limits.activeDeadlineSeconds of the class.
     """
-    key = run_key or spec.run_id
-    name = train_job_name(owner, key, attempt)
-    folder = storage_uri or output_uri(owner, key, platform)
-    progress = ProgressTarget(url=endpoint.url_for(owner, name)) if endpoint else None
-    run = _train_run(owner, spec, platform, model, hyperparameters, attempt, progress, folder)
-    data = {"run.json": run.model_dump_json(by_alias=True)}
-    if endpoint:
-        data["progress-ca.crt"] = endpoint.ca
-    nodes = spec.parallelism.nodes
-    service = rendezvous_service_name(owner) if nodes > 1 else None
-    role = _train_role(spec, f"{name}-0.{service}" if service else None, endpoint, checkpoint_seconds)
+
+    owner: Owner
+    spec: FineTuneJobSpec
+    class_: ResolvedClass
+    model: ModelSource
+    hyperparameters: ResolvedHyperparameters
+    number: int
+    run: str
+    folder: str
+    endpoint: ProgressEndpoint | None = None
+    checkpoint_seconds: float | None = None
+    class_deadline_seconds: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its Job, ConfigMap and Pods."""
+        return train_job_name(self.owner, self.run, self.number)
+
+    @property
+    def service(self) -> str | None:
+        """By which several Pods find each other; None on a single node."""
+        return rendezvous_service_name(self.owner) if self.spec.parallelism.nodes > 1 else None
+
+
+def attempt_objects(attempt: Attempt) -> list[Object]:
+    """One Pod a node, in an Indexed Job; several find each other through a headless Service."""
+    owner, class_, nodes = attempt.owner, attempt.class_.spec, attempt.spec.parallelism.nodes
+    data = {"run.json": _train_run(attempt).model_dump_json(by_alias=True)}
+    if attempt.endpoint:
+        data["progress-ca.crt"] = attempt.endpoint.ca
     body = job(
         owner,
-        name,
-        role,
-        platform.spec,
-        deadline_seconds=attempt_seconds(class_deadline_seconds),
+        attempt.name,
+        _train_role(attempt),
+        class_,
+        deadline_seconds=attempt_seconds(attempt.class_deadline_seconds),
         completionMode="Indexed",
         completions=nodes,
         parallelism=nodes,
@@ -139,63 +150,52 @@ def attempt_objects(
         # A Pod that is deleted has ended when its containers have: its exit code counts, and none is made beside it.
         podReplacementPolicy="Failed",
     )
-    if service is not None:
-        body["spec"]["template"]["spec"]["subdomain"] = service
-    queue = platform.spec.scheduling.queue_name
+    queue = class_.scheduling.queue_name
     if queue is not None:
         body["metadata"]["labels"] |= {QUEUE_LABEL: queue}
         # Kueue starts it. Without Kueue's webhook nothing else would keep it from starting by itself.
         body["spec"]["suspend"] = True
-    services = [_rendezvous_service(owner, service)] if service is not None else []
-    return rendered([run_config_map(owner, name, TRAIN_ROLE, data), *services, body])
+    services = []
+    if attempt.service is not None:
+        body["spec"]["template"]["spec"]["subdomain"] = attempt.service
+        services.append(_rendezvous_service(owner, attempt.service))
+    return rendered([run_config_map(owner, attempt.name, TRAIN_ROLE, data), *services, body])
 
 
-def _train_run(
-    owner: Owner,
-    spec: FineTuneJobSpec,
-    platform: ResolvedClass,
-    model: ModelSource,
-    hyperparameters: ResolvedHyperparameters,
-    attempt: int,
-    progress: ProgressTarget | None,
-    folder: str,
-) -> TrainRun:
-    """The run configuration of an attempt; `folder`: the URI of the run's folder."""
+def _train_run(attempt: Attempt) -> TrainRun:
+    """The run configuration of an attempt."""
+    spec, class_, endpoint = attempt.spec, attempt.class_.spec, attempt.endpoint
     return TrainRun(
-        job=_identity(owner, spec),
-        attempt=attempt,
-        storage=storage_config(platform.spec),
-        output_uri=folder,
-        model=model,
+        job=_identity(attempt.owner, spec),
+        attempt=attempt.number,
+        storage=storage_config(class_),
+        output_uri=attempt.folder,
+        model=attempt.model,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
-        allowed_datasets=platform.spec.sources.datasets,
-        allowed_images=image_sources(platform.spec),
-        hyperparameters=hyperparameters,
+        allowed_datasets=class_.sources.datasets,
+        allowed_images=image_sources(class_),
+        hyperparameters=attempt.hyperparameters,
         parallelism=spec.parallelism,
         checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),
-        progress=progress,
+        progress=ProgressTarget(url=endpoint.url_for(attempt.owner, attempt.name)) if endpoint else None,
     )
 
 
-def _train_role(
-    spec: FineTuneJobSpec,
-    rendezvous_host: str | None,
-    endpoint: ProgressEndpoint | None,
-    checkpoint_seconds: float | None,
-) -> PodRole:
-    """What sets training Pods apart; `rendezvous_host`: the first Pod's name in DNS, None on a single node."""
+def _train_role(attempt: Attempt) -> PodRole:
+    """What sets training Pods apart; several are told the first Pod's name in DNS."""
+    host, spec = f"{attempt.name}-0.{attempt.service}", attempt.spec
     return PodRole(
         TRAIN_ROLE,
         ("train", RUN_CONFIG_PATH),
         accelerated=True,
-        environment={"RENDEZVOUS_HOST": rendezvous_host} if rendezvous_host else {},
+        environment={"RENDEZVOUS_HOST": host} if attempt.service is not None else {},
         # Ranks that share a node's cores without a limit slow each other; several in a Pod divide its cores themselves.
         threads_from_cpu_request=spec.parallelism.processes_per_node == 1,
-        reports_progress=endpoint is not None,
+        reports_progress=attempt.endpoint is not None,
         metrics_port=METRICS_PORT,
-        grace_seconds=grace_seconds(checkpoint_seconds),
+        grace_seconds=grace_seconds(attempt.checkpoint_seconds),
         datasets=dataset_config_maps(spec),
     )
 

@@ -13,11 +13,11 @@ from finetune_operator.finetunejob.objects import (
     grace_seconds,
     preflight_objects,
 )
-from tests.unit.operator.states import MODEL_SOURCE, OWNER, RESOLVED, class_spec, job_spec, resolved_class
+from tests.unit.operator.states import MODEL_SOURCE, OWNER, attempt_of, class_spec, job_spec, resolved_class
 
 
 def train_job(checkpoint_seconds: float | None = None) -> dict[str, Any]:
-    *_, body = attempt_objects(OWNER, job_spec(), resolved_class(), MODEL_SOURCE, RESOLVED, 1, None, checkpoint_seconds)
+    *_, body = attempt_objects(attempt_of(checkpoint_seconds=checkpoint_seconds))
     return body
 
 
@@ -47,7 +47,7 @@ def test_config_maps_of_a_dataset_are_mounted_where_it_is_read() -> None:
     }
     spec = job_spec(dataset=dataset)
     *_, preflight = preflight_objects(OWNER, spec, resolved_class(), MODEL_SOURCE, 1)
-    *_, train = attempt_objects(OWNER, spec, resolved_class(), MODEL_SOURCE, RESOLVED, 1, None)
+    *_, train = attempt_objects(attempt_of(spec))
     for job in (preflight, train):
         pod = job["spec"]["template"]["spec"]
         assert [volume for volume in pod["volumes"] if volume["name"].startswith("dataset-")] == [

@@ -17,7 +17,7 @@ from finetune_operator.modeldeployment.objects import serving_objects
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.deployment_states import DEPLOYMENT
 from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
-from tests.unit.operator.states import MODEL_SOURCE, OWNER, RESOLVED, job_spec, resolved_class
+from tests.unit.operator.states import MODEL_SOURCE, OWNER, attempt_of, job_spec, resolved_class
 
 ENDPOINT = ProgressEndpoint("https://finetune.svc:8443", "PEM")
 
@@ -27,7 +27,7 @@ def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> d
     platform, spec = resolved_class(**of_class), job_spec(parallelism={"nodes": 2})
     return {
         "preflight": preflight_objects(OWNER, spec, platform, MODEL_SOURCE, 1),
-        "train": attempt_objects(OWNER, spec, platform, MODEL_SOURCE, RESOLVED, 1, endpoint),
+        "train": attempt_objects(attempt_of(spec, platform, endpoint=endpoint)),
         "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), platform, [], "evaluate-1"),
         "serve": serving_objects(DEPLOYMENT, 1, platform, tuned().source, makes_room=False),
     }
@@ -159,9 +159,7 @@ def test_no_job_is_without_a_deadline_that_kubernetes_keeps() -> None:
     made = children()
     deadlines = {role: made[role][-1]["spec"]["activeDeadlineSeconds"] for role in ("preflight", "train", "evaluate")}
     assert deadlines == {"preflight": 6 * 3600, "train": 60 * 24 * 3600, "evaluate": 24 * 3600}
-    (*_, train) = attempt_objects(
-        OWNER, job_spec(), resolved_class(), MODEL_SOURCE, RESOLVED, 1, None, class_deadline_seconds=7200
-    )
+    (*_, train) = attempt_objects(attempt_of(class_deadline_seconds=7200))
     assert train["spec"]["activeDeadlineSeconds"] == 7200 + 3600, "the operator ends the run first, with a word"
 
 
@@ -245,7 +243,7 @@ HOSTILE = "s3://data/$(rm -rf ~);`id`&&\"'.jsonl"
 def test_what_a_user_wrote_travels_only_as_json() -> None:
     """No argument, environment variable or name of a Pod holds text of the spec."""
     spec = job_spec(dataset={"training": {"uri": HOSTILE.replace(" ", "+")}}, runId="it-s.mine")
-    objects = attempt_objects(OWNER, spec, resolved_class(), MODEL_SOURCE, RESOLVED, 1, ENDPOINT)
+    objects = attempt_objects(attempt_of(spec, endpoint=ENDPOINT))
     config_map, job = objects
     assert "rm+-rf" in config_map["data"]["run.json"]
     assert "rm+-rf" not in json.dumps(job)

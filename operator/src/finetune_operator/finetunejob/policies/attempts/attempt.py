@@ -19,7 +19,7 @@ from finetune_operator.finetunejob.attempt_state import (
     with_state,
 )
 from finetune_operator.finetunejob.next_job import next_job
-from finetune_operator.finetunejob.objects import attempt_objects, output_uri
+from finetune_operator.finetunejob.objects import Attempt, attempt_objects, output_uri
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
 from finetune_operator.finetunejob.policies.run.active_deadline import class_deadline_seconds
@@ -117,19 +117,22 @@ def _objects(
 ) -> list[Object]:
     """What an attempt is made of, as class and spec are now."""
     assert status.resolved is not None
-    return attempt_objects(
-        observed.owner,
-        observed.spec,
-        platform,
-        model_source(observed, status),
-        status.resolved,
-        number,
-        observed.progress_endpoint,
-        status.checkpoint_seconds,
-        run_key(status),
-        class_deadline_seconds(observed, status),
-        status.storage_uri,
+    run = run_key(status)
+    attempt = Attempt(
+        owner=observed.owner,
+        spec=observed.spec,
+        class_=platform,
+        model=model_source(observed, status),
+        hyperparameters=status.resolved,
+        number=number,
+        run=run,
+        # Once it has begun, the run keeps its folder: the class may name another place by now.
+        folder=status.storage_uri or output_uri(observed.owner, run, platform),
+        endpoint=observed.progress_endpoint,
+        checkpoint_seconds=status.checkpoint_seconds,
+        class_deadline_seconds=class_deadline_seconds(observed, status),
     )
+    return attempt_objects(attempt)
 
 
 def _standing(
