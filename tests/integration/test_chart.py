@@ -264,6 +264,24 @@ def test_who_is_exempt_is_let_through_by_the_policy_on_children(values: tuple[st
         (policy,) = [item for item in policies if item["metadata"]["name"].startswith(about)]
         exempt = policy["spec"]["matchConditions"][0]["expression"]
         assert exempt.endswith(f"&& !(request.userInfo.username in {expected})")
+        assert "startsWith" not in exempt, "not every account of kube-system is a controller of Kubernetes"
+
+
+def test_the_policies_are_the_platforms_choice() -> None:
+    has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
+
+    def policies(*values: str) -> dict[str, Any]:
+        found = [item for item in rendered(*values, flags=has_policies) if "AdmissionPolicy" in item["kind"]]
+        return {item["metadata"]["name"]: item["spec"] for item in found if not item["kind"].endswith("Binding")}
+
+    assert policies("admission.enabled=false") == {}
+    ours = "admission.namespaceSelector.matchLabels.tuning=yes"
+    chosen = policies(ours, "admission.namespaceSelector.matchExpressions=null")
+    about_users = {"children", "jobpods", "tokens"}
+    for name, spec in chosen.items():
+        scope = {"matchLabels": {"tuning": "yes"}} if name.partition(".")[0] in about_users else None
+        assert spec["matchConstraints"].get("namespaceSelector") == scope
+    assert {name.partition(".")[0] for name in policies()} == {*about_users, "account", RELEASE}
 
 
 @pytest.mark.parametrize(("replicas", "kept"), [(1, False), (2, True)])
@@ -507,6 +525,57 @@ PODS_BY_HAND: dict[str, Any] = {
         }
     ],
 }
+
+
+def test_the_operators_account_is_held_to_its_own(cluster: Cluster, operator: Operator, platform: None) -> None:
+    """Who has its token is not the cluster's administrator."""
+    start_job(cluster, "own")
+    uid = cluster.get("-n", TEAM, "ftj", "own")["metadata"]["uid"]
+    owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "name": "own", "uid": uid}
+    owned = {"ownerReferences": [{**owner, "controller": True}]}
+    pod = {**PODS_BY_HAND, "restartPolicy": "Never", "automountServiceAccountToken": False}
+    kubeconfig = account_kubeconfig(cluster)
+
+    def told(namespace: str, kind: str, spec: dict[str, Any], **metadata: Any) -> str:
+        version = {"Job": "batch/v1", "ConfigMap": "v1", "Service": "v1"}[kind]
+        meta = {"name": "by-hand", "namespace": namespace, **metadata}
+        body = json.dumps({"apiVersion": version, "kind": kind, "metadata": meta, **spec})
+        words = [cluster.commands["kubectl"], "--kubeconfig", kubeconfig, "create", "--dry-run=server", "-f", "-"]
+        done = subprocess.run(words, input=body, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+        return "" if done.returncode == 0 else done.stderr
+
+    def job(**changes: Any) -> dict[str, Any]:
+        return {"spec": {"template": {"spec": {**pod, **changes}}}}
+
+    assert told(TEAM, "Job", job(), **owned) == ""
+    assert "what its own kinds own" in told(TEAM, "Job", job())
+    assert "what its own kinds own" in told(TEAM, "ConfigMap", {"data": {}})
+    assert "what its own kinds own" in told(TEAM, "ConfigMap", {}, labels={"finetune.dev/role": "usage"})
+    assert "namespaces of the cluster itself" in told("kube-system", "Job", job(), **owned)
+    host = [{"name": "host", "hostPath": {"path": "/"}}]
+    for changes in (
+        {"volumes": host},
+        {"hostNetwork": True},
+        {"hostPID": True},
+        {"automountServiceAccountToken": True},
+    ):
+        assert "no Pod with its node's files" in told(TEAM, "Job", job(**changes), **owned)
+    container = {**PODS_BY_HAND["containers"][0], "securityContext": {"privileged": True}}
+    assert "no privileged container" in told(TEAM, "Job", job(containers=[container]), **owned)
+    service = {"spec": {"ports": [{"port": 80}], "type": "LoadBalancer"}}
+    assert "inside of the cluster" in told(TEAM, "Service", service, **owned)
+    patch = ("patch", "service", "kubernetes", "-n", "default", "-p", '{"spec": {"selector": {"a": "b"}}}')
+    assert "what its own kinds own" in as_account(cluster, *patch).stderr
+    config_map = ("delete", "configmap", "kube-root-ca.crt", "--dry-run=server")
+    assert "what its own kinds own" in as_account(cluster, *config_map).stderr
+
+
+def test_a_tenant_gets_no_token_to_report_with(cluster: Cluster, operator: Operator, platform: None) -> None:
+    cluster.kubectl("-n", TEAM, "create", "rolebinding", "minter", "--clusterrole=edit", "--user=minter")
+    assert rights_settle(cluster, "minter", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
+    mine = ("create", "token", "default")
+    assert "training Pods only" in refusal(cluster, "minter", *mine, "--audience=finetune.dev/progress")
+    assert refusal(cluster, "minter", *mine, "--audience=https://elsewhere.example.com") == ""
 
 
 def refusal(cluster: Cluster, user: str, *words: str, stdin: object = None) -> str:

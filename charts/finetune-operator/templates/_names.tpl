@@ -30,11 +30,22 @@ helm.sh/hook-weight: {{ . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end -}}
 
-{{- /* The policy condition for requests by the operator and Kubernetes' own controllers. */}}
+{{- /* Whether the chart's admission policies are made: "true" or nothing. ValidatingAdmissionPolicy is there since 1.30. */}}
+{{- define "finetune-operator.policies" -}}
+{{- if and .Values.admission.enabled (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy") -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- /* The condition of a policy on what is the operator's and Kubernetes' own to make: those controllers make Pods and
+ReplicaSets by a template, or take owners that are gone out of an object. */}}
 {{- define "finetune-operator.others" -}}
 request.userInfo.username !=
 "system:serviceaccount:{{ .Release.Namespace }}:{{ include "finetune-operator.name" . }}" &&
-!request.userInfo.username.startsWith("system:serviceaccount:kube-system:") &&
-request.userInfo.username != "system:kube-controller-manager" &&
+!(request.userInfo.username in ["system:kube-controller-manager",
+"system:serviceaccount:kube-system:job-controller",
+"system:serviceaccount:kube-system:deployment-controller",
+"system:serviceaccount:kube-system:replicaset-controller",
+"system:serviceaccount:kube-system:generic-garbage-collector"]) &&
 !(request.userInfo.username in {{ toJson .Values.admission.exemptUsers }})
 {{- end }}

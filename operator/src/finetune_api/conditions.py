@@ -68,6 +68,7 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
     OUT_OF_MEMORY = "OutOfMemory"
+    OUT_OF_DISK = "OutOfDisk"
     CUDA_OUT_OF_MEMORY = "CUDAOutOfMemory"
     NCCL_TIMEOUT = "NCCLTimeout"
     TRAINING_STALLED = "TrainingStalled"
@@ -131,6 +132,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.IMAGE_PULL_FAILED: "A Pod's image can't be pulled.",
     Reason.UNSCHEDULABLE: "No node can run a Pod of this object.",
     Reason.OUT_OF_MEMORY: "A container exceeded its memory limit.",
+    Reason.OUT_OF_DISK: "A Pod exceeded its limit of ephemeral storage and was evicted.",
     Reason.CUDA_OUT_OF_MEMORY: "The accelerator ran out of memory.",
     Reason.NCCL_TIMEOUT: "The training processes could not exchange data in time.",
     Reason.TRAINING_STALLED: "A process made no progress for many times the duration of a step.",

@@ -104,10 +104,15 @@ class Accelerator(ApiModel):
 
 
 class Resources(ApiModel):
-    """Resource requests of each Pod. Memory is also the limit."""
+    """Resource requests of each Pod. Memory and ephemeral storage are also the limits."""
 
     cpu: Quantity = Field("1", description="CPU request per Pod; there is no CPU limit.")
     memory: Quantity = Field("4Gi", description="Memory request and limit per Pod.")
+    ephemeral_storage: Quantity = Field(
+        "20Gi",
+        description="Ephemeral storage request and limit per Pod: model and dataset are downloaded to it. The kubelet "
+        "evicts a Pod that exceeds it, which counts as a failure.",
+    )
 
 
 class Limits(ApiModel):
@@ -249,10 +254,13 @@ class PodMetadata(ApiModel):
 
 
 class PreflightResources(ApiModel):
-    """Resource requests of each Pod. Memory is also the limit."""
+    """Resource requests of each Pod. Memory and ephemeral storage are also the limits."""
 
     cpu: Quantity = Field("500m", description="CPU request per Pod; there is no CPU limit.")
     memory: Quantity = Field("2Gi", description="Memory request and limit per Pod.")
+    ephemeral_storage: Quantity = Field(
+        "10Gi", description="Ephemeral storage request and limit per Pod: the dataset is downloaded to it."
+    )
 
 
 class PreflightPods(ApiModel):

@@ -54,15 +54,36 @@ def entries(ledgers: Api, api: Api) -> dict[str, int]:
 def run_since(api: Api, job: Object, seconds: float) -> datetime:
     """Play the kubelet: both Pods of the attempt have run for so long; returns since when."""
     preflight_succeeds(api, job)
-    pods = api.wait_children(job, "train", "Pod", 2)
+    started = are_running(api, api.wait_children(job, "train", "Pod", 2), seconds)
+    api.wait_reason("FineTuneJob", job["metadata"]["name"], "Training")
+    return started
+
+
+def are_running(api: Api, pods: list[Object], seconds: float) -> datetime:
+    """Pods that have run for so long; returns since when."""
     started = (datetime.now(UTC) - timedelta(seconds=seconds)).replace(microsecond=0)
     for pod in pods:
         container = {"name": "trainer", "image": "", "imageID": "", "ready": False, "restartCount": 0}
         state = {"running": {"startedAt": f"{started:%Y-%m-%dT%H:%M:%SZ}"}}
         status = {"phase": "Running", "containerStatuses": [{**container, "state": state}]}
         api.patch("Pod", pod["metadata"]["name"], {"status": status}, "status")
-    api.wait_reason("FineTuneJob", job["metadata"]["name"], "Training")
     return started
+
+
+def test_pods_are_counted_whatever_somebody_makes_of_their_labels(
+    api: Api, operator: OperatorProcess, budgeted: str, ledgers: Api
+) -> None:
+    """By the UID of their Job: below Kubernetes 1.30 no policy protects labels."""
+    router = api.create("FineTuneJob", "router", {**JOB, "className": budgeted})
+    preflight_succeeds(api, router)
+    first, second = api.wait_children(router, "train", "Pod", 2)
+    changes = ({"finetune.dev/role": "preflight"}, {"finetune.dev/owner-uid": None, "finetune.dev/role": None})
+    for pod, labels in zip((first, second), changes, strict=True):
+        api.patch("Pod", pod["metadata"]["name"], {"metadata": {"labels": labels}})
+    started = are_running(api, [first, second], 40)
+    usage = api.wait("FineTuneJob", "router", lambda found: "usage" in found["status"])["status"]["usage"]
+    ran = round((datetime.fromisoformat(usage["countedTime"]) - started).total_seconds())
+    assert usage["acceleratorSeconds"] == 2 * ACCELERATORS * ran
 
 
 def test_hours_are_counted_survive_the_job_and_the_operator_and_refuse_the_next_attempt(

@@ -18,6 +18,7 @@ from tests.integration.operator.api import COLLECTED_SECONDS, Api, Object, condi
 from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.jobs import JOB, preflight_succeeds, starts_training, trains
 from tests.integration.operator.process import OperatorProcess
+from tests.integration.operator.test_progress import report, run_configuration, token
 from tests.integration.trainer_evaluation.buckets import Bucket, bucket_in_real_s3
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -293,3 +294,48 @@ def test_an_uninstalled_operators_finalizers_are_released_by_a_command(
         wait_gone(api, job)
     finally:
         operator.start()
+
+
+def test_a_finalizer_that_somebody_put_on_a_job_holds_no_run(api: Api) -> None:
+    """Deleted in the background, such a Job stays, and the garbage collector leaves its Pods alone."""
+    router = api.create("FineTuneJob", "router", JOB)
+    train, pods = starts_training(api, router)
+    for pod in pods:
+        played.is_bound(api, pod)
+    name = train["metadata"]["name"]
+    api.patch("Job", name, {"metadata": {"finalizers": ["backup.example.com/hold"]}})
+    api.delete("Job", name)
+    found = api.wait("FineTuneJob", "router", lambda one: one["status"].get("endedAttempts", []) != [])
+    assert found["status"]["endedAttempts"][0]["reason"] == "JobDeleted"
+    assert "backup.example.com/hold" in found["status"]["endedAttempts"][0]["message"]
+    for pod in pods:
+        api.wait("Pod", pod["metadata"]["name"], lambda one: "deletionTimestamp" in one["metadata"])
+        played.has_stopped(api, pod)
+    api.wait("FineTuneJob", "router", lambda one: one["status"]["attempt"]["number"] == 2)
+    assert api.get("Job", name)["metadata"]["finalizers"] == ["backup.example.com/hold"]
+    api.patch("Job", name, {"metadata": {"finalizers": None}})
+
+
+@pytest.mark.parametrize("deleted_by", ["suspend", "somebody"])
+def test_pods_that_save_are_heard_until_they_end(api: Api, operator: OperatorProcess, deleted_by: str) -> None:
+    """Whoever deleted their Job, and however long ago. A new operator knows of no report before."""
+    router = api.create("FineTuneJob", "router", JOB)
+    train, pods = starts_training(api, router)
+    for pod in pods:
+        played.is_bound(api, pod)
+    run, ca = run_configuration(api, train)
+    assert run.progress is not None
+    bearer = token(api, pods[0])
+    if deleted_by == "suspend":
+        api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
+    else:
+        api.delete("Job", train["metadata"]["name"])
+    for pod in pods:
+        api.wait("Pod", pod["metadata"]["name"], lambda one: "deletionTimestamp" in one["metadata"])
+    committed = {"step": 150, "uri": f"{run.output_uri}/checkpoints/step-000150", "size": 7}
+    ledger = {"checkpoints": [{**committed, "committedTime": "2026-11-22T12:00:00Z"}], "checkpointSeconds": 2.5}
+    assert report(run.progress.url, ca, bearer, step=150, ledger=ledger) == 200
+    status = api.wait("FineTuneJob", "router", lambda one: "checkpoints" in one["status"])["status"]
+    assert (status["checkpoints"][0]["step"], status["endedAttempts"][0]["step"]) == (150, 150)
+    for pod in pods:
+        played.has_stopped(api, pod)

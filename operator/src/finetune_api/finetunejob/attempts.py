@@ -41,6 +41,9 @@ class AttemptStatus(ApiModel):
         "as in endedAttempts.",
     )
     job_name: Name = Field(description="Name of its Job.")
+    job_uid: Line | None = Field(
+        None, description="UID of its Job. Reports of its Pods are accepted even after the Job is deleted."
+    )
     class_generation: int = Field(description="metadata.generation of the FineTuneClass that it was created with.")
     retries: int = Field(0, description="Failed attempts so far; counts against retryLimit.")
     disruptions: int = Field(0, description="Attempts ended by the infrastructure; never count against retryLimit.")

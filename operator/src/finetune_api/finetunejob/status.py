@@ -88,6 +88,7 @@ class StorageFolder(ApiModel):
 
     uri: Line = Field(description="Folder that contains the folders of the runs.")
     class_name: Line = Field(description="FineTuneClass of the runs, whose reclaimPolicy applies.")
+    endpoint: Line | None = Field(None, description="URL of its S3 endpoint; empty: AWS.")
 
 
 class FineTuneJobStatus(KindStatus):
@@ -114,12 +115,20 @@ class FineTuneJobStatus(KindStatus):
         None,
         description="Folder of this run's checkpoints, events and result. Fixed once preflight has succeeded.",
     )
+    storage_endpoint: Line | None = Field(
+        None, description="URL of the S3 endpoint that storageUri is at; empty: AWS. Fixed together with storageUri."
+    )
     storage_folders: list[StorageFolder] = Field(
         default=[],
         max_length=20,
         json_schema_extra=keyed_by("uri", "className"),
         description="Folders of this object's runs. On deletion, those whose class has reclaimPolicy Delete are "
         "emptied.",
+    )
+    more_storage_folders: bool | None = Field(
+        None,
+        description="True: the runs had more classes or places than storageFolders can hold. Deleting the object then "
+        "keeps all of its data, and reports that.",
     )
     preflight: PreflightStatus | None = None
     dataset: DatasetStatus | None = None

@@ -31,7 +31,7 @@ async def observe_budget(
     status: FineTuneJobStatus,
     pods: Sequence[Object],
 ) -> ObservedBudget | None:
-    """Read what budgets need; `pods` are the job's training Pods. None when nothing of it has an accelerator."""
+    """Read what budgets need; `pods` are all of the object's, whatever their labels say. None without accelerators."""
     times = tuple(time for pod in pods if (time := pod_time(pod)) is not None)
     resolved = platform if isinstance(platform, ResolvedClass) and platform.spec.accelerator is not None else None
     if resolved is None and not times:

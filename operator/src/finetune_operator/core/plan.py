@@ -24,11 +24,13 @@ class Child:
     name: str
     uid: str | None
     """None for a name that no other parent's child can have (ownership.child_name)."""
+    dependents_first: bool = False
+    """What it owns goes before it does, since a finalizer keeps it."""
 
 
 @dataclass(frozen=True)
 class Plan(Generic[Status]):
-    """The writes of one reconciliation, in this order: create, apply, merge, delete, events, status.
+    """The writes of one reconciliation, in this order: create, merge, apply, delete, events, status.
 
     `create` is for what is written once and never changed (an attempt's objects): what exists already stays. `merge` is
     for what several parents write into (a budget's ledger): the given fields are set, all others stay.

@@ -11,7 +11,6 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, owner_of
 from finetune_operator.finetuneclass.observe import observe_class, observe_classes
 from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job
-from finetune_operator.finetunejob.objects import TRAIN_ROLE
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.storage_folders import folder_classes, known_folders
 from finetune_operator.kube.reader import Reader
@@ -19,7 +18,7 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_model
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
-from finetune_operator.pods.observed import job_view, pod_view
+from finetune_operator.pods.observed import job_view, parse_time, pod_view
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from finetune_operator.progress.store import ProgressStore
 
@@ -47,10 +46,9 @@ async def observe(
     )
     jobs = tuple(job_view(item) for item in found_jobs)
     pods = tuple(pod_view(item) for item in found_pods)
-    training = [item for item, view in zip(found_pods, pods, strict=True) if view.role == TRAIN_ROLE]
     warnings, budget = await asyncio.gather(
         observe_warnings(reader, owner.namespace, jobs, pods, datetime.now(UTC)),
-        observe_budget(reader, ledger_namespace, owner, platform, status, training),
+        observe_budget(reader, ledger_namespace, owner, platform, status, found_pods),
     )
     shown = progress.shown(owner.namespace, status.attempt.job_name) if status.attempt else None
     return ObservedFineTuneJob(
@@ -60,6 +58,7 @@ async def observe(
         status=status,
         platform=platform,
         folder_classes=tuple(classes.values()),
+        created=parse_time(parent["metadata"]["creationTimestamp"]),
         model=model,
         jobs=jobs,
         pods=pods,

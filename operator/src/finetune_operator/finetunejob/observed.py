@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Progress
 from finetune_api.progress import CheckpointLedger
@@ -27,6 +28,8 @@ class ObservedFineTuneJob:
     platform: ResolvedClass | Readiness
     folder_classes: tuple[ResolvedClass | Readiness, ...] = ()
     """The other classes that runs of it wrote with."""
+    created: datetime | None = None
+    """When the API server made the object."""
     model: ResolvedModel | Readiness | None = None
     """What spec.model.fineTuneJobRef means now; None where there is none, or the run has started from it already."""
     jobs: tuple[JobView, ...] = ()

@@ -34,6 +34,7 @@ from finetune_operator.finetunejob.policies.run.finished import keep_finished
 from finetune_operator.finetunejob.policies.run.run_id import begin_run, refuse_run_id, stop_previous_run
 from finetune_operator.finetunejob.policies.run.starting_model import record_starting_model, wait_for_model
 from finetune_operator.finetunejob.policies.run.suspend import suspend, suspend_refused_run
+from finetune_operator.finetunejob.policies.run.wrong_clock import correct_times
 from finetune_operator.finetunejob.policies.start.budget import count_usage, wait_for_budget
 from finetune_operator.finetunejob.policies.start.class_limits import wait_for_class
 from finetune_operator.finetunejob.policies.start.earlier_pods import wait_for_earlier_pods
@@ -43,6 +44,7 @@ JobMutator = Mutator[ObservedFineTuneJob, FineTuneJobStatus]
 JobDecider = Decider[ObservedFineTuneJob, FineTuneJobStatus]
 
 UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
+    Mutator(correct_times),  # times that a wrong clock wrote
     Mutator(record_progress),  # step, loss and checkpoints, as the Pods of the newest attempt report them
     Decider(keep_finished),  # a finished run stays as it is until runId changes; ttlSecondsAfterFinished
     Decider(suspend_refused_run),  # spec.suspend is heeded whatever else the spec says

@@ -7,9 +7,14 @@ from datetime import datetime, timedelta
 from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_state import running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.pods.builders import jobs_to_delete
+from finetune_operator.pods.builders import held_jobs, jobs_to_delete
 from finetune_operator.pods.observed import JobView, PodView
-from finetune_operator.pods.start_diagnosis import disowned_message, orphan_message, orphans
+from finetune_operator.pods.start_diagnosis import (
+    disowned_message,
+    held_message,
+    orphan_message,
+    orphans,
+)
 
 LOST_POD_SECONDS = 180
 """A Pod of a lost node stays Terminating for ever. So long after its grace period nobody waits for it any more: what it
@@ -39,6 +44,9 @@ def stopping_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str 
     disowned = _disowned(observed)
     if disowned:
         return disowned_message(disowned[0])
+    held = _held_jobs(observed, keep)
+    if held:
+        return held_message(held[0])
     pods = _running_pods(observed, now, keep)
     if not pods:
         return "Waits until what ran before has ended."
@@ -67,9 +75,8 @@ def lost_pods_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str
 def stale_jobs(observed: ObservedFineTuneJob, *, keep: str | None = None) -> tuple[Child, ...]:
     """What to delete of the active Jobs: those that are neither to be kept nor of an end that is not written yet."""
     running = running_jobs(observed.status)
-    return jobs_to_delete(
-        observed.owner.namespace, [job for job in _other_active_jobs(observed, keep) if job.name not in running]
-    )
+    stale = [*_other_active_jobs(observed, keep), *_held_jobs(observed, keep)]
+    return jobs_to_delete(observed.owner.namespace, [job for job in stale if job.name not in running], observed.pods)
 
 
 def stale_and_old_jobs(observed: ObservedFineTuneJob, *, keep: str) -> tuple[Child, ...]:
@@ -77,13 +84,16 @@ def stale_and_old_jobs(observed: ObservedFineTuneJob, *, keep: str) -> tuple[Chi
     ended = sorted(
         (job for job in observed.jobs if job.state != "Active" and job.name != keep), key=lambda job: job.created
     )
-    return stale_jobs(observed, keep=keep) + jobs_to_delete(observed.owner.namespace, ended[:-ENDED_JOBS_KEPT])
+    return stale_jobs(observed, keep=keep) + jobs_to_delete(
+        observed.owner.namespace, ended[:-ENDED_JOBS_KEPT], observed.pods
+    )
 
 
 def next_check(observed: ObservedFineTuneJob, now: datetime, later: datetime) -> datetime:
     """At once where a Job is to be deleted whose end is being written only now, else later."""
     running = running_jobs(observed.status)
-    return now if any(job.name in running for job in _other_active_jobs(observed, None)) else later
+    left = [*_other_active_jobs(observed, None), *_held_jobs(observed, None)]
+    return now if any(job.name in running for job in left) else later
 
 
 def all_pods_ended(observed: ObservedFineTuneJob, job: JobView) -> bool:
@@ -95,6 +105,10 @@ def all_pods_ended(observed: ObservedFineTuneJob, job: JobView) -> bool:
 def _other_active_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
     active = [job for job in observed.jobs if job.state == "Active" and not job.deleting and job.name != keep]
     return [job for job in active if not all_pods_ended(observed, job)]
+
+
+def _held_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
+    return held_jobs([job for job in observed.jobs if job.name != keep], observed.pods)
 
 
 def _disowned(observed: ObservedFineTuneJob) -> list[JobView]:

@@ -7,25 +7,46 @@ treats it as that class says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
 from finetune_api.finetunejob import FineTuneJobStatus, StorageFolder
 from finetune_operator.core.ownership import Owner
+from finetune_operator.finetuneclass.resolve import ResolvedClass
 
 FOLDERS_KEPT = 20
 UNKNOWN_CLASS = ""
 """Of a folder that is known by a run of it only, whose class nobody wrote down."""
 
 
-def with_folder(folders: Sequence[StorageFolder], run_uri: str, class_name: str) -> list[StorageFolder]:
-    """The folders, and the one that holds this run's; the oldest place is forgotten where there are too many."""
-    found = StorageFolder(uri=_holding(run_uri), class_name=class_name)
-    if any((one.uri, one.class_name) == (found.uri, class_name) for one in folders):
-        return list(folders)
-    # A place is forgotten as a whole: half of what is known of it could have a folder removed that is to be retained.
-    oldest = next((one.uri for one in folders if one.uri != found.uri), None)
-    kept = [one for one in folders if len(folders) < FOLDERS_KEPT or one.uri != oldest]
-    return [*kept, found][:FOLDERS_KEPT]
+def with_folder(
+    status: FineTuneJobStatus, run_uri: str, class_name: str, endpoint: str | None = None
+) -> FineTuneJobStatus:
+    """The status that knows the folder which holds this run's, at this endpoint (empty: AWS's; None: unknown).
+
+    No record is dropped for another: a class that retains a place could be forgotten, and its data be removed.
+    """
+    uri, folders = _holding(run_uri), status.storage_folders
+    before = next((one for one in folders if (one.uri, one.class_name) == (uri, class_name)), None)
+    if before is not None and before.endpoint in (None, endpoint):
+        return status
+    if before is not None or len(folders) >= FOLDERS_KEPT:
+        return status.model_copy(update={"more_storage_folders": True})
+    found = StorageFolder(uri=uri, class_name=class_name, endpoint=endpoint)
+    return status.model_copy(update={"storage_folders": [*folders, found]})
+
+
+def at_its_endpoint(class_: ResolvedClass, status: FineTuneJobStatus) -> ResolvedClass:
+    """The class, with the endpoint at which the run has its checkpoints, whichever the class names by now."""
+    if status.storage_endpoint is None:
+        return class_
+    storage = class_.spec.storage.model_copy(update={"endpoint": status.storage_endpoint or None})
+    return replace(class_, spec=class_.spec.model_copy(update={"storage": storage}))
+
+
+def endpoint_of(class_: ResolvedClass) -> str:
+    """The URL of the class's S3 endpoint; empty: AWS's."""
+    return class_.spec.storage.endpoint or ""
 
 
 def known_folders(owner: Owner, status: FineTuneJobStatus) -> dict[str, frozenset[str]]:

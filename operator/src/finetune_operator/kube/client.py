@@ -170,9 +170,14 @@ class Kube:
         path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"])
         return await self._request("PUT", path, query={"fieldManager": FIELD_MANAGER}, body=body)
 
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str | None) -> None:
-        """Delete exactly this object and, in the background, what it owns. Gone or replaced already: fine."""
-        body: Object = {"propagationPolicy": "Background"}
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, uid: str | None, *, dependents_first: bool = False
+    ) -> None:
+        """Delete exactly this object and, in the background, what it owns. Gone or replaced already: fine.
+
+        `dependents_first`: what it owns goes also where a finalizer keeps the object itself.
+        """
+        body: Object = {"propagationPolicy": "Foreground" if dependents_first else "Background"}
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         try:

@@ -17,6 +17,7 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.pods.builders import (
     PodRole,
     container_security_context,
+    disk_volume,
     pod_base,
     resources,
     run_config_map,
@@ -67,7 +68,7 @@ def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map
     template = pod_base(owner, SERVE_ROLE, platform.spec, config_map)
     fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH)), platform.spec)
     fetch["volumeMounts"].append(_MODELS_VOLUME)
-    template["spec"]["volumes"].append({"name": "models", "emptyDir": {}})
+    template["spec"]["volumes"].append(disk_volume("models", platform.spec, SERVE_ROLE))
     template["spec"]["initContainers"] = [fetch]
     template["spec"]["containers"] = [_server(owner, platform)]
     if platform.spec.storage.service_account_name is not None:
@@ -94,7 +95,7 @@ def _server(owner: Owner, platform: ResolvedClass) -> Object:
         "image": platform.spec.images.trainer,
         "args": ["serve", RUN_CONFIG_PATH],
         "ports": [{"name": "http", "containerPort": SERVING_PORT}],
-        "resources": resources(platform.spec, accelerated=True),
+        "resources": resources(platform.spec, accelerated=True, role=SERVE_ROLE),
         "securityContext": container_security_context(),
         "startupProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 1, "failureThreshold": 600},
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 5},

@@ -14,7 +14,7 @@ from finetune_api.run import DATASET_DIRECTORY, PROGRESS_TOKEN_PATH, RUN_CONFIG_
 from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, JOBS, Object
-from finetune_operator.pods.observed import RUN_VOLUME, JobView
+from finetune_operator.pods.observed import RUN_VOLUME, JobView, PodView
 from finetune_operator.pods.roles import resources_of, scheduling_of
 from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS, kept_out_of_meshes
 
@@ -72,7 +72,7 @@ def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: s
         },
         "volumes": [
             {"name": RUN_VOLUME, "configMap": {"name": config_map}},
-            {"name": "tmp", "emptyDir": {}},
+            disk_volume("tmp", platform, role),
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
         ],
     }
@@ -131,14 +131,19 @@ def container_security_context() -> Object:
     }
 
 
-def resources(platform: FineTuneClassSpec, *, accelerated: bool, role: str = "") -> Object:
-    """Requests and limits; memory is never overcommitted, CPU may burst."""
+def resources(platform: FineTuneClassSpec, *, accelerated: bool, role: str) -> Object:
+    """Requests and limits; memory and disk are never overcommitted, CPU may burst."""
     asked = resources_of(platform, role)
-    requests = {"cpu": asked.cpu, "memory": asked.memory}
-    limits = {"memory": asked.memory}
+    limits = {"memory": asked.memory, "ephemeral-storage": asked.ephemeral_storage}
+    requests = {"cpu": asked.cpu, **limits}
     if accelerated and platform.accelerator is not None:
         limits[platform.accelerator.resource_name] = str(platform.accelerator.count_per_node)
     return {"requests": requests, "limits": limits}
+
+
+def disk_volume(name: str, platform: FineTuneClassSpec, role: str) -> Object:
+    """A folder on the node's disk that may take all of what the Pod is limited to."""
+    return {"name": name, "emptyDir": {"sizeLimit": resources_of(platform, role).ephemeral_storage}}
 
 
 def _credentials_volume(secret: str) -> Object:
@@ -203,14 +208,26 @@ def _progress_token_volume() -> Object:
     return {"name": "progress-token", "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
-def jobs_to_delete(namespace: str, jobs: Iterable[JobView]) -> tuple[Child, ...]:
+def held_jobs(jobs: Iterable[JobView], pods: Iterable[PodView]) -> list[JobView]:
+    """The deleted Jobs whose Pods run on, since a finalizer of somebody else's keeps the Job."""
+    running = {pod.job_uid for pod in pods if not pod.ended and not pod.terminating}
+    return [job for job in jobs if job.keeps_pods and job.uid in running]
+
+
+def job_to_delete(namespace: str, job: JobView) -> Child:
+    """A Job to be deleted; in the background, unless a finalizer of somebody else's would keep its Pods running."""
+    return Child(JOBS, namespace, job.name, job.uid, dependents_first=bool(job.held_by))
+
+
+def jobs_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:
     """Jobs and their run configurations, which have the same names, but for what is being deleted already.
 
-    The Job goes last: it is what the other is found by.
+    The Job goes last: it is what the other is found by. One of whose `pods` some run on is deleted once more.
     """
+    held = {job.uid for job in held_jobs(jobs, pods)}
     return tuple(
         child
         for job in jobs
-        if not job.deleting
-        for child in (Child(CONFIG_MAPS, namespace, job.name, None), Child(JOBS, namespace, job.name, job.uid))
+        if not job.deleting or job.uid in held
+        for child in (Child(CONFIG_MAPS, namespace, job.name, None), job_to_delete(namespace, job))
     )

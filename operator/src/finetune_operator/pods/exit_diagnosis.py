@@ -18,6 +18,7 @@ from finetune_api.outcome import (
 from finetune_operator.core.conditions import MESSAGE_LENGTH
 from finetune_operator.core.conditions import failure_message as failure_message
 from finetune_operator.pods.observed import PodView
+from finetune_operator.pods.roles import LIGHT_ROLES
 
 JOB_DEADLINE_EXCEEDED = "DeadlineExceeded"
 """Why the Job controller fails a Job whose activeDeadlineSeconds are over."""
@@ -26,7 +27,7 @@ _EXIT_KILLED = 137
 _FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, _EXIT_KILLED})
 _SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
 """What every process of a gang sees when one of them hangs."""
-_MEMORY = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY})
+_SPACE = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY, Reason.OUT_OF_DISK})
 
 
 def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
@@ -61,6 +62,8 @@ def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
     """
     if any(pod.disrupted for pod in pods):
         return True
+    if any(pod.disk_exceeded for pod in pods):
+        return False
     reported = _failures(pods)
     if any(not answer.lost_peer for _, answer in reported) or any(pod.oom_killed for pod in pods):
         return False
@@ -77,7 +80,7 @@ def failed_by_itself(pods: Sequence[PodView]) -> bool:
     """Whether a Pod tells of an end of its own: neither the loss of a peer, nor what the wait for one looks like."""
     reported = [answer for _, answer in _failures(pods)]
     own = any(not answer.lost_peer and answer.reason not in _SYMPTOMS for answer in reported)
-    return own or any(pod.oom_killed for pod in pods)
+    return own or any(pod.oom_killed or pod.disk_exceeded for pod in pods)
 
 
 def first_disruption(pods: Iterable[PodView]) -> Disruption | None:
@@ -125,6 +128,8 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
         if not answer.lost_peer:
             return _as_reported(pod, answer)
     for pod in pods:
+        if pod.disk_exceeded:
+            return _out_of_disk(pod)
         if pod.oom_killed:
             return _out_of_memory(pod)
     for pod, answer in reported:
@@ -147,9 +152,9 @@ def may_heal(diagnosis: FailureStatus, reported: Failure | None, earlier: Collec
 
     `reported`: what a Pod itself said of the failure; `earlier`: the reasons of the failures before it.
 
-    For memory, fragmentation or a neighbour may be to blame once; the second time it is what is asked for.
+    For memory and disk, fragmentation or a neighbour may be to blame once; the second time it is what is asked for.
     """
-    if diagnosis.reason in _MEMORY:
+    if diagnosis.reason in _SPACE:
         return diagnosis.reason not in earlier
     return diagnosis.reason != Reason.REPORT_REFUSED and (reported is None or reported.retryable)
 
@@ -190,6 +195,18 @@ def _out_of_memory(pod: PodView) -> FailureStatus:
         rank=pod.index,
         suggestion="Lower hyperparameters.batchSize or maxLength, use adapter.type LoRA, or raise resources.memory of "
         "the FineTuneClass.",
+    )
+
+
+def _out_of_disk(pod: PodView) -> FailureStatus:
+    field = "preflight.resources.ephemeralStorage" if pod.role in LIGHT_ROLES else "resources.ephemeralStorage"
+    return FailureStatus(
+        reason=Reason.OUT_OF_DISK,
+        message=f"Pod {pod.name} filled more of its node's disk than its limit: {pod.disk_exceeded}"[:MESSAGE_LENGTH],
+        pod=pod.name,
+        rank=pod.index,
+        suggestion=f"Raise {field} of the FineTuneClass to more than the files of the model and the dataset take, or "
+        "use a smaller one.",
     )
 
 

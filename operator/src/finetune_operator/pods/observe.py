@@ -7,6 +7,7 @@ controller, a Pod when such a Job is, both by UID.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -37,7 +38,8 @@ async def owned_jobs_and_pods(reader: Reader, owner: Owner, *controllers: str) -
     jobs += unlabelled
     owned |= {job["metadata"]["uid"] for job in unlabelled}
     pods = [pod for pod in labelled_pods if (by := controller(pod)) is not None and by.uid in owned | gone]
-    return jobs, [*pods, *(pod for pod in labelled_pods if _is_orphan(pod))]
+    hidden = await _hidden(reader, owner.namespace, jobs, pods)
+    return jobs, [*pods, *hidden, *(pod for pod in labelled_pods if _is_orphan(pod))]
 
 
 async def jobs_and_pods(
@@ -55,8 +57,7 @@ async def jobs_and_pods(
     mine = [job for job in found if any(is_controlled_by(job, uid) for uid in (owner.uid, *controllers))]
     disowned = [job for job in found if job not in mine]
     uids = {job["metadata"]["uid"] for job in disowned}
-    listed = [await reader.list(PODS, owner.namespace, {CONTROLLER_UID_LABEL: uid}) for uid in uids]
-    theirs = [pod for found in listed for pod in found if (by := controller(pod)) is not None and by.uid in uids]
+    theirs = [pod for uid in sorted(uids) for pod in await _pods_of(reader, owner.namespace, uid)]
     return [*jobs, *mine], [*pods, *theirs], disowned
 
 
@@ -70,6 +71,28 @@ async def owned_pods_of_deployment(reader: Reader, owner: Owner, deployment: Obj
     uid = deployment["metadata"]["uid"]
     owned = {item["metadata"]["uid"] for item in replica_sets if is_controlled_by(item, uid)}
     return [pod for pod in pods if (by := controller(pod)) is not None and by.uid in owned]
+
+
+async def _hidden(reader: Reader, namespace: str, jobs: list[Object], pods: list[Object]) -> list[Object]:
+    """The Pods that lost our labels: whoever may patch a Pod may take these away, and it runs on.
+
+    A Job says how many run; where fewer are found, they are asked for by the Job controller's own label, without which
+    it would let them go.
+    """
+    running: Counter[str] = Counter()
+    for pod in pods:
+        if pod.get("status", {}).get("phase") in ("Pending", "Running") and (by := controller(pod)) is not None:
+            running[by.uid] += 1
+    known = {pod["metadata"]["uid"] for pod in pods}
+    uids = [job["metadata"]["uid"] for job in jobs]
+    short = [uid for uid, job in zip(uids, jobs, strict=True) if job.get("status", {}).get("active", 0) > running[uid]]
+    found = await asyncio.gather(*(_pods_of(reader, namespace, uid) for uid in short))
+    return [pod for listed in found for pod in listed if pod["metadata"]["uid"] not in known]
+
+
+async def _pods_of(reader: Reader, namespace: str, job_uid: str) -> list[Object]:
+    listed = await reader.list(PODS, namespace, {CONTROLLER_UID_LABEL: job_uid})
+    return [pod for pod in listed if is_controlled_by(pod, job_uid)]
 
 
 def _is_orphan(pod: Object) -> bool:

@@ -21,6 +21,9 @@ OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 _JOB_LABEL = "batch.kubernetes.io/job-name"
 _COMING = ("PodInitializing", "ContainerCreating")
+_FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"
+_OWN_EXCESS = re.compile(r"exceeds the (total )?limit|exceeded its local ephemeral storage limit")
+"""Of the kubelet's three messages (pkg/kubelet/eviction: emptyDir, Pod and container)."""
 _EXIT_KILLED, _EXIT_TOLD_TO_STOP = 137, 143
 
 
@@ -33,6 +36,7 @@ class PodView:
     and so are exit code and message. `foreign_failure`: how a container of somebody else's ended badly, as a message.
     `foreign_running`: names of those that run. `waiting_foreign`: name of the one that `waiting_reason` is about, where
     none of ours waits. `run_config`: name of the ConfigMap that tells it what to do, which no Pod can change.
+    `disk_exceeded`: what the kubelet says of a Pod that it evicted for filling more disk than its own limit.
     """
 
     name: str
@@ -61,6 +65,7 @@ class PodView:
     foreign_running: tuple[str, ...] = ()
     waiting_foreign: str = ""
     run_config: str = ""
+    disk_exceeded: str = ""
 
     @property
     def ended(self) -> bool:
@@ -83,6 +88,7 @@ class JobView:
     """What matters of a Job.
 
     `ending`: how it ends is certain, but its Pods still do. `reason`: why it failed. `digest`: see template_hash.py.
+    `finalizers`: what keeps it there once it is deleted.
     """
 
     name: str
@@ -100,11 +106,22 @@ class JobView:
     queue_name: str | None = None
     parallelism: int = 1
     digest: str = ""
+    finalizers: tuple[str, ...] = ()
 
     @property
     def is_active(self) -> bool:
         """Whether it has Pods, or makes them."""
         return self.state == "Active" and not self.deleting
+
+    @property
+    def held_by(self) -> tuple[str, ...]:
+        """The finalizers that are not Kubernetes' own."""
+        return tuple(name for name in self.finalizers if name not in (_FOREGROUND, _ORPHAN))
+
+    @property
+    def keeps_pods(self) -> bool:
+        """Whether its Pods run on although it is deleted: the garbage collector waits for the Job to be gone."""
+        return self.deleting and bool(self.held_by) and _FOREGROUND not in self.finalizers
 
 
 def pod_view(pod: Object) -> PodView:
@@ -124,7 +141,8 @@ def pod_view(pod: Object) -> PodView:
     scheduled = conditions.get("PodScheduled", {})
     unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
     disruption = conditions.get("DisruptionTarget", {})
-    disrupted = disruption.get("status") == "True"
+    disk_exceeded = _disk_exceeded(status)
+    disrupted = disruption.get("status") == "True" and not disk_exceeded
     return PodView(
         name=meta["name"],
         job_name=by.name if by is not None else meta.get("labels", {}).get(_JOB_LABEL, ""),
@@ -156,6 +174,7 @@ def pod_view(pod: Object) -> PodView:
         foreign_running=tuple(container["name"] for container in foreign if container.get("state", {}).get("running")),
         waiting_foreign=strangers[0]["name"] if strangers else "",
         run_config=_run_config(pod),
+        disk_exceeded=disk_exceeded,
     )
 
 
@@ -185,6 +204,7 @@ def job_view(job: Object) -> JobView:
         queue_name=meta.get("labels", {}).get(QUEUE_LABEL),
         parallelism=spec.get("parallelism", 1),
         digest=meta.get("annotations", {}).get(DIGEST_ANNOTATION, ""),
+        finalizers=tuple(meta.get("finalizers", ())),
     )
 
 
@@ -194,6 +214,13 @@ def parse_time(text: str) -> datetime:
         return sane_time(datetime.fromisoformat(text))
     except ValueError:  # Go knows a year 0.
         return EARLIEST
+
+
+def _disk_exceeded(status: dict[str, Any]) -> str:
+    """Of an eviction for the Pod's own excess; one for its node's lack of disk has another message."""
+    message = status.get("message") or ""
+    is_own = status.get("reason") == "Evicted" and _OWN_EXCESS.search(message) is not None
+    return message.strip() if is_own else ""
 
 
 def _run_config(pod: Object) -> str:

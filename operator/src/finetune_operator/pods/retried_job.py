@@ -36,6 +36,7 @@ from finetune_operator.pods.start_diagnosis import (
     StartDiagnosis,
     diagnose_start,
     early_message,
+    held_message,
     image_pull_message,
     image_pull_timed_out,
 )
@@ -101,6 +102,8 @@ class RetriedJob:
     ) -> Running | Succeeded | Disrupted | Failed:
         """What came of the Job. `seen`: a disruption that was seen earlier; `before`: the failure before this one."""
         if job.state == "Active" and not has_answered(job, pods, now):
+            if job.deleting and job.held_by:
+                return Disrupted(held_message(job), None)
             start = diagnose_start(job, pods, warnings, now)
             if start is not None and image_pull_timed_out(start, now):
                 return Failed(FailureStatus(reason=start.reason, message=image_pull_message(start)), None, final=True)

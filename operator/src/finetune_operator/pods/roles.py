@@ -6,18 +6,18 @@ from finetune_api.finetuneclass import FineTuneClassSpec, PreflightResources, Re
 
 PREFLIGHT_ROLE = "preflight"
 DELETE_ROLE = "delete"
-_LIGHT = frozenset({PREFLIGHT_ROLE, DELETE_ROLE})
+LIGHT_ROLES = frozenset({PREFLIGHT_ROLE, DELETE_ROLE})
 """They compute little, and must not wait for the nodes that train."""
 
 
 def resources_of(platform: FineTuneClassSpec, role: str) -> Resources | PreflightResources:
     """What a Pod of the role requests."""
-    return platform.preflight.resources if role in _LIGHT else platform.resources
+    return platform.preflight.resources if role in LIGHT_ROLES else platform.resources
 
 
 def scheduling_of(platform: FineTuneClassSpec, role: str) -> RoleScheduling:
     """Where a Pod of the role may run."""
-    if role not in _LIGHT:
+    if role not in LIGHT_ROLES:
         return platform.scheduling
     of_class = platform.scheduling
     return platform.preflight.scheduling or RoleScheduling(

@@ -92,6 +92,15 @@ def disowned_message(job: JobView) -> str:
     )
 
 
+def held_message(job: JobView) -> str:
+    """That a deleted Job stays for a finalizer of somebody else's, and what to do."""
+    return (
+        f"Job {job.name} was deleted, but the finalizer {', '.join(job.held_by)} keeps it. Nothing waits for it; it "
+        "goes when whoever set that finalizer takes it away, or you do: kubectl patch job "
+        f'{job.name} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\''
+    )
+
+
 def orphans(pods: Iterable[PodView]) -> list[PodView]:
     """The Pods that run without a Job, which nobody stops."""
     return [pod for pod in pods if pod.orphaned and not pod.ended and not pod.terminating]

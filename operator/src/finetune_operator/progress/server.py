@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from aiohttp import web
 from pydantic import ValidationError
 
+from finetune_api.base import whole_seconds
+from finetune_api.finetunejob import Progress
 from finetune_api.progress import (
     PROGRESS_BODY_BYTES,
     ProgressReport,
@@ -27,6 +30,8 @@ from finetune_operator.progress.tokens import TokenAuthenticator
 
 REPORTS_PER_SECOND, REPORTS_BURST = 20.0, 100
 """Of one address. A Pod sends a report every few seconds."""
+CLOCK_SKEW = timedelta(minutes=1)
+"""The clocks of a cluster differ by less, and a report arrives sooner."""
 
 
 def application(
@@ -53,7 +58,7 @@ def application(
             return _answer(403, "a Pod can report only for its own job")
         try:
             said = ProgressReport.model_validate_json(await request.read())
-            progress = to_progress(said.trainer_status)
+            progress = _dated(to_progress(said.trainer_status), datetime.now(UTC))
         except ValidationError as error:
             return _answer(400, f"not a progress report: {error.error_count()} errors")
         if progress is not None or said.ledger is not None:
@@ -63,6 +68,13 @@ def application(
     app = web.Application(client_max_size=PROGRESS_BODY_BYTES)
     app.router.add_post(REPORT_PATH, report)
     return app
+
+
+def _dated(progress: Progress | None, arrived: datetime) -> Progress | None:
+    """The report, with the time of its arrival where the clock of the Pod's node is wrong."""
+    if progress is None or abs(arrived - progress.last_updated_time) < CLOCK_SKEW:
+        return progress
+    return progress.model_copy(update={"last_updated_time": whole_seconds(arrived)})
 
 
 def server_tls(folder: Path) -> ssl.SSLContext:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from finetune_api.progress import PROGRESS_AUDIENCE
-from finetune_operator.core.ownership import controller, owner_key
+from finetune_operator.core.ownership import Controller, controller, owner_key
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
@@ -137,8 +137,24 @@ class TokenAuthenticator:
             return None
         found = await self._kube.list(JOBS, namespace, fields={"metadata.name": by.name})
         job = next((job for job in found if job["metadata"]["uid"] == by.uid), None)
-        parent = controller(job) if job is not None else None
-        owner = owner_key(job, {FINE_TUNE_JOBS.kind}) if job is not None else None
+        if job is None:
+            return await self._of_gone_job(pod, by)
+        parent = controller(job)
+        owner = owner_key(job, {FINE_TUNE_JOBS.kind})
         if parent is None or owner is None or (parent.kind, parent.name) != (owner.kind, owner.name):
             return None
         return Reporter(namespace, by.name, owner)
+
+    async def _of_gone_job(self, pod: Object, by: Controller) -> Reporter | None:
+        """Whose Pod this is where somebody deleted its Job: it saves, and reports, until it ends.
+
+        It is that of the FineTuneJob whose status says that this Job, by its UID, was its newest attempt's.
+        """
+        owner = owner_key(pod, {FINE_TUNE_JOBS.kind})
+        parent = await self._kube.get(FINE_TUNE_JOBS, owner.namespace, owner.name) if owner is not None else None
+        if owner is None or parent is None:
+            return None
+        attempt = parent.get("status", {}).get("attempt") or {}
+        if (attempt.get("jobName"), attempt.get("jobUid")) != (by.name, by.uid):
+            return None
+        return Reporter(owner.namespace, by.name, owner)

@@ -64,10 +64,10 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
             plan = deletion.plan
         for body in plan.create:
             await kube.create_once(body)
-        for body in plan.apply:
-            await kube.apply(body)
         for body in plan.merge:
             await kube.merge(body)
+        for body in plan.apply:
+            await kube.apply(body)
     except ApiError as error:
         if error.status not in _REFUSED and error.reason != NAME_CONFLICT:
             raise
@@ -76,7 +76,9 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
             await _tell(kube, parent, _refused(before, parent, error, now))
         return _REFUSED_RETRY_SECONDS
     for child in plan.delete:
-        await kube.delete(child.resource, child.namespace, child.name, child.uid)
+        await kube.delete(
+            child.resource, child.namespace, child.name, child.uid, dependents_first=child.dependents_first
+        )
     if deletion is not None and deletion.release:
         await _release(kube, parent, kind.finalizer, deletion.left_behind)
         return None

@@ -20,7 +20,8 @@ from finetune_operator.finetunejob.deletion.objects import RUN_ANNOTATION, STORA
 from finetune_operator.finetunejob.deletion.observe import observe
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.deletion.plan import FINALIZER, MOST_JOBS, holds_storage, plan
-from finetune_operator.finetunejob.storage_folders import with_folder
+from finetune_operator.finetunejob.plan import plan as job_plan
+from finetune_operator.finetunejob.storage_folders import FOLDERS_KEPT, with_folder
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS
 from finetune_operator.pods.observed import JobView, PodView
@@ -37,6 +38,7 @@ from tests.unit.operator.states import (
     ago,
     failed_pod,
     job,
+    job_spec,
     merged,
     observed_job,
     pod,
@@ -112,6 +114,14 @@ TABLE: dict[str, tuple[ObservedDeletion, Decision]] = {
     "what was stopped may still write": (
         deletion(job(TRAIN_1, deleting=True), pods=(ENDING_POD,)),
         Decision(again_in=15),
+    ),
+    "and is stopped where a finalizer of somebody else's keeps its Job": (
+        deletion(job(TRAIN_1, deleting=True, finalizers=("example.com/hold",)), pods=(ENDING_POD,)),
+        Decision(deletes=(TRAIN_1,), again_in=15),
+    ),
+    "which is not waited for": (
+        deletion(job(TRAIN_1, deleting=True, finalizers=("example.com/hold",))),
+        Decision(creates=try_name(1), again_in=15),
     ),
     "a Pod whose Job is gone may still write": (deletion(pods=(ENDING_POD,)), Decision(again_in=15)),
     "what was disowned may still write": (deletion(disowned=(job(TRAIN_1),)), Decision(again_in=15)),
@@ -340,16 +350,49 @@ def test_what_an_earlier_class_wants_deleted_is_told_of_where_the_newest_retains
     assert FOLDER not in end.left_behind.note.message
 
 
-def test_a_place_is_forgotten_with_all_its_classes() -> None:
-    """Else a place that one class retains would be remembered as that of another, which deletes."""
-    folders = [
-        wrote("s3://b/0", "prod"),
-        wrote("s3://b/0", "cpu"),
-        *(wrote(f"s3://b/{n}", "cpu") for n in range(1, 19)),
-    ]
-    kept = with_folder(folders, "s3://b/new/run", "cpu")
-    assert [folder.uri for folder in kept] == [*(f"s3://b/{number}" for number in range(1, 19)), "s3://b/new"]
-    assert with_folder(kept, "s3://b/new/run-2", "cpu") == kept
+@pytest.mark.parametrize("place", [FOLDER, "s3://models/finetune/team-a/another"], ids=["one place", "many places"])
+def test_where_more_classes_wrote_than_are_remembered_nothing_is_removed(place: str) -> None:
+    """One that is forgotten may be the one that retains: a place that one class deletes may hold its data too."""
+    status = STATUS.model_copy(update={"storage_folders": [wrote(f"s3://old/{n}", "cpu") for n in range(FOLDERS_KEPT)]})
+    if place == FOLDER:
+        status = STATUS.model_copy(update={"storage_folders": [wrote(FOLDER, f"c{n}") for n in range(FOLDERS_KEPT)]})
+    status = with_folder(status, f"{place}/run", "prod")
+    assert (len(status.storage_folders), status.more_storage_folders) == (FOLDERS_KEPT, True)
+    begun = decide_again(status)
+    assert begun.more_storage_folders
+    others = {f"c{number}": DELETING for number in range(FOLDERS_KEPT)}
+    ends = plan(deletion(status=begun, other_classes=others), NOW)
+    assert (ends.plan.create, ends.release) == ((), True)
+    assert ends.left_behind is not None
+    assert FOLDER in ends.left_behind.note.message
+
+
+def decide_again(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """Of the run that begins after this one."""
+    over = status.model_copy(update={"phase": "Succeeded", "completion_time": ago(5)})
+    return job_plan(observed_job(over, spec=job_spec(runId="2")), NOW).status
+
+
+def test_what_lies_at_an_endpoint_that_its_class_does_not_name_any_more_stays_and_is_told() -> None:
+    """The Job that removes would look elsewhere, find nothing, and be done."""
+    before = StorageFolder(uri=FOLDER, class_name="cpu", endpoint="https://old.example.com")
+    status = STATUS.model_copy(update={"storage_folders": [before]})
+    end = plan(deletion(status=status), NOW)
+    assert (end.release, end.plan.create) == (True, ())
+    assert end.left_behind is not None
+    message = end.left_behind.note.message
+    assert f"{FOLDER}: It is at https://old.example.com, and FineTuneClass 'cpu' names AWS by now." in message
+    assert "aws s3 rm --recursive" in message
+    assert "--include '*-0f3c2a91/*'" in message
+    there = resolved_class(reclaimPolicy="Delete", storage={"endpoint": "https://old.example.com"})
+    assert removed(deletion(status=status, platform=there)) == [FOLDER]
+
+
+def test_a_place_is_remembered_once() -> None:
+    status = with_folder(STATUS, f"{FOLDER}/run", "cpu", "")
+    assert status.storage_folders == [StorageFolder(uri=FOLDER, class_name="cpu", endpoint="")]
+    assert with_folder(status, f"{FOLDER}/run-2", "cpu", "") == status
+    assert with_folder(status, f"{FOLDER}/run-2", "cpu", "https://b.test").more_storage_folders, "one class, two places"
 
 
 def test_a_run_that_lies_where_no_class_is_known_to_have_written_stays_and_is_told() -> None:

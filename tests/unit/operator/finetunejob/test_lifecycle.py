@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -160,7 +160,8 @@ def test_a_job_that_is_suspended_from_the_start_makes_nothing() -> None:
 
 def stopped_status(**changes: Any) -> FineTuneJobStatus:
     """Suspended an hour ago."""
-    suspended = {**SUSPENDED_STATUS, "suspend_time": ago(3600), "ended_attempts": [ended_attempt(1, "Suspended")]}
+    times = {"start_time": ago(3720), "suspend_time": ago(3600)}
+    suspended = {**SUSPENDED_STATUS, **times, "ended_attempts": [ended_attempt(1, "Suspended")]}
     return trained_status(**suspended | changes)
 
 
@@ -512,6 +513,73 @@ def test_a_status_with_times_and_counts_out_of_range_is_planned_all_the_same(
     over = FineTuneJobStatus.read({**wire, "phase": "Succeeded", "completionTime": moment})
     after = plan(observed_job(over, job(TRAIN_1, "Complete"), spec=job_spec(ttlSecondsAfterFinished=3600)), NOW)
     assert (after.status.phase, {child.name for child in after.delete}) == ("Succeeded", removed)
+
+
+@pytest.mark.parametrize(
+    ("written", "corrected"),
+    [
+        ({"start_time": later(10**8)}, {"start_time": NOW}),
+        ({"start_time": ago(10**9)}, {"start_time": ago(1000)}),
+        ({"start_time": later(30)}, {"start_time": later(30)}),
+        ({"start_time": ago(1030)}, {"start_time": ago(1030)}),
+        ({"start_time": ago(500), "suspended_seconds": 10**8}, {"start_time": ago(500), "suspended_seconds": 500}),
+        (
+            {"attempt": attempt_status(start_time=later(10**8))},
+            {"attempt": attempt_status(state="Running", job_uid=f"uid-of-{TRAIN_1}", start_time=NOW)},
+        ),
+        (
+            {"progress": PROGRESS.model_copy(update={"last_updated_time": later(10**8)})},
+            {"progress": PROGRESS.model_copy(update={"last_updated_time": NOW})},
+        ),
+    ],
+)
+def test_times_that_a_wrong_clock_wrote_are_corrected(written: dict[str, Any], corrected: dict[str, Any]) -> None:
+    """A moment before the object was made, or after now. Clocks that differ by seconds are not wrong."""
+    observed = observed_job(trained_status(**written), job(TRAIN_1), pods=(pod(TRAIN_1),), created=ago(1000))
+    found = decide(observed).status
+    assert {name: getattr(found, name) for name in corrected} == corrected
+    assert plan(replace(observed, status=found), NOW).status == found
+
+
+def test_a_run_that_begins_again_began_after_the_one_before_ended() -> None:
+    before = EndedRun(run_id="0", phase="Succeeded", reason="Succeeded", completion_time=ago(300))
+    status = trained_status(start_time=ago(10**9), history=[before])
+    observed = observed_job(status, job(TRAIN_1), created=ago(10**6), spec=job_spec(activeDeadlineSeconds=600))
+    assert decide(observed).status.start_time == ago(300)
+
+
+@pytest.mark.parametrize("moment", [later(10**9), ago(10**9)])
+def test_a_deadline_is_kept_whatever_a_wrong_clock_wrote(moment: datetime) -> None:
+    """Neither at once, nor never."""
+    observed = observed_job(
+        trained_status(start_time=moment),
+        job(TRAIN_1),
+        pods=(pod(TRAIN_1),),
+        created=ago(100),
+        spec=job_spec(activeDeadlineSeconds=600),
+    )
+    found = decide(observed)
+    assert found.decision.phase == "Training"
+    assert found.decision.again_in is not None
+    assert 0 < found.decision.again_in <= 600
+    waits_long = observed_job(
+        trained_status(start_time=ago(90), suspend_time=ago(10**9)), created=ago(100), spec=job_spec(suspend=False)
+    )
+    assert decide(waits_long).status.suspended_seconds == 90
+
+
+def test_an_operator_whose_own_clock_is_behind_changes_nothing() -> None:
+    """Its objects were made later than now: nothing can be said, and nothing is written again and again."""
+    status = trained_status(start_time=ago(50))
+    observed = observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), created=later(10**6))
+    assert decide(observed).status.start_time == ago(50)
+
+
+@pytest.mark.parametrize("moment", [later(10**9), ago(10**9)])
+def test_a_ttl_counts_from_now_where_a_wrong_clock_wrote_the_end(moment: datetime) -> None:
+    status = finished(completion_time=moment)
+    observed = observed_job(status, job(TRAIN_1, "Complete"), spec=job_spec(ttlSecondsAfterFinished=60))
+    assert (decide(observed).decision.deletes, decide(observed).decision.again_in) == ((), 60)
 
 
 def test_a_start_in_the_future_does_not_keep_the_next_attempt_waiting() -> None:

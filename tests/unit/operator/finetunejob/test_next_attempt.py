@@ -37,6 +37,7 @@ from tests.unit.operator.states import (
     failed_pod,
     job,
     job_spec,
+    job_status,
     later,
     observed_job,
     pod,
@@ -56,6 +57,22 @@ def test_a_run_keeps_its_place_in_the_storage_for_its_life(storage: dict[str, An
     (config,) = [item for item in result.plan.create if item["kind"] == "ConfigMap"]
     assert json.loads(config["data"]["run.json"])["outputUri"] == STORAGE_URI
     assert result.status.storage_uri == STORAGE_URI
+
+
+@pytest.mark.parametrize(("began_at", "names"), [("", "https://new.example.com"), ("https://old.example.com", None)])
+def test_a_run_keeps_the_endpoint_of_its_storage_too(began_at: str, names: str | None) -> None:
+    status = between_attempts(0).model_copy(update={"storage_endpoint": began_at})
+    moved = resolved_class(storage={"endpoint": names})
+    result = decide(observed_job(status, job(TRAIN_1, "Failed"), platform=moved))
+    (config,) = [item for item in result.plan.create if item["kind"] == "ConfigMap"]
+    assert json.loads(config["data"]["run.json"])["storage"].get("endpoint") == (began_at or None)
+    assert [folder.endpoint for folder in result.status.storage_folders] == [began_at]
+
+
+def test_the_endpoint_is_that_of_the_preflight_that_looked_there() -> None:
+    """A class that is corrected before anything was written is heeded."""
+    status = decide(observed_job(job_status(), platform=resolved_class(storage={"endpoint": "http://a.test"}))).status
+    assert (status.storage_endpoint, status.storage_folders[0].endpoint) == ("http://a.test", "http://a.test")
 
 
 def test_a_class_that_names_another_place_makes_no_waiting_attempt_anew() -> None:

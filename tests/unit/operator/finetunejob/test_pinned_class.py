@@ -17,7 +17,13 @@ from finetune_operator.progress.store import ProgressStore
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.states import CLASS_WIRE, JOB_WIRE, NOW, OWNER, job_status, merged
 
-METADATA = {"name": OWNER.name, "namespace": OWNER.namespace, "uid": OWNER.uid, "generation": 1}
+METADATA = {
+    "name": OWNER.name,
+    "namespace": OWNER.namespace,
+    "uid": OWNER.uid,
+    "generation": 1,
+    "creationTimestamp": "2026-11-22T11:00:00Z",
+}
 
 
 def class_object(name: str, **spec: Any) -> dict[str, Any]:

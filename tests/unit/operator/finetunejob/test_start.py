@@ -174,17 +174,19 @@ def test_a_new_job_starts_with_preflight_on_a_cpu_pod() -> None:
 def test_each_place_that_preflight_wrote_into_is_remembered() -> None:
     """A class with a wrong bucket is corrected before training: the run goes there, and deletion finds both."""
     wrong = decide(observed_job(NEW, platform=resolved_class(storage={"bucket": "wrong"}))).status
-    assert wrong.storage_folders == [StorageFolder(uri="s3://wrong/finetune/team-a/router", class_name="cpu")]
+    assert wrong.storage_folders == [
+        StorageFolder(uri="s3://wrong/finetune/team-a/router", class_name="cpu", endpoint="")
+    ]
     retried = wrong.model_copy(update={"preflight": preflight_status(succeeded=False, retry_time=NOW)})
     right = decide(observed_job(retried)).status
     assert right.storage_uri == STORAGE_URI
-    second = StorageFolder(uri="s3://models/finetune/team-a/router", class_name="cpu")
+    second = StorageFolder(uri="s3://models/finetune/team-a/router", class_name="cpu", endpoint="")
     assert right.storage_folders == [*wrong.storage_folders, second]
     done = right.model_copy(update={"phase": "Succeeded", "completion_time": NOW})
     again = decide(observed_job(done, spec=job_spec(runId="2"))).status
     assert again.storage_folders == right.storage_folders
     moved = decide(observed_job(done, spec=job_spec(runId="2"), platform=replace(resolved_class(), name="gpu"))).status
-    third = StorageFolder(uri=second.uri, class_name="gpu")
+    third = StorageFolder(uri=second.uri, class_name="gpu", endpoint="")
     assert moved.storage_folders == [*right.storage_folders, third], "also the same place by another class"
 
 

@@ -106,9 +106,11 @@ async def test_deletion_is_of_exactly_this_object() -> None:
     kube = FakeKube()
     await kube.delete(JOBS, "team-a", "a", "uid-1")
     await kube.delete(CONFIG_MAPS, "team-a", "a", None)
-    of_job, of_config_map = (request.body for request in kube.requests)
+    await kube.delete(JOBS, "team-a", "a", None, dependents_first=True)
+    of_job, of_config_map, of_held_job = (request.body for request in kube.requests)
     assert of_job == {"propagationPolicy": "Background", "preconditions": {"uid": "uid-1"}}
     assert of_config_map == {"propagationPolicy": "Background"}
+    assert of_held_job == {"propagationPolicy": "Foreground"}
 
 
 @pytest.mark.parametrize(

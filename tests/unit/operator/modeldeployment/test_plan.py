@@ -285,6 +285,10 @@ def test_nothing_is_applied_again_while_it_is_what_was_applied() -> None:
             (pod("", phase="Running", waiting_reason="CrashLoopBackOff", exit_code=137, oom_killed=True),),
             Reason.OUT_OF_MEMORY,
         ),
+        (
+            (pod("", phase="Failed", disk_exceeded='Usage of EmptyDir volume "models" exceeds the limit "20Gi".'),),
+            Reason.OUT_OF_DISK,
+        ),
     ],
 )
 def test_a_rollout_that_does_not_come_along_is_diagnosed(pods: tuple[Any, ...], reason: Reason) -> None:
@@ -614,6 +618,18 @@ def contested() -> ObservedModelDeployment:
     scaled["metadata"]["managedFields"] = [ours, theirs]
     drift = DriftedField(field="Deployment spec.replicas", manager="hpa", corrections=5, last_correction_time=ago(3))
     return replace(observed, deployment=scaled, status=observed.status.model_copy(update={"drift": [drift]}))
+
+
+def test_a_field_that_somebody_added_is_gone_after_one_look() -> None:
+    """First it is made ours, and then applied without it."""
+    observed = serving()
+    assert observed.deployment is not None
+    paused = copy.deepcopy(observed.deployment)
+    added = {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:paused": {}}}}
+    paused["metadata"] |= {"resourceVersion": "7", "managedFields": [*paused["metadata"]["managedFields"], added]}
+    writes = plan(replace(observed, deployment=paused), NOW)
+    assert [body["kind"] for body in writes.merge] == ["Deployment"]
+    assert [body["kind"] for body in writes.apply] == ["Deployment"]
 
 
 @pytest.mark.parametrize(

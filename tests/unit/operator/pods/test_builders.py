@@ -83,6 +83,23 @@ def test_pods_have_no_token_of_the_api_server(role: str, storage: dict[str, Any]
     assert audiences == (["finetune.dev/progress"] if role == "train" else [])
 
 
+@pytest.mark.parametrize(("role", "limit"), [("preflight", "1Gi"), ("train", "7Gi"), ("serve", "7Gi")])
+def test_a_pod_fills_no_more_of_its_nodes_disk_than_the_class_says(role: str, limit: str) -> None:
+    of_class = {
+        "resources": {"ephemeralStorage": "7Gi"},
+        "preflight": {"resources": {"ephemeralStorage": "1Gi"}},
+    }
+    spec = pod_spec(children(**of_class)[role])
+    on_disk = [
+        volume["emptyDir"] for volume in spec["volumes"] if "medium" not in volume.get("emptyDir", {"medium": 0})
+    ]
+    assert on_disk
+    assert all(found == {"sizeLimit": limit} for found in on_disk)
+    for container in (*spec["containers"], *spec.get("initContainers", ())):
+        for asked in ("requests", "limits"):
+            assert container["resources"][asked]["ephemeral-storage"] == limit
+
+
 def test_without_an_endpoint_a_training_pod_has_no_token_at_all() -> None:
     spec = pod_spec(children(endpoint=None)["train"])
     assert "progress-token" not in json.dumps(spec)
@@ -91,10 +108,10 @@ def test_without_an_endpoint_a_training_pod_has_no_token_at_all() -> None:
 @pytest.mark.parametrize(
     ("role", "limits"),
     [
-        ("preflight", {"memory": "2Gi"}),
-        ("train", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
-        ("evaluate", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
-        ("serve", {"memory": "4Gi", "nvidia.com/gpu": "8"}),
+        ("preflight", {"memory": "2Gi", "ephemeral-storage": "10Gi"}),
+        ("train", {"memory": "4Gi", "ephemeral-storage": "20Gi", "nvidia.com/gpu": "8"}),
+        ("evaluate", {"memory": "4Gi", "ephemeral-storage": "20Gi", "nvidia.com/gpu": "8"}),
+        ("serve", {"memory": "4Gi", "ephemeral-storage": "20Gi", "nvidia.com/gpu": "8"}),
     ],
 )
 def test_only_what_computes_asks_for_accelerators(role: str, limits: dict[str, str]) -> None:
@@ -145,12 +162,13 @@ def test_preflight_is_cheap_and_runs_on_any_node_that_it_may() -> None:
         },
     }
     spec = pod_spec(children(**of_class)["preflight"])
-    assert spec["containers"][0]["resources"]["requests"] == {"cpu": "500m", "memory": "2Gi"}
+    cheap = {"cpu": "500m", "memory": "2Gi", "ephemeral-storage": "10Gi"}
+    assert spec["containers"][0]["resources"]["requests"] == cheap
     assert not {"nodeSelector", "runtimeClassName"} & spec.keys()
     assert (spec["tolerations"], spec["priorityClassName"]) == (of_class["scheduling"]["tolerations"], "batch")
     own: dict[str, Any] = {"resources": {"cpu": "2", "memory": "8Gi"}, "scheduling": {"nodeSelector": {"pool": "cpus"}}}
     spec = pod_spec(children(**of_class, preflight=own)["preflight"])
-    assert spec["containers"][0]["resources"]["limits"] == {"memory": "8Gi"}
+    assert spec["containers"][0]["resources"]["limits"] == {"memory": "8Gi", "ephemeral-storage": "10Gi"}
     assert spec["nodeSelector"] == {"pool": "cpus"}
     assert not {"tolerations", "priorityClassName"} & spec.keys()
 

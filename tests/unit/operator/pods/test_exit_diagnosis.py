@@ -9,7 +9,14 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FailureStatus
 from finetune_api.outcome import Failure
-from finetune_operator.pods.exit_diagnosis import disruption_message, failure, failure_message, is_disruption, outcome
+from finetune_operator.pods.exit_diagnosis import (
+    disruption_message,
+    failed_by_itself,
+    failure,
+    failure_message,
+    is_disruption,
+    outcome,
+)
 from finetune_operator.pods.observed import pod_view
 from tests.unit.operator.pod_objects import container, pod_object, terminated
 from tests.unit.operator.states import (
@@ -210,3 +217,54 @@ def test_what_a_pod_says_survives_the_way_through_its_status() -> None:
 )
 def test_a_diagnosis_is_a_sentence_that_others_can_follow(message: str, suggestion: str | None, words: str) -> None:
     assert failure_message(FailureStatus(reason="Failed", message=message, suggestion=suggestion)) == words
+
+
+# The disk of the node.
+
+OWN_EXCESS = [
+    'Usage of EmptyDir volume "tmp" exceeds the limit "20Gi". ',
+    "Pod ephemeral local storage usage exceeds the total limit of containers 20Gi. ",
+    'Container trainer exceeded its local ephemeral storage limit "20Gi". ',
+]
+NODE_IS_FULL = (
+    "The node was low on resource: ephemeral-storage. Threshold quantity: 10Gi, available: 9Gi. Container trainer was "
+    "using 12Gi, request is 10Gi, has larger consumption of ephemeral-storage. "
+)
+BY_KUBELET = {
+    "type": "DisruptionTarget",
+    "status": "True",
+    "reason": "TerminationByKubelet",
+    "message": NODE_IS_FULL,
+    "lastTransitionTime": "2026-11-22T11:59:30Z",
+}
+
+
+def evicted_by_kubelet(message: str, *conditions: Any) -> Any:
+    ended = container(terminated=terminated(137))
+    status = {"phase": "Failed", "reason": "Evicted", "message": message, "containerStatuses": [ended]}
+    return pod_view(pod_object({**status, "conditions": list(conditions)}))
+
+
+@pytest.mark.parametrize("message", OWN_EXCESS)
+@pytest.mark.parametrize("conditions", [(), (BY_KUBELET,)])
+def test_a_pod_that_fills_its_own_disk_fails_and_says_what_to_raise(message: str, conditions: tuple[Any, ...]) -> None:
+    view = evicted_by_kubelet(message, *conditions)
+    assert not is_disruption([view], 1)
+    found = failure([view], "")
+    assert found.reason == Reason.OUT_OF_DISK
+    assert message.strip() in found.message
+    assert found.suggestion is not None
+    assert "resources.ephemeralStorage of the FineTuneClass" in found.suggestion
+    assert failed_by_itself([view])
+
+
+def test_in_a_gang_the_one_that_filled_its_disk_is_told() -> None:
+    view = evicted_by_kubelet(OWN_EXCESS[0])
+    others = [failed_pod("j", LOST_PEER, 1), pod("j", 2, "Failed", exit_code=143)]
+    assert not is_disruption([*others, view], 3)
+    assert failure([*others, view], "").reason == Reason.OUT_OF_DISK
+
+
+def test_a_full_node_is_no_failure_of_the_run() -> None:
+    assert is_disruption([evicted_by_kubelet(NODE_IS_FULL, BY_KUBELET)], 1)
+    assert is_disruption([evicted_by_kubelet(NODE_IS_FULL)], 1)

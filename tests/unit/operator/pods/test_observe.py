@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.observe import jobs_and_pods, owned_jobs_and_pods, owned_pods_of_deployment
@@ -26,6 +27,10 @@ class Cluster(FakeKube):
 
     async def _request(self, method: str, path: str, **given: Any) -> Object:
         query = given.get("query") or {}
+        uid = query.get("labelSelector", "").removeprefix("batch.kubernetes.io/controller-uid=")
+        if uid != query.get("labelSelector", ""):
+            every = [*self.pods, *self.hidden]
+            return {"items": [pod for pod in every if is_controlled_by(pod, uid)]}
         if "fieldSelector" in query:
             name = query["fieldSelector"].removeprefix("metadata.name=")
             return {"items": [job for job in [*self.jobs, *self.hidden] if job["metadata"]["name"] == name]}
@@ -48,6 +53,18 @@ def of_job(name: str, uid: str | None = None) -> Object:
 async def names(cluster: Cluster, *controllers: str) -> tuple[list[str], list[str]]:
     jobs, pods = await owned_jobs_and_pods(cluster, OWNER, *controllers)
     return [job["metadata"]["name"] for job in jobs], [pod["metadata"]["name"] for pod in pods]
+
+
+@pytest.mark.parametrize("phase", ["Running", "Pending"])
+async def test_a_pod_that_lost_our_labels_is_found_by_its_job(phase: str) -> None:
+    """Below Kubernetes 1.30 nothing protects labels, and what runs is counted and waited for."""
+    job = {**item("train-1", of_parent()), "status": {"active": 2}}
+    seen = {**item("train-1-0", of_job("train-1")), "status": {"phase": phase}}
+    hidden = {**item("train-1-1", of_job("train-1")), "status": {"phase": phase}}
+    cluster = Cluster([job], [seen], [hidden])
+    assert await names(cluster) == (["train-1"], ["train-1-0", "train-1-1"])
+    alone = Cluster([{**job, "status": {"active": 1}}], [seen], [hidden])
+    assert await names(alone) == (["train-1"], ["train-1-0"])
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,15 @@ def test_a_pod_that_was_seen_to_be_evicted_is_disrupted_once_it_is_gone(retried:
 
 
 @ALL
+def test_a_finalizer_of_somebody_elses_on_a_deleted_job_holds_nothing(retried: RetriedJob) -> None:
+    held = result(retried, state="Active", deleting=True, finalizers=("example.com/hold",))
+    assert isinstance(held, Disrupted)
+    assert "example.com/hold" in held.message
+    ends = result(retried, state="Active", deleting=True, finalizers=("foregroundDeletion",))
+    assert isinstance(ends, Running)
+
+
+@ALL
 def test_a_job_that_took_longer_than_its_deadline_would_take_as_long_again(retried: RetriedJob) -> None:
     found = result(retried, reason="DeadlineExceeded")
     assert (type(found), found.final, found.diagnosis.reason) == (Failed, True, Reason.DEADLINE_EXCEEDED)

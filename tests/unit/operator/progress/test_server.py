@@ -10,7 +10,7 @@ import json
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -82,9 +82,10 @@ JOB = {
         "ownerReferences": [controlled_by("FineTuneJob", "router", "uid-of-router")],
     }
 }
+SENT = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 REPORT = {
     "trainerStatus": {
-        "lastUpdatedTime": "2026-11-22T12:00:00.123456+00:00",
+        "lastUpdatedTime": SENT.isoformat(),
         "progressPercentage": 40,
         "estimatedRemainingSeconds": 90,
         "metrics": [
@@ -100,7 +101,7 @@ SHOWN = Progress(
     percent=40,
     loss=1.25,
     estimated_remaining_seconds=90,
-    last_updated_time=datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC),
+    last_updated_time=SENT.replace(microsecond=0),
 )
 
 
@@ -127,7 +128,8 @@ class Endpoint:
 
 
 @pytest.fixture
-async def endpoint() -> AsyncIterator[Endpoint]:
+async def endpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Endpoint]:
+    monkeypatch.setattr(server, "CLOCK_SKEW", timedelta.max)
     kube, store = FakeKube({REVIEWS: REVIEW, POD_PATH: POD, JOBS_PATH: {"items": [JOB]}}), ProgressStore()
     notified: list[tuple[ObjectKey, float]] = []
     app = server.application(
@@ -144,6 +146,18 @@ async def test_a_report_of_a_jobs_own_pod_is_shown(endpoint: Endpoint) -> None:
     (review,) = [request.body for request in endpoint.kube.requests if request.method == "POST"]
     assert review is not None
     assert review["spec"] == {"token": TOKEN, "audiences": ["finetune.dev/progress"]}
+
+
+async def test_a_report_of_a_node_with_a_wrong_clock_is_of_the_moment_of_its_arrival(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By it the operator tells which attempt a step is of."""
+    monkeypatch.setattr(server, "CLOCK_SKEW", timedelta(minutes=1))
+    assert await endpoint.post() == (200, {})
+    shown = endpoint.shown()
+    assert shown is not None
+    assert shown.progress is not None
+    assert datetime.now(UTC) - shown.progress.last_updated_time < timedelta(minutes=10)
 
 
 LEDGER = {
@@ -271,6 +285,29 @@ async def test_what_can_not_be_a_token_for_us_is_refused_unasked(endpoint: Endpo
         assert (await endpoint.post(headers={"Authorization": f"Bearer {said}"}))[0] == 401
     assert [request.line for request in endpoint.kube.requests if request.line != ISSUERS] == []
     assert (await endpoint.post())[0] == 200
+
+
+PARENT_PATH = "GET /apis/finetune.dev/v1alpha1/namespaces/team-a/finetunejobs/router"
+POD_OF_OURS = merged(POD, {"metadata": {"annotations": {"finetune.dev/owner": "FineTuneJob/router"}}})
+
+
+@pytest.mark.parametrize(
+    ("attempt", "code"),
+    [
+        ({"jobName": ATTEMPT, "jobUid": "uid-of-the-job"}, 200),
+        ({"jobName": ATTEMPT, "jobUid": "uid-of-a-successor"}, 401),
+        ({"jobName": ATTEMPT}, 401),
+        ({"jobName": "router-train-2", "jobUid": "uid-of-the-job"}, 401),
+        (None, 401),
+    ],
+)
+async def test_a_pod_reports_until_it_ends_though_somebody_deleted_its_job(
+    endpoint: Endpoint, attempt: dict[str, Any] | None, code: int
+) -> None:
+    """By the UID of the Job that the FineTuneJob itself knows its newest attempt by."""
+    endpoint.kube.answers |= {POD_PATH: POD_OF_OURS, JOBS_PATH: {"items": []}}
+    endpoint.kube.answers[PARENT_PATH] = {"metadata": {"name": "router"}, "status": {"attempt": attempt}}
+    assert (await endpoint.post())[0] == code
 
 
 async def test_a_header_of_any_bytes_is_no_token(endpoint: Endpoint) -> None:

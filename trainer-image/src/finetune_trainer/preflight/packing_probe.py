@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from finetune_trainer.model.kernels.packed_attention import attention_over_packed_rows
 from finetune_trainer.process.failures import first_line
 
 TOKENS = 64
@@ -91,7 +92,8 @@ def _difference(model: Any) -> float:
         return model(**batch, use_cache=False).logits[0].float()
 
     with torch.inference_mode():
-        packed = logits([row])
+        with attention_over_packed_rows(model):  # as in training
+            packed = logits([row])
         alone = [logits([{"input_ids": ids, "seq_lengths": [len(ids)]}]) for ids in examples]
     apart = torch.cat(alone)
     return float((packed - apart).abs().max() / apart.std())

@@ -19,5 +19,6 @@ def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: 
     found = admitted_class(observed)
     if not isinstance(found, Readiness) or current_job(observed) is not None:
         return None
-    active = jobs_to_delete(observed.owner.namespace, [job for job in observed.jobs if job.state == "Active"])
+    running = [job for job in observed.jobs if job.state == "Active"]
+    active = jobs_to_delete(observed.owner.namespace, running, observed.pods)
     return EvaluationDecision(status, found, delete=active, meanwhile=Reason.WAITING_FOR_MODEL)

@@ -49,7 +49,9 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
     return EvaluationDecision(
         status,
         readiness,
-        delete=jobs_to_delete(observed.owner.namespace, [other for other in observed.jobs if other.name != job.name]),
+        delete=jobs_to_delete(
+            observed.owner.namespace, [other for other in observed.jobs if other.name != job.name], observed.pods
+        ),
         requeue_at=earliest([now + timedelta(seconds=START_CHECK_SECONDS), look_again(observed.pods_of(job))]),
         meanwhile=Reason.EVALUATING,
     )
@@ -73,7 +75,7 @@ def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
         status.model_copy(update=update),
         retry_readiness(Reason.EVALUATING, status.failure, None),
         create=evaluate_objects(owner, spec, class_, models, name),
-        delete=jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name]),
+        delete=jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name], observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
         meanwhile=Reason.EVALUATING,
     )

@@ -68,6 +68,7 @@ def _leftovers(
     """The Jobs that still run after the end, once they have had time to end by themselves; and when that is."""
     active = [job for job in observed.jobs if job.state == "Active"]
     due = (status.completion_time or now) + timedelta(seconds=LEFTOVER_SECONDS)
-    if not active or now < due:
-        return (), due if active else None
-    return jobs_to_delete(observed.owner.namespace, active), None
+    # What is further away was written by a wrong clock.
+    if active and now < due <= now + timedelta(seconds=LEFTOVER_SECONDS):
+        return (), due
+    return jobs_to_delete(observed.owner.namespace, active, observed.pods), None

@@ -23,6 +23,7 @@ def wait_for_models(observed: ObservedEvaluation, status: EvaluationStatus, now:
     if isinstance(found, Undecided):
         # The try that runs goes on: it ends by its own deadline at the latest.
         return None if current_job(observed) is not None else EvaluationDecision(status, found, meanwhile=meanwhile)
-    active = jobs_to_delete(observed.owner.namespace, [job for job in observed.jobs if job.state == "Active"])
+    running = [job for job in observed.jobs if job.state == "Active"]
+    active = jobs_to_delete(observed.owner.namespace, running, observed.pods)
     status = status.model_copy(update={"job_name": None})
     return EvaluationDecision(status, found, delete=active, meanwhile=meanwhile)

@@ -65,19 +65,24 @@ def _salvaged(wire: Object) -> FineTuneJobStatus:
     """Of a status that can't be read: where its runs lie, so that nothing stays behind unsaid."""
     class_name, run_id = _line(wire.get("className")), _line(wire.get("runId"))
     folders = [folder for folder in map(_folder, _list(wire.get("storageFolders"))) if folder is not None]
-    folders = folders[-FOLDERS_KEPT:]
+    status = FineTuneJobStatus(class_name=class_name, run_id=run_id)
+    if wire.get("moreStorageFolders") is not None or len(folders) > FOLDERS_KEPT:
+        status = status.model_copy(update={"more_storage_folders": True})
+    status = status.model_copy(update={"storage_folders": folders[:FOLDERS_KEPT]})
     runs = [run for run in _list(wire.get("history")) if isinstance(run, dict)]
     named = [(_line(wire.get("storageUri")), class_name or UNKNOWN_CLASS)]
     for uri, name in [*named, *((_line(run.get("storageUri")), UNKNOWN_CLASS) for run in runs)]:
-        folders = with_folder(folders, uri, name) if uri is not None else folders
-    return FineTuneJobStatus(class_name=class_name, run_id=run_id, storage_folders=folders)
+        status = with_folder(status, uri, name) if uri is not None else status
+    return status
 
 
 def _folder(value: object) -> StorageFolder | None:
     """A folder that is remembered; one that is only named is of no known class."""
     fields = value if isinstance(value, dict) else {"uri": value}
     uri, class_name = _line(fields.get("uri")), _line(fields.get("className"))
-    return StorageFolder(uri=uri, class_name=class_name or UNKNOWN_CLASS) if uri is not None else None
+    if uri is None:
+        return None
+    return StorageFolder(uri=uri, class_name=class_name or UNKNOWN_CLASS, endpoint=_line(fields.get("endpoint")))
 
 
 def _list(value: object) -> list[Any]:

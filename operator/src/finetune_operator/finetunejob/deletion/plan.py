@@ -11,13 +11,15 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.run import run_folder
 from finetune_operator.core.conditions import EventNote, Readiness, progressing, sentence
 from finetune_operator.core.plan import Child, DeletionPlan, LeftBehind, earliest, planned
 from finetune_operator.finetunejob.deletion.objects import STORAGE_DEADLINE_SECONDS, delete_job
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.deletion.reclaim import Folder, Reclaimed, reclaim, wants_storage_emptied
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.kube.resources import JOBS, Object
+from finetune_operator.kube.resources import Object
+from finetune_operator.pods.builders import held_jobs, job_to_delete
 from finetune_operator.pods.exit_diagnosis import failure_message
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_time
@@ -70,7 +72,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobS
 
 def _writers(observed: ObservedDeletion) -> list[str]:
     """Names of what may still write into the storage."""
-    jobs = [f"Job {job.name}" for job in observed.jobs if job.role != DELETE_ROLE and job.state == "Active"]
+    jobs = [f"Job {job.name}" for job in observed.jobs if job.role != DELETE_ROLE and job.is_active]
     lost = [f"Job {job.name} (delete it: its ownerReferences are gone)" for job in observed.disowned if job.is_active]
     pods = [f"Pod {pod.name}" for pod in observed.pods if pod.role != DELETE_ROLE and not pod.ended]
     return [*lost, *jobs, *pods]
@@ -85,7 +87,8 @@ def _wait(
     create: tuple[Object, ...] = (),
 ) -> DeletionPlan[FineTuneJobStatus]:
     """The object stays for now. Its training Jobs never do."""
-    active = [job for job in observed.jobs if job.role != DELETE_ROLE and job.state == "Active" and not job.deleting]
+    training = [job for job in observed.jobs if job.role != DELETE_ROLE]
+    active = [*(job for job in training if job.is_active), *held_jobs(training, observed.pods)]
     look = earliest([again or now + timedelta(seconds=START_CHECK_SECONDS), deadline])
     readiness = progressing(Reason.DELETING, message)
     phase = observed.status.phase
@@ -125,7 +128,8 @@ def _keep_storage(
     places = [f"{', '.join(folder.uri for folder in folders if folder.why == why)}: {sentence(why)}" for why in whys]
     message = (
         f"FineTuneJob {owner.namespace}/{owner.name} (uid {owner.uid}) is deleted, but not its objects in "
-        f"{' Nor those in '.join(places)}"
+        f"{' Nor those in '.join(places)} To remove them, with the credentials of their class: aws s3 rm --recursive "
+        f"FOLDER/ --exclude '*' --include '*{run_folder('', owner.uid)}/*' --endpoint-url ENDPOINT"
     )
     note = EventNote("Warning", STORAGE_KEPT, message)
     return _release(observed, now, LeftBehind(observed.class_name, note))
@@ -150,4 +154,4 @@ def _problem(result: Running | Succeeded | Disrupted | Failed | None) -> str:
 
 
 def _children(observed: ObservedDeletion, jobs: list[JobView]) -> tuple[Child, ...]:
-    return tuple(Child(JOBS, observed.owner.namespace, job.name, job.uid) for job in jobs)
+    return tuple(job_to_delete(observed.owner.namespace, job) for job in jobs)

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.finetuneclass.resolve import ResolvedClass, job_location
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
-from finetune_operator.finetunejob.storage_folders import known_folders
+from finetune_operator.finetunejob.storage_folders import endpoint_of, known_folders
+
+_MORE = (
+    "Its runs wrote with more FineTuneClasses, or into more places, than its status could hold, and one of these may "
+    "want its data retained."
+)
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,12 @@ def reclaim(observed: ObservedDeletion) -> Reclaimed:
     removed, kept = [], []
     for uri, names in _folders(observed).items():
         classes = {name: _class(observed, name) for name in sorted(names)}
+        if observed.status.more_storage_folders:
+            kept.append(Folder(uri, _MORE))
+            continue
         if classes and all(_wants(found, "Retain") for found in classes.values()):
             continue
-        why = _why_kept(observed, classes)
+        why = _why_kept(observed, uri, classes)
         if why is None:
             removed.append(uri)
         else:
@@ -71,7 +79,7 @@ def _wants(found: ResolvedClass | Readiness, policy: str) -> bool:
     return isinstance(found, ResolvedClass) and found.spec.reclaim_policy == policy
 
 
-def _why_kept(observed: ObservedDeletion, classes: dict[str, ResolvedClass | Readiness]) -> str | None:
+def _why_kept(observed: ObservedDeletion, uri: str, classes: dict[str, ResolvedClass | Readiness]) -> str | None:
     """What keeps a folder that not all of its classes want retained; None: it is emptied."""
     platform = observed.platform
     if not classes:
@@ -90,7 +98,17 @@ def _why_kept(observed: ObservedDeletion, classes: dict[str, ResolvedClass | Rea
                 f"FineTuneClass {name!r} has another endpoint or other credentials than {platform.name!r}, by whose "
                 "access the storage is emptied."
             )
+        for endpoint in _endpoints(observed, uri, name) - {endpoint_of(found)}:
+            return (
+                f"It is at {endpoint or 'AWS'}, and FineTuneClass {name!r} names {endpoint_of(found) or 'AWS'} by now."
+            )
     return None
+
+
+def _endpoints(observed: ObservedDeletion, uri: str, class_name: str) -> set[str]:
+    """Where runs wrote to this folder with this class."""
+    folders = [one for one in observed.status.storage_folders if (one.uri, one.class_name) == (uri, class_name)]
+    return {one.endpoint for one in folders if one.endpoint is not None}
 
 
 def _access(found: ResolvedClass) -> tuple[str | None, ...]:

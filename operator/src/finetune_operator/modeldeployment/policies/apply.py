@@ -67,7 +67,9 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
         elif not is_applied(body, item):
             apply.append(body)
         elif body["kind"] == "Deployment" and item is not None and (taken := take_over(item)) is not None:
+            # First it is made ours, and then applied without it.
             merge.append(taken)
+            apply.append(body)
     config_maps = tuple(body for body in desired if body["kind"] == "ConfigMap")
     remade = tuple(f"{kind} {name!r}" for kind, name in map(_key, apply) if _was_there(observed, model, kind, name))
     return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, remade, held)

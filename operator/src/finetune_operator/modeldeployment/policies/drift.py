@@ -21,7 +21,7 @@ WINDOW = timedelta(minutes=15)
 FIRST_PAUSE_SECONDS = 60
 LONGEST_PAUSE_SECONDS = 600
 SAME_CORRECTION = timedelta(seconds=2)
-"""What is put right in two steps (taken over, then applied without it) is counted once."""
+"""A look that comes so soon may have read what was there before the correction."""
 DRIFT_CORRECTED = "DriftCorrected"
 """The reason of an Event, and of no condition."""
 _MOST_FIELDS = 32

@@ -107,7 +107,9 @@ def _waits_for_its_predecessor(pods: tuple[PodView, ...]) -> bool:
 def _crashed(pods: tuple[PodView, ...]) -> PodView | None:
     """The newest Pod of which a container has ended with an error and that does not serve since."""
     # Its first end tells already: a container that runs longer than the kubelet's pause never shows CrashLoopBackOff.
-    found = [pod for pod in pods if pod.exit_code not in (None, 0) and not (pod.ready or pod.ended or pod.terminating)]
+    ended_badly = [pod for pod in pods if pod.exit_code not in (None, 0) and not pod.ended]
+    evicted = [pod for pod in pods if pod.disk_exceeded]
+    found = [pod for pod in [*ended_badly, *evicted] if not (pod.ready or pod.terminating)]
     return max(found, key=lambda pod: (pod.created is not None, pod.created), default=None)
 
 

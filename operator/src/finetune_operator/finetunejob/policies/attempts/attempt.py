@@ -32,7 +32,7 @@ from finetune_operator.finetunejob.stopping import (
     stale_and_old_jobs,
     stale_jobs,
 )
-from finetune_operator.finetunejob.storage_folders import with_folder
+from finetune_operator.finetunejob.storage_folders import at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.sidecars import lingering_message, look_again
@@ -56,6 +56,8 @@ def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) ->
     if not is_running and is_outdated(job, pods, lambda: _rendered(observed, status, number)):
         what = "The FineTuneClass, or something else that its Job was made from, changed before it started."
         return replace(plan, status=ended(status, attempt, "Replaced", now, reason="Changed", message=what))
+    if attempt.job_uid is None:
+        attempt = attempt.model_copy(update={"job_uid": job.uid})
     starts = [pod.started_time for pod in pods if pod.started_time is not None]
     if attempt.pods_start_time is None and starts:
         attempt = attempt.model_copy(update={"pods_start_time": whole_seconds(min(starts))})
@@ -75,8 +77,9 @@ def start_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     owner, class_, before = observed.owner, permitted_class(observed), status.attempt
     number, name = next_job(owner, status)
     storage_uri = status.storage_uri or output_uri(owner, run_key(status), class_)
-    folders = with_folder(status.storage_folders, storage_uri, class_.name)
-    status = status.model_copy(update={"storage_uri": storage_uri, "storage_folders": folders})
+    endpoint = endpoint_of(class_) if status.storage_endpoint is None else status.storage_endpoint
+    status = status.model_copy(update={"storage_uri": storage_uri, "storage_endpoint": endpoint})
+    status = with_folder(status, storage_uri, class_.name, endpoint)
     objects = _objects(observed, status, class_, number)
     started = AttemptStatus(
         number=number,
@@ -121,7 +124,7 @@ def _objects(
     attempt = Attempt(
         owner=observed.owner,
         spec=observed.spec,
-        class_=platform,
+        class_=at_its_endpoint(platform, status),
         model=model_source(observed, status),
         hyperparameters=status.resolved,
         number=number,

@@ -26,6 +26,7 @@ from finetune_operator.pods.exit_diagnosis import (
 )
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.sidecars import ended_well, has_answered
+from finetune_operator.pods.start_diagnosis import held_message
 
 
 def record_outcome(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
@@ -41,6 +42,11 @@ def _with_outcome(
     if job is None:
         if any(one.name == attempt.job_name for one in observed.disowned):
             return _disrupted(status, attempt, "JobDisowned", "Somebody took its Job's ownerReferences away.", now)
+        return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
+    if job.deleting and job.held_by:
+        # Nobody waits for a finalizer of somebody else's.
+        return _disrupted(status, attempt, "JobDeleted", held_message(job), now)
+    if job.deleting and any(is_lost(pod, now) for pod in observed.pods_of(job.name)):
         return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
     if job.deleting:
         return status

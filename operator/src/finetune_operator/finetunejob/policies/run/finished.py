@@ -27,7 +27,7 @@ def keep_finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
         return None
     delete, due = stale_jobs(observed), expiry(observed, status)
     if due is not None and now >= due:
-        delete, due = jobs_to_delete(observed.owner.namespace, observed.jobs), None
+        delete, due = jobs_to_delete(observed.owner.namespace, observed.jobs, observed.pods), None
     return JobDecision(status, refusal or _missing_end(status), delete=delete, requeue_at=due, keeps_phase=True)
 
 

@@ -77,6 +77,7 @@ def begin_run(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> Jo
         "start_time": whole_seconds(now),
         "history": _with_run(status, now),
         "storage_folders": status.storage_folders,
+        "more_storage_folders": status.more_storage_folders,
         "usage": status.usage,
     }
     return replace(plan, status=_new_run(observed, status).model_copy(update=update).over(status))
