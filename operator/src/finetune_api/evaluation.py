@@ -17,7 +17,7 @@ from finetune_api.base import (
     cel,
 )
 from finetune_api.conditions import KindStatus
-from finetune_api.finetunejob import Disruption, FailureStatus
+from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.graders import Grader, ShortName, Template
 from finetune_api.kubernetes_types import SET, keyed_by
 from finetune_api.sources import DatasetUri, ModelUri

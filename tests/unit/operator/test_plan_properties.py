@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
 from finetune_api.evaluation import EvaluationStatus
+from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import (
     AttemptOutcome,
     AttemptState,
@@ -22,7 +23,6 @@ from finetune_api.finetunejob import (
     CorruptCheckpoint,
     EndedAttempt,
     EndedRun,
-    FailureStatus,
     FineTuneJobStatus,
     Phase,
     PreflightStatus,

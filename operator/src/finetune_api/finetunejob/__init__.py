@@ -5,9 +5,7 @@ from finetune_api.finetunejob.attempts import (
     AttemptOutcome,
     AttemptState,
     AttemptStatus,
-    Disruption,
     EndedAttempt,
-    FailureStatus,
     PreflightStatus,
 )
 from finetune_api.finetunejob.checkpoints import Best, Checkpoints, CheckpointStatus, CorruptCheckpoint
@@ -66,12 +64,10 @@ __all__ = [
     "DatasetFormat",
     "DatasetSource",
     "DatasetStatus",
-    "Disruption",
     "Dropped",
     "EarlyStopping",
     "EndedAttempt",
     "EndedRun",
-    "FailureStatus",
     "FileStatistics",
     "FineTuneJobSpec",
     "FineTuneJobStatus",

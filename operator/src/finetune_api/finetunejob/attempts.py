@@ -6,15 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from finetune_api.base import ApiModel, Line, Name, Text, Timestamp
-
-
-class Disruption(ApiModel):
-    """Why the infrastructure removes a Pod, recorded before the Pod disappears."""
-
-    pod: Line = Field(description="Name of the Pod.")
-    reason: Line = Field(description="PreemptionByScheduler, EvictionByEvictionAPI, ...")
-    message: Line = Field(description="Message of the Pod's condition.")
+from finetune_api.base import ApiModel, Line, Name, Timestamp
+from finetune_api.failure import Disruption
 
 
 class PreflightStatus(ApiModel):
@@ -73,14 +66,3 @@ class EndedAttempt(ApiModel):
     start_time: Timestamp
     end_time: Timestamp
     step: int | None = Field(None, description="Last step that it reported.")
-
-
-class FailureStatus(ApiModel):
-    """Diagnosis of the most recent failure."""
-
-    reason: Line = Field(description="Reason for the failure (docs/reference/conditions.md).")
-    message: Text = Field(description="What happened, and where.")
-    pod: Line | None = Field(None, description="Name of the Pod that failed.")
-    rank: int | None = Field(None, description="Rank of the process that failed.")
-    suggestion: Line | None = Field(None, description="Which field to change, and to which value.")
-    log: Text | None = Field(None, description="Last lines of the Pod's log.")

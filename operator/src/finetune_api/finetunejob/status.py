@@ -8,7 +8,8 @@ from pydantic import Field, StringConstraints
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Timestamp
 from finetune_api.conditions import KindStatus, UnreadableStatusError
-from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, FailureStatus, PreflightStatus
+from finetune_api.failure import FailureStatus
+from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, PreflightStatus
 from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckpoint
 from finetune_api.finetunejob.findings import DatasetStatus, MemoryEstimate, ModelStatus
 from finetune_api.finetunejob.hyperparameters import ResolvedHyperparameters

@@ -9,7 +9,7 @@ from typing import Literal
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import REASON_MEANINGS, Condition, ConditionType, Reason
-from finetune_api.finetunejob import FailureStatus
+from finetune_api.failure import FailureStatus
 
 MESSAGE_LENGTH = 4096
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune_api.conditions import Condition, ConditionType, Reason
-from finetune_api.finetunejob import FailureStatus
+from finetune_api.failure import FailureStatus
 from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason
 
 UNREAD = (Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Disruption, FailureStatus
+from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import (
     EXIT_DISRUPTED,
     EvaluationReport,

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Disruption, FailureStatus
+from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled
 from finetune_operator.pods.backoff import retry_delay_seconds

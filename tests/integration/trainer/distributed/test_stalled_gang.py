@@ -13,7 +13,8 @@ import pytest
 
 from e2e.cluster.ports import free_ports
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FailureStatus, Parallelism
+from finetune_api.failure import FailureStatus
+from finetune_api.finetunejob import Parallelism
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED
 from finetune_api.run import TrainRun
 from finetune_operator.pods.exit_diagnosis import failure, is_disruption

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Condition, ConditionType, Reason
-from finetune_api.finetunejob import EndedRun, FailureStatus, FineTuneJobStatus, Progress, Usage
+from finetune_api.failure import FailureStatus
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, Progress, Usage
 from finetune_api.progress import CheckpointLedger
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob

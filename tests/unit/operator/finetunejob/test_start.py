@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FailureStatus, FineTuneJobStatus, MemoryEstimate, StorageFolder
+from finetune_api.failure import FailureStatus
+from finetune_api.finetunejob import FineTuneJobStatus, MemoryEstimate, StorageFolder
 from finetune_api.outcome import Failure
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob

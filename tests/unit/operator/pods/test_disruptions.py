@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Disruption
+from finetune_api.failure import Disruption
 from finetune_api.progress import CheckpointLedger
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.observed import PodView

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import FailureStatus
+from finetune_api.failure import FailureStatus
 from finetune_api.outcome import Failure
 from finetune_operator.pods.exit_diagnosis import (
     disruption_message,

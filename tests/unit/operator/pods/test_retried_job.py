@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Disruption, FailureStatus
+from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import Failure, PreflightReport
 from finetune_operator.evaluation.tries import evaluation_job
 from finetune_operator.finetunejob.deletion.plan import DELETION

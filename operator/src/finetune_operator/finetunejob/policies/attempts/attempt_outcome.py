@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.finetunejob import AttemptStatus, Disruption, FailureStatus, FineTuneJobStatus
+from finetune_api.failure import Disruption, FailureStatus
+from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
 from finetune_api.outcome import TrainReport
 from finetune_operator.core.report_validation import result_refusal
 from finetune_operator.finetunejob.attempt_state import ended, running_attempt
