@@ -219,7 +219,8 @@ def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
 
 
 def _rounded(score: Score) -> Score:
-    numbers = {name: value for name, value in score if isinstance(value, float)}
+    # Of a p-value, which may be 1e-12, digits are significant ones.
+    numbers = {name: value for name, value in score if isinstance(value, float) and name != "p_value"}
     return score.model_copy(update={name: round(value, SCORE_DIGITS) for name, value in numbers.items()})
 
 

@@ -161,7 +161,7 @@ def _score(
             "delta": _rounded(gain.estimate.mean),
             "delta_low": gain_low,
             "delta_high": gain_high,
-            "p_value": None if gain.p_value is None else _rounded(gain.p_value),
+            "p_value": None if gain.p_value is None else float(f"{gain.p_value:.3g}"),  # never 0
             "minimum_detectable_delta": _rounded(gain.minimum_detectable),
         }
     )

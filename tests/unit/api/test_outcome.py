@@ -155,7 +155,7 @@ def test_the_largest_evaluation_keeps_every_score() -> None:
             passed=33_333,
             failed=33_333,
             errored=33_334,
-            p_value=0.123456789,
+            p_value=1.23e-12,
             minimum_detectable_delta=0.0123456789,
             delta=-1 / 7,
             delta_low=-0.2222222,
@@ -175,6 +175,7 @@ def test_the_largest_evaluation_keeps_every_score() -> None:
     assert [(score.candidate, score.grader) for score in parsed.scores] == [(s.candidate, s.grader) for s in matrix]
     assert all((score.score, score.delta) == (0.3333, -0.1429) for score in parsed.scores)
     assert all((score.passed, score.errored) == (33_333, 33_334) for score in parsed.scores)
+    assert all(score.p_value == 1.23e-12 for score in parsed.scores)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_what_the_baselines_outputs_lack_is_no_fault(on_error: Any) -> None:
     scores = {score.candidate: score for score in scores_of(grades, THRESHOLDS, EXAMPLES, counting)}
     assert (scores[BASELINE].score, scores[BASELINE].errored) == (0, 10)
     assert scores["tuned"].delta == 1
+    assert scores["tuned"].p_value == 0.00195, "2 / 2^10, and never rounded to 0"
 
 
 def test_what_is_left_out_is_left_out_of_both_sides() -> None:
