@@ -22,7 +22,7 @@ import platform
 import re
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -185,18 +185,24 @@ def shared_library(symbols: Mapping[str, str], machine: str) -> bytes:
     page = 0x10000  # the largest page of any of these machines
     end = headers + len(body)
     writable = end + -end % page
+    segments = [
+        (1, 5, 0, end, page),  # PT_LOAD, read and execute
+        (1, 6, writable, len(dynamic), page),  # PT_LOAD, read and write
+        (2, 6, writable, len(dynamic), 8),  # PT_DYNAMIC
+        (0x6474E551, 6, 0, 0, 16),  # PT_GNU_STACK, not executable
+    ]
+    return (elf_headers(machine, segments) + body).ljust(writable, b"\0") + dynamic
+
+
+def elf_headers(machine: str, segments: Sequence[tuple[int, int, int, int, int]]) -> bytes:
+    """The ELF header and the program headers, each segment as (type, flags, offset, size, alignment)."""
     identity = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-    header = identity + struct.pack("<HHIQQQIHHHHHH", 3, ELF_MACHINE[machine], 1, 0, 64, 0, 0, 64, 56, 4, 64, 0, 0)
-    program_headers = b"".join(
+    counts = (64, 56, len(segments), 64, 0, 0)
+    header = identity + struct.pack("<HHIQQQIHHHHHH", 3, ELF_MACHINE[machine], 1, 0, 64, 0, 0, *counts)
+    return header + b"".join(
         struct.pack("<IIQQQQQQ", kind, flags, offset, offset, offset, size, size, alignment)
-        for kind, flags, offset, size, alignment in [
-            (1, 5, 0, end, page),  # PT_LOAD, read and execute
-            (1, 6, writable, len(dynamic), page),  # PT_LOAD, read and write
-            (2, 6, writable, len(dynamic), 8),  # PT_DYNAMIC
-            (0x6474E551, 6, 0, 0, 16),  # PT_GNU_STACK, not executable
-        ]
+        for kind, flags, offset, size, alignment in segments
     )
-    return (header + program_headers + body).ljust(writable, b"\0") + dynamic
 
 
 def main(site_packages: Path) -> None:

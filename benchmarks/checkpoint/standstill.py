@@ -18,7 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,10 @@ from benchmarks.checkpoint.runs import BUCKET, RESULTS, TOKENS, VOCABULARY, full
 from e2e.s3 import S3, local_s3
 from finetune_api.sources import parse_s3
 from finetune_trainer.process import environment
+
+if TYPE_CHECKING:
+    from finetune_api.run import TrainRun
+    from finetune_trainer.checkpoint.background_saves import BackgroundSaves, Save
 
 AIM_PERCENT = 5.0
 
@@ -68,34 +72,15 @@ def measure(s3: S3, directory: Path, layers: int, saves: int, every: int) -> tup
     """The number of weights, the bytes of a checkpoint of ours, and the times."""
     import torch
     from datasets import Dataset as Rows
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainingArguments
 
     from finetune_trainer.checkpoint import checkpoints
-    from finetune_trainer.checkpoint.background_saves import BackgroundSaves, Save
-    from finetune_trainer.checkpoint.checkpoints import Resumed
-    from finetune_trainer.checkpoint.committing import Committer
     from finetune_trainer.checkpoint.resumable import Resumable
-    from finetune_trainer.checkpoint.training_state import SnapshotTaker
-    from finetune_trainer.distributed.gang import Gang
-    from finetune_trainer.distributed.place import place_alone_on_node
-    from finetune_trainer.report.events import EventLog
-    from finetune_trainer.storage import commits
     from finetune_trainer.storage.storage import Storage
     from finetune_trainer.train.callbacks import PreallocateSnapshots
 
     times = Times()
     run = full_run(s3, steps=2 * saves * every, every_steps=every)
-    storage = Storage(run.storage)
-    gang = Gang(place_alone_on_node(run.parallelism, {}))
-    output = parse_s3(run.output_uri)
-    claim = commits.claim(storage, output, run.attempt)
-    committer = Committer(
-        run.checkpoints, storage, gang, claim, Resumed(None, (), ()), EventLog(storage, output, run.attempt)
-    )
-
-    def store(save: Save) -> None:
-        committer.store(save)
-        times.committed.append(save.seconds)
 
     class InTurns(Resumable, Trainer):
         """Saves in the one way, and then in the other."""
@@ -116,16 +101,6 @@ def measure(s3: S3, directory: Path, layers: int, saves: int, every: int) -> tup
                 times.theirs.append(time.monotonic() - began)
                 shutil.rmtree(folder)
 
-    class TimeSteps(TrainerCallback):
-        began = 0.0
-
-        def on_step_begin(self, *arguments: Any, **named: Any) -> None:
-            self.began = time.monotonic()
-
-        def on_step_end(self, *arguments: Any, **named: Any) -> None:
-            seconds = time.monotonic() - self.began
-            (times.beside if trainer.saves.under_way else times.undisturbed).append(seconds)
-
     model = llama(layers)
     steps = run.hyperparameters.total_steps
     tokens = torch.randint(VOCABULARY, (steps, TOKENS)).tolist()
@@ -142,14 +117,56 @@ def measure(s3: S3, directory: Path, layers: int, saves: int, every: int) -> tup
             use_cpu=True,
         ),
         train_dataset=Rows.from_dict({"input_ids": tokens, "labels": tokens}),
-        callbacks=[TimeSteps()],
     )
-    trainer.saves = BackgroundSaves(SnapshotTaker(gang), store)
+    trainer.saves = background_saves(run, times)
+    trainer.add_callback(step_timer(trainer.saves, times))
     trainer.add_callback(PreallocateSnapshots(trainer.saves))
     trainer.train()
     trainer.saves.finish()
-    newest = checkpoints.list_committed(storage, output)[-1].manifest
+    newest = checkpoints.list_committed(Storage(run.storage), parse_s3(run.output_uri))[-1].manifest
     return model.num_parameters(), sum(file.size for file in newest.files), times
+
+
+def background_saves(run: TrainRun, times: Times) -> BackgroundSaves:
+    """Our saves; the seconds until each is committed are added to `times`."""
+    from finetune_trainer.checkpoint.background_saves import BackgroundSaves
+    from finetune_trainer.checkpoint.checkpoint_writer import CheckpointWriter
+    from finetune_trainer.checkpoint.checkpoints import Resumed
+    from finetune_trainer.checkpoint.training_state import SnapshotTaker
+    from finetune_trainer.distributed.gang import Gang
+    from finetune_trainer.distributed.place import place_alone_on_node
+    from finetune_trainer.report.events import EventLog
+    from finetune_trainer.storage import commits
+    from finetune_trainer.storage.storage import Storage
+
+    storage, output = Storage(run.storage), parse_s3(run.output_uri)
+    gang = Gang(place_alone_on_node(run.parallelism, {}))
+    claim = commits.claim(storage, output, run.attempt)
+    events = EventLog(storage, output, run.attempt)
+    writer = CheckpointWriter(run.checkpoints, storage, gang, claim, Resumed(None, (), ()), events)
+
+    def store(save: Save) -> None:
+        writer.store(save)
+        times.committed.append(save.seconds)
+
+    return BackgroundSaves(SnapshotTaker(gang), store)
+
+
+def step_timer(saves: BackgroundSaves, times: Times) -> Any:
+    """A callback that adds the seconds of each step to `times`."""
+    from transformers import TrainerCallback
+
+    class TimeSteps(TrainerCallback):
+        began = 0.0
+
+        def on_step_begin(self, *arguments: Any, **named: Any) -> None:
+            self.began = time.monotonic()
+
+        def on_step_end(self, *arguments: Any, **named: Any) -> None:
+            seconds = time.monotonic() - self.began
+            (times.beside if saves.under_way else times.undisturbed).append(seconds)
+
+    return TimeSteps()
 
 
 def upload(s3: S3, folder: Path, key: str) -> None:

@@ -19,7 +19,7 @@ from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.background_saves import Save
-from finetune_trainer.checkpoint.committing import Committer
+from finetune_trainer.checkpoint.checkpoint_writer import CheckpointWriter
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.storage import Storage
 from tests.integration import forked
@@ -159,14 +159,14 @@ def test_a_save_whose_answers_break_at_any_request_is_committed_and_training_goe
     """Every step is saved; in the save of step k it is the k-th request that breaks."""
     name = request.node.callspec.id.replace(" ", "-")
     run = short_run(workplace, f"faults/{name}", proxy, **SAVED_AT_EVERY_STEP)
-    store = Committer.store
+    store = CheckpointWriter.store
 
-    def store_with_fault(committer: Committer, save: Save) -> None:
+    def store_with_fault(writer: CheckpointWriter, save: Save) -> None:
         proxy.disarm()
         proxy.arm(fault, at=save.step)
-        store(committer, save)
+        store(writer, save)
 
-    monkeypatch.setattr(Committer, "store", store_with_fault)
+    monkeypatch.setattr(CheckpointWriter, "store", store_with_fault)
     proxy.forget()
     assert train_here(run, tmp_path / "broken").result.step == MOST_REQUESTS
     assert sum(seen.fault is not None for seen in proxy.requests) >= MOST_REQUESTS - 1

@@ -10,7 +10,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from finetune_api.finetunejob import Adapter, LoRA, QLoRA
-from finetune_trainer.model.adapted_modules import adapted_modules
+from finetune_trainer.model.adapter_summary import adapter_summary
 from finetune_trainer.model.adapters import add_lora
 from finetune_trainer.process.failures import DiagnosedError
 
@@ -123,7 +123,7 @@ def test_in_four_bits_they_are_left_out_and_refused_by_name() -> None:
     """peft adapts weights of this name itself, not their module, and in 4 bits there is no such weight."""
     adapter = Adapter(type="QLoRA", qlora=QLoRA(rank=4))
     assert adapted("qwen3_next", LINEAR_ATTENTION, adapter) == ATTENTION | DELTA_NET | FUSED
-    told = str(adapted_modules(tune("qwen3_next", LINEAR_ATTENTION, adapter)))
+    told = str(adapter_summary(tune("qwen3_next", LINEAR_ATTENTION, adapter)))
     assert told.endswith("; not on mlp.shared_expert (down_proj, gate_proj, up_proj).")
     named = Adapter(type="QLoRA", qlora=QLoRA(rank=4, target_modules=["shared_expert.up_proj"]))
     with pytest.raises(DiagnosedError, match=r"adapter\.qlora\.targetModules: 'shared_expert\.up_proj' has the name"):
@@ -153,4 +153,4 @@ def test_in_four_bits_they_are_left_out_and_refused_by_name() -> None:
     ],
 )
 def test_one_line_says_what_is_adapted_and_what_is_not(kind: str, settings: dict[str, Any], line: str) -> None:
-    assert str(adapted_modules(tune(kind, settings))) == line
+    assert str(adapter_summary(tune(kind, settings))) == line

@@ -11,8 +11,8 @@ from finetune_api.finetunejob import SFT, Method
 from finetune_trainer.data.encode.tokenization import IGNORED, tokenize
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
 from finetune_trainer.methods.method import FormatError
-from finetune_trainer.methods.prompt_loss import MARK, tokenize_with_prompt
 from finetune_trainer.methods.registry import method_of
+from finetune_trainer.methods.sft import PROMPT_MARK, tokenize_with_prompt
 from tests.integration.trainer_evaluation.tiny_models import make_tokenizer
 
 USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}
@@ -45,11 +45,11 @@ def test_what_stands_before_the_last_answer_is_prompt_but_for_what_the_assistant
 ) -> None:
     tokenizer = make_tokenizer()
     (sequence,) = tokenize_with_prompt(tokenizer, example)
-    marked = [MARK - label for label in sequence.labels if label <= MARK]
+    marked = [PROMPT_MARK - label for label in sequence.labels if label <= PROMPT_MARK]
     learned = [label for label in sequence.labels if label >= 0]
     assert (text_of(tokenizer, marked), text_of(tokenizer, learned)) == (prompt, answer)
     for token, label in zip(sequence.input_ids, sequence.labels, strict=True):
-        assert label in (token, MARK - token, IGNORED)
+        assert label in (token, PROMPT_MARK - token, IGNORED)
 
 
 def test_the_answers_are_those_of_training_without_the_prompt() -> None:
@@ -67,7 +67,7 @@ def test_the_answers_are_those_of_training_without_the_prompt() -> None:
 )
 def test_only_training_data_is_marked(method: Method, training: bool, is_marked: bool) -> None:
     (row,) = method_of(method).rows(make_tokenizer(), chat(USER, ANSWER), [], training=training)
-    assert any(label <= MARK for label in row["labels"]) == is_marked
+    assert any(label <= PROMPT_MARK for label in row["labels"]) == is_marked
 
 
 @pytest.mark.parametrize("method", [Method(), Method(type="DPO")], ids=["SFT", "DPO"])

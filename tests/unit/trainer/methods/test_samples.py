@@ -15,7 +15,7 @@ from tests.integration.trainer_evaluation.tiny_models import make_tokenizer
 
 NONE = -100
 PROMPT_MARK = -1005
-"""A label of a prompt that is learned too (methods/prompt_loss.py)."""
+"""A label of a prompt that is learned too (methods/sft.py)."""
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from trl.trainer.sft_trainer import SFTTrainer
 from finetune_trainer.checkpoint.resumable import Resumable
 from finetune_trainer.data.encode.tokenization import IGNORED
 from finetune_trainer.methods.method import Row, TrainerParts
-from finetune_trainer.methods.prompt_loss import MARK
+from finetune_trainer.methods.sft import PROMPT_MARK
 from finetune_trainer.methods.shared_batches import SharedBatches
 
 
 def build_sft_trainer(
     parts: TrainerParts, prompt_loss_weight: float, without_loss: Callable[[Row], Row]
 ) -> ResumableSFTTrainer:
-    """`prompt_loss_weight`: the weight, from 0 to 1, of a token that `prompt_loss.py` has marked as the prompt's."""
+    """`prompt_loss_weight`: the weight, from 0 to 1, of a token that `sft.py` has marked as the prompt's."""
     parameters = parts.hyperparameters
     settings = SFTConfig(
         **parts.arguments,
@@ -42,7 +42,7 @@ def build_sft_trainer(
 
 
 class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
-    """TRL's SFTTrainer, with saves in the background, and loss on the prompt where labels mark it (prompt_loss.py).
+    """TRL's SFTTrainer, with saves in the background, and loss on the prompt where labels mark it (sft.py).
 
     The loss of a step is the weighted mean over its tokens, as in Huerta-Enochian and Ko, "Instruction Fine-Tuning:
     Does Prompt Loss Matter?" (2024): the assistant's tokens weigh 1, the prompt's `prompt_loss_weight`. That of an
@@ -55,9 +55,9 @@ class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels = inputs["labels"]
-        if not self.prompt_loss_weight or not bool((labels <= MARK).any()):
+        if not self.prompt_loss_weight or not bool((labels <= PROMPT_MARK).any()):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        is_prompt = labels <= MARK
+        is_prompt = labels <= PROMPT_MARK
         of_prompt = is_prompt[:, 1:]
 
         def weighted(**arguments: Any) -> Any:
@@ -69,7 +69,7 @@ class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
             outputs.label_mask = outputs.label_mask & ~of_prompt
             return outputs
 
-        plain = {**inputs, "labels": torch.where(is_prompt, MARK - labels, labels)}
+        plain = {**inputs, "labels": torch.where(is_prompt, PROMPT_MARK - labels, labels)}
         return super().compute_loss(weighted, plain, return_outputs, num_items_in_batch)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
@@ -77,7 +77,7 @@ class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
         items = super()._get_num_items_in_batch(batch_samples, device)
         if not self.prompt_loss_weight or items is None:
             return items
-        prompts = sum((batch["labels"][..., 1:] <= MARK).sum() for batch in batch_samples)
+        prompts = sum((batch["labels"][..., 1:] <= PROMPT_MARK).sum() for batch in batch_samples)
         prompts = self.accelerator.gather(torch.as_tensor(prompts).to(device)).sum()
         return items - (1 - self.prompt_loss_weight) * prompts
 

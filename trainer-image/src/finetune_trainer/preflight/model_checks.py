@@ -26,7 +26,7 @@ def check_model(run: PreflightRun, model: InspectedModel) -> list[str]:
     spec asks for what the model does not have.
     """
     from finetune_trainer.model import adapters
-    from finetune_trainer.model.adapted_modules import adapted_modules
+    from finetune_trainer.model.adapter_summary import adapter_summary
     from finetune_trainer.model.skeleton import add_inherited, build_skeleton
 
     skeleton, unknown = build_skeleton(model.folder, model.tensors, run.model.uri)
@@ -37,13 +37,13 @@ def check_model(run: PreflightRun, model: InspectedModel) -> list[str]:
         uri = str(run.model.adapter_uri)
         tuned = add_inherited(skeleton, model.adapter, model.adapter_shapes, uri)
         adapters.refuse_shared_weights(tuned, Reason.MODEL_INVALID, f"The adapter {uri}")
-        _log.info(f"{uri}: {adapted_modules(tuned)}")
+        _log.info(f"{uri}: {adapter_summary(tuned)}")
         skeleton = tuned.unload()
     if run.adapter.type == "Full":
         if run.adapter.freeze is not None:
             adapters.freeze(skeleton, run.adapter.freeze)
     elif model.adapter is None or run.adapter.inherited == "Merge":
-        made = adapted_modules(adapters.add_lora(skeleton, run.adapter))
+        made = adapter_summary(adapters.add_lora(skeleton, run.adapter))
         _log.info(str(made))
         if made.left_out and run.adapter.low_rank.target_modules == adapters.ALL_LINEAR:
             doubts.append(f"{made} peft can't adapt these in this model.")

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
+from finetune_api.finetunejob import Schedule
 from finetune_trainer.checkpoint.background_saves import BackgroundSaves
-from finetune_trainer.checkpoint.committing import Committer
+from finetune_trainer.checkpoint.checkpoint_writer import CheckpointWriter
 from finetune_trainer.checkpoint.training_state import SnapshotTaker
 from finetune_trainer.data.encode.vision import VisionCollator
 from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, shard
@@ -20,7 +21,6 @@ from finetune_trainer.model.weight_values import refuse_infinite_weights
 from finetune_trainer.report.events import EventLog
 from finetune_trainer.report.progress import ProgressReceiver, ProgressSender
 from finetune_trainer.report.training_metrics import ExposeMetrics
-from finetune_trainer.train.arguments import common_arguments
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.callbacks import (
     PreallocateSnapshots,
@@ -35,6 +35,12 @@ from finetune_trainer.train.early_stopping import StopEarly
 from finetune_trainer.train.prepare import Inputs
 from finetune_trainer.train.restore import Start
 
+SCHEDULERS: dict[Schedule, str] = {
+    "Cosine": "cosine",
+    "Linear": "linear",
+    "Constant": "constant_with_warmup",
+}
+
 
 @dataclass(frozen=True)
 class BuiltTrainer:
@@ -42,7 +48,7 @@ class BuiltTrainer:
 
     trainer: Any
     saves: BackgroundSaves
-    committer: Committer
+    writer: CheckpointWriter
     stop: StopOnSigterm
     progress: ReportProgress
     sender: ProgressReceiver | None
@@ -63,13 +69,13 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     events = _event_log(attempt, inputs) if gang.leads else None
     sender = ProgressSender(run.progress) if gang.leads and run.progress is not None else screen
     metrics = ExposeMetrics(run.metrics_port if gang.leads_node else None)
-    committer = Committer(run.checkpoints, attempt.storage, gang.beside(), start.claim, start.resumed, events)
-    saves = BackgroundSaves(SnapshotTaker(gang), committer.store, metrics.add_checkpoint_stall)
+    writer = CheckpointWriter(run.checkpoints, attempt.storage, gang.beside(), start.claim, start.resumed, events)
+    saves = BackgroundSaves(SnapshotTaker(gang), writer.store, metrics.add_checkpoint_stall)
     stop = StopOnSigterm(gang, saves)
-    progress = ReportProgress(sender, lambda: committer.ledger, inputs.method.metrics)
+    progress = ReportProgress(sender, lambda: writer.ledger, inputs.method.metrics)
     callbacks: list[TrainerCallback] = [stop, PreallocateSnapshots(saves)]
     callbacks.append(RequireFiniteLoss(lambda: refuse_infinite_weights(inputs.model, run.model)))
-    callbacks.append(RecordEvaluations(committer.note_evaluation))
+    callbacks.append(RecordEvaluations(writer.note_evaluation))
     if attempt.is_sharded:
         callbacks.append(ReshardAfterEvaluation())
     if run.hyperparameters.early_stopping is not None:
@@ -96,7 +102,7 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     trainer.saves = saves
     if events is not None:
         _record_start(events, run.model.uri, start)
-    return BuiltTrainer(trainer, saves, committer, stop, progress, sender, events, parts.packs, initial_weights)
+    return BuiltTrainer(trainer, saves, writer, stop, progress, sender, events, parts.packs, initial_weights)
 
 
 def _event_log(attempt: Attempt, inputs: Inputs) -> EventLog:
@@ -114,16 +120,44 @@ def _load(attempt: Attempt, inputs: Inputs) -> Any:
 
 
 def _arguments(attempt: Attempt, inputs: Inputs, start: Start) -> dict[str, Any]:
-    arguments = common_arguments(
-        attempt.run,
-        inputs.passes,
-        attempt.directory / "trainer",
-        processes=attempt.gang.place.world_size,
-        evaluate=inputs.sequences.validation is not None,
-        images=inputs.has_images,
-        last_step=start.last_step,
-    )
-    return {**arguments, "eval_on_start": inputs.sequences.validation is not None and start.evaluates_first}
+    """The TrainingArguments that all methods share, as keywords. What the spec does not set keeps TRL's default."""
+    on_gpu = torch.cuda.is_available()
+    parameters, split = attempt.run.hyperparameters, inputs.passes.split
+    evaluates = inputs.sequences.validation is not None
+    return {
+        "output_dir": str(attempt.directory / "trainer"),
+        "per_device_train_batch_size": split.per_pass,
+        "gradient_accumulation_steps": split.passes,
+        "per_device_eval_batch_size": split.per_pass,
+        "num_train_epochs": parameters.epochs,
+        "max_steps": start.last_step or -1,
+        "learning_rate": parameters.learning_rate,
+        "lr_scheduler_type": SCHEDULERS[parameters.schedule],
+        "warmup_steps": min(parameters.warmup_percent / 100, 0.9999),  # below 1 it is a share of all steps
+        "weight_decay": parameters.weight_decay,
+        "seed": parameters.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": parameters.checkpoint_every_steps,
+        "eval_on_start": evaluates and start.evaluates_first,
+        "prediction_loss_only": True,
+        "save_strategy": "steps",
+        "save_steps": parameters.checkpoint_every_steps,
+        # Of the Trainer's own saving, which Resumable replaces: else it refuses sharded models.
+        "save_only_model": True,
+        "include_num_input_tokens_seen": "non_padding",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not on_gpu,
+        "bf16": uses_bfloat16(),
+        "gradient_checkpointing": inputs.passes.recomputed,
+        "dataloader_pin_memory": on_gpu,
+        "ddp_backend": None if on_gpu or attempt.gang.alone else "gloo",
+        # A batch without an image leaves the vision tower out; LoRA doesn't train that.
+        "ddp_find_unused_parameters": inputs.has_images and attempt.run.adapter.type == "Full",
+        "remove_unused_columns": not inputs.has_images,  # the collator reads them
+    }
 
 
 def _record_start(events: EventLog, model: str, start: Start) -> None:

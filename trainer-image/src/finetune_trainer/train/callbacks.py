@@ -69,7 +69,7 @@ class StopOnSigterm(TrainerCallback):
 
 
 class RecordEvaluations(TrainerCallback):
-    """Hands each evaluation, as an entry of the Trainer's log, to the committer of checkpoints."""
+    """Hands each evaluation, as an entry of the Trainer's log, to the writer of checkpoints."""
 
     def __init__(self, note: Callable[[dict[str, float]], None]) -> None:
         self._note = note

@@ -35,7 +35,7 @@ def fit(built: BuiltTrainer, start: Start) -> None:
         built.saves.abandon()
         raise
     built.saves.finish()
-    built.committer.settle()
+    built.writer.settle()
     built.progress.tell(built.trainer.state)
     if built.stop.stopped:
         _close(built)

@@ -12,7 +12,7 @@ from finetune_api.progress import CheckpointLedger
 from finetune_trainer.checkpoint import checkpoints, results, training_state
 from finetune_trainer.data.training_data import data_digests
 from finetune_trainer.methods.samples import make_samples
-from finetune_trainer.model.adapted_modules import adapted_modules
+from finetune_trainer.model.adapter_summary import adapter_summary
 from finetune_trainer.model.export import write_model
 from finetune_trainer.model.trainable import refuse_untrained, trainable_model, trains_new_adapter, weights_digest
 from finetune_trainer.process import heartbeats
@@ -41,21 +41,21 @@ def find_published(attempt: Attempt) -> TrainReport | None:
 
 def publish(attempt: Attempt, inputs: Inputs, claim: Claim, built: BuiltTrainer) -> TrainReport:
     """Commit the result of a training that is over. Raises DiagnosedError, or FencedError."""
-    log, committer = built.trainer.state.log_history, built.committer
+    log, writer = built.trainer.state.log_history, built.writer
     heartbeats.beat(Phase.SAVING, built.trainer.state.global_step)
     with log_progress("storing the result"):
         result, corrupt = attempt.gang.from_leader(lambda: _make_result(attempt, inputs, claim, built))
-    committer.corrupt += corrupt
+    writer.corrupt += corrupt
     if (events := built.events) is not None:
         events.add_corrupt(corrupt)
         events.add("New fine-tuned model created", type="result", uri=result.uri, step=result.step)
         if (warning := unchanged_loss(log)) is not None:
             events.warn(warning)
-        events.add("The job has successfully completed", type="completed", **committer.totals())
+        events.add("The job has successfully completed", type="completed", **writer.totals())
         events.store(log)
     if built.sender is not None:
         built.sender.close()
-    return _report(result, committer.ledger)
+    return _report(result, writer.ledger)
 
 
 def _make_result(
@@ -65,10 +65,10 @@ def _make_result(
 
     Also answers the checkpoints that would have been chosen, but are corrupt.
     """
-    run, storage, committer = attempt.run, attempt.storage, built.committer
+    run, storage, writer = attempt.run, attempt.storage, built.writer
     folder, log = attempt.directory / "result", built.trainer.state.log_history
     chosen = results.fetch_chosen(
-        run, storage, committer.kept, attempt.directory / "chosen", only=training_state.is_of_model
+        run, storage, writer.kept, attempt.directory / "chosen", only=training_state.is_of_model
     )
     tuned = trainable_model(run, inputs.model) if attempt.is_sharded else built.trainer.model
     before = weights_digest(tuned) if built.initial_weights is None else built.initial_weights
@@ -78,16 +78,16 @@ def _make_result(
     warning = refuse_untrained(before, weights_digest(tuned), new_adapter=starts_adapter, highest_rate=highest_rate)
     if warning is not None:
         _log.warning(warning)
-    adapted = str(adapted_modules(tuned)) if isinstance(tuned, PeftModel) else None
+    adapted = str(adapter_summary(tuned)) if isinstance(tuned, PeftModel) else None
     if starts_adapter and not results.is_adapter(run):
         tuned = tuned.merge_and_unload()
     write_model(tuned, inputs.processor, inputs.model.base, folder)
     finished = FinishedRun(
         chosen=chosen.checkpoint.committed.manifest,
-        kept=committer.kept,
-        corrupt=(*committer.corrupt, *chosen.corrupt),
+        kept=writer.kept,
+        corrupt=(*writer.corrupt, *chosen.corrupt),
         log=log,
-        totals=committer.totals(),
+        totals=writer.totals(),
         data_digests=data_digests(attempt.directory / DATA),
         samples=make_samples(inputs.method, tuned, inputs.processor, inputs.model, inputs.sequences),
         metrics=inputs.method.metrics,

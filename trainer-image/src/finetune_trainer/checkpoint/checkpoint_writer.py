@@ -20,7 +20,7 @@ from finetune_trainer.storage.storage import Storage
 WORTH_TELLING_SECONDS = 1.0
 
 
-class Committer:
+class CheckpointWriter:
     """Commits every save as a checkpoint. `store` runs in the saving thread, on every process of the gang.
 
     `gang` must be this thread's own (`Gang.beside`). `events` is rank 0's.

@@ -22,7 +22,7 @@ WEIGHTS = 3
 
 
 @dataclass(frozen=True)
-class AdaptedModules:
+class AdapterSummary:
     """Names within a layer, sorted. One that only some layers adapt is in both."""
 
     adapted: tuple[str, ...]
@@ -34,12 +34,12 @@ class AdaptedModules:
         return words + (f"; not on {_shown(self.left_out)}." if self.left_out else ".")
 
 
-def adapted_modules(tuned: PeftModel) -> AdaptedModules:
+def adapter_summary(tuned: PeftModel) -> AdapterSummary:
     """What of a model has an adapter, whether new or inherited."""
     base = tuned.get_base_model()
     adapted = set(_adapted(base))
     left_out = set(_matrices(base)) - adapted
-    return AdaptedModules(_within_layer(adapted), _within_layer(left_out))
+    return AdapterSummary(_within_layer(adapted), _within_layer(left_out))
 
 
 def _adapted(base: Any) -> Iterator[str]:
