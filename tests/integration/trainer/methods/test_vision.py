@@ -193,7 +193,7 @@ def test_preflight_names_the_lines_whose_images_are_bad(
     errors = [(error.line, error.message) for error in refused.value.failure.dataset.errors]
     assert [line for line, _ in errors] == [4, 8]
     assert "it is no JPEG, PNG or WEBP" in errors[0][1]
-    assert "169.254.169.254 is no host of the public internet" in errors[1][1]
+    assert "169.254.169.254 is not a host on the public internet" in errors[1][1]
 
 
 def test_images_are_refused_by_a_model_of_text(workplace: Workplace, tmp_path: Path) -> None:

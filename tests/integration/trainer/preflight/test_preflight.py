@@ -223,7 +223,7 @@ BROKEN_MODELS: dict[str, tuple[Callable[[Path], None], Reason, str]] = {
     "no safetensors inside": (
         lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 64),
         Reason.MODEL_INVALID,
-        "model.safetensors is no safetensors file.",
+        "model.safetensors is not a safetensors file.",
     ),
     "no config": (
         lambda folder: (folder / "config.json").unlink(),

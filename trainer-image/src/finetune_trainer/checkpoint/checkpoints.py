@@ -123,7 +123,7 @@ def resume(
         raise DiagnosedError(
             Reason.CHECKPOINT_CORRUPT,
             f"None of the run's checkpoints can be resumed from. Step {corrupt[-1].step}: {corrupt[-1].message} "
-            f"Restore the objects below {claim.run.uri}/{commits.CHECKPOINTS}, or train anew: change spec.runId. With "
+            f"Restore the objects below {claim.run.uri}/{commits.CHECKPOINTS}, or start over: change spec.runId. With "
             "checkpoints.startOverIfCorrupt a run starts over by itself.",
         )
     return Resumed(None, (), tuple(corrupt))

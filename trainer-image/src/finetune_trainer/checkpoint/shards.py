@@ -52,7 +52,7 @@ _log = structlog.get_logger()
 
 
 class ShardWriter:
-    """This process's file of a set of tensors, in host memory, filled anew at every save.
+    """This process's file of a set of tensors, in host memory, filled again at every save.
 
     The names, shapes and sharding of the tensors must not change. The memory is allocated in a background thread, which
     takes about a second per gigabyte, so that the first copy does not wait for it.
@@ -116,7 +116,7 @@ def read_into(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
             raise DiagnosedError(
                 Reason.CHECKPOINT_CORRUPT,
                 f"The checkpoint's {folder.name} is not that of this model: {first_line(cause)} Remove the run's "
-                "checkpoints, or train anew: change spec.runId.",
+                "checkpoints, or start over: change spec.runId.",
             ) from error
 
 

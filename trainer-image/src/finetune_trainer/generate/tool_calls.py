@@ -119,5 +119,5 @@ def _to_call(value: Mapping[str, Any]) -> ToolCall:
     if isinstance(arguments, str):
         arguments = orjson.loads(arguments)
     if not isinstance(function["name"], str):
-        raise TypeError("the name of a call is no text")
+        raise TypeError("the name of a call is not text")
     return ToolCall(function["name"], arguments)

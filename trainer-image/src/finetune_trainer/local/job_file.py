@@ -85,7 +85,7 @@ def _documents(file: Path) -> list[Any]:
 def _absolute(uri: Any, folder: Path) -> Any:
     """A path, relative to the job's file, as a file:// URI; what has a scheme stays as it is.
 
-    A folder keeps the slash at its end, which tells it from a file.
+    A folder keeps the slash at its end, which distinguishes it from a file.
     """
     if not isinstance(uri, str) or "://" in uri or not uri:
         return uri

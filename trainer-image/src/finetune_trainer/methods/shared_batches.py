@@ -31,7 +31,7 @@ class BlanksLast(Sampler[int]):
         return self._blanks.stop
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle anew for an epoch. accelerate calls this."""
+        """Shuffle for the next epoch. accelerate calls this."""
         self._order.set_epoch(epoch)
 
 

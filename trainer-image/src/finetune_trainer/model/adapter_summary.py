@@ -77,8 +77,8 @@ def _within_layer(names: set[str]) -> tuple[str, ...]:
 def _shown(names: tuple[str, ...]) -> str:
     """Those of one module together: `self_attn (k_proj, q_proj), mlp (up_proj)`."""
     groups = itertools.groupby(names[:SHOWN_NAMES], lambda name: name.rpartition(".")[0])
-    told = ", ".join(_of_module(module, [name.rpartition(".")[2] for name in group]) for module, group in groups)
-    return told + (f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else "")
+    shown = ", ".join(_of_module(module, [name.rpartition(".")[2] for name in group]) for module, group in groups)
+    return shown + (f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else "")
 
 
 def _of_module(module: str, names: list[str]) -> str:

@@ -290,7 +290,7 @@ def _refuse_other_than_language(config: Any, uri: str) -> None:
 
 
 def context_length(config: Any, tokenizer: Any = None) -> int | None:
-    """The longest sequence that the model was made for; None where nothing tells (ALiBi and states have no end).
+    """The longest sequence that the model was made for; None where nothing says so (ALiBi and states have no limit).
 
     A tokenizer whose length nobody knows says 1e30.
     """

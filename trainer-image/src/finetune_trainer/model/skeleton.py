@@ -68,7 +68,7 @@ def refuse_packed(model: Any, lacking: Collection[str], packed: Tensors, uri: st
     """Raises DiagnosedError (ModelInvalid) when numbers of the model come from weights in fewer bits alone.
 
     They would be cast, without the scales that give them their meaning. `lacking`: what the model lacks without
-    `packed`. Masks and counters that old files hold are no numbers of the model.
+    `packed`. Masks and counters in old files are not weights.
     """
     weights = {name for name, weight in model.named_parameters() if name in lacking}
     if not weights:

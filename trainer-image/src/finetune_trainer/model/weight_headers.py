@@ -65,8 +65,8 @@ def files_to_load(folder: Path, paths: Iterable[str], uri: str) -> dict[str, fro
         return {WHOLE_NAME: frozenset()}
     if INDEX_NAME not in there:
         raise _invalid(
-            f"{uri} has neither {WHOLE_NAME} nor {INDEX_NAME}, which tells the files of a model in several. Upload "
-            "the whole folder as save_pretrained wrote it."
+            f"{uri} has neither {WHOLE_NAME} nor {INDEX_NAME}, which lists the files of a model that has several. "
+            "Upload the whole folder as save_pretrained wrote it."
         )
     try:
         weights = msgspec.json.decode((folder / INDEX_NAME).read_bytes(), type=_Index).weight_map
@@ -76,7 +76,7 @@ def files_to_load(folder: Path, paths: Iterable[str], uri: str) -> dict[str, fro
     for name in sorted(named):
         if not (name.endswith(".safetensors") and is_plain(name)):
             raise _invalid(
-                f"{uri}: {INDEX_NAME} names {name[:200]!r}, which is no safetensors file of the model's own folder."
+                f"{uri}: {INDEX_NAME} names {name[:200]!r}, which is not a safetensors file of the model's own folder."
             )
     missing = sorted(named.keys() - there)
     if missing:
@@ -119,7 +119,7 @@ def read_tensors(read: Callable[[int, int], bytes], size: int, uri: str) -> Tens
     prefix = read(0, LENGTH_BYTES) if size else b""
     (length,) = struct.unpack("<Q", prefix) if len(prefix) == LENGTH_BYTES else (0,)
     if not 0 < length <= LONGEST_HEADER_BYTES:
-        raise _invalid(f"{uri} is no safetensors file.")
+        raise _invalid(f"{uri} is not a safetensors file.")
     start = LENGTH_BYTES + length
     if start > size:
         raise _invalid(f"{uri} is cut: it has {size} bytes, and its header alone has {length}. Upload it again.")
@@ -127,7 +127,7 @@ def read_tensors(read: Callable[[int, int], bytes], size: int, uri: str) -> Tens
         tensors = parse_header(read(LENGTH_BYTES, length))
         end = start + end_of_weights(tensors)
     except ValueError as error:
-        raise _invalid(f"{uri} is no safetensors file: {error}.") from error
+        raise _invalid(f"{uri} is not a safetensors file: {error}.") from error
     if end > size:
         raise _invalid(f"{uri} is cut: it has {size} bytes, and by its header {end}. Upload it again.")
     if end < size:

@@ -40,7 +40,7 @@ def refuse_infinite_weights(local: LocalModel, source: ModelSource) -> None:
 def _infinite_weights(file: Path) -> Iterator[tuple[str, int, int]]:
     """The name of each weight that holds such, how many, and of how many."""
     with safe_open(file, framework="pt") as weights:
-        for name in weights.keys():  # noqa: SIM118 (it is no mapping)
+        for name in weights.keys():  # noqa: SIM118 (it is not a mapping)
             numbers = weights.get_tensor(name).flatten()
             if not numbers.is_floating_point():
                 continue

@@ -1,7 +1,7 @@
 """Tries whether a model keeps packed examples apart, instead of listing architectures.
 
 A small model of the same kind, with random weights, computes two examples packed into one row, as TRL's collator does
-it, and each by itself. Attention that heeds the positions tells them apart. ALiBi, learned positions that count from
+it, and each by itself. Attention that uses the positions keeps them apart. ALiBi, learned positions that count from
 the row's start, and layers that carry a state on (state-space, convolution, linear attention) do not, unless they know
 the row's boundaries.
 """

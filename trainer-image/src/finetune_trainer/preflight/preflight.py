@@ -54,7 +54,7 @@ def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
     try:
         report = _examine(run, storage, directory)
     except DiagnosedError as error:
-        with contextlib.suppress(DiagnosedError):  # the first failure is the one to tell of
+        with contextlib.suppress(DiagnosedError):  # the first failure is the one to report
             _store_report(storage, output, error.failure)
         raise
     _store_report(storage, output, report)

@@ -20,7 +20,7 @@ QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",  # waiting for a peer's name to resolve is no news
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # waiting for a peer's name to resolve is normal
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
@@ -37,7 +37,7 @@ def prepare(processes: int = 1) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # that a CPU has no kernel of its own is no news
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a CPU has no kernel of its own, which is normal
 
 
 def prepare_laptop() -> None:

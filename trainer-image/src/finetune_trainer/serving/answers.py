@@ -77,7 +77,7 @@ class AnswerParser:
                 yield from (Part(call=call) for call in calls)
 
     def _plain(self, text: str) -> str:
-        """Special tokens are for the parser, and are no text where it did not take them for a mark."""
+        """Special tokens are for the parser, and are dropped where it did not take them for a mark."""
         for token in self._special:
             text = text.replace(token, "")
         return text

@@ -12,7 +12,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 MOST_STOPS = 4
 LONGEST_STOP = 256
 LEAST_TEMPERATURE = 0.01
-"""Of those above 0: with less, logits divided by it are no numbers any more."""
+"""Of those above 0: with less, logits divided by it overflow."""
 MOST_MESSAGES = 10_000
 MOST_TOOLS = 128
 

@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     from finetune_trainer.process import environment
 
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints is not an answer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     environment.prepare()
     environment.hide_torch()

@@ -122,7 +122,7 @@ async def _exchange(worker: Process, framed: bytes) -> dict[str, Any]:
 
 
 async def _receive(worker: Process) -> dict[str, Any]:
-    """Raises EOFError when the worker is no more."""
+    """Raises EOFError when the worker has ended."""
     assert worker.stdout is not None
     length = int.from_bytes(await worker.stdout.readexactly(LENGTH_BYTES), "big")
     answer: dict[str, Any] = orjson.loads(await worker.stdout.readexactly(length))

@@ -2,7 +2,7 @@
 
 A request's way: its body is read within limits (bodies.py), checked (openai_requests.py), made a prompt by a process of
 its own (prompts.py), answered by the engine, one after another (engine.py), and returned in OpenAI's objects
-(answers.py). No part of that holds up the event loop, so that /health tells how the engine is.
+(answers.py). No part of that holds up the event loop, so that /health reports the state of the engine.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-"""What stands for bytes that are no character, or not yet one."""
+"""What stands for bytes that are not a character, or not yet one."""
 MOST_WAITING = 64
-"""Tokens. So long a row of bytes that are no characters is noise: nothing more is waited for, lest each look at all."""
+"""Tokens. A longer run of bytes that are not characters is noise: waiting for more would make each call read it all."""
 
 
 class TextDecoder:

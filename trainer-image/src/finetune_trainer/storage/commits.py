@@ -269,4 +269,4 @@ def _parse(folder: S3Location, body: bytes) -> Committed:
         return Committed(folder, Manifest.model_validate_json(body), digest(body))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise CorruptError(f"{folder.join(MANIFEST_NAME).uri} is no manifest: {problem}") from error
+        raise CorruptError(f"{folder.join(MANIFEST_NAME).uri} is not a manifest: {problem}") from error

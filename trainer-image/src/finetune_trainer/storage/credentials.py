@@ -1,4 +1,4 @@
-"""The storage's credentials: files of a mounted Secret, read anew for every request.
+"""The storage's credentials: files of a mounted Secret, read again for every request.
 
 The kubelet replaces the files of a rotated Secret all at once, by turning the link `..data` to a new folder; so one
 reading is of one folder, and a request after the rotation is signed with the new keys.
@@ -46,7 +46,7 @@ class MountedSecretProvider(CredentialProvider):
 
 
 class MountedCredentials(Credentials):
-    """Credentials that read the files anew for each request."""
+    """Credentials that read the files for each request."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__("", "", method=MountedSecretProvider.METHOD)

@@ -55,7 +55,7 @@ def diagnose_end(how: str, log: str) -> Failure:
             return _timed_out(line.strip()[:1000])
         if _tells(line, LOST_PEER):
             return _peer_ended(line.strip()[:1000])
-    return Failure(reason=Reason.FAILED, message=f"The trainer {how}; its log may tell why.", retryable=True)
+    return Failure(reason=Reason.FAILED, message=f"The trainer {how}; its log may say why.", retryable=True)
 
 
 def diagnose_oom_kill(run: TrainRun | None) -> Failure:
@@ -89,7 +89,7 @@ def _timed_out(message: str) -> Failure:
 def _peer_ended(message: str) -> Failure:
     return Failure(
         reason=Reason.FAILED,
-        message=f"Another process of the gang ended; its Pod tells why. Here: {message}",
+        message=f"Another process of the gang ended; its Pod says why. Here: {message}",
         retryable=True,
         lost_peer=True,
     )

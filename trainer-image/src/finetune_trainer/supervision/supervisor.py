@@ -1,4 +1,4 @@
-"""The first process of a Pod's container: it runs the command in a child process, and tells how that ended.
+"""The first process of a Pod's container: it runs the command in a child process, and reports how that ended.
 
 What the child can't say itself is said here: that it was killed, for its memory or from outside; that it crashed; or
 that it makes no progress, in which case it is killed, since a stopped or deadlocked process hears nothing else. The
@@ -184,7 +184,7 @@ class _Child:
 
 @contextmanager
 def _signals(child: _Child) -> Iterator[socket.socket]:
-    """Pass SIGTERM on, leave SIGINT to the child (a terminal tells both), and wake up when the child ends."""
+    """Pass SIGTERM on, leave SIGINT to the child (a terminal signals both), and wake up when the child ends."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         child.tell_to_stop()

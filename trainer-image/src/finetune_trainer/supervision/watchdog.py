@@ -1,6 +1,6 @@
 """When a process without progress is stalled, and when a process that was asked to stop can't.
 
-A process is compared with itself: silence counts by the usual time between its beats, so slow steps are no stall.
+A process is compared with itself: silence counts by the usual time between its beats, so slow steps are not a stall.
 In a gang all wait for the one that hangs. That one has to speak first, since the Job ends the others with its failure:
 so whoever may only be waiting is given a while longer than a process that is seen to be stopped.
 """
@@ -75,7 +75,7 @@ class Watchdog:
     def _judge(self, beat: Beat, now: float) -> Failure | None:
         state = self.state_of(beat.pid)
         if state in ENDED:
-            return None  # of its end, whoever started it tells
+            return None  # whoever started it reports its end
         if state not in STOPPED:
             self._stopped_since.pop(beat.pid, None)
             return _stall(beat, now) if now - beat.time >= self.limits.waiting + allowed(beat, self.limits) else None

@@ -136,7 +136,7 @@ class ReportProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._clock = Clock(state.global_step, state.num_input_tokens_seen)
-        self.tell(state)
+        self.report(state)
 
     def on_log(
         self,
@@ -150,7 +150,7 @@ class ReportProgress(TrainerCallback):
         self._shown |= {name: round(logs[key], 4) for name, key in self._of_method.items() if logs and key in logs}
         now = time.monotonic()
         if now - self._reported_time >= REPORT_SECONDS or now - self._logged_time >= LOG_SECONDS:
-            self.tell(state)
+            self.report(state)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -159,7 +159,7 @@ class ReportProgress(TrainerCallback):
             self._logged_time = time.monotonic()
             _log.info(f"Step {state.global_step}/{state.max_steps}: evaluating")
 
-    def tell(self, state: TrainerState) -> None:
+    def report(self, state: TrainerState) -> None:
         """Report now, including what was committed since the last step."""
         if self._clock is None:
             return
@@ -220,8 +220,8 @@ class RecordMetrics(TrainerCallback):
         if state.global_step in (1, state.max_steps) or state.global_step % every == 0 or "validation loss" in measured:
             shown = self._losses if "validation loss" in measured else measured
             losses = ", ".join(f"{name}={value:.2f}" for name, value in shown.items())
-            tell = self._events.add if "validation loss" in measured else self._events.note
-            tell(
+            record = self._events.add if "validation loss" in measured else self._events.note
+            record(
                 f"Step {state.global_step}/{state.max_steps}: {losses}",
                 type="metrics",
                 step=state.global_step,

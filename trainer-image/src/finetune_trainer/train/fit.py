@@ -36,7 +36,7 @@ def fit(built: BuiltTrainer, start: Start) -> None:
         raise
     built.saves.finish()
     built.writer.settle()
-    built.progress.tell(built.trainer.state)
+    built.progress.report(built.trainer.state)
     if built.stop.stopped:
         _close(built)
         raise DisruptedError(f"asked to stop at step {built.trainer.state.global_step}")

@@ -124,7 +124,7 @@ def test_the_files_of_an_example_are_in_order_and_each_is_made_once(store: Image
         ("s3://other/red.png", "the class's sources.datasets do not allow it"),
         ("s3://data/../other/red.png", "the class's sources.datasets do not allow it"),
         ("https://evil.test/a.png", "the class's sources.images do not allow it"),
-        ("data:image/png;base64,***", "it is no base64"),
+        ("data:image/png;base64,***", "it is not base64"),
         ("data:image/png;base64," + "A" * (14 * 2**20), "it has more than 10 MB"),
         (data_uri(b"GIF89a"), "it is no JPEG, PNG or WEBP"),
     ],

@@ -191,7 +191,7 @@ def test_a_body_comes_without_credentials_or_cookies(web: PublicHttps, port: int
         ("https://{host}/ok\r\nX-Evil: 1", "characters"),
         ("https://bücher.test/ok", "characters"),
         ("https://{name}:99999/ok", "no URL"),
-        ("https://internal.test/ok", "internal.test is no host of the public internet"),
+        ("https://internal.test/ok", "internal.test is not a host on the public internet"),
         ("https://{host}/missing", "the server answers 404"),
         ("https://{host}/large", "more than 1000 bytes"),
         ("https://{host}/lies", "more than 1000 bytes"),
@@ -199,9 +199,9 @@ def test_a_body_comes_without_credentials_or_cookies(web: PublicHttps, port: int
         ("https://{host}/short", "ended before the last byte"),
         ("https://{host}/round/1", "redirects more than 3 times"),
         ("https://{host}/to/httpCOLONSLASHSLASH{host}SLASHok", "only https://"),
-        ("https://{host}/to/httpsCOLONSLASHSLASHinternal.testSLASHok", "internal.test is no host"),
+        ("https://{host}/to/httpsCOLONSLASHSLASHinternal.testSLASHok", "internal.test is not a host"),
         ("https://{host}/to/httpsCOLONSLASHSLASHuserCOLONx@{host}SLASHok", "user or password"),
-        ("https://wrong.test:{port}/ok", "wrong.test is no host"),
+        ("https://wrong.test:{port}/ok", "wrong.test is not a host"),
     ],
 )
 def test_what_is_refused(web: PublicHttps, port: int, url: str, message: str) -> None:
@@ -226,7 +226,7 @@ def test_a_redirect_is_judged_as_the_first_url_was(web: PublicHttps, port: int) 
 
 def test_one_private_address_among_public_ones_is_enough(web: PublicHttps, port: int) -> None:
     mixed = PublicHttps(resolve=lambda host, _: ["93.184.215.14", "10.0.0.7"], pause=lambda seconds: None)
-    with pytest.raises(RefusedError, match="no host of the public internet"):
+    with pytest.raises(RefusedError, match="not a host on the public internet"):
         mixed.get("https://rebinding.test/ok", allowed=everything, most_bytes=10)
 
 

@@ -1,7 +1,7 @@
 """Renders the model's chat template. It is untrusted code: time and memory are limited.
 
 Templates differ in what they take: arguments of calls as objects or as text, contents as text or in parts, the role
-`developer` or only `system`, reasoning under one key or another. Small conversations, rendered once, tell which.
+`developer` or only `system`, reasoning under one key or another. Small conversations, rendered once, show which.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _probe(tokenizer: Any, messages: Messages) -> str | None:
 def _adds_end_of_text(tokenizer: Any, chat_template: str) -> bool:
     """Whether the template adds the end-of-text token after the last message only (as Phi-3's does).
 
-    It is no part of a turn: what follows a turn in a longer conversation takes its place.
+    It is not part of a turn: what follows a turn in a longer conversation takes its place.
     """
     end = text_tokenizer(tokenizer).eos_token or ""
     once, twice = _probe(tokenizer, [_QUESTION, _ANSWER]), _probe(tokenizer, [_QUESTION, _ANSWER, _QUESTION, _ANSWER])

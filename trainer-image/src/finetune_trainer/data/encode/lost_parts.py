@@ -139,7 +139,7 @@ def _first_lost(
     marked = ChatExample([_marked(place, shape) for place, shape in enumerate(shapes)], _TOOLS if tools else None)
     try:
         rendered = render(tokenizer, marked)
-    except TemplateError:  # it takes no such texts: then only the example itself can tell
+    except TemplateError:  # it takes no such texts: then only the example itself can show it
         return None
     everything = "\0".join(one.text for one in rendered)
     learned = "\0".join(one.text[start:end] for one in rendered for start, end in one.turns)

@@ -45,7 +45,7 @@ class RenderedText:
 
 @dataclass(frozen=True)
 class Restored(RenderedText):
-    """`moved` tells where a position of the text with stand-ins is now."""
+    """`moved` says where a position of the text with stand-ins is now."""
 
     moved: Callable[[int], int] = field(default=lambda position: position)
 

@@ -77,7 +77,7 @@ def _sooner(seconds: float) -> Iterator[None]:
 
 
 def _limit_memory(soft: int, hard: int) -> None:
-    """The address space of now and BYTES more, where the system tells what it is now (Linux)."""
+    """The address space of now and BYTES more, where the system says what it is now (Linux)."""
     try:
         pages = int(_STATM.read_bytes().split(maxsplit=1)[0])
     except OSError:

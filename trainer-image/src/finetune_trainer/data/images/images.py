@@ -169,7 +169,7 @@ IN_FLIGHT = PixelsInFlight(MOST_PIXELS)
 
 
 def pixels_of(body: bytes) -> int:
-    """The pixels that a file says it has; 0 of what is no image, or more than is decoded."""
+    """The pixels that a file says it has; 0 if it is not an image, or larger than what is decoded."""
     from PIL import Image
 
     try:
@@ -219,7 +219,7 @@ def _inline(url: str) -> bytes:
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ImageError(f"it is no base64: {error}") from error
+        raise ImageError(f"it is not base64: {error}") from error
 
 
 @contextmanager

@@ -107,7 +107,7 @@ class PublicHttps:
         host, port = url.hostname or "", url.port or 443
         addresses = self.resolve(host, port)
         if not addresses or not all(self.is_public(address) for address in addresses):
-            raise RefusedError(f"{host} is no host of the public internet")
+            raise RefusedError(f"{host} is not a host on the public internet")
         connection = http.client.HTTPSConnection(host, port, context=self.tls)
         with socket.create_connection((addresses[0], port), timeout=CONNECT_SECONDS) as plain:
             secured = self.tls.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
@@ -159,7 +159,7 @@ def _read(response: http.client.HTTPResponse, most_bytes: int) -> bytes | str:
 
 @contextmanager
 def _hung_up_in_time(connection: ssl.SSLSocket) -> Iterator[None]:
-    """A timeout of a socket starts anew with every byte; this one does not. Raises RefusedError when it is over."""
+    """A socket's timeout restarts with every byte; this one does not. Raises RefusedError when it is over."""
     late = threading.Event()
 
     def hang_up() -> None:

@@ -329,4 +329,4 @@ def _check_arguments(calls: list[ToolCall]) -> None:
         except orjson.JSONDecodeError as error:
             raise RefusedError("The arguments of a call are no JSON.") from error
         if not isinstance(arguments, dict) or repeated_key(call.function.arguments):
-            raise RefusedError("The arguments of a call are no object, or a key stands twice in them.")
+            raise RefusedError("The arguments of a call are not an object, or repeat a key.")

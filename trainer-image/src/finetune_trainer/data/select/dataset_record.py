@@ -83,5 +83,5 @@ def find_record(storage: Storage, output: S3Location) -> DatasetRecord | None:
     except ValidationError as error:
         raise DiagnosedError(
             Reason.DATASET_INVALID,
-            f"{output.join(RECORD_NAME).uri} is not as preflight wrote it. Change spec.runId: it is written anew.",
+            f"{output.join(RECORD_NAME).uri} is not as preflight wrote it. Change spec.runId, and it is written again.",
         ) from error
