@@ -30,7 +30,7 @@ def wilson(successes: int, trials: int) -> Estimate:
     shrink = 1 + Z_95**2 / trials
     centre = (p + Z_95**2 / (2 * trials)) / shrink
     half = Z_95 * math.sqrt(p * (1 - p) / trials + Z_95**2 / (4 * trials**2)) / shrink
-    # At p = 0 and p = 1 the bound is p itself, but for rounding.
+    # At p = 0 and p = 1 the bound is p itself, except for rounding.
     return Estimate(p, low=max(0.0, min(p, centre - half)), high=min(1.0, max(p, centre + half)))
 
 

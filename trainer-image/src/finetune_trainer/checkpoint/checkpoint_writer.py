@@ -23,7 +23,7 @@ WORTH_TELLING_SECONDS = 1.0
 class CheckpointWriter:
     """Commits every save as a checkpoint. `store` runs in the saving thread, on every process of the gang.
 
-    `gang` must be this thread's own (`Gang.beside`). `events` is rank 0's.
+    `gang` must be this thread's own (`Gang.for_another_thread`). `events` is rank 0's.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ def list_committed(storage: Storage, run: S3Location) -> list[Committed]:
     if not found:
         return []
     state = storage.find(found[-1].folder.join(TRAINER_STATE))
-    with contextlib.suppress(ValueError, KeyError, TypeError):  # whoever resumes from it reports the corruption
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # resuming from it reports the corruption
         found = found if state is None else with_evaluations(found, evaluations(state))
     measured = evaluation_records.find_record(storage, found[-1])
     if measured is None or "eval_loss" not in measured:
@@ -181,7 +181,7 @@ def fetch(
 
 
 def to_status(committed: Committed, best: Best | None) -> CheckpointStatus:
-    """The checkpoint as it stands in a job's status."""
+    """The checkpoint as shown in a job's status."""
     manifest = committed.manifest
     return CheckpointStatus(
         step=manifest.step,

@@ -1,4 +1,4 @@
-"""The evaluation of a step, stored beside its checkpoint, which is committed before it is evaluated.
+"""The evaluation of a step, stored with its checkpoint, which is committed before it is evaluated.
 
 Without it each attempt would repeat the evaluation of the step that it resumes from; if that takes longer than the time
 between two preemptions, the run would never progress. Every evaluation of a checkpoint gives the same result, so the

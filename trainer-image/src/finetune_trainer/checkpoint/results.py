@@ -109,7 +109,7 @@ def is_adapter(run: TrainRun) -> bool:
 
 
 def to_result(run: TrainRun, committed: Committed) -> Result:
-    """The committed result as it stands in a job's status."""
+    """The committed result as shown in a job's status."""
     metrics = committed.manifest.metrics
     tokens = metrics.get("trainedTokens")
     has_report = any(file.path == REPORT_NAME for file in committed.manifest.files)

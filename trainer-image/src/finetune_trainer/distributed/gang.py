@@ -1,7 +1,7 @@
 """The processes that train one model together: who this one is, and how all of them agree.
 
 Every method but `last_step` must be called by all processes of the gang, in the same order; what a second thread
-calls, on `beside()`. A known failure of one is raised in all of them.
+calls, on `for_another_thread()`. A known failure of one is raised in all of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Gang:
         """Whether this is the first process of its node, the one that fills the node's disk."""
         return self.place.local_rank == 0
 
-    def beside(self) -> Gang:
+    def for_another_thread(self) -> Gang:
         """The same gang for another thread, with a process group of its own, so that neither thread waits for the
         other."""
         other = copy.copy(self)
@@ -51,7 +51,7 @@ class Gang:
             import torch.distributed
 
             other._group = torch.distributed.new_group(
-                backend="gloo", timeout=timedelta(seconds=COLLECTIVE_SECONDS), group_desc="beside the training"
+                backend="gloo", timeout=timedelta(seconds=COLLECTIVE_SECONDS), group_desc="background"
             )
         return other
 
@@ -96,7 +96,7 @@ class Gang:
         """The step after which all processes stop, as soon as one has `asked`; None while none has.
 
         To be asked at the end of every step. No process may end a step before all have asked at the end of the one
-        before: gradients or losses that are gathered see to that. So nobody is past the step after the one at which
+        before: gradients or losses that are gathered see to that. So no process is past the step after the one at which
         the first process asks, which is the step that all agree on. It costs a question to rank 0's store, where a
         reduction over the gang at every step would cost all of them ten times as much.
         """

@@ -36,7 +36,7 @@ class Prompt:
     tools: tuple[Mapping[str, Any], ...] = ()
     images: tuple[ImageUrl, ...] = ()
     arguments: Sequence[Sequence[str]] | None = field(default=None, compare=False)
-    """Of each message the arguments of its calls, as they stand."""
+    """The arguments of each message's calls, as written."""
 
 
 @dataclass(frozen=True)

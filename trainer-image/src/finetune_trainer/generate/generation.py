@@ -1,7 +1,7 @@
 """Batched, reproducible generation with a causal language model.
 
 Prompts are sorted by length and padded on the left, so that a batch has little padding and every row continues at its
-end. Greedy outputs do not depend on the batch, but for ties that rounding decides.
+end. Greedy outputs do not depend on the batch, except for ties decided by rounding.
 """
 
 from __future__ import annotations

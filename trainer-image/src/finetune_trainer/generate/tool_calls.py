@@ -88,7 +88,7 @@ def response_template(tokenizer: Any) -> ResponseTemplate | None:
 def parse_tool_calls(
     template: ResponseTemplate, output: str, prompt: str, tools: Sequence[Mapping[str, Any]]
 ) -> tuple[str, tuple[ToolCall, ...]]:
-    """The text beside the tool calls, and the calls. `output` and `prompt` include their special tokens.
+    """The text outside the tool calls, and the calls. `output` and `prompt` include their special tokens.
 
     An output that is not of the format is text, without calls.
     """

@@ -96,7 +96,7 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
 
 
 def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightRun:
-    """As the operator renders it, but for a single process."""
+    """As the operator renders it, for a single process."""
     spec = job.spec
     seed = spec.hyperparameters.seed
     return PreflightRun(
@@ -116,7 +116,7 @@ def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightR
 
 
 def train_run(job: LocalJob, folder: Path, found: PreflightReport, model: ModelSource) -> TrainRun:
-    """As the operator renders it, but for a single process."""
+    """As the operator renders it, for a single process."""
     spec = job.spec
     claims = folder / CLAIMS
     return TrainRun(
@@ -212,7 +212,7 @@ def refuse_changed(run: TrainRun, folder: Path) -> None:
         raise DiagnosedError(
             Reason.INVALID_SPEC,
             f"The run in {folder} was started with other settings ({'; '.join(changed)}). Change spec.runId: that is a "
-            "new run beside it. Or give another --output.",
+            "new run next to it. Or give another --output.",
         )
 
 

@@ -65,19 +65,19 @@ class Method(Protocol):
 
     @property
     def memory(self) -> MethodMemory:
-        """What the method needs on an accelerator beside the model and its optimizer."""
+        """What the method needs on an accelerator in addition to the model and its optimizer."""
         ...
 
     @property
     def metrics(self) -> Mapping[str, str]:
-        """What is logged, recorded and charted beside the loss: a name (`reward_margin`), and its key in the Trainer's
-        log, which evaluations precede by `eval_`."""
+        """What to log, record and plot in addition to the loss: a name (`reward_margin`) and its key in the Trainer's
+        log, which has the prefix `eval_` in evaluations."""
         ...
 
     def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.Sequence]:
-        """The sequences that an example's tokens are counted by, not truncated. Raises TemplateError.
+        """The sequences of an example, for counting its tokens; not truncated. Raises TemplateError.
 
-        Of a method that generates its answers they are the prompts, without labels.
+        Online methods return prompts without labels.
         """
         ...
 
@@ -106,7 +106,7 @@ class Method(Protocol):
         ...
 
     def question(self, row: Row) -> Question | None:
-        """A sample's prompt and reference from a row of text; None where the row makes none."""
+        """A sample's prompt and reference from a row of text; None if the row gives none."""
         ...
 
     def build_trainer(self, parts: TrainerParts) -> Any:

@@ -36,5 +36,5 @@ def method_of(spec: api.Method) -> Method:
 
 
 def formats_of(method: str) -> MethodFormats:
-    """What a method learns from, beside the others."""
+    """What a method learns from, and what the other methods do."""
     return MethodFormats(method, {name: registered.formats for name, registered in METHODS.items()})

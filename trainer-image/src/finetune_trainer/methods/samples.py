@@ -51,7 +51,7 @@ def make_samples(method: Method, tuned: Any, processor: Any, local: LocalModel, 
         with _evaluating(tuned, tokenizer):
             after = _answers(tuned, tokenizer, questions)
             before = _answers_before(tuned, tokenizer, local, questions)
-    except (RuntimeError, ValueError) as error:  # too little memory beside the optimizer, mostly
+    except (RuntimeError, ValueError) as error:  # mostly too little memory left by the optimizer
         _log.warning(f"the report has no samples: {first_line(error)}")
         return Samples((), f"None could be made: {first_line(error)}")
     samples = tuple(

@@ -28,7 +28,7 @@ SHOWN_NAMES = 20
 ADAPTABLE = (torch.nn.Linear, Conv1D, torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 ROUTER = "router"
 GATES = ("gate", "shared_expert_gate")
-"""Routers too, but only beside `experts`: elsewhere a gate is one of the layer's own matrices."""
+"""Routers too, but only next to `experts`: elsewhere a gate is one of the layer's own matrices."""
 
 
 def add_lora(model: Any, adapter: Adapter) -> Any:

@@ -53,7 +53,7 @@ def open_folder(uri: str, digest: str | None, storage: Storage) -> ModelFolder:
 
 
 class StoredFolder:
-    """A folder in the storage that somebody uploaded."""
+    """A folder in the storage that a user uploaded."""
 
     def __init__(self, storage: Storage, location: S3Location) -> None:
         self.uri = location.uri

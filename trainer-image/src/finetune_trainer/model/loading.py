@@ -292,7 +292,7 @@ def _refuse_other_than_language(config: Any, uri: str) -> None:
 def context_length(config: Any, tokenizer: Any = None) -> int | None:
     """The longest sequence that the model was made for; None where nothing says so (ALiBi and states have no limit).
 
-    A tokenizer whose length nobody knows says 1e30.
+    A tokenizer without a known limit says 1e30.
     """
     text = config.get_text_config()
     lengths = [getattr(text, name, None) for name in CONTEXT_LENGTHS] + [getattr(tokenizer, "model_max_length", None)]

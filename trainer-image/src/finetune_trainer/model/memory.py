@@ -57,7 +57,7 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class MethodMemory:
-    """What a training method needs, beside the model that is trained and its optimizer."""
+    """What a training method needs in addition to the trained model and its optimizer."""
 
     sequences_per_example: int = 1
     """Sequences of up to maxLength tokens in a forward pass, for each example of the batch."""

@@ -18,7 +18,7 @@ from finetune_trainer.model.loading import LocalModel
 from finetune_trainer.process.failures import DiagnosedError
 
 CHUNK = 2**24
-"""Numbers that are looked at together: what is needed beside the file's own pages stays small."""
+"""Numbers that are checked at a time, to keep the memory beyond the file's own pages small."""
 
 
 def refuse_infinite_weights(local: LocalModel, source: ModelSource) -> None:

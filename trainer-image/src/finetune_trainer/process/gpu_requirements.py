@@ -1,4 +1,4 @@
-"""What training on a GPU needs beside torch; without it the first step would fail, minutes after the start.
+"""What training on a GPU needs in addition to torch; without it the first step would fail, minutes after the start.
 
 Triton, which compiles the kernels of the loss and of fused_kernels.py, builds a small extension of Python against the
 driver when it is first used. https://github.com/triton-lang/triton, python/triton/runtime/build.py

@@ -2,7 +2,7 @@
 
 A process says which phase and step it is in whenever it gets on; how long it is silent between two such beats of its
 training is measured here, so that the watchdog knows what is usual. A beat costs a few microseconds, and nothing at
-all where nobody watches.
+all without a watchdog.
 """
 
 from __future__ import annotations

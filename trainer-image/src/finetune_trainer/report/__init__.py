@@ -1,1 +1,1 @@
-"""What a run reports: events, progress, metrics, and the report beside its result."""
+"""What a run reports: events, progress, metrics, and the report of its result."""

@@ -36,7 +36,7 @@ _log = structlog.get_logger()
 class EventLog:
     """The events of a run, including those of earlier attempts. They are kept in memory until `store`.
 
-    `metrics`: the method's (Method.metrics), which results.csv has beside the losses.
+    `metrics`: the method's (Method.metrics), which results.csv has in addition to the losses.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class EventLog:
     def add_corrupt(self, corrupt: Sequence[CorruptCheckpoint]) -> None:
         """Record the checkpoints that were skipped."""
         for item in corrupt:
-            self.add(f"Checkpoint of step {item.step} passed over: {item.message}", type="corrupt", step=item.step)
+            self.add(f"Checkpoint of step {item.step} skipped: {item.message}", type="corrupt", step=item.step)
 
     def warn(self, message: str) -> None:
         """Record a warning, and log it."""

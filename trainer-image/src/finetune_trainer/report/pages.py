@@ -1,4 +1,4 @@
-"""The pages beside a result: the model card (README.md) and the report (report.html)."""
+"""The pages of a result: the model card (README.md) and the report (report.html)."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Order:
     stop: tuple[str, ...] = ()
     marks: str = ""
     """Text that names the special tokens which end a text: no stop string goes beyond them, as it does beyond others,
-    which nobody sees.
+    which no one sees.
     """
 
 

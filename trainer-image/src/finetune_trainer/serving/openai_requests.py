@@ -23,7 +23,7 @@ _RESERVED = frozenset(
         *("messages", "raise_exception", "strftime_now", "range", "dict", "lipsum", "cycler", "joiner", "namespace"),
     }
 )
-"""What transformers and Jinja give to a chat template themselves, beside the tokenizer's special tokens."""
+"""What transformers and Jinja give to a chat template themselves, in addition to the tokenizer's special tokens."""
 
 Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 

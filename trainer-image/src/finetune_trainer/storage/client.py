@@ -35,7 +35,7 @@ class S3Client:
     encryption: dict[str, str]
     """Parameters of the requests that begin an object."""
     ca_file: Any
-    """Held, for it is removed when nobody holds it."""
+    """Kept open: the file is removed when this is closed."""
 
     def hide_credentials(self, text: str) -> str:
         """`text` with the signing keys removed."""

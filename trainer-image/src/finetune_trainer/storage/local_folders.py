@@ -183,7 +183,7 @@ def _paths(folder: Path) -> list[str]:
 
 
 def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # one has files, or somebody else removed it
+    with contextlib.suppress(OSError):  # one has files, or another process removed it
         for empty in (folder, *folder.parents):
             empty.rmdir()
 

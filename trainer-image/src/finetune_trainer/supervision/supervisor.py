@@ -2,7 +2,7 @@
 
 What the child can't say itself is said here: that it was killed, for its memory or from outside; that it crashed; or
 that it makes no progress, in which case it is killed, since a stopped or deadlocked process hears nothing else. The
-last lines of its log join whatever diagnosis there is. This process never imports torch, and sleeps but for a look
+last lines of its log join whatever diagnosis there is. This process never imports torch, and sleeps except for a look
 once a second.
 
 As the container's first process it also passes on SIGTERM and reaps orphans.

@@ -2,7 +2,7 @@
 
 A process is compared with itself: silence counts by the usual time between its beats, so slow steps are not a stall.
 In a gang all wait for the one that hangs. That one has to speak first, since the Job ends the others with its failure:
-so whoever may only be waiting is given a while longer than a process that is seen to be stopped.
+so a process that may only be waiting is given longer than one that is known to be stopped.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class BuiltTrainer:
     stop: StopOnSigterm
     progress: ReportProgress
     sender: ProgressReceiver | None
-    """Where progress goes; None where nobody wants it, and in all processes but rank 0."""
+    """Where progress goes; None without a receiver, and in all processes except rank 0."""
     events: EventLog | None
     """Rank 0's."""
     packs: bool
@@ -69,7 +69,9 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     events = _event_log(attempt, inputs) if gang.leads else None
     sender = ProgressSender(run.progress) if gang.leads and run.progress is not None else screen
     metrics = ExposeMetrics(run.metrics_port if gang.leads_node else None)
-    writer = CheckpointWriter(run.checkpoints, attempt.storage, gang.beside(), start.claim, start.resumed, events)
+    writer = CheckpointWriter(
+        run.checkpoints, attempt.storage, gang.for_another_thread(), start.claim, start.resumed, events
+    )
     saves = BackgroundSaves(SnapshotTaker(gang), writer.store, metrics.add_checkpoint_stall)
     stop = StopOnSigterm(gang, saves)
     progress = ReportProgress(sender, lambda: writer.ledger, inputs.method.metrics)

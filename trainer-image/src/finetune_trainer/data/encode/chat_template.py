@@ -48,7 +48,7 @@ def render_chat(
 ) -> str:
     """Messages (as `to_template` makes them) in the model's own chat template. Raises TemplateError.
 
-    `variables`: what the template may read beside them, such as enable_thinking.
+    `variables`: what else the template may read, such as enable_thinking.
     """
     template = str(tokenizer.chat_template)
     if _wants_arguments_as_text(tokenizer, template):
@@ -279,7 +279,7 @@ def _with_reasoning_as(key: str | None, message: Mapping[str, Any]) -> Mapping[s
 
 
 def _with_reasoning_apart(key: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Reasoning that stands in the content, under the template's key."""
+    """Reasoning in the content, under the template's key."""
     found = _INLINE.match(str(message["content"])) if message["role"] == "assistant" else None
     if found is None:
         return message

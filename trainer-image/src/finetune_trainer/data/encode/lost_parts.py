@@ -52,7 +52,7 @@ class MessageShape:
 
     role: str
     text: tuple[str, ...] = ()
-    """Its pieces: the tags of reasoning as they stand, and `""` for what is between, before and after them."""
+    """Its pieces: the tags of reasoning as written, and `""` for what is between, before and after them."""
     reasoning: bool = False
     calls: tuple[str | None, ...] = ()
     """The ids, numbered in the order in which they come."""

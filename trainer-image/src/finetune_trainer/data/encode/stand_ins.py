@@ -1,6 +1,6 @@
 """Passes text through a chat template and a tokenizer verbatim, by stand-ins.
 
-Text of a message that spells a control token (`<|im_end|>`) is text: nobody who writes into a conversation can end a
+Text of a message that spells a control token (`<|im_end|>`) is text: no one who writes into a conversation can end a
 turn in it, or begin another's. And a number in the arguments of a call keeps its very text (`1.10`), which no parser
 gives back. Each gets a stand-in before the template sees it; in the rendered text it is what it was.
 """
@@ -121,7 +121,7 @@ def stand_in(tokenizer: Any, messages: Messages, tools: Sequence[Mapping[str, An
 
 
 def with_exact_numbers(conversation: Conversation, arguments: Sequence[Sequence[str]]) -> Conversation:
-    """Numbers of the calls' arguments, which a parser would change, as they stand. `arguments`: of each message."""
+    """Numbers of the calls' arguments, which a parser would change, as written. `arguments`: of each message."""
     if not any(_ODD_NUMBER.search(text) for texts in arguments for text in texts):
         return conversation
     everything = json.dumps([conversation.messages, conversation.tools], ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""GET of an https:// URL that somebody else wrote down, so that it reaches nothing but the public internet.
+"""GET of an untrusted https:// URL that can reach nothing but the public internet.
 
 A URL in a dataset is an attempt at server-side request forgery until shown otherwise. So: https only; the host's name
 is resolved once, every address that it has must be public, and the connection goes to one of those very addresses; no

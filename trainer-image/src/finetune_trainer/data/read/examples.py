@@ -60,7 +60,7 @@ class ChatExample(Struct, frozen=True):
         return messages_text(self.messages)
 
     def arguments(self) -> list[list[str]]:
-        """Of each message the arguments of its calls, as they stand."""
+        """The arguments of each message's calls, as written."""
         return [
             [call.function.arguments for call in (isinstance(message, Assistant) and message.tool_calls) or ()]
             for message in self.messages

@@ -9,7 +9,7 @@ SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".arrow")
 PACKED = (".gz", ".zst", ".zstd")
 SPLITS = "dataset_dict.json"
 ABOUT_THE_DATASET = (SPLITS, "dataset_info.json", "dataset_infos.json", "state.json")
-"""What Hugging Face's libraries write beside the data."""
+"""What Hugging Face's libraries write next to the data."""
 
 
 def is_data(path: str, *, in_folder: bool) -> bool:

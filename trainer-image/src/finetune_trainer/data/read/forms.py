@@ -1,7 +1,7 @@
 """Converts other common forms of examples into ours.
 
 Alpaca (`instruction`, `input`, `output`), ShareGPT (`conversations` of `from` and `value`), OpenAI's older `functions`,
-a `system` beside the messages, arguments as objects, tools as JSON text, and null for what is absent, which is what
+a `system` next to the messages, arguments as objects, tools as JSON text, and null for what is absent, which is what
 `datasets` and OpenAI's own SDK write. Only lines that the decoder refuses come here. Part of the instant `validate`
 command: imports nothing heavy.
 """
@@ -44,7 +44,7 @@ _REFUSED = {
     "function_call": "A call belongs to a message of the assistant's, as 'tool_calls'. Put it there.",
 }
 MEANT = _REWRITTEN | _REFUSED.keys()
-"""Keys of a line that change what is learned: never passed over."""
+"""Keys of a line that change what is learned: never ignored."""
 
 _REASONING = ("reasoning", "thinking")
 _SPEAKERS = {

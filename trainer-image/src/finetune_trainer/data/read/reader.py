@@ -122,7 +122,7 @@ def read_examples(
 
 
 def parse_example(value: object) -> Example:
-    """The example in a line's JSON value, whose other keys are somebody else's (graders'). Raises ExampleError."""
+    """The example in a line's JSON value, which may have other keys (for graders). Raises ExampleError."""
     line = orjson.dumps(value)
     with contextlib.suppress(msgspec.DecodeError, RefusedError):
         return _to_example(_ANY_LINE.decode(line), line, None)[0]
@@ -246,12 +246,12 @@ def _without_weight(message: System | Developer | User | Assistant | Tool) -> An
 
 
 def _to_openai_preference(
-    given: _Input, better: str | Messages, worse: str | Messages, beside: list[dict[str, Any]] | None
+    given: _Input, better: str | Messages, worse: str | Messages, outer_tools: list[dict[str, Any]] | None
 ) -> PreferenceExample:
-    """`beside`: the tools that stand beside the input."""
-    if given.tools and beside:
+    """`outer_tools`: the tools next to the input."""
+    if given.tools and outer_tools:
         raise RefusedError("The line has tools in 'input' and beside it. Keep one of them.")
-    return _checked_preference(given.messages, better, worse, without_nulls(given.tools) or beside)
+    return _checked_preference(given.messages, better, worse, without_nulls(given.tools) or outer_tools)
 
 
 def _to_preference(prompt: Raw, chosen: Raw, rejected: Raw, tools: list[dict[str, Any]] | None) -> PreferenceExample:
@@ -291,7 +291,7 @@ def _checked_preference(
                 raise RefusedError("There is no prompt, or no message in an answer.")
             _check_chat([*prompt, *side])
             if not all(isinstance(message, Assistant) for message in side):
-                raise RefusedError("An answer holds somebody else's messages.")
+                raise RefusedError("An answer has messages that are not the assistant's.")
     return PreferenceExample(prompt, chosen, rejected, tools or None)
 
 

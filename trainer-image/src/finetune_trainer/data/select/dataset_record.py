@@ -1,4 +1,4 @@
-"""`dataset.json`, beside the run: which examples of which files preflight chose. Training uses exactly these."""
+"""`dataset.json`, in the run's folder: which examples of which files preflight chose. Training uses exactly these."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class DatasetRecord(ApiModel):
 
 
 def store_record(storage: Storage, output: S3Location, record: DatasetRecord) -> None:
-    """Write it beside the run."""
+    """Write it to the run's folder."""
     storage.write(output.join(RECORD_NAME), record.model_dump_json(by_alias=True, indent=1).encode())
 
 

@@ -1,5 +1,4 @@
-"""`dataset-findings.jsonl`, beside the run: every broken line and every example with a quality issue, for tools and
-grep."""
+"""`dataset-findings.jsonl`, in the run's folder: every broken line and every example with an issue, for tools and grep."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class Split:
 
 
 def hold_out(count: int, *, seed: int, percent: int | None = None) -> Split:
-    """Hold out `percent` of so many examples; at least one, but for None."""
+    """Hold out `percent` of so many examples, at least one; None: no example."""
     order = np.random.default_rng(seed).permutation(count)
     size = 0 if percent is None or not count else max(1, count * percent // 100)
     return Split(rest=order[size:], held_out=order[:size])
