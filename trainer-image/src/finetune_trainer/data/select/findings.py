@@ -1,4 +1,4 @@
-"""`dataset-findings.jsonl`, in the run's folder: every broken line and every example with an issue, for tools and grep."""
+"""`dataset-findings.jsonl`, in the run's folder: every broken line and every example with an issue, for tools."""
 
 from __future__ import annotations
 
