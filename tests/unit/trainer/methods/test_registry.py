@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
 
 import finetune_trainer
 from finetune_api.finetunejob import SETTINGS, Method, MethodType
+from finetune_trainer.methods.method import packs_rows
 from finetune_trainer.methods.registry import METHODS, method_of
+from tests.unit.trainer.data.encode.chat_templates import make_tokenizer
 
 SOURCES = Path(finetune_trainer.__file__).parent
 NAMES = re.compile(r"""\b(SFT|DPO)\b["']|\bapi\.(SFT|DPO)\b|import .*\b(SFT|DPO)\b""")
@@ -27,6 +30,15 @@ def test_a_method_is_made_of_its_settings(kind: MethodType) -> None:
     method = method_of(Method(type=kind))
     assert type(method).__name__ == f"{kind}Method"
     assert method.memory.can_be_sharded == SETTINGS[kind].rules.shards
+
+
+@pytest.mark.parametrize(
+    ("kind", "reads_images", "packs"), [("SFT", False, True), ("SFT", True, False), ("DPO", False, False)]
+)
+def test_rows_are_packed_where_method_and_model_allow_it(kind: MethodType, reads_images: bool, packs: bool) -> None:
+    processor = SimpleNamespace(image_processor=object()) if reads_images else make_tokenizer()
+    assert packs_rows(Method(type=kind), processor, packing=True) is packs
+    assert not packs_rows(Method(type=kind), processor, packing=False)
 
 
 def test_only_methods_name_a_method() -> None:
