@@ -193,10 +193,10 @@ def _weights_of(model: Any, names: list[str]) -> list[str] | None:
     """How peft's config names the weights of these modules: without their layer, unless others are called so too."""
     others = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}.difference(names)
     within_layer = {name: re.sub(r"^.*?\.\d+\.", "", name) for name in names}
-    names = {
+    chosen = {
         short if not any(_is_named(other, short) for other in others) else name for name, short in within_layer.items()
     }
-    return sorted(f"{name}.weight" for name in names) or None
+    return sorted(f"{name}.weight" for name in chosen) or None
 
 
 def _is_named(name: str, target: str) -> bool:
