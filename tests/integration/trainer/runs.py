@@ -28,7 +28,7 @@ from finetune_api.finetunejob import (
 from finetune_api.outcome import TrainReport
 from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
 from finetune_trainer.checkpoint.background_saves import Save
-from finetune_trainer.checkpoint.committing import Committer
+from finetune_trainer.checkpoint.checkpoint_writer import CheckpointWriter
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.distributed.place import place_alone_on_node
 from tests.integration.trainer_evaluation.buckets import Bucket
@@ -122,14 +122,14 @@ def short_samples() -> Iterator[None]:
 @contextmanager
 def stopped_after_first_checkpoint() -> Iterator[None]:
     """This process gets a SIGTERM as soon as what it trains has a checkpoint."""
-    store = Committer.store
+    store = CheckpointWriter.store
 
-    def store_and_stop(committer: Committer, save: Save) -> None:
-        store(committer, save)
+    def store_and_stop(writer: CheckpointWriter, save: Save) -> None:
+        store(writer, save)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Committer, "store", store_and_stop)
+        patch.setattr(CheckpointWriter, "store", store_and_stop)
         yield
 
 
