@@ -18,7 +18,9 @@ from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.storage.storage import Storage
 from finetune_trainer.train.callbacks import StopOnSigterm
-from tests.integration.trainer.runs import DEADLINE_SECONDS, Workplace, question, train_here
+from tests.integration.trainer.runs import Workplace, question, train_here
+
+DEADLINE_SECONDS = 120.0
 
 SETTINGS: dict[str, Any] = {"checkpoint_every_steps": 4, "epochs": 1.0, "learning_rate": 1e-3}
 LORA = Adapter(lora=LoRA(rank=4, dropout=0.1))
