@@ -20,7 +20,7 @@ ORDER = (
 )
 """What takes longest without a pause begins first; what is short and independent fills the end."""
 
-SHARED = ("platform", "quiet_stage")
+SHARED = ("platform", "quiet_stage", "release")
 """Fixtures of a session that keep all their tests to one worker: there is one real cluster, and its faults would be
 those of a neighbour; the other takes longer to make than its tests gain by two workers. A control plane is up in
 seconds, and most tests with one wait for it: each worker has its own."""

@@ -7,9 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, wait_for
+from tests.integration.operator.finetunejobs.test_progress import report, run_configuration, token
 from tests.integration.operator.jobs import JOB, TRAIN_REPORT, starts_training
 from tests.integration.operator.process import OperatorProcess
-from tests.integration.operator.test_progress import report, run_configuration, token
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 

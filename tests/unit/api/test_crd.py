@@ -1,6 +1,6 @@
 """The CRDs: generated from the models and nothing else, small, and in the schema that Kubernetes takes.
 
-That the API server takes and enforces them is seen in tests/integration/operator/test_admission.py.
+That the API server takes and enforces them is seen in tests/integration/operator/admission.
 """
 
 from __future__ import annotations

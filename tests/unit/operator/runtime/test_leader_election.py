@@ -1,6 +1,6 @@
 """The election against a Lease with optimistic concurrency, on a clock that stands still while anything is to be done.
 
-tests/integration/operator/test_high_availability.py has the real API server, and leaders that are killed.
+tests/integration/operator/resilience/test_high_availability.py has the real API server, and leaders that are killed.
 """
 
 from __future__ import annotations

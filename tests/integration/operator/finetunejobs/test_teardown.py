@@ -16,9 +16,9 @@ from finetune_trainer.storage.delete import delete
 from tests.integration.operator import played
 from tests.integration.operator.api import COLLECTED_SECONDS, Api, Object, condition, wait_for
 from tests.integration.operator.conftest import CLASS
+from tests.integration.operator.finetunejobs.test_progress import report, run_configuration, token
 from tests.integration.operator.jobs import JOB, preflight_succeeds, starts_training, trains
 from tests.integration.operator.process import OperatorProcess
-from tests.integration.operator.test_progress import report, run_configuration, token
 from tests.integration.trainer_evaluation.buckets import Bucket, bucket_in_real_s3
 
 pytestmark = pytest.mark.usefixtures("operator")

@@ -19,6 +19,7 @@ from finetune_operator.finetunejob.run_key import run_key
 from tests.integration.crds import CRDS
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, wait_for
+from tests.integration.operator.finetunejobs.test_progress import report, run_configuration, token
 from tests.integration.operator.jobs import (
     DEPLOYMENT,
     EVALUATION,
@@ -35,7 +36,6 @@ from tests.integration.operator.jobs import (
     trains,
 )
 from tests.integration.operator.process import OperatorProcess
-from tests.integration.operator.test_progress import report, run_configuration, token
 
 pytestmark = pytest.mark.usefixtures("operator")
 

@@ -1,0 +1,314 @@
+"""What the operator does with the chart's rights: each test needs some of them, together they need all."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+from base64 import b64decode
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import pytest
+
+from finetune_api.crd import KINDS
+from finetune_api.progress import PROGRESS_AUDIENCE
+from finetune_operator.core.ownership import Owner, labels
+from finetune_operator.finetunejob.objects import TRAIN_ROLE
+from tests.integration.chart.release import (
+    BASE,
+    CLASS,
+    DATA,
+    NAMESPACE,
+    PODS_BY_HAND,
+    RELEASE,
+    ROOT,
+    TEAM,
+    TRAINER_IMAGE,
+    TUNED,
+    WAIT_SECONDS,
+    Operator,
+    Release,
+    account_kubeconfig,
+    apply,
+    certificate,
+    refusal,
+    rendered,
+    rights_settle,
+    start_job,
+)
+
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
+ACCOUNT_GROUPS = ("system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated")
+GRADER = {"name": "exact", "type": "StringCheck", "stringCheck": {}}
+
+
+# What the operator does with the chart's rights: each test needs some of them, together they need all
+
+
+def test_a_pod_monitor_selects_the_port_of_training_pods() -> None:
+    assert "PodMonitor" not in {item["kind"] for item in rendered()}
+    (monitor,) = [item for item in rendered("metrics.podMonitor.enabled=true") if item["kind"] == "PodMonitor"]
+    owner = Owner("FineTuneJob", TEAM, "router", "u-1")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels(owner, TRAIN_ROLE).items()
+    assert monitor["spec"]["namespaceSelector"] == {"any": True}
+    assert [endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]] == ["metrics"]
+
+
+def test_a_class_becomes_ready(release: Release, platform: None) -> None:
+    release.wait("-n", "default", "events", "--field-selector=involvedObject.kind=FineTuneClass", until="create")
+
+
+def test_a_job_is_validated_and_suspended(release: Release, platform: None) -> None:
+    preflight = start_job(release, "suspended")
+    children = {item["kind"]: item for item in release.get("-n", TEAM, "job,configmap", *preflight)["items"]}
+    assert set(children) == {"Job", "ConfigMap"}
+    assert children["Job"]["spec"]["template"]["spec"]["containers"][0]["image"] == TRAINER_IMAGE
+    release.wait_reason("ftj/suspended", "Validating")
+    release.kubectl("-n", TEAM, "patch", "ftj", "suspended", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    release.wait_reason("ftj/suspended", "Suspended")
+    release.wait("-n", TEAM, "job", *preflight, until="delete")
+    release.wait("-n", TEAM, "events", "--field-selector=reason=Suspended", until="create")
+
+
+def test_an_evaluation_starts(release: Release, platform: None) -> None:
+    candidates = [{"name": "tuned", "model": {"uri": TUNED}}]
+    spec = {"candidates": candidates, "baseline": {"model": {"uri": BASE}}, "dataset": {"uri": DATA}}
+    apply(release, "Evaluation", "judge", **spec, graders=[GRADER])
+    release.wait_reason("eval/judge", "Evaluating")
+    release.wait("-n", TEAM, "pod", "-l", "finetune.dev/role=evaluate", until="create")
+
+
+def test_a_model_is_served_and_replaced(release: Release, platform: None) -> None:
+    apply(release, "ModelDeployment", "chat", model={"uri": BASE}, replicas=0)
+    release.wait_reason("mdep/chat", "Available")
+    (first,) = served(release)
+    assert release.get("-n", TEAM, "service", "chat")["spec"]["ports"][0]["port"] == 80
+    apply(release, "ModelDeployment", "chat", model={"uri": TUNED}, replicas=0)
+    release.wait("-n", TEAM, f"configmap/{first}", until="delete")
+    (second,) = served(release)
+    assert second != first
+
+
+def test_a_deployment_waits_for_the_gate(release: Release, platform: None) -> None:
+    apply(release, "ModelDeployment", "gated", model={"uri": BASE}, gate={"evaluationRef": {"name": "none"}})
+    release.wait_reason("mdep/gated", "ReferenceNotFound")
+
+
+async def test_a_pod_reports_its_own_progress(release: Release, operator: Operator, platform: None) -> None:
+    preflight = start_job(release, "reporting")
+    (pod,) = (item["metadata"] for item in release.get("-n", TEAM, "pod", *preflight)["items"])
+    path = f"/v1alpha1/namespaces/{TEAM}/finetunejobs/reporting/attempts/"
+    own = path + pod["labels"]["batch.kubernetes.io/job-name"]
+    token = ("-n", TEAM, "create", "token", "default")
+    audience = f"--audience={PROGRESS_AUDIENCE}"
+    bound = release.kubectl(*token, audience, "--bound-object-kind=Pod", f"--bound-object-name={pod['name']}").strip()
+    assert await report(release, operator, own, bound) == 200
+    assert await report(release, operator, path + "another", bound) == 403
+    for flags in ((), (audience,)):
+        assert await report(release, operator, own, release.kubectl(*token, *flags).strip()) == 401
+
+
+def test_a_job_of_a_class_that_reclaims_its_storage_is_held_until_that_is_done(
+    release: Release, operator: Operator, platform: None
+) -> None:
+    reclaiming = {**CLASS, "metadata": {"name": "reclaiming"}, "spec": {**CLASS["spec"], "reclaimPolicy": "Delete"}}
+    release.kubectl("apply", "-f", "-", stdin=reclaiming)
+    spec = {"className": "reclaiming", "model": {"uri": BASE}, "dataset": {"training": {"uri": DATA}}}
+    apply(release, "FineTuneJob", "held", **spec)
+    release.wait("-n", TEAM, "ftj/held", until="jsonpath={.metadata.finalizers}")
+    uid = release.get("-n", TEAM, "ftj", "held")["metadata"]["uid"]
+    release.wait_reason("ftj/held", "Validating")
+    release.kubectl("-n", TEAM, "delete", "ftj", "held", "--wait=false")
+    release.wait("-n", TEAM, "job", "-l", f"finetune.dev/owner-uid={uid},finetune.dev/role=delete", until="create")
+
+
+def test_the_account_of_the_uninstallation_releases_what_is_held(
+    release: Release, operator: Operator, platform: None
+) -> None:
+    reclaiming = {**CLASS, "metadata": {"name": "reclaiming"}, "spec": {**CLASS["spec"], "reclaimPolicy": "Delete"}}
+    release.kubectl("apply", "-f", "-", stdin=reclaiming)
+    spec = {"className": "reclaiming", "model": {"uri": BASE}, "dataset": {"training": {"uri": DATA}}}
+    apply(release, "FineTuneJob", "released", **spec)
+    release.wait("-n", TEAM, "ftj/released", until="jsonpath={.metadata.finalizers}")
+    hook = [item for item in rendered() if "helm.sh/hook" in item["metadata"].get("annotations", {})]
+    (job,) = [item for item in hook if item["kind"] == "Job"]
+    account = job["spec"]["template"]["spec"]["serviceAccountName"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    release.kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": hook})
+    release.wait("-n", NAMESPACE, "pod", "-l", f"job-name={job['metadata']['name']}", until="create")
+    config = account_kubeconfig(release, account)
+    words = [sys.executable, "-m", "finetune_operator", *container["args"], f"--kubeconfig={config}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src")}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_SECONDS, env=environment, check=False)
+    release.kubectl("delete", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": hook})
+    assert done.returncode == 0, done.stderr
+    assert f"{TEAM}/released" in done.stdout
+
+
+def test_nothing_was_refused(operator: Operator) -> None:
+    refusals = [line for line in operator.log.read_text().splitlines() if "Forbidden" in line or "forbidden" in line]
+    assert not refusals
+
+
+async def report(release: Release, operator: Operator, path: str, token: str) -> int:
+    """Send a progress report as a training Pod would, checking the certificate against the chart's CA and Service."""
+    trusted = ssl.create_default_context(cadata=b64decode(certificate(release)["ca.crt"]).decode())
+    trusted.verify_flags |= ssl.VERIFY_X509_STRICT
+    status = {"lastUpdatedTime": "2026-01-01T00:00:00Z", "metrics": [{"name": "total_steps", "value": "10"}]}
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session,
+        session.post(
+            f"https://127.0.0.1:{operator.progress_port}{path}",
+            json={"trainerStatus": status},
+            headers={"Authorization": f"Bearer {token}"},
+            ssl=trusted,
+            server_hostname=f"{RELEASE}.{NAMESPACE}.svc",
+        ) as answer,
+    ):
+        return answer.status
+
+
+def served(release: Release) -> list[str]:
+    found = release.get("-n", TEAM, "configmap", "-l", "finetune.dev/role=serve")["items"]
+    return [item["metadata"]["name"] for item in found]
+
+
+# What nobody may do
+
+
+def test_the_operator_may_do_nothing_that_it_does_not_need(release: Release) -> None:
+    questions = [
+        *((verb, "", "secrets") for verb in ("get", "list", "watch", "create", "patch", "update", "delete")),
+        *((verb, "", "pods") for verb in ("create", "patch", "update", "delete")),
+        ("create", "", "pods/exec"),
+        ("get", "", "pods/log"),
+        ("create", "", "serviceaccounts/token"),
+        ("impersonate", "", "users"),
+        *((verb, "rbac.authorization.k8s.io", "clusterroles") for verb in ("bind", "escalate", "create", "update")),
+        ("get", "", "nodes"),
+        ("list", "", "namespaces"),
+        ("list", "apiextensions.k8s.io", "customresourcedefinitions"),
+        *((verb, "finetune.dev", kind.plural) for kind in KINDS for verb in ("create", "update", "delete")),
+        *(("patch", "finetune.dev", kind.plural) for kind in KINDS if kind.name != "FineTuneJob"),
+        *((verb, "coordination.k8s.io", "leases") for verb in ("get", "list", "create", "update", "delete")),
+        *((verb, "", "configmaps") for verb in ("get", "update", "deletecollection")),
+        *((verb, "", "services") for verb in ("update", "delete")),
+        *((verb, "apps", "deployments") for verb in ("update", "delete", "deletecollection")),
+        *((verb, "batch", "jobs") for verb in ("get", "patch", "update", "deletecollection")),
+        *((verb, "", "events") for verb in ("get", "watch", "patch", "delete")),
+        ("create", "authorization.k8s.io", "subjectaccessreviews"),
+    ]
+    answers = release.allowed(ACCOUNT, ACCOUNT_GROUPS, questions)
+    assert [question for question, allowed in answers.items() if allowed] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ({"spec": {"suspend": True}}, "the operator never writes a spec"),
+        ({"metadata": {"labels": {"a": "b"}}}, "the operator writes only finalizers"),
+        ({"metadata": {"annotations": {"a": "b"}}}, "the operator writes only finalizers"),
+        ({"metadata": {"finalizers": []}}, None),
+    ],
+)
+def test_of_a_job_the_operator_may_write_finalizers_only(
+    release: Release, platform: None, change: Mapping[str, Any], refusal: str | None
+) -> None:
+    apply(release, "FineTuneJob", "untouched", model={"uri": BASE}, dataset={"training": {"uri": DATA}})
+    words = ("-n", TEAM, "patch", "ftj", "untouched", "--type=merge", "-p", json.dumps(change))
+    done = subprocess.run(
+        [release.commands["kubectl"], "--kubeconfig", account_kubeconfig(release), *words],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+    assert (done.returncode == 0) == (refusal is None), done.stderr
+    assert (refusal or "") in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("finalizers", "refusal"),
+    [
+        ([], None),
+        (["finetune.dev/storage"], None),
+        (["example.com/mine", "finetune.dev/storage"], "only its own finalizer"),
+        (["foregroundDeletion"], "only its own finalizer"),
+    ],
+)
+def test_of_a_jobs_finalizers_the_operator_writes_its_own_only(
+    release: Release, platform: None, finalizers: list[str], refusal: str | None
+) -> None:
+    apply(release, "FineTuneJob", "unheld", model={"uri": BASE}, dataset={"training": {"uri": DATA}})
+    change = {"metadata": {"finalizers": finalizers}}
+    done = as_account(release, "patch", "ftj", "unheld", "--type=merge", "--dry-run=server", "-p", json.dumps(change))
+    assert (done.returncode == 0) == (refusal is None), done.stderr
+    assert (refusal or "") in done.stderr
+
+
+def as_account(release: Release, *words: str) -> subprocess.CompletedProcess[str]:
+    """kubectl under the operator's own account, in the team's namespace."""
+    command = [release.commands["kubectl"], "--kubeconfig", account_kubeconfig(release), "-n", TEAM, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+
+
+def test_the_operators_account_is_held_to_its_own(release: Release, operator: Operator, platform: None) -> None:
+    """Who has its token is not the cluster's administrator."""
+    start_job(release, "own")
+    uid = release.get("-n", TEAM, "ftj", "own")["metadata"]["uid"]
+    owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "name": "own", "uid": uid}
+    owned = {"ownerReferences": [{**owner, "controller": True}]}
+    pod = {**PODS_BY_HAND, "restartPolicy": "Never", "automountServiceAccountToken": False}
+    kubeconfig = account_kubeconfig(release)
+
+    def told(namespace: str, kind: str, spec: dict[str, Any], **metadata: Any) -> str:
+        version = {"Job": "batch/v1", "ConfigMap": "v1", "Service": "v1"}[kind]
+        meta = {"name": "by-hand", "namespace": namespace, **metadata}
+        body = json.dumps({"apiVersion": version, "kind": kind, "metadata": meta, **spec})
+        words = [release.commands["kubectl"], "--kubeconfig", kubeconfig, "create", "--dry-run=server", "-f", "-"]
+        done = subprocess.run(words, input=body, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+        return "" if done.returncode == 0 else done.stderr
+
+    def job(**changes: Any) -> dict[str, Any]:
+        return {"spec": {"template": {"spec": {**pod, **changes}}}}
+
+    assert told(TEAM, "Job", job(), **owned) == ""
+    assert "what its own kinds own" in told(TEAM, "Job", job())
+    assert "what its own kinds own" in told(TEAM, "ConfigMap", {"data": {}})
+    assert "what its own kinds own" in told(TEAM, "ConfigMap", {}, labels={"finetune.dev/role": "usage"})
+    assert "namespaces of the cluster itself" in told("kube-system", "Job", job(), **owned)
+    host = [{"name": "host", "hostPath": {"path": "/"}}]
+    for changes in (
+        {"volumes": host},
+        {"hostNetwork": True},
+        {"hostPID": True},
+        {"automountServiceAccountToken": True},
+    ):
+        assert "no Pod with its node's files" in told(TEAM, "Job", job(**changes), **owned)
+    container = {**PODS_BY_HAND["containers"][0], "securityContext": {"privileged": True}}
+    assert "no privileged container" in told(TEAM, "Job", job(containers=[container]), **owned)
+    service = {"spec": {"ports": [{"port": 80}], "type": "LoadBalancer"}}
+    assert "inside of the cluster" in told(TEAM, "Service", service, **owned)
+    patch = ("patch", "service", "kubernetes", "-n", "default", "-p", '{"spec": {"selector": {"a": "b"}}}')
+    assert "what its own kinds own" in as_account(release, *patch).stderr
+    config_map = ("delete", "configmap", "kube-root-ca.crt", "--dry-run=server")
+    assert "what its own kinds own" in as_account(release, *config_map).stderr
+
+
+def test_a_tenant_gets_no_token_to_report_with(release: Release, operator: Operator, platform: None) -> None:
+    release.kubectl("-n", TEAM, "create", "rolebinding", "minter", "--clusterrole=edit", "--user=minter")
+    assert rights_settle(release, "minter", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
+    mine = ("create", "token", "default")
+    assert "training Pods only" in refusal(release, "minter", *mine, "--audience=finetune.dev/progress")
+    assert refusal(release, "minter", *mine, "--audience=https://elsewhere.example.com") == ""
+
+
+def test_the_operator_may_own_what_blocks_the_deletion_of_its_owner(release: Release) -> None:
+    # Asked for only where admission checks it (OpenShift), and so by nothing above.
+    owners = ("finetunejobs", "evaluations", "modeldeployments")
+    questions = [("update", "finetune.dev", f"{plural}/finalizers") for plural in owners]
+    assert all(release.allowed(ACCOUNT, ACCOUNT_GROUPS, questions).values())

@@ -1,0 +1,106 @@
+"""What the chart installs, and refuses to install."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from typing import Any
+
+import pytest
+
+from e2e.cluster.binaries import binaries
+from e2e.cluster.commands import run
+from finetune_operator.metrics import job_metrics, object_metrics  # noqa: F401 - they declare their metrics
+from finetune_operator.metrics.operator_metrics import DECLARED
+from tests.integration.chart.release import CHART, NAMESPACE, RELEASE, Release, rendered
+
+# What the chart installs
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("image.tagg=1", "additional properties 'tagg' not allowed"),
+        ("workers=0", "minimum: got 0, want 1"),
+        ("image.digest=latest", "'latest' does not match pattern"),
+        ("replica=2", "additional properties 'replica' not allowed"),
+        ("replicas=6", "maximum: got 6, want 5"),
+        ('admission.exemptUsers={a"b}', "does not match pattern"),
+    ],
+)
+def test_a_wrong_value_is_refused(value: str, complaint: str) -> None:
+    helm = binaries(["helm"])["helm"]
+    done = subprocess.run(
+        [helm, "template", RELEASE, CHART, "--set", value], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_it_passes_helm_lint() -> None:
+    run(binaries(["helm"])["helm"], "lint", "--strict", CHART)
+
+
+def test_its_pod_passes_the_restricted_pod_security_standard(release: Release) -> None:
+    # The namespace enforces it: the Pod would not exist.
+    release.wait("-n", NAMESPACE, "pod", "-l", f"app.kubernetes.io/instance={RELEASE}", until="create")
+
+
+@pytest.mark.parametrize(("values", "expected"), [((), "[]"), (("admission.exemptUsers={a:b,c}",), '["a:b","c"]')])
+def test_who_is_exempt_is_let_through_by_the_policy_on_children(values: tuple[str, ...], expected: str) -> None:
+    has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
+    found = rendered(*values, flags=has_policies)
+    policies = [item for item in found if item["kind"] == "ValidatingAdmissionPolicy"]
+    for about in ("children.", "jobpods."):
+        (policy,) = [item for item in policies if item["metadata"]["name"].startswith(about)]
+        exempt = policy["spec"]["matchConditions"][0]["expression"]
+        assert exempt.endswith(f"&& !(request.userInfo.username in {expected})")
+        assert "startsWith" not in exempt, "not every account of kube-system is a controller of Kubernetes"
+
+
+def test_the_policies_are_the_platforms_choice() -> None:
+    has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
+
+    def policies(*values: str) -> dict[str, Any]:
+        found = [item for item in rendered(*values, flags=has_policies) if "AdmissionPolicy" in item["kind"]]
+        return {item["metadata"]["name"]: item["spec"] for item in found if not item["kind"].endswith("Binding")}
+
+    assert policies("admission.enabled=false") == {}
+    ours = "admission.namespaceSelector.matchLabels.tuning=yes"
+    chosen = policies(ours, "admission.namespaceSelector.matchExpressions=null")
+    about_users = {"children", "jobpods", "tokens"}
+    for name, spec in chosen.items():
+        scope = {"matchLabels": {"tuning": "yes"}} if name.partition(".")[0] in about_users else None
+        assert spec["matchConstraints"].get("namespaceSelector") == scope
+    assert {name.partition(".")[0] for name in policies()} == {*about_users, "account", RELEASE}
+
+
+@pytest.mark.parametrize(("replicas", "kept"), [(1, False), (2, True)])
+def test_of_two_replicas_one_is_always_kept(replicas: int, kept: bool) -> None:
+    objects = {item["kind"]: item for item in rendered(f"replicas={replicas}")}
+    spec = objects["Deployment"]["spec"]
+    assert spec["replicas"] == replicas
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert ("PodDisruptionBudget" in objects) == kept
+    assert ("topologySpreadConstraints" in spec["template"]["spec"]) == kept
+
+
+def test_alerts_are_about_metrics_that_there_are() -> None:
+    (rule,) = [item for item in rendered("metrics.prometheusRule.enabled=true") if item["kind"] == "PrometheusRule"]
+    alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
+    assert len({alert["alert"] for alert in alerts}) == len(alerts) > 5
+    for alert in alerts:
+        assert set(re.findall(r"finetune_\w+", alert["expr"])) <= {one.name for one in DECLARED}, alert["alert"]
+        labels = set(re.findall(r"\$labels\.(\w+)", json.dumps(alert["annotations"])))
+        (metric,) = [one for one in DECLARED if one.name in re.findall(r"finetune_\w+", alert["expr"])]
+        assert labels <= set(metric.labels), alert["alert"]
+
+
+# What nobody may do
+
+
+def test_the_policy_on_exec_is_the_platforms_choice() -> None:
+    has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
+    names = [item["metadata"]["name"] for item in rendered(flags=has_policies)]
+    assert not any(name.startswith("exec.") for name in names)

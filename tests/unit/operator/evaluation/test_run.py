@@ -1,0 +1,222 @@
+"""An Evaluation while it runs: what its Pod waits for, what it answers, and what the answer is about."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_operator.evaluation.plan import plan
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+from finetune_operator.models.resolve import undecided
+from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.warning_events import WarningEvent
+from tests.unit.operator.evaluation.plans import (
+    EVALUATING,
+    JOB,
+    NEW,
+    NO_JOB,
+    RETRY_OBJECTS,
+    decide,
+    failed_once,
+    is_over,
+)
+from tests.unit.operator.evaluation_states import (
+    EVALUATION_FOLDER,
+    EVALUATION_REPORT,
+    SCORES,
+    WAITING_FOR_MODEL,
+    evaluation_status,
+    observed_evaluation,
+    score,
+)
+from tests.unit.operator.states import (
+    CLASS_NOT_FOUND,
+    NOW,
+    Decision,
+    ago,
+    job,
+    later,
+    pod,
+    resolved_class,
+    succeeded_pod,
+    with_config_map,
+)
+
+UNREADABLE = undecided("FineTuneJob 'router' can't be read: startTime is 'soon'.")
+
+
+# While it runs.
+
+
+@pytest.mark.parametrize(
+    ("pods", "expected"),
+    [
+        ((pod(JOB),), Decision("Evaluating", "Evaluating", again_in=15)),
+        (
+            (pod(JOB, phase="Pending", unschedulable_since=ago(31)),),
+            Decision("Evaluating", "Unschedulable", stalled=True, again_in=15, event="Warning Unschedulable"),
+        ),
+        (
+            (pod(JOB, phase="Pending", uid="p"),),
+            Decision("Evaluating", "SecretNotFound", stalled=True, again_in=15, event="Warning SecretNotFound"),
+        ),
+        (
+            (),
+            Decision("Evaluating", "QuotaExceeded", stalled=True, again_in=15, event="Warning QuotaExceeded"),
+        ),
+    ],
+    ids=["runs", "no room", "no Secret", "a quota"],
+)
+def test_a_running_evaluation(pods: tuple[Any, ...], expected: Decision) -> None:
+    status = evaluation_status(conditions=EVALUATING)
+    warnings = (
+        WarningEvent("p", "FailedMount", 'secret "s3-credentials" not found', ago(9)),
+        WarningEvent(job(JOB).uid, "FailedCreate", "exceeded quota: team", ago(9)),
+    )
+    assert decide(observed_evaluation(status, job(JOB), pods=pods, warnings=warnings)).decision == expected
+
+
+def test_what_the_pod_waits_for_is_said_before_it_is_a_blockage() -> None:
+    waiting = pod(JOB, phase="Pending", unschedulable_since=ago(28), unschedulable_message="0/1 nodes are available.")
+    result = decide(observed_evaluation(evaluation_status(conditions=EVALUATING), job(JOB), pods=(waiting,)))
+    assert result.decision == Decision("Evaluating", "Evaluating", again_in=15)
+    assert f"Pod {waiting.name} finds no node: 0/1 nodes are available." in result.message
+
+
+def test_scores_complete_it() -> None:
+    status = evaluation_status(conditions=EVALUATING)
+    observed = observed_evaluation(status, job(JOB, "Complete"), pods=(succeeded_pod(JOB, EVALUATION_REPORT),))
+    result = decide(observed)
+    assert result.decision == Decision("Passed", "Evaluated", ready=True, passed=True, event="Normal Evaluated")
+    assert result.status.results == SCORES
+    assert result.status.completion_time == NOW
+    assert result.status.report_uri == EVALUATION_REPORT.report_uri
+    assert result.message == "exact 0.750 [0.700, 0.800] vs 0.250 [0.200, 0.300]"
+
+
+OTHERS = "s3://models/finetune/team-b/theirs/1-deadbeef"
+
+
+@pytest.mark.parametrize(
+    ("state", "claim", "told"),
+    [
+        ("Failed", {}, ""),
+        ("Complete", {"report_uri": f"{OTHERS}/report.json"}, "its reportUri is"),
+        ("Complete", {"scores": [*SCORES, score("theirs", 1.0, delta=0.9)]}, "'theirs' by 'exact', which nobody asked"),
+        (
+            "Complete",
+            {"scores": [*SCORES, score("tuned", 1.0, grader="kind")]},
+            "'tuned' by 'kind', which nobody asked",
+        ),
+        ("Complete", {"scores": [*SCORES, score("tuned", 1.0, delta=0.9)]}, "two scores of one model by one grader"),
+    ],
+    ids=["its Job failed", "another folder", "another model", "another grader", "twice"],
+)
+def test_scores_are_held_against_what_was_asked(state: Any, claim: dict[str, Any], told: str) -> None:
+    said = succeeded_pod(JOB, EVALUATION_REPORT.model_copy(update=claim))
+    result = decide(observed_evaluation(evaluation_status(), job(JOB, state), pods=(said,)))
+    assert result.status.results == []
+    assert result.decision.passed is None
+    assert told in result.message
+    if claim:
+        assert is_over(result), "whoever wrote it writes it again"
+        assert result.decision.reason == "ReportRefused"
+
+
+def test_the_folder_is_that_of_the_class_as_it_was_when_the_evaluation_began() -> None:
+    begun = decide(observed_evaluation()).status
+    assert begun.storage_uri == EVALUATION_FOLDER
+    said = succeeded_pod(JOB, EVALUATION_REPORT)
+    moved = resolved_class(storage={"prefix": "elsewhere"})
+    assert (
+        decide(observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), platform=moved)).status.results == SCORES
+    )
+
+
+# What the answer comes from, and what it is about.
+
+
+def test_what_our_container_says_is_enough_and_what_still_runs_is_ended() -> None:
+    """The Pod of a mesh's sidecar goes on for ever."""
+    said = replace(succeeded_pod(JOB, EVALUATION_REPORT), phase="Running", foreign_running=("istio-proxy",))
+    just_ended = replace(said, ended_time=ago(3))
+    waits = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(just_ended,)))
+    assert (waits.decision.phase, waits.decision.again_in) == ("Evaluating", 7)
+    assert "istio-proxy" in waits.message
+    said = replace(said, ended_time=ago(11))
+    done = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(said,)))
+    assert (done.decision.phase, done.decision.deletes, done.decision.again_in) == ("Passed", (), 30)
+    rest = plan(observed_evaluation(done.status, job(JOB), pods=(said,)), later(31))
+    assert [child.name for child in rest.delete] == [JOB, JOB]
+    assert plan(observed_evaluation(done.status, job(JOB, "Complete"), pods=(said,)), later(31)).delete == ()
+
+
+def test_an_evaluation_of_a_model_that_is_not_there_any_more_is_ended() -> None:
+    for model in (WAITING_FOR_MODEL, NO_JOB):
+        result = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), model=model))
+        assert (result.decision.phase, result.decision.deletes) == ("Waiting", with_config_map(JOB))
+        again = decide(observed_evaluation(result.status))
+        assert again.decision.writes == RETRY_OBJECTS
+
+
+def test_an_evaluation_goes_on_while_its_job_can_not_be_read_or_is_refused() -> None:
+    """Nothing is known of the model but what was known when it began; no other try begins."""
+    running = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), model=UNREADABLE))
+    assert (running.decision.phase, running.decision.deletes, running.status.job_name) == ("Evaluating", (), JOB)
+    assert f"{UNREADABLE.message} The try that runs goes on meanwhile." in running.message
+    said = succeeded_pod(JOB, EVALUATION_REPORT)
+    begun = evaluation_status(storage_uri=EVALUATION_FOLDER)
+    done = decide(observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), model=UNREADABLE))
+    assert done.decision.phase == "Passed"
+    for status in (failed_once(retry_in=-1), NEW):
+        waits = decide(observed_evaluation(status, model=UNREADABLE))
+        assert (waits.decision.phase, waits.decision.writes, waits.message) == ("Waiting", (), UNREADABLE.message)
+
+
+def test_another_candidate_that_is_gone_ends_it_all_the_same() -> None:
+    two = (("tuned", UNREADABLE), ("other", NO_JOB))
+    result = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), candidates=two))
+    assert (result.decision.reason, result.decision.deletes) == ("ReferenceNotFound", with_config_map(JOB))
+
+
+def test_an_answer_is_taken_though_the_class_is_gone() -> None:
+    said = succeeded_pod(JOB, EVALUATION_REPORT)
+    begun = evaluation_status(storage_uri=EVALUATION_FOLDER)
+    gone = observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), platform=CLASS_NOT_FOUND)
+    assert decide(gone).decision.phase == "Passed"
+    running = observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), platform=CLASS_NOT_FOUND)
+    assert decide(running).decision.phase == "Evaluating"
+
+
+# What it was made from.
+
+
+def made_of(platform: ResolvedClass) -> JobView:
+    """The first try's Job, as that class makes it."""
+    created = plan(observed_evaluation(NEW, platform=platform), NOW).create[-1]
+    return job(JOB, digest=created["metadata"]["annotations"]["finetune.dev/applied-digest"])
+
+
+CORRECTED = resolved_class(images={"trainer": "example.com/trainer:2"})
+
+
+@pytest.mark.parametrize(
+    ("pods", "anew"),
+    [
+        ((), True),
+        ((pod(JOB, phase="Pending", waiting_reason="ImagePullBackOff"),), True),
+        ((pod(JOB),), False),
+        ((succeeded_pod(JOB, EVALUATION_REPORT),), False),
+    ],
+    ids=["no Pod", "can't be pulled", "runs", "has ended"],
+)
+def test_a_job_that_has_not_started_is_made_anew_when_its_class_changed(pods: tuple[PodView, ...], anew: bool) -> None:
+    made = made_of(resolved_class())
+    result = decide(observed_evaluation(evaluation_status(), made, pods=pods, platform=CORRECTED))
+    assert result.decision.writes == (RETRY_OBJECTS if anew else ())
+    assert result.decision.deletes == (with_config_map(JOB) if anew else ())
+    assert result.status.retries == 0
+    same = decide(observed_evaluation(evaluation_status(), made, pods=pods))
+    assert same.decision.writes == ()

@@ -1,0 +1,114 @@
+"""Each model is evaluated once: what makes another run, and what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_api.conditions import Reason
+from finetune_operator.core.conditions import stalled
+from finetune_operator.core.plan import planned
+from finetune_operator.evaluation.objects import run_digest
+from finetune_operator.evaluation.plan import plan
+from tests.unit.operator.evaluation.plans import JOB, JOB_OBJECTS, OF_NEW_MODEL, decide
+from tests.unit.operator.evaluation_states import (
+    WAITING_FOR_MODEL,
+    evaluated_status,
+    evaluation_job_name,
+    evaluation_spec,
+    evaluation_status,
+    observed_evaluation,
+    tuned,
+)
+from tests.unit.operator.states import (
+    CLASS_NOT_FOUND,
+    LINE_7,
+    NOW,
+    Decision,
+    earlier_conditions,
+    failed_pod,
+    job,
+    resolved_class,
+    with_config_map,
+)
+
+# Once for each model.
+
+
+def test_a_finished_evaluation_is_not_run_again() -> None:
+    observed = observed_evaluation(evaluated_status(conditions=earlier_conditions(Reason.EVALUATED, ready=True)))
+    assert decide(observed).decision == Decision("Passed", "Evaluated", ready=True, passed=True)
+
+
+def test_another_model_is_another_evaluation() -> None:
+    observed = observed_evaluation(evaluated_status(), job(JOB, "Complete"), model=tuned("sha256:bb"))
+    result = decide(observed)
+    assert result.decision == Decision(
+        "Evaluating",
+        "Evaluating",
+        writes=(f"ConfigMap/{OF_NEW_MODEL}", f"Job/{OF_NEW_MODEL}"),
+        deletes=with_config_map(JOB),
+        again_in=15,
+        event="Normal Evaluating",
+    )
+    assert result.status.candidate_digests == {"tuned": "sha256:bb"}
+    assert (result.status.results, result.status.completion_time) == ([], None)
+
+
+def test_another_run_id_is_another_evaluation() -> None:
+    observed = observed_evaluation(evaluated_status(), job(JOB, "Complete"), spec=evaluation_spec(runId="2"))
+    assert decide(observed).decision.writes[-1] == f"Job/{evaluation_job_name(run_id='2')}"
+
+
+def test_a_run_id_that_comes_again_with_something_else_to_measure_is_another_evaluation() -> None:
+    """A rollback in git, while the operator was away."""
+    done = evaluated_status(run_digest=run_digest(evaluation_spec()))
+    assert decide(observed_evaluation(done, spec=evaluation_spec(gates=[]))).decision.writes == ()
+    again = decide(observed_evaluation(done, spec=evaluation_spec(generation={"maxTokens": 9})))
+    assert again.decision.phase == "Evaluating"
+    assert again.decision.writes != JOB_OBJECTS
+
+
+@pytest.mark.parametrize("end", ["Passed", "Failed"])
+def test_an_operator_whose_defaults_differ_evaluates_nothing_again(end: str) -> None:
+    """The same spec has another digest there."""
+    if end == "Passed":
+        done = plan(observed_evaluation(evaluated_status()), NOW).status
+    else:
+        broken = observed_evaluation(evaluation_status(), job(JOB, "Failed"), pods=(failed_pod(JOB, LINE_7),))
+        done = plan(broken, NOW).status
+    done = done.model_copy(update={"run_digest": "anothers"})
+    same = decide(observed_evaluation(done))
+    assert (same.decision.phase, same.decision.writes, same.status) == (end, (), done)
+    changed = decide(observed_evaluation(done, generation=2))
+    assert changed.decision.phase == "Evaluating"
+
+
+@pytest.mark.parametrize("end", ["Passed", "Failed"])
+def test_a_changed_spec_whose_job_was_refused_is_not_taken_for_the_one_that_was_judged(end: str) -> None:
+    digest = run_digest(evaluation_spec())
+    if end == "Passed":
+        done = plan(observed_evaluation(evaluated_status(run_digest=digest)), NOW).status
+    else:
+        before = evaluation_status(run_digest=digest)
+        done = plan(observed_evaluation(before, job(JOB, "Failed"), pods=(failed_pod(JOB, LINE_7),)), NOW).status
+    changed = observed_evaluation(done, spec=evaluation_spec(generation={"maxTokens": 9}), generation=2)
+    refused = planned(changed, done, None, stalled(Reason.QUOTA_EXCEEDED, "No room."), NOW).status
+    again = decide(replace(changed, status=refused))
+    assert (again.decision.phase, again.decision.passed) == ("Evaluating", None)
+    assert again.decision.writes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": WAITING_FOR_MODEL},
+        {"platform": CLASS_NOT_FOUND},
+        {"platform": resolved_class(sources={"datasets": []})},
+    ],
+    ids=["the model is made anew", "the class is gone", "the class allows less"],
+)
+def test_a_verdict_stands_until_there_is_another_model(changes: dict[str, Any]) -> None:
+    assert decide(observed_evaluation(evaluated_status(), **changes)).decision.passed is True

@@ -1,0 +1,231 @@
+"""Another runId of a FineTuneJob: the next run, and what is kept of the one before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_api.conditions import ConditionType, Reason
+from finetune_api.failure import FailureStatus
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_operator.finetunejob.objects import preflight_job_name
+from finetune_operator.finetunejob.run_key import run_digest
+from tests.unit.operator.finetunejob.runs import IN_PREFLIGHT, IN_TRAINING, USAGE, carried_out, decide, stopped
+from tests.unit.operator.states import (
+    NOW,
+    OWNER,
+    PREFLIGHT_1,
+    RESULT,
+    STORAGE_URI,
+    TRAIN_1,
+    TRAIN_REPORT,
+    Decision,
+    ago,
+    attempt_status,
+    earlier_conditions,
+    job,
+    job_spec,
+    observed_job,
+    pod,
+    succeeded_pod,
+    trained_status,
+)
+
+# Another runId.
+
+
+RERUN = job_spec(runId="2")
+SECOND_RUN = preflight_job_name(OWNER, f"2-{run_digest(RERUN, 2)}", 1)
+SUCCEEDED = trained_status(
+    attempt_status(number=3, retries=1, disruptions=1),
+    phase="Succeeded",
+    result=RESULT,
+    usage=USAGE,
+    storage_uri=STORAGE_URI,
+    completion_time=ago(9),
+    conditions=earlier_conditions(Reason.SUCCEEDED, ready=True),
+)
+FAILED = trained_status(
+    phase="Failed",
+    completion_time=ago(9),
+    conditions=earlier_conditions(Reason.RETRY_LIMIT_REACHED, stalled=True),
+)
+NEW_RUN = Decision(
+    "Validating",
+    "Validating",
+    writes=(f"ConfigMap/{SECOND_RUN}", f"Job/{SECOND_RUN}"),
+    again_in=15,
+    event="Normal Validating",
+)
+
+
+@pytest.mark.parametrize("status", [SUCCEEDED, FAILED], ids=["after success", "after failure"])
+def test_another_run_id_starts_anew(status: FineTuneJobStatus) -> None:
+    result = decide(observed_job(status, job(TRAIN_1, "Complete"), spec=RERUN))
+    assert result.decision == NEW_RUN
+    fresh = result.status
+    assert (fresh.run_id, fresh.start_time, fresh.attempt, fresh.result) == ("2", NOW, None, None)
+    assert fresh.storage_uri.endswith(f"/router/2-{run_digest(RERUN, 2)}-0f3c2a91")
+    assert fresh.usage == status.usage
+
+
+def test_the_run_before_is_told_in_the_history() -> None:
+    (run,) = decide(observed_job(SUCCEEDED, spec=RERUN)).status.history
+    assert run == EndedRun(
+        run_id="1",
+        phase="Succeeded",
+        reason="Succeeded",
+        start_time=ago(120),
+        completion_time=ago(9),
+        attempts=3,
+        retries=1,
+        disruptions=1,
+        result_uri=RESULT.uri,
+        storage_uri=STORAGE_URI,
+    )
+    (run,) = decide(observed_job(FAILED, spec=RERUN)).status.history
+    assert (run.phase, run.reason) == ("Failed", "RetryLimitReached")
+
+
+def test_a_reason_that_another_version_wrote_at_any_length_keeps_no_run_from_beginning() -> None:
+    wire = SUCCEEDED.to_wire()
+    conditions = [{**item, "reason": "R" * 1500} for item in wire["conditions"]]
+    long = FineTuneJobStatus.read({**wire, "conditions": conditions})
+    result = decide(observed_job(long, spec=RERUN)).status
+    (run,) = result.history
+    assert (run.reason, result.run_id) == ("R" * 1024, "2")
+
+
+def test_of_the_runs_before_ten_are_kept() -> None:
+    history = [EndedRun(run_id=f"r{n}", phase="Failed", reason="Failed", completion_time=ago(9)) for n in range(10)]
+    kept = decide(observed_job(SUCCEEDED.model_copy(update={"history": history}), spec=RERUN)).status.history
+    assert [run.run_id for run in kept] == [*(f"r{n}" for n in range(1, 10)), "1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "running", "phase"), [(IN_PREFLIGHT, PREFLIGHT_1, "Validating"), (IN_TRAINING, TRAIN_1, "Training")]
+)
+def test_another_run_id_stops_what_runs_and_waits_for_its_pods(
+    status: FineTuneJobStatus, running: str, phase: str
+) -> None:
+    waits, saving = stopped(observed_job(status, job(running), pods=(pod(running),), spec=RERUN), running, phase)
+    assert waits.message.startswith("runId changed from '1' to '2'. Waits until 1 Pod has saved and ended, by 12:00:40")
+    fresh = decide(carried_out(waits, saving, pods=()))
+    assert fresh.decision == NEW_RUN
+    (run,) = fresh.status.history
+    assert (run.run_id, run.phase, run.reason, run.completion_time) == ("1", phase, "Superseded", NOW)
+
+
+def test_a_run_that_has_just_succeeded_keeps_its_result_in_the_history() -> None:
+    observed = observed_job(
+        IN_TRAINING, job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, TRAIN_REPORT),), spec=RERUN
+    )
+    done = decide(observed)
+    assert done.decision.phase == "Succeeded"
+    (run,) = decide(carried_out(done, observed)).status.history
+    assert (run.phase, run.result_uri) == ("Succeeded", RESULT.uri)
+
+
+@pytest.mark.parametrize("reason", [Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC])
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_an_end_that_another_version_could_not_read_stands_again(phase: Any, reason: Reason) -> None:
+    """What an old operator said while it led for a minute is gone once one looks that knows better."""
+    failure = FailureStatus(reason=Reason.LOSS_NOT_FINITE, message="The loss became NaN.")
+    end = {"result": RESULT} if phase == "Succeeded" else {"failure": failure}
+    ready, stalled = earlier_conditions(Reason.SUCCEEDED, ready=True)
+    hidden = stalled.model_copy(update={"status": "True", "reason": reason})
+    if phase == "Failed" or reason == Reason.INVALID_SPEC:
+        ready = ready.model_copy(update={"status": "False", "reason": reason})
+    status = trained_status(phase=phase, conditions=[ready, hidden], completion_time=ago(9), **end)
+    result = decide(observed_job(status))
+    assert result.decision.phase == phase
+    assert result.decision.reason == ("Succeeded" if phase == "Succeeded" else "LossNotFinite")
+    assert (result.decision.ready, result.decision.stalled) == (phase == "Succeeded", phase == "Failed")
+    again = decide(observed_job(result.status))
+    assert again.status == result.status
+
+
+def test_a_crash_before_the_new_runs_status_makes_nothing_twice() -> None:
+    observed = observed_job(SUCCEEDED, job(SECOND_RUN), pods=(pod(SECOND_RUN),), spec=RERUN)
+    result = decide(observed)
+    assert (result.decision.deletes, result.status.preflight.job_name) == ((), SECOND_RUN)
+
+
+USED = [EndedRun(run_id="2", phase="Succeeded", reason="Succeeded", completion_time=ago(9))]
+
+
+def test_a_run_id_that_was_used_before_is_refused_and_takes_nothing_away() -> None:
+    """A rollback in git, and forward again: the result of the run in between is there all the time."""
+    before = decide(observed_job(SUCCEEDED.model_copy(update={"history": USED}))).status
+    result = decide(observed_job(before, spec=RERUN))
+    assert result.decision == Decision("Succeeded", "InvalidSpec", stalled=True, event="Warning InvalidSpec")
+    assert "Choose one that was not used yet" in result.message
+    told = {"conditions": result.status.conditions}
+    assert result.status == before.model_copy(update=told), "the result, the run and its history"
+    back = decide(observed_job(result.status))
+    assert (back.decision.ready, back.decision.stalled, back.status.result) == (True, False, before.result)
+
+
+def test_a_failed_run_stays_failed_while_a_used_run_id_is_refused() -> None:
+    before = decide(observed_job(FAILED.model_copy(update={"history": USED}))).status
+    result = decide(observed_job(before, spec=RERUN))
+    assert result.decision.phase == "Failed"
+    assert ConditionType.FAILED in {one.type for one in result.status.conditions}
+
+
+def test_what_runs_goes_on_while_a_used_run_id_is_refused() -> None:
+    """Its result is taken once the spec is its own again: that tells which model was to be tuned."""
+    status = trained_status().model_copy(update={"history": USED})
+    running = observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=RERUN)
+    refused = decide(running)
+    assert refused.decision == Decision("Training", "InvalidSpec", stalled=True, event="Warning InvalidSpec")
+    assert (refused.status.run_id, refused.status.attempt) == ("1", status.attempt)
+    over = observed_job(
+        refused.status, job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, TRAIN_REPORT),), spec=RERUN
+    )
+    waits = decide(over)
+    assert waits.status == refused.status
+    assert decide(replace(over, spec=job_spec())).status.result == RESULT
+
+
+def test_a_used_run_id_may_be_suspended_and_set_back() -> None:
+    status = trained_status().model_copy(update={"history": USED})
+    spec = job_spec(runId="2", suspend=True)
+    stopping = decide(observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=spec))
+    assert (stopping.decision.reason, stopping.status.run_id) == ("Stopping", "1")
+    suspended = decide(observed_job(stopping.status, spec=spec))
+    assert suspended.decision.phase == "Suspended"
+    again = decide(observed_job(suspended.status))
+    assert again.decision.phase == "Queued"
+    assert again.status.attempt.number == 2
+
+
+@pytest.mark.parametrize("before", [SUCCEEDED, FAILED], ids=["Succeeded", "Failed"])
+def test_another_spec_under_the_runs_own_run_id_is_no_part_of_it(before: FineTuneJobStatus) -> None:
+    """runId changed and set back between two looks, with another spec: the API server compares neighbours only."""
+    seen = before.model_copy(update={"observed_generation": 1})
+    changed = replace(observed_job(seen, spec=job_spec(hyperparameters={"epochs": 7})), generation=3)
+    for _ in range(2):
+        result = decide(changed)
+        assert (result.decision.reason, result.decision.stalled) == ("InvalidSpec", True)
+        assert "Choose a runId that was not used yet: a new run begins with this spec." in result.message
+        assert (result.status.phase, result.status.result) == (before.phase, before.result)
+        changed = replace(changed, status=result.status)
+    kept = decide(replace(changed, spec=job_spec(ttlSecondsAfterFinished=60), generation=4))
+    assert kept.decision.stalled == (before.phase == "Failed")
+    assert kept.decision.reason != "InvalidSpec"
+
+
+def test_a_spec_that_was_looked_at_already_is_the_runs_whatever_its_digest() -> None:
+    """Another version's digest, with other defaults, is no sign of a change."""
+    seen = SUCCEEDED.model_copy(update={"observed_generation": 1, "run_digest": "ofothers"})
+    assert decide(observed_job(seen)).decision.phase == "Succeeded"
+    assert not decide(observed_job(seen)).decision.stalled
+
+
+def test_a_new_run_may_be_suspended_at_once() -> None:
+    result = decide(observed_job(SUCCEEDED, spec=job_spec(runId="2", suspend=True)))
+    assert result.decision == Decision("Suspended", "Suspended", event="Normal Suspended")
+    assert (result.status.run_id, len(result.status.history)) == ("2", 1)

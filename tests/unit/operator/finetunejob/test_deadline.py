@@ -1,0 +1,221 @@
+"""The deadline of a FineTuneJob, whatever its times say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_operator.finetunejob.plan import plan
+from finetune_operator.finetunejob.run_key import run_digest
+from tests.unit.operator.finetunejob.runs import PROGRESS, USAGE, decide, finished, stopped_status
+from tests.unit.operator.states import (
+    CLASS_NOT_FOUND,
+    NOW,
+    TRAIN_1,
+    Decision,
+    ago,
+    attempt_status,
+    earlier_conditions,
+    job,
+    job_spec,
+    job_status,
+    later,
+    observed_job,
+    pod,
+    resolved_class,
+    trained_status,
+    with_config_map,
+)
+
+# Deadlines.
+
+
+@pytest.mark.parametrize(
+    ("of_spec", "of_class", "age", "phase", "again_in"),
+    [
+        (100, None, 99, "Training", 1),
+        (100, None, 100, "Failed", 0),
+        (None, 100, 99, "Training", 1),
+        (None, 100, 100, "Failed", 0),
+        (50, 100, 60, "Failed", 0),
+        (None, None, 10_000_000, "Training", None),
+        (315_360_000, None, 60, "Training", 315_359_940),
+    ],
+)
+def test_a_run_ends_at_its_deadline(
+    of_spec: int | None, of_class: int | None, age: float, phase: str, again_in: float | None
+) -> None:
+    """An attempt keeps the class's deadline that it was started with."""
+    attempt = attempt_status(class_deadline_seconds=of_class)
+    status = trained_status(attempt, start_time=ago(age), conditions=earlier_conditions(Reason.TRAINING))
+    observed = observed_job(
+        status,
+        job(TRAIN_1),
+        pods=(pod(TRAIN_1),),
+        spec=job_spec(activeDeadlineSeconds=of_spec),
+        platform=resolved_class(limits={"activeDeadlineSeconds": 1}),
+    )
+    result = decide(observed)
+    assert (result.decision.phase, result.decision.again_in) == (phase, again_in)
+    if phase == "Failed":
+        assert result.decision.reason == "DeadlineExceeded"
+        assert "Raise activeDeadlineSeconds and change runId" in result.message
+        assert result.status.ended_attempts[-1].reason == "DeadlineExceeded"
+        assert decide(replace(observed, status=result.status)).decision.deletes == with_config_map(TRAIN_1)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "of_class", "age", "phase"),
+    [
+        (50, 100, None, 60, "Training"),
+        (50, None, None, 60, "Training"),
+        (50, 1000, 100, 99, "Training"),
+        (50, 1000, 100, 100, "Failed"),
+        (50, None, 100, 100, "Failed"),
+        (1000, 50, None, 60, "Failed"),
+    ],
+)
+def test_a_deadline_that_is_changed_within_a_run_holds_at_once_up_to_the_class_s(
+    before: int, now: int | None, of_class: int | None, age: float, phase: str
+) -> None:
+    """And the run stays the same: its digest, its folder and its attempt."""
+    first, changed = job_spec(activeDeadlineSeconds=before), job_spec(activeDeadlineSeconds=now)
+    attempt = attempt_status(class_deadline_seconds=of_class)
+    status = trained_status(
+        attempt, start_time=ago(age), conditions=earlier_conditions(Reason.TRAINING), run_digest=run_digest(first, 1)
+    )
+    result = decide(observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=changed))
+    assert result.decision.phase == phase
+    assert run_digest(changed, 1) == status.run_digest == result.status.run_digest
+    assert result.status.attempt.number == attempt.number
+
+
+@pytest.mark.parametrize(
+    ("of_spec", "of_class", "kept"), [(12, 18, 12), (None, 18, 18), (None, None, None), (12, None, 12)]
+)
+def test_an_attempt_is_started_with_the_deadline_of_the_spec_at_most_that_of_the_class(
+    of_spec: int | None, of_class: int | None, kept: int | None
+) -> None:
+    result = decide(
+        observed_job(
+            stopped_status(start_time=ago(10), suspend_time=ago(5)),
+            spec=job_spec(activeDeadlineSeconds=of_spec),
+            platform=resolved_class(limits={"activeDeadlineSeconds": of_class}),
+        )
+    )
+    assert result.status.attempt.class_deadline_seconds == of_class
+    assert result.decision.again_in == (15 if kept is None else kept - 10 + 5)
+
+
+def test_the_time_of_a_suspension_does_not_count_for_the_deadline() -> None:
+    status = stopped_status(start_time=ago(3700), suspended_seconds=20)
+    suspended = observed_job(status, spec=job_spec(suspend=True, activeDeadlineSeconds=90))
+    assert decide(suspended).decision == Decision("Suspended", "Suspended")
+    resumed = decide(replace(suspended, spec=job_spec(activeDeadlineSeconds=90)))
+    assert (resumed.decision.phase, resumed.decision.again_in) == ("Queued", 10)
+    assert resumed.status.suspended_seconds == 3620
+
+
+@pytest.mark.parametrize("seconds", [10**18, -(10**18)])
+@pytest.mark.parametrize(
+    ("moment", "running", "removed"),
+    [("9999-12-31T23:59:59Z", "Training", set()), ("0001-01-01T00:00:00Z", "DeadlineExceeded", {TRAIN_1})],
+)
+def test_a_status_with_times_and_counts_out_of_range_is_planned_all_the_same(
+    moment: str, running: str, removed: set[str], seconds: int
+) -> None:
+    wire = trained_status(attempt_status(class_deadline_seconds=60)).to_wire()
+    wire |= {"startTime": moment, "suspendedSeconds": seconds, "usage": {**USAGE.to_wire(), "countedTime": moment}}
+    wire["attempt"] |= {"startTime": moment}
+    status = FineTuneJobStatus.read(wire)
+    planned = [decide(observed_job(status, *jobs)) for jobs in ((job(TRAIN_1),), (job(TRAIN_1, "Failed"),), ())]
+    assert [result.decision.reason for result in planned] == [running, "Retrying", "Retrying"]
+    assert all(0 < (result.decision.again_in or 0) <= 10 for result in planned[1:])
+    over = FineTuneJobStatus.read({**wire, "phase": "Succeeded", "completionTime": moment})
+    after = plan(observed_job(over, job(TRAIN_1, "Complete"), spec=job_spec(ttlSecondsAfterFinished=3600)), NOW)
+    assert (after.status.phase, {child.name for child in after.delete}) == ("Succeeded", removed)
+
+
+@pytest.mark.parametrize(
+    ("written", "corrected"),
+    [
+        ({"start_time": later(10**8)}, {"start_time": NOW}),
+        ({"start_time": ago(10**9)}, {"start_time": ago(1000)}),
+        ({"start_time": later(30)}, {"start_time": later(30)}),
+        ({"start_time": ago(1030)}, {"start_time": ago(1030)}),
+        ({"start_time": ago(500), "suspended_seconds": 10**8}, {"start_time": ago(500), "suspended_seconds": 500}),
+        (
+            {"attempt": attempt_status(start_time=later(10**8))},
+            {"attempt": attempt_status(state="Running", job_uid=f"uid-of-{TRAIN_1}", start_time=NOW)},
+        ),
+        (
+            {"progress": PROGRESS.model_copy(update={"last_updated_time": later(10**8)})},
+            {"progress": PROGRESS.model_copy(update={"last_updated_time": NOW})},
+        ),
+    ],
+)
+def test_times_that_a_wrong_clock_wrote_are_corrected(written: dict[str, Any], corrected: dict[str, Any]) -> None:
+    """A moment before the object was made, or after now. Clocks that differ by seconds are not wrong."""
+    observed = observed_job(trained_status(**written), job(TRAIN_1), pods=(pod(TRAIN_1),), created=ago(1000))
+    found = decide(observed).status
+    assert {name: getattr(found, name) for name in corrected} == corrected
+    assert plan(replace(observed, status=found), NOW).status == found
+
+
+def test_a_run_that_begins_again_began_after_the_one_before_ended() -> None:
+    before = EndedRun(run_id="0", phase="Succeeded", reason="Succeeded", completion_time=ago(300))
+    status = trained_status(start_time=ago(10**9), history=[before])
+    observed = observed_job(status, job(TRAIN_1), created=ago(10**6), spec=job_spec(activeDeadlineSeconds=600))
+    assert decide(observed).status.start_time == ago(300)
+
+
+@pytest.mark.parametrize("moment", [later(10**9), ago(10**9)])
+def test_a_deadline_is_kept_whatever_a_wrong_clock_wrote(moment: datetime) -> None:
+    """Neither at once, nor never."""
+    observed = observed_job(
+        trained_status(start_time=moment),
+        job(TRAIN_1),
+        pods=(pod(TRAIN_1),),
+        created=ago(100),
+        spec=job_spec(activeDeadlineSeconds=600),
+    )
+    found = decide(observed)
+    assert found.decision.phase == "Training"
+    assert found.decision.again_in is not None
+    assert 0 < found.decision.again_in <= 600
+    waits_long = observed_job(
+        trained_status(start_time=ago(90), suspend_time=ago(10**9)), created=ago(100), spec=job_spec(suspend=False)
+    )
+    assert decide(waits_long).status.suspended_seconds == 90
+
+
+def test_an_operator_whose_own_clock_is_behind_changes_nothing() -> None:
+    """Its objects were made later than now: nothing can be said, and nothing is written again and again."""
+    status = trained_status(start_time=ago(50))
+    observed = observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), created=later(10**6))
+    assert decide(observed).status.start_time == ago(50)
+
+
+@pytest.mark.parametrize("moment", [later(10**9), ago(10**9)])
+def test_a_ttl_counts_from_now_where_a_wrong_clock_wrote_the_end(moment: datetime) -> None:
+    status = finished(completion_time=moment)
+    observed = observed_job(status, job(TRAIN_1, "Complete"), spec=job_spec(ttlSecondsAfterFinished=60))
+    assert (decide(observed).decision.deletes, decide(observed).decision.again_in) == ((), 60)
+
+
+def test_a_start_in_the_future_does_not_keep_the_next_attempt_waiting() -> None:
+    """The clock of the operator that wrote it was wrong."""
+    status = trained_status(attempt_status(start_time=later(10**6)))
+    assert decide(observed_job(status, job(TRAIN_1, "Failed"))).decision.again_in == 10
+
+
+def test_a_job_that_waits_for_its_class_ends_at_its_deadline_too() -> None:
+    observed = observed_job(
+        job_status(start_time=ago(100)), spec=job_spec(activeDeadlineSeconds=100), platform=CLASS_NOT_FOUND
+    )
+    assert decide(observed).decision.reason == "DeadlineExceeded"

@@ -1,0 +1,178 @@
+"""A ModelDeployment waits: for its model, and for the Evaluation that is its gate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.run import ModelSource
+from finetune_operator.core.conditions import Readiness, conditions, failed
+from finetune_operator.modeldeployment.observed import GateEvaluation
+from finetune_operator.models.resolve import ResolvedModel, tuned_model
+from tests.unit.operator.deployment_states import (
+    GATED,
+    deployment_spec,
+    observed_deployment,
+    verdict,
+)
+from tests.unit.operator.evaluation_states import WAITING_FOR_MODEL, evaluation_spec
+from tests.unit.operator.modeldeployment.plans import NO_EVALUATION, STRANGERS, decide
+from tests.unit.operator.states import (
+    CLASS_NOT_FOUND,
+    NOW,
+    RESULT,
+    Decision,
+    job_spec,
+    resolved_class,
+    trained_status,
+)
+
+# What holds it back.
+
+
+@pytest.mark.parametrize(
+    ("changes", "phase", "reason", "told"),
+    [
+        ({"platform": CLASS_NOT_FOUND}, "Blocked", Reason.CLASS_NOT_FOUND, "Create it"),
+        (
+            {"spec": deployment_spec(replicas=9)},
+            "Blocked",
+            Reason.LIMIT_EXCEEDED,
+            "spec.replicas is 9; FineTuneClass 'cpu' allows 8",
+        ),
+        (
+            {
+                "spec": deployment_spec(model={"fineTuneJobRef": None, "uri": "hf://org/name"}),
+                "platform": resolved_class(sources={"models": ["s3://*"]}),
+            },
+            "Blocked",
+            Reason.SOURCE_NOT_ALLOWED,
+            "'hf://org/name'",
+        ),
+        ({"model": WAITING_FOR_MODEL}, "Waiting", Reason.WAITING_FOR_MODEL, "is not complete"),
+        (
+            {"deployment": {**STRANGERS, "kind": "Deployment"}},
+            "Blocked",
+            Reason.NAME_CONFLICT,
+            "A Deployment named 'router'",
+        ),
+        ({"service": {**STRANGERS, "kind": "Service"}}, "Blocked", Reason.NAME_CONFLICT, "Delete it, or give"),
+    ],
+    ids=["class", "replicas", "source", "model", "a stranger's Deployment", "a stranger's Service"],
+)
+def test_it_waits_and_makes_nothing(changes: dict[str, Any], phase: str, reason: Reason, told: str) -> None:
+    result = decide(observed_deployment(**changes))
+    kind = "Warning" if phase == "Blocked" else "Normal"
+    assert result.decision == Decision(phase, reason, stalled=phase == "Blocked", event=f"{kind} {reason}")
+    assert told in result.message
+
+
+@pytest.mark.parametrize("judged", ["s3://models/tuned", "s3://models/another"], ids=["a candidate", "no candidate"])
+def test_a_model_without_a_digest_passes_no_gate(judged: str) -> None:
+    """Two digests that nobody knows are no match: what is at a URI may be another model today.
+
+    That is said at once: to become a candidate of the evaluation would not help it.
+    """
+    by_uri = {"fineTuneJobRef": None, "uri": "s3://models/tuned"}
+    passed = verdict(True)
+    gate = replace(
+        passed,
+        spec=evaluation_spec(candidates=[{"name": "tuned", "model": {"uri": judged}}]),
+        status=passed.status.model_copy(update={"candidate_digests": {}}),
+    )
+    model = ResolvedModel(ModelSource(uri="s3://models/tuned"))
+    result = decide(observed_deployment(spec=deployment_spec(model=by_uri, **GATED), model=model, gate=gate))
+    assert (result.decision.phase, result.decision.reason) == ("Blocked", Reason.GATE_FAILED)
+    assert result.decision.writes == ()
+    assert "Name the FineTuneJob that made it" in result.message
+    assert "served only without a gate" in result.message
+    assert "candidates" not in result.message
+
+
+@pytest.mark.parametrize(
+    ("gate", "phase", "reason", "told"),
+    [
+        (NO_EVALUATION, "Blocked", Reason.REFERENCE_NOT_FOUND, "Create it"),
+        (verdict(None), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model yet"),
+        (verdict(False), "Blocked", Reason.GATE_FAILED, "at least 0.800 demanded. The model is not served."),
+        (verdict(True, digest="sha256:of-another"), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
+        (verdict(False, digest="sha256:of-another"), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
+        (verdict(True, run_id="0"), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
+        (verdict(True, seen=0), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
+        (verdict(True), "RollingOut", Reason.ROLLING_OUT, ""),
+    ],
+    ids=[
+        "no such evaluation",
+        "no verdict",
+        "failed",
+        "passed by another model",
+        "failed by another model",
+        "passed in an earlier run",
+        "passed by gates that were changed since",
+        "passed",
+    ],
+)
+def test_only_what_passed_its_gate_is_served(
+    gate: GateEvaluation | Readiness, phase: str, reason: Reason, told: str
+) -> None:
+    result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate))
+    assert (result.decision.phase, result.decision.reason) == (phase, reason)
+    assert bool(result.decision.writes) is (phase == "RollingOut")
+    assert told in result.message
+
+
+YET = "Evaluation 'router-eval' has not judged this model yet"
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (verdict(None), f"{YET}: it is waiting."),
+        (
+            verdict(True, digest="sha256:old"),
+            f"{YET}: it is about revision sha256:old, and the next one here is sha256:aa.",
+        ),
+        (verdict(True, run_id="0"), f"{YET}: its run '1' has not begun."),
+        (verdict(True, seen=0), f"{YET}: its spec has just changed."),
+    ],
+    ids=["no verdict", "of another model", "of an earlier run", "by other gates"],
+)
+def test_the_message_says_what_the_gate_waits_for(gate: GateEvaluation, message: str) -> None:
+    assert decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate)).message == message
+
+
+def test_an_evaluation_that_failed_for_good_never_opens_its_gate_by_itself() -> None:
+    over = conditions(failed(Reason.DATASET_NOT_FOUND, "Nothing is there"), [], generation=1, now=NOW)
+    gate = verdict(None)
+    gate = replace(gate, status=gate.status.model_copy(update={"conditions": over}))
+    result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate))
+    assert (result.decision.reason, result.decision.stalled) == ("WaitingForGate", True)
+    assert "failed, so that it has judged nothing: Nothing is there. A new run of it" in result.message
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (FineTuneJobStatus(run_id="1", phase="Training"), "FineTuneJob 'a' is not complete (Training)."),
+        (FineTuneJobStatus(), "FineTuneJob 'a' is not complete: its run '1' has not begun."),
+        (
+            trained_status(run_id="0", phase="Succeeded", result=RESULT),
+            "FineTuneJob 'a' is not complete: its run '1' has not begun.",
+        ),
+    ],
+)
+def test_the_message_says_what_the_model_waits_for(status: FineTuneJobStatus, message: str) -> None:
+    readiness = tuned_model("a", job_spec(), status)
+    assert isinstance(readiness, Readiness)
+    assert readiness.message == message
+
+
+def test_an_evaluation_that_does_not_judge_this_model_is_no_gate() -> None:
+    spec = deployment_spec(model={"fineTuneJobRef": {"name": "another"}}, **GATED)
+    result = decide(observed_deployment(spec=spec, gate=verdict(True)))
+    assert (result.decision.reason, result.decision.stalled) == ("GateFailed", True)
+    assert "Add it to the evaluation's candidates" in result.message

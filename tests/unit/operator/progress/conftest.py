@@ -1,0 +1,28 @@
+"""The progress endpoint that runs for a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from finetune_operator.core.references import ObjectKey
+from finetune_operator.progress import server
+from finetune_operator.progress.store import ProgressStore
+from finetune_operator.progress.tokens import TokenAuthenticator
+from tests.unit.operator.fake_kube import FakeKube
+from tests.unit.operator.progress.reporting import JOB, JOBS_PATH, POD, POD_PATH, REVIEW, REVIEWS, Endpoint
+
+
+@pytest.fixture
+async def endpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Endpoint]:
+    monkeypatch.setattr(server, "CLOCK_SKEW", timedelta.max)
+    kube, store = FakeKube({REVIEWS: REVIEW, POD_PATH: POD, JOBS_PATH: {"items": [JOB]}}), ProgressStore()
+    notified: list[tuple[ObjectKey, float]] = []
+    app = server.application(
+        TokenAuthenticator(kube), store, lambda owner, delay: notified.append((owner, round(delay, 1)))
+    )
+    async with TestClient(TestServer(app)) as client:
+        yield Endpoint(client, kube, store, notified)
