@@ -41,6 +41,11 @@ APART = {
     "gemma2": small("gemma2", head_dim=16),
     "gpt2": small("gpt2"),
     "mixtral": small("mixtral", num_local_experts=4, num_experts_per_tok=2),
+    # By the mask that transformers makes these mix; training makes none (packed_attention.py).
+    "afmoe": small("afmoe"),
+    "OPT's positions": CONFIG_MAPPING["opt"](
+        vocab_size=64, hidden_size=64, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=64
+    ),
     "a real size": CONFIG_MAPPING["llama"](),
     "Llama 3.1 405B": CONFIG_MAPPING["llama"](
         vocab_size=128256,
@@ -56,9 +61,6 @@ MIXED = {
     "ALiBi of MPT": CONFIG_MAPPING["mpt"](vocab_size=64, d_model=64, n_heads=4, n_layers=2),
     "ALiBi of Falcon": CONFIG_MAPPING["falcon"](
         vocab_size=64, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, alibi=True
-    ),
-    "OPT's positions": CONFIG_MAPPING["opt"](
-        vocab_size=64, hidden_size=64, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=64
     ),
     "a state": CONFIG_MAPPING["mamba"](vocab_size=64, hidden_size=64, num_hidden_layers=2),
     "linear attention": small("qwen3_5_text", **LINEAR),
