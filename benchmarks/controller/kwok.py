@@ -138,8 +138,8 @@ _NODE_READY = """
 phase: Running
 conditions:
 - {type: Ready, status: "True", reason: KubeletReady, lastHeartbeatTime: {{ $now | Quote }}, lastTransitionTime: {{ $now | Quote }}}
-allocatable: {cpu: 100k, memory: 1Pi, pods: 1M}
-capacity: {cpu: 100k, memory: 1Pi, pods: 1M}
+allocatable: {cpu: 100k, memory: 1Pi, ephemeral-storage: 1Pi, pods: 1M}
+capacity: {cpu: 100k, memory: 1Pi, ephemeral-storage: 1Pi, pods: 1M}
 """  # noqa: E501
 _POD_RUNNING = """
 {{ $now := Now }}

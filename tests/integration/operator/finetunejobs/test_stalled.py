@@ -174,7 +174,7 @@ def small_node(api: Api) -> Iterator[str]:
     taints = [{"key": "test", "value": name, "effect": "NoSchedule"}]
     node = {"metadata": {"name": name, "labels": {"test": name}}, "spec": {"taints": taints}}
     api.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", **node})
-    room = {"cpu": "1", "memory": "8Gi", "pods": "10"}
+    room = {"cpu": "1", "memory": "8Gi", "ephemeral-storage": "100Gi", "pods": "10"}
     status = {"capacity": room, "allocatable": room, "conditions": [{"type": "Ready", "status": "True"}]}
     path = f"/api/v1/nodes/{name}"
     api.request("PATCH", f"{path}/status", {"status": status}, "application/merge-patch+json")
