@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
 import subprocess
 import sys
 from base64 import b64decode
-from collections.abc import Mapping
-from typing import Any
 
 import aiohttp
-import pytest
 
 from finetune_api.crd import KINDS
 from finetune_api.progress import PROGRESS_AUDIENCE
@@ -23,7 +19,6 @@ from tests.integration.chart.release import (
     CLASS,
     DATA,
     NAMESPACE,
-    PODS_BY_HAND,
     RELEASE,
     ROOT,
     TEAM,
@@ -173,7 +168,7 @@ async def report(release: Release, operator: Operator, path: str, token: str) ->
 
 
 def served(release: Release) -> list[str]:
-    found = release.get("-n", TEAM, "configmap", "-l", "finetune.dev/role=serve")["items"]
+    found = release.get("-n", TEAM, "configmap", "-l", "finetune.dev/role=serve,finetune.dev/name=chat")["items"]
     return [item["metadata"]["name"] for item in found]
 
 
@@ -206,104 +201,11 @@ def test_the_operator_may_do_nothing_that_it_does_not_need(release: Release) -> 
     assert [question for question, allowed in answers.items() if allowed] == []
 
 
-@pytest.mark.parametrize(
-    ("change", "refusal"),
-    [
-        ({"spec": {"suspend": True}}, "the operator never writes a spec"),
-        ({"metadata": {"labels": {"a": "b"}}}, "the operator writes only finalizers"),
-        ({"metadata": {"annotations": {"a": "b"}}}, "the operator writes only finalizers"),
-        ({"metadata": {"finalizers": []}}, None),
-    ],
-)
-def test_of_a_job_the_operator_may_write_finalizers_only(
-    release: Release, platform: None, change: Mapping[str, Any], refusal: str | None
-) -> None:
-    apply(release, "FineTuneJob", "untouched", model={"uri": BASE}, dataset={"training": {"uri": DATA}})
-    words = ("-n", TEAM, "patch", "ftj", "untouched", "--type=merge", "-p", json.dumps(change))
-    done = subprocess.run(
-        [release.commands["kubectl"], "--kubeconfig", account_kubeconfig(release), *words],
-        capture_output=True,
-        text=True,
-        timeout=WAIT_SECONDS,
-        check=False,
-    )
-    assert (done.returncode == 0) == (refusal is None), done.stderr
-    assert (refusal or "") in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("finalizers", "refusal"),
-    [
-        ([], None),
-        (["finetune.dev/storage"], None),
-        (["example.com/mine", "finetune.dev/storage"], "only its own finalizer"),
-        (["foregroundDeletion"], "only its own finalizer"),
-    ],
-)
-def test_of_a_jobs_finalizers_the_operator_writes_its_own_only(
-    release: Release, platform: None, finalizers: list[str], refusal: str | None
-) -> None:
-    apply(release, "FineTuneJob", "unheld", model={"uri": BASE}, dataset={"training": {"uri": DATA}})
-    change = {"metadata": {"finalizers": finalizers}}
-    done = as_account(release, "patch", "ftj", "unheld", "--type=merge", "--dry-run=server", "-p", json.dumps(change))
-    assert (done.returncode == 0) == (refusal is None), done.stderr
-    assert (refusal or "") in done.stderr
-
-
-def as_account(release: Release, *words: str) -> subprocess.CompletedProcess[str]:
-    """kubectl under the operator's own account, in the team's namespace."""
-    command = [release.commands["kubectl"], "--kubeconfig", account_kubeconfig(release), "-n", TEAM, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
-
-
-def test_the_operators_account_is_held_to_its_own(release: Release, operator: Operator, platform: None) -> None:
-    """Who has its token is not the cluster's administrator."""
-    start_job(release, "own")
-    uid = release.get("-n", TEAM, "ftj", "own")["metadata"]["uid"]
-    owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "name": "own", "uid": uid}
-    owned = {"ownerReferences": [{**owner, "controller": True}]}
-    pod = {**PODS_BY_HAND, "restartPolicy": "Never", "automountServiceAccountToken": False}
-    kubeconfig = account_kubeconfig(release)
-
-    def told(namespace: str, kind: str, spec: dict[str, Any], **metadata: Any) -> str:
-        version = {"Job": "batch/v1", "ConfigMap": "v1", "Service": "v1"}[kind]
-        meta = {"name": "by-hand", "namespace": namespace, **metadata}
-        body = json.dumps({"apiVersion": version, "kind": kind, "metadata": meta, **spec})
-        words = [release.commands["kubectl"], "--kubeconfig", kubeconfig, "create", "--dry-run=server", "-f", "-"]
-        done = subprocess.run(words, input=body, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
-        return "" if done.returncode == 0 else done.stderr
-
-    def job(**changes: Any) -> dict[str, Any]:
-        return {"spec": {"template": {"spec": {**pod, **changes}}}}
-
-    assert told(TEAM, "Job", job(), **owned) == ""
-    assert "what its own kinds own" in told(TEAM, "Job", job())
-    assert "what its own kinds own" in told(TEAM, "ConfigMap", {"data": {}})
-    assert "what its own kinds own" in told(TEAM, "ConfigMap", {}, labels={"finetune.dev/role": "usage"})
-    assert "namespaces of the cluster itself" in told("kube-system", "Job", job(), **owned)
-    host = [{"name": "host", "hostPath": {"path": "/"}}]
-    for changes in (
-        {"volumes": host},
-        {"hostNetwork": True},
-        {"hostPID": True},
-        {"automountServiceAccountToken": True},
-    ):
-        assert "no Pod with its node's files" in told(TEAM, "Job", job(**changes), **owned)
-    container = {**PODS_BY_HAND["containers"][0], "securityContext": {"privileged": True}}
-    assert "no privileged container" in told(TEAM, "Job", job(containers=[container]), **owned)
-    service = {"spec": {"ports": [{"port": 80}], "type": "LoadBalancer"}}
-    assert "inside of the cluster" in told(TEAM, "Service", service, **owned)
-    patch = ("patch", "service", "kubernetes", "-n", "default", "-p", '{"spec": {"selector": {"a": "b"}}}')
-    assert "what its own kinds own" in as_account(release, *patch).stderr
-    config_map = ("delete", "configmap", "kube-root-ca.crt", "--dry-run=server")
-    assert "what its own kinds own" in as_account(release, *config_map).stderr
-
-
 def test_a_tenant_gets_no_token_to_report_with(release: Release, operator: Operator, platform: None) -> None:
     release.kubectl("-n", TEAM, "create", "rolebinding", "minter", "--clusterrole=edit", "--user=minter")
     assert rights_settle(release, "minter", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
     mine = ("create", "token", "default")
-    assert "training Pods only" in refusal(release, "minter", *mine, "--audience=finetune.dev/progress")
+    assert "only kubelets may request tokens" in refusal(release, "minter", *mine, "--audience=finetune.dev/progress")
     assert refusal(release, "minter", *mine, "--audience=https://elsewhere.example.com") == ""
 
 

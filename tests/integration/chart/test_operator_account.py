@@ -1,0 +1,274 @@
+"""What the operator's account may not do: whoever has its token is not the cluster's administrator."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from finetune_api.progress import PROGRESS_AUDIENCE
+from finetune_operator.finetunejob.deletion.objects import delete_job
+from tests.integration.chart.release import (
+    BASE,
+    DATA,
+    NAMESPACE,
+    PODS_BY_HAND,
+    TEAM,
+    WAIT_SECONDS,
+    Operator,
+    Release,
+    account_kubeconfig,
+    apply,
+    start_job,
+)
+from tests.unit.operator.pods.test_builders import ROLES, children
+from tests.unit.operator.states import OWNER, resolved_class
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ({"spec": {"suspend": True}}, "the operator never writes a spec"),
+        ({"metadata": {"labels": {"a": "b"}}}, "the operator writes only finalizers"),
+        ({"metadata": {"annotations": {"a": "b"}}}, "the operator writes only finalizers"),
+        ({"metadata": {"finalizers": []}}, None),
+    ],
+)
+def test_of_a_job_the_operator_may_write_finalizers_only(
+    release: Release, platform: None, change: Mapping[str, Any], refusal: str | None
+) -> None:
+    apply(release, "FineTuneJob", "untouched", model={"uri": BASE}, dataset={"training": {"uri": DATA}})
+    words = ("-n", TEAM, "patch", "ftj", "untouched", "--type=merge", "-p", json.dumps(change))
+    done = subprocess.run(
+        [release.commands["kubectl"], "--kubeconfig", account_kubeconfig(release), *words],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+    assert (done.returncode == 0) == (refusal is None), done.stderr
+    assert (refusal or "") in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("finalizers", "refusal"),
+    [
+        ([], None),
+        (["finetune.dev/storage"], None),
+        (["example.com/mine", "finetune.dev/storage"], "only its own finalizer"),
+        (["foregroundDeletion"], "only its own finalizer"),
+    ],
+)
+def test_of_a_jobs_finalizers_the_operator_writes_its_own_only(
+    release: Release, platform: None, finalizers: list[str], refusal: str | None
+) -> None:
+    apply(release, "FineTuneJob", "unheld", model={"uri": BASE}, dataset={"training": {"uri": DATA}})
+    change = {"metadata": {"finalizers": finalizers}}
+    done = as_account(release, "patch", "ftj", "unheld", "--type=merge", "--dry-run=server", "-p", json.dumps(change))
+    assert (done.returncode == 0) == (refusal is None), done.stderr
+    assert (refusal or "") in done.stderr
+
+
+def as_account(release: Release, *words: str) -> subprocess.CompletedProcess[str]:
+    """kubectl under the operator's own account, in the team's namespace."""
+    command = [release.commands["kubectl"], "--kubeconfig", account_kubeconfig(release), "-n", TEAM, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+
+
+def refusals(release: Release, objects: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """What the operator's account is told when it creates these objects, each under its key; empty where it may."""
+    items = [{**item, "metadata": {**item["metadata"], "name": name}} for name, item in objects.items()]
+    command = [release.commands["kubectl"], "--kubeconfig", account_kubeconfig(release), "create", "--dry-run=server"]
+    body = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    done = subprocess.run(
+        [*command, "-f", "-"], input=body, capture_output=True, text=True, timeout=2 * WAIT_SECONDS, check=False
+    )
+    made = {line.split()[0].partition("/")[2] for line in done.stdout.splitlines()}
+    lines = done.stderr.splitlines()
+    told = {name: next((line for line in lines if f'"{name}" is' in line), done.stderr) for name in objects}
+    return {name: "" if name in made else line for name, line in told.items()}
+
+
+def own_job(release: Release, name: str) -> dict[str, Any]:
+    """The ownerReference of a new FineTuneJob on its children."""
+    start_job(release, name)
+    uid = release.get("-n", TEAM, "ftj", name)["metadata"]["uid"]
+    return {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "name": name, "uid": uid, "controller": True}
+
+
+def job_by_hand(by: Mapping[str, Any], container: Mapping[str, Any] | None = None, **pod: Any) -> dict[str, Any]:
+    """A Job such as the operator's, but for these fields of its Pod and of its container."""
+    (own,) = PODS_BY_HAND["containers"]
+    containers = [{**own, **(container or {})}]
+    spec = {**PODS_BY_HAND, "restartPolicy": "Never", "automountServiceAccountToken": False, "containers": containers}
+    metadata = {"namespace": TEAM, "ownerReferences": [by]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {"template": {"spec": {**spec, **pod}}},
+    }
+
+
+def object_by_hand(kind: str, namespace: str = TEAM, spec: Mapping[str, Any] | None = None, **metadata: Any) -> Any:
+    body = {"apiVersion": "v1", "kind": kind, "metadata": {"namespace": namespace, **metadata}}
+    return body if spec is None else {**body, "spec": spec}
+
+
+def test_the_operators_account_is_held_to_its_own(release: Release, operator: Operator, platform: None) -> None:
+    """Who has its token is not the cluster's administrator: it writes what one of our kinds controls, and ledgers."""
+    by = own_job(release, "own")
+    label, ledger = {"finetune.dev/owner-uid": by["uid"]}, {"finetune.dev/role": "usage"}
+    ports = [{"port": 80}]
+    another = {**by, "apiVersion": "apps/v1", "kind": "Deployment"}
+    may = {
+        "job": job_by_hand(by),
+        "config": object_by_hand("ConfigMap", ownerReferences=[by]),
+        "of-a-class": object_by_hand("ConfigMap", ownerReferences=[{**by, "kind": "FineTuneClass"}]),
+        "ledger": object_by_hand("ConfigMap", NAMESPACE, labels=ledger),
+        "service": object_by_hand("Service", spec={"ports": ports}, ownerReferences=[by]),
+    }
+    assert refusals(release, may) == dict.fromkeys(may, "")
+    owned = "whose controller is a FineTuneClass"
+    expected = {
+        "nobodys": (owned, object_by_hand("ConfigMap")),
+        "labelled": (owned, object_by_hand("ConfigMap", labels=label)),
+        "not-controlled": (owned, object_by_hand("ConfigMap", ownerReferences=[{**by, "controller": False}])),
+        "of-another": (owned, object_by_hand("ConfigMap", labels=label, ownerReferences=[another])),
+        "of-no-kind": (owned, object_by_hand("ConfigMap", ownerReferences=[{**by, "kind": "Secret"}])),
+        "a-tenants-ledger": (owned, object_by_hand("ConfigMap", labels=ledger)),
+        "a-service-as-ledger": (owned, object_by_hand("Service", NAMESPACE, {"ports": ports}, labels=ledger)),
+        "system": ("system namespaces", object_by_hand("ConfigMap", "kube-system", ownerReferences=[by])),
+    }
+    outward = {
+        "balanced": {"type": "LoadBalancer"},
+        "node": {"type": "NodePort"},
+        "ips": {"externalIPs": ["192.0.2.1"]},
+    }
+    for name, of in outward.items():
+        service = object_by_hand("Service", spec={"ports": ports, **of}, ownerReferences=[by])
+        expected[name] = ("inside the cluster", service)
+    told = refusals(release, {name: item for name, (_, item) in expected.items()})
+    assert [f"{name}: {told[name]}" for name, (words, _) in expected.items() if words not in told[name]] == []
+
+    patch = ("patch", "service", "kubernetes", "-n", "default", "-p", '{"spec": {"selector": {"a": "b"}}}')
+    assert "whose controller is" in as_account(release, *patch).stderr
+    foreign = ("delete", "configmap", "kube-root-ca.crt", "--dry-run=server")
+    assert "objects that it created" in as_account(release, *foreign).stderr
+    apply(release, "ModelDeployment", "served", model={"uri": BASE}, replicas=0)
+    release.wait("-n", TEAM, "service/served", until="create")
+    change = ("patch", "service", "served", "--dry-run=server", "--type=merge", "-p")
+    disowned = as_account(release, *change, json.dumps({"metadata": {"ownerReferences": None}}))
+    assert "whose controller is" in disowned.stderr
+    noted = as_account(release, *change, json.dumps({"metadata": {"annotations": {"a": "b"}}}))
+    assert noted.returncode == 0, noted.stderr
+
+
+def token_volume(**token: str) -> list[dict[str, Any]]:
+    return [{"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token", **token}}]}}]
+
+
+POD_SECURITY: dict[str, Any] = PODS_BY_HAND["securityContext"]
+CONTAINER_SECURITY: dict[str, Any] = PODS_BY_HAND["containers"][0]["securityContext"]
+PROBE = {"httpGet": {"path": "/", "port": 80, "host": "127.0.0.1"}}
+NAMESPACES_OF_NODE, VOLUMES = "network, process or IPC namespace", "volumes from ConfigMaps"
+TOKENS, USER = "never for the API server", "run as a non-root user"
+PRIVILEGES, OVERRIDES, PORTS = "without privileges", "override their Pod's user", "host ports, lifecycle hooks"
+
+
+def test_the_operators_account_makes_no_pod_that_reaches_its_node_or_the_api_server(
+    release: Release, operator: Operator, platform: None
+) -> None:
+    by = own_job(release, "confined")
+
+    def volume(**source: Any) -> dict[str, Any]:
+        return job_by_hand(by, volumes=[{"name": "mine", **source}])
+
+    def sources(*more: Any) -> dict[str, Any]:
+        return volume(projected={"sources": more})
+
+    def pod_security(**changes: Any) -> dict[str, Any]:
+        return job_by_hand(by, securityContext={**POD_SECURITY, **changes})
+
+    def security(**changes: Any) -> dict[str, Any]:
+        return job_by_hand(by, {"securityContext": {**CONTAINER_SECURITY, **changes}})
+
+    may = {
+        "empty": volume(emptyDir={}),
+        "config": volume(configMap={"name": "run"}),
+        "secret": volume(secret={"secretName": "s3"}),
+        "downward": volume(downwardAPI={"items": [{"path": "a", "fieldRef": {"fieldPath": "metadata.annotations"}}]}),
+        "progress": job_by_hand(by, volumes=token_volume(audience=PROGRESS_AUDIENCE)),
+        "port": job_by_hand(by, {"ports": [{"containerPort": 80}]}),
+        "probe": job_by_hand(by, {"readinessProbe": {"httpGet": {"path": "/", "port": 80}}}),
+    }
+    assert refusals(release, may) == dict.fromkeys(may, "")
+    root = {**PODS_BY_HAND["containers"][0], "name": "init", "securityContext": {"privileged": True}}
+    expected = {
+        "host-network": (NAMESPACES_OF_NODE, job_by_hand(by, hostNetwork=True)),
+        "host-pid": (NAMESPACES_OF_NODE, job_by_hand(by, hostPID=True)),
+        "host-ipc": (NAMESPACES_OF_NODE, job_by_hand(by, hostIPC=True)),
+        "host-path": (VOLUMES, volume(hostPath={"path": "/"})),
+        "claim": (VOLUMES, volume(persistentVolumeClaim={"claimName": "a"})),
+        "nfs": (VOLUMES, volume(nfs={"server": "192.0.2.1", "path": "/"})),
+        "token-mounted": (TOKENS, job_by_hand(by, automountServiceAccountToken=True)),
+        "token-default": (TOKENS, job_by_hand(by, automountServiceAccountToken=None)),
+        "token-projected": (TOKENS, job_by_hand(by, volumes=token_volume())),
+        "token-elsewhere": (TOKENS, job_by_hand(by, volumes=token_volume(audience="https://kubernetes.default.svc"))),
+        "token-second": (
+            TOKENS,
+            sources(
+                {"serviceAccountToken": {"path": "a", "audience": PROGRESS_AUDIENCE}},
+                {"serviceAccountToken": {"path": "b"}},
+            ),
+        ),
+        "secret-projected": (TOKENS, sources({"secret": {"name": "a-token"}})),
+        "no-security": (USER, job_by_hand(by, securityContext=None)),
+        "root": (USER, pod_security(runAsUser=0)),
+        "may-be-root": (USER, pod_security(runAsNonRoot=False)),
+        "any-user": (USER, pod_security(runAsUser=None)),
+        "unconfined": (USER, pod_security(seccompProfile={"type": "Unconfined"})),
+        "no-profile": (USER, pod_security(seccompProfile=None)),
+        "sysctl": (USER, pod_security(sysctls=[{"name": "kernel.shm_rmid_forced", "value": "1"}])),
+        "se-linux": (USER, pod_security(seLinuxOptions={"type": "spc_t"})),
+        "privileged": (PRIVILEGES, job_by_hand(by, {"securityContext": {"privileged": True}})),
+        "init-privileged": (PRIVILEGES, job_by_hand(by, initContainers=[root])),
+        "escalates": (PRIVILEGES, security(allowPrivilegeEscalation=True)),
+        "may-escalate": (PRIVILEGES, security(allowPrivilegeEscalation=None)),
+        "added": (PRIVILEGES, security(capabilities={"drop": ["ALL"], "add": ["NET_RAW"]})),
+        "kept": (PRIVILEGES, security(capabilities={"drop": ["NET_RAW"]})),
+        "container-root": (OVERRIDES, security(runAsUser=0)),
+        "container-may-be-root": (OVERRIDES, security(runAsNonRoot=False)),
+        "container-unconfined": (OVERRIDES, security(seccompProfile={"type": "Unconfined"})),
+        "container-se-linux": (OVERRIDES, security(seLinuxOptions={"type": "spc_t"})),
+        "host-port": (PORTS, job_by_hand(by, {"ports": [{"containerPort": 80, "hostPort": 80}]})),
+        "hook": (PORTS, job_by_hand(by, {"lifecycle": {"preStop": PROBE}})),
+        "liveness": (PORTS, job_by_hand(by, {"livenessProbe": PROBE})),
+        "readiness": (PORTS, job_by_hand(by, {"readinessProbe": PROBE})),
+        "startup": (PORTS, job_by_hand(by, {"startupProbe": {"tcpSocket": {"port": 80, "host": "127.0.0.1"}}})),
+    }
+    told = refusals(release, {name: item for name, (_, item) in expected.items()})
+    assert [f"{name}: {told[name]}" for name, (words, _) in expected.items() if words not in told[name]] == []
+
+
+@pytest.mark.parametrize("role", [*ROLES, "delete"])
+def test_the_operators_account_makes_everything_that_the_operator_makes(
+    release: Release, operator: Operator, platform: None, role: str
+) -> None:
+    """Also with all that a class may ask for, and for several nodes with a progress endpoint."""
+    of_class: dict[str, Any] = {
+        "accelerator": {"resourceName": "nvidia.com/gpu", "countPerNode": 1},
+        "scheduling": {"runtimeClassName": "nvidia", "priorityClassName": "low", "queueName": "tuning"},
+        "podMetadata": {"labels": {"team": "a"}, "annotations": {"a": "b"}},
+    }
+    for storage in ({}, {"credentialsSecretName": None, "serviceAccountName": "storage"}):
+        asked = {**of_class, "storage": storage}
+        if role == "delete":
+            made = [delete_job(OWNER, "1", resolved_class(**asked), ["s3://models/finetune/team-a/router/1"], 1)]
+        else:
+            made = children(**asked)[role]
+        objects = {f"{role}-{number}": item for number, item in enumerate(made)}
+        assert refusals(release, objects) == dict.fromkeys(objects, "")
