@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
@@ -40,7 +41,8 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         platform=await observe_class(reader, class_name, trainer_image),
         candidates=candidates,
         baseline=baseline,
-        refusal=grading_refusal(spec),
+        # Schemas are anybody's: however long they take to check, others are served meanwhile.
+        refusal=await asyncio.to_thread(grading_refusal, spec),
         jobs=tuple(jobs),
         pods=tuple(pods),
         disowned=tuple(job_view(item) for item in disowned),

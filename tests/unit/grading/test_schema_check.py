@@ -1,0 +1,109 @@
+"""Schemas of strangers are checked in the operator, where they must cost little, whatever they say."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from finetune_api.graders import GraderErrorCode
+from finetune_grading.compiled import InvalidGraderError
+from finetune_grading.schema_check import schema_refusal
+from tests.unit.grading.graders import compiled, grade
+
+
+def doubling(levels: int) -> dict[str, Any]:
+    """Each level refers to the next one twice."""
+    both = {f"a{at}": {"allOf": [{"$ref": f"#/$defs/a{at + 1}"}] * 2} for at in range(levels)}
+    return {"$ref": "#/$defs/a0", "$defs": {**both, f"a{levels}": {"type": "object"}}}
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (doubling(12), "applies more than 2000 subschemas to one value"),
+        (doubling(200), "applies more than 2000 subschemas to one value"),
+        ({"anyOf": [{"type": "object"}, {"$ref": "#"}]}, "refers to itself without end"),
+        (
+            {"$ref": "#/$defs/a", "$defs": {"a": {"not": {"$ref": "#/$defs/b"}}, "b": {"then": {"$ref": "#/$defs/a"}}}},
+            "refers to itself without end",
+        ),
+        ({"$dynamicAnchor": "a", "allOf": [{"$dynamicRef": "#a"}]}, "refers to itself without end"),
+        ({"properties": {"a": {"$ref": "#/$defs/none"}}}, "refers to '/$defs/none', which is not in it"),
+        ({"$ref": "#/const", "const": {"allOf": 3}}, "refers to '#/const', which is no schema"),
+        ({"$ref": "http://["}, "refers to 'http://[', which is not in it"),
+        ({"$ref": "#/minimum/0", "minimum": 1}, "has a reference that can't be read"),
+        ({"description": "a" * 70_000}, "is too large: at most 65536 bytes"),
+        ({"enum": list(range(3000))}, "is too large: at most 2000 values"),
+        (nested(40), "is too deeply nested: at most 64 levels"),
+        (nested(5000), "is too deeply nested: at most 64 levels"),
+        ({"properties": {"a": {"type": [[at] for at in range(900)]}}}, "has a type of 900 types"),
+        ({"pattern": "a{99999999999999999999}"}, "a pattern that is too large"),
+        ({"pattern": "(" * 2000 + ")" * 2000}, "a pattern that is too large"),
+        ({"pattern": "(?:a|" * 1000}, "has patterns of 5000 characters"),
+        ({"patternProperties": {"(?i)[a-\U0010ffff]": {}}}, "has flags or a comment in the pattern"),
+        ({"pattern": "(?#[)(?i:[a-\U0010ffff])"}, "has flags or a comment in the pattern"),
+        ({"pattern": "[\\u0101-\\ufffe]" * 200}, "has 200 [...] in patterns beyond Latin-1"),
+        ({"items": {"$schema": "http://json-schema.org/draft-04/schema#"}}, "has a $schema inside"),
+    ],
+)
+def test_what_would_take_long_or_can_not_work_is_refused_at_once(schema: dict[str, Any], message: str) -> None:
+    started = time.process_time()
+    with pytest.raises(InvalidGraderError, match="'g': its schema") as caught:
+        compiled(type="JsonSchema", jsonSchema={"schema": schema})
+    assert message in str(caught.value)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        doubling(8),
+        nested(30),
+        {"pattern": "\\(?i|[(?i)]"},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"a": {"$ref": "#"}}},
+        {"properties": {"$schema": {"type": "string"}, "type": {"enum": ["a"]}, "next": {"$ref": "#"}}},
+        {"const": {"type": list(range(20)), "$schema": "a"}},
+    ],
+)
+def test_what_is_only_intricate_is_not_refused(schema: dict[str, Any]) -> None:
+    assert schema_refusal(schema) is None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {f"a{at}": {} for at in range(1990)}},
+        {"properties": {"a": {"allOf": [{"pattern": "[ā-\U0000fffe]"}] * 32}}},
+        {"pattern": "a?" * 2048},
+    ],
+)
+def test_the_dearest_schemas_that_are_allowed_are_checked_in_seconds_and_once(schema: dict[str, Any]) -> None:
+    started = time.process_time()
+    assert schema_refusal(schema) is None
+    once = time.process_time() - started
+    assert once < 5
+    assert schema_refusal(schema) is None
+    assert time.process_time() - started < once + 0.1
+
+
+def test_an_output_that_multiplies_references_is_errored_and_the_next_one_graded() -> None:
+    """Each level of the output has the next one checked twice."""
+    twice = {"properties": {"a": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}}
+    grader = compiled(type="JsonSchema", jsonSchema={"schema": twice})
+    output = "{}"
+    for _ in range(40):
+        output = f'{{"a": {output}}}'
+    errored = grade(grader, {}, output)
+    assert errored.error is not None
+    assert errored.error.code is GraderErrorCode.OTHER_ERROR
+    assert "follows more than 20000 references" in errored.error.details
+    assert grade(grader, {}, '{"a": {}}').verdict == "Passed"
