@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune_api.evaluation import BASELINE, Gate, GateResult, Score
 from finetune_grading.statistics.power import examples_to_decide
+from finetune_operator.evaluation.ungraded import Ungraded
 
 Verdict = Literal["Passed", "Failed", "Inconclusive"]
 
@@ -33,11 +34,25 @@ class _Measured:
         return f"{text} [{self.low:{self.form}}, {self.high:{self.form}}]"
 
 
-def judge(gates: Sequence[Gate], candidates: Sequence[str], scores: Sequence[Score]) -> list[GateResult]:
-    """Every gate on every candidate of the spec; a score that is missing fails its gate."""
+def judge(
+    gates: Sequence[Gate],
+    candidates: Sequence[str],
+    scores: Sequence[Score],
+    ungraded: Mapping[tuple[str, str], Ungraded] | None = None,
+) -> list[GateResult]:
+    """Every gate on every candidate of the spec; a score that is missing fails its gate.
+
+    `ungraded`: by model and grader, the outputs that count as 0 in the scores and might have had 1. For a maximum the
+    candidate's are taken to have 1, for a minimumDelta the baseline's: no gate passes by what could not be graded.
+    """
     by_key = {(score.candidate, score.grader): score for score in scores}
     return [
-        _gate_result(gate, candidate, by_key.get((candidate, gate.grader)))
+        _gate_result(
+            gate,
+            candidate,
+            by_key.get((candidate, gate.grader)),
+            (ungraded or {}).get((candidate if _is_maximum(gate) else BASELINE, gate.grader)),
+        )
         for gate in gates
         for candidate in candidates
     ]
@@ -54,15 +69,15 @@ def summary(grader: str, scores: Sequence[Score]) -> str:
     return f"{text} vs {baseline.score:.3f} [{baseline.low:.3f}, {baseline.high:.3f}]" if baseline else text
 
 
-def _gate_result(gate: Gate, candidate: str, score: Score | None) -> GateResult:
-    verdict, message = _judge(gate, score)
+def _gate_result(gate: Gate, candidate: str, score: Score | None, ungraded: Ungraded | None) -> GateResult:
+    verdict, message = _judge(gate, score, ungraded)
     return GateResult(candidate=candidate, grader=gate.grader, verdict=verdict, message=message)
 
 
-def _judge(gate: Gate, score: Score | None) -> tuple[Verdict, str]:
+def _judge(gate: Gate, score: Score | None, ungraded: Ungraded | None) -> tuple[Verdict, str]:
     if score is None:
         return "Failed", "there is no score by this grader"
-    is_maximum = gate.maximum is not None or gate.maximum_delta is not None
+    is_maximum, by_mean = _is_maximum(gate), gate.decision == "PointEstimate"
     of_score, of_gain = (gate.maximum, gate.maximum_delta) if is_maximum else (gate.minimum, gate.minimum_delta)
     if of_score is not None:
         demanded, measured = of_score, _Measured("score", score.score, score.low, score.high, ".3f")
@@ -72,10 +87,30 @@ def _judge(gate: Gate, score: Score | None) -> tuple[Verdict, str]:
         demanded = of_gain or 0.0
         measured = _Measured("gain over the baseline", score.delta, score.delta_low, score.delta_high, "+.3f")
     message = f"{measured}, {'at most' if is_maximum else 'at least'} {demanded:{measured.form}} demanded"
-    verdict = _verdict(measured, demanded, is_maximum, gate.decision == "PointEstimate")
+    verdict = _verdict(measured, demanded, is_maximum, by_mean)
+    if ungraded is not None and gate.minimum is None:
+        at_worst = _at_worst(measured, ungraded, is_maximum)
+        of_worst, whose = _verdict(at_worst, demanded, is_maximum, by_mean), "" if is_maximum else " of the baseline"
+        if of_worst != verdict:
+            outputs = f"{ungraded.outputs} outputs{whose} that could not be graded"
+            return of_worst, f"{message}; {at_worst} if the {outputs} had 1"
     if verdict == "Inconclusive":
         message = f"{message}: {_what_would_tell(measured, demanded, score.examples)}"
     return verdict, message
+
+
+def _is_maximum(gate: Gate) -> bool:
+    return gate.maximum is not None or gate.maximum_delta is not None
+
+
+def _at_worst(measured: _Measured, ungraded: Ungraded, is_maximum: bool) -> _Measured:
+    """With 1 for what could not be graded, on the side that the gate fears; the other end stays, for it may have 0."""
+    share = ungraded.share
+    if is_maximum:
+        high = None if measured.high is None else min(1.0, measured.high + share.high)
+        return replace(measured, mean=min(1.0, measured.mean + share.mean), high=high)
+    low = None if measured.low is None else max(-1.0, measured.low - share.high)
+    return replace(measured, mean=max(-1.0, measured.mean - share.mean), low=low)
 
 
 def _verdict(measured: _Measured, demanded: float, is_maximum: bool, by_mean: bool) -> Verdict:

@@ -13,6 +13,7 @@ from finetune_operator.evaluation.gates import judge
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.tries import is_same_run
+from finetune_operator.evaluation.ungraded import ungraded_outputs
 from finetune_operator.pods.builders import jobs_to_delete
 
 LEFTOVER_SECONDS = 30
@@ -30,7 +31,9 @@ def keep_finished(observed: ObservedEvaluation, status: EvaluationStatus, now: d
 
 def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
     """The end of a run that has its scores: Passed, GateFailed, or Inconclusive."""
-    gates = judge(observed.spec.gates, [candidate.name for candidate in observed.spec.candidates], status.results)
+    spec = observed.spec
+    candidates = [candidate.name for candidate in spec.candidates]
+    gates = judge(spec.gates, candidates, status.results, ungraded_outputs(spec, status))
     before = {(gate.candidate, gate.grader): gate for gate in status.gates}
     kept = [gate.over(before.get((gate.candidate, gate.grader))) for gate in gates]
     status = status.model_copy(update={"gates": kept})
