@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finetune_grading.statistics.clusters import cluster
 from finetune_grading.statistics.estimates import estimate, estimate_difference
-from finetune_grading.statistics.intervals import Estimate, mcnemar, wilson
+from finetune_grading.statistics.intervals import Estimate, adjusted_student, mcnemar, wilson
 from finetune_grading.statistics.power import (
     Z_80,
     examples_to_decide,
@@ -86,6 +86,32 @@ def test_a_gain_is_clustered_too() -> None:
 
 def test_one_cluster_says_nothing_of_others() -> None:
     assert estimate([1.0, 1.0, 0.0], ["a"] * 3) == Estimate(2 / 3, 0, 1)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 3])
+@pytest.mark.parametrize(("sizes", "low"), [([250, 250], 0.0), ([50] * 10, 0.74), ([971, *[1] * 29], 0.2)])
+def test_few_clusters_say_little_of_others_however_many_scores_they_have(
+    sizes: list[int], low: float, wrong: int
+) -> None:
+    """All right, or nearly: Student over the clusters and one more at each end. [1] * 10, 0, 1: .917 +- .183."""
+    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    scores = [0.0] * wrong + [1.0] * (len(labels) - wrong)
+    assert estimate(scores, labels).low <= low
+    assert estimate_difference(scores, [0.0] * len(scores), labels).estimate.low <= low
+    same = estimate_difference(scores, scores, labels).estimate
+    assert (same.low, same.high) == (pytest.approx(-same.high), pytest.approx(-same.low))
+    assert same.high > 0.25
+
+
+def test_clusters_of_equal_size_are_adjusted_as_scores_are() -> None:
+    labels = [label for label in range(10) for _ in range(50)]
+    found, of_ten = estimate([1.0] * 500, labels), adjusted_student([1.0] * 10, least=0, most=1)
+    assert (found.low, found.high) == (pytest.approx(of_ten.low), 1)
+
+
+def test_clusters_that_differ_less_than_chance_would_have_it_are_adjusted() -> None:
+    scores = [1.0] * 200 + [0.0] * 50 + [1.0] * 201 + [0.0] * 49
+    assert estimate(scores, [0] * 250 + [1] * 250).low == 0
 
 
 @settings(deadline=None)
