@@ -15,6 +15,8 @@ from finetune_grading.compiled import InvalidGraderError
 from finetune_grading.grade import Grade
 from finetune_grading.judge import Embedder, Judge, Question, Reply
 from finetune_grading.sample import Row, Sample
+from finetune_grading.templates import render
+from finetune_grading.tool_calls import ToolCall
 from tests.unit.grading.judges import REFUSAL, TRUNCATED, FailingJudge, StubEmbedder, StubJudge, replies
 
 ASK = [{"role": "user", "content": "Question: {{item.question}}. Judge {{sample.output_text}} by its tone."}]
@@ -194,6 +196,22 @@ def test_a_batch_that_the_embedder_refuses_errs_its_rows_only() -> None:
     assert {grade.verdict for grade in grades[:63]} == {"Passed", "Failed"}
     assert {grade.verdict for grade in grades[63:]} == {"Errored"}
     assert embedder.requests == [64, 2]
+
+
+def test_an_output_whose_text_can_not_be_made_errs_its_row_only() -> None:
+    arguments: Any = 1
+    for _ in range(300):
+        arguments = {"a": arguments}
+    rows = [
+        Row({"reference": "r"}, Sample("", calls)) for calls in ((ToolCall("add", arguments),), (ToolCall("add", {}),))
+    ]
+    text = render("{{sample.output_tools}}", {}, rows[1].sample)
+    spec = {
+        "type": "EmbeddingSimilarity",
+        "embeddingSimilarity": {"embedder": "e", "input": "{{sample.output_tools}}"},
+    }
+    grades = graded(spec, StubJudge(""), *rows, embedder=StubEmbedder({text: [1, 0], "r": [1, 0]}))
+    assert [grade.verdict for grade in grades] == ["Errored", "Passed"]
 
 
 def test_a_formula_reads_judges_and_asks_each_once() -> None:

@@ -37,6 +37,8 @@ class EmbeddingGrader(RowsGrader):
             return tuple(render(text, row.item, row.sample) for text in (self.spec.input, self.spec.reference))  # type: ignore[return-value]
         except RowError as error:
             return error.error
+        except Exception as error:
+            return unexpected(error)
 
     def _grade(self, one: Sequence[float] | GradeError, other: Sequence[float] | GradeError) -> Grade:
         for vector in (one, other):

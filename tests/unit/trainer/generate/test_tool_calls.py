@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.encode.chat_template import render_chat
-from finetune_trainer.generate.tool_calls import parse_tool_calls, response_template
+from finetune_trainer.generate.tool_calls import COMMON_FORMATS, parse_tool_calls, response_template, to_calls
 from tests.unit.trainer.data.encode.chat_templates import FAMILIES, make_tokenizer
 
 WITH_CALLS = sorted(name for name, family in FAMILIES.items() if family.calls)
@@ -109,3 +110,13 @@ def test_the_format_that_comes_with_a_model_counts_first(tokenizer: Any) -> None
 def test_a_model_whose_format_is_not_known_calls_nothing(tokenizer: Any) -> None:
     tokenizer.chat_template = FAMILIES["ChatML"].template
     assert response_template(tokenizer) is None
+
+
+@pytest.mark.parametrize("arguments", ['{"a":' * 300 + "1" + "}" * 300, '{"a": 1' + "0" * 30 + "}"])
+def test_a_call_that_could_not_be_written_down_is_text(arguments: str) -> None:
+    """No report and no answer could have it: JSON's writer gives up at 254 levels, and at 64 bits."""
+    with pytest.raises((TypeError, ValueError)):
+        to_calls([{"name": "add", "arguments": json.loads(arguments)}])
+    template = dict(COMMON_FORMATS)["<tool_call>"]
+    output = f'<tool_call>{{"name": "add", "arguments": {arguments}}}</tool_call>'
+    assert parse_tool_calls(template, output, "", TOOLS) == (output, ())

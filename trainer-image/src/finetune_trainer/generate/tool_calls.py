@@ -120,4 +120,6 @@ def _to_call(value: Mapping[str, Any]) -> ToolCall:
         arguments = orjson.loads(arguments)
     if not isinstance(function["name"], str):
         raise TypeError("the name of a call is not text")
-    return ToolCall(function["name"], arguments)
+    call = ToolCall(function["name"], arguments)
+    call.to_wire()  # what is nested too deeply for JSON, or too large a number, could be neither reported nor served
+    return call
