@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from finetune_api.evaluation import BASELINE, GradingErrors, OnError, Reducer, Score
 from finetune_api.graders import GraderErrorCode
 from finetune_api.outcome import SCORE_DIGITS
-from finetune_grading.grade import Grade, GradeError
+from finetune_grading.grade import ROUNDING, Grade, GradeError
 from finetune_grading.statistics.estimates import estimate, estimate_difference
 from finetune_grading.statistics.intervals import Estimate
-from finetune_grading.statistics.reducers import REDUCERS
+from finetune_grading.statistics.reducers import OF_PASSED, REDUCERS
 
 OF_THE_OUTPUT = frozenset({GraderErrorCode.SAMPLE_PARSE_ERROR, GraderErrorCode.INVALID_VARIABLE_ERROR})
 """What an output lacks; the fields of an example have been checked before."""
@@ -110,19 +110,23 @@ def scores_of(grades: Graded, thresholds: Thresholds, examples: Examples, counti
 def _by_example(
     grades: Sequence[Grade], threshold: float, examples: Examples, counting: Counting
 ) -> list[float | None]:
-    """One score for each example; None where it does not count."""
+    """One score for each example; None where it does not count.
+
+    Reducers that count what passes count an Errored output as one that doesn't, whatever the threshold and onError.
+    """
     reduce = REDUCERS[counting.reducer]
     of_error = None if counting.on_error == "Exclude" else 0.0
+    reduced_error = -math.inf if counting.reducer in OF_PASSED else of_error
     found: list[float | None] = []
     for start in range(0, len(grades), examples.samples):
-        scores = [
-            of_error if grade.score is None else grade.score for grade in grades[start : start + examples.samples]
-        ]
-        counted = [score for score in scores if score is not None]
+        graded = [grade.score for grade in grades[start : start + examples.samples]]
         if examples.samples == 1:
-            found.append(scores[0])
+            found.append(of_error if graded[0] is None else graded[0])
+        elif of_error is None and all(score is None for score in graded):
+            found.append(None)
         else:
-            found.append(reduce(counted, threshold) if counted else None)
+            scores = [reduced_error if score is None else score for score in graded]
+            found.append(reduce([score for score in scores if score is not None], threshold))
     return found
 
 
@@ -178,12 +182,10 @@ def _failure(
 
 
 def _rounded_interval(found: Estimate) -> tuple[float, float]:
-    """Both ends, rounded away from each other where they would be one: no interval is a point."""
-    low, high = _rounded(found.low), _rounded(found.high)
-    if low < high:
-        return low, high
+    """Both ends, rounded away from each other: no gate passes by rounding, and no interval is a point."""
     unit = 10**SCORE_DIGITS
-    return math.floor(found.low * unit) / unit, math.ceil(found.high * unit) / unit
+    # 0.57 * 10000 is 5699.999999999999 to a computer.
+    return math.floor(found.low * unit + ROUNDING) / unit, math.ceil(found.high * unit - ROUNDING) / unit
 
 
 def _rounded(number: float) -> float:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from finetune_api.evaluation import BASELINE
-from finetune_api.graders import Grader
+from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading.compile import compile_graders, grade_rows
-from finetune_grading.grade import Grade, Scored
+from finetune_grading.grade import Grade, GradeError, Scored
 from finetune_grading.sample import Row, Sample
 from finetune_grading.scores import Counting, Examples, Graded, grading_errors, grading_failure, scores_of
+from finetune_grading.statistics.intervals import wilson
 
 MEMBER = {"name": "member", "type": "StringCheck", "stringCheck": {"input": "{{sample.output_json.x}}"}}
 NO_JSON = "The answer is a."
@@ -120,3 +121,37 @@ def test_of_several_samples_the_line_of_a_fault_is_the_examples() -> None:
     failure = grading_failure(grades, examples, Counting())
     assert failure is not None
     assert "line 9" in failure
+
+
+@pytest.mark.parametrize("on_error", ["Zero", "Exclude"])
+@pytest.mark.parametrize("threshold", [1.0, 0.0])
+@pytest.mark.parametrize(
+    ("reducer", "passed", "mean"), [("PassK", 1, 0), ("Majority", 1, 0), ("Majority", 2, 1), ("PassAtK", 1, 1)]
+)
+def test_an_output_that_could_not_be_graded_does_not_pass(
+    on_error: Any, threshold: float, reducer: Any, passed: int, mean: float
+) -> None:
+    error = Grade.errored(GradeError(GraderErrorCode.OTHER_ERROR, "no reply"))
+    grades = {"tuned": {"member": [Grade.of(Scored(1.0), threshold)] * passed + [error]}}
+    examples = Examples([1], samples=passed + 1)
+    (found,) = scores_of(grades, {"member": threshold}, examples, Counting(on_error, 100, reducer))
+    assert (found.score, found.errored) == (mean, 1)
+
+
+def test_an_example_of_which_no_output_could_be_graded_is_left_out() -> None:
+    error = Grade.errored(GradeError(GraderErrorCode.OTHER_ERROR, "no reply"))
+    grades = {"tuned": {"member": [error, error, Grade.of(Scored(1.0), 1), error]}}
+    for reducer, mean in (("PassK", 0), ("PassAtK", 1), ("Mean", 1)):
+        counting = Counting("Exclude", 100, reducer)  # type: ignore[arg-type]
+        (found,) = scores_of(grades, THRESHOLDS, Examples([1, 2], samples=2), counting)
+        assert (found.score, found.examples) == (mean, 1)
+
+
+def test_the_ends_of_an_interval_are_rounded_away_from_each_other() -> None:
+    """278 of 279: from .97998, which is less than .98."""
+    grades = {"tuned": {"member": [Grade.of(Scored(1.0), 1)] * 278 + [Grade.of(Scored(0.0), 1)]}}
+    (found,) = scores_of(grades, THRESHOLDS, Examples(range(279)), Counting())
+    assert (found.low, found.high) == (0.9799, 0.9994)
+    exact = wilson(278, 279)
+    assert found.low <= exact.low
+    assert exact.high <= found.high

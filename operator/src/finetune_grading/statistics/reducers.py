@@ -33,6 +33,8 @@ REDUCERS: Mapping[str, Reducer] = {
     "PassAtK": pass_at_k,
     "PassK": pass_k,
 }
+OF_PASSED = frozenset({"Majority", "PassAtK", "PassK"})
+"""Those that count the samples that pass."""
 
 
 def _passed(scores: Sequence[float], pass_threshold: float) -> int:
