@@ -67,7 +67,7 @@ def evaluation_report(tuned: float) -> EvaluationReport:
         grader="exact",
         score=tuned,
         low=tuned - 0.05,
-        high=tuned + 0.05,
+        high=min(1.0, tuned + 0.05),
         examples=250,
         delta=gain,
         delta_low=gain - 0.05,

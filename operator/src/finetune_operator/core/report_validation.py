@@ -6,7 +6,8 @@ run's folder, or at another model, is not taken.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 from finetune_api.evaluation import Score
 from finetune_api.finetunejob import Result
@@ -44,4 +45,31 @@ def scores_refusal(
     strange = [key for key in keys if key[0] not in models or key[1] not in graders]
     if strange:
         return f"it has a score of {strange[0][0]!r} by {strange[0][1]!r}, which nobody asked for"
-    return "it has two scores of one model by one grader" if len(set(keys)) < len(keys) else None
+    if len(set(keys)) < len(keys):
+        return "it has two scores of one model by one grader"
+    impossible = next((score for score in scores if not _is_possible(score)), None)
+    if impossible is not None:
+        return (
+            f"the numbers of {impossible.candidate!r} by {impossible.grader!r} can't be: a score lies in its interval "
+            "and from 0 to 1, a gain in its own and from -1 to 1, and what is counted is no less than 0"
+        )
+    return None
+
+
+def _is_possible(score: Score) -> bool:
+    """Whether the numbers of a score are on their scales, and in order; those of a gain may be missing."""
+    gain = [number for number in (score.delta_low, score.delta, score.delta_high) if number is not None]
+    counts = [number for number in (score.passed, score.failed, score.errored) if number is not None]
+    return (
+        _in_order([0.0, score.low, score.score, score.high, 1.0])
+        and _in_order([-1.0, *gain, 1.0])
+        and _in_order([0.0, 1.0 if score.p_value is None else score.p_value, 1.0])
+        and (score.minimum_detectable_delta or 0.0) >= 0
+        and score.examples >= 1
+        and min(counts, default=0) >= 0
+        and (len(counts) < 3 or sum(counts) >= score.examples)
+    )
+
+
+def _in_order(numbers: Sequence[float]) -> bool:
+    return all(one <= other for one, other in pairwise(numbers))

@@ -111,8 +111,28 @@ OTHERS = "s3://models/finetune/team-b/theirs/1-deadbeef"
             "'tuned' by 'kind', which nobody asked",
         ),
         ("Complete", {"scores": [*SCORES, score("tuned", 1.0, delta=0.9)]}, "two scores of one model by one grader"),
+        *(
+            ("Complete", {"scores": [SCORES[0], SCORES[1].model_copy(update=numbers)]}, "'tuned' by 'exact' can't be")
+            for numbers in (
+                {"score": 7.0, "high": 7.0},
+                {"low": -0.1},
+                {"low": 0.76},
+                {"high": 0.74},
+                {"delta": 1.5, "delta_high": 1.6},
+                {"delta_low": 0.51},
+                {"p_value": 1.5},
+                {"minimum_detectable_delta": -0.1},
+                {"examples": 0},
+                {"errored": -1},
+                {"passed": 1, "failed": 1, "errored": 1},
+            )
+        ),
     ],
-    ids=["its Job failed", "another folder", "another model", "another grader", "twice"],
+    ids=[
+        *("its Job failed", "another folder", "another model", "another grader", "twice"),
+        *("no score", "below 0", "below its interval", "above its interval", "no gain", "below the gain's interval"),
+        *("no probability", "less than nothing", "no example", "no count", "more examples than outputs"),
+    ],
 )
 def test_scores_are_held_against_what_was_asked(state: Any, claim: dict[str, Any], told: str) -> None:
     said = succeeded_pod(JOB, EVALUATION_REPORT.model_copy(update=claim))
