@@ -17,7 +17,7 @@ MOST_NESTED = 50
 """Parentheses, powers and signs within each other."""
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))|(?P<name>[A-Za-z_]\w*)|(?P<sign>[-+*/^(),]))"
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))|(?P<name>\w+)|(?P<sign>[-+*/^(),]))"
 )
 _FUNCTIONS: Mapping[str, Callable[..., float]] = {
     "min": min,
@@ -57,11 +57,8 @@ class Formula:
     _evaluate: _Node
 
     def __call__(self, values: Mapping[str, float]) -> float:
-        """Its value, a finite number. Raises ArithmeticError (or ValueError, of math) where there is none."""
-        value = self._evaluate(values)
-        if not math.isfinite(value):
-            raise OverflowError("the result is not a finite number")
-        return value
+        """Its value, a finite number. Raises ArithmeticError (or ValueError, of math) where it, or a part, has none."""
+        return _finite(self._evaluate(values))
 
 
 def parse_formula(text: str, names: Collection[str]) -> Formula:
@@ -78,7 +75,7 @@ class _Parser:
     def __init__(self, text: str, names: Collection[str]) -> None:
         self.names = names
         self.read: list[str] = []
-        self._tokens = _tokens(text)
+        self._tokens = _tokens(text, names)
         self._next = 0
         self._depth = 0
 
@@ -105,7 +102,7 @@ class _Parser:
         def evaluate(values: Mapping[str, float]) -> float:
             result = first(values)
             for operator, node in rest:
-                result = operator(result, node(values))
+                result = _finite(operator(result, node(values)))
             return result
 
         return evaluate
@@ -122,7 +119,7 @@ class _Parser:
         if self._take_sign("^") is None:
             return base
         exponent = self._nested(self._signed)
-        return lambda values: math.pow(base(values), exponent(values))
+        return lambda values: _finite(math.pow(base(values), exponent(values)))
 
     def _atom(self) -> _Node:
         kind, text, position = self._tokens[self._next]
@@ -191,8 +188,15 @@ class _Parser:
         return text
 
 
-def _tokens(text: str) -> list[tuple[str, str, int]]:
-    """Kind, text and position of each token, with one that marks the end."""
+def _finite(value: float) -> float:
+    """min(1, a * b) is no value where a * b has none."""
+    if not math.isfinite(value):
+        raise OverflowError("a result is not a finite number")
+    return value
+
+
+def _tokens(text: str, names: Collection[str]) -> list[tuple[str, str, int]]:
+    """Kind, text and position of each token, with one that marks the end. Names may begin with a digit: 3d."""
     found: list[tuple[str, str, int]] = []
     at, end = 0, len(text.rstrip())
     while at < end:
@@ -201,9 +205,23 @@ def _tokens(text: str) -> list[tuple[str, str, int]]:
             at += len(text[at:]) - len(text[at:].lstrip())
             raise _unexpected(text[at], at + 1)
         kind = match.lastgroup or ""
+        if kind == "name" and match[kind][0].isdigit() and match[kind] not in names:
+            raise _unexpected(match[kind], match.start(kind) + 1)
+        if kind == "number":
+            _check_number(match[kind], match.start(kind) + 1, names)
         found.append((kind, match[kind], match.start(kind) + 1))
         at = match.end()
     return [*found, ("end", "", end + 1)]
+
+
+def _check_number(text: str, position: int, names: Collection[str]) -> None:
+    if text in names:
+        problem = f"{text!r} is a number and the name of a grader; rename the grader, or write the number otherwise"
+    elif not math.isfinite(float(text)):
+        problem = f"{text!r} is too large a number"
+    else:
+        return
+    raise FormulaError(GraderErrorCode.FORMULA_PARSE_ERROR, f"character {position}: {problem}.")
 
 
 def _unexpected(text: str, position: int) -> FormulaError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -57,6 +58,9 @@ def combine(formula: str, scores: Mapping[str, float], **changes: Any) -> Grade:
         ("- -a", {"a": 0.5}, 0.5),
         ("json_member-exact", {"json-member": 1, "exact": 0.25}, 0.75),
         ("min * min(min, 1)", {"min": 0.5}, 0.25),
+        ("0.5*3d + 3d", {"3d": 0.5}, 0.75),
+        ("1e_5 + 1e-5", {"1e-5": 0.5}, 0.50001),
+        ("1.0*a + 100000*0", {"1": 0.5, "1e5": 0.5, "a": 0.25}, 0.25),
     ],
 )
 def test_a_formula(formula: str, scores: dict[str, float], value: float) -> None:
@@ -86,11 +90,14 @@ def test_a_formula(formula: str, scores: dict[str, float], value: float) -> None
         ("-" * 500 + "a", GraderErrorCode.FORMULA_PARSE_ERROR, "nested more than 50"),
         ("^".join("a" * 400), GraderErrorCode.FORMULA_PARSE_ERROR, "nested more than 50"),
         (" ", GraderErrorCode.FORMULA_PARSE_ERROR, "missing at the end"),
+        ("a + 1e5", GraderErrorCode.FORMULA_PARSE_ERROR, "character 5: '1e5' is a number and the name of a grader"),
+        ("a + 3d", GraderErrorCode.FORMULA_PARSE_ERROR, "character 5: '3d' is not expected there"),
+        ("min(1e999, a)", GraderErrorCode.FORMULA_PARSE_ERROR, "character 5: '1e999' is too large a number"),
     ],
 )
 def test_a_formula_that_can_not_work_is_refused_by_its_place(formula: str, code: GraderErrorCode, place: str) -> None:
     with pytest.raises(InvalidGraderError) as refused:
-        multi(formula, "a", "b")
+        multi(formula, "a", "b", "1e5")
     assert refused.value.code is code
     assert str(refused.value).startswith(f"spec.graders: 'both': {code}: multi.calculateOutput: ")
     assert place in str(refused.value)
@@ -114,6 +121,9 @@ def test_a_formula_reads_no_formula() -> None:
         ("(b-a)^0.5", ""),
         ("b^-1", ""),
         ("exp(1000)", ""),
+        ("min(a, 1e308 * 10) + 0*b", "not a finite number"),
+        ("max(0, 1e308*10 - 1e308*10) + 0*b", "not a finite number"),
+        ("a / (1e308 + 1e308) + 0*b", "not a finite number"),
     ],
 )
 def test_a_row_for_which_a_formula_has_no_value_is_errored(formula: str, value: str) -> None:
@@ -174,13 +184,38 @@ expressions = st.recursive(
 )
 
 
+class Finite(float):
+    """Python's numbers, without those that are not finite: also within a formula there is no value then."""
+
+    def __new__(cls, value: float) -> Finite:
+        if not math.isfinite(value):
+            raise OverflowError
+        return super().__new__(cls, value)
+
+    def __add__(self, other: float) -> Finite:
+        return Finite(float(self) + other)
+
+    def __sub__(self, other: float) -> Finite:
+        return Finite(float(self) - other)
+
+    def __mul__(self, other: float) -> Finite:
+        return Finite(float(self) * other)
+
+    def __truediv__(self, other: float) -> Finite:
+        return Finite(float(self) / other)
+
+    def __abs__(self) -> Finite:
+        return Finite(abs(float(self)))
+
+
 @given(expressions, st.floats(0, 1), st.floats(0, 1))
 def test_a_formula_has_pythons_value(text: str, a: float, b: float) -> None:
     formula = parse_formula(text, {"a", "b"})
     try:
-        expected = eval(text, {"__builtins__": {}}, {"a": a, "b": b, "min": min, "max": max, "abs": abs})  # noqa: S307
-        assert math.isfinite(expected)
-    except (ArithmeticError, AssertionError):
+        known = {"a": Finite(a), "b": Finite(b), "min": min, "max": max, "abs": abs, "Finite": Finite}
+        checked = re.sub(r"\d+\.\d+", r"Finite(\g<0>)", text)
+        expected = eval(checked, {"__builtins__": {}}, known)  # noqa: S307
+    except ArithmeticError:
         with pytest.raises(ArithmeticError):
             formula({"a": a, "b": b})
     else:
