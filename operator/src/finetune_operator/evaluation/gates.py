@@ -51,6 +51,7 @@ def judge(
             gate,
             candidate,
             by_key.get((candidate, gate.grader)),
+            _examples(gate, by_key.get((candidate, gate.grader)), by_key.get((BASELINE, gate.grader))),
             (ungraded or {}).get((candidate if _is_maximum(gate) else BASELINE, gate.grader)),
         )
         for gate in gates
@@ -69,12 +70,14 @@ def summary(grader: str, scores: Sequence[Score]) -> str:
     return f"{text} vs {baseline.score:.3f} [{baseline.low:.3f}, {baseline.high:.3f}]" if baseline else text
 
 
-def _gate_result(gate: Gate, candidate: str, score: Score | None, ungraded: Ungraded | None) -> GateResult:
-    verdict, message = _judge(gate, score, ungraded)
+def _gate_result(
+    gate: Gate, candidate: str, score: Score | None, examples: int, ungraded: Ungraded | None
+) -> GateResult:
+    verdict, message = _judge(gate, score, examples, ungraded)
     return GateResult(candidate=candidate, grader=gate.grader, verdict=verdict, message=message)
 
 
-def _judge(gate: Gate, score: Score | None, ungraded: Ungraded | None) -> tuple[Verdict, str]:
+def _judge(gate: Gate, score: Score | None, examples: int, ungraded: Ungraded | None) -> tuple[Verdict, str]:
     if score is None:
         return "Failed", "there is no score by this grader"
     is_maximum, by_mean = _is_maximum(gate), gate.decision == "PointEstimate"
@@ -95,8 +98,16 @@ def _judge(gate: Gate, score: Score | None, ungraded: Ungraded | None) -> tuple[
             outputs = f"{ungraded.outputs} outputs{whose} that could not be graded"
             return of_worst, f"{message}; {at_worst} if the {outputs} had 1"
     if verdict == "Inconclusive":
-        message = f"{message}: {_what_would_tell(measured, demanded, score.examples)}"
+        message = f"{message}: {_what_would_tell(measured, demanded, examples)}"
     return verdict, message
+
+
+def _examples(gate: Gate, score: Score | None, baseline: Score | None) -> int:
+    """How many examples the number rests on. A gain: on those of both models, at most as many as of either."""
+    if score is None:
+        return 0
+    of_gain = gate.minimum_delta is not None or gate.maximum_delta is not None
+    return score.examples if baseline is None or not of_gain else min(score.examples, baseline.examples)
 
 
 def _is_maximum(gate: Gate) -> bool:

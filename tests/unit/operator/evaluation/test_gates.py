@@ -88,6 +88,19 @@ def test_an_inconclusive_gate_says_how_many_examples_it_needs() -> None:
     assert "no number of examples would tell" in just
 
 
+def test_a_gain_rests_on_the_examples_that_both_models_have() -> None:
+    """40 of the candidate's were left out of the baseline (onError Exclude), and so out of the gain."""
+    candidate = measured(CANDIDATE, BASELINE).model_copy(update={"examples": 240})
+    scores = [candidate, measured(BASELINE).model_copy(update={"candidate": "baseline"})]
+    for gate, told in (
+        ("minimumDelta", "200 examples can't tell; it needs about 114 more"),
+        ("minimum", "240 examples"),
+    ):
+        asked = Gate.from_wire({"grader": "exact", gate: 0 if gate == "minimumDelta" else 0.81})
+        (result,) = judge([asked], ["tuned"], scores)
+        assert told in result.message
+
+
 def test_an_interval_that_is_not_known_decides_nothing() -> None:
     score = measured(CANDIDATE, BASELINE).model_copy(update={"delta_low": None, "delta_high": None})
     assert verdict(score, minimumDelta=-1).verdict == "Inconclusive"
