@@ -39,7 +39,7 @@ class _BoundedSchema:
         validators = {key: self._counted(Draft202012Validator.VALIDATORS[key]) for key in ("$ref", "$dynamicRef")}
         # Its $schema would make another draft apply. An empty registry: nothing is downloaded.
         of_draft = {key: value for key, value in schema.items() if key != "$schema"}
-        self._validator = extend(Draft202012Validator, validators)(of_draft, registry=EMPTY_REGISTRY)
+        self._validator = extend(Draft202012Validator, validators)(of_draft, registry=EMPTY_REGISTRY)  # type: ignore[no-untyped-call]
 
     def score(self, row: Row) -> Scored:
         """An output that is not JSON has failed, rather than kept the grader from grading: that is the question here.

@@ -8,7 +8,7 @@ from typing import Literal
 
 from finetune_api.evaluation import BASELINE, Gate, GateResult, Score
 from finetune_grading.statistics.power import examples_to_decide
-from finetune_operator.evaluation.ungraded import Ungraded
+from finetune_grading.ungraded import Ungraded
 
 Verdict = Literal["Passed", "Failed", "Inconclusive"]
 

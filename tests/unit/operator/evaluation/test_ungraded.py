@@ -8,8 +8,8 @@ import pytest
 
 from finetune_api.evaluation import BASELINE, GateResult, GradingErrors, Score
 from finetune_grading.statistics.estimates import estimate, estimate_difference
+from finetune_grading.ungraded import ungraded_outputs
 from finetune_operator.evaluation.gates import judge
-from finetune_operator.evaluation.ungraded import ungraded_outputs
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec
 
 

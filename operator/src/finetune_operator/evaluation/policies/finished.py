@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
+from finetune_grading.ungraded import ungraded_outputs
 from finetune_operator.core.conditions import Readiness, ready, stalled
 from finetune_operator.core.failed_condition import missing_failure
 from finetune_operator.core.plan import Child
@@ -13,7 +14,6 @@ from finetune_operator.evaluation.gates import judge
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.tries import is_same_run
-from finetune_operator.evaluation.ungraded import ungraded_outputs
 from finetune_operator.pods.builders import jobs_to_delete
 
 LEFTOVER_SECONDS = 30
