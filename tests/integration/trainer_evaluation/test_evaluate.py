@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,10 @@ def test_a_candidate_is_compared_with_its_baseline(
     expected = wilson(15, 20)
     exact = scores["tuned", "exact"]
     assert (exact.score, exact.examples) == (0.75, 20)
-    assert (exact.low, exact.high) == (round(expected.low, 4), round(expected.high, 4))
+    assert (exact.low, exact.high) == (math.floor(expected.low * 1e4) / 1e4, math.ceil(expected.high * 1e4) / 1e4)
     assert exact.delta == 0.75
-    # Newcombe's interval (1998, method 10) of 15 of 20 against 0 of 20.
-    assert (exact.delta_low, exact.delta_high) == (0.4784, 0.8881)
+    # Newcombe's interval (1998, method 10) of 15 of 20 against 0 of 20: .47835 to .88814, rounded outwards.
+    assert (exact.delta_low, exact.delta_high) == (0.4783, 0.8882)
     assert scores[BASELINE, "exact"].score == 0.0
     assert scores[BASELINE, "exact"].delta is None
     assert scores["tuned", "similar"].score > scores[BASELINE, "similar"].score
