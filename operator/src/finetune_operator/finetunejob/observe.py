@@ -59,6 +59,7 @@ async def observe(
         platform=platform,
         folder_classes=tuple(classes.values()),
         created=parse_time(parent["metadata"]["creationTimestamp"]),
+        status_written=_status_written(parent),
         model=model,
         jobs=jobs,
         pods=pods,
@@ -69,6 +70,11 @@ async def observe(
         budget=budget,
         progress_endpoint=endpoint,
     )
+
+
+def _status_written(parent: Object) -> datetime | None:
+    entries = [one for one in parent["metadata"].get("managedFields", []) if one.get("subresource") == "status"]
+    return max((parse_time(one["time"]) for one in entries if one.get("time")), default=None)
 
 
 def pinned_class(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> str | None:

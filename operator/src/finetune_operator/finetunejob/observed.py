@@ -30,6 +30,8 @@ class ObservedFineTuneJob:
     """The other classes that runs of it wrote with."""
     created: datetime | None = None
     """When the API server made the object."""
+    status_written: datetime | None = None
+    """When the status was written last, by the API server's clock."""
     model: ResolvedModel | Readiness | None = None
     """What spec.model.fineTuneJobRef means now; None where there is none, or the run has started from it already."""
     jobs: tuple[JobView, ...] = ()

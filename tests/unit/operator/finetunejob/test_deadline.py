@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_operator.finetunejob.observe import observe
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.finetunejob.run_key import run_digest
+from finetune_operator.kube.resources import FINE_TUNE_CLASSES
+from finetune_operator.progress.store import ProgressStore
+from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.finetunejob.runs import PROGRESS, USAGE, decide, finished, stopped_status
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
+    CLASS_WIRE,
+    JOB_WIRE,
     NOW,
     TRAIN_1,
     Decision,
@@ -199,6 +205,68 @@ def test_an_operator_whose_own_clock_is_behind_changes_nothing() -> None:
     status = trained_status(start_time=ago(50))
     observed = observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), created=later(10**6))
     assert decide(observed).status.start_time == ago(50)
+
+
+DAYS = 24 * 3600
+
+
+@pytest.mark.parametrize("written", [{"created": later(10**6)}, {"status_written": ago(1)}])
+def test_a_clock_that_is_behind_for_one_look_costs_a_long_suspended_run_nothing(written: dict[str, Any]) -> None:
+    """Six days old, suspended for five of them, with a deadline of two; one look by a clock 20 days slow."""
+    status = trained_status(start_time=ago(6 * DAYS), suspended_seconds=5 * DAYS)
+    made = {"created": ago(7 * DAYS), **written}
+    running = observed_job(
+        status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=job_spec(activeDeadlineSeconds=2 * DAYS), **made
+    )
+    slow = plan(running, NOW - timedelta(days=20)).status
+    assert (slow.start_time, slow.suspended_seconds) == (status.start_time, status.suspended_seconds)
+    right = plan(replace(running, status=slow, created=ago(7 * DAYS)), NOW)
+    assert (right.status.phase, right.requeue_at) == ("Training", later(DAYS))
+    over = finished(start_time=ago(6 * DAYS), completion_time=ago(DAYS))
+    end = replace(running, status=over)
+    assert plan(end, NOW - timedelta(days=20)).status.completion_time == over.completion_time
+
+
+async def test_when_the_status_was_written_last_is_read_from_the_api_servers_account() -> None:
+    entries = [
+        {"manager": "finetune-operator", "subresource": "status", "time": "2026-11-22T11:30:00Z"},
+        {"manager": "finetune-operator-conditions", "subresource": "status", "time": "2026-11-22T11:40:00Z"},
+        {"manager": "kubectl", "time": "2026-11-22T11:50:00Z"},
+    ]
+    metadata = {"name": "router", "namespace": "team-a", "uid": "u", "generation": 1, "managedFields": entries}
+    parent = {
+        "kind": "FineTuneJob",
+        "metadata": {**metadata, "creationTimestamp": "2026-11-22T11:00:00Z"},
+        "spec": {**JOB_WIRE, "className": "cpu"},
+    }
+    class_ = {"metadata": {"name": "cpu", "generation": 1, "uid": "u-cpu"}, "spec": CLASS_WIRE}
+    cluster = FakeKube({f"GET {FINE_TUNE_CLASSES.path(None, 'cpu')}": class_})
+    found = await observe(
+        cluster, parent, trainer_image=None, progress=ProgressStore(), endpoint=None, ledger_namespace="default"
+    )
+    assert (found.created, found.status_written) == (ago(3600), ago(1200))
+
+
+def test_the_time_of_a_suspension_is_not_lost_where_a_slow_clock_sees_its_end() -> None:
+    """The run's clock stands still until somebody can tell for how long it did."""
+    status = stopped_status(start_time=ago(6 * DAYS), suspend_time=ago(5 * DAYS))
+    resumed = observed_job(status, spec=job_spec(activeDeadlineSeconds=2 * DAYS), created=ago(7 * DAYS))
+    slow = plan(replace(resumed, status_written=ago(1)), NOW - timedelta(days=20)).status
+    assert (slow.suspend_time, slow.suspended_seconds) == (status.suspend_time, 0)
+    right = decide(replace(resumed, status=slow)).status
+    assert (right.suspend_time, right.suspended_seconds) == (None, 5 * DAYS)
+
+
+def test_an_end_of_the_run_before_that_was_written_ahead_leaves_a_right_start_alone() -> None:
+    before = EndedRun(run_id="0", phase="Succeeded", reason="Succeeded", completion_time=ago(DAYS))
+    status = trained_status(start_time=ago(9 * DAYS), history=[before])
+    observed = observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), created=ago(30 * DAYS))
+    assert decide(observed).status.start_time == ago(9 * DAYS)
+
+
+def test_a_run_that_a_slow_clock_begins_began_no_earlier_than_what_is_there_was_made() -> None:
+    observed = observed_job(created=ago(100))
+    assert plan(observed, NOW - timedelta(days=20)).status.start_time == ago(100)
 
 
 @pytest.mark.parametrize("moment", [later(10**9), ago(10**9)])

@@ -18,17 +18,21 @@ from finetune_operator.finetunejob.attempt_state import FINISHED, running_attemp
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan, run_failed
 from finetune_operator.finetunejob.policies.run.starting_model import waits_for_model
+from finetune_operator.finetunejob.policies.run.wrong_clock import clock_is_behind
 from finetune_operator.finetunejob.policies.start.budget import over_budget
 
 
 def count_suspended_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Write down since when the clock stands still, or for how long it did."""
+    """Write down since when the clock stands still, or for how long it did, unless our own clock can't tell."""
     status = plan.status
     stands_still, since = _stands_still(observed, status), status.suspend_time
     if stands_still == (since is not None):
         return plan
     if since is None:
         return replace(plan, status=status.model_copy(update={"suspend_time": whole_seconds(now)}))
+    if clock_is_behind(observed, now):
+        return plan
+    since = max(since, status.start_time or since)
     seconds = status.suspended_seconds + max(0, round((now - since).total_seconds()))
     update = {"suspend_time": None, "suspended_seconds": seconds}
     return replace(plan, status=status.model_copy(update=update))

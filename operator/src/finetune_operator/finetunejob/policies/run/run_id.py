@@ -19,6 +19,7 @@ from finetune_operator.finetunejob.attempt_state import FINISHED, stopped
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
+from finetune_operator.finetunejob.policies.run.wrong_clock import no_earlier_than_made
 from finetune_operator.finetunejob.run_key import next_run_number, run_digest, run_key
 from finetune_operator.finetunejob.stopping import (
     STOPPING_CHECK_SECONDS,
@@ -74,7 +75,7 @@ def begin_run(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> Jo
         return plan
     update: dict[str, Any] = {
         "conditions": status.conditions,
-        "start_time": whole_seconds(now),
+        "start_time": whole_seconds(no_earlier_than_made(observed, now)),
         "history": _with_run(status, now),
         "storage_folders": status.storage_folders,
         "more_storage_folders": status.more_storage_folders,

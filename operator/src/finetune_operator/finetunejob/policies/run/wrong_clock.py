@@ -1,4 +1,8 @@
-"""Times of the status that can't be right: a wrong clock wrote them, and deadline, TTL and backoff would go by them."""
+"""Times that can't be right: a wrong clock wrote them, and deadline, TTL and backoff would go by them.
+
+Only what the API server's own times prove wrong is corrected. An operator whose clock is behind these corrects nothing:
+all that was written by right clocks would seem to lie in the future.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.finetunejob.attempt_state import FINISHED
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.decision import JobPlan
 
@@ -15,47 +20,62 @@ SKEW = timedelta(minutes=1)
 
 
 def correct_times(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Correct them.
-
-    No moment of a run lies in the future, or before its object was made, of which the API server's clock tells, or
-    before the run before it ended.
-    """
-    now = whole_seconds(now)
-    status = plan.status
-    start = _plausible(status.start_time, _earliest(observed, status, now), now)
-    suspended = _plausible(status.suspend_time, start, now)
-    lasted = max(0, round((now - start).total_seconds())) if start is not None else status.suspended_seconds
-    update: dict[str, object] = {
-        "start_time": start,
-        "suspend_time": suspended,
-        "suspended_seconds": min(max(0, status.suspended_seconds), lasted),
-        "completion_time": _completion(status.completion_time, start, now),
-    }
-    if status.attempt is not None:
-        times = {"start_time": _plausible(status.attempt.start_time, None, now)}
-        update["attempt"] = status.attempt.model_copy(update=times)
-    if status.progress is not None:
-        times = {"last_updated_time": _plausible(status.progress.last_updated_time, None, now)}
-        update["progress"] = status.progress.model_copy(update=times)
-    corrected = status.model_copy(update=update)
+    """Correct what lies in the future, or before the API server made what it came after."""
+    if clock_is_behind(observed, now):
+        return plan
+    now, status = whole_seconds(now), plan.status
+    found = _with_end(observed, status, now) if status.phase in FINISHED else _with_start(observed, status, now)
+    update: dict[str, object] = {}
+    if found.attempt is not None:
+        times = {"start_time": _at_most(found.attempt.start_time, now)}
+        update["attempt"] = found.attempt.model_copy(update=times)
+    if found.progress is not None:
+        times = {"last_updated_time": _at_most(found.progress.last_updated_time, now)}
+        update["progress"] = found.progress.model_copy(update=times)
+    corrected = found.model_copy(update=update)
     return plan if corrected == status else replace(plan, status=corrected)
 
 
-def _earliest(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> datetime | None:
-    """When the run can have begun at the earliest. What is later than now tells of this operator's own clock."""
-    moments = [observed.created, *(run.completion_time for run in status.history[-1:])]
-    return max((moment for moment in moments if moment is not None and moment <= now), default=None)
+def clock_is_behind(observed: ObservedFineTuneJob, now: datetime) -> bool:
+    """Whether the API server wrote something later than now.
+
+    That includes the newest write of the status: no moment in it that was right when it was written is later.
+    """
+    moments = [_newest_made(observed), observed.status_written]
+    return any(moment is not None and moment > now + SKEW for moment in moments)
 
 
-def _plausible(moment: datetime | None, earliest: datetime | None, now: datetime) -> datetime | None:
-    if moment is None:
-        return None
-    if moment > now + SKEW:
-        return now
-    return earliest if earliest is not None and moment < earliest - SKEW else moment
+def no_earlier_than_made(observed: ObservedFineTuneJob, now: datetime) -> datetime:
+    """This moment; by a clock that is behind, when the API server made the newest of what is there."""
+    return max(now, _newest_made(observed) or now)
 
 
-def _completion(end: datetime | None, start: datetime | None, now: datetime) -> datetime | None:
+def _with_start(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> FineTuneJobStatus:
+    """A run began after its object was made, and stood still for no longer than since then."""
+    start, seconds = status.start_time, max(0, status.suspended_seconds)
+    if start is not None:
+        start = _at_most(start, now)
+        if observed.created is not None and start < observed.created - SKEW:
+            ends = (run.completion_time for run in status.history[-1:])
+            start = max([observed.created, *(end for end in ends if end is not None and end <= now)])
+        lasted = max(timedelta(0), now - start)
+        seconds = round(lasted.total_seconds()) if seconds > (lasted + SKEW).total_seconds() else seconds
+    return status.model_copy(update={"start_time": start, "suspended_seconds": seconds})
+
+
+def _with_end(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> FineTuneJobStatus:
     """A run whose end can't have been then has ended now: its Pods are kept for the whole TTL."""
-    is_odd = end is not None and (end > now + SKEW or (start is not None and end < start - SKEW))
-    return now if is_odd else end
+    end, begins = status.completion_time, [observed.created, status.start_time]
+    is_early = end is not None and any(begin is not None and end < begin - SKEW for begin in begins)
+    is_odd = is_early or (end is not None and end > now + SKEW)
+    return status.model_copy(update={"completion_time": now}) if is_odd else status
+
+
+def _newest_made(observed: ObservedFineTuneJob) -> datetime | None:
+    """The newest creationTimestamp of the object and its Jobs, which nobody but the API server writes."""
+    made = [observed.created, *(job.created for job in observed.jobs)]
+    return max((moment for moment in made if moment is not None), default=None)
+
+
+def _at_most(moment: datetime, now: datetime) -> datetime:
+    return now if moment > now + SKEW else moment
