@@ -47,11 +47,11 @@ UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
     Mutator(correct_times),  # times that a wrong clock wrote
     Mutator(record_progress),  # step, loss and checkpoints, as the Pods of the newest attempt report them
     Decider(keep_finished),  # a finished run stays as it is until runId changes; ttlSecondsAfterFinished
-    Decider(suspend_refused_run),  # spec.suspend is heeded whatever else the spec says
-    Decider(refuse_run_id),  # a spec that no run may begin or go on with: what is known stays, and what runs goes on
     # How the attempt ended.
     Mutator(record_outcome),  # Succeeded, Failed or Disrupted
-    Decider(succeed),  # Succeeded: the run has its result
+    Decider(succeed),  # Succeeded: the run has its result, whatever the spec says by now
+    Decider(suspend_refused_run),  # spec.suspend is heeded whatever else the spec says
+    Decider(refuse_run_id),  # a spec that no run may begin or go on with: what is known stays, and what runs goes on
     Decider(fail_at_image_pull),  # Failed: an image that can't be pulled
     Decider(fail_at_retry_limit),  # Failed: more often than retryLimit, or where another attempt can't help
     Mutator(record_next_time),  # Retrying: when the next attempt starts

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.failure import FailureStatus
-from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
 from finetune_operator.finetunejob.objects import preflight_job_name
 from finetune_operator.finetunejob.run_key import run_digest
 from tests.unit.operator.finetunejob.runs import IN_PREFLIGHT, IN_TRAINING, USAGE, carried_out, decide, stopped
@@ -188,6 +188,28 @@ def test_what_runs_goes_on_while_a_used_run_id_is_refused() -> None:
     waits = decide(over)
     assert waits.status == refused.status
     assert decide(replace(over, spec=job_spec())).status.result == RESULT
+
+
+@pytest.mark.parametrize("suspend", [False, True])
+def test_what_a_run_ends_with_is_taken_while_its_spec_is_refused(suspend: bool) -> None:
+    """A suspension that comes after the end stops nothing: the result is there, and nothing is trained twice."""
+    model = StartingModel(uri=job_spec().model.uri)
+    status = trained_status(starting_model=model).model_copy(update={"history": USED})
+    ended = (job(TRAIN_1, "Complete"),)
+    spec = job_spec(runId="2", suspend=suspend)
+    over = observed_job(status, *ended, pods=(succeeded_pod(TRAIN_1, TRAIN_REPORT),), spec=spec)
+    taken = decide(over)
+    assert (taken.decision.phase, taken.status.result, taken.status.run_id) == ("Succeeded", RESULT, "1")
+    refused = decide(replace(over, status=taken.status))
+    assert (refused.decision.phase, refused.decision.reason) == ("Succeeded", "InvalidSpec")
+    back = decide(observed_job(refused.status, *ended))
+    assert (back.decision.phase, back.decision.writes) == ("Succeeded", ())
+
+
+def test_a_failure_of_an_attempt_is_counted_while_its_spec_is_refused() -> None:
+    status = trained_status().model_copy(update={"history": USED})
+    failed = observed_job(status, job(TRAIN_1, "Failed"), spec=job_spec(runId="2", suspend=True))
+    assert decide(failed).status.ended_attempts[-1].outcome != "Suspended"
 
 
 def test_a_used_run_id_may_be_suspended_and_set_back() -> None:

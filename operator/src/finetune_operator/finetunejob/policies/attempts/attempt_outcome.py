@@ -14,6 +14,7 @@ from finetune_operator.finetunejob.attempt_state import ended, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.attempts.result import with_result
 from finetune_operator.finetunejob.policies.decision import JobPlan
+from finetune_operator.finetunejob.policies.run.run_id import run_id_refusal
 from finetune_operator.finetunejob.policies.run.starting_model import model_source
 from finetune_operator.finetunejob.stopping import all_pods_ended, is_lost
 from finetune_operator.pods.exit_diagnosis import (
@@ -91,6 +92,8 @@ def _ended_by_itself(
     pods = observed.pods_of(job.name)
     report = outcome(pods)
     if isinstance(report, TrainReport) and ended_well(job, pods, now):
+        if status.starting_model is None and run_id_refusal(observed, status) is not None:
+            return status  # An older version's run: only its own spec tells which model was to be tuned.
         refusal = result_refusal(report.result, status.storage_uri, model_source(observed, status).uri)
         if refusal is None:
             return with_result(status, attempt, report, now)
