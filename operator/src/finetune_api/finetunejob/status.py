@@ -13,7 +13,6 @@ from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, Prefl
 from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckpoint
 from finetune_api.finetunejob.findings import DatasetStatus, MemoryEstimate, ModelStatus
 from finetune_api.finetunejob.hyperparameters import ResolvedHyperparameters
-from finetune_api.kubernetes_types import keyed_by
 
 Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed"]
 
@@ -122,7 +121,6 @@ class FineTuneJobStatus(KindStatus):
     storage_folders: list[StorageFolder] = Field(
         default=[],
         max_length=20,
-        json_schema_extra=keyed_by("uri", "className"),
         description="Folders of this object's runs. On deletion, those whose class has reclaimPolicy Delete are "
         "emptied.",
     )

@@ -24,13 +24,14 @@ def with_folder(
 ) -> FineTuneJobStatus:
     """The status that knows the folder which holds this run's, at this endpoint (empty: AWS's; None: unknown).
 
-    No record is dropped for another: a class that retains a place could be forgotten, and its data be removed.
+    No record is dropped for another: a class that retains a place could be forgotten, and its data be removed. An
+    unknown endpoint may be any, and asks for no record beside one of the same folder and class.
     """
     uri, folders = _holding(run_uri), status.storage_folders
-    before = next((one for one in folders if (one.uri, one.class_name) == (uri, class_name)), None)
-    if before is not None and before.endpoint in (None, endpoint):
+    endpoints = [one.endpoint for one in folders if (one.uri, one.class_name) == (uri, class_name)]
+    if endpoints and (endpoint is None or None in endpoints or endpoint in endpoints):
         return status
-    if before is not None or len(folders) >= FOLDERS_KEPT:
+    if len(folders) >= FOLDERS_KEPT:
         return status.model_copy(update={"more_storage_folders": True})
     found = StorageFolder(uri=uri, class_name=class_name, endpoint=endpoint)
     return status.model_copy(update={"storage_folders": [*folders, found]})

@@ -102,6 +102,14 @@ async def test_a_status_of_another_version_still_says_what_is_to_be_removed(stra
     assert removed(observed) == [FOLDER]
 
 
+async def test_a_recorded_endpoint_of_a_status_that_can_not_be_read_keeps_nothing() -> None:
+    folder = {"uri": FOLDER, "className": "cpu", "endpoint": ""}
+    broken = {**PARENT, "status": {**PARENT["status"], "usage": 7, "storageFolders": [folder]}}
+    observed = await observe(kube_with(), broken, trainer_image=None)
+    assert not observed.status.more_storage_folders
+    assert removed(observed) == [FOLDER]
+
+
 @pytest.mark.parametrize("folder", [PROD, {"uri": PROD}, {"uri": PROD, "className": 7}])
 async def test_a_folder_without_a_class_in_another_versions_status_stays_and_is_told(folder: Any) -> None:
     broken = {**PARENT, "status": {**PARENT["status"], "storageFolders": [folder]}}

@@ -16,6 +16,7 @@ from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.deletion.plan import plan
 from finetune_operator.finetunejob.plan import plan as job_plan
 from finetune_operator.finetunejob.storage_folders import FOLDERS_KEPT, with_folder
+from tests.unit.operator.crd_schema import assert_storable
 from tests.unit.operator.finetunejob.deletions import (
     DELETING,
     FOLDER,
@@ -140,7 +141,23 @@ def test_a_place_is_remembered_once() -> None:
     status = with_folder(STATUS, f"{FOLDER}/run", "cpu", "")
     assert status.storage_folders == [StorageFolder(uri=FOLDER, class_name="cpu", endpoint="")]
     assert with_folder(status, f"{FOLDER}/run-2", "cpu", "") == status
-    assert with_folder(status, f"{FOLDER}/run-2", "cpu", "https://b.test").more_storage_folders, "one class, two places"
+
+
+def test_a_place_is_remembered_at_each_endpoint_that_its_class_named() -> None:
+    """Its deletion empties it at the one that the class names by now, and tells of the others."""
+    status = with_folder(with_folder(STATUS, f"{FOLDER}/run", "cpu", ""), f"{FOLDER}/run-2", "cpu", "https://b.test")
+    assert [(one.uri, one.endpoint) for one in status.storage_folders] == [(FOLDER, ""), (FOLDER, "https://b.test")]
+    assert not status.more_storage_folders
+    assert_storable(status)
+    assert removed(deletion(status=status)) == [FOLDER]
+    end = plan(deletion(tried(1, "Complete"), status=status), NOW)
+    assert end.left_behind is not None
+    assert "It is at https://b.test, and FineTuneClass 'cpu' names AWS by now." in end.left_behind.note.message
+
+
+def test_an_endpoint_that_nobody_knows_is_no_other_place() -> None:
+    status = with_folder(STATUS, f"{FOLDER}/run", "cpu", "https://a.test")
+    assert with_folder(status, f"{FOLDER}/run-2", "cpu") == status
 
 
 def test_a_run_that_lies_where_no_class_is_known_to_have_written_stays_and_is_told() -> None:

@@ -47,10 +47,11 @@ def reclaim(observed: ObservedDeletion) -> Reclaimed:
         if classes and all(_wants(found, "Retain") for found in classes.values()):
             continue
         why = _why_kept(observed, uri, classes)
-        if why is None:
-            removed.append(uri)
-        else:
+        if why is not None:
             kept.append(Folder(uri, why))
+            continue
+        removed.append(uri)
+        kept += [Folder(uri, other) for name, found in classes.items() for other in _elsewhere(observed, uri, found)]
     return Reclaimed(tuple(removed), tuple(kept))
 
 
@@ -98,11 +99,18 @@ def _why_kept(observed: ObservedDeletion, uri: str, classes: dict[str, ResolvedC
                 f"FineTuneClass {name!r} has another endpoint or other credentials than {platform.name!r}, by whose "
                 "access the storage is emptied."
             )
-        for endpoint in _endpoints(observed, uri, name) - {endpoint_of(found)}:
-            return (
-                f"It is at {endpoint or 'AWS'}, and FineTuneClass {name!r} names {endpoint_of(found) or 'AWS'} by now."
-            )
+        if endpoint_of(found) not in (_endpoints(observed, uri, name) or {endpoint_of(found)}):
+            return next(iter(_elsewhere(observed, uri, found)))
     return None
+
+
+def _elsewhere(observed: ObservedDeletion, uri: str, found: ResolvedClass | Readiness) -> list[str]:
+    """What of the folder lies at endpoints that its class does not name any more."""
+    if isinstance(found, Readiness):
+        return []
+    names = endpoint_of(found) or "AWS"
+    others = sorted(_endpoints(observed, uri, found.name) - {endpoint_of(found)})
+    return [f"It is at {other or 'AWS'}, and FineTuneClass {found.name!r} names {names} by now." for other in others]
 
 
 def _endpoints(observed: ObservedDeletion, uri: str, class_name: str) -> set[str]:
