@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_state import running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.pods.builders import held_jobs, jobs_to_delete
+from finetune_operator.pods.lost_nodes import is_lost
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.start_diagnosis import (
     disowned_message,
@@ -16,22 +17,8 @@ from finetune_operator.pods.start_diagnosis import (
     orphans,
 )
 
-LOST_POD_SECONDS = 180
-"""A Pod of a lost node stays Terminating for ever. So long after its grace period nobody waits for it any more: what it
-may still write goes into a folder of its own, and the next attempt's claim on the run shuts it out."""
 STOPPING_CHECK_SECONDS = 15
 ENDED_JOBS_KEPT = 3
-
-
-def lost_time(pod: PodView) -> datetime | None:
-    """Until when a Pod that is being deleted is waited for; None for one that is not."""
-    return None if pod.deletion_time is None else pod.deletion_time + timedelta(seconds=LOST_POD_SECONDS)
-
-
-def is_lost(pod: PodView, now: datetime) -> bool:
-    """Whether a Pod has not ended long after it had to."""
-    until = lost_time(pod)
-    return not pod.ended and until is not None and now >= until
 
 
 def others_stopped(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> bool:

@@ -200,6 +200,29 @@ def test_nothing_starts_beside_a_pod_whose_job_was_deleted_without_it() -> None:
         assert decide(observed_evaluation(due, pods=(ended,))).decision.writes == RETRY_OBJECTS
 
 
+def test_nothing_starts_beside_the_pod_of_a_job_that_a_finalizer_of_somebody_elses_keeps() -> None:
+    """Both would write the same report. The Pod is told to stop, and waited for."""
+    held = job(JOB, deleting=True, finalizers=("backup.example.com/hold",))
+    disrupted = decide(observed_evaluation(evaluation_status(), held, pods=(pod(JOB),)))
+    assert (disrupted.decision.phase, disrupted.decision.writes) == ("Retrying", ())
+    due = disrupted.status.model_copy(update={"retry_time": NOW})
+    stops = decide(observed_evaluation(due, held, pods=(pod(JOB),)))
+    assert (stops.decision.writes, stops.decision.deletes) == ((), with_config_map(JOB))
+    assert "backup.example.com/hold" in stops.message
+    ending = job(JOB, deleting=True, finalizers=("backup.example.com/hold", "foregroundDeletion"))
+    for pods in ((pod(JOB),), (pod(JOB, deletion_time=later(30)),)):
+        waits = decide(observed_evaluation(stops.status, ending, pods=pods))
+        assert (waits.decision.writes, waits.decision.deletes, waits.decision.again_in) == ((), (), 15)
+        assert f"Waits until Pod {pods[0].name} of an earlier try has ended." in waits.message
+    for pods in ((), (pod(JOB, phase="Failed"),), (pod(JOB, deletion_time=ago(180)),)):
+        assert decide(observed_evaluation(waits.status, ending, pods=pods)).decision.writes == RETRY_OBJECTS
+
+
+def test_nothing_starts_beside_the_pod_of_a_job_that_is_gone() -> None:
+    due = decide(observed_evaluation(evaluation_status())).status.model_copy(update={"retry_time": NOW})
+    assert decide(observed_evaluation(due, pods=(pod(JOB, deletion_time=later(30)),))).decision.writes == ()
+
+
 def test_why_a_pod_was_taken_away_is_remembered_though_the_pod_is_gone() -> None:
     evicted = pod(JOB, disrupted=True, disruption="EvictionByEvictionAPI: Eviction API: evicting")
     seen = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(evicted,)))

@@ -1,4 +1,4 @@
-"""No try starts beside Pods of an earlier one that nobody ends."""
+"""No try starts beside Pods of an earlier one: both would write the same report."""
 
 from __future__ import annotations
 
@@ -9,18 +9,42 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import progressing
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
-from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, disowned_message, orphan_message, orphans
+from finetune_operator.pods.builders import held_jobs, jobs_to_delete
+from finetune_operator.pods.lost_nodes import is_lost
+from finetune_operator.pods.start_diagnosis import (
+    START_CHECK_SECONDS,
+    disowned_message,
+    held_message,
+    orphan_message,
+    orphans,
+)
 
 
 def wait_for_earlier_pods(
     observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
 ) -> EvaluationDecision | None:
-    """Start nothing before somebody has ended what the operator has no hold of any more."""
-    disowned, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
-    if not disowned and not left:
+    """Start nothing before what the operator has no hold of any more, and what is being deleted, has ended."""
+    message = _still_there(observed, now)
+    if message is None:
         return None
+    held = held_jobs(observed.jobs, observed.pods)
     return EvaluationDecision(
         status.model_copy(update={"job_name": observed.status.job_name}),
-        progressing(Reason.RETRYING, disowned_message(disowned[0]) if disowned else orphan_message(left)),
+        progressing(Reason.RETRYING, message),
+        delete=jobs_to_delete(observed.owner.namespace, held, observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
     )
+
+
+def _still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
+    """What has not ended yet, as a message."""
+    disowned, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
+    if disowned:
+        return disowned_message(disowned[0])
+    if left:
+        return orphan_message(left)
+    if held := held_jobs(observed.jobs, observed.pods):
+        return held_message(held[0])
+    kept = {"", *(job.uid for job in observed.jobs if not job.deleting)}
+    ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.ended and not is_lost(pod, now)]
+    return f"Waits until Pod {min(pod.name for pod in ending)} of an earlier try has ended." if ending else None

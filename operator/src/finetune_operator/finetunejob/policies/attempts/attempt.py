@@ -28,12 +28,12 @@ from finetune_operator.finetunejob.policies.start.class_limits import admitted_c
 from finetune_operator.finetunejob.run_key import run_key
 from finetune_operator.finetunejob.stopping import (
     lost_pods_message,
-    lost_time,
     stale_and_old_jobs,
     stale_jobs,
 )
 from finetune_operator.finetunejob.storage_folders import at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
+from finetune_operator.pods.lost_nodes import lost_time
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.sidecars import lingering_message, look_again
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start, early_message

@@ -16,7 +16,7 @@ from finetune_operator.finetunejob.policies.attempts.result import with_result
 from finetune_operator.finetunejob.policies.decision import JobPlan
 from finetune_operator.finetunejob.policies.run.run_id import run_id_refusal
 from finetune_operator.finetunejob.policies.run.starting_model import model_source
-from finetune_operator.finetunejob.stopping import all_pods_ended, is_lost
+from finetune_operator.finetunejob.stopping import all_pods_ended
 from finetune_operator.pods.exit_diagnosis import (
     disruption_message,
     failed_by_itself,
@@ -26,6 +26,7 @@ from finetune_operator.pods.exit_diagnosis import (
     refused_report,
     took_away,
 )
+from finetune_operator.pods.lost_nodes import is_lost
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.sidecars import ended_well, has_answered
 from finetune_operator.pods.start_diagnosis import held_message

@@ -13,8 +13,8 @@ from finetune_operator.core.report_validation import is_below
 from finetune_operator.finetunejob.attempt_state import last_end, last_step, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.decision import JobPlan
-from finetune_operator.finetunejob.stopping import is_lost
 from finetune_operator.pods.exit_diagnosis import first_disruption
+from finetune_operator.pods.lost_nodes import is_lost
 
 CHECKPOINTS_SHOWN = 100
 CORRUPT_CHECKPOINTS_SHOWN = 20
