@@ -39,6 +39,7 @@ from finetune_api.finetunejob.status import (
     Progress,
     Result,
     StartingModel,
+    StorageAccess,
     StorageFolder,
     Usage,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "Result",
     "Schedule",
     "StartingModel",
+    "StorageAccess",
     "StorageFolder",
     "TrainingData",
     "Usage",

@@ -91,6 +91,15 @@ class StorageFolder(ApiModel):
     endpoint: Line | None = Field(None, description="URL of its S3 endpoint; empty: AWS.")
 
 
+class StorageAccess(ApiModel):
+    """How the run's Pods reach an S3 endpoint that the class no longer names."""
+
+    region: Line | None = Field(None, description="Region used to sign requests.")
+    path_style: bool | None = Field(None, description="Whether addresses are path-style.")
+    credentials_secret_name: Line | None = Field(None, description="Name of the Secret with the credentials.")
+    service_account_name: Line | None = Field(None, description="Name of the service account with the pod identity.")
+
+
 class FineTuneJobStatus(KindStatus):
     """State and results of the run."""
 
@@ -117,6 +126,9 @@ class FineTuneJobStatus(KindStatus):
     )
     storage_endpoint: Line | None = Field(
         None, description="URL of the S3 endpoint that storageUri is at; empty: AWS. Fixed together with storageUri."
+    )
+    storage_access: StorageAccess | None = Field(
+        None, description="How the newest Pods of the run were told to reach storageEndpoint."
     )
     storage_folders: list[StorageFolder] = Field(
         default=[],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from finetune_api.finetunejob import FineTuneJobStatus, StorageFolder
+from finetune_api.finetunejob import FineTuneJobStatus, StorageAccess, StorageFolder
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 
@@ -38,16 +38,38 @@ def with_folder(
 
 
 def at_its_endpoint(class_: ResolvedClass, status: FineTuneJobStatus) -> ResolvedClass:
-    """The class, with the endpoint at which the run has its checkpoints, whichever the class names by now."""
-    if status.storage_endpoint is None:
+    """The class, with the endpoint at which the run has its checkpoints, whichever the class names by now.
+
+    Where that is another one, so are region and credentials: an endpoint never gets those that are meant for another.
+    """
+    if status.storage_endpoint in (None, endpoint_of(class_)):
         return class_
-    storage = class_.spec.storage.model_copy(update={"endpoint": status.storage_endpoint or None})
+    update: dict[str, object] = {"endpoint": status.storage_endpoint or None}
+    if (access := status.storage_access) is not None:
+        update |= {
+            "credentials_secret_name": access.credentials_secret_name,
+            "service_account_name": access.service_account_name,
+        }
+        update |= {} if access.region is None else {"region": access.region}
+        update |= {} if access.path_style is None else {"path_style": access.path_style}
+    storage = class_.spec.storage.model_copy(update=update)
     return replace(class_, spec=class_.spec.model_copy(update={"storage": storage}))
 
 
 def endpoint_of(class_: ResolvedClass) -> str:
     """The URL of the class's S3 endpoint; empty: AWS's."""
     return class_.spec.storage.endpoint or ""
+
+
+def access_of(class_: ResolvedClass) -> StorageAccess:
+    """How the class's Pods reach its endpoint, but for its CA bundle, which is no secret and may change."""
+    storage = class_.spec.storage
+    return StorageAccess(
+        region=storage.region,
+        path_style=storage.path_style,
+        credentials_secret_name=storage.credentials_secret_name,
+        service_account_name=storage.service_account_name,
+    )
 
 
 def known_folders(owner: Owner, status: FineTuneJobStatus) -> dict[str, frozenset[str]]:

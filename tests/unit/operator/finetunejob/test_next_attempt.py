@@ -69,6 +69,25 @@ def test_a_run_keeps_the_endpoint_of_its_storage_too(began_at: str, names: str |
     assert [folder.endpoint for folder in result.status.storage_folders] == [began_at]
 
 
+def test_an_endpoint_never_gets_the_credentials_of_another() -> None:
+    """A class that names another endpoint names its Secret and region too."""
+    place = {"endpoint": "https://old.test", "region": "eu-1", "pathStyle": True, "credentialsSecretName": "old"}
+    first = decide(observed_job(job_status(), platform=resolved_class(storage=place))).status
+    begun = between_attempts(0).model_copy(
+        update={"storage_endpoint": first.storage_endpoint, "storage_access": first.storage_access}
+    )
+    rotated = resolved_class(storage={**place, "credentialsSecretName": "rotated"})
+    moved = resolved_class(storage={"endpoint": "https://new.test", "region": "us-9", "credentialsSecretName": "new"})
+    for platform, secret in ((rotated, "rotated"), (moved, "old")):
+        result = decide(observed_job(begun, job(TRAIN_1, "Failed"), platform=platform))
+        config, made = sorted(result.plan.create, key=lambda item: item["kind"])
+        reached = json.loads(config["data"]["run.json"])["storage"]
+        assert (reached["endpoint"], reached["region"], reached["pathStyle"]) == ("https://old.test", "eu-1", True)
+        volumes = made["spec"]["template"]["spec"]["volumes"]
+        assert [one["secret"]["secretName"] for one in volumes if "secret" in one] == [secret]
+        assert result.status.storage_access.credentials_secret_name == secret
+
+
 def test_the_endpoint_is_that_of_the_preflight_that_looked_there() -> None:
     """A class that is corrected before anything was written is heeded."""
     status = decide(observed_job(job_status(), platform=resolved_class(storage={"endpoint": "http://a.test"}))).status

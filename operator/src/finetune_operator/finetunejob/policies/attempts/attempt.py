@@ -31,7 +31,7 @@ from finetune_operator.finetunejob.stopping import (
     stale_and_old_jobs,
     stale_jobs,
 )
-from finetune_operator.finetunejob.storage_folders import at_its_endpoint, endpoint_of, with_folder
+from finetune_operator.finetunejob.storage_folders import access_of, at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.lost_nodes import lost_time
 from finetune_operator.pods.observed import JobView
@@ -78,7 +78,9 @@ def start_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     number, name = next_job(owner, status)
     storage_uri = status.storage_uri or output_uri(owner, run_key(status), class_)
     endpoint = endpoint_of(class_) if status.storage_endpoint is None else status.storage_endpoint
-    status = status.model_copy(update={"storage_uri": storage_uri, "storage_endpoint": endpoint})
+    access = access_of(class_) if endpoint == endpoint_of(class_) else status.storage_access
+    place = {"storage_uri": storage_uri, "storage_endpoint": endpoint, "storage_access": access}
+    status = status.model_copy(update=place)
     status = with_folder(status, storage_uri, class_.name, endpoint)
     objects = _objects(observed, status, class_, number)
     started = AttemptStatus(

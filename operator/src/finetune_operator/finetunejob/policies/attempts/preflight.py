@@ -25,7 +25,7 @@ from finetune_operator.finetunejob.policies.run.starting_model import model_sour
 from finetune_operator.finetunejob.policies.start.class_limits import admitted_class, permitted_class
 from finetune_operator.finetunejob.run_key import run_key
 from finetune_operator.finetunejob.stopping import stale_and_old_jobs, stale_jobs
-from finetune_operator.finetunejob.storage_folders import endpoint_of, with_folder
+from finetune_operator.finetunejob.storage_folders import access_of, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure_message, first_disruption
 from finetune_operator.pods.observed import JobView
@@ -112,6 +112,7 @@ def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
         "class_name": class_.name,
         "storage_uri": storage_uri,
         "storage_endpoint": endpoint_of(class_),
+        "storage_access": access_of(class_),
         "preflight": PreflightStatus(try_number=number, job_name=name),
     }
     status = with_folder(status.model_copy(update=update), storage_uri, class_.name, endpoint_of(class_))
