@@ -8,8 +8,7 @@ from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_state import running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.pods.builders import held_jobs, jobs_to_delete
-from finetune_operator.pods.lost_nodes import is_lost
-from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.observed import JobView, PodView, is_lost
 from finetune_operator.pods.start_diagnosis import (
     disowned_message,
     held_message,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from finetune_api.base import EARLIEST, sane_time
@@ -24,6 +24,9 @@ _COMING = ("PodInitializing", "ContainerCreating")
 _FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"
 _OWN_EXCESS = re.compile(r"exceeds the (total )?limit|exceeded its local ephemeral storage limit")
 """Of the kubelet's three messages (pkg/kubelet/eviction: emptyDir, Pod and container)."""
+LOST_POD_SECONDS = 180
+"""A Pod of a lost node stays Terminating for ever. So long after its grace period nobody waits for it any more: what it
+may still write goes into a folder of its own, and the next attempt's claim on the run shuts it out."""
 _EXIT_KILLED, _EXIT_TOLD_TO_STOP = 137, 143
 
 
@@ -206,6 +209,17 @@ def job_view(job: Object) -> JobView:
         digest=meta.get("annotations", {}).get(DIGEST_ANNOTATION, ""),
         finalizers=tuple(meta.get("finalizers", ())),
     )
+
+
+def lost_time(pod: PodView) -> datetime | None:
+    """Until when a Pod that is being deleted is waited for; None for one that is not."""
+    return None if pod.deletion_time is None else pod.deletion_time + timedelta(seconds=LOST_POD_SECONDS)
+
+
+def is_lost(pod: PodView, now: datetime) -> bool:
+    """Whether a Pod has not ended long after it had to."""
+    until = lost_time(pod)
+    return not pod.ended and until is not None and now >= until
 
 
 def parse_time(text: str) -> datetime:

@@ -214,8 +214,9 @@ def test_nothing_starts_beside_the_pod_of_a_job_that_a_finalizer_of_somebody_els
         waits = decide(observed_evaluation(stops.status, ending, pods=pods))
         assert (waits.decision.writes, waits.decision.deletes, waits.decision.again_in) == ((), (), 15)
         assert f"Waits until Pod {pods[0].name} of an earlier try has ended." in waits.message
-    for pods in ((), (pod(JOB, phase="Failed"),), (pod(JOB, deletion_time=ago(180)),)):
-        assert decide(observed_evaluation(waits.status, ending, pods=pods)).decision.writes == RETRY_OBJECTS
+    for ended in (pod(JOB, phase="Failed"), pod(JOB, deletion_time=ago(180))):
+        assert decide(observed_evaluation(waits.status, ending, pods=(ended,))).decision.writes == RETRY_OBJECTS
+    assert decide(observed_evaluation(waits.status, ending)).decision.writes == RETRY_OBJECTS
 
 
 def test_nothing_starts_beside_the_pod_of_a_job_that_is_gone() -> None:

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from finetune_operator.finetunejob.stopping import all_pods_ended
-from finetune_operator.pods.lost_nodes import is_lost
-from finetune_operator.pods.observed import PodView
+from finetune_operator.pods.observed import PodView, is_lost
 from tests.unit.operator.states import CLASS_NOT_FOUND, NETWORK_FAILURE, resolved_class, told
 from tests.unit.operator.world import World
 

@@ -31,7 +31,7 @@ from finetune_operator.finetunejob.attempt_state import running_jobs
 from finetune_operator.finetunejob.objects import preflight_job_name, train_job_name
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan as plan_job
-from finetune_operator.pods.lost_nodes import is_lost
+from finetune_operator.pods.observed import is_lost
 from finetune_operator.pods.warning_events import WarningEvent
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.properties.drawn_states import (

@@ -10,7 +10,7 @@ from finetune_operator.core.conditions import progressing
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.pods.builders import held_jobs, jobs_to_delete
-from finetune_operator.pods.lost_nodes import is_lost
+from finetune_operator.pods.observed import is_lost
 from finetune_operator.pods.start_diagnosis import (
     START_CHECK_SECONDS,
     disowned_message,

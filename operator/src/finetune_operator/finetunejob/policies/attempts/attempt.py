@@ -33,8 +33,7 @@ from finetune_operator.finetunejob.stopping import (
 )
 from finetune_operator.finetunejob.storage_folders import access_of, at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.lost_nodes import lost_time
-from finetune_operator.pods.observed import JobView
+from finetune_operator.pods.observed import JobView, lost_time
 from finetune_operator.pods.sidecars import lingering_message, look_again
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start, early_message
 from finetune_operator.pods.template_hash import has_started, is_outdated

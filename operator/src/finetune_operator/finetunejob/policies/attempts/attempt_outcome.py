@@ -26,8 +26,7 @@ from finetune_operator.pods.exit_diagnosis import (
     refused_report,
     took_away,
 )
-from finetune_operator.pods.lost_nodes import is_lost
-from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.observed import JobView, PodView, is_lost
 from finetune_operator.pods.sidecars import ended_well, has_answered
 from finetune_operator.pods.start_diagnosis import held_message
 

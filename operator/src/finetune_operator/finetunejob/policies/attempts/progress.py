@@ -14,7 +14,7 @@ from finetune_operator.finetunejob.attempt_state import last_end, last_step, run
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.decision import JobPlan
 from finetune_operator.pods.exit_diagnosis import first_disruption
-from finetune_operator.pods.lost_nodes import is_lost
+from finetune_operator.pods.observed import is_lost
 
 CHECKPOINTS_SHOWN = 100
 CORRUPT_CHECKPOINTS_SHOWN = 20
