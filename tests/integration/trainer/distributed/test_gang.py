@@ -113,6 +113,7 @@ def assert_same_losses(workplace: Workplace, output: str, expected: str) -> None
         assert float(row["train_loss"]) == pytest.approx(float(wanted["train_loss"]), rel=0.02, abs=0.02)
 
 
+@pytest.mark.timeout(900)  # Five starts of processes that import torch, on a machine that runs other tests too.
 def test_a_gang_survives_a_killed_node_a_drained_one_and_a_move(
     workplace: Workplace, storage: Storage, tmp_path: Path
 ) -> None:
