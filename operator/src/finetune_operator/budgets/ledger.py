@@ -61,10 +61,7 @@ def pod_time(pod: Object) -> PodTime | None:
         # The kubelet of a lost node never says that a container ended; the Pod's grace ended then.
         ended = ran.get("finishedAt") or deleted
         end = parse_time(ended) if ended else None
-        # The node's clock wrote when it started; the API server's tells that it was made before.
-        made = pod["metadata"].get("creationTimestamp") or ran["startedAt"]
-        start = max(parse_time(ran["startedAt"]), parse_time(made))
-        return PodTime(accelerators, start, end, deleting=deleted is not None)
+        return PodTime(accelerators, parse_time(ran["startedAt"]), end, deleting=deleted is not None)
     return None
 
 
@@ -97,16 +94,13 @@ def accounted(
     owner: Owner,
     before: FineTuneJobStatus,
     now: datetime,
-    *,
-    clock_is_behind: bool = False,
 ) -> Plan[FineTuneJobStatus]:
     """The plan, with what ran since it was counted last in the status and in the ledger.
 
-    Written once a minute while Pods run, and when they end or the job's phase changes; never when nothing ran. By a
-    clock that is behind, what was counted until later than now stays counted.
+    Written once a minute while Pods run, and when they end or the job's phase changes; never when nothing ran.
     """
     now = whole_seconds(now)
-    usage = before.usage if clock_is_behind else _counted_by_now(before.usage, now)
+    usage = _counted_by_now(before.usage, now)
     step = replace(step, status=step.status.model_copy(update={"usage": usage}))
     if budget is None or before.class_name is None:
         return step

@@ -10,7 +10,6 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.finetunejob.attempt_state import running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
-from finetune_operator.finetunejob.policies.run.wrong_clock import clock_is_behind
 from finetune_operator.finetunejob.stopping import stale_jobs
 
 
@@ -32,5 +31,4 @@ def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Bud
 
 def count_usage(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Count what ran since the last look, in status.usage and in the ledger of the namespace's budget."""
-    is_behind = clock_is_behind(observed, now)
-    return accounted(plan, observed.budget, observed.owner, observed.status, now, clock_is_behind=is_behind)
+    return accounted(plan, observed.budget, observed.owner, observed.status, now)
