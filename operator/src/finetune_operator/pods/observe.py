@@ -76,20 +76,18 @@ async def owned_pods_of_deployment(reader: Reader, owner: Owner, deployment: Obj
 async def _hidden(reader: Reader, namespace: str, jobs: list[Object], pods: list[Object]) -> list[Object]:
     """The Pods that lost our labels: whoever may patch a Pod may take these away, and it runs on.
 
-    A Job says how many run and have ended; where fewer are found, they are asked for by the Job controller's own label,
-    without which it would let them go.
+    A Job says how many run; where fewer are found, they are asked for by the Job controller's own label, without which
+    it would let them go.
     """
-    seen = Counter(by.uid for pod in pods if (by := controller(pod)) is not None)
+    running: Counter[str] = Counter()
+    for pod in pods:
+        if pod.get("status", {}).get("phase") in ("Pending", "Running") and (by := controller(pod)) is not None:
+            running[by.uid] += 1
     known = {pod["metadata"]["uid"] for pod in pods}
-    short = [job["metadata"]["uid"] for job in jobs if _counted(job) > seen[job["metadata"]["uid"]]]
+    uids = [job["metadata"]["uid"] for job in jobs]
+    short = [uid for uid, job in zip(uids, jobs, strict=True) if job.get("status", {}).get("active", 0) > running[uid]]
     found = await asyncio.gather(*(_pods_of(reader, namespace, uid) for uid in short))
     return [pod for listed in found for pod in listed if pod["metadata"]["uid"] not in known]
-
-
-def _counted(job: Object) -> int:
-    """How many Pods the Job controller has counted."""
-    status = job.get("status", {})
-    return sum(status.get(name, 0) for name in ("active", "succeeded", "failed"))
 
 
 async def _pods_of(reader: Reader, namespace: str, job_uid: str) -> list[Object]:

@@ -67,16 +67,6 @@ async def test_a_pod_that_lost_our_labels_is_found_by_its_job(phase: str) -> Non
     assert await names(alone) == (["train-1"], ["train-1-0"])
 
 
-@pytest.mark.parametrize("counts", [{"succeeded": 1}, {"failed": 1}, {"active": 1, "failed": 1}])
-async def test_a_pod_that_lost_our_labels_and_ended_before_the_next_look_is_found_too(counts: dict[str, int]) -> None:
-    """What it reported is the run's result, and what it used is counted."""
-    job = {**item("train-1", of_parent()), "status": counts}
-    seen = [{**item("train-1-0", of_job("train-1")), "status": {"phase": "Running"}}] if "active" in counts else []
-    hidden = {**item("train-1-1", of_job("train-1")), "status": {"phase": "Succeeded"}}
-    found = await names(Cluster([job], seen, [hidden]))
-    assert found == (["train-1"], [*(["train-1-0"] if seen else []), "train-1-1"])
-
-
 @pytest.mark.parametrize(
     ("by", "counts"),
     [
