@@ -136,7 +136,7 @@ def test_an_evaluation_does_not_pass_and_nothing_is_served_by_a_pod_made_by_hand
     (pod,) = api.wait_children(evaluation, "evaluate", "Pod")
     forged(tenant, api, pod, evaluation_report(tuned=1.0))
     played.ends(api, pod, NETWORK_FAILURE)
-    found = api.wait("Evaluation", "router", lambda item: "failure" in item["status"])
+    found = api.wait("Evaluation", "router", lambda item: "failure" in item.get("status", {}))
     assert "results" not in found["status"]
     assert condition(found, "Passed").get("status") != "True"
     assert api.items("Deployment") == []
