@@ -47,7 +47,7 @@ class NowAndThen:
 
     def __init__(self, fault: Fault) -> None:
         self._fault = fault
-        self._random = random.Random(7)
+        self._random = random.Random(6)
         self._spoiled: set[str] = set()
 
     def __call__(self, request: Request) -> Fault | None:
