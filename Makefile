@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Of the two cores of CI, one worker waits for the real cluster, and another one for an API server.
-WORKERS ?= 4
+# One more than the two cores of CI: there is always a worker that waits for an API server.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test prepare lint unit cluster cluster-down bench-controller bench-gpu generate lock clean
@@ -18,7 +18,8 @@ demo: ## fine-tune, evaluate and serve a model on a real Kubernetes (MODEL=hf://
 test: ## lint, types, import contracts, and every test
 	@$(PYTHON) e2e/environment.py dev
 	@$(MAKE) --no-print-directory --jobs=2 prepare lint
-	@$(RUN) -m pytest --numprocesses=$(WORKERS) --durations=60
+	@$(RUN) -m pytest --numprocesses=$(WORKERS) --durations=60 tests
+	@$(RUN) -m pytest --durations=20 e2e
 
 prepare: $(VENV)/.dev ## build everything slow: the programs of the cluster, the images, the cluster
 	@$(RUN) -m e2e.prepare

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 ORDER = (
-    "e2e/",
     "tests/integration/operator/",
     "tests/integration/test_",
     "tests/integration/",
@@ -20,10 +19,9 @@ ORDER = (
 )
 """What takes longest without a pause begins first; what is short and independent fills the end."""
 
-SHARED = ("platform", "quiet_stage", "release")
-"""Fixtures of a session that keep all their tests to one worker: there is one real cluster, and its faults would be
-those of a neighbour; the other takes longer to make than its tests gain by two workers. A control plane is up in
-seconds, and most tests with one wait for it: each worker has its own."""
+SHARED = ("quiet_stage", "release")
+"""Fixtures of a session that keep all their tests to one worker: they take longer to make than the tests gain by two
+workers. A control plane is up in seconds, and most tests with one wait for it: each worker has its own."""
 
 # How long an example takes says more of what else the machine does than of the code. The examples are the same in each
 # run, so that a change fails for what it did; HYPOTHESIS_PROFILE=explore draws new ones.

@@ -13,8 +13,6 @@ from e2e.steps import StepFailed
 
 NAME = "finetune-operator"
 KILL_SECONDS = 10.0
-CPU_SHARES = 4096
-"""Of cgroup v1, where each process outside of all groups has 1024: the cluster is to go on beside as many tests."""
 
 
 def create_cgroup() -> None:
@@ -26,8 +24,6 @@ def create_cgroup() -> None:
         for setting in ("cpuset.cpus", "cpuset.mems"):
             if (root / NAME / setting).exists():  # a new cpuset is empty, and takes no process until it is not
                 (root / NAME / setting).write_text((root / setting).read_text())
-        if (shares := root / NAME / "cpu.shares").exists():
-            shares.write_text(str(CPU_SHARES))
     for root in [] if version1 else [root for root, _ in hierarchies]:
         controllers = (root / "cgroup.controllers").read_text().split()
         _enable(root, controllers)

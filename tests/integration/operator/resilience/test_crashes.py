@@ -50,7 +50,7 @@ def with_crashes(stage: Stage, number: int) -> tuple[Crashes, Portrait, str]:
         return crashes, life.live(), life.operator.log.read_text()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_killed_before_and_after_every_write_the_life_ends_as_undisturbed(quiet_stage: Stage) -> None:
     """Takes a minute or more: a whole life for each of some forty writes, each with three starts of an operator."""
     with quiet_stage.life("undisturbed") as life:
