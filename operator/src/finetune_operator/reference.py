@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_operator.core.phases import Phases
-from finetune_operator.evaluation.phase import PHASES as EVALUATION
-from finetune_operator.finetunejob.phase import PHASES as FINE_TUNE_JOB
+from finetune_operator.core.plan import Phases
+from finetune_operator.evaluation.plan import PHASES as EVALUATION
+from finetune_operator.finetunejob.plan import PHASES as FINE_TUNE_JOB
 from finetune_operator.metrics import reference as metrics
-from finetune_operator.modeldeployment.phase import PHASES as MODEL_DEPLOYMENT
+from finetune_operator.modeldeployment.plan import PHASES as MODEL_DEPLOYMENT
 
 PHASES: Mapping[str, Phases[Any]] = {
     "FineTuneJob": FINE_TUNE_JOB,

@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="u
 SECTION = PAGE.partition("## The operator\n")[2].partition("## The trainer\n")[0]
 COLUMN = 34
 """Where the explanations of the map begin."""
-OF_EVERY_KIND = frozenset({"kind.py", "objects.py", "observe.py", "observed.py", "phase.py", "plan.py"})
+OF_EVERY_KIND = frozenset({"kind.py", "objects.py", "observe.py", "observed.py", "plan.py"})
 COMMAND_LINE = frozenset({"__main__.py", "reference.py", "settings.py", "release_finalizers.py"})
 MOST_FILES = 12
 MOST_LINES = 400
@@ -64,7 +64,7 @@ def test_every_kind_has_the_same_files() -> None:
     registered = set(re.findall(r"from finetune_operator\.(\w+)\.kind import", (PACKAGE / "registry.py").read_text()))
     assert kinds == registered
     lacking = {f"{kind}/{name}" for kind in kinds for name in OF_EVERY_KIND} - files()
-    assert lacking == {"finetuneclass/objects.py", "finetuneclass/phase.py"}, "nothing is made for a class"
+    assert lacking == {"finetuneclass/objects.py"}, "nothing is made for a class"
 
 
 def test_the_map_has_the_order_of_the_contract() -> None:

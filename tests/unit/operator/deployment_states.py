@@ -60,7 +60,7 @@ def observed_deployment(
             "generation": 1,
             "spec": spec or deployment_spec(),
             "status": status or ModelDeploymentStatus(),
-            "platform": resolved_class(),
+            "class_": resolved_class(),
             "model": tuned() if model is None else model,
             **changes,
         }

@@ -87,7 +87,7 @@ def observed_evaluation(
     pods: tuple[PodView, ...] = (),
     spec: EvaluationSpec | None = None,
     model: ResolvedModel | Readiness | None = None,
-    platform: ResolvedClass | Readiness | None = None,
+    class_: ResolvedClass | Readiness | None = None,
     **changes: Any,
 ) -> ObservedEvaluation:
     """An evaluation of one candidate against its base."""
@@ -98,7 +98,7 @@ def observed_evaluation(
             "generation": 1,
             "spec": spec or evaluation_spec(),
             "status": status or EvaluationStatus(),
-            "platform": platform or resolved_class(),
+            "class_": class_ or resolved_class(),
             "candidates": (("tuned", found),),
             "baseline": None,
             "jobs": jobs,

@@ -40,10 +40,10 @@ from finetune_operator.finetunejob.objects import (
     output_uri,
     preflight_job_name,
     rendezvous_service_name,
+    run_digest,
     train_job_name,
 )
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.run_key import run_digest
 from finetune_operator.pods.observed import JobView, PodView
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -231,11 +231,11 @@ def trained_status(attempt: AttemptStatus | None = None, **changes: Any) -> Fine
     )
 
 
-def attempt_of(spec: FineTuneJobSpec | None = None, platform: ResolvedClass | None = None, **changes: Any) -> Attempt:
+def attempt_of(spec: FineTuneJobSpec | None = None, class_: ResolvedClass | None = None, **changes: Any) -> Attempt:
     """What the first attempt of a run is made from."""
-    spec, platform = spec or job_spec(), platform or resolved_class()
-    folder = output_uri(OWNER, spec.run_id, platform)
-    attempt = Attempt(OWNER, spec, platform, MODEL_SOURCE, RESOLVED, 1, spec.run_id, folder)
+    spec, class_ = spec or job_spec(), class_ or resolved_class()
+    folder = output_uri(OWNER, spec.run_id, class_)
+    attempt = Attempt(OWNER, spec, class_, MODEL_SOURCE, RESOLVED, 1, spec.run_id, folder)
     return replace(attempt, **changes)
 
 
@@ -265,7 +265,7 @@ def observed_job(
     *jobs: JobView,
     pods: tuple[PodView, ...] = (),
     spec: FineTuneJobSpec | None = None,
-    platform: ResolvedClass | Readiness | None = None,
+    class_: ResolvedClass | Readiness | None = None,
     **changes: Any,
 ) -> ObservedFineTuneJob:
     return ObservedFineTuneJob(
@@ -273,7 +273,7 @@ def observed_job(
         generation=1,
         spec=spec or job_spec(),
         status=status or FineTuneJobStatus(),
-        platform=platform or resolved_class(),
+        class_=class_ or resolved_class(),
         jobs=jobs,
         pods=pods,
         **changes,

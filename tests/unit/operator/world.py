@@ -40,7 +40,7 @@ class World:
     now: datetime = NOW
     spec: FineTuneJobSpec = field(default_factory=lambda: job_spec(parallelism={"nodes": 2}, retryLimit=2))
     status: FineTuneJobStatus = field(default_factory=FineTuneJobStatus)
-    platform: ResolvedClass | Readiness = field(default_factory=resolved_class)
+    class_: ResolvedClass | Readiness = field(default_factory=resolved_class)
     jobs: dict[str, JobView] = field(default_factory=dict)
     pods: dict[str, PodView] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
@@ -52,7 +52,7 @@ class World:
             generation=1,
             spec=self.spec,
             status=self.status,
-            platform=self.platform,
+            class_=self.class_,
             jobs=tuple(self.jobs.values()),
             pods=tuple(self.pods.values()),
         )

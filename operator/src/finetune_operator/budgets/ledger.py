@@ -71,10 +71,10 @@ def _accelerators(container: Object) -> int:
     return max((int(count) for name, count in limits.items() if "/" in name and count.isdigit()), default=0)
 
 
-def budget_violation(budget: ObservedBudget | None, owner: Owner, platform: ResolvedClass) -> BudgetViolation | None:
+def budget_violation(budget: ObservedBudget | None, owner: Owner, class_: ResolvedClass) -> BudgetViolation | None:
     """Why no attempt may start now, if the namespace has used up the class's hours of this month."""
-    limit = platform.spec.limits.accelerator_hours_per_month
-    if limit is None or platform.spec.accelerator is None or budget is None or budget.ledger is None:
+    limit = class_.spec.limits.accelerator_hours_per_month
+    if limit is None or class_.spec.accelerator is None or budget is None or budget.ledger is None:
         return None
     used = sum(budget.ledger.values())
     if used < limit * 3600:
@@ -82,7 +82,7 @@ def budget_violation(budget: ObservedBudget | None, owner: Owner, platform: Reso
     renews = _next_month(budget.month)
     message = (
         f"Namespace {owner.namespace!r} has used {used / 3600:.1f} of the {limit} accelerator hours that FineTuneClass "
-        f"{platform.name!r} allows it in {budget.month}: 0 are left. The budget renews at {renews:%Y-%m-%dT%H:%M:%SZ}; "
+        f"{class_.name!r} allows it in {budget.month}: 0 are left. The budget renews at {renews:%Y-%m-%dT%H:%M:%SZ}; "
         "the job then goes on by itself, or as soon as the class's limits.acceleratorHoursPerMonth is raised."
     )
     return BudgetViolation(stalled(Reason.BUDGET_EXCEEDED, message), renews)

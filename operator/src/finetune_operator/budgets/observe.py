@@ -27,13 +27,13 @@ async def observe_budget(
     reader: Reader,
     ledger_namespace: str,
     owner: Owner,
-    platform: ResolvedClass | Readiness,
+    class_: ResolvedClass | Readiness,
     status: FineTuneJobStatus,
     pods: Sequence[Object],
 ) -> ObservedBudget | None:
     """Read what budgets need; `pods` are all of the object's, whatever their labels say. None without accelerators."""
     times = tuple(time for pod in pods if (time := pod_time(pod)) is not None)
-    resolved = platform if isinstance(platform, ResolvedClass) and platform.spec.accelerator is not None else None
+    resolved = class_ if isinstance(class_, ResolvedClass) and class_.spec.accelerator is not None else None
     if resolved is None and not times:
         return None
     month = month_of(datetime.now(UTC))

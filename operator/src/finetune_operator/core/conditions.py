@@ -1,4 +1,8 @@
-"""Conditions follow from a Readiness, and Events from how conditions changed."""
+"""Conditions follow from a Readiness, and Events from how conditions changed.
+
+The condition Failed of a run that failed may be missing: another version may have been unable to read the object for a
+while and said so in its place, and an older one did not know that condition.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from finetune_api.conditions import REASON_MEANINGS, Condition, ConditionType, R
 from finetune_api.failure import FailureStatus
 
 MESSAGE_LENGTH = 4096
+UNREAD = (Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC)
+"""What a version says of an object that it can't read."""
 
 
 @dataclass(frozen=True)
@@ -130,3 +136,23 @@ def transition_events(previous: Sequence[Condition], current: Sequence[Condition
     if before.get(ConditionType.READY) != (is_ready.status, is_ready.reason):
         return (EventNote("Normal", is_ready.reason, is_ready.message),)
     return ()
+
+
+def missing_failure(conditions: Sequence[Condition], found: FailureStatus | None) -> Readiness | None:
+    """The end of a failed run with this diagnosis; None where the conditions have it."""
+    held = {condition.type: condition.reason for condition in conditions if condition.status == "True"}
+    is_complete = ConditionType.FAILED in held and held.get(ConditionType.STALLED) == held[ConditionType.FAILED]
+    return None if is_complete else failed_end(conditions, found)
+
+
+def failed_end(conditions: Sequence[Condition], found: FailureStatus | None) -> Readiness:
+    """Where a failed run stands, by what its conditions say of its end, or else by its diagnosis."""
+    by_type = {condition.type: condition for condition in conditions}
+    is_ready, is_failed = by_type.get(ConditionType.READY), by_type.get(ConditionType.FAILED)
+    if is_failed is not None and is_failed.status == "True":
+        return failed(known_reason(is_failed.reason), is_failed.message)
+    if is_ready is not None and is_ready.reason not in UNREAD:
+        return failed(known_reason(is_ready.reason), is_ready.message)
+    if found is not None:
+        return failed(known_reason(found.reason), failure_message(found))
+    return failed(Reason.FAILED, "The run has failed. Change spec.runId to run again.")

@@ -1,18 +1,23 @@
-"""What a reconciliation decides: data, not calls."""
+"""How a reconciliation decides, and what: data, not calls.
+
+Each kind's plan.py lists its policies in order. A mutator records what has happened. A decider may decide what to do;
+the first that does ends the list. The phase follows from the reason of the conditions, by one table for each kind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
-from finetune_api.conditions import Condition, ConditionType, KindStatus
-from finetune_operator.core.conditions import EventNote, Readiness, conditions, is_known, transition_events
-from finetune_operator.core.failed_condition import failed_end
+from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
+from finetune_operator.core.conditions import EventNote, Readiness, conditions, failed_end, is_known, transition_events
 from finetune_operator.kube.resources import Object, Resource
 
 Status = TypeVar("Status", bound=KindStatus)
+Seen = TypeVar("Seen", bound="Observed")
+Phase = TypeVar("Phase", bound=str)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,84 @@ class Observed(Protocol):
     def status(self) -> KindStatus: ...
 
 
+@dataclass(frozen=True)
+class Decision(Generic[Status]):
+    """What is to be done, where the object stands meanwhile, and the status that goes with it."""
+
+    status: Status
+    readiness: Readiness | None
+    """None: the conditions stay as they are."""
+    create: Sequence[Object] = ()
+    delete: Sequence[Child] = ()
+    requeue_at: datetime | None = None
+    meanwhile: Reason | None = None
+    """What the object does, if the reason is a diagnosis (Phases); None: that follows from the status."""
+    keeps_phase: bool = False
+    """Nothing is decided of the run: it stays where it is, whatever the reason."""
+    passed: Readiness | None = None
+    """The condition Passed."""
+
+
+@dataclass(frozen=True)
+class Mutator(Generic[Seen, Status]):
+    """Changes the plan, its status most of all, and never ends the list."""
+
+    run: Callable[[Seen, Plan[Status], datetime], Plan[Status]]
+
+
+@dataclass(frozen=True)
+class Decider(Generic[Seen, Status]):
+    """Ends the list with a decision; None leaves it to the policies that follow."""
+
+    run: Callable[[Seen, Status, datetime], Decision[Status] | None]
+
+
+@dataclass(frozen=True)
+class Phases(Generic[Phase]):
+    """The table of one kind.
+
+    `of_reason`: the phases that reasons have. `stays`: the reasons that leave the phase as it is. Every other reason is
+    a diagnosis, and so is any reason while Stalled is True: a Pod may report one of this name. `failed`: the phase
+    while Failed is True. `stalled`: that while Stalled is True; None: that of what the object does meanwhile.
+    """
+
+    of_reason: Mapping[Reason, Phase]
+    stays: frozenset[Reason] = frozenset()
+    failed: Phase | None = None
+    stalled: Phase | None = None
+
+    def of(self, readiness: Readiness, meanwhile: Reason, before: Phase) -> Phase:
+        """The phase that goes with a readiness.
+
+        `meanwhile`: what the object does, one of `of_reason`, if the reason is a diagnosis; `before`: the phase now.
+        """
+        if readiness.failed and self.failed is not None:
+            return self.failed
+        if readiness.stalled and self.stalled is not None:
+            return self.stalled
+        if readiness.reason in self.stays:
+            return before
+        is_diagnosis = readiness.stalled or readiness.reason not in self.of_reason
+        return self.of_reason[meanwhile if is_diagnosis else readiness.reason]
+
+
+def decided(
+    policies: Sequence[Mutator[Seen, Status] | Decider[Seen, Status]],
+    observed: Seen,
+    status: Status,
+    phase_of: Callable[[Decision[Status], Readiness], str],
+    now: datetime,
+) -> Plan[Status]:
+    """The plan with the writes, the phase and the conditions of the first decision; `status`: the observed one."""
+    plan = Plan(status)
+    for policy in policies:
+        if isinstance(policy, Mutator):
+            plan = policy.run(observed, plan, now)
+        elif (decision := policy.run(observed, plan.status, now)) is not None:
+            return _carried_out(observed, plan, decision, phase_of, now)
+    raise AssertionError("the last policy always decides")
+
+
 def planned(
     observed: Observed,
     status: Status,
@@ -120,6 +203,36 @@ def unchanged(
     return Plan(status=status, delete=tuple(delete), requeue_at=requeue_at)
 
 
+def earliest(moments: Iterable[datetime | None]) -> datetime | None:
+    """The first of these moments, or None."""
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _carried_out(
+    observed: Observed,
+    plan: Plan[Status],
+    decision: Decision[Status],
+    phase_of: Callable[[Decision[Status], Readiness], str],
+    now: datetime,
+) -> Plan[Status]:
+    status, readiness = decision.status, decision.readiness
+    if readiness is None:
+        done = unchanged(observed, status, delete=decision.delete, requeue_at=decision.requeue_at)
+    else:
+        done = planned(
+            observed,
+            status,
+            phase_of(decision, readiness),
+            readiness,
+            now,
+            passed=decision.passed,
+            create=decision.create,
+            delete=decision.delete,
+            requeue_at=decision.requeue_at,
+        )
+    return replace(done, merge=plan.merge)
+
+
 def _failed_as_the_phase(
     current: Sequence[Condition], before: Sequence[Condition], status: KindStatus, phase: str | None, now: datetime
 ) -> list[Condition]:
@@ -132,8 +245,3 @@ def _failed_as_the_phase(
         end = failed_end(before, getattr(status, "failure", None))
         failed = [one for one in conditions(end, [], generation=0, now=now) if one.type == ConditionType.FAILED]
     return [*others, *failed[:1]]
-
-
-def earliest(moments: Iterable[datetime | None]) -> datetime | None:
-    """The first of these moments, or None."""
-    return min((moment for moment in moments if moment is not None), default=None)

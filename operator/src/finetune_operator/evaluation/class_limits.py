@@ -9,7 +9,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violat
 
 def admitted_class(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
     """The class to make Pods with, or why none may be made."""
-    found = observed.platform
+    found = observed.class_
     if isinstance(found, Readiness):
         return found
     refused = source_violation(found.spec, models=_model_uris(observed), datasets=[observed.spec.dataset.uri])

@@ -33,17 +33,17 @@ def evaluate_job_name(owner: Owner, spec: EvaluationSpec, models: Sequence[Named
 
 
 def evaluate_objects(
-    owner: Owner, spec: EvaluationSpec, platform: ResolvedClass, models: Sequence[NamedModel], name: str
+    owner: Owner, spec: EvaluationSpec, class_: ResolvedClass, models: Sequence[NamedModel], name: str
 ) -> list[Object]:
     """One Pod that generates with every model and grades."""
     run = EvaluateRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id),
-        storage=storage_config(platform.spec),
-        output_uri=output_location(platform.spec, owner, spec.run_id).join(name).uri,
+        storage=storage_config(class_.spec),
+        output_uri=output_location(class_.spec, owner, spec.run_id).join(name).uri,
         models=list(models),
         dataset_uri=spec.dataset.uri,
-        allowed_datasets=platform.spec.sources.datasets,
-        allowed_images=image_sources(platform.spec),
+        allowed_datasets=class_.spec.sources.datasets,
+        allowed_images=image_sources(class_.spec),
         limit_examples=spec.dataset.limit_examples,
         graders=spec.graders,
         generation=spec.generation,
@@ -54,4 +54,4 @@ def evaluate_objects(
     )
     role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=True)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
-    return rendered([config_map, job(owner, name, role, platform.spec, deadline_seconds=EVALUATE_SECONDS)])
+    return rendered([config_map, job(owner, name, role, class_.spec, deadline_seconds=EVALUATE_SECONDS)])

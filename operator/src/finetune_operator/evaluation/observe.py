@@ -38,7 +38,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=status,
-        platform=await observe_class(reader, class_name, trainer_image),
+        class_=await observe_class(reader, class_name, trainer_image),
         candidates=candidates,
         baseline=baseline,
         # Schemas are anybody's: however long they take to check, others are served meanwhile.

@@ -21,7 +21,7 @@ class ObservedEvaluation:
     generation: int
     spec: EvaluationSpec
     status: EvaluationStatus
-    platform: ResolvedClass | Readiness
+    class_: ResolvedClass | Readiness
     candidates: tuple[tuple[str, ResolvedModel | Readiness], ...]
     baseline: ResolvedModel | Readiness | None
     refusal: Readiness | None = None

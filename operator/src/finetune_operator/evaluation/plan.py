@@ -10,9 +10,8 @@ from datetime import datetime
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus, Phase
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.policies import Decider, Mutator, decided
+from finetune_operator.core.plan import Decider, Mutator, Phases, decided
 from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.phase import PHASES
 from finetune_operator.evaluation.policies.class_limits import wait_for_class
 from finetune_operator.evaluation.policies.decision import EvaluationDecision, EvaluationPlan
 from finetune_operator.evaluation.policies.earlier_pods import wait_for_earlier_pods
@@ -20,8 +19,7 @@ from finetune_operator.evaluation.policies.evaluating import record_disruption, 
 from finetune_operator.evaluation.policies.finished import keep_finished
 from finetune_operator.evaluation.policies.models import wait_for_models
 from finetune_operator.evaluation.policies.results import take_scores
-from finetune_operator.evaluation.policies.retry_limit import fail_or_retry
-from finetune_operator.evaluation.policies.retry_time import retry_disrupted, wait_for_retry_time
+from finetune_operator.evaluation.policies.retry import fail_or_retry, retry_disrupted, wait_for_retry_time
 from finetune_operator.evaluation.policies.run_id import begin_run
 
 POLICIES: tuple[Mutator[ObservedEvaluation, EvaluationStatus] | Decider[ObservedEvaluation, EvaluationStatus], ...] = (
@@ -40,6 +38,19 @@ POLICIES: tuple[Mutator[ObservedEvaluation, EvaluationStatus] | Decider[Observed
     Decider(wait_for_earlier_pods),  # something runs that the operator has no hold of
     Decider(start_try),  # always decides
 )
+
+PHASES: Phases[Phase] = Phases(
+    {
+        Reason.WAITING_FOR_MODEL: "Waiting",
+        Reason.EVALUATING: "Evaluating",
+        Reason.RETRYING: "Retrying",
+        Reason.EVALUATED: "Passed",
+        Reason.GATE_FAILED: "GateFailed",
+        Reason.INCONCLUSIVE: "Inconclusive",
+    },
+    failed="Failed",
+)
+"""A diagnosis leaves the evaluation in the phase of what it does meanwhile, which each decision names."""
 
 
 def plan(observed: ObservedEvaluation, now: datetime) -> EvaluationPlan:

@@ -93,8 +93,8 @@ def _is_recorded(status: EvaluationStatus, generation: int) -> bool:
 def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: EvaluationReport) -> str | None:
     """Why the report is not taken. The class may have changed meanwhile: the folder is what the status says."""
     folder = status.storage_uri
-    if folder is None and not isinstance(observed.platform, Readiness):
-        folder = output_location(observed.platform.spec, observed.owner, observed.spec.run_id).uri
+    if folder is None and not isinstance(observed.class_, Readiness):
+        folder = output_location(observed.class_.spec, observed.owner, observed.spec.run_id).uri
     names = [BASELINE, *(candidate.name for candidate in observed.spec.candidates)]
     graders = [grader.name for grader in observed.spec.graders]
     return scores_refusal(report.scores, report.report_uri, folder, names, graders)

@@ -40,9 +40,9 @@ def default_class(classes: Iterable[Object]) -> Object | Readiness:
     return max(defaults, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"]))
 
 
-def storage_config(platform: FineTuneClassSpec) -> StorageConfig:
+def storage_config(class_spec: FineTuneClassSpec) -> StorageConfig:
     """How Pods reach the class's storage."""
-    storage = platform.storage
+    storage = class_spec.storage
     return StorageConfig(
         endpoint=storage.endpoint,
         region=storage.region,
@@ -53,28 +53,28 @@ def storage_config(platform: FineTuneClassSpec) -> StorageConfig:
     )
 
 
-def image_sources(platform: FineTuneClassSpec) -> list[str]:
+def image_sources(class_spec: FineTuneClassSpec) -> list[str]:
     """Patterns of the URLs of images that datasets may name."""
-    return [*platform.sources.datasets, *platform.sources.images]
+    return [*class_spec.sources.datasets, *class_spec.sources.images]
 
 
-def output_location(platform: FineTuneClassSpec, owner: Owner, run_id: str) -> S3Location:
+def output_location(class_spec: FineTuneClassSpec, owner: Owner, run_id: str) -> S3Location:
     """The folder of a run: <prefix>/<namespace>/<name>/<run>-<uid>; `run_id` may be a run_key."""
-    return job_location(platform, owner).join(run_folder(run_id, owner.uid))
+    return job_location(class_spec, owner).join(run_folder(run_id, owner.uid))
 
 
-def job_location(platform: FineTuneClassSpec, owner: Owner) -> S3Location:
+def job_location(class_spec: FineTuneClassSpec, owner: Owner) -> S3Location:
     """The folder that holds the folders of all runs of this object, and of others of the same name."""
-    return S3Location(platform.storage.bucket, platform.storage.prefix).join(owner.namespace, owner.name)
+    return S3Location(class_spec.storage.bucket, class_spec.storage.prefix).join(owner.namespace, owner.name)
 
 
 def source_violation(
-    platform: FineTuneClassSpec, *, models: Iterable[str], datasets: Iterable[str]
+    class_spec: FineTuneClassSpec, *, models: Iterable[str], datasets: Iterable[str]
 ) -> Readiness | None:
     """The first URI that the class does not allow."""
     for kind, uris, allowed in (
-        ("model", models, platform.sources.models),
-        ("dataset", datasets, platform.sources.datasets),
+        ("model", models, class_spec.sources.models),
+        ("dataset", datasets, class_spec.sources.datasets),
     ):
         for uri in uris:
             if not is_allowed(uri, tuple(allowed)):

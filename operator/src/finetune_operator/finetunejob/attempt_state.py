@@ -1,4 +1,4 @@
-"""status.attempt.state: whether the newest attempt is pending, runs, or how it ended; and status.endedAttempts.
+"""How far a run is, by its status: whether preflight and the newest attempt are pending, run, or how they ended.
 
 An end is always written into the status before the Job is deleted, so that after a crash nobody takes a Job that the
 operator removed for one that was lost.
@@ -6,11 +6,12 @@ operator removed for one that was lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
 from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
 from finetune_api.finetunejob import (
     AttemptOutcome,
     AttemptState,
@@ -20,9 +21,24 @@ from finetune_api.finetunejob import (
     Phase,
     PreflightStatus,
 )
+from finetune_operator.core.conditions import failed, sentence
+from finetune_operator.core.plan import Decision, Plan
 
 FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed"})
 ENDED_ATTEMPTS_KEPT = 10
+JobPlan = Plan[FineTuneJobStatus]
+JobDecision = Decision[FineTuneJobStatus]
+_REASON_OF_ATTEMPT: Mapping[AttemptState | None, Reason] = {
+    None: Reason.QUEUED,
+    "Pending": Reason.QUEUED,
+    "Running": Reason.TRAINING,
+    "Suspended": Reason.QUEUED,
+    "Superseded": Reason.QUEUED,
+    "Replaced": Reason.QUEUED,
+    "Failed": Reason.RETRYING,
+    "Disrupted": Reason.RETRYING,
+    "Succeeded": Reason.RETRYING,  # But without a result, or the run would be over.
+}
 
 
 def attempt_state(status: FineTuneJobStatus) -> AttemptState | None:
@@ -80,6 +96,11 @@ def newest_job(status: FineTuneJobStatus) -> str | None:
     """The name of the Job that was made last."""
     newest = status.attempt or status.preflight
     return None if newest is None else newest.job_name
+
+
+def progress_reason(status: FineTuneJobStatus) -> Reason:
+    """What the run does while nothing keeps it from doing so: the reason of Ready then."""
+    return _REASON_OF_ATTEMPT[attempt_state(status)] if preflight_succeeded(status) else Reason.VALIDATING
 
 
 def disruptions_without_progress(ended: Sequence[EndedAttempt]) -> int:
@@ -145,6 +166,18 @@ def stopped(status: FineTuneJobStatus, outcome: Literal["Suspended", "Superseded
         again = preflight.model_copy(update={"retry_time": whole_seconds(now)})
         status = status.model_copy(update={"preflight": again})
     return status
+
+
+def run_failed(status: FineTuneJobStatus, reason: Reason, message: str, now: datetime) -> JobDecision:
+    """The end of the run, for good: only another runId starts again."""
+    attempt = running_attempt(status)
+    if attempt is not None:
+        status = ended(status, attempt, "Failed", now, reason=reason, message=message)
+    if "runId" not in message:
+        message = f"{sentence(message)} Change spec.runId to run again."
+    status = status.model_copy(update={"completion_time": whole_seconds(now)})
+    # Once this is written, the Jobs that still run are stale.
+    return JobDecision(status, failed(reason, message), requeue_at=now)
 
 
 def _record(status: FineTuneJobStatus) -> EndedAttempt | None:

@@ -1,14 +1,26 @@
-"""The objects of a FineTuneJob: the preflight Job, and each attempt's ConfigMap, Service and Indexed Job."""
+"""The objects of a FineTuneJob, and their names: the preflight Job; each attempt's ConfigMap, Service and Indexed Job.
+
+Names follow from the object's UID, the run and the number, so that what a crash left behind is found, and not made
+twice. A runId may come again, by a rollback in git: the digest of the spec and the run's number tell its runs apart.
+The digest is written into the status when the run begins, so that it outlives an operator whose defaults differ.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kubernetes.utils.quantity import parse_quantity
 
 from finetune_api.auto import DEFAULT_SEED, resolve_checkpoints
 from finetune_api.finetuneclass import FineTuneClassSpec
-from finetune_api.finetunejob import ConfigMapKeys, FineTuneJobSpec, ResolvedHyperparameters
+from finetune_api.finetunejob import (
+    CHANGEABLE_WITHIN_A_RUN,
+    ConfigMapKeys,
+    FineTuneJobSpec,
+    FineTuneJobStatus,
+    ResolvedHyperparameters,
+)
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_SUCCEEDED
 from finetune_api.run import (
     METRICS_PORT,
@@ -20,8 +32,10 @@ from finetune_api.run import (
     ProgressTarget,
     TrainRun,
 )
+from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Owner, child_name, metadata
 from finetune_operator.finetuneclass.resolve import ResolvedClass, image_sources, output_location, storage_config
+from finetune_operator.finetunejob.attempt_state import preflight_succeeded
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.builders import PodRole, job, run_config_map
 from finetune_operator.pods.observed import QUEUE_LABEL
@@ -47,6 +61,41 @@ POD_FAILURE_POLICY: Object = {
 }
 
 
+def run_key(status: FineTuneJobStatus) -> str:
+    """The run in names of Jobs and folders; of runs that began before there were digests, the runId alone."""
+    run_id = status.run_id or ""
+    return f"{run_id}-{status.run_digest}" if status.run_digest else run_id
+
+
+def run_digest(spec: FineTuneJobSpec, number: int) -> str:
+    """Eight characters for the spec, as far as it can't change within a run, and the run's number."""
+    return digest([number, without(spec, CHANGEABLE_WITHIN_A_RUN)], 8)
+
+
+def next_run_number(status: FineTuneJobStatus) -> int:
+    """The number of the run after the one of this status; the first one's is 1."""
+    begun = status.run_number or len(status.history) + (status.run_id is not None)
+    return begun + 1
+
+
+class NextJob(NamedTuple):
+    """The Job after the newest one; `number` is counted from 1, preflights and attempts each by themselves."""
+
+    number: int
+    name: str
+
+
+def next_job(owner: Owner, status: FineTuneJobStatus) -> NextJob:
+    """The Job that the run makes next: deterministic, so that one that a crash left behind is found by its name."""
+    run = run_key(status)
+    if not preflight_succeeded(status):
+        number = 1 + (status.preflight.try_number if status.preflight is not None else 0)
+        return NextJob(number, preflight_job_name(owner, run, number))
+    newest = status.attempt.number if status.attempt is not None else 0
+    number = 1 + max(newest, *(end.number for end in status.ended_attempts), 0)
+    return NextJob(number, train_job_name(owner, run, number))
+
+
 def preflight_job_name(owner: Owner, run: str, try_number: int) -> str:
     """Deterministic name of one preflight try; `run` is its run_key."""
     return child_name(owner, PREFLIGHT_ROLE, run, try_number)
@@ -62,15 +111,15 @@ def rendezvous_service_name(owner: Owner) -> str:
     return child_name(owner, TRAIN_ROLE)
 
 
-def output_uri(owner: Owner, run: str, platform: ResolvedClass) -> str:
+def output_uri(owner: Owner, run: str, class_: ResolvedClass) -> str:
     """The folder in the storage of the run with this run_key."""
-    return output_location(platform.spec, owner, run).uri
+    return output_location(class_.spec, owner, run).uri
 
 
 def preflight_objects(
     owner: Owner,
     spec: FineTuneJobSpec,
-    platform: ResolvedClass,
+    class_: ResolvedClass,
     model: ModelSource,
     try_number: int,
     run_key: str | None = None,
@@ -81,23 +130,23 @@ def preflight_objects(
     seed = spec.hyperparameters.seed
     run = PreflightRun(
         job=_identity(owner, spec),
-        storage=storage_config(platform.spec),
-        output_uri=output_uri(owner, key, platform),
+        storage=storage_config(class_.spec),
+        output_uri=output_uri(owner, key, class_),
         model=model,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
-        allowed_datasets=platform.spec.sources.datasets,
-        allowed_images=image_sources(platform.spec),
+        allowed_datasets=class_.spec.sources.datasets,
+        allowed_images=image_sources(class_.spec),
         hyperparameters=spec.hyperparameters,
         parallelism=spec.parallelism,
         continued=spec.model.fine_tune_job_ref is not None,
-        accelerator_memory=accelerator_memory(platform.spec),
+        accelerator_memory=accelerator_memory(class_.spec),
         seed=seed if seed is not None else DEFAULT_SEED,
     )
     role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec))
     config_map = run_config_map(owner, name, PREFLIGHT_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
-    return rendered([config_map, job(owner, name, role, platform.spec, deadline_seconds=PREFLIGHT_SECONDS)])
+    return rendered([config_map, job(owner, name, role, class_.spec, deadline_seconds=PREFLIGHT_SECONDS)])
 
 
 @dataclass(frozen=True)
@@ -133,7 +182,7 @@ class Attempt:
 
 def attempt_objects(attempt: Attempt) -> list[Object]:
     """One Pod a node, in an Indexed Job; several find each other through a headless Service."""
-    owner, class_, nodes = attempt.owner, attempt.class_.spec, attempt.spec.parallelism.nodes
+    owner, class_spec, nodes = attempt.owner, attempt.class_.spec, attempt.spec.parallelism.nodes
     data = {"run.json": _train_run(attempt).model_dump_json(by_alias=True)}
     if attempt.endpoint:
         data["progress-ca.crt"] = attempt.endpoint.ca
@@ -141,7 +190,7 @@ def attempt_objects(attempt: Attempt) -> list[Object]:
         owner,
         attempt.name,
         _train_role(attempt),
-        class_,
+        class_spec,
         deadline_seconds=attempt_seconds(attempt.class_deadline_seconds),
         completionMode="Indexed",
         completions=nodes,
@@ -150,7 +199,7 @@ def attempt_objects(attempt: Attempt) -> list[Object]:
         # A Pod that is deleted has ended when its containers have: its exit code counts, and none is made beside it.
         podReplacementPolicy="Failed",
     )
-    queue = class_.scheduling.queue_name
+    queue = class_spec.scheduling.queue_name
     if queue is not None:
         body["metadata"]["labels"] |= {QUEUE_LABEL: queue}
         # Kueue starts it. Without Kueue's webhook nothing else would keep it from starting by itself.
@@ -164,18 +213,18 @@ def attempt_objects(attempt: Attempt) -> list[Object]:
 
 def _train_run(attempt: Attempt) -> TrainRun:
     """The run configuration of an attempt."""
-    spec, class_, endpoint = attempt.spec, attempt.class_.spec, attempt.endpoint
+    spec, class_spec, endpoint = attempt.spec, attempt.class_.spec, attempt.endpoint
     return TrainRun(
         job=_identity(attempt.owner, spec),
         attempt=attempt.number,
-        storage=storage_config(class_),
+        storage=storage_config(class_spec),
         output_uri=attempt.folder,
         model=attempt.model,
         method=spec.method,
         adapter=spec.adapter,
         dataset=spec.dataset,
-        allowed_datasets=class_.sources.datasets,
-        allowed_images=image_sources(class_),
+        allowed_datasets=class_spec.sources.datasets,
+        allowed_images=image_sources(class_spec),
         hyperparameters=attempt.hyperparameters,
         parallelism=spec.parallelism,
         checkpoints=resolve_checkpoints(spec.checkpoints, spec.hyperparameters),
@@ -225,11 +274,11 @@ def attempt_seconds(class_deadline_seconds: int | None) -> int:
     return min(LONGEST_ATTEMPT_SECONDS, (class_deadline_seconds or LONGEST_ATTEMPT_SECONDS) + LONGEST_GRACE_SECONDS)
 
 
-def accelerator_memory(platform: FineTuneClassSpec) -> int | None:
+def accelerator_memory(class_spec: FineTuneClassSpec) -> int | None:
     """Bytes of one accelerator of the class (`80Gi`), if it says them."""
-    if platform.accelerator is None or platform.accelerator.memory is None:
+    if class_spec.accelerator is None or class_spec.accelerator.memory is None:
         return None
-    return int(parse_quantity(platform.accelerator.memory))
+    return int(parse_quantity(class_spec.accelerator.memory))
 
 
 def _rendezvous_service(owner: Owner, name: str) -> Object:

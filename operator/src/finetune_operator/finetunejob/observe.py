@@ -38,7 +38,7 @@ async def observe(
     status = FineTuneJobStatus.read(parent.get("status"))
     class_name = spec.class_name or pinned_class(spec, status)
     others = folder_classes(known_folders(owner, status)) - {class_name}
-    platform, classes, model, (found_jobs, found_pods, disowned) = await asyncio.gather(
+    class_, classes, model, (found_jobs, found_pods, disowned) = await asyncio.gather(
         observe_class(reader, class_name, trainer_image),
         observe_classes(reader, others, trainer_image),
         _observe_model(reader, owner, spec, status),
@@ -48,7 +48,7 @@ async def observe(
     pods = tuple(pod_view(item) for item in found_pods)
     warnings, budget = await asyncio.gather(
         observe_warnings(reader, owner.namespace, jobs, pods, datetime.now(UTC)),
-        observe_budget(reader, ledger_namespace, owner, platform, status, found_pods),
+        observe_budget(reader, ledger_namespace, owner, class_, status, found_pods),
     )
     shown = progress.shown(owner.namespace, status.attempt.job_name) if status.attempt else None
     return ObservedFineTuneJob(
@@ -56,7 +56,7 @@ async def observe(
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=status,
-        platform=platform,
+        class_=class_,
         folder_classes=tuple(classes.values()),
         created=parse_time(parent["metadata"]["creationTimestamp"]),
         status_written=_status_written(parent),

@@ -25,7 +25,7 @@ class ObservedFineTuneJob:
     generation: int
     spec: FineTuneJobSpec
     status: FineTuneJobStatus
-    platform: ResolvedClass | Readiness
+    class_: ResolvedClass | Readiness
     folder_classes: tuple[ResolvedClass | Readiness, ...] = ()
     """The other classes that runs of it wrote with."""
     created: datetime | None = None

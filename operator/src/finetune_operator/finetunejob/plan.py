@@ -1,44 +1,50 @@
-"""What to do next for a FineTuneJob: every policy, in order (docs/explanation/lifecycle.md).
+"""What to do next for a FineTuneJob: every policy, in order, and the phase for each reason.
 
-A mutator writes down what has happened. A decider may say what is to be done; the first that does ends the first list.
+A mutator records what has happened. A decider may decide what to do; the first that does ends the first list.
+The story is told in docs/explanation/lifecycle.md.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
+from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, Phase
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.policies import Decider, Mutator, decided
+from finetune_operator.core.plan import Decider, Mutator, Phases, decided
+from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, progress_reason
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.phase import phase_of
-from finetune_operator.finetunejob.policies.attempts.attempt import record_start, start_attempt, watch_attempt
-from finetune_operator.finetunejob.policies.attempts.attempt_outcome import record_outcome
-from finetune_operator.finetunejob.policies.attempts.image_pull import fail_at_image_pull
-from finetune_operator.finetunejob.policies.attempts.preflight import (
+from finetune_operator.finetunejob.policies.active_deadline import (
+    count_suspended_time,
+    fail_at_active_deadline,
+    wake_at_deadline,
+)
+from finetune_operator.finetunejob.policies.attempt import record_progress, record_start, start_attempt, watch_attempt
+from finetune_operator.finetunejob.policies.attempt_outcome import record_outcome, succeed
+from finetune_operator.finetunejob.policies.class_limits import count_usage, wait_for_budget, wait_for_class
+from finetune_operator.finetunejob.policies.earlier_pods import wait_for_earlier_pods
+from finetune_operator.finetunejob.policies.finished import keep_finished
+from finetune_operator.finetunejob.policies.preflight import (
     fail_at_preflight,
     record_preflight,
     start_preflight,
     watch_preflight,
 )
-from finetune_operator.finetunejob.policies.attempts.progress import record_progress
-from finetune_operator.finetunejob.policies.attempts.result import succeed
-from finetune_operator.finetunejob.policies.attempts.retry_limit import fail_at_retry_limit
-from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
-from finetune_operator.finetunejob.policies.run.active_deadline import (
-    count_suspended_time,
-    fail_at_active_deadline,
-    wake_at_deadline,
+from finetune_operator.finetunejob.policies.retry import (
+    fail_at_image_pull,
+    fail_at_retry_limit,
+    record_next_time,
+    wait_for_next_time,
 )
-from finetune_operator.finetunejob.policies.run.finished import keep_finished
-from finetune_operator.finetunejob.policies.run.run_id import begin_run, refuse_run_id, stop_previous_run
-from finetune_operator.finetunejob.policies.run.starting_model import record_starting_model, wait_for_model
-from finetune_operator.finetunejob.policies.run.suspend import suspend, suspend_refused_run
-from finetune_operator.finetunejob.policies.run.wrong_clock import correct_times
-from finetune_operator.finetunejob.policies.start.budget import count_usage, wait_for_budget
-from finetune_operator.finetunejob.policies.start.class_limits import wait_for_class
-from finetune_operator.finetunejob.policies.start.earlier_pods import wait_for_earlier_pods
-from finetune_operator.finetunejob.policies.start.next_time import record_next_time, wait_for_next_time
+from finetune_operator.finetunejob.policies.run import (
+    begin_run,
+    record_starting_model,
+    refuse_run_id,
+    stop_previous_run,
+    wait_for_model,
+)
+from finetune_operator.finetunejob.policies.suspend import suspend, suspend_refused_run
+from finetune_operator.finetunejob.policies.wrong_clock import correct_times
 
 JobMutator = Mutator[ObservedFineTuneJob, FineTuneJobStatus]
 JobDecider = Decider[ObservedFineTuneJob, FineTuneJobStatus]
@@ -83,6 +89,21 @@ WHATEVER_WAS_DECIDED: tuple[JobMutator, ...] = (
     Mutator(wake_at_deadline),  # the object is looked at again when activeDeadlineSeconds are over
 )
 
+PHASES: Phases[Phase] = Phases(
+    {
+        Reason.WAITING_FOR_MODEL: "Validating",
+        Reason.VALIDATING: "Validating",
+        Reason.QUEUED: "Queued",
+        Reason.TRAINING: "Training",
+        Reason.RETRYING: "Retrying",
+        Reason.SUSPENDED: "Suspended",
+        Reason.SUCCEEDED: "Succeeded",
+    },
+    stays=frozenset({Reason.STOPPING, Reason.DELETING}),
+    failed="Failed",
+)
+"""A diagnosis leaves the run in the phase of what it does meanwhile (progress_reason)."""
+
 
 def plan(observed: ObservedFineTuneJob, now: datetime) -> JobPlan:
     """The writes that bring the job one step further."""
@@ -93,5 +114,5 @@ def plan(observed: ObservedFineTuneJob, now: datetime) -> JobPlan:
 
 
 def _phase(decision: JobDecision, readiness: Readiness) -> Phase:
-    status = decision.status
-    return (status.phase or "Validating") if decision.keeps_phase else phase_of(status, readiness)
+    status, before = decision.status, decision.status.phase or "Validating"
+    return before if decision.keeps_phase else PHASES.of(readiness, progress_reason(status), before)

@@ -48,30 +48,30 @@ def selector_text(owner: Owner) -> str:
 
 
 def serving_objects(
-    owner: Owner, replicas: int, platform: ResolvedClass, model: ModelSource, *, makes_room: bool
+    owner: Owner, replicas: int, class_: ResolvedClass, model: ModelSource, *, makes_room: bool
 ) -> list[Object]:
     """What serves this model, each with the digest of what is applied.
 
     `makes_room`: Pods of the revision before go before one of this is ready.
     """
-    run = FetchRun(storage=storage_config(platform.spec), model=model, name=owner.name)
+    run = FetchRun(storage=storage_config(class_.spec), model=model, name=owner.name)
     payload = run.model_dump_json(by_alias=True)
     config_map = child_name(owner, SERVE_ROLE, payload)
     return [
         with_digest(run_config_map(owner, config_map, SERVE_ROLE, {"run.json": payload})),
-        with_digest(_deployment(owner, replicas, platform, config_map, makes_room=makes_room)),
+        with_digest(_deployment(owner, replicas, class_, config_map, makes_room=makes_room)),
         service(owner),
     ]
 
 
-def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map: str, *, makes_room: bool) -> Object:
-    template = pod_base(owner, SERVE_ROLE, platform.spec, config_map)
-    fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH)), platform.spec)
+def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: str, *, makes_room: bool) -> Object:
+    template = pod_base(owner, SERVE_ROLE, class_.spec, config_map)
+    fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH)), class_.spec)
     fetch["volumeMounts"].append(_MODELS_VOLUME)
-    template["spec"]["volumes"].append(disk_volume("models", platform.spec, SERVE_ROLE))
+    template["spec"]["volumes"].append(disk_volume("models", class_.spec, SERVE_ROLE))
     template["spec"]["initContainers"] = [fetch]
-    template["spec"]["containers"] = [_server(owner, platform)]
-    if platform.spec.storage.service_account_name is not None:
+    template["spec"]["containers"] = [_server(owner, class_)]
+    if class_.spec.storage.service_account_name is not None:
         template["metadata"]["annotations"] |= WITHOUT_POD_IDENTITY
     rolling = {"maxUnavailable": "100%" if makes_room else 0, "maxSurge": 1}
     return {
@@ -88,14 +88,14 @@ def _deployment(owner: Owner, replicas: int, platform: ResolvedClass, config_map
     }
 
 
-def _server(owner: Owner, platform: ResolvedClass) -> Object:
+def _server(owner: Owner, class_: ResolvedClass) -> Object:
     """`finetune-trainer serve`: OpenAI's routes for the one model, with no credential in its reach."""
     return {
         "name": SERVER,
-        "image": platform.spec.images.trainer,
+        "image": class_.spec.images.trainer,
         "args": ["serve", RUN_CONFIG_PATH],
         "ports": [{"name": "http", "containerPort": SERVING_PORT}],
-        "resources": resources(platform.spec, accelerated=True, role=SERVE_ROLE),
+        "resources": resources(class_.spec, accelerated=True, role=SERVE_ROLE),
         "securityContext": container_security_context(),
         "startupProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 1, "failureThreshold": 600},
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 5},

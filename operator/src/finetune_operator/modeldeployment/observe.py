@@ -35,7 +35,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=status,
-        platform=await observe_class(reader, class_name, trainer_image),
+        class_=await observe_class(reader, class_name, trainer_image),
         model=await resolve_model(reader, owner.namespace, spec.model),
         gate=await _gate(reader, owner.namespace, spec.gate.evaluation_ref.name) if spec.gate else None,
         deployment=deployment,

@@ -32,7 +32,7 @@ class ObservedModelDeployment:
     generation: int
     spec: ModelDeploymentSpec
     status: ModelDeploymentStatus
-    platform: ResolvedClass | Readiness
+    class_: ResolvedClass | Readiness
     model: ResolvedModel | Readiness
     gate: GateEvaluation | Readiness | None = None
     deployment: Object | None = None

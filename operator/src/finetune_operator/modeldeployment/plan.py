@@ -9,12 +9,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_api.modeldeployment import ModelDeploymentStatus, Phase
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.plan import Plan, earliest, planned
+from finetune_operator.core.plan import Phases, Plan, earliest, planned
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
-from finetune_operator.modeldeployment.phase import PHASES
 from finetune_operator.modeldeployment.policies.applied_model import applied_model
 from finetune_operator.modeldeployment.policies.apply import outdated, upkeep, wanted_replicas
 from finetune_operator.modeldeployment.policies.drift import (
@@ -27,6 +26,18 @@ from finetune_operator.modeldeployment.policies.next_model import exceeded_limit
 from finetune_operator.modeldeployment.policies.rollout import Rollout, rollout_of
 from finetune_operator.modeldeployment.policies.status import with_rollout
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
+
+PHASES: Phases[Phase] = Phases(
+    {
+        Reason.WAITING_FOR_MODEL: "Waiting",
+        Reason.WAITING_FOR_GATE: "Waiting",
+        Reason.QUEUED: "RollingOut",
+        Reason.ROLLING_OUT: "RollingOut",
+        Reason.AVAILABLE: "Available",
+    },
+    stalled="Blocked",
+)
+"""A diagnosis that stalls nothing (an autoscaler that asks for too much) leaves the phase to the rollout's reason."""
 
 
 def plan(observed: ObservedModelDeployment, now: datetime) -> Plan[ModelDeploymentStatus]:

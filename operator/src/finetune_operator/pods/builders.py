@@ -39,16 +39,16 @@ class PodRole:
     """ConfigMaps of the namespace by their folder below DATASET_DIRECTORY."""
 
 
-def pod_template(owner: Owner, role: PodRole, platform: FineTuneClassSpec, config_map: str) -> Object:
+def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, config_map: str) -> Object:
     """Pod template of one container that runs `finetune-trainer` on a run configuration, once."""
-    template = pod_base(owner, role.role, platform, config_map)
-    asked = platform.pod_metadata
+    template = pod_base(owner, role.role, class_spec, config_map)
+    asked = class_spec.pod_metadata
     template["metadata"]["labels"] |= kept_out_of_meshes(MESHES_LABELS, asked)
     template["metadata"]["annotations"] |= kept_out_of_meshes(MESHES_ANNOTATIONS, asked)
     template["spec"] |= {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": role.grace_seconds,
-        "containers": [trainer_container("trainer", role, platform)],
+        "containers": [trainer_container("trainer", role, class_spec)],
     }
     if role.reports_progress:
         template["spec"]["volumes"].append(_progress_token_volume())
@@ -56,9 +56,9 @@ def pod_template(owner: Owner, role: PodRole, platform: FineTuneClassSpec, confi
     return template
 
 
-def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: str) -> Object:
+def pod_base(owner: Owner, role: str, class_spec: FineTuneClassSpec, config_map: str) -> Object:
     """Everything of a Pod template but its containers and restart policy."""
-    scheduling = scheduling_of(platform, role)
+    scheduling = scheduling_of(class_spec, role)
     spec: dict[str, Any] = {
         # A pod identity's token is projected by its webhook, for its own audience; none is for the API server.
         "automountServiceAccountToken": False,
@@ -72,33 +72,33 @@ def pod_base(owner: Owner, role: str, platform: FineTuneClassSpec, config_map: s
         },
         "volumes": [
             {"name": RUN_VOLUME, "configMap": {"name": config_map}},
-            disk_volume("tmp", platform, role),
+            disk_volume("tmp", class_spec, role),
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
         ],
     }
-    if platform.storage.credentials_secret_name is not None:
-        spec["volumes"].append(_credentials_volume(platform.storage.credentials_secret_name))
+    if class_spec.storage.credentials_secret_name is not None:
+        spec["volumes"].append(_credentials_volume(class_spec.storage.credentials_secret_name))
     optional = {
-        "serviceAccountName": platform.storage.service_account_name,
+        "serviceAccountName": class_spec.storage.service_account_name,
         "nodeSelector": scheduling.node_selector,
         "tolerations": [toleration.to_wire() for toleration in scheduling.tolerations],
         "priorityClassName": scheduling.priority_class_name,
         "runtimeClassName": scheduling.runtime_class_name,
     }
     spec |= {name: value for name, value in optional.items() if value}
-    asked = platform.pod_metadata
+    asked = class_spec.pod_metadata
     annotations = {**asked.annotations, OWNER_ANNOTATION: f"{owner.kind}/{owner.name}"}
     return {"metadata": {"labels": {**asked.labels, **labels(owner, role)}, "annotations": annotations}, "spec": spec}
 
 
-def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> Object:
+def trainer_container(name: str, role: PodRole, class_spec: FineTuneClassSpec) -> Object:
     """A container of the trainer image that has the run configuration and the storage's credentials."""
     mounts = [
         {"name": RUN_VOLUME, "mountPath": RUN_CONFIG_DIRECTORY, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
     ]
-    if platform.storage.credentials_secret_name is not None:
+    if class_spec.storage.credentials_secret_name is not None:
         mounts.append(_CREDENTIALS_MOUNT)
     if role.reports_progress:
         folder = PROGRESS_TOKEN_PATH.rsplit("/", 1)[0]
@@ -110,11 +110,11 @@ def trainer_container(name: str, role: PodRole, platform: FineTuneClassSpec) -> 
     ports = [] if role.metrics_port is None else [{"name": "metrics", "containerPort": role.metrics_port}]
     return {
         "name": name,
-        "image": platform.images.trainer,
+        "image": class_spec.images.trainer,
         "args": list(role.args),
         "env": _environment(role),
         **({"ports": ports} if ports else {}),
-        "resources": resources(platform, accelerated=role.accelerated, role=role.role),
+        "resources": resources(class_spec, accelerated=role.accelerated, role=role.role),
         "securityContext": container_security_context(),
         "terminationMessagePath": TERMINATION_MESSAGE_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -131,19 +131,19 @@ def container_security_context() -> Object:
     }
 
 
-def resources(platform: FineTuneClassSpec, *, accelerated: bool, role: str) -> Object:
+def resources(class_spec: FineTuneClassSpec, *, accelerated: bool, role: str) -> Object:
     """Requests and limits; memory and disk are never overcommitted, CPU may burst."""
-    asked = resources_of(platform, role)
+    asked = resources_of(class_spec, role)
     limits = {"memory": asked.memory, "ephemeral-storage": asked.ephemeral_storage}
     requests = {"cpu": asked.cpu, **limits}
-    if accelerated and platform.accelerator is not None:
-        limits[platform.accelerator.resource_name] = str(platform.accelerator.count_per_node)
+    if accelerated and class_spec.accelerator is not None:
+        limits[class_spec.accelerator.resource_name] = str(class_spec.accelerator.count_per_node)
     return {"requests": requests, "limits": limits}
 
 
-def disk_volume(name: str, platform: FineTuneClassSpec, role: str) -> Object:
+def disk_volume(name: str, class_spec: FineTuneClassSpec, role: str) -> Object:
     """A folder on the node's disk that may take all of what the Pod is limited to."""
-    return {"name": name, "emptyDir": {"sizeLimit": resources_of(platform, role).ephemeral_storage}}
+    return {"name": name, "emptyDir": {"sizeLimit": resources_of(class_spec, role).ephemeral_storage}}
 
 
 def _credentials_volume(secret: str) -> Object:
@@ -175,7 +175,7 @@ def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) 
 
 
 def job(
-    owner: Owner, name: str, role: PodRole, platform: FineTuneClassSpec, *, deadline_seconds: int, **spec: Any
+    owner: Owner, name: str, role: PodRole, class_spec: FineTuneClassSpec, *, deadline_seconds: int, **spec: Any
 ) -> Object:
     """A batch/v1 Job that runs once: what comes after a failure is the operator's decision.
 
@@ -188,7 +188,7 @@ def job(
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": deadline_seconds,
-            "template": pod_template(owner, role, platform, name),
+            "template": pod_template(owner, role, class_spec, name),
             **spec,
         },
     }

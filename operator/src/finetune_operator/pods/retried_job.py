@@ -4,7 +4,7 @@ The same holds for all of them:
 - its Pod's report decides; the Job controller counts it a second later, or more;
 - what the infrastructure ends (eviction, preemption, a deleted Pod) is no failure, and never counts;
 - an image that can't be pulled for 15 minutes, and a Job that took longer than its activeDeadlineSeconds, are final;
-- the delay is 10 s, 20 s, ... 10 min (backoff.py).
+- the delay is 10 s, 20 s, ... 10 min.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled
-from finetune_operator.pods.backoff import retry_delay_seconds
 from finetune_operator.pods.exit_diagnosis import (
     JOB_DEADLINE_EXCEEDED,
     disruption_message,
@@ -43,6 +42,8 @@ from finetune_operator.pods.start_diagnosis import (
 from finetune_operator.pods.warning_events import WarningEvent
 
 Report = PreflightReport | EvaluationReport | TrainReport
+FIRST_DELAY_SECONDS = 10
+LONGEST_DELAY_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -142,3 +143,19 @@ def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: date
         return progressing(working)
     next_try = f"The next try starts at {time:%H:%M:%S} UTC." if time else "The next try has been started."
     return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} {next_try}")
+
+
+def retry_delay_seconds(failures: int) -> int:
+    """10 s after the first failure, twice as long after each further one, ten minutes at most."""
+    return delay_seconds(failures, first=FIRST_DELAY_SECONDS, longest=LONGEST_DELAY_SECONDS)
+
+
+def delay_seconds(times: int, *, first: int, longest: int) -> int:
+    """`first` seconds after the first time, twice as long after each further one, `longest` at most."""
+    doublings: int = min(max(times - 1, 0), 16)
+    return min(longest, first << doublings)
+
+
+def waits(until: datetime | None, now: datetime) -> bool:
+    """Whether a retry is still to be waited for. What is further away than any delay was written by a wrong clock."""
+    return until is not None and now < until <= now + timedelta(seconds=LONGEST_DELAY_SECONDS)

@@ -10,16 +10,16 @@ LIGHT_ROLES = frozenset({PREFLIGHT_ROLE, DELETE_ROLE})
 """They compute little, and must not wait for the nodes that train."""
 
 
-def resources_of(platform: FineTuneClassSpec, role: str) -> Resources | PreflightResources:
+def resources_of(class_spec: FineTuneClassSpec, role: str) -> Resources | PreflightResources:
     """What a Pod of the role requests."""
-    return platform.preflight.resources if role in LIGHT_ROLES else platform.resources
+    return class_spec.preflight.resources if role in LIGHT_ROLES else class_spec.resources
 
 
-def scheduling_of(platform: FineTuneClassSpec, role: str) -> RoleScheduling:
+def scheduling_of(class_spec: FineTuneClassSpec, role: str) -> RoleScheduling:
     """Where a Pod of the role may run."""
     if role not in LIGHT_ROLES:
-        return platform.scheduling
-    of_class = platform.scheduling
-    return platform.preflight.scheduling or RoleScheduling(
+        return class_spec.scheduling
+    of_class = class_spec.scheduling
+    return class_spec.preflight.scheduling or RoleScheduling(
         tolerations=of_class.tolerations, priority_class_name=of_class.priority_class_name
     )

@@ -14,8 +14,7 @@ from e2e.cluster.control_plane import ControlPlane
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.outcome import EvaluationReport, PreflightReport, TrainReport, to_termination_message
 from finetune_operator.core.ownership import Owner
-from finetune_operator.finetunejob.objects import preflight_job_name
-from finetune_operator.finetunejob.run_key import run_key
+from finetune_operator.finetunejob.objects import preflight_job_name, run_key
 from tests.integration.crds import CRDS
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, wait_for

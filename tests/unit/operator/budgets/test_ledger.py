@@ -56,7 +56,7 @@ def status(phase: Phase = "Training", usage: Usage | None = None, step: int = 0)
     return FineTuneJobStatus(phase=phase, class_name="gpu", usage=usage, progress=progress)
 
 
-def platform(hours: int | None, accelerator: Accelerator | None = Accelerator()) -> ResolvedClass:  # noqa: B008
+def class_(hours: int | None, accelerator: Accelerator | None = Accelerator()) -> ResolvedClass:  # noqa: B008
     storage = Storage(bucket="models", credentials_secret_name="s3")
     limits = Limits(accelerator_hours_per_month=hours)
     return ResolvedClass("gpu", 1, FineTuneClassSpec(storage=storage, limits=limits, accelerator=accelerator), "u-gpu")
@@ -265,13 +265,13 @@ def test_a_ledger_is_of_one_class_namespace_and_month_and_a_tenant_can_not_choos
 def test_no_attempt_starts_once_the_hours_are_used_up(
     hours: int | None, ledger: dict[str, int] | None, left: bool
 ) -> None:
-    refused = budget_violation(budget(ledger=ledger), OWNER, platform(hours))
+    refused = budget_violation(budget(ledger=ledger), OWNER, class_(hours))
     assert (refused is None) == left
-    assert budget_violation(budget(ledger=ledger), OWNER, platform(hours, accelerator=None)) is None
+    assert budget_violation(budget(ledger=ledger), OWNER, class_(hours, accelerator=None)) is None
 
 
 def test_a_refusal_says_what_is_used_and_left_and_when_it_renews() -> None:
-    refused = budget_violation(budget(ledger={"a": 9000}), OWNER, platform(2))
+    refused = budget_violation(budget(ledger={"a": 9000}), OWNER, class_(2))
     assert refused is not None
     assert refused.renews == datetime(2026, 12, 1, tzinfo=UTC)
     assert (refused.readiness.reason, refused.readiness.stalled) == ("BudgetExceeded", True)
@@ -280,19 +280,19 @@ def test_a_refusal_says_what_is_used_and_left_and_when_it_renews() -> None:
 
 
 def test_a_budget_of_december_renews_in_january() -> None:
-    refused = budget_violation(replace(budget(ledger={}), month="2026-12"), OWNER, platform(0))
+    refused = budget_violation(replace(budget(ledger={}), month="2026-12"), OWNER, class_(0))
     assert refused is not None and refused.renews == datetime(2027, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
     ("hours_of", "job", "pods", "read"),
     [
-        (platform(2), status("Validating"), [], True),
-        (platform(None), status("Retrying"), [kubelet_pod(RUNNING)], True),
-        (platform(2), status("Training"), [kubelet_pod(RUNNING)], True),
-        (platform(2), status("Succeeded"), [kubelet_pod(RUNNING)], False),
-        (platform(2, None), status("Training"), [kubelet_pod(RUNNING)], False),
-        (platform(2, None), status("Queued"), [], None),
+        (class_(2), status("Validating"), [], True),
+        (class_(None), status("Retrying"), [kubelet_pod(RUNNING)], True),
+        (class_(2), status("Training"), [kubelet_pod(RUNNING)], True),
+        (class_(2), status("Succeeded"), [kubelet_pod(RUNNING)], False),
+        (class_(2, None), status("Training"), [kubelet_pod(RUNNING)], False),
+        (class_(2, None), status("Queued"), [], None),
     ],
 )
 async def test_the_ledger_is_read_where_something_depends_on_it(
@@ -310,7 +310,7 @@ async def test_the_ledger_is_read_where_something_depends_on_it(
 @pytest.mark.parametrize("odd", ["many", "", "-5", "1.5", "9" * 5000])
 async def test_what_is_no_number_in_the_ledger_stops_nobody(odd: str) -> None:
     kube = FakeKube({f"GET {LEDGERS}": {"items": [{"data": {"a": "5", "b": odd}}, {"data": None}]}})
-    found = await observe_budget(kube, "finetune-system", OWNER, platform(2), status(), [])
+    found = await observe_budget(kube, "finetune-system", OWNER, class_(2), status(), [])
     assert found is not None
     assert found.ledger == {"a": 5}
 
@@ -319,7 +319,7 @@ async def test_a_job_that_trains_and_is_counted_does_not_read_it_each_time() -> 
     now = datetime.now(UTC)
     counted = Usage(month=month_of(now), class_name="gpu", accelerator_seconds=1, counted_time=now)
     kube = FakeKube()
-    await observe_budget(kube, "finetune-system", OWNER, platform(2), status(usage=counted), [kubelet_pod(RUNNING)])
+    await observe_budget(kube, "finetune-system", OWNER, class_(2), status(usage=counted), [kubelet_pod(RUNNING)])
     assert kube.requests == []
 
 

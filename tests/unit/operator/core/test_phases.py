@@ -14,10 +14,11 @@ from finetune_api.finetunejob import AttemptState, Phase
 from finetune_api.modeldeployment import Phase as DeploymentPhase
 from finetune_operator import reference
 from finetune_operator.core.conditions import Readiness, failed, progressing, stalled
-from finetune_operator.core.phases import Phases
-from finetune_operator.evaluation.phase import PHASES as EVALUATION_PHASES
-from finetune_operator.finetunejob.phase import PHASES, progress_reason
-from finetune_operator.modeldeployment.phase import PHASES as DEPLOYMENT_PHASES
+from finetune_operator.core.plan import Phases
+from finetune_operator.evaluation.plan import PHASES as EVALUATION_PHASES
+from finetune_operator.finetunejob.attempt_state import progress_reason
+from finetune_operator.finetunejob.plan import PHASES
+from finetune_operator.modeldeployment.plan import PHASES as DEPLOYMENT_PHASES
 from tests.unit.operator.states import attempt_status, trained_status
 
 TABLES: dict[str, tuple[Phases[Any], tuple[str, ...]]] = {

@@ -71,7 +71,7 @@ def test_the_next_try_is_another_job_and_keeps_the_diagnosis_until_it_has_an_ans
 
 
 def test_another_trouble_that_passed_gives_way_to_the_diagnosis_that_stands() -> None:
-    no_class = plan(observed_evaluation(failed_once(retry_in=7), platform=CLASS_NOT_FOUND), NOW).status
+    no_class = plan(observed_evaluation(failed_once(retry_in=7), class_=CLASS_NOT_FOUND), NOW).status
     assert reason_of(no_class) == "ClassNotFound"
     assert decide(observed_evaluation(no_class, job(JOB, "Failed"))).decision.reason == "StorageUnreachable"
 

@@ -150,9 +150,7 @@ def test_the_folder_is_that_of_the_class_as_it_was_when_the_evaluation_began() -
     assert begun.storage_uri == EVALUATION_FOLDER
     said = succeeded_pod(JOB, EVALUATION_REPORT)
     moved = resolved_class(storage={"prefix": "elsewhere"})
-    assert (
-        decide(observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), platform=moved)).status.results == SCORES
-    )
+    assert decide(observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), class_=moved)).status.results == SCORES
 
 
 # What the answer comes from, and what it is about.
@@ -204,18 +202,18 @@ def test_another_candidate_that_is_gone_ends_it_all_the_same() -> None:
 def test_an_answer_is_taken_though_the_class_is_gone() -> None:
     said = succeeded_pod(JOB, EVALUATION_REPORT)
     begun = evaluation_status(storage_uri=EVALUATION_FOLDER)
-    gone = observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), platform=CLASS_NOT_FOUND)
+    gone = observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), class_=CLASS_NOT_FOUND)
     assert decide(gone).decision.phase == "Passed"
-    running = observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), platform=CLASS_NOT_FOUND)
+    running = observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), class_=CLASS_NOT_FOUND)
     assert decide(running).decision.phase == "Evaluating"
 
 
 # What it was made from.
 
 
-def made_of(platform: ResolvedClass) -> JobView:
+def made_of(class_: ResolvedClass) -> JobView:
     """The first try's Job, as that class makes it."""
-    created = plan(observed_evaluation(NEW, platform=platform), NOW).create[-1]
+    created = plan(observed_evaluation(NEW, class_=class_), NOW).create[-1]
     return job(JOB, digest=created["metadata"]["annotations"]["finetune.dev/applied-digest"])
 
 
@@ -234,7 +232,7 @@ CORRECTED = resolved_class(images={"trainer": "example.com/trainer:2"})
 )
 def test_a_job_that_has_not_started_is_made_anew_when_its_class_changed(pods: tuple[PodView, ...], anew: bool) -> None:
     made = made_of(resolved_class())
-    result = decide(observed_evaluation(evaluation_status(), made, pods=pods, platform=CORRECTED))
+    result = decide(observed_evaluation(evaluation_status(), made, pods=pods, class_=CORRECTED))
     assert result.decision.writes == (RETRY_OBJECTS if anew else ())
     assert result.decision.deletes == (with_config_map(JOB) if anew else ())
     assert result.status.retries == 0

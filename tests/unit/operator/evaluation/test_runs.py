@@ -105,8 +105,8 @@ def test_a_changed_spec_whose_job_was_refused_is_not_taken_for_the_one_that_was_
     "changes",
     [
         {"model": WAITING_FOR_MODEL},
-        {"platform": CLASS_NOT_FOUND},
-        {"platform": resolved_class(sources={"datasets": []})},
+        {"class_": CLASS_NOT_FOUND},
+        {"class_": resolved_class(sources={"datasets": []})},
     ],
     ids=["the model is made anew", "the class is gone", "the class allows less"],
 )

@@ -30,11 +30,11 @@ from tests.unit.operator.states import (
     ("changes", "expected"),
     [
         (
-            {"platform": CLASS_NOT_FOUND, "model": WAITING_FOR_MODEL},
+            {"class_": CLASS_NOT_FOUND, "model": WAITING_FOR_MODEL},
             Decision("Waiting", "ClassNotFound", stalled=True, event="Warning ClassNotFound"),
         ),
         (
-            {"platform": resolved_class(sources={"datasets": ["s3://public/*"]})},
+            {"class_": resolved_class(sources={"datasets": ["s3://public/*"]})},
             Decision("Waiting", "SourceNotAllowed", stalled=True, event="Warning SourceNotAllowed"),
         ),
         ({"model": WAITING_FOR_MODEL}, Decision("Waiting", "WaitingForModel", event="Normal WaitingForModel")),
@@ -60,7 +60,7 @@ def test_candidate_and_baseline_uris_must_be_allowed_by_the_class() -> None:
     foreign = {"uri": "s3://private/model"}
     for changes in ({"baseline": {"model": foreign}}, {"candidates": [{"name": "tuned", "model": foreign}]}):
         observed = observed_evaluation(
-            NEW, spec=evaluation_spec(**changes), platform=resolved_class(sources={"models": ["s3://models/*"]})
+            NEW, spec=evaluation_spec(**changes), class_=resolved_class(sources={"models": ["s3://models/*"]})
         )
         result = decide(observed)
         assert result.decision.reason == "SourceNotAllowed"

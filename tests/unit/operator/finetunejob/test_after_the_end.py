@@ -54,8 +54,8 @@ def test_what_still_runs_after_the_end_is_ended() -> None:
     [
         {},
         {"spec": job_spec(suspend=True)},
-        {"platform": CLASS_NOT_FOUND},
-        {"platform": resolved_class(sources={"models": []})},
+        {"class_": CLASS_NOT_FOUND},
+        {"class_": resolved_class(sources={"models": []})},
         {"spec": job_spec(activeDeadlineSeconds=1)},
     ],
     ids=["its Job is gone", "suspended", "class gone", "source no longer allowed", "deadline"],

@@ -28,13 +28,13 @@ from tests.unit.operator.states import (
 
 
 def test_without_its_class_a_job_is_stalled_and_nothing_is_made() -> None:
-    assert decide(observed_job(NEW, platform=CLASS_NOT_FOUND)).decision == Decision(
+    assert decide(observed_job(NEW, class_=CLASS_NOT_FOUND)).decision == Decision(
         "Validating", "ClassNotFound", stalled=True, event="Warning ClassNotFound"
     )
 
 
 def test_a_class_that_appears_clears_the_diagnosis() -> None:
-    waiting = plan(observed_job(NEW, platform=CLASS_NOT_FOUND), NOW).status
+    waiting = plan(observed_job(NEW, class_=CLASS_NOT_FOUND), NOW).status
     assert decide(observed_job(waiting)).decision == Decision(
         "Validating", "Validating", writes=PREFLIGHT_OBJECTS, again_in=15, event="Normal Validating"
     )
@@ -42,7 +42,7 @@ def test_a_class_that_appears_clears_the_diagnosis() -> None:
 
 def test_a_class_that_goes_away_does_not_stop_what_runs() -> None:
     checking = plan(observed_job(NEW), NOW).status
-    decision = decide(observed_job(checking, job(PREFLIGHT_1), platform=CLASS_NOT_FOUND)).decision
+    decision = decide(observed_job(checking, job(PREFLIGHT_1), class_=CLASS_NOT_FOUND)).decision
     assert (decision.reason, decision.deletes) == ("Validating", ())
 
 
@@ -108,7 +108,7 @@ CLIMBING = "s3://team-data/../other-team/train.jsonl"
 def test_what_the_class_does_not_allow_is_refused_with_what_it_allows(
     spec: dict[str, Any], limits: dict[str, Any], reason: Reason, told: list[str]
 ) -> None:
-    result = decide(observed_job(NEW, spec=job_spec(**spec), platform=resolved_class(**limits)))
+    result = decide(observed_job(NEW, spec=job_spec(**spec), class_=resolved_class(**limits)))
     assert replace(result.decision, again_in=None) == Decision(
         "Validating", reason, stalled=True, event=f"Warning {reason}"
     )
@@ -118,7 +118,7 @@ def test_what_the_class_does_not_allow_is_refused_with_what_it_allows(
 def test_preflight_that_the_class_no_longer_allows_goes_on_and_is_not_made_again() -> None:
     spec, stricter = job_spec(parallelism={"nodes": 3}), resolved_class(limits={"nodes": 2})
     before = job_status(preflight=preflight_status(), conditions=earlier_conditions(Reason.VALIDATING))
-    running = decide(observed_job(before, job(PREFLIGHT_1), spec=spec, platform=stricter))
+    running = decide(observed_job(before, job(PREFLIGHT_1), spec=spec, class_=stricter))
     assert running.decision == Decision("Validating", "Validating", again_in=15)
-    gone = decide(observed_job(before, spec=spec, platform=stricter))
+    gone = decide(observed_job(before, spec=spec, class_=stricter))
     assert (gone.decision.reason, gone.decision.writes) == ("LimitExceeded", ())

@@ -10,9 +10,9 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_operator.finetunejob.objects import run_digest
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.finetunejob.plan import plan
-from finetune_operator.finetunejob.run_key import run_digest
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES
 from finetune_operator.progress.store import ProgressStore
 from tests.unit.operator.fake_kube import FakeKube
@@ -64,7 +64,7 @@ def test_a_run_ends_at_its_deadline(
         job(TRAIN_1),
         pods=(pod(TRAIN_1),),
         spec=job_spec(activeDeadlineSeconds=of_spec),
-        platform=resolved_class(limits={"activeDeadlineSeconds": 1}),
+        class_=resolved_class(limits={"activeDeadlineSeconds": 1}),
     )
     result = decide(observed)
     assert (result.decision.phase, result.decision.again_in) == (phase, again_in)
@@ -111,7 +111,7 @@ def test_an_attempt_is_started_with_the_deadline_of_the_spec_at_most_that_of_the
         observed_job(
             stopped_status(start_time=ago(10), suspend_time=ago(5)),
             spec=job_spec(activeDeadlineSeconds=of_spec),
-            platform=resolved_class(limits={"activeDeadlineSeconds": of_class}),
+            class_=resolved_class(limits={"activeDeadlineSeconds": of_class}),
         )
     )
     assert result.status.attempt.class_deadline_seconds == of_class
@@ -284,6 +284,6 @@ def test_a_start_in_the_future_does_not_keep_the_next_attempt_waiting() -> None:
 
 def test_a_job_that_waits_for_its_class_ends_at_its_deadline_too() -> None:
     observed = observed_job(
-        job_status(start_time=ago(100)), spec=job_spec(activeDeadlineSeconds=100), platform=CLASS_NOT_FOUND
+        job_status(start_time=ago(100)), spec=job_spec(activeDeadlineSeconds=100), class_=CLASS_NOT_FOUND
     )
     assert decide(observed).decision.reason == "DeadlineExceeded"

@@ -136,16 +136,16 @@ TABLE: dict[str, tuple[ObservedDeletion, Decision]] = {
         Decision(goes=True, stays=True),
     ),
     "without its class nobody knows how": (
-        deletion(platform=CLASS_NOT_FOUND),
+        deletion(class_=CLASS_NOT_FOUND),
         Decision(goes=True, stays=True),
     ),
     "the class has changed its mind": (
-        deletion(job(TRAIN_1), platform=resolved_class(reclaimPolicy="Retain")),
+        deletion(job(TRAIN_1), class_=resolved_class(reclaimPolicy="Retain")),
         Decision(goes=True),
     ),
     "what never started left nothing": (deletion(status=NEVER_STARTED), Decision(goes=True)),
     "what never started, without its class": (
-        deletion(status=NEVER_STARTED, platform=CLASS_NOT_FOUND),
+        deletion(status=NEVER_STARTED, class_=CLASS_NOT_FOUND),
         Decision(goes=True),
     ),
     "a Job that the status does not know of yet may have written": (
@@ -186,7 +186,7 @@ def test_who_waits_reads_what_for(observed: ObservedDeletion, words: str) -> Non
 @pytest.mark.parametrize(
     ("observed", "why"),
     [
-        (deletion(platform=CLASS_NOT_FOUND), "FineTuneClass 'cpu' does not exist."),
+        (deletion(class_=CLASS_NOT_FOUND), "FineTuneClass 'cpu' does not exist."),
         (deletion(namespace_ends=True), "The namespace was deleted with it"),
         (
             deletion(
@@ -236,15 +236,15 @@ def test_the_job_that_removes_goes_by_itself_when_no_operator_is_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("platform", "holds"),
+    ("class_", "holds"),
     [(DELETING, True), (resolved_class(), False), (CLASS_NOT_FOUND, None)],
     ids=["Delete", "Retain, the default", "no class"],
 )
-def test_the_storage_is_held_where_the_class_says_so(platform: Any, holds: bool | None) -> None:
-    assert holds_storage(observed_job(platform=platform)) is holds
-    also = replace(observed_job(platform=platform), folder_classes=(RECLAIMING,))
+def test_the_storage_is_held_where_the_class_says_so(class_: Any, holds: bool | None) -> None:
+    assert holds_storage(observed_job(class_=class_)) is holds
+    also = replace(observed_job(class_=class_), folder_classes=(RECLAIMING,))
     assert holds_storage(also) is True, "an earlier run's class says so"
-    gone = replace(observed_job(platform=platform), folder_classes=(CLASS_NOT_FOUND,))
+    gone = replace(observed_job(class_=class_), folder_classes=(CLASS_NOT_FOUND,))
     assert holds_storage(gone) is (True if holds else None)
 
 

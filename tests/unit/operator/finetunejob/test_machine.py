@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from finetune_operator.finetunejob.stopping import all_pods_ended
+from finetune_operator.finetunejob.policies.earlier_pods import all_pods_ended
 from finetune_operator.pods.observed import PodView, is_lost
 from tests.unit.operator.states import CLASS_NOT_FOUND, NETWORK_FAILURE, resolved_class, told
 from tests.unit.operator.world import World
@@ -136,7 +136,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
     def the_class_changes(self, queue: bool, exists: bool, nodes: int) -> None:
         scheduling = {"queueName": "gpus"} if queue else {}
         found = resolved_class(scheduling=scheduling, limits={"nodes": nodes})
-        self.world.platform = found if exists else CLASS_NOT_FOUND
+        self.world.class_ = found if exists else CLASS_NOT_FOUND
 
     # What always holds.
 
@@ -180,7 +180,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
     def teardown(self) -> None:
         """From wherever it stands, with everybody willing, the run gets to its end."""
         world = self.world
-        world.platform = resolved_class()
+        world.class_ = resolved_class()
         world.spec = world.spec.model_copy(update={"suspend": False})
         for _ in range(STEPS_TO_THE_END):
             world.set_suspended(False)

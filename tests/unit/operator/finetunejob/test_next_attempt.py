@@ -52,7 +52,7 @@ from tests.unit.operator.states import (
 def test_a_run_keeps_its_place_in_the_storage_for_its_life(storage: dict[str, Any]) -> None:
     """Elsewhere it would begin at step 0, and its checkpoints would be nobody's."""
     moved = resolved_class(storage=storage)
-    result = decide(observed_job(between_attempts(0), job(TRAIN_1, "Failed"), platform=moved))
+    result = decide(observed_job(between_attempts(0), job(TRAIN_1, "Failed"), class_=moved))
     assert result.decision.writes == TRAIN_2_OBJECTS
     (config,) = [item for item in result.plan.create if item["kind"] == "ConfigMap"]
     assert json.loads(config["data"]["run.json"])["outputUri"] == STORAGE_URI
@@ -63,7 +63,7 @@ def test_a_run_keeps_its_place_in_the_storage_for_its_life(storage: dict[str, An
 def test_a_run_keeps_the_endpoint_of_its_storage_too(began_at: str, names: str | None) -> None:
     status = between_attempts(0).model_copy(update={"storage_endpoint": began_at})
     moved = resolved_class(storage={"endpoint": names})
-    result = decide(observed_job(status, job(TRAIN_1, "Failed"), platform=moved))
+    result = decide(observed_job(status, job(TRAIN_1, "Failed"), class_=moved))
     (config,) = [item for item in result.plan.create if item["kind"] == "ConfigMap"]
     assert json.loads(config["data"]["run.json"])["storage"].get("endpoint") == (began_at or None)
     assert [folder.endpoint for folder in result.status.storage_folders] == [began_at]
@@ -72,14 +72,14 @@ def test_a_run_keeps_the_endpoint_of_its_storage_too(began_at: str, names: str |
 def test_an_endpoint_never_gets_the_credentials_of_another() -> None:
     """A class that names another endpoint names its Secret and region too."""
     place = {"endpoint": "https://old.test", "region": "eu-1", "pathStyle": True, "credentialsSecretName": "old"}
-    first = decide(observed_job(job_status(), platform=resolved_class(storage=place))).status
+    first = decide(observed_job(job_status(), class_=resolved_class(storage=place))).status
     begun = between_attempts(0).model_copy(
         update={"storage_endpoint": first.storage_endpoint, "storage_access": first.storage_access}
     )
     rotated = resolved_class(storage={**place, "credentialsSecretName": "rotated"})
     moved = resolved_class(storage={"endpoint": "https://new.test", "region": "us-9", "credentialsSecretName": "new"})
-    for platform, secret in ((rotated, "rotated"), (moved, "old")):
-        result = decide(observed_job(begun, job(TRAIN_1, "Failed"), platform=platform))
+    for class_, secret in ((rotated, "rotated"), (moved, "old")):
+        result = decide(observed_job(begun, job(TRAIN_1, "Failed"), class_=class_))
         config, made = sorted(result.plan.create, key=lambda item: item["kind"])
         reached = json.loads(config["data"]["run.json"])["storage"]
         assert (reached["endpoint"], reached["region"], reached["pathStyle"]) == ("https://old.test", "eu-1", True)
@@ -90,7 +90,7 @@ def test_an_endpoint_never_gets_the_credentials_of_another() -> None:
 
 def test_the_endpoint_is_that_of_the_preflight_that_looked_there() -> None:
     """A class that is corrected before anything was written is heeded."""
-    status = decide(observed_job(job_status(), platform=resolved_class(storage={"endpoint": "http://a.test"}))).status
+    status = decide(observed_job(job_status(), class_=resolved_class(storage={"endpoint": "http://a.test"}))).status
     assert (status.storage_endpoint, status.storage_folders[0].endpoint) == ("http://a.test", "http://a.test")
 
 
@@ -99,7 +99,7 @@ def test_a_class_that_names_another_place_makes_no_waiting_attempt_anew() -> Non
     (made,) = [item for item in started.plan.create if item["kind"] == "Job"]
     waiting = job(TRAIN_2, digest=made["metadata"]["annotations"]["finetune.dev/applied-digest"])
     moved = resolved_class(storage={"bucket": "other"})
-    assert decide(observed_job(started.status, waiting, platform=moved)).decision.writes == ()
+    assert decide(observed_job(started.status, waiting, class_=moved)).decision.writes == ()
 
 
 def test_a_result_is_judged_by_what_its_run_was_asked_though_the_next_run_is_asked_for() -> None:
@@ -176,10 +176,10 @@ def test_a_job_that_is_still_active_is_ended_before_the_next_attempt() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"platform": CLASS_NOT_FOUND}, Reason.CLASS_NOT_FOUND),
-        ({"platform": resolved_class(sources={"models": []})}, Reason.SOURCE_NOT_ALLOWED),
+        ({"class_": CLASS_NOT_FOUND}, Reason.CLASS_NOT_FOUND),
+        ({"class_": resolved_class(sources={"models": []})}, Reason.SOURCE_NOT_ALLOWED),
         (
-            {"platform": resolved_class(limits={"nodes": 1}), "spec": TWO_NODES},
+            {"class_": resolved_class(limits={"nodes": 1}), "spec": TWO_NODES},
             Reason.LIMIT_EXCEEDED,
         ),
     ],
@@ -195,12 +195,12 @@ def test_a_changed_class_is_asked_before_each_attempt_and_leaves_a_running_one_a
 
 def test_a_used_up_budget_keeps_the_next_attempt_until_it_renews() -> None:
     """The time of it does not count for the deadline."""
-    platform = resolved_class(limits={"acceleratorHoursPerMonth": 1}, accelerator={})
+    class_ = resolved_class(limits={"acceleratorHoursPerMonth": 1}, accelerator={})
     budget = ObservedBudget("finetune-system", (), "2026-11", "cpu", {"somebody": 3600})
     observed = observed_job(
         between_attempts(0),
         job(TRAIN_1, "Failed"),
-        platform=platform,
+        class_=class_,
         budget=budget,
         spec=job_spec(activeDeadlineSeconds=130),
     )

@@ -70,8 +70,8 @@ def test_config_maps_of_a_dataset_are_mounted_where_it_is_read() -> None:
 
 
 def test_the_trainer_learns_which_datasets_are_allowed() -> None:
-    platform = resolved_class(sources={"datasets": ["s3://data/*"]})
-    config_map, _ = preflight_objects(OWNER, job_spec(), platform, MODEL_SOURCE, 1)
+    class_ = resolved_class(sources={"datasets": ["s3://data/*"]})
+    config_map, _ = preflight_objects(OWNER, job_spec(), class_, MODEL_SOURCE, 1)
     assert json.loads(config_map["data"]["run.json"])["allowedDatasets"] == ["s3://data/*"]
 
 

@@ -66,9 +66,9 @@ async def test_the_default_class_is_asked_at_the_beginning_of_a_run(
     changes: dict[str, Any], spec: dict[str, Any], expected: str
 ) -> None:
     status = job_status(**{"class_name": "before", "phase": "Retrying", **changes}).to_wire()
-    platform = (await observed(kube(), status, **spec)).platform
-    assert isinstance(platform, ResolvedClass)
-    assert platform.name == expected
+    class_ = (await observed(kube(), status, **spec)).class_
+    assert isinstance(class_, ResolvedClass)
+    assert class_.name == expected
 
 
 @pytest.mark.parametrize("phase", ["Retrying", "Succeeded"])
@@ -93,9 +93,9 @@ async def test_an_evaluation_goes_on_by_the_class_that_it_began_with(changes: di
     }
     status = {"runId": "1", "className": "before", "phase": "Retrying", **changes}
     parent = {"kind": "Evaluation", "metadata": METADATA, "spec": spec, "status": status}
-    platform = (await observe_evaluation(kube(), parent, trainer_image=None)).platform
-    assert isinstance(platform, ResolvedClass)
-    assert platform.name == expected
+    class_ = (await observe_evaluation(kube(), parent, trainer_image=None)).class_
+    assert isinstance(class_, ResolvedClass)
+    assert class_.name == expected
 
 
 @pytest.mark.parametrize(("uid", "expected"), [(OWNER.uid, "before"), ("another", "default"), (None, "default")])
@@ -107,6 +107,6 @@ async def test_what_is_served_goes_on_by_its_class(uid: str | None, expected: st
         cluster.answers[f"GET {DEPLOYMENTS.path('team-a', OWNER.name)}"] = {"metadata": metadata, "spec": {}}
     spec, status = {"model": {"uri": "s3://models/tuned"}}, {"className": "before"}
     parent = {"kind": "ModelDeployment", "metadata": METADATA, "spec": spec, "status": status}
-    platform = (await observe_deployment(cluster, parent, trainer_image=None)).platform
-    assert isinstance(platform, ResolvedClass)
-    assert platform.name == expected
+    class_ = (await observe_deployment(cluster, parent, trainer_image=None)).class_
+    assert isinstance(class_, ResolvedClass)
+    assert class_.name == expected

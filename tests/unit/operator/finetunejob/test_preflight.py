@@ -65,7 +65,7 @@ def test_a_new_job_starts_with_preflight_on_a_cpu_pod() -> None:
 
 def test_each_place_that_preflight_wrote_into_is_remembered() -> None:
     """A class with a wrong bucket is corrected before training: the run goes there, and deletion finds both."""
-    wrong = decide(observed_job(NEW, platform=resolved_class(storage={"bucket": "wrong"}))).status
+    wrong = decide(observed_job(NEW, class_=resolved_class(storage={"bucket": "wrong"}))).status
     assert wrong.storage_folders == [
         StorageFolder(uri="s3://wrong/finetune/team-a/router", class_name="cpu", endpoint="")
     ]
@@ -77,7 +77,7 @@ def test_each_place_that_preflight_wrote_into_is_remembered() -> None:
     done = right.model_copy(update={"phase": "Succeeded", "completion_time": NOW})
     again = decide(observed_job(done, spec=job_spec(runId="2"))).status
     assert again.storage_folders == right.storage_folders
-    moved = decide(observed_job(done, spec=job_spec(runId="2"), platform=replace(resolved_class(), name="gpu"))).status
+    moved = decide(observed_job(done, spec=job_spec(runId="2"), class_=replace(resolved_class(), name="gpu"))).status
     third = StorageFolder(uri=second.uri, class_name="gpu", endpoint="")
     assert moved.storage_folders == [*right.storage_folders, third], "also the same place by another class"
 
@@ -218,9 +218,9 @@ def test_what_another_spec_may_mend_says_what_a_change_of_the_spec_takes(reason:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"platform": CLASS_NOT_FOUND},
-        {"platform": resolved_class(sources={"datasets": ["s3://public/*"]})},
-        {"platform": resolved_class(limits={"nodes": 2}), "spec": job_spec(parallelism={"nodes": 3})},
+        {"class_": CLASS_NOT_FOUND},
+        {"class_": resolved_class(sources={"datasets": ["s3://public/*"]})},
+        {"class_": resolved_class(limits={"nodes": 2}), "spec": job_spec(parallelism={"nodes": 3})},
         {"spec": job_spec(adapter={"type": "QLoRA"})},
     ],
     ids=["class", "source", "limit", "QLoRA"],
@@ -268,7 +268,7 @@ def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("readiness", "platform"),
+    ("readiness", "class_"),
     [
         (earlier_conditions(Reason.CLASS_NOT_FOUND, stalled=True), None),
         (earlier_conditions(Reason.LIMIT_EXCEEDED, stalled=True), None),
@@ -278,7 +278,7 @@ def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
     ids=["class was missing", "limit was exceeded", "was suspended", "Secret was missing"],
 )
 def test_another_trouble_that_passed_gives_way_to_the_diagnosis_that_stands(
-    readiness: list[Any], platform: Readiness | None
+    readiness: list[Any], class_: Readiness | None
 ) -> None:
     waiting = observed_job(refused_before(retry_in=7, conditions=readiness), job(PREFLIGHT_1, "Failed"))
     assert decide(waiting).decision.reason == "DatasetInvalid"

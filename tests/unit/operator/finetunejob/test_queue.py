@@ -48,7 +48,7 @@ def decide(observed: ObservedFineTuneJob) -> Decided:
 def test_an_attempt_is_made_suspended_and_labelled_with_its_queue() -> None:
     """Kueue starts it; where Kueue's webhook is not there, nothing starts it by mistake."""
     before = trained_status().model_copy(update={"attempt": None})
-    result = decide(observed_job(before, platform=WITH_QUEUE))
+    result = decide(observed_job(before, class_=WITH_QUEUE))
     body = result.plan.create[-1]
     assert (body["spec"]["suspend"], body["metadata"]["labels"][QUEUE_LABEL]) == (True, "gpus")
     assert result.message == "The Job waits in the queue 'gpus' for quota (Kueue starts it)."
@@ -62,13 +62,13 @@ def test_without_a_queue_nothing_is_suspended() -> None:
 
 
 def test_the_preflight_does_not_queue_for_accelerators() -> None:
-    body = decide(observed_job(FineTuneJobStatus(), platform=WITH_QUEUE)).plan.create[-1]
+    body = decide(observed_job(FineTuneJobStatus(), class_=WITH_QUEUE)).plan.create[-1]
     assert "suspend" not in body["spec"]
     assert QUEUE_LABEL not in body["metadata"]["labels"]
 
 
 def test_while_it_waits_the_queue_is_named_and_the_deadline_stands_still() -> None:
-    observed = observed_job(WAITING, QUEUED_JOB, platform=WITH_QUEUE, spec=job_spec(activeDeadlineSeconds=130))
+    observed = observed_job(WAITING, QUEUED_JOB, class_=WITH_QUEUE, spec=job_spec(activeDeadlineSeconds=130))
     result = decide(observed)
     assert result.decision == Decision("Queued", "Queued")
     assert result.message == "The Job waits in the queue 'gpus' for quota (Kueue starts it)."
@@ -86,7 +86,7 @@ def test_while_it_waits_the_queue_is_named_and_the_deadline_stands_still() -> No
 @pytest.mark.parametrize("pods", [(), (pod(TRAIN_1),), (pod(TRAIN_1, deletion_time=later(9)),)])
 def test_a_quota_that_is_taken_back_is_a_disruption(pods: tuple[Any, ...]) -> None:
     """The Job goes, and the next attempt queues anew when the Pods have saved and ended."""
-    observed = observed_job(HAS_RUN, QUEUED_JOB, pods=pods, platform=WITH_QUEUE)
+    observed = observed_job(HAS_RUN, QUEUED_JOB, pods=pods, class_=WITH_QUEUE)
     evicted = decide(observed)
     assert evicted.decision == Decision("Retrying", "Retrying", again_in=0, event="Normal Retrying")
     (ended,) = evicted.status.ended_attempts
@@ -111,12 +111,12 @@ def test_a_job_that_somebody_suspended_is_no_queues() -> None:
 
 
 def test_a_quota_that_is_taken_back_before_anything_ran_keeps_its_place_in_the_queue() -> None:
-    observed = observed_job(WAITING, QUEUED_JOB, pods=(pod(TRAIN_1, phase="Pending"),), platform=WITH_QUEUE)
+    observed = observed_job(WAITING, QUEUED_JOB, pods=(pod(TRAIN_1, phase="Pending"),), class_=WITH_QUEUE)
     assert decide(observed).decision == Decision("Queued", "Queued")
 
 
 def test_a_job_in_the_queue_can_be_suspended() -> None:
-    observed = observed_job(WAITING, QUEUED_JOB, platform=WITH_QUEUE, spec=job_spec(suspend=True))
+    observed = observed_job(WAITING, QUEUED_JOB, class_=WITH_QUEUE, spec=job_spec(suspend=True))
     noted = decide(observed)
     assert noted.status.ended_attempts[-1].outcome == "Suspended"
     assert decide(replace(observed, status=noted.status)).decision.deletes == with_config_map(TRAIN_1)

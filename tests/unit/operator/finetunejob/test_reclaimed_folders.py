@@ -64,7 +64,7 @@ def test_what_an_earlier_class_wants_retained_is_retained() -> None:
 def test_what_an_earlier_class_of_the_same_access_wants_deleted_is_deleted() -> None:
     observed = moved(wrote(PROD, "prod"), prod=RECLAIMING)
     assert removed(observed) == [FOLDER, PROD]
-    assert removed(replace(observed, platform=resolved_class())) == [PROD], "though the newest class wants its retained"
+    assert removed(replace(observed, class_=resolved_class())) == [PROD], "though the newest class wants its retained"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_this_class_can_not_or_must_not_remove_stays_and_is_told(
 
 
 def test_what_an_earlier_class_wants_deleted_is_told_of_where_the_newest_retains() -> None:
-    end = plan(replace(moved(wrote(PROD, "prod"), prod=FAR), platform=resolved_class()), NOW)
+    end = plan(replace(moved(wrote(PROD, "prod"), prod=FAR), class_=resolved_class()), NOW)
     assert (end.release, end.plan.create) == (True, ())
     assert end.left_behind is not None
     assert PROD in end.left_behind.note.message
@@ -134,7 +134,7 @@ def test_what_lies_at_an_endpoint_that_its_class_does_not_name_any_more_stays_an
     assert "aws s3 rm --recursive" in message
     assert "--include '*-0f3c2a91/*'" in message
     there = resolved_class(reclaimPolicy="Delete", storage={"endpoint": "https://old.example.com"})
-    assert removed(deletion(status=status, platform=there)) == [FOLDER]
+    assert removed(deletion(status=status, class_=there)) == [FOLDER]
 
 
 def test_a_place_is_remembered_once() -> None:
@@ -202,7 +202,7 @@ def test_whose_folder_it_is(name: str, mine: bool) -> None:
 def test_a_removal_has_a_name_of_its_own_for_each_class_that_answers_for_it() -> None:
     """A class that was made anew, or an operator of before there were such owners, left a Job that nobody may adopt."""
     again = replace(resolved_class(reclaimPolicy="Delete"), uid="made-anew")
-    jobs = [delete_job(OWNER, "1", platform, [], 1) for platform in (resolved_class(reclaimPolicy="Delete"), again)]
+    jobs = [delete_job(OWNER, "1", class_, [], 1) for class_ in (resolved_class(reclaimPolicy="Delete"), again)]
     first, second = (body["metadata"]["name"] for body in jobs)
     assert first != second
     assert child_name(OWNER, "delete", 1) not in (first, second)

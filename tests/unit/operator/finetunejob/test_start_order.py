@@ -47,7 +47,7 @@ def test_a_preflight_and_an_attempt_wait_for_the_same_in_the_same_order(next_is:
     )
     waits_for = Reason.VALIDATING if next_is == "preflight" else Reason.RETRYING
     earlier = pod("of-an-earlier-job", name="earlier")
-    observed = observed_job(status, pods=(earlier,), platform=CLASS_NOT_FOUND, budget=USED_UP)
+    observed = observed_job(status, pods=(earlier,), class_=CLASS_NOT_FOUND, budget=USED_UP)
     assert told(observed)[0] == waits_for
     assert plan(observed, NOW).requeue_at == later(60)
 
@@ -55,7 +55,7 @@ def test_a_preflight_and_an_attempt_wait_for_the_same_in_the_same_order(next_is:
     assert told(on_time) == (waits_for, "Waits until ")
     alone = replace(on_time, pods=())
     assert told(alone)[0] == Reason.CLASS_NOT_FOUND
-    admitted = replace(alone, platform=ONE_HOUR)
+    admitted = replace(alone, class_=ONE_HOUR)
     made = [item["kind"] for item in plan(admitted, NOW).create]
     if next_is == "preflight":
         assert "Job" in made  # it has no accelerator

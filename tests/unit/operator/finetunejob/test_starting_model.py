@@ -115,11 +115,11 @@ def test_a_job_does_not_go_on_from_itself() -> None:
 
 def test_the_class_need_not_allow_where_results_lie() -> None:
     """The class was asked about the model that the other job began with."""
-    platform = resolved_class(sources={"models": ["hf://Qwen/*"]})
-    result = decide(observed_job(FineTuneJobStatus(), spec=SPEC, model=TUNED, platform=platform))
+    class_ = resolved_class(sources={"models": ["hf://Qwen/*"]})
+    result = decide(observed_job(FineTuneJobStatus(), spec=SPEC, model=TUNED, class_=class_))
     assert result.decision.reason == Reason.VALIDATING
 
 
 def test_a_missing_class_is_told_once_the_model_is_there() -> None:
-    result = decide(observed_job(FineTuneJobStatus(), spec=SPEC, model=TUNED, platform=CLASS_NOT_FOUND))
+    result = decide(observed_job(FineTuneJobStatus(), spec=SPEC, model=TUNED, class_=CLASS_NOT_FOUND))
     assert result.decision == Decision("Validating", "ClassNotFound", stalled=True, event="Warning ClassNotFound")

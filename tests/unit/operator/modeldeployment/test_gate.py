@@ -37,7 +37,7 @@ from tests.unit.operator.states import (
 @pytest.mark.parametrize(
     ("changes", "phase", "reason", "told"),
     [
-        ({"platform": CLASS_NOT_FOUND}, "Blocked", Reason.CLASS_NOT_FOUND, "Create it"),
+        ({"class_": CLASS_NOT_FOUND}, "Blocked", Reason.CLASS_NOT_FOUND, "Create it"),
         (
             {"spec": deployment_spec(replicas=9)},
             "Blocked",
@@ -47,7 +47,7 @@ from tests.unit.operator.states import (
         (
             {
                 "spec": deployment_spec(model={"fineTuneJobRef": None, "uri": "hf://org/name"}),
-                "platform": resolved_class(sources={"models": ["s3://*"]}),
+                "class_": resolved_class(sources={"models": ["s3://*"]}),
             },
             "Blocked",
             Reason.SOURCE_NOT_ALLOWED,

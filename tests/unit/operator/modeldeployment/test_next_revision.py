@@ -54,7 +54,7 @@ def test_another_model_is_rolled_out_and_the_run_configuration_of_the_one_before
 @pytest.mark.parametrize(
     "changes",
     [
-        {"platform": CLASS_NOT_FOUND},
+        {"class_": CLASS_NOT_FOUND},
         {"model": WAITING_FOR_MODEL},
         {"model": tuned("sha256:bb")},
         {"gate": verdict(False)},
@@ -77,7 +77,7 @@ HOLDS: list[dict[str, Any]] = [
     {"model": tuned("sha256:bb")},
     {"gate": verdict(False)},
     {"gate": NO_EVALUATION},
-    {"platform": resolved_class(sources={"models": ["s3://elsewhere/*"]}), "model": WAITING_FOR_MODEL},
+    {"class_": resolved_class(sources={"models": ["s3://elsewhere/*"]}), "model": WAITING_FOR_MODEL},
 ]
 
 
@@ -177,7 +177,7 @@ def test_what_ails_the_pods_of_an_older_revision_is_not_told_of_the_one_that_fol
 
 
 def test_without_its_class_what_serves_keeps_its_address_and_may_become_less() -> None:
-    observed = replace(serving(spec=deployment_spec(replicas=3)), platform=CLASS_NOT_FOUND)
+    observed = replace(serving(spec=deployment_spec(replicas=3)), class_=CLASS_NOT_FOUND)
     assert decide(replace(observed, service=None)).decision.writes == ("Service/router",)
     assert plan(replace(observed, spec=deployment_spec(replicas=4)), NOW).merge == ()
     (merge,) = plan(replace(observed, spec=deployment_spec(replicas=1)), NOW).merge
@@ -213,7 +213,7 @@ def test_pods_that_do_not_answer_make_room_for_the_next_revision(
     assert observed.deployment is not None
     corrected = resolved_class(images={"trainer": "example.com/trainer:2"})
     deployment = {**observed.deployment, "status": {**observed.deployment["status"], **counts}}
-    (applied,) = plan(replace(observed, deployment=deployment, platform=corrected), NOW).apply
+    (applied,) = plan(replace(observed, deployment=deployment, class_=corrected), NOW).apply
     assert applied["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == most_unavailable
 
 

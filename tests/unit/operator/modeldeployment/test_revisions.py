@@ -126,7 +126,7 @@ def test_a_run_configuration_that_somebody_wrote_names_no_model() -> None:
 
 def test_the_same_model_from_a_class_with_a_broken_image_is_served_by_the_pods_of_before() -> None:
     observed = serving()
-    started = replace(observed, platform=resolved_class(images={"trainer": "example.com/typo:1"}))
+    started = replace(observed, class_=resolved_class(images={"trainer": "example.com/typo:1"}))
     applied = after(started, plan(started, NOW))
     assert applied.deployment is not None
     (stuck,) = answering(applied.deployment, ready=False, created=ago(5), **STUCK)

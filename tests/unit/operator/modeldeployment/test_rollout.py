@@ -248,7 +248,7 @@ def test_a_field_that_somebody_added_is_gone_after_one_look() -> None:
         ({}, []),
         ({"generation": 2}, []),
         ({"spec": deployment_spec(replicas=2)}, ["Deployment"]),
-        ({"platform": resolved_class(images={"trainer": "example.com/trainer:2"})}, ["Deployment"]),
+        ({"class_": resolved_class(images={"trainer": "example.com/trainer:2"})}, ["Deployment"]),
         ({"model": tuned("sha256:bb")}, ["ConfigMap", "Deployment"]),
     ],
     ids=["nothing new", "another gate", "more replicas", "another image of the class", "a new revision"],
@@ -262,7 +262,7 @@ def test_what_is_new_does_not_wait_for_a_contest(changes: dict[str, Any], applie
 def test_a_pod_identity_is_the_fetching_containers_only() -> None:
     """What the webhooks of AWS, Azure and Alibaba are told: the Pod's other container gets no token and no variable."""
     identity = resolved_class(storage={"credentialsSecretName": None, "serviceAccountName": "storage"})
-    template = plan(observed_deployment(platform=identity), NOW).apply[1]["spec"]["template"]
+    template = plan(observed_deployment(class_=identity), NOW).apply[1]["spec"]["template"]
     assert [container["name"] for container in template["spec"]["containers"]] == ["server"]
     skipped = {
         name: value for name, value in template["metadata"]["annotations"].items() if name.endswith("/skip-containers")

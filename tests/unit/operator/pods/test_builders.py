@@ -24,12 +24,12 @@ ENDPOINT = ProgressEndpoint("https://finetune.svc:8443", "PEM")
 
 def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> dict[str, list[Object]]:
     """What is made in each role, for a class."""
-    platform, spec = resolved_class(**of_class), job_spec(parallelism={"nodes": 2})
+    class_, spec = resolved_class(**of_class), job_spec(parallelism={"nodes": 2})
     return {
-        "preflight": preflight_objects(OWNER, spec, platform, MODEL_SOURCE, 1),
-        "train": attempt_objects(attempt_of(spec, platform, endpoint=endpoint)),
-        "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), platform, [], "evaluate-1"),
-        "serve": serving_objects(DEPLOYMENT, 1, platform, tuned().source, makes_room=False),
+        "preflight": preflight_objects(OWNER, spec, class_, MODEL_SOURCE, 1),
+        "train": attempt_objects(attempt_of(spec, class_, endpoint=endpoint)),
+        "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), class_, [], "evaluate-1"),
+        "serve": serving_objects(DEPLOYMENT, 1, class_, tuned().source, makes_room=False),
     }
 
 

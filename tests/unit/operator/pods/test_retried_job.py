@@ -12,7 +12,7 @@ from finetune_api.outcome import Failure, PreflightReport
 from finetune_operator.evaluation.tries import evaluation_job
 from finetune_operator.finetunejob.deletion.plan import DELETION
 from finetune_operator.finetunejob.plan import plan
-from finetune_operator.finetunejob.policies.attempts.preflight import PREFLIGHT
+from finetune_operator.finetunejob.policies.preflight import PREFLIGHT
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_time
 from tests.unit.operator.evaluation_states import evaluation_spec
 from tests.unit.operator.states import (

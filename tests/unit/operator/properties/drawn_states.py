@@ -163,7 +163,7 @@ observed_evaluations = st.builds(
         gates=st.sampled_from([[], [{"grader": "exact", "minimum": 0.9}], [{"grader": "exact", "minimumDelta": 0.1}]]),
     ),
     model=models,
-    platform=platforms,
+    class_=platforms,
     jobs=jobs_named(EVALUATION_NAMES),
     pods=pods_named(EVALUATION_NAMES),
     baseline=maybe(models),

@@ -72,7 +72,7 @@ def observed_deployments(draw: st.DrawFn) -> ObservedModelDeployment:
         draw(deployment_statuses),
         spec=deployment_spec(replicas=draw(st.integers(0, 9)), **gated),
         model=draw(models),
-        platform=draw(platforms),
+        class_=draw(platforms),
         gate=gate,
         pods=draw(pods_named(["router"])),
     )

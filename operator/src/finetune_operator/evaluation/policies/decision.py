@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.evaluation import EvaluationStatus
-from finetune_operator.core.plan import Plan
-from finetune_operator.core.policies import Decision
+from finetune_operator.core.plan import Decision, Plan
 
 EvaluationPlan = Plan[EvaluationStatus]
 EvaluationDecision = Decision[EvaluationStatus]

@@ -7,8 +7,7 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_grading.ungraded import ungraded_outputs
-from finetune_operator.core.conditions import Readiness, ready, stalled
-from finetune_operator.core.failed_condition import missing_failure
+from finetune_operator.core.conditions import Readiness, missing_failure, ready, stalled
 from finetune_operator.core.plan import Child
 from finetune_operator.evaluation.gates import judge
 from finetune_operator.evaluation.observed import ObservedEvaluation

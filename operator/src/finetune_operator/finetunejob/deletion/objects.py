@@ -15,26 +15,26 @@ ENDED_KEPT_SECONDS = 3600
 RUN_ANNOTATION = "finetune.dev/run"
 
 
-def delete_job(owner: Owner, run_id: str, platform: ResolvedClass, folders: list[str], number: int) -> Object:
+def delete_job(owner: Owner, run_id: str, class_: ResolvedClass, folders: list[str], number: int) -> Object:
     """The Job that removes the objects. It goes by itself, and its run configuration with it.
 
     Its owner is the class: a foreground deletion of the FineTuneJob would remove it before it has done its work.
     """
     run = DeleteRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=run_id),
-        storage=storage_config(platform.spec),
+        storage=storage_config(class_.spec),
         folder_uris=folders,
     )
     body = job(
         owner,
         # A class made anew does not control its namesake's Job, nor any class one of an older operator's.
-        child_name(owner, DELETE_ROLE, platform.uid, number),
+        child_name(owner, DELETE_ROLE, class_.uid, number),
         PodRole(DELETE_ROLE, (DELETE_ROLE, RUN_CONFIG_PATH)),
-        platform.spec,
+        class_.spec,
         deadline_seconds=STORAGE_DEADLINE_SECONDS,
         ttlSecondsAfterFinished=ENDED_KEPT_SECONDS,
     )
-    body["metadata"]["ownerReferences"] = controlled_by_class(platform.name, platform.uid)
+    body["metadata"]["ownerReferences"] = controlled_by_class(class_.name, class_.uid)
     template = body["spec"]["template"]
     template["metadata"]["annotations"] |= {RUN_ANNOTATION: run.model_dump_json(by_alias=True)}
     file = {

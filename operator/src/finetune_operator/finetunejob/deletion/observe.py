@@ -40,18 +40,18 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     # A run that is asked for and that its class keeps from starting has written nothing: the one before it has.
     last = status.storage_folders[-1].class_name if status.storage_folders else None
     class_name = status.class_name or last or parent["spec"].get("className")
-    platform = await observe_class(reader, class_name, trainer_image)
-    if class_name is None and isinstance(platform, ResolvedClass):
-        class_name = platform.name
+    class_ = await observe_class(reader, class_name, trainer_image)
+    if class_name is None and isinstance(class_, ResolvedClass):
+        class_name = class_.name
     others = folder_classes(known_folders(owner, status)) - {class_name}
-    controllers = (platform.uid,) if isinstance(platform, ResolvedClass) else ()
+    controllers = (class_.uid,) if isinstance(class_, ResolvedClass) else ()
     jobs, pods, disowned = await jobs_and_pods(reader, owner, newest_job(status), *controllers)
     return ObservedDeletion(
         owner=owner,
         generation=parent["metadata"]["generation"],
         status=status,
         class_name=class_name,
-        platform=platform,
+        class_=class_,
         other_classes=await observe_classes(reader, others, trainer_image),
         deleted=parse_time(parent["metadata"]["deletionTimestamp"]),
         namespace_ends=await _ends(reader, owner.namespace),

@@ -22,7 +22,7 @@ class ObservedDeletion:
     generation: int
     status: FineTuneJobStatus
     class_name: str | None
-    platform: ResolvedClass | Readiness
+    class_: ResolvedClass | Readiness
     """The class of the newest run, by whose access the storage is emptied."""
     deleted: datetime
     other_classes: Mapping[str, ResolvedClass | Readiness] = field(default_factory=dict)

@@ -36,13 +36,13 @@ deleted object, so its Jobs are counted, also those that the infrastructure ende
 
 def holds_storage(observed: ObservedFineTuneJob) -> bool | None:
     """Whether a class that it runs with, or ran with, wants its storage emptied; None: that can't be told now."""
-    return wants_storage_emptied((observed.platform, *observed.folder_classes))
+    return wants_storage_emptied((observed.class_, *observed.folder_classes))
 
 
 def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobStatus]:
     """Stop what runs, remove what it wrote, let the object go."""
-    platform, jobs, found = observed.platform, observed.delete_jobs, reclaim(observed)
-    if isinstance(platform, Readiness) or not found.removed:
+    class_, jobs, found = observed.class_, observed.delete_jobs, reclaim(observed)
+    if isinstance(class_, Readiness) or not found.removed:
         return _keep_storage(observed, found.kept, now)
     result = _result(observed, now)
     if isinstance(result, Succeeded):
@@ -66,7 +66,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobS
         if now < again:
             message = f"{_problem(result)} Tried again at {again:%H:%M:%S} UTC, {len(jobs) + 1} of {MOST_JOBS}."
             return _wait(observed, message, now, deadline, again)
-    removal = delete_job(observed.owner, observed.status.run_id or "", platform, list(found.removed), len(jobs) + 1)
+    removal = delete_job(observed.owner, observed.status.run_id or "", class_, list(found.removed), len(jobs) + 1)
     return _wait(observed, f"A Job removes {', '.join(found.removed)}.", now, deadline, create=(removal,))
 
 

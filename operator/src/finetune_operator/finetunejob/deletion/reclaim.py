@@ -65,15 +65,15 @@ def wants_storage_emptied(classes: Iterable[ResolvedClass | Readiness]) -> bool 
 
 def _folders(observed: ObservedDeletion) -> dict[str, frozenset[str]]:
     """The folders that hold this object's runs: where the status says, and where a run may have begun unsaid."""
-    found, platform = known_folders(observed.owner, observed.status), observed.platform
-    if observed.jobs and isinstance(platform, ResolvedClass):
-        uri = job_location(platform.spec, observed.owner).uri
-        found[uri] = found.get(uri, frozenset()) | {platform.name}
+    found, class_ = known_folders(observed.owner, observed.status), observed.class_
+    if observed.jobs and isinstance(class_, ResolvedClass):
+        uri = job_location(class_.spec, observed.owner).uri
+        found[uri] = found.get(uri, frozenset()) | {class_.name}
     return dict(sorted(found.items()))
 
 
 def _class(observed: ObservedDeletion, name: str) -> ResolvedClass | Readiness:
-    return observed.platform if name == observed.class_name else observed.other_classes[name]
+    return observed.class_ if name == observed.class_name else observed.other_classes[name]
 
 
 def _wants(found: ResolvedClass | Readiness, policy: str) -> bool:
@@ -82,7 +82,7 @@ def _wants(found: ResolvedClass | Readiness, policy: str) -> bool:
 
 def _why_kept(observed: ObservedDeletion, uri: str, classes: dict[str, ResolvedClass | Readiness]) -> str | None:
     """What keeps a folder that not all of its classes want retained; None: it is emptied."""
-    platform = observed.platform
+    class_ = observed.class_
     if not classes:
         return "Nobody wrote down which FineTuneClass it belongs to."
     for name, found in classes.items():
@@ -92,11 +92,11 @@ def _why_kept(observed: ObservedDeletion, uri: str, classes: dict[str, ResolvedC
             return (
                 f"FineTuneClass {name!r}, by which runs wrote there too, has reclaimPolicy {found.spec.reclaim_policy}."
             )
-        if isinstance(platform, Readiness):
-            return platform.message
-        if _access(found) != _access(platform):
+        if isinstance(class_, Readiness):
+            return class_.message
+        if _access(found) != _access(class_):
             return (
-                f"FineTuneClass {name!r} has another endpoint or other credentials than {platform.name!r}, by whose "
+                f"FineTuneClass {name!r} has another endpoint or other credentials than {class_.name!r}, by whose "
                 "access the storage is emptied."
             )
         if endpoint_of(found) not in (_endpoints(observed, uri, name) or {endpoint_of(found)}):

@@ -44,10 +44,10 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
     """What to write so that this model is served, as often as it should be. Of what is somebody else's: nothing."""
     if model is None:
         return Upkeep()
-    if isinstance(observed.platform, Readiness):
+    if isinstance(observed.class_, Readiness):
         return _without_class(observed)
     replicas, makes_room = wanted_replicas(observed), _should_make_room(observed.deployment)
-    desired = serving_objects(observed.owner, replicas, observed.platform, model, makes_room=makes_room)
+    desired = serving_objects(observed.owner, replicas, observed.class_, model, makes_room=makes_room)
     found = {_key(item): item for item in _existing(observed)}
     apply, merge, delete = [], [], []
     drift: dict[str, str | None] = {}
@@ -104,11 +104,11 @@ def _is_contested(observed: ObservedModelDeployment, changes: Mapping[str, str |
 
 def wanted_replicas(observed: ObservedModelDeployment) -> int:
     """As many as asked for, but no more than the class allows; without a class, no more than there are."""
-    platform = observed.platform
-    if isinstance(platform, Readiness):
+    class_ = observed.class_
+    if isinstance(class_, Readiness):
         current: int = (observed.deployment or {}).get("spec", {}).get("replicas", 0)
         return min(observed.spec.replicas, current)
-    return min(observed.spec.replicas, platform.spec.limits.replicas)
+    return min(observed.spec.replicas, class_.spec.limits.replicas)
 
 
 def _should_make_room(deployment: Object | None) -> bool:

@@ -13,7 +13,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import DriftedField
 from finetune_operator.core.conditions import EventNote, Readiness, stalled
-from finetune_operator.pods.backoff import delay_seconds
+from finetune_operator.pods.retried_job import delay_seconds
 
 CONTESTED_CORRECTIONS = 5
 WINDOW = timedelta(minutes=15)

@@ -33,7 +33,7 @@ def own(observed: ObservedModelDeployment, item: Object | None) -> Object | None
 
 def exceeded_limit(observed: ObservedModelDeployment) -> str | None:
     """That the class allows fewer replicas than the spec asks for, as a message."""
-    class_, asked = observed.platform, observed.spec.replicas
+    class_, asked = observed.class_, observed.spec.replicas
     if isinstance(class_, Readiness) or asked <= class_.spec.limits.replicas:
         return None
     return f"spec.replicas is {asked}; FineTuneClass {class_.name!r} allows {class_.spec.limits.replicas}."
@@ -52,7 +52,7 @@ def _name_taken(observed: ObservedModelDeployment) -> Readiness | None:
 
 
 def _no_class(observed: ObservedModelDeployment) -> Readiness | None:
-    return observed.platform if isinstance(observed.platform, Readiness) else None
+    return observed.class_ if isinstance(observed.class_, Readiness) else None
 
 
 def _too_many_replicas(observed: ObservedModelDeployment) -> Readiness | None:
@@ -65,9 +65,9 @@ def _too_many_replicas(observed: ObservedModelDeployment) -> Readiness | None:
 
 def _source_not_allowed(observed: ObservedModelDeployment) -> Readiness | None:
     uri = observed.spec.model.uri
-    if isinstance(observed.platform, Readiness):
+    if isinstance(observed.class_, Readiness):
         return None
-    return source_violation(observed.platform.spec, models=[uri] if uri else [], datasets=[])
+    return source_violation(observed.class_.spec, models=[uri] if uri else [], datasets=[])
 
 
 def _no_model(observed: ObservedModelDeployment) -> Readiness | None:

@@ -32,6 +32,6 @@ def with_rollout(
     }
     if applied is not None:
         update |= {"url": service_url(observed.owner), "model_name": observed.owner.name}
-    if applied is not None and not isinstance(observed.platform, Readiness):
-        update["class_name"] = observed.platform.name
+    if applied is not None and not isinstance(observed.class_, Readiness):
+        update["class_name"] = observed.class_.name
     return status.model_copy(update=update)

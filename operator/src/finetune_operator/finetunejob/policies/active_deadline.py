@@ -14,12 +14,11 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.attempt_state import FINISHED, running_attempt
+from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, run_failed, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan, run_failed
-from finetune_operator.finetunejob.policies.run.starting_model import waits_for_model
-from finetune_operator.finetunejob.policies.run.wrong_clock import clock_is_behind
-from finetune_operator.finetunejob.policies.start.budget import over_budget
+from finetune_operator.finetunejob.policies.class_limits import over_budget
+from finetune_operator.finetunejob.policies.run import waits_for_model
+from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
 
 
 def count_suspended_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
@@ -72,8 +71,8 @@ def class_deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobSta
     attempt = running_attempt(status)
     if attempt is not None:
         return attempt.class_deadline_seconds
-    platform = observed.platform
-    return platform.spec.limits.active_deadline_seconds if isinstance(platform, ResolvedClass) else None
+    class_ = observed.class_
+    return class_.spec.limits.active_deadline_seconds if isinstance(class_, ResolvedClass) else None
 
 
 def _deadline(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> datetime | None:

@@ -1,11 +1,14 @@
-"""Nothing of a job starts while a Pod of something earlier still runs."""
+"""Nothing of a job starts while a Pod of something earlier still runs: what is stopped, and what is waited for."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.conditions import progressing
 from finetune_operator.core.plan import Child
-from finetune_operator.finetunejob.attempt_state import running_jobs
+from finetune_operator.finetunejob.attempt_state import JobDecision, progress_reason, running_jobs
+from finetune_operator.finetunejob.objects import next_job
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.pods.builders import held_jobs, jobs_to_delete
 from finetune_operator.pods.observed import JobView, PodView, is_lost
@@ -15,6 +18,22 @@ from finetune_operator.pods.start_diagnosis import (
     orphan_message,
     orphans,
 )
+
+
+def wait_for_earlier_pods(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime
+) -> JobDecision | None:
+    """Start nothing before every Pod of an earlier Job has ended."""
+    keep = next_job(observed.owner, status).name
+    if others_stopped(observed, now, keep=keep):
+        return None
+    return JobDecision(
+        status,
+        progressing(progress_reason(status), stopping_message(observed, now, keep=keep)),
+        delete=stale_jobs(observed, keep=keep),
+        requeue_at=next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS)),
+    )
+
 
 STOPPING_CHECK_SECONDS = 15
 ENDED_JOBS_KEPT = 3

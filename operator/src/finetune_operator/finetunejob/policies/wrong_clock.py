@@ -11,9 +11,8 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.finetunejob.attempt_state import FINISHED
+from finetune_operator.finetunejob.attempt_state import FINISHED, JobPlan
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.decision import JobPlan
 
 SKEW = timedelta(minutes=1)
 """The clocks of a cluster differ by less."""

@@ -1,20 +1,20 @@
-"""The phases Succeeded and Failed: a run that is over stays as it is until runId changes; what still runs is ended."""
+"""The phases Succeeded and Failed: a run that is over stays as it is until runId changes; what still runs is ended.
+
+spec.ttlSecondsAfterFinished: its Jobs are deleted that long after its end, and their Pods with them.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from finetune_api.conditions import ConditionType
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.failed_condition import missing_failure
-from finetune_operator.finetunejob.attempt_state import FINISHED
+from finetune_operator.core.conditions import Readiness, missing_failure
+from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.attempts.result import succeeded_readiness
-from finetune_operator.finetunejob.policies.decision import JobDecision
-from finetune_operator.finetunejob.policies.run.run_id import run_id_refusal
-from finetune_operator.finetunejob.policies.run.ttl_seconds_after_finished import expiry
-from finetune_operator.finetunejob.stopping import stale_jobs
+from finetune_operator.finetunejob.policies.attempt_outcome import succeeded_readiness
+from finetune_operator.finetunejob.policies.earlier_pods import stale_jobs
+from finetune_operator.finetunejob.policies.run import run_id_refusal
 from finetune_operator.pods.builders import jobs_to_delete
 
 
@@ -37,3 +37,11 @@ def _missing_end(status: FineTuneJobStatus) -> Readiness | None:
         return missing_failure(status.conditions, status.failure)
     is_stalled = any(one.type == ConditionType.STALLED and one.status == "True" for one in status.conditions)
     return succeeded_readiness(status.result) if is_stalled and status.result is not None else None
+
+
+def expiry(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> datetime | None:
+    """When the Jobs of a finished run are to be deleted; None: never, or they are gone."""
+    ttl = observed.spec.ttl_seconds_after_finished
+    if ttl is None or status.completion_time is None or not observed.jobs:
+        return None
+    return status.completion_time + timedelta(seconds=ttl)

@@ -15,16 +15,12 @@ from finetune_api.finetunejob import FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import PreflightReport
 from finetune_operator.core.conditions import Readiness, known_reason, progressing
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.attempt_state import preflight_succeeded
-from finetune_operator.finetunejob.next_job import next_job
-from finetune_operator.finetunejob.objects import output_uri, preflight_objects
+from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, preflight_succeeded, run_failed
+from finetune_operator.finetunejob.objects import next_job, output_uri, preflight_objects, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan, run_failed
-from finetune_operator.finetunejob.policies.run.run_id import with_run_id_hint
-from finetune_operator.finetunejob.policies.run.starting_model import model_source
-from finetune_operator.finetunejob.policies.start.class_limits import admitted_class, permitted_class
-from finetune_operator.finetunejob.run_key import run_key
-from finetune_operator.finetunejob.stopping import stale_and_old_jobs, stale_jobs
+from finetune_operator.finetunejob.policies.class_limits import admitted_class, permitted_class
+from finetune_operator.finetunejob.policies.earlier_pods import stale_and_old_jobs, stale_jobs
+from finetune_operator.finetunejob.policies.run import model_source, with_run_id_hint
 from finetune_operator.finetunejob.storage_folders import access_of, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure_message, first_disruption
@@ -132,11 +128,11 @@ def _rendered(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: 
 
 
 def _objects(
-    observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, class_: ResolvedClass, number: int
 ) -> list[Object]:
     """What a preflight is made of, as class and spec are now."""
     model = model_source(observed, status)
-    return preflight_objects(observed.owner, observed.spec, platform, model, number, run_key(status))
+    return preflight_objects(observed.owner, observed.spec, class_, model, number, run_key(status))
 
 
 def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[PreflightStatus | None, JobView | None]:

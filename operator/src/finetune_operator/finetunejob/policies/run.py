@@ -1,8 +1,13 @@
-"""spec.runId: another one begins a new run, once the Pods of the run before have ended; one used before begins none.
+"""spec.runId and status.startingModel: which run it is, and what it starts from.
+
+Another runId begins a new run, once the Pods of the run before have ended; one used before begins none.
 
 Neither does the run's own with something else in the spec. That is two changes between two looks: the API server
 compares each with the one before only. Nothing that is known of the run is lost meanwhile, and what runs goes on: a
 spec that is set back finds it as it was.
+
+The model is recorded once and stays the same for all attempts of the run, whatever becomes of the job that made it and
+of the spec: a report is about what its run was asked.
 """
 
 from __future__ import annotations
@@ -13,21 +18,21 @@ from typing import Any, Literal
 
 from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, Reason
-from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
+from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
+from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness, progressing, sentence, stalled
-from finetune_operator.finetunejob.attempt_state import FINISHED, stopped
-from finetune_operator.finetunejob.objects import preflight_job_name
+from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, stopped
+from finetune_operator.finetunejob.objects import next_run_number, preflight_job_name, run_digest, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
-from finetune_operator.finetunejob.policies.run.wrong_clock import no_earlier_than_made
-from finetune_operator.finetunejob.run_key import next_run_number, run_digest, run_key
-from finetune_operator.finetunejob.stopping import (
+from finetune_operator.finetunejob.policies.earlier_pods import (
     STOPPING_CHECK_SECONDS,
     next_check,
     others_stopped,
     stale_jobs,
     stopping_message,
 )
+from finetune_operator.finetunejob.policies.wrong_clock import no_earlier_than_made
+from finetune_operator.models.resolve import ResolvedModel
 
 RUNS_KEPT = 10
 SUPERSEDED: Literal["Superseded"] = "Superseded"
@@ -110,6 +115,43 @@ def with_run_id_hint(readiness: Readiness) -> Readiness:
         return readiness
     message = f"{sentence(readiness.message)} A change of the spec needs another runId."
     return replace(readiness, message=message)
+
+
+def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """Start nothing until the other job has a result."""
+    reference, found = observed.spec.model.fine_tune_job_ref, observed.model
+    if reference is None or status.starting_model is not None:
+        return None
+    if reference.name == observed.owner.name:
+        found = stalled(
+            Reason.INVALID_SPEC,
+            "spec.model.fineTuneJobRef names this object itself, whose new run has no result yet. Name another "
+            "FineTuneJob, or set model.uri to an earlier result (status.history), and change runId.",
+        )
+    return JobDecision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
+
+
+def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """Write down what the reference means, once."""
+    if plan.status.starting_model is not None:
+        return plan
+    found = observed.model
+    source = found.source if isinstance(found, ResolvedModel) else model_source(observed, plan.status)
+    model = StartingModel(uri=source.uri, adapter_uri=source.adapter_uri, digest=source.digest)
+    return replace(plan, status=plan.status.model_copy(update={"starting_model": model}))
+
+
+def waits_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
+    """Whether the run can't start yet, since another job has no result."""
+    return status.starting_model is None and isinstance(observed.model, Readiness)
+
+
+def model_source(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> ModelSource:
+    """What the Pods of the run load."""
+    found = status.starting_model
+    if found is None:  # A run that an older version began.
+        return ModelSource(uri=observed.spec.model.uri or "")
+    return ModelSource(uri=found.uri, adapter_uri=found.adapter_uri, digest=found.digest)
 
 
 def _new_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> FineTuneJobStatus:

@@ -1,47 +1,74 @@
-"""status.attempt and the phases Queued and Training: one attempt runs at a time."""
+"""status.attempt, its progress and checkpoints, and the phases Queued and Training: one attempt runs at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
+from finetune_api.finetunejob import AttemptStatus, CheckpointStatus, CorruptCheckpoint, FineTuneJobStatus
+from finetune_api.progress import carried
 from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.plan import earliest
+from finetune_operator.core.report_validation import is_below
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import (
+    JobDecision,
+    JobPlan,
     attempt_state,
     ended,
+    last_end,
+    last_step,
     preflight_succeeded,
     running_attempt,
     with_state,
 )
-from finetune_operator.finetunejob.next_job import next_job
-from finetune_operator.finetunejob.objects import Attempt, attempt_objects, output_uri
+from finetune_operator.finetunejob.objects import Attempt, attempt_objects, next_job, output_uri, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
-from finetune_operator.finetunejob.policies.run.active_deadline import class_deadline_seconds
-from finetune_operator.finetunejob.policies.run.starting_model import model_source
-from finetune_operator.finetunejob.policies.start.class_limits import admitted_class, permitted_class
-from finetune_operator.finetunejob.run_key import run_key
-from finetune_operator.finetunejob.stopping import (
+from finetune_operator.finetunejob.policies.active_deadline import class_deadline_seconds
+from finetune_operator.finetunejob.policies.class_limits import admitted_class, permitted_class
+from finetune_operator.finetunejob.policies.earlier_pods import (
     lost_pods_message,
     stale_and_old_jobs,
     stale_jobs,
 )
+from finetune_operator.finetunejob.policies.run import model_source
 from finetune_operator.finetunejob.storage_folders import access_of, at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.observed import JobView, lost_time
+from finetune_operator.pods.exit_diagnosis import first_disruption
+from finetune_operator.pods.observed import JobView, is_lost, lost_time
 from finetune_operator.pods.sidecars import lingering_message, look_again
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start, early_message
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
+CHECKPOINTS_SHOWN = 100
+CORRUPT_CHECKPOINTS_SHOWN = 20
 _SUSPENDED_BY_HAND = (
     "Somebody suspended the Job (spec.suspend of the Job), which waits in no queue. Nothing starts until that is set "
     "to false, or the Job is deleted (kubectl delete job), upon which it is made anew."
 )
+
+
+def record_progress(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """The newest report; without one (the operator was just started) the status keeps what it has.
+
+    Pods that were told to stop save and report after the end of their attempt was written down.
+    """
+    status = plan.status
+    attempt = status.attempt
+    if attempt is None or status.phase == "Succeeded":  # whose report says it all
+        return plan
+    if attempt.disruption is None and running_attempt(status) is not None:
+        seen = first_disruption(observed.pods_of(attempt.job_name))
+        status = status.model_copy(update={"attempt": attempt.model_copy(update={"disruption": seen})})
+    if observed.progress is not None:
+        status = status.model_copy(update={"progress": carried(observed.progress, status.progress)})
+    if observed.ledger is not None:
+        ledger = observed.ledger
+        status = with_checkpoints(status, ledger.checkpoints, ledger.corrupt, ledger.checkpoint_seconds)
+    return replace(plan, status=_with_end_of_pods(observed, status, attempt, now))
 
 
 def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
@@ -102,6 +129,24 @@ def start_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     )
 
 
+def with_checkpoints(
+    status: FineTuneJobStatus,
+    checkpoints: Sequence[CheckpointStatus],
+    corrupt: Sequence[CorruptCheckpoint],
+    checkpoint_seconds: float | None,
+) -> FineTuneJobStatus:
+    """The status with these checkpoints, the newest ones of the run's folder; its longest save is remembered."""
+    checkpoints = [checkpoint for checkpoint in checkpoints if is_below(checkpoint.uri, status.storage_uri)]
+    measured = [seconds for seconds in (status.checkpoint_seconds, checkpoint_seconds) if seconds is not None]
+    return status.model_copy(
+        update={
+            "checkpoints": checkpoints[-CHECKPOINTS_SHOWN:],
+            "corrupt_checkpoints": list(corrupt[-CORRUPT_CHECKPOINTS_SHOWN:]),
+            "checkpoint_seconds": max(measured, default=None),
+        }
+    )
+
+
 def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[AttemptStatus | None, JobView | None]:
     """The attempt that is pending or runs, and its Job if there is one."""
     attempt = running_attempt(status)
@@ -117,7 +162,7 @@ def _rendered(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: 
 
 
 def _objects(
-    observed: ObservedFineTuneJob, status: FineTuneJobStatus, platform: ResolvedClass, number: int
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, class_: ResolvedClass, number: int
 ) -> list[Object]:
     """What an attempt is made of, as class and spec are now."""
     assert status.resolved is not None
@@ -125,13 +170,13 @@ def _objects(
     attempt = Attempt(
         owner=observed.owner,
         spec=observed.spec,
-        class_=at_its_endpoint(platform, status),
+        class_=at_its_endpoint(class_, status),
         model=model_source(observed, status),
         hyperparameters=status.resolved,
         number=number,
         run=run,
         # Once it has begun, the run keeps its folder: the class may name another place by now.
-        folder=status.storage_uri or output_uri(observed.owner, run, platform),
+        folder=status.storage_uri or output_uri(observed.owner, run, class_),
         endpoint=observed.progress_endpoint,
         checkpoint_seconds=status.checkpoint_seconds,
         class_deadline_seconds=class_deadline_seconds(observed, status),
@@ -183,3 +228,20 @@ def _queued_message(queue: str | None) -> str:
     if queue is None:
         return "The Pods are made and wait to be started."
     return f"The Job waits in the queue {queue!r} for quota (Kueue starts it)." if queue else _SUSPENDED_BY_HAND
+
+
+def _with_end_of_pods(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime
+) -> FineTuneJobStatus:
+    """The record of an attempt that was stopped ends with the last of its Pods, at the last step that they reported."""
+    record = last_end(status)
+    if record is None:
+        return status
+    pods = [pod for pod in observed.pods if pod.job_name == attempt.job_name and not is_lost(pod, now)]
+    ends = [pod.ended_time if pod.ended else now for pod in pods]
+    update = {
+        "end_time": whole_seconds(max([record.end_time, *(end for end in ends if end is not None)])),
+        "step": record.step if (step := last_step(status, attempt)) is None else step,
+    }
+    records = [one.model_copy(update=update) if one is record else one for one in status.ended_attempts]
+    return status.model_copy(update={"ended_attempts": records})

@@ -7,11 +7,9 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.conditions import progressing
-from finetune_operator.finetunejob.attempt_state import stopped
+from finetune_operator.finetunejob.attempt_state import JobDecision, stopped
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.decision import JobDecision
-from finetune_operator.finetunejob.policies.run.run_id import run_id_refusal
-from finetune_operator.finetunejob.stopping import (
+from finetune_operator.finetunejob.policies.earlier_pods import (
     STOPPING_CHECK_SECONDS,
     lost_pods_message,
     next_check,
@@ -19,6 +17,7 @@ from finetune_operator.finetunejob.stopping import (
     stale_jobs,
     stopping_message,
 )
+from finetune_operator.finetunejob.policies.run import run_id_refusal
 
 
 def suspend_refused_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:

@@ -1,4 +1,7 @@
-"""status.attempt.nextTime and status.preflight.retryTime: when the next one starts after one that ended early."""
+"""spec.retryLimit, status.attempt.nextTime and status.preflight.retryTime: whether another one follows, and when.
+
+An image that could not be pulled for too long ends the run, too (the reason ImagePullFailed).
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,57 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
-from finetune_operator.core.conditions import Readiness, progressing
+from finetune_api.outcome import Failure
+from finetune_operator.core.conditions import Readiness, known_reason, progressing
 from finetune_operator.finetunejob.attempt_state import (
+    JobDecision,
+    JobPlan,
     attempt_state,
     disruptions_without_progress,
     last_end,
     preflight_succeeded,
+    run_failed,
+    running_attempt,
     undecided_attempt,
     with_next_time,
 )
-from finetune_operator.finetunejob.next_job import next_job
+from finetune_operator.finetunejob.objects import next_job
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.attempts.preflight import preflight_readiness
-from finetune_operator.finetunejob.policies.decision import JobDecision, JobPlan
-from finetune_operator.finetunejob.stopping import next_check, stale_jobs
-from finetune_operator.pods.backoff import retry_delay_seconds, waits
+from finetune_operator.finetunejob.policies.earlier_pods import next_check, stale_jobs
+from finetune_operator.finetunejob.policies.preflight import preflight_readiness
+from finetune_operator.pods.exit_diagnosis import failure_message, may_heal, outcome
+from finetune_operator.pods.retried_job import retry_delay_seconds, waits
+from finetune_operator.pods.start_diagnosis import diagnose_start, image_pull_message, image_pull_timed_out
+
+
+def fail_at_image_pull(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """End the run when the image of the running attempt could not be pulled for 15 minutes."""
+    attempt = running_attempt(status)
+    job = observed.job(attempt.job_name) if attempt is not None else None
+    if job is None or job.state != "Active":
+        return None
+    blocked = diagnose_start(job, observed.pods_of(job.name), observed.warnings, now)
+    if blocked is None or not image_pull_timed_out(blocked, now):
+        return None
+    return run_failed(status, blocked.reason, image_pull_message(blocked), now)
+
+
+def fail_at_retry_limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """End the run when the attempt that failed was the last that may, or another one can't help."""
+    attempt, diagnosis = undecided_attempt(status, "Failed"), status.failure
+    if attempt is None or diagnosis is None:
+        return None
+    report = outcome(observed.pods_of(attempt.job_name))
+    earlier = [end.reason for end in status.ended_attempts if end.number != attempt.number]
+    if not may_heal(diagnosis, report if isinstance(report, Failure) else None, earlier):
+        return run_failed(status, known_reason(diagnosis.reason), failure_message(diagnosis), now)
+    if attempt.retries <= observed.spec.retry_limit:
+        return None
+    message = (
+        f"Training failed {attempt.retries} times, more than retryLimit {observed.spec.retry_limit}. "
+        f"The last time: {diagnosis.reason}: {failure_message(diagnosis)}"
+    )
+    return run_failed(status, Reason.RETRY_LIMIT_REACHED, message, now)
 
 
 def record_next_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:

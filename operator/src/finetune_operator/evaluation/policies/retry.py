@@ -1,0 +1,90 @@
+"""spec.retryLimit, status.retryTime, the phases Retrying and Failed: whether another try follows, and when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import EvaluationStatus
+from finetune_operator.core.conditions import Readiness, failed, known_reason, progressing, sentence
+from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.policies.decision import EvaluationDecision
+from finetune_operator.evaluation.policies.finished import ended
+from finetune_operator.evaluation.tries import current_job, evaluation_job, try_result, try_to_watch
+from finetune_operator.pods.exit_diagnosis import failure_message
+from finetune_operator.pods.retried_job import Disrupted, Failed, retry_readiness, retry_time, waits
+
+_AGAIN = "Change spec.runId to evaluate again."
+
+
+def fail_or_retry(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
+    """Count a failure; it ends the run where another try can't help, or there were too many."""
+    job = try_to_watch(observed)
+    result = None if job is None else try_result(observed, status, job, now)
+    if not isinstance(result, Failed):
+        return None
+    retries, diagnosis = status.retries + 1, result.diagnosis
+    status = status.model_copy(update={"retries": retries, "failure": diagnosis})
+    message = sentence(failure_message(diagnosis))
+    if result.final:
+        return _failed(observed, status, failed(known_reason(diagnosis.reason), message), now)
+    if not evaluation_job(observed.spec).allows_another(retries):
+        message = (
+            f"The evaluation failed {retries} times, more than retryLimit {observed.spec.retry_limit}. The last time: "
+            f"{diagnosis.reason}: {message}"
+        )
+        return _failed(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
+    again = retry_time(retries, now)
+    status = status.model_copy(update={"retry_time": again})
+    readiness = waiting_to_retry(observed, status)
+    return EvaluationDecision(status, readiness, requeue_at=again, meanwhile=Reason.RETRYING)
+
+
+def _failed(
+    observed: ObservedEvaluation, status: EvaluationStatus, readiness: Readiness, now: datetime
+) -> EvaluationDecision:
+    """The end of the run, for good: only a new runId, or another model, starts again."""
+    if "runId" not in readiness.message:
+        readiness = replace(readiness, message=f"{readiness.message} {_AGAIN}")
+    return ended(observed, status.model_copy(update={"completion_time": whole_seconds(now)}), readiness, now)
+
+
+def retry_disrupted(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
+    """Something else ended the try: it never counts, and the next one follows with exponential backoff."""
+    message = _disruption(observed, status, now)
+    if message is None:
+        return None
+    disruptions = status.disruptions + 1
+    again = retry_time(disruptions, now)
+    status = status.model_copy(update={"disruptions": disruptions, "retry_time": again})
+    readiness = progressing(Reason.RETRYING, f"{message} The next try starts at {again:%H:%M:%S} UTC.")
+    return EvaluationDecision(status, readiness, requeue_at=again)
+
+
+def wait_for_retry_time(
+    observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
+) -> EvaluationDecision | None:
+    """Start no try before that time."""
+    if not waits(status.retry_time, now):
+        return None
+    readiness = waiting_to_retry(observed, status)
+    return EvaluationDecision(status, readiness, requeue_at=status.retry_time, meanwhile=Reason.RETRYING)
+
+
+def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> Readiness:
+    """Before a retry: the diagnosis of the failure, or what interrupted it."""
+    if status.failure is not None:
+        return retry_readiness(Reason.EVALUATING, status.failure, status.retry_time)
+    before = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
+    return progressing(Reason.RETRYING, before.message if before else "The infrastructure ended the last try.")
+
+
+def _disruption(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> str | None:
+    """What ended the newest try that is neither a success nor a failure of its own."""
+    if current_job(observed) is None and status.job_name is not None and status.retry_time is None:
+        return f"Job {status.job_name} of the last try was deleted."
+    job = try_to_watch(observed)
+    result = None if job is None else try_result(observed, status, job, now)
+    return result.message if isinstance(result, Disrupted) else None

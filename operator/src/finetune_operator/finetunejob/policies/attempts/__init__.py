@@ -1,1 +1,0 @@
-"""The policies of preflight and of attempts: how they run, and how they end."""

@@ -1,0 +1,113 @@
+"""What the FineTuneClass allows (spec.limits, spec.sources, spec.accelerator): whether the job may make Pods now.
+
+limits.acceleratorHoursPerMonth is the budget of the namespace: what the job uses of it is counted here, too.
+
+
+It is asked before preflight and before each attempt: a change of it leaves what runs alone.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from finetune_api.conditions import Reason
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.budgets.ledger import BudgetViolation, accounted, budget_violation
+from finetune_operator.core.conditions import Readiness, stalled
+from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
+from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, running_attempt
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
+from finetune_operator.finetunejob.policies.earlier_pods import stale_jobs
+from finetune_operator.finetunejob.policies.run import with_run_id_hint
+
+
+def wait_for_class(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """Start nothing that the class does not allow."""
+    found = admitted_class(observed)
+    return JobDecision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
+
+
+def wait_for_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """Start no attempt while the namespace's accelerator hours of this month are used up."""
+    refused = over_budget(observed, status)
+    if refused is None:
+        return None
+    return JobDecision(status, refused.readiness, delete=stale_jobs(observed), requeue_at=refused.renews)
+
+
+def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> BudgetViolation | None:
+    """Why the next attempt may not start, where one is to start."""
+    class_, passed = observed.class_, status.preflight is not None and status.preflight.succeeded
+    if isinstance(class_, Readiness) or not passed or running_attempt(status) is not None:
+        return None
+    return budget_violation(observed.budget, observed.owner, class_)
+
+
+def count_usage(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """Count what ran since the last look, in status.usage and in the ledger of the namespace's budget."""
+    return accounted(plan, observed.budget, observed.owner, observed.status, now)
+
+
+def permitted_class(observed: ObservedFineTuneJob) -> ResolvedClass:
+    """The class by which Pods are made, once nothing waits for it any more."""
+    found = admitted_class(observed)
+    assert isinstance(found, ResolvedClass), "wait_for_class decides before"
+    return found
+
+
+def admitted_class(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
+    """The class to make Pods with, or why none may be made."""
+    found = _admitted(observed)
+    return with_run_id_hint(found) if isinstance(found, Readiness) else found
+
+
+def _admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
+    class_ = observed.class_
+    if isinstance(class_, Readiness):
+        return class_
+    return (
+        _nodes_exceeded(observed, class_)
+        or _deadline_exceeded(observed, class_)
+        or _accelerator_missing(observed, class_)
+        or _source_not_allowed(observed, class_)
+        or class_
+    )
+
+
+def _nodes_exceeded(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:
+    nodes, limit = observed.spec.parallelism.nodes, class_.spec.limits.nodes
+    if nodes <= limit:
+        return None
+    return stalled(
+        Reason.LIMIT_EXCEEDED,
+        f"spec.parallelism.nodes is {nodes}; FineTuneClass {class_.name!r} allows {limit}.",
+    )
+
+
+def _deadline_exceeded(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:
+    asked, limit = observed.spec.active_deadline_seconds, class_.spec.limits.active_deadline_seconds
+    if limit is None or asked is None or asked <= limit:
+        return None
+    return stalled(
+        Reason.LIMIT_EXCEEDED,
+        f"spec.activeDeadlineSeconds is {asked}; FineTuneClass {class_.name!r} allows {limit}.",
+    )
+
+
+def _accelerator_missing(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:
+    if observed.spec.adapter.type != "QLoRA" or class_.spec.accelerator is not None:
+        return None
+    return stalled(
+        Reason.INVALID_SPEC,
+        f"spec.adapter.type QLoRA computes in 4 bits on an accelerator, and FineTuneClass {class_.name!r} has none. "
+        "Use LoRA, or a class with spec.accelerator.",
+    )
+
+
+def _source_not_allowed(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:
+    """Folders and globs are checked as they are written; the trainer checks again each file that they bring."""
+    dataset = observed.spec.dataset
+    sources = [source for source in (dataset.training, dataset.validation) if source is not None]
+    uris = [uri for source in sources for uri in (source.uri, *(source.uris or [])) if uri is not None]
+    model = observed.spec.model.uri  # None: the result of a job, whose own model was asked about
+    return source_violation(class_.spec, models=[model] if model else [], datasets=uris)

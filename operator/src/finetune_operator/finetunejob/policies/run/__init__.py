@@ -1,1 +1,0 @@
-"""The policies of a run as a whole: its begin, its end, and what stops it."""

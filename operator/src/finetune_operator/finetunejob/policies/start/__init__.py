@@ -1,1 +1,0 @@
-"""The policies that say when the next preflight or attempt may start."""
