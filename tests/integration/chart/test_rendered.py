@@ -8,6 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
+import yaml
 
 from e2e.cluster.binaries import binaries
 from e2e.cluster.commands import run
@@ -40,6 +41,15 @@ def test_a_wrong_value_is_refused(value: str, complaint: str) -> None:
 
 def test_it_passes_helm_lint() -> None:
     run(binaries(["helm"])["helm"], "lint", "--strict", CHART)
+
+
+def test_crds_stay_when_the_release_goes() -> None:
+    """With a CRD, Kubernetes deletes all of its objects."""
+    found = [item for item in rendered() if item["kind"] == "CustomResourceDefinition"]
+    stored = {file.name: yaml.safe_load(file.read_text()) for file in sorted((CHART / "files" / "crds").iterdir())}
+    assert [item["spec"] for item in found] == [crd["spec"] for crd in stored.values()]
+    for item, crd in zip(found, stored.values(), strict=True):
+        assert item["metadata"] == {**crd["metadata"], "annotations": {"helm.sh/resource-policy": "keep"}}
 
 
 def test_its_pod_passes_the_restricted_pod_security_standard(release: Release) -> None:
