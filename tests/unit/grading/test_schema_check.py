@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import time
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from finetune_api.graders import GraderErrorCode
 from finetune_grading.compiled import InvalidGraderError
+from finetune_grading.graders import json_schema
 from finetune_grading.schema_check import schema_refusal
 from tests.unit.grading.graders import compiled, grade
 
@@ -107,3 +110,42 @@ def test_an_output_that_multiplies_references_is_errored_and_the_next_one_graded
     assert errored.error.code is GraderErrorCode.OTHER_ERROR
     assert "follows more than 20000 references" in errored.error.details
     assert grade(grader, {}, '{"a": {}}').verdict == "Passed"
+
+
+SLOW, FAST = "^(a|a)+$", '"a"'
+SLOW_TEXT = "a" * 60 + "!"
+
+
+@pytest.mark.parametrize(
+    ("schema", "output"),
+    [
+        ({"pattern": SLOW}, json.dumps(SLOW_TEXT)),
+        ({"items": {"anyOf": [{"type": "null"}, {"not": {"pattern": SLOW}}]}}, json.dumps([SLOW_TEXT])),
+        ({"patternProperties": {SLOW: False}}, json.dumps({SLOW_TEXT: 1})),
+        ({"patternProperties": {SLOW: True}, "additionalProperties": False}, json.dumps({SLOW_TEXT: 1})),
+        ({"patternProperties": {SLOW: True}, "unevaluatedProperties": False}, json.dumps({SLOW_TEXT: 1})),
+        ({"propertyNames": {"pattern": SLOW}}, json.dumps({SLOW_TEXT: 1})),
+    ],
+    ids=["a text", "within another schema", "a name", "the names left", "the names that nothing looked at", "names"],
+)
+def test_an_output_on_which_a_pattern_takes_for_ever_is_errored_and_the_next_one_graded(
+    schema: dict[str, Any], output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_schema, "SECONDS", 0.1)
+    grader = compiled(type="JsonSchema", jsonSchema={"schema": schema})
+    errored = grade(grader, {}, output)
+    assert errored.error is not None
+    assert errored.error.code is GraderErrorCode.OTHER_ERROR
+    assert "took more than 0.1 s of CPU time" in errored.error.details
+    assert grade(grader, {}, FAST).error is None
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+def test_after_ten_such_outputs_the_others_are_errored_untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_schema, "SECONDS", 0.02)
+    grader = compiled(type="JsonSchema", jsonSchema={"schema": {"pattern": SLOW}})
+    for _ in range(json_schema.MOST_SLOW):
+        assert grade(grader, {}, json.dumps(SLOW_TEXT)).verdict == "Errored"
+    untried = grade(grader, {}, FAST)
+    assert untried.error is not None
+    assert "10 outputs before this one" in untried.error.details
