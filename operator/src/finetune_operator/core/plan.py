@@ -85,7 +85,11 @@ class Decision(Generic[Status]):
     readiness: Readiness | None
     """None: the conditions stay as they are."""
     create: Sequence[Object] = ()
+    apply: Sequence[Object] = ()
+    merge: Sequence[Object] = ()
     delete: Sequence[Child] = ()
+    events: Sequence[EventNote] = ()
+    """Before the one about the conditions."""
     requeue_at: datetime | None = None
     meanwhile: Reason | None = None
     """What the object does, if the reason is a diagnosis (Phases); None: that follows from the status."""
@@ -227,10 +231,11 @@ def _carried_out(
             now,
             passed=decision.passed,
             create=decision.create,
+            apply=decision.apply,
             delete=decision.delete,
             requeue_at=decision.requeue_at,
         )
-    return replace(done, merge=plan.merge)
+    return replace(done, merge=(*plan.merge, *decision.merge), events=(*decision.events, *done.events))
 
 
 def _failed_as_the_phase(
