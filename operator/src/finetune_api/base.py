@@ -43,11 +43,12 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo
 
 def sane_time(moment: datetime) -> datetime:
     """The time in UTC, clamped to 1970 to 2200, so that arithmetic with it can't overflow."""
-    if moment.year <= EARLIEST.year:
+    if moment.year < EARLIEST.year:
         return EARLIEST
     if moment.year >= LATEST.year:
         return LATEST
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return max(EARLIEST, aware.astimezone(UTC))
 
 
 Timestamp = Annotated[datetime, AfterValidator(sane_time), Field(description="RFC 3339, UTC, whole seconds.")]

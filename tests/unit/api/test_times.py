@@ -16,6 +16,8 @@ from finetune_api.finetunejob import AttemptStatus
         ("2026-11-22T12:00:00Z", datetime(2026, 11, 22, 12, tzinfo=UTC)),
         ("2026-11-22T14:00:00+02:00", datetime(2026, 11, 22, 12, tzinfo=UTC)),
         ("2026-11-22T12:00:00", datetime(2026, 11, 22, 12, tzinfo=UTC)),
+        ("1970-01-01T00:00:07Z", datetime(1970, 1, 1, 0, 0, 7, tzinfo=UTC)),
+        ("1970-01-01T00:00:00+14:00", EARLIEST),
         ("9999-12-31T23:59:59Z", LATEST),
         ("9999-12-31T23:59:59-12:00", LATEST),
         ("0001-01-01T00:00:00Z", EARLIEST),

@@ -58,10 +58,15 @@ def pod_time(pod: Object) -> PodTime | None:
         if accelerators == 0 or not ran.get("startedAt"):
             continue
         deleted = pod["metadata"].get("deletionTimestamp")
+        # The node's clock wrote when it started; the API server's tells that it was made before.
+        started = parse_time(ran["startedAt"])
+        start = max(started, parse_time(pod["metadata"].get("creationTimestamp") or ran["startedAt"]))
         # The kubelet of a lost node never says that a container ended; the Pod's grace ended then.
         ended = ran.get("finishedAt") or deleted
         end = parse_time(ended) if ended else None
-        return PodTime(accelerators, parse_time(ran["startedAt"]), end, deleting=deleted is not None)
+        if end is not None and ran.get("finishedAt") and end < start:
+            end = start + max(timedelta(0), end - started)  # The same wrong clock measured how long it ran.
+        return PodTime(accelerators, start, end, deleting=deleted is not None)
     return None
 
 
@@ -94,13 +99,16 @@ def accounted(
     owner: Owner,
     before: FineTuneJobStatus,
     now: datetime,
+    *,
+    clock_is_behind: bool = False,
 ) -> Plan[FineTuneJobStatus]:
     """The plan, with what ran since it was counted last in the status and in the ledger.
 
-    Written once a minute while Pods run, and when they end or the job's phase changes; never when nothing ran.
+    Written once a minute while Pods run, and when they end or the job's phase changes; never when nothing ran. By a
+    clock that is behind, what was counted until later than now stays counted.
     """
     now = whole_seconds(now)
-    usage = _counted_by_now(before.usage, now)
+    usage = before.usage if clock_is_behind else _counted_by_now(before.usage, now)
     step = replace(step, status=step.status.model_copy(update={"usage": usage}))
     if budget is None or before.class_name is None:
         return step

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -16,8 +18,11 @@ from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.jobs import JOB, PREFLIGHT_REPORT, preflight_succeeds
 from tests.integration.operator.process import OperatorProcess
 
-ACCELERATORS = 64
-"""Of each of a job's two Pods: an hour of the budget is used up in half a minute."""
+ACCELERATORS, PODS = 64, 16
+"""Of each of a job's Pods, and how many these are: an hour of the budget is used up in four seconds."""
+PLAYED_SECONDS = 4
+"""How long the Pods have run when the kubelet says that they do: they can't have started before they were made."""
+WIDE_JOB: Object = {**JOB, "parallelism": {"nodes": PODS}}
 
 
 @pytest.fixture
@@ -33,7 +38,8 @@ def budgeted(api: Api, operator: OperatorProcess) -> Iterator[str]:
     """A class with accelerators, of which a namespace may use one hour a month."""
     name = f"gpu-{api.namespace}"
     accelerator = {"resourceName": "example.com/gpu", "countPerNode": ACCELERATORS}
-    api.create("FineTuneClass", name, {**CLASS, "accelerator": accelerator, "limits": {"acceleratorHoursPerMonth": 1}})
+    limits = {"acceleratorHoursPerMonth": 1, "nodes": PODS}
+    api.create("FineTuneClass", name, {**CLASS, "accelerator": accelerator, "limits": limits})
     yield name
     api.delete("FineTuneClass", name)
 
@@ -51,20 +57,24 @@ def entries(ledgers: Api, api: Api) -> dict[str, int]:
     return {uid: int(seconds) for item in mine for uid, seconds in item["data"].items()}
 
 
-def run_since(api: Api, job: Object, seconds: float) -> datetime:
-    """Play the kubelet: both Pods of the attempt have run for so long; returns since when."""
+def run_a_while(api: Api, job: Object, pods: int = PODS) -> datetime:
+    """Play the kubelet: the Pods of the attempt have run for a while; returns since when."""
     preflight_succeeds(api, job)
-    started = are_running(api, api.wait_children(job, "train", "Pod", 2), seconds)
+    started = are_running(api, api.wait_children(job, "train", "Pod", pods))
     api.wait_reason("FineTuneJob", job["metadata"]["name"], "Training")
     return started
 
 
-def are_running(api: Api, pods: list[Object], seconds: float) -> datetime:
-    """Pods that have run for so long; returns since when."""
-    started = (datetime.now(UTC) - timedelta(seconds=seconds)).replace(microsecond=0)
+def are_running(api: Api, pods: list[Object], node_clock: str | None = None) -> datetime:
+    """Pods that run since the last of them was made, which is a while ago; returns since when.
+
+    `node_clock`: what their nodes took for that moment.
+    """
+    started = max(datetime.fromisoformat(pod["metadata"]["creationTimestamp"]) for pod in pods)
+    time.sleep(max(0.0, (started + timedelta(seconds=PLAYED_SECONDS) - datetime.now(UTC)).total_seconds()))
     for pod in pods:
         container = {"name": "trainer", "image": "", "imageID": "", "ready": False, "restartCount": 0}
-        state = {"running": {"startedAt": f"{started:%Y-%m-%dT%H:%M:%SZ}"}}
+        state = {"running": {"startedAt": node_clock or f"{started:%Y-%m-%dT%H:%M:%SZ}"}}
         status = {"phase": "Running", "containerStatuses": [{**container, "state": state}]}
         api.patch("Pod", pod["metadata"]["name"], {"status": status}, "status")
     return started
@@ -74,30 +84,42 @@ def test_pods_are_counted_whatever_somebody_makes_of_their_labels(
     api: Api, operator: OperatorProcess, budgeted: str, ledgers: Api
 ) -> None:
     """By the UID of their Job: below Kubernetes 1.30 no policy protects labels."""
-    router = api.create("FineTuneJob", "router", {**JOB, "className": budgeted})
+    router = api.create("FineTuneJob", "router", {**WIDE_JOB, "className": budgeted})
     preflight_succeeds(api, router)
-    first, second = api.wait_children(router, "train", "Pod", 2)
+    pods = api.wait_children(router, "train", "Pod", PODS)
     changes = ({"finetune.dev/role": "preflight"}, {"finetune.dev/owner-uid": None, "finetune.dev/role": None})
-    for pod, labels in zip((first, second), changes, strict=True):
+    for pod, labels in zip(pods, itertools.cycle(changes), strict=False):
         api.patch("Pod", pod["metadata"]["name"], {"metadata": {"labels": labels}})
-    started = are_running(api, [first, second], 40)
+    started = are_running(api, pods)
     usage = api.wait("FineTuneJob", "router", lambda found: "usage" in found["status"])["status"]["usage"]
     ran = round((datetime.fromisoformat(usage["countedTime"]) - started).total_seconds())
-    assert usage["acceleratorSeconds"] == 2 * ACCELERATORS * ran
+    assert usage["acceleratorSeconds"] == PODS * ACCELERATORS * ran
+
+
+def test_a_node_whose_clock_says_1970_is_charged_for_what_its_pods_ran(
+    api: Api, operator: OperatorProcess, budgeted: str
+) -> None:
+    router = api.create("FineTuneJob", "router", {**WIDE_JOB, "className": budgeted})
+    preflight_succeeds(api, router)
+    are_running(api, pods := api.wait_children(router, "train", "Pod", PODS), "1970-01-01T00:00:07Z")
+    usage = api.wait("FineTuneJob", "router", lambda found: "usage" in found["status"])["status"]["usage"]
+    made = [datetime.fromisoformat(pod["metadata"]["creationTimestamp"]) for pod in pods]
+    ran = sum(round((datetime.fromisoformat(usage["countedTime"]) - moment).total_seconds()) for moment in made)
+    assert usage["acceleratorSeconds"] == ACCELERATORS * ran
 
 
 def test_hours_are_counted_survive_the_job_and_the_operator_and_refuse_the_next_attempt(
     api: Api, killed: OperatorProcess, budgeted: str, ledgers: Api
 ) -> None:
-    spec = {**JOB, "className": budgeted}
+    spec = {**WIDE_JOB, "className": budgeted}
     first = api.create("FineTuneJob", "first", spec)
     uid = first["metadata"]["uid"]
-    started = run_since(api, first, 40)
+    started = run_a_while(api, first)
     usage = api.wait("FineTuneJob", "first", lambda found: "usage" in found["status"])["status"]["usage"]
     assert (usage["className"], usage["month"]) == (budgeted, f"{datetime.now(UTC):%Y-%m}")
     counted = datetime.fromisoformat(usage["countedTime"])
     ran = round((counted - started).total_seconds())
-    assert usage["acceleratorSeconds"] == 2 * ACCELERATORS * ran
+    assert usage["acceleratorSeconds"] == PODS * ACCELERATORS * ran
     assert entries(ledgers, api) == {uid: usage["acceleratorSeconds"]}
     text = urllib3.request("GET", killed.metrics_url, timeout=10).data.decode()
     counter = re.search(rf'finetune_accelerator_seconds_total{{namespace="{api.namespace}"}} (\S+)', text)
@@ -132,14 +154,14 @@ def refused(api: Api, job: Object) -> None:
 
 def test_without_an_accelerator_nothing_is_counted(api: Api, operator: OperatorProcess, ledgers: Api) -> None:
     job = api.create("FineTuneJob", "router", JOB)
-    run_since(api, job, 3600)
+    run_a_while(api, job, 2)
     assert "usage" not in api.get("FineTuneJob", "router")["status"]
     assert entries(ledgers, api) == {}
 
 
 def test_a_suspended_job_uses_nothing_more(api: Api, operator: OperatorProcess, budgeted: str, ledgers: Api) -> None:
-    job = api.create("FineTuneJob", "router", {**JOB, "className": budgeted})
-    run_since(api, job, 20)
+    job = api.create("FineTuneJob", "router", {**WIDE_JOB, "className": budgeted})
+    run_a_while(api, job)
     api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
     wait_for(lambda: not api.children_of(job, "train", "Pod"), "the Pods are gone")
     api.wait_reason("FineTuneJob", "router", "Suspended")
@@ -147,4 +169,4 @@ def test_a_suspended_job_uses_nothing_more(api: Api, operator: OperatorProcess, 
     api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": "1"}}})
     assert used == {job["metadata"]["uid"]: api.get("FineTuneJob", "router")["status"]["usage"]["acceleratorSeconds"]}
     assert entries(ledgers, api) == used
-    assert 2 * ACCELERATORS * 20 <= used[job["metadata"]["uid"]] < 2 * ACCELERATORS * 120
+    assert PODS * ACCELERATORS * PLAYED_SECONDS <= used[job["metadata"]["uid"]] < PODS * ACCELERATORS * 120

@@ -341,6 +341,35 @@ def test_a_pod_of_a_node_whose_clock_says_1970_is_no_bill_of_decades() -> None:
     assert [usage.month for usage in found] == ["2026-09", "2026-10", "2026-11"]
 
 
+@pytest.mark.parametrize(
+    ("started", "finished", "seconds"),
+    [
+        ("1970-01-01T00:00:07Z", None, None),
+        ("1970-01-01T00:00:07Z", ENDED, 60),
+        ("1970-01-01T00:00:07Z", "1970-01-01T00:00:37Z", 30),
+        ("2026-11-22T11:59:00Z", "2026-11-22T11:58:00Z", 0),
+    ],
+    ids=["it runs", "the clock was put right meanwhile", "it is wrong still", "it was put back meanwhile"],
+)
+def test_a_pod_has_accelerators_no_earlier_than_it_was_made(
+    started: str, finished: str | None, seconds: int | None
+) -> None:
+    """A node's clock that is behind: nothing is charged for the time before the Pod, and what it ran is."""
+    state = {"startedAt": started}
+    found = kubelet_pod({"terminated": {**state, "finishedAt": finished}} if finished else {"running": state})
+    found["metadata"]["creationTimestamp"] = STARTED
+    assert pod_time(found) == pod(0, seconds, accelerators=8)
+
+
+def test_a_clock_that_is_behind_takes_back_nothing_that_was_counted() -> None:
+    """The next look by a right one would charge the same hours again."""
+    before = status(usage=used(100, 0))
+    slow = accounted(Plan(status=before), budget(pod(-25)), OWNER, before, at(-20 * 86400), clock_is_behind=True)
+    assert (slow.status.usage, slow.merge) == (before.usage, ())
+    right = accounted(Plan(status=slow.status), budget(pod(-25)), OWNER, slow.status, at(60))
+    assert right.status.usage == used(340, 60)
+
+
 def test_what_a_wrong_clock_counted_into_the_future_is_counted_on_from_now() -> None:
     before = status(usage=used(100, 365 * 86400))
     mended = accounted(Plan(status=status()), budget(pod(0)), OWNER, before, at(0)).status

@@ -213,13 +213,14 @@ DAYS = 24 * 3600
 @pytest.mark.parametrize("written", [{"created": later(10**6)}, {"status_written": ago(1)}])
 def test_a_clock_that_is_behind_for_one_look_costs_a_long_suspended_run_nothing(written: dict[str, Any]) -> None:
     """Six days old, suspended for five of them, with a deadline of two; one look by a clock 20 days slow."""
-    status = trained_status(start_time=ago(6 * DAYS), suspended_seconds=5 * DAYS)
+    status = trained_status(start_time=ago(6 * DAYS), suspended_seconds=5 * DAYS, usage=USAGE)
     made = {"created": ago(7 * DAYS), **written}
     running = observed_job(
         status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=job_spec(activeDeadlineSeconds=2 * DAYS), **made
     )
     slow = plan(running, NOW - timedelta(days=20)).status
     assert (slow.start_time, slow.suspended_seconds) == (status.start_time, status.suspended_seconds)
+    assert slow.usage == status.usage
     right = plan(replace(running, status=slow, created=ago(7 * DAYS)), NOW)
     assert (right.status.phase, right.requeue_at) == ("Training", later(DAYS))
     over = finished(start_time=ago(6 * DAYS), completion_time=ago(DAYS))

@@ -19,6 +19,7 @@ from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, ru
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import stale_jobs
 from finetune_operator.finetunejob.policies.run import with_run_id_hint
+from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
 
 
 def wait_for_class(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
@@ -45,7 +46,8 @@ def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Bud
 
 def count_usage(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Count what ran since the last look, in status.usage and in the ledger of the namespace's budget."""
-    return accounted(plan, observed.budget, observed.owner, observed.status, now)
+    is_behind = clock_is_behind(observed, now)
+    return accounted(plan, observed.budget, observed.owner, observed.status, now, clock_is_behind=is_behind)
 
 
 def permitted_class(observed: ObservedFineTuneJob) -> ResolvedClass:
