@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from finetune_trainer.data.read.file_names import is_data, match_glob
 
@@ -28,6 +32,19 @@ from finetune_trainer.data.read.file_names import is_data, match_glob
 )
 def test_globs(pattern: str, path: str, matches: bool) -> None:
     assert match_glob(pattern, path) is matches
+
+
+@given(st.text("ab/*", max_size=8), st.text("ab/", max_size=8))
+def test_a_glob_means_what_its_regular_expression_would(pattern: str, path: str) -> None:
+    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
+    expression = "".join(parts.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*)", pattern))
+    assert match_glob(pattern, path) is (re.fullmatch(expression, path) is not None)
+
+
+@pytest.mark.parametrize("part", ["**/", "*a", "**a"])
+def test_a_glob_of_many_stars_takes_no_longer_than_its_length(part: str) -> None:
+    """Such a regular expression takes years."""
+    assert not match_glob(part * 100 + "x", "a/" * 200 + "a" * 400)
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,33 @@ def is_data(path: str, *, in_folder: bool) -> bool:
 
 
 def match_glob(pattern: str, path: str) -> bool:
-    """Whether a path matches a glob: `*` is anything within a folder, `**` anything, `**/` any folders or none."""
-    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
-    regex = "".join(parts.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*)", pattern))
-    return re.fullmatch(regex, path, re.DOTALL) is not None
+    """Whether a path matches a glob: `*` is anything within a folder, `**` anything, `**/` any folders or none.
+
+    Not by a regular expression, whose time may grow exponentially with the number of stars.
+    """
+    ends = {0}  # of what the parts so far may have matched
+    for part in re.split(r"(\*\*/|\*\*|\*)", pattern):
+        if part == "*":
+            ends = _within_folder(path, ends)
+        elif part in ("**", "**/") and ends:
+            after = range(min(ends), len(path) + 1)
+            ends = set(after) if part == "**" else ends | {end for end in after if path.endswith("/", 0, end)}
+        else:
+            ends = {end + len(part) for end in ends if path.startswith(part, end)}
+    return len(path) in ends
+
+
+def _within_folder(path: str, starts: set[int]) -> set[int]:
+    """Where anything that begins at one of `starts` and has no / may end."""
+    ends: set[int] = set()
+    for start in sorted(starts):
+        end = start
+        while end not in ends:
+            ends.add(end)
+            if end == len(path) or path[end] == "/":
+                break
+            end += 1
+    return ends
 
 
 def _without_packing(name: str) -> str:
