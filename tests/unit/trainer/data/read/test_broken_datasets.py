@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from finetune_trainer.__main__ import app
+from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.read.reader import read_examples
 
 USER = {"role": "user", "content": "2+2?"}
 ASSISTANT = {"role": "assistant", "content": "4"}
@@ -282,3 +285,14 @@ def test_of_a_folder_every_file_of_data_is_checked(tmp_path: Path) -> None:
     ]
     (tmp_path / "empty").mkdir()
     assert told(tmp_path / "empty") == [" the folder has no file of data."]
+
+
+@pytest.mark.parametrize("start", [b"a", b'a,"b c",', b""])
+def test_a_first_line_of_a_million_spaces_takes_no_time(tmp_path: Path, start: bytes) -> None:
+    """Looking for a header of CSV took the square of their number."""
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(start + b" " * 10**6 + b"!\n")
+    began = time.process_time()
+    items = list(read_examples(file, None))
+    assert time.process_time() - began < 5
+    assert all(isinstance(item, LineError) for item in items)

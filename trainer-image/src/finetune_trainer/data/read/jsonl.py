@@ -26,7 +26,7 @@ SMALLEST_BOMB_BYTES = 256 * 1024 * 1024
 GZIP_MAGIC = b"\x1f\x8b"
 UTF8_BOM = b"\xef\xbb\xbf"
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
-CSV_HEADER = re.compile(rb'\s*"?[\w ]+"?([,;\t]"?[\w ]+"?)+\s*')
+CSV_HEADER = re.compile(rb'"?[\w ]+"?([,;\t]"?[\w ]+"?)+')
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _why_not_json_lines(first: bytes) -> str | None:
         return "The file is one JSON array. Write its objects one a line: jq -c '.[]' FILE."
     if first.strip() == b"{":
         return "The file is indented JSON. Write each object on one line: jq -c . FILE."
-    if CSV_HEADER.fullmatch(first):
+    if CSV_HEADER.fullmatch(first.strip()):
         return "The file looks like CSV. Write a JSON object for each of its rows, one a line."
     return None
 
