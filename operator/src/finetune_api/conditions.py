@@ -52,6 +52,9 @@ class Reason(StrEnum):
     CLASS_NOT_FOUND = "ClassNotFound"
     LIMIT_EXCEEDED = "LimitExceeded"
     SOURCE_NOT_ALLOWED = "SourceNotAllowed"
+    MODEL_NOT_LISTED = "ModelNotListed"
+    ENDPOINT_DENIED = "EndpointDenied"
+    ENDPOINT_UNREACHABLE = "EndpointUnreachable"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     STORAGE_DENIED = "StorageDenied"
     STORAGE_UNREACHABLE = "StorageUnreachable"
@@ -99,7 +102,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.STOPPING: "The Pods of a suspended or superseded run are saving a checkpoint and shutting down.",
     Reason.SUSPENDED: "spec.suspend is true; no Pods are running.",
     Reason.SUCCEEDED: "The run is complete; the model is at status.result.uri.",
-    Reason.WAITING_FOR_MODEL: "The FineTuneJob that produces the model has not finished.",
+    Reason.WAITING_FOR_MODEL: "The FineTuneJob that produces the model has not finished, or the ModelDeployment of one "
+    "of the class's models does not serve.",
     Reason.EVALUATING: "The evaluation Pod is starting or running.",
     Reason.EVALUATED: "The scores are in status.results.",
     Reason.WAITING_FOR_GATE: "The evaluation that gates this deployment has not passed.",
@@ -114,7 +118,11 @@ REASON_MEANINGS: dict[Reason, str] = {
     "another one.",
     Reason.LIMIT_EXCEEDED: "The spec asks for more than the class allows.",
     Reason.SOURCE_NOT_ALLOWED: "The class does not allow this model or dataset URI.",
-    Reason.SECRET_NOT_FOUND: "The Secret with the storage credentials does not exist in the namespace, or lacks a key.",
+    Reason.MODEL_NOT_LISTED: "A grader asks a model that spec.models of the class does not list.",
+    Reason.ENDPOINT_DENIED: "The API of one of the class's models rejected the key (401 or 403).",
+    Reason.ENDPOINT_UNREACHABLE: "The API of one of the class's models did not answer in time.",
+    Reason.SECRET_NOT_FOUND: "The Secret with the storage credentials, or with the key of one of the class's models, "
+    "does not exist in the namespace, or lacks a key.",
     Reason.STORAGE_DENIED: "The storage rejected the credentials (401 or 403).",
     Reason.STORAGE_UNREACHABLE: "The storage endpoint did not answer in time.",
     Reason.STORAGE_UNSUITABLE: "The storage does not support conditional writes (`If-None-Match: *`), which "
@@ -125,7 +133,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.HUB_GATED: "The Hub repository is gated, and the token's owner has not accepted its terms.",
     Reason.DATASET_NOT_FOUND: "There is nothing at the dataset's URI.",
     Reason.DATASET_INVALID: "The dataset has invalid lines; see status.dataset.errors.",
-    Reason.MODEL_NOT_FOUND: "There is nothing at the model's URI.",
+    Reason.MODEL_NOT_FOUND: "There is nothing at the model's URI, or the API of one of the class's models has no such "
+    "model.",
     Reason.MODEL_INVALID: "The model can't be loaded, or requires something that is never loaded (pickle, remote "
     "code).",
     Reason.REFERENCE_NOT_FOUND: "An object that the spec refers to does not exist in the namespace.",
@@ -138,7 +147,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.TRAINING_STALLED: "A process made no progress for many times the duration of a step.",
     Reason.LOSS_NOT_FINITE: "The loss became NaN or infinite.",
     Reason.CHECKPOINT_CORRUPT: "Checkpoints exist, but none has files that match its manifest.",
-    Reason.BUDGET_EXCEEDED: "The namespace has used up its accelerator hours for this month.",
+    Reason.BUDGET_EXCEEDED: "The namespace has used up its accelerator hours for this month, or an Evaluation its "
+    "spec.budget.",
     Reason.QUOTA_EXCEEDED: "A ResourceQuota in the namespace does not allow the Pods.",
     Reason.VOLUME_NOT_MOUNTED: "A Pod's volume does not exist or can't be mounted.",
     Reason.POD_REJECTED: "The API server rejects the Pods (Pod Security, admission), or their node can't start them.",

@@ -104,6 +104,21 @@ class Generation(ApiModel):
     )
 
 
+class Budget(ApiModel):
+    """How much the models of the class may be asked in one try of the run.
+
+    Answers that are in the cache cost nothing. At the limit, what is not graded yet is Errored with BudgetExceeded.
+    """
+
+    requests: int | None = Field(None, ge=1, le=MOST_EXAMPLES, description="Maximum number of requests.")
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        le=2**53,
+        description="No request is sent once so many tokens were used; those that are being answered then are added.",
+    )
+
+
 class Gate(OneOf):
     """A threshold that every candidate must reach, or must not exceed."""
 
@@ -162,7 +177,8 @@ class EvaluationSpec(ApiModel):
                 "self.runId != oldSelf.runId || (self.candidates == oldSelf.candidates && has(self.baseline) == "
                 "has(oldSelf.baseline) && (!has(self.baseline) || self.baseline == oldSelf.baseline) && self.dataset "
                 "== oldSelf.dataset && self.graders == oldSelf.graders && self.generation == oldSelf.generation && "
-                "self.onError == oldSelf.onError && self.maxErroredPercent == oldSelf.maxErroredPercent)",
+                "self.onError == oldSelf.onError && self.maxErroredPercent == oldSelf.maxErroredPercent && "
+                "has(self.budget) == has(oldSelf.budget) && (!has(self.budget) || self.budget == oldSelf.budget))",
                 "changing what is measured starts a new run: change spec.runId too (gates may change at any time)",
             ),
         )
@@ -197,6 +213,7 @@ class EvaluationSpec(ApiModel):
         "Failed. Baseline outputs that lack what a grader reads don't count.",
     )
     generation: Generation = Generation()
+    budget: Budget | None = Field(None, description="Omitted: no limit.")
     gates: list[Gate] = Field(
         default=[],
         max_length=10,
@@ -228,6 +245,9 @@ class Score(ApiModel):
     minimum_detectable_delta: FiniteNumber = Field(
         None, description="Smallest true gain that this number of examples detects with a power of 80 %."
     )
+    over_budget: int | None = Field(
+        None, description="Number of errored outputs that were not graded because spec.budget was used up."
+    )
 
 
 class GradingErrors(ApiModel):
@@ -240,13 +260,24 @@ class GradingErrors(ApiModel):
     first_line: int = Field(description="Line of the dataset for the first of them.")
 
 
+class ModelUsage(ApiModel):
+    """What one model of the class was asked during the last try."""
+
+    model: Line = Field(description="Name of the model in spec.models of the FineTuneClass.")
+    requests: int = Field(0, description="Number of requests, including those that were repeated.")
+    cached: int = Field(0, description="Number of answers from the cache, which cost nothing.")
+    prompt_tokens: int = Field(0, description="Number of tokens of prompts.")
+    completion_tokens: int = Field(0, description="Number of tokens of replies.")
+    cost: FiniteNumber = Field(None, description="Cost of the tokens by the class's prices, if it has any.")
+
+
 class GateResult(ApiModel):
     """Result of one gate for one candidate."""
 
     candidate: ShortName = Field(description="Name of the candidate.")
     grader: ShortName = Field(description="Name of the grader.")
     verdict: Literal["Passed", "Failed", "Inconclusive"] = Field(
-        "Inconclusive", description="Inconclusive: the examples are too few to tell."
+        "Inconclusive", description="Inconclusive: the examples are too few to tell, or spec.budget was used up."
     )
     message: Line = Field(description="The measured and required values.")
 
@@ -278,6 +309,13 @@ class EvaluationStatus(KindStatus):
     errors: list[GradingErrors] = Field(
         default=[], max_length=20, description="What could not be graded; samples.jsonl has every output."
     )
+    usage: list[ModelUsage] = Field(
+        default=[],
+        max_length=MOST_GRADERS,
+        json_schema_extra=keyed_by("model"),
+        description="What the models of the class were asked.",
+    )
+    warnings: list[Line] = Field(default=[], max_length=16, description="What makes the scores doubtful.")
     gates: list[GateResult] = Field(default=[], max_length=30, description="Result of every gate for every candidate.")
     failure: FailureStatus | None = None
     summary: Line | None = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Text, cel
+from finetune_api.base import LONGEST_SECONDS, ApiModel, Line, Name, Text, cel
 from finetune_api.conditions import KindStatus
 from finetune_api.kubernetes_types import (
     SET,
@@ -17,7 +17,9 @@ from finetune_api.kubernetes_types import (
     Quantity,
     QueueName,
     SubdomainName,
+    keyed_by,
 )
+from finetune_api.model_graders import ModelName
 from finetune_api.unions import OneOf, TypedUnion
 
 DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
@@ -274,6 +276,58 @@ class PreflightPods(ApiModel):
     )
 
 
+Price = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+class Prices(ApiModel):
+    """What a million tokens cost, in any currency; the same for all models of a class."""
+
+    prompt_per_million: Price = Field(0.0, description="Price of a million tokens of prompts.")
+    completion_per_million: Price = Field(0.0, description="Price of a million tokens of replies.")
+
+
+class ModelDeploymentReference(ApiModel):
+    """A ModelDeployment that serves the model."""
+
+    name: Name = Field(description="Name of the ModelDeployment.")
+    namespace: Name | None = Field(None, description="Its namespace. Omitted: that of the object that names the model.")
+
+
+class ModelEndpoint(OneOf):
+    """A model behind an OpenAI-compatible API. Objects of the class use it by its name."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.modelDeploymentRef) || !(has(self.model) || has(self.credentialsSecretName))",
+                "a ModelDeployment has no key, and is asked for its own model",
+                "modelDeploymentRef",
+            )
+        )
+    )
+
+    choices = ("url", "model_deployment_ref")
+
+    name: ModelName = Field(description="Name of the model in specs.")
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=512)] | None = Field(
+        None, description="Base URL of the API, such as https://api.openai.com/v1. Redirects are not followed."
+    )
+    model_deployment_ref: ModelDeploymentReference | None = None
+    model: Line | None = Field(None, description="Value of the requests' `model` field. Omitted: `name`.")
+    credentials_secret_name: SubdomainName | None = Field(
+        None,
+        description="Name of a Secret in the namespace of the OBJECT that names the model, with the key API_KEY. "
+        "Omitted: requests have no key.",
+    )
+    ca_bundle: Annotated[str, StringConstraints(pattern=r"^-----BEGIN CERTIFICATE-----", max_length=65536)] | None = (
+        Field(None, description="PEM CA certificates used to verify the endpoint. Omitted: the public CAs.")
+    )
+    requests_per_minute: int = Field(600, ge=1, le=1_000_000, description="Maximum rate of requests of one Pod.")
+    concurrency: int = Field(8, ge=1, le=256, description="Maximum number of concurrent requests of one Pod.")
+    timeout_seconds: int = Field(120, ge=1, le=3600, description="How long a request may take.")
+    prices: Prices | None = Field(None, description="Prices for the cost in status.usage.")
+
+
 class FineTuneClassSpec(ApiModel):
     """What the platform provides to objects that use this class."""
 
@@ -286,6 +340,12 @@ class FineTuneClassSpec(ApiModel):
     preflight: PreflightPods = PreflightPods()
     limits: Limits = Limits()
     sources: AllowedSources = AllowedSources()
+    models: list[ModelEndpoint] = Field(
+        default=[],
+        max_length=32,
+        json_schema_extra=keyed_by("name"),
+        description="Models behind an API, which Evaluations may use as judges.",
+    )
     scheduling: Scheduling = Field(Scheduling(), description="For training, evaluation and serving Pods.")
     pod_metadata: PodMetadata = Field(
         PodMetadata(),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import ApiModel, Line, Text
+from finetune_api.base import ApiModel, Line, Text, cel
 from finetune_api.kubernetes_types import SET
+from finetune_api.model_graders import LabelModel, ModelName, Pairwise, ScoreModel
 from finetune_api.unions import TypedUnion
 
 ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=32)]
@@ -18,7 +19,7 @@ Template = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
 class GraderErrorCode(StrEnum):
-    """Why an output could not be graded, in OpenAI's terms."""
+    """Why an output could not be graded, in OpenAI's terms; the last one is our own."""
 
     FORMULA_PARSE_ERROR = "formula_parse_error"
     SAMPLE_PARSE_ERROR = "sample_parse_error"
@@ -28,6 +29,7 @@ class GraderErrorCode(StrEnum):
     MODEL_GRADER_SERVER_ERROR = "model_grader_server_error"
     MODEL_GRADER_EXCEEDED_MAX_TOKENS_ERROR = "model_grader_exceeded_max_tokens_error"
     OTHER_ERROR = "other_error"
+    BUDGET_EXCEEDED = "BudgetExceeded"
 
 
 class StringCheck(ApiModel):
@@ -43,14 +45,27 @@ class StringCheck(ApiModel):
 class TextSimilarity(ApiModel):
     """OpenAI's text_similarity grader: 0 to 1."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.metric) || (self.metric == 'Cosine') == has(self.model)",
+                "metric Cosine requires model, and no other metric has one",
+                "model",
+            )
+        )
+    )
+
     input: Text = Field("{{sample.output_text}}", description="Template for the text to grade.")
     reference: Text = Field("{{item.reference}}", description="Template for the text to compare with.")
     metric: Literal[
-        "FuzzyMatch", "BLEU", "GLEU", "METEOR", "ROUGE1", "ROUGE2", "ROUGE3", "ROUGE4", "ROUGE5", "ROUGEL"
+        "FuzzyMatch", "BLEU", "GLEU", "METEOR", "ROUGE1", "ROUGE2", "ROUGE3", "ROUGE4", "ROUGE5", "ROUGEL", "Cosine"
     ] = Field(
         "FuzzyMatch",
         description="FuzzyMatch: WRatio of rapidfuzz. BLEU: sentence BLEU of sacrebleu. GLEU, METEOR: of nltk. ROUGE: "
-        "F1 of rouge-score, without stemming.",
+        "F1 of rouge-score, without stemming. Cosine: of the embeddings by `model`, and 0 if it is negative.",
+    )
+    model: ModelName | None = Field(
+        None, description="For Cosine: name of an embedding model in spec.models of the FineTuneClass."
     )
 
 
@@ -100,18 +115,29 @@ class Grader(TypedUnion):
     """Scores each output from 0 to 1. The member for the type may be omitted if all of its fields are optional."""
 
     name: ShortName = Field(description="Name of the grader in gates and results.")
-    type: Literal["StringCheck", "TextSimilarity", "JsonSchema", "ToolCall", "Multi"] = Field(
-        description="Type of grader; its settings are in the member of the same name."
-    )
+    type: Literal[
+        "StringCheck", "TextSimilarity", "JsonSchema", "ToolCall", "ScoreModel", "LabelModel", "Pairwise", "Multi"
+    ] = Field(description="Type of grader; its settings are in the member of the same name.")
     pass_threshold: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Minimum score of an output that passes. Omitted: 1 for StringCheck, JsonSchema and ToolCall "
-        "without partialCredit, otherwise 0.5.",
+        description="Minimum score of an output that passes. Omitted: 1 for StringCheck, JsonSchema, LabelModel "
+        "and ToolCall without partialCredit, otherwise 0.5.",
     )
     string_check: StringCheck | None = None
     text_similarity: TextSimilarity | None = None
     json_schema: JsonSchema | None = None
     tool_call: ToolCallMatch | None = None
+    score_model: ScoreModel | None = None
+    label_model: LabelModel | None = None
+    pairwise: Pairwise | None = None
     multi: Multi | None = None
+
+    @property
+    def asks(self) -> str | None:
+        """The model of the class that grades, if one does."""
+        for spec in (self.score_model, self.label_model, self.pairwise, self.text_similarity):
+            if spec is not None:
+                return spec.model
+        return None

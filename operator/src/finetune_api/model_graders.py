@@ -1,22 +1,23 @@
-"""Graders that ask another model: settings of each type. No kind has them yet: they need the class's judges."""
+"""Graders that ask a model of the class: the settings of each type."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import ApiModel, Text
-from finetune_api.graders import ShortName
-from finetune_api.unions import TypedUnion
+from finetune_api.base import ApiModel, Text, cel
+from finetune_api.kubernetes_types import SET
 
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=32)]
+"""The name of one of a class's models."""
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
 class Message(ApiModel):
-    """A message to the judge."""
+    """A message to the model that grades."""
 
-    role: Literal["system", "developer", "user", "assistant"] = "user"
+    role: Literal["System", "Developer", "User", "Assistant"] = Field("User", description="Who says it.")
     content: Text = Field(
         description="Template. Fields of the example are inserted as text; parts of the output are quoted in a message "
         "of their own at the end, so that instructions in them are not followed."
@@ -24,66 +25,60 @@ class Message(ApiModel):
 
 
 class JudgeSampling(ApiModel):
-    """How the judge generates its reply."""
+    """How the model generates its reply."""
 
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature. 0: greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling.")
-    seed: int = Field(1, ge=0, le=4294967295, description="Seed for sampling, where the judge supports it.")
+    seed: int = Field(
+        1,
+        ge=0,
+        le=4294967295,
+        description="Seed for sampling, where the model supports it. Another seed asks again what has been answered "
+        "before.",
+    )
     max_tokens: int = Field(1024, ge=1, le=32768, description="Maximum number of tokens of a reply.")
 
 
 class ScoreModel(ApiModel):
-    """OpenAI's score_model grader: the judge's number within a range, as a score from 0 to 1."""
+    """OpenAI's score_model grader: the model's number within a range, as a score from 0 to 1."""
 
-    judge: ShortName = Field(description="Name of the judge.")
-    input: list[Message] = Field(min_length=1, max_length=16, description="What the judge is asked.")
-    range: tuple[float, float] = Field((0.0, 1.0), description="Least and greatest number; others are clamped to them.")
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!has(self.range) || self.range[0] < self.range[1]", "range is the least and the greatest number", "range")
+        )
+    )
+
+    model: ModelName = Field(description="Name of a model in spec.models of the FineTuneClass.")
+    input: list[Message] = Field(min_length=1, max_length=16, description="What the model is asked.")
+    range: list[Annotated[float, Field(ge=-1_000_000, le=1_000_000)]] = Field(
+        default=[0.0, 1.0],
+        min_length=2,
+        max_length=2,
+        description="Least and greatest number; others are clamped to them.",
+    )
     sampling: JudgeSampling = JudgeSampling()
 
 
 class LabelModel(ApiModel):
-    """OpenAI's label_model grader: 1 if the judge chooses a passing label, otherwise 0."""
+    """OpenAI's label_model grader: 1 if the model chooses a passing label, otherwise 0."""
 
-    judge: ShortName = Field(description="Name of the judge.")
-    input: list[Message] = Field(min_length=1, max_length=16, description="What the judge is asked.")
-    labels: list[Label] = Field(min_length=2, max_length=32, description="Labels to choose from.")
-    passing_labels: list[Label] = Field(min_length=1, max_length=32, description="Labels of an output that passes.")
+    model: ModelName = Field(description="Name of a model in spec.models of the FineTuneClass.")
+    input: list[Message] = Field(min_length=1, max_length=16, description="What the model is asked.")
+    labels: list[Label] = Field(
+        min_length=2, max_length=32, json_schema_extra=SET, description="Labels to choose from."
+    )
+    passing_labels: list[Label] = Field(
+        min_length=1, max_length=32, json_schema_extra=SET, description="Labels of an output that passes."
+    )
     sampling: JudgeSampling = JudgeSampling()
 
 
 class Pairwise(ApiModel):
-    """1 if the judge prefers the output to the baseline's, 0 if it prefers the baseline's, otherwise 0.5."""
+    """1 if the model prefers the output to the baseline's, 0 if it prefers the baseline's, otherwise 0.5."""
 
-    judge: ShortName = Field(description="Name of the judge.")
+    model: ModelName = Field(description="Name of a model in spec.models of the FineTuneClass.")
     criteria: Text = Field(description="Template that says what makes one output better than another.")
     both_orders: bool = Field(
         True, description="Ask twice, with the outputs in both orders; a preference counts only if both replies agree."
     )
     sampling: JudgeSampling = JudgeSampling()
-
-
-class EmbeddingSimilarity(ApiModel):
-    """OpenAI's text_similarity grader with cosine: the cosine of two embeddings, and 0 if it is negative."""
-
-    embedder: ShortName = Field(description="Name of the embedding model, which is part of what a score means.")
-    input: Text = Field("{{sample.output_text}}", description="Template for the text to grade.")
-    reference: Text = Field("{{item.reference}}", description="Template for the text to compare with.")
-
-
-class ModelGrader(TypedUnion):
-    """Scores each output from 0 to 1, by another model."""
-
-    name: ShortName = Field(description="Name of the grader in gates and results.")
-    type: Literal["ScoreModel", "LabelModel", "Pairwise", "EmbeddingSimilarity"] = Field(
-        description="Type of grader; its settings are in the member of the same name."
-    )
-    pass_threshold: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Minimum score of an output that passes. Omitted: 1 for LabelModel, otherwise 0.5.",
-    )
-    score_model: ScoreModel | None = None
-    label_model: LabelModel | None = None
-    pairwise: Pairwise | None = None
-    embedding_similarity: EmbeddingSimilarity | None = None

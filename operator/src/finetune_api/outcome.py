@@ -20,7 +20,7 @@ from pydantic import (
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import MOST_SCORES, GradingErrors, Score
+from finetune_api.evaluation import MOST_GRADERS, MOST_SCORES, GradingErrors, ModelUsage, Score
 from finetune_api.finetunejob import (
     CheckpointStatus,
     CorruptCheckpoint,
@@ -103,6 +103,8 @@ class EvaluationReport(ApiModel):
     outcome: Literal["EvaluateSucceeded"] = "EvaluateSucceeded"
     scores: list[Score] = Field(max_length=MOST_SCORES)
     errors: list[GradingErrors] = Field(default=[], max_length=20)
+    usage: list[ModelUsage] = Field(default=[], max_length=MOST_GRADERS)
+    warnings: list[Line] = Field(default=[], max_length=16)
     report_uri: Line | None = None
 
     @field_serializer("scores")
@@ -205,12 +207,15 @@ def _later_part(log: str) -> str | None:
 
 
 def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
-    """Drops errors first, then digits, the report's URI, then the gains' intervals; every score stays."""
+    """Drops errors first, then warnings, digits, the report's URI, usage, the gains' intervals; every score stays."""
     if report.errors:
         return report.model_copy(update={"errors": report.errors[:-1]})
+    if report.warnings:
+        return report.model_copy(update={"warnings": report.warnings[:-1]})
     for slimmer in (
         report.model_copy(update={"scores": [_rounded(score) for score in report.scores]}),
         report.model_copy(update={"report_uri": None}),
+        report.model_copy(update={"usage": []}),
         report.model_copy(update={"scores": [_without_gain_interval(score) for score in report.scores]}),
     ):
         if slimmer != report:

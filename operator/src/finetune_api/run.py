@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_api.base import ApiModel, Line, Name
-from finetune_api.evaluation import Generation, OnError
-from finetune_api.finetuneclass import ServerSideEncryption
+from finetune_api.evaluation import Budget, Generation, OnError
+from finetune_api.finetuneclass import Prices, ServerSideEncryption
 from finetune_api.finetunejob import (
     Adapter,
     Checkpoints,
@@ -29,6 +29,9 @@ PROGRESS_CA_PATH = f"{RUN_CONFIG_DIRECTORY}/progress-ca.crt"
 STORAGE_CREDENTIALS_DIRECTORY = "/var/run/secrets/finetune.dev/storage"
 """Mount point of the class's Secret: one file per key (AWS_ACCESS_KEY_ID, ...), updated by the kubelet."""
 PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105
+MODEL_KEYS_DIRECTORY = "/var/run/secrets/finetune.dev/models"
+"""Mount point of the Secrets of the class's models: a folder by the model's name, with the file API_KEY."""
+MODEL_KEY = "API_KEY"
 DATASET_DIRECTORY = "/var/run/finetune.dev/datasets"
 """Mount point of a dataset's ConfigMaps: below training/ and validation/, one file per key."""
 SERVED_MODEL_DIRECTORY = "/models"
@@ -145,6 +148,21 @@ class NamedModel(ApiModel):
     model: ModelSource
 
 
+class EndpointConfig(ApiModel):
+    """How to ask one model of the class. Its key is never part of it: it is a file in MODEL_KEYS_DIRECTORY."""
+
+    name: Line
+    url: Line = Field(description="Base URL of an OpenAI-compatible API.")
+    model: Line = Field(description="The requests' `model` field.")
+    digest: Line | None = Field(None, description="What tells the model from another one at the same place, if known.")
+    secret_name: Line | None = Field(None, description="The Secret that its key is from; None: there is no key.")
+    ca_bundle: str | None = Field(None, description="PEM CA certificates to trust.")
+    requests_per_minute: int = 600
+    concurrency: int = 8
+    timeout_seconds: int = 120
+    prices: Prices | None = None
+
+
 class EvaluateRun(ApiModel):
     """Generates answers for every example with every model, grades them and reports scores."""
 
@@ -160,6 +178,9 @@ class EvaluateRun(ApiModel):
     allowed_images: list[Line] = Field(default=[], description="Patterns of allowed s3:// and https:// URLs of images.")
     limit_examples: int | None = None
     graders: list[Grader]
+    endpoints: list[EndpointConfig] = Field(default=[], description="The models of the class that graders name.")
+    budget: Budget = Budget()
+    answers_uri: Line | None = Field(None, description="s3:// folder with what these models answered before.")
     generation: Generation
     cluster_by: Line | None = Field(None, description="Template; examples that render the same text form a cluster.")
     slices: list[Line] = Field(

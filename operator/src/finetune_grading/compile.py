@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from finetune_api.graders import Grader
-from finetune_api.model_graders import ModelGrader
 from finetune_grading.compiled import CompiledGrader, InvalidGraderError, RowsGrader
 from finetune_grading.grade import Grade
-from finetune_grading.graders.embedding_similarity import compile_embedding_similarity
+from finetune_grading.graders.cosine import compile_cosine
 from finetune_grading.graders.json_schema import compile_json_schema
 from finetune_grading.graders.label_model import compile_label_model
 from finetune_grading.graders.multi import MultiGrader, compile_multi
@@ -17,7 +16,7 @@ from finetune_grading.graders.score_model import compile_score_model
 from finetune_grading.graders.string_check import compile_string_check
 from finetune_grading.graders.text_similarity import compile_text_similarity, load_text_similarity
 from finetune_grading.graders.tool_call import compile_tool_call
-from finetune_grading.judge import Embedder, Judge
+from finetune_grading.judge import Embedder, Judge, NeverAsked
 from finetune_grading.sample import Row
 
 COMPILERS: Mapping[str, Callable[[Grader, float], RowsGrader]] = {
@@ -26,19 +25,18 @@ COMPILERS: Mapping[str, Callable[[Grader, float], RowsGrader]] = {
     "JsonSchema": compile_json_schema,
     "ToolCall": compile_tool_call,
 }
-"""By the type of a grader that needs only the row: all but Multi, which reads the others."""
+"""By the type of a grader that needs only the row."""
 
-
-JUDGED: Mapping[str, Callable[[ModelGrader, float, Mapping[str, Judge]], RowsGrader]] = {
+JUDGED: Mapping[str, Callable[[Grader, float, Mapping[str, Judge]], RowsGrader]] = {
     "ScoreModel": compile_score_model,
     "LabelModel": compile_label_model,
     "Pairwise": compile_pairwise,
 }
-"""By the type of a grader that asks a judge."""
+"""By the type of a grader that asks a model."""
 
 
 def compile_graders(
-    graders: Sequence[Grader | ModelGrader],
+    graders: Sequence[Grader],
     judges: Mapping[str, Judge] | None = None,
     embedders: Mapping[str, Embedder] | None = None,
 ) -> list[CompiledGrader]:
@@ -52,7 +50,19 @@ def compile_graders(
             raise InvalidGraderError(name, "its name is used twice; give each grader a name of its own.")
     # As with OpenAI, a formula reads no other formula.
     readable = [grader.name for grader in graders if grader.type != "Multi"]
-    return [_compile(grader, readable, judges or {}, embedders or {}) for grader in graders]
+    comparing = [grader.name for grader in graders if grader.type == "Pairwise"]
+    return [
+        compile_multi(grader, pass_threshold(grader), readable, comparing)
+        if grader.type == "Multi"
+        else _compile(grader, judges or {}, embedders or {})
+        for grader in graders
+    ]
+
+
+def check_graders(graders: Sequence[Grader]) -> list[CompiledGrader]:
+    """The graders of a spec, compiled to be looked at: no model is there to be asked. Raises InvalidGraderError."""
+    models = {grader.asks: NeverAsked() for grader in graders if grader.asks is not None}
+    return compile_graders(graders, models, models)
 
 
 def load_graders(graders: Sequence[Grader]) -> None:
@@ -61,31 +71,24 @@ def load_graders(graders: Sequence[Grader]) -> None:
         load_text_similarity(grader)
 
 
-def pass_threshold(grader: Grader | ModelGrader) -> float:
+def pass_threshold(grader: Grader) -> float:
     """The least score that passes: 1 for graders that only know right and wrong, else 0.5, unless the spec says."""
     if grader.pass_threshold is not None:
         return grader.pass_threshold
-    if isinstance(grader, ModelGrader):
-        return 1.0 if grader.type == "LabelModel" else 0.5
     partial = grader.tool_call is not None and grader.tool_call.partial_credit
-    is_binary = grader.type in ("StringCheck", "JsonSchema") or (grader.type == "ToolCall" and not partial)
+    is_binary = grader.type in ("StringCheck", "JsonSchema", "LabelModel") or (
+        grader.type == "ToolCall" and not partial
+    )
     return 1.0 if is_binary else 0.5
 
 
-def _compile(
-    grader: Grader | ModelGrader,
-    readable: Sequence[str],
-    judges: Mapping[str, Judge],
-    embedders: Mapping[str, Embedder],
-) -> CompiledGrader:
+def _compile(grader: Grader, judges: Mapping[str, Judge], embedders: Mapping[str, Embedder]) -> CompiledGrader:
     threshold = pass_threshold(grader)
-    if isinstance(grader, Grader):
-        if grader.type == "Multi":
-            return compile_multi(grader, threshold, readable)
-        return COMPILERS[grader.type](grader, threshold)
-    if grader.type == "EmbeddingSimilarity":
-        return compile_embedding_similarity(grader, threshold, embedders)
-    return JUDGED[grader.type](grader, threshold, judges)
+    if grader.type in JUDGED:
+        return JUDGED[grader.type](grader, threshold, judges)
+    if grader.type == "TextSimilarity" and grader.asks is not None:
+        return compile_cosine(grader, threshold, embedders)
+    return COMPILERS[grader.type](grader, threshold)
 
 
 async def grade_rows(graders: Sequence[CompiledGrader], rows: Sequence[Row]) -> dict[str, list[Grade]]:

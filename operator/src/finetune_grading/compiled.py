@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from finetune_api.graders import GraderErrorCode
 from finetune_grading.grade import Grade, RowError, Scored, unexpected
+from finetune_grading.judge import StopGradingError
 from finetune_grading.sample import Item, MissingVariableError, Row, Sample
 from finetune_grading.templates import TemplateError, resolve, variables
 
@@ -29,6 +30,8 @@ class CompiledGrader:
     pass_threshold: float
     item_variables: tuple[str, ...]
     """The variables of an item that it reads, such as `item.reference`."""
+    compares: bool = field(default=False, kw_only=True)
+    """Whether it needs the baseline's output too, so that the baseline itself has no grade by it."""
 
     def missing_from(self, item: Item) -> list[str]:
         """The variables that this grader reads and the item lacks."""
@@ -41,7 +44,7 @@ class RowsGrader(CompiledGrader, ABC):
 
     @abstractmethod
     async def grade(self, rows: Sequence[Row]) -> list[Grade]:
-        """A grade for each row, in their order. No row's fault raises."""
+        """A grade for each row, in their order. No row's fault raises; StopGradingError is none of a row's."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,10 @@ class AskingGrader(RowsGrader):
     """It asks another model about each row; how many at once is that model's client's matter."""
 
     ask: Callable[[Row], Awaitable[Scored]]
-    """Raises RowError."""
+    """Raises RowError, StopGradingError."""
+    model: str
+    best: str
+    """The best result, in the words that the model replies with."""
 
     async def grade(self, rows: Sequence[Row]) -> list[Grade]:
         return list(await asyncio.gather(*(self._grade_row(row) for row in rows)))
@@ -77,6 +83,8 @@ class AskingGrader(RowsGrader):
     async def _grade_row(self, row: Row) -> Grade:
         try:
             return Grade.of(await self.ask(row), self.pass_threshold)
+        except StopGradingError:
+            raise
         except RowError as error:
             return Grade.errored(error.error)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Judges: models that some graders ask. The caller provides them, with address, rate limit and cache."""
+"""Models that some graders ask. The caller provides them, with address, rate limit and cache."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from finetune_grading.grade import RowError
 
 _DETAILS_LENGTH = 300
 T = TypeVar("T")
+
+
+class StopGradingError(Exception):
+    """A model will answer no question, or what it answers can't be kept: grading ends. Its cause says why."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,24 @@ class Judge(Protocol):
     """A model that answers questions."""
 
     async def ask(self, question: Question) -> Reply:
-        """Raises RowError (model_grader_server_error, or another) where there is no answer."""
+        """Raises RowError (model_grader_server_error, or another) where there is no answer, StopGradingError."""
 
 
 class Embedder(Protocol):
     """A model that makes vectors of texts."""
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """A vector for each text. Raises RowError."""
+        """A vector for each text. Raises RowError, StopGradingError."""
+
+
+class NeverAsked:
+    """For checking a spec: a model that is there, and is not asked."""
+
+    async def ask(self, question: Question) -> Reply:
+        raise NotImplementedError
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        raise NotImplementedError
 
 
 async def ask_structured(judge: Judge, question: Question, read: Callable[[Mapping[str, Any]], T]) -> T:

@@ -47,7 +47,7 @@ def question_on_output(
     def insert(name: str) -> str:
         return f"[{name}, see {mark}]" if name in parts else as_text(resolve(name, row.item, row.sample))
 
-    asked = [{"role": message.role, "content": render_with(message.content, insert)} for message in messages]
+    asked = [{"role": message.role.lower(), "content": render_with(message.content, insert)} for message in messages]
     return _question(asked, parts, mark, result, task, sampling)
 
 

@@ -47,12 +47,13 @@ Thresholds = Mapping[str, float]
 def grading_failure(grades: Graded, examples: Examples, counting: Counting) -> str | None:
     """Why the scores would say little: too many outputs could not be graded; None when they are worth reading.
 
-    What the baseline's outputs lack is no fault: a model that was not tuned to write JSON often doesn't.
+    What the baseline's outputs lack is no fault: a model that was not tuned to write JSON often doesn't. What the
+    budget left ungraded is none either: it leaves the gates open.
     """
     for model, of_model in grades.items():
         for grader, of_grader in of_model.items():
             errors = [(at, grade.error) for at, grade in enumerate(of_grader) if grade.error is not None]
-            faults = [one for one in errors if model != BASELINE or one[1].code not in OF_THE_OUTPUT]
+            faults = [one for one in errors if not _is_expected(one[1], model)]
             share = 100 * len(faults) / len(of_grader)
             if share > counting.max_errored_percent:
                 reason = f"{share:.4g} %; maxErroredPercent is {counting.max_errored_percent:.4g}"
@@ -64,6 +65,15 @@ def grading_failure(grades: Graded, examples: Examples, counting: Counting) -> s
                 continue
             return _failure(model, grader, faults, len(of_grader), examples, reason)
     return None
+
+
+def lacks_answers(grades: Graded) -> bool:
+    """Whether some model's API gave no answer to a question."""
+    all_grades = (grade for of_model in grades.values() for of_grader in of_model.values() for grade in of_grader)
+    return any(
+        grade.error is not None and grade.error.code is GraderErrorCode.MODEL_GRADER_SERVER_ERROR
+        for grade in all_grades
+    )
 
 
 def grading_errors(grades: Graded, examples: Examples, most: int) -> list[GradingErrors]:
@@ -142,6 +152,9 @@ def _score(
     mean = estimate([score for _, score in kept], clusters and [clusters[at] for at, _ in kept])
     low, high = _rounded_interval(mean)
     verdicts = [grade.verdict for grade in grades]
+    over_budget = sum(
+        grade.error is not None and grade.error.code is GraderErrorCode.BUDGET_EXCEEDED for grade in grades
+    )
     score = Score(
         candidate=model,
         grader=grader,
@@ -152,6 +165,7 @@ def _score(
         passed=verdicts.count("Passed"),
         failed=verdicts.count("Failed"),
         errored=verdicts.count("Errored"),
+        over_budget=over_budget or None,
     )
     pairs = [(at, one, before) for at, one in kept if baseline is not None and (before := baseline[at]) is not None]
     if not pairs:
@@ -169,6 +183,10 @@ def _score(
             "minimum_detectable_delta": _rounded(gain.minimum_detectable),
         }
     )
+
+
+def _is_expected(error: GradeError, model: str) -> bool:
+    return error.code is GraderErrorCode.BUDGET_EXCEEDED or (model == BASELINE and error.code in OF_THE_OUTPUT)
 
 
 def _failure(

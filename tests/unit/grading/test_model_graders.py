@@ -9,26 +9,26 @@ from typing import Any
 import pytest
 
 from finetune_api.graders import Grader, GraderErrorCode
-from finetune_api.model_graders import ModelGrader
-from finetune_grading.compile import compile_graders, grade_rows
+from finetune_grading.compile import check_graders, compile_graders, grade_rows
 from finetune_grading.compiled import InvalidGraderError
 from finetune_grading.grade import Grade
-from finetune_grading.judge import Embedder, Judge, Question, Reply
+from finetune_grading.judge import Embedder, Judge, Question, Reply, StopGradingError
 from finetune_grading.sample import Row, Sample
 from finetune_grading.templates import render
 from finetune_grading.tool_calls import ToolCall
 from tests.unit.grading.judges import REFUSAL, TRUNCATED, FailingJudge, StubEmbedder, StubJudge, replies
 
-ASK = [{"role": "user", "content": "Question: {{item.question}}. Judge {{sample.output_text}} by its tone."}]
-SCORE: dict[str, Any] = {"type": "ScoreModel", "scoreModel": {"judge": "j", "range": [0, 5], "input": ASK}}
-LABELS = {"judge": "j", "labels": ["good", "bad", "unsure"], "passingLabels": ["good"], "input": ASK}
+ASK = [{"role": "User", "content": "Question: {{item.question}}. Judge {{sample.output_text}} by its tone."}]
+SCORE: dict[str, Any] = {"type": "ScoreModel", "scoreModel": {"model": "j", "range": [0, 5], "input": ASK}}
+LABELS = {"model": "j", "labels": ["good", "bad", "unsure"], "passingLabels": ["good"], "input": ASK}
 LABEL: dict[str, Any] = {"type": "LabelModel", "labelModel": LABELS}
-PAIR: dict[str, Any] = {"type": "Pairwise", "pairwise": {"judge": "j", "criteria": "Which answers {{item.question}}?"}}
+PAIR: dict[str, Any] = {"type": "Pairwise", "pairwise": {"model": "j", "criteria": "Which answers {{item.question}}?"}}
+COSINE: dict[str, Any] = {"type": "TextSimilarity", "textSimilarity": {"metric": "Cosine", "model": "e"}}
 ROW = Row({"question": "Why?", "reference": "r"}, Sample("Because."), Sample("No idea."))
 
 
 def graded(spec: dict[str, Any], judge: Judge, *rows: Row, embedder: Embedder | None = None) -> list[Grade]:
-    grader = ModelGrader.from_wire({"name": "tone", **spec})
+    grader = Grader.from_wire({"name": "tone", **spec})
     compiled = compile_graders([grader], {"j": judge}, {} if embedder is None else {"e": embedder})
     return asyncio.run(grade_rows(compiled, rows or (ROW,)))["tone"]
 
@@ -177,21 +177,61 @@ def test_without_anothers_output_there_is_no_preference() -> None:
 
 def test_the_cosine_of_two_embeddings() -> None:
     embedder = StubEmbedder(
-        {"east": [1, 0], "north": [0, 1], "west": [-1, 0], "north-east": [3, 3], "": [0, 0], "x": [1]}
+        {"east": [1, 0], "north": [0, 1], "west": [-1, 0], "north-east": [3, 3], "zero": [0, 0], "x": [1]}
     )
-    texts = [("east", "east"), ("east", "north"), ("east", "west"), ("north-east", "east"), ("", "east"), ("x", "east")]
+    texts = [
+        ("east", "east"),
+        ("east", "north"),
+        ("east", "west"),
+        ("north-east", "east"),
+        ("zero", "east"),
+        ("x", "east"),
+    ]
     rows = [Row({"reference": reference}, Sample(text)) for text, reference in texts]
-    spec = {"type": "EmbeddingSimilarity", "embeddingSimilarity": {"embedder": "e"}}
-    grades = graded(spec, StubJudge(""), *rows, embedder=embedder)
+    grades = graded(COSINE, StubJudge(""), *rows, embedder=embedder)
     assert [grade.score for grade in grades] == [1, 0, 0, pytest.approx(0.707107, abs=1e-6), None, None]
     assert embedder.requests == [6], "each text once, all in one request"
+
+
+def test_an_empty_text_is_like_no_other_and_is_not_asked_about() -> None:
+    """APIs refuse a request with an empty text, and with it all of its other texts."""
+    embedder = StubEmbedder({"east": [1, 0]})
+    rows = [
+        Row({"reference": reference}, Sample(text)) for text, reference in (("", "east"), (" ", " "), ("east",) * 2)
+    ]
+    assert [grade.score for grade in graded(COSINE, StubJudge(""), *rows, embedder=embedder)] == [0, 1, 1]
+    assert embedder.requests == [1]
+
+
+def test_cosine_without_a_model_is_refused() -> None:
+    with pytest.raises(InvalidGraderError, match="metric Cosine needs an embedding model"):
+        graded({"type": "TextSimilarity", "textSimilarity": {"metric": "Cosine"}}, StubJudge(""))
+
+
+class GoneJudge:
+    async def ask(self, question: Question) -> Reply:
+        raise StopGradingError from ValueError("the key is wrong")
+
+
+def test_a_model_that_will_answer_nothing_ends_the_grading() -> None:
+    with pytest.raises(StopGradingError):
+        graded(SCORE, GoneJudge(), ROW, ROW)
+
+
+def test_a_formula_that_reads_a_comparison_is_one() -> None:
+    spec = [{"name": "versus", **PAIR}, {"name": "exact", "type": "StringCheck"}]
+    spec += [{"name": f"m{at}", "type": "Multi", "multi": {"calculateOutput": f}} for at, f in enumerate(FORMULAS)]
+    compiled = check_graders([Grader.from_wire(one) for one in spec])
+    assert {grader.name for grader in compiled if grader.compares} == {"versus", "m0"}
+
+
+FORMULAS = ("versus / 2 + exact", "exact / 2")
 
 
 def test_a_batch_that_the_embedder_refuses_errs_its_rows_only() -> None:
     embedder = StubEmbedder({f"t{at}": [1.0, at] for at in range(63)} | {"r": [1.0, 0.0]})
     rows = [Row({"reference": "r"}, Sample(f"t{at}")) for at in range(65)]
-    spec = {"type": "EmbeddingSimilarity", "embeddingSimilarity": {"embedder": "e"}}
-    grades = graded(spec, StubJudge(""), *rows, embedder=embedder)
+    grades = graded(COSINE, StubJudge(""), *rows, embedder=embedder)
     # The first request has texts t0 to t62 with the reference, the second the two that have no vector.
     assert {grade.verdict for grade in grades[:63]} == {"Passed", "Failed"}
     assert {grade.verdict for grade in grades[63:]} == {"Errored"}
@@ -207,8 +247,8 @@ def test_an_output_whose_text_can_not_be_made_errs_its_row_only() -> None:
     ]
     text = render("{{sample.output_tools}}", {}, rows[1].sample)
     spec = {
-        "type": "EmbeddingSimilarity",
-        "embeddingSimilarity": {"embedder": "e", "input": "{{sample.output_tools}}"},
+        "type": "TextSimilarity",
+        "textSimilarity": {"metric": "Cosine", "model": "e", "input": "{{sample.output_tools}}"},
     }
     grades = graded(spec, StubJudge(""), *rows, embedder=StubEmbedder({text: [1, 0], "r": [1, 0]}))
     assert [grade.verdict for grade in grades] == ["Errored", "Passed"]
@@ -218,7 +258,7 @@ def test_a_formula_reads_judges_and_asks_each_once() -> None:
     judge = StubJudge(replies(4))
     graders = compile_graders(
         [
-            ModelGrader.from_wire({"name": "tone", **SCORE}),
+            Grader.from_wire({"name": "tone", **SCORE}),
             Grader.from_wire({"name": "exact", "type": "StringCheck"}),
             Grader.from_wire({"name": "both", "type": "Multi", "multi": {"calculateOutput": "(tone + exact) / 2"}}),
         ],
@@ -233,7 +273,7 @@ def test_a_formula_reads_judges_and_asks_each_once() -> None:
     ("spec", "message"),
     [
         ({**SCORE, "scoreModel": {**SCORE["scoreModel"], "range": [5, 5]}}, "scoreModel.range: [5, 5] is no range"),
-        ({**SCORE, "scoreModel": {**SCORE["scoreModel"], "judge": "who"}}, "there is no judge 'who'. There are: j."),
+        ({**SCORE, "scoreModel": {**SCORE["scoreModel"], "model": "who"}}, "there is no model 'who'. There are: j."),
         (
             {**SCORE, "scoreModel": {**SCORE["scoreModel"], "input": [{"content": "Say {{item.a}}"}]}},
             "input: the judge sees nothing of the output",
@@ -246,12 +286,12 @@ def test_a_formula_reads_judges_and_asks_each_once() -> None:
         ({**LABEL, "labelModel": {**LABELS, "passingLabels": ["nice"]}}, "labelModel.passingLabels: 'nice' is not one"),
         ({**LABEL, "labelModel": {**LABELS, "passingLabels": LABELS["labels"]}}, "every label passes"),
         (
-            {"type": "Pairwise", "pairwise": {"judge": "j", "criteria": "{{sample.output_text}}?"}},
+            {"type": "Pairwise", "pairwise": {"model": "j", "criteria": "{{sample.output_text}}?"}},
             "pairwise.criteria: {{sample.output_text}}: both outputs are shown",
         ),
         (
-            {"type": "EmbeddingSimilarity", "embeddingSimilarity": {"embedder": "who"}},
-            "there is no embedding model 'who'. There are: none.",
+            {"type": "TextSimilarity", "textSimilarity": {"metric": "Cosine", "model": "who"}},
+            "there is no model 'who'. There are: none.",
         ),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.model_graders import ModelGrader
+from finetune_api.graders import Grader
 from finetune_grading.compiled import AskingGrader, InvalidGraderError
 from finetune_grading.grade import Scored
 from finetune_grading.graders.score_model import judge_of
@@ -14,7 +14,7 @@ from finetune_grading.questions import checked_variables, question_on_output
 from finetune_grading.sample import Row
 
 
-def compile_label_model(grader: ModelGrader, pass_threshold: float, judges: Mapping[str, Judge]) -> AskingGrader:
+def compile_label_model(grader: Grader, pass_threshold: float, judges: Mapping[str, Judge]) -> AskingGrader:
     """Raises InvalidGraderError for labels that can't tell outputs apart, or messages that can't work."""
     spec = grader.label_model
     assert spec is not None, "a union's required member"
@@ -28,7 +28,7 @@ def compile_label_model(grader: ModelGrader, pass_threshold: float, judges: Mapp
             grader.name, "labelModel.passingLabels: every label passes, so that none tells anything."
         )
     fields = checked_variables(grader.name, spec.input)
-    judge = judge_of(grader.name, spec.judge, judges)
+    judge = judge_of(grader.name, spec.model, judges)
     task = f"The result is one of these labels: {', '.join(map(repr, labels))}."
 
     def read(reply: Mapping[str, Any]) -> Scored:
@@ -41,4 +41,4 @@ def compile_label_model(grader: ModelGrader, pass_threshold: float, judges: Mapp
         question = question_on_output(spec.input, row, {"type": "string", "enum": list(labels)}, task, spec.sampling)
         return await ask_structured(judge, question, read)
 
-    return AskingGrader(grader.name, pass_threshold, fields, ask)
+    return AskingGrader(grader.name, pass_threshold, fields, ask, spec.model, spec.passing_labels[0])

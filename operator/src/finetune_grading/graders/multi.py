@@ -37,12 +37,19 @@ class MultiGrader(CompiledGrader):
         return Grade.of(Scored(min(1.0, max(0.0, value)), details), self.pass_threshold)
 
 
-def compile_multi(grader: Grader, pass_threshold: float, others: Collection[str]) -> MultiGrader:
-    """`others`: the names of the graders that it may read. Raises InvalidGraderError."""
+def compile_multi(
+    grader: Grader, pass_threshold: float, others: Collection[str], comparing: Collection[str] = ()
+) -> MultiGrader:
+    """`others`: the names of the graders that it may read; `comparing`: those of them that compare with the baseline.
+
+    Raises InvalidGraderError.
+    """
     assert grader.multi is not None, "a union's required member"
     names = {name.replace("-", "_"): name for name in others}
     try:
         formula = parse_formula(grader.multi.calculate_output, names)
     except FormulaError as error:
         raise InvalidGraderError(grader.name, f"multi.calculateOutput: {error}", error.code) from error
-    return MultiGrader(grader.name, pass_threshold, (), formula, {name: names[name] for name in formula.names})
+    reads = {name: names[name] for name in formula.names}
+    compares = any(name in comparing for name in reads.values())
+    return MultiGrader(grader.name, pass_threshold, (), formula, reads, compares=compares)

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from finetune_api.graders import GraderErrorCode
-from finetune_api.model_graders import ModelGrader, Pairwise
+from finetune_api.graders import Grader, GraderErrorCode
+from finetune_api.model_graders import Pairwise
 from finetune_grading.compiled import AskingGrader, InvalidGraderError, item_variables
 from finetune_grading.grade import RowError, Scored
 from finetune_grading.graders.score_model import judge_of
@@ -22,7 +22,7 @@ _RESULTS = ("A", "B", "Tie")
 _TASK = "Two models wrote A and B. The result is 'A' or 'B', whichever is better by the criteria, or 'Tie'."
 
 
-def compile_pairwise(grader: ModelGrader, pass_threshold: float, judges: Mapping[str, Judge]) -> AskingGrader:
+def compile_pairwise(grader: Grader, pass_threshold: float, judges: Mapping[str, Judge]) -> AskingGrader:
     """Raises InvalidGraderError."""
     spec = grader.pairwise
     assert spec is not None, "a union's required member"
@@ -32,7 +32,7 @@ def compile_pairwise(grader: ModelGrader, pass_threshold: float, judges: Mapping
             f"pairwise.criteria: {{{{{of_output[0]}}}}}: both outputs are shown anyhow; name fields of the example."
         )
         raise InvalidGraderError(grader.name, message, GraderErrorCode.INVALID_VARIABLE_ERROR)
-    judge = judge_of(grader.name, spec.judge, judges)
+    judge = judge_of(grader.name, spec.model, judges)
 
     async def ask(row: Row) -> Scored:
         if row.other is None:
@@ -46,7 +46,8 @@ def compile_pairwise(grader: ModelGrader, pass_threshold: float, judges: Mapping
         agreed: Outcome = outcomes[0] if len(set(outcomes)) == 1 else "Tie"
         return Scored(_SCORES[agreed], {"outcome": agreed, "byOrder": outcomes})
 
-    return AskingGrader(grader.name, pass_threshold, fields, ask)
+    best = "for this text, and against the other one"
+    return AskingGrader(grader.name, pass_threshold, fields, ask, spec.model, best, compares=True)
 
 
 async def _ask_once(judge: Judge, spec: Pairwise, row: Row, a: str, b: str, mine_is: str) -> Outcome:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.model_graders import ModelGrader
+from finetune_api.graders import Grader
 from finetune_grading.compiled import AskingGrader, InvalidGraderError
 from finetune_grading.grade import Scored
 from finetune_grading.judge import Judge, ask_structured
@@ -14,7 +14,7 @@ from finetune_grading.questions import checked_variables, question_on_output
 from finetune_grading.sample import Row
 
 
-def compile_score_model(grader: ModelGrader, pass_threshold: float, judges: Mapping[str, Judge]) -> AskingGrader:
+def compile_score_model(grader: Grader, pass_threshold: float, judges: Mapping[str, Judge]) -> AskingGrader:
     """Raises InvalidGraderError for a range that is none, or messages that can't work."""
     spec = grader.score_model
     assert spec is not None, "a union's required member"
@@ -22,7 +22,7 @@ def compile_score_model(grader: ModelGrader, pass_threshold: float, judges: Mapp
     if not (math.isfinite(most - least) and least < most):
         raise InvalidGraderError(grader.name, f"scoreModel.range: [{least:g}, {most:g}] is no range.")
     fields = checked_variables(grader.name, spec.input)
-    judge = judge_of(grader.name, spec.judge, judges)
+    judge = judge_of(grader.name, spec.model, judges)
     task = f"The result is a number from {least:g} to {most:g}."
 
     def read(reply: Mapping[str, Any]) -> Scored:
@@ -36,12 +36,12 @@ def compile_score_model(grader: ModelGrader, pass_threshold: float, judges: Mapp
         question = question_on_output(spec.input, row, {"type": "number"}, task, spec.sampling)
         return await ask_structured(judge, question, read)
 
-    return AskingGrader(grader.name, pass_threshold, fields, ask)
+    return AskingGrader(grader.name, pass_threshold, fields, ask, spec.model, f"{most:g}")
 
 
 def judge_of(grader: str, name: str, judges: Mapping[str, Judge]) -> Judge:
-    """The judge of this name. Raises InvalidGraderError."""
+    """The model of this name. Raises InvalidGraderError."""
     if name not in judges:
         known = ", ".join(sorted(judges)) or "none"
-        raise InvalidGraderError(grader, f"there is no judge {name!r}. There are: {known}.")
+        raise InvalidGraderError(grader, f"there is no model {name!r}. There are: {known}.")
     return judges[name]

@@ -12,6 +12,10 @@ from finetune_grading.wordnet import WordNetNotFoundError, wordnet
 def compile_text_similarity(grader: Grader, pass_threshold: float) -> LocalGrader:
     """Raises InvalidGraderError."""
     spec = grader.text_similarity or TextSimilarity()
+    if spec.metric == "Cosine":
+        raise InvalidGraderError(
+            grader.name, "textSimilarity.model: metric Cosine needs an embedding model of the class."
+        )
     return compile_comparison(grader, spec, METRICS[spec.metric], pass_threshold)
 
 

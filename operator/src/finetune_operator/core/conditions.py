@@ -89,7 +89,8 @@ def conditions(
 ) -> list[Condition]:
     """Ready and Stalled of a readiness, Failed where the run is over for good, and Passed where it is given.
 
-    Passed is Unknown where the reason is Inconclusive. A transition time moves only when the status does.
+    Passed is Unknown where the reason is Inconclusive or BudgetExceeded. A transition time moves only when the status
+    does.
     """
     found = [(ConditionType.READY, readiness.ready, readiness.reason, readiness.message)]
     if readiness.stalled:
@@ -103,7 +104,7 @@ def conditions(
     before = {condition.type: condition for condition in previous}
     result = []
     for kind, holds, reason, message in found:
-        undecided = kind == ConditionType.PASSED and reason == Reason.INCONCLUSIVE
+        undecided = kind == ConditionType.PASSED and reason in (Reason.INCONCLUSIVE, Reason.BUDGET_EXCEEDED)
         status: Literal["True", "False", "Unknown"] = "Unknown" if undecided else "True" if holds else "False"
         old = before.get(kind)
         moved = old is None or old.status != status

@@ -67,6 +67,7 @@ def _is_possible(score: Score) -> bool:
         and (score.minimum_detectable_delta or 0.0) >= 0
         and score.examples >= 1
         and min(counts, default=0) >= 0
+        and 0 <= (score.over_budget or 0) <= (score.errored or 0)
         and (len(counts) < 3 or sum(counts) >= score.examples)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
@@ -13,7 +14,7 @@ def admitted_class(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
     if isinstance(found, Readiness):
         return found
     refused = source_violation(found.spec, models=_model_uris(observed), datasets=[observed.spec.dataset.uri])
-    return refused or observed.refusal or found
+    return refused or observed.refusal or _missing_endpoint(observed) or found
 
 
 def permitted_class(observed: ObservedEvaluation) -> ResolvedClass:
@@ -21,6 +22,17 @@ def permitted_class(observed: ObservedEvaluation) -> ResolvedClass:
     found = admitted_class(observed)
     assert isinstance(found, ResolvedClass), "wait_for_class decides before"
     return found
+
+
+def endpoints(observed: ObservedEvaluation) -> list[EndpointConfig]:
+    """The models of the class that graders ask, once nothing waits for them any more."""
+    return [endpoint for endpoint in observed.endpoints if isinstance(endpoint, EndpointConfig)]
+
+
+def _missing_endpoint(observed: ObservedEvaluation) -> Readiness | None:
+    """One that nothing but a change brings decides before one that is on its way."""
+    missing = [endpoint for endpoint in observed.endpoints if isinstance(endpoint, Readiness)]
+    return next((one for one in missing if one.stalled), missing[0] if missing else None)
 
 
 def _model_uris(observed: ObservedEvaluation) -> list[str]:

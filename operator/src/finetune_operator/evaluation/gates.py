@@ -53,6 +53,7 @@ def judge(
             by_key.get((candidate, gate.grader)),
             _examples(gate, by_key.get((candidate, gate.grader)), by_key.get((BASELINE, gate.grader))),
             (ungraded or {}).get((candidate if _is_maximum(gate) else BASELINE, gate.grader)),
+            _over_budget(gate, by_key.get((candidate, gate.grader)), by_key.get((BASELINE, gate.grader))),
         )
         for gate in gates
         for candidate in candidates
@@ -71,9 +72,11 @@ def summary(grader: str, scores: Sequence[Score]) -> str:
 
 
 def _gate_result(
-    gate: Gate, candidate: str, score: Score | None, examples: int, ungraded: Ungraded | None
+    gate: Gate, candidate: str, score: Score | None, examples: int, ungraded: Ungraded | None, over_budget: int
 ) -> GateResult:
     verdict, message = _judge(gate, score, examples, ungraded)
+    if over_budget and score is not None:
+        verdict, message = "Inconclusive", f"{message}; {over_budget} outputs are not graded: spec.budget was used up"
     return GateResult(candidate=candidate, grader=gate.grader, verdict=verdict, message=message)
 
 
@@ -100,6 +103,12 @@ def _judge(gate: Gate, score: Score | None, examples: int, ungraded: Ungraded | 
     if verdict == "Inconclusive":
         message = f"{message}: {_what_would_tell(measured, demanded, examples)}"
     return verdict, message
+
+
+def _over_budget(gate: Gate, score: Score | None, baseline: Score | None) -> int:
+    """The outputs that nobody has graded, of both models where the gate is about a gain."""
+    counted = [score, baseline] if gate.minimum_delta is not None or gate.maximum_delta is not None else [score]
+    return sum(one.over_budget or 0 for one in counted if one is not None)
 
 
 def _examples(gate: Gate, score: Score | None, baseline: Score | None) -> int:

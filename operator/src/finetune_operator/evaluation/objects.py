@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune_api.evaluation import EvaluationSpec
-from finetune_api.run import RUN_CONFIG_PATH, EvaluateRun, JobIdentity, NamedModel
+from finetune_api.evaluation import Budget, EvaluationSpec
+from finetune_api.run import RUN_CONFIG_PATH, EndpointConfig, EvaluateRun, JobIdentity, NamedModel
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name
-from finetune_operator.finetuneclass.resolve import ResolvedClass, image_sources, output_location, storage_config
+from finetune_operator.finetuneclass.resolve import (
+    ResolvedClass,
+    answers_location,
+    image_sources,
+    output_location,
+    storage_config,
+)
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.builders import PodRole, job, run_config_map
 from finetune_operator.pods.template_hash import rendered
@@ -33,9 +39,14 @@ def evaluate_job_name(owner: Owner, spec: EvaluationSpec, models: Sequence[Named
 
 
 def evaluate_objects(
-    owner: Owner, spec: EvaluationSpec, class_: ResolvedClass, models: Sequence[NamedModel], name: str
+    owner: Owner,
+    spec: EvaluationSpec,
+    class_: ResolvedClass,
+    models: Sequence[NamedModel],
+    name: str,
+    endpoints: Sequence[EndpointConfig] = (),
 ) -> list[Object]:
-    """One Pod that generates with every model and grades."""
+    """One Pod that generates with every model and grades, asking the class's models (`endpoints`) where graders do."""
     run = EvaluateRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id),
         storage=storage_config(class_.spec),
@@ -46,12 +57,16 @@ def evaluate_objects(
         allowed_images=image_sources(class_.spec),
         limit_examples=spec.dataset.limit_examples,
         graders=spec.graders,
+        endpoints=list(endpoints),
+        budget=spec.budget or Budget(),
+        answers_uri=answers_location(class_.spec, owner).uri if endpoints else None,
         generation=spec.generation,
         cluster_by=spec.dataset.cluster_by,
         slices=spec.dataset.slices,
         on_error=spec.on_error,
         max_errored_percent=spec.max_errored_percent,
     )
-    role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=True)
+    keys = {endpoint.name: endpoint.secret_name for endpoint in endpoints if endpoint.secret_name is not None}
+    role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=True, model_keys=keys)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
     return rendered([config_map, job(owner, name, role, class_.spec, deadline_seconds=EVALUATE_SECONDS)])

@@ -6,13 +6,16 @@ import asyncio
 from datetime import UTC, datetime
 
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+from finetune_api.run import EndpointConfig
+from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import owner_of
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.refusal import grading_refusal
 from finetune_operator.finetuneclass.observe import observe_class
+from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
-from finetune_operator.models.observe import resolve_model
+from finetune_operator.models.observe import resolve_endpoint, resolve_model
 from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
 from finetune_operator.pods.observed import job_view, pod_view
 
@@ -33,14 +36,16 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     # What was begun by the default class goes on by it, whichever is the default by now.
     in_flight = status.run_id == spec.run_id and status.completion_time is None
     class_name = spec.class_name or (status.class_name if in_flight else None)
+    class_ = await observe_class(reader, class_name, trainer_image)
     return ObservedEvaluation(
         owner=owner,
         generation=parent["metadata"]["generation"],
         spec=spec,
         status=status,
-        class_=await observe_class(reader, class_name, trainer_image),
+        class_=class_,
         candidates=candidates,
         baseline=baseline,
+        endpoints=await _endpoints(reader, owner.namespace, spec, class_),
         # Schemas are anybody's: however long they take to check, others are served meanwhile.
         refusal=await asyncio.to_thread(grading_refusal, spec),
         jobs=tuple(jobs),
@@ -48,3 +53,16 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         disowned=tuple(job_view(item) for item in disowned),
         warnings=await observe_warnings(reader, owner.namespace, jobs, pods, datetime.now(UTC)),
     )
+
+
+async def _endpoints(
+    reader: Reader, namespace: str, spec: EvaluationSpec, class_: ResolvedClass | Readiness
+) -> tuple[EndpointConfig | Readiness, ...]:
+    """The models of the class that graders ask, each once; none without a class."""
+    if isinstance(class_, Readiness):
+        return ()
+    asked_by: dict[str, str] = {}
+    for grader in spec.graders:
+        if grader.asks is not None:
+            asked_by.setdefault(grader.asks, f"Grader {grader.name!r}")
+    return tuple([await resolve_endpoint(reader, namespace, class_, name, place) for name, place in asked_by.items()])

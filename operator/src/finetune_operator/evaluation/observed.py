@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.finetuneclass.resolve import ResolvedClass
@@ -24,6 +25,8 @@ class ObservedEvaluation:
     class_: ResolvedClass | Readiness
     candidates: tuple[tuple[str, ResolvedModel | Readiness], ...]
     baseline: ResolvedModel | Readiness | None
+    endpoints: tuple[EndpointConfig | Readiness, ...] = ()
+    """The models of the class that graders ask."""
     refusal: Readiness | None = None
     """What of the graders can't work."""
     jobs: tuple[JobView, ...] = ()

@@ -47,6 +47,7 @@ PHASES: Phases[Phase] = Phases(
         Reason.EVALUATED: "Passed",
         Reason.GATE_FAILED: "GateFailed",
         Reason.INCONCLUSIVE: "Inconclusive",
+        Reason.BUDGET_EXCEEDED: "Inconclusive",
     },
     failed="Failed",
 )

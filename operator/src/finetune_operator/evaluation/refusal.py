@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec
-from finetune_grading.compile import compile_graders
+from finetune_grading.compile import check_graders
 from finetune_grading.compiled import InvalidGraderError
 from finetune_grading.templates import TemplateError, variables
 from finetune_operator.core.conditions import Readiness, stalled
@@ -13,9 +13,17 @@ from finetune_operator.core.conditions import Readiness, stalled
 def grading_refusal(spec: EvaluationSpec) -> Readiness | None:
     """Names the grader or the field, and the place within; None when all can work."""
     try:
-        compile_graders(spec.graders)
+        graders = check_graders(spec.graders)
     except InvalidGraderError as error:
         return stalled(Reason.INVALID_SPEC, str(error))
+    comparing = {grader.name for grader in graders if grader.compares}
+    for at, gate in enumerate(spec.gates):
+        if gate.grader in comparing and (gate.minimum_delta is not None or gate.maximum_delta is not None):
+            message = (
+                f"spec.gates[{at}]: the score by {gate.grader!r} is a comparison with the baseline already; use "
+                "`minimum` (0.5: as often better as worse) instead of a delta."
+            )
+            return stalled(Reason.INVALID_SPEC, message)
     by = [] if spec.dataset.cluster_by is None else [("clusterBy", spec.dataset.cluster_by)]
     for place, template in [*by, *((f"slices[{at}]", text) for at, text in enumerate(spec.dataset.slices))]:
         try:

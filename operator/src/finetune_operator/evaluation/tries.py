@@ -10,7 +10,7 @@ from finetune_api.outcome import EvaluationReport
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.report_validation import scores_refusal
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge
-from finetune_operator.evaluation.class_limits import admitted_class
+from finetune_operator.evaluation.class_limits import admitted_class, endpoints
 from finetune_operator.evaluation.objects import evaluate_objects, run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import output_location
@@ -60,7 +60,7 @@ def try_to_watch(observed: ObservedEvaluation) -> JobView | None:
         class_, models = admitted_class(observed), models_to_judge(observed)
         if isinstance(class_, Readiness) or isinstance(models, Readiness):
             return None
-        return evaluate_objects(observed.owner, observed.spec, class_, models, name)
+        return evaluate_objects(observed.owner, observed.spec, class_, models, name, endpoints(observed))
 
     return None if is_outdated(job, observed.pods_of(job), render) else job
 

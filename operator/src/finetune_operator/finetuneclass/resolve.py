@@ -68,6 +68,11 @@ def job_location(class_spec: FineTuneClassSpec, owner: Owner) -> S3Location:
     return S3Location(class_spec.storage.bucket, class_spec.storage.prefix).join(owner.namespace, owner.name)
 
 
+def answers_location(class_spec: FineTuneClassSpec, owner: Owner) -> S3Location:
+    """The folder with what the class's models answered to the objects of a namespace; no object has such a name."""
+    return S3Location(class_spec.storage.bucket, class_spec.storage.prefix).join(owner.namespace, "_answers")
+
+
 def source_violation(
     class_spec: FineTuneClassSpec, *, models: Iterable[str], datasets: Iterable[str]
 ) -> Readiness | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
-from finetune_api.run import ModelSource
+from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.run import EndpointConfig, ModelSource
 from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.core.references import Unreadable, read_referenced
+from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.kube.reader import Reader
-from finetune_operator.kube.resources import FINE_TUNE_JOBS
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.models.endpoints import deployed_endpoint, endpoint_config, listed_model
 from finetune_operator.models.resolve import ResolvedModel, tuned_model, undecided
 
 
@@ -27,3 +30,25 @@ async def resolve_model(reader: Reader, namespace: str, reference: ModelReferenc
     if isinstance(found, Unreadable):
         return undecided(f"FineTuneJob {name!r} {found.message}")
     return tuned_model(name, *found)
+
+
+async def resolve_endpoint(
+    reader: Reader, namespace: str, class_: ResolvedClass, name: str, asked_by: str
+) -> EndpointConfig | Readiness:
+    """How a model of the class is asked, or a Readiness that says what it waits for."""
+    model = listed_model(class_, name, asked_by)
+    if isinstance(model, Readiness):
+        return model
+    reference = model.model_deployment_ref
+    if reference is None:
+        return endpoint_config(model)
+    place = reference.namespace or namespace
+    text = f"ModelDeployment {reference.name!r} in namespace {place!r}"
+    deployment = await reader.get(MODEL_DEPLOYMENTS, place, reference.name)
+    if deployment is None:
+        message = f"{text}, which serves the class's model {name!r}, does not exist. Create it."
+        return stalled(Reason.REFERENCE_NOT_FOUND, message)
+    found = read_referenced(deployment, ModelDeploymentSpec, ModelDeploymentStatus)
+    if isinstance(found, Unreadable):
+        return undecided(f"{text} {found.message}")
+    return deployed_endpoint(model, text, found[1])

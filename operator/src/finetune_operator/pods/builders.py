@@ -10,11 +10,18 @@ from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import ConfigMapKeys
 from finetune_api.outcome import TERMINATION_MESSAGE_PATH
 from finetune_api.progress import PROGRESS_AUDIENCE
-from finetune_api.run import DATASET_DIRECTORY, PROGRESS_TOKEN_PATH, RUN_CONFIG_DIRECTORY, STORAGE_CREDENTIALS_DIRECTORY
+from finetune_api.run import (
+    DATASET_DIRECTORY,
+    MODEL_KEY,
+    MODEL_KEYS_DIRECTORY,
+    PROGRESS_TOKEN_PATH,
+    RUN_CONFIG_DIRECTORY,
+    STORAGE_CREDENTIALS_DIRECTORY,
+)
 from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, JOBS, Object
-from finetune_operator.pods.observed import RUN_VOLUME, JobView, PodView
+from finetune_operator.pods.observed import MODEL_KEY_VOLUME, RUN_VOLUME, JobView, PodView
 from finetune_operator.pods.roles import resources_of, scheduling_of
 from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS, kept_out_of_meshes
 
@@ -37,6 +44,8 @@ class PodRole:
     grace_seconds: int = 30
     datasets: Mapping[str, ConfigMapKeys] = field(default_factory=dict)
     """ConfigMaps of the namespace by their folder below DATASET_DIRECTORY."""
+    model_keys: Mapping[str, str] = field(default_factory=dict)
+    """Secrets of the namespace with the keys of the class's models, by the model."""
 
 
 def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, config_map: str) -> Object:
@@ -53,6 +62,7 @@ def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, con
     if role.reports_progress:
         template["spec"]["volumes"].append(_progress_token_volume())
     template["spec"]["volumes"] += [_dataset_volume(name, keys) for name, keys in role.datasets.items()]
+    template["spec"]["volumes"] += [_model_key_volume(model, secret) for model, secret in role.model_keys.items()]
     return template
 
 
@@ -107,6 +117,10 @@ def trainer_container(name: str, role: PodRole, class_spec: FineTuneClassSpec) -
         {"name": _dataset_volume_name(dataset), "mountPath": f"{DATASET_DIRECTORY}/{dataset}", "readOnly": True}
         for dataset in role.datasets
     ]
+    mounts += [
+        {"name": f"{MODEL_KEY_VOLUME}{model}", "mountPath": f"{MODEL_KEYS_DIRECTORY}/{model}", "readOnly": True}
+        for model in role.model_keys
+    ]
     ports = [] if role.metrics_port is None else [{"name": "metrics", "containerPort": role.metrics_port}]
     return {
         "name": name,
@@ -149,6 +163,15 @@ def disk_volume(name: str, class_spec: FineTuneClassSpec, role: str) -> Object:
 def _credentials_volume(secret: str) -> Object:
     """The Secret in the Pod's own namespace, as files: the kubelet reads it, and again when it is rotated."""
     return {"name": CREDENTIALS_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o440}}
+
+
+def _model_key_volume(model: str, secret: str) -> Object:
+    """Only the one key of the Secret, as a file."""
+    items = [{"key": MODEL_KEY, "path": MODEL_KEY}]
+    return {
+        "name": f"{MODEL_KEY_VOLUME}{model}",
+        "secret": {"secretName": secret, "items": items, "defaultMode": 0o440},
+    }
 
 
 def _dataset_volume_name(dataset: str) -> str:

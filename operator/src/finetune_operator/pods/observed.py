@@ -15,6 +15,8 @@ from finetune_operator.kube.resources import Object
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 RUN_VOLUME = "run"
+MODEL_KEY_VOLUME = "model-key-"
+"""The beginning of the names of volumes with the key of one of the class's models, which its name follows."""
 """Where a Pod finds its run configuration."""
 OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
 """What counts of a Pod: a mesh or a policy may have added others (sidecars.py)."""

@@ -12,8 +12,9 @@ from decimal import Decimal
 from kubernetes.utils.quantity import parse_quantity
 
 from finetune_api.conditions import Reason
+from finetune_api.run import MODEL_KEY
 from finetune_operator.core.conditions import Readiness, progressing, stalled
-from finetune_operator.pods.observed import JobView, PodView
+from finetune_operator.pods.observed import MODEL_KEY_VOLUME, JobView, PodView
 from finetune_operator.pods.warning_events import SANDBOX_FAILED, VOLUME_FAILURES, WarningEvent, lacks_pods
 
 START_CHECK_SECONDS = 15
@@ -23,6 +24,7 @@ PATIENCE_SECONDS = 30
 _QUOTA = re.compile(r"requested: (\S+), used: \S+, limited: (\S+)")
 IMAGE_PULL_SECONDS = 15 * 60
 """How long an image may fail to be pulled before the run fails: a registry may be away, a name may be wrong."""
+_MODEL_KEY = re.compile(rf'volume "{MODEL_KEY_VOLUME}([^"]+)"')
 _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 
@@ -229,6 +231,14 @@ def _unschedulable(pod: PodView) -> StartDiagnosis:
 
 
 def _secret_not_found(pod: PodView, warning: WarningEvent) -> StartDiagnosis:
+    if (model := _MODEL_KEY.search(warning.message)) is not None:
+        return StartDiagnosis(
+            Reason.SECRET_NOT_FOUND,
+            f"Pod {pod.name} can't read the key of the model {model[1]!r} of the FineTuneClass: {warning.message}. "
+            f"Create that Secret in this namespace with the key {MODEL_KEY} (`kubectl create secret generic SECRET "
+            f"--from-literal={MODEL_KEY}=...`); the Pod then starts by itself.",
+            warning.since,
+        )
     return StartDiagnosis(
         Reason.SECRET_NOT_FOUND,
         f"Pod {pod.name} can't read its storage credentials: {warning.message}. Create that Secret in this namespace "

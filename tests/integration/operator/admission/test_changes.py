@@ -54,6 +54,7 @@ def test_a_change_of_a_job_needs_another_run_id(api: Api, changes: dict[str, Any
         ({"generation": {"maxTokens": 10}}, False),
         ({"baseline": {"model": {"uri": "s3://models/base"}}}, False),
         ({"graders": [{**GRADER, "stringCheck": {"operation": "Ne"}}]}, False),
+        ({"budget": {"requests": 10}}, False),
     ],
     ids=str,
 )

@@ -23,6 +23,12 @@ from tests.integration.operator.api import Api, Object, RefusedError
 EXAMPLES = Path(__file__).parents[4] / "examples"
 DEPLOYMENT: Object = {"model": REFERENCE}
 URI_OR_SPLIT = {"validation": {"uri": "s3://data/valid.jsonl", "splitPercent": 10}}
+MODEL: Object = {"name": "judge", "url": "https://api.example.com/v1"}
+TONE: Object = {
+    "name": "tone",
+    "type": "ScoreModel",
+    "scoreModel": {"model": "judge", "input": [{"content": "Rate {{sample.output_text}}"}]},
+}
 GOOD = {"FineTuneJob": JOB, "FineTuneClass": CLASS, "Evaluation": EVALUATION, "ModelDeployment": DEPLOYMENT}
 
 
@@ -340,6 +346,51 @@ def test_every_example_is_taken(api: Api, document: Object) -> None:
             "Evaluation",
             {"graders": [{"name": "schema", "type": "JsonSchema"}]},
             ["spec.graders[0].jsonSchema", "jsonSchema is required with type JsonSchema"],
+        ),
+        # Graders that ask a model, and the class's models.
+        (
+            "Evaluation",
+            {"graders": [{**TONE, "scoreModel": {**TONE["scoreModel"], "range": [5, 1]}}]},
+            ["spec.graders[0].scoreModel.range", "range is the least and the greatest number"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{**TONE, "scoreModel": {**TONE["scoreModel"], "range": [1]}}]},
+            ["spec.graders[0].scoreModel.range", "should have at least 2 items"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{"name": "near", "type": "TextSimilarity", "textSimilarity": {"metric": "Cosine"}}]},
+            ["spec.graders[0].textSimilarity.model", "metric Cosine requires model"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{"name": "near", "type": "TextSimilarity", "textSimilarity": {"model": "embedder"}}]},
+            ["spec.graders[0].textSimilarity.model", "no other metric has one"],
+        ),
+        ("Evaluation", {"budget": {"requests": 0}}, ["spec.budget.requests", "greater than or equal to 1"]),
+        ("FineTuneClass", {"models": [MODEL] * 2}, ["spec.models[1]", "Duplicate value"]),
+        ("FineTuneClass", {"models": [{"name": "judge"}]}, ["exactly one of url and modelDeploymentRef"]),
+        (
+            "FineTuneClass",
+            {"models": [{**MODEL, "modelDeploymentRef": {"name": "judge"}}]},
+            ["exactly one of url and modelDeploymentRef"],
+        ),
+        (
+            "FineTuneClass",
+            {"models": [{"name": "j", "modelDeploymentRef": {"name": "judge"}, "credentialsSecretName": "key"}]},
+            ["a ModelDeployment has no key"],
+        ),
+        ("FineTuneClass", {"models": [{"name": "j", "url": "file:///etc/passwd"}]}, ["spec.models[0].url"]),
+        (
+            "FineTuneClass",
+            {"models": [{"name": "j", "url": "https://user:key@api.example.com"}]},
+            ["spec.models[0].url"],
+        ),
+        (
+            "FineTuneClass",
+            {"models": [{"name": "j", "url": "https://api.example.com/v1?key=x"}]},
+            ["spec.models[0].url"],
         ),
     ],
 )

@@ -7,9 +7,10 @@ import secrets
 import pytest
 
 from finetune_api.conditions import Reason
+from finetune_api.evaluation import ModelUsage
 from finetune_api.outcome import Failure
 from tests.integration.operator import played
-from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
+from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.jobs import EVALUATION, JOB, LINE_7, NETWORK_FAILURE, evaluation_report
 from tests.integration.operator.serving import is_trained
@@ -130,6 +131,55 @@ def test_what_waits_for_a_gate_that_failed_for_good_says_so(api: Api) -> None:
     played.ends(api, pod, gone)
     held = api.wait("ModelDeployment", "router", lambda found: stalled(found)[0] == "WaitingForGate")
     assert "failed, so that it has judged nothing: Nothing is at s3://data/test.jsonl. " in stalled(held)[1]
+
+
+JUDGE: Object = {"name": "judge", "url": "https://api.example.com/v1", "credentialsSecretName": "openai"}
+TONE: Object = {
+    "name": "tone",
+    "type": "ScoreModel",
+    "scoreModel": {"model": "judge", "input": [{"content": "Rate {{sample.output_text}}"}]},
+}
+
+
+def test_a_model_that_grades_is_the_classs_and_its_key_is_mounted_by_name(api: Api) -> None:
+    name = f"judges-{secrets.token_hex(4)}"
+    api.create("FineTuneClass", name, CLASS)
+    is_trained(api)
+    gates = [{"grader": "tone", "minimum": 0.5}]
+    spec = {**EVALUATION, "className": name, "graders": [TONE], "gates": gates, "budget": {"requests": 100}}
+    evaluation = api.create("Evaluation", "router", spec)
+    api.wait_reason("Evaluation", "router", "ModelNotListed")
+    assert stalled(api.get("Evaluation", "router"))[1].startswith(
+        f"Grader 'tone' asks the model 'judge', and FineTuneClass '{name}' lists none."
+    )
+    api.patch("FineTuneClass", name, {"spec": {"models": [JUDGE]}})
+    (pod,) = api.wait_children(evaluation, "evaluate", "Pod")
+    (key,) = [one for one in pod["spec"]["volumes"] if one["name"] == "model-key-judge"]
+    assert key["secret"]["secretName"] == "openai"
+    # The kubelet looks for the Secret; the operator never does.
+    played.is_placed(api, pod)
+    missing = 'MountVolume.SetUp failed for volume "model-key-judge" : secret "openai" not found'
+    played.is_warned_of(api, pod, "FailedMount", missing)
+    api.wait_reason("Evaluation", "router", "SecretNotFound")
+    assert "can't read the key of the model 'judge'" in stalled(api.get("Evaluation", "router"))[1]
+
+
+def test_case_12_a_budget_that_is_used_up_is_no_pass_and_another_run_goes_on(api: Api) -> None:
+    _, pod = begins(api)
+    report = evaluation_report(tuned=0.75)
+    over = report.scores[1].model_copy(update={"passed": 100, "failed": 50, "errored": 100, "over_budget": 100})
+    usage = [ModelUsage(model="judge", requests=150, cached=3, prompt_tokens=1000, completion_tokens=200)]
+    update = {"scores": [report.scores[0], over], "usage": usage, "warnings": ["JudgeUnreliable: by grader 'exact'"]}
+    played.ends(api, pod, report.model_copy(update=update))
+    ended = api.wait_reason("Evaluation", "router", "BudgetExceeded")
+    assert ended["status"]["phase"] == "Inconclusive"
+    assert condition(ended, "Passed")["status"] == "Unknown"
+    assert ended["status"]["usage"] == [usage[0].to_wire()]
+    assert ended["status"]["warnings"] == ["JudgeUnreliable: by grader 'exact'"]
+    with pytest.raises(RefusedError, match=r"change spec\.runId too"):
+        api.patch("Evaluation", "router", {"spec": {"budget": {"requests": 1000}}})
+    api.patch("Evaluation", "router", {"spec": {"runId": "2", "budget": {"requests": 1000}}})
+    api.wait_reason("Evaluation", "router", "Evaluating")
 
 
 def test_an_evaluation_outlives_that_its_job_can_not_be_read(api: Api) -> None:

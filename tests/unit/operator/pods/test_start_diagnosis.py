@@ -143,6 +143,7 @@ NO_SECRET = 'MountVolume.SetUp failed for volume "storage-credentials" : secret 
 NO_KEY = (
     'MountVolume.SetUp failed for volume "storage-credentials" : references non-existent secret key: AWS_ACCESS_KEY_ID'
 )
+NO_MODEL_KEY = 'MountVolume.SetUp failed for volume "model-key-judge" : secret "openai" not found'
 NO_CONFIG_MAP = 'MountVolume.SetUp failed for volume "run" : configmap "router-train-0f3c2a91" not found'
 MULTI_ATTACH = 'Multi-Attach error for volume "pvc-1" Volume is already exclusively attached to one node'
 NO_NETWORK = "Failed to create pod sandbox: plugin type=calico failed (add): connection refused"
@@ -162,6 +163,12 @@ def warning(reason: str, message: str, seconds: int, subject: str = POD_UID) -> 
             'secret "s3-credentials" not found. Create that Secret in this namespace with the keys AWS_ACCESS_KEY_ID',
         ),
         (warning("FailedMount", NO_KEY, 0), Reason.SECRET_NOT_FOUND, "non-existent secret key: AWS_ACCESS_KEY_ID"),
+        (
+            warning("FailedMount", NO_MODEL_KEY, 0),
+            Reason.SECRET_NOT_FOUND,
+            f"the key of the model 'judge' of the FineTuneClass: {NO_MODEL_KEY}. Create that Secret in this namespace "
+            "with the key API_KEY",
+        ),
         (warning("FailedMount", NO_CONFIG_MAP, 29), None, ""),
         (warning("FailedMount", NO_CONFIG_MAP, 30), Reason.VOLUME_NOT_MOUNTED, "Create what is missing"),
         (warning("FailedAttachVolume", MULTI_ATTACH, 30), Reason.VOLUME_NOT_MOUNTED, "exclusively attached"),
@@ -172,6 +179,7 @@ def warning(reason: str, message: str, seconds: int, subject: str = POD_UID) -> 
     ids=[
         "no Secret",
         "a key is missing in the Secret",
+        "no Secret with a model's key",
         "no ConfigMap yet",
         "no ConfigMap",
         "a disk on another node",

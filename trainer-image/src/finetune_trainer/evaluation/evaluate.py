@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -17,13 +16,22 @@ from finetune_api.finetunejob import DatasetSource
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun, NamedModel
 from finetune_api.sources import parse_s3
-from finetune_grading.compile import compile_graders, grade_rows, load_graders
+from finetune_grading.compile import compile_graders, load_graders
 from finetune_grading.compiled import CompiledGrader, InvalidGraderError
-from finetune_grading.sample import Row, Sample
-from finetune_grading.scores import Counting, Examples, Graded, grading_errors, grading_failure, scores_of
+from finetune_grading.sample import Sample
+from finetune_grading.scores import (
+    Counting,
+    Examples,
+    Graded,
+    grading_errors,
+    grading_failure,
+    lacks_answers,
+    scores_of,
+)
 from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
+from finetune_trainer.evaluation.grading import asked_models, grade, repeat, try_graders, usage_of
 from finetune_trainer.evaluation.heldout import (
     HeldOutExample,
     encode_prompt,
@@ -47,16 +55,13 @@ from finetune_trainer.storage.storage import Storage
 
 REPORT_NAME = "report.json"
 SAMPLES_NAME = "samples.jsonl"
-T = TypeVar("T")
-Outputs = Mapping[str, Sequence[Sample]]
-"""By model: generation.samplesPerExample outputs to each example, one after another."""
 
 
 def evaluate(run: EvaluateRun) -> EvaluationReport:
     """Evaluate, and write report.json and samples.jsonl to output_uri.
 
-    Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, ModelNotFound, ModelInvalid, GraderFailed, or
-    one of the storage's.
+    Raises DiagnosedError: InvalidSpec, DatasetNotFound, DatasetInvalid, ModelNotFound, ModelInvalid, EndpointDenied,
+    EndpointUnreachable, GraderFailed, or one of the storage's.
     """
     try:
         return _evaluate(run)
@@ -66,17 +71,20 @@ def evaluate(run: EvaluateRun) -> EvaluationReport:
 
 def _evaluate(run: EvaluateRun) -> EvaluationReport:
     storage = Storage(run.storage)
-    graders = compile_graders(run.graders)
+    models = asked_models(run, storage)
+    graders = compile_graders(run.graders, models, models)
     load_graders(run.graders)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
         examples = fetch_held_out(run, storage, graders, Path(scratch))
+    warnings = try_graders(examples, graders, models)
     outputs = {model.name: answer(model, run, examples, storage) for model in run.models}
-    grades = grade(examples, outputs, graders, run.generation.samples_per_example)
+    grades = grade(examples, outputs, graders, models, run.generation.samples_per_example)
     folder = parse_s3(run.output_uri)
     # Before anything is judged: rows that were graded are not lost.
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
     report, slices = judge(run, graders, examples, grades)
-    report = report.model_copy(update={"report_uri": folder.join(REPORT_NAME).uri})
+    update = {"report_uri": folder.join(REPORT_NAME).uri, "usage": usage_of(models), "warnings": warnings}
+    report = report.model_copy(update=update)
     storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices))
     return report
 
@@ -94,7 +102,8 @@ def judge(
     )
     failure = grading_failure(grades, graded, counting)
     if failure is not None:
-        raise DiagnosedError(Reason.GRADER_FAILED, failure)
+        # What an API failed to answer it may answer another time; what it has answered is kept.
+        raise DiagnosedError(Reason.GRADER_FAILED, failure, retryable=lacks_answers(grades))
     report = EvaluationReport(
         scores=scores_of(grades, thresholds, graded, counting),
         errors=grading_errors(grades, graded, MOST_ERRORS),
@@ -130,7 +139,7 @@ def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExampl
         images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
         prompts = tokenize_prompts(generator.processor, examples, run.dataset_uri, generator.context_length, images)
         times = run.generation.samples_per_example
-        asked, prompts, images = _repeat(examples, times), _repeat(prompts, times), _repeat(images, times)
+        asked, prompts, images = repeat(examples, times), repeat(prompts, times), repeat(images, times)
         outputs = _generate(model.name, generator, run.generation, asked, prompts, images)
     samples = to_answers(generator.tokenizer, asked, prompts, outputs)
     del generator
@@ -187,29 +196,6 @@ def to_answers(
             text = _without_special_tokens(tokenizer, said) if calls else text
         samples.append(Sample(text, calls))
     return samples
-
-
-def grade(
-    examples: Sequence[HeldOutExample],
-    outputs: Outputs,
-    graders: Sequence[CompiledGrader],
-    samples_per_example: int = 1,
-) -> Graded:
-    """Every grader's grade of every output."""
-    items = _repeat([example.item for example in examples], samples_per_example)
-
-    async def grade_models() -> Graded:
-        return {
-            name: await grade_rows(graders, [Row(item, sample) for item, sample in zip(items, samples, strict=True)])
-            for name, samples in outputs.items()
-        }
-
-    return asyncio.run(grade_models())
-
-
-def _repeat(values: Sequence[T], times: int) -> list[T]:
-    """Each value so many times, one after another."""
-    return [value for value in values for _ in range(times)]
 
 
 def _without_special_tokens(tokenizer: Any, text: str) -> str:

@@ -40,13 +40,16 @@ def to_report(run: EvaluateRun, report: EvaluationReport, examples: int, slices:
     content: dict[str, Any] = {
         "job": run.job.to_wire(),
         "dataset": {"uri": run.dataset_uri, "examples": examples},
-        "models": [model.to_wire() for model in run.models],
         "graders": [grader.to_wire() for grader in run.graders],
+        "models": [model.to_wire() for model in run.models],
+        "askedModels": [{"name": one.name, "url": one.url, "model": one.model} for one in run.endpoints],
         "generation": run.generation.to_wire(),
         "onError": run.on_error,
         "maxErroredPercent": run.max_errored_percent,
         "scores": [score.to_wire() for score in report.scores],
         "errors": [errors.to_wire() for errors in report.errors],
+        "usage": [usage.to_wire() for usage in report.usage],
+        "warnings": report.warnings,
         "slices": [
             {"by": one.by, "value": one.value, "scores": [score.to_wire() for score in one.scores]} for one in slices
         ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
@@ -12,6 +12,7 @@ from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.tries import current_job
 from finetune_operator.pods.builders import jobs_to_delete
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
 def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
@@ -21,4 +22,7 @@ def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: 
         return None
     running = [job for job in observed.jobs if job.state == "Active"]
     active = jobs_to_delete(observed.owner.namespace, running, observed.pods)
-    return EvaluationDecision(status, found, delete=active, meanwhile=Reason.WAITING_FOR_MODEL)
+    # A ModelDeployment that a class names wakes nobody.
+    waits = found.reason in (Reason.WAITING_FOR_MODEL, Reason.REFERENCE_NOT_FOUND)
+    again = now + timedelta(seconds=START_CHECK_SECONDS) if waits else None
+    return EvaluationDecision(status, found, delete=active, requeue_at=again, meanwhile=Reason.WAITING_FOR_MODEL)

@@ -10,7 +10,7 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness, sentence
 from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.candidates import models_to_judge
-from finetune_operator.evaluation.class_limits import permitted_class
+from finetune_operator.evaluation.class_limits import endpoints, permitted_class
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision, EvaluationPlan
@@ -74,7 +74,7 @@ def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
     return EvaluationDecision(
         status.model_copy(update=update),
         retry_readiness(Reason.EVALUATING, status.failure, None),
-        create=evaluate_objects(owner, spec, class_, models, name),
+        create=evaluate_objects(owner, spec, class_, models, name, endpoints(observed)),
         delete=jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name], observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
         meanwhile=Reason.EVALUATING,

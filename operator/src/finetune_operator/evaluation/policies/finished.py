@@ -38,6 +38,10 @@ def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
     status = status.model_copy(update={"gates": kept})
     missed = [gate for gate in gates if gate.verdict == "Failed"]
     undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
+    over_budget = any(score.over_budget for score in status.results)
+    if not missed and over_budget:
+        readiness = stalled(Reason.BUDGET_EXCEEDED, _budget_message(status))
+        return ended(observed, status, readiness, now, passed=readiness, meanwhile=readiness.reason)
     if not missed and not undecided:
         text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
         readiness = ready(Reason.EVALUATED, status.summary or text)
@@ -48,6 +52,15 @@ def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
     else:
         readiness = stalled(Reason.GATE_FAILED, f"{len(missed)} of {len(gates)} gates failed: {text}.")
     return ended(observed, status, readiness, now, passed=readiness, meanwhile=readiness.reason)
+
+
+def _budget_message(status: EvaluationStatus) -> str:
+    first = next(score for score in status.results if score.over_budget)
+    outputs = (first.passed or 0) + (first.failed or 0) + (first.errored or 0)
+    return (
+        f"spec.budget was used up: {first.over_budget} of {outputs} outputs of {first.candidate!r} are not graded by "
+        f"{first.grader!r}. Raise spec.budget and change spec.runId; what has been answered is kept, and costs nothing."
+    )
 
 
 def ended(

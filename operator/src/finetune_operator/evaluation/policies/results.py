@@ -26,6 +26,8 @@ def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
     update = {
         "results": report.scores,
         "errors": report.errors,
+        "usage": report.usage,
+        "warnings": report.warnings,
         "report_uri": report.report_uri,
         "completion_time": whole_seconds(now),
         "failure": None,

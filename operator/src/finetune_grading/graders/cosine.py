@@ -1,4 +1,4 @@
-"""The grader EmbeddingSimilarity: OpenAI's text_similarity with cosine."""
+"""The grader TextSimilarity with the metric Cosine, which an embedding model of the class is asked for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune_api.graders import GraderErrorCode
-from finetune_api.model_graders import EmbeddingSimilarity, ModelGrader
+from finetune_api.graders import Grader, GraderErrorCode, TextSimilarity
 from finetune_grading.compiled import InvalidGraderError, RowsGrader, item_variables
 from finetune_grading.grade import Grade, GradeError, RowError, Scored, unexpected
-from finetune_grading.judge import Embedder
+from finetune_grading.judge import Embedder, StopGradingError
 from finetune_grading.sample import Row
 from finetune_grading.templates import render
 
@@ -18,19 +17,17 @@ TEXTS_PER_REQUEST = 64
 
 
 @dataclass(frozen=True)
-class EmbeddingGrader(RowsGrader):
+class CosineGrader(RowsGrader):
     """It asks for the vectors of many texts at once, and of equal texts once."""
 
-    spec: EmbeddingSimilarity
+    spec: TextSimilarity
     embedder: Embedder
 
     async def grade(self, rows: Sequence[Row]) -> list[Grade]:
         pairs = [self._texts(row) for row in rows]
-        vectors = await self._embed([text for pair in pairs if not isinstance(pair, GradeError) for text in pair])
-        return [
-            Grade.errored(pair) if isinstance(pair, GradeError) else self._grade(vectors[pair[0]], vectors[pair[1]])
-            for pair in pairs
-        ]
+        written = [pair for pair in pairs if not isinstance(pair, GradeError) and not _is_blank(pair)]
+        vectors = await self._embed([text for pair in written for text in pair])
+        return [self._grade(pair, vectors) for pair in pairs]
 
     def _texts(self, row: Row) -> tuple[str, str] | GradeError:
         try:
@@ -40,12 +37,18 @@ class EmbeddingGrader(RowsGrader):
         except Exception as error:
             return unexpected(error)
 
-    def _grade(self, one: Sequence[float] | GradeError, other: Sequence[float] | GradeError) -> Grade:
-        for vector in (one, other):
-            if isinstance(vector, GradeError):
-                return Grade.errored(vector)
+    def _grade(self, pair: tuple[str, str] | GradeError, vectors: Mapping[str, Sequence[float] | GradeError]) -> Grade:
+        if isinstance(pair, GradeError):
+            return Grade.errored(pair)
+        if _is_blank(pair):
+            return Grade.of(Scored(float(pair[0] == pair[1])), self.pass_threshold)
+        one, other = vectors[pair[0]], vectors[pair[1]]
+        if isinstance(one, GradeError):
+            return Grade.errored(one)
+        if isinstance(other, GradeError):
+            return Grade.errored(other)
         try:
-            return Grade.of(Scored(max(0.0, cosine(one, other))), self.pass_threshold)  # type: ignore[arg-type]
+            return Grade.of(Scored(max(0.0, cosine(one, other))), self.pass_threshold)
         except ValueError as error:
             return Grade.errored(GradeError(GraderErrorCode.MODEL_GRADER_PARSE_ERROR, f"The embedding: {error}"))
 
@@ -59,22 +62,27 @@ class EmbeddingGrader(RowsGrader):
                 found |= dict(zip(batch, await self.embedder.embed(batch), strict=True))
             except RowError as error:
                 found |= dict.fromkeys(batch, error.error)
+            except StopGradingError:
+                raise
             except Exception as error:
                 found |= dict.fromkeys(batch, unexpected(error))
         return found
 
 
-def compile_embedding_similarity(
-    grader: ModelGrader, pass_threshold: float, embedders: Mapping[str, Embedder]
-) -> EmbeddingGrader:
+def compile_cosine(grader: Grader, pass_threshold: float, embedders: Mapping[str, Embedder]) -> CosineGrader:
     """Raises InvalidGraderError."""
-    spec = grader.embedding_similarity
-    assert spec is not None, "a union's required member"
+    spec = grader.text_similarity
+    assert spec is not None and spec.model is not None, "metric Cosine requires both"
     fields = item_variables(grader.name, {"input": spec.input, "reference": spec.reference})
-    if spec.embedder not in embedders:
+    if spec.model not in embedders:
         known = ", ".join(sorted(embedders)) or "none"
-        raise InvalidGraderError(grader.name, f"there is no embedding model {spec.embedder!r}. There are: {known}.")
-    return EmbeddingGrader(grader.name, pass_threshold, fields, spec, embedders[spec.embedder])
+        raise InvalidGraderError(grader.name, f"there is no model {spec.model!r}. There are: {known}.")
+    return CosineGrader(grader.name, pass_threshold, fields, spec, embedders[spec.model])
+
+
+def _is_blank(pair: tuple[str, str]) -> bool:
+    """Whether one text has nothing to embed: APIs refuse it, and with it all others of the request."""
+    return not (pair[0].strip() and pair[1].strip())
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:

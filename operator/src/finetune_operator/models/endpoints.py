@@ -1,0 +1,53 @@
+"""Models of the class that a spec names: how a Pod asks them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finetune_api.conditions import Reason
+from finetune_api.finetuneclass import ModelEndpoint
+from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_api.run import EndpointConfig
+from finetune_operator.core.conditions import Readiness, progressing, stalled
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+
+
+def listed_model(class_: ResolvedClass, name: str, asked_by: str) -> ModelEndpoint | Readiness:
+    """The entry of the class's models; `asked_by`: the place in the spec that names it."""
+    listed: Mapping[str, ModelEndpoint] = {model.name: model for model in class_.spec.models}
+    if name in listed:
+        return listed[name]
+    return stalled(
+        Reason.MODEL_NOT_LISTED,
+        f"{asked_by} asks the model {name!r}, and FineTuneClass {class_.name!r} lists "
+        f"{', '.join(listed) or 'none'}. Name one of these (`kubectl get ftc {class_.name} -o "
+        "jsonpath='{.spec.models[*].name}'`), or ask the platform team to add it to spec.models.",
+    )
+
+
+def endpoint_config(model: ModelEndpoint) -> EndpointConfig:
+    """How a model with a URL is asked."""
+    return EndpointConfig(
+        name=model.name,
+        url=model.url or "",
+        model=model.model or model.name,
+        secret_name=model.credentials_secret_name,
+        ca_bundle=model.ca_bundle,
+        requests_per_minute=model.requests_per_minute,
+        concurrency=model.concurrency,
+        timeout_seconds=model.timeout_seconds,
+        prices=model.prices,
+    )
+
+
+def deployed_endpoint(
+    model: ModelEndpoint, deployment: str, status: ModelDeploymentStatus
+) -> EndpointConfig | Readiness:
+    """How a model is asked that a ModelDeployment serves; `deployment`: its name, for messages."""
+    if status.url is None or status.revision is None or not status.ready_replicas:
+        return progressing(
+            Reason.WAITING_FOR_MODEL,
+            f"{deployment} of the class's model {model.name!r} does not serve ({status.phase or 'new'}).",
+        )
+    served = {"url": status.url, "model": status.model_name or model.name, "digest": status.revision}
+    return endpoint_config(model).model_copy(update=served)

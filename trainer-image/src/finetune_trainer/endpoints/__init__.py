@@ -1,0 +1,1 @@
+"""The models of the class, behind OpenAI-compatible APIs: requests, their limits, and a cache of answers."""

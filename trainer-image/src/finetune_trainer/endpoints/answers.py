@@ -1,0 +1,72 @@
+"""The answers of the class's models, kept in the storage: what was asked before costs nothing.
+
+One object for each answer, named by the SHA-256 of what was asked of which model. So a Pod that starts again goes on
+where the one before was, and a run with other gates or graders asks only what is new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from finetune_api.sources import S3Location
+from finetune_trainer.storage.storage import Storage
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An API's answer, and what it took."""
+
+    body: Mapping[str, Any]
+    run: str
+    """The run that paid for it."""
+    requests: int
+    """How many were sent for it."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """As the API counts them; 0 where it does not."""
+        return self._tokens("prompt_tokens")
+
+    @property
+    def completion_tokens(self) -> int:
+        """As the API counts them; 0 where it does not."""
+        return self._tokens("completion_tokens")
+
+    def _tokens(self, name: str) -> int:
+        usage = self.body.get("usage")
+        count = usage.get(name) if isinstance(usage, Mapping) else None
+        return count if isinstance(count, int) and 0 <= count < 2**40 else 0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The folder with what was answered."""
+
+    storage: Storage
+    folder: S3Location
+
+    def find(self, question: Mapping[str, Any]) -> Answer | None:
+        """What was answered before; None also where something else lies there. Raises DiagnosedError."""
+        stored = self.storage.find(self._location(question))
+        try:
+            value = orjson.loads(stored or b"null")
+        except orjson.JSONDecodeError:
+            return None
+        match value:
+            case {"run": str(run), "requests": int(requests), "body": dict(body)} if 0 < requests < 2**40:
+                return Answer(body, run, requests)
+        return None
+
+    def keep(self, question: Mapping[str, Any], answer: Answer) -> None:
+        """Raises DiagnosedError."""
+        value = {"run": answer.run, "requests": answer.requests, "body": answer.body}
+        self.storage.write(self._location(question), orjson.dumps(value))
+
+    def _location(self, question: Mapping[str, Any]) -> S3Location:
+        digest = hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return self.folder.join(f"{digest}.json")

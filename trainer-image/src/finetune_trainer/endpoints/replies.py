@@ -1,0 +1,88 @@
+"""What an API answers with, read as something that anybody may have written."""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import orjson
+
+MOST_BYTES = 32 * 1024 * 1024
+LONGEST_WAIT_SECONDS = 120.0
+_TEXT_LENGTH = 300
+OPTIONS = ("response_format", "seed", "temperature", "top_p")
+"""What a request may do without: not every API, and not every model, knows them."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """An HTTP response; `body` is None where it is no JSON object."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Mapping[str, Any] | None
+
+
+async def read_response(
+    client: httpx2.AsyncClient, url: str, body: Mapping[str, Any], headers: Mapping[str, str]
+) -> Response:
+    """Send a POST of JSON. Raises httpx2.HTTPError, also for an answer that is too large."""
+    content, sent = bytearray(), {"Content-Type": "application/json", **headers}
+    async with client.stream("POST", url, content=orjson.dumps(body), headers=sent) as response:
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > MOST_BYTES:
+                raise httpx2.ReadError(f"the answer has more than {MOST_BYTES} bytes")
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        value = None
+    return Response(response.status_code, response.headers, value if isinstance(value, dict) else None)
+
+
+def seconds_to_wait(response: Response) -> float | None:
+    """Retry-After, in seconds or as a date, at most two minutes; None where there is none.
+
+    https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+    """
+    text = response.headers.get("retry-after", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        moment = email.utils.parsedate_tz(text)
+        if moment is None:
+            return None
+        seconds = email.utils.mktime_tz(moment) - time.time()
+    return min(LONGEST_WAIT_SECONDS, max(0.0, seconds)) if math.isfinite(seconds) else None
+
+
+def error_text(response: Response) -> str:
+    """What the API says is wrong, at most 300 characters."""
+    error = _error(response)
+    message = error.get("message") if isinstance(error, Mapping) else error
+    return message[:_TEXT_LENGTH] if isinstance(message, str) else ""
+
+
+def refused_option(response: Response, body: Mapping[str, Any], refused: Collection[str]) -> str | None:
+    """The option for which the API refuses a request, if that can do without it."""
+    if response.status not in (400, 422):
+        return None
+    error = _error(response)
+    named = error.get("param") if isinstance(error, Mapping) else None
+    asked = [option for option in OPTIONS if option in body and option not in refused]
+    for option in asked:
+        if isinstance(named, str) and named.split(".")[0] == option:
+            return option
+    # Some name it in the message only.
+    return next((option for option in asked if option in error_text(response)), None)
+
+
+def _error(response: Response) -> Any:
+    """OpenAI's `error`, or FastAPI's `detail`."""
+    body = response.body or {}
+    return body.get("error", body.get("detail", body))
