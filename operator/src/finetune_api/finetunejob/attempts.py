@@ -20,8 +20,10 @@ class PreflightStatus(ApiModel):
     disruption: Disruption | None = Field(None, description="First disruption observed.")
 
 
-AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Replaced"]
-AttemptState = Literal["Pending", "Running", "Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Replaced"]
+AttemptOutcome = Literal["Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Cancelled", "Replaced"]
+AttemptState = Literal[
+    "Pending", "Running", "Succeeded", "Failed", "Disrupted", "Suspended", "Superseded", "Cancelled", "Replaced"
+]
 
 
 class AttemptStatus(ApiModel):

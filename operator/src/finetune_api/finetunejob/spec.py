@@ -43,7 +43,7 @@ class Parallelism(ApiModel):
 
 
 CHANGEABLE_WITHIN_A_RUN = frozenset(
-    {"suspend", "retryLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "runId"}
+    {"suspend", "cancel", "retryLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "runId"}
 )
 
 
@@ -57,7 +57,7 @@ def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
     schema |= cel(
         (
             f"self.runId != oldSelf.runId || ({unchanged})",
-            "changing the spec starts a new run: change spec.runId too (only suspend, retryLimit, "
+            "changing the spec starts a new run: change spec.runId too (only suspend, cancel, retryLimit, "
             "activeDeadlineSeconds and ttlSecondsAfterFinished may change during a run)",
         ),
         (
@@ -123,6 +123,11 @@ class FineTuneJobSpec(ApiModel):
     suspend: bool = Field(
         False,
         description="true: save a checkpoint and stop the Pods. false: run, or resume from the newest checkpoint.",
+    )
+    cancel: bool = Field(
+        False,
+        description="true: save a checkpoint, stop the Pods and end the run as Cancelled, for good: only another runId "
+        "(with cancel false) runs again. Checkpoints stay.",
     )
     model: Model
     method: Method = Method()

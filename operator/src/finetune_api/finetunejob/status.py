@@ -14,7 +14,7 @@ from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckp
 from finetune_api.finetunejob.findings import DatasetStatus, MemoryEstimate, ModelStatus
 from finetune_api.finetunejob.hyperparameters import ResolvedHyperparameters
 
-Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed"]
+Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed", "Cancelled"]
 
 
 class StartingModel(ApiModel):
@@ -110,7 +110,7 @@ class FineTuneJobStatus(KindStatus):
         description="FineTuneClass of the run; stays the same even if another class becomes the default.",
     )
     start_time: Timestamp | None = None
-    completion_time: Timestamp | None = Field(None, description="When the run ended, whether it succeeded or failed.")
+    completion_time: Timestamp | None = Field(None, description="When the run ended, however it ended.")
     run_number: int | None = Field(None, description="Number of the run, counting from 1.")
     run_digest: Line | None = Field(
         None, description="Digest of spec and run number; part of the names of the run's folder and Jobs."
@@ -171,6 +171,6 @@ class FineTuneJobStatus(KindStatus):
     def read(cls, value: Any) -> Self:
         """As for every kind. A run that is over must also have a final phase, or it would start again."""
         status = super().read(value)
-        if status.completion_time is not None and status.phase not in ("Succeeded", "Failed"):
+        if status.completion_time is not None and status.phase not in ("Succeeded", "Failed", "Cancelled"):
             raise UnreadableStatusError(f"status.phase is {status.phase!r} with a completionTime")
         return status

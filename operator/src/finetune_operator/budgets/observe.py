@@ -39,7 +39,7 @@ async def observe_budget(
     month = month_of(datetime.now(UTC))
     usage = status.usage
     is_counted = usage is not None and (usage.month, usage.class_name) == (month, status.class_name)
-    starts_nothing = status.phase in ("Succeeded", "Failed") or (status.phase == "Training" and is_counted)
+    starts_nothing = status.phase in ("Succeeded", "Failed", "Cancelled") or (status.phase == "Training" and is_counted)
     if resolved is None or starts_nothing:
         return ObservedBudget(ledger_namespace, times, month)
     found = await reader.list(CONFIG_MAPS, ledger_namespace, ledger_labels(resolved.name, owner.namespace, month))

@@ -15,6 +15,8 @@ from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
 from finetune_operator.core.conditions import EventNote, Readiness, conditions, failed_end, is_known, transition_events
 from finetune_operator.kube.resources import Object, Resource
 
+OVER_FOR_GOOD = frozenset({"Failed", "Cancelled"})
+"""The phases of runs that ended without what was asked for: the condition Failed stands."""
 Status = TypeVar("Status", bound=KindStatus)
 Seen = TypeVar("Seen", bound="Observed")
 Phase = TypeVar("Phase", bound=str)
@@ -200,7 +202,7 @@ def unchanged(
 ) -> Plan[Status]:
     """The same readiness as before; only the generation that was seen may differ."""
     generation = {"observed_generation": observed.generation}
-    is_over = getattr(status, "phase", None) == "Failed"
+    is_over = getattr(status, "phase", None) in OVER_FOR_GOOD
     kept = [item for item in status.conditions if is_over or item.type != ConditionType.FAILED]
     seen = [item.model_copy(update=generation) if is_known(item) else item for item in kept]
     status = status.model_copy(update={"conditions": seen, "observed_generation": observed.generation})
@@ -243,7 +245,7 @@ def _failed_as_the_phase(
 ) -> list[Condition]:
     """The conditions, with Failed where the run is over for good, and only there, whatever another version wrote."""
     others = [condition for condition in current if condition.type != ConditionType.FAILED]
-    if phase != "Failed":
+    if phase not in OVER_FOR_GOOD:
         return others
     failed = [one for one in (*current, *before) if one.type == ConditionType.FAILED and one.status == "True"]
     if not failed:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
-from finetune_api.base import whole_seconds
+from finetune_api.base import LINE_LENGTH, whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import (
     AttemptOutcome,
@@ -24,7 +24,7 @@ from finetune_api.finetunejob import (
 from finetune_operator.core.conditions import failed, sentence
 from finetune_operator.core.plan import Decision, Plan
 
-FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed"})
+FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed", "Cancelled"})
 ENDED_ATTEMPTS_KEPT = 10
 JobPlan = Plan[FineTuneJobStatus]
 JobDecision = Decision[FineTuneJobStatus]
@@ -34,6 +34,7 @@ _REASON_OF_ATTEMPT: Mapping[AttemptState | None, Reason] = {
     "Running": Reason.TRAINING,
     "Suspended": Reason.QUEUED,
     "Superseded": Reason.QUEUED,
+    "Cancelled": Reason.QUEUED,  # But such a run is over.
     "Replaced": Reason.QUEUED,
     "Failed": Reason.RETRYING,
     "Disrupted": Reason.RETRYING,
@@ -147,8 +148,8 @@ def ended(
     record = EndedAttempt(
         number=attempt.number,
         outcome=outcome,
-        reason=reason,
-        message=message[:1024] if message else None,
+        reason=reason[:LINE_LENGTH] if reason else None,  # A Pod's condition has one of any length.
+        message=message[:LINE_LENGTH] if message else None,
         start_time=attempt.start_time,
         end_time=whole_seconds(now),
         step=last_step(status, attempt),
@@ -157,7 +158,9 @@ def ended(
     return with_state(status.model_copy(update={"ended_attempts": records}), attempt, outcome)
 
 
-def stopped(status: FineTuneJobStatus, outcome: Literal["Suspended", "Superseded"], now: datetime) -> FineTuneJobStatus:
+def stopped(
+    status: FineTuneJobStatus, outcome: Literal["Suspended", "Superseded", "Cancelled"], now: datetime
+) -> FineTuneJobStatus:
     """The status in which nothing runs any more: the attempt ended so, and preflight starts anew."""
     attempt, preflight = running_attempt(status), running_preflight(status)
     if attempt is not None:

@@ -43,7 +43,7 @@ from finetune_operator.finetunejob.policies.run import (
     stop_previous_run,
     wait_for_model,
 )
-from finetune_operator.finetunejob.policies.suspend import suspend, suspend_refused_run
+from finetune_operator.finetunejob.policies.suspend import cancel, cancel_run, suspend, suspend_refused_run
 from finetune_operator.finetunejob.policies.wrong_clock import correct_times
 
 JobMutator = Mutator[ObservedFineTuneJob, FineTuneJobStatus]
@@ -56,6 +56,7 @@ UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
     # How the attempt ended.
     Mutator(record_outcome),  # Succeeded, Failed or Disrupted
     Decider(succeed),  # Succeeded: the run has its result, whatever the spec says by now
+    Decider(cancel_run),  # Cancelled: spec.cancel, whatever else the spec says
     Decider(suspend_refused_run),  # spec.suspend is heeded whatever else the spec says
     Decider(refuse_run_id),  # a spec that no run may begin or go on with: what is known stays, and what runs goes on
     Decider(fail_at_image_pull),  # Failed: an image that can't be pulled
@@ -65,6 +66,7 @@ UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
     Decider(stop_previous_run),  # another runId: the Pods of the run before end first
     Mutator(begin_run),  # the run before goes into the history, and a new one begins
     Mutator(count_suspended_time),  # the time that does not count for activeDeadlineSeconds
+    Decider(cancel),  # Cancelled: a run that began with spec.cancel
     Decider(suspend),  # spec.suspend: what runs is stopped, and nothing starts
     Decider(fail_at_active_deadline),  # activeDeadlineSeconds are over
     Decider(wait_for_model),  # the job that makes the model to start from has no result yet
@@ -98,6 +100,7 @@ PHASES: Phases[Phase] = Phases(
         Reason.RETRYING: "Retrying",
         Reason.SUSPENDED: "Suspended",
         Reason.SUCCEEDED: "Succeeded",
+        Reason.CANCELLED: "Cancelled",
     },
     stays=frozenset({Reason.STOPPING, Reason.DELETING}),
     failed="Failed",

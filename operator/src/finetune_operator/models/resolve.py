@@ -33,6 +33,11 @@ def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> 
             Reason.WAITING_FOR_MODEL,
             f"FineTuneJob {name!r} failed: see `kubectl describe ftj {name}`. A new run goes on from here.",
         )
+    if status.phase == "Cancelled" and status.run_id == spec.run_id:
+        return stalled(
+            Reason.WAITING_FOR_MODEL,
+            f"FineTuneJob {name!r} was cancelled. A new run of it goes on from here (runId).",
+        )
     if any(run.run_id == spec.run_id for run in status.history):
         return undecided(
             f"FineTuneJob {name!r} refuses its spec: runId {spec.run_id!r} is that of an earlier run "

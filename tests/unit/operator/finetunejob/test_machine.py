@@ -167,7 +167,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
         """Also of a job that is suspended once it has ended."""
         status, spec = self.world.status, self.world.spec
         held = {condition.type for condition in status.conditions if condition.status == "True"}
-        if status.run_id == spec.run_id and status.phase in ("Succeeded", "Failed"):
+        if status.run_id == spec.run_id and status.phase in ("Succeeded", "Failed", "Cancelled"):
             assert held == ({"Ready"} if status.phase == "Succeeded" else {"Stalled", "Failed"}), status
         else:
             assert status.run_id != spec.run_id or not held & {"Ready", "Failed"}, status
@@ -187,7 +187,7 @@ class FineTuneJobLife(RuleBasedStateMachine):
             world.goes_on()
             world.succeed("train")
             world.now += timedelta(seconds=100)
-            if world.status.phase in ("Succeeded", "Failed") and world.status.run_id == world.spec.run_id:
+            if world.status.phase in ("Succeeded", "Failed", "Cancelled") and world.status.run_id == world.spec.run_id:
                 break
         else:
             raise AssertionError(f"does not end: {world}")

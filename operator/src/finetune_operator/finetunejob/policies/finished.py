@@ -1,4 +1,6 @@
-"""The phases Succeeded and Failed: a run that is over stays as it is until runId changes; what still runs is ended.
+"""The phases Succeeded, Failed and Cancelled: a run that is over stays as it is until runId changes.
+
+What still runs is ended.
 
 spec.ttlSecondsAfterFinished: its Jobs are deleted that long after its end, and their Pods with them.
 """
@@ -15,6 +17,7 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.attempt_outcome import succeeded_readiness
 from finetune_operator.finetunejob.policies.earlier_pods import stale_jobs
 from finetune_operator.finetunejob.policies.run import run_id_refusal
+from finetune_operator.finetunejob.policies.suspend import cancelled
 from finetune_operator.pods.builders import jobs_to_delete
 
 
@@ -35,6 +38,8 @@ def _missing_end(status: FineTuneJobStatus) -> Readiness | None:
     """How the run ended, where the conditions say something else; None where they say it."""
     if status.phase == "Failed":
         return missing_failure(status.conditions, status.failure)
+    if status.phase == "Cancelled":
+        return None if missing_failure(status.conditions, None) is None else cancelled(status)
     is_stalled = any(one.type == ConditionType.STALLED and one.status == "True" for one in status.conditions)
     return succeeded_readiness(status.result) if is_stalled and status.result is not None else None
 

@@ -1,12 +1,16 @@
-"""spec.suspend: the Pods save and end; the run goes on later with a new attempt, from the newest checkpoint."""
+"""spec.suspend: the Pods save and end; the run goes on later with a new attempt, from the newest checkpoint.
+
+spec.cancel: the run ends for good as Cancelled; its Pods save and end, and its checkpoints stay.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.core.conditions import progressing
+from finetune_operator.core.conditions import Readiness, failed, progressing
 from finetune_operator.finetunejob.attempt_state import JobDecision, stopped
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import (
@@ -39,4 +43,27 @@ def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
         progressing(Reason.STOPPING, message),
         delete=stale_jobs(observed),
         requeue_at=next_check(observed, now, now + timedelta(seconds=STOPPING_CHECK_SECONDS)),
+    )
+
+
+def cancel_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """End the run that is there, unless another one is to follow it. Of a refused spec, spec.cancel is heeded."""
+    is_superseded = status.run_id != observed.spec.run_id and run_id_refusal(observed, status) is None
+    return None if is_superseded else cancel(observed, status, now)
+
+
+def cancel(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    """End the run while spec.cancel is true; what still runs is stale from then on."""
+    if not observed.spec.cancel:
+        return None
+    status = stopped(status, "Cancelled", now)
+    status = status.model_copy(update={"phase": "Cancelled", "completion_time": whole_seconds(now)})
+    return JobDecision(status, cancelled(status), requeue_at=now, keeps_phase=True)
+
+
+def cancelled(status: FineTuneJobStatus) -> Readiness:
+    """Where a cancelled run stands."""
+    kept = f" Its checkpoints are kept in {status.storage_uri}." if status.storage_uri else ""
+    return failed(
+        Reason.CANCELLED, f"spec.cancel was set.{kept} Change spec.runId and set spec.cancel to false to run again."
     )

@@ -1,0 +1,92 @@
+"""A FineTuneJob that is cancelled: the run is over for good, what runs ends, and what was saved stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.conditions import Readiness
+from finetune_operator.models.resolve import tuned_model
+from tests.unit.operator.finetunejob.runs import (
+    IN_PREFLIGHT,
+    IN_TRAINING,
+    carried_out,
+    decide,
+    finished,
+    stopped_status,
+)
+from tests.unit.operator.states import (
+    NOW,
+    PREFLIGHT_1,
+    TRAIN_1,
+    Decision,
+    job,
+    job_spec,
+    observed_job,
+    pod,
+    with_config_map,
+)
+
+CANCELLED = job_spec(cancel=True)
+
+
+@pytest.mark.parametrize(("status", "running"), [(IN_PREFLIGHT, PREFLIGHT_1), (IN_TRAINING, TRAIN_1)])
+def test_the_end_is_written_down_and_then_the_job_goes(status: FineTuneJobStatus, running: str) -> None:
+    observed = observed_job(status, job(running), pods=(pod(running),), spec=CANCELLED)
+    ended = decide(observed)
+    assert ended.decision == Decision("Cancelled", "Cancelled", stalled=True, again_in=0, event="Warning Cancelled")
+    assert ended.status.completion_time == NOW
+    deleted = decide(carried_out(ended, observed))
+    assert deleted.decision == Decision("Cancelled", "Cancelled", stalled=True, deletes=with_config_map(running))
+
+
+def test_a_cancelled_attempt_counts_nothing_and_its_checkpoints_stay() -> None:
+    result = decide(observed_job(IN_TRAINING, job(TRAIN_1), spec=CANCELLED))
+    (ended,) = result.status.ended_attempts
+    assert (ended.number, ended.outcome, ended.step) == (1, "Cancelled", 30)
+    assert result.status.checkpoints == IN_TRAINING.checkpoints
+    assert f"Its checkpoints are kept in {IN_TRAINING.storage_uri}." in result.message
+
+
+def test_it_stays_cancelled_until_run_id_changes() -> None:
+    cancelled = decide(observed_job(stopped_status(), spec=CANCELLED))
+    taken_back = replace(observed_job(cancelled.status), generation=2)
+    assert decide(taken_back).decision.phase == "Cancelled"
+    again = decide(observed_job(cancelled.status, spec=job_spec(runId="2")))
+    assert again.decision.phase == "Validating"
+    assert [(run.run_id, run.phase, run.reason) for run in again.status.history] == [("1", "Cancelled", "Cancelled")]
+
+
+def test_failed_is_true_of_it_whatever_another_version_wrote() -> None:
+    cancelled = decide(observed_job(IN_TRAINING, spec=CANCELLED)).status
+    assert [(one.type, one.status) for one in cancelled.conditions] == [
+        ("Ready", "False"),
+        ("Stalled", "True"),
+        ("Failed", "True"),
+    ]
+    unread = cancelled.model_copy(update={"conditions": []})
+    again = decide(observed_job(unread, spec=CANCELLED))
+    assert (again.decision.phase, again.decision.reason, again.decision.stalled) == ("Cancelled", "Cancelled", True)
+    assert [one.type for one in again.status.conditions] == ["Ready", "Stalled", "Failed"]
+
+
+def test_a_run_that_has_ended_is_not_cancelled() -> None:
+    assert decide(observed_job(finished(), spec=CANCELLED)).decision.phase == "Succeeded"
+
+
+def test_a_new_run_that_is_cancelled_from_the_start_runs_nothing() -> None:
+    new = decide(observed_job(FineTuneJobStatus(), spec=CANCELLED))
+    assert new.decision == Decision("Cancelled", "Cancelled", stalled=True, again_in=0, event="Warning Cancelled")
+    after = decide(observed_job(finished(), spec=job_spec(cancel=True, runId="2")))
+    assert (after.decision.phase, after.decision.writes) == ("Cancelled", ())
+    assert [run.phase for run in after.status.history] == ["Succeeded"]
+
+
+def test_who_waits_for_its_model_is_told() -> None:
+    status = decide(observed_job(IN_TRAINING, spec=CANCELLED)).status
+    found = tuned_model("router", CANCELLED, status)
+    assert isinstance(found, Readiness)
+    assert found.stalled
+    assert "'router' was cancelled" in found.message
