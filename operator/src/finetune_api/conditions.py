@@ -106,7 +106,6 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.WAITING_FOR_MODEL: "The FineTuneJob that produces the model has not finished, or the ModelDeployment of one "
     "of the class's models does not serve.",
     Reason.CANCELLED: "spec.cancel is true; the run has ended for good, and its checkpoints stay.",
-    Reason.WAITING_FOR_MODEL: "The FineTuneJob that produces the model has not finished.",
     Reason.EVALUATING: "The evaluation Pod is starting or running.",
     Reason.EVALUATED: "The scores are in status.results.",
     Reason.WAITING_FOR_GATE: "The evaluation that gates this deployment has not passed.",

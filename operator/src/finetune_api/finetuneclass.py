@@ -20,6 +20,7 @@ from finetune_api.kubernetes_types import (
     keyed_by,
 )
 from finetune_api.model_graders import ModelName
+from finetune_api.sources import ModelUri
 from finetune_api.unions import OneOf, TypedUnion
 
 DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
@@ -328,6 +329,34 @@ class ModelEndpoint(OneOf):
     prices: Prices | None = Field(None, description="Prices for the cost in status.usage.")
 
 
+OpenAIModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
+"""Without a colon: the names of fine-tuned models have one between each two parts."""
+
+
+class OpenAIModel(ApiModel):
+    """A base model of OpenAI's fine-tuning API."""
+
+    name: OpenAIModelName = Field(description="What the API calls the model: `qwen3-0.6b`, `gpt-4o-mini-2024-07-18`.")
+    aliases: list[OpenAIModelName] = Field(
+        default=[],
+        max_length=16,
+        json_schema_extra=SET,
+        description="Other names that clients may ask for: `gpt-4o-mini`.",
+    )
+    uri: ModelUri = Field(description="The model that is fine-tuned: s3://bucket/folder or hf://org/name@revision.")
+
+
+class OpenAIApi(ApiModel):
+    """What OpenAI's fine-tuning API offers to clients in namespaces whose API uses this class."""
+
+    models: list[OpenAIModel] = Field(
+        default=[],
+        max_length=64,
+        json_schema_extra=keyed_by("name"),
+        description="The models that clients may fine-tune, by the names that they use.",
+    )
+
+
 class FineTuneClassSpec(ApiModel):
     """What the platform provides to objects that use this class."""
 
@@ -351,6 +380,9 @@ class FineTuneClassSpec(ApiModel):
         PodMetadata(),
         description="Added to every Pod. Pods that run to completion are kept out of service meshes unless the mesh's "
         'own key is set here (`sidecar.istio.io/inject: "true"`).',
+    )
+    openai: OpenAIApi = Field(
+        OpenAIApi(), description="For OpenAI's fine-tuning API in the cluster (docs/how-to/openai.md)."
     )
     reclaim_policy: Literal["Retain", "Delete"] = Field(
         "Retain",

@@ -114,3 +114,72 @@ def test_the_policy_on_exec_is_the_platforms_choice() -> None:
     has_policies = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
     names = [item["metadata"]["name"] for item in rendered(flags=has_policies)]
     assert not any(name.startswith("exec.") for name in names)
+
+
+# OpenAI's API
+
+OPENAI = ("openai.namespaces[0].name=team-a", "openai.namespaces[0].className=cpu")
+
+
+def test_openais_api_is_in_no_namespace_that_did_not_ask_for_it() -> None:
+    def names(*values: str) -> set[tuple[str, str | None]]:
+        found = rendered(*values)
+        meta = [(item["kind"], item["metadata"]) for item in found if item["metadata"]["name"] == f"{RELEASE}-openai"]
+        return {(kind, metadata.get("namespace")) for kind, metadata in meta}
+
+    assert names() == set()
+    per_namespace = ("ServiceAccount", "Role", "RoleBinding", "Deployment", "Service", "NetworkPolicy")
+    of_cluster = {("ClusterRole", None), ("ClusterRoleBinding", None)}
+    assert names(*OPENAI) == of_cluster | {(kind, "team-a") for kind in per_namespace}
+
+
+def test_openais_api_may_do_nothing_but_what_it_does() -> None:
+    roles = [item for item in rendered(*OPENAI) if item["metadata"]["name"] == f"{RELEASE}-openai" and "rules" in item]
+    rights = {
+        (item["kind"], resource, verb)
+        for item in roles
+        for rule in item["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    jobs = {("Role", "finetunejobs", verb) for verb in ("get", "list", "create", "patch")}
+    assert rights == jobs | {
+        ("Role", "localsubjectaccessreviews", "create"),
+        ("ClusterRole", "tokenreviews", "create"),
+        ("ClusterRole", "finetuneclasses", "get"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("openai.namespaces[0].name=A", "does not match pattern"),
+        ("openai.namespaces[0].name=a", "missing property 'className'"),
+        ("openai.namespace=a", "additional properties 'namespace' not allowed"),
+    ],
+)
+def test_a_wrong_value_of_openais_api_is_refused(value: str, complaint: str) -> None:
+    helm = binaries(["helm"])["helm"]
+    done = subprocess.run(
+        [helm, "template", RELEASE, CHART, "--set", value], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_the_pod_of_openais_api_passes_the_restricted_pod_security_standard(release: Release) -> None:
+    keys = ("openai.namespaces[0].credentialsSecretName=s3", "openai.namespaces[0].tlsSecretName=tls")
+    (deployment,) = [
+        item
+        for item in rendered(*OPENAI, *keys)
+        if item["metadata"].get("namespace") == "team-a" and item["kind"] == "Deployment"
+    ]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "openai"},
+        "spec": deployment["spec"]["template"]["spec"],
+    }
+    pod["spec"]["serviceAccountName"] = "default"
+    # The release's namespace enforces it.
+    release.kubectl("-n", NAMESPACE, "create", "--dry-run=server", "-f", "-", stdin=pod)

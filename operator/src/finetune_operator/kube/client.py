@@ -36,8 +36,10 @@ class Kube:
         request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
         answered: Answered | None = None,
         resources: Iterable[Resource] = RESOURCES,
+        field_manager: str = FIELD_MANAGER,
     ) -> None:
         self._api = api
+        self._field_manager = field_manager
         self._resources = {(resource.api_version, resource.kind): resource for resource in resources}
         self._request_timeout_seconds = request_timeout_seconds
         self._answered = answered
@@ -188,7 +190,7 @@ class Kube:
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
         """POST an object."""
-        query = {"fieldManager": FIELD_MANAGER}
+        query = {"fieldManager": self._field_manager}
         return await self._request("POST", resource.path(namespace), query=query, body=body)
 
     async def create_once(self, body: Object) -> None:
@@ -230,15 +232,20 @@ class Kube:
 
         Given a resourceVersion: only while it is what was read (ApiError 404 or 409).
         """
-        resource = self._resource(body)
-        metadata = body["metadata"]
-        path, query = resource.path(metadata["namespace"], metadata["name"]), {"fieldManager": FIELD_MANAGER}
+        resource, metadata = self._resource(body), body["metadata"]
         try:
-            await self._request("PATCH", path, query=query, body=body, content_type=_MERGE_PATCH)
+            await self.merge_existing(body)
         except ApiError as error:
             if error.status != 404 or "resourceVersion" in metadata:
                 raise
             await self.create(resource, metadata["namespace"], body)
+
+    async def merge_existing(self, body: Object) -> None:
+        """Set the given fields of an object that is there, and leave all others. Raises ApiError 404."""
+        metadata = body["metadata"]
+        path = self._resource(body).path(metadata["namespace"], metadata["name"])
+        query = {"fieldManager": self._field_manager}
+        await self._request("PATCH", path, query=query, body=body, content_type=_MERGE_PATCH)
 
     async def _apply(self, body: Object, subresource: str | None, manager: str = FIELD_MANAGER) -> Object:
         resource = self._resource(body)

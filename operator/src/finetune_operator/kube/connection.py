@@ -11,7 +11,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from finetune_operator.kube.client import REQUEST_TIMEOUT_SECONDS, Answered, Kube
-from finetune_operator.kube.resources import RESOURCES, Resource
+from finetune_operator.kube.resources import FIELD_MANAGER, RESOURCES, Resource
 
 
 @asynccontextmanager
@@ -20,8 +20,10 @@ async def connected(
     request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
     answered: Answered | None = None,
     resources: Iterable[Resource] = RESOURCES,
+    field_manager: str = FIELD_MANAGER,
 ) -> AsyncIterator[Kube]:
-    """Requests can be made while this is entered. `answered` is told of each; `resources` are those to be written."""
+    """Requests can be made while this is entered. `answered` is told of each; `resources` are those to be written,
+    by the name `field_manager`."""
     if kubeconfig is not None:
         # Kopf's own client reads the same variable.
         os.environ["KUBECONFIG"] = str(kubeconfig)
@@ -32,4 +34,4 @@ async def connected(
     # aiohttp would look for a ~/.netrc in a thread, at every request.
     configuration.client_session_kwargs = {"trust_env": False}
     async with ApiClient(configuration) as api:
-        yield Kube(api, request_timeout_seconds, answered, resources)
+        yield Kube(api, request_timeout_seconds, answered, resources, field_manager)

@@ -1,0 +1,69 @@
+"""Who may do what: Kubernetes' accounts and RBAC, and nothing of a namespace is told to those of another."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+
+from tests.integration.operator.api import Api
+from tests.integration.operator.openai.service import Service, account
+from tests.integration.operator.openai.test_jobs import TRAIN
+
+
+@pytest.mark.parametrize("key", ["sk-wrong", "a.b.c", "x" * 4_000])
+def test_a_wrong_key_is_refused(service: Service, key: str) -> None:
+    with pytest.raises(openai.AuthenticationError) as refused:
+        service.client(key, max_retries=0).files.list()
+    assert key[:100] not in str(refused.value)
+
+
+def test_a_token_for_something_else_is_refused(service: Service) -> None:
+    token = service.token("client", audience="https://kubernetes.default.svc.cluster.local")
+    with pytest.raises(openai.AuthenticationError) as refused:
+        service.client(token).files.list()
+    assert refused.value.code == "invalid_api_key"
+
+
+def test_an_account_of_another_namespace_sees_nothing(service: Service, client: openai.OpenAI, elsewhere: Api) -> None:
+    """Acceptance case E4: not whether an object exists, and no name, also not in the text of a refusal."""
+    account(elsewhere, "client", ["get", "list", "create", "update", "delete"])
+    stranger = service.client(service.token("client", elsewhere))
+    file = client.files.create(file=("ours.jsonl", TRAIN), purpose="fine-tune")
+    answers = set()
+    for request in (
+        lambda: stranger.files.retrieve(file.id),
+        lambda: stranger.files.retrieve("file-000000000000000000000000"),
+        lambda: stranger.fine_tuning.jobs.retrieve("ftjob-aaaaaaaaaaaaaaaaaaaaaaaa"),
+    ):
+        with pytest.raises(openai.PermissionDeniedError) as refused:
+            request()
+        answers.add(str(refused.value))
+    (answer,) = answers
+    assert service.api.namespace not in answer
+    assert elsewhere.namespace not in answer
+
+
+def test_who_may_only_read_changes_nothing(service: Service, client: openai.OpenAI) -> None:
+    reader = service.client(service.token("reader"))
+    file = client.files.create(file=("read.jsonl", TRAIN), purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(training_file=file.id, model="qwen3-0.6b")
+    assert reader.files.retrieve(file.id).id == file.id
+    assert reader.fine_tuning.jobs.retrieve(job.id).id == job.id
+    for request in (
+        lambda: reader.files.create(file=("a.jsonl", TRAIN), purpose="fine-tune"),
+        lambda: reader.files.delete(file.id),
+        lambda: reader.fine_tuning.jobs.create(training_file=file.id, model="qwen3-0.6b"),
+        lambda: reader.fine_tuning.jobs.cancel(job.id),
+    ):
+        with pytest.raises(openai.PermissionDeniedError):
+            request()
+
+
+def test_a_job_that_the_api_did_not_make_is_not_its_own(service: Service, client: openai.OpenAI) -> None:
+    spec = {"model": {"uri": "s3://models/base"}, "dataset": {"training": {"uri": "s3://data/a.jsonl"}}}
+    name = "ftjob-bbbbbbbbbbbbbbbbbbbbbbbb"
+    service.api.create("FineTuneJob", name, {**spec, "suspend": True})
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.fine_tuning.jobs.retrieve(name)
+    assert refused.value.code == "fine_tune_not_found"
+    assert name not in [job.id for job in client.fine_tuning.jobs.list(limit=100)]
