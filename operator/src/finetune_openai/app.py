@@ -8,7 +8,7 @@ import structlog
 from aiohttp import ClientPayloadError, web
 from aiohttp.web_exceptions import HTTPException
 
-from finetune_openai import files, jobs, models
+from finetune_openai import files, jobs, models, uploads
 from finetune_openai.context import CONTEXT, Context
 from finetune_openai.errors import RefusedError, shown, unavailable
 from finetune_operator.kube.errors import ApiError
@@ -37,6 +37,11 @@ def _add_routes(app: web.Application, prefix: str) -> None:
     router.add_get(f"{prefix}/files/{{file}}", files.get)
     router.add_get(f"{prefix}/files/{{file}}/content", files.content)
     router.add_delete(f"{prefix}/files/{{file}}", files.delete)
+    uploads_path = f"{prefix}/uploads"
+    router.add_post(uploads_path, uploads.create)
+    router.add_post(f"{uploads_path}/{{upload}}/parts", uploads.add_part)
+    router.add_post(f"{uploads_path}/{{upload}}/complete", uploads.complete)
+    router.add_post(f"{uploads_path}/{{upload}}/cancel", uploads.cancel)
     jobs_path = f"{prefix}/fine_tuning/jobs"
     router.add_post(jobs_path, jobs.create)
     router.add_get(jobs_path, jobs.list_jobs)

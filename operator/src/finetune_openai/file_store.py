@@ -58,15 +58,15 @@ class FileStore:
         """Where jobs read the file."""
         return f"s3://{self._storage.bucket}/{self._key(file_id, CONTENT)}"
 
-    def begin(self) -> tuple[str, UploadStream]:
-        """A new file's id, and where its content goes."""
-        file_id = new_file_id()
+    def begin(self, file_id: str | None = None) -> tuple[str, UploadStream]:
+        """A file's id, a new one if none is given, and where its content goes."""
+        file_id = file_id or new_id("file-")
         return file_id, UploadStream(self._storage, self._key(file_id, CONTENT))
 
     async def add(self, file: StoredFile, caller: str, *, is_retry: bool) -> StoredFile:
         """Let a file exist whose content is there. The same upload, sent again for a lost answer, is the same file."""
         same = hashlib.sha256(f"{caller}\n{file.filename}\n{file.purpose}\n{file.sha256}".encode()).hexdigest()
-        mark = f"{self._folder}/UPLOADS/{same}"
+        mark = f"{self._folder}/RETRIES/{same}"
         if is_retry:
             earlier = await self._storage.read(mark)
             found = await self.find(earlier.decode(errors="replace")) if earlier is not None else None
@@ -133,10 +133,15 @@ class FileStore:
         return f"{self._folder}/FILES/{file_id}/{name}"
 
 
-def new_file_id() -> str:
+def new_id(prefix: str) -> str:
     """An id that nobody guesses, and that is after all earlier ones."""
     moment, digits = int(time.time() * 1000), ""
     for _ in range(8):
         moment, digit = divmod(moment, 36)
         digits = _DIGITS[digit] + digits
-    return f"file-{digits}{''.join(secrets.choice(_DIGITS) for _ in range(16))}"
+    return f"{prefix}{digits}{''.join(secrets.choice(_DIGITS) for _ in range(16))}"
+
+
+def time_of_id(text: str) -> float:
+    """When `new_id` made it, in Unix time."""
+    return int(text[-24:-16], 36) / 1000

@@ -118,6 +118,11 @@ async def delete(request: web.Request) -> web.Response:
     return web.json_response({"id": file_id, "object": "file", "deleted": True})
 
 
+def base_name(filename: str) -> str:
+    """A client's file name, without folders; it is shown, and part of no key."""
+    return shown(filename.replace("\\", "/").rpartition("/")[2]) or "file"
+
+
 async def _receive(files: FileStore, part: BodyPartReader) -> StoredFile:
     """Stream the file into the storage; what breaks off leaves nothing there."""
     file_id, stream = files.begin()
@@ -137,10 +142,9 @@ async def _receive(files: FileStore, part: BodyPartReader) -> StoredFile:
             raise invalid("The file is empty.", "file", "invalid_file")
         first.end()
         await stream.finish()
-    name = shown((part.filename or "file").replace("\\", "/").rpartition("/")[2]) or "file"
     return StoredFile(
         id=file_id,
-        filename=name,
+        filename=base_name(part.filename or ""),
         purpose=PURPOSE,
         bytes=stream.bytes,
         sha256=stream.sha256,

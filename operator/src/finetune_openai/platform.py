@@ -11,6 +11,7 @@ from finetune_api.finetuneclass import FineTuneClassSpec, OpenAIModel
 from finetune_openai.errors import unavailable
 from finetune_openai.file_store import FileStore
 from finetune_openai.storage import Storage
+from finetune_openai.upload_store import UploadStore
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES
 
@@ -33,6 +34,11 @@ class Platform:
         """The namespace's files. Raises RefusedError (503)."""
         spec, storage = await self._current()
         return FileStore(storage, f"{spec.storage.prefix}/{self._namespace}")
+
+    async def uploads(self) -> UploadStore:
+        """The namespace's uploads in parts. Raises RefusedError (503)."""
+        spec, storage = await self._current()
+        return UploadStore(storage, f"{spec.storage.prefix}/{self._namespace}", await self.files())
 
     async def storage(self) -> Storage:
         """The class's storage. Raises RefusedError (503)."""

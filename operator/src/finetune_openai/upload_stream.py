@@ -11,7 +11,7 @@ import structlog
 from finetune_openai.errors import RefusedError
 from finetune_openai.storage import Storage
 
-PART_BYTES = 16 * 2**20
+PART_BYTES = 8 * 2**20
 PARTS_AT_ONCE = 4
 _log = structlog.get_logger(__name__)
 
