@@ -19,7 +19,7 @@ ORDER = (
 )
 """What takes longest without a pause begins first; what is short and independent fills the end."""
 
-SHARED = ("quiet_stage", "release")
+SHARED = ("quiet_stage", "release", "service")
 """Fixtures of a session that keep all their tests to one worker: they take longer to make than the tests gain by two
 workers. A control plane is up in seconds, and most tests with one wait for it: each worker has its own."""
 

@@ -218,6 +218,7 @@ def _train(service: Service, name: str) -> None:
     (pod,) = api.wait_children(job, "train", "Pod")
     played.runs(api, pod)
     api.wait_reason("FineTuneJob", name, "Training")
-    wait_for(lambda: service.client(service.token("client")).fine_tuning.jobs.retrieve(name).status == "running", "run")
+    client = service.client(service.token("client"))
+    wait_for(lambda: client.fine_tuning.jobs.retrieve(name).status == "running", "a running job")
     played.ends(api, pod, TRAIN_REPORT)
     api.wait_reason("FineTuneJob", name, "Succeeded")
