@@ -30,6 +30,9 @@ Reducer = Literal["Mean", "Median", "Max", "Min", "Majority", "PassAtK", "PassK"
 MOST_GRADERS = 8
 MOST_SCORES = 4 * MOST_GRADERS
 """For three candidates and the baseline."""
+MOST_WARNINGS = 16
+MOST_SLICE_SCORES = 48
+"""In the status."""
 
 
 class ModelReference(OneOf):
@@ -73,7 +76,7 @@ class EvaluationDataset(ApiModel):
         default=[],
         max_length=8,
         json_schema_extra=SET,
-        description="Templates such as {{item.language}}. report.json also has the scores for each text.",
+        description="Templates such as {{item.language}}. status.slices and report.json have the scores for each text.",
     )
 
 
@@ -250,6 +253,22 @@ class Score(ApiModel):
     )
 
 
+class SliceScore(ApiModel):
+    """Mean score of one candidate from one grader on the examples of a slice."""
+
+    by: Line = Field(description="Template in spec.dataset.slices.")
+    value: Line = Field(description="The text that it renders for these examples.")
+    candidate: ShortName = Field(description="Name of the candidate.")
+    grader: ShortName = Field(description="Name of the grader.")
+    score: float = Field(allow_inf_nan=False, description="Mean over the examples, 0 to 1.")
+    low: float = Field(allow_inf_nan=False, description="Lower bound of the 95 % confidence interval.")
+    high: float = Field(allow_inf_nan=False, description="Upper bound of the confidence interval.")
+    examples: int = Field(description="Number of examples that count.")
+    delta: FiniteNumber = Field(None, description="Gain over the baseline on the same examples.")
+    delta_low: FiniteNumber = Field(None, description="Lower bound of the gain's confidence interval.")
+    delta_high: FiniteNumber = Field(None, description="Upper bound of the gain's confidence interval.")
+
+
 class GradingErrors(ApiModel):
     """Outputs of one model that one grader could not grade, for one reason."""
 
@@ -306,6 +325,11 @@ class EvaluationStatus(KindStatus):
     results: list[Score] = Field(
         default=[], max_length=MOST_SCORES, description="Scores of every model from every grader."
     )
+    slices: list[SliceScore] = Field(
+        default=[],
+        max_length=MOST_SLICE_SCORES,
+        description="Scores of the candidates on the largest slices; report.json has all of them.",
+    )
     errors: list[GradingErrors] = Field(
         default=[], max_length=20, description="What could not be graded; samples.jsonl has every output."
     )
@@ -315,7 +339,7 @@ class EvaluationStatus(KindStatus):
         json_schema_extra=keyed_by("model"),
         description="What the models of the class were asked.",
     )
-    warnings: list[Line] = Field(default=[], max_length=16, description="What makes the scores doubtful.")
+    warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS, description="What makes the scores doubtful.")
     gates: list[GateResult] = Field(default=[], max_length=30, description="Result of every gate for every candidate.")
     failure: FailureStatus | None = None
     summary: Line | None = Field(

@@ -6,6 +6,7 @@ drops the least important parts until it fits. The full report is in the run's f
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,7 +21,16 @@ from pydantic import (
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import MOST_GRADERS, MOST_SCORES, GradingErrors, ModelUsage, Score
+from finetune_api.evaluation import (
+    MOST_GRADERS,
+    MOST_SCORES,
+    MOST_SLICE_SCORES,
+    MOST_WARNINGS,
+    GradingErrors,
+    ModelUsage,
+    Score,
+    SliceScore,
+)
 from finetune_api.finetunejob import (
     CheckpointStatus,
     CorruptCheckpoint,
@@ -81,16 +91,40 @@ class TrainReport(ApiModel):
     checkpoint_seconds: FiniteNumber = Field(None, description="Longest time from the start of a save to its commit.")
 
 
-_COLUMNS = tuple(name for name in Score.model_fields if name not in ("candidate", "grader"))
+_NAMES = {"candidate": "candidates", "grader": "graders"}
+_COLUMNS = tuple(name for name in Score.model_fields if name not in _NAMES)
 """The columns of a score on the wire: new fields are added at the end, so that an older reader ignores them."""
+_SLICE_NAMES = {"by": "by", "value": "values", **_NAMES}
+_SLICE_COLUMNS = tuple(name for name in SliceScore.model_fields if name not in _SLICE_NAMES)
 
 
-def _numbers(score: Score) -> list[float | None]:
-    """The columns, up to the last one that has a number."""
-    found = [getattr(score, name) for name in _COLUMNS]
-    while found[-1] is None:
-        found.pop()
-    return found
+def _table(items: Sequence[ApiModel], names: Mapping[str, str], columns: Sequence[str]) -> dict[str, Any]:
+    """Items as rows of numbers: each text of the fields in `names` is there once, and a row has its index.
+
+    `columns`: the fields that follow, up to the last one that has a number.
+    """
+    texts = {field: list(dict.fromkeys(getattr(item, field) for item in items)) for field in names}
+    rows = []
+    for item in items:
+        numbers = [getattr(item, column) for column in columns]
+        while numbers[-1] is None:
+            numbers.pop()
+        rows.append([*(texts[field].index(getattr(item, field)) for field in names), *numbers])
+    return {**{wire: texts[field] for field, wire in names.items()}, "rows": rows}
+
+
+def _from_table(value: Any, names: Mapping[str, str], columns: Sequence[str]) -> Any:
+    """What such a table says; a list of items is taken as it is. Raises ValueError."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        return [
+            {field: value[wire][index] for (field, wire), index in zip(names.items(), row, strict=False)}
+            | {name: number for name, number in zip(columns, row[len(names) :], strict=False) if number is not None}
+            for row in value["rows"]
+        ]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError("is not a table of scores") from error
 
 
 class EvaluationReport(ApiModel):
@@ -102,36 +136,29 @@ class EvaluationReport(ApiModel):
 
     outcome: Literal["EvaluateSucceeded"] = "EvaluateSucceeded"
     scores: list[Score] = Field(max_length=MOST_SCORES)
+    slices: list[SliceScore] = Field(default=[], max_length=MOST_SLICE_SCORES)
     errors: list[GradingErrors] = Field(default=[], max_length=20)
     usage: list[ModelUsage] = Field(default=[], max_length=MOST_GRADERS)
-    warnings: list[Line] = Field(default=[], max_length=16)
+    warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS)
     report_uri: Line | None = None
 
     @field_serializer("scores")
     def _write_scores(self, scores: list[Score]) -> dict[str, Any]:
-        candidates = list(dict.fromkeys(score.candidate for score in scores))
-        graders = list(dict.fromkeys(score.grader for score in scores))
-        rows = [[candidates.index(score.candidate), graders.index(score.grader), *_numbers(score)] for score in scores]
-        return {"candidates": candidates, "graders": graders, "rows": rows}
+        return _table(scores, _NAMES, _COLUMNS)
 
     @field_validator("scores", mode="before")
     @classmethod
     def _read_scores(cls, value: Any) -> Any:
-        """Accept rows of numbers, or a list of scores unchanged."""
-        if not isinstance(value, dict):
-            return value
-        try:
-            candidates, graders = value["candidates"], value["graders"]
-            return [
-                {
-                    "candidate": candidates[row[0]],
-                    "grader": graders[row[1]],
-                    **{name: number for name, number in zip(_COLUMNS, row[2:], strict=False) if number is not None},
-                }
-                for row in value["rows"]
-            ]
-        except (KeyError, IndexError, TypeError) as error:
-            raise ValueError("is not a table of scores") from error
+        return _from_table(value, _NAMES, _COLUMNS)
+
+    @field_serializer("slices")
+    def _write_slices(self, slices: list[SliceScore]) -> dict[str, Any] | None:
+        return _table(slices, _SLICE_NAMES, _SLICE_COLUMNS) if slices else None
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _read_slices(cls, value: Any) -> Any:
+        return [] if value is None else _from_table(value, _SLICE_NAMES, _SLICE_COLUMNS)
 
 
 def _outcome_of(value: Any) -> Any:
@@ -207,7 +234,12 @@ def _later_part(log: str) -> str | None:
 
 
 def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
-    """Drops errors first, then warnings, digits, the report's URI, usage, the gains' intervals; every score stays."""
+    """Drops slices first, then errors, warnings, digits, the report's URI, usage, the gains' intervals.
+
+    Every score stays.
+    """
+    if report.slices:
+        return report.model_copy(update={"slices": report.slices[:-1]})
     if report.errors:
         return report.model_copy(update={"errors": report.errors[:-1]})
     if report.warnings:

@@ -29,7 +29,7 @@ from finetune_trainer.evaluation.grading import usage_of
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
-from tests.integration.trainer_evaluation.stub_api import Respond, StubApi, fails, grades, says, stub_api
+from tests.integration.trainer_evaluation.stub_api import Body, Respond, StubApi, fails, grades, says, stub_api
 
 T = TypeVar("T")
 KEY = "sk-very-secret"
@@ -155,6 +155,16 @@ def test_case_12_at_the_limit_of_requests_the_rest_is_errored(bucket: Bucket, tm
         assert (other.endpoint.usage.requests, other.endpoint.usage.cached) == (50, 100)
 
 
+def test_what_is_answered_twice_is_in_the_budget_once(bucket: Bucket, tmp_path: Path, folder: str) -> None:
+    with stub_api(grades(4)) as api:
+        for _ in range(2):  # the second is a Pod that starts again
+            asking = Asking(bucket, api, tmp_path, folder, budget={"requests": 3, "tokens": 360})
+            for texts in (["a"], ["a", "b"], ["a", "b"], ["a", "b", "c"]):
+                assert errors(asking.grade(*texts)) == {None}
+            assert errors(asking.grade("d")) == {GraderErrorCode.BUDGET_EXCEEDED}
+        assert len(api.requests) == 3
+
+
 def test_no_request_is_sent_once_the_tokens_are_used(bucket: Bucket, tmp_path: Path, folder: str) -> None:
     with stub_api(grades(4)) as api:
         asking = Asking(bucket, api, tmp_path, folder, budget={"tokens": 300}, concurrency=1)
@@ -277,8 +287,12 @@ def test_an_api_without_schemas_is_asked_without(bucket: Bucket, tmp_path: Path,
 
 
 def test_a_request_that_the_api_refuses_is_the_rows_error(bucket: Bucket, tmp_path: Path, folder: str) -> None:
-    with stub_api(fails(400, "maximum context length is 8192 tokens"), grades(5)) as api:
-        graded = Asking(bucket, api, tmp_path, folder, concurrency=1).grade("too long", "fine")
+    def refuses_long_ones(body: Body) -> Respond:
+        too_long = "too long" in body["messages"][-1]["content"]
+        return fails(400, "maximum context length is 8192 tokens") if too_long else grades(5)
+
+    with stub_api(refuses_long_ones) as api:
+        graded = Asking(bucket, api, tmp_path, folder).grade("too long", "fine")
         assert len(api.requests) == 2
     assert graded[0].error is not None
     assert "400 maximum context length" in graded[0].error.details

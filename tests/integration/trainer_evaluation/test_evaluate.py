@@ -196,6 +196,10 @@ def test_several_samples_clusters_and_slices(bucket: Bucket, tuned_uri: str) -> 
     of_even = next(s for s in stored["slices"][0]["scores"] if (s["candidate"], s["grader"]) == ("tuned", "similar"))
     assert of_even["score"] == pytest.approx(sum(best[::2]) / 10, abs=1e-4)
     assert stored["clusterBy"] == "{{item.ticket}}"
+    assert len(report.slices) == 4, "two slices by two graders, of the candidate"
+    (in_status,) = [one for one in report.slices if (one.value, one.grader) == ("even", "similar")]
+    assert (in_status.by, in_status.candidate, in_status.examples) == ("{{item.topic}}", "tuned", 10)
+    assert (in_status.score, in_status.delta) == (of_even["score"], of_even["delta"])
 
 
 def test_a_field_that_clusters_or_slices_read_is_looked_for_before_a_model_is_fetched(bucket: Bucket) -> None:

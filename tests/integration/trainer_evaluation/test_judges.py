@@ -57,7 +57,8 @@ def judges(body: Body) -> Respond:
     if schema.get("enum") == ["good", "bad"]:
         return grades("good" if obeys else "bad")
     if "enum" in schema:
-        return grades(min(shown, key=lambda name: len(shown[name])) if not obeys else "A")
+        shorter = min(shown, key=lambda name: (len(shown[name]), shown[name]))
+        return grades("A" if obeys else "Tie" if shown["A"] == shown["B"] else shorter)
     return grades(5 if obeys else 2)
 
 
@@ -114,6 +115,9 @@ def test_every_grader_that_asks_grades_and_a_second_run_asks_nothing(
         assert rows[0]["details"]["tuned"]["tone"]["result"] == 2
         assert set(rows[0]["details"]["tuned"]["versus"]) == {"outcome", "byOrder"}
         stored = json.loads(bucket.read(report.report_uri or ""))
+        (preferred,) = stored["preferences"]
+        assert preferred["wins"] + preferred["ties"] + preferred["losses"] == 6
+        assert preferred["positionConsistency"] == 1.0, "it does not care for the order"
         assert stored["usage"] == [usage.to_wire() for usage in report.usage]
         assert parse_termination_message(to_termination_message(report)) == report
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finetune_api.auto import resolve_for
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import GradingErrors, Score
+from finetune_api.evaluation import GradingErrors, ModelUsage, Score, SliceScore
 from finetune_api.finetunejob import (
     CheckpointStatus,
     DatasetError,
@@ -36,6 +36,21 @@ FILE = FileStatistics(examples=1500, tokens=90_000, max_tokens=120)
 MODEL = ModelStatus(architecture="LlamaForCausalLM", context_length=512)
 LONG_URI = "s3://models/" + "x" * 1000
 RESULT = Result(uri=LONG_URI, base_model_uri=LONG_URI, adapter_type="LoRA", step=300, digest="sha256:" + "a" * 64)
+
+
+SLICE = SliceScore(
+    by="{{item.language}}",
+    value="de",
+    candidate="a",
+    grader="b",
+    score=0.5,
+    low=0.4,
+    high=0.6,
+    examples=99,
+    delta=0.1,
+    delta_low=0.0,
+    delta_high=0.2,
+)
 
 
 def errors(number: int, message: str = "the last message is not the assistant's") -> list[DatasetError]:
@@ -160,6 +175,7 @@ def test_the_largest_evaluation_keeps_every_score() -> None:
             delta=-1 / 7,
             delta_low=-0.2222222,
             delta_high=-0.1111111,
+            over_budget=33_334,
         )
         for candidate in range(4)
         for grader in range(8)
@@ -168,7 +184,15 @@ def test_the_largest_evaluation_keeps_every_score() -> None:
         GradingErrors(candidate=score.candidate, grader=score.grader, code="other_error", count=9, first_line=9)
         for score in matrix[:20]
     ]
-    message = to_termination_message(EvaluationReport(scores=matrix, errors=errors, report_uri=LONG_URI))
+    report = EvaluationReport(
+        scores=matrix,
+        errors=errors,
+        usage=[ModelUsage(model=f"{at}{'m' * 31}", requests=9**9, prompt_tokens=9**9, cost=1.23) for at in range(8)],
+        warnings=["w" * 1024] * 16,
+        slices=[SLICE] * 48,
+        report_uri=LONG_URI,
+    )
+    message = to_termination_message(report)
     assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
     parsed = parse_termination_message(message)
     assert isinstance(parsed, EvaluationReport)
@@ -176,6 +200,21 @@ def test_the_largest_evaluation_keeps_every_score() -> None:
     assert all((score.score, score.delta) == (0.3333, -0.1429) for score in parsed.scores)
     assert all((score.passed, score.errored) == (33_333, 33_334) for score in parsed.scores)
     assert all(score.p_value == 1.23e-12 for score in parsed.scores)
+    assert all(score.over_budget == 33_334 for score in parsed.scores), "no gate passes because something did not fit"
+
+
+def test_of_too_many_slices_the_largest_are_kept_and_what_was_asked_of_models_is_too() -> None:
+    usage = [ModelUsage(model="judge", requests=7, cached=3, prompt_tokens=100, completion_tokens=20, cost=0.5)]
+    score = Score(candidate="a", grader="b", score=0.5, low=0, high=1, examples=9)
+    slices = [SLICE.model_copy(update={"value": f"{at}-{'x' * 400}", "examples": 99 - at}) for at in range(48)]
+    report = EvaluationReport(scores=[score], usage=usage, slices=slices)
+    parsed = parse_termination_message(to_termination_message(report))
+    assert isinstance(parsed, EvaluationReport)
+    assert parsed.usage == usage
+    assert 5 <= len(parsed.slices) < 48
+    assert parsed.slices == slices[: len(parsed.slices)]
+    small = report.model_copy(update={"slices": slices[:2]})
+    assert parse_termination_message(to_termination_message(small)) == small
 
 
 @pytest.mark.parametrize(

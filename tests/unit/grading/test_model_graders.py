@@ -12,6 +12,7 @@ from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading.compile import check_graders, compile_graders, grade_rows
 from finetune_grading.compiled import InvalidGraderError
 from finetune_grading.grade import Grade
+from finetune_grading.graders.pairwise import Tally, tally
 from finetune_grading.judge import Embedder, Judge, Question, Reply, StopGradingError
 from finetune_grading.sample import Row, Sample
 from finetune_grading.templates import render
@@ -162,10 +163,19 @@ def test_a_preference_counts_where_both_orders_agree(judge: StubJudge, outcome: 
     assert len(judge.asked) == 2
 
 
+def test_preferences_are_counted_with_how_often_the_order_decided() -> None:
+    judge = StubJudge(*(replies(result) for result in ("A", "B", "B", "A", "A", "A", "Tie", "Tie")))
+    found = tally([graded(PAIR, judge)[0] for _ in range(4)])
+    assert found == Tally(wins=1, ties=2, losses=1, position_consistency=0.75)
+    assert tally(graded(SCORE, StubJudge(replies(5)))) is None
+
+
 def test_one_order_is_asked_once() -> None:
     judge = StubJudge(replies("A"))
     once = {"type": "Pairwise", "pairwise": {**PAIR["pairwise"], "bothOrders": False}}
-    assert graded(once, judge)[0].score == 1.0
+    grades = graded(once, judge)
+    assert grades[0].score == 1.0
+    assert tally(grades) == Tally(wins=1, ties=0, losses=0, position_consistency=None)
     assert len(judge.asked) == 1
 
 

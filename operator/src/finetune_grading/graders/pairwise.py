@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_api.model_graders import Pairwise
 from finetune_grading.compiled import AskingGrader, InvalidGraderError, item_variables
-from finetune_grading.grade import RowError, Scored
+from finetune_grading.grade import Grade, RowError, Scored
 from finetune_grading.graders.score_model import judge_of
 from finetune_grading.judge import Judge, ask_structured
 from finetune_grading.questions import question_on_pair
@@ -48,6 +49,28 @@ def compile_pairwise(grader: Grader, pass_threshold: float, judges: Mapping[str,
 
     best = "for this text, and against the other one"
     return AskingGrader(grader.name, pass_threshold, fields, ask, spec.model, best, compares=True)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often outputs were preferred."""
+
+    wins: int
+    ties: int
+    losses: int
+    position_consistency: float | None
+    """The share of outputs of which both orders agree; None where they were asked in one order."""
+
+
+def tally(grades: Sequence[Grade]) -> Tally | None:
+    """Of the outputs that a Pairwise grader has graded; None where these are no grades of one."""
+    outcomes = [grade.details["outcome"] for grade in grades if "outcome" in grade.details]
+    if not outcomes:
+        return None
+    asked_twice = [orders for grade in grades if len(orders := grade.details.get("byOrder", ())) == 2]
+    agreed = sum(first == second for first, second in asked_twice)
+    consistency = agreed / len(asked_twice) if asked_twice else None
+    return Tally(outcomes.count("Win"), outcomes.count("Tie"), outcomes.count("Loss"), consistency)
 
 
 async def _ask_once(judge: Judge, spec: Pairwise, row: Row, a: str, b: str, mine_is: str) -> Outcome:

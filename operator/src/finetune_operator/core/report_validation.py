@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from finetune_api.evaluation import Score
+from finetune_api.evaluation import Score, SliceScore
 from finetune_api.finetunejob import Result
 
 
@@ -53,6 +53,20 @@ def scores_refusal(
             f"the numbers of {impossible.candidate!r} by {impossible.grader!r} can't be: a score lies in its interval "
             "and from 0 to 1, a gain in its own and from -1 to 1, and what is counted is no less than 0"
         )
+    return None
+
+
+def slices_refusal(
+    slices: Collection[SliceScore], candidates: Collection[str], graders: Collection[str], templates: Collection[str]
+) -> str | None:
+    """Why the scores of an evaluation's slices are not taken."""
+    for one in slices:
+        if one.candidate not in candidates or one.grader not in graders or one.by not in templates:
+            what = f"a score of {one.candidate!r} by {one.grader!r} on a slice by {one.by!r}"
+            return f"it has {what}, which nobody asked for"
+        gain = [number for number in (one.delta_low, one.delta, one.delta_high) if number is not None]
+        if not (_in_order([0.0, one.low, one.score, one.high, 1.0]) and _in_order([-1.0, *gain, 1.0])):
+            return f"the numbers of {one.candidate!r} by {one.grader!r} on a slice can't be"
     return None
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune_api.evaluation import BASELINE, Gate, GateResult, Score
-from finetune_grading.statistics.power import examples_to_decide
+from finetune_grading.statistics.power import examples_to_decide, examples_to_detect
 from finetune_grading.ungraded import Ungraded
 
 Verdict = Literal["Passed", "Failed", "Inconclusive"]
 
 # A gain of 0.9 over 0.8 is 0.09999999999999998 to a computer.
 _ROUNDING = 1e-9
+TOO_FEW_EXAMPLES = "TooFewExamples"
+_DISCORDANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,27 @@ def judge(
         for gate in gates
         for candidate in candidates
     ]
+
+
+def too_few_examples(gates: Sequence[Gate], examples: int) -> list[str]:
+    """The gates that ask for less than so many examples show, even if the models hardly differ.
+
+    A gain of `minimumDelta: 0.02`, or a loss of no more than `-0.02`, is told from none four times out of five by
+    examples_to_detect(0.02, 0.1) examples, where the models are right and wrong on different examples in 10 %.
+    """
+    found = []
+    for at, gate in enumerate(gates):
+        demanded = gate.maximum_delta if gate.minimum_delta is None else gate.minimum_delta
+        if not demanded or gate.decision == "PointEstimate":
+            continue
+        needed = examples_to_detect(abs(demanded), _DISCORDANCE)
+        if examples < needed:
+            found.append(
+                f"{TOO_FEW_EXAMPLES}: spec.gates[{at}] is about a difference of {abs(demanded):g} by {gate.grader!r}, "
+                f"which {examples} examples hardly show: it takes about {needed} if the models differ in "
+                f"{_DISCORDANCE:.0%} of them. Evaluate on more examples, or demand less."
+            )
+    return found
 
 
 def summary(grader: str, scores: Sequence[Score]) -> str:

@@ -8,7 +8,7 @@ from finetune_api.conditions import ConditionType
 from finetune_api.evaluation import BASELINE, EvaluationSpec, EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.report_validation import scores_refusal
+from finetune_operator.core.report_validation import scores_refusal, slices_refusal
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge
 from finetune_operator.evaluation.class_limits import admitted_class, endpoints
 from finetune_operator.evaluation.objects import evaluate_objects, run_digest
@@ -97,4 +97,6 @@ def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: Eva
         folder = output_location(observed.class_.spec, observed.owner, observed.spec.run_id).uri
     names = [BASELINE, *(candidate.name for candidate in observed.spec.candidates)]
     graders = [grader.name for grader in observed.spec.graders]
-    return scores_refusal(report.scores, report.report_uri, folder, names, graders)
+    return scores_refusal(report.scores, report.report_uri, folder, names, graders) or slices_refusal(
+        report.slices, names, graders, observed.spec.dataset.slices
+    )

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.evaluation import Gate, GateResult, Score
+from finetune_api.evaluation import EvaluationStatus, Gate, GateResult, Score
 from finetune_grading.statistics.estimates import estimate, estimate_difference
-from finetune_operator.evaluation.gates import judge
+from finetune_operator.evaluation.gates import judge, too_few_examples
 from finetune_operator.evaluation.plan import plan
 from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec, observed_evaluation
 from tests.unit.operator.states import NOW
@@ -144,3 +144,40 @@ def test_a_bound_passes_nothing_that_the_mean_does_not(pairs: list[tuple[float, 
     assert (
         at_least != "Passed" or verdict(score, maximumDelta=threshold).verdict != "Passed" or threshold == score.delta
     )
+
+
+@pytest.mark.parametrize(
+    ("gate", "examples", "needed"),
+    [
+        ({"minimumDelta": 0.05}, 313, 314),
+        ({"minimumDelta": 0.05}, 314, None),
+        ({"minimumDelta": -0.02}, 1962, 1963),
+        ({"maximumDelta": 0.02}, 200, 1963),
+        ({"minimumDelta": 0.02, "decision": "PointEstimate"}, 10, None),
+        ({"minimumDelta": 0.0}, 10, None),
+        ({"minimum": 0.5}, 10, None),
+    ],
+)
+def test_a_gate_that_asks_for_less_than_the_examples_show_is_warned_of(
+    gate: dict[str, Any], examples: int, needed: int | None
+) -> None:
+    """The number of examples for +0.05 and +0.02 where 10 % of the answers differ, from shared/reference."""
+    found = too_few_examples([Gate.from_wire({"grader": "exact", **gate})], examples)
+    assert len(found) == (needed is not None)
+    if needed is not None:
+        assert found[0].startswith("TooFewExamples: spec.gates[0] is about a difference of 0.0")
+        assert f"by 'exact', which {examples} examples hardly show: it takes about {needed} if" in found[0]
+
+
+def test_the_warning_is_there_before_anything_runs_and_follows_the_gates() -> None:
+    spec = evaluation_spec(dataset={"limitExamples": 100}, gates=[{"grader": "exact", "minimumDelta": 0.02}])
+    started = plan(observed_evaluation(EvaluationStatus(), spec=spec), NOW)
+    assert started.create
+    (warning,) = started.status.warnings
+    assert "which 100 examples hardly show" in warning
+    status = evaluated_status(results=[measured(CANDIDATE, BASELINE)], warnings=["JudgeUnreliable: x", warning])
+    (kept, of_now) = plan(observed_evaluation(status, spec=spec), NOW).status.warnings
+    assert kept == "JudgeUnreliable: x"
+    assert "which 200 examples hardly show" in of_now
+    lowered = evaluation_spec(gates=[{"grader": "exact", "minimum": 0.5}])
+    assert plan(observed_evaluation(status, spec=lowered), NOW).status.warnings == [kept]

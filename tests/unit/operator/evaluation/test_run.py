@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.evaluation import SliceScore
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import undecided
@@ -27,6 +28,7 @@ from tests.unit.operator.evaluation_states import (
     EVALUATION_REPORT,
     SCORES,
     WAITING_FOR_MODEL,
+    evaluation_spec,
     evaluation_status,
     observed_evaluation,
     score,
@@ -99,6 +101,11 @@ def test_scores_complete_it() -> None:
 OTHERS = "s3://models/finetune/team-b/theirs/1-deadbeef"
 
 
+SLICE = SliceScore(
+    by="{{item.topic}}", value="a", candidate="tuned", grader="exact", score=0.5, low=0.4, high=0.6, examples=9
+)
+
+
 @pytest.mark.parametrize(
     ("state", "claim", "told"),
     [
@@ -125,6 +132,17 @@ OTHERS = "s3://models/finetune/team-b/theirs/1-deadbeef"
                 {"examples": 0},
                 {"errored": -1},
                 {"passed": 1, "failed": 1, "errored": 1},
+                {"errored": 1, "over_budget": 2},
+            )
+        ),
+        *(
+            ("Complete", {"slices": [SLICE.model_copy(update=changes)]}, told)
+            for changes, told in (
+                ({"candidate": "theirs"}, "which nobody asked for"),
+                ({"grader": "kind"}, "which nobody asked for"),
+                ({"by": "{{item.x}}"}, "on a slice by '{{item.x}}', which nobody asked for"),
+                ({"score": 7.0}, "on a slice can't be"),
+                ({"delta": -1.5}, "on a slice can't be"),
             )
         ),
     ],
@@ -132,17 +150,27 @@ OTHERS = "s3://models/finetune/team-b/theirs/1-deadbeef"
         *("its Job failed", "another folder", "another model", "another grader", "twice"),
         *("no score", "below 0", "below its interval", "above its interval", "no gain", "below the gain's interval"),
         *("no probability", "less than nothing", "no example", "no count", "more examples than outputs"),
+        "more over budget than errored",
+        *("a slice of another model", "by another grader", "by another template", "above 1", "below -1"),
     ],
 )
 def test_scores_are_held_against_what_was_asked(state: Any, claim: dict[str, Any], told: str) -> None:
     said = succeeded_pod(JOB, EVALUATION_REPORT.model_copy(update=claim))
-    result = decide(observed_evaluation(evaluation_status(), job(JOB, state), pods=(said,)))
+    spec = evaluation_spec(dataset={"slices": [SLICE.by]})
+    result = decide(observed_evaluation(evaluation_status(), job(JOB, state), pods=(said,), spec=spec))
     assert result.status.results == []
     assert result.decision.passed is None
     assert told in result.message
     if claim:
         assert is_over(result), "whoever wrote it writes it again"
         assert result.decision.reason == "ReportRefused"
+
+
+def test_scores_of_slices_are_in_the_status() -> None:
+    said = succeeded_pod(JOB, EVALUATION_REPORT.model_copy(update={"slices": [SLICE]}))
+    spec = evaluation_spec(dataset={"slices": [SLICE.by]})
+    observed = observed_evaluation(evaluation_status(), job(JOB, "Complete"), pods=(said,), spec=spec)
+    assert decide(observed).status.slices == [SLICE]
 
 
 def test_the_folder_is_that_of_the_class_as_it_was_when_the_evaluation_began() -> None:

@@ -50,9 +50,12 @@ class Answers:
     storage: Storage
     folder: S3Location
 
-    def find(self, question: Mapping[str, Any]) -> Answer | None:
-        """What was answered before; None also where something else lies there. Raises DiagnosedError."""
-        stored = self.storage.find(self._location(question))
+    def find(self, digest: str) -> Answer | None:
+        """What was answered to the question of this digest; None also where something else lies there.
+
+        Raises DiagnosedError.
+        """
+        stored = self.storage.find(self._location(digest))
         try:
             value = orjson.loads(stored or b"null")
         except orjson.JSONDecodeError:
@@ -62,11 +65,15 @@ class Answers:
                 return Answer(body, run, requests)
         return None
 
-    def keep(self, question: Mapping[str, Any], answer: Answer) -> None:
+    def keep(self, digest: str, answer: Answer) -> None:
         """Raises DiagnosedError."""
         value = {"run": answer.run, "requests": answer.requests, "body": answer.body}
-        self.storage.write(self._location(question), orjson.dumps(value))
+        self.storage.write(self._location(digest), orjson.dumps(value))
 
-    def _location(self, question: Mapping[str, Any]) -> S3Location:
-        digest = hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    def _location(self, digest: str) -> S3Location:
         return self.folder.join(f"{digest}.json")
+
+
+def question_digest(question: Mapping[str, Any]) -> str:
+    """SHA-256 of what is asked of which model."""
+    return hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest()

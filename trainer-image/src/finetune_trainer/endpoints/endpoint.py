@@ -19,7 +19,7 @@ from finetune_api.graders import GraderErrorCode
 from finetune_api.run import MODEL_KEY, MODEL_KEYS_DIRECTORY, EndpointConfig
 from finetune_grading.grade import RowError
 from finetune_grading.judge import StopGradingError
-from finetune_trainer.endpoints.answers import Answer, Answers
+from finetune_trainer.endpoints.answers import Answer, Answers, question_digest
 from finetune_trainer.endpoints.limits import Ledger, Pace, Sleep
 from finetune_trainer.endpoints.replies import Response, error_text, read_response, refused_option, seconds_to_wait
 from finetune_trainer.process.failures import DiagnosedError
@@ -62,7 +62,8 @@ class Endpoint:
         self._key_file = keys / config.name / MODEL_KEY
         self._sleep = sleep
         self._pace = Pace(config.requests_per_minute, sleep)
-        self._asked: dict[bytes, asyncio.Task[Answer]] = {}
+        self._asked: dict[str, asyncio.Task[Answer]] = {}
+        self._in_budget: set[str] = set()
         self._refused_options: set[str] = set()
         self._failures = 0
         self._looking = 0
@@ -85,40 +86,45 @@ class Endpoint:
         """
         config = self.config
         question = {"url": config.url, "model": config.model, "digest": config.digest, "route": route, "body": body}
-        key = repr(question).encode()
-        running = self._asked.get(key)
+        digest = question_digest(question)
+        running = self._asked.get(digest)
         if running is not None:
             self._count(cached=1)
             return await running
-        task = asyncio.ensure_future(self._answer(question, is_answer))
-        self._asked[key] = task
-        task.add_done_callback(lambda _: self._asked.pop(key, None))
+        task = asyncio.ensure_future(self._answer(digest, route, body, is_answer))
+        self._asked[digest] = task
+        task.add_done_callback(lambda _: self._asked.pop(digest, None))
         return await task
 
-    async def _answer(self, question: Mapping[str, Any], is_answer: Callable[[Mapping[str, Any]], bool]) -> Answer:
-        found = await self._find(question)
+    async def _answer(
+        self, digest: str, route: str, body: Mapping[str, Any], is_answer: Callable[[Mapping[str, Any]], bool]
+    ) -> Answer:
+        found = await self._find(digest)
         if found is not None:
             self._count(cached=1)
             return found
         async with self._slots:
-            answer = await self._send(question["route"], question["body"], is_answer)
+            answer = await self._send(route, body, is_answer)
+        self._in_budget.add(digest)
         tokens = answer.prompt_tokens + answer.completion_tokens
         self._ledger.add(tokens=tokens)
         self._count(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens)
-        await _in_thread(self._answers.keep, question, answer)
+        await _in_thread(self._answers.keep, digest, answer)
         return answer
 
-    async def _find(self, question: Mapping[str, Any]) -> Answer | None:
-        """What is in the storage. What this run has paid for before counts in its budget before anything is sent."""
+    async def _find(self, digest: str) -> Answer | None:
+        """What is in the storage. What this run paid for in an earlier try is in its budget before anything is sent."""
         self._looking += 1
         try:
-            found: Answer | None = await _in_thread(self._answers.find, question)
-            if found is not None and found.run == self._caller.run:
+            found: Answer | None = await _in_thread(self._answers.find, digest)
+            if found is not None and found.run == self._caller.run and digest not in self._in_budget:
+                self._in_budget.add(digest)
                 self._ledger.add(requests=found.requests, tokens=found.prompt_tokens + found.completion_tokens)
         finally:
             self._looking -= 1
-            async with self._all_looked_up:
-                self._all_looked_up.notify_all()
+            if self._looking == 0:
+                async with self._all_looked_up:
+                    self._all_looked_up.notify_all()
         if found is None:
             async with self._all_looked_up:
                 await self._all_looked_up.wait_for(lambda: self._looking == 0)

@@ -40,7 +40,7 @@ from finetune_trainer.evaluation.heldout import (
     tokenize_prompts,
 )
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_report, to_samples
-from finetune_trainer.evaluation.slices import Slice, labels, slices_of
+from finetune_trainer.evaluation.slices import Slice, labels, largest, slices_of
 from finetune_trainer.generate.generation import (
     Generator,
     generate_from_images,
@@ -85,7 +85,7 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     report, slices = judge(run, graders, examples, grades)
     update = {"report_uri": folder.join(REPORT_NAME).uri, "usage": usage_of(models), "warnings": warnings}
     report = report.model_copy(update=update)
-    storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices))
+    storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices, grades))
     return report
 
 
@@ -104,11 +104,13 @@ def judge(
     if failure is not None:
         # What an API failed to answer it may answer another time; what it has answered is kept.
         raise DiagnosedError(Reason.GRADER_FAILED, failure, retryable=lacks_answers(grades))
+    slices = slices_of(run.slices, examples, grades, thresholds, graded, counting)
     report = EvaluationReport(
         scores=scores_of(grades, thresholds, graded, counting),
+        slices=largest(slices),
         errors=grading_errors(grades, graded, MOST_ERRORS),
     )
-    return report, slices_of(run.slices, examples, grades, thresholds, graded, counting)
+    return report, slices
 
 
 def fetch_held_out(

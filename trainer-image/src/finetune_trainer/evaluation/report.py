@@ -10,6 +10,7 @@ import orjson
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun
 from finetune_grading.grade import Grade
+from finetune_grading.graders.pairwise import tally
 from finetune_grading.sample import Sample
 from finetune_grading.scores import Graded
 from finetune_trainer.evaluation.heldout import HeldOutExample
@@ -35,7 +36,9 @@ def to_samples(examples: Sequence[HeldOutExample], outputs: Mapping[str, Sequenc
     )
 
 
-def to_report(run: EvaluateRun, report: EvaluationReport, examples: int, slices: Sequence[Slice]) -> bytes:
+def to_report(
+    run: EvaluateRun, report: EvaluationReport, examples: int, slices: Sequence[Slice], grades: Graded
+) -> bytes:
     """All scores, with the dataset, models, graders and settings that they were measured with."""
     content: dict[str, Any] = {
         "job": run.job.to_wire(),
@@ -47,6 +50,7 @@ def to_report(run: EvaluateRun, report: EvaluationReport, examples: int, slices:
         "onError": run.on_error,
         "maxErroredPercent": run.max_errored_percent,
         "scores": [score.to_wire() for score in report.scores],
+        "preferences": _preferences(grades),
         "errors": [errors.to_wire() for errors in report.errors],
         "usage": [usage.to_wire() for usage in report.usage],
         "warnings": report.warnings,
@@ -82,6 +86,23 @@ def _row(
         **_said("errors", {model: _errors(of_model) for model, of_model in of_row.items()}),
         **_said("details", {model: _details(of_model) for model, of_model in of_row.items()}),
     }
+
+
+def _preferences(grades: Graded) -> list[dict[str, Any]]:
+    """Wins, ties and losses of each model by each Pairwise grader."""
+    return [
+        {
+            "candidate": model,
+            "grader": grader,
+            "wins": found.wins,
+            "ties": found.ties,
+            "losses": found.losses,
+            "positionConsistency": found.position_consistency,
+        }
+        for model, of_model in grades.items()
+        for grader, of_grader in of_model.items()
+        if (found := tally(of_grader)) is not None
+    ]
 
 
 def _errors(grades: Mapping[str, Grade]) -> dict[str, Any]:

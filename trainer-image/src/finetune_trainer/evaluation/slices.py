@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune_api.evaluation import Score
+from finetune_api.base import LINE_LENGTH
+from finetune_api.evaluation import BASELINE, MOST_SLICE_SCORES, Score, SliceScore
 from finetune_grading.sample import Sample
 from finetune_grading.scores import Counting, Examples, Graded, Thresholds, scores_of
 from finetune_grading.templates import render
@@ -23,6 +24,21 @@ class Slice:
     by: str
     value: str
     scores: list[Score]
+
+
+def largest(slices: Sequence[Slice]) -> list[SliceScore]:
+    """The scores for the status: of the candidates, on the largest slices."""
+    found = [
+        SliceScore(
+            by=one.by,
+            value=one.value[:LINE_LENGTH],
+            **{name: getattr(score, name) for name in SliceScore.model_fields if name not in ("by", "value")},
+        )
+        for one in slices
+        for score in one.scores
+        if score.candidate != BASELINE
+    ]
+    return sorted(found, key=lambda score: -score.examples)[:MOST_SLICE_SCORES]
 
 
 def labels(template: str, examples: Sequence[HeldOutExample]) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import EvaluationStatus
+from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus
 from finetune_grading.ungraded import ungraded_outputs
 from finetune_operator.core.conditions import Readiness, missing_failure, ready, stalled
 from finetune_operator.core.plan import Child
-from finetune_operator.evaluation.gates import judge
+from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, judge, too_few_examples
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.tries import is_same_run
@@ -35,7 +35,7 @@ def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
     gates = judge(spec.gates, candidates, status.results, ungraded_outputs(spec, status))
     before = {(gate.candidate, gate.grader): gate for gate in status.gates}
     kept = [gate.over(before.get((gate.candidate, gate.grader))) for gate in gates]
-    status = status.model_copy(update={"gates": kept})
+    status = status.model_copy(update={"gates": kept, "warnings": _warnings(spec, status)})
     missed = [gate for gate in gates if gate.verdict == "Failed"]
     undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
     over_budget = any(score.over_budget for score in status.results)
@@ -52,6 +52,13 @@ def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
     else:
         readiness = stalled(Reason.GATE_FAILED, f"{len(missed)} of {len(gates)} gates failed: {text}.")
     return ended(observed, status, readiness, now, passed=readiness, meanwhile=readiness.reason)
+
+
+def _warnings(spec: EvaluationSpec, status: EvaluationStatus) -> list[str]:
+    """Those of the Pod, and those about the gates of now."""
+    examples = max((score.examples for score in status.results), default=0)
+    kept = [warning for warning in status.warnings if not warning.startswith(TOO_FEW_EXAMPLES)]
+    return [*kept, *too_few_examples(spec.gates, examples)][:MOST_WARNINGS]
 
 
 def _budget_message(status: EvaluationStatus) -> str:

@@ -25,6 +25,7 @@ def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
     assert isinstance(report, EvaluationReport), "RetriedJob asks for one"
     update = {
         "results": report.scores,
+        "slices": report.slices,
         "errors": report.errors,
         "usage": report.usage,
         "warnings": report.warnings,

@@ -9,6 +9,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge
+from finetune_operator.evaluation.gates import too_few_examples
 from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationPlan
@@ -20,11 +21,14 @@ def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime)
     spec, models = observed.spec, models_to_judge(observed)
     if isinstance(models, Readiness) or is_same_run(observed):
         return plan
+    limit = spec.dataset.limit_examples
     status = EvaluationStatus(
         conditions=plan.status.conditions,
         run_id=spec.run_id,
         run_digest=run_digest(spec),
         candidate_digests=candidate_digests(models),
         start_time=whole_seconds(now),
+        # Before anything is paid for, where the number of examples is known already.
+        warnings=[] if limit is None else too_few_examples(spec.gates, limit),
     )
     return replace(plan, status=status.over(plan.status))
