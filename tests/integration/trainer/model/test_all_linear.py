@@ -81,7 +81,8 @@ def adapted(kind: str, settings: dict[str, Any], adapter: Adapter = DEFAULTS) ->
 @pytest.mark.parametrize(
     ("kind", "settings", "expected"),
     [
-        ("qwen2_moe", {}, ATTENTION | mlp("mlp.shared_expert")),
+        ("qwen2_moe", {}, ATTENTION | FUSED | mlp("mlp.shared_expert")),
+        ("gpt_oss", {"num_local_experts": EXPERTS}, ATTENTION | FUSED),
         ("qwen3_next", LINEAR_ATTENTION, ATTENTION | DELTA_NET | FUSED | mlp("mlp.shared_expert")),
         ("deepseek_v3", DEEPSEEK, LATENT_ATTENTION | FUSED | mlp("mlp.shared_experts") | mlp("mlp")),
         ("qwen3_moe", {}, ATTENTION | FUSED),
@@ -89,7 +90,7 @@ def adapted(kind: str, settings: dict[str, Any], adapter: Adapter = DEFAULTS) ->
         (
             "jamba",
             {"attn_layer_period": 1, "attn_layer_offset": 0, "expert_layer_offset": 0},
-            ATTENTION | mlp("feed_forward"),
+            ATTENTION | mlp("feed_forward") | {"feed_forward.experts", "feed_forward.experts.base_layer"},
         ),
         ("hunyuan_v1_moe", {}, ATTENTION | FUSED | mlp("mlp.shared_mlp")),
     ],
@@ -136,8 +137,8 @@ def test_in_four_bits_they_are_left_out_and_refused_by_name() -> None:
         (
             "qwen2_moe",
             {},
-            "The adapter is on mlp.shared_expert (down_proj, gate_proj, up_proj), self_attn (k_proj, o_proj, q_proj, "
-            "v_proj); not on mlp.experts (down_proj, gate_up_proj).",
+            "The adapter is on mlp.experts (down_proj, gate_up_proj), mlp.shared_expert (down_proj, gate_proj, "
+            "up_proj), self_attn (k_proj, o_proj, q_proj, v_proj).",
         ),
         (
             "qwen3_moe",
@@ -147,8 +148,8 @@ def test_in_four_bits_they_are_left_out_and_refused_by_name() -> None:
         (
             "llama4_text",
             {"num_local_experts": EXPERTS},
-            "The adapter is on feed_forward.shared_expert (down_proj, gate_proj, up_proj), self_attn (k_proj, o_proj, "
-            "q_proj, v_proj); not on feed_forward.experts (down_proj, gate_up_proj).",
+            "The adapter is on feed_forward.experts (down_proj, gate_up_proj), feed_forward.shared_expert (down_proj, "
+            "gate_proj, up_proj), self_attn (k_proj, o_proj, q_proj, v_proj).",
         ),
     ],
 )

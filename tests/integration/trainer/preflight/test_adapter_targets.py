@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import Adapter, Freeze, Full, LoRA
+from finetune_api.finetunejob import Adapter, Freeze, Full, LoRA, QLoRA
 from finetune_trainer.model.adapters import add_lora
-from finetune_trainer.model.loading import LocalModel, inspect_model, load_model
-from finetune_trainer.preflight.model_checks import check_model
-from finetune_trainer.storage.local_storage import open_storage
-from tests.integration.trainer.preflight.tiny_kinds import STORAGE, check, preflight_run, refusal, save
+from finetune_trainer.model.loading import LocalModel, load_model
+from tests.integration.trainer.preflight.tiny_kinds import check, checked_model, refusal, save
 
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
 LINEAR_ATTENTION = {
@@ -52,7 +51,13 @@ TRAINED: dict[str, tuple[str, dict[str, Any], bool]] = {
         {"num_heads": 8, "head_dim": 16, "state_size": 8, "n_groups": 1, "num_attention_heads": None},
         False,
     ),
-    "qwen2_moe": ("qwen2_moe", {"num_experts": 4, "shared_expert_intermediate_size": 32, **EXPERTS}, False),
+    "qwen2_moe": ("qwen2_moe", {"num_experts": 4, "shared_expert_intermediate_size": 32, **EXPERTS}, True),
+    "gpt_oss": ("gpt_oss", {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}, True),
+    "llama4_text": (
+        "llama4_text",
+        {"num_local_experts": 4, "num_experts_per_tok": 1, "head_dim": 16, "intermediate_size_mlp": 64},
+        True,
+    ),
     "qwen3_next": (
         "qwen3_next",
         {"num_experts": 4, "shared_expert_intermediate_size": 32, "head_dim": 16, **EXPERTS, **LINEAR_ATTENTION},
@@ -60,7 +65,7 @@ TRAINED: dict[str, tuple[str, dict[str, Any], bool]] = {
     ),
     "deepseek_v3": ("deepseek_v3", DEEPSEEK, True),
 }
-"""Kind, settings, and whether peft adapts its experts."""
+"""Kind, settings, and whether it has experts."""
 
 
 @pytest.mark.parametrize(("kind", "settings", "experts"), TRAINED.values(), ids=TRAINED)
@@ -68,13 +73,23 @@ def test_the_defaults_train_every_kind_and_no_router(
     tmp_path: Path, kind: str, settings: dict[str, Any], experts: bool
 ) -> None:
     folder = save(tmp_path / "model", kind, **settings)
-    check(folder, tmp_path / "scratch")
-    tuned = add_lora(load_model(LocalModel(folder), torch.float32), Adapter(lora=LoRA(rank=4)))
-    trained = [name for name, weight in tuned.named_parameters() if weight.requires_grad]
+    checked = checked_model(folder, tmp_path / "scratch", adapter=Adapter(lora=LoRA(rank=4)))
+    whole = load_model(LocalModel(folder), torch.float32)
+    assert checked.shapes == {name: tuple(weight.shape) for name, weight in whole.named_parameters()}
+    tuned = add_lora(whole, Adapter(lora=LoRA(rank=4)))
+    trained = {name: tuple(weight.shape) for name, weight in tuned.named_parameters() if weight.requires_grad}
+    assert checked.adapter_shapes == trained, "what the memory is estimated by"
+    assert bool(checked.warnings) is (kind == "mamba2"), "whose kernels pass an adapter on out_proj by"
     assert any(name in str(trained) for name in ("q_proj", "q_a_proj", "query_key_value", "in_proj"))
     assert any(".experts." in name for name in trained) is experts
-    assert any("shared_expert" in name for name in trained) is (kind in ("qwen2_moe", "qwen3_next", "deepseek_v3"))
-    assert not [name for name in trained if ".gate." in name or "shared_expert_gate" in name or "lm_head" in name]
+    assert any("shared_expert" in name for name in trained) is (
+        kind in ("qwen2_moe", "qwen3_next", "deepseek_v3", "llama4_text")
+    )
+    assert not [
+        name
+        for name in trained
+        if ".gate." in name or ".router." in name or "shared_expert_gate" in name or "lm_head" in name
+    ]
     tokens = torch.randint(3, 60, (2, 9))
     tuned(input_ids=tokens, labels=tokens).loss.backward()
     assert all(weight.grad is not None for weight in tuned.parameters() if weight.requires_grad)
@@ -93,12 +108,36 @@ def test_the_defaults_train_every_kind_and_no_router(
 
 
 def test_what_all_linear_leaves_out_is_told(tmp_path: Path) -> None:
-    folder = save(tmp_path / "model", "qwen2_moe", num_experts=4, shared_expert_intermediate_size=32, **EXPERTS)
-    run = preflight_run(folder)
-    (told,) = check_model(run, inspect_model(run.model, open_storage(STORAGE), tmp_path / "scratch"))
-    assert told.endswith("; not on mlp.experts (down_proj, gate_up_proj). peft can't adapt these in this model.")
-    chosen = preflight_run(folder, adapter=Adapter(lora=LoRA(target_modules=["q_proj"])))
-    assert check_model(chosen, inspect_model(chosen.model, open_storage(STORAGE), tmp_path / "scratch2")) == []
+    folder = save(tmp_path / "model", "qwen3_next", **TRAINED["qwen3_next"][1])
+    in_4_bits = checked_model(folder, tmp_path / "scratch", adapter=Adapter(type="QLoRA", qlora=QLoRA()))
+    (told,) = in_4_bits.warnings
+    assert told.endswith(
+        "; not on mlp.shared_expert (down_proj, gate_proj, up_proj). peft can't adapt these in this model in 4 bits; "
+        "adapter.type LoRA can."
+    )
+    chosen = Adapter(type="QLoRA", qlora=QLoRA(target_modules=["q_proj"]))
+    assert checked_model(folder, tmp_path / "scratch2", adapter=chosen).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("target", "on"),
+    [
+        ("gate_up_proj", {"mlp.experts"}),
+        ("experts.down_proj", {"mlp.experts"}),
+        ("model.layers.1.mlp.experts.down_proj", {"mlp.experts"}),
+    ],
+)
+def test_stacked_experts_are_adapted_by_the_names_of_their_weights(tmp_path: Path, target: str, on: set[str]) -> None:
+    folder = save(tmp_path / "model", "gpt_oss", **TRAINED["gpt_oss"][1])
+    checked = checked_model(folder, tmp_path / "scratch", adapter=Adapter(lora=LoRA(target_modules=[target])))
+    found = {re.sub(r".*?layers\.\d+\.|\.lora_.*", "", name) for name in checked.adapter_shapes}
+    assert found == on
+    with_dropout = Adapter(lora=LoRA(dropout=0.1, target_modules=[target]))
+    reason, message = refusal(folder, tmp_path / "refused", adapter=with_dropout)
+    assert reason is Reason.INVALID_SPEC
+    assert message.startswith("adapter.lora.dropout is 0.1")
+    reason, message = refusal(folder, tmp_path / "named", adapter=Adapter(lora=LoRA(target_modules=["down_porj"])))
+    assert "has no module 'down_porj'. Did you mean down_proj? It has: down_proj, gate_up_proj" in message
 
 
 def test_dropout_where_there_can_be_none_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from finetune_api.finetunejob import Dataset, Method, TrainingData
 from finetune_api.run import ModelSource, PreflightRun, StorageConfig
 from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.model.loading import InspectedModel, inspect_model
-from finetune_trainer.preflight.model_checks import check_model
+from finetune_trainer.preflight.model_checks import CheckedModel, check_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.local_storage import open_storage
 from tests.integration.trainer.runs import JOB
@@ -64,6 +64,11 @@ def check(folder: Path, scratch: Path, inherited: Path | None = None, **changes:
     model = inspect_model(run.model, open_storage(STORAGE), scratch)
     check_model(run, model)
     return model
+
+
+def checked_model(folder: Path, scratch: Path, **changes: Any) -> CheckedModel:
+    run = preflight_run(folder, **changes)
+    return check_model(run, inspect_model(run.model, open_storage(STORAGE), scratch))
 
 
 def refusal(folder: Path, scratch: Path, inherited: Path | None = None, **changes: Any) -> tuple[Reason, str]:

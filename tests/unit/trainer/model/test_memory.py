@@ -20,8 +20,8 @@ from finetune_trainer.model.memory import (
     advise,
     estimate,
     fits,
-    is_adapted,
     is_frozen,
+    is_linear,
     model_size,
     plan_of,
     plan_passes,
@@ -56,26 +56,17 @@ def size(adapter: Adapter, adapter_shapes: dict[str, tuple[int, ...]] | None = N
     return found
 
 
-@pytest.mark.parametrize(
-    ("targets", "parameters"),
-    [
-        (["all-linear"], 8 * 2 * (64 + 64 + 64 + 128)),
-        (["q_proj"], 8 * 2 * (64 + 64)),
-        (["mlp.down_proj", "q_proj"], 8 * 2 * (64 + 64 + 64 + 128)),
-        (["proj"], 0),
-    ],
-)
-def test_an_adapter_has_rank_times_rows_and_columns_of_what_it_adapts(targets: list[str], parameters: int) -> None:
-    assert size(Adapter(lora=LoRA(rank=8, target_modules=targets))).adapter_parameters == parameters
-
-
-def test_an_adapter_that_the_model_comes_with_is_the_one_that_is_trained() -> None:
-    inherited = {"a.lora_A.weight": (3, 64), "a.lora_B.weight": (64, 3)}
-    assert size(Adapter(lora=LoRA(rank=8)), inherited).adapter_parameters == 384
+def test_the_adapter_that_is_trained_is_counted_whether_new_or_inherited() -> None:
+    one = {"layers.0.a.lora_A.weight": (3, 64), "layers.0.a.lora_B.weight": (64, 3)}
+    other = {"layers.1.a.lora_A.default.weight": (3, 32), "layers.1.a.lora_B.default.weight": (64, 3)}
+    found = size(Adapter(lora=LoRA(rank=8)), one | other)
+    assert found.adapter_parameters == 384 + 288
+    assert found.adapted_inputs == (64 + 32) // 2
+    assert size(Adapter(type="Full", full=Full())).adapter_parameters == 0
 
 
 @pytest.mark.parametrize(
-    ("weight", "adapted"),
+    ("weight", "linear"),
     [
         ("model.layers.0.mlp.up_proj.weight", True),
         ("model.layers.0.mlp.up_proj.bias", False),
@@ -84,8 +75,8 @@ def test_an_adapter_that_the_model_comes_with_is_the_one_that_is_trained() -> No
         ("lm_head.weight", False),
     ],
 )
-def test_all_linear_leaves_out_embeddings_and_the_output_layer(weight: str, adapted: bool) -> None:
-    assert is_adapted(weight, ["all-linear"]) is adapted
+def test_embeddings_and_the_output_layer_stay_whole_in_4_bits(weight: str, linear: bool) -> None:
+    assert is_linear(weight) is linear
 
 
 def test_a_config_that_does_not_tell_gives_no_estimate() -> None:
@@ -191,14 +182,12 @@ def test_activations_are_kept_where_they_fit_and_then_passes_are_as_large_as_the
 
 def test_a_mixture_of_experts_computes_a_token_with_a_few_and_keeps_them_whole() -> None:
     """transformers makes one weight of a layer's experts, which bitsandbytes leaves as it is."""
-    experts = {f"model.layers.0.mlp.experts.{number}.up_proj.weight": (32, 64) for number in range(8)}
-    shapes = {"model.layers.0.self_attn.q_proj.weight": (64, 64), **experts}
+    shapes = {"model.layers.0.self_attn.q_proj.weight": (64, 64), "model.layers.0.mlp.experts.up_proj": (8, 32, 64)}
     config = MixtralConfig(num_hidden_layers=1, hidden_size=64, intermediate_size=32, num_experts_per_tok=4)
     mixture = model_size(config, shapes, {}, Adapter(type="QLoRA", qlora=QLoRA(rank=8)))
     assert mixture is not None
     assert mixture.parameters == 64 * 64 + 8 * 32 * 64
     assert mixture.linear_parameters == 64 * 64
-    assert mixture.adapter_parameters == 8 * (64 + 64) + 8 * 8 * (32 + 64)
     assert mixture.intermediate == 4 * 32
     chosen = plan_passes(mixture, replace(ALONE, recomputed=False), [1, 2, 4], 1000 * GIB)
     assert chosen == replace(ALONE, recomputed=True)

@@ -26,6 +26,8 @@ from finetune_trainer.process.failures import DiagnosedError, first_line
 ALL_LINEAR = ["all-linear"]
 SHOWN_NAMES = 20
 ADAPTABLE = (torch.nn.Linear, Conv1D, torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+EXPERTS, STACKED = "experts", 3
+"""Where a model has the weights of its experts, and the dimensions of one that is those of all of a layer."""
 ROUTER = "router"
 GATES = ("gate", "shared_expert_gate")
 """Routers too, but only next to `experts`: elsewhere a gate is one of the layer's own matrices."""
@@ -54,10 +56,10 @@ def lora_config(model: Any, adapter: Adapter) -> LoraConfig:
     settings, where = adapter.low_rank, f"adapter.{adapter.member}"
     everything = settings.target_modules == ALL_LINEAR
     fused, gates = _fused_names(model), routers(model)
-    targets = settings.target_modules
+    targets, stacked = settings.target_modules, _targeted(model, settings.target_modules)
     if everything and fused:  # peft's own all-linear of such a model has its router too
         targets = sorted(_linear_names(model, but=gates) | _expert_names(model))
-    if settings.dropout and fused.intersection(_last(target) for target in targets):
+    if settings.dropout and (stacked or fused.intersection(_last(target) for target in targets)):
         raise DiagnosedError(
             Reason.INVALID_SPEC,
             f"{where}.dropout is {settings.dropout}, and the targets are weights of experts, which can't have any. "
@@ -76,11 +78,18 @@ def lora_config(model: Any, adapter: Adapter) -> LoraConfig:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=ALL_LINEAR[0] if targets == ALL_LINEAR else [one for one in targets if one not in only_there],
-        target_parameters=None if adapter.type == "QLoRA" else _weights_of(model, alike),
+        target_modules=ALL_LINEAR[0]
+        if targets == ALL_LINEAR
+        else [one for one in targets if one not in only_there and _names_a_module(model, fused, one)],
+        target_parameters=stacked or (None if adapter.type == "QLoRA" else _weights_of(model, alike)),
         exclude_modules=excluded,
         task_type="CAUSAL_LM",
     )
+
+
+def trained_shapes(tuned: PeftModel) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights that are trained."""
+    return {name: tuple(weight.shape) for name, weight in tuned.named_parameters() if weight.requires_grad}
 
 
 def refuse_shared_weights(tuned: PeftModel, reason: Reason, where: str) -> None:
@@ -136,10 +145,10 @@ def _refuse_unknown_targets(model: Any, targets: list[str], where: str) -> None:
     if targets == ALL_LINEAR:
         return
     fused = _fused_names(model)
-    known = _linear_names(model) | fused
+    known = _linear_names(model) | fused | {_last(name) for name in _stacked(model)}
     there = f"It has: {', '.join(sorted(known)[:SHOWN_NAMES])}."
     for target in targets:
-        if _last(target) in fused:
+        if _last(target) in fused or _targeted(model, [target]):
             continue
         found = [item for name, item in model.named_modules() if _is_named(name, target)]
         if not found:
@@ -164,6 +173,30 @@ def _linear_names(model: Any, but: frozenset[str] = frozenset()) -> set[str]:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D) and module is not output and name not in but
     }
+
+
+def _stacked(model: Any) -> list[str]:
+    """The weights of all experts of a layer in one, in a model of whose experts peft knows no other names."""
+    if _fusions(model):
+        return []
+    decoder = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    return [
+        name
+        for name, weight in model.named_parameters()
+        if name.startswith(prefix) and EXPERTS in name.split(".") and weight.dim() == STACKED
+    ]
+
+
+def _targeted(model: Any, targets: list[str]) -> list[str]:
+    """Those of them that are among the targets, by names within their layer."""
+    names = _stacked(model)
+    chosen = names if targets == ALL_LINEAR else [one for one in names if any(_is_named(one, to) for to in targets)]
+    return sorted({_within_layer(name) for name in chosen})
+
+
+def _names_a_module(model: Any, fused: frozenset[str], target: str) -> bool:
+    return _last(target) in fused or any(_is_named(name, target) for name, _ in model.named_modules())
 
 
 def _fused_names(model: Any) -> frozenset[str]:
@@ -192,7 +225,7 @@ def _named_like_experts(model: Any, targets: list[str], excluded: str | None) ->
 def _weights_of(model: Any, names: list[str]) -> list[str] | None:
     """How peft's config names the weights of these modules: without their layer, unless others are called so too."""
     others = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}.difference(names)
-    within_layer = {name: re.sub(r"^.*?\.\d+\.", "", name) for name in names}
+    within_layer = {name: _within_layer(name) for name in names}
     chosen = {
         short if not any(_is_named(other, short) for other in others) else name for name, short in within_layer.items()
     }
@@ -250,6 +283,10 @@ def _is_bypassed(model: Any, name: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _within_layer(name: str) -> str:
+    return re.sub(r"^.*?\.\d+\.", "", name)
 
 
 def _last(name: str) -> str:

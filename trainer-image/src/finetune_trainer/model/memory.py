@@ -29,8 +29,10 @@ USABLE = 0.9
 GIB = 2**30
 
 EMBEDDINGS = ("embed", "wte", "wpe")
-NEVER_ADAPTED = (*EMBEDDINGS, "lm_head")
-"""Parts of names of matrices that `all-linear` leaves out: embeddings and the output layer."""
+NOT_LINEAR = (*EMBEDDINGS, "lm_head")
+"""Parts of names of matrices that stay whole in 4 bits: embeddings and the output layer."""
+LORA_INPUTS = ".lora_A."
+"""In the names of an adapter's matrices that read the inputs of what it adapts."""
 
 
 @dataclass(frozen=True)
@@ -101,29 +103,22 @@ def model_size(
 ) -> ModelSize | None:
     """The size of a model by its config and the shapes of its weights; None when the config lacks what is needed.
 
-    `adapter_shapes`: those of an adapter that comes with the model and is trained further, in place of a new one.
+    Weights go by the names that they have in memory: what files have of each expert is one weight there, of three
+    dimensions. `adapter_shapes`: those of the adapter that is trained; empty where all weights are.
     """
     layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if not layers or not hidden:
         return None
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
-    adapted = [shape for name, shape in matrices.items() if is_adapted(name, adapter.low_rank.target_modules)]
-    new = sum(adapter.low_rank.rank * (rows + columns) for rows, columns in adapted)
     return ModelSize(
         parameters=_count(shapes),
         layers=layers,
         hidden=hidden,
         intermediate=_intermediate(config, hidden),
-        adapter_parameters=new if adapter.inherited == "Merge" else _count(adapter_shapes) or new,
-        adapted_inputs=sum(columns for _, columns in adapted) // layers,
+        adapter_parameters=_count(adapter_shapes),
+        adapted_inputs=sum(shape[1] for name, shape in adapter_shapes.items() if LORA_INPUTS in name) // layers,
         keys_and_values=_keys_and_values(config, hidden),
-        linear_parameters=_count(
-            {
-                name: shape
-                for name, shape in matrices.items()
-                if is_adapted(name, ["all-linear"]) and not _is_of_experts(name)
-            }
-        ),
+        linear_parameters=_count({name: shape for name, shape in matrices.items() if is_linear(name)}),
         mixture=bool(getattr(config, "num_experts_per_tok", None)),
         frozen_parameters=_count({name: shape for name, shape in shapes.items() if is_frozen(name, adapter.freeze)}),
     )
@@ -138,10 +133,6 @@ def _intermediate(config: Any, hidden: int) -> int:
         return int(dense)
     expert = getattr(config, "moe_intermediate_size", None) or dense
     return int(max(dense, chosen * expert + (getattr(config, "shared_expert_intermediate_size", None) or 0)))
-
-
-def _is_of_experts(weight: str) -> bool:
-    return ".experts." in weight
 
 
 def _keys_and_values(config: Any, hidden: int) -> int:
@@ -160,14 +151,10 @@ def is_frozen(weight: str, freeze: Freeze | None) -> bool:
     return freeze.embeddings and any(part in weight for part in EMBEDDINGS)
 
 
-def is_adapted(weight: str, target_modules: list[str]) -> bool:
-    """Whether a LoRA of these target modules adapts the matrix of this name."""
+def is_linear(weight: str) -> bool:
+    """Whether the matrix of this name is a linear layer's, without the output layer."""
     module, _, kind = weight.rpartition(".")
-    if kind != "weight":
-        return False
-    if target_modules == ["all-linear"]:
-        return not any(part in module for part in NEVER_ADAPTED)
-    return any(module == target or module.endswith(f".{target}") for target in target_modules)
+    return kind == "weight" and not any(part in module for part in NOT_LINEAR)
 
 
 def plan_of(

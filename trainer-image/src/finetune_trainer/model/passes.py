@@ -16,8 +16,10 @@ import torch
 from finetune_api.run import TrainRun
 from finetune_trainer.distributed.batches import BatchSplit, pass_sizes, split_batch
 from finetune_trainer.distributed.gang import Gang
+from finetune_trainer.model.adapters import add_lora, trained_shapes
 from finetune_trainer.model.kernels.packed_attention import computes_packed
-from finetune_trainer.model.memory import MethodMemory, model_size, plan_of, plan_passes
+from finetune_trainer.model.memory import MethodMemory, ModelSize, model_size, plan_of, plan_passes
+from finetune_trainer.model.skeleton import weight_shapes
 
 _log = structlog.get_logger()
 
@@ -43,8 +45,7 @@ def choose_passes(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -
     split = split_batch(batch, processes, tokens, masked=masked)
     if not torch.cuda.is_available():
         return Passes(split, recomputed=False)
-    shapes = _shapes(config)
-    size = model_size(config.get_text_config(), shapes, {}, run.adapter) if shapes else None
+    size = _size(run, config)
     if size is None or masked:
         return Passes(split, recomputed=True)
     accelerator = min(gang.gather(lambda: torch.cuda.get_device_properties(gang.place.local_rank).total_memory))
@@ -58,12 +59,14 @@ def choose_passes(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -
     return Passes(BatchSplit(per_pass, batch // processes // per_pass), chosen.recomputed)
 
 
-def _shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of a causal language model's weights by its config; empty for other models."""
+def _size(run: TrainRun, config: Any) -> ModelSize | None:
+    """The size of a causal language model with a new adapter, by its config; None for other models."""
     from transformers import AutoModelForCausalLM
 
     if type(config) not in AutoModelForCausalLM._model_mapping:
-        return {}
+        return None
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    shapes = weight_shapes(model)
+    adapter_shapes = {} if run.adapter.type == "Full" else trained_shapes(add_lora(model, run.adapter))
+    return model_size(config.get_text_config(), shapes, adapter_shapes, run.adapter)

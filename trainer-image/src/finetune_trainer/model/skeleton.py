@@ -52,6 +52,11 @@ def build_skeleton(folder: Path, tensors: Tensors, uri: str) -> tuple[Any, froze
     return model, frozenset(loading["unexpected_keys"])
 
 
+def weight_shapes(model: Any) -> Shapes:
+    """The shapes of a model's weights, by the names that it has in memory."""
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+
+
 def _load(make: Any, config: Any, tensors: Tensors) -> tuple[Any, Mapping[str, Any]]:
     loaded: tuple[Any, Mapping[str, Any]] = make.from_pretrained(  # auto classes want a folder
         None,

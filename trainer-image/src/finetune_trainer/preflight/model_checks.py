@@ -6,6 +6,7 @@ here would fail in training, after its Pods had waited for accelerators.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -13,7 +14,7 @@ import structlog
 from finetune_api.conditions import Reason
 from finetune_api.run import PreflightRun
 from finetune_trainer.data.encode.chat_rendering import reads_images, text_tokenizer
-from finetune_trainer.model.loading import InspectedModel
+from finetune_trainer.model.loading import InspectedModel, Shapes
 from finetune_trainer.process.failures import DiagnosedError
 
 NAMED_TOKENS = ("pad_token", "eos_token", "bos_token")
@@ -21,16 +22,29 @@ SHOWN_NAMES = 3
 _log = structlog.get_logger()
 
 
-def check_model(run: PreflightRun, model: InspectedModel) -> list[str]:
-    """Returns warnings. Raises DiagnosedError: ModelInvalid when the files contradict each other, InvalidSpec when the
-    spec asks for what the model does not have.
+@dataclass(frozen=True)
+class CheckedModel:
+    """What training will have on its accelerators, by the names that it has there; `warnings`: what is doubtful."""
+
+    warnings: list[str]
+    shapes: Shapes
+    adapter_shapes: Shapes
+    """Of the adapter that is trained; empty where all weights are."""
+
+
+def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
+    """Build what is to be trained, without its weights.
+
+    Raises DiagnosedError: ModelInvalid when the files contradict each other, InvalidSpec when the spec asks for what
+    the model does not have.
     """
     from finetune_trainer.model import adapters
     from finetune_trainer.model.adapter_summary import adapter_summary
-    from finetune_trainer.model.skeleton import add_inherited, build_skeleton
+    from finetune_trainer.model.skeleton import add_inherited, build_skeleton, weight_shapes
 
     skeleton, unknown = build_skeleton(model.folder, model.tensors, run.model.uri)
     doubts = [_unknown_weights(run.model.uri, sorted(unknown))] if unknown else []
+    shapes, adapter_shapes = weight_shapes(skeleton), model.adapter_shapes
     rows = skeleton.get_input_embeddings().weight.shape[0]
     refuse_tokens_beyond(text_tokenizer(model.tokenizer), rows, run.model.uri)
     if model.adapter is not None:
@@ -40,16 +54,19 @@ def check_model(run: PreflightRun, model: InspectedModel) -> list[str]:
         _log.info(f"{uri}: {adapter_summary(tuned)}")
         skeleton = tuned.unload()
     if run.adapter.type == "Full":
+        adapter_shapes = {}
         if run.adapter.freeze is not None:
             adapters.freeze(skeleton, run.adapter.freeze)
     elif model.adapter is None or run.adapter.inherited == "Merge":
-        made = adapter_summary(adapters.add_lora(skeleton, run.adapter))
+        tuned = adapters.add_lora(skeleton, run.adapter)
+        made, adapter_shapes = adapter_summary(tuned), adapters.trained_shapes(tuned)
         _log.info(str(made))
         if made.left_out and run.adapter.low_rank.target_modules == adapters.ALL_LINEAR:
-            doubts.append(f"{made} peft can't adapt these in this model.")
+            in_full = " in 4 bits; adapter.type LoRA can" if run.adapter.type == "QLoRA" else ""
+            doubts.append(f"{made} peft can't adapt these in this model{in_full}.")
     if run.hyperparameters.packing and not reads_images(model.tokenizer):
         _refuse_mixed(model)
-    return doubts
+    return CheckedModel(doubts, shapes, adapter_shapes)
 
 
 def _unknown_weights(uri: str, names: list[str]) -> str:

@@ -36,7 +36,7 @@ from finetune_trainer.methods.method import packs_rows
 from finetune_trainer.methods.registry import formats_of, method_of
 from finetune_trainer.model import memory
 from finetune_trainer.model.loading import InspectedModel, inspect_model
-from finetune_trainer.preflight.model_checks import check_model
+from finetune_trainer.preflight.model_checks import CheckedModel, check_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.local_storage import open_storage
@@ -86,7 +86,7 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
         model = inspect_model(run.model, storage, directory / "model")
     _log.info(f"{run.model.uri} is a {model.status.architecture} of {model.status.parameters} parameters")
     with log_progress("comparing the model with the spec"):
-        model_warnings = check_model(run, model)
+        checked = check_model(run, model)
     if surveyed.training.format == "Chat" and not model.tokenizer.chat_template:
         raise DiagnosedError(
             Reason.MODEL_INVALID,
@@ -106,8 +106,8 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     store_record(storage, output, chosen.record)
     dataset = with_rows(chosen, run, model)
     resolved = _resolve(run, model, dataset)
-    estimate, advice = _estimate_memory(run, model, resolved)
-    warnings = [*([advice] if advice else []), *model_warnings, *batch_warnings(resolved, dataset), *dataset.warnings]
+    estimate, advice = _estimate_memory(run, model, checked, resolved)
+    warnings = [*([advice] if advice else []), *checked.warnings, *batch_warnings(resolved, dataset), *dataset.warnings]
     dataset = dataset.model_copy(update={"warnings": warnings[:MOST_WARNINGS]})
     for warning in dataset.warnings:
         _log.warning(warning)
@@ -172,7 +172,7 @@ def _resolve(run: PreflightRun, model: InspectedModel, dataset: DatasetStatus) -
 
 
 def _estimate_memory(
-    run: PreflightRun, model: InspectedModel, resolved: ResolvedHyperparameters
+    run: PreflightRun, model: InspectedModel, checked: CheckedModel, resolved: ResolvedHyperparameters
 ) -> tuple[MemoryEstimate | None, str | None]:
     """The memory that training will need (None if the config lacks sizes), and a warning if it may not fit.
 
@@ -181,7 +181,7 @@ def _estimate_memory(
     processes = run.parallelism.nodes * run.parallelism.processes_per_node
     method = method_of(run.method).memory
     sizes = pass_sizes(resolved.batch_size, processes, method.sequences_per_example * resolved.max_length)
-    size = memory.model_size(model.config, model.shapes, model.adapter_shapes, run.adapter)
+    size = memory.model_size(model.config, checked.shapes, checked.adapter_shapes, run.adapter)
     if size is None:
         return None, None
     plan = memory.plan_of(run.adapter, run.parallelism, sizes[-1], resolved.max_length, method)
