@@ -26,6 +26,9 @@ def serve(
         Path | None,
         typer.Option(help="Folder with the storage's keys as a Secret is mounted. Omitted: a pod identity."),
     ] = None,
+    api_keys: Annotated[
+        Path | None, typer.Option(help="Folder with the digests of API keys as a Secret is mounted. Omitted: none.")
+    ] = None,
     tls_directory: Annotated[
         Path | None, typer.Option(help="tls.crt and tls.key: HTTPS.", exists=True, file_okay=False)
     ] = None,
@@ -43,11 +46,17 @@ def serve(
         ]
     )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(_serve(namespace, class_name, port, credentials, tls_directory, kubeconfig))
+    asyncio.run(_serve(namespace, class_name, port, credentials, api_keys, tls_directory, kubeconfig))
 
 
 async def _serve(
-    namespace: str, class_name: str, port: int, credentials: Path | None, tls: Path | None, kubeconfig: Path | None
+    namespace: str,
+    class_name: str,
+    port: int,
+    credentials: Path | None,
+    api_keys: Path | None,
+    tls: Path | None,
+    kubeconfig: Path | None,
 ) -> None:
     from aiohttp import web
 
@@ -66,7 +75,7 @@ async def _serve(
         context_tls.load_cert_chain(tls / "tls.crt", tls / "tls.key")
     async with connected(kubeconfig, field_manager="finetune-openai") as kube:
         platform = Platform(kube, class_name, namespace, credentials)
-        app = application(Context(namespace, kube, Access(kube, namespace), platform))
+        app = application(Context(namespace, kube, Access(kube, namespace, api_keys), platform))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS, read_bufsize=2**18)
         await runner.setup()
         try:

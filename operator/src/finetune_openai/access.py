@@ -7,8 +7,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeVar
 
+from finetune_openai.api_keys import KEY_PREFIX, account_of
 from finetune_openai.errors import RefusedError
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import TOKEN_REVIEWS, Object, Resource
@@ -41,8 +43,10 @@ class Caller:
 class Access:
     """Reviews tokens and permissions. An answer holds for a while: a poll costs the API server nothing."""
 
-    def __init__(self, kube: Kube, namespace: str) -> None:
+    def __init__(self, kube: Kube, namespace: str, keys: Path | None = None) -> None:
+        """`keys`: a folder as the Secret with the digests of API keys is mounted (api_keys.py)."""
         self._kube = kube
+        self._keys = keys
         self._namespace = namespace
         self._callers: OrderedDict[bytes, tuple[float, Caller | None]] = OrderedDict()
         self._allowed: OrderedDict[tuple[Caller, Verb], tuple[float, bool]] = OrderedDict()
@@ -61,7 +65,7 @@ class Access:
         if time.monotonic() >= expires:
             if not self._reviews.allows(address):
                 raise RefusedError(429, "Too many unknown API keys from this address.", code="rate_limit_exceeded")
-            known = await self._review(token)
+            known = self._of_key(token) if token.startswith(KEY_PREFIX) else await self._review(token)
             kept = _REFUSED_SECONDS if known is None else _TRUSTED_SECONDS
             _keep(self._callers, fingerprint, (time.monotonic() + kept, known))
         if known is None:
@@ -80,6 +84,13 @@ class Access:
                 f"You have insufficient permissions for this operation: it needs the verb {verb} on finetunejobs.",
                 code="insufficient_permissions",
             )
+
+    def _of_key(self, key: str) -> Caller | None:
+        account = None if self._keys is None else account_of(key, self._keys)
+        if account is None:
+            return None
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{self._namespace}", "system:authenticated")
+        return Caller(f"system:serviceaccount:{self._namespace}:{account}", "", groups)
 
     async def _review(self, token: str) -> Caller | None:
         body = _of_kind(TOKEN_REVIEWS) | {"spec": {"token": token, "audiences": [AUDIENCE]}}

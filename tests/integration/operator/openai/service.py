@@ -70,6 +70,7 @@ class Service:
         credentials.mkdir(exist_ok=True)
         (credentials / "AWS_ACCESS_KEY_ID").write_text(self.s3.access_key)
         (credentials / "AWS_SECRET_ACCESS_KEY").write_text(self.s3.secret_key)
+        self.keys.mkdir(exist_ok=True)
         namespace = self.api.namespace
         account = f"system:serviceaccount:{namespace}:{namespace}-openai"
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
@@ -78,6 +79,7 @@ class Service:
             "class-name": self.class_name,
             "port": self.port,
             "credentials": credentials,
+            "api-keys": self.keys,
             "kubeconfig": self.plane.kubeconfig_for(account, groups),
         }
         command = [sys.executable, "-m", "finetune_openai", *(f"--{name}={value}" for name, value in flags.items())]
@@ -103,6 +105,11 @@ class Service:
     @property
     def log(self) -> Path:
         return self.folder / "openai.log"
+
+    @property
+    def keys(self) -> Path:
+        """What stands for the mounted Secret with the digests of API keys."""
+        return self.folder / "keys"
 
     def token(self, account: str, api: Api | None = None, audience: str = AUDIENCE) -> str:
         """A ServiceAccount's token."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
+
 import openai
 import pytest
 
@@ -67,3 +70,21 @@ def test_a_job_that_the_api_did_not_make_is_not_its_own(service: Service, client
         client.fine_tuning.jobs.retrieve(name)
     assert refused.value.code == "fine_tune_not_found"
     assert name not in [job.id for job in client.fine_tuning.jobs.list(limit=100)]
+
+
+def test_a_key_is_its_service_account_and_only_its_digest_is_stored(service: Service) -> None:
+    keys = {name: f"sk-ft-{name}-{secrets.token_hex(24)}" for name in ("reader", "expired", "unbound")}
+    digests = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()}
+    (service.keys / "reader").write_text(
+        f"not a digest\n{digests['reader']} 2099-01-01T00:00:00Z\n{digests['expired']} 2026-01-01T00:00:00Z\n"
+    )
+    (service.keys / "default").write_text(digests["unbound"])
+    reader = service.client(keys["reader"])
+    assert reader.fine_tuning.jobs.list().object == "list"
+    with pytest.raises(openai.PermissionDeniedError):
+        reader.files.create(file=("a.jsonl", TRAIN), purpose="fine-tune")
+    with pytest.raises(openai.PermissionDeniedError):
+        service.client(keys["unbound"]).files.list()
+    for wrong in (keys["expired"], digests["reader"], keys["reader"][:-1], "sk-ft-"):
+        with pytest.raises(openai.AuthenticationError):
+            service.client(wrong).files.list()
