@@ -41,7 +41,7 @@ RUN set -eu; \
     /tools/bin/python -m hatchling build --target wheel --directory /wheel; \
     /tools/bin/uv venv --quiet --no-python-downloads --python python3 /opt/venv; \
     /tools/bin/uv pip install --no-cache --offline --no-deps --compile-bytecode --python /opt/venv /wheel/*.whl; \
-    rm -f /opt/venv/bin/finetune-trainer
+    rm -f /opt/venv/bin/finetune-trainer /opt/venv/bin/kubectl-finetune /opt/venv/bin/kubectl_complete-finetune
 
 FROM ${BASE_IMAGE}
 RUN echo 'nonroot:x:65532:65532::/tmp:/usr/sbin/nologin' >> /etc/passwd; \

@@ -48,6 +48,7 @@ generate: $(VENV)/.e2e ## regenerate the CRDs and the reference pages from the c
 	@$(RUN) -m finetune_api.crd crds charts/finetune-operator/files/crds
 	@$(RUN) -m finetune_api.reference docs/reference
 	@$(RUN) -m finetune_operator.reference docs/reference
+	@$(RUN) -m kubectl_finetune.reference docs/reference
 
 lock: $(VENV)/.e2e ## update the lock files from pyproject.toml
 	@$(RUN) e2e/environment.py lock

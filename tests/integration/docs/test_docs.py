@@ -21,6 +21,7 @@ from e2e.cluster.binaries import binaries
 from e2e.cluster.control_plane import ControlPlane
 from finetune_operator.__main__ import cli
 from finetune_trainer.__main__ import app
+from kubectl_finetune.cli import app as plugin
 from tests.integration.operator.api import Api, RefusedError
 from tests.unit.docs.pages import ROOT, Block, Command, blocks, commands
 
@@ -48,6 +49,7 @@ FOREIGN_KINDS = frozenset(["Certificate"])
 """Of operators that the control plane has not."""
 OF_AN_UPGRADE = frozenset(["--reuse-values", "--reset-then-reuse-values"])
 """Flags that `helm template` has not."""
+OURS = {"finetune-trainer": app, "finetune-operator": cli, "finetune": plugin}
 MISSING = re.compile(r"\(NotFound\)|not found|timed out waiting|no matching resources")
 WRONG = re.compile(r"doesn't have a resource type|unknown (shorthand )?flag|unknown command|must specify|error parsing")
 
@@ -57,7 +59,16 @@ def yaml_blocks() -> list[Block]:
 
 
 def of(program: str) -> list[Command]:
-    return [command for command in commands() if command.words[0] == program]
+    return [command for command in commands() if command.words[0] == program and not is_of_plugin(command)]
+
+
+def of_plugin() -> list[Command]:
+    """`kubectl finetune ...`, without kubectl's name."""
+    return [Command(command.place, command.words[1:]) for command in commands() if is_of_plugin(command)]
+
+
+def is_of_plugin(command: Command) -> bool:
+    return command.words[:2] == ("kubectl", "finetune")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +148,7 @@ def test_helm_renders_it(command: Command) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [*of("finetune-trainer"), *of("finetune-operator")], ids=str)
+@pytest.mark.parametrize("command", [*of("finetune-trainer"), *of("finetune-operator"), *of_plugin()], ids=str)
 def test_our_commands_know_it(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its subcommand, its options, and how many arguments it takes; files of a reader's own are made."""
     monkeypatch.chdir(ROOT)
@@ -145,7 +156,9 @@ def test_our_commands_know_it(command: Command, tmp_path: Path, monkeypatch: pyt
     if len(words) == 1:  # a mention: `finetune-trainer validate`
         words.append("--help")
     made = [made_file(tmp_path, word) if stands_for_a_file(word) else replaced(word) for word in words]
-    group: Any = typer.main.get_command(app if program == "finetune-trainer" else cli)
+    group: Any = typer.main.get_command(OURS[program])
+    if not made or made[0] == "--help":
+        return
     sub = group.commands[made[0]]
     try:
         sub.make_context(made[0], made[1:])

@@ -1,0 +1,1 @@
+"""`kubectl finetune`: a plugin of kubectl. It runs kubectl underneath."""

@@ -1,0 +1,77 @@
+"""`suspend`, `resume`, `rerun`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubectl_finetune.app import JobArgument, RunArgument, read, with_cluster
+from kubectl_finetune.errors import ExitCode, PluginError
+from kubectl_finetune.kubectl import Kubectl
+from kubectl_finetune.resource import EVALUATION, FINE_TUNE_JOB, resource
+
+if TYPE_CHECKING:
+    from kubectl_finetune.seen import Seen
+
+
+@with_cluster
+def suspend(kubectl: Kubectl, name: JobArgument) -> None:
+    """Save a checkpoint and free the accelerators; `resume` continues from it."""
+    _set_suspend(kubectl, name, True)
+
+
+@with_cluster
+def resume(kubectl: Kubectl, name: JobArgument) -> None:
+    """Continue a suspended run from its newest checkpoint."""
+    _set_suspend(kubectl, name, False)
+
+
+def _set_suspend(kubectl: Kubectl, name: str, wanted: bool) -> None:
+    from kubectl_finetune.change import patch_spec
+
+    found = read(kubectl, resource(name, (FINE_TUNE_JOB,)))
+    verb = "suspended" if wanted else "not suspended"
+    if found.outcome is not None:
+        raise PluginError(
+            f"Run {found.run_id} of {found.resource} has {found.outcome.lower()}: there is nothing to do."
+        )
+    if (found.fields.at("spec", "suspend").value is True) == wanted:
+        typer.echo(f"{found.resource} is {verb} already.")
+        return
+    patch_spec(kubectl, found, {"suspend": wanted})
+    typer.echo(f"{found.resource} {'is being suspended' if wanted else 'resumes'}.")
+    _tell_of_gitops(found)
+
+
+def _tell_of_gitops(found: Seen) -> None:
+    from kubectl_finetune.change import warning_of_gitops
+    from kubectl_finetune.screen import tell
+
+    if warning := warning_of_gitops(found):
+        tell(warning)
+
+
+@with_cluster
+def rerun(
+    kubectl: Kubectl,
+    name: RunArgument,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", help="The new runId.", show_default="the next number")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Stop a run in progress without asking.")] = False,
+) -> None:
+    """Run again with the same spec and a new runId. A run in progress is stopped first, with a checkpoint."""
+    from kubectl_finetune.change import next_run_id, patch_spec
+
+    found = read(kubectl, resource(name, (FINE_TUNE_JOB, EVALUATION)))
+    if found.outcome is None and found.status and not yes:
+        question = f"Run {found.run_id} of {found.resource} is {found.phase or 'new'} and will be stopped. Continue?"
+        if not sys.stdin.isatty():
+            raise PluginError(f"{question} There is no terminal to ask: --yes says so.", ExitCode.WRONG_USAGE)
+        typer.confirm(question, abort=True, err=True)
+    chosen = next_run_id(found) if run_id is None else run_id
+    patch_spec(kubectl, found, {"runId": chosen})
+    typer.echo(f"{found.resource} runs again, as run {chosen}.")
+    _tell_of_gitops(found)

@@ -1,0 +1,88 @@
+"""`validate`, `init`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kubectl_finetune.app import with_cluster
+from kubectl_finetune.errors import ExitCode, PluginError
+from kubectl_finetune.kubectl import Kubectl
+from kubectl_finetune.resource import FINE_TUNE_JOB, resource
+
+
+@with_cluster
+def validate(
+    kubectl: Kubectl,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML or JSON; - reads it from stdin.")],
+    local: Annotated[bool, typer.Option("--local", help="Do not ask the cluster: local checks only.")] = False,
+) -> None:
+    """Check objects before they are applied, locally and by a dry run on the API server. Nothing is written."""
+    from kubectl_finetune import validate as validating
+
+    text = _text(file)
+    documents = validating.documents(text)
+    if not documents:
+        raise PluginError(f"{file} has no objects.")
+    problems = [f"{one.title}: {told}" for one in documents for told in validating.local_problems(one)]
+    if not local and not problems:  # What both refuse is told once, in the words that name the field.
+        problems += validating.server_problems(kubectl, text)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise typer.Exit(ExitCode.FAILED)
+    by = "the API server was not asked" if local else "nothing was written"
+    typer.echo(f"{file}: {len(documents)} object{'s' * (len(documents) > 1)} valid ({by}).")
+
+
+def _text(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise PluginError(f"{file} is not a text in UTF-8.") from None
+    except OSError as error:
+        raise PluginError(f"{file} can't be read: {error.strerror}.", ExitCode.WRONG_USAGE) from None
+
+
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new FineTuneJob.")],
+    model: Annotated[str | None, typer.Option(help="s3://bucket/folder or hf://org/name@revision.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="s3://bucket/path or hf://datasets/org/name@rev/path.")] = None,
+    validation: Annotated[str | None, typer.Option(help="Held-out examples.", show_default="a tenth")] = None,
+    method: Annotated[Literal["SFT", "DPO"], typer.Option(help="Examples (SFT) or preferences (DPO).")] = "SFT",
+    adapter: Annotated[Literal["LoRA", "QLoRA", "Full"], typer.Option(help="What is trained.")] = "LoRA",
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace in the YAML.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.", show_default="stdout")] = None,
+) -> None:
+    """Write a commented YAML of a FineTuneJob to start from. In a terminal, missing values are asked for."""
+    from kubectl_finetune.init import FIRST_DATASET, FIRST_MODEL, job_yaml
+
+    wanted = resource(name, (FINE_TUNE_JOB,))
+    asks = sys.stdin.isatty() and sys.stdout.isatty()
+    if model is None:
+        model = typer.prompt("Model", default=FIRST_MODEL, err=True) if asks else FIRST_MODEL
+    if dataset is None:
+        dataset = typer.prompt("Training data", default=FIRST_DATASET, err=True) if asks else FIRST_DATASET
+    text = job_yaml(
+        wanted.name,
+        model=model,
+        dataset=dataset,
+        namespace=namespace,
+        validation=validation,
+        method=method,
+        adapter=adapter,
+    )
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise PluginError(f"{output} exists already. Name another file with -o.") from None
+    except OSError as error:
+        raise PluginError(f"{output} can't be written: {error.strerror}.") from None
+    typer.echo(f"Wrote {output}. Next: kubectl finetune validate {output}", err=True)
