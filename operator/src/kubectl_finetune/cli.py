@@ -9,7 +9,7 @@ __all__ = ["COMMANDS", "app"]
 
 COMMANDS = (
     *(reading.status, reading.watch, reading.logs, reading.events),
-    *(changing.suspend, changing.resume, changing.rerun),
+    *(changing.suspend, changing.resume, changing.cancel, changing.rerun),
     *(reports.diagnose, reports.compare),
     *(files.init, files.validate),
     completion.completion,

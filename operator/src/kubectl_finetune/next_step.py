@@ -18,6 +18,8 @@ def next_steps(seen: Seen) -> list[str]:
             "The operator has not looked at this object since its last change. If that lasts, see whether it runs: "
             f"kubectl -n {OPERATOR_NAMESPACE} get pods"
         ]
+    if seen.outcome == "Failed" and seen.phase == "Cancelled":
+        return [f"Run again: {command(seen, 'rerun')}"]
     if seen.outcome == "Failed":
         return _after_failure(seen)
     if seen.outcome == "Succeeded":

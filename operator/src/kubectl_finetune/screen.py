@@ -25,6 +25,7 @@ STYLES = {
     "Retrying": "yellow",
     "Inconclusive": "yellow",
     "Suspended": "magenta",
+    "Cancelled": "magenta",
 }
 """Of phases, states and types of Events; others have none."""
 

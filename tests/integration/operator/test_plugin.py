@@ -167,6 +167,11 @@ def test_a_job_is_suspended_resumed_and_run_again(api: Api, plugin: Plugin) -> N
     assert api.get("FineTuneJob", "router")["spec"]["runId"] == "2"
     code, _, errors = plugin("rerun", "router", "--yes", "--run-id=not/valid")
     assert code == 1 and "spec.runId" in errors
+    assert plugin("cancel", "router")[0] == 2, "without a terminal to ask"
+    assert plugin("cancel", "router", "--yes")[1] == "FineTuneJob router is being cancelled.\n"
+    assert api.get("FineTuneJob", "router")["spec"]["cancel"] is True
+    assert plugin("rerun", "router", "--yes")[1] == "FineTuneJob router runs again, as run 3.\n"
+    assert api.get("FineTuneJob", "router")["spec"]["cancel"] is False
 
 
 def test_a_job_that_waits_for_someone_ends_a_watch_that_was_asked_to(api: Api, plugin: Plugin) -> None:
@@ -225,7 +230,8 @@ def test_what_is_not_there_is_said(api: Api, plugin: Plugin, tmp_path: Path) -> 
     unreachable = tmp_path / "unreachable.yaml"
     server = {"name": "a", "cluster": {"server": "https://127.0.0.1:1"}}
     context = {"name": "a", "context": {"cluster": "a", "user": "a"}}
-    config = {"kind": "Config", "current-context": "a", "clusters": [server], "contexts": [context], "users": []}
+    config = {"kind": "Config", "current-context": "a", "clusters": [server], "contexts": [context]}
+    config["users"] = [{"name": "a", "user": {"token": "x"}}]
     unreachable.write_text(json.dumps(config))
     for command in ("status", "watch"):
         code, _, errors = plugin(command, "router", kubeconfig=unreachable)

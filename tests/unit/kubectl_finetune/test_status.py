@@ -95,6 +95,13 @@ def test_a_spec_that_was_refused_is_not_the_success_of_the_run_before_it() -> No
     assert "the spec asks for run 0" in shown(seen(refused, spec={"runId": "0"}))
 
 
+def test_a_cancelled_job_is_no_failure_to_be_fixed() -> None:
+    cancelled = {**SUCCEEDED, "phase": "Cancelled", "conditions": [condition("Ready", "False", "Cancelled", "It is.")]}
+    found = seen(cancelled)
+    assert found.outcome == "Failed", "of a watch"
+    assert shown(found).splitlines()[-1] == "Next         Run again: kubectl finetune rerun router -n team-a"
+
+
 def test_an_evaluation_is_told_with_intervals_and_gates() -> None:
     score = {"candidate": "tuned", "grader": "exact", "score": 0.75, "low": 0.7, "high": 0.8, "examples": 250}
     gain = {"delta": 0.5, "deltaLow": 0.45, "deltaHigh": 0.55}

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from kubectl_finetune.seen import Seen
 
 
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Stop a run in progress without asking.")]
+
+
 @with_cluster
 def suspend(kubectl: Kubectl, name: JobArgument) -> None:
     """Save a checkpoint and free the accelerators; `resume` continues from it."""
@@ -34,9 +37,7 @@ def _set_suspend(kubectl: Kubectl, name: str, wanted: bool) -> None:
     found = read(kubectl, resource(name, (FINE_TUNE_JOB,)))
     verb = "suspended" if wanted else "not suspended"
     if found.outcome is not None:
-        raise PluginError(
-            f"Run {found.run_id} of {found.resource} has {found.outcome.lower()}: there is nothing to do."
-        )
+        raise PluginError(f"Run {found.run_id} of {found.resource} has ended already, as {found.phase}.")
     if (found.fields.at("spec", "suspend").value is True) == wanted:
         typer.echo(f"{found.resource} is {verb} already.")
         return
@@ -54,24 +55,47 @@ def _tell_of_gitops(found: Seen) -> None:
 
 
 @with_cluster
+def cancel(kubectl: Kubectl, name: JobArgument, yes: YesOption = False) -> None:
+    """End a run for good, as Cancelled. Its checkpoints stay; `rerun` starts another run."""
+    from kubectl_finetune.change import patch_spec
+
+    found = read(kubectl, resource(name, (FINE_TUNE_JOB,)))
+    if found.outcome is not None:
+        raise PluginError(f"Run {found.run_id} of {found.resource} has ended already, as {found.phase}.")
+    _confirm(found, "ended for good", yes)
+    patch_spec(kubectl, found, {"cancel": True})
+    typer.echo(f"{found.resource} is being cancelled.")
+    _tell_of_gitops(found)
+
+
+@with_cluster
 def rerun(
     kubectl: Kubectl,
     name: RunArgument,
     run_id: Annotated[
         str | None, typer.Option("--run-id", help="The new runId.", show_default="the next number")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Stop a run in progress without asking.")] = False,
+    yes: YesOption = False,
 ) -> None:
     """Run again with the same spec and a new runId. A run in progress is stopped first, with a checkpoint."""
     from kubectl_finetune.change import next_run_id, patch_spec
 
     found = read(kubectl, resource(name, (FINE_TUNE_JOB, EVALUATION)))
-    if found.outcome is None and found.status and not yes:
-        question = f"Run {found.run_id} of {found.resource} is {found.phase or 'new'} and will be stopped. Continue?"
-        if not sys.stdin.isatty():
-            raise PluginError(f"{question} There is no terminal to ask: --yes says so.", ExitCode.WRONG_USAGE)
-        typer.confirm(question, abort=True, err=True)
+    if found.outcome is None and found.status:
+        _confirm(found, "stopped", yes)
     chosen = next_run_id(found) if run_id is None else run_id
-    patch_spec(kubectl, found, {"runId": chosen})
-    typer.echo(f"{found.resource} runs again, as run {chosen}.")
+    again = {"runId": chosen} | ({"cancel": False} if found.fields.at("spec", "cancel").value is True else {})
+    patch_spec(kubectl, found, again)
+    suspended = found.fields.at("spec", "suspend").value is True
+    typer.echo(f"{found.resource} runs again, as run {chosen}{', once it is resumed' if suspended else ''}.")
     _tell_of_gitops(found)
+
+
+def _confirm(found: Seen, fate: str, yes: bool) -> None:
+    """Ask before a run that goes on is stopped. Raises PluginError where nobody can be asked."""
+    if yes:
+        return
+    question = f"Run {found.run_id} of {found.resource} is {found.phase or 'new'} and will be {fate}. Continue?"
+    if not sys.stdin.isatty():
+        raise PluginError(f"{question} There is no terminal to ask: --yes says so.", ExitCode.WRONG_USAGE)
+    typer.confirm(question, abort=True, err=True)
