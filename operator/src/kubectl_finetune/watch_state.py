@@ -35,7 +35,7 @@ class WatchState:
     losses: list[tuple[int, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _key: tuple[object, ...] = ()
-    _told: set[tuple[str, int]] = field(default_factory=set)
+    _told: set[str] = field(default_factory=set)
 
     def take_object(self, kind: str, found: Object) -> list[str]:
         """A new state of the object. Returns the lines to print where there is no terminal."""
@@ -76,11 +76,11 @@ class WatchState:
         if self.seen is None or kind == "DELETED" or not is_about(event, self.seen, list(self.pods.values())):
             return []
         self.events[uid] = event
-        line = (f"{event.type} {event.about} {event.text}", event.count)
+        line = f"{event.type} {event.about} {event.text_and_count}"
         if line in self._told or event.fields.text("involvedObject", "kind") == self.seen.kind.name:
             return []  # The headline says what the object's own Events say.
         self._told.add(line)
-        return [line[0]]
+        return [line]
 
 
 def headline(seen: Seen) -> str:

@@ -100,7 +100,7 @@ def test_a_watch_follows_a_job_to_its_end(cluster: ControlPlane, api: Api, plugi
     assert lines[0].split()[1:2] == ["Training"]
     assert lines[-1].split()[1] == "Succeeded" and lines[-1].endswith("/result"), "whole, though wider than 80 columns"
     assert "\x1b" not in "".join(lines)
-    assert len(lines) == len({line[10:] for line in lines}), "one line for each change"
+    assert len(lines) == len({line[10:] for line in lines}), sorted(line[10:] for line in lines)
     code, output, _ = plugin("watch", "router")
     assert (code, len(output.splitlines())) == (0, 1), "what has ended is told at once"
 
