@@ -10,7 +10,7 @@ from finetune_operator.budgets.observe import observe_budget
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, owner_of
 from finetune_operator.finetuneclass.observe import observe_class, observe_classes
-from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job
+from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job, running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.storage_folders import folder_classes, known_folders
 from finetune_operator.kube.reader import Reader
@@ -89,7 +89,7 @@ async def _children(
     """Its Jobs, Pods, and Jobs no longer its own. One without a status has none, or those about to be made."""
     if not parent.get("status"):
         return [], [], []
-    return await jobs_and_pods(reader, owner, newest_job(status))
+    return await jobs_and_pods(reader, owner, newest_job(status), running=running_jobs(status))
 
 
 async def _observe_model(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from finetune_operator.core.ownership import Owner, controller, is_controlled_by, owner_selector
@@ -21,11 +21,14 @@ CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
 """Of a Job's Pods: the Job controller sets it, and nothing takes it away."""
 
 
-async def owned_jobs_and_pods(reader: Reader, owner: Owner, *controllers: str) -> tuple[list[Object], list[Object]]:
+async def owned_jobs_and_pods(
+    reader: Reader, owner: Owner, *controllers: str, running: Collection[str] = ()
+) -> tuple[list[Object], list[Object]]:
     """The parent's Jobs and their Pods, and what has not ended yet of Jobs that are gone.
 
     That includes Pods whose Job was deleted with --cascade=orphan, to be waited for; they answer for nothing.
-    `controllers`: UIDs that may stand in for the parent's, as controllers of Jobs that outlive it.
+    `controllers`: UIDs that may stand in for the parent's, as controllers of Jobs that outlive it. `running`: names of
+    the Jobs of which no end is recorded.
     """
     labelled_jobs, labelled_pods = await asyncio.gather(
         _labelled(reader, JOBS, owner.namespace, owner.uid), _labelled(reader, PODS, owner.namespace, owner.uid)
@@ -38,19 +41,19 @@ async def owned_jobs_and_pods(reader: Reader, owner: Owner, *controllers: str) -
     jobs += unlabelled
     owned |= {job["metadata"]["uid"] for job in unlabelled}
     pods = [pod for pod in labelled_pods if (by := controller(pod)) is not None and by.uid in owned | gone]
-    hidden = await _hidden(reader, owner.namespace, jobs, pods)
+    hidden = await _hidden(reader, owner.namespace, jobs, pods, running)
     return jobs, [*pods, *hidden, *(pod for pod in labelled_pods if _is_orphan(pod))]
 
 
 async def jobs_and_pods(
-    reader: Reader, owner: Owner, newest: str | None, *controllers: str
+    reader: Reader, owner: Owner, newest: str | None, *controllers: str, running: Collection[str] = ()
 ) -> tuple[list[Object], list[Object], list[Object]]:
     """The parent's Jobs, the Pods to be waited for, and its Job that is not its own any more.
 
     `newest`: name of the Job that was made last, which only a child of this parent has (child_name). It is found
     also without its labels. Where somebody took its ownerReferences away it runs on, and answers for nothing.
     """
-    jobs, pods = await owned_jobs_and_pods(reader, owner, *controllers)
+    jobs, pods = await owned_jobs_and_pods(reader, owner, *controllers, running=running)
     if newest is None or any(job["metadata"]["name"] == newest for job in jobs):
         return jobs, pods, []
     found = await reader.list(JOBS, owner.namespace, fields={"metadata.name": newest})
@@ -73,21 +76,30 @@ async def owned_pods_of_deployment(reader: Reader, owner: Owner, deployment: Obj
     return [pod for pod in pods if (by := controller(pod)) is not None and by.uid in owned]
 
 
-async def _hidden(reader: Reader, namespace: str, jobs: list[Object], pods: list[Object]) -> list[Object]:
+async def _hidden(
+    reader: Reader, namespace: str, jobs: list[Object], pods: list[Object], running: Collection[str]
+) -> list[Object]:
     """The Pods that lost our labels: whoever may patch a Pod may take these away, and it runs on.
 
-    A Job says how many run; where fewer are found, they are asked for by the Job controller's own label, without which
-    it would let them go.
+    A Job says how many run, and have ended; where fewer are found, they are asked for by the Job controller's own
+    label, without which it would let them go. Once a Job's end is recorded, Pods that ended are not missed any more.
     """
-    running: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    live: Counter[str] = Counter()
     for pod in pods:
-        if pod.get("status", {}).get("phase") in ("Pending", "Running") and (by := controller(pod)) is not None:
-            running[by.uid] += 1
+        if (by := controller(pod)) is not None:
+            found[by.uid] += 1
+            live[by.uid] += pod.get("status", {}).get("phase") in ("Pending", "Running")
     known = {pod["metadata"]["uid"] for pod in pods}
-    uids = [job["metadata"]["uid"] for job in jobs]
-    short = [uid for uid, job in zip(uids, jobs, strict=True) if job.get("status", {}).get("active", 0) > running[uid]]
-    found = await asyncio.gather(*(_pods_of(reader, namespace, uid) for uid in short))
-    return [pod for listed in found for pod in listed if pod["metadata"]["uid"] not in known]
+    short = []
+    for job in jobs:
+        uid, counts = job["metadata"]["uid"], job.get("status", {})
+        every = sum(counts.get(name, 0) for name in ("active", "succeeded", "failed"))
+        is_running = job["metadata"]["name"] in running
+        if counts.get("active", 0) > live[uid] or (is_running and every > found[uid]):
+            short.append(uid)
+    hidden = await asyncio.gather(*(_pods_of(reader, namespace, uid) for uid in short))
+    return [pod for listed in hidden for pod in listed if pod["metadata"]["uid"] not in known]
 
 
 async def _pods_of(reader: Reader, namespace: str, job_uid: str) -> list[Object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,12 +24,14 @@ class Cluster(FakeKube):
 
     def __init__(self, jobs: list[Object], pods: list[Object], hidden: list[Object] | None = None) -> None:
         super().__init__()
+        self.asked_for_hidden = 0
         self.jobs, self.pods, self.hidden = jobs, pods, hidden or []
 
     async def _request(self, method: str, path: str, **given: Any) -> Object:
         query = given.get("query") or {}
         uid = query.get("labelSelector", "").removeprefix("batch.kubernetes.io/controller-uid=")
         if uid != query.get("labelSelector", ""):
+            self.asked_for_hidden += 1
             every = [*self.pods, *self.hidden]
             return {"items": [pod for pod in every if is_controlled_by(pod, uid)]}
         if "fieldSelector" in query:
@@ -50,8 +53,8 @@ def of_job(name: str, uid: str | None = None) -> Object:
     return controlled_by("Job", name, uid or f"uid-of-{name}")
 
 
-async def names(cluster: Cluster, *controllers: str) -> tuple[list[str], list[str]]:
-    jobs, pods = await owned_jobs_and_pods(cluster, OWNER, *controllers)
+async def names(cluster: Cluster, *controllers: str, running: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    jobs, pods = await owned_jobs_and_pods(cluster, OWNER, *controllers, running=running)
     return [job["metadata"]["name"] for job in jobs], [pod["metadata"]["name"] for pod in pods]
 
 
@@ -65,6 +68,35 @@ async def test_a_pod_that_lost_our_labels_is_found_by_its_job(phase: str) -> Non
     assert await names(cluster) == (["train-1"], ["train-1-0", "train-1-1"])
     alone = Cluster([{**job, "status": {"active": 1}}], [seen], [hidden])
     assert await names(alone) == (["train-1"], ["train-1-0"])
+
+
+@pytest.mark.parametrize("counts", [{"succeeded": 1}, {"failed": 1}, {"active": 1, "failed": 1}])
+async def test_a_pod_that_lost_our_labels_and_ended_before_the_next_look_is_found_too(counts: dict[str, int]) -> None:
+    """What it reported is the run's result, and what it used is counted."""
+    job = {**item("train-1", of_parent()), "status": counts}
+    seen = [{**item("train-1-0", of_job("train-1")), "status": {"phase": "Running"}}] if "active" in counts else []
+    hidden = {**item("train-1-1", of_job("train-1")), "status": {"phase": "Succeeded"}}
+    found = await names(Cluster([job], seen, [hidden]), running=["train-1"])
+    assert found == (["train-1"], [*(["train-1-0"] if seen else []), "train-1-1"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "phase", "running"),
+    [
+        ({"active": 1}, "Running", ["train-1"]),
+        ({"succeeded": 1}, "Succeeded", ["train-1"]),
+        ({}, "Succeeded", ["train-1"]),
+        ({"failed": 2}, "Failed", []),
+    ],
+    ids=["it runs", "it has ended", "the Job doesn't know yet", "a Pod was deleted, and the end is recorded"],
+)
+async def test_a_look_at_labelled_pods_costs_no_list_more(
+    counts: dict[str, int], phase: str, running: list[str]
+) -> None:
+    job = {**item("train-1", of_parent()), "status": counts}
+    cluster = Cluster([job], [{**item("train-1-0", of_job("train-1")), "status": {"phase": phase}}])
+    assert await names(cluster, running=running) == (["train-1"], ["train-1-0"])
+    assert cluster.asked_for_hidden == 0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from finetune_api.finetunejob import FineTuneJobStatus, StorageFolder
 from finetune_operator.core.ownership import owner_of
 from finetune_operator.finetuneclass.observe import observe_class, observe_classes
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.attempt_state import newest_job
+from finetune_operator.finetunejob.attempt_state import newest_job, running_jobs
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.storage_folders import (
     FOLDERS_KEPT,
@@ -44,8 +44,8 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     if class_name is None and isinstance(class_, ResolvedClass):
         class_name = class_.name
     others = folder_classes(known_folders(owner, status)) - {class_name}
-    controllers = (class_.uid,) if isinstance(class_, ResolvedClass) else ()
-    jobs, pods, disowned = await jobs_and_pods(reader, owner, newest_job(status), *controllers)
+    controllers, running = (class_.uid,) if isinstance(class_, ResolvedClass) else (), running_jobs(status)
+    jobs, pods, disowned = await jobs_and_pods(reader, owner, newest_job(status), *controllers, running=running)
     return ObservedDeletion(
         owner=owner,
         generation=parent["metadata"]["generation"],
