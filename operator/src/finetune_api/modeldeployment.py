@@ -59,6 +59,9 @@ class DriftedField(ApiModel):
         description="How many times it was corrected, with less than 15 minutes between two corrections."
     )
     last_correction_time: Timestamp
+    last_change: Line | None = Field(
+        None, description="The change that was corrected last, by metadata.managedFields; it is counted once."
+    )
 
 
 class ServingRevision(ApiModel):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.core.digest import DIGEST_ANNOTATION, annotated, digest
@@ -20,6 +21,18 @@ _Path = tuple[str, ...]
 _SPEC = "f:spec"
 _TEMPLATE_METADATA = (_SPEC, "f:template", "f:metadata")
 """Where `kubectl rollout restart` and the like leave their marks."""
+
+
+@dataclass(frozen=True)
+class ForeignChange:
+    """Who set a field of ours; None: it was removed, and whoever did that left no name.
+
+    `id` tells it from the manager's next one, in which the API server writes another time, and stays the same until we
+    have put it right, however often the object is looked at.
+    """
+
+    manager: str | None
+    id: str
 
 
 def with_digest(body: Object) -> Object:
@@ -44,20 +57,19 @@ def is_new(desired: Object, observed: Object) -> bool:
     return applied not in (None, desired["metadata"]["annotations"][DIGEST_ANNOTATION])
 
 
-def drifted(desired: Object, observed: Object) -> dict[str, str | None]:
-    """What others did to an applied object and has to be put right: each field, and the manager that set it.
+def drifted(desired: Object, observed: Object) -> dict[str, ForeignChange]:
+    """What others did to an applied object and has to be put right: each field, and who set it.
 
-    Fields are written as people do: `spec.template.spec.containers[server].image`. None: it was removed, and whoever
-    did that left no name.
+    Fields are written as people do: `spec.template.spec.containers[server].image`.
     """
     ours, theirs = _applied_fields(observed) or {}, _owners(observed)
-    is_new_content = is_new(desired, observed)
-    found: dict[str, str | None] = {}
+    is_new_content, removal = is_new(desired, observed), _removal(observed)
+    found: dict[str, ForeignChange] = {}
     for path in _lost(ours, _content(desired)):
-        manager = next((name for other, name in theirs.items() if other[: len(path)] == path), None)
+        change = next((change for other, change in theirs.items() if other[: len(path)] == path), removal)
         # A field that this content is the first to have is nobody's yet; take_over removes the digest itself.
-        if path[-1] != f"f:{DIGEST_ANNOTATION}" and not (manager is None and is_new_content):
-            found[_field_path(path)] = manager
+        if path[-1] != f"f:{DIGEST_ANNOTATION}" and not (change.manager is None and is_new_content):
+            found[_field_path(path)] = change
     if desired["kind"] == "Deployment":
         found |= {_field_path(path): theirs[path] for path in _foreign(observed)}
     return {field: found[field] for field in sorted(found) if not any(_is_within(other, field) for other in found)}
@@ -98,16 +110,27 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
     return (entry.get("manager"), entry.get("operation")) == (FIELD_MANAGER, "Apply") and "subresource" not in entry
 
 
+def _our_entry(observed: Object) -> Mapping[str, Any] | None:
+    """What the API server has on account of us; None as after a write of `managedFields: [{}]`."""
+    return next((entry for entry in observed["metadata"].get("managedFields", []) if _is_ours(entry)), None)
+
+
 def _applied_fields(observed: Object) -> Mapping[str, Any] | None:
-    """What is ours by the API server's account; None without an entry, as after a write of `managedFields: [{}]`."""
-    entries = observed["metadata"].get("managedFields", [])
-    return next((entry.get("fieldsV1", {}) for entry in entries if _is_ours(entry)), None)
+    entry = _our_entry(observed)
+    return None if entry is None else entry.get("fieldsV1", {})
 
 
-def _owners(observed: Object) -> dict[_Path, str]:
-    """Who else set fields of the object, but for its status."""
+def _removal(observed: Object) -> ForeignChange:
+    """Whoever removes a field leaves no mark; but each time that we put it back, our entry's time is another."""
+    entry, meta = _our_entry(observed), observed["metadata"]
+    return ForeignChange(None, f"after {entry.get('time')}" if entry else f"version {meta.get('resourceVersion')}")
+
+
+def _owners(observed: Object) -> dict[_Path, ForeignChange]:
+    """Who else set fields of the object, but for its status. The entry of a subresource may have no time."""
+    removal = _removal(observed)
     return {
-        path: str(entry.get("manager"))
+        path: ForeignChange(str(entry.get("manager")), f"{entry.get('manager')} {entry.get('time') or removal.id}")
         for entry in observed["metadata"].get("managedFields", [])
         if not _is_ours(entry) and entry.get("subresource") != "status"
         for path in _paths(entry.get("fieldsV1", {}))

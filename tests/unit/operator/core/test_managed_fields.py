@@ -217,7 +217,35 @@ CONTAINER_WORDS = "spec.template.spec.containers[server]"
     ids=["nothing", "set image", "set env", "removed", "scaled", "status", "rollout restart", "all is disowned"],
 )
 def test_what_others_did_is_told_by_field_and_manager(found: dict[str, Any], told: dict[str, str | None]) -> None:
-    assert drifted(DESIRED, found) == told
+    assert {field: change.manager for field, change in drifted(DESIRED, found).items()} == told
+
+
+EARLIER, LATER = "2026-11-22T12:00:00Z", "2026-11-22T12:00:03Z"
+
+
+def changed(written: str | None, applied: str = EARLIER, *, version: str = "7") -> set[str]:
+    """The ids of what was done by another's write of the image and the removal of args, since we applied."""
+    ours = without(without(OURS, *IMAGE), *CONTAINER, "f:args")
+    found = stored({**SET_IMAGE, "time": written}, ours=ours)
+    found["metadata"]["managedFields"][0]["time"] = applied
+    found["metadata"]["resourceVersion"] = version
+    return {change.id for change in drifted(DESIRED, found).values()}
+
+
+def test_a_change_is_known_again_until_it_is_put_right_and_told_from_the_next_one() -> None:
+    assert len(changed(EARLIER)) == 2
+    assert changed(EARLIER, version="8") == changed(EARLIER), "the status was written meanwhile"
+    assert len(changed(EARLIER) & changed(LATER)) == 1, "the same manager has set the image again"
+    assert changed(LATER, LATER).isdisjoint(changed(EARLIER)), "and we had applied it in between"
+    assert changed(None, LATER).isdisjoint(changed(None)), "by kubectl scale, whose entry has no time"
+    assert changed(None, version="8") == changed(None)
+
+
+def test_a_change_of_an_object_that_nobody_has_an_account_of_is_told_by_its_version() -> None:
+    first, second = stored(), stored()
+    for found, version in ((first, "7"), (second, "8")):
+        found["metadata"] |= {"managedFields": [], "resourceVersion": version}
+    assert drifted(DESIRED, first)["spec"].id != drifted(DESIRED, second)["spec"].id
 
 
 def test_a_field_that_new_content_is_the_first_to_have_is_nobodys() -> None:

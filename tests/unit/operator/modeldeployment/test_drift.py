@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from finetune_api.modeldeployment import DriftedField
+from finetune_operator.core.managed_fields import ForeignChange
 from finetune_operator.modeldeployment.policies.drift import (
     WINDOW,
     contested_fields,
@@ -18,42 +21,61 @@ from finetune_operator.modeldeployment.policies.drift import (
 )
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-IMAGE: Mapping[str, str | None] = {"Deployment spec.image": "flux"}
+IMAGE = "Deployment spec.image"
+REPLICAS = "Deployment spec.replicas"
 
 
-def record_of(number: int, drift: Mapping[str, str | None] = IMAGE) -> list[DriftedField]:
-    """So many corrections, three seconds apart, the last of them at noon."""
+def changes(fields: Mapping[str, str | None], id: str = "1") -> dict[str, ForeignChange]:
+    """Changes of these fields by these managers."""
+    return {field: ForeignChange(manager, f"{manager} {id}") for field, manager in fields.items()}
+
+
+def record_of(number: int, fields: Mapping[str, str | None] | None = None) -> list[DriftedField]:
+    """So many corrections of the image, three seconds apart, the last of them at noon."""
     record: list[DriftedField] = []
     for left in reversed(range(number)):
-        record = with_corrections(record, drift, NOON - timedelta(seconds=3 * left))
+        change = changes({IMAGE: "flux"} if fields is None else fields, f"{left} before noon")
+        record = with_corrections(record, change, NOON - timedelta(seconds=3 * left))
     return record
 
 
-def test_the_steps_of_one_correction_count_once() -> None:
-    record = with_corrections(with_corrections([], IMAGE, NOON), IMAGE, NOON + timedelta(seconds=1))
+AGAIN = changes({IMAGE: "flux"}, "once more")
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 60, 600])
+def test_a_change_counts_once_however_many_looks_it_takes_to_put_it_back(seconds: int) -> None:
+    change = changes({IMAGE: "flux"})
+    record = with_corrections(with_corrections([], change, NOON), change, NOON + timedelta(seconds=seconds))
     assert [one.corrections for one in record] == [1]
 
 
+def test_a_contested_change_that_is_counted_and_still_there_is_put_back_at_once() -> None:
+    """The write that was to put it back met a conflict."""
+    record = with_corrections(record_of(8), AGAIN, NOON)
+    assert next_correction_time(record, AGAIN) is None
+    assert next_correction_time(record, changes({IMAGE: "flux"}, "and again")) == NOON + timedelta(minutes=10)
+
+
 def test_four_times_it_is_put_back_at_once_and_then_the_pause_doubles_up_to_ten_minutes() -> None:
-    pauses = [next_correction_time(record_of(number), IMAGE) for number in range(1, 11)]
+    pauses = [next_correction_time(record_of(number), AGAIN) for number in range(1, 11)]
     assert pauses[:4] == [None] * 4
     assert [moment and (moment - NOON).total_seconds() for moment in pauses[4:]] == [60, 120, 240, 480, 600, 600]
-    moment = next_correction_time(record_of(10_000), IMAGE)
+    moment = next_correction_time(record_of(10_000), AGAIN)
     assert moment == NOON + timedelta(minutes=10)
 
 
 def test_other_fields_are_put_back_at_once_meanwhile() -> None:
-    another: Mapping[str, str | None] = {"Deployment spec.replicas": "kubectl"}
+    another = changes({REPLICAS: "kubectl"})
     assert next_correction_time(record_of(9), another) is None
-    assert next_correction_time(record_of(9), {**IMAGE, **another}) is None, "and what is contested with them"
+    assert next_correction_time(record_of(9), {**AGAIN, **another}) is None, "and what is contested with them"
 
 
 def test_two_that_take_turns_are_counted_each() -> None:
     record: list[DriftedField] = []
     for number in range(5):
         moment = NOON + timedelta(seconds=3 * number)
-        record = with_corrections(record, IMAGE, moment)
-        record = with_corrections(record, {"Deployment spec.args": "other"}, moment)
+        record = with_corrections(record, changes({IMAGE: "flux"}, str(number)), moment)
+        record = with_corrections(record, changes({"Deployment spec.args": "other"}, str(number)), moment)
     assert len(contested_fields(record)) == 2
 
 
@@ -85,11 +107,11 @@ def test_the_record_is_bounded() -> None:
     wide = {f"Deployment spec.{'x' * 2000}{n}": "m" * 128 for n in range(1000)}
     assert len(record_of(1, wide)) <= 32
     long = {f"Deployment spec.{'x' * 2000}": "m"}
-    assert next_correction_time(record_of(5, long), long) is not None
+    assert next_correction_time(record_of(5, long), changes(long, "once more")) is not None
 
 
 def test_the_first_correction_of_a_field_is_an_event_that_names_it_and_who_set_it() -> None:
-    drift = {"Deployment spec.paused": None, "Deployment spec.replicas": "kubectl"}
+    drift = changes({"Deployment spec.paused": None, REPLICAS: "kubectl"})
     first = with_corrections([], drift, NOON)
     (note,) = correction_events([], first, (), "router")
     assert (note.type, note.reason) == ("Warning", "DriftCorrected")
@@ -103,16 +125,16 @@ def test_the_first_correction_of_a_field_is_an_event_that_names_it_and_who_set_i
 def test_what_is_put_back_again_within_the_window_is_counted_and_makes_no_other_event() -> None:
     first = record_of(1)
     later = NOON + timedelta(minutes=2)
-    assert correction_events(first, with_corrections(first, IMAGE, later), (), "router") == []
+    assert correction_events(first, with_corrections(first, AGAIN, later), (), "router") == []
     (note,) = correction_events(
-        first, with_corrections(first, {**IMAGE, "Deployment spec.args": "x"}, later), (), "router"
+        first, with_corrections(first, {**AGAIN, **changes({"Deployment spec.args": "x"})}, later), (), "router"
     )
     assert "spec.args" in note.message
     assert "spec.image" not in note.message
 
 
 def test_of_many_fields_the_first_three_are_named() -> None:
-    record = with_corrections([], {f"Deployment spec.f{number}": "x" for number in range(9)}, NOON)
+    record = with_corrections([], changes({f"Deployment spec.f{number}": "x" for number in range(9)}), NOON)
     (note,) = correction_events([], record, (), "router")
     assert "spec.f2, which 'x' set and 6 more." in note.message
     assert "spec.f3" not in note.message

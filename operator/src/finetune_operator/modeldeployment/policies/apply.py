@@ -8,7 +8,7 @@ from datetime import datetime
 
 from finetune_api.run import ModelSource
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.managed_fields import drifted, is_applied, is_new, take_over
+from finetune_operator.core.managed_fields import ForeignChange, drifted, is_applied, is_new, take_over
 from finetune_operator.core.ownership import is_controlled_by
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
@@ -31,7 +31,7 @@ class Upkeep:
     merge: tuple[Object, ...] = ()
     delete: tuple[Child, ...] = ()
     config_maps: tuple[Object, ...] = ()
-    drift: Mapping[str, str | None] = field(default_factory=dict)
+    drift: Mapping[str, ForeignChange] = field(default_factory=dict)
     remade: tuple[str, ...] = ()
     held: bool = False
 
@@ -50,7 +50,7 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
     desired = serving_objects(observed.owner, replicas, observed.class_, model, makes_room=makes_room)
     found = {_key(item): item for item in _existing(observed)}
     apply, merge, delete = [], [], []
-    drift: dict[str, str | None] = {}
+    drift: dict[str, ForeignChange] = {}
     held = False
     for body in desired:
         item = found.get(_key(body))
@@ -75,13 +75,13 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
     return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, remade, held)
 
 
-def _drift_of(body: Object, item: Object | None) -> dict[str, str | None]:
+def _drift_of(body: Object, item: Object | None) -> dict[str, ForeignChange]:
     """What others changed in an object of ours."""
     if item is None:
         return {}
     if _is_forged(body, item):
-        return {"ConfigMap data": None}
-    return {f"{body['kind']} {name}": manager for name, manager in drifted(body, item).items()}
+        return {"ConfigMap data": ForeignChange(None, f"object {item['metadata']['uid']}")}
+    return {f"{body['kind']} {name}": change for name, change in drifted(body, item).items()}
 
 
 def _was_there(observed: ObservedModelDeployment, model: ModelSource, kind: str, name: str) -> bool:
@@ -96,7 +96,7 @@ def _is_forged(body: Object, item: Object | None) -> bool:
     return body["kind"] == "ConfigMap" and item is not None and item.get("data") != body["data"]
 
 
-def _is_contested(observed: ObservedModelDeployment, changes: Mapping[str, str | None], now: datetime) -> bool:
+def _is_contested(observed: ObservedModelDeployment, changes: Mapping[str, ForeignChange], now: datetime) -> bool:
     """Whether it is too early to put these back. What is new is applied at once: a person waits for it."""
     due = next_correction_time(recent_drift(observed.status.drift, now), changes)
     return due is not None and now < due

@@ -13,6 +13,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import DriftedField
 from finetune_operator.core.conditions import EventNote, Readiness, stalled
+from finetune_operator.core.managed_fields import ForeignChange
 from finetune_operator.pods.retried_job import delay_seconds
 
 CONTESTED_CORRECTIONS = 5
@@ -20,8 +21,6 @@ WINDOW = timedelta(minutes=15)
 """Longer than GitOps tools wait between two looks, and than the longest pause."""
 FIRST_PAUSE_SECONDS = 60
 LONGEST_PAUSE_SECONDS = 600
-SAME_CORRECTION = timedelta(seconds=2)
-"""A look that comes so soon may have read what was there before the correction."""
 DRIFT_CORRECTED = "DriftCorrected"
 """The reason of an Event, and of no condition."""
 _MOST_FIELDS = 32
@@ -35,18 +34,24 @@ def recent_drift(before: Sequence[DriftedField], now: datetime) -> list[DriftedF
 
 
 def with_corrections(
-    before: Sequence[DriftedField], drift: Mapping[str, str | None], now: datetime
+    before: Sequence[DriftedField], drift: Mapping[str, ForeignChange], now: datetime
 ) -> list[DriftedField]:
-    """The record once these fields (and who set them) are put back; those of the most corrections are kept."""
+    """The record once these fields are put back; those of the most corrections are kept.
+
+    A change is counted once, also where it takes several looks to put it right, or one read what was there before.
+    """
     found = {one.field: one for one in before}
-    for name, manager in drift.items():
-        field = name[:_FIELD_LENGTH]
+    for name, change in drift.items():
+        field, last_change = _key(name, change)
         old = found.get(field)
-        if old is not None and now - old.last_correction_time < SAME_CORRECTION:
+        if old is not None and old.last_change == last_change:
             continue
-        number = old.corrections + 1 if old is not None else 1
         found[field] = DriftedField(
-            field=field, manager=manager, corrections=number, last_correction_time=whole_seconds(now)
+            field=field,
+            manager=change.manager,
+            corrections=old.corrections + 1 if old is not None else 1,
+            last_correction_time=whole_seconds(now),
+            last_change=last_change,
         )
     return sorted(found.values(), key=lambda one: (-one.corrections, one.field))[:_MOST_FIELDS]
 
@@ -75,11 +80,17 @@ def contested_fields(record: Sequence[DriftedField]) -> list[DriftedField]:
     return [one for one in record if one.corrections >= CONTESTED_CORRECTIONS]
 
 
-def next_correction_time(record: Sequence[DriftedField], drift: Mapping[str, str | None]) -> datetime | None:
-    """When these fields may be put back; None: at once, as one of them at least is not contested."""
-    due = {one.field: _due(one) for one in contested_fields(record)}
-    names = {name[:_FIELD_LENGTH] for name in drift}
-    return max(due[name] for name in names) if names and names <= due.keys() else None
+def next_correction_time(record: Sequence[DriftedField], drift: Mapping[str, ForeignChange]) -> datetime | None:
+    """When these fields may be put back; None: at once, as one of them at least is not contested.
+
+    What is counted already and is still there is put back at once: it was tried, and something came between.
+    """
+    due = {(one.field, one.last_change): _due(one) for one in contested_fields(record)}
+    fields = {field for field, _ in due}
+    found = {_key(name, change) for name, change in drift.items()}
+    if not found or found & due.keys() or not {field for field, _ in found} <= fields:
+        return None
+    return max(moment for (field, _), moment in due.items() if field in {field for field, _ in found})
 
 
 def next_drift_check(record: Sequence[DriftedField], now: datetime) -> datetime | None:
@@ -107,6 +118,11 @@ def contested_readiness(record: Sequence[DriftedField], name: str) -> Readiness 
 
 def _who_set(field: DriftedField) -> str:
     return "somebody changed or removed" if field.manager is None else f"{field.manager!r} set"
+
+
+def _key(name: str, change: ForeignChange) -> tuple[str, str]:
+    """The field and the change as the record has them."""
+    return name[:_FIELD_LENGTH], change.id[:_FIELD_LENGTH]
 
 
 def _due(field: DriftedField) -> datetime:
