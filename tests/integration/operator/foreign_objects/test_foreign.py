@@ -104,19 +104,13 @@ def test_an_eviction_is_remembered_though_the_pod_is_gone(api: Api) -> None:
     assert "Eviction API: evicting" in ended["message"]
 
 
-@pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
-def test_what_pods_without_our_labels_report_is_how_the_attempt_ended(api: Api, fails: bool) -> None:
+def test_what_pods_without_our_labels_report_is_how_the_attempt_ended(api: Api) -> None:
     """Below Kubernetes 1.30 nobody keeps them from being taken away, and no watch tells of the Pods' end then."""
-    job = api.create("FineTuneJob", "router", {**JOB, "retryLimit": 0})
+    job = api.create("FineTuneJob", "router", JOB)
     _, pods = starts_training(api, job)
     gone = {name: None for name in pods[0]["metadata"]["labels"] if name.startswith("finetune.dev/")}
     for pod in pods:
         api.patch("Pod", pod["metadata"]["name"], {"metadata": {"labels": gone}})
-    if fails:
-        played.ends(api, pods[0], Failure(reason=Reason.OUT_OF_MEMORY, message="It needs 90 GiB."))
-        failed = api.wait_reason("FineTuneJob", "router", "OutOfMemory")
-        assert "It needs 90 GiB." in condition(failed, "Ready")["message"]
-        return
     for pod in pods:
         played.ends(api, pod, TRAIN_REPORT if pod is pods[0] else "")
     assert api.wait_reason("FineTuneJob", "router", "Succeeded")["status"]["result"]["step"] == RESULT_STEP
