@@ -29,7 +29,7 @@ from finetune_trainer.process import environment
 
 if TYPE_CHECKING:
     from finetune_api.run import TrainRun
-    from finetune_trainer.checkpoint.background_saves import BackgroundSaves, Save
+    from finetune_trainer.checkpoint.saving import BackgroundSaves, Save
 
 AIM_PERCENT = 5.0
 
@@ -75,7 +75,7 @@ def measure(s3: S3, directory: Path, layers: int, saves: int, every: int) -> tup
     from transformers import Trainer, TrainingArguments
 
     from finetune_trainer.checkpoint import checkpoints
-    from finetune_trainer.checkpoint.resumable import Resumable
+    from finetune_trainer.checkpoint.saving import Resumable
     from finetune_trainer.storage.storage import Storage
     from finetune_trainer.train.callbacks import PreallocateSnapshots
 
@@ -129,9 +129,8 @@ def measure(s3: S3, directory: Path, layers: int, saves: int, every: int) -> tup
 
 def background_saves(run: TrainRun, times: Times) -> BackgroundSaves:
     """Our saves; the seconds until each is committed are added to `times`."""
-    from finetune_trainer.checkpoint.background_saves import BackgroundSaves
-    from finetune_trainer.checkpoint.checkpoint_writer import CheckpointWriter
     from finetune_trainer.checkpoint.checkpoints import Resumed
+    from finetune_trainer.checkpoint.saving import BackgroundSaves, CheckpointWriter
     from finetune_trainer.checkpoint.training_state import SnapshotTaker
     from finetune_trainer.distributed.gang import Gang
     from finetune_trainer.distributed.place import place_alone_on_node

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from finetune_trainer.model import trainable
+from finetune_trainer.model import adapters
 
-trainable.uses_bfloat16 = lambda: True  # before those import it that ask
+adapters.uses_bfloat16 = lambda: True  # before those import it that ask
 
 from finetune_trainer.__main__ import main  # noqa: E402
 

@@ -27,8 +27,7 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.outcome import TrainReport
 from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
-from finetune_trainer.checkpoint.background_saves import Save
-from finetune_trainer.checkpoint.checkpoint_writer import CheckpointWriter
+from finetune_trainer.checkpoint.saving import CheckpointWriter, Save
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.distributed.place import place_alone_on_node
 from tests.integration.trainer_evaluation.buckets import Bucket

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from finetune_trainer.data.read.formats import MethodFormats
-from finetune_trainer.methods.registry import METHODS, formats_of
+from finetune_trainer.methods.method import METHODS, formats_of
 from finetune_trainer.process import environment
 
 EXIT_NOT_INSTALLED = 2

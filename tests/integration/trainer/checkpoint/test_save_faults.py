@@ -18,8 +18,7 @@ from finetune_api.finetunejob import Adapter, Checkpoints, LoRA
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
-from finetune_trainer.checkpoint.background_saves import Save
-from finetune_trainer.checkpoint.checkpoint_writer import CheckpointWriter
+from finetune_trainer.checkpoint.saving import CheckpointWriter, Save
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.storage import Storage
 from tests.integration import forked

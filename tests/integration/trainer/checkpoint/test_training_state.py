@@ -20,7 +20,7 @@ from transformers import Trainer, TrainerState
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Parallelism
 from finetune_trainer.checkpoint import shards, training_state
-from finetune_trainer.checkpoint.background_saves import BackgroundSaves, Save
+from finetune_trainer.checkpoint.saving import BackgroundSaves, Save
 from finetune_trainer.checkpoint.shards import ShardWriter
 from finetune_trainer.checkpoint.training_state import SnapshotTaker, Training
 from finetune_trainer.distributed.gang import Gang
@@ -283,7 +283,7 @@ SEAMS = {
 
 @pytest.mark.parametrize(("method", "arguments"), SEAMS.items(), ids=SEAMS)
 def test_the_trainer_still_has_the_methods_that_are_overridden(method: str, arguments: list[str]) -> None:
-    """When this fails, transformers has moved a seam: read its Trainer again before resumable.py is changed."""
+    """When this fails, transformers has moved a seam: read its Trainer again before checkpoint/saving.py is changed."""
     assert list(inspect.signature(getattr(Trainer, method)).parameters) == arguments
     source = "".join(inspect.getsource(getattr(Trainer, caller)) for caller in CALLERS)
     assert f"self.{method}(" in source

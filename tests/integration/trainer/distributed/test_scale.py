@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from finetune_api.finetunejob import Adapter, LoRA, Method, Parallelism, TrainingData, ValidationData
 from finetune_api.outcome import EXIT_SUCCEEDED
-from finetune_trainer.methods.registry import method_of
+from finetune_trainer.methods.method import method_of
 from finetune_trainer.methods.shared_batches import BlanksLast, filled
 from tests.integration.trainer.distributed.test_gang import exit_codes, nodes
 from tests.integration.trainer.runs import Workplace, preference, question, train_here

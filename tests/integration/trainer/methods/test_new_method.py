@@ -20,15 +20,14 @@ from finetune_api.base import ApiModel
 from finetune_api.finetunejob import Dataset, Method, MethodRules, TrainingData, ValidationData
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints, evaluation_records
-from finetune_trainer.checkpoint.resumable import Resumable
+from finetune_trainer.checkpoint.saving import Resumable
 from finetune_trainer.data.encode.stand_ins import prompt_ids
 from finetune_trainer.data.encode.tokenization import IGNORED
 from finetune_trainer.data.encode.tokenization import Sequence as Tokens
 from finetune_trainer.data.read.examples import ChatExample, Example
-from finetune_trainer.methods import registry, samples
+from finetune_trainer.methods import samples
+from finetune_trainer.methods.method import METHODS, Question, RegisteredMethod, Row, TrainerParts
 from finetune_trainer.methods.method import Method as TrainingMethod
-from finetune_trainer.methods.method import Question, Row, TrainerParts
-from finetune_trainer.methods.registry import RegisteredMethod
 from finetune_trainer.model.memory import MethodMemory
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.storage.storage import Storage
@@ -143,11 +142,11 @@ def _prompt(tokenizer: Any, example: Example) -> list[int]:
 
 @pytest.fixture
 def spec(monkeypatch: pytest.MonkeyPatch) -> Method:
-    """What a new method takes: a line of the registry, and its type in the API."""
+    """What a new method takes: a line of METHODS, and its type in the API."""
     module = sys.modules[__name__]
     monkeypatch.setitem(sys.modules, "even_method", module)
     monkeypatch.setattr(samples, "SAMPLE_TOKENS", 4)
-    monkeypatch.setitem(registry.METHODS, "Even", RegisteredMethod("even_method:EvenMethod", ("Chat",)))
+    monkeypatch.setitem(METHODS, "Even", RegisteredMethod("even_method:EvenMethod", ("Chat",)))
     return cast(Method, MethodWithEven())
 
 

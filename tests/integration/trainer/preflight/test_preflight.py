@@ -81,8 +81,8 @@ def test_duplicates_leaks_and_cut_examples_are_warned_of(workplace: Workplace, t
 
 def test_the_memory_is_estimated_as_the_model_is_trained(workplace: Workplace, base: Path, tmp_path: Path) -> None:
     """What is counted from the files' headers is what peft makes of the model."""
+    from finetune_trainer.model.adapters import trainable_model
     from finetune_trainer.model.loading import LocalModel
-    from finetune_trainer.model.trainable import trainable_model
 
     adapter = Adapter(lora=LoRA(rank=4))
     report = preflight(workplace.preflight_run("memory", adapter=adapter), tmp_path)

@@ -11,8 +11,7 @@ import pytest
 
 import finetune_trainer
 from finetune_api.finetunejob import SETTINGS, Method, MethodType
-from finetune_trainer.methods.method import packs_rows
-from finetune_trainer.methods.registry import METHODS, method_of
+from finetune_trainer.methods.method import METHODS, method_of, packs_rows
 from tests.unit.trainer.data.encode.chat_templates import make_tokenizer
 
 SOURCES = Path(finetune_trainer.__file__).parent

@@ -22,10 +22,9 @@ from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import read_examples
 from finetune_trainer.data.select.choice import choose_examples, mounted, survey_dataset
 from finetune_trainer.data.select.dataset_record import RECORD_NAME, DatasetRecord, find_record
-from finetune_trainer.data.select.preparation import Mask
+from finetune_trainer.data.select.filters import Mask
 from finetune_trainer.data.select.survey import refuse_invalid
-from finetune_trainer.methods.method import FormatError, Method, Row
-from finetune_trainer.methods.registry import formats_of, method_of
+from finetune_trainer.methods.method import FormatError, Method, Row, formats_of, method_of
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 

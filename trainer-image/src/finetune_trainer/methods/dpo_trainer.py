@@ -11,11 +11,11 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from finetune_api.finetunejob import DPO
-from finetune_trainer.checkpoint.resumable import Resumable
+from finetune_trainer.checkpoint.saving import Resumable
 from finetune_trainer.distributed.batches import examples_in_step
 from finetune_trainer.methods.method import Row, TrainerParts
 from finetune_trainer.methods.shared_batches import SharedBatches
-from finetune_trainer.model.trainable import trains_new_adapter, uses_bfloat16, whole_model
+from finetune_trainer.model.adapters import trains_new_adapter, uses_bfloat16, whole_model
 
 LOSSES = {"Sigmoid": "sigmoid", "Hinge": "hinge", "IPO": "ipo"}
 MEANS_OVER_PAIRS = (

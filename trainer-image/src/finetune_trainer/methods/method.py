@@ -1,22 +1,43 @@
-"""What a training method provides. docs/how-to/add-a-method.md says how to write one."""
+"""What a training method provides, and which methods there are, a line each (METHODS).
+
+docs/how-to/add-a-method.md says how to write one. Imports nothing heavy: the command line and `validate` read METHODS.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from finetune_api import finetunejob as api
-from finetune_api.finetunejob import Adapter, ResolvedHyperparameters
-from finetune_trainer.data.encode import tokenization
-from finetune_trainer.data.encode.chat_rendering import reads_images
-from finetune_trainer.data.read.examples import Example
-from finetune_trainer.model.loading import LocalModel
-from finetune_trainer.model.memory import MethodMemory
+from finetune_trainer.data.read.formats import Format, MethodFormats
+
+if TYPE_CHECKING:
+    from finetune_api import finetunejob as api
+    from finetune_api.finetunejob import Adapter, ResolvedHyperparameters
+    from finetune_trainer.data.encode import tokenization
+    from finetune_trainer.data.read.examples import Example
+    from finetune_trainer.model.loading import LocalModel
+    from finetune_trainer.model.memory import MethodMemory
 
 Row = dict[str, Any]
 """A row of the method's dataset: lists of token ids by column; of a vision-language model a text and image files."""
+
+
+@dataclass(frozen=True)
+class RegisteredMethod:
+    """Where a method is, and the formats of examples that it learns from, as its MethodRules in the API has them."""
+
+    place: str
+    """`module:Class` of the Method, which is made of the method's settings."""
+    formats: tuple[Format, ...]
+
+
+METHODS: dict[str, RegisteredMethod] = {
+    "SFT": RegisteredMethod("finetune_trainer.methods.sft:SFTMethod", ("Chat", "PromptCompletion")),
+    "DPO": RegisteredMethod("finetune_trainer.methods.dpo:DPOMethod", ("Preference",)),
+}
 
 
 class FormatError(ValueError):
@@ -119,4 +140,17 @@ class Method(Protocol):
 
 def packs_rows(spec: api.Method, processor: Any, *, packing: bool) -> bool:
     """Whether several examples share a row: TRL packs token ids, not images."""
+    from finetune_trainer.data.encode.chat_rendering import reads_images
+
     return packing and spec.settings.rules.packs and not reads_images(processor)
+
+
+def method_of(spec: api.Method) -> Method:
+    """The method that a spec names, with its settings."""
+    build: Callable[[Any], Method] = pkgutil.resolve_name(METHODS[spec.type].place)
+    return build(spec.settings)
+
+
+def formats_of(method: str) -> MethodFormats:
+    """What a method learns from, and what the other methods do."""
+    return MethodFormats(method, {name: registered.formats for name, registered in METHODS.items()})

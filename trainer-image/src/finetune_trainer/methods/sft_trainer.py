@@ -9,7 +9,7 @@ import torch
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from finetune_trainer.checkpoint.resumable import Resumable
+from finetune_trainer.checkpoint.saving import Resumable
 from finetune_trainer.data.encode.tokenization import IGNORED
 from finetune_trainer.methods.method import Row, TrainerParts
 from finetune_trainer.methods.sft import PROMPT_MARK

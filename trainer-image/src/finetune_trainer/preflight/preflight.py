@@ -32,8 +32,7 @@ from finetune_trainer.data.select.dataset_record import find_record, store_recor
 from finetune_trainer.data.select.findings import store_findings
 from finetune_trainer.data.select.survey import refuse_invalid, refuse_nothing_left
 from finetune_trainer.distributed.batches import pass_sizes
-from finetune_trainer.methods.method import packs_rows
-from finetune_trainer.methods.registry import formats_of, method_of
+from finetune_trainer.methods.method import formats_of, method_of, packs_rows
 from finetune_trainer.model import memory
 from finetune_trainer.model.loading import InspectedModel, inspect_model
 from finetune_trainer.preflight.model_checks import CheckedModel, check_model

@@ -9,19 +9,17 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from finetune_api.finetunejob import Schedule
-from finetune_trainer.checkpoint.background_saves import BackgroundSaves
-from finetune_trainer.checkpoint.checkpoint_writer import CheckpointWriter
+from finetune_trainer.checkpoint.saving import BackgroundSaves, CheckpointWriter
 from finetune_trainer.checkpoint.training_state import SnapshotTaker
 from finetune_trainer.data.encode.vision import VisionCollator
 from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, shard
 from finetune_trainer.methods.method import TrainerParts, packs_rows
+from finetune_trainer.model.adapters import trainable_model, uses_bfloat16, weights_digest
 from finetune_trainer.model.kernels.fused_kernels import fuse_kernels
-from finetune_trainer.model.trainable import trainable_model, uses_bfloat16, weights_digest
 from finetune_trainer.model.weight_values import refuse_infinite_weights
 from finetune_trainer.report.events import EventLog
 from finetune_trainer.report.progress import ProgressReceiver, ProgressSender
 from finetune_trainer.report.training_metrics import ExposeMetrics
-from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.callbacks import (
     PreallocateSnapshots,
     RecordEvaluations,
@@ -29,11 +27,10 @@ from finetune_trainer.train.callbacks import (
     ReportProgress,
     RequireFiniteLoss,
     SendHeartbeats,
+    StopEarly,
     StopOnSigterm,
 )
-from finetune_trainer.train.early_stopping import StopEarly
-from finetune_trainer.train.prepare import Inputs
-from finetune_trainer.train.restore import Start
+from finetune_trainer.train.prepare import Attempt, Inputs, Start
 
 SCHEDULERS: dict[Schedule, str] = {
     "Cosine": "cosine",

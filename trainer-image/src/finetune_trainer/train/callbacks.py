@@ -1,11 +1,16 @@
-"""The callbacks of a training, one for each thing that happens at its steps."""
+"""The callbacks of a training, one for each thing that happens at its steps.
+
+Early stopping is decided by the Trainer's log alone, which every checkpoint holds.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -13,10 +18,11 @@ import structlog
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_api.conditions import Reason
+from finetune_api.finetunejob import EarlyStopping
 from finetune_api.progress import CheckpointLedger
-from finetune_trainer.checkpoint.background_saves import BackgroundSaves
 from finetune_trainer.checkpoint.evaluation_records import is_evaluation
-from finetune_trainer.checkpoint.training_state import Training
+from finetune_trainer.checkpoint.saving import BackgroundSaves
+from finetune_trainer.checkpoint.training_state import TRAINER_STATE, Training
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
@@ -250,3 +256,37 @@ class SendHeartbeats(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         heartbeats.beat(Phase.SAVING if control.should_save else Phase.TRAINING, state.global_step)
+
+
+_log = structlog.get_logger()
+
+
+def is_over(log: Iterable[Mapping[str, float]], settings: EarlyStopping) -> bool:
+    """Whether none of the last `patience` evaluations in a Trainer's log was `min_delta` better than those before."""
+    best, without = float("inf"), 0
+    for loss in (entry["eval_loss"] for entry in log if "eval_loss" in entry):
+        if loss < best - settings.min_delta:
+            best, without = loss, 0
+        else:
+            without += 1
+    return without >= settings.patience
+
+
+def was_over(checkpoint: Path, settings: EarlyStopping) -> bool:
+    """Whether early stopping had ended the run at a checkpoint (a local folder)."""
+    return is_over(json.loads((checkpoint / TRAINER_STATE).read_bytes())["log_history"], settings)
+
+
+class StopEarly(TrainerCallback):
+    """Ends the training after an evaluation, at a step that is saved before."""
+
+    def __init__(self, settings: EarlyStopping) -> None:
+        self._settings = settings
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if is_over(state.log_history, self._settings) and state.global_step < state.max_steps:
+            _log.info(
+                f"Step {state.global_step}/{state.max_steps}: evalLoss has not fallen by more than "
+                f"{self._settings.min_delta} in {self._settings.patience} evaluations: the run ends here"
+            )
+            control.should_save = control.should_training_stop = True

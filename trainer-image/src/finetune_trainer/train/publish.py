@@ -13,8 +13,8 @@ from finetune_trainer.checkpoint import checkpoints, results, training_state
 from finetune_trainer.data.training_data import data_digests
 from finetune_trainer.methods.samples import make_samples
 from finetune_trainer.model.adapter_summary import adapter_summary
+from finetune_trainer.model.adapters import refuse_untrained, trainable_model, trains_new_adapter, weights_digest
 from finetune_trainer.model.export import write_model
-from finetune_trainer.model.trainable import refuse_untrained, trainable_model, trains_new_adapter, weights_digest
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.heartbeats import Phase
 from finetune_trainer.process.progress_log import log_progress
@@ -22,9 +22,8 @@ from finetune_trainer.report.pages import FinishedRun, write_pages
 from finetune_trainer.report.summary import ResultOrigin, unchanged_loss
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim
-from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.build_trainer import BuiltTrainer
-from finetune_trainer.train.prepare import DATA, Inputs
+from finetune_trainer.train.prepare import DATA, Attempt, Inputs
 
 _log = structlog.get_logger()
 

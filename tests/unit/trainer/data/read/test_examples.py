@@ -27,7 +27,7 @@ from finetune_trainer.data.read.messages import (
     User,
 )
 from finetune_trainer.data.read.reader import NumberedExample, parse_example, read_examples
-from finetune_trainer.methods.registry import formats_of
+from finetune_trainer.methods.method import formats_of
 from tests.unit.trainer.data.read.example_lines import (
     ANSWER_A,
     ASSISTANT,

@@ -15,7 +15,7 @@ from finetune_trainer.data.read.examples import ChatExample, PreferenceExample
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.messages import Assistant, Developer, System, Tool, User
 from finetune_trainer.data.read.reader import NumberedExample, read_examples
-from finetune_trainer.methods.registry import formats_of
+from finetune_trainer.methods.method import formats_of
 
 ASKED, SAID = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
 CHAT = ChatExample([User(content="2+2?"), Assistant(content="4")])

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import read_examples
-from finetune_trainer.methods.registry import formats_of
+from finetune_trainer.methods.method import formats_of
 from tests.unit.trainer.data.read.example_lines import (
     ASSISTANT,
     CALLING,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune_api.finetunejob import Limit
-from finetune_trainer.data.select.subsets import hold_out, take
+from finetune_trainer.data.select.filters import hold_out, take
 
 
 @pytest.mark.parametrize("seed", range(5))

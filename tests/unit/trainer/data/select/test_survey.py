@@ -9,7 +9,7 @@ import pytest
 
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.select.survey import refuse_invalid, survey
-from finetune_trainer.methods.registry import formats_of
+from finetune_trainer.methods.method import formats_of
 from finetune_trainer.process.failures import DiagnosedError
 
 ASKED = {"role": "user", "content": "2+2?"}

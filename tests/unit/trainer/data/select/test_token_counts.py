@@ -13,7 +13,7 @@ from finetune_api.finetunejob import Method
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.select.survey import Survey, survey
 from finetune_trainer.data.select.token_counts import count_tokens
-from finetune_trainer.methods.registry import formats_of, method_of
+from finetune_trainer.methods.method import formats_of, method_of
 from tests.unit.trainer.data.encode.chat_templates import make_tokenizer
 
 ASKED = {"role": "user", "content": "2+2?"}

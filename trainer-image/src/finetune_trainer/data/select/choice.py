@@ -21,7 +21,7 @@ from finetune_trainer.data.read.data_files import DataFile, fetch_files
 from finetune_trainer.data.read.formats import MethodFormats
 from finetune_trainer.data.read.reader import unread_keys
 from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet
-from finetune_trainer.data.select.preparation import ISSUE_TEXTS, QualityIssue, prepare
+from finetune_trainer.data.select.filters import ISSUE_TEXTS, QualityIssue, prepare
 from finetune_trainer.data.select.survey import SetName, Survey, survey
 from finetune_trainer.data.select.token_counts import count_tokens
 from finetune_trainer.methods.method import Method

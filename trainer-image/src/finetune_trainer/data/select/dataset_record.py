@@ -14,7 +14,7 @@ from finetune_api.base import ApiModel
 from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location
 from finetune_trainer.data.read.data_files import DataFile, fetch_file
-from finetune_trainer.data.select.preparation import Mask
+from finetune_trainer.data.select.filters import Mask
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 

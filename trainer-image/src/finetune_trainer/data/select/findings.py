@@ -8,7 +8,7 @@ from itertools import islice
 import orjson
 
 from finetune_api.sources import S3Location
-from finetune_trainer.data.select.preparation import QualityIssue
+from finetune_trainer.data.select.filters import QualityIssue
 from finetune_trainer.data.select.survey import KEPT_ERRORS, Survey
 from finetune_trainer.storage.storage import Storage
 

@@ -12,7 +12,7 @@ from finetune_trainer.data.encode import tokenization
 from finetune_trainer.data.encode.lost_parts import names_left_out
 from finetune_trainer.data.encode.vision import too_many_image_tokens, with_images
 from finetune_trainer.data.images.images import ImageError, ImageStore
-from finetune_trainer.data.select.preparation import Mask
+from finetune_trainer.data.select.filters import Mask
 from finetune_trainer.data.select.survey import Survey
 from finetune_trainer.methods.method import Method
 

@@ -1,4 +1,4 @@
-"""Splits and filters the examples, by `dataset.prepare`, `splitPercent` and `limit`. Pure.
+"""Which examples are chosen, by `dataset.prepare`, `splitPercent` and `limit`. Pure; the seed determines the choice.
 
 What `dataset.prepare` drops is left out first, then `splitPercent` holds out its share of the rest, then what leaks
 into it is left out, then `limit` is taken, then what is too long is left out. No step but the limit looks at the
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_api.finetunejob import Dataset, Dropped
+from finetune_api.finetunejob import Dataset, Dropped, Limit
 from finetune_trainer.data.select.near_duplicates import Positions
 from finetune_trainer.data.select.quality import NONE, ExampleIndex, find_issues, find_leaks
-from finetune_trainer.data.select.subsets import hold_out, take
 
 Mask = NDArray[np.bool_]
 """For each example of a set, whether it is chosen."""
@@ -33,7 +32,7 @@ class QualityIssue:
     """One kind of quality issue in the training set: for each example the position of the other one, or NONE."""
 
     kind: str
-    """A key of DOUBTS."""
+    """A key of ISSUE_TEXTS."""
     others: Positions
     dropped: bool
 
@@ -84,6 +83,31 @@ def prepare(dataset: Dataset, training: ExampleIndex, validation: ExampleIndex |
         issues=tuple(issues),
         dropped=Dropped(**dropped),
     )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions, counted from 0, in the order that the seed shuffled them to."""
+
+    rest: Positions
+    held_out: Positions
+
+
+def hold_out(count: int, *, seed: int, percent: int | None = None) -> Split:
+    """Hold out `percent` of so many examples, at least one; None: no example."""
+    order = np.random.default_rng(seed).permutation(count)
+    size = 0 if percent is None or not count else max(1, count * percent // 100)
+    return Split(rest=order[size:], held_out=order[:size])
+
+
+def take(shuffled: Positions, limit: Limit | None) -> Positions:
+    """The first ones, so that a smaller subset is inside every larger one of the same order."""
+    count = kept = len(shuffled)
+    if limit is not None and limit.examples is not None:
+        kept = min(kept, limit.examples)
+    if limit is not None and limit.percent is not None:
+        kept = min(kept, max(1, count * limit.percent // 100))
+    return shuffled[:kept]
 
 
 def _drop(kept: Mask, positions: Positions) -> int:
