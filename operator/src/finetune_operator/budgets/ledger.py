@@ -88,7 +88,7 @@ def budget_violation(budget: ObservedBudget | None, owner: Owner, class_: Resolv
     message = (
         f"Namespace {owner.namespace!r} has used {used / 3600:.1f} of the {limit} accelerator hours that FineTuneClass "
         f"{class_.name!r} allows it in {budget.month}: 0 are left. The budget renews at {renews:%Y-%m-%dT%H:%M:%SZ}; "
-        "the job then goes on by itself, or as soon as the class's limits.acceleratorHoursPerMonth is raised."
+        "the job then continues by itself, or as soon as the class's limits.acceleratorHoursPerMonth is raised."
     )
     return BudgetViolation(stalled(Reason.BUDGET_EXCEEDED, message), renews)
 

@@ -115,7 +115,7 @@ def _judge(gate: Gate, score: Score | None, examples: int, ungraded: Ungraded | 
     else:
         demanded = of_gain or 0.0
         measured = _Measured("gain over the baseline", score.delta, score.delta_low, score.delta_high, "+.3f")
-    message = f"{measured}, {'at most' if is_maximum else 'at least'} {demanded:{measured.form}} demanded"
+    message = f"{measured}, {'at most' if is_maximum else 'at least'} {demanded:{measured.form}} required"
     verdict = _verdict(measured, demanded, is_maximum, by_mean)
     if ungraded is not None and gate.minimum is None:
         at_worst = _at_worst(measured, ungraded, is_maximum)
@@ -173,5 +173,5 @@ def _what_would_tell(measured: _Measured, demanded: float, examples: int) -> str
         return "its confidence interval is not known; evaluate again"
     more = examples_to_decide(measured.mean, measured.low, measured.high, demanded, examples)
     if more is None:
-        return "it is just what is demanded, so no number of examples would tell; demand less"
-    return f"{examples} examples can't tell; it needs about {more} more"
+        return "it is exactly what is required, so more examples would not decide; require less"
+    return f"{examples} examples are too few to decide; about {more} more are needed"

@@ -31,8 +31,6 @@ def grading_refusal(spec: EvaluationSpec) -> Readiness | None:
         except TemplateError as error:
             return stalled(Reason.INVALID_SPEC, f"spec.dataset.{place}: {error}")
         if of_outputs:
-            message = (
-                f"{{{{{of_outputs[0]}}}}} is of an output; only fields of the example ({{{{item.<field>}}}}) are known."
-            )
+            message = f"{{{{{of_outputs[0]}}}}} is of an output; use only fields of the example ({{{{item.<field>}}}})."
             return stalled(Reason.INVALID_SPEC, f"spec.dataset.{place}: {message}")
     return None

@@ -102,8 +102,8 @@ def resolve_class(item: Object, trainer_image: str | None) -> ResolvedClass | Re
         if trainer_image is None:
             return stalled(
                 Reason.INVALID_SPEC,
-                f"FineTuneClass {name!r} names no images.trainer, and the operator was started without "
-                "--trainer-image. Set either.",
+                f"FineTuneClass {name!r} does not set images.trainer, and the operator was started without "
+                "--trainer-image. Set one of them.",
             )
         spec = spec.model_copy(update={"images": Images(trainer=trainer_image)})
     return ResolvedClass(name, item["metadata"]["generation"], spec, item["metadata"]["uid"])

@@ -31,7 +31,7 @@ def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> 
     if status.phase == "Failed" and status.run_id == spec.run_id:
         return stalled(
             Reason.WAITING_FOR_MODEL,
-            f"FineTuneJob {name!r} failed: see `kubectl describe ftj {name}`. A new run goes on from here.",
+            f"FineTuneJob {name!r} failed: see `kubectl describe ftj {name}`. Waiting for a new run of it.",
         )
     if status.phase == "Cancelled" and status.run_id == spec.run_id:
         return stalled(
@@ -40,7 +40,7 @@ def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> 
         )
     if any(run.run_id == spec.run_id for run in status.history):
         return undecided(
-            f"FineTuneJob {name!r} refuses its spec: runId {spec.run_id!r} is that of an earlier run "
+            f"FineTuneJob {name!r} rejects its spec: runId {spec.run_id!r} was used by an earlier run "
             f"(`kubectl describe ftj {name}`)."
         )
     if status.run_id != spec.run_id:

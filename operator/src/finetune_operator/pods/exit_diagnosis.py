@@ -47,9 +47,9 @@ def refused_report(pods: Sequence[PodView], why: str) -> FailureStatus:
     pod = min(pods, key=lambda pod: pod.index, default=None)
     return FailureStatus(
         reason=Reason.REPORT_REFUSED,
-        message=f"The report of Pod {pod.name if pod else '?'} is not taken: {why}."[:MESSAGE_LENGTH],
+        message=f"The report of Pod {pod.name if pod else '?'} was rejected: {why}."[:MESSAGE_LENGTH],
         pod=pod.name if pod else None,
-        suggestion="Find out who wrote it: a trainer image of another version, or somebody who may exec into the Pod.",
+        suggestion="Check what wrote it: a trainer image of another version, or somebody who may exec into the Pod.",
     )
 
 
@@ -102,16 +102,16 @@ def disruption_message(pods: Iterable[PodView], seen: Disruption | None = None) 
     pods = list(pods)
     for pod in pods:
         if pod.disruption:
-            return f"Pod {pod.name} was taken away ({pod.disruption})."
+            return f"Pod {pod.name} was disrupted ({pod.disruption})."
     if seen is not None:
-        return f"Pod {seen.pod} was taken away ({seen.reason}: {seen.message})."
+        return f"Pod {seen.pod} was disrupted ({seen.reason}: {seen.message})."
     for pod in pods:
         if pod.exit_code == _EXIT_KILLED:
-            return f"Pod {pod.name} was killed from outside (SIGKILL, and not for its memory)."
+            return f"Pod {pod.name} was killed (SIGKILL, but not for its memory)."
     for pod in pods:
         if pod.exit_code == EXIT_DISRUPTED:
-            return f"Pod {pod.name} was told to stop."
-    return "A Pod of the attempt is gone."
+            return f"Pod {pod.name} was told to stop (SIGTERM)."
+    return "A Pod of the attempt has disappeared."
 
 
 def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> FailureStatus:
@@ -121,8 +121,8 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
         return FailureStatus(
             reason=Reason.DEADLINE_EXCEEDED,
             message=f"The Job did not end within its activeDeadlineSeconds. {job_message}".strip()[:MESSAGE_LENGTH],
-            suggestion="Look into the Pod's log for what takes so long: a chat template that does not end, more "
-            "examples or longer answers than one Pod gets through.",
+            suggestion="Check the Pod's log for what takes so long: a chat template that never ends, too many "
+            "examples, or answers that are too long.",
         )
     for pod, answer in reported:
         if not answer.lost_peer:
@@ -140,10 +140,10 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
     ended = [pod for pod in pods if pod.exit_code not in (None, 0)]
     for pod in sorted(ended, key=lambda pod: (pod.exit_code in _FROM_OUTSIDE, pod.index)):
         return _as_it_looks(pod)
-    message, suggestion = job_message or "The Pods are gone and left no message.", None
+    message, suggestion = job_message or "The Pods have disappeared and left no termination message.", None
     if pods and all(pod.exit_code == 0 for pod in pods):
-        message = f"Pod {pods[0].name} ended well but left no report in its termination message."
-        suggestion = "Let spec.images of the FineTuneClass name a trainer image of this operator's version."
+        message = f"Pod {pods[0].name} succeeded but left no report in its termination message."
+        suggestion = "Set spec.images.trainer of the FineTuneClass to an image of this operator's version."
     return FailureStatus(reason=Reason.FAILED, message=message[:MESSAGE_LENGTH], suggestion=suggestion)
 
 
@@ -202,11 +202,11 @@ def _out_of_disk(pod: PodView) -> FailureStatus:
     field = "preflight.resources.ephemeralStorage" if pod.role in LIGHT_ROLES else "resources.ephemeralStorage"
     return FailureStatus(
         reason=Reason.OUT_OF_DISK,
-        message=f"Pod {pod.name} filled more of its node's disk than its limit: {pod.disk_exceeded}"[:MESSAGE_LENGTH],
+        message=f"Pod {pod.name} used more ephemeral storage than its limit: {pod.disk_exceeded}"[:MESSAGE_LENGTH],
         pod=pod.name,
         rank=pod.index,
-        suggestion=f"Raise {field} of the FineTuneClass to more than the files of the model and the dataset take, or "
-        "use a smaller one.",
+        suggestion=f"Raise {field} of the FineTuneClass above the size of the model's and the dataset's files, or use "
+        "smaller ones.",
     )
 
 
@@ -217,13 +217,13 @@ def _foreign_failure(pod: PodView) -> FailureStatus:
         message=f"Pod {pod.name} failed: {pod.foreign_failure}".strip()[:MESSAGE_LENGTH],
         pod=pod.name,
         rank=pod.index,
-        suggestion="Look for the webhook or policy that adds this container to Pods, and let it leave this one out.",
+        suggestion="Find the webhook or policy that adds this container to Pods, and exclude this Pod from it.",
     )
 
 
 def _as_it_looks(pod: PodView) -> FailureStatus:
     """Of a Pod that left no diagnosis; what it left is then the end of its log."""
-    how = "was killed from outside" if pod.exit_code == _EXIT_KILLED else f"ended with exit code {pod.exit_code}"
+    how = "was killed (SIGKILL)" if pod.exit_code == _EXIT_KILLED else f"ended with exit code {pod.exit_code}"
     return FailureStatus(
         reason=Reason.FAILED,
         message=f"Pod {pod.name} {how}. {_last_line(pod.message)}".strip(),

@@ -141,7 +141,7 @@ def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: date
     """A retry keeps the diagnosis of the failure before until it has an answer; `time`: when it starts, if later."""
     if diagnosis is None:
         return progressing(working)
-    next_try = f"The next try starts at {time:%H:%M:%S} UTC." if time else "The next try has been started."
+    next_try = f"The next try starts at {time:%H:%M:%S} UTC." if time else "The next try has started."
     return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} {next_try}")
 
 

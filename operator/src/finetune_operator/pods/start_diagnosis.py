@@ -82,14 +82,14 @@ def image_pull_timed_out(blocked: StartDiagnosis | None, now: datetime) -> bool:
 
 def image_pull_message(blocked: StartDiagnosis) -> str:
     """The message of a run that ended for it."""
-    return f"{blocked.message} It was tried for {IMAGE_PULL_SECONDS // 60} minutes; change runId to run again."
+    return f"{blocked.message} The kubelet has tried for {IMAGE_PULL_SECONDS // 60} minutes. Change runId to run again."
 
 
 def disowned_message(job: JobView) -> str:
     """That nothing starts beside a Job that was the object's, and what to do."""
     return (
-        f"Job {job.name} may still run Pods: somebody took its ownerReferences away, so that it is not this object's "
-        "any more, and nobody tells it to stop. Nothing starts beside it. Wait until it has ended, or delete it: "
+        f"Job {job.name} may still run Pods: somebody removed its ownerReferences, so it no longer belongs to this "
+        "object and is not stopped by it. Nothing starts beside it. Wait until it has ended, or delete it: "
         f"kubectl delete job {job.name}"
     )
 
@@ -97,8 +97,8 @@ def disowned_message(job: JobView) -> str:
 def held_message(job: JobView) -> str:
     """That a deleted Job stays for a finalizer of somebody else's, and what to do."""
     return (
-        f"Job {job.name} was deleted, but the finalizer {', '.join(job.held_by)} keeps it. Nothing waits for it; it "
-        "goes when whoever set that finalizer takes it away, or you do: kubectl patch job "
+        f"Job {job.name} was deleted, but the finalizer {', '.join(job.held_by)} keeps it. Nothing waits for it. "
+        "Whoever set that finalizer must remove it, or you can: kubectl patch job "
         f'{job.name} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\''
     )
 
@@ -112,8 +112,8 @@ def orphan_message(pods: Iterable[PodView]) -> str:
     """That nothing starts beside Pods whose Job was deleted without them, and what to do."""
     names = sorted(pod.name for pod in pods)
     return (
-        f"Pod {names[0]} still runs: its Job was deleted without it (--cascade=orphan), and nobody told it to stop. "
-        "Nothing starts beside it. Wait until it has ended, or delete it: kubectl delete pod "
+        f"Pod {names[0]} is still running: its Job was deleted without it (--cascade=orphan). Nothing starts beside "
+        "it. Wait until it has ended, or delete it: kubectl delete pod "
         f"{' '.join(names[:3])}"
     )
 
@@ -124,13 +124,13 @@ def refusal(message: str) -> StartDiagnosis:
     if "exceeded quota" in message:
         return StartDiagnosis(
             Reason.QUOTA_EXCEEDED,
-            f"A ResourceQuota of the namespace leaves no room: {message}. Raise it, wait until others end, or lower "
-            "what the FineTuneClass requests (resources, accelerator); it is tried again by itself.",
+            f"A ResourceQuota of the namespace is exhausted: {message}. Raise it, wait until other Pods end, or lower "
+            "what the FineTuneClass requests (resources, accelerator). It is retried automatically.",
             waits=_fits_the_quota(message),
         )
     return StartDiagnosis(
         Reason.POD_REJECTED,
-        f"The API server refuses to create what this object needs: {message}. {_change_for(message)}",
+        f"The API server rejects what this object needs: {message}. {_change_for(message)}",
     )
 
 
@@ -173,10 +173,10 @@ def _change_for(message: str) -> str:
     if "RuntimeClass" in message:
         return "Create that RuntimeClass, or change scheduling.runtimeClassName of the FineTuneClass."
     if "violates PodSecurity" in message:
-        return "The Pods pass the level restricted; look for what a webhook adds to them."
+        return "The Pods meet the restricted level as they are created: check what a webhook adds to them."
     if "must specify" in message:
-        return "A LimitRange in the namespace can give the defaults that its ResourceQuota asks for."
-    return "Change what refuses it (quota, LimitRange, webhook), or the FineTuneClass."
+        return "A LimitRange in the namespace can supply the defaults that its ResourceQuota requires."
+    return "Change what rejects it (quota, LimitRange, webhook), or the FineTuneClass."
 
 
 def _diagnose_pod(pod: PodView, warning: WarningEvent | None, now: datetime) -> StartDiagnosis | None:
@@ -186,7 +186,7 @@ def _diagnose_pod(pod: PodView, warning: WarningEvent | None, now: datetime) -> 
     if pod.waiting_reason in _UNPULLABLE:
         return _unpullable(pod)
     if pod.waiting_reason in _UNSTARTABLE:
-        whose = f"container {pod.waiting_foreign!r}, which is not ours: " if pod.waiting_foreign else ""
+        whose = f"container {pod.waiting_foreign!r}, which something else added: " if pod.waiting_foreign else ""
         return _unstartable(pod, f"{whose}{pod.waiting_reason}: {pod.waiting_message}", pod.scheduled_time)
     if warning is None or pod.phase != "Pending":
         return None
@@ -205,10 +205,10 @@ def _diagnose_pod(pod: PodView, warning: WarningEvent | None, now: datetime) -> 
 
 def _unpullable(pod: PodView) -> StartDiagnosis:
     what = "its image"
-    change = "Check spec.images of the FineTuneClass and that the nodes may pull from there."
+    change = "Check spec.images of the FineTuneClass, and that the nodes may pull from that registry."
     if pod.waiting_foreign:
-        what = f"the image of container {pod.waiting_foreign!r}, which is not ours"
-        change = "Look for the webhook or policy that adds this container to Pods."
+        what = f"the image of container {pod.waiting_foreign!r}, which something else added"
+        change = "Find the webhook or policy that adds this container to Pods."
     message = f"Pod {pod.name} can't pull {what}: {pod.waiting_message or pod.waiting_reason}. {change}"
     return StartDiagnosis(Reason.IMAGE_PULL_FAILED, message, pod.scheduled_time)
 
@@ -218,13 +218,13 @@ def _unschedulable(pod: PodView) -> StartDiagnosis:
     if "persistentvolumeclaim" in message.lower():
         return StartDiagnosis(
             Reason.VOLUME_NOT_MOUNTED,
-            f"Pod {pod.name} waits for a volume: {message} Create that PersistentVolumeClaim in this namespace, or let "
-            "it be bound.",
+            f"Pod {pod.name} is waiting for a volume: {message} Create that PersistentVolumeClaim in this namespace, "
+            "or find out why it is not bound.",
             pod.unschedulable_since,
         )
     return StartDiagnosis(
         Reason.UNSCHEDULABLE,
-        f"Pod {pod.name} finds no node: {message} Free or add nodes, or lower what the FineTuneClass requests.",
+        f"Pod {pod.name} can't be scheduled: {message} Free or add nodes, or lower what the FineTuneClass requests.",
         pod.unschedulable_since,
         waits=waits_for_room(message),
     )
@@ -242,13 +242,13 @@ def _secret_not_found(pod: PodView, warning: WarningEvent) -> StartDiagnosis:
     return StartDiagnosis(
         Reason.SECRET_NOT_FOUND,
         f"Pod {pod.name} can't read its storage credentials: {warning.message}. Create that Secret in this namespace "
-        "with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the Pod then starts by itself.",
+        "with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the Pod then starts automatically.",
         warning.since,
     )
 
 
 def _unstartable(pod: PodView, message: str, since: datetime | None) -> StartDiagnosis:
-    return StartDiagnosis(Reason.POD_REJECTED, f"The node of Pod {pod.name} can't start it: {message}", since)
+    return StartDiagnosis(Reason.POD_REJECTED, f"The node can't start Pod {pod.name}: {message}", since)
 
 
 def _is_missing(message: str) -> bool:

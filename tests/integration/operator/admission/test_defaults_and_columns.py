@@ -136,7 +136,7 @@ def test_kubectl_get_shows_what_a_person_looks_for(cluster: ControlPlane, api: A
     name = f"router-{secrets.token_hex(4)}"
     api.create("FineTuneJob", name, JOB)
     progress = {"step": 3, "totalSteps": 7, "percent": 42, "loss": 0.5, "estimatedRemaining": "12m"}
-    ready = {**CONDITION, "status": "False", "reason": "Training", "message": "Attempt 2 trains on 1 node."}
+    ready = {**CONDITION, "status": "False", "reason": "Training", "message": "Attempt 2 is training on 1 node."}
     status = {"phase": "Training", "className": "gpus", "runId": "1", "conditions": [ready]}
     attempt = {"number": 2, "retries": 1, "disruptions": 0}
     api.put_status("FineTuneJob", name, {**status, "progress": progress, "attempt": attempt})
@@ -147,7 +147,7 @@ def test_kubectl_get_shows_what_a_person_looks_for(cluster: ControlPlane, api: A
     assert narrow.keys() < wide.keys()
     assert (wide["ATTEMPT"], wide["MODEL"], wide["METHOD"]) == ("2", "s3://models/base", "SFT")
     assert wide["DATASET"] == "s3://data/train.jsonl"
-    assert wide["MESSAGE"] == "Attempt 2 trains on 1 node."
+    assert wide["MESSAGE"] == "Attempt 2 is training on 1 node."
     assert f"finetunejob.finetune.dev/{name}" in kubectl(cluster, api, "get", "finetune", "-o", "name")
     assert "Rank of the two matrices" in kubectl(cluster, api, "explain", "ftj.spec.adapter.lora")
 

@@ -61,7 +61,7 @@ def test_what_may_heal_is_tried_as_often_as_allowed(api: Api) -> None:
     (second,) = _another(api, evaluation, pod)
     played.ends(api, second, NETWORK_FAILURE)
     over = expect_over(api, "RetryLimitReached")
-    assert "failed 2 times, more than retryLimit 1. The last time: StorageUnreachable" in stalled(over)[1]
+    assert "failed 2 times, more often than retryLimit 1. Last failure: StorageUnreachable" in stalled(over)[1]
 
 
 def test_a_disruption_does_not_count(api: Api) -> None:
@@ -126,11 +126,13 @@ def test_what_waits_for_a_gate_that_failed_for_good_says_so(api: Api) -> None:
     }
     api.create("ModelDeployment", "router", spec)
     waits = api.wait_reason("ModelDeployment", "router", "WaitingForGate")
-    assert condition(waits, "Ready")["message"] == "Evaluation 'router' has not judged this model yet: it is running."
+    assert (
+        condition(waits, "Ready")["message"] == "Evaluation 'router' has not evaluated this model yet: it is running."
+    )
     gone = Failure(reason=Reason.DATASET_NOT_FOUND, message="Nothing is at s3://data/test.jsonl")
     played.ends(api, pod, gone)
     held = api.wait("ModelDeployment", "router", lambda found: stalled(found)[0] == "WaitingForGate")
-    assert "failed, so that it has judged nothing: Nothing is at s3://data/test.jsonl. " in stalled(held)[1]
+    assert "failed and has no result: Nothing is at s3://data/test.jsonl. " in stalled(held)[1]
 
 
 JUDGE: Object = {"name": "judge", "url": "https://api.example.com/v1", "credentialsSecretName": "openai"}
@@ -188,7 +190,9 @@ def test_an_evaluation_outlives_that_its_job_can_not_be_read(api: Api) -> None:
     readable = api.get("FineTuneJob", "router")["status"]
     api.put_status("FineTuneJob", "router", {**readable, "startTime": "soon"})
     told = api.wait(
-        "Evaluation", "router", lambda found: "goes on meanwhile" in condition(found, "Ready").get("message", "")
+        "Evaluation",
+        "router",
+        lambda found: "The running try continues" in condition(found, "Ready").get("message", ""),
     )
     assert "FineTuneJob 'router' can't be read" in condition(told, "Ready")["message"]
     assert api.exists("Pod", pod["metadata"]["name"])

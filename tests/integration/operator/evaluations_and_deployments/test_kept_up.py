@@ -181,7 +181,7 @@ def test_replicas_follow_the_spec_and_ready_replicas_the_pods_while_the_next_rev
     api.patch("ModelDeployment", "router", {"spec": {"replicas": 0}})
     empty = api.wait("ModelDeployment", "router", lambda found: found["status"].get("replicas", 0) == 0)
     assert api.get("Deployment", "router")["spec"]["replicas"] == 0
-    assert "scaled to zero meanwhile" in ready_message(empty)
+    assert "is scaled to zero" in ready_message(empty)
 
 
 HOLDS: dict[str, Callable[[Api, str], object]] = {
@@ -205,7 +205,7 @@ def test_it_is_kept_up_whatever_its_references_are_doing(api: Api, how: str) -> 
     held = api.wait("ModelDeployment", "router", lambda found: condition(found, "Ready")["status"] == "False")
     assert held["status"]["revision"] == RESULT.digest
     assert held["status"]["readyReplicas"] == 1
-    assert "is served meanwhile: 1 of 1 replicas ready" in ready_message(held)
+    assert "is served: 1 of 1 replicas ready" in ready_message(held)
     gone = {**api.get("Service", "router"), "kind": "Service"}
     api.delete("Service", "router")
     expect_made_again(api, gone)

@@ -60,7 +60,7 @@ def test_two_models_that_answer_during_a_rollout_are_both_named(api: Api) -> Non
     played.ready(api, new)
     both = api.wait("ModelDeployment", "router", lambda found: counts(found) == {OLD: (1, 1), NEW: (2, 1)})
     assert both["status"]["revision"] == OLD, "it is to go, and has not"
-    assert f"Revisions {NEW!r} (1 ready) and {OLD!r} (1 ready) are served meanwhile." in ready_message(both)
+    assert f"Meanwhile, revisions {NEW!r} (1 ready) and {OLD!r} (1 ready) are served." in ready_message(both)
 
 
 def test_a_model_of_which_no_pod_answers_is_served_by_nobody(api: Api) -> None:
@@ -68,7 +68,7 @@ def test_a_model_of_which_no_pod_answers_is_served_by_nobody(api: Api) -> None:
     begun = api.wait("ModelDeployment", "router", lambda found: counts(found) == {OLD: (1, 0)})
     assert begun["status"]["applied"] == {"uri": OLD}
     assert not {"revision", "served"} & begun["status"].keys()
-    assert "No Pod serves meanwhile: 0 of 1 replicas ready." in ready_message(begun)
+    assert "Meanwhile, no Pod is serving: 0 of 1 replicas ready." in ready_message(begun)
 
 
 def corrections(api: Api) -> list[str]:
@@ -86,7 +86,7 @@ def test_a_correction_is_an_event_that_names_field_and_manager_once(api: Api, re
         wait_for(lambda: api.get("Deployment", "router")["spec"]["replicas"] == 1, "it is put back")
         becomes_available(api, deployment)
     (told,) = corrections(api)
-    assert told.startswith(f"Put back: Deployment spec.replicas, {who}")
+    assert told.startswith(f"Reverted: Deployment spec.replicas, {who}")
     assert "kubectl scale mdep router" in told
 
 
@@ -95,11 +95,11 @@ def test_what_was_deleted_and_made_again_is_an_event(api: Api) -> None:
     gone = {**api.get("Service", "router"), "kind": "Service"}
     api.delete("Service", "router")
     expect_made_again(api, gone)
-    wait_for(lambda: corrections(api) == ["Made again, since somebody deleted it: Service 'router'."], "it is told")
+    wait_for(lambda: corrections(api) == ["Recreated, since somebody deleted it: Service 'router'."], "it is told")
 
 
 def test_what_a_pod_waits_for_is_said_at_once(api: Api) -> None:
     """The real scheduler finds no node, and it is too early to call that a blockage."""
     api.create("ModelDeployment", "router", {"className": "cpu", "model": {"uri": OLD}})
     found = api.wait("ModelDeployment", "router", lambda item: "finds no node" in str(item.get("status")))
-    assert "No Pod serves meanwhile: 0 of 1 replicas ready." in ready_message(found)
+    assert "Meanwhile, no Pod is serving: 0 of 1 replicas ready." in ready_message(found)

@@ -130,7 +130,7 @@ def test_what_does_not_pass_its_gate_is_not_served_until_the_gate_allows_it(api:
     undecided = {"grader": "exact", "minimumDelta": 0.08}
     api.patch("Evaluation", "router", {"spec": {"gates": [undecided]}})
     waiting = api.wait_reason("ModelDeployment", "router", "Inconclusive")
-    assert "250 examples can't tell; it needs about 1313 more" in stalled(waiting)[1]
+    assert "250 examples are too few to decide; about 1313 more" in stalled(waiting)[1]
     judged = api.get("Evaluation", "router")
     assert (condition(judged, "Passed")["status"], judged["status"]["phase"]) == ("Unknown", "Inconclusive")
     assert not api.items("Deployment")
@@ -176,7 +176,7 @@ def test_the_next_attempt_starts_when_the_pods_of_the_one_before_have_ended(api:
     assert not api.exists("Job", train["metadata"]["name"])
     api.patch("FineTuneJob", "router", {"spec": {"suspend": False}})
     waits = api.wait_reason("FineTuneJob", "router", "Queued")
-    assert "Waits until 2 Pods have saved and ended" in condition(waits, "Ready")["message"]
+    assert "Waiting for 2 Pods to save and end" in condition(waits, "Ready")["message"]
     played.has_stopped(api, pods[0])
     wait_for(lambda: len(api.children_of(job, "train", "Pod")) == 1, "the first Pod is gone")
     assert api.children_of(job, "train", "Job") == []
@@ -258,7 +258,7 @@ def test_kueue_starts_an_attempt_and_a_quota_that_it_takes_back_is_a_disruption(
     train = preflight_succeeds(api, job)
     assert (train["spec"]["suspend"], train["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]) == (True, "gpus")
     queued = api.wait_reason("FineTuneJob", "router", "Queued")
-    assert "waits in the queue 'gpus' for quota" in condition(queued, "Ready")["message"]
+    assert "waiting for quota in queue 'gpus'" in condition(queued, "Ready")["message"]
     assert api.children_of(job, "train", "Pod") == []
 
     api.patch("Job", train["metadata"]["name"], {"spec": {"suspend": False}})

@@ -193,7 +193,7 @@ def test_a_class_that_reclaims_has_the_storage_emptied_before_the_job_goes(
         "nobody writes any more"
     )
     waiting = api.wait(
-        "FineTuneJob", "router", lambda found: "removes s3://reclaimed/" in condition(found, "Ready")["message"]
+        "FineTuneJob", "router", lambda found: "is removing s3://reclaimed/" in condition(found, "Ready")["message"]
     )
     assert condition(waiting, "Ready")["reason"] == "Deleting"
     assert condition(waiting, "Stalled")["status"] == "False"

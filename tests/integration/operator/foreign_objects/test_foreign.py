@@ -129,9 +129,9 @@ def test_a_job_that_is_deleted_without_its_pods(api: Api) -> None:
     names = sorted(pod["metadata"]["name"] for pod in pods)
     waits = api.wait("FineTuneJob", "router", lambda found: "orphan" in condition(found, "Ready")["message"])
     message = condition(waits, "Ready")["message"]
-    assert f"Pod {names[0]} still runs" in message
+    assert f"Pod {names[0]} is still running" in message
     assert f"kubectl delete pod {' '.join(names)}" in message
-    assert "saved" not in message
+    assert "save and end" not in message
     assert not api.children_of(job, "train", "Job")
     for name in names:
         api.request("DELETE", api.path("Pod", name), {"gracePeriodSeconds": 0})

@@ -81,11 +81,11 @@ def test_case_14_a_gain_of_five_points_of_200_examples(gate: dict[str, Any], exp
 def test_an_inconclusive_gate_says_how_many_examples_it_needs() -> None:
     message = verdict(measured(CANDIDATE, BASELINE), minimumDelta=0).message
     assert message == (
-        "gain over the baseline +0.050 [-0.013, +0.113], at least +0.000 demanded: 200 examples can't tell; "
-        "it needs about 114 more"
+        "gain over the baseline +0.050 [-0.013, +0.113], at least +0.000 required: 200 examples are too few "
+        "to decide; about 114 more are needed"
     )
     just = verdict(measured(CANDIDATE, BASELINE), minimum=0.8).message
-    assert "no number of examples would tell" in just
+    assert "more examples would not decide" in just
 
 
 def test_a_gain_rests_on_the_examples_that_both_models_have() -> None:
@@ -93,7 +93,7 @@ def test_a_gain_rests_on_the_examples_that_both_models_have() -> None:
     candidate = measured(CANDIDATE, BASELINE).model_copy(update={"examples": 240})
     scores = [candidate, measured(BASELINE).model_copy(update={"candidate": "baseline"})]
     for gate, told in (
-        ("minimumDelta", "200 examples can't tell; it needs about 114 more"),
+        ("minimumDelta", "200 examples are too few to decide; about 114 more are needed"),
         ("minimum", "240 examples"),
     ):
         asked = Gate.from_wire({"grader": "exact", gate: 0 if gate == "minimumDelta" else 0.81})

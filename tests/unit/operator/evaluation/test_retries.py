@@ -115,7 +115,10 @@ def test_it_is_tried_no_more_often_than_its_limit_allows() -> None:
         status = result.status.model_copy(update={"retry_time": ago(1)})
     assert number == 3, "the first try, and two more"
     assert result.decision.reason == Reason.RETRY_LIMIT_REACHED
-    assert "failed 3 times, more than retryLimit 2. The last time: StorageUnreachable: The storage" in result.message
+    assert (
+        "failed 3 times, more often than retryLimit 2 allows. Last failure: StorageUnreachable: The storage"
+        in result.message
+    )
 
 
 def test_a_shape_that_does_not_fit_is_tried_once_more() -> None:
@@ -213,7 +216,7 @@ def test_nothing_starts_beside_the_pod_of_a_job_that_a_finalizer_of_somebody_els
     for pods in ((pod(JOB),), (pod(JOB, deletion_time=later(30)),)):
         waits = decide(observed_evaluation(stops.status, ending, pods=pods))
         assert (waits.decision.writes, waits.decision.deletes, waits.decision.again_in) == ((), (), 15)
-        assert f"Waits until Pod {pods[0].name} of an earlier try has ended." in waits.message
+        assert f"Waiting for Pod {pods[0].name} of an earlier try to end." in waits.message
     for ended in (pod(JOB, phase="Failed"), pod(JOB, deletion_time=ago(180))):
         assert decide(observed_evaluation(waits.status, ending, pods=(ended,))).decision.writes == RETRY_OBJECTS
     assert decide(observed_evaluation(waits.status, ending)).decision.writes == RETRY_OBJECTS

@@ -84,7 +84,7 @@ def test_what_the_pod_waits_for_is_said_before_it_is_a_blockage() -> None:
     waiting = pod(JOB, phase="Pending", unschedulable_since=ago(28), unschedulable_message="0/1 nodes are available.")
     result = decide(observed_evaluation(evaluation_status(conditions=EVALUATING), job(JOB), pods=(waiting,)))
     assert result.decision == Decision("Evaluating", "Evaluating", again_in=15)
-    assert f"Pod {waiting.name} finds no node: 0/1 nodes are available." in result.message
+    assert f"Pod {waiting.name} can't be scheduled: 0/1 nodes are available." in result.message
 
 
 def test_scores_complete_it() -> None:
@@ -211,7 +211,7 @@ def test_an_evaluation_goes_on_while_its_job_can_not_be_read_or_is_refused() -> 
     """Nothing is known of the model but what was known when it began; no other try begins."""
     running = decide(observed_evaluation(evaluation_status(), job(JOB), pods=(pod(JOB),), model=UNREADABLE))
     assert (running.decision.phase, running.decision.deletes, running.status.job_name) == ("Evaluating", (), JOB)
-    assert f"{UNREADABLE.message} The try that runs goes on meanwhile." in running.message
+    assert f"{UNREADABLE.message} The running try continues." in running.message
     said = succeeded_pod(JOB, EVALUATION_REPORT)
     begun = evaluation_status(storage_uri=EVALUATION_FOLDER)
     done = decide(observed_evaluation(begun, job(JOB, "Complete"), pods=(said,), model=UNREADABLE))

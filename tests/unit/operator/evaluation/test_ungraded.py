@@ -71,7 +71,7 @@ def test_the_score_that_is_worse_for_the_gate_counts(gate: dict[str, Any], count
 
 def test_the_message_says_what_the_verdict_rests_on() -> None:
     assert verdict({"maximum": 0.02}, errored=50).message == (
-        "score 0.005 [0.002, 0.012], at most 0.020 demanded; score 0.055 [0.002, 0.077] if the 50 outputs that could "
+        "score 0.005 [0.002, 0.012], at most 0.020 required; score 0.055 [0.002, 0.077] if the 50 outputs that could "
         "not be graded had 1"
     )
 

@@ -56,7 +56,7 @@ def test_a_gate_demands_a_score_or_a_gain(gate: dict[str, float], passes: bool) 
     if not passes:
         assert (result.decision.phase, result.decision.reason) == ("GateFailed", "GateFailed")
         assert "1 of 1 gates failed: tuned by exact: " in result.message
-        assert "demanded" in result.message
+        assert "required" in result.message
 
 
 def test_a_gain_that_only_rounding_keeps_from_the_gate_passes() -> None:

@@ -76,7 +76,7 @@ def test_the_trainer_image(of_class: str | None, of_operator: str | None, used: 
         ({"storage": None}, "FineTuneClass 'cpu' is invalid"),
         (
             {"images": {"trainer": None}},
-            "names no images.trainer, and the operator was started without --trainer-image",
+            "does not set images.trainer, and the operator was started without --trainer-image",
         ),
     ],
 )
@@ -131,7 +131,7 @@ def test_the_model_of_a_fine_tuning_job(status: FineTuneJobStatus, expected: Any
                 run_id="2",
                 history=[EndedRun(run_id="1", phase="Succeeded", reason="Succeeded", completion_time=NOW)],
             ),
-            "refuses its spec: runId '1'",
+            "rejects its spec: runId '1'",
         ),
     ],
     ids=["of another version", "refused"],

@@ -110,7 +110,7 @@ def test_another_run_id_stops_what_runs_and_waits_for_its_pods(
     status: FineTuneJobStatus, running: str, phase: str
 ) -> None:
     waits, saving = stopped(observed_job(status, job(running), pods=(pod(running),), spec=RERUN), running, phase)
-    assert waits.message.startswith("runId changed from '1' to '2'. Waits until 1 Pod has saved and ended, by 12:00:40")
+    assert waits.message.startswith("runId changed from '1' to '2'. Waiting for 1 Pod to save and end, by 12:00:40")
     fresh = decide(carried_out(waits, saving, pods=()))
     assert fresh.decision == NEW_RUN
     (run,) = fresh.status.history
@@ -160,7 +160,7 @@ def test_a_run_id_that_was_used_before_is_refused_and_takes_nothing_away() -> No
     before = decide(observed_job(SUCCEEDED.model_copy(update={"history": USED}))).status
     result = decide(observed_job(before, spec=RERUN))
     assert result.decision == Decision("Succeeded", "InvalidSpec", stalled=True, event="Warning InvalidSpec")
-    assert "Choose one that was not used yet" in result.message
+    assert "Use a new one" in result.message
     told = {"conditions": result.status.conditions}
     assert result.status == before.model_copy(update=told), "the result, the run and its history"
     back = decide(observed_job(result.status))
@@ -231,7 +231,7 @@ def test_another_spec_under_the_runs_own_run_id_is_no_part_of_it(before: FineTun
     for _ in range(2):
         result = decide(changed)
         assert (result.decision.reason, result.decision.stalled) == ("InvalidSpec", True)
-        assert "Choose a runId that was not used yet: a new run begins with this spec." in result.message
+        assert "Use a new runId to start a run with this spec." in result.message
         assert (result.status.phase, result.status.result) == (before.phase, before.result)
         changed = replace(changed, status=result.status)
     kept = decide(replace(changed, spec=job_spec(ttlSecondsAfterFinished=60), generation=4))

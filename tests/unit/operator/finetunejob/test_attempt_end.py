@@ -108,10 +108,10 @@ def test_failures_of_training_count_and_disruptions_do_not(
         (
             (evicted(0, disruption="PreemptionByScheduler: a Pod of higher priority"), told_to_stop(1)),
             "PreemptionByScheduler",
-            f"Pod {TRAIN_1}-0-abcde was taken away (PreemptionByScheduler: a Pod of higher priority).",
+            f"Pod {TRAIN_1}-0-abcde was disrupted (PreemptionByScheduler: a Pod of higher priority).",
         ),
-        ((told_to_stop(0), told_to_stop(1)), "PodTerminated", f"Pod {TRAIN_1}-0-abcde was told to stop."),
-        ((), "PodTerminated", "A Pod of the attempt is gone."),
+        ((told_to_stop(0), told_to_stop(1)), "PodTerminated", f"Pod {TRAIN_1}-0-abcde was told to stop (SIGTERM)."),
+        ((), "PodTerminated", "A Pod of the attempt has disappeared."),
     ],
 )
 def test_every_attempt_that_ended_is_recorded_with_its_last_step(
@@ -152,7 +152,7 @@ def test_a_pod_of_a_lost_node_is_not_waited_for_for_ever() -> None:
     given_up = decide(gang("Active", pod(TRAIN_1), pod(TRAIN_1, 1, deletion_time=ago(180))))
     assert (given_up.decision.phase, given_up.status.ended_attempts[-1].reason) == ("Retrying", "NodeLost")
     assert given_up.status.attempt.disruptions == 1
-    assert f"Pod {lost.name} does not end: its node does not answer." in given_up.message
+    assert f"Pod {lost.name} does not terminate: its node does not respond." in given_up.message
 
 
 def test_a_failure_counts_though_the_pods_that_it_takes_along_do_not_end() -> None:
@@ -233,7 +233,7 @@ def test_an_image_that_can_not_be_pulled_for_fifteen_minutes_ends_the_run() -> N
     assert ended.decision == Decision(
         "Failed", "ImagePullFailed", stalled=True, again_in=0, event="Warning ImagePullFailed"
     )
-    assert ended.message.endswith("It was tried for 15 minutes; change runId to run again.")
+    assert ended.message.endswith("The kubelet has tried for 15 minutes. Change runId to run again.")
     (record,) = ended.status.ended_attempts
     assert (record.outcome, record.reason) == ("Failed", "ImagePullFailed")
 
@@ -250,7 +250,7 @@ def test_training_fails_for_good_when_retry_limit_is_used_up(limit: int, retries
     assert result.decision.phase == phase
     if phase == "Failed":
         assert result.decision.reason == "RetryLimitReached"
-        assert f"more than retryLimit {limit}" in result.message
+        assert f"more often than retryLimit {limit}" in result.message
         assert NETWORK_FAILURE.message in result.message
 
 
@@ -394,7 +394,7 @@ def test_disruptions_without_progress_are_ever_further_apart_and_never_count(
     result = evicted_again(steps)
     assert result.decision.again_in == again_in
     assert (result.status.attempt.retries, result.status.phase) == (0, "Retrying")
-    told = f"in a row were disrupted without progress: it starts at {later(again_in):%H:%M:%S} UTC."
+    told = f"in a row were disrupted without progress, so it waits until {later(again_in):%H:%M:%S} UTC."
     assert (told in result.message) == (again_in > 5)
 
 

@@ -69,7 +69,7 @@ def test_what_a_pod_of_the_gang_waits_for_is_said_before_it_is_a_blockage() -> N
     waiting = pod(TRAIN_1, 1, "Pending", unschedulable_since=ago(28), unschedulable_message="0/1 nodes are available.")
     result = decide(gang("Active", pod(TRAIN_1, 0), waiting, status=QUEUED_STATUS))
     assert result.decision == STILL_QUEUED
-    assert f"Pod {waiting.name} finds no node: 0/1 nodes are available." in result.message
+    assert f"Pod {waiting.name} can't be scheduled: 0/1 nodes are available." in result.message
 
 
 @pytest.mark.parametrize("pods", [(), (pod(TRAIN_1, 0),)], ids=["both Pods vanished", "one Pod vanished"])
@@ -83,7 +83,7 @@ def test_a_gang_of_which_one_has_ended_says_what_it_waits_for() -> None:
     observed = observed_job(trained_status(conditions=TRAINING), ending, pods=(pod(TRAIN_1, 1),), spec=TWO_NODES)
     result = decide(observed)
     assert result.decision == Decision("Training", "Training")
-    assert result.message == "Attempt 1 has ended on a node; waits until its Pods have ended on the others."
+    assert result.message == "Attempt 1 has ended on one node. Waiting for its other Pods to end."
 
 
 def test_when_the_first_pod_began_to_run_is_remembered() -> None:

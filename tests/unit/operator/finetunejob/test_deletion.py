@@ -169,10 +169,10 @@ def test_it_always_comes_to_an_end(observed: ObservedDeletion) -> None:
     ("observed", "words"),
     [
         (deletion(pods=(ENDING_POD,)), f"Pod {ENDING_POD.name} must end before the storage is emptied."),
-        (deletion(tried(1)), f"Job {try_name(1)} removes {FOLDER}."),
+        (deletion(tried(1)), f"Job {try_name(1)} is removing {FOLDER}."),
         (
             deletion(tried(1, "Failed", ended=ago(3)), pods=(failed_pod(try_name(1), DENIED, role="delete"),)),
-            "The storage refused the key: 403. Tried again at 12:00:07 UTC, 2 of 5.",
+            "The storage refused the key: 403. The next try, 2 of 5, starts at 12:00:07 UTC.",
         ),
     ],
     ids=["stopping", "removing", "again"],
@@ -187,7 +187,7 @@ def test_who_waits_reads_what_for(observed: ObservedDeletion, words: str) -> Non
     ("observed", "why"),
     [
         (deletion(class_=CLASS_NOT_FOUND), "FineTuneClass 'cpu' does not exist."),
-        (deletion(namespace_ends=True), "The namespace was deleted with it"),
+        (deletion(namespace_ends=True), "The namespace is being deleted too"),
         (
             deletion(
                 *(tried(number, "Failed", ended=ago(5)) for number in range(1, MOST_JOBS + 1)),
@@ -205,7 +205,7 @@ def test_the_class_hears_what_stays_where_and_why(observed: ObservedDeletion, wh
     assert left.class_name == "cpu"
     assert (left.note.type, left.note.reason) == ("Warning", "StorageKept")
     assert (
-        f"FineTuneJob team-a/router (uid {OWNER.uid}) is deleted, but not its objects in {FOLDER}: "
+        f"FineTuneJob team-a/router (uid {OWNER.uid}) was deleted, but not its objects in {FOLDER}: "
         in left.note.message
     )
     assert why in left.note.message

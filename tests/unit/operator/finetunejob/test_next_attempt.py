@@ -139,15 +139,15 @@ def test_the_next_attempt_has_its_own_objects_and_remembers_the_counts() -> None
 @pytest.mark.parametrize(
     ("left", "told"),
     [
-        (pod(TRAIN_1, 1), f"Waits until 1 Pod has saved and ended: {TRAIN_1}-1-abcde."),
-        (pod(TRAIN_1, 1, phase="Pending"), f"Waits until 1 Pod has ended: {TRAIN_1}-1-abcde."),
+        (pod(TRAIN_1, 1), f"Waiting for 1 Pod to save and end: {TRAIN_1}-1-abcde."),
+        (pod(TRAIN_1, 1, phase="Pending"), f"Waiting for 1 Pod to end: {TRAIN_1}-1-abcde."),
         (
             pod(TRAIN_1, 1, deletion_time=later(40)),
-            f"Waits until 1 Pod has saved and ended, by 12:00:40 UTC at the latest: {TRAIN_1}-1-abcde.",
+            f"Waiting for 1 Pod to save and end, by 12:00:40 UTC at the latest: {TRAIN_1}-1-abcde.",
         ),
         (
             pod(TRAIN_1, 1, deletion_time=ago(179)),
-            f"Waits until 1 Pod has saved and ended, by 11:57:01 UTC at the latest: {TRAIN_1}-1-abcde.",
+            f"Waiting for 1 Pod to save and end, by 11:57:01 UTC at the latest: {TRAIN_1}-1-abcde.",
         ),
     ],
     ids=["not told to stop yet", "never started", "saves a checkpoint", "late"],
@@ -164,7 +164,7 @@ def test_the_next_attempt_does_not_wait_for_a_lost_node_and_says_so() -> None:
     started = decide(observed_job(between_attempts(0), pods=(lost,)))
     assert started.decision.writes == TRAIN_2_OBJECTS
     queued = decide(observed_job(started.status, job(TRAIN_2), pods=(lost,)))
-    assert f"Not waited for any longer: {lost.name}, whose node does not answer" in queued.message
+    assert f"No longer waiting for {lost.name}: the node does not respond" in queued.message
 
 
 def test_a_job_that_is_still_active_is_ended_before_the_next_attempt() -> None:

@@ -153,7 +153,7 @@ def test_a_try_waits_until_the_pod_of_the_one_before_has_ended() -> None:
     ending = pod(PREFLIGHT_1, deletion_time=later(20))
     result = decide(observed_job(refused_before(retry_in=0), pods=(ending,)))
     assert (result.decision.reason, result.decision.writes, result.decision.again_in) == ("Validating", (), 15)
-    assert result.message.startswith("Waits until 1 Pod has saved and ended, by 12:00:20 UTC")
+    assert result.message.startswith("Waiting for 1 Pod to save and end, by 12:00:20 UTC")
 
 
 def test_a_preflight_pod_that_starts_after_all_clears_its_diagnosis() -> None:
@@ -203,7 +203,7 @@ def test_whatever_preflight_finds_is_told_in_its_own_words_and_checked_again(rea
     assert result.message.startswith("What happened. What to change. The next try starts at ")
 
 
-WAY_OUT = "A change of the spec needs another runId."
+WAY_OUT = "Changing the spec requires a new runId."
 
 
 @pytest.mark.parametrize("reason", [Reason.DATASET_NOT_FOUND, Reason.MODEL_NOT_FOUND, Reason.MODEL_INVALID])
@@ -262,7 +262,7 @@ def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
     assert started.decision == Decision(
         "Validating", "DatasetInvalid", stalled=True, writes=PREFLIGHT_2_OBJECTS, again_in=15
     )
-    assert started.message == f"{LINE_7.message} The next try has been started."
+    assert started.message == f"{LINE_7.message} The next try has started."
     running = decide(observed_job(started.status, job(PREFLIGHT_2), pods=(pod(PREFLIGHT_2),)))
     assert running.decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=15)
 
@@ -343,7 +343,7 @@ def test_an_image_that_is_not_the_trainer_is_named() -> None:
     result = decide(observed)
     assert result.decision.reason == "Failed"
     assert "left no report" in result.message
-    assert "spec.images of the FineTuneClass" in result.message
+    assert "spec.images.trainer of the FineTuneClass" in result.message
 
 
 def test_of_the_jobs_that_ended_three_are_kept_for_their_logs() -> None:

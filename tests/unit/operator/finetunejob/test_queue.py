@@ -51,7 +51,7 @@ def test_an_attempt_is_made_suspended_and_labelled_with_its_queue() -> None:
     result = decide(observed_job(before, class_=WITH_QUEUE))
     body = result.plan.create[-1]
     assert (body["spec"]["suspend"], body["metadata"]["labels"][QUEUE_LABEL]) == (True, "gpus")
-    assert result.message == "The Job waits in the queue 'gpus' for quota (Kueue starts it)."
+    assert result.message == "The Job is waiting for quota in queue 'gpus' (Kueue starts it)."
 
 
 def test_without_a_queue_nothing_is_suspended() -> None:
@@ -71,7 +71,7 @@ def test_while_it_waits_the_queue_is_named_and_the_deadline_stands_still() -> No
     observed = observed_job(WAITING, QUEUED_JOB, class_=WITH_QUEUE, spec=job_spec(activeDeadlineSeconds=130))
     result = decide(observed)
     assert result.decision == Decision("Queued", "Queued")
-    assert result.message == "The Job waits in the queue 'gpus' for quota (Kueue starts it)."
+    assert result.message == "The Job is waiting for quota in queue 'gpus' (Kueue starts it)."
     assert result.status.suspend_time == NOW
     started = decided(
         plan(
@@ -104,7 +104,7 @@ def test_a_job_that_somebody_suspended_is_no_queues() -> None:
     ran = decide(observed_job(HAS_RUN, job(TRAIN_1, suspended=True), pods=(pod(TRAIN_1),)))
     (ended,) = ran.status.ended_attempts
     assert (ended.outcome, ended.reason) == ("Disrupted", "JobSuspended")
-    assert ended.message == "Somebody suspended its Job (spec.suspend of the Job), which waits in no queue."
+    assert ended.message == "Somebody suspended its Job (spec.suspend of the Job), which is in no queue."
     waiting = decide(observed_job(WAITING, job(TRAIN_1, suspended=True)))
     assert waiting.decision == Decision("Queued", "Queued")
     assert "Somebody suspended the Job" in waiting.message

@@ -73,7 +73,7 @@ def test_what_an_earlier_class_of_the_same_access_wants_deleted_is_deleted() -> 
         (PROD, CLASS_NOT_FOUND, "does not exist"),
         (PROD, FAR, "FineTuneClass 'prod' has another endpoint or other credentials than 'cpu'"),
         (PROD, AS_SOMEBODY_ELSE, "FineTuneClass 'prod' has another endpoint or other credentials than 'cpu'"),
-        (FOLDER, RETAINING, "FineTuneClass 'prod', by which runs wrote there too, has reclaimPolicy Retain."),
+        (FOLDER, RETAINING, "FineTuneClass 'prod', whose runs wrote there too, has reclaimPolicy Retain."),
         (FOLDER, FAR, "FineTuneClass 'prod' has another endpoint"),
     ],
     ids=["its class is gone", "elsewhere", "another key", "shared with one that retains", "of the same name elsewhere"],
@@ -87,7 +87,7 @@ def test_what_this_class_can_not_or_must_not_remove_stays_and_is_told(
     end = plan(replace(observed, jobs=(tried(1, "Complete"),)), NOW)
     assert end.release
     assert end.left_behind is not None
-    assert f"is deleted, but not its objects in {folder}: " in end.left_behind.note.message
+    assert f"was deleted, but not its objects in {folder}: " in end.left_behind.note.message
     assert why in end.left_behind.note.message
 
 
@@ -130,7 +130,7 @@ def test_what_lies_at_an_endpoint_that_its_class_does_not_name_any_more_stays_an
     assert (end.release, end.plan.create) == (True, ())
     assert end.left_behind is not None
     message = end.left_behind.note.message
-    assert f"{FOLDER}: It is at https://old.example.com, and FineTuneClass 'cpu' names AWS by now." in message
+    assert f"{FOLDER}: It is at https://old.example.com, but FineTuneClass 'cpu' now names AWS." in message
     assert "aws s3 rm --recursive" in message
     assert "--include '*-0f3c2a91/*'" in message
     there = resolved_class(reclaimPolicy="Delete", storage={"endpoint": "https://old.example.com"})
@@ -152,7 +152,7 @@ def test_a_place_is_remembered_at_each_endpoint_that_its_class_named() -> None:
     assert removed(deletion(status=status)) == [FOLDER]
     end = plan(deletion(tried(1, "Complete"), status=status), NOW)
     assert end.left_behind is not None
-    assert "It is at https://b.test, and FineTuneClass 'cpu' names AWS by now." in end.left_behind.note.message
+    assert "It is at https://b.test, but FineTuneClass 'cpu' now names AWS." in end.left_behind.note.message
 
 
 def test_an_endpoint_that_nobody_knows_is_no_other_place() -> None:
@@ -172,7 +172,7 @@ def test_a_run_that_lies_where_no_class_is_known_to_have_written_stays_and_is_to
     assert removed(observed) == [FOLDER]
     left = plan(replace(observed, jobs=(tried(1, "Complete"),)), NOW).left_behind
     assert left is not None
-    assert "s3://old/a/team-a/router: Nobody wrote down which FineTuneClass it belongs to." in left.note.message
+    assert "s3://old/a/team-a/router: It is not known which FineTuneClass it belongs to." in left.note.message
 
 
 def test_every_place_goes_that_the_class_named_meanwhile() -> None:

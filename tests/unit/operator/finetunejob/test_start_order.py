@@ -52,7 +52,7 @@ def test_a_preflight_and_an_attempt_wait_for_the_same_in_the_same_order(next_is:
     assert plan(observed, NOW).requeue_at == later(60)
 
     on_time = replace(observed, status=_with_time_over(observed))
-    assert told(on_time) == (waits_for, "Waits until ")
+    assert told(on_time) == (waits_for, "Waiting for ")
     alone = replace(on_time, pods=())
     assert told(alone)[0] == Reason.CLASS_NOT_FOUND
     admitted = replace(alone, class_=ONE_HOUR)

@@ -110,7 +110,7 @@ def test_a_job_does_not_go_on_from_itself() -> None:
     spec = job_spec(model={"uri": None, "fineTuneJobRef": {"name": "router"}})
     result = decide(observed_job(FineTuneJobStatus(), spec=spec, model=IN_TRAINING))
     assert (result.decision.reason, result.decision.stalled) == (Reason.INVALID_SPEC, True)
-    assert "names this object itself" in result.message
+    assert "refers to this job itself" in result.message
 
 
 def test_the_class_need_not_allow_where_results_lie() -> None:

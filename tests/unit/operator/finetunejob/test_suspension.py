@@ -63,8 +63,7 @@ def test_suspend_is_written_down_then_the_job_goes_then_its_pods_are_waited_for(
 ) -> None:
     waits, saving = stopped(observed_job(status, job(running), pods=(pod(running),), spec=SUSPENDED), running, phase)
     assert waits.message == (
-        "spec.suspend is true. Waits until 1 Pod has saved and ended, by 12:00:40 UTC at the latest: "
-        f"{running}-0-abcde."
+        f"spec.suspend is true. Waiting for 1 Pod to save and end, by 12:00:40 UTC at the latest: {running}-0-abcde."
     )
     free = decide(carried_out(waits, saving, pods=()))
     assert free.decision == Decision("Suspended", "Suspended", event="Normal Suspended")
@@ -118,7 +117,7 @@ def test_a_pod_of_a_lost_node_does_not_keep_a_job_from_being_suspended() -> None
     lost = pod(TRAIN_1, deletion_time=ago(180))
     result = decide(observed_job(stopped_status(), pods=(lost,), spec=SUSPENDED))
     assert result.decision.phase == "Suspended"
-    assert f"Not waited for any longer: {lost.name}" in result.message
+    assert f"No longer waiting for {lost.name}" in result.message
 
 
 def test_a_job_that_is_suspended_from_the_start_makes_nothing() -> None:
@@ -145,7 +144,7 @@ def test_resume_in_training_starts_the_next_attempt_and_counts_nothing() -> None
 def test_resume_waits_for_what_still_ends(left: dict[str, Any]) -> None:
     result = decide(replace(observed_job(stopped_status()), **left))
     assert (result.decision.phase, result.decision.reason, result.decision.writes) == ("Queued", "Queued", ())
-    assert result.message.startswith("Waits until")
+    assert result.message.startswith("Waiting for")
 
 
 def test_resume_in_preflight_checks_again() -> None:

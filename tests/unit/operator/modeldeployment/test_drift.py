@@ -94,11 +94,11 @@ def test_the_standing_names_the_fields_and_who_sets_them() -> None:
     readiness = contested_readiness(record_of(5), "router")
     assert readiness is not None and readiness.stalled
     assert readiness.reason == "DriftContested"
-    assert readiness.message.startswith("'flux' sets Deployment spec.image of 'router' again each time")
+    assert readiness.message.startswith("'flux' keeps setting Deployment spec.image of 'router'")
     many = contested_readiness(record_of(5, {f"Deployment spec.f{n}": None for n in range(5)}), "router")
     assert many is not None
     assert (
-        "Somebody who left no name sets Deployment spec.f0, Deployment spec.f1, Deployment spec.f2 and 2 more"
+        "Somebody who left no name keeps setting Deployment spec.f0, Deployment spec.f1, Deployment spec.f2 and 2 more"
         in many.message
     )
 
@@ -116,7 +116,7 @@ def test_the_first_correction_of_a_field_is_an_event_that_names_it_and_who_set_i
     (note,) = correction_events([], first, (), "router")
     assert (note.type, note.reason) == ("Warning", "DriftCorrected")
     assert note.message.startswith(
-        "Put back: Deployment spec.paused, which somebody changed or removed; Deployment spec.replicas, which "
+        "Reverted: Deployment spec.paused, which somebody changed or removed; Deployment spec.replicas, which "
         "'kubectl' set. "
     )
     assert note.message.endswith("`kubectl scale mdep router`.")
@@ -142,4 +142,4 @@ def test_of_many_fields_the_first_three_are_named() -> None:
 
 def test_what_somebody_deleted_is_named() -> None:
     (note,) = correction_events([], [], ("Service 'router'",), "router")
-    assert note.message == "Made again, since somebody deleted it: Service 'router'."
+    assert note.message == "Recreated, since somebody deleted it: Service 'router'."

@@ -88,7 +88,7 @@ def test_a_model_without_a_digest_passes_no_gate(judged: str) -> None:
     result = decide(observed_deployment(spec=deployment_spec(model=by_uri, **GATED), model=model, gate=gate))
     assert (result.decision.phase, result.decision.reason) == ("Blocked", Reason.GATE_FAILED)
     assert result.decision.writes == ()
-    assert "Name the FineTuneJob that made it" in result.message
+    assert "Refer to the FineTuneJob that made it" in result.message
     assert "served only without a gate" in result.message
     assert "candidates" not in result.message
 
@@ -97,12 +97,17 @@ def test_a_model_without_a_digest_passes_no_gate(judged: str) -> None:
     ("gate", "phase", "reason", "told"),
     [
         (NO_EVALUATION, "Blocked", Reason.REFERENCE_NOT_FOUND, "Create it"),
-        (verdict(None), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model yet"),
+        (verdict(None), "Waiting", Reason.WAITING_FOR_GATE, "has not evaluated this model yet"),
         (verdict(False), "Blocked", Reason.GATE_FAILED, "at least 0.800 demanded. The model is not served."),
-        (verdict(True, digest="sha256:of-another"), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
-        (verdict(False, digest="sha256:of-another"), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
-        (verdict(True, run_id="0"), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
-        (verdict(True, seen=0), "Waiting", Reason.WAITING_FOR_GATE, "has not judged this model"),
+        (verdict(True, digest="sha256:of-another"), "Waiting", Reason.WAITING_FOR_GATE, "has not evaluated this model"),
+        (
+            verdict(False, digest="sha256:of-another"),
+            "Waiting",
+            Reason.WAITING_FOR_GATE,
+            "has not evaluated this model",
+        ),
+        (verdict(True, run_id="0"), "Waiting", Reason.WAITING_FOR_GATE, "has not evaluated this model"),
+        (verdict(True, seen=0), "Waiting", Reason.WAITING_FOR_GATE, "has not evaluated this model"),
         (verdict(True), "RollingOut", Reason.ROLLING_OUT, ""),
     ],
     ids=[
@@ -125,7 +130,7 @@ def test_only_what_passed_its_gate_is_served(
     assert told in result.message
 
 
-YET = "Evaluation 'router-eval' has not judged this model yet"
+YET = "Evaluation 'router-eval' has not evaluated this model yet"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +139,7 @@ YET = "Evaluation 'router-eval' has not judged this model yet"
         (verdict(None), f"{YET}: it is waiting."),
         (
             verdict(True, digest="sha256:old"),
-            f"{YET}: it is about revision sha256:old, and the next one here is sha256:aa.",
+            f"{YET}: its result is for revision sha256:old, and the next one here is sha256:aa.",
         ),
         (verdict(True, run_id="0"), f"{YET}: its run '1' has not begun."),
         (verdict(True, seen=0), f"{YET}: its spec has just changed."),
@@ -151,7 +156,7 @@ def test_an_evaluation_that_failed_for_good_never_opens_its_gate_by_itself() -> 
     gate = replace(gate, status=gate.status.model_copy(update={"conditions": over}))
     result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate))
     assert (result.decision.reason, result.decision.stalled) == ("WaitingForGate", True)
-    assert "failed, so that it has judged nothing: Nothing is there. A new run of it" in result.message
+    assert "failed and has no result: Nothing is there. Waiting for a new run of it" in result.message
 
 
 @pytest.mark.parametrize(

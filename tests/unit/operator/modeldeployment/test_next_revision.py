@@ -151,7 +151,7 @@ def test_the_status_is_true_to_the_pods_while_the_next_revision_waits() -> None:
 def test_the_message_says_what_is_served_and_what_keeps_the_next_one_back() -> None:
     message = decide(replace(gated(), gate=verdict(False))).message
     assert "did not pass: 1 of 1 gates failed" in message
-    assert message.endswith("Revision 'sha256:aa' is served meanwhile: 1 of 1 replicas ready.")
+    assert message.endswith("Meanwhile, revision 'sha256:aa' is served: 1 of 1 replicas ready.")
     assert "not served" not in message
 
 
@@ -239,5 +239,5 @@ def test_a_revision_that_waits_for_what_the_one_before_holds_says_so(holder: Pod
     )
     result = decide(replace(observed, deployment={**observed.deployment, "status": counts}, pods=(holder, waiting)))
     assert result.decision.phase == ("Blocked" if blocked else "RollingOut")
-    assert ("The revision before holds what this one waits for" in result.message) == blocked
+    assert ("The previous revision holds what this one needs" in result.message) == blocked
     assert ("lower spec.replicas by one" in result.message) == blocked

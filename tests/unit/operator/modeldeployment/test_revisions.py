@@ -66,14 +66,14 @@ def test_a_model_whose_pods_do_not_answer_is_not_served(changes: dict[str, Any])
     result = rolling(observed, *observed.pods, **changes)
     assert told(result.status) == (OLD, OLD, [(OLD, 1, 1), (NEW, 1, 0)])
     assert result.status.applied == tuned(NEW).source
-    assert f"Revision '{OLD}' (1 ready) is served meanwhile; of '{NEW}' 0 of 1 replicas are ready." in result.message
+    assert f"Meanwhile, revision '{OLD}' (1 ready) is served; of '{NEW}' 0 of 1 replicas are ready." in result.message
 
 
 def test_two_models_that_answer_are_both_told_and_the_one_that_is_to_go_is_the_revision() -> None:
     observed = serving(replicas=3)
     result = rolling(observed, *observed.pods[:1], new=2)
     assert told(result.status) == (OLD, OLD, [(NEW, 2, 2), (OLD, 1, 1)])
-    assert f"Revisions '{NEW}' (2 ready) and '{OLD}' (1 ready) are served meanwhile." in result.message
+    assert f"Meanwhile, revisions '{NEW}' (2 ready) and '{OLD}' (1 ready) are served." in result.message
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_where_no_pod_answers_no_revision_is_served() -> None:
     observed = serving()
     result = rolling(observed, ready=False, phase="Pending")
     assert told(result.status) == (None, None, [(NEW, 1, 0)])
-    assert "No Pod serves meanwhile: 0 of 1 replicas ready." in result.message
+    assert "Meanwhile, no Pod is serving: 0 of 1 replicas ready." in result.message
 
 
 def test_back_to_the_model_that_serves_still_while_the_next_one_is_stuck() -> None:
@@ -102,7 +102,7 @@ def test_back_to_the_model_that_serves_still_while_the_next_one_is_stuck() -> No
     result = decide(replace(back, status=plan(back, NOW).status))
     assert told(result.status)[:2] == (OLD, OLD)
     assert result.status.applied == tuned(OLD).source
-    assert f"Revision '{OLD}' is served meanwhile: 1 of 1 replicas ready." in result.message
+    assert f"Meanwhile, revision '{OLD}' is served: 1 of 1 replicas ready." in result.message
 
 
 def test_pods_whose_run_configuration_is_gone_serve_something_that_nobody_knows() -> None:
@@ -111,7 +111,7 @@ def test_pods_whose_run_configuration_is_gone_serve_something_that_nobody_knows(
     applied = after(started, plan(started, NOW))
     result = decide(replace(applied, pods=observed.pods))
     assert told(result.status) == ("unknown", None, [("unknown", 1, 1)])
-    assert "Revision 'unknown' (1 ready) is served meanwhile" in result.message
+    assert "Meanwhile, revision 'unknown' (1 ready) is served" in result.message
 
 
 def test_a_run_configuration_that_somebody_wrote_names_no_model() -> None:
@@ -133,7 +133,7 @@ def test_the_same_model_from_a_class_with_a_broken_image_is_served_by_the_pods_o
     result = decide(replace(applied, pods=(*observed.pods, replace(stuck, job_uid="uid-of-new"))))
     assert result.decision.reason == Reason.IMAGE_PULL_FAILED
     assert told(result.status) == (OLD, OLD, [(OLD, 2, 1)])
-    assert f"Revision '{OLD}' is served meanwhile: 1 of 1 replicas ready." in result.message
+    assert f"Meanwhile, revision '{OLD}' is served: 1 of 1 replicas ready." in result.message
 
 
 def test_what_an_operator_of_before_called_served_was_what_it_rolled_out() -> None:
@@ -170,4 +170,4 @@ def test_what_a_pod_waits_for_is_said_from_the_first_second(gate: GateEvaluation
     result = decide(replace(gated, gate=gate, pods=(replace(only, **waiting),)))
     assert not result.decision.stalled or gate == verdict(False)
     assert "0 of 1 replicas ready." in result.message
-    assert f"{only.name} finds no node: {NO_ROOM}" in result.message
+    assert f"{only.name} can't be scheduled: {NO_ROOM}" in result.message

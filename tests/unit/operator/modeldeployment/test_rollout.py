@@ -82,7 +82,7 @@ def test_it_is_available_when_every_replica_is_new_and_ready(status: dict[str, i
 def test_what_is_available_says_what_to_ask_for() -> None:
     result = decide(serving())
     assert result.decision == Decision("Available", "Available", ready=True)
-    assert result.message == "Ask http://router.team-a.svc.cluster.local/v1 for the model 'router'."
+    assert result.message == "Model 'router' is served at http://router.team-a.svc.cluster.local/v1."
     assert (result.status.replicas, result.status.ready_replicas) == (1, 1)
 
 
@@ -162,7 +162,7 @@ def test_no_more_replicas_than_the_class_allows() -> None:
     (deployment,) = result.plan.apply
     assert deployment["spec"]["replicas"] == 8
     assert result.decision.reason == Reason.LIMIT_EXCEEDED
-    assert "Revision 'sha256:aa' is served meanwhile" in result.message
+    assert "Meanwhile, revision 'sha256:aa' is served" in result.message
 
 
 def test_an_autoscaler_that_asks_for_more_than_the_class_allows_blocks_nothing() -> None:
@@ -171,7 +171,7 @@ def test_an_autoscaler_that_asks_for_more_than_the_class_allows_blocks_nothing()
     assert result.decision == Decision("Available", Reason.LIMIT_EXCEEDED, ready=True, event="Normal LimitExceeded")
     assert result.message == (
         "spec.replicas is 9; FineTuneClass 'cpu' allows 8. "
-        "Ask http://router.team-a.svc.cluster.local/v1 for the model 'router'."
+        "Model 'router' is served at http://router.team-a.svc.cluster.local/v1."
     )
     rolled = decide(replace(observed, model=tuned("sha256:bb")))
     assert rolled.status.applied == tuned("sha256:bb").source

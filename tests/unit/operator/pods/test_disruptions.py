@@ -1,4 +1,4 @@
-"""Why a Pod was taken away is remembered from the moment that it is seen, and whose reports are refused is said."""
+"""Why a Pod was disrupted is recorded as soon as it is seen, and whose reports are rejected is said."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_eviction_is_written_down_while_the_pod_is_still_there() -> None:
     later = decide(seen.status, job(TRAIN_1, "Failed", parallelism=2), pods=(failed_pod(TRAIN_1, LOST_PEER),))
     (ended,) = later.status.ended_attempts
     assert (ended.outcome, ended.reason) == ("Disrupted", "EvictionByEvictionAPI")
-    assert f"Pod {evicted.name} was taken away (EvictionByEvictionAPI: Eviction API: evicting)." == ended.message
+    assert f"Pod {evicted.name} was disrupted (EvictionByEvictionAPI: Eviction API: evicting)." == ended.message
     assert later.status.attempt.disruptions == 1
 
 
@@ -63,7 +63,7 @@ def test_a_preflight_that_is_evicted_starts_again_and_blames_nobody() -> None:
     seen = decide(before, job(PREFLIGHT_1, role="preflight"), pods=(evicted,))
     gone = decide(seen.status, job(PREFLIGHT_1, "Failed", role="preflight"))
     assert (gone.decision.phase, gone.decision.reason, gone.decision.stalled) == ("Validating", "Validating", False)
-    assert "was taken away (EvictionByEvictionAPI" in gone.message
+    assert "was disrupted (EvictionByEvictionAPI" in gone.message
     assert gone.status.failure is None
     assert gone.decision.again_in == 10
 
@@ -98,7 +98,7 @@ def test_a_run_whose_reports_are_refused_says_so(endpoint: ProgressEndpoint | No
     made = ProgressEndpoint("https://finetune.svc:8443", "PEM")
     status = trained_status(attempt_status(reports_to=made.digest))
     told = decide(status, job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint)
-    assert ("reports are refused" in told.message) is refused
+    assert ("it rejects their reports" in told.message) is refused
     arrived = decide(status, job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint, ledger=CheckpointLedger())
     assert "refused" not in arrived.message
     unknown = decide(trained_status(), job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint)

@@ -84,7 +84,7 @@ def test_what_the_pods_said(pods: list[Any], expected: Any) -> None:
             0,
             "more memory than its limit",
         ),
-        ([pod("j", 0, "Failed", exit_code=137)], Reason.FAILED, 0, "was killed from outside"),
+        ([pod("j", 0, "Failed", exit_code=137)], Reason.FAILED, 0, "was killed (SIGKILL)"),
         (
             [failed_pod("j", waits(58, 0), 0), failed_pod("j", waits(58, 1, stopped=True), 1)],
             Reason.TRAINING_STALLED,
@@ -167,7 +167,7 @@ def test_a_very_long_message_of_a_job_is_cut() -> None:
         "one is gone, and the other lost it",
         "both are of one index",
         "one crashed, and the other was taken away for it",
-        "one was killed from outside",
+        "one was killed (SIGKILL)",
         "one was killed for its memory",
         "one was told to stop after it had lost a peer of its node",
         "both lost a peer",
@@ -191,10 +191,10 @@ def test_the_diagnosis_carries_what_to_change_and_the_log() -> None:
 @pytest.mark.parametrize(
     ("pods", "told"),
     [
-        ([pod("j", 1, disruption="PreemptionByScheduler: preempting")], "j-1-abcde was taken away (PreemptionBy"),
-        ([pod("j", 0, exit_code=143), pod("j", 1, exit_code=137)], "j-1-abcde was killed from outside"),
+        ([pod("j", 1, disruption="PreemptionByScheduler: preempting")], "j-1-abcde was disrupted (PreemptionBy"),
+        ([pod("j", 0, exit_code=143), pod("j", 1, exit_code=137)], "j-1-abcde was killed (SIGKILL"),
         ([pod("j", 0, exit_code=143)], "j-0-abcde was told to stop"),
-        ([], "A Pod of the attempt is gone"),
+        ([], "A Pod of the attempt has disappeared"),
     ],
 )
 def test_what_the_infrastructure_did(pods: list[Any], told: str) -> None:

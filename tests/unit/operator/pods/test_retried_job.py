@@ -63,7 +63,7 @@ def test_what_the_infrastructure_ends_is_no_failure(retried: RetriedJob, pods: t
 @ALL
 def test_a_pod_that_was_seen_to_be_evicted_is_disrupted_once_it_is_gone(retried: RetriedJob) -> None:
     seen = Disruption(pod="j-0", reason="EvictionByEvictionAPI", message="evicting")
-    assert result(retried, seen=seen) == Disrupted("Pod j-0 was taken away (EvictionByEvictionAPI: evicting).", seen)
+    assert result(retried, seen=seen) == Disrupted("Pod j-0 was disrupted (EvictionByEvictionAPI: evicting).", seen)
 
 
 @ALL
@@ -144,5 +144,5 @@ def test_the_delay_doubles_up_to_ten_minutes(number: int, seconds: int) -> None:
 def test_a_preflight_whose_pod_was_deleted_starts_again_without_a_diagnosis() -> None:
     gone = decided(plan(observed_job(job_status(preflight=preflight_status()), job(PREFLIGHT_1, "Failed")), NOW))
     assert (gone.decision.phase, gone.decision.reason, gone.decision.stalled) == ("Validating", "Validating", False)
-    assert gone.message == "The infrastructure ended the preflight Pod. Preflight starts again at 12:00:10 UTC."
+    assert gone.message == "The preflight Pod was disrupted. Preflight starts again at 12:00:10 UTC."
     assert (gone.status.failure, gone.decision.again_in) == (None, 10)

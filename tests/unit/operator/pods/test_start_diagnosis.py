@@ -214,16 +214,16 @@ QUOTA = (
     ("message", "reason", "told"),
     [
         (QUOTA, Reason.QUOTA_EXCEEDED, "exceeded quota: team, requested: limits.memory=8Gi, used: limits.memory=60Gi"),
-        (QUOTA, Reason.QUOTA_EXCEEDED, "Raise it, wait until others end, or lower what the FineTuneClass requests"),
+        (QUOTA, Reason.QUOTA_EXCEEDED, "Raise it, wait until other Pods end, or lower what the FineTuneClass requests"),
         (
             'Error creating: pods "x" is forbidden: failed quota: team: must specify limits.cpu for: trainer',
             Reason.POD_REJECTED,
-            "A LimitRange in the namespace can give the defaults",
+            "A LimitRange in the namespace can supply the defaults",
         ),
         (
             'Error creating: pods "x" is forbidden: violates PodSecurity "restricted:latest": privileged',
             Reason.POD_REJECTED,
-            "look for what a webhook adds",
+            "check what a webhook adds",
         ),
         (
             'Error creating: pods "x-0-" is forbidden: error looking up service account team-a/trainer: '

@@ -47,4 +47,4 @@ def _still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
         return held_message(held[0])
     kept = {"", *(job.uid for job in observed.jobs if not job.deleting)}
     ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.ended and not is_lost(pod, now)]
-    return f"Waits until Pod {min(pod.name for pod in ending)} of an earlier try has ended." if ending else None
+    return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end." if ending else None

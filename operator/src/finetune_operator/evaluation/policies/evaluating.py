@@ -44,7 +44,7 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
         readiness = result.start.readiness
     models = models_to_judge(observed)
     if isinstance(models, Readiness):
-        message = f"{sentence(readiness.message)} {sentence(models.message)} The try that runs goes on meanwhile."
+        message = f"{sentence(readiness.message)} {sentence(models.message)} The running try continues."
         readiness = replace(readiness, message=message)
     return EvaluationDecision(
         status,

@@ -32,8 +32,8 @@ def fail_or_retry(observed: ObservedEvaluation, status: EvaluationStatus, now: d
         return _failed(observed, status, failed(known_reason(diagnosis.reason), message), now)
     if not evaluation_job(observed.spec).allows_another(retries):
         message = (
-            f"The evaluation failed {retries} times, more than retryLimit {observed.spec.retry_limit}. The last time: "
-            f"{diagnosis.reason}: {message}"
+            f"The evaluation failed {retries} times, more often than retryLimit {observed.spec.retry_limit} allows. "
+            f"Last failure: {diagnosis.reason}: {message}"
         )
         return _failed(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
     again = retry_time(retries, now)
@@ -78,7 +78,7 @@ def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> 
     if status.failure is not None:
         return retry_readiness(Reason.EVALUATING, status.failure, status.retry_time)
     before = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
-    return progressing(Reason.RETRYING, before.message if before else "The infrastructure ended the last try.")
+    return progressing(Reason.RETRYING, before.message if before else "The last try was disrupted.")
 
 
 def _disruption(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> str | None:

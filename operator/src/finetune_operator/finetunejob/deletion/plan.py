@@ -48,7 +48,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobS
     if isinstance(result, Succeeded):
         return _keep_storage(observed, found.kept, now)
     if observed.namespace_ends:
-        return _give_up(observed, found, "The namespace was deleted with it, where nothing can be started.", now)
+        return _give_up(observed, found, "The namespace is being deleted too, and nothing can be started in it.", now)
     deadline = observed.deleted + timedelta(seconds=STORAGE_DEADLINE_SECONDS)
     if now >= deadline:
         return _give_up(observed, found, _problem(result) or "It took too long.", now)
@@ -57,23 +57,27 @@ def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobS
         message = f"{', '.join(writers[:3])} must end before the storage is emptied."
         return _wait(observed, message, now, deadline)
     if isinstance(result, Running):
-        message = _problem(result) or f"Job {jobs[-1].name} removes {', '.join(found.removed)}."
+        message = _problem(result) or f"Job {jobs[-1].name} is removing {', '.join(found.removed)}."
         return _wait(observed, message, now, deadline)
     if result is not None:
         if (isinstance(result, Failed) and result.final) or not DELETION.allows_another(len(jobs)):
             return _give_up(observed, found, _problem(result), now)
         again = retry_time(len(jobs), jobs[-1].ended or jobs[-1].created)
         if now < again:
-            message = f"{_problem(result)} Tried again at {again:%H:%M:%S} UTC, {len(jobs) + 1} of {MOST_JOBS}."
+            message = (
+                f"{_problem(result)} The next try, {len(jobs) + 1} of {MOST_JOBS}, starts at {again:%H:%M:%S} UTC."
+            )
             return _wait(observed, message, now, deadline, again)
     removal = delete_job(observed.owner, observed.status.run_id or "", class_, list(found.removed), len(jobs) + 1)
-    return _wait(observed, f"A Job removes {', '.join(found.removed)}.", now, deadline, create=(removal,))
+    return _wait(observed, f"A Job is removing {', '.join(found.removed)}.", now, deadline, create=(removal,))
 
 
 def _writers(observed: ObservedDeletion) -> list[str]:
     """Names of what may still write into the storage."""
     jobs = [f"Job {job.name}" for job in observed.jobs if job.role != DELETE_ROLE and job.is_active]
-    lost = [f"Job {job.name} (delete it: its ownerReferences are gone)" for job in observed.disowned if job.is_active]
+    lost = [
+        f"Job {job.name} (delete it: it has lost its ownerReferences)" for job in observed.disowned if job.is_active
+    ]
     pods = [f"Pod {pod.name}" for pod in observed.pods if pod.role != DELETE_ROLE and not pod.ended]
     return [*lost, *jobs, *pods]
 
@@ -127,7 +131,7 @@ def _keep_storage(
     owner, whys = observed.owner, list(dict.fromkeys(folder.why for folder in folders))
     places = [f"{', '.join(folder.uri for folder in folders if folder.why == why)}: {sentence(why)}" for why in whys]
     message = (
-        f"FineTuneJob {owner.namespace}/{owner.name} (uid {owner.uid}) is deleted, but not its objects in "
+        f"FineTuneJob {owner.namespace}/{owner.name} (uid {owner.uid}) was deleted, but not its objects in "
         f"{' Nor those in '.join(places)} To remove them, with the credentials of their class: aws s3 rm --recursive "
         f"FOLDER/ --exclude '*' --include '*{run_folder('', owner.uid)}/*' --endpoint-url ENDPOINT"
     )

@@ -15,8 +15,8 @@ from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.storage_folders import endpoint_of, known_folders
 
 _MORE = (
-    "Its runs wrote with more FineTuneClasses, or into more places, than its status could hold, and one of these may "
-    "want its data retained."
+    "Its runs used more FineTuneClasses, or more folders, than its status could record, and one of these classes may "
+    "retain its data."
 )
 
 
@@ -84,20 +84,18 @@ def _why_kept(observed: ObservedDeletion, uri: str, classes: dict[str, ResolvedC
     """What keeps a folder that not all of its classes want retained; None: it is emptied."""
     class_ = observed.class_
     if not classes:
-        return "Nobody wrote down which FineTuneClass it belongs to."
+        return "It is not known which FineTuneClass it belongs to."
     for name, found in classes.items():
         if isinstance(found, Readiness):
             return found.message
         if found.spec.reclaim_policy != "Delete":
-            return (
-                f"FineTuneClass {name!r}, by which runs wrote there too, has reclaimPolicy {found.spec.reclaim_policy}."
-            )
+            return f"FineTuneClass {name!r}, whose runs wrote there too, has reclaimPolicy {found.spec.reclaim_policy}."
         if isinstance(class_, Readiness):
             return class_.message
         if _access(found) != _access(class_):
             return (
-                f"FineTuneClass {name!r} has another endpoint or other credentials than {class_.name!r}, by whose "
-                "access the storage is emptied."
+                f"FineTuneClass {name!r} has another endpoint or other credentials than {class_.name!r}, with "
+                "which the storage is emptied."
             )
         if endpoint_of(found) not in (_endpoints(observed, uri, name) or {endpoint_of(found)}):
             return next(iter(_elsewhere(observed, uri, found)))
@@ -110,7 +108,7 @@ def _elsewhere(observed: ObservedDeletion, uri: str, found: ResolvedClass | Read
         return []
     names = endpoint_of(found) or "AWS"
     others = sorted(_endpoints(observed, uri, found.name) - {endpoint_of(found)})
-    return [f"It is at {other or 'AWS'}, and FineTuneClass {found.name!r} names {names} by now." for other in others]
+    return [f"It is at {other or 'AWS'}, but FineTuneClass {found.name!r} now names {names}." for other in others]
 
 
 def _endpoints(observed: ObservedDeletion, uri: str, class_name: str) -> set[str]:

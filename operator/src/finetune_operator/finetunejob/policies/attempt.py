@@ -46,8 +46,8 @@ from finetune_operator.pods.template_hash import has_started, is_outdated
 CHECKPOINTS_SHOWN = 100
 CORRUPT_CHECKPOINTS_SHOWN = 20
 _SUSPENDED_BY_HAND = (
-    "Somebody suspended the Job (spec.suspend of the Job), which waits in no queue. Nothing starts until that is set "
-    "to false, or the Job is deleted (kubectl delete job), upon which it is made anew."
+    "Somebody suspended the Job (spec.suspend of the Job), and it is in no queue. Nothing starts until that is set to "
+    "false, or the Job is deleted (kubectl delete job): the operator then creates it again."
 )
 
 
@@ -80,7 +80,7 @@ def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) ->
     pods, number = observed.pods_of(job.name), attempt.number
     is_running = attempt_state(status) == "Running"
     if not is_running and is_outdated(job, pods, lambda: _rendered(observed, status, number)):
-        what = "The FineTuneClass, or something else that its Job was made from, changed before it started."
+        what = "The FineTuneClass, or something else that its Job is built from, changed before it started."
         return replace(plan, status=ended(status, attempt, "Replaced", now, reason="Changed", message=what))
     if attempt.job_uid is None:
         attempt = attempt.model_copy(update={"job_uid": job.uid})
@@ -191,7 +191,7 @@ def _standing(
     pods, stale = observed.pods_of(job.name), stale_jobs(observed, keep=job.name)
     lost = lost_pods_message(observed, now, keep=job.name)
     if job.deleting:
-        message = f"Somebody deletes the Job of attempt {attempt.number}; the next one follows."
+        message = f"Somebody is deleting the Job of attempt {attempt.number}. The next attempt follows."
         return JobDecision(status, progressing(Reason.RETRYING, message), delete=stale)
     if job.suspended:
         message = _queued_message(job.queue_name or "") + lost
@@ -202,9 +202,9 @@ def _standing(
         readiness = progressing(Reason.QUEUED, message) if start is None else start.readiness
         check = now + timedelta(seconds=START_CHECK_SECONDS)
         return JobDecision(status, readiness, delete=stale, requeue_at=check)
-    message = f"Attempt {attempt.number} trains on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
+    message = f"Attempt {attempt.number} is training on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
     if job.ending or job.state != "Active":
-        message = f"Attempt {attempt.number} has ended on a node; waits until its Pods have ended on the others."
+        message = f"Attempt {attempt.number} has ended on one node. Waiting for its other Pods to end."
     message += lingering_message(pods) + _refused_reports_message(observed, attempt) + lost
     again = earliest([*(lost_time(pod) for pod in pods if not pod.ended), look_again(pods)])
     return JobDecision(status, progressing(Reason.TRAINING, message), delete=stale, requeue_at=again)
@@ -218,16 +218,16 @@ def _refused_reports_message(observed: ObservedFineTuneJob, attempt: AttemptStat
     if attempt.reports_to is None or (endpoint is not None and endpoint.digest == attempt.reports_to):
         return ""
     return (
-        " Its Pods' reports are refused: the operator's address or CA is another one than when they were made. Step "
-        "and loss stand still until the end, of which nothing is lost."
+        " Progress is not updated until the attempt ends: the operator's address or CA has changed since its Pods were "
+        "created, so it rejects their reports. Nothing is lost."
     )
 
 
 def _queued_message(queue: str | None) -> str:
     """None: the Pods wait for their nodes; a queue: the Job waits for its quota."""
     if queue is None:
-        return "The Pods are made and wait to be started."
-    return f"The Job waits in the queue {queue!r} for quota (Kueue starts it)." if queue else _SUSPENDED_BY_HAND
+        return "The Pods have been created and are waiting to start."
+    return f"The Job is waiting for quota in queue {queue!r} (Kueue starts it)." if queue else _SUSPENDED_BY_HAND
 
 
 def _with_end_of_pods(

@@ -85,7 +85,7 @@ def _with_outcome(
     job = observed.job(attempt.job_name)
     if job is None:
         if any(one.name == attempt.job_name for one in observed.disowned):
-            return _disrupted(status, attempt, "JobDisowned", "Somebody took its Job's ownerReferences away.", now)
+            return _disrupted(status, attempt, "JobDisowned", "Somebody removed the ownerReferences of its Job.", now)
         return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
     if job.deleting and job.held_by:
         # Nobody waits for a finalizer of somebody else's.
@@ -108,9 +108,9 @@ def _interrupted(
         if attempt.pods_start_time is None:
             return status
         if job.queue_name is None:
-            what = "Somebody suspended its Job (spec.suspend of the Job), which waits in no queue."
+            what = "Somebody suspended its Job (spec.suspend of the Job), which is in no queue."
             return _disrupted(status, attempt, "JobSuspended", what, now)
-        what = f"Its Job was suspended again: the queue {job.queue_name!r} took its quota back."
+        what = f"Queue {job.queue_name!r} reclaimed its quota, which suspended its Job."
         return _disrupted(status, attempt, "QuotaReclaimed", what, now)
     pods = observed.pods_of(job.name)
     if job.parallelism == 0:
@@ -120,7 +120,7 @@ def _interrupted(
         # The lost Pod was being deleted because of that failure.
         return _ended_by_itself(observed, status, attempt, job, now)
     if lost is not None:
-        what = f"Pod {lost.name} does not end: its node does not answer."
+        what = f"Pod {lost.name} does not terminate: its node does not respond."
         return _disrupted(status, attempt, "NodeLost", what, now)
     if has_answered(job, pods, now) and not all_pods_ended(observed, job):
         return _ended_by_itself(observed, status, attempt, job, now)

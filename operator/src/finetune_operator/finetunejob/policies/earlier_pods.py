@@ -54,16 +54,16 @@ def stopping_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str 
         return held_message(held[0])
     pods = _running_pods(observed, now, keep)
     if not pods:
-        return "Waits until what ran before has ended."
+        return "Waiting for earlier Pods to end."
     left = orphans(pods)
     if left:
         return orphan_message(left)
     names = ", ".join(sorted(pod.name for pod in pods)[:3]) + (", ..." if len(pods) > 3 else "")
     ends = max((pod.deletion_time for pod in pods if pod.deletion_time is not None), default=None)
     by = f", by {ends:%H:%M:%S} UTC at the latest" if ends is not None else ""
-    number = "1 Pod has" if len(pods) == 1 else f"{len(pods)} Pods have"
-    done = "ended" if all(pod.phase == "Pending" for pod in pods) else "saved and ended"
-    return f"Waits until {number} {done}{by}: {names}."
+    number = "1 Pod" if len(pods) == 1 else f"{len(pods)} Pods"
+    end = "end" if all(pod.phase == "Pending" for pod in pods) else "save and end"
+    return f"Waiting for {number} to {end}{by}: {names}."
 
 
 def lost_pods_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:
@@ -72,8 +72,8 @@ def lost_pods_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str
     if not names:
         return ""
     return (
-        f" Not waited for any longer: {', '.join(names[:3])}, whose node does not answer; whatever is still written "
-        "there stays apart from this attempt's files."
+        f" No longer waiting for {', '.join(names[:3])}: the node does not respond. What it may still write is kept "
+        "apart from this attempt's files."
     )
 
 

@@ -171,7 +171,7 @@ def _with_report(observed: ObservedFineTuneJob, plan: JobPlan, result: Succeeded
 def _change(job: JobView, reason: Reason) -> str:
     """What to change after a failure that is final."""
     if job.reason == JOB_DEADLINE_EXCEEDED:
-        return "Another try would take as long: make the dataset smaller and change runId."
+        return "Another try would take as long. Use a smaller dataset, and change runId."
     return "Correct the spec and change runId." if reason == Reason.INVALID_SPEC else ""
 
 
@@ -181,7 +181,7 @@ def preflight_readiness(status: FineTuneJobStatus) -> Readiness:
     again = found.retry_time if found is not None else None
     if found is None or again is None or found.succeeded is not False or status.failure is not None:
         return with_run_id_hint(retry_readiness(Reason.VALIDATING, status.failure, again))
-    message, seen = "The infrastructure ended the preflight Pod.", found.disruption
+    message, seen = "The preflight Pod was disrupted.", found.disruption
     if seen is not None:
-        message = f"Pod {seen.pod} was taken away ({seen.reason}: {seen.message})."
+        message = f"Pod {seen.pod} was disrupted ({seen.reason}: {seen.message})."
     return progressing(Reason.VALIDATING, f"{message} Preflight starts again at {again:%H:%M:%S} UTC.")

@@ -58,8 +58,8 @@ def fail_at_retry_limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus
     if attempt.retries <= observed.spec.retry_limit:
         return None
     message = (
-        f"Training failed {attempt.retries} times, more than retryLimit {observed.spec.retry_limit}. "
-        f"The last time: {diagnosis.reason}: {failure_message(diagnosis)}"
+        f"Training failed {attempt.retries} times, more often than retryLimit {observed.spec.retry_limit} allows. "
+        f"Last failure: {diagnosis.reason}: {failure_message(diagnosis)}"
     )
     return run_failed(status, Reason.RETRY_LIMIT_REACHED, message, now)
 
@@ -126,4 +126,5 @@ def _without_progress_message(status: FineTuneJobStatus, before: AttemptStatus) 
     count = disruptions_without_progress(status.ended_attempts)
     if count < 2 or before.next_time is None:
         return ""
-    return f" {count} in a row were disrupted without progress: it starts at {before.next_time:%H:%M:%S} UTC."
+    waits_until = f"{before.next_time:%H:%M:%S} UTC"
+    return f" {count} attempts in a row were disrupted without progress, so it waits until {waits_until}."

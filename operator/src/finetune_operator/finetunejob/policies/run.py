@@ -97,15 +97,15 @@ def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> 
             return None
         return stalled(
             Reason.INVALID_SPEC,
-            f"spec is not what run {run_id!r} began with: it was changed, and runId set back. Choose a runId that was "
-            "not used yet: a new run begins with this spec.",
+            f"spec differs from the one that run {run_id!r} began with: it was changed, and runId was set back. Use a "
+            "new runId to start a run with this spec.",
         )
     if all(run.run_id != run_id for run in status.history):
         return None
     return stalled(
         Reason.INVALID_SPEC,
-        f"spec.runId {run_id!r} is that of an earlier run (status.history), which does not run again by this name. "
-        f"Choose one that was not used yet. Until then this object is about run {status.run_id!r}.",
+        f"spec.runId {run_id!r} was used by an earlier run (status.history) and can't be used again. Use a new one. "
+        f"Until then, the status is that of run {status.run_id!r}.",
     )
 
 
@@ -113,7 +113,7 @@ def with_run_id_hint(readiness: Readiness) -> Readiness:
     """The readiness of a run that another spec may help: its message says that such a change takes another runId."""
     if readiness.reason not in _OF_THE_SPEC:
         return readiness
-    message = f"{sentence(readiness.message)} A change of the spec needs another runId."
+    message = f"{sentence(readiness.message)} Changing the spec requires a new runId."
     return replace(readiness, message=message)
 
 
@@ -125,7 +125,7 @@ def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now
     if reference.name == observed.owner.name:
         found = stalled(
             Reason.INVALID_SPEC,
-            "spec.model.fineTuneJobRef names this object itself, whose new run has no result yet. Name another "
+            "spec.model.fineTuneJobRef refers to this job itself, which has no result yet. Refer to another "
             "FineTuneJob, or set model.uri to an earlier result (status.history), and change runId.",
         )
     return JobDecision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None

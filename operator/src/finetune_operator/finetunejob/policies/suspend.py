@@ -35,7 +35,9 @@ def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
         return None
     status = stopped(status, "Suspended", now)
     if others_stopped(observed, now):
-        message = f"spec.suspend is true; nothing runs.{lost_pods_message(observed, now)} Set it to false to go on."
+        message = (
+            f"spec.suspend is true; nothing is running.{lost_pods_message(observed, now)} Set it to false to resume."
+        )
         return JobDecision(status, progressing(Reason.SUSPENDED, message))
     message = f"spec.suspend is true. {stopping_message(observed, now)}"
     return JobDecision(

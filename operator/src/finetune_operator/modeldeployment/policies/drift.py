@@ -67,11 +67,11 @@ def correction_events(
     if named:
         more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
         notes.append(
-            f"Put back: {'; '.join(named[:_MOST_NAMED])}{more}. What is served is set in the ModelDeployment and its "
+            f"Reverted: {'; '.join(named[:_MOST_NAMED])}{more}. What is served is set in the ModelDeployment and its "
             f"FineTuneClass; replicas by `kubectl scale mdep {name}`."
         )
     if remade:
-        notes.append(f"Made again, since somebody deleted it: {', '.join(remade)}.")
+        notes.append(f"Recreated, since somebody deleted it: {', '.join(remade)}.")
     return [EventNote("Warning", DRIFT_CORRECTED, note) for note in notes]
 
 
@@ -109,10 +109,10 @@ def contested_readiness(record: Sequence[DriftedField], name: str) -> Readiness 
     names = ", ".join(one.field for one in fields[:3]) + (f" and {len(fields) - 3} more" if len(fields) > 3 else "")
     return stalled(
         Reason.DRIFT_CONTESTED,
-        f"{who} sets {names} of {name!r} again each time that it is put back, so it is put back more and more rarely. "
-        "Take it out of what the other one applies: what is served is set in the ModelDeployment and its "
+        f"{who} keeps setting {names} of {name!r}, so it is reverted less and less often. "
+        "Remove it from what the other one applies: what is served is set in the ModelDeployment and its "
         "FineTuneClass, and an autoscaler's target is the ModelDeployment. "
-        "It clears by itself 15 minutes after the last time.",
+        "This clears by itself 15 minutes after the last change.",
     )
 
 

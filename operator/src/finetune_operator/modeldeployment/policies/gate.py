@@ -18,28 +18,27 @@ def gate_readiness(
     if model.source.digest is None:
         return stalled(
             Reason.GATE_FAILED,
-            f"Evaluation {name!r} can't vouch for this model: what is at its URI may change, and no digest is known. "
-            "Name the FineTuneJob that made it (spec.model.fineTuneJobRef), in both objects; a model that none made is "
-            "served only without a gate.",
+            f"Evaluation {name!r} can't gate this model: what is at its URI may change, and no digest is known. Refer "
+            "to the FineTuneJob that made it (spec.model.fineTuneJobRef) in both objects. A model that no job made can "
+            "be served only without a gate.",
         )
     candidate = next((item for item in gate.spec.candidates if item.model == reference), None)
     if candidate is None:
         return stalled(
             Reason.GATE_FAILED,
-            f"Evaluation {name!r} does not judge this model: none of its candidates has the same model reference as "
+            f"Evaluation {name!r} does not evaluate this model: none of its candidates has the same model reference as "
             "spec.model. Add it to the evaluation's candidates.",
         )
     failed = _condition(gate, ConditionType.FAILED)
     if failed is not None and failed.status == "True" and gate.status.run_id == gate.spec.run_id:
         return stalled(
             Reason.WAITING_FOR_GATE,
-            f"Evaluation {name!r} failed, so that it has judged nothing: {sentence(failed.message)} A new run of it "
-            "goes on from here.",
+            f"Evaluation {name!r} failed and has no result: {sentence(failed.message)} Waiting for a new run of it.",
         )
     passed = _condition(gate, ConditionType.PASSED)
     missing = _missing(gate, name, model, candidate.name)
     if missing is not None or passed is None:
-        return progressing(Reason.WAITING_FOR_GATE, missing or f"Evaluation {name!r} has not judged this model yet.")
+        return progressing(Reason.WAITING_FOR_GATE, missing or f"Evaluation {name!r} has not evaluated this model yet.")
     if passed.status == "Unknown":
         return stalled(Reason.INCONCLUSIVE, f"Evaluation {name!r} is inconclusive: {sentence(passed.message)}")
     if passed.status != "True":
@@ -50,14 +49,14 @@ def gate_readiness(
 def _missing(gate: GateEvaluation, name: str, model: ResolvedModel, candidate: str) -> str | None:
     """Why there is no result that counts: one on another model, of an earlier run or by other gates is none."""
     status, wanted = gate.status, model.source.digest
-    yet = f"Evaluation {name!r} has not judged this model yet"
+    yet = f"Evaluation {name!r} has not evaluated this model yet"
     if status.run_id != gate.spec.run_id:
         return f"{yet}: its run {gate.spec.run_id!r} has not begun."
     if status.observed_generation != gate.generation:
         return f"{yet}: its spec has just changed."
     judged = status.candidate_digests.get(candidate)
     if judged != wanted:
-        return f"{yet}: it is about revision {judged or 'unknown'}, and the next one here is {wanted}."
+        return f"{yet}: its result is for revision {judged or 'unknown'}, and the next one here is {wanted}."
     if _condition(gate, ConditionType.PASSED) is None:
         return f"{yet}: it is {'running' if status.phase == 'Evaluating' else 'waiting'}."
     return None

@@ -29,8 +29,8 @@ def refuse_taken_name(
         if item is not None and own(observed, item) is None:
             taken = stalled(
                 Reason.NAME_CONFLICT,
-                f"A {kind} named {observed.owner.name!r} exists already and is not of this ModelDeployment. Delete it, "
-                "or give the ModelDeployment another name.",
+                f"A {kind} named {observed.owner.name!r} already exists and does not belong to this ModelDeployment. "
+                "Delete it, or give the ModelDeployment another name.",
             )
             return keep_serving(observed, status, taken, now)
     return None

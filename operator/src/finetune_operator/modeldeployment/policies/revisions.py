@@ -72,12 +72,12 @@ def serving_message(found: Sequence[Revision], applied: ModelSource, replicas: i
     """What answers now, for a message about something else; `replicas`: how many there are to be."""
     ready = [one for one in found if one.ready]
     if not ready and replicas == 0:
-        return f"Revision {name_of(applied)!r} is scaled to zero meanwhile."
+        return f"Meanwhile, revision {name_of(applied)!r} is scaled to zero."
     if not ready:
-        return f"No Pod serves meanwhile: 0 of {replicas} replicas ready."
+        return f"Meanwhile, no Pod is serving: 0 of {replicas} replicas ready."
     if [one.name for one in ready] == [name_of(applied)]:
-        return f"Revision {ready[0].name!r} is served meanwhile: {ready[0].ready} of {replicas} replicas ready."
+        return f"Meanwhile, revision {ready[0].name!r} is served: {ready[0].ready} of {replicas} replicas ready."
     named = " and ".join(f"{one.name!r} ({one.ready} ready)" for one in ready)
     if len(ready) > 1:
-        return f"Revisions {named} are served meanwhile."
-    return f"Revision {named} is served meanwhile; of {name_of(applied)!r} 0 of {replicas} replicas are ready."
+        return f"Meanwhile, revisions {named} are served."
+    return f"Meanwhile, revision {named} is served; of {name_of(applied)!r} 0 of {replicas} replicas are ready."

@@ -43,7 +43,7 @@ def rollout_of(
     readiness = contest or _readiness(observed, replicas, complete, now)
     summary = serving_message(found, applied, replicas)
     if writes.remade:
-        summary = f"{summary} Somebody deleted {', '.join(writes.remade)}; it is made again."
+        summary = f"{summary} Somebody deleted {', '.join(writes.remade)}; it is being recreated."
     if readiness.ready:
         return Rollout(complete, readiness, summary, found)
     has_detail = readiness.message != REASON_MEANINGS[readiness.reason]
@@ -66,25 +66,24 @@ def _is_complete(deployment: dict[str, object], replicas: int) -> bool:
 def _readiness(observed: ObservedModelDeployment, replicas: int, complete: bool, now: datetime) -> Readiness:
     if complete and replicas == 0:
         # As for a Deployment: what was asked for is there.
-        return ready(Reason.AVAILABLE, "Scaled to zero: no Pod serves. `kubectl scale mdep` brings them back.")
+        return ready(Reason.AVAILABLE, "Scaled to zero: no Pod is serving. Scale up with `kubectl scale mdep`.")
     if complete:
         url, name = service_url(observed.owner), observed.owner.name
-        return ready(Reason.AVAILABLE, f"Ask {url} for the model {name!r}.")
+        return ready(Reason.AVAILABLE, f"Model {name!r} is served at {url}.")
     newest = _of_newest_revision(observed.pods)
     blocked = _refused_pods(observed) or diagnose_start(None, newest, observed.warnings, now)
     if blocked is not None and blocked.waits and _waits_for_its_predecessor(observed.pods):
         return stalled(
             blocked.reason,
-            f"{blocked.message} The revision before holds what this one waits for, and serves until a Pod of this one "
-            "is ready. Add a node for both, or lower spec.replicas by one for a while (at 0 nothing is served) and "
-            "raise it again.",
+            f"{blocked.message} The previous revision holds what this one needs, and serves until a Pod of this one is "
+            "ready. Add a node, or lower spec.replicas by one for a while (at 0 nothing is served) and raise it again.",
         )
     if blocked is not None:
         return blocked.readiness
     crashed = _crashed(newest)
     if crashed is not None:
         diagnosis = failure([crashed], crashed.waiting_message)
-        return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} It is started again by itself.")
+        return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} It is restarted automatically.")
     early = early_message(None, newest, observed.warnings, now)
     return progressing(Reason.ROLLING_OUT, REASON_MEANINGS[Reason.ROLLING_OUT] + early)
 
