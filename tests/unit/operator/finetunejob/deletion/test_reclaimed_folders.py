@@ -17,7 +17,7 @@ from finetune_operator.finetunejob.deletion.plan import plan
 from finetune_operator.finetunejob.plan import plan as job_plan
 from finetune_operator.finetunejob.storage_folders import FOLDERS_KEPT, with_folder
 from tests.unit.operator.crd_schema import assert_storable
-from tests.unit.operator.finetunejob.deletions import (
+from tests.unit.operator.finetunejob.deletion.deletions import (
     DELETING,
     FOLDER,
     PROD,

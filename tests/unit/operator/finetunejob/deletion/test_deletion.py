@@ -19,7 +19,15 @@ from finetune_operator.finetunejob.deletion.plan import FINALIZER, MOST_JOBS, ho
 from finetune_operator.kube.resources import FINE_TUNE_JOBS
 from finetune_operator.release_finalizers import release_finalizers
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.finetunejob.deletions import DELETING, FOLDER, RECLAIMING, deletion, removal, tried, try_name
+from tests.unit.operator.finetunejob.deletion.deletions import (
+    DELETING,
+    FOLDER,
+    RECLAIMING,
+    deletion,
+    removal,
+    tried,
+    try_name,
+)
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
     NOW,

@@ -12,7 +12,7 @@ from finetune_operator.finetunejob.deletion.plan import FINALIZER, plan
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, JOBS, NAMESPACES, PODS
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.finetunejob.deletions import FOLDER, PROD, STATUS, deletion, removed, tried
+from tests.unit.operator.finetunejob.deletion.deletions import FOLDER, PROD, STATUS, deletion, removed, tried
 from tests.unit.operator.states import (
     CLASS_WIRE,
     JOB_WIRE,

@@ -11,7 +11,7 @@ import pytest
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.progress import CheckpointLedger
 from finetune_operator.finetunejob.plan import plan
-from tests.unit.operator.finetunejob.runs import (
+from tests.unit.operator.finetunejob.runs.runs import (
     IN_PREFLIGHT,
     IN_TRAINING,
     PROGRESS,

@@ -16,7 +16,7 @@ from finetune_operator.finetunejob.plan import plan
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES
 from finetune_operator.progress.store import ProgressStore
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.finetunejob.runs import PROGRESS, USAGE, decide, finished, stopped_status
+from tests.unit.operator.finetunejob.runs.runs import PROGRESS, USAGE, decide, finished, stopped_status
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
     CLASS_WIRE,

@@ -11,7 +11,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CorruptCheckpoint
 from finetune_api.outcome import Failure, TrainReport
 from finetune_api.progress import CheckpointLedger
-from tests.unit.operator.finetunejob.attempt_states import (
+from tests.unit.operator.finetunejob.attempts.attempt_states import (
     EXIT_1,
     PROGRESS,
     TRAINING,

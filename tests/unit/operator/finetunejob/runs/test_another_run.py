@@ -11,7 +11,7 @@ from finetune_api.conditions import ConditionType, Reason
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
 from finetune_operator.finetunejob.objects import preflight_job_name, run_digest
-from tests.unit.operator.finetunejob.runs import IN_PREFLIGHT, IN_TRAINING, USAGE, carried_out, decide, stopped
+from tests.unit.operator.finetunejob.runs.runs import IN_PREFLIGHT, IN_TRAINING, USAGE, carried_out, decide, stopped
 from tests.unit.operator.states import (
     NOW,
     OWNER,

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.conditions import Condition, ConditionType
 from finetune_api.finetunejob import FineTuneJobStatus
-from tests.unit.operator.finetunejob.runs import decide, finished
+from tests.unit.operator.finetunejob.runs.runs import decide, finished
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
     PREFLIGHT_2,

@@ -7,7 +7,7 @@ import pytest
 from finetune_api.finetunejob import CorruptCheckpoint
 from finetune_api.progress import CheckpointLedger
 from finetune_operator.pods.observed import PodView
-from tests.unit.operator.finetunejob.attempt_states import (
+from tests.unit.operator.finetunejob.attempts.attempt_states import (
     PROGRESS,
     QUEUED_STATUS,
     TRAINING,

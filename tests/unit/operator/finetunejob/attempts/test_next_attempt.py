@@ -15,7 +15,7 @@ from finetune_operator.budgets.observed import ObservedBudget
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.observed import PodView
 from finetune_operator.progress.endpoint import ProgressEndpoint
-from tests.unit.operator.finetunejob.attempt_states import (
+from tests.unit.operator.finetunejob.attempts.attempt_states import (
     TRAIN_2_OBJECTS,
     TRAINING,
     TWO_NODES,
