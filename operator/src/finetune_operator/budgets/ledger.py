@@ -28,7 +28,8 @@ COUNT_SECONDS = 60
 """How often running Pods are counted: a job that is deleted while nobody looks costs at most so much too little."""
 ENDING_COUNT_SECONDS = 10
 """The same for Pods that are being deleted: they vanish without a last word."""
-RIDE = timedelta(seconds=15)
+EARLY_COUNT = timedelta(seconds=15)
+"""By how much earlier usage is counted if the status is written anyway: that saves a write soon after."""
 LONGEST_COUNTED = timedelta(days=62)
 """No Pod runs longer. One of a node whose clock is wrong may have started in 1970."""
 MONTHS_KEPT = 2
@@ -119,9 +120,8 @@ def accounted(
         return replace(step, requeue_at=earliest([step.requeue_at, now + interval if running else None]))
     moved = step.status.phase != before.phase
     ended = any(pod.ended is not None and since < pod.ended <= now for pod in budget.pods)
-    # A status that is written anyway, for the progress in it, saves a write of its own soon after.
-    riding = step.status != before and now >= since + interval - RIDE
-    if not (moved or ended or riding or now >= since + interval):
+    due = since + interval - (EARLY_COUNT if step.status != before else timedelta(0))
+    if not (moved or ended or now >= due):
         return replace(step, requeue_at=earliest([step.requeue_at, since + interval]))
     counted = usages(budget, owner.uid, usage, before.class_name, now)
     return replace(

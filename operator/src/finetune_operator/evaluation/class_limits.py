@@ -8,7 +8,7 @@ from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
 
 
-def admitted_class(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
+def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
     """The class to make Pods with, or why none may be made."""
     found = observed.class_
     if isinstance(found, Readiness):
@@ -17,9 +17,9 @@ def admitted_class(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
     return refused or observed.refusal or _missing_endpoint(observed) or found
 
 
-def permitted_class(observed: ObservedEvaluation) -> ResolvedClass:
+def allowed_class(observed: ObservedEvaluation) -> ResolvedClass:
     """The class by which Pods are made, once nothing waits for it any more."""
-    found = admitted_class(observed)
+    found = class_or_refusal(observed)
     assert isinstance(found, ResolvedClass), "wait_for_class decides before"
     return found
 

@@ -8,11 +8,11 @@ from finetune_api.conditions import ConditionType
 from finetune_api.evaluation import BASELINE, EvaluationSpec, EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.core.report_validation import scores_refusal, slices_refusal
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge
-from finetune_operator.evaluation.class_limits import admitted_class, endpoints
+from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints
 from finetune_operator.evaluation.objects import evaluate_objects, run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.report_checks import scores_refusal, slices_refusal
 from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
@@ -57,7 +57,7 @@ def try_to_watch(observed: ObservedEvaluation) -> JobView | None:
     name = job.name
 
     def render() -> list[Object] | None:
-        class_, models = admitted_class(observed), models_to_judge(observed)
+        class_, models = class_or_refusal(observed), models_to_judge(observed)
         if isinstance(class_, Readiness) or isinstance(models, Readiness):
             return None
         return evaluate_objects(observed.owner, observed.spec, class_, models, name, endpoints(observed))

@@ -42,8 +42,20 @@ def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | Evaluati
     return next(iter(reports), None) or next(iter(failures), None)
 
 
+def is_below(uri: str, folder: str | None) -> bool:
+    """Whether a URI lies in the folder."""
+    if folder is None:
+        return False
+    root = folder.rstrip("/") + "/"
+    return uri.startswith(root) and not {"", ".", ".."} & set(uri.removeprefix(root).split("/"))
+
+
 def refused_report(pods: Sequence[PodView], why: str) -> FailureStatus:
-    """The diagnosis of a report of success that is not taken (core/report_validation.py)."""
+    """The diagnosis of a report of success that is rejected.
+
+    A report decides what is served and what is paid for, and who may exec into a Pod may write it: what points out of
+    the run's folder, or at another model, is rejected.
+    """
     pod = min(pods, key=lambda pod: pod.index, default=None)
     return FailureStatus(
         reason=Reason.REPORT_REFUSED,

@@ -30,7 +30,7 @@ from finetune_operator.pods.exit_diagnosis import (
     took_away,
 )
 from finetune_operator.pods.observed import JobView, PodView
-from finetune_operator.pods.sidecars import ended_well, has_answered, lingering_message
+from finetune_operator.pods.sidecars import ended_well, has_answered, sidecar_message
 from finetune_operator.pods.start_diagnosis import (
     StartDiagnosis,
     diagnose_start,
@@ -108,7 +108,7 @@ class RetriedJob:
             start = diagnose_start(job, pods, warnings, now)
             if start is not None and image_pull_timed_out(start, now):
                 return Failed(FailureStatus(reason=start.reason, message=image_pull_message(start)), None, final=True)
-            return Running(start, early_message(job, pods, warnings, now) + lingering_message(pods))
+            return Running(start, early_message(job, pods, warnings, now) + sidecar_message(pods))
         report = outcome(pods)
         if ended_well(job, pods, now) and (self.accepts is None or self.accepts(report)):
             return Succeeded(None if isinstance(report, Failure) else report)

@@ -1,4 +1,4 @@
-"""Pods in which something goes on that is not ours: a mesh or a policy adds containers to them.
+"""Pods with containers that are not ours: a mesh or a policy adds them.
 
 What counts is our own container. A sidecar that does not end by itself keeps its Pod Running, and its Job Active, for
 ever: once ours has ended for a while, the Pod has given its answer, and is ended with its Job. (A native sidecar ends
@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from finetune_api.finetuneclass import PodMetadata
 from finetune_operator.pods.observed import JobView, PodView
 
-LINGER_SECONDS = 10
-"""So long the kubelet may take to say that a Pod has ended whose last container has."""
-GANG_LINGER_SECONDS = 60
-"""So long the others of a gang may take to notice that one of them failed, of which Kubernetes knows nothing."""
+SIDECAR_SECONDS = 10
+"""How long the kubelet may take to report that a Pod has ended after its last container did."""
+GANG_SECONDS = 60
+"""How long the others of a gang may take to notice that one of them failed, which Kubernetes does not see."""
 
 MESHES_LABELS = {"sidecar.istio.io/inject": "false", "kuma.io/sidecar-injection": "disabled"}
 MESHES_ANNOTATIONS = {
@@ -35,22 +35,22 @@ def kept_out_of_meshes(marks: Mapping[str, str], asked: PodMetadata) -> dict[str
     return {key: value for key, value in marks.items() if key not in asked.labels and key not in asked.annotations}
 
 
-def lingers(pod: PodView, now: datetime, seconds: int = LINGER_SECONDS) -> bool:
-    """Whether our container of a Pod has ended so long ago, and others go on."""
-    since = lingers_since(pod)
+def sidecars_alone(pod: PodView, now: datetime, seconds: int = SIDECAR_SECONDS) -> bool:
+    """Whether our container of a Pod ended so long ago, and only containers that are not ours still run."""
+    since = sidecars_alone_since(pod)
     return since is not None and now >= since + timedelta(seconds=seconds)
 
 
-def lingers_since(pod: PodView) -> datetime | None:
+def sidecars_alone_since(pod: PodView) -> datetime | None:
     """When our container ended in a Pod that goes on; None for every other Pod."""
     return None if pod.ended or pod.terminating or pod.exit_code is None else pod.ended_time
 
 
 def has_answered(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:
     """Whether nothing of ours runs in a Job's Pods any more, or one of a gang failed and the others don't notice."""
-    if any(lingers(pod, now, GANG_LINGER_SECONDS) and pod.exit_code != 0 for pod in pods):
+    if any(sidecars_alone(pod, now, GANG_SECONDS) and pod.exit_code != 0 for pod in pods):
         return True
-    return len(pods) >= max(1, job.parallelism) and all(pod.ended or lingers(pod, now) for pod in pods)
+    return len(pods) >= max(1, job.parallelism) and all(pod.ended or sidecars_alone(pod, now) for pod in pods)
 
 
 def ended_well(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:
@@ -62,13 +62,13 @@ def ended_well(job: JobView, pods: Sequence[PodView], now: datetime) -> bool:
     return len(pods) == job.parallelism and has_answered(job, pods, now) and all(pod.exit_code == 0 for pod in pods)
 
 
-def look_again(pods: Iterable[PodView]) -> datetime | None:
-    """When the first Pod will have lingered."""
-    moments = [since + timedelta(seconds=LINGER_SECONDS) for pod in pods if (since := lingers_since(pod)) is not None]
-    return min(moments, default=None)
+def next_sidecar_check(pods: Iterable[PodView]) -> datetime | None:
+    """When the sidecars of the first Pod will have been alone for long enough."""
+    since = min((one for pod in pods if (one := sidecars_alone_since(pod)) is not None), default=None)
+    return None if since is None else since + timedelta(seconds=SIDECAR_SECONDS)
 
 
-def lingering_message(pods: Sequence[PodView]) -> str:
+def sidecar_message(pods: Sequence[PodView]) -> str:
     """Which containers that are not ours keep Pods from ending, or don't start beside ours, with a space before it."""
     stuck = next((pod for pod in pods if pod.started_time is not None and pod.waiting_foreign), None)
     if stuck is not None:
@@ -77,7 +77,7 @@ def lingering_message(pods: Sequence[PodView]) -> str:
             f" Container {stuck.waiting_foreign} of Pod {stuck.name}, which something else added, does not start "
             f"({why}); the operator's own container runs without it."
         )
-    kept = [pod for pod in pods if lingers_since(pod) is not None and pod.foreign_running]
+    kept = [pod for pod in pods if sidecars_alone_since(pod) is not None and pod.foreign_running]
     if not kept:
         return ""
     names = ", ".join(sorted({name for pod in kept for name in pod.foreign_running}))

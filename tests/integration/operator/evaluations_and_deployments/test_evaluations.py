@@ -61,7 +61,7 @@ def test_what_may_heal_is_tried_as_often_as_allowed(api: Api) -> None:
     (second,) = _another(api, evaluation, pod)
     played.ends(api, second, NETWORK_FAILURE)
     over = expect_over(api, "RetryLimitReached")
-    assert "failed 2 times, more often than retryLimit 1. Last failure: StorageUnreachable" in stalled(over)[1]
+    assert "failed 2 times, more often than retryLimit 1 allows. Last failure: StorageUnreachable" in stalled(over)[1]
 
 
 def test_a_disruption_does_not_count(api: Api) -> None:

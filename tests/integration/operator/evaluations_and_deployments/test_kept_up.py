@@ -166,7 +166,7 @@ def _data(api: Api, name: str) -> Any:
 def test_replicas_follow_the_spec_and_ready_replicas_the_pods_while_the_next_revision_waits(api: Api) -> None:
     deployment = serves(api)
     told = ready_message(raise_gate(api))
-    assert "is served meanwhile: 1 of 1 replicas ready." in told
+    assert "is served: 1 of 1 replicas ready." in told
     assert "not served" not in told
 
     (pod,) = api.wait_children(deployment, "serve", "Pod")

@@ -45,7 +45,9 @@ def test_a_model_whose_rollout_is_stuck_is_not_called_served(api: Api) -> None:
     played.waits(api, new, "ImagePullBackOff", "no such image")
     stuck = api.wait_reason("ModelDeployment", "router", "ImagePullFailed")
     assert (stuck["status"]["revision"], stuck["status"]["readyReplicas"]) == (OLD, 1)
-    assert f"Revision {OLD!r} (1 ready) is served meanwhile; of {NEW!r} 0 of 1 replicas are ready." in stalled(stuck)[1]
+    assert (
+        f"Meanwhile, revision {OLD!r} (1 ready) is served; of {NEW!r} 0 of 1 replicas are ready." in stalled(stuck)[1]
+    )
 
     played.ready(api, new)
     done = api.wait_reason("ModelDeployment", "router", "Available")
@@ -101,5 +103,5 @@ def test_what_was_deleted_and_made_again_is_an_event(api: Api) -> None:
 def test_what_a_pod_waits_for_is_said_at_once(api: Api) -> None:
     """The real scheduler finds no node, and it is too early to call that a blockage."""
     api.create("ModelDeployment", "router", {"className": "cpu", "model": {"uri": OLD}})
-    found = api.wait("ModelDeployment", "router", lambda item: "finds no node" in str(item.get("status")))
+    found = api.wait("ModelDeployment", "router", lambda item: "can't be scheduled" in str(item.get("status")))
     assert "Meanwhile, no Pod is serving: 0 of 1 replicas ready." in ready_message(found)

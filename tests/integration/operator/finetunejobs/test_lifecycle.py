@@ -125,7 +125,7 @@ def test_what_does_not_pass_its_gate_is_not_served_until_the_gate_allows_it(api:
     played.ends(api, pod, evaluation_report(tuned=0.35))
     api.create("ModelDeployment", "router", DEPLOYMENT)
     refused = api.wait_reason("ModelDeployment", "router", "GateFailed")
-    assert "gain over the baseline +0.100 [+0.050, +0.150], at least +0.200 demanded" in stalled(refused)[1]
+    assert "gain over the baseline +0.100 [+0.050, +0.150], at least +0.200 required" in stalled(refused)[1]
     assert not api.items("Deployment")
     undecided = {"grader": "exact", "minimumDelta": 0.08}
     api.patch("Evaluation", "router", {"spec": {"gates": [undecided]}})

@@ -237,7 +237,7 @@ def test_a_quota_that_leaves_no_room_for_pods(api: Api) -> None:
         "router",
         "QuotaExceeded",
         "exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0",
-        "Raise it, wait until others end",
+        "Raise it, wait until other Pods end",
     )
     api.delete("ResourceQuota", "none")
     expect_pod(api, job)
@@ -333,7 +333,7 @@ def test_a_name_that_somebody_else_has(api: Api) -> None:
     spec = {"className": "cpu", "model": {"uri": "s3://models/base"}}
     api.create("ModelDeployment", "router", spec)
     expect_stalled(
-        api, "ModelDeployment", "router", "NameConflict", "A Service named 'router' exists already", "Delete it"
+        api, "ModelDeployment", "router", "NameConflict", "A Service named 'router' already exists", "Delete it"
     )
     api.delete("Service", "router")
     wake(api, "ModelDeployment", "router")

@@ -111,15 +111,23 @@ SLICE = SliceScore(
     [
         ("Failed", {}, ""),
         ("Complete", {"report_uri": f"{OTHERS}/report.json"}, "its reportUri is"),
-        ("Complete", {"scores": [*SCORES, score("theirs", 1.0, delta=0.9)]}, "'theirs' by 'exact', which nobody asked"),
+        (
+            "Complete",
+            {"scores": [*SCORES, score("theirs", 1.0, delta=0.9)]},
+            "'theirs' by 'exact', which the spec does not have",
+        ),
         (
             "Complete",
             {"scores": [*SCORES, score("tuned", 1.0, grader="kind")]},
-            "'tuned' by 'kind', which nobody asked",
+            "'tuned' by 'kind', which the spec does not have",
         ),
         ("Complete", {"scores": [*SCORES, score("tuned", 1.0, delta=0.9)]}, "two scores of one model by one grader"),
         *(
-            ("Complete", {"scores": [SCORES[0], SCORES[1].model_copy(update=numbers)]}, "'tuned' by 'exact' can't be")
+            (
+                "Complete",
+                {"scores": [SCORES[0], SCORES[1].model_copy(update=numbers)]},
+                "'tuned' by 'exact' are impossible",
+            )
             for numbers in (
                 {"score": 7.0, "high": 7.0},
                 {"low": -0.1},

@@ -13,7 +13,7 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.exit_diagnosis import failure, is_disruption, outcome
 from finetune_operator.pods.observed import PodView, pod_view
-from finetune_operator.pods.sidecars import ended_well, has_answered, lingering_message
+from finetune_operator.pods.sidecars import ended_well, has_answered, sidecar_message
 from tests.unit.operator.evaluation_states import (
     EVALUATION_REPORT,
     SCORES,
@@ -78,7 +78,7 @@ def test_a_pod_is_read_by_our_container() -> None:
     view = pod_view(pod_object(status))
     assert (view.exit_code, view.message, view.ended) == (0, told(TRAIN_REPORT), False)
     assert view.foreign_running == ("native", "istio-proxy")
-    assert "istio-proxy" in lingering_message([view])
+    assert "istio-proxy" in sidecar_message([view])
 
 
 @pytest.mark.parametrize("code", [137, 143])

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness
-from finetune_operator.evaluation.class_limits import admitted_class
+from finetune_operator.evaluation.class_limits import class_or_refusal
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.tries import current_job
@@ -17,7 +17,7 @@ from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
     """Begin nothing that the class does not allow."""
-    found = admitted_class(observed)
+    found = class_or_refusal(observed)
     if not isinstance(found, Readiness) or current_job(observed) is not None:
         return None
     running = [job for job in observed.jobs if job.state == "Active"]

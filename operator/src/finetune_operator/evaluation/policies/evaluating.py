@@ -10,7 +10,7 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness, sentence
 from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.candidates import models_to_judge
-from finetune_operator.evaluation.class_limits import endpoints, permitted_class
+from finetune_operator.evaluation.class_limits import allowed_class, endpoints
 from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision, EvaluationPlan
@@ -19,7 +19,7 @@ from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.pods.builders import jobs_to_delete
 from finetune_operator.pods.exit_diagnosis import first_disruption
 from finetune_operator.pods.retried_job import Running, retry_readiness
-from finetune_operator.pods.sidecars import look_again
+from finetune_operator.pods.sidecars import next_sidecar_check
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
@@ -52,14 +52,14 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
         delete=jobs_to_delete(
             observed.owner.namespace, [other for other in observed.jobs if other.name != job.name], observed.pods
         ),
-        requeue_at=earliest([now + timedelta(seconds=START_CHECK_SECONDS), look_again(observed.pods_of(job))]),
+        requeue_at=earliest([now + timedelta(seconds=START_CHECK_SECONDS), next_sidecar_check(observed.pods_of(job))]),
         meanwhile=Reason.EVALUATING,
     )
 
 
 def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
     """Make the first try, the one after another that ended, or one in place of a Job that would differ now."""
-    spec, owner, class_, models = observed.spec, observed.owner, permitted_class(observed), models_to_judge(observed)
+    spec, owner, class_, models = observed.spec, observed.owner, allowed_class(observed), models_to_judge(observed)
     assert not isinstance(models, Readiness), "wait_for_models decides before"
     number = (status.try_number or 0) + 1
     name = evaluate_job_name(owner, spec, models, number)

@@ -12,7 +12,6 @@ from finetune_api.finetunejob import AttemptStatus, CheckpointStatus, CorruptChe
 from finetune_api.progress import carried
 from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.plan import earliest
-from finetune_operator.core.report_validation import is_below
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import (
     JobDecision,
@@ -28,7 +27,7 @@ from finetune_operator.finetunejob.attempt_state import (
 from finetune_operator.finetunejob.objects import Attempt, attempt_objects, next_job, output_uri, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.active_deadline import class_deadline_seconds
-from finetune_operator.finetunejob.policies.class_limits import admitted_class, permitted_class
+from finetune_operator.finetunejob.policies.class_limits import allowed_class, class_or_refusal
 from finetune_operator.finetunejob.policies.earlier_pods import (
     lost_pods_message,
     stale_and_old_jobs,
@@ -37,9 +36,9 @@ from finetune_operator.finetunejob.policies.earlier_pods import (
 from finetune_operator.finetunejob.policies.run import model_source
 from finetune_operator.finetunejob.storage_folders import access_of, at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.exit_diagnosis import first_disruption
+from finetune_operator.pods.exit_diagnosis import first_disruption, is_below
 from finetune_operator.pods.observed import JobView, is_lost, lost_time
-from finetune_operator.pods.sidecars import lingering_message, look_again
+from finetune_operator.pods.sidecars import next_sidecar_check, sidecar_message
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start, early_message
 from finetune_operator.pods.template_hash import has_started, is_outdated
 
@@ -100,7 +99,7 @@ def watch_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
 
 def start_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision:
     """Make the objects of the next attempt."""
-    owner, class_, before = observed.owner, permitted_class(observed), status.attempt
+    owner, class_, before = observed.owner, allowed_class(observed), status.attempt
     number, name = next_job(owner, status)
     storage_uri = status.storage_uri or output_uri(owner, run_key(status), class_)
     endpoint = endpoint_of(class_) if status.storage_endpoint is None else status.storage_endpoint
@@ -157,7 +156,7 @@ def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[
 
 def _rendered(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: int) -> list[Object] | None:
     """What the attempt would be made of now; None while the class refuses."""
-    class_ = admitted_class(observed)
+    class_ = class_or_refusal(observed)
     return None if isinstance(class_, Readiness) else _objects(observed, status, class_, number)
 
 
@@ -205,8 +204,8 @@ def _standing(
     message = f"Attempt {attempt.number} is training on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
     if job.ending or job.state != "Active":
         message = f"Attempt {attempt.number} has ended on one node. Waiting for its other Pods to end."
-    message += lingering_message(pods) + _refused_reports_message(observed, attempt) + lost
-    again = earliest([*(lost_time(pod) for pod in pods if not pod.ended), look_again(pods)])
+    message += sidecar_message(pods) + _refused_reports_message(observed, attempt) + lost
+    again = earliest([*(lost_time(pod) for pod in pods if not pod.ended), next_sidecar_check(pods)])
     return JobDecision(status, progressing(Reason.TRAINING, message), delete=stale, requeue_at=again)
 
 

@@ -16,7 +16,6 @@ from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Progress,
 from finetune_api.outcome import TrainReport
 from finetune_api.progress import shown
 from finetune_operator.core.conditions import Readiness, ready
-from finetune_operator.core.report_validation import result_refusal
 from finetune_operator.finetunejob.attempt_state import (
     FINISHED,
     JobDecision,
@@ -33,6 +32,7 @@ from finetune_operator.pods.exit_diagnosis import (
     disruption_message,
     failed_by_itself,
     failure,
+    is_below,
     is_disruption,
     outcome,
     refused_report,
@@ -136,7 +136,7 @@ def _ended_by_itself(
     if isinstance(report, TrainReport) and ended_well(job, pods, now):
         if status.starting_model is None and run_id_refusal(observed, status) is not None:
             return status  # An older version's run: only its own spec tells which model was to be tuned.
-        refusal = result_refusal(report.result, status.storage_uri, model_source(observed, status).uri)
+        refusal = _result_refusal(report.result, status.storage_uri, model_source(observed, status).uri)
         if refusal is None:
             return with_result(status, attempt, report, now)
         return _failed(status, attempt, refused_report(pods, refusal), now)
@@ -144,6 +144,16 @@ def _ended_by_itself(
     if seen is not None or is_disruption(pods, job.parallelism):
         return _disrupted(status, attempt, _disruption_reason(pods, seen), disruption_message(pods, seen), now)
     return _failed(status, attempt, failure(pods, job.message), now)
+
+
+def _result_refusal(result: Result, folder: str | None, base_model_uri: str) -> str | None:
+    """Why a run's result is rejected; None when it is what was asked for."""
+    for name, uri in (("uri", result.uri), ("reportUri", result.report_uri)):
+        if uri is not None and not is_below(uri, folder):
+            return f"its result's {name} is {uri!r}, which is outside the run's folder {folder}"
+    if result.base_model_uri != base_model_uri:
+        return f"its result's baseModelUri is {result.base_model_uri!r}, but the run started from {base_model_uri!r}"
+    return None
 
 
 def _failed(

@@ -24,7 +24,7 @@ from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
 
 def wait_for_class(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
     """Start nothing that the class does not allow."""
-    found = admitted_class(observed)
+    found = class_or_refusal(observed)
     return JobDecision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
 
 
@@ -50,20 +50,20 @@ def count_usage(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> 
     return accounted(plan, observed.budget, observed.owner, observed.status, now, clock_is_behind=is_behind)
 
 
-def permitted_class(observed: ObservedFineTuneJob) -> ResolvedClass:
+def allowed_class(observed: ObservedFineTuneJob) -> ResolvedClass:
     """The class by which Pods are made, once nothing waits for it any more."""
-    found = admitted_class(observed)
+    found = class_or_refusal(observed)
     assert isinstance(found, ResolvedClass), "wait_for_class decides before"
     return found
 
 
-def admitted_class(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
+def class_or_refusal(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
     """The class to make Pods with, or why none may be made."""
-    found = _admitted(observed)
+    found = _class_or_refusal(observed)
     return with_run_id_hint(found) if isinstance(found, Readiness) else found
 
 
-def _admitted(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
+def _class_or_refusal(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
     class_ = observed.class_
     if isinstance(class_, Readiness):
         return class_

@@ -18,7 +18,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, preflight_succeeded, run_failed
 from finetune_operator.finetunejob.objects import next_job, output_uri, preflight_objects, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.class_limits import admitted_class, permitted_class
+from finetune_operator.finetunejob.policies.class_limits import allowed_class, class_or_refusal
 from finetune_operator.finetunejob.policies.earlier_pods import stale_and_old_jobs, stale_jobs
 from finetune_operator.finetunejob.policies.run import model_source, with_run_id_hint
 from finetune_operator.finetunejob.storage_folders import access_of, endpoint_of, with_folder
@@ -101,7 +101,7 @@ def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
     """Make the first preflight, the one after another that failed, or one in place of a Job that is gone."""
     if preflight_succeeded(status):
         return None
-    owner, class_ = observed.owner, permitted_class(observed)
+    owner, class_ = observed.owner, allowed_class(observed)
     number, name = next_job(owner, status)
     storage_uri = output_uri(owner, run_key(status), class_)
     update = {
@@ -123,7 +123,7 @@ def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
 
 def _rendered(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: int) -> list[Object] | None:
     """What the preflight would be made of now; None while the class refuses."""
-    class_ = admitted_class(observed)
+    class_ = class_or_refusal(observed)
     return None if isinstance(class_, Readiness) else _objects(observed, status, class_, number)
 
 

@@ -88,11 +88,11 @@ OTHERS = "s3://models/finetune/team-b/theirs/1-deadbeef"
     ("claim", "words"),
     [
         ({"uri": f"{OTHERS}/result"}, "its result's uri is 's3://models/finetune/team-b/theirs/1-deadbeef/result'"),
-        ({"uri": f"{STORAGE_URI}/../../../team-b/theirs/result"}, "which is not in the run's folder"),
-        ({"uri": f"{STORAGE_URI}-2/result"}, "which is not in the run's folder"),
-        ({"uri": STORAGE_URI}, "which is not in the run's folder"),
+        ({"uri": f"{STORAGE_URI}/../../../team-b/theirs/result"}, "which is outside the run's folder"),
+        ({"uri": f"{STORAGE_URI}-2/result"}, "which is outside the run's folder"),
+        ({"uri": STORAGE_URI}, "which is outside the run's folder"),
         ({"report_uri": "https://example.com/report.html"}, "its result's reportUri is 'https://example.com/"),
-        ({"base_model_uri": "s3://models/another"}, "and 's3://models/base' was to be tuned"),
+        ({"base_model_uri": "s3://models/another"}, "but the run started from 's3://models/base'"),
     ],
 )
 def test_what_a_pod_reports_is_held_against_what_was_asked(claim: dict[str, Any], words: str) -> None:

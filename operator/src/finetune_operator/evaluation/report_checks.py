@@ -1,7 +1,7 @@
-"""What Pods report at their end, held against what was asked of them.
+"""What a Pod reports of an evaluation, held against what the spec asks for.
 
-A report decides what is served and what is paid for, and who may exec into a Pod may write it: what points out of the
-run's folder, or at another model, is not taken.
+A report decides what is served, and who may exec into a Pod may write it: scores that nobody asked for, or that are
+impossible, are rejected.
 """
 
 from __future__ import annotations
@@ -10,25 +10,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from finetune_api.evaluation import Score, SliceScore
-from finetune_api.finetunejob import Result
-
-
-def is_below(uri: str, folder: str | None) -> bool:
-    """Whether a URI lies in the folder."""
-    if folder is None:
-        return False
-    root = folder.rstrip("/") + "/"
-    return uri.startswith(root) and not {"", ".", ".."} & set(uri.removeprefix(root).split("/"))
-
-
-def result_refusal(result: Result, folder: str | None, base_model_uri: str) -> str | None:
-    """Why a run's result is not taken; None when it is what was asked for."""
-    for name, uri in (("uri", result.uri), ("reportUri", result.report_uri)):
-        if uri is not None and not is_below(uri, folder):
-            return f"its result's {name} is {uri!r}, which is not in the run's folder {folder}"
-    if result.base_model_uri != base_model_uri:
-        return f"its result's baseModelUri is {result.base_model_uri!r}, and {base_model_uri!r} was to be tuned"
-    return None
+from finetune_operator.pods.exit_diagnosis import is_below
 
 
 def scores_refusal(
@@ -38,20 +20,20 @@ def scores_refusal(
     models: Collection[str],
     graders: Collection[str],
 ) -> str | None:
-    """Why an evaluation's report is not taken; None when it is about what was asked."""
+    """Why an evaluation's report is rejected; None when it is about what was asked."""
     if report_uri is not None and not is_below(report_uri, folder):
-        return f"its reportUri is {report_uri!r}, which is not in the run's folder {folder}"
+        return f"its reportUri is {report_uri!r}, which is outside the run's folder {folder}"
     keys = [(score.candidate, score.grader) for score in scores]
     strange = [key for key in keys if key[0] not in models or key[1] not in graders]
     if strange:
-        return f"it has a score of {strange[0][0]!r} by {strange[0][1]!r}, which nobody asked for"
+        return f"it has a score of {strange[0][0]!r} by {strange[0][1]!r}, which the spec does not have"
     if len(set(keys)) < len(keys):
         return "it has two scores of one model by one grader"
     impossible = next((score for score in scores if not _is_possible(score)), None)
     if impossible is not None:
         return (
-            f"the numbers of {impossible.candidate!r} by {impossible.grader!r} can't be: a score lies in its interval "
-            "and from 0 to 1, a gain in its own and from -1 to 1, and what is counted is no less than 0"
+            f"the numbers of {impossible.candidate!r} by {impossible.grader!r} are impossible: a score must be in its "
+            "interval and from 0 to 1, a gain in its own and from -1 to 1, and a count at least 0"
         )
     return None
 
@@ -59,14 +41,14 @@ def scores_refusal(
 def slices_refusal(
     slices: Collection[SliceScore], candidates: Collection[str], graders: Collection[str], templates: Collection[str]
 ) -> str | None:
-    """Why the scores of an evaluation's slices are not taken."""
+    """Why the scores of an evaluation's slices are rejected; None when they are what was asked."""
     for one in slices:
         if one.candidate not in candidates or one.grader not in graders or one.by not in templates:
             what = f"a score of {one.candidate!r} by {one.grader!r} on a slice by {one.by!r}"
-            return f"it has {what}, which nobody asked for"
+            return f"it has {what}, which the spec does not have"
         gain = [number for number in (one.delta_low, one.delta, one.delta_high) if number is not None]
         if not (_in_order([0.0, one.low, one.score, one.high, 1.0]) and _in_order([-1.0, *gain, 1.0])):
-            return f"the numbers of {one.candidate!r} by {one.grader!r} on a slice can't be"
+            return f"the numbers of {one.candidate!r} by {one.grader!r} on a slice are impossible"
     return None
 
 
