@@ -21,6 +21,7 @@ from tests.integration.operator.jobs import RESULT
 from tests.integration.operator.serving import (
     STRATEGIC,
     all_are_ready,
+    becomes_available,
     edit,
     expect_made_again,
     expect_spec,
@@ -276,7 +277,7 @@ def test_when_nothing_changes_nothing_is_written_though_a_webhook_and_others_hav
     )
     for kind in ("Deployment", "Service"):
         api.patch(kind, "router", {"metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}}})
-    all_are_ready(api, deployment, 2)
+    becomes_available(api, deployment)
     api.wait_children(deployment, "serve", "Pod", 1)
     api.wait_reason("ModelDeployment", "router", "Available")
     time.sleep(2)

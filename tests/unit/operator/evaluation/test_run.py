@@ -146,11 +146,11 @@ SLICE = SliceScore(
         *(
             ("Complete", {"slices": [SLICE.model_copy(update=changes)]}, told)
             for changes, told in (
-                ({"candidate": "theirs"}, "which nobody asked for"),
-                ({"grader": "kind"}, "which nobody asked for"),
-                ({"by": "{{item.x}}"}, "on a slice by '{{item.x}}', which nobody asked for"),
-                ({"score": 7.0}, "on a slice can't be"),
-                ({"delta": -1.5}, "on a slice can't be"),
+                ({"candidate": "theirs"}, "which the spec does not have"),
+                ({"grader": "kind"}, "which the spec does not have"),
+                ({"by": "{{item.x}}"}, "on a slice by '{{item.x}}', which the spec does not have"),
+                ({"score": 7.0}, "on a slice are impossible"),
+                ({"delta": -1.5}, "on a slice are impossible"),
             )
         ),
     ],

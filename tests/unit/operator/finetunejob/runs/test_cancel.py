@@ -9,7 +9,7 @@ import pytest
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.models.resolve import tuned_model
-from tests.unit.operator.finetunejob.runs import (
+from tests.unit.operator.finetunejob.runs.runs import (
     IN_PREFLIGHT,
     IN_TRAINING,
     carried_out,
