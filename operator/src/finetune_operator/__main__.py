@@ -93,17 +93,16 @@ def _configure_logging() -> None:
 
 def _run(settings: Settings) -> None:
     # Imported here: `--help` and the other command need none of it.
-    from finetune_operator.runtime.health import WatchEndedError
     from finetune_operator.runtime.leader_election import LeadershipLostError
     from finetune_operator.runtime.manager import run as run_operator
 
     failed: BaseExceptionGroup[Exception] | None = None
     try:
         asyncio.run(run_operator(settings))
-    except* (LeadershipLostError, WatchEndedError) as group:
+    except* LeadershipLostError as group:
         failed = group
     if failed is not None:
-        # Neither is a bug: the next process begins anew, as a candidate.
+        # No bug: the next process begins anew, as a candidate.
         structlog.get_logger().error("the operator ends", error=str(failed.exceptions[0]))
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_operator.kube.client import REQUEST_TIMEOUT_SECONDS
+from finetune_operator.kube.transport import REQUEST_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,10 @@ class StatusMetrics(Protocol):
         """The families, as Prometheus' Collector."""
 
 
+def _never_finished(status: Any) -> bool:
+    return False
+
+
 def _refers_to_nothing(body: Body) -> frozenset[ObjectKey]:
     return frozenset()
 
@@ -76,6 +80,8 @@ class Kind:
     references: Callable[[Body], frozenset[ObjectKey]] = _refers_to_nothing
     aliases: Callable[[Body, str | None], frozenset[ObjectKey]] = _no_aliases
     finalizer: Finalizer | None = None
+    is_finished: Callable[[Any], bool] = _never_finished
+    """Whether an object with this status waits for nothing but a change: nobody has to remember the rest of it."""
     metrics: tuple[StatusMetrics, ...] = ()
 
     @property

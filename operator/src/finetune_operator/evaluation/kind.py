@@ -22,6 +22,7 @@ def evaluation(environment: Environment) -> Kind:
         plan,
         owns=(OwnedResource(JOBS), OwnedResource(PODS)),
         references=_references,
+        is_finished=lambda status: status.completion_time is not None,
     )
 
 

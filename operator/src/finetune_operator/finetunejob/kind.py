@@ -8,6 +8,7 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.kinds import Body, Finalizer, Kind, OwnedResource
 from finetune_operator.core.references import ObjectKey, class_reference, model_references
 from finetune_operator.environment import Environment
+from finetune_operator.finetunejob.attempt_state import FINISHED
 from finetune_operator.finetunejob.deletion import observe as deletion_observe
 from finetune_operator.finetunejob.deletion import plan as deletion
 from finetune_operator.finetunejob.observe import observe
@@ -44,6 +45,7 @@ def finetunejob(environment: Environment) -> Kind:
             partial(deletion_observe.observe, trainer_image=environment.trainer_image),
             deletion.plan,
         ),
+        is_finished=lambda status: status.phase in FINISHED,
         metrics=(JobMetrics(),),
     )
 

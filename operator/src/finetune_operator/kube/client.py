@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+import math
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
 
 from finetune_operator.kube.errors import NAME_CONFLICT, ApiError
+from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import CONDITIONS_MANAGER, FIELD_MANAGER, RESOURCES, SERVICES, Object, Resource
+from finetune_operator.kube.transport import REQUEST_TIMEOUT_SECONDS, Answered, Transport
 
-Kept = TypeVar("Kept")
-_Listed = list[Kept]
+_Objects = list[Object]
 
 STORAGE_FINALIZER_MANAGER = "finetune-operator-storage"
 """Writes metadata.finalizers and nothing else, so that holding and releasing never touches a spec."""
-REQUEST_TIMEOUT_SECONDS = 30.0
 RETRY_AFTER_SECONDS = 20.0
 """How long one request is kept back when the API server asks for it (429 and 5xx with Retry-After)."""
 PAGE_SIZE = 500
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
+_APPLY = "application/apply-patch+yaml"
 
-Answered = Callable[[str, str, int, float], None]
-"""Is told of every request that was sent: method, path, HTTP code (0: no answer), seconds."""
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a list, which is as it was at one resourceVersion."""
+
+    items: list[Object]
+    version: str
+    begins: bool
+
+
+@dataclass(frozen=True)
+class About:
+    """What a write is about."""
+
+    resource: Resource
+    namespace: str | None
+    name: str
+    subresource: str | None = None
 
 
 class Kube:
@@ -38,20 +56,18 @@ class Kube:
         resources: Iterable[Resource] = RESOURCES,
         field_manager: str = FIELD_MANAGER,
     ) -> None:
-        self._api = api
+        self._transport = Transport(api, request_timeout_seconds, answered)
         self._field_manager = field_manager
         self._resources = {(resource.api_version, resource.kind): resource for resource in resources}
-        self._request_timeout_seconds = request_timeout_seconds
-        self._answered = answered
+
+    @property
+    def live(self) -> Reader:
+        """Reads what is so now, whatever is remembered."""
+        return self
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
-        """The object, read live; None when there is none."""
-        try:
-            return await self._request("GET", resource.path(namespace, name))
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+        """The object; None when there is none."""
+        return await self._get(resource, namespace, name)
 
     async def list(
         self,
@@ -63,34 +79,54 @@ class Kube:
         most: int | None = None,
     ) -> list[Object]:
         """The objects of a namespace (or of the cluster) with these labels and fields: all, page by page, or `most`."""
-        # Items of a list carry neither.
-        kinds = {"apiVersion": resource.api_version, "kind": resource.kind}
-        return await self._listed(
-            resource, namespace, lambda item: {**item, **kinds}, labels=labels, fields=fields, most=most
-        )
+        return (await self._list(resource, namespace, labels, fields=fields, most=most)).items
 
-    async def names(self, resource: Resource) -> Sequence[tuple[str, str]]:
-        """Namespace and name of every object of the cluster; never more than a page of the objects is in memory."""
-        return await self._listed(
-            resource, None, lambda item: (item["metadata"].get("namespace", ""), item["metadata"]["name"])
-        )
+    def settled(self, resource: Resource, parent: Object) -> None:
+        """Nothing is to be done about a finished object as it is: nobody has to remember it."""
 
-    async def _listed(
+    async def _get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        try:
+            return await self._request("GET", resource.path(namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def _list(
         self,
         resource: Resource,
         namespace: str | None,
-        kept: Callable[[Object], Kept],
+        labels: Mapping[str, str] | None,
         *,
-        labels: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
         most: int | None = None,
-    ) -> _Listed[Kept]:
-        """What is kept of each object, page by page."""
-        query = {"limit": str(most or PAGE_SIZE)}
-        for name, selector in (("labelSelector", labels), ("fieldSelector", fields)):
-            if selector:
-                query[name] = ",".join(f"{key}={value}" for key, value in selector.items())
-        items: list[Kept] = []
+    ) -> Page:
+        selectors = {
+            name: ",".join(f"{key}={value}" for key, value in selector.items())
+            for name, selector in (("labelSelector", labels), ("fieldSelector", fields))
+            if selector
+        }
+        found, version = list[Object](), ""
+        async with aclosing(self.pages(resource, selectors, namespace=namespace, size=most or PAGE_SIZE)) as pages:
+            async for page in pages:
+                found = [*([] if page.begins else found), *page.items]
+                version = page.version
+                if most is not None:
+                    break
+        return Page(found, version, begins=True)
+
+    async def pages(
+        self,
+        resource: Resource,
+        selectors: Mapping[str, str],
+        *,
+        namespace: str | None = None,
+        size: int = PAGE_SIZE,
+    ) -> AsyncGenerator[Page]:
+        """The objects of one moment, page by page; what came before a page that `begins` does not count."""
+        # Items of a list carry neither.
+        kinds = {"apiVersion": resource.api_version, "kind": resource.kind}
+        query, begins = {"limit": str(size), **selectors}, True
         while True:
             try:
                 page = await self._request("GET", resource.path(namespace), query=query)
@@ -98,14 +134,21 @@ class Kube:
                 if error.status != 410 or "continue" not in query:
                     raise
                 # The pages' common moment is compacted away: everything anew, in one piece, which can't expire.
-                items.clear()
-                del query["continue"], query["limit"]
+                query, begins = dict(selectors), True
                 continue
-            items += [kept(item) for item in page.get("items", [])]
-            token = page.get("metadata", {}).get("continue")
-            if not token or most is not None:
-                return items
-            query["continue"] = token
+            meta = page.get("metadata", {})
+            items = [{**item, **kinds} for item in page.get("items", [])]
+            yield Page(items, str(meta.get("resourceVersion", "")), begins=begins)
+            if not meta.get("continue"):
+                return
+            query, begins = {**query, "continue": meta["continue"]}, False
+
+    def watch(
+        self, resource: Resource, selectors: Mapping[str, str], version: str, seconds: float
+    ) -> AsyncGenerator[Object | None]:
+        """What changes after this resourceVersion, for so many seconds: None once it is open, then event by event."""
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, **selectors}
+        return self._transport.lines(resource.path(None), {**query, "timeoutSeconds": f"{math.ceil(seconds)}"}, seconds)
 
     async def token_issuer(self) -> str | None:
         """Who signs the tokens of service accounts; None where it may not be asked, or nobody answers."""
@@ -129,14 +172,13 @@ class Kube:
 
     async def replace_status(self, body: Object) -> Object:
         """Put this status in the place of the stored one, whoever wrote what of it. Raises ApiError 409 as above."""
-        resource, metadata = self._resource(body), body["metadata"]
-        path = resource.path(metadata.get("namespace"), metadata["name"], "status")
+        metadata = body["metadata"]
         changes = [
             {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
             {"op": "add", "path": "/status", "value": body["status"]},
         ]
-        query = {"fieldManager": FIELD_MANAGER}
-        return await self._request("PATCH", path, query=query, body=changes, content_type=_JSON_PATCH)
+        about = self._about(body, "status")
+        return await self._write("PATCH", about, FIELD_MANAGER, body=changes, content_type=_JSON_PATCH)
 
     async def apply_conditions(self, body: Object) -> Object:
         """The same for nothing but conditions: every other field stays as whoever wrote it left it."""
@@ -159,18 +201,16 @@ class Kube:
 
     async def _write_finalizers(self, parent: Object, finalizers: Sequence[str]) -> Object:
         """By a patch: an entry that somebody else wrote (a restored backup) is no field of ours to apply."""
-        resource, read = self._resource(parent), parent["metadata"]
+        read = parent["metadata"]
         metadata = {name: read[name] for name in ("name", "namespace", "uid", "resourceVersion")}
         metadata["finalizers"] = list(finalizers)
-        path, query = resource.path(read["namespace"], read["name"]), {"fieldManager": STORAGE_FINALIZER_MANAGER}
         body = {**{name: parent[name] for name in ("apiVersion", "kind")}, "metadata": metadata}
-        return await self._request("PATCH", path, query=query, body=body, content_type=_MERGE_PATCH)
+        about = self._about(body)
+        return await self._write("PATCH", about, STORAGE_FINALIZER_MANAGER, body=body, content_type=_MERGE_PATCH)
 
     async def replace(self, body: Object) -> Object:
         """PUT an object that was read before. Raises ApiError 409 when somebody wrote it since (resourceVersion)."""
-        resource = self._resource(body)
-        path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"])
-        return await self._request("PUT", path, query={"fieldManager": FIELD_MANAGER}, body=body)
+        return await self._write("PUT", self._about(body), FIELD_MANAGER, body=body)
 
     async def delete(
         self, resource: Resource, namespace: str, name: str, uid: str | None, *, dependents_first: bool = False
@@ -183,15 +223,15 @@ class Kube:
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         try:
-            await self._request("DELETE", resource.path(namespace, name), body=body)
+            await self._write("DELETE", About(resource, namespace, name), body=body)
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
         """POST an object."""
-        query = {"fieldManager": self._field_manager}
-        return await self._request("POST", resource.path(namespace), query=query, body=body)
+        about = About(resource, namespace, body.get("metadata", {}).get("name", ""))
+        return await self._write("POST", about, self._field_manager, body=body)
 
     async def create_once(self, body: Object) -> None:
         """Create an object under its deterministic name; one that exists already is this one, written before a crash.
@@ -232,27 +272,41 @@ class Kube:
 
         Given a resourceVersion: only while it is what was read (ApiError 404 or 409).
         """
-        resource, metadata = self._resource(body), body["metadata"]
         try:
             await self.merge_existing(body)
         except ApiError as error:
-            if error.status != 404 or "resourceVersion" in metadata:
+            if error.status != 404 or "resourceVersion" in body["metadata"]:
                 raise
-            await self.create(resource, metadata["namespace"], body)
+            await self.create(self._resource(body), body["metadata"]["namespace"], body)
 
     async def merge_existing(self, body: Object) -> None:
         """Set the given fields of an object that is there, and leave all others. Raises ApiError 404."""
-        metadata = body["metadata"]
-        path = self._resource(body).path(metadata["namespace"], metadata["name"])
-        query = {"fieldManager": self._field_manager}
-        await self._request("PATCH", path, query=query, body=body, content_type=_MERGE_PATCH)
+        await self._write("PATCH", self._about(body), self._field_manager, body=body, content_type=_MERGE_PATCH)
 
     async def _apply(self, body: Object, subresource: str | None, manager: str = FIELD_MANAGER) -> Object:
-        resource = self._resource(body)
+        about = self._about(body, subresource)
+        return await self._write("PATCH", about, manager, body=body, content_type=_APPLY, force=True)
+
+    def _about(self, body: Object, subresource: str | None = None) -> About:
         metadata = body["metadata"]
-        path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
-        query = {"fieldManager": manager, "force": "true"}
-        return await self._request("PATCH", path, query=query, body=body, content_type="application/apply-patch+yaml")
+        return About(self._resource(body), metadata.get("namespace"), metadata["name"], subresource)
+
+    async def _write(
+        self,
+        method: str,
+        about: About,
+        manager: str | None = None,
+        *,
+        body: Object | _Objects,
+        content_type: str = "application/json",
+        force: bool = False,
+    ) -> Object:
+        """Every write goes through here. The answer is the object as it is then, or the Status of its deletion."""
+        path = about.resource.path(about.namespace, None if method == "POST" else about.name, about.subresource)
+        query = {"fieldManager": manager} if manager is not None else {}
+        if force:
+            query["force"] = "true"
+        return await self._request(method, path, query=query, body=body, content_type=content_type)
 
     async def _request(
         self,
@@ -260,62 +314,17 @@ class Kube:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Object | _Listed[Object] | None = None,
+        body: Object | _Objects | None = None,
         content_type: str = "application/json",
     ) -> Object:
         """One request; sent again later while the API server asks for that (Retry-After), as client-go does."""
         keep_back = RETRY_AFTER_SECONDS
         while True:
             try:
-                return await self._send(method, path, query or {}, body, content_type)
+                return await self._transport.send(method, path, query or {}, body, content_type)
             except ApiError as error:
                 if error.retry_after is None or keep_back <= 0:
                     raise
                 pause = min(max(error.retry_after, 0.1), keep_back)
             keep_back -= pause
             await asyncio.sleep(pause)
-
-    async def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Object | _Listed[Object] | None, content_type: str
-    ) -> Object:
-        import aiohttp
-        from kubernetes.aio.client.exceptions import ApiException
-
-        started, code = time.monotonic(), 0
-        try:
-            request = await self._api.param_serialize(
-                method,
-                path,
-                query_params=list(query.items()),
-                header_params={"Accept": "application/json", "Content-Type": content_type},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            response = await self._api.call_api(*request, _request_timeout=self._request_timeout_seconds)
-            data = await response.read()
-            code = response.status
-        except ApiException as error:
-            raise ApiError(error.status or 0, str(error.reason), str(error.body)) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiError(0, type(error).__name__, str(error) or f"no answer to {method} {path}") from error
-        finally:
-            if self._answered is not None:
-                self._answered(method, path, code, time.monotonic() - started)
-        if not 200 <= code <= 299:
-            raise _api_error(code, data, response.headers.get("Retry-After"))
-        try:
-            answer = json.loads(data)
-        except ValueError as error:
-            raise ApiError(0, "InvalidAnswer", f"{method} {path} was answered with {data[:100]!r}") from error
-        assert isinstance(answer, dict)
-        return answer
-
-
-def _api_error(status: int, data: bytes, retry_after: str | None) -> ApiError:
-    """The error of an answer. Retry-After is in seconds; every write of ours may be sent again."""
-    seconds = float(retry_after) if retry_after is not None and retry_after.isdigit() else None
-    try:
-        answer = json.loads(data)
-        return ApiError(status, str(answer.get("reason", "")), str(answer.get("message", "")), seconds)
-    except (ValueError, AttributeError):
-        return ApiError(status, "", data[:500].decode(errors="replace"), seconds)

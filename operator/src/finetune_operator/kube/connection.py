@@ -10,28 +10,41 @@ from pathlib import Path
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from finetune_operator.kube.client import REQUEST_TIMEOUT_SECONDS, Answered, Kube
-from finetune_operator.kube.resources import FIELD_MANAGER, RESOURCES, Resource
+from finetune_operator.kube.cache import Cache
+from finetune_operator.kube.cached_client import CachedKube
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.resources import FIELD_MANAGER, Resource
+from finetune_operator.kube.transport import Answered
 
 
 @asynccontextmanager
-async def connected(
+async def connected(kubeconfig: Path | None, field_manager: str = FIELD_MANAGER) -> AsyncIterator[Kube]:
+    """Requests can be made while this is entered, writes by the name `field_manager`."""
+    async with ApiClient(await _configuration(kubeconfig)) as api:
+        yield Kube(api, field_manager=field_manager)
+
+
+@asynccontextmanager
+async def connected_with_memory(
     kubeconfig: Path | None,
-    request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
-    answered: Answered | None = None,
-    resources: Iterable[Resource] = RESOURCES,
-    field_manager: str = FIELD_MANAGER,
-) -> AsyncIterator[Kube]:
-    """Requests can be made while this is entered. `answered` is told of each; `resources` are those to be written,
-    by the name `field_manager`."""
+    cache: Cache,
+    request_timeout_seconds: float,
+    answered: Answered,
+    resources: Iterable[Resource],
+) -> AsyncIterator[CachedKube]:
+    """The same with a cache. `answered` is told of each request; `resources` are those to be written."""
+    async with ApiClient(await _configuration(kubeconfig)) as api:
+        yield CachedKube(api, cache, request_timeout_seconds, answered, resources)
+
+
+async def _configuration(kubeconfig: Path | None) -> Configuration:
     if kubeconfig is not None:
         # Kopf's own client reads the same variable.
         os.environ["KUBECONFIG"] = str(kubeconfig)
         await config.load_kube_config(config_file=str(kubeconfig))
     else:
         config.load_incluster_config()
-    configuration = Configuration.get_default_copy()
+    configuration: Configuration = Configuration.get_default_copy()
     # aiohttp would look for a ~/.netrc in a thread, at every request.
     configuration.client_session_kwargs = {"trust_env": False}
-    async with ApiClient(configuration) as api:
-        yield Kube(api, request_timeout_seconds, answered, resources, field_manager)
+    return configuration

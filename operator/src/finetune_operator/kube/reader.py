@@ -9,7 +9,14 @@ from finetune_operator.kube.resources import Object, Resource
 
 
 class Reader(Protocol):
-    """Reads objects; each method raises ApiError when the API server refuses or fails."""
+    """Reads objects; each method raises ApiError when the API server refuses or fails.
+
+    What is read may be remembered (kube/cache.py), and is shared: nobody may change it.
+    """
+
+    @property
+    def live(self) -> Reader:
+        """Reads what is so now, where what is remembered does not fit together or must not be old."""
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         """The object; None when there is none."""

@@ -29,7 +29,34 @@ async def owned_jobs_and_pods(
     That includes Pods whose Job was deleted with --cascade=orphan, to be waited for; they answer for nothing.
     `controllers`: UIDs that may stand in for the parent's, as controllers of Jobs that outlive it. `running`: names of
     the Jobs of which no end is recorded.
+
+    Jobs and Pods are watched apart, and one watch may be ahead. How a Job ended is told by its Pods: where they don't
+    show it yet, both are read as they are now.
     """
+    jobs, pods = await _jobs_and_pods(reader, owner, controllers, running)
+    if _fit_together(jobs, pods):
+        return jobs, pods
+    return await _jobs_and_pods(reader.live, owner, controllers, running)
+
+
+def _fit_together(jobs: Sequence[Object], pods: Sequence[Object]) -> bool:
+    """Whether every Job that has ended has Pods, and these have ended too."""
+    running: dict[str, bool] = {}
+    for pod in pods:
+        by, has_ended = controller(pod), pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        if by is not None:
+            running[by.uid] = running.get(by.uid, False) or not has_ended
+    return not any(running.get(job["metadata"]["uid"], True) for job in jobs if _has_ended(job))
+
+
+def _has_ended(job: Object) -> bool:
+    held = [one["type"] for one in job.get("status", {}).get("conditions", []) if one["status"] == "True"]
+    return "Complete" in held or "Failed" in held
+
+
+async def _jobs_and_pods(
+    reader: Reader, owner: Owner, controllers: Collection[str], running: Collection[str]
+) -> tuple[list[Object], list[Object]]:
     labelled_jobs, labelled_pods = await asyncio.gather(
         _labelled(reader, JOBS, owner.namespace, owner.uid), _labelled(reader, PODS, owner.namespace, owner.uid)
     )

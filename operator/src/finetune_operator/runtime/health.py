@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from aiohttp import web
 
 from finetune_operator.runtime.leader_election import RENEW_DEADLINE_SECONDS, Election
 
 STUCK_AFTER_SECONDS = 180.0
-_WATCHER = "watcher for "
-"""What Kopf calls its tasks that watch, before the resource's name."""
-
-
-class WatchEndedError(Exception):
-    """Events of a resource do not come any more: only a new process watches again."""
-
 
 Problems = Callable[[], Iterable[str]]
 
@@ -39,11 +31,13 @@ def stuck(longest_reconcile_seconds: float, oldest_wait_seconds: float) -> list[
     return problems
 
 
-def dead_watches(plurals: Iterable[str]) -> list[str]:
-    """Resources whose watching task has ended."""
-    names = [task.get_name() for task in asyncio.all_tasks()]
-    watched = {name.removeprefix(_WATCHER).partition(".")[0] for name in names if name.startswith(_WATCHER)}
-    return [f"nothing watches {plural} any more" for plural in plurals if plural not in watched]
+def silent(seconds: Mapping[str, float]) -> list[str]:
+    """Resources of which the API server has said nothing for long: a new process may be luckier."""
+    return [
+        f"nothing was heard of {plural} for {silence:.0f} s"
+        for plural, silence in seconds.items()
+        if silence > STUCK_AFTER_SECONDS
+    ]
 
 
 def unanswered(election: Election) -> list[str]:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import signal
 import ssl
-import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
-import kopf
 import structlog
 from prometheus_client import REGISTRY
 from prometheus_client.registry import Collector
 
 from finetune_operator.core.kinds import Kind, StatusMetrics
-from finetune_operator.core.references import ObjectKey, References
+from finetune_operator.core.ownership import OWNER_UID_LABEL
+from finetune_operator.core.references import ObjectKey
 from finetune_operator.environment import Environment
+from finetune_operator.kube.cache import Cache
 from finetune_operator.kube.client import Kube
-from finetune_operator.kube.connection import connected
+from finetune_operator.kube.connection import connected_with_memory
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import RESOURCES
 from finetune_operator.metrics import operator_metrics
@@ -33,6 +32,7 @@ from finetune_operator.progress.endpoint import ProgressEndpoint
 from finetune_operator.progress.tokens import TokenAuthenticator
 from finetune_operator.registry import KINDS
 from finetune_operator.runtime import health, watches
+from finetune_operator.runtime.frame import stop_at_signals, watch
 from finetune_operator.runtime.http_server import serving
 from finetune_operator.runtime.leader_election import Election
 from finetune_operator.runtime.ledger_cleanup import remove_old_ledgers
@@ -57,6 +57,7 @@ class Parts:
     settings: Settings
     stop: asyncio.Event
     kube: Kube
+    cache: Cache
     election: Election | None
     kinds: tuple[Kind, ...]
     environment: Environment
@@ -64,7 +65,7 @@ class Parts:
     queue: WorkQueue[ObjectKey] = field(default_factory=WorkQueue)
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
-    """Every watch runs."""
+    """All there is has been listed, and is watched."""
 
 
 async def run(
@@ -74,20 +75,22 @@ async def run(
 
     `kinds` are what is watched and reconciled.
 
-    Raises (in a group) LeadershipLostError when another operator may lead, WatchEndedError when a watch ends.
+    Raises (in a group) LeadershipLostError when another operator may lead.
     """
     stop = stop or asyncio.Event()
-    _stop_at_signals(stop)
+    stop_at_signals(stop)
     environment, objects = Environment(settings.trainer_image, settings.namespace), ObjectMetrics()
     made = [kind(environment) for kind in kinds]
     counted = tuple(replace(kind, metrics=(objects, *kind.metrics)) for kind in made)
-    resources = {*RESOURCES, *(kind.resource for kind in counted), *watches.owned_resources(counted)}
-    answered = operator_metrics.request_answered
-    async with connected(settings.kubeconfig, settings.request_timeout_seconds, answered, resources) as kube:
+    watched = watches.selectors(counted)
+    cache, answered = Cache(watched, OWNER_UID_LABEL), operator_metrics.request_answered
+    async with connected_with_memory(
+        settings.kubeconfig, cache, settings.request_timeout_seconds, answered, {*RESOURCES, *watched}
+    ) as kube:
         election = None
         if settings.leader_election:
             election = Election(kube, settings.namespace, LEASE_NAME, settings.identity)
-        parts = Parts(settings, stop, kube, election, counted, environment, objects)
+        parts = Parts(settings, stop, kube, cache, election, counted, environment, objects)
         probes = health.application(partial(_alive, parts), partial(_ready, parts))
         of_kinds = [metrics for kind in made for metrics in kind.metrics]
         with _registered(objects, *of_kinds, _collector(parts)):
@@ -126,52 +129,19 @@ async def _lead(parts: Parts) -> None:
             )
             for number in range(settings.workers)
         ]
-        others = [_resync(parts), _tidy_ledgers(parts), _guard_watches(parts), _stop_taking(parts)]
+        others = [_resync(parts), _tidy_ledgers(parts), _stop_taking(parts)]
         if parts.election is not None:
             others.append(parts.election.hold())
         if settings.progress_url is not None:
             others.append(_serve_progress(parts))
         background = [tasks.create_task(other) for other in others]
-        await _watch(parts)
+        informers = watches.informers(kube, parts.cache, queue, parts.kinds, settings.resync_seconds)
+        await watch(informers, parts.stop, parts.watching, tasks, settings.request_timeout_seconds)
         parts.stop.set()
         queue.shut_down()
         _, late = await asyncio.wait(workers, timeout=DRAIN_SECONDS)
         for task in (*late, *background):
             task.cancel()
-
-
-async def _watch(parts: Parts) -> None:
-    registry = kopf.OperatorRegistry()
-    watches.register(registry, parts.queue, References(), parts.kinds)
-
-    @kopf.on.login(registry=registry)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_kubeconfig(**kwargs) or kopf.login_with_service_account(**kwargs)
-
-    await kopf.operator(
-        registry=registry,
-        settings=watches.settings(parts.settings.request_timeout_seconds, parts.kinds),
-        standalone=True,
-        clusterwide=True,
-        stop_flag=parts.stop,
-    )
-
-
-async def _guard_watches(parts: Parts) -> None:
-    """Note when every watch runs, and raise health.WatchEndedError once one does not any more.
-
-    Kopf begins to end itself then, but may wait for ever for the others.
-    """
-    while health.dead_watches(watches.watched(parts.kinds)):  # noqa: ASYNC110 - Kopf tells nobody
-        await asyncio.sleep(0.1)
-    # Kopf has put its own in their place, which would end the watches, but not the rest.
-    _stop_at_signals(parts.stop)
-    parts.watching.set()
-    while not parts.stop.is_set():
-        await asyncio.sleep(1)
-        dead = health.dead_watches(watches.watched(parts.kinds))
-        if dead and not parts.stop.is_set():
-            raise health.WatchEndedError("; ".join(dead))
 
 
 async def _stop_taking(parts: Parts) -> None:
@@ -181,20 +151,16 @@ async def _stop_taking(parts: Parts) -> None:
 
 
 async def _resync(parts: Parts) -> None:
-    """Reconcile every object once per interval, spread over it: events are hints, and hints get lost."""
+    """Reconcile every object that is not finished once per interval, spread over it: what is waited for may be missed.
+
+    What the watches lost comes back with the next list, at the same interval (kube/informer.py).
+    """
     interval = parts.settings.resync_seconds
     while True:
         await asyncio.sleep(interval)
         for kind in parts.kinds:
-            try:
-                names = await parts.kube.names(kind.resource)
-            except ApiError as error:
-                log.warning("resync failed", kind=kind.name, error=str(error))
-                continue
-            found = {ObjectKey(kind.name, namespace, name) for namespace, name in names}
-            # An object may go while nothing watches.
-            for key in found | parts.objects.objects(kind.name):
-                parts.queue.add_after(key, random.uniform(0, interval))
+            for namespace, name in parts.cache.unfinished(kind.resource):
+                parts.queue.add_after(ObjectKey(kind.name, namespace, name), random.uniform(0, interval))
 
 
 async def _tidy_ledgers(parts: Parts) -> None:
@@ -242,7 +208,8 @@ def _alive(parts: Parts) -> list[str]:
     """Problems that only a restart solves."""
     problems = health.stuck(parts.heartbeats.longest_seconds(), parts.queue.oldest_wait_seconds())
     if parts.watching.is_set() and not parts.stop.is_set():
-        problems += health.dead_watches(watches.watched(parts.kinds))
+        resources = watches.selectors(parts.kinds)
+        problems += health.silent({one.plural: parts.cache.silent_seconds(one) for one in resources})
     return problems
 
 
@@ -288,9 +255,3 @@ async def _before_stop(wanted: Coroutine[Any, Any, None], stop: asyncio.Event) -
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-
-
-def _stop_at_signals(stop: asyncio.Event) -> None:
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -85,9 +85,11 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
     if unreadable is not None:
         await _tell_unreadable(kube, kind, key, parent, unreadable, now)
     else:
-        await _tell(kube, parent, plan)
+        is_new = await _tell(kube, parent, plan)
         for metrics in kind.metrics:
             metrics.written(key, before, plan.status)
+        if deletion is None and not is_new and kind.is_finished(plan.status):
+            kube.settled(kind.resource, parent)
     if plan.requeue_at is None:
         return None
     return max(0.0, (plan.requeue_at - now).total_seconds())
@@ -111,7 +113,8 @@ async def _deletion(kube: Kube, finalizer: Finalizer | None, parent: Object, now
     """What to do for an object that is being deleted; None when it holds no finalizer of ours."""
     if finalizer is None or not _holds(parent, finalizer):
         return None
-    return finalizer.plan(await finalizer.observe(kube, parent), now)
+    # What is in the storage is given up for good: nothing old may decide about that.
+    return finalizer.plan(await finalizer.observe(kube.live, parent), now)
 
 
 async def _release(kube: Kube, parent: Object, finalizer: Finalizer | None, left_behind: LeftBehind | None) -> None:
@@ -133,8 +136,8 @@ def _holds(parent: Object, finalizer: Finalizer) -> bool:
     return finalizer.name in parent["metadata"].get("finalizers", ())
 
 
-async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> None:
-    """When the status differs: the Events that its change calls for, and then the status.
+async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> bool:
+    """When the status differs: the Events that its change calls for, and then the status. Returns whether it did.
 
     In this order, and with names that follow from what the plan was made of, no Event is lost and none recorded twice
     when the operator is killed in between.
@@ -142,7 +145,7 @@ async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> None:
     unknown = plan.status.model_extra or {}
     wire = {name: value for name, value in plan.status.to_wire().items() if name in unknown or value not in ([], {})}
     if wire == parent.get("status", {}):
-        return
+        return False
     metadata = parent["metadata"]
     for position, note in enumerate(plan.events):
         await record_event(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"], position))
@@ -151,6 +154,7 @@ async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> None:
     await write(_status_body(parent, wire))
     identity = {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata}
     log.info("status", kind=parent["kind"], **identity, phase=wire.get("phase"))
+    return True
 
 
 def _invalid(before: KindStatus, parent: Object, error: ValidationError, now: datetime) -> Plan[KindStatus]:

@@ -72,14 +72,17 @@ async def test_lists_are_read_page_by_page_and_items_say_what_they_are() -> None
     assert second.query["continue"] == "token"
 
 
-async def test_names_are_those_of_the_whole_cluster_page_by_page() -> None:
+async def test_pages_are_those_of_the_whole_cluster_one_by_one() -> None:
     path = "GET /apis/finetune.dev/v1alpha1/finetunejobs"
     first = {
         "items": [{"metadata": {"namespace": "team-a", "name": "a"}, "spec": {}}],
-        "metadata": {"continue": "more"},
+        "metadata": {"continue": "more", "resourceVersion": "7"},
     }
-    kube = FakeKube({path: [first, {"items": [{"metadata": {"namespace": "team-b", "name": "b"}}]}]})
-    assert await kube.names(FINE_TUNE_JOBS) == [("team-a", "a"), ("team-b", "b")]
+    last = {"items": [{"metadata": {"namespace": "team-b", "name": "b"}}], "metadata": {"resourceVersion": "7"}}
+    kube = FakeKube({path: [first, last]})
+    pages = [page async for page in kube.pages(FINE_TUNE_JOBS, {})]
+    assert [[item["metadata"]["name"] for item in page.items] for page in pages] == [["a"], ["b"]]
+    assert [(page.version, page.begins) for page in pages] == [("7", True), ("7", False)]
     assert [request.query.get("continue") for request in kube.requests] == [None, "more"]
 
 

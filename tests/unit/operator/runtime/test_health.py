@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -25,13 +23,8 @@ def test_workers_that_do_not_come_back(longest: float, oldest: float, told: list
     assert health.stuck(longest, oldest) == told
 
 
-async def test_a_watch_whose_task_has_ended() -> None:
-    """Kopf's names; that it gives them is seen in tests/integration/operator: the operator becomes ready."""
-    watching = asyncio.create_task(asyncio.sleep(60), name="watcher for finetunejobs.v1alpha1.finetune.dev@None")
-    ended = asyncio.create_task(asyncio.sleep(0), name="watcher for pods.v1@None")
-    await ended
-    assert health.dead_watches(["finetunejobs", "pods"]) == ["nothing watches pods any more"]
-    watching.cancel()
+def test_a_watch_of_which_nothing_is_heard() -> None:
+    assert health.silent({"finetunejobs": 179.0, "pods": 181.0}) == ["nothing was heard of pods for 181 s"]
 
 
 async def test_a_replica_that_stands_by_must_see_who_leads(monkeypatch: pytest.MonkeyPatch) -> None:

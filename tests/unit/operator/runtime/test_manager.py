@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,93 +11,64 @@ from typing import Any
 import pytest
 
 from e2e.cluster.certificates import Authority
-from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.environment import Environment
-from finetune_operator.kube.errors import ApiError
+from finetune_operator.kube.cache import Cache
+from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS
 from finetune_operator.metrics.object_metrics import ObjectMetrics
 from finetune_operator.progress import server as progress_server
 from finetune_operator.registry import KINDS as REGISTERED
 from finetune_operator.runtime import manager
-from finetune_operator.runtime.health import WatchEndedError
 from finetune_operator.runtime.leader_election import Election
 from finetune_operator.runtime.manager import Parts
-from finetune_operator.runtime.watches import watched
+from finetune_operator.runtime.watches import selectors
 from finetune_operator.settings import Settings
 from tests.unit.operator.fake_kube import FakeKube
 
-JOBS = "GET /apis/finetune.dev/v1alpha1/finetunejobs"
-EVALUATIONS = "GET /apis/finetune.dev/v1alpha1/evaluations"
-ROUTER = ObjectKey("FineTuneJob", "team-a", "router")
+ROUTER, DONE = ObjectKey("FineTuneJob", "team-a", "router"), ObjectKey("FineTuneJob", "team-a", "done")
 HOST = "127.0.0.1"
 SETTINGS = Settings(trainer_image="example.com/trainer:1", resync_seconds=0.02)
 ENVIRONMENT = Environment(SETTINGS.trainer_image)
 KINDS = tuple(kind(ENVIRONMENT) for kind in REGISTERED)
-WATCHED = watched(KINDS)
 
 
 def parts(kube: FakeKube, election: Election | None = None) -> Parts:
-    return Parts(SETTINGS, asyncio.Event(), kube, election, KINDS, ENVIRONMENT, ObjectMetrics())
+    cache = Cache(selectors(KINDS), "owner")
+    return Parts(SETTINGS, asyncio.Event(), kube, cache, election, KINDS, ENVIRONMENT, ObjectMetrics())
 
 
 def item(key: ObjectKey) -> dict[str, Any]:
-    return {"metadata": {"namespace": key.namespace, "name": key.name}}
+    return {"metadata": {"namespace": key.namespace, "name": key.name, "uid": key.name, "resourceVersion": "7"}}
 
 
-async def resynced(found: Parts, until: Callable[[], bool]) -> None:
-    """Resync until something is so."""
+async def test_a_resync_looks_at_what_is_not_finished() -> None:
+    """What vanished unseen comes with the next list: test_informer."""
+    found = parts(FakeKube())
+    evaluation = ObjectKey("Evaluation", "team-a", "judge")
+    for resource, key in ((FINE_TUNE_JOBS, ROUTER), (FINE_TUNE_JOBS, DONE), (EVALUATIONS, evaluation)):
+        found.cache.event(resource, "ADDED", item(key))
+    found.cache.finished(FINE_TUNE_JOBS, DONE.namespace, DONE.name, "7")
     task = asyncio.create_task(manager._resync(found))
     async with asyncio.timeout(10):
-        while not until():  # noqa: ASYNC110 - the queue tells nobody
+        while set(found.queue.waiting()) != {ROUTER, evaluation}:  # noqa: ASYNC110 - the queue tells nobody
             await asyncio.sleep(0.01)
     task.cancel()
 
 
-async def test_a_resync_looks_at_what_there_is_and_at_what_vanished_unseen() -> None:
-    found = parts(FakeKube({JOBS: {"items": [item(ROUTER)]}, EVALUATIONS: {"items": []}}))
-    gone = ROUTER._replace(name="gone")
-    found.objects.written(gone, FineTuneJobStatus(), FineTuneJobStatus(phase="Queued"))
-    await resynced(found, lambda: set(found.queue.waiting()) == {ROUTER, gone})
-
-
-async def test_a_kind_that_can_not_be_listed_does_not_keep_the_others_from_it() -> None:
-    evaluation = ObjectKey("Evaluation", "team-a", "judge")
-    answers: dict[str, Any] = {JOBS: ApiError(500, "", ""), EVALUATIONS: {"items": [item(evaluation)]}}
-    found = parts(FakeKube(answers))
-    await resynced(found, lambda: set(found.queue.waiting()) == {evaluation})
-
-
-@contextmanager
-def watching(*plurals: str) -> Iterator[None]:
-    """Tasks with the names that Kopf gives to its watches."""
-    tasks = [asyncio.create_task(asyncio.sleep(60), name=f"watcher for {plural}.v1@None") for plural in plurals]
-    yield
-    for task in tasks:
-        task.cancel()
-
-
-async def test_it_is_ready_when_every_watch_runs_and_ends_when_one_has_ended() -> None:
-    found = parts(FakeKube())
+async def test_it_is_ready_when_all_is_listed_and_not_alive_when_nothing_more_is_heard() -> None:
+    now = 0.0
+    found = replace(parts(FakeKube()), cache=Cache(selectors(KINDS), "owner", lambda: now))
     assert manager._alive(found) == []
     assert manager._ready(found) == ["the watches have not started"]
-    guard = asyncio.create_task(manager._guard_watches(found))
-    with watching(*WATCHED):
-        await asyncio.wait_for(found.watching.wait(), 10)
-        assert (manager._alive(found), manager._ready(found)) == ([], [])
-    await asyncio.sleep(0)
-    with watching(*WATCHED[1:]):
-        assert manager._alive(found) == [f"nothing watches {WATCHED[0]} any more"]
-        with pytest.raises(WatchEndedError, match=WATCHED[0]):
-            await asyncio.wait_for(guard, 10)
-
-
-async def test_while_it_stops_ended_watches_are_no_failure() -> None:
-    found = parts(FakeKube())
-    guard = asyncio.create_task(manager._guard_watches(found))
-    with watching(*WATCHED):
-        await asyncio.wait_for(found.watching.wait(), 10)
+    for resource in selectors(KINDS):
+        found.cache.hears(resource, connected=True)
+    found.watching.set()
+    now = 1000.0
+    assert (manager._alive(found), manager._ready(found)) == ([], []), "an open watch may have nothing to say"
+    found.cache.hears(FINE_TUNE_JOBS, connected=False)
+    now = 1181.0
+    assert manager._alive(found) == ["nothing was heard of finetunejobs for 181 s"]
     found.stop.set()
-    await asyncio.wait_for(guard, 10)
     assert manager._alive(found) == [], "a stop is no reason to kill it"
     assert manager._ready(found) == ["told to stop"]
 
@@ -127,7 +96,7 @@ async def test_a_stop_while_it_stands_by_ends_the_wait() -> None:
 
 async def test_a_renewed_certificate_is_served_and_one_that_can_not_be_read_changes_nothing(tmp_path: Path) -> None:
     settings = replace(SETTINGS, progress_url="https://127.0.0.1:8443", tls_directory=tmp_path)
-    found = Parts(settings, asyncio.Event(), FakeKube({}), None, KINDS, Environment(""), ObjectMetrics())
+    found = replace(parts(FakeKube()), settings=settings, environment=Environment(""))
     first = issue(tmp_path)
     tls = progress_server.server_tls(tmp_path)
     manager._renew_certificate(found, tls)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import kopf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_operator.core.references import ObjectKey, References
 from finetune_operator.environment import Environment
+from finetune_operator.kube.cache import Cache, matching
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, PODS
 from finetune_operator.registry import KINDS as REGISTERED
 from finetune_operator.runtime import watches
 from finetune_operator.runtime.workqueue import WorkQueue
+from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.pod_objects import controlled_by
 
 KINDS = [kind(Environment()) for kind in REGISTERED]
@@ -68,15 +70,13 @@ class RecordingQueue(WorkQueue[ObjectKey]):
 
 
 class Operator:
-    """The registered handlers, called as kopf calls them."""
+    """The handlers of the watches."""
 
     def __init__(self) -> None:
         self.queue = RecordingQueue()
-        registry = kopf.OperatorRegistry()
-        watches.register(registry, self.queue, References(), KINDS)
-        handlers: dict[str, Any] = {str(handler.id): handler.fn for handler in registry._watching.get_all_handlers()}
-        self.parent: Any = handlers["enqueue-finetunejobs"]
-        self.child: Any = handlers["enqueue-pods"]
+        handlers = watches.handlers(self.queue, References(), KINDS)
+        self.parent: Any = handlers[FINE_TUNE_JOBS]
+        self.child: Any = handlers[PODS]
 
     async def woken(self) -> set[ObjectKey]:
         """What was queued, or will be in at most a second."""
@@ -265,19 +265,21 @@ def test_references_hold_the_newest_of_each_object(updates: list[tuple[ObjectKey
         assert references.referrers(target) == {source for source, targets in newest.items() if target in targets}
 
 
-def test_kopf_writes_nothing_and_watches_only_our_children() -> None:
-    settings = watches.settings(12.5, KINDS)
-    assert settings.networking.request_timeout == 12.5
-    assert settings.posting.enabled is False
-    assert settings.scanning.disabled is True
+def test_only_our_children_are_watched() -> None:
     managed = "app.kubernetes.io/managed-by=finetune-operator"
-    selectors = {
-        ("batch", "v1", "jobs"): managed,
-        ("", "v1", "pods"): managed,
-        ("apps", "v1", "deployments"): managed,
-        ("", "v1", "services"): f"{managed},finetune.dev/role=serve",
-        ("", "v1", "configmaps"): f"{managed},finetune.dev/role=serve",
+    children = {
+        "jobs": managed,
+        "pods": managed,
+        "deployments": managed,
+        "services": f"{managed},finetune.dev/role=serve",
+        "configmaps": f"{managed},finetune.dev/role=serve",
     }
-    found = settings.watching.label_selectors
-    assert {child: found[child] for child in selectors} == selectors
-    assert len(found) == len(selectors)
+    found = {resource.plural: matching(selector) for resource, selector in watches.selectors(KINDS).items()}
+    assert found == {**children, **{kind.resource.plural: "" for kind in KINDS}}
+
+
+async def test_children_and_classes_are_known_before_the_first_parent_is_looked_at() -> None:
+    """Or what it made before the operator started would be looked for in vain."""
+    first, then = watches.informers(FakeKube(), Cache({}, "owner"), WorkQueue(), KINDS, 600.0)
+    assert {informer.resource.plural for informer in then} == {"finetunejobs", "evaluations", "modeldeployments"}
+    assert {informer.resource for informer in (*first, *then)} == watches.selectors(KINDS).keys()

@@ -1,0 +1,178 @@
+"""The client that remembers: what it answers itself, what it asks for, and what a write leaves in its memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from finetune_operator.kube.cache import Cache
+from finetune_operator.kube.cached_client import CachedKube
+from finetune_operator.kube.errors import ApiError
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, Object
+from tests.unit.operator.fake_kube import FakeKube, Request
+
+OURS = {"app.kubernetes.io/managed-by": "finetune-operator", "finetune.dev/owner-uid": "parent"}
+COLLECTION = "/apis/batch/v1/namespaces/team-a/jobs"
+BY_NAME = {"metadata.name": "a"}
+
+
+def job(version: int | None = None, name: str = "a", labels: dict[str, str] = OURS) -> Object:
+    metadata: Object = {"name": name, "namespace": "team-a", "labels": labels}
+    if version is not None:
+        metadata |= {"uid": f"uid-of-{name}", "resourceVersion": str(version)}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata}
+
+
+def status(version: int, wire: Object) -> Object:
+    metadata = {"name": "router", "namespace": "team-a", "uid": "u", "resourceVersion": str(version)}
+    return {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": metadata, "status": wire}
+
+
+class Remembering(CachedKube):
+    """The real thing over the fake API server."""
+
+    _request = FakeKube._request  # type: ignore[assignment]
+
+    def __init__(self, answers: dict[str, Any] | None = None) -> None:
+        managed = {"app.kubernetes.io/managed-by": frozenset({"finetune-operator"})}
+        super().__init__(None, Cache({FINE_TUNE_JOBS: {}, JOBS: managed}, "finetune.dev/owner-uid"))
+        self.answers: dict[str, Any] = dict(answers or {})
+        self.requests: list[Request] = []
+        for resource in (FINE_TUNE_JOBS, JOBS):
+            self.cache.begin_list(resource)
+            self.cache.end_list(resource, "1")
+            self.cache.hears(resource, connected=True)
+
+    @property
+    def reads(self) -> list[str]:
+        return [request.line for request in self.requests if request.method == "GET"]
+
+
+def made(version: int = 5) -> Remembering:
+    """With one Job in memory."""
+    kube = Remembering()
+    kube.cache.event(JOBS, "ADDED", job(version))
+    return kube
+
+
+async def test_what_is_known_is_not_asked_for() -> None:
+    kube = made()
+    assert await kube.get(JOBS, "team-a", "a") == job(5)
+    assert await kube.list(JOBS, "team-a", OURS) == [job(5)]
+    assert await kube.list(JOBS, "team-a", fields=BY_NAME) == [job(5)]
+    assert kube.requests == []
+
+
+async def test_what_is_not_known_is_asked_for_and_known_then() -> None:
+    kube = Remembering({f"GET {COLLECTION}/a": job(5)})
+    assert await kube.get(JOBS, "team-a", "b") is None
+    assert await kube.get(JOBS, "team-a", "a") == job(5)
+    assert await kube.get(JOBS, "team-a", "a") == job(5)
+    assert kube.reads == [f"GET {COLLECTION}/b", f"GET {COLLECTION}/a"]
+
+
+async def test_live_reads_ask_whatever_is_known_and_are_remembered() -> None:
+    kube = made()
+    kube.answers |= {
+        f"GET {COLLECTION}/a": job(7),
+        f"GET {COLLECTION}": {"items": [], "metadata": {"resourceVersion": "8"}},
+    }
+    assert await kube.live.get(JOBS, "team-a", "a") == job(7)
+    assert await kube.get(JOBS, "team-a", "a") == job(7)
+    assert await kube.live.list(JOBS, "team-a", OURS) == []
+    assert await kube.list(JOBS, "team-a", OURS) == []
+    assert len(kube.requests) == 2
+
+
+async def test_a_list_of_fewer_than_all_takes_nothing_away() -> None:
+    kube = made()
+    kube.answers[f"GET {COLLECTION}"] = {"items": [], "metadata": {"resourceVersion": "8"}}
+    await kube.list(JOBS, "team-a", OURS, most=1)
+    await kube.list(JOBS, "team-a", {**OURS, "role": "preflight"}, fields={"status.phase": "x"})
+    assert await kube.list(JOBS, "team-a", OURS) == [job(5)]
+
+
+async def test_what_we_wrote_is_read_at_once() -> None:
+    kube = Remembering({f"POST {COLLECTION}": job(6)})
+    await kube.create_once(job())
+    assert await kube.list(JOBS, "team-a", OURS) == [job(6)]
+    written = status(9, {"phase": "Training"})
+    path = "/apis/finetune.dev/v1alpha1/namespaces/team-a/finetunejobs/router"
+    kube.answers[f"PATCH {path}/status"] = written
+    await kube.apply_status(status(8, {"phase": "Training"}))
+    assert await kube.get(FINE_TUNE_JOBS, "team-a", "router") == written
+    assert kube.reads == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ({"kind": "Status", "status": "Success", "details": {"uid": "uid-of-a"}}, []),
+        ({**job(7), "metadata": {**job(7)["metadata"], "deletionTimestamp": "2026-11-26T12:00:00Z"}}, ["7"]),
+    ],
+    ids=["it is gone", "it waits for a finalizer"],
+)
+async def test_what_we_deleted_is_read_as_the_answer_has_it(answer: Object, left: list[str]) -> None:
+    kube = made()
+    kube.answers[f"DELETE {COLLECTION}/a"] = answer
+    await kube.delete(JOBS, "team-a", "a", "uid-of-a")
+    found = await kube.list(JOBS, "team-a", OURS)
+    assert [one["metadata"]["resourceVersion"] for one in found] == left
+    assert kube.reads == []
+
+
+ERRORS = [
+    ApiError(409, "Conflict", "the object has been modified"),
+    ApiError(500, "InternalError", "etcd"),
+    ApiError(0, "ServerDisconnectedError", "no answer"),
+    ApiError(404, "NotFound", "gone"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.reason)
+@pytest.mark.parametrize("verb", ["create", "apply", "delete"])
+async def test_after_a_write_that_failed_the_object_and_its_siblings_are_asked_for_once(
+    verb: str, error: ApiError
+) -> None:
+    kube = made()
+    line = {"create": f"POST {COLLECTION}", "apply": f"PATCH {COLLECTION}/a", "delete": f"DELETE {COLLECTION}/a"}[verb]
+    siblings = {"items": [job(8)], "metadata": {"resourceVersion": "8"}}
+    kube.answers |= {line: error, f"GET {COLLECTION}/a": job(8), f"GET {COLLECTION}": siblings}
+    try:
+        if verb == "delete":
+            await kube.delete(JOBS, "team-a", "a", "uid-of-a")
+        else:
+            await (kube.create(JOBS, "team-a", job()) if verb == "create" else kube.apply(job()))
+    except ApiError as raised:
+        assert raised is error
+    for _ in range(2):
+        assert await kube.list(JOBS, "team-a", OURS) == [{**job(8)}]
+        assert await kube.get(JOBS, "team-a", "a") == job(8)
+    assert kube.reads == [f"GET {COLLECTION}", f"GET {COLLECTION}/a"]
+
+
+async def test_a_write_that_is_given_up_waiting_for_is_in_doubt() -> None:
+    kube = made()
+
+    async def never(*_: Any, **__: Any) -> Object:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    kube._request = never  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await kube.apply(job())
+    assert kube.cache.owned(JOBS, "team-a", OURS) is None
+
+
+async def test_of_a_settled_object_the_rest_is_asked_for() -> None:
+    kube = Remembering()
+    whole = status(9, {"phase": "Succeeded"})
+    kube.cache.event(FINE_TUNE_JOBS, "ADDED", whole)
+    kube.settled(FINE_TUNE_JOBS, whole)
+    path = "/apis/finetune.dev/v1alpha1/namespaces/team-a/finetunejobs/router"
+    kube.answers[f"GET {path}"] = whole
+    assert await kube.get(FINE_TUNE_JOBS, "team-a", "router") == whole
+    assert kube.reads == [f"GET {path}"]
