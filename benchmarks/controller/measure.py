@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.controller import kwok, load
-from benchmarks.controller.audit import BENCHMARK, OPERATOR, Milestones, Request, milestones
+from benchmarks.controller.audit import BENCHMARK, OPERATOR, Milestones, milestones
 from benchmarks.controller.cluster import Cluster, Size, stuck
 from benchmarks.controller.operator_process import cpu_seconds
 from benchmarks.controller.statistics import Distribution, distribution, per_job
@@ -57,10 +57,8 @@ class Idle:
     """A while in which nothing changes, with one resync in it."""
 
     seconds: float
-    resynced: int
-    """How many FineTuneJobs the resync looked at again."""
-    resync_seconds: float
-    """From its list to its last look."""
+    looks: int
+    """How often a FineTuneJob was reconciled in it: the resync looks at each that is not finished."""
     writes: dict[str, int]
     lease_writes: int
     reads: int
@@ -99,18 +97,18 @@ async def cold_start(found: Cluster, objects: int) -> ColdStart:
         found.audit.read()
         first = len(found.audit.requests)
         found.operator.start()
-        seen: set[str] = set()
         deadline = time.monotonic() + PHASE_SECONDS
         while True:
             await asyncio.sleep(POLL_SECONDS)
             found.operator.check()
-            seen |= looked_at(found.audit.read())
-            current.say(f"{len(seen):,} of {objects:,} reconciled")
-            if len(seen) >= objects and found.operator.queue_depth() == 0:
+            looks = found.operator.looks()
+            current.say(f"{looks:,} of {objects:,} reconciled")
+            if looks >= objects and found.operator.is_watching() and found.operator.queue_depth() == 0:
                 break
             if time.monotonic() > deadline:
-                raise stuck(found, f"Only {len(seen):,} were reconciled in {PHASE_SECONDS:.0f} s")
+                raise stuck(found, f"Only {looks:,} were reconciled in {PHASE_SECONDS:.0f} s")
         seconds = time.time() - found.operator.started
+        found.audit.read()
         requests = [one for one in found.audit.requests[first:] if one.user == OPERATOR]
         return ColdStart(
             objects=objects,
@@ -120,15 +118,6 @@ async def cold_start(found: Cluster, objects: int) -> ColdStart:
             writes=sum(one.is_write and one.resource != "leases" for one in requests),
             requests=len(requests),
         )
-
-
-def looked_at(requests: list[Request]) -> set[str]:
-    """The FineTuneJobs that the operator has read: every reconciliation begins with that."""
-    return {
-        one.name
-        for one in requests
-        if one.user == OPERATOR and (one.verb, one.resource) == ("get", "finetunejobs") and one.code == 200
-    }
 
 
 async def live(found: Cluster, size: Size) -> Live:
@@ -196,8 +185,7 @@ async def settled(found: Cluster, first: int, jobs: int, current: Step) -> None:
 
 async def idle(found: Cluster, size: Size) -> Idle:
     """Watch the operator do nothing until its next resync has gone through all objects."""
-    objects = size.live + size.finished + 1
-    # The list comes after one interval; the objects are spread over the next one.
+    # The resync begins after one interval; the objects are spread over the next one.
     until = found.operator.started + 2 * size.resync_seconds + SETTLED_SECONDS
     with step("Let nothing change, and watch what the operator does") as current:
         while time.time() < found.operator.started + size.resync_seconds - SETTLED_SECONDS:
@@ -205,25 +193,23 @@ async def idle(found: Cluster, size: Size) -> Idle:
             await asyncio.sleep(1)
         found.audit.read()
         first, started, before = len(found.audit.requests), time.time(), found.operator.latest()
+        looks = found.operator.looks()
         while time.time() < until:
             await asyncio.sleep(1)
             found.operator.check()
-            current.say(f"{len(looked_at(found.audit.read())):,} looked at, {until - time.time():.0f} s left")
+            current.say(f"{found.operator.looks() - looks:,} looked at, {until - time.time():.0f} s left")
+    looks = found.operator.looks() - looks
+    if looks < size.live:
+        raise stuck(found, f"The resync looked {looks:,} times at {size.live:,} FineTuneJobs")
     after = found.operator.latest()
     found.audit.read()
     requests = [one for one in found.audit.requests[first:] if one.user == OPERATOR]
     reads = [one for one in requests if not one.is_write]
-    lists = [one.received for one in reads if (one.verb, one.resource, one.name) == ("list", "finetunejobs", "")]
-    looks = [one for one in reads if (one.verb, one.resource) == ("get", "finetunejobs")]
-    names = {one.name for one in looks}
-    if len(names) < objects:
-        raise stuck(found, f"The resync looked at {len(names):,} of {objects:,} FineTuneJobs")
     leases = sum(one.is_write and one.resource == "leases" for one in requests)
     window = [one.resident for one in found.operator.samples if one.time >= started]
     return Idle(
         seconds=after.time - before.time,
-        resynced=len(names),
-        resync_seconds=max(one.answered for one in looks) - min(lists, default=started),
+        looks=looks,
         writes=dict(
             Counter(f"{one.verb} {one.resource}" for one in requests if one.is_write and one.resource != "leases")
         ),

@@ -45,7 +45,7 @@ class Operator:
         groups = ["system:serviceaccounts", "system:serviceaccounts:finetune-system"]
         self._kubeconfig = plane.kubeconfig_for(OPERATOR, groups)
         self._options = options
-        self._metrics = ""
+        self._metrics = self._ready = ""
         self._stopping = threading.Event()
         self._sampler: threading.Thread | None = None
 
@@ -57,6 +57,7 @@ class Operator:
         """Start a process and return at once; `started` is the time of it."""
         health, metrics = free_ports(2)
         self._metrics = f"http://127.0.0.1:{metrics}/metrics"
+        self._ready = f"http://127.0.0.1:{health}/readyz"
         flags = {
             "kubeconfig": self._kubeconfig,
             "health-port": health,
@@ -90,18 +91,29 @@ class Operator:
 
     def queue_depth(self) -> float | None:
         """How many objects wait to be reconciled; None while the process does not say."""
+        return self._metric("finetune_operator_queue_depth", {})
+
+    def looks(self) -> int:
+        """How often a FineTuneJob was reconciled, for whatever reason, since the process started."""
+        labels = {"kind": "FineTuneJob", "result": "ok"}
+        return int(self._metric("finetune_operator_reconciliations_total", labels) or 0)
+
+    def is_watching(self) -> bool:
+        """Whether it has listed everything, and works."""
+        try:
+            with urllib.request.urlopen(self._ready, timeout=5):  # noqa: S310
+                return True
+        except OSError:
+            return False
+
+    def _metric(self, name: str, labels: dict[str, str]) -> float | None:
+        """The sum of the samples with these labels; None while the process does not say."""
         try:
             with urllib.request.urlopen(self._metrics, timeout=5) as answer:  # noqa: S310
                 text = answer.read().decode()
         except OSError:
             return None
-        depths = [
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == "finetune_operator_queue_depth"
-        ]
-        return sum(depths) if depths else None
+        return summed(text, name, labels)
 
     def latest(self) -> Sample:
         """The newest sample."""
@@ -115,6 +127,17 @@ class Operator:
                 return
             # Field 24 of proc(5), counted from the third.
             self.samples.append(Sample(time.time(), int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), _cpu_seconds(fields)))
+
+
+def summed(text: str, name: str, labels: dict[str, str]) -> float | None:
+    """The sum of a metric's samples with these labels, in Prometheus' text format; None when there is none."""
+    values = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    return sum(values) if values else None
 
 
 def cpu_seconds(home: Path) -> dict[str, float]:

@@ -138,9 +138,8 @@ def rows(results: Results) -> Iterator[Row]:
     )
     yield Row("Lease renewals", f"{60 * idle.lease_writes / idle.seconds:.1f} a minute")
     yield Row(
-        f"resync of {idle.resynced:,} FineTuneJobs",
-        f"{idle.resync_seconds:.0f} s (spread over {results.size.resync_seconds:g}), {idle.cpu_seconds:.0f} s CPU, "
-        f"{idle.reads / idle.resynced:.1f} reads each",
+        f"a resync, {idle.looks:,} looks at FineTuneJobs",
+        f"{idle.cpu_seconds:.0f} s CPU in {idle.seconds:.0f} s, {idle.reads} reads",
     )
     if live.refused:
         yield Row("requests that were refused", ", ".join(f"{count} x {what}" for what, count in live.refused.items()))

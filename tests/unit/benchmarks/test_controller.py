@@ -19,7 +19,7 @@ from benchmarks.controller.audit import (
     milestones,
     parse,
 )
-from benchmarks.controller.measure import looked_at
+from benchmarks.controller.operator_process import summed
 from benchmarks.controller.statistics import Distribution, distribution, per_job
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -101,14 +101,15 @@ def test_a_half_written_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
     assert len(audit.requests) == 2
 
 
-def test_only_reads_of_a_job_itself_count_as_looks() -> None:
-    lines = [
-        line(OPERATOR, "get", "finetunejobs", "live-00001", 1),
-        line(OPERATOR, "get", "finetunejobs", "gone", 1, code=404),
-        line(OPERATOR, "list", "finetunejobs", "", 1),
-        line(BENCHMARK, "get", "finetunejobs", "live-00002", 1),
-    ]
-    assert looked_at([parse(one) for one in lines]) == {"live-00001"}
+def test_looks_are_counted_by_the_operator_itself() -> None:
+    """It reads from memory: the audit log does not tell."""
+    name = "finetune_operator_reconciliations_total"
+    text = "".join(
+        f'{name}{{kind="{kind}",result="{result}"}} {count}\n'
+        for kind, result, count in [("FineTuneJob", "ok", 7), ("FineTuneJob", "error", 2), ("Evaluation", "ok", 5)]
+    )
+    assert summed(f"# TYPE {name} counter\n{text}", name, {"kind": "FineTuneJob", "result": "ok"}) == 7
+    assert summed(text, "finetune_operator_queue_depth", {}) is None
 
 
 def test_requests_per_job_leave_out_watches_and_leases() -> None:
