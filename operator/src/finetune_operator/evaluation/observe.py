@@ -33,7 +33,9 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     baseline = await resolve_model(reader, owner.namespace, spec.baseline.model) if spec.baseline else None
     is_recorded = status.retry_time is not None or status.completion_time is not None
     running = [] if status.job_name is None or is_recorded else [status.job_name]
-    found_jobs, found_pods, disowned = await jobs_and_pods(reader, owner, status.job_name, running=running)
+    is_over = status.run_id == spec.run_id and status.completion_time is not None
+    newest = None if is_over else status.job_name
+    found_jobs, found_pods, disowned = await jobs_and_pods(reader, owner, newest, running=running)
     jobs, pods = [job_view(item) for item in found_jobs], [pod_view(item) for item in found_pods]
     # What was begun by the default class goes on by it, whichever is the default by now.
     in_flight = status.run_id == spec.run_id and status.completion_time is None

@@ -42,7 +42,7 @@ async def observe(
         observe_class(reader, class_name, trainer_image),
         observe_classes(reader, others, trainer_image),
         _observe_model(reader, owner, spec, status),
-        _children(reader, owner, parent, status),
+        _children(reader, owner, parent, spec, status),
     )
     jobs = tuple(job_view(item) for item in found_jobs)
     pods = tuple(pod_view(item) for item in found_pods)
@@ -84,12 +84,15 @@ def pinned_class(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> str | None
 
 
 async def _children(
-    reader: Reader, owner: Owner, parent: Object, status: FineTuneJobStatus
+    reader: Reader, owner: Owner, parent: Object, spec: FineTuneJobSpec, status: FineTuneJobStatus
 ) -> tuple[list[Object], list[Object], list[Object]]:
     """Its Jobs, Pods, and Jobs no longer its own. One without a status has none, or those about to be made."""
     if not parent.get("status"):
         return [], [], []
-    return await jobs_and_pods(reader, owner, newest_job(status), running=running_jobs(status))
+    # Of a run that is over, nothing is started in its Job's place, whether it is there or not.
+    is_over = status.run_id == spec.run_id and status.phase in FINISHED and spec.ttl_seconds_after_finished is None
+    newest = None if is_over else newest_job(status)
+    return await jobs_and_pods(reader, owner, newest, running=running_jobs(status))
 
 
 async def _observe_model(

@@ -32,7 +32,6 @@ from finetune_operator.progress.endpoint import ProgressEndpoint
 from finetune_operator.progress.tokens import TokenAuthenticator
 from finetune_operator.registry import KINDS
 from finetune_operator.runtime import health, watches
-from finetune_operator.runtime.frame import stop_at_signals, watch
 from finetune_operator.runtime.http_server import serving
 from finetune_operator.runtime.leader_election import Election
 from finetune_operator.runtime.ledger_cleanup import remove_old_ledgers
@@ -78,7 +77,7 @@ async def run(
     Raises (in a group) LeadershipLostError when another operator may lead.
     """
     stop = stop or asyncio.Event()
-    stop_at_signals(stop)
+    watches.stop_at_signals(stop)
     environment, objects = Environment(settings.trainer_image, settings.namespace), ObjectMetrics()
     made = [kind(environment) for kind in kinds]
     counted = tuple(replace(kind, metrics=(objects, *kind.metrics)) for kind in made)
@@ -136,7 +135,7 @@ async def _lead(parts: Parts) -> None:
             others.append(_serve_progress(parts))
         background = [tasks.create_task(other) for other in others]
         informers = watches.informers(kube, parts.cache, queue, parts.kinds, settings.resync_seconds)
-        await watch(informers, parts.stop, parts.watching, tasks, settings.request_timeout_seconds)
+        await watches.watch(informers, parts.stop, parts.watching, tasks, settings.request_timeout_seconds)
         parts.stop.set()
         queue.shut_down()
         _, late = await asyncio.wait(workers, timeout=DRAIN_SECONDS)

@@ -1,11 +1,18 @@
-"""What is watched, and whom each change wakes. Every decision is taken later, on what the cache holds then."""
+"""What is watched, and whom each change wakes. Every decision is taken later, on what the cache holds then.
+
+The watches are our own (kube/informer.py). Kopf is the frame: they begin when it starts, and end when it ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import kopf
 
 from finetune_operator.core.kinds import Kind
 from finetune_operator.core.ownership import MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL, owner_key
@@ -22,6 +29,8 @@ CHILD_SECONDS = 0.3
 ROOM_KEYS = 250
 """The next page of a list waits until no more keys than this do: objects are finished with before others are read."""
 ROOM_SECONDS, ROOM_POLL_SECONDS = 5.0, 0.02
+END_SECONDS = 15.0
+"""How long Kopf may take to end itself after an error; then it kills the process."""
 
 
 def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind]) -> dict[Resource, Tell]:
@@ -89,3 +98,70 @@ def _selector(roles: set[str | None]) -> Selector:
     named = frozenset(role for role in roles if role is not None)
     managed = {MANAGED_BY_LABEL: frozenset({MANAGED_BY})}
     return {**managed, ROLE_LABEL: named} if len(named) == len(roles) else managed
+
+
+async def watch(
+    informers: Sequence[Sequence[Informer]],
+    stop: asyncio.Event,
+    watching: asyncio.Event,
+    tasks: asyncio.TaskGroup,
+    request_timeout_seconds: float,
+) -> None:
+    """Run the informers until `stop`: each group once all objects of the one before are known.
+
+    `watching` is set when all are. An informer never ends by itself; a bug in one fails `tasks`, and so the process.
+    """
+    registry = kopf.OperatorRegistry()
+    running: list[asyncio.Task[None]] = []
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_kubeconfig(**kwargs) or kopf.login_with_service_account(**kwargs)
+
+    @kopf.on.startup(registry=registry)
+    async def begin(**_: Any) -> None:
+        stop_at_signals(stop)  # Kopf has put its own in their place, which would end the watches, but not the rest.
+        running.append(tasks.create_task(_start(informers, running, watching, tasks)))
+
+    @kopf.on.cleanup(registry=registry)
+    async def end(**_: Any) -> None:
+        for task in running:
+            task.cancel()
+
+    await kopf.operator(
+        registry=registry,
+        settings=_kopf_settings(request_timeout_seconds),
+        standalone=True,
+        clusterwide=True,
+        stop_flag=stop,
+    )
+
+
+def stop_at_signals(stop: asyncio.Event) -> None:
+    """Set `stop` at SIGINT and SIGTERM."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def _start(
+    informers: Sequence[Sequence[Informer]],
+    running: list[asyncio.Task[None]],
+    watching: asyncio.Event,
+    tasks: asyncio.TaskGroup,
+) -> None:
+    for group in informers:
+        running.extend(tasks.create_task(informer.run()) for informer in group)
+        for informer in group:
+            await informer.listed.wait()
+    watching.set()
+
+
+def _kopf_settings(request_timeout_seconds: float) -> kopf.OperatorSettings:
+    """Kopf's settings: no writes, no peering, no scanning of CRDs and namespaces."""
+    configured = kopf.OperatorSettings()
+    configured.posting.enabled = False
+    configured.scanning.disabled = True
+    configured.process.ultimate_exiting_timeout = END_SECONDS
+    configured.networking.request_timeout = request_timeout_seconds
+    return configured
