@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
@@ -293,9 +294,8 @@ def _without_remains(model: type[ApiModel], value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     kept = dict(value)
-    for name, field in model.model_fields.items():
-        wire, inner = field.alias or name, _object_type(field.annotation)
-        if inner is None or wire not in kept:
+    for wire, inner in _objects_in(model):
+        if wire not in kept:
             continue
         found = kept[wire]
         if isinstance(found, list):
@@ -309,8 +309,19 @@ def _without_remains(model: type[ApiModel], value: Any) -> Any:
 
 
 def _is_remains(model: type[ApiModel], value: Any) -> bool:
-    known = {field.alias or name for name, field in model.model_fields.items()}
-    return isinstance(value, dict) and not known & value.keys()
+    return isinstance(value, dict) and _known_fields(model).isdisjoint(value)
+
+
+@cache
+def _known_fields(model: type[ApiModel]) -> frozenset[str]:
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
+@cache
+def _objects_in(model: type[ApiModel]) -> tuple[tuple[str, type[ApiModel]], ...]:
+    """The fields of a model that hold objects, one or a list, and what these are."""
+    types = [(field.alias or name, _object_type(field.annotation)) for name, field in model.model_fields.items()]
+    return tuple((wire, inner) for wire, inner in types if inner is not None)
 
 
 def _object_type(annotation: Any) -> type[ApiModel] | None:
