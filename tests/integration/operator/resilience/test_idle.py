@@ -1,4 +1,4 @@
-"""When nothing changes, nothing is written."""
+"""When nothing changes, nothing is written, and what the operator knows is not asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.ports import free_ports
+from finetune_operator.core.kinds import Kind
+from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
+from finetune_operator.runtime import worker
 from finetune_operator.runtime.manager import run
 from finetune_operator.settings import Settings
 from tests.integration.operator import played
@@ -27,8 +30,9 @@ async def test_two_resyncs_write_nothing(
     """A second operator, in this process, which looks at everything again twice a second."""
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
     await asyncio.to_thread(everything_there_can_be, api)
-    requests = Requests(api.namespace)
+    requests, looks = Requests(api.namespace), Looks(api.namespace)
     monkeypatch.setattr(Kube, "_request", requests.observed(Kube._request))
+    monkeypatch.setattr(worker, "reconcile", looks.observed(worker.reconcile))
     before = versions(api)
     health, metrics, progress = free_ports(3)
     settings = Settings(
@@ -43,11 +47,12 @@ async def test_two_resyncs_write_nothing(
     )
     stop = asyncio.Event()
     running = asyncio.create_task(run(settings, stop))
-    await asyncio.wait_for(requests.every_parent_was_read_again, 40)
+    await asyncio.wait_for(looks.every_parent_was_looked_at_again, 40)
     stop.set()
     await running
     assert requests.writes == []
     assert versions(api) == before
+    assert set(requests.reads) <= {f"/apis/apps/v1/namespaces/{api.namespace}/replicasets"}, "these are not watched"
 
 
 class Requests:
@@ -55,28 +60,42 @@ class Requests:
 
     def __init__(self, namespace: str) -> None:
         self.writes: list[str] = []
-        self.every_parent_was_read_again: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.reads: list[str] = []
         self._namespace = f"/namespaces/{namespace}/"
-        self._reads = {f"{self._namespace}{kind.lower()}s/{name}": 0 for kind, name in PARENTS}
 
     def observed(self, request: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         """`Kube._request`, seen."""
 
         async def seen(kube: Kube, method: str, path: str, **options: Any) -> Any:
             if self._namespace in path:
-                self._note(method, path)
+                (self.reads if method == "GET" else self.writes).append(path)
             return await request(kube, method, path, **options)
 
         return seen
 
-    def _note(self, method: str, path: str) -> None:
-        if method != "GET":
-            self.writes.append(path)
-        for parent in self._reads:
-            self._reads[parent] += path.endswith(parent)
-        # Once for the watch's first event, and once for each resync.
-        if min(self._reads.values()) >= 3 and not self.every_parent_was_read_again.done():
-            self.every_parent_was_read_again.set_result(None)
+
+class Looks:
+    """How often this process's operator looked at each object of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.every_parent_was_looked_at_again: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._namespace = namespace
+        self._looks = dict.fromkeys(PARENTS, 0)
+
+    def observed(self, reconcile: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """`reconcile`, seen when it is done."""
+
+        async def seen(kube: Kube, kind: Kind, key: ObjectKey) -> Any:
+            again = await reconcile(kube, kind, key)
+            if key.namespace == self._namespace:
+                self._looks[key.kind, key.name] += 1
+            # Once for the first list, and once for each resync; what is finished needs no other look.
+            enough = all(count >= (1 if parent in FINISHED else 3) for parent, count in self._looks.items())
+            if enough and not self.every_parent_was_looked_at_again.done():
+                self.every_parent_was_looked_at_again.set_result(None)
+            return again
+
+        return seen
 
 
 PARENTS = [
@@ -87,6 +106,7 @@ PARENTS = [
     ("Evaluation", "router"),
     ("ModelDeployment", "router"),
 ]
+FINISHED = [("FineTuneJob", "router"), ("Evaluation", "router")]
 
 
 def everything_there_can_be(api: Api) -> None:

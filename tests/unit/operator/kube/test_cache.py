@@ -336,9 +336,8 @@ class ClusterAndCache(RuleBasedStateMachine):
         self.snapshot = (0, 0)
         self.cache = listed(version=10)
         self.newest: dict[str, int] = {}
-        self.ours: dict[str, str] = {}
-        """UIDs of what we made and know that we made, by name."""
-        self.unsure: set[str] = set()
+        self.dead: set[str] = set()
+        """UIDs of what we know to be deleted."""
 
     def change(self, name: str, after: Object | None) -> Object | None:
         before = self.there.pop(name, None)
@@ -408,6 +407,7 @@ class ClusterAndCache(RuleBasedStateMachine):
         self.change(name, None)
         if answered:
             self.cache.deleted(JOBS, "team-a", name, meta["uid"])
+            self.dead.add(meta["uid"])
         else:
             self.cache.doubt(JOBS, "team-a", name, meta["labels"].get(OWNER_LABEL))
 
@@ -438,6 +438,8 @@ class ClusterAndCache(RuleBasedStateMachine):
             assert before is not None
             last = {**before, "metadata": {**before["metadata"], "resourceVersion": str(version)}}
             self.cache.event(JOBS, "DELETED", last)
+            if after is None:
+                self.dead.add(before["metadata"]["uid"])
 
     @precondition(lambda self: self.pages is None)
     @rule()
@@ -464,6 +466,7 @@ class ClusterAndCache(RuleBasedStateMachine):
         for found in [*(self.cache.get(JOBS, "team-a", name) for name in "abc"), *(self.owned() or [])]:
             if found is not None:
                 meta = found["metadata"]
+                assert meta["uid"] not in self.dead
                 version = int(meta["resourceVersion"])
                 assert version >= self.newest.get(meta["uid"], 0)
                 self.newest[meta["uid"]] = version
