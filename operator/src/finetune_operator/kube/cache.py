@@ -141,8 +141,13 @@ class Cache:
 
     def wrote(self, resource: Resource, answer: Object) -> None:
         """The API server's answer to a write, or to a live read."""
-        store = self._stores.get(resource)
-        if store is not None and "uid" in answer.get("metadata", {}):
+        store, meta = self._stores.get(resource), answer.get("metadata", {})
+        if store is None or "uid" not in meta:
+            return
+        if meta.get("deletionGracePeriodSeconds") == 0 and not meta.get("finalizers"):
+            # Its last finalizer was taken away: it is gone, without another version.
+            self.deleted(resource, meta.get("namespace"), meta["name"], meta["uid"])
+        else:
             self._put(store, answer)
 
     def deleted(self, resource: Resource, namespace: str | None, name: str, uid: str) -> None:

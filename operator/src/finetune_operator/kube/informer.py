@@ -46,7 +46,7 @@ class Informer:
     selector: Selector
     tell: Tell
     list_seconds: float
-    """It is listed again after so long, whatever the watch says: what a watch lost is lost no longer."""
+    """How often it is listed again, whatever the watch says."""
     room: Callable[[], Awaitable[None]]
     """Waits until there is room for another page of objects."""
     listed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -60,7 +60,10 @@ class Informer:
             try:
                 version = await self._list()
                 failures, pause = 0, max(LIST_PAUSE_SECONDS, time.monotonic() - began)
-                await self._follow(version)
+                async with asyncio.TaskGroup() as tasks:
+                    checks = tasks.create_task(self._check())
+                    await self._follow(version)
+                    checks.cancel()
             except ApiError as error:
                 pause = _backoff(failures)
                 failures += 1
@@ -85,12 +88,20 @@ class Informer:
         self.listed.set()
         return version
 
+    async def _check(self) -> None:
+        """List again now and then, beside the watch: what the watch lost is lost no longer."""
+        while True:
+            await asyncio.sleep(self.list_seconds * random.uniform(1.0, 1.2))
+            try:
+                await self._list()
+            except ApiError as error:
+                log.warning("list", resource=self.resource.plural, error=str(error))
+
     async def _follow(self, version: str) -> None:
-        """Watch from a version on, until it is time for a list, or only a list helps."""
-        until = time.monotonic() + self.list_seconds * random.uniform(1.0, 1.2)
+        """Watch from a version on, until only a list helps."""
         failures = 0
-        while (left := until - time.monotonic()) > 0:
-            seconds, began, before = min(WATCH_SECONDS * random.uniform(1, 2), left), time.monotonic(), version
+        while True:
+            seconds, began, before = WATCH_SECONDS * random.uniform(1, 2), time.monotonic(), version
             try:
                 version = await self._watch(version, seconds)
             except _Ended as ended:

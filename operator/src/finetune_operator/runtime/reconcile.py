@@ -45,6 +45,9 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
     Raises ApiError when the API server did not do what was asked; the caller tries again later.
     """
     parent = await kube.get(kind.resource, key.namespace or None, key.name)
+    if parent is not None and "deletionTimestamp" in parent["metadata"]:
+        # It may be gone by now, and what is given up of it is given up for good: nothing old may decide about that.
+        parent = await kube.live.get(kind.resource, key.namespace or None, key.name)
     if parent is None:
         for metrics in kind.metrics:
             metrics.gone(key)
@@ -113,7 +116,6 @@ async def _deletion(kube: Kube, finalizer: Finalizer | None, parent: Object, now
     """What to do for an object that is being deleted; None when it holds no finalizer of ours."""
     if finalizer is None or not _holds(parent, finalizer):
         return None
-    # What is in the storage is given up for good: nothing old may decide about that.
     return finalizer.plan(await finalizer.observe(kube.live, parent), now)
 
 

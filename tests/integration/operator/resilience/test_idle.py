@@ -52,7 +52,13 @@ async def test_two_resyncs_write_nothing(
     await running
     assert requests.writes == []
     assert versions(api) == before
-    assert set(requests.reads) <= {f"/apis/apps/v1/namespaces/{api.namespace}/replicasets"}, "these are not watched"
+    namespace = f"namespaces/{api.namespace}"
+    assert set(requests.reads) <= {
+        f"/apis/apps/v1/{namespace}/replicasets",  # not watched
+        # Named by others, and finished, so that only their versions are in memory.
+        f"/apis/finetune.dev/v1alpha1/{namespace}/finetunejobs/router",
+        f"/apis/finetune.dev/v1alpha1/{namespace}/evaluations/router",
+    }
 
 
 class Requests:

@@ -333,6 +333,7 @@ class ClusterAndCache(RuleBasedStateMachine):
         self.history: list[tuple[Object | None, Object | None, int]] = []
         self.heard = 0
         self.pages: list[Object] | None = None
+        self.is_beside = False
         self.snapshot = (0, 0)
         self.cache = listed(version=10)
         self.newest: dict[str, int] = {}
@@ -425,7 +426,7 @@ class ClusterAndCache(RuleBasedStateMachine):
 
     # The watch.
 
-    @precondition(lambda self: self.pages is None and self.heard < len(self.history))
+    @precondition(lambda self: (self.pages is None or self.is_beside) and self.heard < len(self.history))
     @rule()
     def the_watch_tells(self) -> None:
         before, after, version = self.history[self.heard]
@@ -442,8 +443,10 @@ class ClusterAndCache(RuleBasedStateMachine):
                 self.dead.add(before["metadata"]["uid"])
 
     @precondition(lambda self: self.pages is None)
-    @rule()
-    def the_watch_is_too_old(self) -> None:
+    @rule(is_beside=st.booleans())
+    def a_list_begins(self, is_beside: bool) -> None:
+        """Since the watch is too old, or beside the watch, which goes on."""
+        self.is_beside = is_beside
         self.pages = [one for one in self.there.values() if one["metadata"]["labels"]]
         self.snapshot = (self.version, len(self.history))
         self.cache.begin_list(JOBS)
@@ -456,7 +459,8 @@ class ClusterAndCache(RuleBasedStateMachine):
             self.cache.listed(JOBS, self.pages.pop())
             return
         self.pages = None
-        version, self.heard = self.snapshot
+        version, heard = self.snapshot
+        self.heard = self.heard if self.is_beside else heard
         self.cache.end_list(JOBS, str(version))
 
     # What holds.

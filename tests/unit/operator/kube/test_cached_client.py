@@ -123,6 +123,21 @@ async def test_what_we_deleted_is_read_as_the_answer_has_it(answer: Object, left
     assert kube.reads == []
 
 
+async def test_what_loses_its_last_finalizer_is_gone_though_the_answer_has_no_new_version() -> None:
+    """Or its deletion would begin again, upon an object that is not there."""
+    kube = Remembering()
+    held = status(9, {"phase": "Succeeded"})
+    held["metadata"] |= {"deletionTimestamp": "2026-11-26T12:00:00Z", "deletionGracePeriodSeconds": 0}
+    held["metadata"]["finalizers"] = ["finetune.dev/storage"]
+    kube.cache.event(FINE_TUNE_JOBS, "MODIFIED", held)
+    released = {**held, "metadata": {name: value for name, value in held["metadata"].items() if name != "finalizers"}}
+    path = "/apis/finetune.dev/v1alpha1/namespaces/team-a/finetunejobs/router"
+    kube.answers[f"PATCH {path}"] = released
+    await kube.release(held, "finetune.dev/storage")
+    assert await kube.get(FINE_TUNE_JOBS, "team-a", "router") is None
+    assert kube.reads == [f"GET {path}"]
+
+
 ERRORS = [
     ApiError(409, "Conflict", "the object has been modified"),
     ApiError(500, "InternalError", "etcd"),

@@ -180,11 +180,17 @@ async def test_what_can_not_be_followed_is_listed_again_and_what_was_deleted_mea
     assert run.names == ["b", "c"]
 
 
-async def test_what_a_watch_lost_comes_with_the_next_list() -> None:
-    kube = Watched([page(job("a", 3), version=7), page(job("a", 9), version=20)], [bookmark(15)])
+async def test_what_a_watch_lost_comes_with_the_next_list_which_does_not_interrupt_it() -> None:
+    kube = Watched([page(job("a", 3), version=7), page(job("a", 9), version=20)], [bookmark(15), Stays])
     run = Run(kube, list_seconds=0.02)
-    await run.until(watches=3)
+    task = asyncio.create_task(run.informer.run())
+    async with asyncio.timeout(10):
+        while len(run.told) < 2:  # noqa: ASYNC110 - a script tells nobody
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     assert run.told == [(None, "a"), ("MODIFIED", "a")]
+    assert kube.since == ["7"]
 
 
 async def test_a_list_whose_pages_expire_begins_again() -> None:
