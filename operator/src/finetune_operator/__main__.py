@@ -93,17 +93,21 @@ def _configure_logging() -> None:
 
 def _run(settings: Settings) -> None:
     # Imported here: `--help` and the other command need none of it.
+    from finetune_operator.kube.cache import RestoredError
     from finetune_operator.runtime.leader_election import LeadershipLostError
     from finetune_operator.runtime.manager import run as run_operator
 
     failed: BaseExceptionGroup[Exception] | None = None
     try:
         asyncio.run(run_operator(settings))
-    except* LeadershipLostError as group:
+    except* (LeadershipLostError, RestoredError) as group:
         failed = group
     if failed is not None:
         # No bug: the next process begins anew, as a candidate.
-        structlog.get_logger().error("the operator ends", error=str(failed.exceptions[0]))
+        error: BaseException = failed
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        structlog.get_logger().error("the operator ends", error=str(error))
         raise typer.Exit(1)
 
 

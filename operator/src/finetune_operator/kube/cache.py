@@ -9,12 +9,15 @@ Specification:
    written before the watch tells it. A write of which nobody knows whether it was done (an error, a conflict, no
    answer) leaves a *doubt* about the object and about the children of its owner, which only a live read or a whole
    list takes away.
-3. **It answers, or it does not.** None means "ask the API server": while the watch is down for long, where there is a
-   doubt, for what is not there (it may exist without our label), and for a finished object of which only the version is
-   kept. Memory alone never says that an object does not exist; only what children an owner has, once all are listed.
+3. **It answers, or it does not.** None means "ask the API server": while the watch is down or silent for long, where
+   there is a doubt, for what is not there (it may exist without our label), and for a finished object of which only the
+   version is kept. Memory alone never says that an object does not exist; only what children an owner has, once all are
+   listed.
 4. **A list is the truth of its moment.** What was known before and is not in it is gone, unless it is newer than the
-   list. So what was deleted while nobody watched is told as deleted when the next list is complete.
-5. **A finished object costs its key, UID and version**, some hundred bytes. Its next event brings the rest again.
+   list. So what was deleted while nobody watched is told as deleted when the next list is complete. A list that is
+   older than what was known before it was asked for means that etcd was restored from a backup: RestoredError.
+5. **A finished object costs its key, UID and version**, some hundred bytes, and so does each of its children. Its next
+   event brings the rest again.
 
 Objects are shared: nobody may change what it gets.
 """
@@ -37,8 +40,15 @@ Key = tuple[str, str]
 
 SILENT_SECONDS = 10.0
 """How long memory is believed after the last word of a watch that is not connected."""
+QUIET_SECONDS = 90.0
+"""The same of one that is connected: bookmarks come once a minute."""
 _DELETIONS_KEPT = 20_000
 _FOREVER = 2**64
+_NEVER = float("-inf")
+
+
+class RestoredError(Exception):
+    """The API server has gone back in time. What is known is of no use: the process has to begin anew."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,13 @@ class _Store:
     """By object, and by owner: what was last done about it that may have failed."""
     is_listed: bool = False
     is_connected: bool = False
-    heard: float = float("-inf")
+    heard: float = _NEVER
+    newest: int = 0
+    """The highest version that was seen."""
     listing: set[Key] = field(default_factory=set)
     doubts_before: dict[Key | str, object] = field(default_factory=dict)
-    """Of the list in progress: the objects that it had so far, and the doubts that it takes away."""
+    newest_before: int = 0
+    """Of the list in progress: what it had so far, the doubts that it takes away, and `newest` before it."""
 
 
 class Cache:
@@ -90,20 +103,29 @@ class Cache:
     # What the watches say.
 
     def begin_list(self, resource: Resource) -> None:
-        """A list begins, or begins again: nothing of it was seen yet."""
+        """A list is about to be asked for."""
         store = self._stores[resource]
-        store.listing, store.doubts_before = set(), dict(store.doubts)
+        store.listing, store.doubts_before, store.newest_before = set(), dict(store.doubts), store.newest
+
+    def begin_pages(self, resource: Resource) -> None:
+        """The first page of a list has come. If there were others already, they don't count."""
+        self._stores[resource].listing = set()
 
     def listed(self, resource: Resource, body: Object) -> Told | None:
         """An object of the list; returns what is new of it."""
         store = self._stores[resource]
         store.listing.add(_key(body))
-        self.hears(resource)
+        if not store.is_listed:
+            self.hears(resource)  # Later lists are believed once they are complete.
         return self._put(store, body)
 
     def end_list(self, resource: Resource, version: str) -> list[Told]:
-        """The list is complete, and of this version; returns what is gone."""
+        """The list is complete, and of this version; returns what is gone. Raises RestoredError."""
         store, until = self._stores[resource], _version(version)
+        if until < store.newest_before:
+            versions = f"at resourceVersion {version}, but {store.newest_before} was seen before"
+            raise RestoredError(f"{resource.plural} were listed {versions}: etcd was restored from a backup.")
+        _sees(store, until)
         vanished = [
             (key, entry) for key, entry in store.entries.items() if key not in store.listing and entry.version <= until
         ]
@@ -115,7 +137,6 @@ class Cache:
 
     def event(self, resource: Resource, type: Change, body: Object) -> None:
         """An event of the watch."""
-        self.hears(resource)
         store, key, version = self._stores[resource], _key(body), _version(body["metadata"].get("resourceVersion"))
         if type != "DELETED":
             self._put(store, body)
@@ -125,17 +146,18 @@ class Cache:
         if entry is not None and entry.uid == uid and entry.version <= version:
             self._drop(store, key, entry)
 
-    def hears(self, resource: Resource, *, connected: bool | None = None) -> None:
-        """The API server has said something about this resource; `connected`: the watch is open, or is not any more."""
-        store = self._stores[resource]
-        store.heard = self._clock()
-        if connected is not None:
-            store.is_connected = connected
+    def hears(self, resource: Resource) -> None:
+        """The API server has said something about this resource; or it is about to be asked for the first time."""
+        self._stores[resource].heard = self._clock()
+
+    def connected(self, resource: Resource, is_open: bool) -> None:
+        """The watch is open, or is not any more."""
+        self._stores[resource].is_connected = is_open
 
     def silent_seconds(self, resource: Resource) -> float:
-        """How long ago the watch was last open, or heard of."""
-        store = self._stores[resource]
-        return 0.0 if store.is_connected else self._clock() - store.heard
+        """How long ago the API server last said something about it; 0 before it was first asked."""
+        heard = self._stores[resource].heard
+        return 0.0 if heard == _NEVER else self._clock() - heard
 
     # What our own requests say.
 
@@ -258,21 +280,26 @@ class Cache:
         return iter([key for key, entry in self._stores[resource].entries.items() if entry.body is not None])
 
     def finished(self, resource: Resource, namespace: str | None, name: str, version: str) -> None:
-        """Nothing is to be done about the object as it is in this version: only its version is kept."""
+        """Nothing is to be done about the object as it is in this version: of it and its children no more is kept."""
         store = self._stores.get(resource)
         entry = store.entries.get((namespace or "", name)) if store is not None else None
-        if entry is not None and entry.version == _version(version):
-            entry.body = None
+        if entry is None or entry.version != _version(version):
+            return
+        entry.body = None
+        for children in self._stores.values():
+            for key in children.by_owner.get(entry.uid, ()):
+                children.entries[key].body = None
 
     def _is_believed(self, store: _Store, *, whole: bool = False) -> bool:
         if whole and not store.is_listed:
             return False
-        return store.is_connected or self._clock() - store.heard < SILENT_SECONDS
+        return self._clock() - store.heard < (QUIET_SECONDS if store.is_connected else SILENT_SECONDS)
 
     def _put(self, store: _Store, body: Object) -> Told | None:
         """Keep an object if it is watched, and not older than what is known; returns what is new of it."""
         meta, key = body["metadata"], _key(body)
         uid, version = meta.get("uid", ""), _version(meta.get("resourceVersion"))
+        _sees(store, version)
         entry = store.entries.get(key)
         is_older = version <= store.gone.get(uid, -1) or (entry is not None and version < entry.version)
         is_known = entry is not None and entry.uid == uid
@@ -334,6 +361,11 @@ def _key(body: Object) -> Key:
 
 def _version(text: str | None) -> int:
     return int(text) if text is not None and text.isascii() and text.isdigit() else _FOREVER
+
+
+def _sees(store: _Store, version: int) -> None:
+    if version != _FOREVER:
+        store.newest = max(store.newest, version)
 
 
 def _note_deletion(store: _Store, uid: str, version: int) -> None:

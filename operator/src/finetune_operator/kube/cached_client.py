@@ -56,8 +56,8 @@ class CachedKube(Kube):
                 known = self.cache.all(resource)
             if known is not None:
                 return known
-        elif most is None and not labels and fields is not None and fields.keys() == {BY_NAME}:
-            one = self.cache.get(resource, namespace, fields[BY_NAME])
+        elif name := _only_name(labels, fields):
+            one = self.cache.get(resource, namespace, name)
             if one is not None:
                 return [one]
         return await self.list_live(resource, namespace, labels, fields=fields, most=most)
@@ -86,10 +86,14 @@ class CachedKube(Kube):
     ) -> _Objects:
         """The objects as they are now."""
         owner = self.cache.owner(labels) if fields is None and most is None else None
-        doubt = self.cache.doubt_about(resource, owner) if owner is not None else None
+        key = (namespace or "", name) if (name := _only_name(labels, fields)) else None
+        doubt = self.cache.doubt_about(resource, owner or key or "")
+        before = self.cache.entry(resource, *key) if key else None
         page: Page = await self._list(resource, namespace, labels, fields=fields, most=most)
         if owner is not None:
             self.cache.found_owned(resource, owner, labels or {}, page.items, page.version, doubt)
+        elif key is not None:
+            self.cache.found(resource, key, next(iter(page.items), None), doubt, before)
         else:
             for item in page.items:
                 self.cache.wrote(resource, item)
@@ -114,6 +118,11 @@ class CachedKube(Kube):
     def _doubt(self, about: About, body: Object | _Objects) -> None:
         labels = body.get("metadata", {}).get("labels") if isinstance(body, dict) else None
         self.cache.doubt(about.resource, about.namespace, about.name, self.cache.owner(labels))
+
+
+def _only_name(labels: Mapping[str, str] | None, fields: Mapping[str, str] | None) -> str | None:
+    """The name, where one object is asked for by it and nothing else."""
+    return fields[BY_NAME] if fields is not None and fields.keys() == {BY_NAME} and not labels else None
 
 
 @dataclass(frozen=True)

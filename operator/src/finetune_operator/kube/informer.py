@@ -30,8 +30,11 @@ LIST_PAUSE_SECONDS = 1.0
 """The least time between two lists; it is as long as the list took, if that is longer."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 30.0
 
-Tell = Callable[[Mapping[str, Any], str | None], Awaitable[None]]
-"""Is told of each change: the object, and ADDED, MODIFIED, DELETED, or None for what the first list had."""
+Tell = Callable[[Mapping[str, Any], str | None], None]
+"""Is told of each change: the object, and ADDED, MODIFIED, DELETED, or None for what the first list had.
+
+It can't wait, so that nothing (the end of a watch, a stop) comes between what is known and what is told.
+"""
 
 log = structlog.get_logger(__name__)
 
@@ -55,15 +58,17 @@ class Informer:
     async def run(self) -> None:
         """List and watch for ever. What the API server refuses is logged and tried again, more and more rarely."""
         failures = 0
+        self.cache.hears(self.resource)
         while True:
             began = time.monotonic()
             try:
                 version = await self._list()
-                failures, pause = 0, max(LIST_PAUSE_SECONDS, time.monotonic() - began)
+                listed, failures = time.monotonic(), 0
                 async with asyncio.TaskGroup() as tasks:
                     checks = tasks.create_task(self._check())
                     await self._follow(version)
                     checks.cancel()
+                pause = max(0.0, max(LIST_PAUSE_SECONDS, listed - began) - (time.monotonic() - listed))
             except ApiError as error:
                 pause = _backoff(failures)
                 failures += 1
@@ -73,18 +78,19 @@ class Informer:
     async def _list(self) -> str:
         """Read all objects; returns the version that they are of."""
         is_first, version = not self.listed.is_set(), ""
+        self.cache.begin_list(self.resource)
         async with aclosing(self.kube.pages(self.resource, self._selectors())) as pages:
             async for page in pages:
                 if page.begins:
-                    self.cache.begin_list(self.resource)
+                    self.cache.begin_pages(self.resource)
                 for item in page.items:
                     told = self.cache.listed(self.resource, item)
                     if told is not None:
-                        await self.tell(told.body, None if is_first else told.change)
+                        self.tell(told.body, None if is_first else told.change)
                 version = page.version
                 await self.room()
         for gone in self.cache.end_list(self.resource, version):
-            await self.tell(gone.body, gone.change)
+            self.tell(gone.body, gone.change)
         self.listed.set()
         return version
 
@@ -121,26 +127,26 @@ class Informer:
         try:
             async with aclosing(self.kube.watch(self.resource, self._selectors(), version, seconds)) as lines:
                 async for line in lines:
+                    self.cache.hears(self.resource)
                     if line is None:
-                        self.cache.hears(self.resource, connected=True)
+                        self.cache.connected(self.resource, True)
                     else:
-                        version = await self._event(line, version)
+                        version = self._event(line, version)
+            self.cache.hears(self.resource)
         except ApiError as error:
             raise _Ended(error, version) from error
         finally:
-            self.cache.hears(self.resource, connected=False)
+            self.cache.connected(self.resource, False)
         return version
 
-    async def _event(self, line: Object, version: str) -> str:
+    def _event(self, line: Object, version: str) -> str:
         type, body = str(line.get("type", "")), line.get("object") or {}
         if type == "ERROR":
             message = str(body.get("message", ""))
             raise ApiError(int(body.get("code") or 0), str(body.get("reason", "")), message)
         if type in ("ADDED", "MODIFIED", "DELETED"):
             self.cache.event(self.resource, cast(Change, type), body)
-            await self.tell(body, type)
-        else:
-            self.cache.hears(self.resource)
+            self.tell(body, type)
         return str(body.get("metadata", {}).get("resourceVersion") or version)
 
     def _selectors(self) -> dict[str, str]:

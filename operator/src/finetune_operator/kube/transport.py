@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 from finetune_operator.kube.errors import ApiError
@@ -67,10 +67,9 @@ class Transport:
             if response.status != 200:
                 raise _api_error(response.status, await response.read(), response.headers.get("Retry-After"))
             yield None
-            async for line in response.response.content:
+            async for line in _lines(response.response.content.iter_any()):
                 yield _parsed(line, f"the watch of {path}")
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            # ValueError: a line that is longer than the buffer.
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, type(error).__name__, str(error) or f"the watch of {path} fell silent") from error
         finally:
             if response is not None:
@@ -94,6 +93,17 @@ class Transport:
             auth_settings=["BearerToken"],
         )
         return await self._api.call_api(*request, _request_timeout=within)
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """Lines of any length: those of aiohttp may have 128 KiB, an object some MiB. What follows the last end is none."""
+    begun: list[bytes] = []
+    async for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        begun.append(first)
+        for next_line in others:
+            yield b"".join(begun)
+            begun = [next_line]
 
 
 def _parsed(data: bytes, what: str) -> Object:

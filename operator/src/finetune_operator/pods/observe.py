@@ -19,6 +19,8 @@ from finetune_operator.pods.warning_events import START_SECONDS, WarningEvent, c
 
 CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
 """Of a Job's Pods: the Job controller sets it, and nothing takes it away."""
+JOB_TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
+"""Held by a Job's Pod until its end is counted in the Job's status."""
 
 
 async def owned_jobs_and_pods(
@@ -108,25 +110,41 @@ async def _hidden(
 ) -> list[Object]:
     """The Pods that lost our labels: whoever may patch a Pod may take these away, and it runs on.
 
-    A Job says how many run, and have ended; where fewer are found, they are asked for by the Job controller's own
-    label, without which it would let them go. Once a Job's end is recorded, Pods that ended are not missed any more.
+    A Job says how many run, and have ended, as the Job controller last counted them; where fewer are found, they are
+    asked for by the controller's own label, without which it would let them go. Once a Job's end is recorded, Pods that
+    ended are not missed any more.
     """
+    counted = {uid for job in jobs for uid in _counted_as_ended(job)}
     found: Counter[str] = Counter()
-    live: Counter[str] = Counter()
+    active: Counter[str] = Counter()
     for pod in pods:
         if (by := controller(pod)) is not None:
             found[by.uid] += 1
-            live[by.uid] += pod.get("status", {}).get("phase") in ("Pending", "Running")
+            active[by.uid] += _counts_as_active(pod, counted)
     known = {pod["metadata"]["uid"] for pod in pods}
     short = []
     for job in jobs:
         uid, counts = job["metadata"]["uid"], job.get("status", {})
         every = sum(counts.get(name, 0) for name in ("active", "succeeded", "failed"))
         is_running = job["metadata"]["name"] in running
-        if counts.get("active", 0) > live[uid] or (is_running and every > found[uid]):
+        if counts.get("active", 0) > active[uid] or (is_running and every > found[uid]):
             short.append(uid)
     hidden = await asyncio.gather(*(_pods_of(reader, namespace, uid) for uid in short))
     return [pod for listed in hidden for pod in listed if pod["metadata"]["uid"] not in known]
+
+
+def _counts_as_active(pod: Object, counted_as_ended: set[str]) -> bool:
+    """Whether the Job's status may count the Pod among the active ones: the end of it is counted a second later."""
+    meta = pod["metadata"]
+    if pod.get("status", {}).get("phase") in ("Pending", "Running"):
+        return True
+    return JOB_TRACKING_FINALIZER in meta.get("finalizers", ()) and meta["uid"] not in counted_as_ended
+
+
+def _counted_as_ended(job: Object) -> list[str]:
+    """UIDs of Pods whose end the Job controller has seen, and whose finalizer it is about to take away."""
+    uncounted = job.get("status", {}).get("uncountedTerminatedPods") or {}
+    return [*uncounted.get("succeeded", ()), *uncounted.get("failed", ())]
 
 
 async def _pods_of(reader: Reader, namespace: str, job_uid: str) -> list[Object]:

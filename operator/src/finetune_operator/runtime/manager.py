@@ -206,7 +206,7 @@ def _leads(parts: Parts) -> bool:
 def _alive(parts: Parts) -> list[str]:
     """Problems that only a restart solves."""
     problems = health.stuck(parts.heartbeats.longest_seconds(), parts.queue.oldest_wait_seconds())
-    if parts.watching.is_set() and not parts.stop.is_set():
+    if not parts.stop.is_set():
         resources = watches.selectors(parts.kinds)
         problems += health.silent({one.plural: parts.cache.silent_seconds(one) for one in resources})
     return problems

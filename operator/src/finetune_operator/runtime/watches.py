@@ -38,7 +38,7 @@ def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequenc
     by_name = {kind.name: kind for kind in kinds}
     owners = frozenset(kind.name for kind in kinds if kind.owns)
 
-    async def parent_event(body: Mapping[str, Any], type: str | None) -> None:
+    def parent_event(body: Mapping[str, Any], type: str | None) -> None:
         metadata = body["metadata"]
         key, kind = ObjectKey(body["kind"], metadata.get("namespace", ""), metadata["name"]), by_name[body["kind"]]
         references.update(key, frozenset() if type == "DELETED" else kind.references(body))
@@ -50,7 +50,7 @@ def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequenc
 
     seen: dict[str, ChildState] = {}
 
-    async def child_event(body: Mapping[str, Any], type: str | None) -> None:
+    def child_event(body: Mapping[str, Any], type: str | None) -> None:
         key = owner_key(body, owners)
         if key is not None and child_changed(seen, body, type):
             queue.add_after(key, CHILD_SECONDS)

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from finetune_operator.kube.cache import SILENT_SECONDS, Cache, matching
+from finetune_operator.kube.cache import QUIET_SECONDS, SILENT_SECONDS, Cache, RestoredError, matching
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, FINE_TUNE_JOBS, JOBS, PODS, SERVICES, Object
 
 OWNER_LABEL = "finetune.dev/owner-uid"
@@ -117,19 +117,50 @@ def test_every_class_is_known_by_its_name_and_all_together() -> None:
     assert cache.all(JOBS) is None, "those without our label are not watched"
 
 
-def test_a_silent_watch_is_not_believed_for_long_and_an_open_one_is() -> None:
+@pytest.mark.parametrize(("is_open", "seconds"), [(False, SILENT_SECONDS), (True, QUIET_SECONDS)])
+def test_a_watch_that_says_nothing_is_not_believed_for_long_and_an_open_one_until_a_bookmark_is_overdue(
+    is_open: bool, seconds: float
+) -> None:
     clock = Clock()
     cache = listed(job("a", 3), version=5, clock=clock)
-    clock.now = SILENT_SECONDS - 1
+    cache.connected(JOBS, is_open)
+    clock.now = seconds - 1
     assert (version_of(cache), names(cache)) == (3, ["a"])
-    clock.now = SILENT_SECONDS + 1
-    assert (version_of(cache), names(cache)) == (None, None)
-    cache.hears(JOBS, connected=True)
-    clock.now = 1000.0
+    clock.now = seconds + 1
+    assert (version_of(cache), names(cache), cache.silent_seconds(JOBS)) == (None, None, seconds + 1)
+    cache.hears(JOBS)
     assert (version_of(cache), names(cache), cache.silent_seconds(JOBS)) == (3, ["a"], 0)
-    cache.hears(JOBS, connected=False)
-    clock.now += SILENT_SECONDS + 1
+
+
+def test_the_end_of_a_connection_is_no_word_of_the_api_server() -> None:
+    clock = Clock()
+    cache = listed(job("a", 3), version=5, clock=clock)
+    cache.connected(JOBS, True)
+    clock.now = SILENT_SECONDS + 1
+    cache.connected(JOBS, False)
     assert (version_of(cache), cache.silent_seconds(JOBS)) == (None, SILENT_SECONDS + 1)
+
+
+def test_half_a_list_says_nothing_of_what_is_not_in_it() -> None:
+    clock = Clock()
+    cache = listed(job("a", 3), job("b", 3), version=5, clock=clock)
+    clock.now = SILENT_SECONDS + 1
+    cache.begin_list(JOBS)
+    cache.listed(JOBS, job("a", 3))
+    assert version_of(cache, "b") is None
+    cache.listed(JOBS, job("b", 8))
+    cache.end_list(JOBS, "9")
+    assert version_of(cache, "b") == 8
+
+
+def test_silence_counts_from_when_it_was_first_asked() -> None:
+    clock = Clock()
+    cache = Cache(SELECTORS, OWNER_LABEL, clock)
+    clock.now = 1000.0
+    assert cache.silent_seconds(JOBS) == 0
+    cache.hears(JOBS)
+    clock.now = 1200.0
+    assert cache.silent_seconds(JOBS) == 200
 
 
 # An object only gets newer.
@@ -283,12 +314,51 @@ def test_a_list_that_begins_again_forgets_what_its_first_half_had() -> None:
     cache = listed(job("a", 3), job("b", 3), version=5)
     cache.begin_list(JOBS)
     cache.listed(JOBS, job("a", 3))
-    cache.begin_list(JOBS)
+    cache.begin_pages(JOBS)
     cache.listed(JOBS, job("b", 3))
     assert [one.body["metadata"]["name"] for one in cache.end_list(JOBS, "9")] == ["a"]
 
 
+def test_a_doubt_that_came_after_a_list_was_asked_for_is_not_settled_by_it() -> None:
+    """The list's moment may have been before that."""
+    cache = listed(job("a", 3), version=5)
+    cache.begin_list(JOBS)
+    cache.doubt(JOBS, "team-a", "a")
+    cache.begin_pages(JOBS)
+    cache.listed(JOBS, job("a", 3))
+    cache.end_list(JOBS, "5")
+    assert version_of(cache) is None
+
+
+def test_a_list_that_is_older_than_what_was_known_before_it_means_that_etcd_was_restored() -> None:
+    """Versions count up from an earlier one again: what is known would be taken for newer for ever."""
+    cache = listed(job("a", 3), version=5)
+    cache.event(JOBS, "MODIFIED", job("a", 8))
+    cache.begin_list(JOBS)
+    cache.event(JOBS, "MODIFIED", job("a", 10))
+    assert cache.end_list(JOBS, "9") == []
+    cache.begin_list(JOBS)
+    with pytest.raises(RestoredError, match=r"jobs were listed at resourceVersion 9, but 10 was seen before"):
+        cache.end_list(JOBS, "9")
+
+
 # Finished objects.
+
+
+def test_of_a_finished_object_s_children_no_more_is_kept_either() -> None:
+    cache = listed(job("a", 3), job("b", 3, labels={**OURS, OWNER_LABEL: "another"}), version=5)
+    parent = {"metadata": {"name": "router", "namespace": "team-a", "uid": "parent", "resourceVersion": "4"}}
+    cache.begin_list(FINE_TUNE_JOBS)
+    cache.listed(FINE_TUNE_JOBS, parent)
+    cache.end_list(FINE_TUNE_JOBS, "5")
+    cache.finished(FINE_TUNE_JOBS, "team-a", "router", "3")
+    assert names(cache) == ["a"], "it has changed since"
+    cache.finished(FINE_TUNE_JOBS, "team-a", "router", "4")
+    assert (names(cache), version_of(cache, "a"), version_of(cache, "b")) == (None, None, 3)
+    cache.found_owned(JOBS, "parent", OURS, [job("a", 3)], "9", None)
+    assert names(cache) is None, "it is still the finished one's"
+    cache.event(JOBS, "MODIFIED", job("a", 7))
+    assert names(cache) == ["a"]
 
 
 def test_of_a_finished_object_only_the_version_is_kept_until_it_changes() -> None:
@@ -450,6 +520,7 @@ class ClusterAndCache(RuleBasedStateMachine):
         self.pages = [one for one in self.there.values() if one["metadata"]["labels"]]
         self.snapshot = (self.version, len(self.history))
         self.cache.begin_list(JOBS)
+        self.cache.begin_pages(JOBS)
 
     @precondition(lambda self: self.pages is not None)
     @rule()

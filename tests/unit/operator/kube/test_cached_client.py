@@ -43,7 +43,7 @@ class Remembering(CachedKube):
         for resource in (FINE_TUNE_JOBS, JOBS):
             self.cache.begin_list(resource)
             self.cache.end_list(resource, "1")
-            self.cache.hears(resource, connected=True)
+            self.cache.connected(resource, True)
 
     @property
     def reads(self) -> list[str]:
@@ -166,6 +166,18 @@ async def test_after_a_write_that_failed_the_object_and_its_siblings_are_asked_f
         assert await kube.list(JOBS, "team-a", OURS) == [{**job(8)}]
         assert await kube.get(JOBS, "team-a", "a") == job(8)
     assert kube.reads == [f"GET {COLLECTION}", f"GET {COLLECTION}/a"]
+
+
+@pytest.mark.parametrize("items", [[job(8)], []], ids=["it is there", "it is gone"])
+async def test_a_read_by_name_takes_a_doubt_away_too(items: list[Object]) -> None:
+    kube = made()
+    kube.cache.doubt(JOBS, "team-a", "a", "parent")
+    kube.answers[f"GET {COLLECTION}"] = {"items": items, "metadata": {"resourceVersion": "8"}}
+    assert await kube.list(JOBS, "team-a", fields=BY_NAME) == items
+    assert await kube.list(JOBS, "team-a", fields=BY_NAME) == items
+    assert len(kube.reads) == (1 if items else 2), "absence is never remembered"
+    assert await kube.list(JOBS, "team-a", OURS) == items, "of the siblings the doubt is another"
+    assert len(kube.reads) == (2 if items else 3)
 
 
 async def test_a_write_that_is_given_up_waiting_for_is_in_doubt() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -278,3 +279,70 @@ async def test_every_request_is_counted_with_its_code(monkeypatch: pytest.Monkey
             await kube.create(JOBS, "team-a", JOB)
     path = f"{COLLECTION}/a"
     assert seen == [("GET", path, 429), ("GET", path, 200), ("DELETE", path, 409), ("POST", COLLECTION, 0)]
+
+
+# A watch on the wire.
+
+
+def watch_of(*chunks: bytes, code: int = 200, stays: float = 0.0) -> Handler:
+    """Answers with these chunks, as they are cut, and stays open after them."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=code)
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+            await asyncio.sleep(0)
+        await asyncio.sleep(stays)
+        return response
+
+    return answer
+
+
+async def watched(kube: Kube, seconds: float = 60.0) -> list[Object | None]:
+    async with contextlib.aclosing(kube.watch(JOBS, {"labelSelector": "a=1"}, "7", seconds)) as lines:
+        return [line async for line in lines]
+
+
+async def test_a_watch_asks_for_bookmarks_and_what_comes_after_a_version() -> None:
+    asked: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(dict(request.query))
+        return web.Response(text='{"type": "BOOKMARK"}\n')
+
+    async with talking_to(answer) as kube:
+        assert await watched(kube) == [None, {"type": "BOOKMARK"}]
+    wanted = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": "7", "timeoutSeconds": "60"}
+    assert asked == [{**wanted, "labelSelector": "a=1"}]
+
+
+async def test_an_event_may_be_cut_anywhere_and_be_as_large_as_an_object() -> None:
+    """etcd's limit is 1.5 MiB; anyone who may label a ConfigMap could otherwise stop a watch for good."""
+    large = json.dumps({"type": "ADDED", "object": {"data": "x" * 1_500_000}}).encode()
+    text = b'{"type": "ADDED"}\n{"type": "MODI' + b'FIED"}\n' + large + b'\n{"type": "DELETED"}\n'
+    chunks = [text[:20], text[20:30], text[30:200_000], text[200_000:]]
+    async with talking_to(watch_of(*chunks, b'{"type": "half')) as kube:
+        found = await watched(kube)
+    assert [line["type"] for line in found if line] == ["ADDED", "MODIFIED", "ADDED", "DELETED"]
+
+
+@pytest.mark.parametrize(
+    ("handler", "code"),
+    [
+        (answers(status(410, "Expired")), 410),
+        (watch_of(b'{"type": "ADDED"}\n', stays=5), 0),
+        (hangs_up, 0),
+        (hangs_up_in_the_middle, 0),
+        (watch_of(b"<html>a proxy in between</html>\n"), 0),
+    ],
+    ids=["it is refused", "it falls silent", "it is cut off", "it is cut off in the middle", "it is no watch"],
+)
+async def test_a_watch_that_breaks_off_is_an_error(
+    handler: Handler, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune_operator.kube.transport.SILENCE_SECONDS", 0.2)
+    async with talking_to(handler) as kube:
+        with pytest.raises(ApiError) as raised:
+            await asyncio.wait_for(watched(kube), 3)
+    assert raised.value.status == code

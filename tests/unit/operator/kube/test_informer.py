@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.kube import informer as informers
-from finetune_operator.kube.cache import Cache
+from finetune_operator.kube.cache import Cache, RestoredError
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.informer import Informer
 from finetune_operator.kube.resources import JOBS, Object, Resource
@@ -85,7 +85,7 @@ class Run:
         self.told: list[tuple[str | None, str]] = []
         self.pages = 0
 
-        async def tell(body: Mapping[str, Any], type: str | None) -> None:
+        def tell(body: Mapping[str, Any], type: str | None) -> None:
             self.told.append((type, body["metadata"]["name"]))
 
         async def room() -> None:
@@ -134,7 +134,7 @@ async def test_who_is_told_reads_at_least_what_it_is_told_of() -> None:
     run = Run(kube)
     seen: list[object] = []
 
-    async def tell(body: Mapping[str, Any], type: str | None) -> None:
+    def tell(body: Mapping[str, Any], type: str | None) -> None:
         seen.append(run.cache.get(JOBS, "team-a", "a"))
 
     run.informer = Informer(kube, run.cache, JOBS, run.informer.selector, tell, 3600.0, run.informer.room)
@@ -191,6 +191,42 @@ async def test_what_a_watch_lost_comes_with_the_next_list_which_does_not_interru
     await asyncio.gather(task, return_exceptions=True)
     assert run.told == [(None, "a"), ("MODIFIED", "a")]
     assert kube.since == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("watch", "silent"), [([ApiError(503, "ServiceUnavailable", "")], 100.0), ([bookmark(9)], 0.0)]
+)
+async def test_a_watch_that_is_refused_is_no_word_of_the_api_server(
+    watch: list[Any], silent: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or memory would be believed, and the process called alive, for as long as it is tried."""
+    monkeypatch.setattr(informers, "FIRST_PAUSE_SECONDS", 3600.0)
+    kube = Watched([page(job("a", 3), version=7)], watch)
+    run = Run(kube)
+    run.cache._clock = lambda: 100.0 * len(kube.since)
+    await run.until(watches=1)
+    assert run.cache.silent_seconds(JOBS) == silent
+
+
+async def test_an_api_server_that_went_back_in_time_ends_the_operator() -> None:
+    kube = Watched([page(job("a", 3), version=70), page(job("a", 3), version=7)], [GONE])
+    with pytest.raises(RestoredError):
+        await Run(kube).informer.run()
+
+
+async def test_what_is_in_doubt_while_a_list_is_asked_for_stays_in_doubt() -> None:
+    kube = Watched([page(version=7)])
+    run = Run(kube)
+    answer = kube._request
+
+    async def slow(method: str, path: str, **given: Any) -> Object:
+        found = await answer(method, path, **given)
+        run.cache.doubt(JOBS, "team-a", "a", "parent")
+        return found
+
+    kube._request = slow  # type: ignore[method-assign]
+    await run.until(watches=1)
+    assert run.names is None
 
 
 async def test_a_list_whose_pages_expire_begins_again() -> None:

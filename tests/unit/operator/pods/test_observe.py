@@ -100,6 +100,23 @@ async def test_a_look_at_labelled_pods_costs_no_list_more(
 
 
 @pytest.mark.parametrize(
+    ("uncounted", "held", "is_asked"), [([], True, False), (["uid-of-train-1-0"], True, True), ([], False, True)]
+)
+async def test_a_pod_that_has_just_ended_is_active_by_the_jobs_status_until_it_is_counted(
+    uncounted: list[str], held: bool, is_asked: bool
+) -> None:
+    """Nothing is missed then, so nothing is asked for; what runs unlabelled beside it is."""
+    counted = {"uncountedTerminatedPods": {"succeeded": uncounted}} if uncounted else {}
+    job = {**item("train-1", of_parent()), "status": {"active": 1, **counted}}
+    ended = {**item("train-1-0", of_job("train-1")), "status": {"phase": "Succeeded"}}
+    if held:
+        ended["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
+    hidden = {**item("train-1-1", of_job("train-1")), "status": {"phase": "Running"}}
+    found = ["train-1-0", "train-1-1"] if is_asked else ["train-1-0"]
+    assert await names(Cluster([job], [ended], [hidden])) == (["train-1"], found)
+
+
+@pytest.mark.parametrize(
     ("by", "counts"),
     [
         (of_parent(), True),

@@ -99,21 +99,21 @@ async def operator() -> Operator:
         body(EVALUATION, candidates=[{"name": "tuned", "model": OF_JOB}]),
         body(DEPLOYMENT, className="cpu", gate={"evaluationRef": {"name": "router-eval"}}),
     ):
-        await operator.parent(body=parent, type=None)
+        operator.parent(body=parent, type=None)
     await operator.woken()
     return operator
 
 
 @pytest.mark.parametrize("type", ["MODIFIED", "DELETED", "ADDED"])
 async def test_a_change_wakes_the_object_and_what_refers_to_it(operator: Operator, type: str) -> None:
-    await operator.parent(body=body(JOB, className="cpu"), type=type)
+    operator.parent(body=body(JOB, className="cpu"), type=type)
     assert await operator.woken() == {JOB, EVALUATION}
-    await operator.parent(body=body(EVALUATION), type=type)
+    operator.parent(body=body(EVALUATION), type=type)
     assert await operator.woken() == {EVALUATION, DEPLOYMENT}
 
 
 async def test_a_class_wakes_what_names_it(operator: Operator) -> None:
-    await operator.parent(body=body(CLASS), type="ADDED")
+    operator.parent(body=body(CLASS), type="ADDED")
     assert await operator.woken() == {CLASS, JOB, DEPLOYMENT}
 
 
@@ -135,14 +135,14 @@ async def test_a_class_wakes_what_names_it(operator: Operator) -> None:
 async def test_what_names_no_class_is_woken_when_the_default_may_have_changed(
     operator: Operator, type: str, annotations: dict[str, str], woken: bool
 ) -> None:
-    await operator.parent(body=body(ObjectKey("FineTuneClass", "", "other"), annotations), type=type)
+    operator.parent(body=body(ObjectKey("FineTuneClass", "", "other"), annotations), type=type)
     assert (EVALUATION in await operator.woken()) is woken
 
 
 async def test_who_no_longer_refers_is_no_longer_woken(operator: Operator) -> None:
-    await operator.parent(body=body(DEPLOYMENT, className="gpu"), type="MODIFIED")
+    operator.parent(body=body(DEPLOYMENT, className="gpu"), type="MODIFIED")
     await operator.woken()
-    await operator.parent(body=body(CLASS), type="MODIFIED")
+    operator.parent(body=body(CLASS), type="MODIFIED")
     assert DEPLOYMENT not in await operator.woken()
 
 
@@ -155,10 +155,10 @@ async def test_a_child_wakes_its_parent_and_a_stranger_nobody(
 ) -> None:
     annotations = {} if annotation is None else {"finetune.dev/owner": annotation}
     metadata: dict[str, Any] = {"name": "p", "namespace": "team-a", "annotations": annotations}
-    await operator.child(body={"metadata": metadata}, type="MODIFIED")
+    operator.child(body={"metadata": metadata}, type="MODIFIED")
     assert operator.queue.delays == {}, "a Pod that was made by hand is a stranger's"
     metadata["ownerReferences"] = [controlled_by("Job", "router-train", "u")]
-    await operator.child(body={"metadata": metadata}, type="MODIFIED")
+    operator.child(body={"metadata": metadata}, type="MODIFIED")
     assert operator.queue.delays == dict.fromkeys(woken, watches.CHILD_SECONDS), "a burst of events is looked at once"
     assert await operator.woken() == woken
 
@@ -194,17 +194,17 @@ COMPLETE = [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-1
 async def test_a_child_wakes_its_parent_when_it_shows_something_new(
     operator: Operator, before: dict[str, Any], after: dict[str, Any], type: str | None, woken: bool
 ) -> None:
-    await operator.child(body=before, type="ADDED")
+    operator.child(body=before, type="ADDED")
     await operator.woken()
-    await operator.child(body=after, type=type)
+    operator.child(body=after, type=type)
     assert await operator.woken() == ({JOB} if woken else set())
 
 
 async def test_a_child_made_again_under_its_name_wakes_its_parent(operator: Operator) -> None:
-    await operator.child(body=child_body("Pod", phase="Running"), type="ADDED")
-    await operator.child(body=child_body("Pod", phase="Running"), type="DELETED")
+    operator.child(body=child_body("Pod", phase="Running"), type="ADDED")
+    operator.child(body=child_body("Pod", phase="Running"), type="DELETED")
     await operator.woken()
-    await operator.child(body=child_body("Pod", phase="Running"), type="ADDED")
+    operator.child(body=child_body("Pod", phase="Running"), type="ADDED")
     assert await operator.woken() == {JOB}
 
 
@@ -246,7 +246,7 @@ async def test_our_own_status_wakes_nobody_but_what_refers_to_it(
 ) -> None:
     changed = body(JOB, className="cpu")
     metadata = {**changed["metadata"], "generation": 3, **metadata}
-    await operator.parent(body={**changed, "metadata": metadata, "status": status}, type=type)
+    operator.parent(body={**changed, "metadata": metadata, "status": status}, type=type)
     found = await operator.woken()
     assert (JOB in found) == woken
     assert EVALUATION in found
