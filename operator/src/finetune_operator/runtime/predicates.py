@@ -21,17 +21,20 @@ NOTHING_TO_DECIDE: ChildState = ()
 
 
 def child_changed(seen: dict[str, ChildState], body: Mapping[str, Any], type: str | None) -> bool:
-    """Whether a child's event changes what a plan would react to; `seen` remembers that by UID."""
+    """Whether a child's event changes what a plan would react to; `seen` remembers that by UID.
+
+    What the first list has (None) changes nothing: parents are listed after it, and each is looked at.
+    """
     found = child_state(body)
     if found is None:
-        return True
+        return type is not None
     uid = body["metadata"]["uid"]
     if type == "DELETED":
         seen.pop(uid, None)
         return True
     before = seen.get(uid, NOTHING_TO_DECIDE)
     seen[uid] = found
-    return found != (NOTHING_TO_DECIDE if type is None else before)
+    return type is not None and found != before
 
 
 def is_own_status(body: Mapping[str, Any], type: str | None) -> bool:

@@ -186,10 +186,10 @@ COMPLETE = [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-1
         (child_body("Pod", phase="Running"), child_body("Pod", phase="Running", podIP="10.0.0.1"), "MODIFIED", False),
         (child_body("Pod", phase="Running"), child_body("Pod", phase="Failed"), "MODIFIED", True),
         (child_body("Pod", phase="Running"), child_body("Pod", phase="Running"), "DELETED", True),
-        (child_body("Pod", phase="Running"), child_body("Pod", phase="Running"), None, True),
+        (child_body("Pod", phase="Running"), child_body("Pod", phase="Failed"), None, False),
         (child_body("Deployment", replicas=1), child_body("Deployment", replicas=1), "MODIFIED", True),
     ],
-    ids=["a count", "its end", "an address", "a Pod's end", "its going", "a new list", "a kind without a view"],
+    ids=["a count", "its end", "an address", "a Pod's end", "its going", "the first list", "a kind without a view"],
 )
 async def test_a_child_wakes_its_parent_when_it_shows_something_new(
     operator: Operator, before: dict[str, Any], after: dict[str, Any], type: str | None, woken: bool
