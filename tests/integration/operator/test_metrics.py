@@ -27,13 +27,13 @@ def samples(operator: OperatorProcess) -> Samples:
 
 def test_reconciliations_and_requests_are_counted(api: Api, operator: OperatorProcess) -> None:
     ok = ("finetune_operator_reconciliations_total", ("FineTuneJob", "ok"))
-    read = ("finetune_operator_api_requests_total", ("200", "finetunejobs", "get"))
+    written = ("finetune_operator_api_requests_total", ("200", "finetunejobs/status", "patch"))
     before = samples(operator)
     api.create("FineTuneJob", "router", JOB)
     api.wait_reason("FineTuneJob", "router", "Validating")
     wait_for(lambda: samples(operator).get(ok, 0) > before.get(ok, 0), "a reconciliation is counted")
     found = samples(operator)
-    assert found[read] > before.get(read, 0)
+    assert found[written] > before.get(written, 0)
     assert found["finetune_operator_queue_depth", ("FineTuneJob",)] >= 0
     assert found["finetune_operator_queue_latency_seconds_count", ("FineTuneJob",)] > 0
     assert found["finetune_operator_reconcile_seconds_count", ("FineTuneJob",)] > 0

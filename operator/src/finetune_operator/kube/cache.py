@@ -61,11 +61,13 @@ class Told:
 
 @dataclass
 class _Entry:
-    __slots__ = ("body", "owner", "uid", "version")
+    __slots__ = ("body", "is_ours", "owner", "uid", "version")
     uid: str
     version: int
     owner: str | None
     body: Object | None
+    is_ours: bool
+    """We wrote this version."""
 
 
 @dataclass
@@ -135,16 +137,18 @@ class Cache:
         self.hears(resource)
         return [self._remove(resource, store, key, entry, until) for key, entry in vanished]
 
-    def event(self, resource: Resource, type: Change, body: Object) -> None:
-        """An event of the watch."""
+    def event(self, resource: Resource, type: Change, body: Object) -> bool:
+        """An event of the watch; returns whether it is of our own write, or of what we wrote that upon."""
         store, key, version = self._stores[resource], _key(body), _version(body["metadata"].get("resourceVersion"))
-        if type != "DELETED":
-            self._put(store, body)
-            return
         entry, uid = store.entries.get(key), body["metadata"].get("uid", "")
+        if type != "DELETED":
+            is_ours = entry is not None and entry.is_ours and entry.uid == uid and version <= entry.version
+            self._put(store, body)
+            return is_ours
         _note_deletion(store, uid, version)
         if entry is not None and entry.uid == uid and entry.version <= version:
             self._drop(store, key, entry)
+        return False
 
     def hears(self, resource: Resource) -> None:
         """The API server has said something about this resource; or it is about to be asked for the first time."""
@@ -162,14 +166,20 @@ class Cache:
     # What our own requests say.
 
     def wrote(self, resource: Resource, answer: Object) -> None:
-        """The API server's answer to a write, or to a live read."""
+        """The API server's answer to a write."""
         store, meta = self._stores.get(resource), answer.get("metadata", {})
         if store is None or "uid" not in meta:
             return
         if meta.get("deletionGracePeriodSeconds") == 0 and not meta.get("finalizers"):
             # Its last finalizer was taken away: it is gone, without another version.
             self.deleted(resource, meta.get("namespace"), meta["name"], meta["uid"])
-        else:
+        elif self._put(store, answer) is not None and (entry := store.entries.get(_key(answer))) is not None:
+            entry.is_ours = True
+
+    def read(self, resource: Resource, answer: Object) -> None:
+        """An object that a live list has found."""
+        store = self._stores.get(resource)
+        if store is not None and "uid" in answer.get("metadata", {}):
             self._put(store, answer)
 
     def deleted(self, resource: Resource, namespace: str | None, name: str, uid: str) -> None:
@@ -313,7 +323,7 @@ class Cache:
             _note_deletion(store, uid, version)
             return None
         owner = self.owner(meta.get("labels"))
-        store.entries[key] = _Entry(uid, version, owner, body)
+        store.entries[key] = _Entry(uid, version, owner, body, is_ours=False)
         if owner is not None:
             store.by_owner.setdefault(owner, set()).add(key)
         return Told("MODIFIED" if is_known else "ADDED", body)

@@ -96,7 +96,7 @@ class CachedKube(Kube):
             self.cache.found(resource, key, next(iter(page.items), None), doubt, before)
         else:
             for item in page.items:
-                self.cache.wrote(resource, item)
+                self.cache.read(resource, item)
         return page.items
 
     async def _write(self, method: str, about: About, manager: str | None = None, **request: Any) -> Object:

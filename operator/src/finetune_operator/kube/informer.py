@@ -30,8 +30,8 @@ LIST_PAUSE_SECONDS = 1.0
 """The least time between two lists; it is as long as the list took, if that is longer."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 30.0
 
-Tell = Callable[[Mapping[str, Any], str | None], None]
-"""Is told of each change: the object, and ADDED, MODIFIED, DELETED, or None for what the first list had.
+Tell = Callable[[Mapping[str, Any], str | None, bool], None]
+"""Is told of each change: the object; what happened (None: the first list had it); whether it was our own write.
 
 It can't wait, so that nothing (the end of a watch, a stop) comes between what is known and what is told.
 """
@@ -86,11 +86,11 @@ class Informer:
                 for item in page.items:
                     told = self.cache.listed(self.resource, item)
                     if told is not None:
-                        self.tell(told.body, None if is_first else told.change)
+                        self.tell(told.body, None if is_first else told.change, False)
                 version = page.version
                 await self.room()
         for gone in self.cache.end_list(self.resource, version):
-            self.tell(gone.body, gone.change)
+            self.tell(gone.body, gone.change, False)
         self.listed.set()
         return version
 
@@ -145,8 +145,8 @@ class Informer:
             message = str(body.get("message", ""))
             raise ApiError(int(body.get("code") or 0), str(body.get("reason", "")), message)
         if type in ("ADDED", "MODIFIED", "DELETED"):
-            self.cache.event(self.resource, cast(Change, type), body)
-            self.tell(body, type)
+            is_ours = self.cache.event(self.resource, cast(Change, type), body)
+            self.tell(body, type, is_ours)
         return str(body.get("metadata", {}).get("resourceVersion") or version)
 
     def _selectors(self) -> dict[str, str]:

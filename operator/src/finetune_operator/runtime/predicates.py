@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from finetune_operator.kube.resources import FIELD_MANAGER
 from finetune_operator.pods.observed import job_view, pod_view
 from finetune_operator.pods.roles import PREFLIGHT_ROLE
 
@@ -35,20 +34,6 @@ def child_changed(seen: dict[str, ChildState], body: Mapping[str, Any], type: st
     before = seen.get(uid, NOTHING_TO_DECIDE)
     seen[uid] = found
     return type is not None and found != before
-
-
-def is_own_status(body: Mapping[str, Any], type: str | None) -> bool:
-    """Whether a change is the status that we wrote and nothing else: it was planned for when it was written."""
-    metadata = body["metadata"]
-    observed = (body.get("status") or {}).get("observedGeneration")
-    if type != "MODIFIED" or "deletionTimestamp" in metadata or observed != metadata.get("generation"):
-        return False
-    times: dict[bool, str] = {}
-    for entry in metadata.get("managedFields", ()):
-        is_ours = (entry.get("manager"), entry.get("subresource")) == (FIELD_MANAGER, "status")
-        times[is_ours] = max(times.get(is_ours, ""), entry.get("time", ""))
-    # Times are whole seconds: within the same one somebody else may have written, too.
-    return times.get(True, "") > times.get(False, "")
 
 
 def child_state(body: Mapping[str, Any]) -> ChildState | None:

@@ -21,7 +21,7 @@ from finetune_operator.kube.cache import Cache, Selector
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.informer import Informer, Tell
 from finetune_operator.kube.resources import Resource
-from finetune_operator.runtime.predicates import ChildState, child_changed, is_own_status
+from finetune_operator.runtime.predicates import ChildState, child_changed
 from finetune_operator.runtime.workqueue import WorkQueue
 
 CHILD_SECONDS = 0.3
@@ -38,11 +38,11 @@ def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequenc
     by_name = {kind.name: kind for kind in kinds}
     owners = frozenset(kind.name for kind in kinds if kind.owns)
 
-    def parent_event(body: Mapping[str, Any], type: str | None) -> None:
+    def parent_event(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
         metadata = body["metadata"]
         key, kind = ObjectKey(body["kind"], metadata.get("namespace", ""), metadata["name"]), by_name[body["kind"]]
         references.update(key, frozenset() if type == "DELETED" else kind.references(body))
-        if not is_own_status(body, type):
+        if not is_ours:  # Or it was planned for when it was written.
             queue.add(key)
         for name in (key, *kind.aliases(body, type)):
             for referrer in references.referrers(name):
@@ -50,7 +50,7 @@ def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequenc
 
     seen: dict[str, ChildState] = {}
 
-    def child_event(body: Mapping[str, Any], type: str | None) -> None:
+    def child_event(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
         key = owner_key(body, owners)
         if key is not None and child_changed(seen, body, type):
             queue.add_after(key, CHILD_SECONDS)

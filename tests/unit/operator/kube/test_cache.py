@@ -229,6 +229,34 @@ def test_versions_that_are_no_numbers_count_as_newest() -> None:
 # Our own writes, and doubts.
 
 
+def test_our_own_write_is_known_when_the_watch_tells_it_and_so_is_what_it_was_written_upon() -> None:
+    cache = listed(job("a", 3), version=5)
+    cache.wrote(JOBS, job("a", 8))
+    assert cache.event(JOBS, "MODIFIED", job("a", 7)), "the write had its version"
+    assert cache.event(JOBS, "MODIFIED", job("a", 8))
+    assert not cache.event(JOBS, "MODIFIED", job("a", 9)), "somebody else's, also one in our name"
+    cache.wrote(JOBS, job("a", 10))
+    assert not cache.event(JOBS, "DELETED", job("a", 11))
+    cache.event(JOBS, "ADDED", job("a", 13, uid="new"))
+    cache.wrote(JOBS, job("a", 14, uid="new"))
+    assert not cache.event(JOBS, "MODIFIED", job("a", 12)), "its predecessor's"
+
+
+@pytest.mark.parametrize("how", ["by its name", "among siblings", "in a list", "by the watch"])
+def test_what_others_wrote_is_not_ours_for_having_been_read(how: str) -> None:
+    """A live read may come before the watch: whom the change concerns is to be told all the same."""
+    cache = listed(job("a", 3), version=5)
+    if how == "by its name":
+        cache.found(JOBS, ("team-a", "a"), job("a", 8), None, None)
+    elif how == "among siblings":
+        cache.found_owned(JOBS, "parent", OURS, [job("a", 8)], "8", None)
+    elif how == "in a list":
+        cache.read(JOBS, job("a", 8))
+    else:
+        cache.event(JOBS, "MODIFIED", job("a", 8))
+    assert not cache.event(JOBS, "MODIFIED", job("a", 8))
+
+
 def test_a_write_is_read_before_the_watch_tells_it() -> None:
     cache = listed(version=5)
     cache.wrote(JOBS, job("a", 8))

@@ -83,10 +83,12 @@ class Run:
         self.kube = kube
         self.cache = Cache({JOBS: {"managed": frozenset({"us"})}}, "owner")
         self.told: list[tuple[str | None, str]] = []
+        self.ours: list[str] = []
         self.pages = 0
 
-        def tell(body: Mapping[str, Any], type: str | None) -> None:
+        def tell(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
             self.told.append((type, body["metadata"]["name"]))
+            self.ours += [body["metadata"]["name"]] if is_ours else []
 
         async def room() -> None:
             self.pages += 1
@@ -134,12 +136,20 @@ async def test_who_is_told_reads_at_least_what_it_is_told_of() -> None:
     run = Run(kube)
     seen: list[object] = []
 
-    def tell(body: Mapping[str, Any], type: str | None) -> None:
+    def tell(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
         seen.append(run.cache.get(JOBS, "team-a", "a"))
 
     run.informer = Informer(kube, run.cache, JOBS, run.informer.selector, tell, 3600.0, run.informer.room)
     await run.until(watches=1)
     assert seen == [job("a", 8)]
+
+
+async def test_it_tells_which_changes_are_our_own() -> None:
+    kube = Watched([page(job("a", 3), job("b", 3), version=9)], [event("MODIFIED", job(name, 9)) for name in "ab"])
+    run = Run(kube)
+    run.cache.wrote(JOBS, job("b", 9))
+    await run.until(watches=1)
+    assert run.ours == ["b"]
 
 
 @pytest.mark.parametrize(
