@@ -48,6 +48,8 @@ def ready(platform: Platform, shown: Shown) -> Iterator[dict[str, Object]]:
             s3.put(BUCKET, f"{DATASET_KEY}/prompt-completion.jsonl", prompt_completion())
             s3.put(BUCKET, f"{DATASET_KEY}/preferences.jsonl", preferences())
         with step("Apply every example that needs no GPU"):
+            # What a run that was ended left behind has had its follow-ups.
+            api.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s", timeout=150)
             api.kubectl("apply", "-f", EXAMPLES / "namespace.yaml")
             api.kubectl("apply", "-f", QUICKSTART / "2-finetuneclass.yaml")
             secret = scenario.credentials(platform.storage, NAMESPACE)

@@ -197,6 +197,8 @@ def test_a_watch_that_is_ended_leaves_no_kubectl_behind(tmp_path: Path, number: 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what is in its background with SIGINT ignored, and the suite may be that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + SECONDS
     while not pids.exists() or len(pids.read_text().split()) < 3:

@@ -61,7 +61,7 @@ def test_a_stubborn_writer_is_named_and_not_fought_without_end(api: Api) -> None
     assert drift(api) == {IMAGE: 5}
     reason, told = stalled(contested)
     assert reason == "DriftContested"
-    assert "'helm-controller' sets" in told
+    assert "'helm-controller' keeps setting" in told
     assert IMAGE in told
 
     set_image(api)
@@ -117,4 +117,4 @@ def test_a_writer_of_the_service_is_named(api: Api) -> None:
     path = f"{api.path('Service', 'router')}?fieldManager=mesh"
     body = {"spec": {"selector": {"finetune.dev/role": "other"}}}
     told = stalled(fight(api, lambda api: api.request("PATCH", path, body, STRATEGIC)))[1]
-    assert "'mesh' sets Service spec.selector" in told
+    assert "'mesh' keeps setting Service spec.selector" in told
