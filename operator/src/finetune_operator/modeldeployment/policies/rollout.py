@@ -89,11 +89,15 @@ def _readiness(observed: ObservedModelDeployment, replicas: int, complete: bool,
 
 
 def _of_newest_revision(pods: tuple[PodView, ...]) -> tuple[PodView, ...]:
-    """What ails an older revision (ReplicaSet) is mended by the one that follows it."""
-    created = [(pod.created, pod.job_uid) for pod in pods if pod.created is not None and not pod.terminating]
+    """What ails an older revision (ReplicaSet) is mended by the one that follows it.
+
+    Of two made within the same second, which is all that a creationTimestamp tells, the newer one does not serve yet.
+    """
+    standing = [pod for pod in pods if pod.created is not None and not pod.terminating]
+    created = [(pod.created, not pod.ready, pod.job_uid) for pod in standing]
     if not created:
         return pods
-    _, revision = max(created)
+    *_, revision = max(created)
     return tuple(pod for pod in pods if pod.job_uid == revision)
 
 
