@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,8 +52,11 @@ def survivor(platform: Platform, shown: Shown) -> Iterator[dict[str, Any]]:
         for number, fault in enumerate(faults, start=1):
             with step(f"Fault {number} of {len(faults)}: {fault.__name__.replace('_', ' ')}") as current:
                 committed = _wait_for_checkpoint(platform, number * STEPS_APART, current.say)
+                struck = _attempt(api.get(scenario.JOBS, NAMESPACE, NAME))
                 fault(platform)
                 current.say(f"struck after the checkpoint of step {committed}")
+                if fault is not restart_the_storage:  # else the next fault may strike the same attempt
+                    _wait(api, partial(_has_attempt_after, struck), current.say)
         with step("The job finishes") as current:
             job = _wait(api, lambda job: job.get("status", {}).get("phase") in ("Succeeded", "Failed"), current.say)
     yield job
@@ -145,6 +149,15 @@ def _wait_for_checkpoint(platform: Platform, step: int, say: Callable[[str], Non
     job = _wait(platform.api, reached, say)
     newest: int = max(found["step"] for found in job["status"]["checkpoints"])
     return newest
+
+
+def _attempt(job: dict[str, Any]) -> int:
+    number: int = job["status"]["attempt"]["number"]
+    return number
+
+
+def _has_attempt_after(struck: int, job: dict[str, Any]) -> bool:
+    return _attempt(job) > struck
 
 
 def _wait(api: Api, done: Callable[[dict[str, Any]], bool], say: Callable[[str], None]) -> dict[str, Any]:
