@@ -19,7 +19,7 @@ from e2e.cluster.control_plane import ControlPlane
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "finetune-operator"
 RELEASE, NAMESPACE, TEAM = "finetune-operator", "finetune-system", "team-a"
-WAIT_SECONDS = 90
+WAIT_SECONDS = 30
 CLASS = {
     "apiVersion": "finetune.dev/v1alpha1",
     "kind": "FineTuneClass",

@@ -32,7 +32,7 @@ PLURALS = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
 }
 CHILDREN = ("Job", "Pod", "ConfigMap", "Service", "Deployment")
-WAIT_SECONDS = 90.0
+WAIT_SECONDS = 30.0
 COLLECTED_SECONDS = 60.0
 """The garbage collector looks for new CRDs every 30 s; in the first half minute of a control plane it takes so long."""
 

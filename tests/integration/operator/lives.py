@@ -35,7 +35,7 @@ CLASS = {
 NAME = "router"
 ATTEMPTS = 3
 AT_ONCE = 12
-LIFE_SECONDS = 240.0
+LIFE_SECONDS = 150.0
 TICK_SECONDS = 0.3
 LOST_PEER = Failure(reason=Reason.FAILED, message="Another process of the gang ended.", retryable=True, lost_peer=True)
 

@@ -163,7 +163,7 @@ def with_a_successor(stage: Stage, number: int) -> Portrait:
         return portrait
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 def test_whatever_the_api_server_does_the_life_ends_as_undisturbed(quiet_stage: Stage) -> None:
     """Takes a minute or more: two dozen whole lives side by side, most of which wait for what is tried again."""
     with quiet_stage.life("calm") as life:
