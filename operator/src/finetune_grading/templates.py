@@ -18,6 +18,9 @@ from finetune_grading.sample import MissingVariableError, Sample
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NAME = re.compile(r"(item(\.[\w-]+)+|sample\.output_text|sample\.output_(json|tools)(\.[\w-]+)*)")
+_MEANT = re.compile(rf"\{{\s*{_NAME.pattern}\s*\}}|\{{\{{.*", re.DOTALL)
+"""Text that was meant to be a variable: with single braces, or never closed."""
+_SHOWN = 80
 
 
 class TemplateError(ValueError):
@@ -25,14 +28,17 @@ class TemplateError(ValueError):
 
 
 def variables(template: str) -> list[str]:
-    """The variables of a template, in order. Raises TemplateError for one that can't exist."""
-    names = _parts(template)[1::2]
+    """The variables of a template, in order. Raises TemplateError for one that can't exist, or is written wrongly."""
+    texts, names = _parts(template)[::2], _parts(template)[1::2]
     for name in names:
         if _NAME.fullmatch(name) is None:
             raise TemplateError(
                 f"{{{{{name}}}}} is not a variable. Use {{{{item.<field>}}}}, {{{{sample.output_text}}}}, "
                 "{{sample.output_json}} or {{sample.output_tools}}."
             )
+    for text in texts:
+        if (meant := _MEANT.search(text)) is not None:
+            raise TemplateError(f"{meant[0][:_SHOWN]} is not a variable: it needs {{{{ before it and }}}} after it.")
     return list(names)
 
 

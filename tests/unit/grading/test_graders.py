@@ -165,6 +165,48 @@ def test_a_grader_that_can_never_work_is_refused_before_anything_is_loaded(spec:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("type_", ["StringCheck", "TextSimilarity"])
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [
+        ({"input": "right", "reference": "right"}, "neither it nor reference reads anything of the output"),
+        ({"input": "{{item.reference}}"}, "neither it nor reference reads anything of the output"),
+        ({"input": "{sample.output_text}"}, "input: {sample.output_text} is not a variable"),
+        ({"input": "{{sample.output_text"}, "input: {{sample.output_text is not a variable"),
+        ({"reference": "{item.reference}"}, "reference: {item.reference} is not a variable"),
+        ({"reference": "{{ sample.output_text }}"}, "it is compared with itself"),
+    ],
+)
+def test_a_grader_that_says_the_same_whatever_a_model_writes_is_refused(
+    type_: str, templates: dict[str, str], message: str
+) -> None:
+    member = type_[0].lower() + type_[1:]
+    extra = {"operation": "Ne"} if type_ == "StringCheck" else {"metric": "BLEU"}
+    with pytest.raises(InvalidGraderError) as refused:
+        compiled(type=type_, **{member: {**templates, **extra}})
+    assert message in str(refused.value)
+    assert refused.value.code is GraderErrorCode.INVALID_VARIABLE_ERROR
+
+
+@pytest.mark.parametrize("operation", ["Like", "ILike"])
+def test_a_text_that_every_output_contains_is_refused_as_a_reference(operation: str) -> None:
+    with pytest.raises(InvalidGraderError, match="every text contains that"):
+        compiled(type="StringCheck", stringCheck={"reference": "", "operation": operation})
+    assert grade(compiled(type="StringCheck", stringCheck={"reference": "", "operation": "Ne"}), {}, "a").score == 1.0
+
+
+@pytest.mark.parametrize(
+    "templates",
+    [
+        {"input": "{{item.reference}}", "reference": "{{sample.output_text}}"},
+        {"input": "{{sample.output_tools.0.function.name}}", "reference": "look_up"},
+        {"reference": '{"a":{"b":1}}'},
+    ],
+)
+def test_an_output_may_be_on_either_side_and_the_other_one_fixed(templates: dict[str, str]) -> None:
+    assert compiled(type="StringCheck", stringCheck=templates).name == "g"
+
+
 def test_a_nested_reference_out_of_the_schema_is_refused_and_not_downloaded() -> None:
     with pytest.raises(InvalidGraderError, match=r"127\.0\.0\.1:9/schema"):
         schema_grader({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}})

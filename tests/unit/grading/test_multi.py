@@ -43,17 +43,17 @@ def combine(formula: str, scores: Mapping[str, float], **changes: Any) -> Grade:
     [
         ("(name + email) / 2", {"name": 0.933333, "email": 1}, 0.966667),
         ("min(a,b)^2", {"a": 0.8, "b": 0.6}, 0.36),
-        ("2^3^2/512", {}, 1),
+        ("2^3^2/512*a", {"a": 1}, 1),
         ("-a^2+1", {"a": 0.5}, 0.75),
         ("floor(a*10)/10", {"a": 0.57}, 0.5),
         ("0.7*bleu + .3*exact", {"bleu": 0.5, "exact": 1}, 0.65),
-        ("1e-1 + 2E-1", {}, 0.3),
+        ("1e-1 + 2E-1*a", {"a": 1}, 0.3),
         ("max(a, b, 0.1) - min(a, b)", {"a": 0.2, "b": 0.9}, 0.7),
         ("ceil(a) - abs(-a)", {"a": 0.25}, 0.75),
         ("exp(log(a)) * sqrt(a)", {"a": 0.25}, 0.125),
         ("a - 0.1 - 0.1", {"a": 1}, 0.8),
         ("1 / a / 4", {"a": 0.5}, 0.5),
-        ("2^-1", {}, 0.5),
+        ("2^-a", {"a": 1}, 0.5),
         ("+a", {"a": 0.5}, 0.5),
         ("- -a", {"a": 0.5}, 0.5),
         ("json_member-exact", {"json-member": 1, "exact": 0.25}, 0.75),
@@ -103,6 +103,12 @@ def test_a_formula_that_can_not_work_is_refused_by_its_place(formula: str, code:
     assert place in str(refused.value)
 
 
+@pytest.mark.parametrize("formula", ["1", "2^3^2/512", "min(1, 0.5) - 0.1"])
+def test_a_formula_that_reads_no_grader_is_refused(formula: str) -> None:
+    with pytest.raises(InvalidGraderError, match="calculateOutput: it reads no grader"):
+        multi(formula, "a", "b")
+
+
 def test_a_formula_reads_no_formula() -> None:
     graders = [
         EXACT,
@@ -120,7 +126,7 @@ def test_a_formula_reads_no_formula() -> None:
         ("sqrt(b - a)", ""),
         ("(b-a)^0.5", ""),
         ("b^-1", ""),
-        ("exp(1000)", ""),
+        ("exp(1000) + b", ""),
         ("min(a, 1e308 * 10) + 0*b", "not a finite number"),
         ("max(0, 1e308*10 - 1e308*10) + 0*b", "not a finite number"),
         ("a / (1e308 + 1e308) + 0*b", "not a finite number"),
@@ -131,14 +137,14 @@ def test_a_row_for_which_a_formula_has_no_value_is_errored(formula: str, value: 
     assert (graded.score, graded.verdict) == (None, "Errored")
     assert graded.error is not None
     assert graded.error.code is GraderErrorCode.OTHER_ERROR
-    assert "b=0" in graded.error.details or "exp" in formula
+    assert "b=0" in graded.error.details
     assert value in graded.error.details
 
 
 def test_a_tower_of_powers_is_answered_at_once() -> None:
     started = time.monotonic()
-    assert combine("9^9^9^9", {}).verdict == "Errored"
-    assert combine("0 * 9^9^9", {}).verdict == "Errored"
+    assert combine("9^9^9^9 + a", {"a": 1}).verdict == "Errored"
+    assert combine("0 * 9^9^9 + a", {"a": 1}).verdict == "Errored"
     assert combine("+".join(["a"] * 500), {"a": 0.001}).score == pytest.approx(0.5)
     assert time.monotonic() - started < 1
 

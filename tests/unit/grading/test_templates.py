@@ -39,6 +39,7 @@ ITEM: dict[str, Any] = {
         ("{{sample.output_text}}", "{{item.reference}}", "{{item.reference}}"),
         ("{{sample.output_text}}", "\\1 {0} %s $x", "\\1 {0} %s $x"),
         ("{not} {{item.reference}} }}", "", "{not} os.path }}"),
+        ('{"a":{"b":{{item.meta.level}}}}', "", '{"a":{"b":2}}'),
     ],
 )
 def test_a_template_is_filled_in_by_substitution_only(template: str, output: str, expected: str) -> None:
@@ -83,6 +84,29 @@ def test_a_missing_value_is_told_apart_from_an_empty_one(template: str, output: 
 def test_what_is_no_variable_is_refused(template: str) -> None:
     with pytest.raises(TemplateError, match="is not a variable"):
         variables(template)
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        ("{sample.output_text}", "{sample.output_text} is not"),
+        ("{{sample.output_text}} or { item.meta.level }", "{ item.meta.level } is not"),
+        ("{sample.output_text}}", "{sample.output_text} is not"),
+        ("{{sample.output_text", "{{sample.output_text is not"),
+        ("{{item.reference}} {{sample.output_text}", "{{sample.output_text} is not"),
+        ("{{item.reference}} {{" + "a" * 900, "{{aaa"),
+    ],
+)
+def test_a_variable_with_braces_too_few_is_no_text(template: str, shown: str) -> None:
+    with pytest.raises(TemplateError, match="it needs") as refused:
+        variables(template)
+    assert str(refused.value).startswith(shown)
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("template", ['Reply like {"a": {"b": {}}}', "{not}", "{item}", "a } b }} c"])
+def test_braces_that_mean_no_variable_are_text(template: str) -> None:
+    assert variables(template) == []
 
 
 def test_attributes_of_python_objects_are_out_of_reach() -> None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.graders import Grader, GraderErrorCode, TextSimilarity
-from finetune_grading.compiled import InvalidGraderError, RowsGrader, item_variables
+from finetune_grading.compiled import InvalidGraderError, RowsGrader
 from finetune_grading.grade import Grade, GradeError, RowError, Scored, unexpected
+from finetune_grading.graders.comparison import compared_variables
 from finetune_grading.judge import Embedder, StopGradingError
 from finetune_grading.sample import Row
 from finetune_grading.templates import render
@@ -73,7 +74,7 @@ def compile_cosine(grader: Grader, pass_threshold: float, embedders: Mapping[str
     """Raises InvalidGraderError."""
     spec = grader.text_similarity
     assert spec is not None and spec.model is not None, "metric Cosine requires both"
-    fields = item_variables(grader.name, {"input": spec.input, "reference": spec.reference})
+    fields = compared_variables(grader.name, spec)
     if spec.model not in embedders:
         known = ", ".join(sorted(embedders)) or "none"
         raise InvalidGraderError(grader.name, f"there is no model {spec.model!r}. There are: {known}.")

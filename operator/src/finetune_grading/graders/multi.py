@@ -50,6 +50,9 @@ def compile_multi(
         formula = parse_formula(grader.multi.calculate_output, names)
     except FormulaError as error:
         raise InvalidGraderError(grader.name, f"multi.calculateOutput: {error}", error.code) from error
+    if not formula.names:
+        message = "multi.calculateOutput: it reads no grader, and has the same value whatever a model writes."
+        raise InvalidGraderError(grader.name, message, GraderErrorCode.INVALID_VARIABLE_ERROR)
     reads = {name: names[name] for name in formula.names}
     compares = any(name in comparing for name in reads.values())
     return MultiGrader(grader.name, pass_threshold, (), formula, reads, compares=compares)
