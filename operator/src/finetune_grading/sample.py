@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import orjson
-
 from finetune_api.graders import GraderErrorCode
+from finetune_grading.exact_json import parse_json
 from finetune_grading.grade import RowError
 from finetune_grading.tool_calls import ToolCall
 
@@ -37,8 +36,8 @@ class Sample:
     def output_json(self) -> Any:
         """The text parsed as strict JSON. Raises MissingVariableError (sample_parse_error) when it is not JSON."""
         try:
-            return orjson.loads(self.output_text)
-        except orjson.JSONDecodeError as error:
+            return parse_json(self.output_text)
+        except ValueError as error:
             why = f"the output is not JSON: {error}"
             raise MissingVariableError("sample.output_json", why, GraderErrorCode.SAMPLE_PARSE_ERROR) from error
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import orjson
-
+from finetune_grading.exact_json import write_json
 from finetune_grading.sample import MissingVariableError, Sample
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
@@ -73,7 +72,7 @@ def render_with(template: str, insert: Callable[[str], str]) -> str:
 
 def as_text(value: Any) -> str:
     """Text as it is, any other value as compact JSON with sorted keys."""
-    return value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    return value if isinstance(value, str) else write_json(value)
 
 
 @lru_cache(maxsize=256)

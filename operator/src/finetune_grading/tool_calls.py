@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from finetune_api.graders import ToolCallMatch
+from finetune_grading.exact_json import parse_json, write_json
 
 
 @dataclass(frozen=True)
@@ -19,14 +18,13 @@ class ToolCall:
     arguments: Any
 
     def to_wire(self) -> dict[str, Any]:
-        """The call as OpenAI's messages have it: its arguments are JSON in a string."""
-        arguments = orjson.dumps(self.arguments, option=orjson.OPT_SORT_KEYS).decode()
-        return {"type": "function", "function": {"name": self.name, "arguments": arguments}}
+        """The call as OpenAI's messages have it: its arguments are JSON in a string. Raises TypeError, ValueError."""
+        return {"type": "function", "function": {"name": self.name, "arguments": write_json(self.arguments)}}
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> ToolCall:
         """A call of OpenAI's messages that has been validated before."""
-        return cls(value["function"]["name"], orjson.loads(value["function"]["arguments"]))
+        return cls(value["function"]["name"], parse_json(value["function"]["arguments"]))
 
 
 def matched_calls(found: Sequence[ToolCall], expected: Sequence[ToolCall], match: ToolCallMatch) -> int:

@@ -250,7 +250,7 @@ def test_a_batch_that_the_embedder_refuses_errs_its_rows_only() -> None:
 
 def test_an_output_whose_text_can_not_be_made_errs_its_row_only() -> None:
     arguments: Any = 1
-    for _ in range(300):
+    for _ in range(3000):
         arguments = {"a": arguments}
     rows = [
         Row({"reference": "r"}, Sample("", calls)) for calls in ((ToolCall("add", arguments),), (ToolCall("add", {}),))

@@ -14,6 +14,7 @@ ITEM: dict[str, Any] = {
     "reference": "os.path",
     "meta": {"level": 2, "tags": ["a", "b"], "note": None},
     "has-dash": "yes",
+    "big": 123456789012345678901230,
     "injected": "{{item.reference}}",
 }
 
@@ -34,6 +35,8 @@ ITEM: dict[str, Any] = {
         ("{{sample.output_json}}", '{"b": 1, "a": "é"}', '{"a":"é","b":1}'),
         ("{{sample.output_json.module}}", '{"module": "json"}', "json"),
         ("{{sample.output_json.a.0.b}}", '{"a": [{"b": true}]}', "true"),
+        ("{{item.big}}", "", "123456789012345678901230"),
+        ("{{sample.output_json}}", '{"n": [123456789012345678901230, 1.50]}', '{"n":[123456789012345678901230,1.5]}'),
         # What a value contains is text, whatever it looks like.
         ("{{item.injected}}", "", "{{item.reference}}"),
         ("{{sample.output_text}}", "{{item.reference}}", "{{item.reference}}"),
@@ -56,6 +59,9 @@ def test_a_template_is_filled_in_by_substitution_only(template: str, output: str
         ("{{sample.output_json}}", "no json"),
         ("{{sample.output_json}}", '{"a": NaN}'),
         ("{{sample.output_json}}", "[" * 5000),
+        ("{{sample.output_json}}", '{"a": 1e400}'),
+        ("{{sample.output_json}}", '{"a": "\\ud800"}'),
+        ("{{sample.output_json}}", '{"a": "\n"}'),
         ("{{sample.output_json.module}}", '{"other": 1}'),
         ("{{sample.output_json.module}}", '"module"'),
     ],

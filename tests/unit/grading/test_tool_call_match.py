@@ -87,6 +87,16 @@ def test_the_order_of_calls_does_not_count(made: list[tuple[str, dict[str, Any]]
     assert matched_calls(data.draw(st.permutations(expected)), expected, ToolCallMatch()) == len(expected)
 
 
+BIG = 123456789012345678901230
+
+
+@pytest.mark.parametrize(("found", "score"), [(BIG, 1.0), (BIG + 1, 0.0), (float(BIG), 0.0)])
+def test_whole_numbers_are_compared_exactly_whatever_their_size(found: float, score: float) -> None:
+    item = {"reference_tools": [call("a", x=BIG).to_wire()]}
+    made = ToolCall.from_wire(call("a", x=found).to_wire())
+    assert grade(compiled(type="ToolCall"), item, "", made).score == score
+
+
 A, B, C = call("a"), call("b"), call("c")
 
 

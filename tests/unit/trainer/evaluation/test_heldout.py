@@ -94,3 +94,22 @@ def test_what_a_grader_reads_and_an_example_lacks_is_named(tmp_path: Path) -> No
     assert len(read_held_out(write(tmp_path / "good", whole), URI, graders)) == 1
     with pytest.raises(DiagnosedError, match=r"Line 2 of .*'exact' reads \{\{item.meta.label\}\}"):
         read_held_out(write(tmp_path / "bad", whole, {"prompt": "p", "completion": "c"}), URI, graders)
+
+
+def test_whole_numbers_beyond_64_bits_are_those_of_the_file(tmp_path: Path) -> None:
+    big = 123456789012345678901231
+    written = f'{{"id": {big}}}'
+    for arguments in (written, json.loads(written)):  # as text, as OpenAI has it, and as an object
+        calling = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f"}}]}
+        calling["tool_calls"][0]["function"]["arguments"] = arguments  # type: ignore[index]
+        (example,) = read_held_out(
+            write(tmp_path / "f.jsonl", {"messages": [USER, calling], "tools": [TOOL], "id": big}), URI, []
+        )
+        assert example.item["id"] == big
+        assert example.reference_tools[0]["function"]["arguments"] == f'{{"id":{big}}}'
+
+
+def test_a_line_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "f.jsonl", f'{{"prompt": "p", "completion": "c", "x": {"[" * 1010}{"]" * 1010}}}')
+    with pytest.raises(DiagnosedError, match=r"Line 1 of .* nested too deeply"):
+        read_held_out(file, URI, [])

@@ -112,11 +112,20 @@ def test_a_model_whose_format_is_not_known_calls_nothing(tokenizer: Any) -> None
     assert response_template(tokenizer) is None
 
 
-@pytest.mark.parametrize("arguments", ['{"a":' * 300 + "1" + "}" * 300, '{"a": 1' + "0" * 30 + "}"])
+@pytest.mark.parametrize("arguments", ['{"a":' * 300 + "1" + "}" * 300, '{"a":1' + "0" * 30 + "}"])
+def test_a_call_is_exact_whatever_the_size_of_its_numbers_and_however_it_is_written(arguments: str) -> None:
+    template = dict(COMMON_FORMATS)["<tool_call>"]
+    for written in (arguments, json.dumps(arguments)):
+        output = f'<tool_call>{{"name": "add", "arguments": {written}}}</tool_call>'
+        text, (call,) = parse_tool_calls(template, output, "", TOOLS)
+        assert (text, call.to_wire()["function"]["arguments"]) == ("", arguments)
+
+
+@pytest.mark.parametrize("arguments", ['{"a":' * 3000 + "1" + "}" * 3000, '{"a": "\\ud800"}'])
 def test_a_call_that_could_not_be_written_down_is_text(arguments: str) -> None:
-    """No report and no answer could have it: JSON's writer gives up at 254 levels, and at 64 bits."""
+    """No report and no answer could have it: JSON's writer gives up at some 1,000 levels, and at half a character."""
     with pytest.raises((TypeError, ValueError)):
-        to_calls([{"name": "add", "arguments": json.loads(arguments)}])
+        to_calls([{"name": "add", "arguments": arguments}])
     template = dict(COMMON_FORMATS)["<tool_call>"]
     output = f'<tool_call>{{"name": "add", "arguments": {arguments}}}</tool_call>'
     assert parse_tool_calls(template, output, "", TOOLS) == (output, ())

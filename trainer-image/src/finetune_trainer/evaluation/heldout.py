@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_grading.compiled import CompiledGrader
+from finetune_grading.exact_json import parse_json
 from finetune_grading.sample import REFERENCE_TOOLS, MissingVariableError, Sample
 from finetune_grading.templates import render
 from finetune_grading.tool_calls import ToolCall
@@ -19,7 +20,7 @@ from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.example_errors import ExampleError
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample
 from finetune_trainer.data.read.formats import FORMAT_NAMES
-from finetune_trainer.data.read.jsonl import LineError, parse
+from finetune_trainer.data.read.jsonl import LineError, Record, parse
 from finetune_trainer.data.read.messages import ImageUrl
 from finetune_trainer.data.read.reader import parse_example
 from finetune_trainer.data.read.records import read_records
@@ -76,7 +77,7 @@ def read_held_out(
     for record in read_records(file):
         if limit is not None and len(examples) + len(errors) == limit:
             break
-        parsed = record if isinstance(record, LineError) else parse(*record)
+        parsed = record if isinstance(record, LineError) else parse_exactly(*record)
         if isinstance(parsed, LineError):
             errors.append(parsed)
             continue
@@ -91,6 +92,17 @@ def read_held_out(
         errors.append(LineError(1, "The file is empty."))
     refuse(uri, errors)
     return examples
+
+
+def parse_exactly(number: int, line: bytes) -> Record | LineError:
+    """The JSON value of a line, whose whole numbers are those of the text, or its error."""
+    parsed = parse(number, line)
+    if isinstance(parsed, LineError):
+        return parsed
+    try:
+        return Record(number, parse_json(line.decode()))
+    except ValueError as error:
+        return LineError(number, f"The line can't be read: {error}.")
 
 
 def to_held_out(line: int, value: object) -> HeldOutExample:
@@ -111,15 +123,15 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
     *before, last = example.to_template()
     if not before:
         raise ExampleError("No message stands before the assistant's: there is nothing to answer to.")
+    *arguments_before, arguments = example.arguments()
     calls = [
-        ToolCall(call["function"]["name"], call["function"]["arguments"]).to_wire()
-        for call in last.get("tool_calls", [])
+        ToolCall(call["function"]["name"], parse_json(written)).to_wire()
+        for call, written in zip(last.get("tool_calls", []), arguments, strict=True)
     ]
     item[REFERENCE_TOOLS] = calls
     if last["content"] or not calls:
         item[REFERENCE] = last["content"]
-    arguments = example.arguments()[:-1]
-    prompt = Prompt(tuple(before), tuple(example.tools or ()), tuple(example.images()), arguments)
+    prompt = Prompt(tuple(before), tuple(example.tools or ()), tuple(example.images()), arguments_before)
     return HeldOutExample(line, prompt, item)
 
 

@@ -14,8 +14,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
+from finetune_grading.exact_json import parse_json
 from finetune_grading.tool_calls import ToolCall
 
 ResponseTemplate = Mapping[str, Any]
@@ -117,9 +116,9 @@ def _to_call(value: Mapping[str, Any]) -> ToolCall:
     function = value.get("function", value)
     arguments = function["arguments"] if "arguments" in function else function["parameters"]
     if isinstance(arguments, str):
-        arguments = orjson.loads(arguments)
+        arguments = parse_json(arguments)
     if not isinstance(function["name"], str):
         raise TypeError("the name of a call is not text")
     call = ToolCall(function["name"], arguments)
-    call.to_wire()  # what is nested too deeply for JSON, or too large a number, could be neither reported nor served
+    call.to_wire()  # what is nested too deeply for JSON, or has half a character, could be neither reported nor served
     return call

@@ -15,6 +15,7 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
+from finetune_grading.exact_json import write_json
 from finetune_trainer.data.read.example_errors import MOST_IMAGES, ExampleError, explain, unmatched_tool_call
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
 from finetune_trainer.data.read.formats import Format, MethodFormats, mixed_formats, wrong_file
@@ -123,7 +124,7 @@ def read_examples(
 
 def parse_example(value: object) -> Example:
     """The example in a line's JSON value, which may have other keys (for graders). Raises ExampleError."""
-    line = orjson.dumps(value)
+    line = write_json(value).encode()
     with contextlib.suppress(msgspec.DecodeError, RefusedError):
         return _to_example(_ANY_LINE.decode(line), line, None)[0]
     read = _read(1, line, value, None)
