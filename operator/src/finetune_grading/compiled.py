@@ -12,6 +12,7 @@ from finetune_grading.grade import Grade, RowError, Scored, unexpected
 from finetune_grading.judge import StopGradingError
 from finetune_grading.sample import Item, MissingVariableError, Row, Sample
 from finetune_grading.templates import TemplateError, resolve, variables
+from finetune_grading.time_limit import SlowOutputs
 
 
 class InvalidGraderError(ValueError):
@@ -53,6 +54,7 @@ class LocalGrader(RowsGrader):
 
     score: Callable[[Row], Scored]
     """Raises RowError."""
+    _slow: SlowOutputs = field(default_factory=SlowOutputs, init=False, repr=False, compare=False)
 
     async def grade(self, rows: Sequence[Row]) -> list[Grade]:
         return [self.grade_row(row) for row in rows]
@@ -60,7 +62,9 @@ class LocalGrader(RowsGrader):
     def grade_row(self, row: Row) -> Grade:
         """The grade of one row."""
         try:
-            return Grade.of(self.score(row), self.pass_threshold)
+            with self._slow.limited():
+                scored = self.score(row)
+            return Grade.of(scored, self.pass_threshold)
         except RowError as error:
             return Grade.errored(error.error)
         except Exception as error:

@@ -5,13 +5,23 @@ The first text is the model's, the second the reference. docs/reference/graders.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from finetune_api.graders import GraderErrorCode
+from finetune_grading.grade import RowError
 from finetune_grading.wordnet import wordnet
 
 TextMetric = Callable[[str, str], float]
+"""Raises RowError for texts that are too long for it."""
+MOST_CHARACTERS = 200_000_000
+"""The product of two texts' characters that FuzzyMatch compares, in some 5 s of C, which no limit on time stops."""
+MOST_WORDS = 10_000_000
+"""The product of two texts' words for ROUGEL: its table has a cell of 8 bytes for each pair."""
+
+_ROUGE_WORD = re.compile(r"[a-z0-9]+")
 
 
 def fuzzy_match(text: str, reference: str) -> float:
@@ -22,6 +32,7 @@ def fuzzy_match(text: str, reference: str) -> float:
     """
     if text == reference:  # WRatio is 0 for two empty texts, or texts of punctuation only
         return 1.0
+    _refuse_long(len(text), len(reference), MOST_CHARACTERS, "characters")
     ratio, process = _rapidfuzz()
     score: float = ratio(text, reference, processor=process) / 100
     return score
@@ -53,6 +64,8 @@ def rouge(kind: str) -> TextMetric:
     """The F1 of rouge-score, without stemming; kind: rouge1 to rouge5 (n-grams), rougeL (longest common run)."""
 
     def of(text: str, reference: str) -> float:
+        if kind == "rougeL":
+            _refuse_long(_rouge_words(text), _rouge_words(reference), MOST_WORDS, "words")
         score: float = _rouge(kind).score(reference, text)[kind].fmeasure
         return score
 
@@ -68,6 +81,19 @@ METRICS: Mapping[str, TextMetric] = {
     "ROUGEL": rouge("rougeL"),
 }
 """By the metric of a TextSimilarity grader."""
+
+
+def _refuse_long(one: int, other: int, most: int, unit: str) -> None:
+    if one * other > most:
+        details = (
+            f"The texts have {one} and {other} {unit}; this metric compares texts for which the product is at most "
+            f"{most}. Shorten the reference, or use another metric."
+        )
+        raise RowError(GraderErrorCode.OTHER_ERROR, details)
+
+
+def _rouge_words(text: str) -> int:
+    return sum(1 for _ in _ROUGE_WORD.finditer(text.lower()))
 
 
 @cache

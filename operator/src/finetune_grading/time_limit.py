@@ -1,4 +1,4 @@
-"""A limit on the CPU time of what somebody's regular expression or schema does with one output."""
+"""A limit on the CPU time that a grader takes for one output."""
 
 from __future__ import annotations
 
@@ -8,9 +8,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from finetune_api.graders import GraderErrorCode
+from finetune_grading.grade import RowError
+
+SECONDS = 2.0
+"""Of CPU time for one output: a pattern may take time that grows exponentially with the text, a metric its square."""
+MOST_SLOW = 10
+"""Outputs that may take so long: those after them are given up at once."""
+
 
 class OutOfTimeError(Exception):
     """The limit is exceeded."""
+
+
+class SlowOutputs:
+    """Counts the outputs for which one grader takes too long."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """Raises RowError for what takes too long inside this context, and at once when too many did."""
+        if self._count >= MOST_SLOW:
+            details = f"{MOST_SLOW} outputs before this one took more than {SECONDS:g} s each; it was not tried."
+            raise RowError(GraderErrorCode.OTHER_ERROR, details)
+        try:
+            with cpu_limit(SECONDS):
+                yield
+        except OutOfTimeError as late:
+            self._count += 1
+            details = (
+                f"It took more than {SECONDS:g} s of CPU time for this output; simplify the patterns of its schema, "
+                "or shorten the texts that it compares."
+            )
+            raise RowError(GraderErrorCode.OTHER_ERROR, details) from late
 
 
 @contextmanager

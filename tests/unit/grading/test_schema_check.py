@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from finetune_api.graders import GraderErrorCode
+from finetune_grading import time_limit
 from finetune_grading.compiled import InvalidGraderError
-from finetune_grading.graders import json_schema
 from finetune_grading.schema_check import schema_refusal
 from tests.unit.grading.graders import compiled, grade
 
@@ -131,7 +131,7 @@ SLOW_TEXT = "a" * 60 + "!"
 def test_an_output_on_which_a_pattern_takes_for_ever_is_errored_and_the_next_one_graded(
     schema: dict[str, Any], output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_schema, "SECONDS", 0.1)
+    monkeypatch.setattr(time_limit, "SECONDS", 0.1)
     grader = compiled(type="JsonSchema", jsonSchema={"schema": schema})
     errored = grade(grader, {}, output)
     assert errored.error is not None
@@ -142,9 +142,9 @@ def test_an_output_on_which_a_pattern_takes_for_ever_is_errored_and_the_next_one
 
 
 def test_after_ten_such_outputs_the_others_are_errored_untried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_schema, "SECONDS", 0.02)
+    monkeypatch.setattr(time_limit, "SECONDS", 0.02)
     grader = compiled(type="JsonSchema", jsonSchema={"schema": {"pattern": SLOW}})
-    for _ in range(json_schema.MOST_SLOW):
+    for _ in range(time_limit.MOST_SLOW):
         assert grade(grader, {}, json.dumps(SLOW_TEXT)).verdict == "Errored"
     untried = grade(grader, {}, FAST)
     assert untried.error is not None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
+import time
 from pathlib import Path
 
 import pytest
 
-from finetune_api.graders import Grader
-from finetune_grading import wordnet
+from finetune_api.graders import Grader, GraderErrorCode
+from finetune_grading import time_limit, wordnet
 from finetune_grading.compile import load_graders
 from finetune_grading.compiled import InvalidGraderError
 from finetune_grading.text_metrics import METRICS
@@ -97,3 +98,35 @@ def test_without_wordnet_meteor_is_refused_before_a_model_is_loaded(
     spec = {"name": "meteor", "type": "TextSimilarity", "textSimilarity": {"metric": "METEOR"}}
     with pytest.raises(InvalidGraderError, match=r"'meteor': METEOR needs WordNet.*wordnet-base"):
         load_graders([Grader.from_wire(spec)])
+
+
+def words(count: int) -> str:
+    return " ".join(f"w{at % 997}" for at in range(count))
+
+
+@pytest.mark.parametrize(
+    ("metric", "pair", "message"),
+    [
+        ("ROUGEL", (words(200), words(100_000)), "200 and 100000 words"),
+        ("FuzzyMatch", ("a" * 1000, "b" * 1_000_000), "1000 and 1000000 characters"),
+    ],
+)
+def test_texts_whose_comparison_would_take_gigabytes_or_minutes_are_errored(
+    metric: str, pair: tuple[str, str], message: str
+) -> None:
+    started = time.process_time()
+    graded = grade(compiled(type="TextSimilarity", textSimilarity={"metric": metric}), {"reference": pair[1]}, pair[0])
+    assert graded.error is not None
+    assert graded.error.code is GraderErrorCode.OTHER_ERROR
+    assert message in graded.error.details
+    assert time.process_time() - started < 2
+
+
+def test_a_comparison_that_takes_long_is_errored_and_the_next_one_graded(monkeypatch: pytest.MonkeyPatch) -> None:
+    grader = compiled(type="TextSimilarity", textSimilarity={"metric": "ROUGEL"})
+    assert grade(grader, {"reference": "a b"}, "a b").score == 1.0, "the library is loaded"
+    monkeypatch.setattr(time_limit, "SECONDS", 0.05)
+    errored = grade(grader, {"reference": words(5000)}, words(1500))
+    assert errored.error is not None
+    assert "It took more than 0.05 s of CPU time" in errored.error.details
+    assert grade(grader, {"reference": "a b"}, "a b").score == 1.0

@@ -15,14 +15,9 @@ from finetune_grading.compiled import InvalidGraderError, LocalGrader
 from finetune_grading.grade import RowError, Scored
 from finetune_grading.sample import MissingVariableError, Row
 from finetune_grading.schema_check import schema_refusal
-from finetune_grading.time_limit import OutOfTimeError, cpu_limit
 
 MOST_FOLLOWED = 20_000
 """References that are followed for one output: some seconds. An output that is nested may multiply them."""
-SECONDS = 2.0
-"""Of CPU time for one output: a regular expression may take time that grows exponentially with the text."""
-MOST_SLOW = 10
-"""Outputs that may take so long: those after them are given up at once."""
 _DETAILS_LENGTH = 300
 
 
@@ -37,11 +32,10 @@ def compile_json_schema(grader: Grader, pass_threshold: float) -> LocalGrader:
 
 
 class _BoundedSchema:
-    """A schema that gives up an output for which it follows too many references, or takes too long."""
+    """A schema that gives up an output for which it follows too many references."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._left = 0
-        self._slow = 0
         validators = {key: self._counted(Draft202012Validator.VALIDATORS[key]) for key in ("$ref", "$dynamicRef")}
         # Its $schema would make another draft apply. An empty registry: nothing is downloaded.
         of_draft = {key: value for key, value in schema.items() if key != "$schema"}
@@ -50,21 +44,11 @@ class _BoundedSchema:
     def score(self, row: Row) -> Scored:
         """An output that is not JSON has failed, rather than kept the grader from grading: that is the question here.
 
-        Raises RowError when too many references are followed, or it takes too long.
+        Raises RowError when too many references are followed.
         """
-        if self._slow >= MOST_SLOW:
-            details = (
-                f"{MOST_SLOW} outputs before this one took the schema more than {SECONDS:g} s each; it was not tried."
-            )
-            raise RowError(GraderErrorCode.OTHER_ERROR, details)
         self._left = MOST_FOLLOWED
         try:
-            with cpu_limit(SECONDS):
-                error = next(self._validator.iter_errors(row.sample.output_json), None)
-        except OutOfTimeError as late:
-            self._slow += 1
-            details = f"The schema took more than {SECONDS:g} s of CPU time for this output; simplify its patterns."
-            raise RowError(GraderErrorCode.OTHER_ERROR, details) from late
+            error = next(self._validator.iter_errors(row.sample.output_json), None)
         except MissingVariableError as missing:
             return Scored(0.0, {"error": str(missing)})
         except RecursionError:

@@ -6,7 +6,7 @@ from finetune_api.graders import Grader, TextSimilarity
 from finetune_grading.compiled import InvalidGraderError, LocalGrader
 from finetune_grading.graders.comparison import compile_comparison
 from finetune_grading.text_metrics import METRICS
-from finetune_grading.wordnet import WordNetNotFoundError, wordnet
+from finetune_grading.wordnet import WordNetNotFoundError
 
 
 def compile_text_similarity(grader: Grader, pass_threshold: float) -> LocalGrader:
@@ -20,9 +20,9 @@ def compile_text_similarity(grader: Grader, pass_threshold: float) -> LocalGrade
 
 
 def load_text_similarity(grader: Grader) -> None:
-    """What METEOR needs is there. Raises InvalidGraderError."""
-    if grader.text_similarity is not None and grader.text_similarity.metric == "METEOR":
+    """Import the metric's library, which is no output's time. Raises InvalidGraderError where METEOR's files lack."""
+    if grader.type == "TextSimilarity" and grader.asks is None:
         try:
-            wordnet()
+            METRICS[(grader.text_similarity or TextSimilarity()).metric]("a", "b")
         except WordNetNotFoundError as error:
             raise InvalidGraderError(grader.name, str(error)) from error
