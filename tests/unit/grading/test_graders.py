@@ -75,6 +75,11 @@ def test_fuzzy_match(output: str, reference: str, score: float) -> None:
         ({"const": 123456789012345678901231}, "123456789012345678901231", 1.0),
         ({"const": 123456789012345678901231}, "123456789012345678901232", 0.0),
         ({"type": "integer"}, "1" + "0" * 400, 1.0),
+        # Patterns are Python's, as docs/reference/graders.md says.
+        ({"pattern": "^a$"}, '"a\\n"', 1.0),
+        ({"pattern": "^a\\Z"}, '"a\\n"', 0.0),
+        ({"pattern": "^\\d\\w$"}, '"٣é"', 1.0),
+        ({"pattern": "^[0-9]$"}, '"٣"', 0.0),
         ({"items": {"$ref": "#"}}, "[" * 900 + "]" * 900, 0.0),
         ({}, "[" * 100_000, 0.0),
     ],
@@ -155,6 +160,9 @@ def test_a_json_schema_grader_without_its_schema_is_no_grader() -> None:
     [
         ({"type": "JsonSchema", "jsonSchema": {"schema": {"type": "strin"}}}, "'strin' is not valid"),
         ({"type": "JsonSchema", "jsonSchema": {"schema": {"pattern": "("}}}, "is not a 'regex'"),
+        ({"type": "JsonSchema", "jsonSchema": {"schema": {"pattern": "\\p{L}"}}}, "is not a 'regex'"),
+        ({"type": "JsonSchema", "jsonSchema": {"schema": {"pattern": "\\u{61}"}}}, "is not a 'regex'"),
+        ({"type": "JsonSchema", "jsonSchema": {"schema": {"pattern": "(?<n>a)"}}}, "is not a 'regex'"),
         ({"type": "JsonSchema", "jsonSchema": {"schema": {"$ref": "#"}}}, "without end"),
         ({"type": "JsonSchema", "jsonSchema": {"schema": {"$ref": "http://127.0.0.1:9/s"}}}, "127.0.0.1:9/s"),
         ({"type": "StringCheck", "stringCheck": {"input": "{{sample.text}}"}}, "sample.text"),
