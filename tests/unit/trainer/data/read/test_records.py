@@ -68,3 +68,20 @@ def test_a_parquet_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
     (error,) = read_records(tmp_path / "cut")
     assert isinstance(error, LineError)
     assert error.message.startswith("The file can't be read beyond row 0")
+
+
+def test_text_that_its_writer_did_not_mark_as_text_is_text(tmp_path: Path) -> None:
+    """Spark and Impala write columns of bytes."""
+    column = pyarrow.array([b"hello", "café".encode()], pyarrow.binary())
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": column, "completion": column}), tmp_path / "data")
+    read = [json.loads(line) for _, line in read_records(tmp_path / "data")]  # type: ignore[misc]
+    assert read == [{"prompt": text, "completion": text} for text in ("hello", "café")]
+
+
+def test_bytes_that_are_no_text_are_named_by_row_and_column(tmp_path: Path) -> None:
+    table = pyarrow.table({"prompt": ["a", "b"], "completion": pyarrow.array([b"caf\xe9", b"d"], pyarrow.binary())})
+    pyarrow.parquet.write_table(table, tmp_path / "data")
+    assert list(read_records(tmp_path / "data")) == [
+        LineError(1, "The column 'completion' holds bytes that are not UTF-8 text."),
+        (2, b'{"prompt":"b","completion":"d"}'),
+    ]

@@ -60,9 +60,34 @@ def _read_table(file: Path, batches: Any) -> Iterator[NumberedRecord | LineError
         for batch in batches(file):
             for row in batch.to_pylist():
                 number += 1
-                yield number, orjson.dumps(without_nulls(row), default=str)
+                yield _to_json(number, row)
     except (pyarrow.ArrowException, OSError, TypeError, ValueError) as error:  # the last two: text that is none
         yield LineError(number + 1, f"The file can't be read beyond row {number}: {error}")
+
+
+def _to_json(number: int, row: dict[str, Any]) -> NumberedRecord | LineError:
+    row = without_nulls(row)
+    try:
+        return number, orjson.dumps(row, default=_text)
+    except orjson.JSONEncodeError as error:
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            return LineError(number, f"The column {_not_text(row)!r} holds bytes that are not UTF-8 text.")
+        return LineError(number, f"The row can't be written as JSON: {error}.")
+
+
+def _text(value: object) -> str:
+    """Older writers of Parquet (Spark, Impala) mark no text as such: it comes as bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _not_text(row: dict[str, Any]) -> str:
+    """The first column that can't be written as JSON."""
+    for column, value in row.items():
+        try:
+            orjson.dumps(value, default=_text)
+        except orjson.JSONEncodeError:
+            return column
+    raise AssertionError("every column of the row can be written")
 
 
 def _parquet_batches(file: Path) -> Iterable[Any]:
