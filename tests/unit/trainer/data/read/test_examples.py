@@ -346,3 +346,25 @@ def test_gzip_is_read_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl.gz"
     file.write_bytes(gzip.compress(GOOD * 3))
     assert [item.line for item in read_examples(file)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (b'{"messages":[U,{"role":"assistant","content":"b","weight":0,"weight":1},A]}', "weight"),
+        (b'{"messages":[U,{"role":"assistant","tool_calls":[C],"tool_calls":[C]}]}', "tool_calls"),
+        (b'{"messages":[U,{"tool_calls":[{"function":{"name":"x","arguments":"{}","name":"z"}}],"role":"a"}]}', "name"),
+        (b'{"messages":[{"role":"user","content":[{"type":"text","text":"a","text" : "zz"}]},A]}', "text"),
+        (b'{"mess\\u0061ges":[U,A],"messages":[U,A]}', "messages"),
+        (b'{"messages":[{"role":"user","content":"\\u0022\\u0022","name":1,"name":"a"},A]}', "name"),
+    ],
+)  # fmt: skip
+def test_a_key_that_an_object_repeats_is_refused_wherever_it_stands(tmp_path: Path, line: bytes, key: str) -> None:
+    for short, whole in (
+        (b"U", b'{"role":"user","content":"a"}'),
+        (b"A", b'{"role":"assistant","content":"b"}'),
+        (b"C", b'{"function":{"name":"x","arguments":"{}"}}'),
+    ):
+        line = line.replace(b"[" + short, b"[" + whole).replace(b"," + short, b"," + whole)
+    (tmp_path / "data").write_bytes(line)
+    assert list(read_examples(tmp_path / "data")) == [LineError(1, f"The key {key!r} stands twice in one object.")]

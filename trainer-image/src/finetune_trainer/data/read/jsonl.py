@@ -74,6 +74,18 @@ def parse(number: int, line: bytes) -> Record | LineError:
         return LineError(number, _why_not_json(line, error))
 
 
+def may_repeat_a_key(line: bytes) -> bool:
+    """Whether an object of the line may repeat a key. False is certain: written again, the line has as many quotes, of
+    which each key that a decoder dropped would have taken two. An escaped quote may hide them.
+    """
+    if b"\\u0022" in line:
+        return True
+    try:
+        return orjson.dumps(orjson.loads(line)).count(b'"') != line.count(b'"')
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return True
+
+
 def repeated_key(line: bytes | str) -> str | None:
     """The error of a key that an object repeats, or None: decoders differ on which value counts."""
 

@@ -20,7 +20,7 @@ from finetune_trainer.data.read.example_errors import MOST_IMAGES, ExampleError,
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
 from finetune_trainer.data.read.formats import Format, MethodFormats, mixed_formats, wrong_file
 from finetune_trainer.data.read.forms import MEANT, READ, load_exactly, to_known_form, without_nulls
-from finetune_trainer.data.read.jsonl import LineError, parse, repeated_key
+from finetune_trainer.data.read.jsonl import LineError, may_repeat_a_key, parse, repeated_key
 from finetune_trainer.data.read.messages import (
     Assistant,
     Developer,
@@ -72,7 +72,6 @@ _COMPLETION_KEYS = frozenset({"prompt", "completion"})
 _PAIR_KEYS = frozenset({"prompt", "chosen", "rejected"})
 _OPENAI_PAIR_KEYS = frozenset({"input", "preferred_output", "non_preferred_output"})
 _KEYS_OF_FORMS = _CHAT_KEYS | _COMPLETION_KEYS | _PAIR_KEYS | _OPENAI_PAIR_KEYS
-_KEYS_STANDING_ONCE = tuple(f'"{key}"'.encode() for key in sorted(READ))
 _LINE = msgspec.json.Decoder(_Line)
 _ANY_LINE = msgspec.json.Decoder(_AnyLine)
 _KEYS = msgspec.json.Decoder(dict[str, Raw])
@@ -184,7 +183,7 @@ def unread_keys(first_lines: Mapping[str, int]) -> str:
 
 
 def _decode_or_explain(number: int, line: bytes, method: MethodFormats | None) -> NumberedExample | LineError:
-    if _may_repeat_a_key(line) and (repeated := repeated_key(line)) is not None:
+    if may_repeat_a_key(line) and (repeated := repeated_key(line)) is not None:
         return LineError(number, repeated)
     try:
         return NumberedExample(number, *_to_example(_LINE.decode(line), line, method))
@@ -194,11 +193,6 @@ def _decode_or_explain(number: int, line: bytes, method: MethodFormats | None) -
         return record
     read = _read(number, line, record.value, method)
     return read if isinstance(read, NumberedExample) else LineError(number, str(read))
-
-
-def _may_repeat_a_key(line: bytes) -> bool:
-    """A quick check whether an object may repeat a key, of which the decoder would keep the last value."""
-    return line.count(b'"content"') > line.count(b'"role"') or any(line.count(key) > 1 for key in _KEYS_STANDING_ONCE)
 
 
 def _read(number: int, line: bytes, value: object, method: MethodFormats | None) -> NumberedExample | ExampleError:
