@@ -368,3 +368,19 @@ def test_a_key_that_an_object_repeats_is_refused_wherever_it_stands(tmp_path: Pa
         line = line.replace(b"[" + short, b"[" + whole).replace(b"," + short, b"," + whole)
     (tmp_path / "data").write_bytes(line)
     assert list(read_examples(tmp_path / "data")) == [LineError(1, f"The key {key!r} stands twice in one object.")]
+
+
+DEEP = "[" * 1000 + "]" * 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f'{{"prompt":"a","chosen":{DEEP},"rejected":{DEEP}}}', "The line is nested too deeply."),
+        (f'{{"messages":[{{"role":{DEEP}}}]}}', "The line is nested too deeply."),
+        ('{"prompt":[],"completion":[]}', "There must be at least one message."),
+    ],
+)
+def test_a_line_that_can_not_be_looked_at_is_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "data").write_text(line)
+    assert list(read_examples(tmp_path / "data")) == [LineError(1, message)]

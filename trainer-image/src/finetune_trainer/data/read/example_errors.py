@@ -16,6 +16,7 @@ MOST_IMAGES = 64  # of one example, as OpenAI's service has it
 IMAGE_URLS = ("https://", "s3://", "data:image/jpeg;base64,", "data:image/png;base64,", "data:image/webp;base64,")
 
 UNKNOWN_FORM = "Unexpected file format, expected either prompt/completion pairs or chat messages."
+TOO_DEEP = "The line is nested too deeply."
 ROLES = ("system", "developer", "user", "assistant", "tool")
 KEYS_OF_ALL = frozenset({"role", "content", "name"})
 KEYS_OF_ROLE = {
@@ -34,6 +35,8 @@ def explain(value: object, refusal: str) -> ExampleError:
         _check(value)
     except ExampleError as error:
         return error
+    except RecursionError:
+        return ExampleError(TOO_DEEP)
     return ExampleError(refusal)
 
 
@@ -184,6 +187,8 @@ def _check_tools(value: dict[str, Any]) -> None:
 
 
 def _check_messages(messages: list[Any]) -> None:
+    if not messages:
+        raise ExampleError("There must be at least one message.")
     for number, message in enumerate(messages, start=1):
         _check_message(f"Message {number}:", message)
     if messages[-1]["role"] != "assistant":
