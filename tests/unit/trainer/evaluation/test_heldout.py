@@ -113,3 +113,9 @@ def test_a_line_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
     file = write(tmp_path / "f.jsonl", f'{{"prompt": "p", "completion": "c", "x": {"[" * 1010}{"]" * 1010}}}')
     with pytest.raises(DiagnosedError, match=r"Line 1 of .* nested too deeply"):
         read_held_out(file, URI, [])
+
+
+def test_a_line_that_repeats_a_key_is_refused_as_in_training(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text('{"prompt": "a", "prompt": "b", "completion": "c"}')
+    with pytest.raises(DiagnosedError, match="The key 'prompt' stands twice in one object"):
+        read_held_out(tmp_path / "data", URI, [])

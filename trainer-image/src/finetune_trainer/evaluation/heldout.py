@@ -20,7 +20,7 @@ from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.example_errors import ExampleError
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample
 from finetune_trainer.data.read.formats import FORMAT_NAMES
-from finetune_trainer.data.read.jsonl import LineError, Record, parse
+from finetune_trainer.data.read.jsonl import LineError, Record, may_repeat_a_key, parse, repeated_key
 from finetune_trainer.data.read.messages import ImageUrl
 from finetune_trainer.data.read.reader import parse_example
 from finetune_trainer.data.read.records import read_records
@@ -99,6 +99,8 @@ def parse_exactly(number: int, line: bytes) -> Record | LineError:
     parsed = parse(number, line)
     if isinstance(parsed, LineError):
         return parsed
+    if may_repeat_a_key(line) and (repeated := repeated_key(line)):
+        return LineError(number, repeated)
     try:
         return Record(number, parse_json(line.decode()))
     except ValueError as error:
