@@ -27,8 +27,9 @@ _TEMPLATE_METADATA = (_SPEC, "f:template", "f:metadata")
 class ForeignChange:
     """Who set a field of ours; None: it was removed, and whoever did that left no name.
 
-    `id` tells it from the manager's next one, in which the API server writes another time, and stays the same until we
-    have put it right, however often the object is looked at.
+    `id` tells it from the manager's next one, and stays the same until we have put it right, however often the object
+    is looked at. It has the second in which the API server recorded it, and where there is one the generation, since a
+    writer, we, and the writer again may take less than a second.
     """
 
     manager: str | None
@@ -123,18 +124,32 @@ def _applied_fields(observed: Object) -> Mapping[str, Any] | None:
 def _removal(observed: Object) -> ForeignChange:
     """Whoever removes a field leaves no mark; but each time that we put it back, our entry's time is another."""
     entry, meta = _our_entry(observed), observed["metadata"]
-    return ForeignChange(None, f"after {entry.get('time')}" if entry else f"version {meta.get('resourceVersion')}")
+    if entry is None:
+        return ForeignChange(None, f"version {meta.get('resourceVersion')}")
+    return ForeignChange(None, f"after {entry.get('time')}{_generation(observed)}")
 
 
 def _owners(observed: Object) -> dict[_Path, ForeignChange]:
-    """Who else set fields of the object, but for its status. The entry of a subresource may have no time."""
-    removal = _removal(observed)
+    """Who else set fields of the object, but for its status."""
     return {
-        path: ForeignChange(str(entry.get("manager")), f"{entry.get('manager')} {entry.get('time') or removal.id}")
+        path: _setting(observed, entry)
         for entry in observed["metadata"].get("managedFields", [])
         if not _is_ours(entry) and entry.get("subresource") != "status"
         for path in _paths(entry.get("fieldsV1", {}))
     }
+
+
+def _setting(observed: Object, entry: Mapping[str, Any]) -> ForeignChange:
+    """What the entry of another manager stands for. That of a subresource may have no time."""
+    manager, time = str(entry.get("manager")), entry.get("time")
+    moment = f"{time}{_generation(observed)}" if time else _removal(observed).id
+    return ForeignChange(manager, f"{manager} {moment}")
+
+
+def _generation(observed: Object) -> str:
+    """The API server counts the changes of a Deployment's spec; a Service and a ConfigMap have no such number."""
+    generation = observed["metadata"].get("generation")
+    return "" if generation is None else f" generation {generation}"
 
 
 def _foreign(observed: Object) -> set[_Path]:

@@ -61,13 +61,15 @@ class Told:
 
 @dataclass
 class _Entry:
-    __slots__ = ("body", "is_ours", "owner", "uid", "version")
+    __slots__ = ("body", "is_ours", "is_told", "owner", "uid", "version")
     uid: str
     version: int
     owner: str | None
     body: Object | None
     is_ours: bool
     """We wrote this version."""
+    is_told: bool
+    """A watch or a list brought this version, so whoever waits for it was told; a live read tells nobody."""
 
 
 @dataclass
@@ -114,12 +116,17 @@ class Cache:
         self._stores[resource].listing = set()
 
     def listed(self, resource: Resource, body: Object) -> Told | None:
-        """An object of the list; returns what is new of it."""
-        store = self._stores[resource]
-        store.listing.add(_key(body))
+        """An object of the list; returns what is new of it, also where a live read knew it already."""
+        store, key = self._stores[resource], _key(body)
+        store.listing.add(key)
         if not store.is_listed:
             self.hears(resource)  # Later lists are believed once they are complete.
-        return self._put(store, body)
+        new, entry = self._put(store, body), store.entries.get(key)
+        if new is None and entry is not None and not entry.is_told and _is_version(entry, body):
+            new = Told("MODIFIED", body)
+        if new is not None and entry is not None:
+            entry.is_told = True
+        return new
 
     def end_list(self, resource: Resource, version: str) -> list[Told]:
         """The list is complete, and of this version; returns what is gone. Raises RestoredError."""
@@ -144,6 +151,8 @@ class Cache:
         if type != "DELETED":
             is_ours = entry is not None and entry.is_ours and entry.uid == uid and version <= entry.version
             self._put(store, body)
+            if (entry := store.entries.get(key)) is not None and _is_version(entry, body):
+                entry.is_told = True
             return is_ours
         _note_deletion(store, uid, version)
         if entry is not None and entry.uid == uid and entry.version <= version:
@@ -174,7 +183,7 @@ class Cache:
             # Its last finalizer was taken away: it is gone, without another version.
             self.deleted(resource, meta.get("namespace"), meta["name"], meta["uid"])
         elif self._put(store, answer) is not None and (entry := store.entries.get(_key(answer))) is not None:
-            entry.is_ours = True
+            entry.is_ours = entry.is_told = True
 
     def read(self, resource: Resource, answer: Object) -> None:
         """An object that a live list has found."""
@@ -300,6 +309,12 @@ class Cache:
             for key in children.by_owner.get(entry.uid, ()):
                 children.entries[key].body = None
 
+    def is_finished(self, resource: Resource, namespace: str | None, name: str) -> bool:
+        """Whether the object is finished as it is, and nothing is to be done about it, whatever it refers to."""
+        store = self._stores.get(resource)
+        entry = store.entries.get((namespace or "", name)) if store is not None else None
+        return entry is not None and entry.body is None
+
     def _is_believed(self, store: _Store, *, whole: bool = False) -> bool:
         if whole and not store.is_listed:
             return False
@@ -323,7 +338,7 @@ class Cache:
             _note_deletion(store, uid, version)
             return None
         owner = self.owner(meta.get("labels"))
-        store.entries[key] = _Entry(uid, version, owner, body, is_ours=False)
+        store.entries[key] = _Entry(uid, version, owner, body, is_ours=False, is_told=False)
         if owner is not None:
             store.by_owner.setdefault(owner, set()).add(key)
         return Told("MODIFIED" if is_known else "ADDED", body)
@@ -367,6 +382,12 @@ def _has(body: Object, labels: Mapping[str, str]) -> bool:
 def _key(body: Object) -> Key:
     meta = body["metadata"]
     return meta.get("namespace", ""), meta["name"]
+
+
+def _is_version(entry: _Entry, body: Object) -> bool:
+    """Whether what is known is the object in this version."""
+    meta = body["metadata"]
+    return entry.uid == meta.get("uid", "") and entry.version == _version(meta.get("resourceVersion"))
 
 
 def _version(text: str | None) -> int:

@@ -33,8 +33,13 @@ END_SECONDS = 15.0
 """How long Kopf may take to end itself after an error; then it kills the process."""
 
 
-def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind]) -> dict[Resource, Tell]:
-    """Who is told of the changes of each watched resource: those of our kinds, and of the types that they own."""
+def handlers(
+    queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind], cache: Cache
+) -> dict[Resource, Tell]:
+    """Who is told of the changes of each watched resource: those of our kinds, and of the types that they own.
+
+    Nothing that a finished object refers to can change what it has come to, so it is not woken by that.
+    """
     by_name = {kind.name: kind for kind in kinds}
     owners = frozenset(kind.name for kind in kinds if kind.owns)
 
@@ -46,7 +51,8 @@ def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequenc
             queue.add(key)
         for name in (key, *kind.aliases(body, type)):
             for referrer in references.referrers(name):
-                queue.add(referrer)
+                if not cache.is_finished(by_name[referrer.kind].resource, referrer.namespace, referrer.name):
+                    queue.add(referrer)
 
     seen: dict[str, ChildState] = {}
 
@@ -63,7 +69,7 @@ def informers(
     kube: Kube, cache: Cache, queue: WorkQueue[ObjectKey], kinds: Sequence[Kind], list_seconds: float
 ) -> tuple[list[Informer], list[Informer]]:
     """What is watched: first what parents are decided by (children, classes), and then what has children."""
-    told = handlers(queue, References(), kinds)
+    told = handlers(queue, References(), kinds, cache)
 
     async def room() -> None:
         with contextlib.suppress(TimeoutError):

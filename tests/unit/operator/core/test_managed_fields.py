@@ -223,12 +223,16 @@ def test_what_others_did_is_told_by_field_and_manager(found: dict[str, Any], tol
 EARLIER, LATER = "2026-11-22T12:00:00Z", "2026-11-22T12:00:03Z"
 
 
-def changed(written: str | None, applied: str = EARLIER, *, version: str = "7") -> set[str]:
+def changed(
+    written: str | None, applied: str = EARLIER, *, version: str = "7", generation: int | None = None
+) -> set[str]:
     """The ids of what was done by another's write of the image and the removal of args, since we applied."""
     ours = without(without(OURS, *IMAGE), *CONTAINER, "f:args")
     found = stored({**SET_IMAGE, "time": written}, ours=ours)
     found["metadata"]["managedFields"][0]["time"] = applied
     found["metadata"]["resourceVersion"] = version
+    if generation is not None:
+        found["metadata"]["generation"] = generation
     return {change.id for change in drifted(DESIRED, found).values()}
 
 
@@ -239,6 +243,14 @@ def test_a_change_is_known_again_until_it_is_put_right_and_told_from_the_next_on
     assert changed(LATER, LATER).isdisjoint(changed(EARLIER)), "and we had applied it in between"
     assert changed(None, LATER).isdisjoint(changed(None)), "by kubectl scale, whose entry has no time"
     assert changed(None, version="8") == changed(None)
+
+
+def test_within_one_second_the_generation_tells_a_change_from_the_next_one() -> None:
+    """The writer sets it, we put it back, and the writer sets it again."""
+    first, again = changed(EARLIER, EARLIER, generation=5), changed(EARLIER, EARLIER, generation=7)
+    assert first.isdisjoint(again)
+    assert changed(EARLIER, EARLIER, generation=5, version="8") == first, "the status was written meanwhile"
+    assert changed(None, EARLIER, generation=5).isdisjoint(changed(None, EARLIER, generation=7))
 
 
 def test_a_change_of_an_object_that_nobody_has_an_account_of_is_told_by_its_version() -> None:

@@ -257,6 +257,26 @@ def test_what_others_wrote_is_not_ours_for_having_been_read(how: str) -> None:
     assert not cache.event(JOBS, "MODIFIED", job("a", 8))
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_a_live_read_has_found_is_new_in_the_list_all_the_same(is_first: bool) -> None:
+    """Whoever read it had it for somebody else's sake: what is to be done about the object itself waits to be told."""
+    cache = Cache(SELECTORS, OWNER_LABEL, Clock()) if is_first else listed(version=5)
+    cache.found(JOBS, ("team-a", "a"), job("a", 8), None, None)
+    assert relist(cache, job("a", 8), version=9) == [("MODIFIED", "a")]
+    assert relist(cache, job("a", 8), version=10) == [], "once"
+
+
+@pytest.mark.parametrize("how", ["watched", "written"])
+def test_what_is_told_or_planned_for_is_not_told_again_by_a_list(how: str) -> None:
+    cache = listed(version=5)
+    if how == "watched":
+        cache.found(JOBS, ("team-a", "a"), job("a", 8), None, None)
+        cache.event(JOBS, "ADDED", job("a", 8))
+    else:
+        cache.wrote(JOBS, job("a", 8))
+    assert relist(cache, job("a", 8), version=9) == []
+
+
 def test_a_write_is_read_before_the_watch_tells_it() -> None:
     cache = listed(version=5)
     cache.wrote(JOBS, job("a", 8))
@@ -404,6 +424,16 @@ def test_of_a_finished_object_only_the_version_is_kept_until_it_changes() -> Non
     (gone,) = [one for one in cache.end_list(JOBS, "9") if one.body["metadata"]["name"] == "a"]
     identity = {"name": "a", "namespace": "team-a", "uid": "uid-of-a"}
     assert (gone.change, gone.body) == ("DELETED", {"apiVersion": "batch/v1", "kind": "Job", "metadata": identity})
+
+
+def test_it_is_known_that_an_object_is_finished_until_it_changes() -> None:
+    cache = listed(job("a", 3), version=5)
+    assert not cache.is_finished(JOBS, "team-a", "a")
+    assert not cache.is_finished(JOBS, "team-a", "b"), "it is not there"
+    cache.finished(JOBS, "team-a", "a", "3")
+    assert cache.is_finished(JOBS, "team-a", "a")
+    cache.event(JOBS, "MODIFIED", job("a", 8))
+    assert not cache.is_finished(JOBS, "team-a", "a")
 
 
 def test_selectors_are_written_as_the_api_server_reads_them() -> None:

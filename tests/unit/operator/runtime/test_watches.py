@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_operator.core.ownership import OWNER_UID_LABEL
 from finetune_operator.core.references import ObjectKey, References
 from finetune_operator.environment import Environment
 from finetune_operator.kube.cache import Cache, matching
-from finetune_operator.kube.resources import FINE_TUNE_JOBS, PODS
+from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, PODS
 from finetune_operator.registry import KINDS as REGISTERED
 from finetune_operator.runtime import watches
 from finetune_operator.runtime.workqueue import WorkQueue
@@ -74,7 +75,8 @@ class Operator:
 
     def __init__(self) -> None:
         self.queue = RecordingQueue()
-        handlers = watches.handlers(self.queue, References(), KINDS)
+        self.cache = Cache(watches.selectors(KINDS), OWNER_UID_LABEL)
+        handlers = watches.handlers(self.queue, References(), KINDS, self.cache)
         self.parent: Any = handlers[FINE_TUNE_JOBS]
         self.child: Any = handlers[PODS]
 
@@ -212,6 +214,20 @@ async def test_a_child_made_again_under_its_name_wakes_its_parent(operator: Oper
 async def test_our_own_write_wakes_nobody_but_what_refers_to_it(operator: Operator, type: str) -> None:
     operator.parent(body(JOB, className="cpu"), type, True)
     assert await operator.woken() == {EVALUATION}
+
+
+async def test_what_is_finished_is_not_woken_by_what_it_refers_to(operator: Operator) -> None:
+    """Ten thousand finished evaluations of one job cost nothing when it changes."""
+    evaluation = body(EVALUATION, candidates=[{"name": "tuned", "model": OF_JOB}])
+    evaluation["metadata"] |= {"uid": "e", "resourceVersion": "7"}
+    operator.cache.event(EVALUATIONS, "ADDED", evaluation)
+    operator.cache.finished(EVALUATIONS, EVALUATION.namespace, EVALUATION.name, "7")
+    operator.parent(body(JOB, className="cpu"), "MODIFIED", False)
+    assert await operator.woken() == {JOB}
+    evaluation["metadata"]["resourceVersion"] = "8"
+    operator.cache.event(EVALUATIONS, "MODIFIED", evaluation)
+    operator.parent(body(JOB, className="cpu"), "MODIFIED", False)
+    assert await operator.woken() == {JOB, EVALUATION}, "it changed, and may not be finished any more"
 
 
 keys = st.builds(ObjectKey, st.sampled_from(["FineTuneJob", "Evaluation"]), st.just("n"), st.sampled_from("abc"))
