@@ -31,9 +31,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from finetune_operator.kube.resources import Object, Resource
+from finetune_operator.kube.selectors import Selector, has_labels, matches
 
-Selector = Mapping[str, frozenset[str]]
-"""Labels that a watched object has, each with one of these values."""
 Change = Literal["ADDED", "MODIFIED", "DELETED"]
 Key = tuple[str, str]
 """Namespace (empty: none) and name."""
@@ -248,7 +247,7 @@ class Cache:
             listed.add(_key(item))
         for key in [key for key in store.by_owner.get(owner, ()) if key not in listed]:
             entry = store.entries[key]
-            if entry.version <= _version(version) and entry.body is not None and _has(entry.body, labels):
+            if entry.version <= _version(version) and entry.body is not None and has_labels(entry.body, labels):
                 _note_deletion(store, entry.uid, entry.version)
                 self._drop(store, key, entry)
         _settle(store, owner, doubt)
@@ -284,7 +283,7 @@ class Cache:
         entries = [store.entries[key] for key in sorted(store.by_owner.get(owner, ())) if key[0] == namespace]
         if any(entry.body is None for entry in entries):
             return None
-        return [entry.body for entry in entries if entry.body is not None and _has(entry.body, labels)]
+        return [entry.body for entry in entries if entry.body is not None and has_labels(entry.body, labels)]
 
     def all(self, resource: Resource) -> list[Object] | None:
         """Every object of a resource that is watched without a selector; None: ask the API server."""
@@ -333,7 +332,7 @@ class Cache:
             return None
         if entry is not None:
             self._drop(store, key, entry)
-        if not _matches(body, store.selector):
+        if not matches(body, store.selector):
             # It lost its labels. The watch calls that a deletion.
             _note_deletion(store, uid, version)
             return None
@@ -358,25 +357,6 @@ class Cache:
         identity = {"name": name, "uid": entry.uid, **({"namespace": namespace} if namespace else {})}
         known: Object = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": identity}
         return Told("DELETED", entry.body or known)
-
-
-def matching(selector: Selector) -> str:
-    """The label selector as the API server reads it."""
-    terms = []
-    for name, values in selector.items():
-        listed = ",".join(sorted(values))
-        terms.append(f"{name}={listed}" if len(values) == 1 else f"{name} in ({listed})")
-    return ",".join(terms)
-
-
-def _matches(body: Object, selector: Selector) -> bool:
-    labels = body["metadata"].get("labels") or {}
-    return all(labels.get(name) in values for name, values in selector.items())
-
-
-def _has(body: Object, labels: Mapping[str, str]) -> bool:
-    found = body["metadata"].get("labels") or {}
-    return all(found.get(name) == value for name, value in labels.items())
 
 
 def _key(body: Object) -> Key:

@@ -17,10 +17,11 @@ from typing import Any, cast
 
 import structlog
 
-from finetune_operator.kube.cache import Cache, Change, Selector, matching
+from finetune_operator.kube.cache import Cache, Change
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object, Resource
+from finetune_operator.kube.selectors import Selector, label_selector
 
 WATCH_SECONDS = 300.0
 """A watch is begun anew after this long, or up to twice as long, so that the API server can share out its load."""
@@ -150,7 +151,7 @@ class Informer:
         return str(body.get("metadata", {}).get("resourceVersion") or version)
 
     def _selectors(self) -> dict[str, str]:
-        return {"labelSelector": matching(self.selector)} if self.selector else {}
+        return {"labelSelector": label_selector(self.selector)} if self.selector else {}
 
 
 def _backoff(failures: int) -> float:

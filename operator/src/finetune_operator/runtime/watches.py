@@ -17,10 +17,11 @@ import kopf
 from finetune_operator.core.kinds import Kind
 from finetune_operator.core.ownership import MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL, owner_key
 from finetune_operator.core.references import ObjectKey, References
-from finetune_operator.kube.cache import Cache, Selector
+from finetune_operator.kube.cache import Cache
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.informer import Informer, Tell
 from finetune_operator.kube.resources import Resource
+from finetune_operator.kube.selectors import Selector
 from finetune_operator.runtime.predicates import ChildState, child_changed
 from finetune_operator.runtime.workqueue import WorkQueue
 

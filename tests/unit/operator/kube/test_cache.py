@@ -10,8 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from finetune_operator.kube.cache import QUIET_SECONDS, SILENT_SECONDS, Cache, RestoredError, matching
+from finetune_operator.kube.cache import QUIET_SECONDS, SILENT_SECONDS, Cache, RestoredError
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, FINE_TUNE_JOBS, JOBS, PODS, SERVICES, Object
+from finetune_operator.kube.selectors import label_selector
 
 OWNER_LABEL = "finetune.dev/owner-uid"
 OURS = {"managed": "us", OWNER_LABEL: "parent"}
@@ -437,7 +438,7 @@ def test_it_is_known_that_an_object_is_finished_until_it_changes() -> None:
 
 
 def test_selectors_are_written_as_the_api_server_reads_them() -> None:
-    assert matching({"a": frozenset({"1"}), "b": frozenset({"3", "2"})}) == "a=1,b in (2,3)"
+    assert label_selector({"a": frozenset({"1"}), "b": frozenset({"3", "2"})}) == "a=1,b in (2,3)"
 
 
 # Against a cluster.

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from finetune_operator.core.ownership import OWNER_UID_LABEL
 from finetune_operator.core.references import ObjectKey, References
 from finetune_operator.environment import Environment
-from finetune_operator.kube.cache import Cache, matching
+from finetune_operator.kube.cache import Cache
 from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, PODS
+from finetune_operator.kube.selectors import label_selector
 from finetune_operator.registry import KINDS as REGISTERED
 from finetune_operator.runtime import watches
 from finetune_operator.runtime.workqueue import WorkQueue
@@ -252,7 +253,7 @@ def test_only_our_children_are_watched() -> None:
         "services": f"{managed},finetune.dev/role=serve",
         "configmaps": f"{managed},finetune.dev/role=serve",
     }
-    found = {resource.plural: matching(selector) for resource, selector in watches.selectors(KINDS).items()}
+    found = {resource.plural: label_selector(selector) for resource, selector in watches.selectors(KINDS).items()}
     assert found == {**children, **{kind.resource.plural: "" for kind in KINDS}}
 
 
