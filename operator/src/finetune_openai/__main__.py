@@ -60,8 +60,8 @@ async def _serve(
 ) -> None:
     from aiohttp import web
 
-    from finetune_openai.access import Access
     from finetune_openai.app import application
+    from finetune_openai.auth.callers import Access
     from finetune_openai.context import Context
     from finetune_openai.platform import Platform
     from finetune_operator.kube.connection import connected

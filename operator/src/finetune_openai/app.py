@@ -8,9 +8,9 @@ import structlog
 from aiohttp import ClientPayloadError, web
 from aiohttp.web_exceptions import HTTPException
 
-from finetune_openai import files, jobs, models, uploads
 from finetune_openai.context import CONTEXT, Context
 from finetune_openai.errors import RefusedError, shown, unavailable
+from finetune_openai.routes import files, fine_tuning_jobs, models, uploads
 from finetune_operator.kube.errors import ApiError
 
 LARGEST_JSON_BYTES = 2**20
@@ -43,14 +43,14 @@ def _add_routes(app: web.Application, prefix: str) -> None:
     router.add_post(f"{uploads_path}/{{upload}}/complete", uploads.complete)
     router.add_post(f"{uploads_path}/{{upload}}/cancel", uploads.cancel)
     jobs_path = f"{prefix}/fine_tuning/jobs"
-    router.add_post(jobs_path, jobs.create)
-    router.add_get(jobs_path, jobs.list_jobs)
-    router.add_get(f"{jobs_path}/{{job}}", jobs.get)
-    router.add_get(f"{jobs_path}/{{job}}/events", jobs.events)
-    router.add_get(f"{jobs_path}/{{job}}/checkpoints", jobs.checkpoints)
-    router.add_post(f"{jobs_path}/{{job}}/cancel", jobs.cancel)
-    router.add_post(f"{jobs_path}/{{job}}/pause", jobs.pause)
-    router.add_post(f"{jobs_path}/{{job}}/resume", jobs.resume)
+    router.add_post(jobs_path, fine_tuning_jobs.create)
+    router.add_get(jobs_path, fine_tuning_jobs.list_jobs)
+    router.add_get(f"{jobs_path}/{{job}}", fine_tuning_jobs.get)
+    router.add_get(f"{jobs_path}/{{job}}/events", fine_tuning_jobs.events)
+    router.add_get(f"{jobs_path}/{{job}}/checkpoints", fine_tuning_jobs.checkpoints)
+    router.add_post(f"{jobs_path}/{{job}}/cancel", fine_tuning_jobs.cancel)
+    router.add_post(f"{jobs_path}/{{job}}/pause", fine_tuning_jobs.pause)
+    router.add_post(f"{jobs_path}/{{job}}/resume", fine_tuning_jobs.resume)
     router.add_get(f"{prefix}/models", models.list_models)
     router.add_get(f"{prefix}/models/{{model:.+}}", models.get)
 

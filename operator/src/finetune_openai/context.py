@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from finetune_openai.access import Access, Caller, Verb
+from finetune_openai.auth.callers import Access, Caller, Verb
 from finetune_openai.platform import Platform
 from finetune_operator.kube.client import Kube
 

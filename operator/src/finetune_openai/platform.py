@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from finetune_api.finetuneclass import FineTuneClassSpec, OpenAIModel
 from finetune_openai.errors import unavailable
-from finetune_openai.file_store import FileStore
-from finetune_openai.storage import Storage
-from finetune_openai.upload_store import UploadStore
+from finetune_openai.storage.file_store import FileStore
+from finetune_openai.storage.s3 import Storage
+from finetune_openai.storage.upload_store import UploadStore
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES
 

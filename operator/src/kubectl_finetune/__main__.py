@@ -17,7 +17,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end)
     _prepare(sys.stdout, sys.stderr)
     try:
-        from kubectl_finetune.cli import app
+        from kubectl_finetune.commands.cli import app
 
         app(prog_name="kubectl finetune")
     except PluginError as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kubectl_finetune.app import CONNECTION_OPTIONS
+from kubectl_finetune.commands.app import CONNECTION_OPTIONS
 from kubectl_finetune.errors import EXIT_MEANINGS
 
 FILE = "kubectl-finetune.md"
@@ -29,7 +29,7 @@ def page() -> str:
     """Every command with its arguments and options, and the exit codes, in Markdown."""
     from typer.main import get_command
 
-    from kubectl_finetune.cli import app
+    from kubectl_finetune.commands.cli import app
 
     commands: dict[str, Any] = getattr(get_command(app), "commands", {})
     lines = [_HEAD]

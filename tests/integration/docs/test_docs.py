@@ -21,7 +21,7 @@ from e2e.cluster.binaries import binaries
 from e2e.cluster.control_plane import ControlPlane
 from finetune_operator.__main__ import cli
 from finetune_trainer.__main__ import app
-from kubectl_finetune.cli import app as plugin
+from kubectl_finetune.commands.cli import app as plugin
 from tests.integration.operator.api import Api, RefusedError
 from tests.unit.docs.pages import ROOT, Block, Command, blocks, commands
 

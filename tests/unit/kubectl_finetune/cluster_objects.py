@@ -6,7 +6,7 @@ import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kubectl_finetune.seen import Seen, as_seen
+from kubectl_finetune.cluster.seen import Seen, as_seen
 
 Object = dict[str, Any]
 NOW = datetime(2026, 11, 26, 23, 59, tzinfo=UTC)

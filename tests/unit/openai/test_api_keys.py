@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_openai.api_keys import account_of
+from finetune_openai.auth.api_keys import account_of
 
 KEY = "sk-ft-" + "k" * 32
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from finetune_api.finetunejob import FineTuneJobSpec
 from finetune_openai.errors import RefusedError, wrong_fields
-from finetune_openai.job_object import BaseModel, job_name, job_object, job_of_model, model_name, request_digest
-from finetune_openai.job_request import JobRequest
-from finetune_openai.job_view import checkpoint_bodies, event_bodies, job_body, viewed
+from finetune_openai.jobs.finetunejob import BaseModel, job_name, job_object, job_of_model, model_name, request_digest
+from finetune_openai.jobs.request import JobRequest
+from finetune_openai.jobs.response import checkpoint_bodies, event_bodies, job_body, viewed
 
 BASE = BaseModel("qwen3-0.6b", uri="s3://models/base")
 NAME = "ftjob-abcdefghijklmnopqrstuvwx"

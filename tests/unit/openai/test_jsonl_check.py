@@ -7,7 +7,7 @@ import json
 import pytest
 
 from finetune_openai.errors import RefusedError
-from finetune_openai.jsonl_check import LINES_CHECKED, LONGEST_BYTES, FirstLines
+from finetune_openai.storage.jsonl_check import LINES_CHECKED, LONGEST_BYTES, FirstLines
 
 GOOD = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}).encode()
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_finetune.app import JobArgument, RunArgument, read, with_cluster
+from kubectl_finetune.cluster.kubectl import Kubectl
+from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB, resource
+from kubectl_finetune.commands.app import JobArgument, RunArgument, read, with_cluster
 from kubectl_finetune.errors import ExitCode, PluginError
-from kubectl_finetune.kubectl import Kubectl
-from kubectl_finetune.resource import EVALUATION, FINE_TUNE_JOB, resource
 
 if TYPE_CHECKING:
-    from kubectl_finetune.seen import Seen
+    from kubectl_finetune.cluster.seen import Seen
 
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Stop a run in progress without asking.")]
@@ -32,7 +32,7 @@ def resume(kubectl: Kubectl, name: JobArgument) -> None:
 
 
 def _set_suspend(kubectl: Kubectl, name: str, wanted: bool) -> None:
-    from kubectl_finetune.change import patch_spec
+    from kubectl_finetune.spec.patch import patch_spec
 
     found = read(kubectl, resource(name, (FINE_TUNE_JOB,)))
     verb = "suspended" if wanted else "not suspended"
@@ -47,8 +47,8 @@ def _set_suspend(kubectl: Kubectl, name: str, wanted: bool) -> None:
 
 
 def _tell_of_gitops(found: Seen) -> None:
-    from kubectl_finetune.change import warning_of_gitops
-    from kubectl_finetune.screen import tell
+    from kubectl_finetune.display.terminal import tell
+    from kubectl_finetune.spec.patch import warning_of_gitops
 
     if warning := warning_of_gitops(found):
         tell(warning)
@@ -57,7 +57,7 @@ def _tell_of_gitops(found: Seen) -> None:
 @with_cluster
 def cancel(kubectl: Kubectl, name: JobArgument, yes: YesOption = False) -> None:
     """End a run for good, as Cancelled. Its checkpoints stay; `rerun` starts another run."""
-    from kubectl_finetune.change import patch_spec
+    from kubectl_finetune.spec.patch import patch_spec
 
     found = read(kubectl, resource(name, (FINE_TUNE_JOB,)))
     if found.outcome is not None:
@@ -78,7 +78,7 @@ def rerun(
     yes: YesOption = False,
 ) -> None:
     """Run again with the same spec and a new runId. A run in progress is stopped first, with a checkpoint."""
-    from kubectl_finetune.change import next_run_id, patch_spec
+    from kubectl_finetune.spec.patch import next_run_id, patch_spec
 
     found = read(kubectl, resource(name, (FINE_TUNE_JOB, EVALUATION)))
     if found.outcome is None and found.status:

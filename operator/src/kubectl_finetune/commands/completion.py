@@ -29,7 +29,7 @@ def completion(
 
 def complete(words: list[str]) -> None:
     """Print candidates for the last word, one a line, and kubectl's directive: no file names."""
-    from kubectl_finetune.complete import candidates
+    from kubectl_finetune.commands.complete import candidates
 
     for candidate in candidates(words):
         typer.echo(candidate)

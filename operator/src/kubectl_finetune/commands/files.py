@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from kubectl_finetune.app import with_cluster
+from kubectl_finetune.cluster.kubectl import Kubectl
+from kubectl_finetune.cluster.resource import FINE_TUNE_JOB, resource
+from kubectl_finetune.commands.app import with_cluster
 from kubectl_finetune.errors import ExitCode, PluginError
-from kubectl_finetune.kubectl import Kubectl
-from kubectl_finetune.resource import FINE_TUNE_JOB, resource
 
 
 @with_cluster
@@ -21,7 +21,7 @@ def validate(
     local: Annotated[bool, typer.Option("--local", help="Do not ask the cluster: local checks only.")] = False,
 ) -> None:
     """Check objects before they are applied, locally and by a dry run on the API server. Nothing is written."""
-    from kubectl_finetune import validate as validating
+    from kubectl_finetune.spec import validate as validating
 
     text = _text(file)
     documents = validating.documents(text)
@@ -58,7 +58,7 @@ def init(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.", show_default="stdout")] = None,
 ) -> None:
     """Write a commented YAML of a FineTuneJob to start from. In a terminal, missing values are asked for."""
-    from kubectl_finetune.init import FIRST_DATASET, FIRST_MODEL, job_yaml
+    from kubectl_finetune.spec.init import FIRST_DATASET, FIRST_MODEL, job_yaml
 
     wanted = resource(name, (FINE_TUNE_JOB,))
     asks = sys.stdin.isatty() and sys.stdout.isatty()

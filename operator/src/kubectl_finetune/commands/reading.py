@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_finetune.app import NameArgument, read, with_cluster
+from kubectl_finetune.cluster.kubectl import Kubectl
+from kubectl_finetune.cluster.resource import resource
+from kubectl_finetune.commands.app import NameArgument, read, with_cluster
 from kubectl_finetune.errors import ForbiddenError, NotFoundError
-from kubectl_finetune.kubectl import Kubectl
-from kubectl_finetune.resource import resource
 
 if TYPE_CHECKING:
-    from kubectl_finetune.seen import Seen
+    from kubectl_finetune.cluster.seen import Seen
 
 
 @with_cluster
@@ -23,8 +23,8 @@ def status(
     everything: Annotated[bool, typer.Option("--all", "-a", help="All lines of logs, datasets and attempts.")] = False,
 ) -> None:
     """Show where a run stands, why, and what to do next."""
-    from kubectl_finetune.screen import console, print_rows
-    from kubectl_finetune.status import status_rows
+    from kubectl_finetune.display.status import status_rows
+    from kubectl_finetune.display.terminal import console, print_rows
 
     found = read(kubectl, resource(name))
     rows = status_rows(found, datetime.now(UTC), budget_hours=_budget_hours(kubectl, found), all_lines=everything)
@@ -33,7 +33,7 @@ def status(
 
 def _budget_hours(kubectl: Kubectl, found: Seen) -> float | None:
     """What the class allows the namespace; None where that is not known, as classes need not be readable."""
-    from kubectl_finetune.fields import Fields
+    from kubectl_finetune.cluster.fields import Fields
 
     name = found.status.text("usage", "className")
     if not name:
@@ -72,9 +72,9 @@ def watch(
 
     Exit codes: 0 succeeded, 1 failed, 3 timed out (--timeout), 4 stalled (--until-stalled), 5 deleted.
     """
-    from kubectl_finetune import watch as watching
-    from kubectl_finetune.screen import console, print_rows
-    from kubectl_finetune.status import status_rows
+    from kubectl_finetune.display.status import status_rows
+    from kubectl_finetune.display.terminal import console, print_rows
+    from kubectl_finetune.follow import watch as watching
 
     to = console()
     code, state = watching.watch(kubectl, resource(name), to, timeout=timeout, until_stalled=until_stalled)
@@ -100,9 +100,9 @@ def logs(
 
     If the Pod is gone, the end of the failed Pod's log is shown, which the status keeps.
     """
-    from kubectl_finetune import logs as reading
-    from kubectl_finetune.children import pods_of
-    from kubectl_finetune.screen import tell
+    from kubectl_finetune.cluster.children import pods_of
+    from kubectl_finetune.display.terminal import tell
+    from kubectl_finetune.follow import logs as reading
 
     if every and rank is not None:
         raise typer.BadParameter("--rank and --all exclude each other.")
@@ -124,9 +124,9 @@ def logs(
 @with_cluster
 def events(kubectl: Kubectl, name: NameArgument) -> None:
     """Show the Events of an object and of its Jobs and Pods, newest last."""
-    from kubectl_finetune import children
-    from kubectl_finetune.numbers import age
-    from kubectl_finetune.screen import console, print_table, tell
+    from kubectl_finetune.cluster import children
+    from kubectl_finetune.display.numbers import age
+    from kubectl_finetune.display.terminal import console, print_table, tell
 
     found, now = read(kubectl, resource(name)), datetime.now(UTC)
     try:

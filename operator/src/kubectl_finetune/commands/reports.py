@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from kubectl_finetune.app import JobArgument, NameArgument, read, with_cluster
+from kubectl_finetune.cluster.kubectl import Kubectl
+from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB, resource
+from kubectl_finetune.commands.app import JobArgument, NameArgument, read, with_cluster
 from kubectl_finetune.errors import ForbiddenError
-from kubectl_finetune.kubectl import Kubectl
-from kubectl_finetune.resource import EVALUATION, FINE_TUNE_JOB, resource
 
 
 @with_cluster
@@ -27,8 +27,8 @@ def diagnose(
 
     Secrets are never read. Tokens, passwords, presigned URLs and values of environment variables are redacted.
     """
-    from kubectl_finetune import diagnose as diagnosing
-    from kubectl_finetune.screen import tell
+    from kubectl_finetune.diagnostics import archive as diagnosing
+    from kubectl_finetune.display.terminal import tell
 
     found, now = read(kubectl, resource(name)), datetime.now(UTC)
     file = output or diagnosing.default_file(found, now)
@@ -41,9 +41,9 @@ def diagnose(
 @with_cluster
 def compare(kubectl: Kubectl, first: JobArgument, second: JobArgument) -> None:
     """Show two FineTuneJobs side by side: what was measured, every setting that differs, and their evaluations."""
-    from kubectl_finetune import compare as comparing
-    from kubectl_finetune.screen import console, print_table, tell
-    from kubectl_finetune.seen import as_seen
+    from kubectl_finetune.cluster.seen import as_seen
+    from kubectl_finetune.display import compare as comparing
+    from kubectl_finetune.display.terminal import console, print_table, tell
 
     jobs = [read(kubectl, resource(name, (FINE_TUNE_JOB,))) for name in (first, second)]
     to = console()

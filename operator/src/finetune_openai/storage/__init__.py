@@ -1,0 +1,1 @@
+"""The class's storage: files and uploads of the API as objects in S3."""

@@ -1,0 +1,108 @@
+"""An object of one of our kinds as it was last seen, and what its status says of its run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from kubectl_finetune.cluster.fields import Fields, Object
+from kubectl_finetune.cluster.kubectl import Kubectl
+from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB, KINDS, MODEL_DEPLOYMENT, Kind, Resource
+
+Outcome = Literal["Succeeded", "Failed"]
+_SUCCESS = {FINE_TUNE_JOB.name: "Succeeded", EVALUATION.name: "Passed"}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition; `status` is "" where there is none."""
+
+    status: str
+    reason: str
+    message: str
+    since: datetime | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The object. `fields` are all of it."""
+
+    fields: Fields
+
+    @property
+    def kind(self) -> Kind:
+        name = self.fields.text("kind")
+        return next((kind for kind in KINDS if kind.name == name), FINE_TUNE_JOB)
+
+    @property
+    def namespace(self) -> str:
+        return self.fields.text("metadata", "namespace")
+
+    @property
+    def name(self) -> str:
+        return self.fields.text("metadata", "name")
+
+    @property
+    def uid(self) -> str:
+        return self.fields.text("metadata", "uid")
+
+    @property
+    def resource(self) -> Resource:
+        return Resource(self.kind, self.name)
+
+    @property
+    def status(self) -> Fields:
+        return self.fields.at("status")
+
+    @property
+    def phase(self) -> str:
+        return self.status.text("phase")
+
+    @property
+    def deleting(self) -> bool:
+        return bool(self.fields.at("metadata", "deletionTimestamp"))
+
+    @property
+    def run_id(self) -> str:
+        """The run that the spec asks for."""
+        return self.fields.text("spec", "runId") or "1"
+
+    def condition(self, kind: str) -> Condition:
+        """A condition of this type."""
+        found = next((one for one in self.status.at("conditions") if one.text("type") == kind), Fields(None))
+        return Condition(
+            found.text("status"), found.text("reason"), found.text("message"), found.time("lastTransitionTime")
+        )
+
+    @property
+    def current(self) -> bool:
+        """Whether the status describes this spec, and not an earlier one."""
+        observed, generation = self.status.whole("observedGeneration"), self.fields.whole("metadata", "generation")
+        return observed is not None and (generation is None or observed >= generation)
+
+    @property
+    def stalled(self) -> bool:
+        return self.current and self.condition("Stalled").status == "True"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the run that the spec asks for ended; None while it has not. A ModelDeployment ends never, or well."""
+        if not self.current:
+            return None
+        if self.kind is MODEL_DEPLOYMENT:
+            return "Succeeded" if self.condition("Ready").status == "True" else None
+        # A new runId that was refused leaves the run before it in the status.
+        if self.status.time("completionTime") is None or self.status.text("runId") not in ("", self.run_id):
+            return None
+        return "Succeeded" if self.phase == _SUCCESS[self.kind.name] else "Failed"
+
+
+def seen(kubectl: Kubectl, wanted: Resource) -> Seen:
+    """The object, as it is now. Raises PluginError."""
+    return as_seen(kubectl.get(wanted.kind.resource, wanted.name))
+
+
+def as_seen(found: Object) -> Seen:
+    """An object from the API server."""
+    return Seen(Fields(found))

@@ -1,0 +1,1 @@
+"""`diagnose`: a zip file to send to somebody else, without secrets."""

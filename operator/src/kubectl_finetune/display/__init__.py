@@ -1,0 +1,1 @@
+"""What is printed, and how: rows, tables, numbers, and the next step to take."""

@@ -1,0 +1,241 @@
+"""What `status` shows: rows about one object, from its status alone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from kubectl_finetune.cluster.fields import Fields
+from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB
+from kubectl_finetune.cluster.seen import Seen
+from kubectl_finetune.display.next_step import next_steps
+from kubectl_finetune.display.numbers import age, bar, counted, duration, figure, size
+from kubectl_finetune.display.terminal import STYLES, Row
+
+BAR_WIDTH = 24
+FEW_LINES = 10
+"""Of a failure's log, of broken lines of a dataset, of attempts, unless all are asked for."""
+
+
+def status_rows(seen: Seen, now: datetime, *, budget_hours: float | None = None, all_lines: bool = False) -> list[Row]:
+    """Everything to know about the object. `budget_hours`: what its class allows a namespace per month, if known."""
+    most = None if all_lines else FEW_LINES
+    rows = [
+        Row(seen.kind.name, [f"{seen.name}  (namespace {seen.namespace}, {age_of(seen, now)} old)"], "bold"),
+        *_state(seen, now),
+        *_of_kind(seen, now, budget_hours, most),
+        *_failure(seen.status.at("failure"), most),
+    ]
+    return [row for row in [*rows, Row("Next", next_steps(seen))] if row.lines]
+
+
+def age_of(seen: Seen, now: datetime) -> str:
+    return age(seen.fields.time("metadata", "creationTimestamp"), now) or "unknown"
+
+
+def _state(seen: Seen, now: datetime) -> Iterator[Row]:
+    ready, stalled = seen.condition("Ready"), seen.condition("Stalled")
+    phase = seen.phase or "not looked at yet"
+    since = age(ready.since, now)
+    yield Row("Phase", [f"{phase}, {ready.reason} for {since}" if ready.reason else phase], STYLES.get(phase, ""))
+    if not seen.current and seen.status:
+        yield Row("Outdated", ["The spec was changed; what follows is of before the change."], "yellow")
+    if stalled.status == "True":
+        label = "Failed" if seen.outcome == "Failed" else "Stalled"
+        yield Row(label, [f"{stalled.reason}: {stalled.message}"], "bold red")
+    if ready.message and ready.message != stalled.message:
+        yield Row("Why", [ready.message])
+    passed = seen.condition("Passed")
+    if passed.status:
+        yield Row("Passed", [f"{passed.status}: {passed.message}"])
+
+
+def _of_kind(seen: Seen, now: datetime, budget_hours: float | None, most: int | None) -> Iterator[Row]:
+    status = seen.status
+    if seen.kind is FINE_TUNE_JOB:
+        yield from _run(seen, now)
+        yield from progress_rows(status, BAR_WIDTH)
+        yield from _attempts(seen, now, most)
+        yield from _dataset(status.at("dataset"), most)
+        yield from _checkpoints(status, now)
+        yield Row("Budget", list(_budget(status, budget_hours)))
+        yield from _result(status.at("result"))
+        return
+    if seen.kind is EVALUATION:
+        yield from _run(seen, now)
+        yield Row("Tries", list(_tries(status)))
+        yield Row("Scores", [score_line(score) for score in status.at("results")])
+        yield Row("Gates", [_gate(gate) for gate in status.at("gates")])
+        errors = [
+            f"{one.text('candidate')}, {one.text('grader')}: {one.text('count')} outputs {one.text('code')}"
+            for one in status.at("errors")
+        ]
+        yield Row("Ungraded", errors)
+        yield Row("Report", [uri] if (uri := status.text("reportUri")) else [])
+        return
+    wanted = seen.fields.text("spec", "replicas") or "1"
+    yield Row("Replicas", [f"{status.text('readyReplicas') or '0'} of {wanted} ready"])
+    yield Row("Serves", [text for path in ("modelName", "url", "revision") if (text := status.text(path))])
+    yield Row("Drift", [f"{one.text('field')} by {one.text('manager') or '?'}" for one in status.at("drift")])
+
+
+def _run(seen: Seen, now: datetime) -> Iterator[Row]:
+    status = seen.status
+    run_id = status.text("runId")
+    if not run_id:
+        return
+    began, ended = status.time("startTime"), status.time("completionTime")
+    parts = [run_id]
+    if began is not None:
+        parts.append(f"ran {duration((ended - began).total_seconds())}" if ended else f"began {age(began, now)} ago")
+    suspended = status.number("suspendedSeconds")
+    if suspended:
+        parts.append(f"{duration(suspended)} of it suspended or waiting for quota")
+    if class_name := status.text("className"):
+        parts.append(f"class {class_name}")
+    if run_id != seen.run_id:
+        parts.append(f"the spec asks for run {seen.run_id}")
+    yield Row("Run", [", ".join(parts)])
+
+
+def progress_rows(status: Fields, bar_width: int) -> Iterator[Row]:
+    """The bar, and what was measured last."""
+    progress = status.at("progress")
+    percent = progress.number("percent")
+    if percent is None:
+        return
+    parts = [
+        f"{bar(percent, bar_width)} {percent:.0f}%",
+        f"step {progress.text('step')}/{progress.text('totalSteps')}",
+    ]
+    if (epoch := progress.number("epoch")) is not None:
+        parts.append(f"epoch {epoch:.2f}")
+    if eta := progress.text("estimatedRemaining"):
+        parts.append(f"{eta} left")
+    yield Row("Progress", ["  ".join(parts)])
+    measured = [
+        f"{label} {figure(number)}"
+        for label, path in (("loss", "loss"), ("validation", "evalLoss"), ("learning rate", "learningRate"))
+        if (number := progress.number(path)) is not None
+    ]
+    if (speed := progress.number("tokensPerSecond")) is not None:
+        measured.append(f"{speed:,.0f} tokens/s")
+    yield Row("Measured", [", ".join(measured)] if measured else [])
+
+
+def _attempts(seen: Seen, now: datetime, most: int | None) -> Iterator[Row]:
+    attempt = seen.status.at("attempt")
+    if attempt:
+        limit = seen.fields.text("spec", "retryLimit") or "3"
+        line = (
+            f"{attempt.text('number')} {attempt.text('state')}".rstrip()
+            + f", {attempt.text('retries') or '0'} of {limit} retries used"
+            + f", {counted(attempt.whole('disruptions') or 0, 'disruption')}"
+        )
+        following = attempt.time("nextTime")
+        if following is not None and following > now:
+            line += f", the next one in {duration((following - now).total_seconds())}"
+        yield Row("Attempt", [line])
+    ended = [attempt_line(one) for one in seen.status.at("endedAttempts")]
+    yield Row("Ended", ended if most is None else ended[-most:])
+
+
+def attempt_line(attempt: Fields) -> str:
+    """One ended attempt."""
+    step = attempt.text("step")
+    begin, end = attempt.time("startTime"), attempt.time("endTime")
+    how = " ".join(part for part in (attempt.text("outcome"), attempt.text("reason")) if part)
+    took = f" after {duration((end - begin).total_seconds())}" if begin and end else ""
+    line = f"{attempt.text('number')} {how}{took}" + (f" at step {step}" if step else "")
+    return f"{line}: {message}" if (message := attempt.text("message")) else line
+
+
+def _dataset(dataset: Fields, most: int | None) -> Iterator[Row]:
+    counts = []
+    for name in ("training", "validation"):
+        found = dataset.at(name)
+        if (examples := found.number("examples")) is not None:
+            counts.append(f"{examples:,.0f} {name} examples, {found.number('tokens') or 0:,.0f} tokens")
+    errors = [
+        f"{one.text('uri') or one.text('file')}, line {one.text('line')}: {one.text('message')}"
+        for one in dataset.at("errors")
+    ]
+    warnings = [f"warning: {one.text()}" for one in dataset.at("warnings")]
+    yield Row("Dataset", ["; ".join(counts)] if counts else [])
+    yield Row("Lines", _some([*errors, *warnings], most), "yellow")
+
+
+def _some(lines: list[str], most: int | None) -> list[str]:
+    if most is None or len(lines) <= most:
+        return lines
+    return [*lines[:most], f"... and {len(lines) - most} more: --all shows them"]
+
+
+def _checkpoints(status: Fields, now: datetime) -> Iterator[Row]:
+    checkpoints = list(status.at("checkpoints"))
+    if checkpoints:
+        newest = checkpoints[-1]
+        details = [f"the newest of step {newest.text('step')}"]
+        if committed := age(newest.time("committedTime"), now):
+            details.append(f"{committed} ago")
+        if bytes_of := size(newest.number("size")):
+            details.append(bytes_of)
+        yield Row("Checkpoints", [f"{len(checkpoints)}, {', '.join(details)}"])
+    corrupt = [f"step {one.text('step')}: {one.text('message')}" for one in status.at("corruptCheckpoints")]
+    yield Row("Corrupt", corrupt, "yellow")
+
+
+def _budget(status: Fields, budget_hours: float | None) -> Iterator[str]:
+    usage = status.at("usage")
+    seconds = usage.number("acceleratorSeconds")
+    if seconds is None:
+        return
+    allowed = "" if budget_hours is None else f"; the class allows the namespace {budget_hours:g}"
+    yield f"{seconds / 3600:.1f} accelerator hours in {usage.text('month')} (class {usage.text('className')}){allowed}"
+
+
+def _result(result: Fields) -> Iterator[Row]:
+    if not result:
+        return
+    facts = [
+        f"{label} {text}"
+        for label, path in (("step", "step"), ("loss", "trainLoss"), ("validation loss", "evalLoss"))
+        if (text := result.text(path))
+    ]
+    yield Row("Result", [result.text("uri"), ", ".join(facts)], "green")
+    yield Row("Report", [uri] if (uri := result.text("reportUri")) else [])
+
+
+def _failure(failure: Fields, most: int | None) -> Iterator[Row]:
+    if not failure:
+        return
+    where = [f"Pod {pod}" for pod in [failure.text("pod")] if pod]
+    where += [f"rank {rank}" for rank in [failure.text("rank")] if rank]
+    place = f" ({', '.join(where)})" if where else ""
+    message = failure.block("message").strip().splitlines() or [""]
+    yield Row("Failure", [f"{failure.text('reason')}{place}: {message[0]}", *message[1:]], "red")
+    log = failure.block("log").rstrip().splitlines()
+    yield Row("Log", log if most is None else log[-most:])
+
+
+def _tries(status: Fields) -> Iterator[str]:
+    if number := status.text("try"):
+        retries, disruptions = status.text("retries") or "0", status.text("disruptions") or "0"
+        yield f"{number}, {retries} failed, {disruptions} disrupted"
+
+
+def score_line(score: Fields) -> str:
+    """A mean score with its interval, and the gain over the baseline with its own."""
+    line = f"{score.text('candidate')}, {score.text('grader')}: {_interval(score, 'score', 'low', 'high')}"
+    if score.number("delta") is not None:
+        line += f", gain {_interval(score, 'delta', 'deltaLow', 'deltaHigh')}"
+    return f"{line}, {score.text('examples')} examples"
+
+
+def _interval(score: Fields, value: str, low: str, high: str) -> str:
+    ends = [figure(score.number(one), 3) for one in (low, high)]
+    return figure(score.number(value), 3) + (f" [{ends[0]}, {ends[1]}]" if all(ends) else "")
+
+
+def _gate(gate: Fields) -> str:
+    return f"{gate.text('verdict')}: {gate.text('candidate')}, {gate.text('grader')}: {gate.text('message')}"

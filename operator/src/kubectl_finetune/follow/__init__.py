@@ -1,0 +1,1 @@
+"""`watch` and `logs`: a run as it goes on."""

@@ -1,0 +1,122 @@
+"""`logs`: the log of the right Pod of a run, or what is left of it when the Pod is gone."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kubectl_finetune.cluster.children import Pod
+from kubectl_finetune.cluster.fields import clean
+from kubectl_finetune.cluster.kubectl import Kubectl, error_of
+from kubectl_finetune.cluster.resource import FINE_TUNE_JOB, JOB_NAME_LABEL
+from kubectl_finetune.cluster.seen import Seen
+from kubectl_finetune.display.next_step import command
+from kubectl_finetune.errors import ExitCode, NotFoundError, PluginError
+
+END_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Whose log. `rank` counts processes, of which a node runs several; `previous`: of the try before the newest."""
+
+    role: str | None = None
+    rank: int | None = None
+    every: bool = False
+    previous: bool = False
+
+
+def chosen(seen: Seen, pods: list[Pod], wanted: Wanted) -> list[Pod]:
+    """The Pods whose logs are wanted: of the newest try, of rank 0. `pods` are oldest first. Raises NotFoundError."""
+    role = wanted.role or _newest_role(seen, pods)
+    of_role = [pod for pod in pods if pod.role == role]
+    tries = list(dict.fromkeys(pod.job for pod in of_role))
+    if wanted.previous:
+        tries = tries[:-1]
+    if not tries:
+        which = "of an earlier try " if wanted.previous else ""
+        raise NotFoundError(f"{seen.resource} has no {role} Pods {which}(any more). {_where_else(seen)}")
+    of_try = [pod for pod in of_role if pod.job == tries[-1]]
+    if wanted.every:
+        return of_try
+    if wanted.rank is None and seen.kind is not FINE_TUNE_JOB:
+        return of_try[-1:]
+    rank = wanted.rank or 0
+    index = rank // per_node(seen) if role == "train" else rank
+    found = [pod for pod in of_try if pod.index == index]
+    if not found:
+        there = ", ".join(sorted({str(pod.index) for pod in of_try}))
+        raise NotFoundError(
+            f"{seen.resource}: rank {rank} is on node {index}, and the Pod of that node does not exist (any more). "
+            f"There are Pods of nodes {there}; --all shows all of them."
+        )
+    return found[-1:]
+
+
+def per_node(seen: Seen) -> int:
+    """Processes per Pod."""
+    return max(1, seen.fields.whole("spec", "parallelism", "processesPerNode") or 1)
+
+
+def _newest_role(seen: Seen, pods: list[Pod]) -> str:
+    """The role that says most of those that have Pods: training, once there is any."""
+    there = {pod.role for pod in pods}
+    return next((role for role in reversed(seen.kind.roles) if role in there), seen.kind.roles[-1])
+
+
+def _where_else(seen: Seen) -> str:
+    """Logs are deleted with their Pods: what has more than them."""
+    storage = seen.status.text("storageUri")
+    kept = f" The history of the run is {storage}/events.jsonl in the storage." if storage else ""
+    return f"Logs are deleted with their Pods.{kept} `{command(seen, 'status')}` shows where the run stands."
+
+
+def kept_log(seen: Seen) -> str:
+    """The end of the log of the Pod that failed last, which the status has; "" if nothing failed."""
+    return seen.status.block("failure", "log").rstrip()
+
+
+def show_logs(
+    kubectl: Kubectl, seen: Seen, pods: list[Pod], say: Callable[[str], None], *, follow: bool = False, tail: int = -1
+) -> None:
+    """Print the logs of these Pods, with the Pod's name before each line if there are several. Raises PluginError."""
+    words = ["logs", "--container", _container(pods[0]), f"--tail={tail}"]
+    if follow:
+        words.append("--follow")
+    if len(pods) == 1:
+        words += [pods[0].name]
+    else:
+        of_try = f"{JOB_NAME_LABEL}={pods[0].job}" if pods[0].job else ",".join(_own_labels(pods[0]))
+        words += ["-l", of_try, "--prefix", "--ignore-errors", f"--max-log-requests={max(5, len(pods))}"]
+    process = kubectl.start(*words)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            say(clean(line.rstrip("\r\n").rpartition("\r")[2], lines=True))  # of a progress bar, its last state
+    except BaseException:
+        process.kill()
+        raise
+    _check_end(process, seen)
+
+
+def _check_end(process: subprocess.Popen[str], seen: Seen) -> None:
+    assert process.stderr is not None
+    told = process.stderr.read()
+    if process.wait(END_SECONDS) == 0:
+        return
+    error = error_of(told)
+    if "waiting to start" in str(error):
+        error = PluginError(f"{error}. Why it waits: {command(seen, 'events')}", ExitCode.NOT_FOUND)
+    raise error
+
+
+def _container(pod: Pod) -> str:
+    """Ours, whatever a policy injected before it."""
+    names = [container.text("name") for container in pod.fields.at("spec", "containers")]
+    return next((name for name in names if name in ("trainer", "server")), names[0] if names else "trainer")
+
+
+def _own_labels(pod: Pod) -> list[str]:
+    labels = pod.fields.at("metadata", "labels").items()
+    return [f"{name}={value.text()}" for name, value in labels if name.startswith("finetune.dev/")]

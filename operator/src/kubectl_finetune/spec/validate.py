@@ -1,0 +1,89 @@
+"""`validate`: the checks of finetune_api, and a dry run by the API server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_finetune.cluster.fields import clean
+from kubectl_finetune.cluster.kubectl import Kubectl, error_of
+from kubectl_finetune.errors import ExitCode, NoAccessError, PluginError
+
+GROUP = "finetune.dev/"
+MOST_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Document:
+    """One YAML document of a file; `line`: where it begins."""
+
+    line: int
+    value: Any
+
+    @property
+    def kind(self) -> str:
+        return clean(str(self.value.get("kind", ""))) if isinstance(self.value, dict) else ""
+
+    @property
+    def title(self) -> str:
+        metadata = self.value.get("metadata") if isinstance(self.value, dict) else None
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        return f"line {self.line}: {self.kind or 'object'} {clean(str(name or 'without a name'))}"
+
+
+def documents(text: str) -> list[Document]:
+    """The YAML documents that are not empty. Raises PluginError that names the line."""
+    import yaml
+
+    if len(text) > MOST_BYTES:
+        raise PluginError(f"The file is larger than {MOST_BYTES} bytes: is it YAML?")
+    found = []
+    try:
+        for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+            if node is not None:
+                loader = yaml.SafeLoader("")
+                found.append(Document(node.start_mark.line + 1, loader.construct_document(node)))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise PluginError(f"{where}not YAML: {clean(error.problem or 'syntax error')}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise PluginError(f"not YAML: {clean(str(error))[:200]}") from None
+    return [document for document in found if document.value is not None]
+
+
+def local_problems(document: Document) -> Iterator[str]:
+    """What finetune_api refuses in an object of one of our kinds: path and error."""
+    from pydantic import ValidationError
+
+    from finetune_api.crd import KINDS
+
+    value = document.value
+    if not isinstance(value, dict) or not document.kind:
+        yield "it is not an object with a kind"
+        return
+    if not str(value.get("apiVersion", "")).startswith(GROUP):
+        return  # the API server knows it
+    kind = next((kind for kind in KINDS if kind.name == document.kind), None)
+    if kind is None:
+        yield f"there is no kind {document.kind}; there are {', '.join(known.name for known in KINDS)}"
+        return
+    try:
+        kind.spec.from_wire(value.get("spec"))
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            path = ".".join(["spec", *(str(part) for part in one["loc"])])
+            yield clean(f"{path}: {one['msg']}")
+
+
+def server_problems(kubectl: Kubectl, text: str) -> Iterator[str]:
+    """What the API server refuses: schema, rules, policies, quota; nothing is written. Raises NoAccessError."""
+    words = ("apply", "--dry-run=server", "--validate=strict", "-f", "-", "-o", "name")
+    fine, _, told = kubectl.try_run(*words, given=text)
+    if fine:
+        return
+    error = error_of(told)
+    if isinstance(error, NoAccessError) or error.code is ExitCode.NOT_FOUND:
+        raise error
+    yield from (line for line in map(clean, told.splitlines()) if line.strip())

@@ -1,0 +1,173 @@
+"""`status`: where a run stands, why, and what to do next."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from finetune_api.conditions import KindStatus
+from finetune_api.evaluation import EvaluationStatus
+from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.modeldeployment import ModelDeploymentStatus
+from kubectl_finetune.cluster.seen import Seen, as_seen
+from kubectl_finetune.display.status import status_rows
+from kubectl_finetune.display.terminal import print_rows
+from tests.unit.api.full_statuses import full_status, objects_within, replaced, with_unknown_fields
+from tests.unit.kubectl_finetune.cluster_objects import FAILED, NOW, SUCCEEDED, TRAINING, condition, job, seen
+
+KINDS = {
+    "FineTuneJob": FineTuneJobStatus,
+    "Evaluation": EvaluationStatus,
+    "ModelDeployment": ModelDeploymentStatus,
+}
+
+
+def shown(found: Seen, width: int = 100, terminal: bool = False, **options: Any) -> str:
+    file = io.StringIO()
+    to = Console(file=file, width=width, force_terminal=terminal, highlight=False, markup=False, emoji=False)
+    print_rows(to, status_rows(found, NOW, **options))
+    return file.getvalue()
+
+
+def test_a_training_is_told_with_its_progress_attempts_and_budget() -> None:
+    text = shown(seen(TRAINING), budget_hours=500)
+    for told in (
+        "router  (namespace team-a, 120m old)",
+        "Training, Training for 20m",
+        "42%  step 420/1000  epoch 1.26  42m left",
+        "loss 0.5234, validation 0.61, learning rate 0.0002, 12,346 tokens/s",
+        "2 Running, 1 of 3 retries used, 1 disruption\n",
+        "1 Disrupted NodeLost after 36m at step 120: The node is gone.",
+        "1, the newest of step 400, 90s ago, 3.0 MiB",
+        "1,500 training examples, 90,000 tokens",
+        "warning: 3 examples are longer than 512",
+        "10.0 accelerator hours in 2026-11 (class h100); the class allows the namespace 500",
+        "kubectl finetune watch router -n team-a",
+    ):
+        assert told in text, told
+
+
+def test_a_failed_job_tells_the_diagnosis_the_end_of_the_log_and_what_to_do() -> None:
+    text = shown(seen(FAILED))
+    assert "Failed       CUDAOutOfMemory: The accelerator ran out of memory." in text
+    assert "CUDAOutOfMemory (Pod router-train-2-1-abcde, rank 5): The accelerator ran out of memory: 80 GiB" in text
+    assert "line 30" in text and "line 20" not in text
+    assert "line 1\n" in shown(seen(FAILED), all_lines=True)
+    steps = text[text.index("Next") :].splitlines()
+    assert "Set hyperparameters.batchSize to 8." in steps[0]
+    assert "kubectl finetune rerun router -n team-a" in steps[1]
+    assert "kubectl finetune diagnose router -n team-a" in steps[2]
+
+
+def test_a_result_is_told_with_its_report() -> None:
+    text = shown(seen(SUCCEEDED))
+    assert "Result       s3://m/result\n" in text and "s3://m/result/report.html" in text
+    assert "step 1000, validation loss 0.5" in text
+
+
+def test_a_stalled_job_says_that_it_goes_on_by_itself() -> None:
+    stalled = {"phase": "Queued", "conditions": [condition("Stalled", "True", "SecretNotFound", "Create Secret s3.")]}
+    text = shown(seen(stalled))
+    assert "Stalled      SecretNotFound: Create Secret s3." in text
+    assert "It continues by itself once the cause is gone" in text
+
+
+def test_a_change_that_the_operator_has_not_seen_is_told_and_the_old_status_is_no_answer() -> None:
+    old = job(SUCCEEDED, generation=3)
+    text = shown(as_seen(old))
+    assert "The spec was changed; what follows is of before the change." in text
+    assert "see whether it runs: kubectl -n finetune-system get pods" in text
+    new = job(generation=1)
+    del new["status"]
+    assert "not looked at yet" in shown(as_seen(new))
+
+
+def test_a_spec_that_was_refused_is_not_the_success_of_the_run_before_it() -> None:
+    refused = {
+        **SUCCEEDED,
+        "conditions": [condition("Stalled", "True", "InvalidSpec", "runId 1 was used already.")],
+    }
+    assert seen(refused, spec={"runId": "0"}).outcome is None
+    assert "the spec asks for run 0" in shown(seen(refused, spec={"runId": "0"}))
+
+
+def test_a_cancelled_job_is_no_failure_to_be_fixed() -> None:
+    cancelled = {**SUCCEEDED, "phase": "Cancelled", "conditions": [condition("Ready", "False", "Cancelled", "It is.")]}
+    found = seen(cancelled)
+    assert found.outcome == "Failed", "of a watch"
+    assert shown(found).splitlines()[-1] == "Next         Run again: kubectl finetune rerun router -n team-a"
+
+
+def test_an_evaluation_is_told_with_intervals_and_gates() -> None:
+    score = {"candidate": "tuned", "grader": "exact", "score": 0.75, "low": 0.7, "high": 0.8, "examples": 250}
+    gain = {"delta": 0.5, "deltaLow": 0.45, "deltaHigh": 0.55}
+    status = {
+        "observedGeneration": 1,
+        "phase": "GateFailed",
+        "completionTime": "2026-11-26T23:00:00Z",
+        "conditions": [condition("Passed", "False", "GateFailed", "exact of tuned is below 0.9")],
+        "results": [{**score, **gain}],
+        "gates": [{"candidate": "tuned", "grader": "exact", "verdict": "Failed", "message": "0.7 < 0.9"}],
+    }
+    metadata = {"name": "router", "namespace": "team-a", "generation": 1}
+    text = shown(as_seen({"kind": "Evaluation", "metadata": metadata, "spec": {}, "status": status}))
+    assert "tuned, exact: 0.75 [0.7, 0.8], gain 0.5 [0.45, 0.55], 250 examples" in text
+    assert "Failed: tuned, exact: 0.7 < 0.9" in text
+    assert "a better model" in text
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_narrow_terminal_gets_no_line_that_is_wider(width: int) -> None:
+    for status in (TRAINING, FAILED, SUCCEEDED):
+        text = shown(seen(status), width=width, terminal=True)
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+        assert max(map(len, plain.splitlines())) <= width
+        assert "42%" in plain
+
+
+def test_a_pipe_gets_whole_lines_without_colour() -> None:
+    text = shown(seen(FAILED), width=30)
+    assert "\x1b" not in text
+    assert "It failed" not in text and "CUDAOutOfMemory (Pod router-train-2-1-abcde, rank 5): The accelerator" in text
+
+
+def test_what_the_cluster_says_is_neither_markup_nor_an_escape_sequence() -> None:
+    hostile = "[bold red]x[/] [link=https://evil.example]y[/link] \x1b[2J\x1b]0;t\x07 :smile: [/]"
+    status = {
+        "phase": hostile,
+        "conditions": [
+            condition("Stalled", "True", hostile, hostile),
+            condition("Ready", "False", hostile, hostile + "!"),
+        ],
+        "failure": {"reason": hostile, "message": f"{hostile}\n{hostile}", "log": hostile},
+    }
+    for terminal in (False, True):
+        text = shown(seen(status), width=300, terminal=terminal)
+        assert text.count("[bold red]x[/] [link=https://evil.example]y[/link] ^[[2J^[]0;t^G :smile: [/]") >= 6
+        assert "\x1b[2J" not in text and "\x1b]" not in text
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_statuses_of_other_versions_are_shown_as_far_as_they_are_known(name: str) -> None:
+    """Every object of a status once replaced by what it should not be, and fields that are not known everywhere."""
+    kind: type[KindStatus] = KINDS[name]
+    status = full_status(kind)
+    known = shown(of_kind(name, status))
+    assert shown(of_kind(name, with_unknown_fields(status))) == known
+    for path in objects_within(status):
+        for wrong in (None, "text", 7, [], [[]], {"a": 1}, True):
+            shown(of_kind(name, replaced(status, path, wrong)))
+    for wrong in (None, "text", 7, [], {}):
+        for field in status:
+            shown(of_kind(name, {**status, field: wrong}))
+        shown(of_kind(name, wrong))
+        shown(as_seen({"kind": name, "metadata": wrong, "spec": wrong, "status": status}))
+
+
+def of_kind(name: str, status: Any) -> Seen:
+    metadata = {"name": "router", "namespace": "team-a", "uid": "1", "generation": 1}
+    return as_seen({"kind": name, "metadata": metadata, "spec": {}, "status": status})

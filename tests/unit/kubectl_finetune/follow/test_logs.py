@@ -1,0 +1,55 @@
+"""`logs`: whose log it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_finetune.cluster.children import Pod, sorted_pods
+from kubectl_finetune.errors import NotFoundError
+from kubectl_finetune.follow.logs import Wanted, chosen, kept_log
+from tests.unit.kubectl_finetune.cluster_objects import FAILED, TRAINING, pod, seen
+
+PODS = sorted_pods(
+    [
+        pod("router-train-2", 1, seconds=100),
+        pod("router-train-2", 0, seconds=101),
+        pod("router-preflight-9", role="preflight", seconds=900),
+        pod("router-train-1", 0, seconds=500),
+        pod("router-train-1", 1, seconds=500),
+    ]
+)
+
+
+def names(wanted: Wanted, pods: list[Pod] = PODS) -> list[str]:
+    return [found.name.removesuffix("-abcde") for found in chosen(seen(TRAINING), pods, wanted)]
+
+
+def test_rank_0_of_the_newest_attempt_is_shown_unless_something_else_is_asked_for() -> None:
+    assert names(Wanted()) == ["router-train-2-0"]
+    assert names(Wanted(every=True)) == ["router-train-2-0", "router-train-2-1"]
+    assert names(Wanted(previous=True)) == ["router-train-1-0"]
+    assert names(Wanted(role="preflight")) == ["router-preflight-9-0"]
+    assert names(Wanted(), [one for one in PODS if one.role == "preflight"]) == ["router-preflight-9-0"]
+
+
+def test_a_rank_is_found_on_its_node() -> None:
+    """Two nodes with four processes each."""
+    ranks = {rank: names(Wanted(rank=rank)) for rank in (0, 3, 4, 7)}
+    first, second = ["router-train-2-0"], ["router-train-2-1"]
+    assert ranks == {0: first, 3: first, 4: second, 7: second}
+    with pytest.raises(NotFoundError, match=r"rank 8 is on node 2.* nodes 0, 1"):
+        names(Wanted(rank=8))
+
+
+def test_a_pod_that_is_gone_is_said_to_be() -> None:
+    with pytest.raises(NotFoundError, match="no train Pods"):
+        names(Wanted(), [])
+    with pytest.raises(NotFoundError, match="of an earlier try"):
+        names(Wanted(previous=True), [one for one in PODS if one.job == "router-train-2"])
+    with pytest.raises(NotFoundError, match="on node 1, and the Pod of that node does not exist"):
+        names(Wanted(rank=4), [one for one in PODS if one.index == 0])
+
+
+def test_what_is_left_of_the_log_is_in_the_status() -> None:
+    assert kept_log(seen(FAILED)).endswith("line 29\nline 30")
+    assert kept_log(seen(TRAINING)) == ""

@@ -1,0 +1,83 @@
+"""`init` writes what `validate` accepts, and `validate` names what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from kubectl_finetune.errors import PluginError
+from kubectl_finetune.spec.init import ADAPTERS, METHODS, job_yaml
+from kubectl_finetune.spec.validate import documents, local_problems
+
+
+def problems(text: str) -> list[str]:
+    return [problem for document in documents(text) for problem in local_problems(document)]
+
+
+@pytest.mark.parametrize("held_out", [None, "s3://bucket/valid.jsonl"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_job_to_begin_with_is_valid(method: str, adapter: str, held_out: str | None) -> None:
+    text = job_yaml(
+        "router",
+        model="s3://bucket/m",
+        dataset="s3://bucket/d.jsonl",
+        validation=held_out,
+        method=method,
+        adapter=adapter,
+    )
+    assert problems(text) == []
+    (document,) = documents(text)
+    assert document.title == "line 1: FineTuneJob router"
+
+
+def test_what_is_commented_out_is_valid_too() -> None:
+    text = job_yaml("router", model="s3://bucket/m", dataset="s3://bucket/d.jsonl", validation="s3://bucket/v.jsonl")
+    lines = [
+        line.replace("  # ", "  ", 1) if line.startswith("  # ") and ":" in line else line for line in text.splitlines()
+    ]
+    assert problems("\n".join(lines)) == []
+    spec = yaml.safe_load("\n".join(lines))["spec"]
+    assert {"className", "runId", "hyperparameters", "parallelism", "checkpoints", "retryLimit"} <= spec.keys()
+
+
+def test_texts_can_not_break_out_of_the_yaml() -> None:
+    hostile = 'x"} \n# {}: \\ \u2028 \u202e'
+    spec = yaml.safe_load(job_yaml("router", model=hostile, dataset=hostile, namespace="a"))["spec"]
+    assert spec["model"] == {"uri": hostile} and spec["dataset"]["training"] == {"uri": hostile}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{apiVersion: finetune.dev/v1alpha1, kind: FineTuneJob, spec: {epochs: 3}}", "spec.model: Field required"),
+        ("{apiVersion: finetune.dev/v1alpha1, kind: FineTuneJob}", "spec: "),
+        ("{apiVersion: finetune.dev/v1alpha1, kind: FineTune, spec: {}}", "there are FineTuneClass, FineTuneJob"),
+        ("[1, 2]", "not an object with a kind"),
+        ("just text", "not an object with a kind"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_path(text: str, told: str) -> None:
+    assert any(told in problem for problem in problems(text)), problems(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: [1\n", "line 2, column 1: not YAML"),
+        ("a: 1\n\tb: 2\n", "line 2"),
+        ("a: \x07", "not YAML"),
+        ("a: !!python/object/apply:os.system [id]", "not YAML"),
+        ("a: 2026-99-99", "not YAML"),
+        ("[" * 5_000, "not YAML"),
+    ],
+    ids=["open", "tab", "control", "python", "date", "deep"],
+)
+def test_what_is_not_yaml_is_said_with_its_line(text: str, told: str) -> None:
+    with pytest.raises(PluginError) as error:
+        documents(text)
+    assert told in str(error.value)
+
+
+def test_objects_of_others_are_left_to_the_api_server() -> None:
+    assert problems("{apiVersion: v1, kind: Namespace, metadata: {name: team-a}}\n---\n---\n") == []
