@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from e2e import images
 from e2e.cluster import resolve
 from e2e.cluster.binaries import CONTROL_PLANE, binaries
 from e2e.cluster.resolve import Cluster
-from e2e.images import Images
+from e2e.images import build as images
+from e2e.images.build import Images
 from e2e.steps import StepFailed, console, end_commands, failing_plainly
 
 

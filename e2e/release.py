@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import run
+from e2e.cluster.machine.commands import run
 from e2e.cluster.resolve import Cluster
-from e2e.images import Images
+from e2e.images.build import Images
 from e2e.steps import Step
 
 RELEASE = "finetune-operator"

@@ -18,13 +18,13 @@ import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from e2e.cluster import processes
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import ask, run
 from e2e.cluster.lifetime import temporary_home
-from e2e.cluster.ports import free_ports
+from e2e.cluster.machine import processes
+from e2e.cluster.machine.commands import ask, run
+from e2e.cluster.machine.ports import free_ports
 from e2e.cluster.resolve import Cluster
-from e2e.images import Images
+from e2e.images.build import Images
 from e2e.services import service_url
 
 NAMESPACE = "finetune-storage"

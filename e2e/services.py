@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from e2e.children import with_parent
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import run
+from e2e.cluster.machine.children import with_parent
+from e2e.cluster.machine.commands import run
 from e2e.steps import StepFailed
 
 CONNECT_SECONDS = 2.0

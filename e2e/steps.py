@@ -39,7 +39,7 @@ from rich.table import Table
 from rich.text import Text
 
 from e2e.cache import cache_dir
-from e2e.children import guarded
+from e2e.cluster.machine.children import guarded
 
 PLAIN_LINE_EVERY_SECONDS = 8.0
 TAIL_LINES = 20

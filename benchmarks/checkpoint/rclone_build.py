@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from e2e.cache import cache_dir
-from e2e.cluster.go_toolchain import go
 from e2e.cluster.locks import exclusive
+from e2e.cluster.machine.go_toolchain import go
 from e2e.steps import step
 
 MODULE = Path(__file__).parent / "rclone"

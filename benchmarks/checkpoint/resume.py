@@ -24,7 +24,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.checkpoint.runs import BUCKET, RESULTS, full_run, put_llama
-from e2e.children import with_parent
+from e2e.cluster.machine.children import with_parent
 from e2e.s3 import local_s3
 from finetune_api.run import TrainRun
 from finetune_trainer.process import environment

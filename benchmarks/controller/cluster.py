@@ -13,10 +13,10 @@ import yaml
 from benchmarks.controller import kwok, load
 from benchmarks.controller.audit import POLICY, AuditLog
 from benchmarks.controller.operator_process import ROOT, Operator
-from e2e.cluster import processes
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import run
-from e2e.cluster.control_plane import ControlPlane, control_plane
+from e2e.cluster.components.control_plane import ControlPlane, control_plane
+from e2e.cluster.machine import processes
+from e2e.cluster.machine.commands import run
 from e2e.steps import StepFailed, step, tail
 
 CHART = ROOT / "charts" / "finetune-operator"

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from benchmarks.controller.audit import KWOK
-from e2e.cluster import processes
 from e2e.cluster.binaries import binaries
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
+from e2e.cluster.machine import processes
 from finetune_api.finetunejob import CheckpointStatus, DatasetStatus, FileStatistics, ModelStatus, Result
 from finetune_api.outcome import PreflightReport, TrainReport, to_termination_message
 

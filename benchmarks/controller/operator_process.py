@@ -14,9 +14,9 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.controller.audit import OPERATOR
-from e2e.cluster import processes
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.ports import free_ports
+from e2e.cluster.components.control_plane import ControlPlane
+from e2e.cluster.machine import processes
+from e2e.cluster.machine.ports import free_ports
 
 PROCESS = "operator"
 START_SECONDS = 120.0

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.trainer.stopwatch import Stopwatch
 from benchmarks.trainer.workload import DATA, MODEL, SEED, Workload, load_workload
-from e2e.cluster.ports import free_ports
+from e2e.cluster.machine.ports import free_ports
 from finetune_api.finetunejob import (
     Adapter,
     Checkpoints,

@@ -8,8 +8,8 @@ import typer
 
 from e2e.cluster import resolve
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import ask
-from e2e.cluster.control_plane import control_plane
+from e2e.cluster.components.control_plane import control_plane
+from e2e.cluster.machine.commands import ask
 from e2e.cluster.resolve import Cluster
 from e2e.steps import StepFailed, console, failing_plainly
 

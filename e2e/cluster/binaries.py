@@ -23,8 +23,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from e2e.cache import cache_dir
-from e2e.cluster.go_toolchain import go, parse_version
 from e2e.cluster.locks import exclusive
+from e2e.cluster.machine.go_toolchain import go, parse_version
 from e2e.steps import Step, console, step
 
 MODULE = Path(__file__).parent / "go"

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import ask, run
+from e2e.cluster.machine.commands import ask, run
 from e2e.cluster.places import cluster_home, kubeconfig, registry_root
 from e2e.cluster.registry import REGISTRY
 from e2e.steps import step

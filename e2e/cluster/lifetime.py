@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from e2e.cache import cache_dir
-from e2e.cluster import processes
-from e2e.cluster.processes import Identity
+from e2e.cluster.machine import processes
+from e2e.cluster.machine.processes import Identity
 
 ROOT = Path(__file__).parents[2]
 LOOK_EVERY_SECONDS = 0.5

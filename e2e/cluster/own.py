@@ -7,23 +7,25 @@ import shutil
 import socket
 from pathlib import Path
 
-from e2e.cluster import cgroups, container_runtime, control_plane, dns, processes, registry
+from e2e.cluster import registry
 from e2e.cluster.binaries import CONTROL_PLANE, NODE, binaries, version
-from e2e.cluster.commands import ask
-from e2e.cluster.container_runtime import (
+from e2e.cluster.components import container_runtime, control_plane, dns
+from e2e.cluster.components.container_runtime import (
     forget_containers,
     kill_shims,
     remove_outside_files,
     start_container_runtime,
 )
-from e2e.cluster.control_plane import NODE_ADDRESS, ControlPlane
-from e2e.cluster.dns import start_dns
-from e2e.cluster.network import create_network, remove_network
-from e2e.cluster.node import is_ready, start_node, wait_for_node
-from e2e.cluster.packages import CLUSTER_PACKAGES, ensure_packages
+from e2e.cluster.components.control_plane import NODE_ADDRESS, ControlPlane
+from e2e.cluster.components.dns import start_dns
+from e2e.cluster.components.network import create_network, remove_network
+from e2e.cluster.components.node import is_ready, start_node, wait_for_node
+from e2e.cluster.machine import cgroups, processes
+from e2e.cluster.machine.commands import ask
+from e2e.cluster.machine.packages import CLUSTER_PACKAGES, ensure_packages
+from e2e.cluster.machine.sysctls import allow_forwarding, restore_sysctls, save_sysctls
 from e2e.cluster.places import RUN, cluster_home
 from e2e.cluster.registry import start_registry
-from e2e.cluster.sysctls import allow_forwarding, restore_sysctls, save_sysctls
 from e2e.steps import step
 
 NODE_PROCESSES = ("kube-proxy", "kubelet", dns.PROCESS, registry.PROCESS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from e2e.cluster import processes
+from e2e.cluster.machine import processes
 from e2e.cluster.places import registry_root
 from e2e.steps import StepFailed
 

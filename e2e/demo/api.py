@@ -11,7 +11,7 @@ from typing import Any
 from kubernetes import client, config
 
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import run
+from e2e.cluster.machine.commands import run
 from e2e.steps import Step, StepFailed
 from finetune_api.base import GROUP, VERSION
 

@@ -12,7 +12,7 @@ import yaml
 
 from e2e.cluster.resolve import Cluster
 from e2e.demo.api import Api, Object, condition, wait_ready
-from e2e.images import Images
+from e2e.images.build import Images
 from e2e.prepare import cluster_with_images
 from e2e.release import install
 from e2e.s3 import ClusterStorage, deploy, reach

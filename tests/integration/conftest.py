@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane, control_plane
+from e2e.cluster.components.control_plane import ControlPlane, control_plane
 from tests.integration.crds import install_crds
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import run
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
+from e2e.cluster.machine.commands import run
 
 CRDS = Path(__file__).parents[2] / "crds"
 

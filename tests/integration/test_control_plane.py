@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import processes
 from e2e.cluster.binaries import CONTROL_PLANE, binaries
-from e2e.cluster.control_plane import PROCESSES, ControlPlane, control_plane
-from e2e.cluster.processes import Identity
+from e2e.cluster.components.control_plane import PROCESSES, ControlPlane, control_plane
+from e2e.cluster.machine import processes
+from e2e.cluster.machine.processes import Identity
 
 JOB = {
     "apiVersion": "batch/v1",
@@ -111,7 +111,7 @@ def test_it_leaves_no_process_and_no_file() -> None:
 def test_it_goes_with_a_run_that_was_killed() -> None:
     script = (
         "import os, signal\n"
-        "from e2e.cluster.control_plane import control_plane\n"
+        "from e2e.cluster.components.control_plane import control_plane\n"
         "with control_plane() as plane:\n"
         "    print(plane.home, *(file.read_text() for file in plane.home.glob('run/*.json')), sep='\\n', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

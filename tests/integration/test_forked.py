@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from e2e.cluster import processes
+from e2e.cluster.machine import processes
 
 SECONDS = 20.0
 PROGRAM = """

@@ -6,9 +6,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from e2e.children import with_parent
 from e2e.cluster.binaries import binaries
-from e2e.cluster.control_plane import ControlPlane, control_plane
+from e2e.cluster.components.control_plane import ControlPlane, control_plane
+from e2e.cluster.machine.children import with_parent
 from e2e.release import CHART, NAMESPACE, RELEASE, forget_interrupted
 
 SECONDS = 60.0

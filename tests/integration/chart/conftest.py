@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e.children import with_parent
 from e2e.cluster.binaries import binaries
-from e2e.cluster.control_plane import control_plane
-from e2e.cluster.ports import free_ports
+from e2e.cluster.components.control_plane import control_plane
+from e2e.cluster.machine.children import with_parent
+from e2e.cluster.machine.ports import free_ports
 from tests.integration.chart.release import (
     CHART,
     CLASS,

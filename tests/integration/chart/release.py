@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import run
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
+from e2e.cluster.machine.commands import run
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "finetune-operator"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import run
+from e2e.cluster.machine.commands import run
 from finetune_operator.metrics import job_metrics, object_metrics  # noqa: F401 - they declare their metrics
 from finetune_operator.metrics.operator_metrics import DECLARED
 from tests.integration.chart.release import CHART, NAMESPACE, RELEASE, Release, rendered

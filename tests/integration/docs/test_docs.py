@@ -18,7 +18,7 @@ import typer.main
 import yaml
 
 from e2e.cluster.binaries import binaries
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
 from finetune_operator.__main__ import cli
 from finetune_trainer.__main__ import app
 from kubectl_finetune.commands.cli import app as plugin

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import urllib3
 
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
 
 Object = dict[str, Any]
 Answer = TypeVar("Answer")

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.ports import free_ports
+from e2e.cluster.components.control_plane import ControlPlane
+from e2e.cluster.machine.ports import free_ports
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
 from finetune_operator.settings import Settings

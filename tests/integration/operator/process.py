@@ -11,10 +11,10 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from e2e.children import with_parent
-from e2e.cluster.certificates import Authority
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.ports import free_ports
+from e2e.cluster.components.certificates import Authority
+from e2e.cluster.components.control_plane import ControlPlane
+from e2e.cluster.machine.children import with_parent
+from e2e.cluster.machine.ports import free_ports
 
 ROOT = Path(__file__).parents[3]
 START_SECONDS = 60.0

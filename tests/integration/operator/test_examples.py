@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
 from tests.integration.operator.api import PLURALS, Api, Object, RefusedError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.ports import free_ports
+from e2e.cluster.components.control_plane import ControlPlane
+from e2e.cluster.machine.ports import free_ports
 from finetune_api.base import API_VERSION, GROUP, VERSION
 from finetune_api.conditions import KindStatus, Reason
 from finetune_operator.core.conditions import progressing, ready

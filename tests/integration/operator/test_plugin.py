@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from e2e.cluster.binaries import binaries
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
 from tests.integration.operator import played

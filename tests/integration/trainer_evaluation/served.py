@@ -19,8 +19,8 @@ import pytest
 import requests
 from openai import OpenAI
 
-from e2e.children import with_parent
-from e2e.cluster.ports import free_ports
+from e2e.cluster.machine.children import with_parent
+from e2e.cluster.machine.ports import free_ports
 
 NAME = "router"
 START_SECONDS = 120

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e import images, prepare
+from e2e import prepare
 from e2e.cluster import resolve
 from e2e.cluster.resolve import Flavour
+from e2e.images import build as images
 from e2e.steps import StepFailed
 
 FAILURE = "There is no disk left. What to do: make room."
@@ -45,7 +46,8 @@ def test_the_first_failure_is_told_while_the_other_half_goes_on(monkeypatch: pyt
 
 PROGRAM = """
 import signal
-from e2e import images, prepare
+from e2e import prepare
+from e2e.images import build as images
 from e2e.cluster import resolve
 from e2e.steps import step
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.cluster.packages import ensure_packages
+from e2e.cluster.machine.packages import ensure_packages
 from finetune_grading.wordnet import DEBIAN_DIRECTORY, DIRECTORY_VARIABLE
 
 

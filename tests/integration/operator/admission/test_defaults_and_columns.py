@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from e2e.cluster.binaries import binaries
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
 from finetune_api.base import GROUP
 from finetune_api.crd import KINDS
 from finetune_api.finetuneclass import FineTuneClassSpec

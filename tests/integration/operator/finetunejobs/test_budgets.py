@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import urllib3
 
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, stalled, wait_for
 from tests.integration.operator.conftest import CLASS

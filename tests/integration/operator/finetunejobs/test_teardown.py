@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
 from finetune_api.run import DeleteRun, TrainRun
 from finetune_trainer.storage.delete import delete
 from tests.integration.operator import played

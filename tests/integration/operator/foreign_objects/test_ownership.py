@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import run
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
+from e2e.cluster.machine.commands import run
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.outcome import EvaluationReport, PreflightReport, TrainReport, to_termination_message
 from finetune_operator.core.ownership import Owner

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.components.control_plane import ControlPlane
 from e2e.s3 import REGION, local_s3
 from tests.integration.operator.api import Api, namespace
 from tests.integration.operator.openai.service import BUCKET, Service, account

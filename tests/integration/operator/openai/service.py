@@ -14,11 +14,11 @@ import httpx2
 import openai
 import yaml
 
-from e2e.children import with_parent
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import run
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.ports import free_ports
+from e2e.cluster.components.control_plane import ControlPlane
+from e2e.cluster.machine.children import with_parent
+from e2e.cluster.machine.commands import run
+from e2e.cluster.machine.ports import free_ports
 from e2e.s3 import S3
 from tests.integration.operator.api import Api, Object
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from e2e.cluster.control_plane import ControlPlane, control_plane
+from e2e.cluster.components.control_plane import ControlPlane, control_plane
 from tests.integration.crds import install_crds
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, namespace, wait_for

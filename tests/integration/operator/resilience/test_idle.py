@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.ports import free_ports
+from e2e.cluster.components.control_plane import ControlPlane
+from e2e.cluster.machine.ports import free_ports
 from finetune_operator.core.kinds import Kind
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube

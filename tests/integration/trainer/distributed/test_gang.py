@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from e2e.cluster.ports import free_ports
+from e2e.cluster.machine.ports import free_ports
 from finetune_api.finetunejob import SFT, Adapter, LoRA, Method, Parallelism, TrainingData, ValidationData
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED
 from finetune_api.run import ModelSource, TrainRun

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster.ports import free_ports
+from e2e.cluster.machine.ports import free_ports
 from finetune_api.conditions import Reason
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import Parallelism

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster.ports import free_ports
+from e2e.cluster.machine.ports import free_ports
 from finetune_api.conditions import Reason
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location, parse_s3

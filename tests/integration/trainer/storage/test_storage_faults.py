@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster.certificates import Authority
+from e2e.cluster.components.certificates import Authority
 from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import KMS, ServerSideEncryption
 from finetune_api.run import StorageConfig

@@ -19,7 +19,7 @@ import yaml
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
-from e2e.children import with_parent
+from e2e.cluster.machine.children import with_parent
 from finetune_trainer.__main__ import main
 from tests.integration import forked
 from tests.integration.trainer.runs import question

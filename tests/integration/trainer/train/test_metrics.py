@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from e2e.cluster.ports import free_ports
+from e2e.cluster.machine.ports import free_ports
 from finetune_api.sources import parse_location
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer.runs import Workplace, train_here

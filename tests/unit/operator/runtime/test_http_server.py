@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from e2e.cluster.certificates import Authority
-from e2e.cluster.ports import free_ports
+from e2e.cluster.components.certificates import Authority
+from e2e.cluster.machine.ports import free_ports
 from finetune_operator.runtime import http_server
 from finetune_operator.runtime.http_server import serving
 

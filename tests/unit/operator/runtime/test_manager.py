@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster.certificates import Authority
+from e2e.cluster.components.certificates import Authority
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.environment import Environment
 from finetune_operator.kube.cache import Cache

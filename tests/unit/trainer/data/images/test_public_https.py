@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster.certificates import Authority
+from e2e.cluster.components.certificates import Authority
 from finetune_trainer.data.images import public_https
 from finetune_trainer.data.images.public_https import PublicHttps, RefusedError, is_public
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "trainer-image" / "cuda_smoke.py"
+SCRIPT = Path(__file__).parents[4] / "trainer-image" / "cuda_smoke.py"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2e.cluster.commands import run
+from e2e.cluster.machine.commands import run
 
 LOOK_EVERY_SECONDS = 0.5
 

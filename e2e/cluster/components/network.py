@@ -6,8 +6,8 @@ import ipaddress
 import json
 from pathlib import Path
 
-from e2e.cluster.commands import ask, run
-from e2e.cluster.control_plane import NODE_ADDRESS
+from e2e.cluster.components.control_plane import NODE_ADDRESS
+from e2e.cluster.machine.commands import ask, run
 from e2e.steps import StepFailed
 
 BRIDGE = "finetune0"

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from e2e.children import with_parent
-from e2e.cluster import kind, lifetime, own, processes, resolve
+from e2e.cluster import kind, lifetime, own, resolve
 from e2e.cluster.lifetime import new_home, remove_home, temporary_home, this_process
-from e2e.cluster.processes import Identity
+from e2e.cluster.machine import processes
+from e2e.cluster.machine.children import with_parent
+from e2e.cluster.machine.processes import Identity
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
 SECONDS = 20.0
@@ -24,7 +25,8 @@ SECONDS = 20.0
 # An owner: starts a server in a home, says where that is, and waits to be killed.
 OWNER = """
 import sys, time
-from e2e.cluster import lifetime, processes
+from e2e.cluster import lifetime
+from e2e.cluster.machine import processes
 with lifetime.temporary_home("test") as home:
     processes.start(home, "sleeper", [sys.executable, "-S", "-c", "import time; time.sleep(60)"])
     print(home, flush=True)
@@ -188,7 +190,7 @@ def test_a_server_that_was_not_yet_written_down_does_not_start(tmp_path: Path, m
 def test_a_child_with_its_parent_is_killed_with_it() -> None:
     program = (
         "import subprocess, sys, time\n"
-        "from e2e.children import with_parent\n"
+        "from e2e.cluster.machine.children import with_parent\n"
         "child = subprocess.Popen(with_parent([sys.executable, '-S', '-c', 'import time; time.sleep(60)']))\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)\n"

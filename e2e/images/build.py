@@ -4,10 +4,10 @@ Built with Docker where an engine answers, else with buildah. Layers are kept be
 builds and pushes the last layer only. The environment may say otherwise than the defaults:
 
     ACCELERATOR=cuda   the trainer for GPUs; the default, cpu, is a third of its size and runs everywhere
-    BASE_IMAGE         what the images are built on, instead of `e2e.base_image`'s choice
+    BASE_IMAGE         what the images are built on, instead of `e2e.images.base_image`'s choice
     TORCH_INDEX        the package index to take torch from; UV_DEFAULT_INDEX the one for everything else
 
-`python -m e2e.images` builds and pushes for the current cluster.
+`python -m e2e.images.build` builds and pushes for the current cluster.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from os import environ
 from pathlib import Path
 
-from e2e.base_image import CUDA_PACKAGES, PACKAGES, base_image
 from e2e.cache import cache_dir
 from e2e.cluster import resolve
 from e2e.cluster.locks import exclusive
 from e2e.cluster.places import cluster_home
 from e2e.cluster.resolve import Cluster, Flavour
-from e2e.image_engines import Recipe, engine
+from e2e.images.base_image import CUDA_PACKAGES, PACKAGES, base_image
+from e2e.images.engines import Recipe, engine
 from e2e.steps import StepFailed, console, failing_plainly, step
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ACCELERATORS = ("cpu", "cuda")
 LOCK_SECONDS = 7200.0
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import processes
-from e2e.cluster.processes import Identity
+from e2e.cluster.machine import processes
+from e2e.cluster.machine.processes import Identity
 from e2e.steps import StepFailed
 
 BOOT = "0b7ed4d1"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from e2e.cache import cache_dir
-from e2e.cluster.commands import ask, run
 from e2e.cluster.kind import docker_answers
-from e2e.cluster.packages import ensure_packages
+from e2e.cluster.machine.commands import ask, run
+from e2e.cluster.machine.packages import ensure_packages
 from e2e.cluster.places import RUN
 from e2e.steps import Step, StepFailed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from e2e.cluster.binaries import CONTROL_PLANE, NODE, PRODUCTS, checksum_of, unpacked, version
-from e2e.cluster.go_toolchain import parse_version
+from e2e.cluster.machine.go_toolchain import parse_version
 
 SUM = "0f1e2d3c"
 

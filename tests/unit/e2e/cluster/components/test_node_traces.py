@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import container_runtime
-from e2e.cluster.container_runtime import SOCKET, is_shim
-from e2e.cluster.sysctls import CHANGED, allow_forwarding, restore_sysctls, save_sysctls
+from e2e.cluster.components import container_runtime
+from e2e.cluster.components.container_runtime import SOCKET, is_shim
+from e2e.cluster.machine.sysctls import CHANGED, allow_forwarding, restore_sysctls, save_sysctls
 
 SHIM = "/usr/bin/containerd-shim-runc-v2"
 

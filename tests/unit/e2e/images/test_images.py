@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.base_image import CUDA_PACKAGES, OFFICIAL, PACKAGES, apt_sources, local_name, own_mounts
-from e2e.image_engines import Recipe, is_local, layers_of, unused_images
-from e2e.images import OPERATOR, ROOT, STORAGE, TRAINER, recipes
+from e2e.images.base_image import CUDA_PACKAGES, OFFICIAL, PACKAGES, apt_sources, local_name, own_mounts
+from e2e.images.build import OPERATOR, ROOT, STORAGE, TRAINER, recipes
+from e2e.images.engines import Recipe, is_local, layers_of, unused_images
 from e2e.s3 import MANIFEST, manifests
 from e2e.steps import StepFailed
 

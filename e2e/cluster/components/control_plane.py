@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from e2e.cluster import processes
 from e2e.cluster.binaries import CONTROL_PLANE, binaries
-from e2e.cluster.certificates import Authority, Issued, signing_keys
+from e2e.cluster.components.certificates import Authority, Issued, signing_keys
 from e2e.cluster.lifetime import temporary_home
-from e2e.cluster.ports import free_ports
+from e2e.cluster.machine import processes
+from e2e.cluster.machine.ports import free_ports
 from e2e.steps import step
 
 SERVICE_RANGE = "10.96.0.0/16"

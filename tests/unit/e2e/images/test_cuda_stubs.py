@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "trainer-image" / "cuda_stubs.py"
+SCRIPT = Path(__file__).parents[4] / "trainer-image" / "cuda_stubs.py"
 SYMBOLS = {
     "cublasCreate_v2": "libcublas.so.13",
     "ncclAllReduce": "",

@@ -25,7 +25,7 @@ def write_pause_image(archive: Path) -> None:
         "os": "linux",
         "config": {"Entrypoint": ["/busybox", "sleep", "inf"], "User": "65535:65535"},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
-        "history": [{"created_by": "e2e/cluster/pause_image.py"}],
+        "history": [{"created_by": "e2e/cluster/components/pause_image.py"}],
     }
     manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
     files = {"layer.tar": layer, "config.json": _json(config), "manifest.json": _json(manifest)}

@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 from e2e.cache import cache_dir
-from e2e.cluster.commands import ask, run
-from e2e.cluster.packages import ensure_packages
-from e2e.image_engines import Engine, Recipe
+from e2e.cluster.machine.commands import ask, run
+from e2e.cluster.machine.packages import ensure_packages
+from e2e.images.engines import Engine, Recipe
 from e2e.steps import StepFailed, step
 
 OFFICIAL = "python:3.11-slim-bookworm"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import urllib.request
 from pathlib import Path
 
-from e2e.cluster import processes
 from e2e.cluster.binaries import binaries
-from e2e.cluster.commands import run
-from e2e.cluster.control_plane import NODE_ADDRESS, ControlPlane
-from e2e.cluster.ports import free_ports
+from e2e.cluster.components.control_plane import NODE_ADDRESS, ControlPlane
+from e2e.cluster.machine import processes
+from e2e.cluster.machine.commands import run
+from e2e.cluster.machine.ports import free_ports
 
 PROCESS = "coredns"
 USER = "coredns"

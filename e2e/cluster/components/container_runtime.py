@@ -10,10 +10,10 @@ import os
 import signal
 from pathlib import Path
 
-from e2e.cluster import processes
-from e2e.cluster.commands import ask, run
-from e2e.cluster.network import NETWORK, cni_config
-from e2e.cluster.pause_image import IMAGE, write_pause_image
+from e2e.cluster.components.network import NETWORK, cni_config
+from e2e.cluster.components.pause_image import IMAGE, write_pause_image
+from e2e.cluster.machine import processes
+from e2e.cluster.machine.commands import ask, run
 from e2e.cluster.places import RUN, containerd_root
 
 PROCESS = "containerd"

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from e2e.cache import cache_dir
-from e2e.cluster import apt_locks
-from e2e.cluster.commands import ask, run
 from e2e.cluster.locks import exclusive
+from e2e.cluster.machine import apt_locks
+from e2e.cluster.machine.commands import ask, run
 from e2e.steps import Step, StepFailed, step
 
 CLUSTER_PACKAGES = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import container_runtime
+from e2e.cluster.components import container_runtime
 
 
 @pytest.mark.parametrize("another", [False, True], ids=["only ours", "somebody else's network too"])

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import yaml
 
-from e2e.cluster import cgroups, processes
 from e2e.cluster.binaries import NODE, binaries
-from e2e.cluster.container_runtime import SOCKET
-from e2e.cluster.control_plane import NODE_ADDRESS, ControlPlane
-from e2e.cluster.dns import DOMAIN
-from e2e.cluster.network import POD_RANGE
-from e2e.cluster.ports import free_ports
+from e2e.cluster.components.container_runtime import SOCKET
+from e2e.cluster.components.control_plane import NODE_ADDRESS, ControlPlane
+from e2e.cluster.components.dns import DOMAIN
+from e2e.cluster.components.network import POD_RANGE
+from e2e.cluster.machine import cgroups, processes
+from e2e.cluster.machine.ports import free_ports
 
 NODE_NAME = "finetune-node"
 READY_SECONDS = 90.0

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from e2e import steps
-from e2e.cluster import apt_locks, packages
-from e2e.cluster.apt_locks import Holder
-from e2e.cluster.packages import ensure_packages
+from e2e.cluster.machine import apt_locks, packages
+from e2e.cluster.machine.apt_locks import Holder
+from e2e.cluster.machine.packages import ensure_packages
 from e2e.steps import StepFailed
 
 pytestmark = pytest.mark.skipif(
@@ -111,7 +111,7 @@ def test_two_threads_of_one_run_install_at_once(machine: Machine) -> None:
 
 
 def test_two_runs_install_at_once(machine: Machine) -> None:
-    program = "import sys; from e2e.cluster.packages import ensure_packages; ensure_packages(sys.argv[1:])"
+    program = "import sys; from e2e.cluster.machine.packages import ensure_packages; ensure_packages(sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     runs = [
         subprocess.Popen([sys.executable, "-c", program, name], env=environment, stderr=subprocess.PIPE, text=True)

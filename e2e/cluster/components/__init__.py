@@ -1,0 +1,1 @@
+"""What a Kubernetes of processes consists of."""

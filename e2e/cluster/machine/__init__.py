@@ -1,0 +1,1 @@
+"""What this machine gives: packages, processes, ports, control groups, kernel settings."""
