@@ -11,9 +11,17 @@ from pydantic import ValidationError
 
 from finetune_api.finetunejob import FineTuneJobSpec
 from finetune_openai.errors import RefusedError, wrong_fields
-from finetune_openai.jobs.finetunejob import BaseModel, job_name, job_object, job_of_model, model_name, request_digest
+from finetune_openai.jobs.finetunejob import (
+    CREATED_ANNOTATION,
+    BaseModel,
+    job_name,
+    job_object,
+    job_of_model,
+    model_name,
+    request_digest,
+)
 from finetune_openai.jobs.request import JobRequest
-from finetune_openai.jobs.response import checkpoint_bodies, event_bodies, job_body, viewed
+from finetune_openai.jobs.response import checkpoint_bodies, event_bodies, job_body, newest_first, viewed
 
 BASE = BaseModel("qwen3-0.6b", uri="s3://models/base")
 NAME = "ftjob-abcdefghijklmnopqrstuvwx"
@@ -62,6 +70,18 @@ def test_dpo_has_its_beta() -> None:
     body = shown({"method": method})
     assert body["method"]["dpo"]["hyperparameters"]["beta"] == 0.3
     assert "beta" not in body["hyperparameters"]
+
+
+def test_of_jobs_of_one_second_the_newest_is_first() -> None:
+    created = ["170", "20", "190", "180", "no number", "190"]  # nanoseconds; the first of their names' order is last
+    jobs = []
+    for number, moment in enumerate(created):
+        job = made({})
+        job["metadata"]["name"] = f"{NAME[:-1]}{number}"
+        job["metadata"]["annotations"][CREATED_ANNOTATION] = moment
+        jobs.append(viewed(job))
+    found = newest_first(job for job in jobs if job is not None)
+    assert [int(job.id[-1]) for job in found] == [2, 5, 3, 0, 1, 4]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,11 @@ def test_a_broken_line_before_a_long_one_is_refused() -> None:
         check(b"broken\n{" + b" " * LONGEST_BYTES, 100_000)
 
 
-@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"messages": [{"role": 1}]}', b'{"messages": [[]]}', b"\x00"])
+@pytest.mark.parametrize(
+    "line",
+    [b"[" * 100_000, b'{"messages": [{"role": 1}]}', b'{"messages": [[]]}', b"\x00"],
+    ids=["nested deeply", "role", "message", "control character"],
+)
 def test_hostile_lines_are_refused_in_one_printable_line(line: bytes) -> None:
     with pytest.raises(RefusedError) as refused:
         check(line)

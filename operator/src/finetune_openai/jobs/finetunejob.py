@@ -22,6 +22,8 @@ REQUEST_LABEL = f"{GROUP}/openai-request"
 REQUEST_ANNOTATION = f"{GROUP}/openai-request"
 CALLER_ANNOTATION = f"{GROUP}/openai-caller"
 RETRY_ANNOTATION = f"{GROUP}/openai-retry"
+CREATED_ANNOTATION = f"{GROUP}/openai-created"
+"""In nanoseconds of Unix time: Kubernetes' creationTimestamp is in whole seconds, which are too coarse for pages."""
 JOB_ID = re.compile(r"ftjob-[a-z2-7]{24}")
 METHODS: dict[str, MethodType] = {"supervised": "SFT", "dpo": "DPO"}
 _ADAPTER: AdapterType = "LoRA"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from finetune_api.auto import DEFAULT_SEED
 from finetune_api.conditions import Reason, UnreadableStatusError
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_openai.jobs.finetunejob import METHODS, automatic_rate, model_name, requested
+from finetune_openai.jobs.finetunejob import CREATED_ANNOTATION, METHODS, automatic_rate, model_name, requested
 from finetune_openai.jobs.request import DpoHyperparameters, JobRequest
 
 _STATUSES = {
@@ -41,6 +41,8 @@ class ViewedJob:
 
     id: str
     created: int
+    created_nanoseconds: int
+    """Finer than `created`, by the clock of the server that created it; 0 if that is not known."""
     spec: dict[str, Any]
     request: JobRequest
     base: str
@@ -81,8 +83,23 @@ def viewed(job: dict[str, Any]) -> ViewedJob | None:
         return None
     metadata = job["metadata"]
     created = datetime.fromisoformat(metadata["creationTimestamp"])
+    text = metadata.get("annotations", {}).get(CREATED_ANNOTATION, "")
     request, base = found
-    return ViewedJob(metadata["name"], _seconds(created), job["spec"], request, base, metadata["namespace"], status)
+    return ViewedJob(
+        id=metadata["name"],
+        created=_seconds(created),
+        created_nanoseconds=int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0,
+        spec=job["spec"],
+        request=request,
+        base=base,
+        namespace=metadata["namespace"],
+        status=status,
+    )
+
+
+def newest_first(jobs: Iterable[ViewedJob]) -> list[ViewedJob]:
+    """A new job comes before all others, also before those of its second, so that it moves none to another page."""
+    return sorted(jobs, key=lambda job: (-job.created, -job.created_nanoseconds, job.id))
 
 
 def job_body(job: ViewedJob) -> dict[str, Any]:

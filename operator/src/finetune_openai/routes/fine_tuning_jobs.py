@@ -16,6 +16,7 @@ from finetune_openai.context import CONTEXT, required
 from finetune_openai.errors import RefusedError, invalid, model_not_found, shown, wrong_fields
 from finetune_openai.jobs.finetunejob import (
     CALLER_ANNOTATION,
+    CREATED_ANNOTATION,
     REQUEST_LABEL,
     RETRY_ANNOTATION,
     BaseModel,
@@ -161,7 +162,11 @@ async def _create_once(request: web.Request, caller: Caller, job: Object, body: 
     digest = request_digest(caller.user, body, key)
     job["metadata"]["namespace"] = context.namespace
     job["metadata"]["labels"][REQUEST_LABEL] = digest
-    job["metadata"]["annotations"] |= {CALLER_ANNOTATION: caller.user, RETRY_ANNOTATION: str(is_retry).lower()}
+    job["metadata"]["annotations"] |= {
+        CALLER_ANNOTATION: caller.user,
+        RETRY_ANNOTATION: str(is_retry).lower(),
+        CREATED_ANNOTATION: str(time.time_ns()),
+    }
     same = await context.kube.list(FINE_TUNE_JOBS, context.namespace, {REQUEST_LABEL: digest})
     if is_retry or key is not None:
         recent = [one for one in same if _age(one) < RETRY_SECONDS]

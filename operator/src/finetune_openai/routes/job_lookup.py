@@ -11,7 +11,7 @@ from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.sources import parse_s3
 from finetune_openai.context import CONTEXT
 from finetune_openai.jobs.finetunejob import JOB_ID, OPENAI_LABEL
-from finetune_openai.jobs.response import ViewedJob, job_body, viewed
+from finetune_openai.jobs.response import ViewedJob, job_body, newest_first, viewed
 from finetune_openai.storage.file_store import FILE_ID
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
 
@@ -41,11 +41,10 @@ async def all_succeeded(request: web.Request) -> list[ViewedJob]:
 
 
 async def all_jobs(request: web.Request) -> list[ViewedJob]:
-    """Newest first; of those made in one second, always in the same order."""
+    """The jobs that the API made, newest first."""
     context = request.app[CONTEXT]
     found = await context.kube.list(FINE_TUNE_JOBS, context.namespace, {OPENAI_LABEL: "true"})
-    jobs = [job for item in found if (job := viewed(item)) is not None]
-    return sorted(jobs, key=lambda job: (-job.created, job.id))
+    return newest_first(job for item in found if (job := viewed(item)) is not None)
 
 
 async def results_of(request: web.Request, file_id: str) -> ResultsFile | None:

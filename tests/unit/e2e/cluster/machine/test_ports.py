@@ -27,7 +27,7 @@ def test_no_port_is_given_to_two_processes(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     program = (
         "import sys\n"
-        "from e2e.cluster import ports\n"
+        "from e2e.cluster.machine import ports\n"
         "ports.FIRST, ports.LAST = 11000, 11060\n"
         "print(*ports.free_ports(60), flush=True)\n"
         "sys.stdin.read()\n"
