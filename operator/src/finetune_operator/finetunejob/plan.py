@@ -57,6 +57,7 @@ UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
     Mutator(record_outcome),  # Succeeded, Failed or Disrupted
     Decider(succeed),  # Succeeded: the run has its result, whatever the spec says by now
     Decider(cancel_run),  # Cancelled: spec.cancel, whatever else the spec says
+    Mutator(count_suspended_time),  # the time that does not count for activeDeadlineSeconds, whatever the spec says
     Decider(suspend_refused_run),  # spec.suspend is heeded whatever else the spec says
     Decider(refuse_run_id),  # a spec that no run may begin or go on with: what is known stays, and what runs goes on
     Decider(fail_at_image_pull),  # Failed: an image that can't be pulled
@@ -65,7 +66,7 @@ UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
     # Whether there is a run to go on with.
     Decider(stop_previous_run),  # another runId: the Pods of the run before end first
     Mutator(begin_run),  # the run before goes into the history, and a new one begins
-    Mutator(count_suspended_time),  # the time that does not count for activeDeadlineSeconds
+    Mutator(count_suspended_time),  # that of a run that has just begun
     Decider(cancel),  # Cancelled: a run that began with spec.cancel
     Decider(suspend),  # spec.suspend: what runs is stopped, and nothing starts
     Decider(fail_at_active_deadline),  # activeDeadlineSeconds are over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,16 @@ from finetune_api.conditions import ConditionType, Reason
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
 from finetune_operator.finetunejob.objects import preflight_job_name, run_digest
-from tests.unit.operator.finetunejob.runs.runs import IN_PREFLIGHT, IN_TRAINING, USAGE, carried_out, decide, stopped
+from finetune_operator.finetunejob.plan import plan
+from tests.unit.operator.finetunejob.runs.runs import (
+    IN_PREFLIGHT,
+    IN_TRAINING,
+    USAGE,
+    carried_out,
+    decide,
+    stopped,
+    stopped_status,
+)
 from tests.unit.operator.states import (
     NOW,
     OWNER,
@@ -221,6 +231,16 @@ def test_a_used_run_id_may_be_suspended_and_set_back() -> None:
     again = decide(observed_job(suspended.status))
     assert again.decision.phase == "Queued"
     assert again.status.attempt.number == 2
+
+
+def test_the_time_of_a_suspension_under_a_used_run_id_does_not_count_for_the_deadline() -> None:
+    status = stopped_status(start_time=ago(3700), suspend_time=None).model_copy(update={"history": USED})
+    spec = job_spec(runId="2", suspend=True, activeDeadlineSeconds=7200)
+    suspended = plan(observed_job(status, spec=spec), NOW).status
+    assert (suspended.phase, suspended.suspend_time) == ("Suspended", NOW)
+    set_back = observed_job(suspended, spec=job_spec(activeDeadlineSeconds=7200))
+    again = plan(set_back, NOW + timedelta(days=2)).status
+    assert (again.phase, again.suspended_seconds) == ("Queued", 2 * 24 * 3600)
 
 
 @pytest.mark.parametrize("before", [SUCCEEDED, FAILED], ids=["Succeeded", "Failed"])
