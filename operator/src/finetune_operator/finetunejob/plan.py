@@ -17,6 +17,7 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.active_deadline import (
     count_suspended_time,
     fail_at_active_deadline,
+    fail_refused_run_at_deadline,
     wake_at_deadline,
 )
 from finetune_operator.finetunejob.policies.attempt import record_progress, record_start, start_attempt, watch_attempt
@@ -59,6 +60,7 @@ UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
     Decider(cancel_run),  # Cancelled: spec.cancel, whatever else the spec says
     Mutator(count_suspended_time),  # the time that does not count for activeDeadlineSeconds, whatever the spec says
     Decider(suspend_refused_run),  # spec.suspend is heeded whatever else the spec says
+    Decider(fail_refused_run_at_deadline),  # Failed: activeDeadlineSeconds are over, whatever else the spec says
     Decider(refuse_run_id),  # a spec that no run may begin or go on with: what is known stays, and what runs goes on
     Decider(fail_at_image_pull),  # Failed: an image that can't be pulled
     Decider(fail_at_retry_limit),  # Failed: more often than retryLimit, or where another attempt can't help

@@ -17,7 +17,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, run_failed, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.class_limits import over_budget
-from finetune_operator.finetunejob.policies.run import waits_for_model
+from finetune_operator.finetunejob.policies.run import is_superseded, run_id_refusal, waits_for_model
 from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
 
 
@@ -37,6 +37,13 @@ def count_suspended_time(observed: ObservedFineTuneJob, plan: JobPlan, now: date
     return replace(plan, status=status.model_copy(update=update))
 
 
+def fail_refused_run_at_deadline(
+    observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime
+) -> JobDecision | None:
+    """End a run whose spec is refused when its time is over: what runs goes on, but no longer than it may."""
+    return None if run_id_refusal(observed, status) is None else fail_at_active_deadline(observed, status, now)
+
+
 def fail_at_active_deadline(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime
 ) -> JobDecision | None:
@@ -53,9 +60,9 @@ def fail_at_active_deadline(
 
 
 def wake_at_deadline(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Look again when the run's time is over, if it runs then."""
+    """Look again when the run's time is over, if it is to go on until then."""
     status = plan.status
-    if status.phase in FINISHED or status.run_id != observed.spec.run_id:
+    if status.phase in FINISHED or is_superseded(observed, status):
         return plan
     return replace(plan, requeue_at=earliest([plan.requeue_at, _deadline(observed, status)]))
 

@@ -109,6 +109,11 @@ def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> 
     )
 
 
+def is_superseded(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
+    """Whether another run is to follow the one of this status."""
+    return status.run_id != observed.spec.run_id and run_id_refusal(observed, status) is None
+
+
 def with_run_id_hint(readiness: Readiness) -> Readiness:
     """The readiness of a run that another spec may help: its message says that such a change takes another runId."""
     if readiness.reason not in _OF_THE_SPEC:

@@ -21,7 +21,7 @@ from finetune_operator.finetunejob.policies.earlier_pods import (
     stale_jobs,
     stopping_message,
 )
-from finetune_operator.finetunejob.policies.run import run_id_refusal
+from finetune_operator.finetunejob.policies.run import is_superseded, run_id_refusal
 
 
 def suspend_refused_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
@@ -50,8 +50,7 @@ def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
 
 def cancel_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
     """End the run that is there, unless another one is to follow it. Of a refused spec, spec.cancel is heeded."""
-    is_superseded = status.run_id != observed.spec.run_id and run_id_refusal(observed, status) is None
-    return None if is_superseded else cancel(observed, status, now)
+    return None if is_superseded(observed, status) else cancel(observed, status, now)
 
 
 def cancel(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:

@@ -12,6 +12,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
 from finetune_operator.finetunejob.objects import run_digest
 from finetune_operator.finetunejob.observe import observe
+from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES
 from finetune_operator.progress.store import ProgressStore
@@ -26,6 +27,7 @@ from tests.unit.operator.states import (
     Decision,
     ago,
     attempt_status,
+    decided,
     earlier_conditions,
     job,
     job_spec,
@@ -99,6 +101,43 @@ def test_a_deadline_that_is_changed_within_a_run_holds_at_once_up_to_the_class_s
     assert result.decision.phase == phase
     assert run_digest(changed, 1) == status.run_digest == result.status.run_digest
     assert result.status.attempt.number == attempt.number
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        observed_job(
+            trained_status(history=[EndedRun(run_id="2", phase="Failed", reason="Failed", completion_time=ago(9))]),
+            spec=job_spec(runId="2", activeDeadlineSeconds=200),
+        ),
+        replace(
+            observed_job(
+                trained_status(observed_generation=1),
+                spec=job_spec(hyperparameters={"epochs": 7}, activeDeadlineSeconds=200),
+            ),
+            generation=3,
+        ),
+    ],
+    ids=["a used runId", "another spec under its runId"],
+)
+def test_a_run_whose_spec_is_refused_ends_at_its_deadline(refused: ObservedFineTuneJob) -> None:
+    running = replace(refused, jobs=(job(TRAIN_1),), pods=(pod(TRAIN_1),))
+    goes_on = decide(running)
+    assert (goes_on.decision.phase, goes_on.decision.reason, goes_on.decision.again_in) == (
+        "Training",
+        "InvalidSpec",
+        80,
+    )
+    over = decided(plan(replace(running, status=goes_on.status), later(80)), later(80))
+    assert (over.decision.phase, over.decision.reason) == ("Failed", "DeadlineExceeded")
+
+
+def test_a_run_that_another_one_follows_ends_for_that_and_not_at_a_deadline() -> None:
+    """The deadline is the next run's."""
+    status = trained_status(start_time=ago(3600))
+    spec = job_spec(runId="2", activeDeadlineSeconds=60)
+    result = decide(observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=spec))
+    assert (result.decision.phase, result.decision.reason, result.decision.again_in) == ("Training", "Stopping", 0)
 
 
 @pytest.mark.parametrize(
