@@ -71,7 +71,10 @@ _STORABLE = range(-(2**63), 2**63)
 
 ANOTHER_VERSION = {"from": "another version"}
 """The validation context for values that an older or newer operator may have written."""
-_UNKNOWN_VALUE = frozenset({"literal_error", "enum", "string_pattern_mismatch", "string_too_long"})
+REPORT = {"from": "a Pod, whose image may be of another version"}
+"""The validation context for what a Pod reports, which somebody may have forged: names may be new, no text too long."""
+_NEW_NAME = frozenset({"literal_error", "enum"})
+_UNKNOWN_VALUE = _NEW_NAME | {"string_pattern_mismatch", "string_too_long"}
 
 
 class ApiModel(BaseModel):
@@ -128,7 +131,8 @@ class ApiModel(BaseModel):
             found = read(value)
         except ValidationError as error:
             kinds = {one["type"] for one in error.errors(include_url=False) if not one["loc"]}
-            if info.context is ANOTHER_VERSION and isinstance(value, str) and kinds <= _UNKNOWN_VALUE:
+            accepted = _NEW_NAME if info.context is REPORT else _UNKNOWN_VALUE
+            if info.context in (ANOTHER_VERSION, REPORT) and isinstance(value, str) and kinds <= accepted:
                 return value
             raise
         if isinstance(found, int) and found not in _STORABLE:

@@ -15,11 +15,12 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_serializer,
     field_validator,
 )
 
-from finetune_api.base import ApiModel, FiniteNumber, Line, Text
+from finetune_api.base import REPORT, ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import (
     MOST_GRADERS,
@@ -70,6 +71,13 @@ class Failure(ApiModel):
         False, description="It ended because another Pod of the attempt did, which reports the cause."
     )
     dataset: DatasetStatus | None = Field(None, description="For DatasetInvalid: the invalid lines.")
+
+    @field_validator("reason", mode="before")
+    @classmethod
+    def _read_reason(cls, value: Any, info: ValidationInfo) -> Any:
+        """Failed, for a reason that a trainer of another version reported: what it means is not known here."""
+        is_unknown = isinstance(value, str) and value not in set(Reason)
+        return Reason.FAILED if info.context is REPORT and is_unknown else value
 
 
 class PreflightReport(ApiModel):
@@ -191,9 +199,12 @@ def to_termination_message(outcome: Failure | PreflightReport | TrainReport | Ev
 def parse_termination_message(
     message: str,
 ) -> Failure | PreflightReport | TrainReport | EvaluationReport | None:
-    """The outcome in a termination message; None if it contains something else (the end of a log, nothing)."""
+    """The outcome in a termination message; None if it contains something else (the end of a log, nothing).
+
+    A trainer of another version may have written it: unknown fields are left out, and unknown enum values are kept.
+    """
     try:
-        return _OUTCOME.validate_json(message)
+        return _OUTCOME.validate_json(message, extra="ignore", context=REPORT)
     except ValidationError:
         return None
 

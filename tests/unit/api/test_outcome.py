@@ -241,6 +241,42 @@ def test_a_column_that_a_newer_trainer_adds_is_left_out() -> None:
     assert parsed == EvaluationReport(scores=[score])
 
 
+@pytest.mark.parametrize(
+    "report",
+    [
+        PreflightReport(dataset=DatasetStatus(training=FILE), model=MODEL),
+        TrainReport(result=RESULT),
+        EvaluationReport(scores=[Score(candidate="a", grader="b", score=0.5, low=0, high=1, examples=9)]),
+        Failure(reason=Reason.DATASET_INVALID, message="x", dataset=DatasetStatus(errors=errors(1))),
+    ],
+)
+def test_fields_that_a_newer_trainer_adds_are_left_out(report: Any) -> None:
+    """Its Pods outlive a rollback of the operator, and what they did counts."""
+
+    def with_more(value: Any) -> Any:
+        if isinstance(value, list):
+            return [with_more(item) for item in value]
+        return {key: with_more(item) for key, item in value.items()} | {"new": 1} if isinstance(value, dict) else value
+
+    message = json.dumps(with_more(json.loads(to_termination_message(report))))
+    assert parse_termination_message(message) == report
+
+
+def test_names_that_a_newer_trainer_adds_are_read() -> None:
+    result = json.loads(to_termination_message(TrainReport(result=RESULT)).replace('"LoRA"', '"DoRA"'))
+    parsed = parse_termination_message(json.dumps(result))
+    assert isinstance(parsed, TrainReport)
+    assert parsed.result.to_wire()["adapterType"] == "DoRA"
+    failure = {"outcome": "Failed", "reason": "LicenseDenied" * 300, "message": "Accept the license."}
+    assert parse_termination_message(json.dumps(failure)) == Failure(reason=Reason.FAILED, message=failure["message"])
+
+
+def test_a_report_with_a_text_that_is_too_long_is_none() -> None:
+    report = json.loads(to_termination_message(TrainReport(result=RESULT.model_copy(update={"uri": "s3://b/x"}))))
+    report["result"]["uri"] = "s3://b/" + "x" * 1024
+    assert parse_termination_message(json.dumps(report)) is None
+
+
 def test_what_fits_is_left_as_it_is() -> None:
     report = EvaluationReport(
         scores=[Score(candidate="a", grader="b", score=1 / 3, low=0, high=1, examples=9)], report_uri="s3://b/report"

@@ -146,10 +146,15 @@ def test_a_loss_that_is_no_number_is_left_out(loss: str) -> None:
     assert (result.decision.phase, result.status.result.eval_loss) == ("Succeeded", None)
 
 
-def test_a_failure_of_another_version_is_still_told() -> None:
-    """A reason that this version does not know makes the message no report, and the run is not lost."""
-    message = told(Failure(reason=Reason.FAILED, message="x")).replace('"Failed","message"', '"QuantumDecay","message"')
+@pytest.mark.parametrize(("retryable", "phase"), [(True, "Retrying"), (False, "Failed")])
+def test_a_failure_of_another_version_is_still_told(retryable: bool, phase: str) -> None:
+    """Whether another attempt can help is its word, also where this version does not know the reason."""
+    failure = Failure(reason=Reason.FAILED, message="The state decayed.", retryable=retryable)
+    message = told(failure).replace('"Failed","message"', '"QuantumDecay","message"')
+    assert "QuantumDecay" in message
     observed = observed_job(
         trained_status(), job(TRAIN_1, "Failed"), pods=(pod(TRAIN_1, 0, **EXIT_1, message=message),)
     )
-    assert decide(observed).decision.phase == "Retrying"
+    result = decide(observed)
+    assert result.decision.phase == phase
+    assert (result.status.failure.reason, result.status.failure.message) == ("Failed", failure.message)
