@@ -287,9 +287,11 @@ class KindStatus(ApiModel):
 
 
 def _without_remains(model: type[ApiModel], value: Any) -> Any:
-    """The stored value without nested objects that have no field this version knows.
+    """The stored value without the nested objects that have no field this version knows.
 
     Server-side apply leaves such an object behind when a writer removes only the fields that it owns.
+    It leaves none in a list, which is atomic or whose items have their key: such an item is a newer version's record,
+    and an empty one is nothing.
     """
     if not isinstance(value, dict):
         return value
@@ -299,8 +301,7 @@ def _without_remains(model: type[ApiModel], value: Any) -> Any:
             continue
         found = kept[wire]
         if isinstance(found, list):
-            items = [_without_remains(inner, item) for item in found]
-            kept[wire] = [item for item in items if not _is_remains(inner, item)]
+            kept[wire] = [_without_remains(inner, item) for item in found if item != {}]
         elif _is_remains(inner, found := _without_remains(inner, found)):
             del kept[wire]
         else:

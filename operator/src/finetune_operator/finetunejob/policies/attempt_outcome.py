@@ -206,4 +206,4 @@ def _final_progress(status: FineTuneJobStatus, result: Result, now: datetime) ->
         tokens_per_second=last.tokens_per_second if last is not None else None,
         estimated_remaining_seconds=0,
         last_updated_time=whole_seconds(now),
-    )
+    ).over(last)

@@ -11,6 +11,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CorruptCheckpoint
 from finetune_api.outcome import Failure, TrainReport
 from finetune_api.progress import CheckpointLedger
+from finetune_operator.finetunejob.plan import plan
 from tests.unit.operator.finetunejob.attempts.attempt_states import (
     EXIT_1,
     PROGRESS,
@@ -47,6 +48,15 @@ def test_the_report_of_rank_0_is_the_result() -> None:
     assert result.status.completion_time == NOW
     assert [ended.outcome for ended in result.status.ended_attempts] == ["Succeeded"]
     assert (result.status.progress.percent, result.status.progress.estimated_remaining_seconds) == (100, 0)
+
+
+def test_what_a_newer_version_knows_of_the_progress_is_kept_at_the_end() -> None:
+    newer = type(PROGRESS).from_another_version({**PROGRESS.to_wire(), "joules": 7})
+    status = trained_status(conditions=TRAINING, progress=newer)
+    observed = observed_job(status, job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, TRAIN_REPORT),))
+    progress = plan(observed, NOW).status.progress
+    assert progress is not None
+    assert progress.to_wire()["joules"] == 7
 
 
 def test_without_any_report_the_progress_is_complete_at_the_end() -> None:
