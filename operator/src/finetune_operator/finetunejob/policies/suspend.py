@@ -5,6 +5,7 @@ spec.cancel: the run ends for good as Cancelled; its Pods save and end, and its 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
@@ -26,7 +27,12 @@ from finetune_operator.finetunejob.policies.run import is_superseded, run_id_ref
 
 def suspend_refused_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
     """Suspend a run whose spec is refused: of that spec, spec.suspend alone is heeded."""
-    return None if run_id_refusal(observed, status) is None else suspend(observed, status, now)
+    refusal = run_id_refusal(observed, status)
+    decision = suspend(observed, status, now) if refusal is not None else None
+    if refusal is None or decision is None or decision.readiness is None:
+        return None
+    message = f"{decision.readiness.message} The spec is refused, too, and nothing resumes with it: {refusal.message}"
+    return replace(decision, readiness=replace(decision.readiness, message=message))
 
 
 def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:

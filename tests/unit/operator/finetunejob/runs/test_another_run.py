@@ -226,8 +226,11 @@ def test_a_used_run_id_may_be_suspended_and_set_back() -> None:
     spec = job_spec(runId="2", suspend=True)
     stopping = decide(observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=spec))
     assert (stopping.decision.reason, stopping.status.run_id) == ("Stopping", "1")
+    assert "spec.runId '2' was used by an earlier run" in stopping.message
     suspended = decide(observed_job(stopping.status, spec=spec))
     assert suspended.decision.phase == "Suspended"
+    assert suspended.message.startswith("spec.suspend is true; nothing is running.")
+    assert "The spec is refused, too, and nothing resumes with it: spec.runId '2' was used" in suspended.message
     again = decide(observed_job(suspended.status))
     assert again.decision.phase == "Queued"
     assert again.status.attempt.number == 2
