@@ -108,13 +108,13 @@ def orphans(pods: Iterable[PodView]) -> list[PodView]:
     return [pod for pod in pods if pod.orphaned and not pod.ended and not pod.terminating]
 
 
-def orphan_message(pods: Iterable[PodView]) -> str:
+def orphan_message(pods: Iterable[PodView], namespace: str) -> str:
     """That nothing starts beside Pods whose Job was deleted without them, and what to do."""
     names = sorted(pod.name for pod in pods)
     return (
         f"Pod {names[0]} is still running: its Job was deleted without it (--cascade=orphan). Nothing starts beside "
         "it. Wait until it has ended, or delete it: kubectl delete pod "
-        f"{' '.join(names[:3])}"
+        f"{' '.join(names[:3])} -n {namespace}"
     )
 
 

@@ -198,7 +198,7 @@ def test_nothing_starts_beside_a_pod_whose_job_was_deleted_without_it() -> None:
     left = pod(JOB, job_uid="")
     waits = decide(observed_evaluation(due, pods=(left,)))
     assert (waits.decision.writes, waits.decision.again_in) == ((), 15)
-    assert f"kubectl delete pod {left.name}" in waits.message
+    assert f"kubectl delete pod {left.name} -n team-a" in waits.message
     for ended in (pod(JOB, phase="Failed", job_uid=""), pod(JOB, job_uid="", deletion_time=NOW)):
         assert decide(observed_evaluation(due, pods=(ended,))).decision.writes == RETRY_OBJECTS
 

@@ -42,7 +42,7 @@ def _still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
     if disowned:
         return disowned_message(disowned[0])
     if left:
-        return orphan_message(left)
+        return orphan_message(left, observed.owner.namespace)
     if held := held_jobs(observed.jobs, observed.pods):
         return held_message(held[0])
     kept = {"", *(job.uid for job in observed.jobs if not job.deleting)}

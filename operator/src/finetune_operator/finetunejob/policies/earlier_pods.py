@@ -57,7 +57,7 @@ def stopping_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str 
         return "Waiting for earlier Pods to end."
     left = orphans(pods)
     if left:
-        return orphan_message(left)
+        return orphan_message(left, observed.owner.namespace)
     names = ", ".join(sorted(pod.name for pod in pods)[:3]) + (", ..." if len(pods) > 3 else "")
     ends = max((pod.deletion_time for pod in pods if pod.deletion_time is not None), default=None)
     by = f", by {ends:%H:%M:%S} UTC at the latest" if ends is not None else ""
