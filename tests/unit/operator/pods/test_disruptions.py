@@ -47,6 +47,7 @@ def test_an_eviction_is_written_down_while_the_pod_is_still_there() -> None:
     assert (ended.outcome, ended.reason) == ("Disrupted", "EvictionByEvictionAPI")
     assert f"Pod {evicted.name} was disrupted (EvictionByEvictionAPI: Eviction API: evicting)." == ended.message
     assert later.status.attempt.disruptions == 1
+    assert later.message.startswith(f"Attempt 1 was disrupted ({ended.message}) The next one resumes")
 
 
 def test_a_pod_that_stayed_after_all_is_judged_by_what_it_says() -> None:

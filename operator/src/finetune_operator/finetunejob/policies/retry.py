@@ -114,8 +114,10 @@ def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus, 
             f"{observed.spec.retry_limit} starts at {before.next_time:%H:%M:%S} UTC from the newest checkpoint."
         )
     else:
+        # The message about a Pod has what Kubernetes calls it in it.
+        told = end.message if end.reason and end.reason in (end.message or "") else f"{end.reason}: {end.message}"
         message = (
-            f"Attempt {before.number} was disrupted ({end.reason}: {end.message}) The next one resumes from the newest "
+            f"Attempt {before.number} was disrupted ({told}) The next one resumes from the newest "
             f"checkpoint.{_without_progress_message(status, before)}"
         )
     return progressing(Reason.RETRYING, message)
