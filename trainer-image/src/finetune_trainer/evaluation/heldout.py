@@ -17,6 +17,7 @@ from finetune_trainer.data.encode import vision
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images, text_tokenizer
 from finetune_trainer.data.encode.stand_ins import prompt_ids, prompt_text, refuse_literals
 from finetune_trainer.data.images.images import ImageError, ImageStore
+from finetune_trainer.data.read.data_files import corrected
 from finetune_trainer.data.read.example_errors import ExampleError
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample
 from finetune_trainer.data.read.formats import FORMAT_NAMES
@@ -212,7 +213,7 @@ def refuse(uri: str, errors: Sequence[LineError]) -> None:
         Reason.DATASET_INVALID,
         f"Line {first.line} of {uri}: {first.message} "
         + (f"{others} more line(s) are broken. " if others else "")
-        + "Correct the file and upload it again: it is checked again by itself.",
+        + corrected(uri),
     )
 
 

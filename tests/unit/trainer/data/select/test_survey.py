@@ -35,6 +35,21 @@ def test_an_answer_of_a_pair_that_holds_the_words_of_a_tool_is_refused_by_line(t
     assert f"'{side}' holds what a tool said" in refused.value.failure.message
 
 
+@pytest.mark.parametrize(
+    ("uri", "what_to_do"),
+    [
+        ("s3://data/a.jsonl", "Correct the file and upload it again: it is checked again by itself."),
+        ("configmap://small/a.jsonl", "Correct the ConfigMap 'small': it is checked again by itself."),
+    ],
+)
+def test_what_to_correct_is_where_the_lines_are(tmp_path: Path, uri: str, what_to_do: str) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in [*[PAIR] * 9, {"prompt": 7}]))
+    with pytest.raises(DiagnosedError) as refused:
+        refuse_invalid([survey("training", [DataFile(uri=uri, path=file, sha256="")], formats_of("DPO"))])
+    assert refused.value.failure.message.endswith(what_to_do)
+
+
 @pytest.mark.parametrize("count", [1, 5, 9])
 def test_of_too_few_examples_no_line_is_called_broken(tmp_path: Path, count: int) -> None:
     file = tmp_path / "data.jsonl"

@@ -23,6 +23,7 @@ from finetune_trainer.storage.storage import MismatchError, Storage
 MOST_FILES = 10_000
 SPARE_BYTES = 2**30
 """Of the disk, for what else a Pod writes."""
+_CONFIG_MAP = "configmap://"
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,14 @@ def _fetch_from_hub(source: HubDataset, path: Path) -> None:
     shutil.rmtree(scratch)
 
 
+def corrected(uri: str) -> str:
+    """What to do about the lines of a file, for an error's message."""
+    if uri.startswith(_CONFIG_MAP):
+        name = uri.removeprefix(_CONFIG_MAP).partition("/")[0]
+        return f"Correct the ConfigMap {name!r}: it is checked again by itself."
+    return "Correct the file and upload it again: it is checked again by itself."
+
+
 def _mounted_files(name: str, key: str | None, mounted: Path) -> list[DataFile]:
     """The keys of a ConfigMap are files of its volume; what begins with two dots is the kubelet's own."""
     keys = sorted(path.name for path in mounted.iterdir() if not path.name.startswith("..")) if mounted.exists() else []
@@ -173,7 +182,7 @@ def _mounted_files(name: str, key: str | None, mounted: Path) -> list[DataFile]:
             + (f" {key!r}." if key else " at all.")
             + " Create it: it is looked for again by itself.",
         )
-    return [_digested(f"configmap://{name}/{key}", mounted / key) for key in keys]
+    return [_digested(f"{_CONFIG_MAP}{name}/{key}", mounted / key) for key in keys]
 
 
 def _digested(uri: str, path: Path) -> DataFile:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetError, DatasetStatus
-from finetune_trainer.data.read.data_files import DataFile
+from finetune_trainer.data.read.data_files import DataFile, corrected
 from finetune_trainer.data.read.formats import Format, MethodFormats
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import LEAST_TRAINING_EXAMPLES, NumberedExample, read_examples, too_few_examples
@@ -125,7 +125,7 @@ def refuse_invalid(surveys: Sequence[Survey]) -> None:
         Reason.DATASET_INVALID,
         f"Invalid file format. Line {first.line} of the {first.file} file {uri}: {first.message} "
         + (f"{count - 1} more line(s) are broken. " if count > 1 else "")
-        + (FOR_THIS_MODEL if of_model else "Correct the file and upload it again: it is checked again by itself."),
+        + (FOR_THIS_MODEL if of_model else corrected(uri)),
         dataset=DatasetStatus(format=formats[0] if formats else None, error_count=count, errors=errors[:LISTED_ERRORS]),
     )
 
