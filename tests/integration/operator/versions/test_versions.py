@@ -141,6 +141,7 @@ def test_what_a_newer_version_added_is_kept_field_by_field(api: Api, operator: O
     [
         ("FineTuneJob", {"phase": "Levitating"}),
         ("FineTuneJob", {"startTime": "soon"}),
+        ("FineTuneJob", {"endedAttempts": [{"addedLater": LATER}]}),
         ("Evaluation", {"phase": "Levitating"}),
         ("Evaluation", {"completionTime": "soon"}),
         ("ModelDeployment", {"phase": "Levitating"}),
