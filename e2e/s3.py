@@ -24,8 +24,8 @@ from e2e.cluster.machine import processes
 from e2e.cluster.machine.commands import ask, run
 from e2e.cluster.machine.ports import free_ports
 from e2e.cluster.resolve import Cluster
+from e2e.cluster.service_url import service_url
 from e2e.images.build import Images
-from e2e.services import service_url
 
 NAMESPACE = "finetune-storage"
 SERVICE = "s3"

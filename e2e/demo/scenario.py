@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 
 from e2e.cluster.resolve import Cluster
+from e2e.cluster.service_url import service_url
 from e2e.demo.api import Api, Object, condition, wait_ready
 from e2e.images.build import Images
 from e2e.prepare import cluster_with_images
 from e2e.release import install
 from e2e.s3 import ClusterStorage, deploy, reach
-from e2e.services import service_url
 from e2e.steps import step
 
 QUICKSTART = Path(__file__).parent.parent.parent / "examples" / "quickstart"

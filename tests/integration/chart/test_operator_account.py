@@ -179,41 +179,47 @@ TOKENS, USER = "never for the API server", "run as a non-root user"
 PRIVILEGES, OVERRIDES, PORTS = "without privileges", "override their Pod's user", "host ports, lifecycle hooks"
 
 
-def test_the_operators_account_makes_no_pod_that_reaches_its_node_or_the_api_server(
-    release: Release, operator: Operator, platform: None
-) -> None:
-    by = own_job(release, "confined")
+def volume(by: Mapping[str, Any], **source: Any) -> dict[str, Any]:
+    return job_by_hand(by, volumes=[{"name": "mine", **source}])
 
-    def volume(**source: Any) -> dict[str, Any]:
-        return job_by_hand(by, volumes=[{"name": "mine", **source}])
 
-    def sources(*more: Any) -> dict[str, Any]:
-        return volume(projected={"sources": more})
+def sources(by: Mapping[str, Any], *more: Any) -> dict[str, Any]:
+    return volume(by, projected={"sources": more})
 
-    def pod_security(**changes: Any) -> dict[str, Any]:
-        return job_by_hand(by, securityContext={**POD_SECURITY, **changes})
 
-    def security(**changes: Any) -> dict[str, Any]:
-        return job_by_hand(by, {"securityContext": {**CONTAINER_SECURITY, **changes}})
+def pod_security(by: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    return job_by_hand(by, securityContext={**POD_SECURITY, **changes})
 
-    may = {
-        "empty": volume(emptyDir={}),
-        "config": volume(configMap={"name": "run"}),
-        "secret": volume(secret={"secretName": "s3"}),
-        "downward": volume(downwardAPI={"items": [{"path": "a", "fieldRef": {"fieldPath": "metadata.annotations"}}]}),
+
+def security(by: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    return job_by_hand(by, {"securityContext": {**CONTAINER_SECURITY, **changes}})
+
+
+def confined_pods(by: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Jobs that the account may create."""
+    return {
+        "empty": volume(by, emptyDir={}),
+        "config": volume(by, configMap={"name": "run"}),
+        "secret": volume(by, secret={"secretName": "s3"}),
+        "downward": volume(
+            by, downwardAPI={"items": [{"path": "a", "fieldRef": {"fieldPath": "metadata.annotations"}}]}
+        ),
         "progress": job_by_hand(by, volumes=token_volume(audience=PROGRESS_AUDIENCE)),
         "port": job_by_hand(by, {"ports": [{"containerPort": 80}]}),
         "probe": job_by_hand(by, {"readinessProbe": {"httpGet": {"path": "/", "port": 80}}}),
     }
-    assert refusals(release, may) == dict.fromkeys(may, "")
+
+
+def pods_that_reach_out(by: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Jobs that it may not create, and what it is told."""
     root = {**PODS_BY_HAND["containers"][0], "name": "init", "securityContext": {"privileged": True}}
-    expected = {
+    return {
         "host-network": (NAMESPACES_OF_NODE, job_by_hand(by, hostNetwork=True)),
         "host-pid": (NAMESPACES_OF_NODE, job_by_hand(by, hostPID=True)),
         "host-ipc": (NAMESPACES_OF_NODE, job_by_hand(by, hostIPC=True)),
-        "host-path": (VOLUMES, volume(hostPath={"path": "/"})),
-        "claim": (VOLUMES, volume(persistentVolumeClaim={"claimName": "a"})),
-        "nfs": (VOLUMES, volume(nfs={"server": "192.0.2.1", "path": "/"})),
+        "host-path": (VOLUMES, volume(by, hostPath={"path": "/"})),
+        "claim": (VOLUMES, volume(by, persistentVolumeClaim={"claimName": "a"})),
+        "nfs": (VOLUMES, volume(by, nfs={"server": "192.0.2.1", "path": "/"})),
         "token-mounted": (TOKENS, job_by_hand(by, automountServiceAccountToken=True)),
         "token-default": (TOKENS, job_by_hand(by, automountServiceAccountToken=None)),
         "token-projected": (TOKENS, job_by_hand(by, volumes=token_volume())),
@@ -221,35 +227,44 @@ def test_the_operators_account_makes_no_pod_that_reaches_its_node_or_the_api_ser
         "token-second": (
             TOKENS,
             sources(
+                by,
                 {"serviceAccountToken": {"path": "a", "audience": PROGRESS_AUDIENCE}},
                 {"serviceAccountToken": {"path": "b"}},
             ),
         ),
-        "secret-projected": (TOKENS, sources({"secret": {"name": "a-token"}})),
+        "secret-projected": (TOKENS, sources(by, {"secret": {"name": "a-token"}})),
         "no-security": (USER, job_by_hand(by, securityContext=None)),
-        "root": (USER, pod_security(runAsUser=0)),
-        "may-be-root": (USER, pod_security(runAsNonRoot=False)),
-        "any-user": (USER, pod_security(runAsUser=None)),
-        "unconfined": (USER, pod_security(seccompProfile={"type": "Unconfined"})),
-        "no-profile": (USER, pod_security(seccompProfile=None)),
-        "sysctl": (USER, pod_security(sysctls=[{"name": "kernel.shm_rmid_forced", "value": "1"}])),
-        "se-linux": (USER, pod_security(seLinuxOptions={"type": "spc_t"})),
+        "root": (USER, pod_security(by, runAsUser=0)),
+        "may-be-root": (USER, pod_security(by, runAsNonRoot=False)),
+        "any-user": (USER, pod_security(by, runAsUser=None)),
+        "unconfined": (USER, pod_security(by, seccompProfile={"type": "Unconfined"})),
+        "no-profile": (USER, pod_security(by, seccompProfile=None)),
+        "sysctl": (USER, pod_security(by, sysctls=[{"name": "kernel.shm_rmid_forced", "value": "1"}])),
+        "se-linux": (USER, pod_security(by, seLinuxOptions={"type": "spc_t"})),
         "privileged": (PRIVILEGES, job_by_hand(by, {"securityContext": {"privileged": True}})),
         "init-privileged": (PRIVILEGES, job_by_hand(by, initContainers=[root])),
-        "escalates": (PRIVILEGES, security(allowPrivilegeEscalation=True)),
-        "may-escalate": (PRIVILEGES, security(allowPrivilegeEscalation=None)),
-        "added": (PRIVILEGES, security(capabilities={"drop": ["ALL"], "add": ["NET_RAW"]})),
-        "kept": (PRIVILEGES, security(capabilities={"drop": ["NET_RAW"]})),
-        "container-root": (OVERRIDES, security(runAsUser=0)),
-        "container-may-be-root": (OVERRIDES, security(runAsNonRoot=False)),
-        "container-unconfined": (OVERRIDES, security(seccompProfile={"type": "Unconfined"})),
-        "container-se-linux": (OVERRIDES, security(seLinuxOptions={"type": "spc_t"})),
+        "escalates": (PRIVILEGES, security(by, allowPrivilegeEscalation=True)),
+        "may-escalate": (PRIVILEGES, security(by, allowPrivilegeEscalation=None)),
+        "added": (PRIVILEGES, security(by, capabilities={"drop": ["ALL"], "add": ["NET_RAW"]})),
+        "kept": (PRIVILEGES, security(by, capabilities={"drop": ["NET_RAW"]})),
+        "container-root": (OVERRIDES, security(by, runAsUser=0)),
+        "container-may-be-root": (OVERRIDES, security(by, runAsNonRoot=False)),
+        "container-unconfined": (OVERRIDES, security(by, seccompProfile={"type": "Unconfined"})),
+        "container-se-linux": (OVERRIDES, security(by, seLinuxOptions={"type": "spc_t"})),
         "host-port": (PORTS, job_by_hand(by, {"ports": [{"containerPort": 80, "hostPort": 80}]})),
         "hook": (PORTS, job_by_hand(by, {"lifecycle": {"preStop": PROBE}})),
         "liveness": (PORTS, job_by_hand(by, {"livenessProbe": PROBE})),
         "readiness": (PORTS, job_by_hand(by, {"readinessProbe": PROBE})),
         "startup": (PORTS, job_by_hand(by, {"startupProbe": {"tcpSocket": {"port": 80, "host": "127.0.0.1"}}})),
     }
+
+
+def test_the_operators_account_makes_no_pod_that_reaches_its_node_or_the_api_server(
+    release: Release, operator: Operator, platform: None
+) -> None:
+    by = own_job(release, "confined")
+    may, expected = confined_pods(by), pods_that_reach_out(by)
+    assert refusals(release, may) == dict.fromkeys(may, "")
     told = refusals(release, {name: item for name, (_, item) in expected.items()})
     assert [f"{name}: {told[name]}" for name, (words, _) in expected.items() if words not in told[name]] == []
 

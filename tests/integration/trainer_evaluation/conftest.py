@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.integration.trainer_evaluation.buckets import Bucket, bucket_in_real_s3
-from tests.integration.trainer_evaluation.served import Hub, Server, serving
+from tests.integration.trainer_evaluation.serving.served import Hub, Server, serving
 from tests.integration.trainer_evaluation.tiny_models import PlainGeneration, save_adapter, save_model
 
 

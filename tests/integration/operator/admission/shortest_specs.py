@@ -1,8 +1,12 @@
-"""The shortest specs that are good, and an API server that keeps nothing."""
+"""The shortest specs that are good, and what becomes of them with changes."""
 
 from __future__ import annotations
 
-from tests.integration.operator.api import Object
+from typing import Any
+
+import pytest
+
+from tests.integration.operator.api import Api, Object, RefusedError
 
 DRY_RUN = "&dryRun=All"
 JOB: Object = {"model": {"uri": "s3://models/base"}, "dataset": {"training": {"uri": "s3://data/train.jsonl"}}}
@@ -15,3 +19,14 @@ EVALUATION: Object = {
     "dataset": {"uri": "s3://data/test.jsonl"},
     "graders": [GRADER],
 }
+DEPLOYMENT: Object = {"model": REFERENCE}
+GOOD = {"FineTuneJob": JOB, "FineTuneClass": CLASS, "Evaluation": EVALUATION, "ModelDeployment": DEPLOYMENT}
+
+
+def assert_refused(api: Api, kind: str, changes: dict[str, Any], told: list[str]) -> None:
+    """The shortest spec with these changes (None: without the field) is refused, in a message with all these texts."""
+    spec = {name: value for name, value in {**GOOD[kind], **changes}.items() if value is not None}
+    with pytest.raises(RefusedError) as refused:
+        api.create(kind, "bad", spec, query=DRY_RUN)
+    assert refused.value.code in (400, 422)
+    assert all(part in refused.value.message for part in told), refused.value.message

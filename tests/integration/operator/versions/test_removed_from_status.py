@@ -21,7 +21,7 @@ from tests.integration.operator import played
 from tests.integration.operator.api import Api, condition, namespace
 from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, PREFLIGHT_REPORT, starts_training, trains
 from tests.integration.operator.lives import Stage
-from tests.unit.api.full_statuses import UNKNOWN, full_status, objects_within, with_unknown_fields, without
+from tests.unit.api.wire.full_statuses import UNKNOWN, full_status, objects_within, with_unknown_fields, without
 
 FOREIGN = "fieldManager=kubectl-patch"
 

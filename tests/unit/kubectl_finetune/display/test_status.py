@@ -16,7 +16,7 @@ from finetune_api.modeldeployment import ModelDeploymentStatus
 from kubectl_finetune.cluster.seen import Seen, as_seen
 from kubectl_finetune.display.status import status_rows
 from kubectl_finetune.display.terminal import print_rows
-from tests.unit.api.full_statuses import full_status, objects_within, replaced, with_unknown_fields
+from tests.unit.api.wire.full_statuses import full_status, objects_within, replaced, with_unknown_fields
 from tests.unit.kubectl_finetune.cluster_objects import FAILED, NOW, SUCCEEDED, TRAINING, condition, job, seen
 
 KINDS = {

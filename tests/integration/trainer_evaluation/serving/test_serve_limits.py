@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune_trainer.serving.bodies import longest_body
-from tests.integration.trainer_evaluation.served import CHAT, NAME, Server
+from tests.integration.trainer_evaluation.serving.served import CHAT, NAME, Server
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration
 
 QUESTION = "What is this?"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.integration.trainer_evaluation.served import NAME, Hub, Server
+from tests.integration.trainer_evaluation.serving.served import NAME, Hub, Server
 from tests.integration.trainer_evaluation.tiny_models import CONTEXT, PlainGeneration
 from tests.unit.docs.pages import blocks
 

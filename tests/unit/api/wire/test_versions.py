@@ -13,8 +13,8 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetuneclass import FineTuneClassStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
-from tests.unit.api.full_statuses import KINDS, full_status, objects_within, replaced, with_unknown_fields, without
-from tests.unit.api.full_statuses import UNKNOWN as LATER
+from tests.unit.api.wire.full_statuses import KINDS, full_status, objects_within, replaced, with_unknown_fields, without
+from tests.unit.api.wire.full_statuses import UNKNOWN as LATER
 
 MOMENT = "2026-11-22T12:00:00Z"
 CONDITIONS = [

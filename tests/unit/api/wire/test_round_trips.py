@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 
 from finetune_api.crd import KINDS, Kind, structural_schema
 from finetune_api.kubernetes_types import Quantity
-from tests.unit.api.test_versions import contains
-from tests.unit.api.wire_objects import objects_of
+from tests.unit.api.wire.test_versions import contains
+from tests.unit.api.wire.wire_objects import objects_of
 
 SPECS = {kind.name: objects_of(structural_schema(kind.spec)) for kind in KINDS}
 QUANTITY: TypeAdapter[str] = TypeAdapter(Quantity)

@@ -1,0 +1,233 @@
+"""Fields that exclude or need each other: the API server refuses what makes no sense together, and names the fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.integration.operator.admission.shortest_specs import CANDIDATE, CLASS, JOB, REFERENCE, assert_refused
+from tests.integration.operator.api import Api, Object
+
+URI_OR_SPLIT = {"validation": {"uri": "s3://data/valid.jsonl", "splitPercent": 10}}
+MODEL: Object = {"name": "judge", "url": "https://api.example.com/v1"}
+TONE: Object = {
+    "name": "tone",
+    "type": "ScoreModel",
+    "scoreModel": {"model": "judge", "input": [{"content": "Rate {{sample.output_text}}"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "told"),
+    [
+        # Exactly one of two.
+        (
+            "FineTuneJob",
+            {"dataset": {**JOB["dataset"], **URI_OR_SPLIT}},
+            ["spec.dataset.validation", "exactly one of uri, uris, configMapRef and splitPercent"],
+        ),
+        (
+            "FineTuneJob",
+            {"dataset": {**JOB["dataset"], "validation": {}}},
+            ["exactly one of uri, uris, configMapRef and splitPercent"],
+        ),
+        (
+            "FineTuneJob",
+            {"dataset": {"training": {"uri": "s3://data/a.jsonl", "uris": ["s3://data/b.jsonl"]}}},
+            ["spec.dataset.training", "exactly one of uri, uris and configMapRef"],
+        ),
+        ("FineTuneJob", {"dataset": {"training": {}}}, ["exactly one of uri, uris and configMapRef"]),
+        ("FineTuneJob", {"dataset": {"training": {"uris": []}}}, ["spec.dataset.training.uris"]),
+        (
+            "FineTuneJob",
+            {"dataset": {"training": {"configMapRef": {"name": "Data", "key": "../train"}}}},
+            ["spec.dataset.training.configMapRef.name", "spec.dataset.training.configMapRef.key"],
+        ),
+        # What makes no sense together.
+        (
+            "FineTuneJob",
+            {"dataset": {"training": JOB["dataset"]["training"], "prepare": {"leaks": "Drop"}}},
+            ["spec.dataset.prepare.leaks", "prepare.leaks: Drop needs a validation set"],
+        ),
+        (
+            "FineTuneJob",
+            {"dataset": {**JOB["dataset"], "format": "Preference"}},
+            ["spec.dataset.format", "dataset.format Preference requires method DPO"],
+        ),
+        (
+            "FineTuneJob",
+            {"dataset": {"training": {**JOB["dataset"]["training"], "limit": {"examples": 1, "percent": 1}}}},
+            ["spec.dataset.training.limit", "exactly one of examples and percent"],
+        ),
+        (
+            "FineTuneClass",
+            {"storage": {**CLASS["storage"], "serviceAccountName": "s3"}},
+            ["spec.storage", "exactly one of credentialsSecretName and serviceAccountName"],
+        ),
+        ("FineTuneClass", {"storage": {"bucket": "models"}}, ["spec.storage", "exactly one of credentialsSecretName"]),
+        (
+            "ModelDeployment",
+            {"model": {**REFERENCE, "uri": "s3://models/base"}},
+            ["spec.model", "exactly one of uri and fineTuneJobRef"],
+        ),
+        ("ModelDeployment", {"model": {}}, ["exactly one of uri and fineTuneJobRef"]),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "exact", "maximum": 0.5, "decision": "LowerBound"}]},
+            ["spec.gates[0].decision", "decision LowerBound requires minimum or minimumDelta"],
+        ),
+        (
+            "Evaluation",
+            {"generation": {"samplesPerExample": 4}},
+            ["spec.generation.samplesPerExample", "needs a temperature above 0"],
+        ),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "exact", "minimum": 0.5, "minimumDelta": 0.1}]},
+            ["spec.gates[0]", "exactly one of minimum, minimumDelta, maximum and maximumDelta"],
+        ),
+        # What must go together.
+        (
+            "FineTuneJob",
+            {"checkpoints": {"best": {"metric": "EvalLoss"}}},
+            ["spec.checkpoints.best", "checkpoints.best by EvalLoss needs dataset.validation"],
+        ),
+        (
+            "FineTuneJob",
+            {"hyperparameters": {"earlyStopping": {}}},
+            ["spec.hyperparameters.earlyStopping", "hyperparameters.earlyStopping needs dataset.validation"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": {"type": "DPO", "sft": {}}},
+            ["spec.method.sft", "sft is only allowed with type SFT"],
+        ),
+        ("FineTuneJob", {"method": {"dpo": {"beta": 0.2}}}, ["spec.method.dpo", "dpo is only allowed with type DPO"]),
+        ("FineTuneJob", {"method": {"type": "DPO", "dpo": {"beta": 0}}}, ["spec.method.dpo.beta", "greater than 0"]),
+        ("FineTuneJob", {"method": {"sft": {"promptLossWeight": 1.5}}}, ["spec.method.sft.promptLossWeight"]),
+        (
+            "FineTuneJob",
+            {"method": {"type": "DPO"}, "hyperparameters": {"packing": True}},
+            ["spec.hyperparameters.packing", "hyperparameters.packing needs method.type SFT"],
+        ),
+        (
+            "FineTuneJob",
+            {"method": {"type": "DPO"}, "parallelism": {"strategy": "FSDP"}},
+            ["spec.parallelism.strategy", "method.type DPO needs parallelism.strategy DDP"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"full": {"freeze": {"layers": 2}}}},
+            ["spec.adapter.full", "full is only allowed with type Full"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "Full", "lora": {"inherited": "Merge"}}, "model": REFERENCE},
+            ["spec.adapter.lora", "lora is only allowed with type LoRA"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "LoRA", "qlora": {}}},
+            ["spec.adapter.qlora", "qlora is only allowed with type QLoRA"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "QLoRA", "qlora": {"inherited": "Merge"}}, "model": REFERENCE},
+            ["spec.adapter.qlora.inherited", 'supported values: "Continue"'],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "QLoRA"}, "parallelism": {"strategy": "FSDP"}},
+            ["spec.parallelism.strategy", "adapter.type QLoRA needs parallelism.strategy DDP"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"lora": {"inherited": "Merge"}}},
+            ["spec.adapter", "inherited needs model.fineTuneJobRef"],
+        ),
+        (
+            "FineTuneJob",
+            {"adapter": {"type": "QLoRA", "qlora": {"inherited": "Continue"}}},
+            ["spec.adapter", "inherited needs model.fineTuneJobRef"],
+        ),
+        (
+            "FineTuneJob",
+            {"model": {**REFERENCE, **JOB["model"]}},
+            ["spec.model", "exactly one of uri and fineTuneJobRef"],
+        ),
+        ("FineTuneJob", {"model": {}}, ["spec.model", "exactly one of uri and fineTuneJobRef"]),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "other", "minimum": 0.5}]},
+            ["spec.gates", "each gate names one of the graders"],
+        ),
+        (
+            "Evaluation",
+            {"candidates": [{**CANDIDATE, "name": "baseline"}]},
+            ["spec.candidates", "can't be named baseline"],
+        ),
+        (
+            "Evaluation",
+            {"candidates": [{"name": "tuned", "model": {"uri": "s3://models/tuned"}}]},
+            ["spec.baseline", "without a baseline, the first candidate must be a fineTuneJobRef"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{"name": "exact", "type": "StringCheck", "jsonSchema": {"schema": {}}}]},
+            ["spec.graders[0].jsonSchema", "jsonSchema is only allowed with type JsonSchema"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{"name": "schema", "type": "JsonSchema"}]},
+            ["spec.graders[0].jsonSchema", "jsonSchema is required with type JsonSchema"],
+        ),
+        # Graders that ask a model, and the class's models.
+        (
+            "Evaluation",
+            {"graders": [{**TONE, "scoreModel": {**TONE["scoreModel"], "range": [5, 1]}}]},
+            ["spec.graders[0].scoreModel.range", "range is the least and the greatest number"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{**TONE, "scoreModel": {**TONE["scoreModel"], "range": [1]}}]},
+            ["spec.graders[0].scoreModel.range", "should have at least 2 items"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{"name": "near", "type": "TextSimilarity", "textSimilarity": {"metric": "Cosine"}}]},
+            ["spec.graders[0].textSimilarity.model", "metric Cosine requires model"],
+        ),
+        (
+            "Evaluation",
+            {"graders": [{"name": "near", "type": "TextSimilarity", "textSimilarity": {"model": "embedder"}}]},
+            ["spec.graders[0].textSimilarity.model", "no other metric has one"],
+        ),
+        ("Evaluation", {"budget": {"requests": 0}}, ["spec.budget.requests", "greater than or equal to 1"]),
+        ("FineTuneClass", {"models": [MODEL] * 2}, ["spec.models[1]", "Duplicate value"]),
+        ("FineTuneClass", {"models": [{"name": "judge"}]}, ["exactly one of url and modelDeploymentRef"]),
+        (
+            "FineTuneClass",
+            {"models": [{**MODEL, "modelDeploymentRef": {"name": "judge"}}]},
+            ["exactly one of url and modelDeploymentRef"],
+        ),
+        (
+            "FineTuneClass",
+            {"models": [{"name": "j", "modelDeploymentRef": {"name": "judge"}, "credentialsSecretName": "key"}]},
+            ["a ModelDeployment has no key"],
+        ),
+        ("FineTuneClass", {"models": [{"name": "j", "url": "file:///etc/passwd"}]}, ["spec.models[0].url"]),
+        (
+            "FineTuneClass",
+            {"models": [{"name": "j", "url": "https://user:key@api.example.com"}]},
+            ["spec.models[0].url"],
+        ),
+        (
+            "FineTuneClass",
+            {"models": [{"name": "j", "url": "https://api.example.com/v1?key=x"}]},
+            ["spec.models[0].url"],
+        ),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused(api: Api, kind: str, changes: dict[str, Any], told: list[str]) -> None:
+    assert_refused(api, kind, changes, told)

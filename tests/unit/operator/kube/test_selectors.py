@@ -1,0 +1,9 @@
+"""Label selectors in the API server's syntax."""
+
+from __future__ import annotations
+
+from finetune_operator.kube.selectors import label_selector
+
+
+def test_selectors_are_written_as_the_api_server_reads_them() -> None:
+    assert label_selector({"a": frozenset({"1"}), "b": frozenset({"3", "2"})}) == "a=1,b in (2,3)"
