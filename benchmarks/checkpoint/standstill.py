@@ -133,13 +133,13 @@ def background_saves(run: TrainRun, times: Times) -> BackgroundSaves:
     from finetune_trainer.checkpoint.saving import BackgroundSaves, CheckpointWriter
     from finetune_trainer.checkpoint.training_state import SnapshotTaker
     from finetune_trainer.distributed.gang import Gang
-    from finetune_trainer.distributed.place import place_alone_on_node
+    from finetune_trainer.distributed.ranks import ranks_alone_on_node
     from finetune_trainer.report.events import EventLog
     from finetune_trainer.storage import commits
     from finetune_trainer.storage.storage import Storage
 
     storage, output = Storage(run.storage), parse_s3(run.output_uri)
-    gang = Gang(place_alone_on_node(run.parallelism, {}))
+    gang = Gang(ranks_alone_on_node(run.parallelism, {}))
     claim = commits.claim(storage, output, run.attempt)
     events = EventLog(storage, output, run.attempt)
     writer = CheckpointWriter(run.checkpoints, storage, gang, claim, Resumed(None, (), ()), events)

@@ -28,7 +28,7 @@ from finetune_api.finetunejob import (
 from finetune_api.run import JobIdentity, ModelSource, ProgressTarget, StorageConfig, TrainRun
 from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.distributed.gang import Gang
-from finetune_trainer.distributed.place import place_alone_on_node, place_under_agent
+from finetune_trainer.distributed.ranks import ranks_alone_on_node, ranks_under_agent
 from finetune_trainer.methods import dpo, sft
 from finetune_trainer.methods.method import TrainerParts
 from finetune_trainer.report.progress import ProgressSender
@@ -73,8 +73,8 @@ def train(directory: Path) -> dict[str, float]:
     patched.ProgressSender = functools.partial(ProgressSender, token=token)
     run = _run(workload, directory)
     several = run.parallelism.processes_per_node > 1
-    place = place_under_agent(os.environ) if several else place_alone_on_node(run.parallelism, {})
-    gang = Gang(place)
+    ranks = ranks_under_agent(os.environ) if several else ranks_alone_on_node(run.parallelism, {})
+    gang = Gang(ranks)
     train_run(run, directory / "ours", gang)
     gang.leave()
     state = seen["trainer"].state

@@ -15,7 +15,7 @@ from e2e.cluster.machine.ports import free_ports
 from finetune_api.base import API_VERSION, GROUP, VERSION
 from finetune_api.conditions import KindStatus, Reason
 from finetune_operator.core.conditions import progressing, ready
-from finetune_operator.core.kinds import Kind, OwnedResource
+from finetune_operator.core.kind_definition import Kind, OwnedResource
 from finetune_operator.core.managed_fields import is_applied, with_digest
 from finetune_operator.core.ownership import Owner, child_name, metadata, owner_of
 from finetune_operator.core.plan import Plan, planned

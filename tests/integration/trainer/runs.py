@@ -29,7 +29,7 @@ from finetune_api.outcome import TrainReport
 from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
 from finetune_trainer.checkpoint.saving import CheckpointWriter, Save
 from finetune_trainer.distributed.gang import Gang
-from finetune_trainer.distributed.place import place_alone_on_node
+from finetune_trainer.distributed.ranks import ranks_alone_on_node
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import chat
 
@@ -105,7 +105,7 @@ def train_here(run: TrainRun, directory: Path) -> TrainReport:
     from finetune_trainer.train.train import train
 
     with short_samples():
-        return train(run, directory, Gang(place_alone_on_node(run.parallelism, {})))
+        return train(run, directory, Gang(ranks_alone_on_node(run.parallelism, {})))
 
 
 @contextmanager

@@ -58,7 +58,9 @@ def test_every_file_that_the_section_names_exists() -> None:
 
 def test_every_kind_has_the_same_files() -> None:
     kinds = {name.partition("/")[0] for name in files() if name.endswith("/kind.py")}
-    registered = set(re.findall(r"from finetune_operator\.(\w+)\.kind import", (PACKAGE / "registry.py").read_text()))
+    registered = set(
+        re.findall(r"from finetune_operator\.(\w+)\.kind import", (PACKAGE / "registered_kinds.py").read_text())
+    )
     assert kinds == registered
     lacking = {f"{kind}/{name}" for kind in kinds for name in OF_EVERY_KIND} - files()
     assert lacking == {"finetuneclass/objects.py"}, "nothing is made for a class"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from finetune_api.evaluation import EvaluationStatus
-from finetune_operator.core.kinds import Body, Kind, OwnedResource
+from finetune_operator.core.kind_definition import Body, Kind, OwnedResource
 from finetune_operator.core.references import ObjectKey, class_reference, model_references
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.observe import observe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassStatus
-from finetune_operator.core.kinds import Body, Kind
+from finetune_operator.core.kind_definition import Body, Kind
 from finetune_operator.core.references import DEFAULT_CLASS, ObjectKey
 from finetune_operator.environment import Environment
 from finetune_operator.finetuneclass.observe import observe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.core.kinds import Body, Finalizer, Kind, OwnedResource
+from finetune_operator.core.kind_definition import Body, Finalizer, Kind, OwnedResource
 from finetune_operator.core.references import ObjectKey, class_reference, model_references
 from finetune_operator.environment import Environment
 from finetune_operator.finetunejob.attempt_state import FINISHED

@@ -6,7 +6,7 @@ from functools import partial
 
 from finetune_api.crd import EVALUATION
 from finetune_api.modeldeployment import ModelDeploymentStatus
-from finetune_operator.core.kinds import Body, Kind, OwnedResource
+from finetune_operator.core.kind_definition import Body, Kind, OwnedResource
 from finetune_operator.core.references import ObjectKey, class_reference, model_references
 from finetune_operator.environment import Environment
 from finetune_operator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, MODEL_DEPLOYMENTS, PODS, SERVICES

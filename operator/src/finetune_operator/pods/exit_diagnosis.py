@@ -1,12 +1,12 @@
-"""How the Pods of a Job ended: what they reported, whether the infrastructure ended them, and what to change."""
+"""How the Pods of a Job ended: what they reported, and what to change. disruption.py says whose doing it was."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from finetune_api.conditions import Reason
-from finetune_api.failure import Disruption, FailureStatus
+from finetune_api.failure import FailureStatus
 from finetune_api.outcome import (
     EXIT_DISRUPTED,
     EvaluationReport,
@@ -22,10 +22,10 @@ from finetune_operator.pods.roles import LIGHT_ROLES
 
 JOB_DEADLINE_EXCEEDED = "DeadlineExceeded"
 """Why the Job controller fails a Job whose activeDeadlineSeconds are over."""
-_EXIT_KILLED = 137
+EXIT_KILLED = 137
 """128 + SIGKILL. The kernel's own, for memory, has OOMKilled beside it; any other is from outside of the container."""
-_FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, _EXIT_KILLED})
-_SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
+FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, EXIT_KILLED})
+SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
 """What every process of a gang sees when one of them hangs."""
 _SPACE = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY, Reason.OUT_OF_DISK})
 
@@ -38,7 +38,7 @@ def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | Evaluati
     ended_well = sorted((pod for pod in pods if pod.exit_code == 0), key=lambda pod: pod.index)
     reported = [parse_termination_message(pod.message) for pod in ended_well]
     reports = [answer for answer in reported if answer is not None and not isinstance(answer, Failure)]
-    failures = [answer for _, answer in _failures(pods)]
+    failures = [answer for _, answer in reported_failures(pods)]
     return next(iter(reports), None) or next(iter(failures), None)
 
 
@@ -65,70 +65,9 @@ def refused_report(pods: Sequence[PodView], why: str) -> FailureStatus:
     )
 
 
-def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
-    """Whether the infrastructure ended the Pods: evicted, preempted, deleted, killed, or told to stop.
-
-    A rank that loses its peer fails too, so one disrupted or missing Pod is enough. But the Job controller takes the
-    others away when one has failed by itself: a crash or a diagnosis of a Pod that is there is none of the
-    infrastructure, and neither is that every Pod says that it did well.
-    """
-    if any(pod.disrupted for pod in pods):
-        return True
-    if any(pod.disk_exceeded for pod in pods):
-        return False
-    reported = _failures(pods)
-    if any(not answer.lost_peer for _, answer in reported) or any(pod.oom_killed for pod in pods):
-        return False
-    if any(pod.foreign_failure and pod.exit_code in (None, 0) for pod in pods):
-        return False
-    lost_peer = {pod.name for pod, _ in reported if pod.exit_code not in _FROM_OUTSIDE}
-    ends = {pod.exit_code for pod in pods if pod.name not in lost_peer}
-    if ends - {0, *_FROM_OUTSIDE}:
-        return False
-    return len({pod.index for pod in pods}) < expected or bool(ends - {0})
-
-
-def failed_by_itself(pods: Sequence[PodView]) -> bool:
-    """Whether a Pod tells of an end of its own: neither the loss of a peer, nor what the wait for one looks like."""
-    reported = [answer for _, answer in _failures(pods)]
-    own = any(not answer.lost_peer and answer.reason not in _SYMPTOMS for answer in reported)
-    return own or any(pod.oom_killed or pod.disk_exceeded for pod in pods)
-
-
-def first_disruption(pods: Iterable[PodView]) -> Disruption | None:
-    """What the infrastructure says of the first Pod that it takes away."""
-    for pod in pods:
-        if pod.disrupted and pod.disruption:
-            reason, _, message = pod.disruption.partition(":")
-            return Disruption(pod=pod.name, reason=reason.strip()[:128], message=message.strip()[:1024])
-    return None
-
-
-def took_away(seen: Disruption | None, pods: Iterable[PodView]) -> bool:
-    """Whether a Pod that was to be taken away is gone now."""
-    return seen is not None and all(pod.name != seen.pod for pod in pods)
-
-
-def disruption_message(pods: Iterable[PodView], seen: Disruption | None = None) -> str:
-    """What the infrastructure did to the Pods, as far as it can be known."""
-    pods = list(pods)
-    for pod in pods:
-        if pod.disruption:
-            return f"Pod {pod.name} was disrupted ({pod.disruption})."
-    if seen is not None:
-        return f"Pod {seen.pod} was disrupted ({seen.reason}: {seen.message})."
-    for pod in pods:
-        if pod.exit_code == _EXIT_KILLED:
-            return f"Pod {pod.name} was killed (SIGKILL, but not for its memory)."
-    for pod in pods:
-        if pod.exit_code == EXIT_DISRUPTED:
-            return f"Pod {pod.name} was told to stop (SIGTERM)."
-    return "A Pod of the attempt has disappeared."
-
-
 def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> FailureStatus:
     """The diagnosis of a failed Job: what a Pod reported itself, else what its end looks like."""
-    reported = _failures(pods)
+    reported = reported_failures(pods)
     if job_reason == JOB_DEADLINE_EXCEEDED and not reported:
         return FailureStatus(
             reason=Reason.DEADLINE_EXCEEDED,
@@ -150,7 +89,7 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
         if pod.foreign_failure and pod.exit_code in (None, 0):
             return _foreign_failure(pod)
     ended = [pod for pod in pods if pod.exit_code not in (None, 0)]
-    for pod in sorted(ended, key=lambda pod: (pod.exit_code in _FROM_OUTSIDE, pod.index)):
+    for pod in sorted(ended, key=lambda pod: (pod.exit_code in FROM_OUTSIDE, pod.index)):
         return _as_it_looks(pod)
     message, suggestion = job_message or "The Pods have disappeared and left no termination message.", None
     if pods and all(pod.exit_code == 0 for pod in pods):
@@ -171,7 +110,7 @@ def may_heal(diagnosis: FailureStatus, reported: Failure | None, earlier: Collec
     return diagnosis.reason != Reason.REPORT_REFUSED and (reported is None or reported.retryable)
 
 
-def _failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:
+def reported_failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:
     """The diagnoses that Pods left, the most telling one first.
 
     One's own end tells more than the loss of a peer. Of processes that wait for each other the one at fault is that
@@ -183,7 +122,7 @@ def _failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:
 
 
 def _distance_from_cause(reported: Failure) -> tuple[bool, bool, bool, float]:
-    symptom = reported.reason in _SYMPTOMS
+    symptom = reported.reason in SYMPTOMS
     step = reported.step if symptom and reported.step is not None else math.inf
     return reported.lost_peer, symptom and not reported.stopped, reported.reason == Reason.NCCL_TIMEOUT, step
 
@@ -235,7 +174,7 @@ def _foreign_failure(pod: PodView) -> FailureStatus:
 
 def _as_it_looks(pod: PodView) -> FailureStatus:
     """Of a Pod that left no diagnosis; what it left is then the end of its log."""
-    how = "was killed (SIGKILL)" if pod.exit_code == _EXIT_KILLED else f"ended with exit code {pod.exit_code}"
+    how = "was killed (SIGKILL)" if pod.exit_code == EXIT_KILLED else f"ended with exit code {pod.exit_code}"
     return FailureStatus(
         reason=Reason.FAILED,
         message=f"Pod {pod.name} {how}. {_last_line(pod.message)}".strip(),

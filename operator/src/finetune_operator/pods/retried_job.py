@@ -18,17 +18,8 @@ from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled
-from finetune_operator.pods.exit_diagnosis import (
-    JOB_DEADLINE_EXCEEDED,
-    disruption_message,
-    failure,
-    failure_message,
-    first_disruption,
-    is_disruption,
-    may_heal,
-    outcome,
-    took_away,
-)
+from finetune_operator.pods.disruption import disruption_message, first_disruption, is_disruption, took_away
+from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure, failure_message, may_heal, outcome
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.sidecars import ended_well, has_answered, sidecar_message
 from finetune_operator.pods.start_diagnosis import (

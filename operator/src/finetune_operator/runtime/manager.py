@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import REGISTRY
 from prometheus_client.registry import Collector
 
-from finetune_operator.core.kinds import Kind, StatusMetrics
+from finetune_operator.core.kind_definition import Kind, StatusMetrics
 from finetune_operator.core.ownership import OWNER_UID_LABEL
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.environment import Environment
@@ -30,7 +30,7 @@ from finetune_operator.metrics.object_metrics import ObjectMetrics
 from finetune_operator.progress import server as progress_server
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from finetune_operator.progress.tokens import TokenAuthenticator
-from finetune_operator.registry import KINDS
+from finetune_operator.registered_kinds import KINDS
 from finetune_operator.runtime import health, watches
 from finetune_operator.runtime.http_server import serving
 from finetune_operator.runtime.leader_election import Election

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from finetune_api.base import problems, whole_seconds
 from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason, UnreadableStatusError
 from finetune_operator.core.conditions import EventNote, progressing, stalled
-from finetune_operator.core.kinds import Finalizer, Kind
+from finetune_operator.core.kind_definition import Finalizer, Kind
 from finetune_operator.core.managed_fields import has_only_our_status
 from finetune_operator.core.plan import DeletionPlan, LeftBehind, Plan, planned
 from finetune_operator.core.references import ObjectKey

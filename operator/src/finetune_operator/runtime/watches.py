@@ -14,7 +14,7 @@ from typing import Any
 
 import kopf
 
-from finetune_operator.core.kinds import Kind
+from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.ownership import MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL, owner_key
 from finetune_operator.core.references import ObjectKey, References
 from finetune_operator.kube.cache import Cache

@@ -11,7 +11,7 @@ import pytest
 
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.cluster.machine.ports import free_ports
-from finetune_operator.core.kinds import Kind
+from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.runtime import worker

@@ -10,7 +10,7 @@ from finetune_api.conditions import KindStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
-from finetune_operator.core.kinds import Kind
+from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube

@@ -10,12 +10,12 @@ from finetune_api.sources import S3Location
 from finetune_trainer.checkpoint import checkpoints, retention
 from finetune_trainer.checkpoint.checkpoints import LocalCheckpoint
 from finetune_trainer.distributed.gang import Gang
-from finetune_trainer.distributed.place import place_alone_on_node
+from finetune_trainer.distributed.ranks import ranks_alone_on_node
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim, Committed
 from finetune_trainer.storage.storage import Storage
 
-ALONE = Gang(place_alone_on_node(Parallelism(), {}))
+ALONE = Gang(ranks_alone_on_node(Parallelism(), {}))
 KEEP = 2
 BEST = Best()
 

@@ -24,7 +24,7 @@ from finetune_trainer.checkpoint.saving import BackgroundSaves, Save
 from finetune_trainer.checkpoint.shards import ShardWriter
 from finetune_trainer.checkpoint.training_state import SnapshotTaker, Training
 from finetune_trainer.distributed.gang import Gang
-from finetune_trainer.distributed.place import place_alone_on_node
+from finetune_trainer.distributed.ranks import ranks_alone_on_node
 from finetune_trainer.process.failures import DiagnosedError
 
 TENSORS = {
@@ -38,7 +38,7 @@ TENSORS = {
 
 @pytest.fixture
 def alone() -> Gang:
-    return Gang(place_alone_on_node(Parallelism(), {}))
+    return Gang(ranks_alone_on_node(Parallelism(), {}))
 
 
 def training(step: int = 1) -> Training:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from finetune_api.finetunejob import Parallelism
 from finetune_trainer.distributed.gang import Gang
-from finetune_trainer.distributed.place import place_alone_on_node
+from finetune_trainer.distributed.ranks import ranks_alone_on_node
 from finetune_trainer.process import environment, heartbeats
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.process.heartbeats import Phase
@@ -102,17 +102,17 @@ def two_workers(beats: Path) -> int:
 def gang(beats: Path) -> int:
     """One of two nodes, with one process each, that wait for each other in every step."""
     environment.prepare()
-    place = place_alone_on_node(Parallelism(nodes=2), os.environ)
-    heartbeats.begin(beats, 0, place.rank)
+    ranks = ranks_alone_on_node(Parallelism(nodes=2), os.environ)
+    heartbeats.begin(beats, 0, ranks.rank)
 
     def command() -> None:
-        gang = Gang(place)
+        gang = Gang(ranks)
         for step in range(1, 10**9):
             heartbeats.beat(Phase.TRAINING, step)
             gang.gather(lambda: None)
             time.sleep(STEP_SECONDS)
 
-    return conclude(command, place.rank)
+    return conclude(command, ranks.rank)
 
 
 COMMANDS: dict[str, Callable[[Path], int]] = {

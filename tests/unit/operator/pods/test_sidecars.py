@@ -11,7 +11,8 @@ import pytest
 from finetune_operator.evaluation.plan import plan as plan_evaluation
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
-from finetune_operator.pods.exit_diagnosis import failure, is_disruption, outcome
+from finetune_operator.pods.disruption import is_disruption
+from finetune_operator.pods.exit_diagnosis import failure, outcome
 from finetune_operator.pods.observed import PodView, pod_view
 from finetune_operator.pods.sidecars import ended_well, has_answered, sidecar_message
 from tests.unit.operator.evaluation_states import (

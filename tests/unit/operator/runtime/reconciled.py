@@ -8,7 +8,7 @@ from typing import Any
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.conditions import EventNote
-from finetune_operator.core.kinds import Kind
+from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Child, Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube

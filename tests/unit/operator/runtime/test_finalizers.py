@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.core.conditions import EventNote
-from finetune_operator.core.kinds import Finalizer, Kind
+from finetune_operator.core.kind_definition import Finalizer, Kind
 from finetune_operator.core.plan import DeletionPlan, LeftBehind, Plan
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.runtime.reconcile import reconcile

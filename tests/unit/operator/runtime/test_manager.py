@@ -17,7 +17,7 @@ from finetune_operator.kube.cache import Cache
 from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS
 from finetune_operator.metrics.object_metrics import ObjectMetrics
 from finetune_operator.progress import server as progress_server
-from finetune_operator.registry import KINDS as REGISTERED
+from finetune_operator.registered_kinds import KINDS as REGISTERED
 from finetune_operator.runtime import manager
 from finetune_operator.runtime.leader_election import Election
 from finetune_operator.runtime.manager import Parts

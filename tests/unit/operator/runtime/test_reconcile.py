@@ -11,7 +11,7 @@ import pytest
 
 from finetune_api.conditions import ConditionType, KindStatus
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.core.kinds import Kind
+from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.errors import ApiError

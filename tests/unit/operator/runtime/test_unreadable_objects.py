@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_operator.core.conditions import conditions, failed
-from finetune_operator.core.kinds import Kind
+from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Plan
 from finetune_operator.finetunejob.observe import observe
 from finetune_operator.kube.client import Kube

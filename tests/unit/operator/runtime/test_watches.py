@@ -14,7 +14,7 @@ from finetune_operator.environment import Environment
 from finetune_operator.kube.cache import Cache
 from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, PODS
 from finetune_operator.kube.selectors import label_selector
-from finetune_operator.registry import KINDS as REGISTERED
+from finetune_operator.registered_kinds import KINDS as REGISTERED
 from finetune_operator.runtime import watches
 from finetune_operator.runtime.workqueue import WorkQueue
 from tests.unit.operator.fake_kube import FakeKube

@@ -23,7 +23,7 @@ from finetune_api.finetunejob import (
 from finetune_api.run import JobIdentity, ModelSource, StorageConfig, TrainRun
 from finetune_trainer.distributed.batches import BatchSplit
 from finetune_trainer.distributed.gang import Gang
-from finetune_trainer.distributed.place import place_alone_on_node
+from finetune_trainer.distributed.ranks import ranks_alone_on_node
 from finetune_trainer.model.memory import MethodMemory
 from finetune_trainer.model.passes import Passes, choose_passes
 
@@ -66,7 +66,7 @@ def chosen(directory: Path, kind: str = "llama", *, packing: bool = True, **sett
         parallelism=Parallelism(),
         checkpoints=Checkpoints(),
     )
-    return choose_passes(run, directory, Gang(place_alone_on_node(run.parallelism, {})), MethodMemory())
+    return choose_passes(run, directory, Gang(ranks_alone_on_node(run.parallelism, {})), MethodMemory())
 
 
 @pytest.fixture

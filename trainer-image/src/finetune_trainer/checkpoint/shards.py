@@ -60,7 +60,7 @@ class ShardWriter:
 
     def __init__(self, gang: Gang, tensors: Mapping[str, torch.Tensor]) -> None:
         """Agree on which process writes which part, and allocate the file. Called by all processes of the gang."""
-        self.name = f"shard-{gang.place.rank + 1:05d}-of-{gang.place.world_size:05d}.safetensors"
+        self.name = f"shard-{gang.ranks.rank + 1:05d}-of-{gang.ranks.world_size:05d}.safetensors"
         self._planner = DefaultSavePlanner(flatten_state_dict=False)
         self._items = _share(gang, self._planner, tensors)
         header, starts, size = _layout(self._items)
@@ -150,7 +150,7 @@ def _share(gang: Gang, planner: DefaultSavePlanner, tensors: Mapping[str, torch.
     planner.set_up_planner(dict(tensors), is_coordinator=gang.leads)
     plans = gang.gather(planner.create_local_plan)
     shared: Any = gang.from_leader(lambda: planner.create_global_plan(plans)[0])
-    items = [item for item in shared[gang.place.rank].items if _count(item) > 0]
+    items = [item for item in shared[gang.ranks.rank].items if _count(item) > 0]
     return sorted(items, key=lambda item: (-_tensor(item).properties.dtype.itemsize, item.index.fqn))
 
 

@@ -89,7 +89,7 @@ class SnapshotTaker:
         weights = model_tensors(training.model)
         optimizer = get_optimizer_state_dict(training.model, training.optimizer)
         moments = optimizer_tensors(optimizer)
-        documents = {_rng_path(self._gang.place.rank): _to_json(random_states())}
+        documents = {_rng_path(self._gang.ranks.rank): _to_json(random_states())}
         if self._gang.leads:
             documents[SCHEDULE] = _to_json(
                 {"optimizer": optimizer["param_groups"], "scheduler": training.scheduler.state_dict()}

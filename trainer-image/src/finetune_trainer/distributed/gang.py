@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure
-from finetune_trainer.distributed.place import Place
+from finetune_trainer.distributed.ranks import Ranks
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError, first_line
 from finetune_trainer.process.progress_log import log_progress
 
@@ -27,21 +27,21 @@ LAST_STEP = "finetune/last-step"
 class Gang:
     """One process's view of the gang. Of a gang of one, every method returns at once."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.alone = place.world_size == 1
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.alone = ranks.world_size == 1
         self._group: Any = None  # torch's default
-        self._store: Any = None if self.alone else _join(place)
+        self._store: Any = None if self.alone else _join(ranks)
 
     @property
     def leads(self) -> bool:
         """Whether this is rank 0."""
-        return self.place.rank == 0
+        return self.ranks.rank == 0
 
     @property
     def leads_node(self) -> bool:
         """Whether this is the first process of its node, the one that fills the node's disk."""
-        return self.place.local_rank == 0
+        return self.ranks.local_rank == 0
 
     def for_another_thread(self) -> Gang:
         """The same gang for another thread, with a process group of its own, so that neither thread waits for the
@@ -83,7 +83,7 @@ class Gang:
             mine = error.failure
         except DisruptedError as error:
             mine = error
-        answers: list[Any] = [None] * self.place.world_size
+        answers: list[Any] = [None] * self.ranks.world_size
         torch.distributed.all_gather_object(answers, mine, group=self._group)
         for rank, answer in enumerate(answers):
             if isinstance(answer, Failure):
@@ -116,33 +116,33 @@ class Gang:
         torch.distributed.destroy_process_group()
 
 
-def _join(place: Place) -> Any:
+def _join(ranks: Ranks) -> Any:
     """Initialize the process group; returns the store that all processes share."""
     import torch
     import torch.distributed
 
     distributed: Any = torch.distributed  # its stubs do not name all of it
     try:
-        with log_progress(f"waiting for the {place.world_size} processes of the gang"):
+        with log_progress(f"waiting for the {ranks.world_size} processes of the gang"):
             store = distributed.TCPStore(
-                place.host,
-                place.port,
-                place.world_size,
-                is_master=place.rank == 0 and not place.agent_has_store,
+                ranks.host,
+                ranks.port,
+                ranks.world_size,
+                is_master=ranks.rank == 0 and not ranks.agent_has_store,
                 timeout=timedelta(seconds=JOIN_SECONDS),
             )
     except distributed.DistError as error:
         raise DiagnosedError(
             Reason.FAILED,
-            f"The {place.world_size} processes of the gang did not meet at {place.host}:{place.port} within "
+            f"The {ranks.world_size} processes of the gang did not meet at {ranks.host}:{ranks.port} within "
             f"{JOIN_SECONDS} seconds: {first_line(error)} See whether each of the Pods runs.",
             retryable=True,
         ) from error
     torch.distributed.init_process_group(
         backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         store=store,
-        rank=place.rank,
-        world_size=place.world_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
         timeout=timedelta(seconds=COLLECTIVE_SECONDS),
     )
     return store.clone()  # the process group keeps the other for itself

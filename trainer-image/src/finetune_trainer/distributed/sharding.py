@@ -12,10 +12,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from finetune_trainer.distributed.place import Place
+from finetune_trainer.distributed.ranks import Ranks
 
 
-def shard(model: Any, place: Place, *, bfloat16: bool) -> Any:
+def shard(model: Any, ranks: Ranks, *, bfloat16: bool) -> Any:
     """Shard a model, with its adapter if it has one, over all processes: layer by layer, then the remaining weights.
 
     transformers' Trainer then leaves placement and gradients to the model, as for one that was sharded when loaded.
@@ -23,8 +23,8 @@ def shard(model: Any, place: Place, *, bfloat16: bool) -> Any:
     """
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(place.local_rank)
-    mesh = init_device_mesh("cuda" if on_gpu else "cpu", (place.world_size,))
+        torch.cuda.set_device(ranks.local_rank)
+    mesh = init_device_mesh("cuda" if on_gpu else "cpu", (ranks.world_size,))
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bfloat16 else None
     settings: dict[str, Any] = {"mesh": mesh, "mp_policy": policy or MixedPrecisionPolicy()}
     base = model.get_base_model() if hasattr(model, "get_base_model") else model

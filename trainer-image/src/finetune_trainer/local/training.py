@@ -81,7 +81,7 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
     _show_job(job, folder, screen)
     with log_progress("loading the libraries"):
         from finetune_trainer.distributed.gang import Gang
-        from finetune_trainer.distributed.place import place_alone_on_node
+        from finetune_trainer.distributed.ranks import ranks_alone_on_node
         from finetune_trainer.preflight.preflight import preflight
         from finetune_trainer.train.train import train
 
@@ -91,7 +91,7 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
         run = train_run(job, folder, found, model)
         refuse_changed(run, folder)
         _show_found(found, run, screen)
-        gang = Gang(place_alone_on_node(run.parallelism, {}))
+        gang = Gang(ranks_alone_on_node(run.parallelism, {}))
         return train(run, Path(scratch) / "train", gang, screen)
 
 

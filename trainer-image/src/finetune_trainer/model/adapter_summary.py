@@ -14,7 +14,8 @@ from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.pytorch_utils import Conv1D
 
-from finetune_trainer.model.adapters import plain_name, routers
+from finetune_trainer.model.adapters import plain_name
+from finetune_trainer.model.target_modules import routers
 
 SHOWN_NAMES = 20
 WEIGHTS = 3

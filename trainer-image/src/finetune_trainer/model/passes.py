@@ -38,7 +38,7 @@ def choose_passes(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -
     DiagnosedError as `split_batch` does."""
     from transformers import AutoConfig
 
-    batch, processes = run.hyperparameters.batch_size, gang.place.world_size
+    batch, processes = run.hyperparameters.batch_size, gang.ranks.world_size
     tokens = method.sequences_per_example * run.hyperparameters.max_length
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True)
     masked = run.hyperparameters.packing and not computes_packed(config)
@@ -48,7 +48,7 @@ def choose_passes(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -
     size = _size(run, config)
     if size is None or masked:
         return Passes(split, recomputed=True)
-    accelerator = min(gang.gather(lambda: torch.cuda.get_device_properties(gang.place.local_rank).total_memory))
+    accelerator = min(gang.gather(lambda: torch.cuda.get_device_properties(gang.ranks.local_rank).total_memory))
     plan = plan_of(run.adapter, run.parallelism, split.per_pass, run.hyperparameters.max_length, method)
     chosen = plan_passes(size, plan, pass_sizes(batch, processes, tokens), accelerator)
     per_pass = chosen.examples_per_pass

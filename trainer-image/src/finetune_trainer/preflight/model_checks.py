@@ -41,6 +41,7 @@ def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
     from finetune_trainer.model import adapters
     from finetune_trainer.model.adapter_summary import adapter_summary
     from finetune_trainer.model.skeleton import add_inherited, build_skeleton, weight_shapes
+    from finetune_trainer.model.target_modules import ALL_LINEAR
 
     skeleton, unknown = build_skeleton(model.folder, model.tensors, run.model.uri)
     doubts = [_unknown_weights(run.model.uri, sorted(unknown))] if unknown else []
@@ -61,7 +62,7 @@ def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
         tuned = adapters.add_lora(skeleton, run.adapter)
         made, adapter_shapes = adapter_summary(tuned), adapters.trained_shapes(tuned)
         _log.info(str(made))
-        if made.left_out and run.adapter.low_rank.target_modules == adapters.ALL_LINEAR:
+        if made.left_out and run.adapter.low_rank.target_modules == ALL_LINEAR:
             in_full = " in 4 bits; adapter.type LoRA can" if run.adapter.type == "QLoRA" else ""
             doubts.append(f"{made} peft can't adapt these in this model{in_full}.")
     if run.hyperparameters.packing and not reads_images(model.tokenizer):

@@ -111,11 +111,11 @@ def _event_log(attempt: Attempt, inputs: Inputs) -> EventLog:
 def _load(attempt: Attempt, inputs: Inputs) -> Any:
     """The model as it is trained: with its adapter, its fused kernels, and sharded where the run asks for it."""
     if torch.cuda.is_available():
-        torch.cuda.set_device(attempt.gang.place.local_rank)  # a quantized model goes there while it is loaded
+        torch.cuda.set_device(attempt.gang.ranks.local_rank)  # a quantized model goes there while it is loaded
     model = trainable_model(attempt.run, inputs.model)
     if torch.cuda.is_available() and not inputs.has_images:
         fuse_kernels(model)
-    return shard(model, attempt.gang.place, bfloat16=uses_bfloat16()) if attempt.is_sharded else model
+    return shard(model, attempt.gang.ranks, bfloat16=uses_bfloat16()) if attempt.is_sharded else model
 
 
 def _arguments(attempt: Attempt, inputs: Inputs, start: Start) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import structlog
 
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED, TrainReport
 from finetune_api.run import TrainRun
-from finetune_trainer.distributed.place import Place, node_rank, place_alone_on_node, place_under_agent, rendezvous
+from finetune_trainer.distributed.ranks import Ranks, node_rank, ranks_alone_on_node, ranks_under_agent, rendezvous
 from finetune_trainer.process import environment, heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.supervision.outcomes import conclude, conclude_failure, read_run
@@ -41,29 +41,29 @@ def train_node(file: Path, watchdog: Watchdog | None = None) -> int:
     environment.prepare(processes=processes)
     _log.info("starting", job=f"{run.job.namespace}/{run.job.name}", attempt=run.attempt)
     with tempfile.TemporaryDirectory(prefix="finetune-") as directory:
-        place = Path(directory)
-        heartbeats.prepare(place / BEATS, processes)
-        return supervise(lambda: _train(run, place), run=run, beats=place / BEATS, watchdog=watchdog)
+        folder = Path(directory)
+        heartbeats.prepare(folder / BEATS, processes)
+        return supervise(lambda: _train(run, folder), run=run, beats=folder / BEATS, watchdog=watchdog)
 
 
 def _train(run: TrainRun, directory: Path) -> int:
     if run.parallelism.processes_per_node == 1:
-        return _train_process(run, directory, place_alone_on_node(run.parallelism, os.environ))
+        return _train_process(run, directory, ranks_alone_on_node(run.parallelism, os.environ))
     return _train_under_agent(run, directory)
 
 
-def _train_process(run: TrainRun, directory: Path, place: Place) -> int:
-    heartbeats.begin(directory / BEATS, place.local_rank, place.rank)
-    if place.world_size > 1:
-        os.environ.update(place.to_environment())
-    if place.local_rank > 0:  # only the node's first process logs
+def _train_process(run: TrainRun, directory: Path, ranks: Ranks) -> int:
+    heartbeats.begin(directory / BEATS, ranks.local_rank, ranks.rank)
+    if ranks.world_size > 1:
+        os.environ.update(ranks.to_environment())
+    if ranks.local_rank > 0:  # only the node's first process logs
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
     def command() -> TrainReport:
         from finetune_trainer.distributed.gang import Gang
         from finetune_trainer.train.train import train
 
-        gang = Gang(place)
+        gang = Gang(ranks)
         try:
             report = train(run, directory, gang)
         except DisruptedError:
@@ -72,7 +72,7 @@ def _train_process(run: TrainRun, directory: Path, place: Place) -> int:
         gang.leave()
         return report
 
-    return conclude(command, place.rank, run)
+    return conclude(command, ranks.rank, run)
 
 
 def _train_under_agent(run: TrainRun, directory: Path) -> int:
@@ -108,6 +108,6 @@ def _train_under_agent(run: TrainRun, directory: Path) -> int:
 def _train_worker(run: str, directory: str) -> None:
     """The entry point of a process that the agent starts, in a fresh interpreter."""
     environment.exit_on_sigterm()
-    code = _train_process(TrainRun.model_validate_json(run), Path(directory), place_under_agent(os.environ))
+    code = _train_process(TrainRun.model_validate_json(run), Path(directory), ranks_under_agent(os.environ))
     if code != EXIT_SUCCEEDED:
         end_process(code)

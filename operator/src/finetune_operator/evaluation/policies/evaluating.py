@@ -17,7 +17,7 @@ from finetune_operator.evaluation.policies.decision import EvaluationDecision, E
 from finetune_operator.evaluation.tries import try_result, try_to_watch
 from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.pods.builders import jobs_to_delete
-from finetune_operator.pods.exit_diagnosis import first_disruption
+from finetune_operator.pods.disruption import first_disruption
 from finetune_operator.pods.retried_job import Running, retry_readiness
 from finetune_operator.pods.sidecars import next_sidecar_check
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS

@@ -36,7 +36,8 @@ from finetune_operator.finetunejob.policies.earlier_pods import (
 from finetune_operator.finetunejob.policies.run import model_source
 from finetune_operator.finetunejob.storage_folders import access_of, at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.exit_diagnosis import first_disruption, is_below
+from finetune_operator.pods.disruption import first_disruption
+from finetune_operator.pods.exit_diagnosis import is_below
 from finetune_operator.pods.observed import JobView, is_lost, lost_time
 from finetune_operator.pods.sidecars import next_sidecar_check, sidecar_message
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start, early_message

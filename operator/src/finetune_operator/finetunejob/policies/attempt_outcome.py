@@ -1,6 +1,6 @@
 """How the running attempt ended: Succeeded with status.result, Failed, or Disrupted by the infrastructure.
 
-A failure counts against retryLimit, a disruption never does: is_disruption (pods/exit_diagnosis.py) tells them apart.
+A failure counts against retryLimit, a disruption never does: is_disruption (pods/disruption.py) tells them apart.
 """
 
 from __future__ import annotations
@@ -28,16 +28,8 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.attempt import with_checkpoints
 from finetune_operator.finetunejob.policies.earlier_pods import all_pods_ended
 from finetune_operator.finetunejob.policies.run import model_source, run_id_refusal
-from finetune_operator.pods.exit_diagnosis import (
-    disruption_message,
-    failed_by_itself,
-    failure,
-    is_below,
-    is_disruption,
-    outcome,
-    refused_report,
-    took_away,
-)
+from finetune_operator.pods.disruption import disruption_message, failed_by_itself, is_disruption, took_away
+from finetune_operator.pods.exit_diagnosis import failure, is_below, outcome, refused_report
 from finetune_operator.pods.observed import JobView, PodView, is_lost
 from finetune_operator.pods.sidecars import ended_well, has_answered
 from finetune_operator.pods.start_diagnosis import held_message

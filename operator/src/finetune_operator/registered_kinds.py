@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from finetune_operator.core.kinds import Kind
+from finetune_operator.core.kind_definition import Kind
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.kind import evaluation
 from finetune_operator.finetuneclass.kind import finetuneclass

@@ -15,7 +15,7 @@ AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 
 
 @dataclass(frozen=True)
-class Place:
+class Ranks:
     """The ranks of one process, and the size of the gang."""
 
     rank: int
@@ -38,10 +38,10 @@ class Place:
         }
 
 
-def place_alone_on_node(parallelism: Parallelism, environment: Mapping[str, str]) -> Place:
+def ranks_alone_on_node(parallelism: Parallelism, environment: Mapping[str, str]) -> Ranks:
     """The ranks of the only process of a node."""
     host, port = rendezvous(environment)
-    return Place(
+    return Ranks(
         rank=node_rank(environment),
         world_size=parallelism.nodes,
         local_rank=0,
@@ -51,9 +51,9 @@ def place_alone_on_node(parallelism: Parallelism, environment: Mapping[str, str]
     )
 
 
-def place_under_agent(environment: Mapping[str, str]) -> Place:
+def ranks_under_agent(environment: Mapping[str, str]) -> Ranks:
     """The ranks that torchrun's agent gave this process."""
-    return Place(
+    return Ranks(
         rank=int(environment["RANK"]),
         world_size=int(environment["WORLD_SIZE"]),
         local_rank=int(environment["LOCAL_RANK"]),
