@@ -1,7 +1,7 @@
 """Conditions follow from a Readiness, and Events from how conditions changed.
 
-The condition Failed of a run that failed may be missing: another version may have been unable to read the object for a
-while and said so in its place, and an older one did not know that condition.
+A failed run may lack the condition Failed: a version that could not read the object reported that instead, and older
+versions did not have the condition.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from finetune_api.failure import FailureStatus
 
 MESSAGE_LENGTH = 4096
 UNREAD = (Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC)
-"""What a version says of an object that it can't read."""
+"""The reasons with which a version reports an object that it can't read."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def ready(reason: Reason, message: str) -> Readiness:
 
 
 def progressing(reason: Reason, message: str | None = None) -> Readiness:
-    """On its way; nobody has to do anything."""
+    """In progress: no action is needed."""
     return Readiness(ready=False, reason=reason, message=message or REASON_MEANINGS[reason])
 
 
@@ -121,7 +121,7 @@ def conditions(
 
 
 def is_known(condition: Condition) -> bool:
-    """Whether this version knows the condition's type, and speaks for it."""
+    """Whether this version knows the condition's type, and so maintains it."""
     return isinstance(condition.type, ConditionType)
 
 
@@ -141,8 +141,10 @@ def transition_events(previous: Sequence[Condition], current: Sequence[Condition
 
 def missing_failure(conditions: Sequence[Condition], found: FailureStatus | None) -> Readiness | None:
     """The end of a failed run with this diagnosis; None where the conditions have it."""
-    held = {condition.type: condition.reason for condition in conditions if condition.status == "True"}
-    is_complete = ConditionType.FAILED in held and held.get(ConditionType.STALLED) == held[ConditionType.FAILED]
+    reasons = {condition.type: condition.reason for condition in conditions if condition.status == "True"}
+    is_complete = (
+        ConditionType.FAILED in reasons and reasons.get(ConditionType.STALLED) == reasons[ConditionType.FAILED]
+    )
     return None if is_complete else failed_end(conditions, found)
 
 

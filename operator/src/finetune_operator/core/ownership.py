@@ -20,7 +20,7 @@ MANAGED_BY_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 OWNER_UID_LABEL = "finetune.dev/owner-uid"
 ROLE_LABEL = "finetune.dev/role"
 NAME_LABEL = "finetune.dev/name"
-"""The parent's name, cut to a label's length, for `kubectl logs -l`. Nothing is decided by it."""
+"""The parent's name, cut to a label's length, for `kubectl logs -l`. No decision depends on it."""
 OWNER_ANNOTATION = "finetune.dev/owner"
 
 # "-train-" + 8 characters of hash + "-1023", the last index's Pod, still fit a DNS label of 63.
@@ -50,7 +50,7 @@ def owner_of(parent: Object) -> Owner:
 
 
 def child_name(owner: Owner, role: str, *identity: object) -> str:
-    """A name that the same identity always gives, and another one (nearly) never: `<owner>-<role>-<hash>`."""
+    """The name of a child, `<owner>-<role>-<hash>`: the same for the same identity, and different for any other."""
     text = json.dumps([owner.uid, role, *map(str, identity)])
     # The name of a Service begins with a letter; that of a parent may begin with a digit.
     letter = "j" if owner.name[0].isdigit() else ""
@@ -90,16 +90,17 @@ def metadata(owner: Owner, name: str, role: str) -> dict[str, Any]:
 
 
 def controlled_by_class(name: str, uid: str) -> list[dict[str, Any]]:
-    """The ownerReferences of a child that outlives its parent: the class answers for it, and outlives both."""
+    """The ownerReferences of a child that outlives its parent: its controller is the class, which outlives both."""
     kind = FINE_TUNE_CLASS.name
     return [{"apiVersion": API_VERSION, "kind": kind, "name": name, "uid": uid, "controller": True}]
 
 
 def owner_key(child: Mapping[str, Any], kinds: Collection[str]) -> ObjectKey | None:
-    """The parent of one of these kinds that a child (or a child's Pod) names: whom to wake. None for a stranger.
+    """The parent, of one of these kinds, that a child (or a child's Pod) names: the object to reconcile. None if it
+    names none.
 
-    An annotation may say anything: what nobody controls, or another one of our objects, is no child. Whose child it
-    really is, is decided by UID, on what is read then.
+    An annotation may say anything: an object without a controller, or one that another of our objects controls, is no
+    child. Whether it really is this parent's child is decided by UID when the parent is reconciled.
     """
     meta = child.get("metadata", {})
     kind, _, name = (meta.get("annotations") or {}).get(OWNER_ANNOTATION, "").partition("/")
@@ -113,7 +114,7 @@ def owner_key(child: Mapping[str, Any], kinds: Collection[str]) -> ObjectKey | N
 
 @dataclass(frozen=True)
 class Controller:
-    """Who made an object and answers for it: its controller ownerReference."""
+    """The controller ownerReference of an object."""
 
     kind: str
     name: str
@@ -129,6 +130,6 @@ def controller(child: Mapping[str, Any]) -> Controller | None:
 
 
 def is_controlled_by(child: Object, owner_uid: str) -> bool:
-    """Whether this parent's controller reference stands on the object."""
+    """Whether this parent is the object's controller."""
     by = controller(child)
     return by is not None and by.uid == owner_uid

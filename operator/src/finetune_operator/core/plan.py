@@ -16,7 +16,7 @@ from finetune_operator.core.conditions import EventNote, Readiness, conditions, 
 from finetune_operator.kube.resources import Object, Resource
 
 OVER_FOR_GOOD = frozenset({"Failed", "Cancelled"})
-"""The phases of runs that ended without what was asked for: the condition Failed stands."""
+"""The phases of runs that ended without what was asked for: the condition Failed is True."""
 Status = TypeVar("Status", bound=KindStatus)
 Seen = TypeVar("Seen", bound="Observed")
 Phase = TypeVar("Phase", bound=str)
@@ -32,7 +32,7 @@ class Child:
     uid: str | None
     """None for a name that no other parent's child can have (ownership.child_name)."""
     dependents_first: bool = False
-    """What it owns goes before it does, since a finalizer keeps it."""
+    """Foreground deletion: its dependents are deleted although a finalizer keeps it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Plan(Generic[Status]):
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """What a deleted object leaves outside the cluster. Told on the class, which outlives object and namespace."""
+    """What a deleted object leaves outside the cluster: an Event of its class, which outlives object and namespace."""
 
     class_name: str
     note: EventNote
@@ -81,7 +81,7 @@ class Observed(Protocol):
 
 @dataclass(frozen=True)
 class Decision(Generic[Status]):
-    """What is to be done, where the object stands meanwhile, and the status that goes with it."""
+    """What to do, the object's readiness meanwhile, and the status that goes with it."""
 
     status: Status
     readiness: Readiness | None
@@ -177,7 +177,7 @@ def planned(
 ) -> Plan[Status]:
     """A plan whose conditions, and the Event if they moved, follow from a readiness.
 
-    `phase` None: the kind has none, or it stays. The condition Failed stands for as long as the phase says so.
+    `phase` None: the kind has none, or it stays. The condition Failed is kept as long as the phase says so.
     """
     before = observed.status.conditions
     current = conditions(readiness, before, generation=observed.generation, now=now, passed=passed)

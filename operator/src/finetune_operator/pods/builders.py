@@ -32,7 +32,7 @@ _CREDENTIALS_MOUNT = {"name": CREDENTIALS_VOLUME, "mountPath": STORAGE_CREDENTIA
 
 @dataclass(frozen=True)
 class PodRole:
-    """What sets the Pods of one role apart from those of another."""
+    """How the Pods of one role differ from those of another."""
 
     role: str
     args: tuple[str, ...]
@@ -202,7 +202,7 @@ def job(
 ) -> Object:
     """A batch/v1 Job that runs once: what comes after a failure is the operator's decision.
 
-    It ends after `deadline_seconds` also where no operator is left to end it.
+    It ends after `deadline_seconds`, even if no operator is left to end it.
     """
     body: Object = {
         "apiVersion": "batch/v1",

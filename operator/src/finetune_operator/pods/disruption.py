@@ -11,11 +11,11 @@ from finetune_operator.pods.observed import PodView
 
 
 def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
-    """Whether the infrastructure ended the Pods: evicted, preempted, deleted, killed, or told to stop.
+    """Whether the infrastructure ended the Pods: evicted, preempted, deleted, killed, or asked to stop.
 
-    A rank that loses its peer fails too, so one disrupted or missing Pod is enough. But the Job controller takes the
-    others away when one has failed by itself: a crash or a diagnosis of a Pod that is there is none of the
-    infrastructure, and neither is that every Pod says that it did well.
+    A rank that loses its peer fails too, so one disrupted or missing Pod is enough. But when one Pod fails by itself,
+    the Job controller deletes the others: a crash or a failure reported by a Pod that still exists is not the
+    infrastructure's doing, and neither is a Job whose Pods all report success.
     """
     if any(pod.disrupted for pod in pods):
         return True
@@ -34,14 +34,14 @@ def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
 
 
 def failed_by_itself(pods: Sequence[PodView]) -> bool:
-    """Whether a Pod tells of an end of its own: neither the loss of a peer, nor what the wait for one looks like."""
+    """Whether a Pod reports a failure of its own: neither the loss of a peer, nor a symptom of waiting for one."""
     reported = [answer for _, answer in reported_failures(pods)]
     own = any(not answer.lost_peer and answer.reason not in SYMPTOMS for answer in reported)
     return own or any(pod.oom_killed or pod.disk_exceeded for pod in pods)
 
 
 def first_disruption(pods: Iterable[PodView]) -> Disruption | None:
-    """What the infrastructure says of the first Pod that it takes away."""
+    """The disruption of the first Pod that has one, as the infrastructure reports it."""
     for pod in pods:
         if pod.disrupted and pod.disruption:
             reason, _, message = pod.disruption.partition(":")
@@ -50,12 +50,12 @@ def first_disruption(pods: Iterable[PodView]) -> Disruption | None:
 
 
 def took_away(seen: Disruption | None, pods: Iterable[PodView]) -> bool:
-    """Whether a Pod that was to be taken away is gone now."""
+    """Whether the Pod that was being disrupted is gone now."""
     return seen is not None and all(pod.name != seen.pod for pod in pods)
 
 
 def disruption_message(pods: Iterable[PodView], seen: Disruption | None = None) -> str:
-    """What the infrastructure did to the Pods, as far as it can be known."""
+    """What the infrastructure did to the Pods, as far as is known."""
     pods = list(pods)
     for pod in pods:
         if pod.disruption:

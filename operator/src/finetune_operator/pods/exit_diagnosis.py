@@ -26,7 +26,7 @@ EXIT_KILLED = 137
 """128 + SIGKILL. The kernel's own, for memory, has OOMKilled beside it; any other is from outside of the container."""
 FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, EXIT_KILLED})
 SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
-"""What every process of a gang sees when one of them hangs."""
+"""What every process of a gang reports when one of them hangs."""
 _SPACE = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY, Reason.OUT_OF_DISK})
 
 
@@ -111,10 +111,10 @@ def may_heal(diagnosis: FailureStatus, reported: Failure | None, earlier: Collec
 
 
 def reported_failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:
-    """The diagnoses that Pods left, the most telling one first.
+    """The failures that Pods reported, the one closest to the cause first.
 
-    One's own end tells more than the loss of a peer. Of processes that wait for each other the one at fault is that
-    which is stopped, else that which is the furthest behind; where all the same, it is the lowest rank's word.
+    A failure of its own is closer than the loss of a peer. Of processes that wait for each other, the one at fault is
+    the one that is stopped, else the one furthest behind, else that of the lowest rank.
     """
     reported = [(pod, parse_termination_message(pod.message)) for pod in sorted(pods, key=lambda pod: pod.index)]
     found = [(pod, answer) for pod, answer in reported if isinstance(answer, Failure)]
@@ -162,7 +162,7 @@ def _out_of_disk(pod: PodView) -> FailureStatus:
 
 
 def _foreign_failure(pod: PodView) -> FailureStatus:
-    """What somebody added to the Pod failed, and the Pod with it."""
+    """A container that something else added failed, and the Pod with it."""
     return FailureStatus(
         reason=Reason.POD_REJECTED,
         message=f"Pod {pod.name} failed: {pod.foreign_failure}".strip()[:MESSAGE_LENGTH],
@@ -173,7 +173,7 @@ def _foreign_failure(pod: PodView) -> FailureStatus:
 
 
 def _as_it_looks(pod: PodView) -> FailureStatus:
-    """Of a Pod that left no diagnosis; what it left is then the end of its log."""
+    """The diagnosis of a Pod that reported none: its termination message is then the end of its log."""
     how = "was killed (SIGKILL)" if pod.exit_code == EXIT_KILLED else f"ended with exit code {pod.exit_code}"
     return FailureStatus(
         reason=Reason.FAILED,

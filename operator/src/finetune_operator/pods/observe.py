@@ -1,6 +1,6 @@
 """The Jobs and Pods of a parent, found by ownership.
 
-Labels only narrow the search: anybody who may make a Pod may write them. A Job counts when the parent is its
+Labels only narrow the search: anyone who may create a Pod can set them. A Job counts when the parent is its
 controller, a Pod when such a Job is, both by UID.
 """
 
@@ -20,7 +20,7 @@ from finetune_operator.pods.warning_events import START_SECONDS, WarningEvent, c
 CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
 """Of a Job's Pods: the Job controller sets it, and nothing takes it away."""
 JOB_TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
-"""Held by a Job's Pod until its end is counted in the Job's status."""
+"""On a Job's Pod until its end is counted in the Job's status."""
 
 
 async def owned_jobs_and_pods(
@@ -28,12 +28,12 @@ async def owned_jobs_and_pods(
 ) -> tuple[list[Object], list[Object]]:
     """The parent's Jobs and their Pods, and what has not ended yet of Jobs that are gone.
 
-    That includes Pods whose Job was deleted with --cascade=orphan, to be waited for; they answer for nothing.
-    `controllers`: UIDs that may stand in for the parent's, as controllers of Jobs that outlive it. `running`: names of
-    the Jobs of which no end is recorded.
+    That includes Pods whose Job was deleted with --cascade=orphan: they are waited for, and their results don't count.
+    `controllers`: UIDs besides the parent's, of controllers of Jobs that outlive it. `running`: names of the Jobs whose
+    end is not recorded.
 
-    Jobs and Pods are watched apart, and one watch may be ahead. How a Job ended is told by its Pods: where they don't
-    show it yet, both are read as they are now.
+    Jobs and Pods have separate watches, and one may be ahead. How a Job ended can be seen in its Pods: where they don't
+    show it yet, both are read from the API server.
     """
     jobs, pods = await _jobs_and_pods(reader, owner, controllers, running)
     if _fit_together(jobs, pods):
@@ -52,8 +52,8 @@ def _fit_together(jobs: Sequence[Object], pods: Sequence[Object]) -> bool:
 
 
 def _has_ended(job: Object) -> bool:
-    held = [one["type"] for one in job.get("status", {}).get("conditions", []) if one["status"] == "True"]
-    return "Complete" in held or "Failed" in held
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(one["type"] in ("Complete", "Failed") and one["status"] == "True" for one in conditions)
 
 
 async def _jobs_and_pods(
@@ -77,10 +77,10 @@ async def _jobs_and_pods(
 async def jobs_and_pods(
     reader: Reader, owner: Owner, newest: str | None, *controllers: str, running: Collection[str] = ()
 ) -> tuple[list[Object], list[Object], list[Object]]:
-    """The parent's Jobs, the Pods to be waited for, and its Job that is not its own any more.
+    """The parent's Jobs, the Pods to wait for, and its Job that it no longer controls.
 
-    `newest`: name of the Job that was made last, which only a child of this parent has (child_name). It is found
-    also without its labels. Where somebody took its ownerReferences away it runs on, and answers for nothing.
+    `newest`: name of the newest Job, which only a child of this parent can have (child_name), so that it is found even
+    without its labels. If somebody removed its ownerReferences, it runs on, and its result does not count.
     """
     jobs, pods = await owned_jobs_and_pods(reader, owner, *controllers, running=running)
     if newest is None or any(job["metadata"]["name"] == newest for job in jobs):
@@ -108,11 +108,11 @@ async def owned_pods_of_deployment(reader: Reader, owner: Owner, deployment: Obj
 async def _hidden(
     reader: Reader, namespace: str, jobs: list[Object], pods: list[Object], running: Collection[str]
 ) -> list[Object]:
-    """The Pods that lost our labels: whoever may patch a Pod may take these away, and it runs on.
+    """The Pods that lost our labels: anyone who may patch a Pod can remove them, and the Pod runs on.
 
-    A Job says how many run, and have ended, as the Job controller last counted them; where fewer are found, they are
-    asked for by the controller's own label, without which it would let them go. Once a Job's end is recorded, Pods that
-    ended are not missed any more.
+    A Job's status counts the Pods that run and that have ended; if fewer are found, they are listed by the Job
+    controller's own label, without which it would release them. Once a Job's end is recorded, Pods that have ended are
+    no longer missed.
     """
     counted = {uid for job in jobs for uid in _counted_as_ended(job)}
     found: Counter[str] = Counter()
@@ -167,7 +167,7 @@ async def _unlabelled_and_gone(
 ) -> tuple[list[Object], set[str]]:
     """Of the other Jobs that made these Pods: the parent's, which lost their labels, and the UIDs of those deleted.
 
-    The garbage collector takes the Pods of deleted ones away, by and by; until then they may write. A Pod of a Job that
+    The garbage collector deletes the Pods of deleted ones eventually; until then they may write. A Pod of a Job that
     is there and is somebody else's has nothing to do with the parent.
     """
     controllers = {by for pod in pods if (by := controller(pod)) is not None and by.kind == JOBS.kind}
@@ -181,7 +181,7 @@ async def _unlabelled_and_gone(
 
 
 MOST_SUBJECTS = 4
-"""The Pods of a Job are alike: a few of them tell what there is to tell."""
+"""The Pods of a Job are alike: what a few of them report is enough."""
 MOST_EVENTS = 50
 
 

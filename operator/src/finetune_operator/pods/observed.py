@@ -15,9 +15,9 @@ from finetune_operator.kube.resources import Object
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 RUN_VOLUME = "run"
+"""The volume with the Pod's run configuration."""
 MODEL_KEY_VOLUME = "model-key-"
-"""The beginning of the names of volumes with the key of one of the class's models, which its name follows."""
-"""Where a Pod finds its run configuration."""
+"""The prefix of the names of volumes with the key of one of the class's models; the model's name follows."""
 OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
 """What counts of a Pod: a mesh or a policy may have added others (sidecars.py)."""
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
@@ -27,8 +27,8 @@ _FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"
 _OWN_EXCESS = re.compile(r"exceeds the (total )?limit|exceeded its local ephemeral storage limit")
 """Of the kubelet's three messages (pkg/kubelet/eviction: emptyDir, Pod and container)."""
 LOST_POD_SECONDS = 180
-"""A Pod of a lost node stays Terminating for ever. So long after its grace period nobody waits for it any more: what it
-may still write goes into a folder of its own, and the next attempt's claim on the run shuts it out."""
+"""A lost node's Pod stays Terminating forever. This long after its grace period nothing waits for it: what it still
+writes goes into a folder of its own, and the next attempt's claim on the run locks it out."""
 _EXIT_KILLED, _EXIT_TOLD_TO_STOP = 137, 143
 
 
@@ -38,7 +38,7 @@ class PodView:
 
     `job_name` and `job_uid` are its controller's, a Job's or a ReplicaSet's; empty for a Pod that was made by hand.
     `deletion_time` is the end of its grace period; `started_time` and `ended_time` are those of our own containers,
-    and so are exit code and message. `foreign_failure`: how a container of somebody else's ended badly, as a message.
+    and so are exit code and message. `foreign_failure`: how a container that is not ours failed, as a message.
     `foreign_running`: names of those that run. `waiting_foreign`: name of the one that `waiting_reason` is about, where
     none of ours waits. `run_config`: name of the ConfigMap that tells it what to do, which no Pod can change.
     `disk_exceeded`: what the kubelet says of a Pod that it evicted for filling more disk than its own limit.
@@ -84,7 +84,7 @@ class PodView:
 
     @property
     def orphaned(self) -> bool:
-        """Whether its Job was deleted without it (--cascade=orphan): nobody tells it to stop."""
+        """Whether its Job was deleted without it (--cascade=orphan): nothing stops it."""
         return not self.job_uid and bool(self.job_name)
 
 
@@ -92,8 +92,8 @@ class PodView:
 class JobView:
     """What matters of a Job.
 
-    `ending`: how it ends is certain, but its Pods still do. `reason`: why it failed. `digest`: see template_hash.py.
-    `finalizers`: what keeps it there once it is deleted.
+    `ending`: its outcome is certain, but its Pods have not ended yet. `reason`: why it failed. `digest`: see
+    template_hash.py. `finalizers`: they keep it once it is deleted.
     """
 
     name: str
@@ -115,7 +115,7 @@ class JobView:
 
     @property
     def is_active(self) -> bool:
-        """Whether it has Pods, or makes them."""
+        """Whether it has Pods, or creates them."""
         return self.state == "Active" and not self.deleting
 
     @property
@@ -186,25 +186,25 @@ def pod_view(pod: Object) -> PodView:
 def job_view(job: Object) -> JobView:
     """Read a Job object."""
     meta, spec, status = job["metadata"], job.get("spec", {}), job.get("status", {})
-    held = {condition["type"]: condition for condition in status.get("conditions", []) if condition["status"] == "True"}
+    true = {condition["type"]: condition for condition in status.get("conditions", []) if condition["status"] == "True"}
     state: Literal["Active", "Complete", "Failed"] = "Active"
-    if "Complete" in held:
+    if "Complete" in true:
         state = "Complete"
-    elif "Failed" in held:
+    elif "Failed" in true:
         state = "Failed"
-    failed = held.get("Failed") or held.get("FailureTarget") or {}
+    failed = true.get("Failed") or true.get("FailureTarget") or {}
     return JobView(
         name=meta["name"],
         uid=meta["uid"],
         state=state,
-        message=held.get("Failed", {}).get("message", ""),
+        message=true.get("Failed", {}).get("message", ""),
         created=parse_time(meta["creationTimestamp"]),
         deleting="deletionTimestamp" in meta,
         role=meta.get("labels", {}).get(ROLE_LABEL, ""),
         suspended=bool(spec.get("suspend", False)),
         started=_time(status, "startTime"),
-        ended=_time(status, "completionTime") or _time(held.get("Failed", {}), "lastTransitionTime"),
-        ending=state == "Active" and not held.keys().isdisjoint(("FailureTarget", "SuccessCriteriaMet")),
+        ended=_time(status, "completionTime") or _time(true.get("Failed", {}), "lastTransitionTime"),
+        ending=state == "Active" and not true.keys().isdisjoint(("FailureTarget", "SuccessCriteriaMet")),
         reason=failed.get("reason", ""),
         queue_name=meta.get("labels", {}).get(QUEUE_LABEL),
         parallelism=spec.get("parallelism", 1),
@@ -219,7 +219,7 @@ def lost_time(pod: PodView) -> datetime | None:
 
 
 def is_lost(pod: PodView, now: datetime) -> bool:
-    """Whether a Pod has not ended long after it had to."""
+    """Whether a Pod should have ended long ago, and has not."""
     until = lost_time(pod)
     return not pod.ended and until is not None and now >= until
 
@@ -251,7 +251,7 @@ def _index(text: str) -> int:
 
 
 def _foreign_failure(containers: Sequence[dict[str, Any]]) -> str:
-    """What ended badly by itself: a sidecar that is told to stop may end with any code."""
+    """How a container failed by itself: a sidecar that is being stopped may exit with any code."""
     for container in containers:
         ended = container.get("state", {}).get("terminated")
         if ended is not None and ended.get("exitCode", 0) not in (0, _EXIT_TOLD_TO_STOP, _EXIT_KILLED):
@@ -271,11 +271,11 @@ def _time(fields: dict[str, Any], name: str) -> datetime | None:
 
 
 def _first(containers: Sequence[dict[str, Any]], state: str, skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The first container's state of this name that tells something: of terminations a failed one first."""
+    """The first state of this name with anything to report; of terminations, a failed one first."""
     found = [
         details
         for container in containers
-        # A container that is started again tells of its end in lastState.
+        # A restarted container has its previous end in lastState.
         for details in (container.get("state", {}).get(state) or container.get("lastState", {}).get(state),)
         if details is not None and details.get("reason") not in skip
     ]
@@ -286,7 +286,7 @@ def _first(containers: Sequence[dict[str, Any]], state: str, skip: tuple[str, ..
 def _extreme(
     choose: Callable[[list[datetime]], datetime], containers: Sequence[dict[str, Any]], name: str
 ) -> datetime | None:
-    """The first or last moment of this name that running and ended containers tell."""
+    """The first or last time of this name of all running and terminated containers."""
     found = [
         moment
         for container in containers

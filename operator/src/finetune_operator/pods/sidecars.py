@@ -1,8 +1,8 @@
 """Pods with containers that are not ours: a mesh or a policy adds them.
 
-What counts is our own container. A sidecar that does not end by itself keeps its Pod Running, and its Job Active, for
-ever: once ours has ended for a while, the Pod has given its answer, and is ended with its Job. (A native sidecar ends
-by itself: the kubelet stops it.)
+What counts is our own container. A sidecar that does not end by itself keeps its Pod Running, and its Job Active,
+forever: once ours has ended for a while, the Pod's outcome is known, and it is stopped with its Job. (A native sidecar
+ends by itself: the kubelet stops it.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MESHES_ANNOTATIONS = {
 
 
 def kept_out_of_meshes(marks: Mapping[str, str], asked: PodMetadata) -> dict[str, str]:
-    """These marks but for the meshes that the class speaks to itself: its label and our annotation would contradict."""
+    """These labels or annotations, without those of meshes that the class configures: its own might contradict ours."""
     return {key: value for key, value in marks.items() if key not in asked.labels and key not in asked.annotations}
 
 

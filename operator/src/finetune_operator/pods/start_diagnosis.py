@@ -61,12 +61,12 @@ def diagnose_start(
     # Of a run only what keeps our container from starting matters; a server's Pod is ready when all of its run.
     waiting = [pod for pod in pods if job is None or pod.started_time is None]
     found = [one for pod in waiting if (one := _diagnose_pod(pod, by_subject.get(pod.uid), now)) is not None]
-    # A Pod that waits for room must not hide one that nothing but a person can help.
+    # A Pod that waits for room must not hide one that only a person can help.
     return next((one for one in found if not one.waits), found[0] if found else None)
 
 
 def early_message(job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime) -> str:
-    """What the Pods wait for where it is too early to call it a diagnosis, with a space before it; else nothing."""
+    """What the Pods wait for while it is too early to call it a diagnosis, with a space before it; else empty."""
     if diagnose_start(job, pods, warnings, now) is not None:
         return ""
     soon = diagnose_start(job, pods, warnings, now + timedelta(seconds=PATIENCE_SECONDS))
@@ -95,7 +95,7 @@ def disowned_message(job: JobView) -> str:
 
 
 def held_message(job: JobView) -> str:
-    """That a deleted Job stays for a finalizer of somebody else's, and what to do."""
+    """That a deleted Job is kept by a finalizer that is not ours, and what to do."""
     return (
         f"Job {job.name} was deleted, but the finalizer {', '.join(job.held_by)} keeps it. Nothing waits for it. "
         "Whoever set that finalizer must remove it, or you can: kubectl patch job "
@@ -104,7 +104,7 @@ def held_message(job: JobView) -> str:
 
 
 def orphans(pods: Iterable[PodView]) -> list[PodView]:
-    """The Pods that run without a Job, which nobody stops."""
+    """The Pods that run without a Job, so that nothing stops them."""
     return [pod for pod in pods if pod.orphaned and not pod.ended and not pod.terminating]
 
 

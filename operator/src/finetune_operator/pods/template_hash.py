@@ -1,4 +1,4 @@
-"""A Job that has not started is replaced when what it was made from has changed: usually its class.
+"""A Job that has not started is replaced when what it was rendered from has changed: usually its class.
 
 A wrong image, priority class, node selector or Secret keeps a Job's Pods from ever starting, and a Job's template can't
 be changed. So each Job carries the digest of all that was rendered with it, to be compared with what would be now.
@@ -20,9 +20,9 @@ def rendered(objects: Sequence[Object]) -> list[Object]:
 
 
 def is_outdated(job: JobView, pods: Sequence[PodView], render: Callable[[], Sequence[Object] | None]) -> bool:
-    """Whether a Job that has not started would be made differently now.
+    """Whether a Job that has not started would be rendered differently now.
 
-    `render` gives what `rendered` gives today; None while nothing may be made: a class that refuses alters nothing.
+    `render` gives what `rendered` gives today; None while nothing may be created: a class that refuses changes nothing.
     """
     if not job.digest or job.deleting or has_started(job, pods) or (objects := render()) is None:
         return False

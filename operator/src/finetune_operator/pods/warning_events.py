@@ -1,6 +1,6 @@
-"""The Events that tell why a Job makes no Pods, or a Pod's containers are not made.
+"""The Events that say why a Job creates no Pods, or why a Pod's containers are not created.
 
-Nothing else tells it: a refused Pod leaves no object, and a volume that can't be mounted is not in a Pod's status.
+Nothing else does: a refused Pod leaves no object, and a volume that can't be mounted is not in a Pod's status.
 Events are read only while something does not start, a page of each stuck object at most.
 
 An Event outlives its cause, so it counts only while nothing shows that its cause is gone: its subject has not started,
@@ -19,7 +19,7 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.pods.observed import JobView, PodView, parse_time
 
 START_SECONDS = 10
-"""What starts within this time is not asked about: of all reads this one costs the API server the most."""
+"""Events are read only of what takes longer to start: of all reads this is the API server's most expensive one."""
 FRESH_SECONDS = 6 * 60
 POD_NOT_CREATED = "FailedCreate"
 VOLUME_FAILURES = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
@@ -30,7 +30,7 @@ _GOT_FURTHER = frozenset({"Pulling", "Pulled", "Created", "Started"})
 
 @dataclass(frozen=True)
 class WarningEvent:
-    """What a controller or a kubelet said of the object with this UID; `since`: when it said so first."""
+    """What a controller or a kubelet reported about the object with this UID; `since`: when it did so first."""
 
     subject: str
     reason: str
@@ -39,7 +39,7 @@ class WarningEvent:
 
 
 def lacks_pods(job: JobView, pods: Iterable[PodView], now: datetime) -> bool:
-    """Whether the Job should have made more Pods by now."""
+    """Whether the Job should have created more Pods by now."""
     if job.state != "Active" or job.ending or job.deleting or job.suspended:
         return False
     made = sum(pod.job_uid == job.uid and not pod.terminating for pod in pods)

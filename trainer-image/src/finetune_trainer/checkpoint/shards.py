@@ -155,7 +155,7 @@ def _share(gang: Gang, planner: DefaultSavePlanner, tensors: Mapping[str, torch.
 
 
 def _layout(items: list[WriteItem]) -> tuple[bytes, list[int], int]:
-    """The header of the file with these parts, where each of them starts, and the size of the file, in bytes."""
+    """The header of the file with these parts, and in bytes the offset of each part and the size of the file."""
     entries: dict[str, object] = {}
     offsets: dict[str, object] = {}
     begins, end = [], 0

@@ -16,7 +16,7 @@ AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of one process, and the size of the gang."""
+    """The ranks of one process, and the size of the gang, as torchrun defines them."""
 
     rank: int
     world_size: int

@@ -18,8 +18,9 @@ from finetune_trainer.distributed.ranks import Ranks
 def shard(model: Any, ranks: Ranks, *, bfloat16: bool) -> Any:
     """Shard a model, with its adapter if it has one, over all processes: layer by layer, then the remaining weights.
 
-    transformers' Trainer then leaves placement and gradients to the model, as for one that was sharded when loaded.
-    `bfloat16`: compute in bfloat16 and reduce gradients in float32; the sharded weights keep their type.
+    Each weight becomes a DTensor of the same shape, split along its first dimension. transformers' Trainer then leaves
+    placement and gradients to the model, as for one that was sharded when loaded. `bfloat16`: compute in bfloat16 and
+    reduce gradients in float32; the sharded weights keep their type.
     """
     on_gpu = torch.cuda.is_available()
     if on_gpu:

@@ -61,7 +61,11 @@ def build_dpo_trainer(parts: TrainerParts, dpo: DPO, without_loss: Callable[[Row
 
 
 def loss_of_equals(loss_type: str, beta: float) -> float:
-    """The loss of a pair of equally likely answers, which that of a blank always is."""
+    """The loss, in nats, of a pair of equally likely answers, which a blank always is.
+
+    With the margin h = 0 of the log-ratios: -log sigmoid(beta h) of Rafailov et al. (2023), equation 7; the hinge
+    max(0, 1 - beta h) of Zhao et al., "SLiC-HF" (2023); (h - 1 / (2 beta))^2 of Azar et al., "IPO" (2023), equation 17.
+    """
     return {"sigmoid": math.log(2), "hinge": 1.0, "ipo": 1 / (2 * beta) ** 2}[loss_type]
 
 
@@ -78,6 +82,11 @@ class ResumableDPOTrainer(SharedBatches, Resumable, DPOTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        """The mean loss of the pass's real pairs, weighted by `_share_of_mean`.
+
+        `inputs`: the chosen answers of the pass's pairs, then the rejected ones: `input_ids`, `attention_mask` and
+        `completion_mask`, each (2 * pairs, tokens). A blank has no completion.
+        """
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         share = self._share_of_mean()
         if share == 1:

@@ -54,6 +54,11 @@ class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        """The summed loss of a pass, or its mean, over `num_items_in_batch` (_get_num_items_in_batch).
+
+        `inputs`: `input_ids` and `labels`, int64, (rows, tokens). The model's `log_probs`, `entropy` and `is_top1` are
+        (rows, tokens - 1): each is of the token that follows.
+        """
         labels = inputs["labels"]
         if not self.prompt_loss_weight or not bool((labels <= PROMPT_MARK).any()):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -73,7 +78,7 @@ class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
         return super().compute_loss(weighted, plain, return_outputs, num_items_in_batch)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """The divisor of a step's summed loss: the sum of its tokens' weights, over all processes."""
+        """The divisor of a step's summed loss, a scalar tensor: the sum of its tokens' weights, over all processes."""
         items = super()._get_num_items_in_batch(batch_samples, device)
         if not self.prompt_loss_weight or items is None:
             return items

@@ -90,7 +90,11 @@ def refuse_untrained(
 
 
 def add_lora(model: Any, adapter: Adapter) -> Any:
-    """The model with a new LoRA adapter. Raises DiagnosedError (InvalidSpec) when the model can't have this one."""
+    """The model with a new LoRA adapter, of Hu et al. (2021): W x becomes W x + alpha / rank * B A dropout(x).
+
+    Of W (out, in), A is (rank, in), random, and B is (out, rank), zero: at first the model computes what it did before.
+    Raises DiagnosedError (InvalidSpec) when the model can't have this adapter.
+    """
     settings, where = adapter.low_rank, f"adapter.{adapter.member}"
     refuse_unknown_targets(model, settings.target_modules, where)
     on_meta = next(model.parameters()).is_meta
@@ -105,7 +109,7 @@ def add_lora(model: Any, adapter: Adapter) -> Any:
 
 
 def trained_shapes(tuned: PeftModel) -> dict[str, tuple[int, ...]]:
-    """The shapes of the weights that are trained."""
+    """The shapes of the weights that are trained, by peft's names for them."""
     return {name: tuple(weight.shape) for name, weight in tuned.named_parameters() if weight.requires_grad}
 
 

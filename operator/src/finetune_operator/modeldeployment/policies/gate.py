@@ -1,4 +1,4 @@
-"""Whether a model may be served: only what its evaluation has judged, and passed, may."""
+"""Whether a model may be served: only one that its Evaluation has judged and passed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finetune_operator.models.resolve import ResolvedModel
 def gate_readiness(
     gate: GateEvaluation | Readiness | None, name: str, reference: ModelReference, model: ResolvedModel
 ) -> Readiness | None:
-    """None when the way is free, else what the next revision waits for."""
+    """None if the gate is open, else what the next revision waits for."""
     if gate is None or isinstance(gate, Readiness):
         return gate
     if model.source.digest is None:
@@ -47,7 +47,7 @@ def gate_readiness(
 
 
 def _missing(gate: GateEvaluation, name: str, model: ResolvedModel, candidate: str) -> str | None:
-    """Why there is no result that counts: one on another model, of an earlier run or by other gates is none."""
+    """Why no result counts: one for another model, of an earlier run, or by other gates does not."""
     status, wanted = gate.status, model.source.digest
     yet = f"Evaluation {name!r} has not evaluated this model yet"
     if status.run_id != gate.spec.run_id:

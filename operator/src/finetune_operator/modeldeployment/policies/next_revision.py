@@ -1,4 +1,4 @@
-"""What the next revision waits for, in the order of plan.py. What serves is kept up meanwhile."""
+"""What the next revision waits for, in the order of plan.py. Meanwhile the current one is kept serving."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from finetune_operator.models.resolve import ResolvedModel
 def refuse_taken_name(
     observed: ObservedModelDeployment, status: ModelDeploymentStatus, now: datetime
 ) -> DeploymentDecision | None:
-    """Never take over a Service or Deployment that somebody else made under our name."""
+    """Never take over a Service or Deployment of the same name that is not ours."""
     for kind, item in (("Deployment", observed.deployment), ("Service", observed.service)):
         if item is not None and own(observed, item) is None:
             taken = stalled(
@@ -67,7 +67,7 @@ def refuse_source(
 def wait_for_model(
     observed: ObservedModelDeployment, status: ModelDeploymentStatus, now: datetime
 ) -> DeploymentDecision | None:
-    """Roll out nothing before the job that makes the model has a result."""
+    """Roll out nothing before the job that produces the model has a result."""
     model = observed.model
     return keep_serving(observed, status, model, now) if isinstance(model, Readiness) else None
 
@@ -85,7 +85,7 @@ def wait_for_gate(
 def serve_next_revision(
     observed: ObservedModelDeployment, status: ModelDeploymentStatus, now: datetime
 ) -> DeploymentDecision:
-    """Roll the model out, or keep it up: nothing keeps it back."""
+    """Roll the model out, or keep it serving: nothing holds it back."""
     return serve(observed, status, _model(observed).source, now)
 
 

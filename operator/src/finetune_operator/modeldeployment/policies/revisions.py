@@ -28,7 +28,7 @@ class Revision:
 
 
 def name_of(model: ModelSource | None) -> str:
-    """What tells this model from another at the same place, if anything does."""
+    """What distinguishes this model from another at the same URI, if anything does."""
     return UNKNOWN if model is None else model.digest or model.uri
 
 

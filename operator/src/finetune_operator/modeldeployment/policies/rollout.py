@@ -21,7 +21,7 @@ from finetune_operator.pods.start_diagnosis import StartDiagnosis, diagnose_star
 
 @dataclass(frozen=True)
 class Rollout:
-    """Where the Pods stand, and of which revisions they are; `summary`: it for a message about something else."""
+    """How far the Pods are, and of which revisions; `summary`: the same, for a message about something else."""
 
     complete: bool
     readiness: Readiness
@@ -35,7 +35,7 @@ def rollout_of(
     """Compare the Deployment and its Pods with what is wanted of them."""
     if applied is None:
         return Rollout(False, progressing(Reason.ROLLING_OUT))
-    # Those that are needed are what they are applied as, whatever somebody made of them.
+    # ConfigMaps count as they are applied, whatever somebody changed in them.
     found = revisions(observed.owner, observed.pods, [*observed.config_maps, *writes.config_maps])
     all_answer = sum(one.ready for one in found if one.name == name_of(applied)) == replicas
     complete = writes.is_nothing and _is_complete(observed.deployment or {}, replicas) and all_answer
@@ -89,9 +89,10 @@ def _readiness(observed: ObservedModelDeployment, replicas: int, complete: bool,
 
 
 def _of_newest_revision(pods: tuple[PodView, ...]) -> tuple[PodView, ...]:
-    """What ails an older revision (ReplicaSet) is mended by the one that follows it.
+    """The Pods of the newest revision (ReplicaSet), which replaces whatever is wrong with older ones.
 
-    Of two made within the same second, which is all that a creationTimestamp tells, the newer one does not serve yet.
+    Of two created within the same second (a creationTimestamp has no finer resolution), the newer one does not serve
+    yet.
     """
     standing = [pod for pod in pods if pod.created is not None and not pod.terminating]
     created = [(pod.created, not pod.ready, pod.job_uid) for pod in standing]
@@ -108,8 +109,8 @@ def _waits_for_its_predecessor(pods: tuple[PodView, ...]) -> bool:
 
 
 def _crashed(pods: tuple[PodView, ...]) -> PodView | None:
-    """The newest Pod of which a container has ended with an error and that does not serve since."""
-    # Its first end tells already: a container that runs longer than the kubelet's pause never shows CrashLoopBackOff.
+    """The newest Pod that has a container that ended with an error, and that has not been ready since."""
+    # Its first end is enough: a container that runs longer than the kubelet's back-off never shows CrashLoopBackOff.
     ended_badly = [pod for pod in pods if pod.exit_code not in (None, 0) and not pod.ended]
     evicted = [pod for pod in pods if pod.disk_exceeded]
     found = [pod for pod in [*ended_badly, *evicted] if not (pod.ready or pod.terminating)]

@@ -1,4 +1,4 @@
-"""What is decided for what serves: the model that was rolled out last is kept up, or the next one is rolled out."""
+"""The model that was rolled out last is kept serving, or the next one is rolled out; the status says which."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DeploymentDecision = Decision[ModelDeploymentStatus]
 def keep_serving(
     observed: ObservedModelDeployment, status: ModelDeploymentStatus, waits: Readiness, now: datetime
 ) -> DeploymentDecision:
-    """Keep up the model that was rolled out last, while the next revision waits."""
+    """Keep serving the model that was rolled out last, while the next revision waits."""
     decision, rollout = _kept_up(observed, status, applied_model(observed), now)
     return replace(decision, readiness=_waiting(waits, applied_model(observed), rollout))
 
@@ -40,7 +40,7 @@ def keep_serving(
 def serve(
     observed: ObservedModelDeployment, status: ModelDeploymentStatus, model: ModelSource, now: datetime
 ) -> DeploymentDecision:
-    """Roll out this model, or keep it up."""
+    """Roll out this model, or keep it serving."""
     decision, rollout = _kept_up(observed, status, model, now)
     return replace(decision, readiness=_within_limits(observed, rollout))
 
@@ -61,7 +61,7 @@ def exceeded_limit(observed: ObservedModelDeployment) -> str | None:
 def _kept_up(
     observed: ObservedModelDeployment, status: ModelDeploymentStatus, model: ModelSource | None, now: datetime
 ) -> tuple[DeploymentDecision, Rollout]:
-    """The writes that make what serves what it should be, and how far it has come."""
+    """The writes that correct the objects that serve, and how far the rollout is."""
     writes = upkeep(observed, model, now)
     before = recent_drift(status.drift, now)
     drift = with_corrections(before, writes.drift, now)
