@@ -1,11 +1,11 @@
 # The operator's image. Built by Docker (BuildKit) and by buildah:
 #     docker build .      buildah bud --isolation chroot --network host --layers .
-# BASE_IMAGE    has Python 3.11 or newer with venv, and CA certificates.
-# PYPI_INDEX    a package index instead of PyPI. No credentials in it: build arguments stay in an image's history.
-# Secret `ca`   (--secret id=ca,src=FILE) a CA bundle for the way to that index; it stays outside of the image.
+# BASE_IMAGE    the base image: Python 3.11 or newer with venv, and CA certificates.
+# PYPI_INDEX    a package index in place of PyPI, without credentials: build arguments stay in an image's history.
+# Secret `ca`   (--secret id=ca,src=FILE) a CA bundle to trust for that index; it is not stored in the image.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# What builds, and is in no image: uv and hatchling.
+# The build tools, which are in no image: uv and hatchling.
 FROM ${BASE_IMAGE} AS tools
 ARG PYPI_INDEX=""
 COPY locks/build.txt /locks/build.txt
@@ -16,8 +16,8 @@ RUN --mount=type=secret,id=ca,target=/run/ca.pem \
     python3 -m venv /tools; \
     /tools/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /locks/build.txt
 
-# The packages of the lock. Bytecode is left out where it wouldn't be read: the Kubernetes client has 60 MB of it and
-# loads its modules one by one, as they are asked for.
+# The locked packages. Bytecode is left out where it would not be read: the Kubernetes client would have 60 MB of it, and
+# loads its modules one at a time, on first use.
 FROM tools AS packages
 ARG PYPI_INDEX=""
 COPY locks/operator.txt /locks/operator.txt
@@ -51,12 +51,12 @@ COPY --from=packages /opt/venv /opt/venv
 LABEL org.opencontainers.image.title="finetune-operator" \
       org.opencontainers.image.description="The Kubernetes operator that fine-tunes, evaluates and serves language models" \
       org.opencontainers.image.licenses="Apache-2.0"
-# Nothing is written but below /tmp, where a Pod with a read-only root file system mounts an emptyDir.
+# Only /tmp is written to, where a Pod with a read-only root file system mounts an emptyDir.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 65532:65532
 ENTRYPOINT ["finetune-operator"]
-# Last, because it is what changes.
+# Last, because it changes most often.
 COPY --from=code /opt/venv /opt/venv

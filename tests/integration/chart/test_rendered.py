@@ -43,7 +43,7 @@ def test_it_passes_helm_lint() -> None:
     run(binaries(["helm"])["helm"], "lint", "--strict", CHART)
 
 
-def test_crds_stay_when_the_release_goes() -> None:
+def test_crds_stay_when_the_release_is_uninstalled() -> None:
     """With a CRD, Kubernetes deletes all of its objects."""
     found = [item for item in rendered() if item["kind"] == "CustomResourceDefinition"]
     stored = {file.name: yaml.safe_load(file.read_text()) for file in sorted((CHART / "files" / "crds").iterdir())}

@@ -72,7 +72,7 @@ def api(plane: ControlPlane) -> Iterator[Api]:
         yield api
 
 
-def test_the_other_goes_on_where_a_killed_leader_was(api: Api, replicas: Replicas) -> None:
+def test_the_other_replica_continues_where_a_killed_leader_was(api: Api, replicas: Replicas) -> None:
     """Takes half a minute: the Lease of a leader that says nothing any more runs out after 15 s."""
     trained = api.create("FineTuneJob", "router", JOB)
     train, pods = starts_training(api, trained)

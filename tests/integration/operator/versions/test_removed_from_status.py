@@ -45,7 +45,7 @@ async def written(kube: Kube, resource: Resource, key: ObjectKey, status: type[K
     ],
     ids=["FineTuneJob", "Evaluation", "ModelDeployment"],
 )
-async def test_every_object_at_every_level_goes_with_what_others_wrote_into_it(
+async def test_an_object_leaves_the_status_with_what_others_wrote_into_it(
     quiet_stage: Stage, resource: Resource, spec: Object, kind: type[KindStatus]
 ) -> None:
     """No operator runs here but the one that this test plays."""

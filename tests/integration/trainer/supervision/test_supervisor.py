@@ -51,7 +51,7 @@ def test_a_failure_that_the_command_tells_gets_its_log(start: Callable[[str], Su
         ("leave_without_a_word", "ended with exit code 7", "ImportError: libcudart.so.13"),
     ],
 )
-def test_what_ends_without_a_word_is_told_with_its_log(
+def test_a_pod_that_ends_without_a_report_is_diagnosed_with_its_log(
     start: Callable[[str], Supervised], command: str, how: str, log: str
 ) -> None:
     running = start(command)
@@ -107,7 +107,7 @@ def test_a_deadlocked_process_is_killed_and_named(start: Callable[[str], Supervi
     assert is_gone(beat.pid)
 
 
-def test_one_that_is_told_to_stop_but_waits_for_who_is_gone_is_killed(start: Callable[[str], Supervised]) -> None:
+def test_a_stopping_process_that_waits_for_a_lost_peer_is_killed(start: Callable[[str], Supervised]) -> None:
     running = start("deadlock")
     (beat,) = running.beats(step=STEPS_OF_A_SHORT_RUN)
     running.process.send_signal(signal.SIGTERM)

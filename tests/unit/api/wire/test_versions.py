@@ -95,7 +95,9 @@ def contains(written: Any, stored: Any) -> bool:
 
 
 @BY_KIND
-def test_what_a_newer_version_added_is_kept_wherever_it_stands(kind: type[KindStatus], wire: dict[str, Any]) -> None:
+def test_fields_that_a_newer_version_added_are_kept_at_every_level(
+    kind: type[KindStatus], wire: dict[str, Any]
+) -> None:
     wire = copy.deepcopy(wire)
     for place in list(objects(wire)):
         place["addedLater"] = UNKNOWN

@@ -51,7 +51,7 @@ def test_options_go_to_kubectl_as_one_word_each() -> None:
     assert kubectl.options == ("--namespace=a b; rm -rf /", "--as=--token=x")
 
 
-def test_without_kubectl_it_is_told_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_kubectl_the_error_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoAccessError, match="not on PATH"):
         Kubectl().run("version")

@@ -83,7 +83,7 @@ def test_help_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
         (["init", "UPPER"], 2, "can't be the name"),
     ],
 )
-def test_wrong_use_is_told_in_a_message(tmp_path: Path, words: list[str], code: int, told: str) -> None:
+def test_wrong_usage_gives_a_message(tmp_path: Path, words: list[str], code: int, told: str) -> None:
     fake_kubectl(tmp_path, "exit 1")
     done = run(tmp_path, *words)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
@@ -117,7 +117,7 @@ def test_an_answer_that_is_none_ends_with_a_code_and_a_message(
     ],
 )
 @pytest.mark.parametrize("command", ["status", "watch", "events", "suspend"])
-def test_what_goes_wrong_with_kubectl_ends_with_a_code_and_a_message(
+def test_a_failure_of_kubectl_ends_with_an_exit_code_and_a_message(
     tmp_path: Path, command: str, script: str, code: int, told: str
 ) -> None:
     fake_kubectl(tmp_path, script)

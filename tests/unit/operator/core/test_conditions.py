@@ -43,7 +43,7 @@ def test_ready_and_stalled_of_each_standing(readiness: Readiness, expected: dict
     assert table(conditions(readiness, [], generation=1, now=NOW)) == expected
 
 
-def test_failed_stands_while_a_run_is_over_for_good_and_goes_with_it() -> None:
+def test_the_condition_failed_lasts_as_long_as_the_run_is_over() -> None:
     over = conditions(failed(Reason.DATASET_INVALID, "Line 7."), [], generation=1, now=NOW)
     assert table(over) == {
         "Ready": ("False", "DatasetInvalid"),
@@ -53,7 +53,7 @@ def test_failed_stands_while_a_run_is_over_for_good_and_goes_with_it() -> None:
     assert "Failed" not in table(conditions(QUEUED, over, generation=1, now=NOW))
 
 
-def test_passed_stands_only_where_there_is_a_verdict() -> None:
+def test_the_condition_passed_is_there_only_with_a_verdict() -> None:
     judged = conditions(SUCCEEDED, [], generation=1, now=NOW, passed=ready(Reason.GATES_PASSED, "Every gate passed."))
     assert table(judged)["Passed"] == ("True", "GatesPassed")
     assert "Passed" not in table(conditions(TRAINING, judged, generation=1, now=NOW))

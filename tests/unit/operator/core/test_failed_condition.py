@@ -55,7 +55,7 @@ HIDDEN = {
 
 @pytest.mark.parametrize(("before", "reason"), HIDDEN.values(), ids=HIDDEN)
 @pytest.mark.parametrize("kind", ["FineTuneJob", "Evaluation"])
-def test_an_end_that_another_version_hid_is_told_again(kind: str, before: list[Condition], reason: Reason) -> None:
+def test_an_end_that_another_version_hid_is_reported_again(kind: str, before: list[Condition], reason: Reason) -> None:
     over = {"phase": "Failed", "completion_time": ago(9), "failure": FOUND, "conditions": before}
     if kind == "FineTuneJob":
         after = plan(observed_job(job_status(**over)), NOW).status.conditions

@@ -216,7 +216,9 @@ CONTAINER_WORDS = "spec.template.spec.containers[server]"
     ],
     ids=["nothing", "set image", "set env", "removed", "scaled", "status", "rollout restart", "all is disowned"],
 )
-def test_what_others_did_is_told_by_field_and_manager(found: dict[str, Any], told: dict[str, str | None]) -> None:
+def test_changes_by_others_are_reported_by_field_and_manager(
+    found: dict[str, Any], told: dict[str, str | None]
+) -> None:
     assert {field: change.manager for field, change in drifted(DESIRED, found).items()} == told
 
 

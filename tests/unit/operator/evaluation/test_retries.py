@@ -48,7 +48,7 @@ def test_a_failed_evaluation_is_tried_again_by_itself() -> None:
     assert result.message == f"{NETWORK_FAILURE.message} The next try starts at 12:00:10 UTC."
 
 
-def test_until_the_next_try_the_diagnosis_stands() -> None:
+def test_the_diagnosis_is_kept_until_the_next_retry() -> None:
     observed = observed_evaluation(failed_once(retry_in=7), job(JOB, "Failed"))
     assert decide(observed).decision == Decision("Retrying", "StorageUnreachable", stalled=True, again_in=7)
 
@@ -70,7 +70,7 @@ def test_the_next_try_is_another_job_and_keeps_the_diagnosis_until_it_has_an_ans
     assert (done.decision.phase, done.status.failure) == ("Passed", None)
 
 
-def test_another_trouble_that_passed_gives_way_to_the_diagnosis_that_stands() -> None:
+def test_the_diagnosis_returns_once_another_problem_has_passed() -> None:
     no_class = plan(observed_evaluation(failed_once(retry_in=7), class_=CLASS_NOT_FOUND), NOW).status
     assert reason_of(no_class) == "ClassNotFound"
     assert decide(observed_evaluation(no_class, job(JOB, "Failed"))).decision.reason == "StorageUnreachable"

@@ -85,7 +85,9 @@ async def test_the_class_that_the_data_is_of_says_whether_the_storage_is_held(ph
     [({}, "before"), ({"runId": "0"}, "default"), ({"completionTime": "2026-11-22T12:00:00Z"}, "default")],
     ids=["in flight", "a new run", "over"],
 )
-async def test_an_evaluation_goes_on_by_the_class_that_it_began_with(changes: dict[str, Any], expected: str) -> None:
+async def test_an_evaluation_continues_with_the_class_that_it_began_with(
+    changes: dict[str, Any], expected: str
+) -> None:
     spec = {
         "candidates": [{"name": "tuned", "model": {"uri": "s3://models/tuned"}}],
         "dataset": {"uri": "s3://data/eval.jsonl"},

@@ -197,7 +197,7 @@ def test_a_broken_line_is_named_and_checked_again_after_ten_seconds() -> None:
         Reason.FAILED,
     ],
 )
-def test_whatever_preflight_finds_is_told_in_its_own_words_and_checked_again(reason: Reason) -> None:
+def test_each_finding_of_preflight_is_reported_verbatim_and_checked_again(reason: Reason) -> None:
     result = decide(failed_preflight(Failure(reason=reason, message="What happened. What to change.")))
     assert result.decision == Decision("Validating", reason, stalled=True, again_in=10, event=f"Warning {reason}")
     assert result.message.startswith("What happened. What to change. The next try starts at ")
@@ -252,7 +252,7 @@ def refused_before(retry_in: float, **changes: Any) -> FineTuneJobStatus:
     return status.model_copy(update={"preflight": retry, **changes})
 
 
-def test_until_the_next_try_the_diagnosis_stands() -> None:
+def test_the_diagnosis_is_kept_until_the_next_retry() -> None:
     observed = observed_job(refused_before(retry_in=7), job(PREFLIGHT_1, "Failed"))
     assert decide(observed).decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=7)
 
@@ -277,9 +277,7 @@ def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
     ],
     ids=["class was missing", "limit was exceeded", "was suspended", "Secret was missing"],
 )
-def test_another_trouble_that_passed_gives_way_to_the_diagnosis_that_stands(
-    readiness: list[Any], class_: Readiness | None
-) -> None:
+def test_the_diagnosis_returns_once_another_problem_has_passed(readiness: list[Any], class_: Readiness | None) -> None:
     waiting = observed_job(refused_before(retry_in=7, conditions=readiness), job(PREFLIGHT_1, "Failed"))
     assert decide(waiting).decision.reason == "DatasetInvalid"
     second = preflight_status(try_number=2, job_name=PREFLIGHT_2)

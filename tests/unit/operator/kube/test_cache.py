@@ -181,7 +181,7 @@ def test_versions_that_are_no_numbers_count_as_newest() -> None:
 # Lists.
 
 
-def test_what_was_deleted_while_nobody_watched_is_told_with_the_next_list() -> None:
+def test_the_next_list_reports_what_was_deleted_while_nobody_watched() -> None:
     cache = listed(job("a", 3), job("b", 4), job("c", 4), version=5)
     assert relist(cache, job("b", 4), job("c", 8), job("d", 9), version=10) == [
         ("MODIFIED", "c"),

@@ -179,7 +179,7 @@ async def test_a_watch_goes_on_where_it_was(watch: list[Any], version: str) -> N
     ],
     ids=["it says 410", "it says 410 later", "it is refused with 410", "it ends at once and says nothing"],
 )
-async def test_what_can_not_be_followed_is_listed_again_and_what_was_deleted_meanwhile_is_told(
+async def test_a_watch_that_expired_is_listed_again_and_deletions_meanwhile_are_reported(
     watch: list[Any],
 ) -> None:
     kube = Watched([page(job("a", 3), job("b", 4), version=7), page(job("b", 4), job("c", 12), version=20)], watch)

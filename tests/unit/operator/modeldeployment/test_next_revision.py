@@ -62,7 +62,7 @@ def test_another_model_is_rolled_out_and_the_run_configuration_of_the_one_before
     ],
     ids=["class gone", "model made anew", "new model not judged", "gate changed", "evaluation gone"],
 )
-def test_what_serves_goes_on_serving_while_it_waits(changes: dict[str, Any]) -> None:
+def test_the_current_revision_is_served_while_the_next_one_waits(changes: dict[str, Any]) -> None:
     observed = serving(spec=deployment_spec(**GATED), gate=verdict(True))
     result = decide(replace(observed, **changes))
     assert (result.decision.ready, result.decision.writes, result.decision.deletes) == (False, (), ())
@@ -155,7 +155,7 @@ def test_the_message_says_what_is_served_and_what_keeps_the_next_one_back() -> N
     assert "not served" not in message
 
 
-def test_pods_that_crash_meanwhile_are_told_too() -> None:
+def test_pods_that_crash_meanwhile_are_reported_too() -> None:
     observed = replace(gated(), gate=verdict(False))
     assert observed.deployment is not None
     down = {**observed.deployment, "status": {**observed.deployment["status"], "readyReplicas": 0}}
@@ -164,7 +164,7 @@ def test_pods_that_crash_meanwhile_are_told_too() -> None:
     assert "0 of 1 replicas ready. OutOfMemory: " in message
 
 
-def test_what_ails_the_pods_of_an_older_revision_is_not_told_of_the_one_that_follows() -> None:
+def test_problems_of_an_older_revisions_pods_are_not_reported_of_the_newer_one() -> None:
     observed = serving()
     assert observed.deployment is not None
     waiting = {**observed.deployment, "status": {}}

@@ -69,7 +69,7 @@ def test_a_model_whose_pods_do_not_answer_is_not_served(changes: dict[str, Any])
     assert f"Meanwhile, revision '{OLD}' (1 ready) is served; of '{NEW}' 0 of 1 replicas are ready." in result.message
 
 
-def test_two_models_that_answer_are_both_told_and_the_one_that_is_to_go_is_the_revision() -> None:
+def test_two_models_that_answer_are_both_reported_and_the_older_one_is_the_revision() -> None:
     observed = serving(replicas=3)
     result = rolling(observed, *observed.pods[:1], new=2)
     assert told(result.status) == (OLD, OLD, [(NEW, 2, 2), (OLD, 1, 1)])

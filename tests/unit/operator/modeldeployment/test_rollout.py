@@ -119,7 +119,7 @@ def test_a_rollout_that_does_not_come_along_is_diagnosed(pods: tuple[Any, ...], 
     assert result.decision == Decision("Blocked", reason, stalled=True, again_in=15, event=f"Warning {reason}")
 
 
-def test_pods_that_the_api_server_refuses_are_told_by_the_deployment_itself() -> None:
+def test_refused_pods_are_reported_from_the_deployments_own_condition() -> None:
     observed = serving()
     assert observed.deployment is not None
     condition = {

@@ -80,7 +80,7 @@ def test_a_gang_has_started_when_all_of_it_runs(pods: tuple[PodView, ...], start
     assert not is_outdated(replace(made, state="Failed"), pods, preflight)
 
 
-def test_the_end_is_written_down_before_the_job_goes_and_counts_as_nothing() -> None:
+def test_the_end_is_recorded_before_the_job_is_deleted_and_does_not_count() -> None:
     status = trained_status(attempt_status(retries=1), phase="Queued", resolved=RESOLVED)
     waiting = job(TRAIN_1, digest="as it was")
     first = decided(plan(observed_job(status, waiting), NOW))

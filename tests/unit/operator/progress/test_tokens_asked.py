@@ -239,7 +239,7 @@ async def test_a_pod_reports_only_for_its_own_attempt(endpoint: Endpoint, path: 
 
 
 @pytest.mark.parametrize("line", [REVIEWS, POD_PATH, JOBS_PATH])
-async def test_while_the_api_server_does_not_answer_the_pod_is_told_so(endpoint: Endpoint, line: str) -> None:
+async def test_the_pod_is_answered_503_while_the_api_server_does_not_answer(endpoint: Endpoint, line: str) -> None:
     endpoint.kube.answers[line] = ApiError(500, "InternalError", "etcd is electing")
     assert (await endpoint.post())[0] == 503
     endpoint.kube.answers |= {REVIEWS: REVIEW, POD_PATH: POD, JOBS_PATH: {"items": [JOB]}}

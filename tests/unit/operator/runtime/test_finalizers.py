@@ -71,7 +71,7 @@ def parent_that(**metadata: Any) -> dict[str, Any]:
         "no class, none",
     ],
 )
-async def test_the_finalizer_stands_while_it_is_needed(
+async def test_the_finalizer_is_kept_while_it_is_needed(
     needed: bool | None, held: list[str], applied: list[str] | None
 ) -> None:
     kube = kube_with(parent_that(finalizers=held))
@@ -102,7 +102,9 @@ async def test_a_farewell_is_carried_out_like_any_plan_and_keeps_the_finalizer()
 
 
 @pytest.mark.parametrize("left_behind", [None, LEFT], ids=["nothing stays", "something stays"])
-async def test_the_finalizer_goes_last_and_the_class_tells_what_stays(left_behind: LeftBehind | None) -> None:
+async def test_the_finalizer_is_removed_last_and_an_event_of_the_class_says_what_stays(
+    left_behind: LeftBehind | None,
+) -> None:
     kube = kube_with(parent_that(deletionTimestamp=DELETED, finalizers=[FINALIZER]))
     last = Plan(status=STATUS, delete=PLAN.delete)
     await reconcile(kube, holding(deletion=DeletionPlan(last, release=True, left_behind=left_behind)), KEY)

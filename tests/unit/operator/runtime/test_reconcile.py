@@ -77,7 +77,7 @@ async def test_it_comes_again_when_the_plan_says() -> None:
 
 
 @pytest.mark.parametrize("code", [400, 403, 422])
-async def test_what_the_api_server_refuses_is_told_and_tried_again_in_a_minute(code: int) -> None:
+async def test_a_refusal_of_the_api_server_is_reported_and_retried_in_a_minute(code: int) -> None:
     refusal = ApiError(code, "Forbidden", "pods is forbidden: exceeded quota: gpus, requested: 8, limited: 4")
     kube = kube_with(parent_with(STATUS), refused={f"POST {JOBS_PATH}": refusal})
     assert await reconcile(kube, planning(PLAN), KEY) == 60

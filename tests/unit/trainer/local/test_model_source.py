@@ -38,7 +38,7 @@ def test_a_whole_model_is_itself(tmp_path: Path) -> None:
         ({"base_model_name_or_path": "/models/base"}, "file:///models/base"),
     ],
 )
-def test_an_adapter_stands_upon_its_base(tmp_path: Path, named: dict[str, object], base: str) -> None:
+def test_an_adapter_names_its_base(tmp_path: Path, named: dict[str, object], base: str) -> None:
     uri = folder(tmp_path / "adapter", "adapter_config.json", named)
     assert model_source(uri, STORAGE) == ModelSource(uri=base, adapter_uri=uri)
 

@@ -65,7 +65,7 @@ def test_a_known_failure_is_told_to_the_operator_and_to_the_person(
     assert capsys.readouterr().err == "DatasetNotFound: Nothing is at s3://data/x.\n"
 
 
-def test_an_unknown_failure_ends_with_its_last_words_and_may_be_tried_again(message: Path) -> None:
+def test_an_unknown_failure_is_reported_with_the_end_of_its_log_and_may_be_retried(message: Path) -> None:
     assert conclude(failing(ZeroDivisionError("division by zero"))) == EXIT_FAILED
     failure = told(message)
     assert (failure.reason, failure.retryable) == (Reason.FAILED, True)

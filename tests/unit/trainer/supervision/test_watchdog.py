@@ -65,7 +65,7 @@ def test_a_process_that_makes_no_step_is_stalled_after_that_and_a_while() -> Non
     assert "hyperparameters.maxLength" in found.suggestion
 
 
-def test_one_that_is_stopped_is_told_before_those_who_wait_for_it() -> None:
+def test_a_stopped_process_is_reported_before_those_that_wait_for_it() -> None:
     """So its diagnosis is there when its end takes the others down."""
     dog = Watchdog(state_of=lambda pid: "T" if pid == 101 else "S")
     gang = [beat(rank=0), beat(rank=1)]

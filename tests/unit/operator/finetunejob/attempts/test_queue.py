@@ -67,7 +67,7 @@ def test_the_preflight_does_not_queue_for_accelerators() -> None:
     assert QUEUE_LABEL not in body["metadata"]["labels"]
 
 
-def test_while_it_waits_the_queue_is_named_and_the_deadline_stands_still() -> None:
+def test_a_queued_job_names_its_queue_and_its_deadline_is_paused() -> None:
     observed = observed_job(WAITING, QUEUED_JOB, class_=WITH_QUEUE, spec=job_spec(activeDeadlineSeconds=130))
     result = decide(observed)
     assert result.decision == Decision("Queued", "Queued")

@@ -219,7 +219,7 @@ def test_the_class_hears_what_stays_where_and_why(observed: ObservedDeletion, wh
     assert why in left.note.message
 
 
-def test_the_job_that_removes_is_told_everything_in_its_own_object() -> None:
+def test_the_deletion_job_has_its_whole_configuration_in_its_own_object() -> None:
     """So that it goes as one, and a foreground deletion, which takes what the FineTuneJob owns, leaves it."""
     made = removal(deletion())
     (owner,) = made["metadata"]["ownerReferences"]
@@ -237,7 +237,7 @@ def test_the_job_that_removes_is_told_everything_in_its_own_object() -> None:
     assert "example.com/gpu" not in json.dumps(container)
 
 
-def test_the_job_that_removes_goes_by_itself_when_no_operator_is_left() -> None:
+def test_the_deletion_job_ends_and_is_removed_without_an_operator() -> None:
     spec = removal(deletion())["spec"]
     assert spec["activeDeadlineSeconds"] == STORAGE_DEADLINE_SECONDS
     assert spec["ttlSecondsAfterFinished"] == 3600

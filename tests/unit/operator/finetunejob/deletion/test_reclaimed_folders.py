@@ -78,7 +78,7 @@ def test_what_an_earlier_class_of_the_same_access_wants_deleted_is_deleted() -> 
     ],
     ids=["its class is gone", "elsewhere", "another key", "shared with one that retains", "of the same name elsewhere"],
 )
-def test_what_this_class_can_not_or_must_not_remove_stays_and_is_told(
+def test_objects_that_the_class_can_not_or_must_not_remove_stay_and_are_reported(
     folder: str, prod: ResolvedClass | Readiness, why: str
 ) -> None:
     observed = moved(wrote(folder, "prod"), prod=prod)
@@ -122,7 +122,7 @@ def decide_again(status: FineTuneJobStatus) -> FineTuneJobStatus:
     return job_plan(observed_job(over, spec=job_spec(runId="2")), NOW).status
 
 
-def test_what_lies_at_an_endpoint_that_its_class_does_not_name_any_more_stays_and_is_told() -> None:
+def test_objects_at_an_endpoint_that_the_class_no_longer_names_stay_and_are_reported() -> None:
     """The Job that removes would look elsewhere, find nothing, and be done."""
     before = StorageFolder(uri=FOLDER, class_name="cpu", endpoint="https://old.example.com")
     status = STATUS.model_copy(update={"storage_folders": [before]})
@@ -175,7 +175,7 @@ def test_a_run_that_lies_where_no_class_is_known_to_have_written_stays_and_is_to
     assert "s3://old/a/team-a/router: It is not known which FineTuneClass it belongs to." in left.note.message
 
 
-def test_every_place_goes_that_the_class_named_meanwhile() -> None:
+def test_every_storage_that_the_class_named_meanwhile_is_emptied() -> None:
     """Preflight wrote into the first one before the class was corrected."""
     assert removed(moved(wrote("s3://wrong/a/team-a/router", "cpu"))) == [FOLDER, "s3://wrong/a/team-a/router"]
 

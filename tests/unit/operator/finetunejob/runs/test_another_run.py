@@ -80,7 +80,7 @@ def test_another_run_id_starts_anew(status: FineTuneJobStatus) -> None:
     assert fresh.usage == status.usage
 
 
-def test_the_run_before_is_told_in_the_history() -> None:
+def test_the_previous_run_is_in_the_history() -> None:
     (run,) = decide(observed_job(SUCCEEDED, spec=RERUN)).status.history
     assert run == EndedRun(
         run_id="1",
@@ -184,7 +184,7 @@ def test_a_failed_run_stays_failed_while_a_used_run_id_is_refused() -> None:
     assert ConditionType.FAILED in {one.type for one in result.status.conditions}
 
 
-def test_what_runs_goes_on_while_a_used_run_id_is_refused() -> None:
+def test_a_running_attempt_continues_while_a_used_run_id_is_refused() -> None:
     """Its result is taken once the spec is its own again: that tells which model was to be tuned."""
     status = trained_status().model_copy(update={"history": USED})
     running = observed_job(status, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=RERUN)

@@ -33,7 +33,7 @@ CANCELLED = job_spec(cancel=True)
 
 
 @pytest.mark.parametrize(("status", "running"), [(IN_PREFLIGHT, PREFLIGHT_1), (IN_TRAINING, TRAIN_1)])
-def test_the_end_is_written_down_and_then_the_job_goes(status: FineTuneJobStatus, running: str) -> None:
+def test_the_end_is_recorded_before_the_job_is_deleted(status: FineTuneJobStatus, running: str) -> None:
     observed = observed_job(status, job(running), pods=(pod(running),), spec=CANCELLED)
     ended = decide(observed)
     assert ended.decision == Decision("Cancelled", "Cancelled", stalled=True, again_in=0, event="Warning Cancelled")

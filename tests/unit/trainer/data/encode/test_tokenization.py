@@ -238,7 +238,7 @@ def test_a_completion_is_learned_up_to_the_end_of_text(tokenizer: Any) -> None:
     "template",
     ["{{ raise_exception('roles must alternate') }}", "{{ messages[9].content }}", "{{ 1 / 0 }}{% broken"],
 )
-def test_what_the_template_refuses_is_told(tokenizer: Any, template: str) -> None:
+def test_an_error_of_the_template_is_reported(tokenizer: Any, template: str) -> None:
     tokenizer.chat_template = template
     with pytest.raises(TemplateError, match="The model's chat template refuses the example"):
         tokenize(tokenizer, example(("two?", "four", 1)))
