@@ -26,7 +26,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from finetune_api.graders import Grader
-from finetune_grading.compile import compile_graders, grade_rows
+from finetune_grading.grade_rows import grade_rows
+from finetune_grading.registered_graders import compile_graders
 from finetune_grading.sample import Row, Sample
 
 ROWS, MODELS, TURNS = 1000, 2, 5

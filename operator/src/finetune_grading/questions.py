@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from finetune_api.model_graders import JudgeSampling, Message
-from finetune_grading.compiled import InvalidGraderError, item_variables
+from finetune_grading.graders.interface import InvalidGraderError, item_variables
 from finetune_grading.judge import Question
 from finetune_grading.sample import Row
 from finetune_grading.templates import as_text, render_with, resolve, variables

@@ -16,9 +16,10 @@ from finetune_api.evaluation import Budget
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_api.run import EndpointConfig
 from finetune_api.sources import S3Location
-from finetune_grading.compile import compile_graders, grade_rows
 from finetune_grading.grade import Grade, RowError
+from finetune_grading.grade_rows import grade_rows
 from finetune_grading.judge import StopGradingError
+from finetune_grading.registered_graders import compile_graders
 from finetune_grading.sample import Row, Sample
 from finetune_trainer.endpoints import endpoint as endpoint_module
 from finetune_trainer.endpoints.answers import Answers

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.graders import Grader
-from finetune_grading.compile import compile_graders, grade_rows
-from finetune_grading.compiled import CompiledGrader, LocalGrader
 from finetune_grading.grade import Grade
+from finetune_grading.grade_rows import grade_rows
+from finetune_grading.graders.interface import CompiledGrader, LocalGrader
+from finetune_grading.registered_graders import compile_graders
 from finetune_grading.sample import Row, Sample
 from finetune_grading.tool_calls import ToolCall
 

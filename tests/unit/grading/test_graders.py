@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finetune_api.graders import Grader, GraderErrorCode
-from finetune_grading.compile import compile_graders
-from finetune_grading.compiled import CompiledGrader, InvalidGraderError
+from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 from finetune_grading.graders.string_check import string_check
+from finetune_grading.registered_graders import compile_graders
 from finetune_grading.text_metrics import fuzzy_match
 from tests.unit.grading.graders import compiled, grade
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from finetune_api.graders import Grader, GraderErrorCode
-from finetune_grading.compile import check_graders, compile_graders, grade_rows
-from finetune_grading.compiled import InvalidGraderError
 from finetune_grading.grade import Grade
+from finetune_grading.grade_rows import grade_rows
+from finetune_grading.graders.interface import InvalidGraderError
 from finetune_grading.graders.pairwise import Tally, tally
 from finetune_grading.judge import Embedder, Judge, Question, Reply, StopGradingError
+from finetune_grading.registered_graders import check_graders, compile_graders
 from finetune_grading.sample import Row, Sample
 from finetune_grading.templates import render
 from finetune_grading.tool_calls import ToolCall

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api.graders import Grader, GraderErrorCode
-from finetune_grading.compile import compile_graders
-from finetune_grading.compiled import InvalidGraderError
 from finetune_grading.formula import FormulaError, parse_formula
 from finetune_grading.grade import Grade, GradeError, Scored
+from finetune_grading.graders.interface import InvalidGraderError
 from finetune_grading.graders.multi import MultiGrader
+from finetune_grading.registered_graders import compile_graders
 from tests.unit.grading.graders import grade_all
 
 EXACT = {"name": "exact", "type": "StringCheck"}

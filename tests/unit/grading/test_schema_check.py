@@ -11,7 +11,7 @@ import pytest
 
 from finetune_api.graders import GraderErrorCode
 from finetune_grading import time_limit
-from finetune_grading.compiled import InvalidGraderError
+from finetune_grading.graders.interface import InvalidGraderError
 from finetune_grading.schema_check import schema_refusal
 from tests.unit.grading.graders import compiled, grade
 

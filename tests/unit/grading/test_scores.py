@@ -9,8 +9,9 @@ import pytest
 
 from finetune_api.evaluation import BASELINE
 from finetune_api.graders import Grader, GraderErrorCode
-from finetune_grading.compile import compile_graders, grade_rows
 from finetune_grading.grade import Grade, GradeError, Scored
+from finetune_grading.grade_rows import grade_rows
+from finetune_grading.registered_graders import compile_graders
 from finetune_grading.sample import Row, Sample
 from finetune_grading.scores import Counting, Examples, Graded, grading_errors, grading_failure, scores_of
 from finetune_grading.statistics.intervals import wilson

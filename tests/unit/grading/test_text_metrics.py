@@ -10,8 +10,8 @@ import pytest
 
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading import time_limit, wordnet
-from finetune_grading.compile import load_graders
-from finetune_grading.compiled import InvalidGraderError
+from finetune_grading.graders.interface import InvalidGraderError
+from finetune_grading.registered_graders import load_graders
 from finetune_grading.text_metrics import METRICS
 from tests.unit.grading.graders import compiled, grade
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from finetune_api.graders import Grader, GraderErrorCode, StringCheck, TextSimilarity
-from finetune_grading.compiled import InvalidGraderError, LocalGrader, item_variables
 from finetune_grading.grade import Scored
+from finetune_grading.graders.interface import InvalidGraderError, LocalGrader, item_variables
 from finetune_grading.templates import render, render_with, variables
 
 

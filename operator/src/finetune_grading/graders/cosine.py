@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.graders import Grader, GraderErrorCode, TextSimilarity
-from finetune_grading.compiled import InvalidGraderError, RowsGrader
 from finetune_grading.grade import Grade, GradeError, RowError, Scored, unexpected
 from finetune_grading.graders.comparison import compared_variables
+from finetune_grading.graders.interface import InvalidGraderError, RowsGrader
 from finetune_grading.judge import Embedder, StopGradingError
 from finetune_grading.sample import Row
 from finetune_grading.templates import render

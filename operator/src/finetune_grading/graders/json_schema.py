@@ -11,8 +11,8 @@ from jsonschema.validators import extend
 from referencing.jsonschema import EMPTY_REGISTRY
 
 from finetune_api.graders import Grader, GraderErrorCode
-from finetune_grading.compiled import InvalidGraderError, LocalGrader
 from finetune_grading.grade import RowError, Scored
+from finetune_grading.graders.interface import InvalidGraderError, LocalGrader
 from finetune_grading.sample import MissingVariableError, Row
 from finetune_grading.schema_check import schema_refusal
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from finetune_api.graders import Grader, GraderErrorCode
-from finetune_grading.compiled import CompiledGrader, InvalidGraderError
 from finetune_grading.formula import Formula, FormulaError, parse_formula
 from finetune_grading.grade import Grade, GradeError, Scored
+from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_api.model_graders import Pairwise
-from finetune_grading.compiled import AskingGrader, InvalidGraderError, item_variables
 from finetune_grading.grade import Grade, RowError, Scored
+from finetune_grading.graders.interface import AskingGrader, InvalidGraderError, item_variables
 from finetune_grading.graders.score_model import judge_of
 from finetune_grading.judge import Judge, ask_structured
 from finetune_grading.questions import question_on_pair

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.graders import Grader
-from finetune_grading.compiled import AskingGrader, InvalidGraderError
 from finetune_grading.grade import Scored
+from finetune_grading.graders.interface import AskingGrader, InvalidGraderError
 from finetune_grading.judge import Judge, ask_structured
 from finetune_grading.questions import checked_variables, question_on_output
 from finetune_grading.sample import Row

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from finetune_api.graders import Grader, StringCheck
-from finetune_grading.compiled import LocalGrader
 from finetune_grading.graders.comparison import compile_comparison
+from finetune_grading.graders.interface import LocalGrader
 
 
 def compile_string_check(grader: Grader, pass_threshold: float) -> LocalGrader:

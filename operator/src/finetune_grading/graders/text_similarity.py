@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from finetune_api.graders import Grader, TextSimilarity
-from finetune_grading.compiled import InvalidGraderError, LocalGrader
 from finetune_grading.graders.comparison import compile_comparison
+from finetune_grading.graders.interface import InvalidGraderError, LocalGrader
 from finetune_grading.text_metrics import METRICS
 from finetune_grading.wordnet import WordNetNotFoundError
 

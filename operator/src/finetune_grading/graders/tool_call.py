@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from finetune_api.graders import Grader, ToolCallMatch
-from finetune_grading.compiled import LocalGrader
 from finetune_grading.grade import Scored
+from finetune_grading.graders.interface import LocalGrader
 from finetune_grading.sample import REFERENCE_TOOLS, Row
 from finetune_grading.templates import resolve
 from finetune_grading.tool_calls import ToolCall, matched_calls

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationSpec
-from finetune_grading.compile import check_graders
-from finetune_grading.compiled import InvalidGraderError
+from finetune_grading.graders.interface import InvalidGraderError
+from finetune_grading.registered_graders import check_graders
 from finetune_grading.templates import TemplateError, variables
 from finetune_operator.core.conditions import Readiness, stalled
 

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.graders import Grader
-from finetune_grading.compile import compile_graders
+from finetune_grading.registered_graders import compile_graders
 from finetune_trainer.data.read.example_errors import ExampleError
 from finetune_trainer.evaluation.heldout import Prompt, read_held_out, to_held_out
 from finetune_trainer.process.failures import DiagnosedError

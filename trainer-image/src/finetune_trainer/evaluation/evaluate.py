@@ -16,8 +16,8 @@ from finetune_api.finetunejob import DatasetSource
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun, NamedModel
 from finetune_api.sources import parse_s3
-from finetune_grading.compile import compile_graders, load_graders
-from finetune_grading.compiled import CompiledGrader, InvalidGraderError
+from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
+from finetune_grading.registered_graders import compile_graders, load_graders
 from finetune_grading.sample import Sample
 from finetune_grading.scores import (
     Counting,

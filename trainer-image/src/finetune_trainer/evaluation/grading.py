@@ -12,10 +12,10 @@ from finetune_api.evaluation import BASELINE, ModelUsage
 from finetune_api.graders import GraderErrorCode
 from finetune_api.run import EvaluateRun
 from finetune_api.sources import parse_s3
-from finetune_grading.compile import grade_rows
-from finetune_grading.compiled import AskingGrader, CompiledGrader
 from finetune_grading.grade import Grade
+from finetune_grading.grade_rows import grade_rows
 from finetune_grading.graders.cosine import CosineGrader
+from finetune_grading.graders.interface import AskingGrader, CompiledGrader
 from finetune_grading.judge import StopGradingError
 from finetune_grading.sample import Row, Sample
 from finetune_grading.scores import Graded

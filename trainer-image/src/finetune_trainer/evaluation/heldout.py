@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_grading.compiled import CompiledGrader
 from finetune_grading.exact_json import parse_json
+from finetune_grading.graders.interface import CompiledGrader
 from finetune_grading.sample import REFERENCE_TOOLS, MissingVariableError, Sample
 from finetune_grading.templates import render
 from finetune_grading.tool_calls import ToolCall

@@ -1,4 +1,4 @@
-"""What every type of grader compiles to."""
+"""What a grader of any type provides: what its `compile_...` function makes of a grader of the spec."""
 
 from __future__ import annotations
 

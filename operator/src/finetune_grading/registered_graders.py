@@ -1,23 +1,21 @@
-"""The graders of a spec, checked and compiled, and rows graded by all of them."""
+"""The types of graders, a line each; the graders of a spec are checked, and compiled by their types."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 from finetune_api.graders import Grader
-from finetune_grading.compiled import CompiledGrader, InvalidGraderError, RowsGrader
-from finetune_grading.grade import Grade
 from finetune_grading.graders.cosine import compile_cosine
+from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError, RowsGrader
 from finetune_grading.graders.json_schema import compile_json_schema
 from finetune_grading.graders.label_model import compile_label_model
-from finetune_grading.graders.multi import MultiGrader, compile_multi
+from finetune_grading.graders.multi import compile_multi
 from finetune_grading.graders.pairwise import compile_pairwise
 from finetune_grading.graders.score_model import compile_score_model
 from finetune_grading.graders.string_check import compile_string_check
 from finetune_grading.graders.text_similarity import compile_text_similarity, load_text_similarity
 from finetune_grading.graders.tool_call import compile_tool_call
 from finetune_grading.judge import Embedder, Judge, NeverAsked
-from finetune_grading.sample import Row
 
 COMPILERS: Mapping[str, Callable[[Grader, float], RowsGrader]] = {
     "StringCheck": compile_string_check,
@@ -89,16 +87,3 @@ def _compile(grader: Grader, judges: Mapping[str, Judge], embedders: Mapping[str
     if grader.type == "TextSimilarity" and grader.asks is not None:
         return compile_cosine(grader, threshold, embedders)
     return COMPILERS[grader.type](grader, threshold)
-
-
-async def grade_rows(graders: Sequence[CompiledGrader], rows: Sequence[Row]) -> dict[str, list[Grade]]:
-    """The grades of each row by each grader, in the order of both."""
-    grades: dict[str, list[Grade]] = {}
-    for grader in graders:
-        if isinstance(grader, RowsGrader):
-            grades[grader.name] = await grader.grade(rows)
-    for grader in graders:
-        if isinstance(grader, MultiGrader):
-            of_rows = [{name: grades[name][index] for name in grader.reads.values()} for index in range(len(rows))]
-            grades[grader.name] = [grader.combine(of_row) for of_row in of_rows]
-    return {grader.name: grades[grader.name] for grader in graders}
