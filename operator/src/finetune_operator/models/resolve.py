@@ -20,9 +20,9 @@ class ResolvedModel:
 
 @dataclass(frozen=True)
 class Undecided(Readiness):
-    """The job that makes the model can't be read, or is asked for something that it refuses.
+    """The job that produces the model can't be read, or rejects its spec.
 
-    It says nothing of the model: what runs with it goes on, and nothing starts.
+    That says nothing about the model: what runs with it continues, and nothing new starts.
     """
 
 
@@ -62,5 +62,5 @@ def tuned_model(name: str, spec: FineTuneJobSpec, status: FineTuneJobStatus) -> 
 
 
 def undecided(message: str) -> Undecided:
-    """Wait until the job is mended."""
+    """Wait until the job is fixed."""
     return Undecided(ready=False, reason=Reason.WAITING_FOR_MODEL, message=message, stalled=True)

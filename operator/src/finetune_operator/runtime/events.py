@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 async def record_event(kube: Kube, about: Object, note: EventNote, cause: tuple[object, ...]) -> None:
-    """Record an Event, once for each cause. One that can't be recorded is logged: the condition tells the same."""
+    """Record an Event, once for each cause. One that can't be recorded is logged: the condition says the same."""
     metadata = about["metadata"]
     digest = hashlib.sha256(repr((note.reason, *cause)).encode()).hexdigest()[:16]
     moment = datetime.now(UTC)

@@ -32,7 +32,7 @@ def stuck(longest_reconcile_seconds: float, oldest_wait_seconds: float) -> list[
 
 
 def silent(seconds: Mapping[str, float]) -> list[str]:
-    """Resources of which the API server has said nothing for long: a new process may be luckier."""
+    """Resources that the API server has not answered about for long: a new process may be luckier."""
     return [
         f"nothing was heard of {plural} for {silence:.0f} s"
         for plural, silence in seconds.items()
@@ -41,7 +41,7 @@ def silent(seconds: Mapping[str, float]) -> list[str]:
 
 
 def unanswered(election: Election) -> list[str]:
-    """A replica that stands by and can't see who leads could not take over."""
+    """A standby replica that can't read the Lease could not take over."""
     silent = election.silent_seconds()
     if silent > RENEW_DEADLINE_SECONDS:
         return [f"the API server has not told for {silent:.0f} s who leads"]

@@ -51,11 +51,11 @@ class Election:
         self._namespace = namespace
         self._name = name
         self._timing = timing or Timing()
-        # Of two processes that run at the same time each needs its own. One that takes the place of a dead one may
-        # have the same: it goes on with the Lease at once.
+        # Processes that run at the same time need different identities. The successor of a dead one may have the
+        # same, and then continues with its Lease at once.
         self.identity = identity or f"{os.uname().nodename}_{secrets.token_hex(8)}"
         self.holder = ""
-        """Who leads, as far as is known."""
+        """The identity of the leader, as far as is known."""
         self._seen: Object | None = None
         self._seen_at = 0.0
         self._renewed_at = 0.0
@@ -67,7 +67,7 @@ class Election:
         return self.holder == self.identity and _clock() < self._renewed_at + self._timing.lease
 
     def silent_seconds(self) -> float:
-        """How long the API server has not told who leads."""
+        """Seconds since the API server last answered who leads."""
         return _clock() - self._asked_at
 
     async def acquire(self) -> None:
@@ -92,7 +92,7 @@ class Election:
                 ) from error
 
     async def release(self) -> None:
-        """Let another one lead at once; where that fails, it waits for the lease's end."""
+        """Let another replica lead at once; if that fails, it waits for the Lease to expire."""
         if not self.leads or self._seen is None:
             return
         moment = _micro_time()

@@ -40,9 +40,9 @@ from finetune_operator.runtime.workqueue import WorkQueue
 from finetune_operator.settings import Settings
 
 CERTIFICATE_SECONDS = 3600.0
-"""The certificate and its CA are read again this often: renewed ones hold at most this much later."""
+"""The certificate and its CA are read again this often: renewed ones take effect at most this much later."""
 DRAIN_SECONDS = 20.0
-"""How long running reconciliations may take to finish when the operator is told to stop."""
+"""How long running reconciliations may take to finish when the operator is asked to stop."""
 LEDGER_SECONDS = 6 * 3600.0
 LEASE_NAME = "finetune-operator"
 
@@ -64,7 +64,7 @@ class Parts:
     queue: WorkQueue[ObjectKey] = field(default_factory=WorkQueue)
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
-    """All there is has been listed, and is watched."""
+    """Every resource has been listed, and is watched."""
 
 
 async def run(
@@ -94,7 +94,7 @@ async def run(
         of_kinds = [metrics for kind in made for metrics in kind.metrics]
         with _registered(objects, *of_kinds, _collector(parts)):
             async with (
-                # Pods that hold all connections would have the kubelet end the process.
+                # If Pods could take all connections, the kubelet's probes would fail and it would restart the process.
                 serving(probes, settings.health_port, most_connections=None),
                 serving(operator_metrics.application(REGISTRY), settings.metrics_port),
             ):
@@ -116,7 +116,7 @@ def progress_endpoint(settings: Settings) -> ProgressEndpoint | None:
 
 
 async def _lead(parts: Parts) -> None:
-    """Watch and work until the operator is told to stop, and finish what is in progress then."""
+    """Watch and work until the operator is asked to stop, and then finish what is in progress."""
     settings, queue, kube = parts.settings, parts.queue, parts.kube
     kinds = {kind.name: kind for kind in parts.kinds}
     # The CA may have changed while another operator led.
@@ -150,9 +150,9 @@ async def _stop_taking(parts: Parts) -> None:
 
 
 async def _resync(parts: Parts) -> None:
-    """Reconcile every object that is not finished once per interval, spread over it: what is waited for may be missed.
+    """Reconcile every unfinished object once per interval, spread over it, in case an event was missed.
 
-    What the watches lost comes back with the next list, at the same interval (kube/informer.py).
+    What the watches lost is found by the next list, at the same interval (kube/informer.py).
     """
     interval = parts.settings.resync_seconds
     while True:
@@ -187,7 +187,7 @@ async def _serve_progress(parts: Parts) -> None:
 def _renew_certificate(parts: Parts, tls: ssl.SSLContext) -> None:
     """Serve the certificate that is mounted now, and let new attempts trust its CA.
 
-    What can't be read changes nothing: a faulty renewal must not end an operator whose certificate still holds.
+    Files that can't be read change nothing: a faulty renewal must not end an operator whose certificate is still valid.
     """
     folder = parts.settings.tls_directory
     assert folder is not None
@@ -213,7 +213,7 @@ def _alive(parts: Parts) -> list[str]:
 
 
 def _ready(parts: Parts) -> list[str]:
-    """What keeps a leader from working, or one that stands by from taking over."""
+    """What keeps a leader from working, or a standby replica from taking over."""
     if parts.stop.is_set():
         return ["told to stop"]
     if parts.election is not None and not _leads(parts):
@@ -242,7 +242,7 @@ def _registered(*collectors: Collector | StatusMetrics) -> Iterator[None]:
 
 
 async def _before_stop(wanted: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
-    """Whether something came true before the operator was told to stop."""
+    """Whether the coroutine finished before the operator was asked to stop."""
     waiting = [asyncio.create_task(wanted), asyncio.create_task(stop.wait())]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,6 @@
 """One reconciliation: read the parent, observe, plan, write what the plan says, the status last.
 
-A crash may cut it anywhere: every write before the status is one that comes out the same when it is made again.
+A crash may cut it short anywhere: every write before the status has the same outcome when it is repeated.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class _Unparsed:
 
 
 async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
-    """Bring one object a step further; returns in how many seconds to look again (None: when something changes).
+    """Reconcile one object once; returns in how many seconds to do so again (None: when something changes).
 
     Raises ApiError when the API server did not do what was asked; the caller tries again later.
     """
     parent = await kube.get(kind.resource, key.namespace or None, key.name)
     if parent is not None and "deletionTimestamp" in parent["metadata"]:
-        # It may be gone by now, and what is given up of it is given up for good: nothing old may decide about that.
+        # It may be gone by now, and what its deletion removes is gone for good: no stale read may decide that.
         parent = await kube.live.get(kind.resource, key.namespace or None, key.name)
     if parent is None:
         for metrics in kind.metrics:
@@ -57,13 +57,13 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
     try:
         if "deletionTimestamp" not in parent["metadata"]:
             if unreadable is not None:
-                await _tell_unreadable(kube, kind, key, parent, unreadable, now)
+                await _report_unreadable(kube, kind, key, parent, unreadable, now)
                 return None
             plan, parent = await _plan(kube, kind, parent, now)
         else:
             deletion = await _deletion(kube, kind.finalizer, parent, now)
             if deletion is None:
-                return None  # What it owns goes by garbage collection.
+                return None  # Its children are left to garbage collection.
             plan = deletion.plan
         for body in plan.create:
             await kube.create_once(body)
@@ -76,7 +76,7 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
             raise
         log.warning("refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(error))
         if unreadable is None:
-            await _tell(kube, parent, _refused(before, parent, error, now))
+            await _write_status(kube, parent, _refused(before, parent, error, now))
         return _REFUSED_RETRY_SECONDS
     for child in plan.delete:
         await kube.delete(
@@ -86,9 +86,9 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         await _release(kube, parent, kind.finalizer, deletion.left_behind)
         return None
     if unreadable is not None:
-        await _tell_unreadable(kube, kind, key, parent, unreadable, now)
+        await _report_unreadable(kube, kind, key, parent, unreadable, now)
     else:
-        is_new = await _tell(kube, parent, plan)
+        is_new = await _write_status(kube, parent, plan)
         for metrics in kind.metrics:
             metrics.written(key, before, plan.status)
         if deletion is None and not is_new and kind.is_finished(plan.status):
@@ -99,7 +99,7 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
 
 
 async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[Plan[Any], Object]:
-    """What to do for an object that lives, and the object once its finalizer stands (or does not) as it should."""
+    """What to do for an object that is not being deleted, and that object with its finalizer set or removed."""
     finalizer = kind.finalizer
     try:
         observed = await kind.observe(kube, parent)
@@ -109,7 +109,7 @@ async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[
                 parent = await (kube.hold if needed else kube.release)(parent, finalizer.name)
     except ValidationError as error:
         return _invalid(kind.status.read(parent.get("status")), parent, error, now), parent
-    return kind.plan(observed, now), parent  # what this raises is a bug, and no fault of the spec
+    return kind.plan(observed, now), parent  # an exception of the plan is a bug, not a fault of the spec
 
 
 async def _deletion(kube: Kube, finalizer: Finalizer | None, parent: Object, now: datetime) -> DeletionPlan[Any] | None:
@@ -120,7 +120,7 @@ async def _deletion(kube: Kube, finalizer: Finalizer | None, parent: Object, now
 
 
 async def _release(kube: Kube, parent: Object, finalizer: Finalizer | None, left_behind: LeftBehind | None) -> None:
-    """Let a deleted object go, and say what stays of it."""
+    """Release a deleted object, and record what it leaves behind."""
     assert finalizer is not None, "only an object with a finalizer gets here"
     if left_behind is not None:
         about = await kube.get(FINE_TUNE_CLASSES, None, left_behind.class_name) or {
@@ -138,11 +138,11 @@ def _holds(parent: Object, finalizer: Finalizer) -> bool:
     return finalizer.name in parent["metadata"].get("finalizers", ())
 
 
-async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> bool:
-    """When the status differs: the Events that its change calls for, and then the status. Returns whether it did.
+async def _write_status(kube: Kube, parent: Object, plan: Plan[Any]) -> bool:
+    """If the status differs, record the Events about the change, and then write it. Returns whether it differed.
 
-    In this order, and with names that follow from what the plan was made of, no Event is lost and none recorded twice
-    when the operator is killed in between.
+    In this order, and with names that follow from the plan's input, no Event is lost and none is recorded twice if the
+    operator is killed in between.
     """
     unknown = plan.status.model_extra or {}
     wire = {name: value for name, value in plan.status.to_wire().items() if name in unknown or value not in ([], {})}
@@ -151,7 +151,7 @@ async def _tell(kube: Kube, parent: Object, plan: Plan[Any]) -> bool:
     metadata = parent["metadata"]
     for position, note in enumerate(plan.events):
         await record_event(kube, parent, note, cause=(metadata["uid"], metadata["resourceVersion"], position))
-    # An apply takes away only what nobody else has written into.
+    # An apply removes only fields that nobody else has written to.
     write = kube.apply_status if has_only_our_status(parent) else kube.replace_status
     await write(_status_body(parent, wire))
     identity = {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata}
@@ -167,7 +167,7 @@ def _invalid(before: KindStatus, parent: Object, error: ValidationError, now: da
 
 
 def _refused(before: KindStatus, parent: Object, error: ApiError, now: datetime) -> Plan[KindStatus]:
-    """The API server refuses what the plan makes (quota, Pod Security, admission): say so, and keep the rest."""
+    """The API server refuses what the plan creates (quota, Pod Security, admission): report it, and keep the rest."""
     observed = _Unparsed(parent["metadata"]["generation"], before)
     found = refusal(error.message)
     reason = Reason.NAME_CONFLICT if error.reason == NAME_CONFLICT else found.reason
@@ -186,10 +186,10 @@ def _read_status(kind: Kind, parent: Object) -> tuple[KindStatus, UnreadableStat
         return kind.status(), error
 
 
-async def _tell_unreadable(
+async def _report_unreadable(
     kube: Kube, kind: Kind, key: ObjectKey, parent: Object, error: UnreadableStatusError, now: datetime
 ) -> None:
-    """Another version's status stays as it is, but for the condition that says why nothing is done here."""
+    """Another version's status stays as it is, except for the condition that says why nothing is done."""
     metadata, kept = parent["metadata"], (parent.get("status") or {}).get("conditions") or []
     message = (
         f"Another version of the operator wrote a status that this one can't read: {error}. Nothing is changed and "

@@ -1,4 +1,4 @@
-"""Workers: take keys from the queue, reconcile each with a deadline, decide when it comes again."""
+"""Workers: take keys from the queue, reconcile each with a deadline, and requeue it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def work(
     while (next_key := await queue.get()) is not None:
         key, waited = next_key
         if not leads():
-            # As after a pause of the whole process: another one may write already. The election ends this one.
+            # After a pause of the whole process, say: another one may write already. The election ends this one.
             queue.done(key)
             return
         operator_metrics.QUEUE_LATENCY.labels(kind=key.kind).observe(waited)
@@ -78,7 +78,7 @@ async def _reconcile_once(queue: WorkQueue[ObjectKey], kube: Kube, kind: Kind, k
     except TimeoutError:
         _failed(queue, key, "error", "timeout", f"not done within {RECONCILE_TIMEOUT_SECONDS:.0f} s")
     except Exception as error:
-        # A bug: the other objects must go on, and this one must be seen.
+        # A bug: the other objects must continue, and this one must be noticed.
         log.exception("bug", key=key)
         _failed(queue, key, "bug", "bug", repr(error))
     else:

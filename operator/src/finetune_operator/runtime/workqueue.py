@@ -1,7 +1,7 @@
 """The work queue: client-go's semantics on asyncio.
 
-A key is handed to one worker at a time. Added again while it waits it is one entry; added while it is worked on it
-comes again afterwards. Failures come back after an exponential, jittered delay until `forget`.
+A key is handed to one worker at a time. Added again while it waits, it stays one entry; added while it is processed, it
+is queued again afterwards. Failed keys are requeued after an exponential, jittered delay until `forget`.
 Source: k8s.io/client-go/util/workqueue.
 """
 
@@ -87,14 +87,14 @@ class WorkQueue(Generic[Key]):
         return key, time.monotonic() - self._dirty.pop(key)
 
     def done(self, key: Key) -> None:
-        """The work on a key has ended, well or badly."""
+        """The work on a key has ended, with success or not."""
         self._processing.discard(key)
         if key in self._dirty:
             self._ready.append(key)
             self._wakeup.set()
 
     def shut_down(self) -> None:
-        """Hand out nothing more and take nothing more; what waits is dropped. The next process looks at everything."""
+        """Hand out and accept no more keys, and drop those that wait: the next process reconciles everything."""
         self._is_shut_down = True
         for timer in self._timers.values():
             timer.cancel()
