@@ -25,9 +25,9 @@ from finetune_operator.kube.resources import CONFIG_MAPS, Object
 from finetune_operator.pods.observed import parse_time
 
 COUNT_SECONDS = 60
-"""How often running Pods are counted: a job that is deleted while nobody looks costs at most so much too little."""
+"""How often running Pods are counted: a job that is deleted meanwhile is undercounted by at most this much."""
 ENDING_COUNT_SECONDS = 10
-"""The same for Pods that are being deleted: they vanish without a last word."""
+"""The same for Pods that are being deleted: they vanish without another event."""
 EARLY_COUNT = timedelta(seconds=15)
 """By how much earlier usage is counted if the status is written anyway: that saves a write soon after."""
 LONGEST_COUNTED = timedelta(days=62)
@@ -59,7 +59,7 @@ def pod_time(pod: Object) -> PodTime | None:
         if accelerators == 0 or not ran.get("startedAt"):
             continue
         deleted = pod["metadata"].get("deletionTimestamp")
-        # The node's clock wrote when it started; the API server's tells that it was made before.
+        # The node's clock says when it started; the API server's, when it was created, which was before.
         started = parse_time(ran["startedAt"])
         start = max(started, parse_time(pod["metadata"].get("creationTimestamp") or ran["startedAt"]))
         # The kubelet of a lost node never says that a container ended; the Pod's grace ended then.
@@ -95,7 +95,7 @@ def budget_violation(budget: ObservedBudget | None, owner: Owner, class_: Resolv
 
 
 def accounted(
-    step: Plan[FineTuneJobStatus],
+    plan: Plan[FineTuneJobStatus],
     budget: ObservedBudget | None,
     owner: Owner,
     before: FineTuneJobStatus,
@@ -110,25 +110,25 @@ def accounted(
     """
     now = whole_seconds(now)
     usage = before.usage if clock_is_behind else _counted_by_now(before.usage, now)
-    step = replace(step, status=step.status.model_copy(update={"usage": usage}))
+    plan = replace(plan, status=plan.status.model_copy(update={"usage": usage}))
     if budget is None or before.class_name is None:
-        return step
+        return plan
     running = [pod for pod in budget.pods if pod.ended is None or pod.ended > now]
     interval = timedelta(seconds=ENDING_COUNT_SECONDS if any(pod.deleting for pod in running) else COUNT_SECONDS)
     since = _uncounted_since(budget, usage, now)
     if since is None:
-        return replace(step, requeue_at=earliest([step.requeue_at, now + interval if running else None]))
-    moved = step.status.phase != before.phase
+        return replace(plan, requeue_at=earliest([plan.requeue_at, now + interval if running else None]))
+    moved = plan.status.phase != before.phase
     ended = any(pod.ended is not None and since < pod.ended <= now for pod in budget.pods)
-    due = since + interval - (EARLY_COUNT if step.status != before else timedelta(0))
+    due = since + interval - (EARLY_COUNT if plan.status != before else timedelta(0))
     if not (moved or ended or now >= due):
-        return replace(step, requeue_at=earliest([step.requeue_at, since + interval]))
+        return replace(plan, requeue_at=earliest([plan.requeue_at, since + interval]))
     counted = usages(budget, owner.uid, usage, before.class_name, now)
     return replace(
-        step,
-        status=step.status.model_copy(update={"usage": counted[-1]}),
-        merge=(*step.merge, *(ledger_entry(budget.ledger_namespace, owner, usage) for usage in counted)),
-        requeue_at=earliest([step.requeue_at, now + interval if running else None]),
+        plan,
+        status=plan.status.model_copy(update={"usage": counted[-1]}),
+        merge=(*plan.merge, *(ledger_entry(budget.ledger_namespace, owner, usage) for usage in counted)),
+        requeue_at=earliest([plan.requeue_at, now + interval if running else None]),
     )
 
 
@@ -140,7 +140,7 @@ def _counted_by_now(usage: Usage | None, now: datetime) -> Usage | None:
 
 
 def usages(budget: ObservedBudget, uid: str, before: Usage | None, class_name: str, now: datetime) -> list[Usage]:
-    """The absolute numbers of each month in which something ran that `before` does not count, oldest first."""
+    """The absolute usage of each month with time that `before` does not count yet, oldest first."""
     found: list[Usage] = []
     since = max(_uncounted_since(budget, before, now) or now, now - LONGEST_COUNTED)
     for month, begin, end in _by_month(since, now):
