@@ -6,7 +6,7 @@ import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kubectl_finetune.cluster.seen import Seen, as_seen
+from kubectl_finetune.cluster.object_view import ObjectView, object_view
 
 Object = dict[str, Any]
 NOW = datetime(2026, 11, 26, 23, 59, tzinfo=UTC)
@@ -117,8 +117,8 @@ SUCCEEDED: Object = {
 }
 
 
-def seen(status: Object | None = None, **changes: Any) -> Seen:
-    return as_seen(job(status, **changes))
+def seen(status: Object | None = None, **changes: Any) -> ObjectView:
+    return object_view(job(status, **changes))
 
 
 def pod(

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from kubectl_finetune.cluster.fields import Fields, Object
 from kubectl_finetune.cluster.kubectl import Kubectl
+from kubectl_finetune.cluster.object_view import ObjectView
 from kubectl_finetune.cluster.resource import JOB_INDEX, JOB_NAME_LABEL, OWNER_UID_LABEL, ROLE_LABEL
-from kubectl_finetune.cluster.seen import Seen
 
 CONTAINERS = frozenset({"trainer", "server"})
 _STATES = ("waiting", "terminated", "running")
@@ -76,14 +76,14 @@ class Pod:
         return ""
 
 
-def selector(seen: Seen) -> str:
+def selector(view: ObjectView) -> str:
     """The labels of every child. Of one without a UID there can be none."""
-    return f"{OWNER_UID_LABEL}={seen.uid or 'none'}"
+    return f"{OWNER_UID_LABEL}={view.uid or 'none'}"
 
 
-def pods_of(kubectl: Kubectl, seen: Seen) -> list[Pod]:
+def pods_of(kubectl: Kubectl, view: ObjectView) -> list[Pod]:
     """The Pods, oldest first. Raises PluginError."""
-    return sorted_pods(kubectl.items("pods", "-l", selector(seen)))
+    return sorted_pods(kubectl.items("pods", "-l", selector(view)))
 
 
 def sorted_pods(found: Iterable[Object]) -> list[Pod]:
@@ -139,24 +139,24 @@ class Event:
         return self.text if self.count < 2 else f"{self.text} (x{self.count})"
 
 
-def events_of(kubectl: Kubectl, seen: Seen, children: Sequence[Object] = ()) -> list[Event]:
+def events_of(kubectl: Kubectl, view: ObjectView, children: Sequence[Object] = ()) -> list[Event]:
     """The Events about the object and its Jobs and Pods (also gone ones), oldest first. Raises PluginError."""
-    return sorted_events(kubectl.items("events"), seen, children)
+    return sorted_events(kubectl.items("events"), view, children)
 
 
-def sorted_events(found: Iterable[Object], seen: Seen, children: Sequence[Object] = ()) -> list[Event]:
+def sorted_events(found: Iterable[Object], view: ObjectView, children: Sequence[Object] = ()) -> list[Event]:
     """Those Events among these that are about the object or its children, oldest first."""
     events = [Event(Fields(item)) for item in found]
-    mine = [event for event in events if is_about(event, seen, children)]
+    mine = [event for event in events if is_about(event, view, children)]
     return sorted(mine, key=lambda event: event.timestamp)
 
 
-def is_about(event: Event, seen: Seen, children: Sequence[Object] = ()) -> bool:
+def is_about(event: Event, view: ObjectView, children: Sequence[Object] = ()) -> bool:
     """Whether an Event is about the object, a child that exists, or one whose Job's name its status still has."""
     about = event.fields.at("involvedObject")
-    if about.text("uid") in {seen.uid, *(Fields(child).text("metadata", "uid") for child in children)} - {""}:
+    if about.text("uid") in {view.uid, *(Fields(child).text("metadata", "uid") for child in children)} - {""}:
         return True
-    status = seen.status
+    status = view.status
     jobs = [status.text("attempt", "jobName"), status.text("preflight", "jobName"), status.text("jobName")]
     kind, name = about.text("kind"), about.text("name")
     return kind in ("Job", "Pod") and any(job and (name == job or name.startswith(f"{job}-")) for job in jobs)

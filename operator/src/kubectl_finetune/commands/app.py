@@ -14,7 +14,7 @@ from kubectl_finetune.cluster.resource import Resource
 from kubectl_finetune.errors import ExitCode
 
 if TYPE_CHECKING:
-    from kubectl_finetune.cluster.seen import Seen
+    from kubectl_finetune.cluster.object_view import ObjectView
 
 _EPILOG = "Exit codes: " + ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode) + "."
 
@@ -84,8 +84,8 @@ def _options(
     """Follow, repair and compare fine-tuning runs of finetune-operator."""
 
 
-def read(kubectl: Kubectl, wanted: Resource) -> Seen:
+def read(kubectl: Kubectl, wanted: Resource) -> ObjectView:
     """The object, as it is now. Raises PluginError."""
-    from kubectl_finetune.cluster.seen import seen
+    from kubectl_finetune.cluster.object_view import read_object
 
-    return seen(kubectl, wanted)
+    return read_object(kubectl, wanted)

@@ -13,7 +13,7 @@ from kubectl_finetune.commands.app import JobArgument, RunArgument, read, with_c
 from kubectl_finetune.errors import ExitCode, PluginError
 
 if TYPE_CHECKING:
-    from kubectl_finetune.cluster.seen import Seen
+    from kubectl_finetune.cluster.object_view import ObjectView
 
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Stop a run in progress without asking.")]
@@ -46,7 +46,7 @@ def _set_suspend(kubectl: Kubectl, name: str, wanted: bool) -> None:
     _tell_of_gitops(found)
 
 
-def _tell_of_gitops(found: Seen) -> None:
+def _tell_of_gitops(found: ObjectView) -> None:
     from kubectl_finetune.display.terminal import tell
     from kubectl_finetune.spec.patch import warning_of_gitops
 
@@ -91,7 +91,7 @@ def rerun(
     _tell_of_gitops(found)
 
 
-def _confirm(found: Seen, fate: str, yes: bool) -> None:
+def _confirm(found: ObjectView, fate: str, yes: bool) -> None:
     """Ask before a run that goes on is stopped. Raises PluginError where nobody can be asked."""
     if yes:
         return

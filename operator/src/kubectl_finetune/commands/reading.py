@@ -13,7 +13,7 @@ from kubectl_finetune.commands.app import NameArgument, read, with_cluster
 from kubectl_finetune.errors import ForbiddenError, NotFoundError
 
 if TYPE_CHECKING:
-    from kubectl_finetune.cluster.seen import Seen
+    from kubectl_finetune.cluster.object_view import ObjectView
 
 
 @with_cluster
@@ -31,7 +31,7 @@ def status(
     print_rows(console(), rows)
 
 
-def _budget_hours(kubectl: Kubectl, found: Seen) -> float | None:
+def _budget_hours(kubectl: Kubectl, found: ObjectView) -> float | None:
     """What the class allows the namespace; None where that is not known, as classes need not be readable."""
     from kubectl_finetune.cluster.fields import Fields
 
@@ -78,8 +78,8 @@ def watch(
 
     to = console()
     code, state = watching.watch(kubectl, resource(name), to, timeout=timeout, until_stalled=until_stalled)
-    if to.is_terminal and state.seen is not None:
-        print_rows(to, status_rows(state.seen, datetime.now(UTC)))
+    if to.is_terminal and state.view is not None:
+        print_rows(to, status_rows(state.view, datetime.now(UTC)))
     raise typer.Exit(code)
 
 

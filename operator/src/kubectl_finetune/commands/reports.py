@@ -41,7 +41,7 @@ def diagnose(
 @with_cluster
 def compare(kubectl: Kubectl, first: JobArgument, second: JobArgument) -> None:
     """Show two FineTuneJobs side by side: what was measured, every setting that differs, and their evaluations."""
-    from kubectl_finetune.cluster.seen import as_seen
+    from kubectl_finetune.cluster.object_view import object_view
     from kubectl_finetune.display import compare as comparing
     from kubectl_finetune.display.terminal import console, print_table, tell
 
@@ -49,7 +49,7 @@ def compare(kubectl: Kubectl, first: JobArgument, second: JobArgument) -> None:
     to = console()
     print_table(to, ("", *(job.name for job in jobs)), comparing.comparison(*jobs))
     try:
-        evaluations = [as_seen(found) for found in kubectl.items(EVALUATION.resource)]
+        evaluations = [object_view(found) for found in kubectl.items(EVALUATION.resource)]
     except ForbiddenError as error:
         tell(f"Evaluations are not shown: {error}")
         return

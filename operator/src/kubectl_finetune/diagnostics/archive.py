@@ -15,7 +15,7 @@ from kubectl_finetune.cluster import children
 from kubectl_finetune.cluster.children import Pod
 from kubectl_finetune.cluster.fields import Object
 from kubectl_finetune.cluster.kubectl import Kubectl
-from kubectl_finetune.cluster.seen import Seen
+from kubectl_finetune.cluster.object_view import ObjectView
 from kubectl_finetune.diagnostics.redact import redacted, redacted_text
 from kubectl_finetune.display.status import status_rows
 from kubectl_finetune.errors import PluginError
@@ -53,9 +53,9 @@ class Collector:
             return otherwise
 
 
-def diagnose(kubectl: Kubectl, seen: Seen, to: Path, now: datetime) -> list[str]:
+def diagnose(kubectl: Kubectl, view: ObjectView, to: Path, now: datetime) -> list[str]:
     """Write the zip; returns what could not be collected, and why. Raises PluginError if the file can't be written."""
-    labels = children.selector(seen)
+    labels = children.selector(view)
     with ThreadPoolExecutor(WORKERS) as pool:
         collector = Collector(pool)
         pods = collector.start("pods", kubectl.items, "pods", "-l", labels, otherwise=[])
@@ -64,28 +64,28 @@ def diagnose(kubectl: Kubectl, seen: Seen, to: Path, now: datetime) -> list[str]
             for kind in ("jobs", "configmaps", "deployments")
         }
         lists["events"] = collector.start("events", kubectl.items, "events", otherwise=[])
-        class_name = seen.status.text("className") or seen.fields.text("spec", "className")
+        class_name = view.status.text("className") or view.fields.text("spec", "className")
         platform = collector.start("class", _class, kubectl, class_name)
         version = collector.start("version", kubectl.version)
         newest = list(reversed(children.sorted_pods(pods.result())))[:MOST_LOGS]
         logs = {pod.name: collector.start(f"log of {pod.name}", _log, kubectl, pod, otherwise="") for pod in newest}
     found = {kind: future.result() for kind, future in {**lists, "pods": pods}.items()}
-    files = dict(_objects(seen, found, platform.result(), version.result()))
-    files["status.txt"] = _as_text(seen, now)
+    files = dict(_objects(view, found, platform.result(), version.result()))
+    files["status.txt"] = _as_text(view, now)
     files |= {f"logs/{name}.log": redacted_text(text) for name, log in logs.items() if (text := log.result())}
     missing = ["", "Not collected:", *collector.problems] if collector.problems else []
     contents = "\n".join([*sorted(files), *missing])
-    readme = _README.format(about=f"{seen.resource} in {seen.namespace}", moment=now, contents=contents)
+    readme = _README.format(about=f"{view.resource} in {view.namespace}", moment=now, contents=contents)
     _write(to, {"README.txt": redacted_text(readme), **files})
     return collector.problems
 
 
 def _objects(
-    seen: Seen, found: dict[str, list[Object]], platform: Object | None, version: Object | None
+    view: ObjectView, found: dict[str, list[Object]], platform: Object | None, version: Object | None
 ) -> Iterator[tuple[str, str]]:
     """Names and contents of the files with objects."""
-    yield "object.json", _json(seen.fields.value)
-    events = children.sorted_events(found["events"], seen, [*found["jobs"], *found["pods"]])
+    yield "object.json", _json(view.fields.value)
+    events = children.sorted_events(found["events"], view, [*found["jobs"], *found["pods"]])
     yield "events.json", _json([event.fields.value for event in events])
     for name in ("jobs", "pods", "deployments"):
         if found[name]:
@@ -128,8 +128,8 @@ def _json(value: Any) -> str:
     return json.dumps(redacted(value), indent=2)
 
 
-def _as_text(seen: Seen, now: datetime) -> str:
-    rows = status_rows(seen, now, all_lines=True)
+def _as_text(view: ObjectView, now: datetime) -> str:
+    rows = status_rows(view, now, all_lines=True)
     lines = [f"{row.label if not number else '':12} {line}" for row in rows for number, line in enumerate(row.lines)]
     return redacted_text("\n".join(lines) + "\n")
 
@@ -146,6 +146,6 @@ def _write(to: Path, files: dict[str, str]) -> None:
         raise PluginError(f"{to} can't be written: {error}") from None
 
 
-def default_file(seen: Seen, now: datetime) -> Path:
+def default_file(view: ObjectView, now: datetime) -> Path:
     """In the current folder, named after the object and the time."""
-    return Path(f"finetune-{seen.namespace}-{seen.name}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}.zip")
+    return Path(f"finetune-{view.namespace}-{view.name}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}.zip")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_finetune.cluster.fields import Fields
+from kubectl_finetune.cluster.object_view import ObjectView
 from kubectl_finetune.cluster.resource import FINE_TUNE_JOB
-from kubectl_finetune.cluster.seen import Seen
 from kubectl_finetune.display.numbers import duration, figure
 from kubectl_finetune.display.status import score_line
 
@@ -15,7 +15,7 @@ _NOT_COMPARED = frozenset({"runId", "suspend", "cancel"})
 _FIGURES = (("loss", "trainLoss", "loss"), ("validation loss", "evalLoss", "evalLoss"))
 
 
-def comparison(first: Seen, second: Seen) -> list[tuple[str, str, str]]:
+def comparison(first: ObjectView, second: ObjectView) -> list[tuple[str, str, str]]:
     """What was measured of both, and then every setting in which they differ: name, first, second."""
     rows = list(_measured(first, second))
     for title, path in (("", ("spec",)), ("resolved.", ("status", "resolved"))):
@@ -27,7 +27,7 @@ def comparison(first: Seen, second: Seen) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _measured(first: Seen, second: Seen) -> Iterator[tuple[str, str, str]]:
+def _measured(first: ObjectView, second: ObjectView) -> Iterator[tuple[str, str, str]]:
     for name, of_result, of_progress in _FIGURES:
         values = [
             figure(one.status.number("result", of_result) or one.status.number("progress", of_progress), 5) or ABSENT
@@ -35,30 +35,30 @@ def _measured(first: Seen, second: Seen) -> Iterator[tuple[str, str, str]]:
         ]
         yield name, values[0], values[1]
     for name, measure in (
-        ("phase", lambda seen: seen.phase),
-        ("steps", lambda seen: f"{seen.status.text('progress', 'step')}/{seen.status.text('progress', 'totalSteps')}"),
+        ("phase", lambda view: view.phase),
+        ("steps", lambda view: f"{view.status.text('progress', 'step')}/{view.status.text('progress', 'totalSteps')}"),
         ("took", took),
-        ("attempts", lambda seen: seen.status.text("attempt", "number")),
-        ("trained tokens", lambda seen: seen.status.text("result", "trainedTokens")),
-        ("tokens per second", lambda seen: seen.status.text("progress", "tokensPerSecond")),
+        ("attempts", lambda view: view.status.text("attempt", "number")),
+        ("trained tokens", lambda view: view.status.text("result", "trainedTokens")),
+        ("tokens per second", lambda view: view.status.text("progress", "tokensPerSecond")),
         ("accelerator hours", _hours),
-        ("training examples", lambda seen: seen.status.text("dataset", "training", "examples")),
+        ("training examples", lambda view: view.status.text("dataset", "training", "examples")),
     ):
         yield name, measure(first).strip("/") or ABSENT, measure(second).strip("/") or ABSENT
 
 
-def took(seen: Seen) -> str:
+def took(view: ObjectView) -> str:
     """From the start of the run to its end, without suspended time."""
-    began, ended = seen.status.time("startTime"), seen.status.time("completionTime")
+    began, ended = view.status.time("startTime"), view.status.time("completionTime")
     if began is None or ended is None:
         return ""
-    return duration((ended - began).total_seconds() - (seen.status.number("suspendedSeconds") or 0))
+    return duration((ended - began).total_seconds() - (view.status.number("suspendedSeconds") or 0))
 
 
-def _hours(seen: Seen) -> str:
+def _hours(view: ObjectView) -> str:
     """Of all runs of the object in the month."""
-    seconds = seen.status.number("usage", "acceleratorSeconds")
-    return "" if seconds is None else f"{seconds / 3600:.2f} ({seen.status.text('usage', 'month')})"
+    seconds = view.status.number("usage", "acceleratorSeconds")
+    return "" if seconds is None else f"{seconds / 3600:.2f} ({view.status.text('usage', 'month')})"
 
 
 def _flat(value: Fields, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -72,7 +72,7 @@ def _flat(value: Fields, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, value.text()
 
 
-def scores_of(evaluations: list[Seen], job: Seen) -> list[str]:
+def scores_of(evaluations: list[ObjectView], job: ObjectView) -> list[str]:
     """What Evaluations measured of the job's result: one line for each candidate and grader."""
     return [
         f"{evaluation.name}: {score_line(score)}"

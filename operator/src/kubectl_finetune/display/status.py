@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from kubectl_finetune.cluster.fields import Fields
+from kubectl_finetune.cluster.object_view import ObjectView
 from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB
-from kubectl_finetune.cluster.seen import Seen
 from kubectl_finetune.display.next_step import next_steps
 from kubectl_finetune.display.numbers import age, bar, counted, duration, figure, size
 from kubectl_finetune.display.terminal import STYLES, Row
@@ -17,52 +17,54 @@ FEW_LINES = 10
 """Of a failure's log, of broken lines of a dataset, of attempts, unless all are asked for."""
 
 
-def status_rows(seen: Seen, now: datetime, *, budget_hours: float | None = None, all_lines: bool = False) -> list[Row]:
+def status_rows(
+    view: ObjectView, now: datetime, *, budget_hours: float | None = None, all_lines: bool = False
+) -> list[Row]:
     """Everything to know about the object. `budget_hours`: what its class allows a namespace per month, if known."""
     most = None if all_lines else FEW_LINES
     rows = [
-        Row(seen.kind.name, [f"{seen.name}  (namespace {seen.namespace}, {age_of(seen, now)} old)"], "bold"),
-        *_state(seen, now),
-        *_of_kind(seen, now, budget_hours, most),
-        *_failure(seen.status.at("failure"), most),
+        Row(view.kind.name, [f"{view.name}  (namespace {view.namespace}, {age_of(view, now)} old)"], "bold"),
+        *_state(view, now),
+        *_of_kind(view, now, budget_hours, most),
+        *_failure(view.status.at("failure"), most),
     ]
-    return [row for row in [*rows, Row("Next", next_steps(seen))] if row.lines]
+    return [row for row in [*rows, Row("Next", next_steps(view))] if row.lines]
 
 
-def age_of(seen: Seen, now: datetime) -> str:
-    return age(seen.fields.time("metadata", "creationTimestamp"), now) or "unknown"
+def age_of(view: ObjectView, now: datetime) -> str:
+    return age(view.fields.time("metadata", "creationTimestamp"), now) or "unknown"
 
 
-def _state(seen: Seen, now: datetime) -> Iterator[Row]:
-    ready, stalled = seen.condition("Ready"), seen.condition("Stalled")
-    phase = seen.phase or "not looked at yet"
+def _state(view: ObjectView, now: datetime) -> Iterator[Row]:
+    ready, stalled = view.condition("Ready"), view.condition("Stalled")
+    phase = view.phase or "not looked at yet"
     since = age(ready.since, now)
     yield Row("Phase", [f"{phase}, {ready.reason} for {since}" if ready.reason else phase], STYLES.get(phase, ""))
-    if not seen.current and seen.status:
+    if not view.current and view.status:
         yield Row("Outdated", ["The spec was changed; what follows is of before the change."], "yellow")
     if stalled.status == "True":
-        label = "Failed" if seen.outcome == "Failed" else "Stalled"
+        label = "Failed" if view.outcome == "Failed" else "Stalled"
         yield Row(label, [f"{stalled.reason}: {stalled.message}"], "bold red")
     if ready.message and ready.message != stalled.message:
         yield Row("Why", [ready.message])
-    passed = seen.condition("Passed")
+    passed = view.condition("Passed")
     if passed.status:
         yield Row("Passed", [f"{passed.status}: {passed.message}"])
 
 
-def _of_kind(seen: Seen, now: datetime, budget_hours: float | None, most: int | None) -> Iterator[Row]:
-    status = seen.status
-    if seen.kind is FINE_TUNE_JOB:
-        yield from _run(seen, now)
+def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: int | None) -> Iterator[Row]:
+    status = view.status
+    if view.kind is FINE_TUNE_JOB:
+        yield from _run(view, now)
         yield from progress_rows(status, BAR_WIDTH)
-        yield from _attempts(seen, now, most)
+        yield from _attempts(view, now, most)
         yield from _dataset(status.at("dataset"), most)
         yield from _checkpoints(status, now)
         yield Row("Budget", list(_budget(status, budget_hours)))
         yield from _result(status.at("result"))
         return
-    if seen.kind is EVALUATION:
-        yield from _run(seen, now)
+    if view.kind is EVALUATION:
+        yield from _run(view, now)
         yield Row("Tries", list(_tries(status)))
         yield Row("Scores", [score_line(score) for score in status.at("results")])
         yield Row("Gates", [_gate(gate) for gate in status.at("gates")])
@@ -73,14 +75,14 @@ def _of_kind(seen: Seen, now: datetime, budget_hours: float | None, most: int | 
         yield Row("Ungraded", errors)
         yield Row("Report", [uri] if (uri := status.text("reportUri")) else [])
         return
-    wanted = seen.fields.text("spec", "replicas") or "1"
+    wanted = view.fields.text("spec", "replicas") or "1"
     yield Row("Replicas", [f"{status.text('readyReplicas') or '0'} of {wanted} ready"])
     yield Row("Serves", [text for path in ("modelName", "url", "revision") if (text := status.text(path))])
     yield Row("Drift", [f"{one.text('field')} by {one.text('manager') or '?'}" for one in status.at("drift")])
 
 
-def _run(seen: Seen, now: datetime) -> Iterator[Row]:
-    status = seen.status
+def _run(view: ObjectView, now: datetime) -> Iterator[Row]:
+    status = view.status
     run_id = status.text("runId")
     if not run_id:
         return
@@ -93,8 +95,8 @@ def _run(seen: Seen, now: datetime) -> Iterator[Row]:
         parts.append(f"{duration(suspended)} of it suspended or waiting for quota")
     if class_name := status.text("className"):
         parts.append(f"class {class_name}")
-    if run_id != seen.run_id:
-        parts.append(f"the spec asks for run {seen.run_id}")
+    if run_id != view.run_id:
+        parts.append(f"the spec asks for run {view.run_id}")
     yield Row("Run", [", ".join(parts)])
 
 
@@ -123,10 +125,10 @@ def progress_rows(status: Fields, bar_width: int) -> Iterator[Row]:
     yield Row("Measured", [", ".join(measured)] if measured else [])
 
 
-def _attempts(seen: Seen, now: datetime, most: int | None) -> Iterator[Row]:
-    attempt = seen.status.at("attempt")
+def _attempts(view: ObjectView, now: datetime, most: int | None) -> Iterator[Row]:
+    attempt = view.status.at("attempt")
     if attempt:
-        limit = seen.fields.text("spec", "retryLimit") or "3"
+        limit = view.fields.text("spec", "retryLimit") or "3"
         line = (
             f"{attempt.text('number')} {attempt.text('state')}".rstrip()
             + f", {attempt.text('retries') or '0'} of {limit} retries used"
@@ -136,7 +138,7 @@ def _attempts(seen: Seen, now: datetime, most: int | None) -> Iterator[Row]:
         if following is not None and following > now:
             line += f", the next one in {duration((following - now).total_seconds())}"
         yield Row("Attempt", [line])
-    ended = [attempt_line(one) for one in seen.status.at("endedAttempts")]
+    ended = [attempt_line(one) for one in view.status.at("endedAttempts")]
     yield Row("Ended", ended if most is None else ended[-most:])
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from kubectl_finetune.cluster.children import Pod
 from kubectl_finetune.cluster.fields import clean
 from kubectl_finetune.cluster.kubectl import Kubectl, error_of
+from kubectl_finetune.cluster.object_view import ObjectView
 from kubectl_finetune.cluster.resource import FINE_TUNE_JOB, JOB_NAME_LABEL
-from kubectl_finetune.cluster.seen import Seen
 from kubectl_finetune.display.next_step import command
 from kubectl_finetune.errors import ExitCode, NotFoundError, PluginError
 
@@ -27,58 +27,64 @@ class Wanted:
     previous: bool = False
 
 
-def chosen(seen: Seen, pods: list[Pod], wanted: Wanted) -> list[Pod]:
+def chosen(view: ObjectView, pods: list[Pod], wanted: Wanted) -> list[Pod]:
     """The Pods whose logs are wanted: of the newest try, of rank 0. `pods` are oldest first. Raises NotFoundError."""
-    role = wanted.role or _newest_role(seen, pods)
+    role = wanted.role or _newest_role(view, pods)
     of_role = [pod for pod in pods if pod.role == role]
     tries = list(dict.fromkeys(pod.job for pod in of_role))
     if wanted.previous:
         tries = tries[:-1]
     if not tries:
         which = "of an earlier try " if wanted.previous else ""
-        raise NotFoundError(f"{seen.resource} has no {role} Pods {which}(any more). {_where_else(seen)}")
+        raise NotFoundError(f"{view.resource} has no {role} Pods {which}(any more). {_where_else(view)}")
     of_try = [pod for pod in of_role if pod.job == tries[-1]]
     if wanted.every:
         return of_try
-    if wanted.rank is None and seen.kind is not FINE_TUNE_JOB:
+    if wanted.rank is None and view.kind is not FINE_TUNE_JOB:
         return of_try[-1:]
     rank = wanted.rank or 0
-    index = rank // per_node(seen) if role == "train" else rank
+    index = rank // per_node(view) if role == "train" else rank
     found = [pod for pod in of_try if pod.index == index]
     if not found:
         there = ", ".join(sorted({str(pod.index) for pod in of_try}))
         raise NotFoundError(
-            f"{seen.resource}: rank {rank} is on node {index}, and the Pod of that node does not exist (any more). "
+            f"{view.resource}: rank {rank} is on node {index}, and the Pod of that node does not exist (any more). "
             f"There are Pods of nodes {there}; --all shows all of them."
         )
     return found[-1:]
 
 
-def per_node(seen: Seen) -> int:
+def per_node(view: ObjectView) -> int:
     """Processes per Pod."""
-    return max(1, seen.fields.whole("spec", "parallelism", "processesPerNode") or 1)
+    return max(1, view.fields.whole("spec", "parallelism", "processesPerNode") or 1)
 
 
-def _newest_role(seen: Seen, pods: list[Pod]) -> str:
+def _newest_role(view: ObjectView, pods: list[Pod]) -> str:
     """The role that says most of those that have Pods: training, once there is any."""
     there = {pod.role for pod in pods}
-    return next((role for role in reversed(seen.kind.roles) if role in there), seen.kind.roles[-1])
+    return next((role for role in reversed(view.kind.roles) if role in there), view.kind.roles[-1])
 
 
-def _where_else(seen: Seen) -> str:
+def _where_else(view: ObjectView) -> str:
     """Logs are deleted with their Pods: what has more than them."""
-    storage = seen.status.text("storageUri")
+    storage = view.status.text("storageUri")
     kept = f" The history of the run is {storage}/events.jsonl in the storage." if storage else ""
-    return f"Logs are deleted with their Pods.{kept} `{command(seen, 'status')}` shows where the run stands."
+    return f"Logs are deleted with their Pods.{kept} `{command(view, 'status')}` shows where the run stands."
 
 
-def kept_log(seen: Seen) -> str:
+def kept_log(view: ObjectView) -> str:
     """The end of the log of the Pod that failed last, which the status has; "" if nothing failed."""
-    return seen.status.block("failure", "log").rstrip()
+    return view.status.block("failure", "log").rstrip()
 
 
 def show_logs(
-    kubectl: Kubectl, seen: Seen, pods: list[Pod], say: Callable[[str], None], *, follow: bool = False, tail: int = -1
+    kubectl: Kubectl,
+    view: ObjectView,
+    pods: list[Pod],
+    say: Callable[[str], None],
+    *,
+    follow: bool = False,
+    tail: int = -1,
 ) -> None:
     """Print the logs of these Pods, with the Pod's name before each line if there are several. Raises PluginError."""
     words = ["logs", "--container", _container(pods[0]), f"--tail={tail}"]
@@ -97,17 +103,17 @@ def show_logs(
     except BaseException:
         process.kill()
         raise
-    _check_end(process, seen)
+    _check_end(process, view)
 
 
-def _check_end(process: subprocess.Popen[str], seen: Seen) -> None:
+def _check_end(process: subprocess.Popen[str], view: ObjectView) -> None:
     assert process.stderr is not None
     told = process.stderr.read()
     if process.wait(END_SECONDS) == 0:
         return
     error = error_of(told)
     if "waiting to start" in str(error):
-        error = PluginError(f"{error}. Why it waits: {command(seen, 'events')}", ExitCode.NOT_FOUND)
+        error = PluginError(f"{error}. Why it waits: {command(view, 'events')}", ExitCode.NOT_FOUND)
     raise error
 
 

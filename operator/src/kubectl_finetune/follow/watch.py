@@ -125,8 +125,8 @@ class Watcher:
     def _start(self, watches: Watches, source: str) -> None:
         if source == "object":
             watches.start(source, self._wanted.kind.resource, self._wanted.name)
-        elif source == "pods" and self.state.seen is not None:
-            watches.start(source, "pods", "-l", children.selector(self.state.seen))
+        elif source == "pods" and self.state.view is not None:
+            watches.start(source, "pods", "-l", children.selector(self.state.view))
         elif source == "events":
             watches.start(source, "events")
 
@@ -138,9 +138,9 @@ class Watcher:
         if change.source == "object":
             self._lost_since = None
             self._tell(self.state.take_object(change.kind, change.found))
-            seen = self.state.seen
-            if seen is not None and seen.uid != self._uid:
-                self._uid = seen.uid
+            view = self.state.view
+            if view is not None and view.uid != self._uid:
+                self._uid = view.uid
                 for source in ("pods", "events"):
                     self._start(watches, source)
         elif change.source == "pods":
@@ -162,7 +162,7 @@ class Watcher:
         if source == "object" and error is not None:
             now = time.monotonic()
             self._lost_since = self._lost_since or now
-            final = isinstance(error, NotFoundError | ForbiddenError) or self.state.seen is None
+            final = isinstance(error, NotFoundError | ForbiddenError) or self.state.view is None
             if final or now - self._lost_since > LONGEST_OUTAGE_SECONDS:
                 raise error
         failures = self._failures.get(source, 0)
@@ -173,14 +173,14 @@ class Watcher:
             self._say(f"connection lost, trying again in {pause:.0f} s: {error}")
 
     def _end(self, until_stalled: bool) -> ExitCode | None:
-        seen = self.state.seen
-        if seen is None:
+        view = self.state.view
+        if view is None:
             return None
         if self.state.deleted:
             return ExitCode.NOT_FOUND
-        if seen.outcome is not None:
-            return ExitCode.SUCCEEDED if seen.outcome == "Succeeded" else ExitCode.FAILED
-        return ExitCode.STALLED if until_stalled and seen.stalled else None
+        if view.outcome is not None:
+            return ExitCode.SUCCEEDED if view.outcome == "Succeeded" else ExitCode.FAILED
+        return ExitCode.STALLED if until_stalled and view.stalled else None
 
 
 def watch(

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from kubectl_finetune.cluster.children import Event, Pod, is_about, sorted_pods
 from kubectl_finetune.cluster.fields import Fields, Object
+from kubectl_finetune.cluster.object_view import ObjectView, object_view
 from kubectl_finetune.cluster.resource import FINE_TUNE_JOB
-from kubectl_finetune.cluster.seen import Seen, as_seen
 from kubectl_finetune.display.numbers import age, figure, sparkline
 from kubectl_finetune.display.status import progress_rows, score_line
 from kubectl_finetune.display.terminal import STYLES, Row, as_grid
@@ -28,7 +28,7 @@ WIDE = 100
 class WatchState:
     """The newest of everything. `notes`: what can't be shown, and why."""
 
-    seen: Seen | None = None
+    view: ObjectView | None = None
     deleted: bool = False
     pods: dict[str, Object] = field(default_factory=dict)
     events: dict[str, Event] = field(default_factory=dict)
@@ -39,24 +39,24 @@ class WatchState:
 
     def take_object(self, kind: str, found: Object) -> list[str]:
         """A new state of the object. Returns the lines to print where there is no terminal."""
-        before, self.seen = self.seen, as_seen(found)
-        if before is not None and before.uid != self.seen.uid:
+        before, self.view = self.view, object_view(found)
+        if before is not None and before.uid != self.view.uid:
             self.deleted = False
             self.pods.clear()
             self.losses.clear()
         if kind == "DELETED":
             self.deleted = True
-            return [f"{self.seen.resource} was deleted"]
-        progress = self.seen.status.at("progress")
+            return [f"{self.view.resource} was deleted"]
+        progress = self.view.status.at("progress")
         step, loss = progress.whole("step"), progress.number("loss")
         if step is not None and loss is not None and (not self.losses or self.losses[-1][0] != step):
             # An attempt that resumes goes back to the step of its checkpoint.
             self.losses = [one for one in self.losses if one[0] < step] + [(step, loss)]
             if len(self.losses) > MOST_LOSSES:
                 self.losses = self.losses[::2]
-        key = worth_a_line(self.seen)
+        key = worth_a_line(self.view)
         changed, self._key = key != self._key, key
-        return [headline(self.seen)] if changed else []
+        return [headline(self.view)] if changed else []
 
     def take_pod(self, kind: str, found: Object) -> list[str]:
         """A new state of a Pod."""
@@ -73,33 +73,33 @@ class WatchState:
         """An Event of the namespace, if it is about the object or its Pods."""
         event = Event(Fields(found))
         uid = event.fields.text("metadata", "uid")
-        if self.seen is None or kind == "DELETED" or not is_about(event, self.seen, list(self.pods.values())):
+        if self.view is None or kind == "DELETED" or not is_about(event, self.view, list(self.pods.values())):
             return []
         self.events[uid] = event
         line = f"{event.type} {event.about} {event.text_and_count}"
-        if line in self._told or event.fields.text("involvedObject", "kind") == self.seen.kind.name:
+        if line in self._told or event.fields.text("involvedObject", "kind") == self.view.kind.name:
             return []  # The headline says what the object's own Events say.
         self._told.add(line)
         return [line]
 
 
-def headline(seen: Seen) -> str:
+def headline(view: ObjectView) -> str:
     """The state in one line."""
-    ready, stalled, status = seen.condition("Ready"), seen.condition("Stalled"), seen.status
-    parts = [seen.phase or "not looked at yet"]
-    if not seen.current:
+    ready, stalled, status = view.condition("Ready"), view.condition("Stalled"), view.status
+    parts = [view.phase or "not looked at yet"]
+    if not view.current:
         return "  ".join([*parts, "the operator has not seen the newest change yet"])
     if stalled.status == "True":
         parts.append(f"{stalled.reason}: {stalled.message}")
-    elif ready.reason and ready.reason != seen.phase:
+    elif ready.reason and ready.reason != view.phase:
         parts.append(ready.reason)
-    if seen.kind is FINE_TUNE_JOB:
+    if view.kind is FINE_TUNE_JOB:
         if attempt := status.text("attempt", "number"):
             parts.append(f"attempt {attempt}")
         parts += _progress(status.at("progress"))
-        if seen.outcome == "Succeeded" and (uri := status.text("result", "uri")):
+        if view.outcome == "Succeeded" and (uri := status.text("result", "uri")):
             parts.append(uri)
-    elif seen.outcome is not None:
+    elif view.outcome is not None:
         parts += [score_line(score) for score in status.at("results")] or [status.text("url")]
     return "  ".join(part for part in parts if part)
 
@@ -116,35 +116,35 @@ def _progress(progress: Fields) -> list[str]:
     return [f"{percent:.0f}%", *numbers]
 
 
-def worth_a_line(seen: Seen) -> tuple[object, ...]:
+def worth_a_line(view: ObjectView) -> tuple[object, ...]:
     """What differs when a line is worth printing: losses and the time left change with each report, and are not."""
-    stalled = seen.condition("Stalled")
+    stalled = view.condition("Stalled")
     return (
-        *(seen.uid, seen.current, seen.phase, seen.condition("Ready").reason, stalled.status, stalled.reason),
-        *(seen.status.text("attempt", "number"), seen.status.text("progress", "percent"), seen.outcome),
+        *(view.uid, view.current, view.phase, view.condition("Ready").reason, stalled.status, stalled.reason),
+        *(view.status.text("attempt", "number"), view.status.text("progress", "percent"), view.outcome),
     )
 
 
 def screen_of(state: WatchState, now: datetime, width: int, height: int) -> RenderableType:
     """The live picture, no larger than the terminal."""
-    seen = state.seen
-    if seen is None:
+    view = state.view
+    if view is None:
         return Text("waiting for the object ...")
-    ready, stalled = seen.condition("Ready"), seen.condition("Stalled")
+    ready, stalled = view.condition("Ready"), view.condition("Stalled")
     since = age(ready.since, now)
     rows = [
-        Row(seen.kind.name, [f"{seen.name}  (namespace {seen.namespace})"], "bold"),
+        Row(view.kind.name, [f"{view.name}  (namespace {view.namespace})"], "bold"),
         Row(
             "Phase",
-            [f"{seen.phase or 'not looked at yet'} {f'for {since}' if since else ''}"],
-            STYLES.get(seen.phase, ""),
+            [f"{view.phase or 'not looked at yet'} {f'for {since}' if since else ''}"],
+            STYLES.get(view.phase, ""),
         ),
     ]
     if stalled.status == "True":
         rows.append(Row("Stalled", [f"{stalled.reason}: {stalled.message}"], "bold red"))
     elif ready.message:
         rows.append(Row("Why", [ready.message]))
-    rows += [row for row in progress_rows(seen.status, max(8, min(30, width - 60))) if row.lines]
+    rows += [row for row in progress_rows(view.status, max(8, min(30, width - 60))) if row.lines]
     if len(state.losses) > 1:
         values = [loss for _, loss in state.losses]
         curve = sparkline(values, max(8, min(60, width - 40)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_finetune.cluster.seen import as_seen
+from kubectl_finetune.cluster.object_view import object_view
 from kubectl_finetune.display.compare import comparison, scores_of
 from tests.unit.kubectl_finetune.cluster_objects import SUCCEEDED, TRAINING, seen
 
@@ -27,9 +27,9 @@ def test_scores_are_those_of_the_jobs_result() -> None:
         ]
     }
     results = [{"candidate": name, "grader": "exact", "score": 0.5, "examples": 9} for name in ("tuned", "other")]
-    evaluation = as_seen({"metadata": {"name": "e"}, "spec": spec, "status": {"results": results}})
+    evaluation = object_view({"metadata": {"name": "e"}, "spec": spec, "status": {"results": results}})
     assert scores_of([evaluation], seen(SUCCEEDED)) == ["e: tuned, exact: 0.5, 9 examples"]
 
 
 def test_jobs_without_a_status_can_be_compared() -> None:
-    assert comparison(as_seen({}), as_seen({"spec": [], "status": 7}))
+    assert comparison(object_view({}), object_view({"spec": [], "status": 7}))

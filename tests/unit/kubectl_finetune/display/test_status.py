@@ -13,7 +13,7 @@ from finetune_api.conditions import KindStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
-from kubectl_finetune.cluster.seen import Seen, as_seen
+from kubectl_finetune.cluster.object_view import ObjectView, object_view
 from kubectl_finetune.display.status import status_rows
 from kubectl_finetune.display.terminal import print_rows
 from tests.unit.api.wire.full_statuses import full_status, objects_within, replaced, with_unknown_fields
@@ -26,7 +26,7 @@ KINDS = {
 }
 
 
-def shown(found: Seen, width: int = 100, terminal: bool = False, **options: Any) -> str:
+def shown(found: ObjectView, width: int = 100, terminal: bool = False, **options: Any) -> str:
     file = io.StringIO()
     to = Console(file=file, width=width, force_terminal=terminal, highlight=False, markup=False, emoji=False)
     print_rows(to, status_rows(found, NOW, **options))
@@ -78,12 +78,12 @@ def test_a_stalled_job_says_that_it_goes_on_by_itself() -> None:
 
 def test_a_change_that_the_operator_has_not_seen_is_told_and_the_old_status_is_no_answer() -> None:
     old = job(SUCCEEDED, generation=3)
-    text = shown(as_seen(old))
+    text = shown(object_view(old))
     assert "The spec was changed; what follows is of before the change." in text
     assert "see whether it runs: kubectl -n finetune-system get pods" in text
     new = job(generation=1)
     del new["status"]
-    assert "not looked at yet" in shown(as_seen(new))
+    assert "not looked at yet" in shown(object_view(new))
 
 
 def test_a_spec_that_was_refused_is_not_the_success_of_the_run_before_it() -> None:
@@ -114,7 +114,7 @@ def test_an_evaluation_is_told_with_intervals_and_gates() -> None:
         "gates": [{"candidate": "tuned", "grader": "exact", "verdict": "Failed", "message": "0.7 < 0.9"}],
     }
     metadata = {"name": "router", "namespace": "team-a", "generation": 1}
-    text = shown(as_seen({"kind": "Evaluation", "metadata": metadata, "spec": {}, "status": status}))
+    text = shown(object_view({"kind": "Evaluation", "metadata": metadata, "spec": {}, "status": status}))
     assert "tuned, exact: 0.75 [0.7, 0.8], gain 0.5 [0.45, 0.55], 250 examples" in text
     assert "Failed: tuned, exact: 0.7 < 0.9" in text
     assert "a better model" in text
@@ -165,9 +165,9 @@ def test_statuses_of_other_versions_are_shown_as_far_as_they_are_known(name: str
         for field in status:
             shown(of_kind(name, {**status, field: wrong}))
         shown(of_kind(name, wrong))
-        shown(as_seen({"kind": name, "metadata": wrong, "spec": wrong, "status": status}))
+        shown(object_view({"kind": name, "metadata": wrong, "spec": wrong, "status": status}))
 
 
-def of_kind(name: str, status: Any) -> Seen:
+def of_kind(name: str, status: Any) -> ObjectView:
     metadata = {"name": "router", "namespace": "team-a", "uid": "1", "generation": 1}
-    return as_seen({"kind": name, "metadata": metadata, "spec": {}, "status": status})
+    return object_view({"kind": name, "metadata": metadata, "spec": {}, "status": status})

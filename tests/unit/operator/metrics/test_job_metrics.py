@@ -36,7 +36,7 @@ QUEUED = FineTuneJobStatus(phase="Queued")
 DONE = TRAINING.model_copy(update={"phase": "Succeeded"})
 
 
-class Seen:
+class ObjectView:
     """Metrics as Prometheus sees them."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ def stalled(reason: str, status: str = "True") -> KindStatus:
 
 
 def test_a_jobs_phase_is_counted_once_and_moves_with_it() -> None:
-    seen = Seen()
+    seen = ObjectView()
     for before, after in [(FineTuneJobStatus(), QUEUED), (QUEUED, QUEUED), (QUEUED, TRAINING), (TRAINING, TRAINING)]:
         seen.jobs.written(KEY, before, after)
     seen.jobs.written(KEY._replace(name="other"), QUEUED, TRAINING)
@@ -78,7 +78,7 @@ def test_a_jobs_phase_is_counted_once_and_moves_with_it() -> None:
 
 def test_a_job_that_trains_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", NOW.timestamp)
-    seen = Seen()
+    seen = ObjectView()
     seen.jobs.written(KEY, QUEUED, TRAINING)
     job = ("team-a", "router")
     expected = {"job_step": 30, "job_total_steps": 100, "job_loss": 1.5, "job_tokens_per_second": 800}
@@ -90,7 +90,7 @@ def test_a_job_that_trains_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("after", [DONE, DONE.model_copy(update={"phase": "Suspended"}), None])
 def test_nothing_of_a_single_job_stays_when_it_ends_or_goes(after: FineTuneJobStatus | None) -> None:
-    seen = Seen()
+    seen = ObjectView()
     seen.jobs.written(KEY, QUEUED, TRAINING)
     if after is None:
         seen.jobs.gone(KEY)
@@ -100,7 +100,7 @@ def test_nothing_of_a_single_job_stays_when_it_ends_or_goes(after: FineTuneJobSt
 
 
 def test_a_job_that_reports_nothing_shows_nothing() -> None:
-    seen = Seen()
+    seen = ObjectView()
     seen.jobs.written(
         KEY, QUEUED, FineTuneJobStatus(phase="Training", checkpoints=[CheckpointStatus(step=1, uri="s3")])
     )
@@ -112,7 +112,7 @@ def ended(number: int, outcome: AttemptOutcome, reason: str | None) -> EndedAtte
 
 
 def test_each_attempt_is_counted_once_by_outcome_and_reason() -> None:
-    seen = Seen()
+    seen = ObjectView()
     first, second, third = ended(1, "Failed", "OutOfMemory"), ended(2, "Disrupted", None), ended(3, "Succeeded", None)
     statuses = [FineTuneJobStatus(ended_attempts=attempts) for attempts in ([first], [first], [first, second], [third])]
     # The operator starts with what is there already.
@@ -143,13 +143,13 @@ def used(seconds: int, month: str = "2026-11", class_name: str = "gpu") -> FineT
 def test_accelerator_seconds_are_what_is_new(
     before: FineTuneJobStatus, after: FineTuneJobStatus, counted: dict[tuple[str, ...], float]
 ) -> None:
-    seen = Seen()
+    seen = ObjectView()
     seen.jobs.written(KEY, before, after)
     assert seen.samples("accelerator_seconds_total") == counted
 
 
 def test_the_objects_of_a_kind_are_those_that_were_seen_and_are_not_gone() -> None:
-    seen = Seen()
+    seen = ObjectView()
     other, elsewhere = KEY._replace(name="other"), KEY._replace(namespace="team-b")
     for key in (KEY, other, elsewhere):
         seen.objects.written(key, QUEUED, TRAINING)
@@ -160,7 +160,7 @@ def test_the_objects_of_a_kind_are_those_that_were_seen_and_are_not_gone() -> No
 
 
 def test_stalled_objects_of_every_kind_by_their_reason() -> None:
-    seen = Seen()
+    seen = ObjectView()
     evaluation = ObjectKey("Evaluation", "team-a", "judge")
     seen.objects.written(evaluation, KindStatus(), stalled("ClassNotFound"))
     assert seen.samples("stalled_objects") == {("Evaluation", "team-a", "ClassNotFound"): 1}
@@ -169,7 +169,7 @@ def test_stalled_objects_of_every_kind_by_their_reason() -> None:
 
 
 def test_a_scrape_does_not_grow_with_finished_jobs() -> None:
-    seen = Seen()
+    seen = ObjectView()
     for number in range(2000):
         seen.jobs.written(KEY._replace(name=f"job-{number}"), TRAINING, DONE)
     assert sum(len(family.samples) for family in seen.jobs.collect()) == 1

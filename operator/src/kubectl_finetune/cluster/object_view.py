@@ -1,4 +1,4 @@
-"""An object of one of our kinds as it was last seen, and what its status says of its run."""
+"""An object of one of our kinds, read leniently: what its status says of its run."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The object. `fields` are all of it."""
+class ObjectView:
+    """The object; `fields`: all of it."""
 
     fields: Fields
 
@@ -98,11 +98,11 @@ class Seen:
         return "Succeeded" if self.phase == _SUCCESS[self.kind.name] else "Failed"
 
 
-def seen(kubectl: Kubectl, wanted: Resource) -> Seen:
-    """The object, as it is now. Raises PluginError."""
-    return as_seen(kubectl.get(wanted.kind.resource, wanted.name))
+def read_object(kubectl: Kubectl, wanted: Resource) -> ObjectView:
+    """Read an object from the cluster. Raises PluginError."""
+    return object_view(kubectl.get(wanted.kind.resource, wanted.name))
 
 
-def as_seen(found: Object) -> Seen:
-    """An object from the API server."""
-    return Seen(Fields(found))
+def object_view(found: Object) -> ObjectView:
+    """The view of an object that was read."""
+    return ObjectView(Fields(found))
