@@ -47,9 +47,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_paths_of_the_repository_exist(page: Path) -> None:
     for code in inline_code(page):
-        path = code.split(" ")[0].rstrip("/")
-        if path.split("/")[0] in TOP_LEVEL and "/" in path and not set("<*{$") & set(path):
-            assert (ROOT / path).exists(), code
+        for path in (word.rstrip("/") for word in code.split()):
+            if path.split("/")[0] in TOP_LEVEL and "/" in path and not set("<*{$") & set(path):
+                assert (ROOT / path.partition("::")[0]).exists(), code
 
 
 def test_targets_of_make_exist() -> None:
