@@ -36,3 +36,10 @@ def test_the_map_has_the_order_of_the_contract() -> None:
     }
     levels = [order[place.strip("/").removesuffix(".py").replace("/", ".")] for line in mapped() for place in line]
     assert levels == sorted(levels)
+
+
+def test_every_file_that_the_section_names_exists() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    section = page.partition("## The trainer")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", section))
+    assert {name for name in named if not (PACKAGE / name).exists()} == set()
