@@ -129,7 +129,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.STORAGE_DENIED: "The storage rejected the credentials (401 or 403).",
     Reason.STORAGE_UNREACHABLE: "The storage endpoint did not answer in time.",
     Reason.STORAGE_UNSUITABLE: "The storage does not support conditional writes (`If-None-Match: *`), which "
-    "checkpoints require.",
+    "checkpoints require, or answers a read of a part (`Range`) with other bytes.",
     Reason.BUCKET_NOT_FOUND: "The class's bucket does not exist.",
     Reason.HUB_UNREACHABLE: "The Hugging Face Hub did not answer, or the Pods have no network route to it.",
     Reason.HUB_DENIED: "The Hub rejected the token (401 or 403).",

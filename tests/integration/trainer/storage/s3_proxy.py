@@ -17,7 +17,7 @@ import ssl
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, cast
@@ -86,6 +86,27 @@ class SayDone:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """Answer with this whole object and status 200, whatever part was asked for: as one that knows no Range would."""
+
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Say:
+    """Send the S3's answer with other headers; None: without one."""
+
+    headers: Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Meanwhile:
+    """Do this before the S3 sees the request."""
+
+    work: Callable[[], None]
+
+
+@dataclass(frozen=True)
 class Kill:
     """SIGKILL a process when the request has come: before the S3 sees it, or (`forward`) after it has done it."""
 
@@ -93,7 +114,7 @@ class Kill:
     forward: bool = False
 
 
-Fault = Answer | Hang | CutBody | Trickle | ResetConnection | DropAnswer | SayDone | Kill
+Fault = Answer | Hang | CutBody | Trickle | ResetConnection | DropAnswer | SayDone | Whole | Say | Meanwhile | Kill
 
 
 @dataclass(frozen=True)
@@ -271,6 +292,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         if isinstance(fault, Answer):
             return self._answer(fault)
+        if isinstance(fault, Whole):
+            return self._send_whole(fault.content)
+        if isinstance(fault, Meanwhile):
+            fault.work()
         self._forward(body, fault)
         return None
 
@@ -295,8 +320,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(Answer(200, ""))
         self.send_response_only(answer.status, answer.reason)
         length = answer.headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
-        for name, value in answer.headers.items():
-            if name.lower() not in HOP_BY_HOP and name.lower() != "content-length":
+        said = dict(fault.headers) if isinstance(fault, Say) else {}
+        left_out = HOP_BY_HOP | {"content-length"} | {name.lower() for name in said}
+        kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in left_out]
+        for name, value in [*kept, *said.items()]:
+            if value is not None:
                 self.send_header(name, value)
         if answer.status not in (204, 304):
             self.send_header("Content-Length", length)
@@ -310,6 +338,13 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         self.wfile.write(content)
         return None
+
+    def _send_whole(self, content: bytes) -> None:
+        self.send_response_only(200)
+        self.send_header("ETag", '"whole"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def _trickle(self, content: bytes, seconds: float) -> None:
         for position in range(len(content)):

@@ -41,6 +41,8 @@ from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.local_storage import open_storage
 from finetune_trainer.storage.storage import Storage
 
+PROBE = b"finetune-operator"
+
 _log = structlog.get_logger()
 
 
@@ -61,15 +63,18 @@ def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
 
 
 def check_storage(storage: Storage, output: S3Location) -> None:
-    """List, write, read and delete below the run's folder, and check that conditional writes never overwrite.
+    """List, write, read and delete below the run's folder, and check that ranges are read as they were asked for and
+    conditional writes never overwrite.
 
     Listing comes first: some servers make a missing bucket.
     """
     probe = output.join(f"preflight-{uuid.uuid4().hex}")
     storage.list_objects(output)
-    storage.write(probe, b"finetune-operator")
-    storage.read(probe)
-    storage.delete([probe])
+    storage.write(probe, PROBE)
+    try:
+        storage.refuse_other_bytes(probe, PROBE)
+    finally:
+        storage.delete([probe])
     try:
         storage.refuse_overwriting(probe)
     finally:

@@ -135,6 +135,15 @@ def unsuitable(where: str, why: str) -> DiagnosedError:
     )
 
 
+def unsuitable_for_ranges(where: str, why: str) -> DiagnosedError:
+    """The diagnosis of a storage that can't be trusted to read the bytes that were asked for."""
+    return DiagnosedError(
+        Reason.STORAGE_UNSUITABLE,
+        f"{where} can't be used: {why}. Large files are read in parts (Range, If-Match): let no cache or gateway "
+        "before the storage change these requests or their answers, use a newer version of it, or another one.",
+    )
+
+
 def _diagnose_answer(
     error: ClientError, location: S3Location, where: str, missing: Reason | None, tried: str
 ) -> DiagnosedError:

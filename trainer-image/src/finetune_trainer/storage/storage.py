@@ -19,7 +19,8 @@ from finetune_api.sources import S3Location
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.bodies import read_all
 from finetune_trainer.storage.client import open_client
-from finetune_trainer.storage.errors import MISSING_CODES, code_of, required, unsuitable
+from finetune_trainer.storage.errors import MISSING_CODES, code_of, required, unsuitable, unsuitable_for_ranges
+from finetune_trainer.storage.ranges import NO_SUCH_RANGE_CODES, Part, length_of, whole_size
 from finetune_trainer.storage.retries import Retries
 from finetune_trainer.storage.transfers import PARTS_IN_MEMORY, MismatchError, StoredFile, Transfers
 
@@ -57,7 +58,7 @@ class Storage:
 
     def read(self, location: S3Location, missing: Reason | None = None) -> bytes:
         """The whole object. `missing` is the reason to fail with when it, or its bucket, does not exist."""
-        return self._get(location, missing)
+        return self._retries.request("GetObject", location, lambda: self._get_once(location), missing)
 
     def find(self, location: S3Location) -> bytes | None:
         """The whole object; None when the bucket has no such object. A bucket that is not there is a failure."""
@@ -74,7 +75,19 @@ class Storage:
 
     def read_range(self, location: S3Location, start: int, length: int, missing: Reason | None = None) -> bytes:
         """`length` bytes from `start`, or fewer where the object ends."""
-        return self._get(location, missing, Range=f"bytes={start}-{start + length - 1}")
+        part = Part(start, length)
+
+        def send() -> bytes:
+            try:
+                answer = self._api.get_object(Bucket=location.bucket, Key=location.key, Range=part.range)
+            except ClientError as error:
+                if code_of(error) in NO_SUCH_RANGE_CODES:
+                    return b""
+                raise
+            total = whole_size(answer, part, location, self._where)
+            return read_all(answer["Body"], min(length, total - start))
+
+        return self._retries.request("GetObject", location, send, missing)
 
     def write(self, location: S3Location, body: bytes) -> None:
         """Put an object, replacing an existing one."""
@@ -106,6 +119,16 @@ class Storage:
             )
         if not written[0]:
             raise unsuitable(self._where, f"it says of {probe.uri}, which is not there, that it is (If-None-Match: *)")
+
+    def refuse_other_bytes(self, probe: S3Location, body: bytes) -> None:
+        """Raises DiagnosedError (StorageUnsuitable) unless `body`, which is at `probe`, is read whole and in parts.
+
+        A storage that sends the whole for a part would fill large files with their own beginning.
+        """
+        half = len(body) // 2
+        read = [self.read(probe), self.read_range(probe, 0, half), self.read_range(probe, half, len(body))]
+        if read != [body, body[:half], body[half:]]:
+            raise unsuitable_for_ranges(self._where, f"it read {probe.uri} other than it was written just before")
 
     def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
         """Upload a local file or bytes in one pass, large ones in parallel parts. Returns size and digest."""
@@ -165,12 +188,9 @@ class Storage:
             self._abort(S3Location(folder.bucket, upload["Key"]), upload["UploadId"])
         return len(begun)
 
-    def _get(self, location: S3Location, missing: Reason | None, **options: str) -> bytes:
-        return self._retries.request("GetObject", location, lambda: self._get_once(location, **options), missing)
-
-    def _get_once(self, location: S3Location, **options: str) -> bytes:
-        answer = self._api.get_object(Bucket=location.bucket, Key=location.key, **options)
-        return read_all(answer["Body"], answer["ContentLength"])
+    def _get_once(self, location: S3Location) -> bytes:
+        answer = self._api.get_object(Bucket=location.bucket, Key=location.key)
+        return read_all(answer["Body"], length_of(answer, location, self._where))
 
     def _abort(self, location: S3Location, upload_id: str) -> None:
         def send() -> None:

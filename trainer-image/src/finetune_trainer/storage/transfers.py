@@ -25,6 +25,14 @@ from finetune_api.sources import S3Location
 from finetune_trainer.storage.bodies import PacedBody, read_into
 from finetune_trainer.storage.client import S3Client
 from finetune_trainer.storage.errors import MISSING_CODES, code_of, required
+from finetune_trainer.storage.ranges import (
+    NO_SUCH_RANGE_CODES,
+    Part,
+    changed_while_read,
+    says_changed,
+    version_of,
+    whole_size,
+)
 from finetune_trainer.storage.retries import Retries
 
 T = TypeVar("T")
@@ -32,6 +40,10 @@ T = TypeVar("T")
 PART_BYTES = 8 * 2**20
 MOST_PARTS = 10_000  # of one object, https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 PARTS_IN_MEMORY = 8
+
+
+class _ChangedError(Exception):
+    """A part of an object is not of the version that the first part is of. Its argument: how that showed."""
 
 
 class MismatchError(Exception):
@@ -47,16 +59,8 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A range of a file: bytes from `start`."""
-
-    start: int
-    size: int
-
-
-@dataclass(frozen=True)
 class FirstPart:
-    """The first part of an object, with the size of the whole."""
+    """The first part of an object, with the size of the whole. `etag`: empty where there is no other part."""
 
     content: memoryview
     total: int
@@ -136,9 +140,14 @@ class Transfers:
                     raise MismatchError(f"{location.uri} has {first.total} bytes; {size} were expected")
                 os.pwrite(stream.fileno(), first.content, 0)
                 digest.update(first.content)
-            for filled in self._in_order(self._gets(location, first, stream.fileno())):
-                digest.update(memoryview(filled.buffer)[: filled.size])
-                self._buffers.append(filled.buffer)
+            try:
+                for filled in self._in_order(self._gets(location, first, stream.fileno())):
+                    digest.update(memoryview(filled.buffer)[: filled.size])
+                    self._buffers.append(filled.buffer)
+            except _ChangedError as error:
+                if (size, sha256) != (None, None):
+                    raise MismatchError(f"{location.uri} changed while it was read") from error
+                raise changed_while_read(location, str(error)) from error
         if sha256 is not None and digest.hexdigest() != sha256:
             raise MismatchError(f"{location.uri} has not the SHA-256 that was expected")
 
@@ -206,19 +215,22 @@ class Transfers:
     def _get_first(
         self, location: S3Location, buffer: bytearray, missing: Reason | None, *, expected: bool
     ) -> FirstPart:
+        part = Part(0, PART_BYTES)
+
         def send() -> FirstPart:
             try:
-                answer = self._api.get_object(**_of(location), Range=f"bytes=0-{PART_BYTES - 1}")
+                answer = self._api.get_object(**_of(location), Range=part.range)
             except ClientError as error:
-                if code_of(error) == "InvalidRange":  # an empty object has no first byte
+                if code_of(error) in NO_SUCH_RANGE_CODES:  # an empty object has no first byte
                     return FirstPart(memoryview(b""), 0, "")
                 if expected and code_of(error) in MISSING_CODES:
                     raise MismatchError(f"{location.uri} is not there") from error
                 raise
-            total = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
-            content = memoryview(buffer)[: min(total, PART_BYTES)]
+            total = whole_size(answer, part, location, self._client.where)
+            etag = version_of(answer, location, self._client.where) if total > part.size else ""
+            content = memoryview(buffer)[: min(total, part.size)]
             read_into(answer["Body"], content)
-            return FirstPart(content, total, answer["ETag"])
+            return FirstPart(content, total, etag)
 
         return self._retries.request("GetObject", location, send, missing)
 
@@ -231,11 +243,16 @@ class Transfers:
                 content = memoryview(buffer)[: part.size]
 
                 def send() -> None:
-                    answer = self._api.get_object(
-                        **_of(location),
-                        Range=f"bytes={part.start}-{part.start + part.size - 1}",
-                        IfMatch=first.etag,
-                    )
+                    try:
+                        answer = self._api.get_object(**_of(location), Range=part.range, IfMatch=first.etag)
+                    except ClientError as error:
+                        if says_changed(error):
+                            raise _ChangedError(code_of(error)) from error
+                        raise
+                    total = whole_size(answer, part, location, self._client.where)
+                    if (total, answer.get("ETag")) != (first.total, first.etag):
+                        answer["Body"].close()
+                        raise _ChangedError("its ETag or its size is another")
                     read_into(answer["Body"], content)
 
                 self._retries.request("GetObject", location, send)
