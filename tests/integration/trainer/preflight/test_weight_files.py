@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from finetune_api.conditions import Reason
 from finetune_api.run import ModelSource
 from finetune_trainer.model.loading import LocalModel, fetch_model, inspect_model, load_model
+from finetune_trainer.model.weight_headers import INDEX_NAME, LONGEST_INDEX_BYTES, files_to_load
 from finetune_trainer.preflight.model_checks import check_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.local_storage import open_storage
@@ -160,6 +162,22 @@ def other_shape(folder: Path) -> None:
     edit_header(shards(folder)[1], lambda weights: weights[0].update(shape=[3, 5]))
 
 
+def many_dimensions(folder: Path) -> None:
+    """Their product would take the square of their number, of which a header has room for millions."""
+    edit_header(shards(folder)[1], lambda weights: weights[0].update(shape=[3] * 100_000))
+
+
+def long_index(folder: Path) -> None:
+    with (folder / INDEX_NAME).open("a") as file:
+        file.write(" " * LONGEST_INDEX_BYTES)
+
+
+def long_name(folder: Path) -> None:
+    file = folder / INDEX_NAME
+    weights = json.loads(file.read_bytes())["weight_map"]
+    edit(file, weight_map=weights | {"w" * 100_000: shards(folder)[0].name})
+
+
 def other_weights(folder: Path) -> None:
     edit(folder / "config.json", transformers_weights="../../other/model.safetensors")
 
@@ -199,6 +217,9 @@ def edit_index(folder: Path, name: str) -> None:
         (overlapping, "overlap with another weight's"),
         (gap, "leave a gap"),
         (other_shape, "bytes, which its shape and type do not take"),
+        (many_dimensions, "has 100000 dimensions; 64 are the most"),
+        (long_index, f"bytes; {LONGEST_INDEX_BYTES} are the most"),
+        (long_name, f"says that {'w' * 200} is in model-00001-of"),
     ],
 )
 def test_files_that_are_not_the_whole_model_or_lead_elsewhere_are_refused(
@@ -211,6 +232,16 @@ def test_files_that_are_not_the_whole_model_or_lead_elsewhere_are_refused(
     reason, message = refusal(folder, tmp_path / "refused")
     assert reason is Reason.MODEL_INVALID
     assert words in message
+
+
+def test_an_index_of_many_files_is_read_in_one_pass(tmp_path: Path) -> None:
+    """Files times weights would be a billion comparisons: half a minute, and hours for the most that there could be."""
+    names = {f"w{number}": f"{number}.safetensors" for number in range(30_000)}
+    (tmp_path / INDEX_NAME).write_text(json.dumps({"weight_map": names}))
+    before = time.process_time()
+    found = files_to_load(tmp_path, [INDEX_NAME, *names.values()], "uri")
+    assert found == {file: frozenset({weight}) for weight, file in names.items()}
+    assert time.process_time() - before < 5
 
 
 def wrong_total(folder: Path) -> None:

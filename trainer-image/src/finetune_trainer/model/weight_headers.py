@@ -18,6 +18,12 @@ from finetune_trainer.process.failures import DiagnosedError
 
 LONGEST_HEADER_BYTES = 16 * 2**20
 """The largest models have 100,000 weights in all, of some hundred bytes each. The safetensors library allows 100 MB."""
+LONGEST_INDEX_BYTES = 32 * 2**20
+"""An index names all weights of all files, with the file of each."""
+MOST_DIMENSIONS = 64
+"""PyTorch has no tensor of more."""
+SHOWN_CHARACTERS = 200
+"""Of a name in a message."""
 LENGTH_BYTES = 8
 INDEX_NAME = "model.safetensors.index.json"
 WHOLE_NAME = "model.safetensors"
@@ -68,23 +74,34 @@ def files_to_load(folder: Path, paths: Iterable[str], uri: str) -> dict[str, fro
             f"{uri} has neither {WHOLE_NAME} nor {INDEX_NAME}, which lists the files of a model that has several. "
             "Upload the whole folder as save_pretrained wrote it."
         )
-    try:
-        weights = msgspec.json.decode((folder / INDEX_NAME).read_bytes(), type=_Index).weight_map
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise _invalid(f"{uri}: {INDEX_NAME} can't be read: {error}") from error
-    named = {name: frozenset(weight for weight in weights if weights[weight] == name) for name in {*weights.values()}}
+    named = _read_index(folder / INDEX_NAME, uri)
     for name in sorted(named):
         if not (name.endswith(".safetensors") and is_plain(name)):
             raise _invalid(
-                f"{uri}: {INDEX_NAME} names {name[:200]!r}, which is not a safetensors file of the model's own folder."
+                f"{uri}: {INDEX_NAME} names {_shown(name)!r}, which is not a safetensors file of the model's own "
+                "folder."
             )
     missing = sorted(named.keys() - there)
     if missing:
         raise _invalid(
-            f"{uri} is not complete: {INDEX_NAME} names {', '.join(missing[:3])}, and "
+            f"{uri} is not complete: {INDEX_NAME} names {', '.join(map(_shown, missing[:3]))}, and "
             f"{len(missing)} of its {len(named)} files are not there. Upload the whole model."
         )
     return named
+
+
+def _read_index(file: Path, uri: str) -> dict[str, frozenset[str]]:
+    """The weights of each file that an index names."""
+    if (size := file.stat().st_size) > LONGEST_INDEX_BYTES:
+        raise _invalid(f"{uri}: {INDEX_NAME} has {size} bytes; {LONGEST_INDEX_BYTES} are the most. {SAVE_AGAIN}")
+    try:
+        weights = msgspec.json.decode(file.read_bytes(), type=_Index).weight_map
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _invalid(f"{uri}: {INDEX_NAME} can't be read: {error}") from error
+    of_file: dict[str, list[str]] = {}
+    for weight, name in weights.items():
+        of_file.setdefault(name, []).append(weight)
+    return {name: frozenset(named) for name, named in of_file.items()}
 
 
 def join(files: Mapping[str, Tensors], promised: Mapping[str, frozenset[str]], uri: str) -> dict[str, Tensor]:
@@ -95,14 +112,14 @@ def join(files: Mapping[str, Tensors], promised: Mapping[str, frozenset[str]], u
         if lacking:
             where = f"; it is in {holders[lacking[0]]}" if lacking[0] in holders else ""
             raise _invalid(
-                f"{uri}: {INDEX_NAME} says that {lacking[0]}{_more(lacking)} is in {file}, which does not have it"
-                f"{where}. {SAVE_AGAIN}"
+                f"{uri}: {INDEX_NAME} says that {_some(lacking)} is in {file}, which does not have it{where}. "
+                f"{SAVE_AGAIN}"
             )
     for file, tensors in files.items():
         twice = sorted(weight for weight in tensors if holders[weight] != file)
         if twice:
             raise _invalid(
-                f"{uri} has {twice[0]}{_more(twice)} twice: in {file} and in {holders[twice[0]]}. Which one is meant "
+                f"{uri} has {_some(twice)} twice: in {file} and in {holders[twice[0]]}. Which one is meant "
                 f"can't be determined. {SAVE_AGAIN}"
             )
     return {weight: tensor for tensors in files.values() for weight, tensor in tensors.items()}
@@ -149,8 +166,10 @@ def end_of_weights(tensors: Tensors) -> int:
     are not as long as the weight.
     """
     end = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
-        first, last = tensor.data_offsets
+    for weight, tensor in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
+        name, (first, last) = _shown(weight), tensor.data_offsets
+        if len(tensor.shape) > MOST_DIMENSIONS:
+            raise ValueError(f"{name} has {len(tensor.shape)} dimensions; {MOST_DIMENSIONS} are the most")
         if tensor.dtype not in BITS or any(length < 0 for length in tensor.shape):
             raise ValueError(f"{name} has the type {tensor.dtype[:20]} and the shape {list(tensor.shape)[:8]}")
         if first != end:
@@ -167,8 +186,13 @@ def is_plain(name: str) -> bool:
     return name == PurePosixPath(name).name and not name.startswith(".") and "\\" not in name and "\0" not in name
 
 
-def _more(names: list[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+def _shown(name: str) -> str:
+    return name[:SHOWN_CHARACTERS]
+
+
+def _some(names: list[str]) -> str:
+    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    return f"{_shown(names[0])}{more}"
 
 
 def _invalid(message: str) -> DiagnosedError:
