@@ -292,6 +292,17 @@ def test_a_field_that_no_example_has_is_found_before_a_model_is_fetched(bucket: 
     assert "1 more line(s)" in caught.value.failure.message
 
 
+def test_a_model_that_is_not_there_is_told_before_another_one_generates(
+    bucket: Bucket, tuned_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = bucket.put_lines("data/one.jsonl", [chat("a", "b")])
+    models = {"tuned": ModelSource(uri=tuned_uri), "none": ModelSource(uri=bucket.uri("no/model"))}
+    monkeypatch.setattr("finetune_trainer.evaluation.evaluate.answer", lambda *_: pytest.fail("a model was fetched"))
+    with pytest.raises(DiagnosedError, match="no/model") as caught:
+        evaluate(make_run(bucket, dataset, models))
+    assert caught.value.failure.reason is Reason.MODEL_NOT_FOUND
+
+
 def test_several_files_are_one_held_out_set(bucket: Bucket, tmp_path: Path) -> None:
     for name, numbers in {"b": range(3, 6), "a": range(3)}.items():
         bucket.put_lines(f"held-out/{name}.jsonl", [chat(f"Q{number}", "A") for number in numbers])

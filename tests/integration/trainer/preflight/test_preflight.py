@@ -309,6 +309,23 @@ def test_what_is_not_there_is_named(workplace: Workplace, tmp_path: Path) -> Non
         assert uri in error.message
 
 
+def test_a_model_that_is_not_there_is_told_before_a_line_is_read(
+    workplace: Workplace, base: Path, tmp_path: Path
+) -> None:
+    """A large dataset takes minutes to read, and nothing of them would be of use."""
+    folder = shutil.copytree(base, tmp_path / "model")
+    for missing in ("model.safetensors", "config.json"):
+        (folder / missing).unlink()
+        model = ModelSource(uri=workplace.bucket.put_folder(f"models/without-{missing}", folder))
+        error = diagnosis(workplace, tmp_path / missing, "absent", model=model).failure
+        assert error.reason is Reason.MODEL_INVALID
+        assert not (tmp_path / missing).exists(), "nothing was fetched"
+    model = ModelSource(uri=workplace.bucket.uri("models/none"))
+    error = diagnosis(workplace, tmp_path / "none", "absent", model=model).failure
+    assert error.reason is Reason.MODEL_NOT_FOUND
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_length_beyond_the_context_is_refused(workplace: Workplace, tmp_path: Path) -> None:
     error = diagnosis(workplace, tmp_path, "long", hyperparameters=Hyperparameters(max_length=129)).failure
     assert error.reason is Reason.INVALID_SPEC

@@ -48,7 +48,7 @@ from finetune_trainer.generate.generation import (
     load_generator,
 )
 from finetune_trainer.generate.tool_calls import parse_tool_calls, response_template
-from finetune_trainer.model.loading import fetch_model
+from finetune_trainer.model.loading import fetch_model, find_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
@@ -77,6 +77,8 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
         examples = fetch_held_out(run, storage, graders, Path(scratch))
     warnings = try_graders(examples, graders, models)
+    for model in run.models:
+        find_model(model.model, storage)  # before the first one generates
     outputs = {model.name: answer(model, run, examples, storage) for model in run.models}
     grades = grade(examples, outputs, graders, models, run.generation.samples_per_example)
     folder = parse_s3(run.output_uri)

@@ -61,7 +61,7 @@ def fetch_model(source: ModelSource, storage: Storage, directory: Path) -> Local
 
     Raises DiagnosedError: ModelNotFound, ModelInvalid, or one of the storage's.
     """
-    base, adapter = _open(source, storage)
+    base, adapter = find_model(source, storage)
     local = LocalModel(directory / "base", None if adapter is None else directory / "adapter")
     paths = base.paths()
     base.fetch(text_files(paths), local.base)
@@ -104,7 +104,7 @@ def inspect_model(source: ModelSource, storage: Storage, directory: Path) -> Ins
     """
     from transformers import AutoConfig
 
-    base, adapter = _open(source, storage)
+    base, adapter = find_model(source, storage)
     paths = base.paths()
     base.fetch(text_files(paths), directory)
     refuse_code(directory, base.uri)
@@ -243,7 +243,11 @@ def refuse_code(folder: Path, uri: str) -> None:
         )
 
 
-def _open(source: ModelSource, storage: Storage) -> tuple[ModelFolder, ModelFolder | None]:
+def find_model(source: ModelSource, storage: Storage) -> tuple[ModelFolder, ModelFolder | None]:
+    """The folders of a base model and its adapter, listed and found to hold configs and safetensors.
+
+    Nothing is fetched, so this comes before whatever takes long. Raises DiagnosedError as `fetch_model` does.
+    """
     base = open_folder(source.uri, source.digest if source.adapter_uri is None else None, storage)
     _refuse_incomplete(base, "config.json", "a Hugging Face model folder")
     if source.adapter_uri is None:

@@ -34,7 +34,7 @@ from finetune_trainer.data.select.survey import refuse_invalid, refuse_nothing_l
 from finetune_trainer.distributed.batches import pass_sizes
 from finetune_trainer.methods.method import formats_of, method_of, packs_rows
 from finetune_trainer.model import memory
-from finetune_trainer.model.loading import InspectedModel, inspect_model
+from finetune_trainer.model.loading import InspectedModel, find_model, inspect_model
 from finetune_trainer.preflight.model_checks import CheckedModel, check_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
@@ -83,6 +83,7 @@ def check_storage(storage: Storage, output: S3Location) -> None:
 
 def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightReport:
     output = parse_location(run.output_uri)
+    find_model(run.model, storage)
     surveyed = survey_dataset(storage, run.dataset, formats_of(run.method.type), directory, run.allowed_datasets)
     store_findings(storage, output, surveyed.sets, ())
     refuse_invalid(surveyed.sets)
