@@ -17,7 +17,8 @@ from finetune_api.finetuneclass import KMS, ServerSideEncryption
 from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location, parse_s3
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.storage import bodies, client, retries, transfers
+from finetune_trainer.storage import client, retries, transfers
+from finetune_trainer.storage.requests import bodies
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer.storage.s3_proxy import (
     Answer,

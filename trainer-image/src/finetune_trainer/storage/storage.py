@@ -17,10 +17,10 @@ from finetune_api.conditions import Reason
 from finetune_api.run import STORAGE_CREDENTIALS_DIRECTORY, StorageConfig
 from finetune_api.sources import S3Location
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.storage.bodies import read_all
 from finetune_trainer.storage.client import open_client
 from finetune_trainer.storage.errors import MISSING_CODES, code_of, required, unsuitable, unsuitable_for_ranges
-from finetune_trainer.storage.ranges import NO_SUCH_RANGE_CODES, Part, length_of, whole_size
+from finetune_trainer.storage.requests.bodies import read_all
+from finetune_trainer.storage.requests.ranges import NO_SUCH_RANGE_CODES, Part, length_of, whole_size
 from finetune_trainer.storage.retries import Retries
 from finetune_trainer.storage.transfers import PARTS_IN_MEMORY, MismatchError, StoredFile, Transfers
 

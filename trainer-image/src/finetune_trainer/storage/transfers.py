@@ -22,10 +22,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location
-from finetune_trainer.storage.bodies import PacedBody, read_into
 from finetune_trainer.storage.client import S3Client
 from finetune_trainer.storage.errors import MISSING_CODES, code_of, required
-from finetune_trainer.storage.ranges import (
+from finetune_trainer.storage.requests.bodies import PacedBody, read_into
+from finetune_trainer.storage.requests.ranges import (
     NO_SUCH_RANGE_CODES,
     Part,
     changed_while_read,
