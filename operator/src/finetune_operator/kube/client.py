@@ -264,8 +264,8 @@ class Kube:
         else:
             found = await self.list(resource, namespace, fields={"metadata.name": name}) or [body]
         wanted = {owner["uid"] for owner in owners if owner.get("controller")}
-        held = {owner["uid"] for owner in found[0]["metadata"].get("ownerReferences", ()) if owner.get("controller")}
-        return wanted == held
+        present = found[0]["metadata"].get("ownerReferences", ())
+        return wanted == {owner["uid"] for owner in present if owner.get("controller")}
 
     async def merge(self, body: Object) -> None:
         """Set the given fields of an object and leave all others; it is created when it does not exist.

@@ -93,13 +93,13 @@ class _Connections:
 
         A tenant with many Pods could otherwise keep those of all others out.
         """
-        held = Counter(self._tasks.values())
-        if held[address] >= MOST_OF_ONE_ADDRESS:
+        connections = Counter(self._tasks.values())
+        if connections[address] >= MOST_OF_ONE_ADDRESS:
             return False
-        if self._most is None or held.total() < self._most:
+        if self._most is None or connections.total() < self._most:
             return True
-        busiest, count = held.most_common(1)[0]
-        if count <= held[address] + 1:
+        busiest, count = connections.most_common(1)[0]
+        if count <= connections[address] + 1:
             return False
         oldest = next(task for task, holder in self._tasks.items() if holder == busiest)
         del self._tasks[oldest]

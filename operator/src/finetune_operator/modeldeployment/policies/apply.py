@@ -20,11 +20,11 @@ from finetune_operator.modeldeployment.policies.drift import next_correction_tim
 
 @dataclass(frozen=True)
 class Upkeep:
-    """The writes that make what serves what it should be.
+    """The writes that correct the objects that serve.
 
     `config_maps`: those that it needs. `drift`: the fields that these writes put back, and who set them. `remade`: what
-    somebody deleted, and is made again. `held`: whether something is not as it should be and waits, since somebody else
-    contests it.
+    somebody deleted and these writes recreate. `contested`: whether an object is not as it should be and is left so for
+    a while, since somebody else keeps changing it.
     """
 
     apply: tuple[Object, ...] = ()
@@ -33,11 +33,11 @@ class Upkeep:
     config_maps: tuple[Object, ...] = ()
     drift: Mapping[str, ForeignChange] = field(default_factory=dict)
     remade: tuple[str, ...] = ()
-    held: bool = False
+    contested: bool = False
 
     @property
     def is_nothing(self) -> bool:
-        return not (self.apply or self.merge or self.delete or self.held)
+        return not (self.apply or self.merge or self.delete or self.contested)
 
 
 def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: datetime) -> Upkeep:
@@ -51,14 +51,14 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
     found = {_key(item): item for item in _existing(observed)}
     apply, merge, delete = [], [], []
     drift: dict[str, ForeignChange] = {}
-    held = False
+    contested = False
     for body in desired:
         item = found.get(_key(body))
         if item is not None and not is_controlled_by(item, observed.owner.uid):
             continue
         changes = _drift_of(body, item)
         if item is not None and not is_new(body, item) and _is_contested(observed, changes, now):
-            held = True
+            contested = True
             continue
         drift |= changes
         if _is_forged(body, item):
@@ -72,7 +72,7 @@ def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: da
             apply.append(body)
     config_maps = tuple(body for body in desired if body["kind"] == "ConfigMap")
     remade = tuple(f"{kind} {name!r}" for kind, name in map(_key, apply) if _was_there(observed, model, kind, name))
-    return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, remade, held)
+    return Upkeep(tuple(apply), tuple(merge), tuple(delete), config_maps, drift, remade, contested)
 
 
 def _drift_of(body: Object, item: Object | None) -> dict[str, ForeignChange]:
