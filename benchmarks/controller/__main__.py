@@ -1,10 +1,11 @@
-"""`python -m benchmarks.controller`: measures the operator with thousands of FineTuneJobs on a real API server."""
+"""`python -m benchmarks.controller`: measures the operator with thousands of jobs on a real API server."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,68 +13,73 @@ import typer
 from rich.console import Console
 
 from benchmarks.controller import measure, report
-from benchmarks.controller.cluster import Size, cluster, processes_peak
-from benchmarks.controller.operator_process import ROOT
+from benchmarks.controller.cluster import Size
+from benchmarks.controller.kubeflow.build import controllers
+from benchmarks.controller.kubeflow.product import Kubeflow
+from benchmarks.controller.ours import ROOT, Ours
+from benchmarks.controller.product import Product
+from e2e.cluster.components.control_plane import ControlPlane
 from e2e.steps import console, failing_plainly, timings_table
 
-TABLE_WIDTH = 140
+TABLE_WIDTH = 160
+RESULTS = ROOT / "benchmarks" / "results"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def benchmark(
-    live: Annotated[int, typer.Option(min=1, help="FineTuneJobs that are created while it is measured.")] = 1000,
-    finished: Annotated[int, typer.Option(min=0, help="FineTuneJobs that have ended before.")] = 10_000,
-    rate: Annotated[float, typer.Option(min=0.1, help="Creates a second.")] = 20.0,
+    rival: Annotated[bool, typer.Option("--rival", help="Measure Kubeflow Trainer too, in turn.")] = False,
+    live: Annotated[int, typer.Option(min=1, help="Jobs that are created at each rate while it is measured.")] = 200,
+    finished: Annotated[int, typer.Option(min=1, help="Jobs that have ended before.")] = 3_000,
+    rate: Annotated[list[float] | None, typer.Option(min=0.1, help="Creates a second; by default 5, 10, 20.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, each on a fresh control plane.")] = 3,
     namespaces: Annotated[int, typer.Option(min=1, max=100, help="Namespaces that the jobs are spread over.")] = 20,
     resync_seconds: Annotated[
-        float, typer.Option(min=30, help="The operator's resync interval; the idle phase lasts two of them.")
+        float,
+        typer.Option(
+            help="The operator's resync interval in the idle phase, which lasts two of them, in the first round; "
+            "0: no idle phase."
+        ),
     ] = 120.0,
-    output: Annotated[Path, typer.Option(help="Where the JSON goes.", dir_okay=False)] = ROOT
-    / "benchmarks"
-    / "results"
-    / "controller.json",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where the JSON goes; by default into benchmarks/results.", dir_okay=False),
+    ] = None,
 ) -> None:
     """Measure, print a table, write JSON; exit with status 1 when an aim is missed."""
-    size = Size(live, finished, rate, namespaces, resync_seconds)
+    size = Size(live, tuple(rate or (5.0, 10.0, 20.0)), finished, namespaces, resync_seconds, rounds)
+    target = output or RESULTS / ("controller-rival.json" if rival else "controller.json")
+    made_on = report.machine()
+    found: list[measure.Round] = []
     with failing_plainly():
-        results = asyncio.run(_measure(size))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(dataclasses.asdict(results), indent=1) + "\n")
+        if rival:
+            controllers()
+        for number in range(rounds):
+            for make in turns(number, rival=rival):
+                with_idle = number == 0 and resync_seconds > 0
+                found.append(asyncio.run(measure.one_round(make, size, with_idle=with_idle)))
+    results = report.Results(made_on, size, tuple(found))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(dataclasses.asdict(results), indent=1) + "\n")
     console.print(timings_table())
     typer.echo()
     print_table(results)
-    console.print(f"All of it: {output}", markup=False)
+    console.print(f"All of it: {target}", markup=False)
     if any(row.met is False for row in report.rows(results)):
         raise typer.Exit(1)
+
+
+def turns(number: int, *, rival: bool) -> list[Callable[[ControlPlane], Product]]:
+    """Who is measured in this round, one after the other: who began the last one does not begin this one."""
+    if not rival:
+        return [Ours]
+    return [Ours, Kubeflow] if number % 2 == 0 else [Kubeflow, Ours]
 
 
 def print_table(results: report.Results) -> None:
     """The table, on stdout."""
     Console(width=TABLE_WIDTH).print(report.table(results))
-
-
-async def _measure(size: Size) -> report.Results:
-    made_on = report.machine()
-    with cluster(size) as found:
-        template = await measure.finished_template(found)
-        seeded = await measure.seed(found, template, size)
-        first_start = await measure.cold_start(found, size.finished + 1)
-        live = await measure.live(found, size)
-        found.operator.stop()
-        cold_start = await measure.cold_start(found, size.live + size.finished + 1)
-        idle = await measure.idle(found, size)
-        return report.Results(
-            machine=made_on,
-            size=size,
-            seeded_per_second=seeded,
-            first_start=first_start,
-            live=live,
-            cold_start=cold_start,
-            idle=idle,
-            control_plane_resident=processes_peak(found.plane),
-        )
 
 
 if __name__ == "__main__":

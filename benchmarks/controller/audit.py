@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import re
 from collections.abc import Iterable
@@ -15,15 +16,18 @@ BENCHMARK = "benchmark"
 KWOK = "kwok"
 SCHEDULER = "system:kube-scheduler"
 JOB_CONTROLLER = "system:serviceaccount:kube-system:job-controller"
+TRAINER = "system:serviceaccount:kubeflow-system:kubeflow-trainer-controller-manager"
+JOBSET = "system:serviceaccount:jobset-system:jobset-controller-manager"
 
 READ_VERBS = frozenset({"get", "list", "watch"})
+CREATED = 201
 
 POLICY: dict[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived", "ResponseStarted"],
     "rules": [
-        {"level": "Metadata", "users": [OPERATOR, BENCHMARK]},
+        {"level": "Metadata", "users": [OPERATOR, TRAINER, JOBSET, BENCHMARK]},
         {
             "level": "Metadata",
             "users": [KWOK, SCHEDULER, JOB_CONTROLLER],
@@ -36,7 +40,50 @@ POLICY: dict[str, Any] = {
     ],
 }
 
-_CHILD = re.compile(r"(?P<owner>.+)-(?P<role>preflight|train)-[0-9a-f]{8}(-.+)?")
+
+@dataclass(frozen=True)
+class Family:
+    """How a product's jobs and what is made for them are known in the log.
+
+    The names of the first child, of the training Job and of their Pods tell the job (group `owner`).
+    """
+
+    users: frozenset[str]
+    jobs: str
+    first_child: str
+    """Its resource."""
+    first_name: re.Pattern[str]
+    train_name: re.Pattern[str]
+
+    def child(self, name: str) -> tuple[str, Role] | None:
+        """The job and the role of the child, or of the Pod, of this name."""
+        for pattern, role in ((self.train_name, Role.TRAIN), (self.first_name, Role.FIRST)):
+            if found := pattern.fullmatch(name):
+                return found["owner"], role
+        return None
+
+
+class Role(enum.Enum):
+    """What a child is for."""
+
+    FIRST = enum.auto()
+    TRAIN = enum.auto()
+
+
+OURS = Family(
+    users=frozenset({OPERATOR}),
+    jobs="finetunejobs",
+    first_child="jobs",
+    first_name=re.compile(r"(?P<owner>.+)-preflight-[0-9a-f]{8}(-.+)?"),
+    train_name=re.compile(r"(?P<owner>.+)-train-[0-9a-f]{8}(-.+)?"),
+)
+KUBEFLOW = Family(
+    users=frozenset({TRAINER, JOBSET}),
+    jobs="trainjobs",
+    first_child="jobsets",
+    first_name=re.compile(r"(?P<owner>.+)"),
+    train_name=re.compile(r"(?P<owner>.+)-node-0(-.+)?"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +103,10 @@ class Request:
     def is_write(self) -> bool:
         return self.verb not in READ_VERBS
 
-    def child_of(self) -> tuple[str, str] | None:
-        """The FineTuneJob and the role of the Job or the Pod that this is about."""
-        found = _CHILD.fullmatch(self.name)
-        return (found["owner"], found["role"]) if found else None
+    @property
+    def creates(self) -> bool:
+        """Whether it may have made its object: a POST, or a server-side apply."""
+        return self.verb == "create" or (self.verb == "patch" and self.code == CREATED)
 
 
 def parse(line: str) -> Request:
@@ -100,45 +147,47 @@ class AuditLog:
 
 @dataclass
 class Milestones:
-    """When each thing happened to one FineTuneJob, in seconds since the epoch; None: not yet."""
+    """When each thing happened to one job, in seconds since the epoch; None: not yet, or never."""
 
     asked: float | None = None
     """The API server got the request to create it."""
-    preflight_created: float | None = None
-    preflight_bound: float | None = None
-    preflight_exited: float | None = None
-    """The Pod's container ended."""
-    preflight_completed: float | None = None
+    child_created: float | None = None
+    """Its first child: our preflight Job, the rival's JobSet."""
+    child_bound: float | None = None
+    child_exited: float | None = None
+    """The child's Pod's container ended."""
+    child_completed: float | None = None
     """The Job controller said so in the Job's status."""
     train_created: float | None = None
     train_running: float | None = None
 
 
-def milestones(requests: Iterable[Request]) -> dict[str, Milestones]:
-    """Of every FineTuneJob that the benchmark made, by name."""
+def milestones(requests: Iterable[Request], family: Family) -> dict[str, Milestones]:
+    """Of every job that the benchmark made, by name."""
     found: dict[str, Milestones] = {}
     for request in requests:
         if not 200 <= request.code < 300:
             continue
-        if request.user == BENCHMARK and (request.verb, request.resource) == ("create", "finetunejobs"):
+        if request.user == BENCHMARK and (request.verb, request.resource) == ("create", family.jobs):
             found[request.name] = Milestones(asked=request.received)
             continue
-        child = request.child_of()
+        child = family.child(request.name)
         of = found.get(child[0]) if child else None
         if child is None or of is None:
             continue
+        made = request.user in family.users and request.creates
         match child[1], request.user, request.resource:
-            case "preflight", user, "jobs" if user == OPERATOR and request.verb == "create":
-                of.preflight_created = of.preflight_created or request.answered
-            case "preflight", user, "pods/binding" if user == SCHEDULER:
-                of.preflight_bound = request.answered
-            case "preflight", user, "pods/status" if user == KWOK:
-                of.preflight_exited = request.answered
-            case "preflight", user, "jobs/status" if user == JOB_CONTROLLER:
-                of.preflight_completed = request.answered
-            case "train", user, "jobs" if user == OPERATOR and request.verb == "create":
+            case Role.FIRST, _, family.first_child if made:
+                of.child_created = of.child_created or request.answered
+            case Role.FIRST, user, "pods/binding" if user == SCHEDULER:
+                of.child_bound = request.answered
+            case Role.FIRST, user, "pods/status" if user == KWOK:
+                of.child_exited = request.answered
+            case Role.FIRST, user, "jobs/status" if user == JOB_CONTROLLER:
+                of.child_completed = request.answered
+            case Role.TRAIN, _, "jobs" if made:
                 of.train_created = of.train_created or request.answered
-            case "train", user, "pods/status" if user == KWOK:
+            case Role.TRAIN, user, "pods/status" if user == KWOK:
                 of.train_running = request.answered
             case _:
                 pass

@@ -1,9 +1,9 @@
-"""What is measured on: a control plane with an audit log, kwok's nodes, and an operator with the chart's rights."""
+"""What is measured on: a fresh control plane with an audit log, kwok's nodes, and one product."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +12,12 @@ import yaml
 
 from benchmarks.controller import kwok, load
 from benchmarks.controller.audit import POLICY, AuditLog
-from benchmarks.controller.operator_process import ROOT, Operator
+from benchmarks.controller.controllers import Controllers
+from benchmarks.controller.product import Product
 from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane, control_plane
-from e2e.cluster.machine import processes
 from e2e.cluster.machine.commands import run
-from e2e.steps import StepFailed, step, tail
-
-CHART = ROOT / "charts" / "finetune-operator"
-RELEASE, NAMESPACE = "finetune-operator", "finetune-system"
-INSTALLED = frozenset(
-    {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount"}
-)
-LOG_LINES = 10
+from e2e.steps import step
 
 
 @dataclass(frozen=True)
@@ -32,10 +25,13 @@ class Size:
     """How much is measured."""
 
     live: int
+    """Jobs that are created at each of the rates."""
+    rates: tuple[float, ...]
     finished: int
-    per_second: float
     namespaces: int
     resync_seconds: float
+    """0: nothing is measured of an operator that has nothing to do."""
+    rounds: int
 
 
 @dataclass(frozen=True)
@@ -44,22 +40,25 @@ class Cluster:
 
     plane: ControlPlane
     audit: AuditLog
-    operator: Operator
+    product: Product
+    controllers: Controllers
 
 
 @contextmanager
-def cluster(size: Size) -> Iterator[Cluster]:
-    """Everything that runs but the operator, which is not started yet; all of it is gone at the end."""
+def cluster(make: Callable[[ControlPlane], Product], namespaces: int) -> Iterator[Cluster]:
+    """Everything that runs but the product, which is not started yet; all of it is gone at the end."""
     binaries(["kwok", "helm"])
     with audited_control_plane() as (plane, audit):
-        install(plane, size)
+        product = make(plane)
+        with step(f"Install {product.name}'s CRDs and roles, and make nodes and namespaces"):
+            product.install()
+            populate(plane, namespaces)
         kwok.start(plane)
-        in_cluster = ["--leader-election", f"--namespace={NAMESPACE}"]
-        operator = Operator(plane, [*in_cluster, f"--resync-seconds={size.resync_seconds:g}"])
+        controllers = Controllers(plane, product)
         try:
-            yield Cluster(plane, audit, operator)
+            yield Cluster(plane, audit, product, controllers)
         finally:
-            operator.stop()
+            controllers.stop()
             kwok.stop(plane)
 
 
@@ -83,35 +82,9 @@ def audited_control_plane() -> Iterator[tuple[ControlPlane, AuditLog]]:
             yield plane, AuditLog(log)
 
 
-def install(plane: ControlPlane, size: Size) -> None:
-    """The CRDs and the rights that the chart gives the operator, the nodes, and the teams' namespaces."""
-    tools = binaries(["helm", "kubectl"])
-    kubectl: list[str | Path] = [tools["kubectl"], "--kubeconfig", plane.kubeconfig]
-    with step("Install the chart's CRDs and roles, and make nodes and namespaces"):
-        rendered = run(tools["helm"], "template", RELEASE, CHART, "--namespace", NAMESPACE)
-        chart = [document for document in yaml.safe_load_all(rendered) if document and document["kind"] in INSTALLED]
-        crds = [document for document in chart if document["kind"] == "CustomResourceDefinition"]
-        names = [NAMESPACE, *(load.team(number, size.namespaces) for number in range(size.namespaces))]
-        namespaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names]
-        for documents in (crds, namespaces, [document for document in chart if document not in crds], kwok.nodes()):
-            run(*kubectl, "create", "-f", "-", input=yaml.safe_dump_all(documents))
-        run(*kubectl, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-
-
-def stuck(found: Cluster, what: str) -> StepFailed:
-    """The exception that says what did not happen, with the last lines of those who should have seen to it."""
-    said = [*tail(found.operator.log, LOG_LINES), *tail(kwok.log(found.plane), LOG_LINES)]
-    return StepFailed("\n".join([f"{what}. The operator's and kwok's last lines:", *(f"  | {line}" for line in said)]))
-
-
-def processes_peak(plane: ControlPlane) -> dict[str, int]:
-    """Peak resident bytes of the other processes, for comparison."""
-    found = {}
-    for name in processes.running(plane.home):
-        identity = processes.load(plane.home / "run" / f"{name}.json")
-        if identity is None:
-            continue
-        status = Path(f"/proc/{identity.pid}/status").read_text()
-        peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        found[name] = int(peak.split()[1]) * 1024
-    return found
+def populate(plane: ControlPlane, namespaces: int) -> None:
+    """The nodes, and the teams' namespaces."""
+    names = [load.team(number, namespaces) for number in range(namespaces)]
+    teams = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names]
+    kubectl: list[str | Path] = [binaries(["kubectl"])["kubectl"], "--kubeconfig", plane.kubeconfig]
+    run(*kubectl, "create", "-f", "-", input=yaml.safe_dump_all([*teams, *kwok.nodes()]))

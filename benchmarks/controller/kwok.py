@@ -1,6 +1,6 @@
 """kwok plays the nodes: each Pod starts and ends at once, with the termination message that our trainer would leave.
 
-Training Pods run on for ever, but for those of the FineTuneJob FINISHING, which succeed.
+Training Pods run on for ever, but for those of the job FINISHING, which succeed.
 """
 
 from __future__ import annotations
@@ -10,16 +10,29 @@ from typing import Any
 
 import yaml
 
+from benchmarks.controller import ours
 from benchmarks.controller.audit import KWOK
+from benchmarks.controller.product import FINISHING
 from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.cluster.machine import processes
-from finetune_api.finetunejob import CheckpointStatus, DatasetStatus, FileStatistics, ModelStatus, Result
+from finetune_api.finetunejob import (
+    CheckpointStatus,
+    DatasetStatus,
+    FileStatistics,
+    FineTuneJobSpec,
+    ModelStatus,
+    Result,
+)
 from finetune_api.outcome import PreflightReport, TrainReport, to_termination_message
+from finetune_api.run import run_folder
+from finetune_operator.finetunejob.objects import run_digest
 
 PROCESS = "kwok"
+TEAM = "team-00"
+"""The namespace of the job FINISHING."""
+JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 NODES = 10
-FINISHING = "finishing"
 
 PREFLIGHT_REPORT = PreflightReport(
     dataset=DatasetStatus(
@@ -31,7 +44,8 @@ PREFLIGHT_REPORT = PreflightReport(
 )
 _UID = "00000000"
 """Stands for the first part of the job's UID, which kwok puts in: the operator takes no result of another folder."""
-_FOLDER = f"s3://models/finetune/team-00/{FINISHING}/1-{_UID}"
+_RUN = f"1-{run_digest(FineTuneJobSpec.model_validate(ours.job(FINISHING, TEAM)['spec']), 1)}"
+_FOLDER = f"s3://models/finetune/{TEAM}/{FINISHING}/{run_folder(_RUN, _UID)}"
 TRAIN_REPORT = TrainReport(
     result=Result(
         uri=f"{_FOLDER}/result",
@@ -73,11 +87,6 @@ def nodes() -> list[dict[str, Any]]:
     ]
 
 
-def log(plane: ControlPlane) -> Path:
-    """What kwok says."""
-    return plane.home / "logs" / f"{PROCESS}.log"
-
-
 def _stages() -> list[dict[str, Any]]:
     parallel = {"podPlayStageParallelism": 16, "nodePlayStageParallelism": 4, "nodeLeaseParallelism": 4}
     options = {**parallel, "nodeLeaseDurationSeconds": 40}
@@ -103,8 +112,21 @@ def _stages() -> list[dict[str, Any]]:
             [alive, {"key": ".status.phase", "operator": "In", "values": ["Pending"]}],
             status=_POD_RUNNING,
         ),
-        _stage("preflight", "Pod", [alive, running], labels=preflight, status=_succeeded(PREFLIGHT_REPORT)),
-        _stage("train", "Pod", [alive, running, finishing], labels=train, status=_succeeded(TRAIN_REPORT)),
+        _stage(
+            "preflight",
+            "Pod",
+            [alive, running],
+            labels=preflight,
+            status=_succeeded(to_termination_message(PREFLIGHT_REPORT)),
+        ),
+        _stage(
+            "train",
+            "Pod",
+            [alive, running, finishing],
+            labels=train,
+            status=_succeeded(to_termination_message(TRAIN_REPORT)),
+        ),
+        _stage("rival", "Pod", [alive, running], labels={JOBSET_LABEL: FINISHING}, status=_succeeded("")),
         _stage("pod-gone", "Pod", [{**alive, "operator": "Exists"}]),
     ]
 
@@ -160,9 +182,9 @@ containerStatuses:
 """
 
 
-def _succeeded(report: PreflightReport | TrainReport) -> str:
-    """The container ended with status 0 and this report."""
-    message = to_termination_message(report).replace("'", "''")
+def _succeeded(message: str) -> str:
+    """The container ended with status 0 and this termination message."""
+    message = message.replace("'", "''")
     message = message.replace(_UID, '{{ printf "%.8s" (index $.metadata.labels "finetune.dev/owner-uid") }}')
     return f"""
 {{{{ $now := Now }}}}

@@ -11,15 +11,20 @@ import pytest
 from benchmarks.controller.audit import (
     BENCHMARK,
     JOB_CONTROLLER,
+    JOBSET,
+    KUBEFLOW,
     KWOK,
     OPERATOR,
+    OURS,
     SCHEDULER,
+    TRAINER,
     AuditLog,
     Milestones,
+    Role,
     milestones,
     parse,
 )
-from benchmarks.controller.operator_process import summed
+from benchmarks.controller.controllers import summed
 from benchmarks.controller.statistics import Distribution, distribution, per_job
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -60,21 +65,42 @@ def test_request_is_parsed_with_its_subresource_and_times() -> None:
     assert (request.user, request.verb, request.resource, request.code) == (SCHEDULER, "create", "pods/binding", 201)
     assert request.received == (START + timedelta(seconds=2)).timestamp()
     assert request.answered - request.received == pytest.approx(0.25)
-    assert request.child_of() == ("live-00001", "preflight")
+    assert OURS.child(request.name) == ("live-00001", Role.FIRST)
 
 
 def test_milestones_of_a_life() -> None:
-    (found,) = milestones(map(parse, LIFE)).values()
+    (found,) = milestones(map(parse, LIFE), OURS).values()
     zero = START.timestamp()
     assert found == Milestones(
         asked=zero,
-        preflight_created=zero + 1.25,
-        preflight_bound=zero + 2.25,
-        preflight_exited=zero + 4.25,
-        preflight_completed=zero + 5.25,
+        child_created=zero + 1.25,
+        child_bound=zero + 2.25,
+        child_exited=zero + 4.25,
+        child_completed=zero + 5.25,
         train_created=zero + 6.25,
         train_running=zero + 7.25,
     )
+
+
+def test_milestones_of_the_rival() -> None:
+    """Its controller applies the JobSet at each look, which makes it the first time."""
+    life = [
+        line(BENCHMARK, "create", "trainjobs", "live-0-00001", 0, code=201),
+        line(TRAINER, "patch", "jobsets", "live-0-00001", 1, code=201),
+        line(TRAINER, "patch", "jobsets", "live-0-00001", 2),
+        line(JOBSET, "create", "jobs", "live-0-00001-node-0", 3, code=201),
+        line(SCHEDULER, "create", "pods/binding", "live-0-00001-node-0-0-x7k2p", 4, code=201),
+        line(KWOK, "patch", "pods/status", "live-0-00001-node-0-0-x7k2p", 5),
+    ]
+    (found,) = milestones(map(parse, life), KUBEFLOW).values()
+    zero = START.timestamp()
+    assert found == Milestones(
+        asked=zero, child_created=zero + 1.25, train_created=zero + 3.25, train_running=zero + 5.25
+    )
+
+
+def test_jobs_of_the_other_product_are_not_counted() -> None:
+    assert milestones(map(parse, LIFE), KUBEFLOW) == {}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +113,7 @@ def test_milestones_of_a_life() -> None:
     ],
 )
 def test_what_is_no_milestone(other: str) -> None:
-    assert milestones(map(parse, [LIFE[0], other])) == {"live-00001": Milestones(asked=START.timestamp())}
+    assert milestones(map(parse, [LIFE[0], other]), OURS) == {"live-00001": Milestones(asked=START.timestamp())}
 
 
 def test_a_half_written_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
