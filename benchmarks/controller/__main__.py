@@ -14,15 +14,15 @@ from rich.console import Console
 
 from benchmarks.controller import measure, report
 from benchmarks.controller.cluster import Size
-from benchmarks.controller.kubeflow.build import controllers
-from benchmarks.controller.kubeflow.product import Kubeflow
-from benchmarks.controller.ours import ROOT, Ours
-from benchmarks.controller.product import Product
+from benchmarks.controller.products.kubeflow.build import controllers
+from benchmarks.controller.products.kubeflow.product import Kubeflow
+from benchmarks.controller.products.ours import ROOT, Ours
+from benchmarks.controller.products.product import Product
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.steps import console, failing_plainly, timings_table
 
 TABLE_WIDTH = 160
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results" / "controller.json"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -42,14 +42,10 @@ def benchmark(
             "0: no idle phase."
         ),
     ] = 120.0,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="Where the JSON goes; by default into benchmarks/results.", dir_okay=False),
-    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the JSON goes.", dir_okay=False)] = RESULTS,
 ) -> None:
     """Measure, print a table, write JSON; exit with status 1 when an aim is missed."""
     size = Size(live, tuple(rate or (5.0, 10.0, 20.0)), finished, namespaces, resync_seconds, rounds)
-    target = output or RESULTS / ("controller-rival.json" if rival else "controller.json")
     made_on = report.machine()
     found: list[measure.Round] = []
     with failing_plainly():
@@ -60,12 +56,12 @@ def benchmark(
                 with_idle = number == 0 and resync_seconds > 0
                 found.append(asyncio.run(measure.one_round(make, size, with_idle=with_idle)))
     results = report.Results(made_on, size, tuple(found))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(dataclasses.asdict(results), indent=1) + "\n")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(dataclasses.asdict(results), indent=1) + "\n")
     console.print(timings_table())
     typer.echo()
     print_table(results)
-    console.print(f"All of it: {target}", markup=False)
+    console.print(f"All of it: {output}", markup=False)
     if any(row.met is False for row in report.rows(results)):
         raise typer.Exit(1)
 

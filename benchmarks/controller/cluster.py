@@ -13,7 +13,7 @@ import yaml
 from benchmarks.controller import kwok, load
 from benchmarks.controller.audit import POLICY, AuditLog
 from benchmarks.controller.controllers import Controllers
-from benchmarks.controller.product import Product
+from benchmarks.controller.products.product import Product
 from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane, control_plane
 from e2e.cluster.machine.commands import run

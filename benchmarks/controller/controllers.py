@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.controller.product import Launch, Metrics, Product
+from benchmarks.controller.products.product import Launch, Metrics, Product
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.cluster.machine import processes
 from e2e.steps import StepFailed, tail

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from benchmarks.controller import ours
 from benchmarks.controller.audit import KWOK
-from benchmarks.controller.product import FINISHING
+from benchmarks.controller.products import ours
+from benchmarks.controller.products.product import FINISHING
 from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.cluster.machine import processes

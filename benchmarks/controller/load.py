@@ -13,7 +13,7 @@ from typing import Any
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from benchmarks.controller.product import Product
+from benchmarks.controller.products.product import Product
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import RESOURCES
 

@@ -14,7 +14,7 @@ from benchmarks.controller import kwok, load
 from benchmarks.controller.audit import BENCHMARK, Milestones, Request, milestones
 from benchmarks.controller.cluster import Cluster, Size, cluster
 from benchmarks.controller.controllers import cpu_seconds
-from benchmarks.controller.product import FINISHING, Product
+from benchmarks.controller.products.product import FINISHING, Product
 from benchmarks.controller.statistics import Distribution, distribution, per_job
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.steps import Step, console, step

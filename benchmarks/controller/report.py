@@ -16,9 +16,9 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.controller.cluster import Size
-from benchmarks.controller.kubeflow import build
 from benchmarks.controller.measure import Idle, Live, Round
-from benchmarks.controller.ours import ROOT, Ours
+from benchmarks.controller.products.kubeflow import build
+from benchmarks.controller.products.ours import ROOT, Ours
 from benchmarks.controller.statistics import Distribution
 from e2e.cluster.binaries import version
 

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.controller.__main__ import turns
 from benchmarks.controller.cluster import Size
-from benchmarks.controller.kubeflow.product import Kubeflow, reached_here
 from benchmarks.controller.measure import ColdStart, Idle, Live, Round
-from benchmarks.controller.ours import Ours
+from benchmarks.controller.products.kubeflow.product import Kubeflow, reached_here
+from benchmarks.controller.products.ours import Ours
 from benchmarks.controller.report import MIB, Machine, Results, cold_start_aim, cpu_ms, products, rows, spread
 from benchmarks.controller.statistics import Distribution
 

@@ -1,4 +1,4 @@
-module finetune.dev/benchmarks/controller/kubeflow
+module finetune.dev/benchmarks/controller/products/kubeflow
 
 go 1.24.0
 

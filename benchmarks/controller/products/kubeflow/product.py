@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
-from benchmarks.controller.accounts import kubeconfig
 from benchmarks.controller.audit import JOBSET, KUBEFLOW, TRAINER
-from benchmarks.controller.kubeflow import build, certificates
-from benchmarks.controller.product import INSTALLED, Launch, Metrics
+from benchmarks.controller.products.accounts import kubeconfig
+from benchmarks.controller.products.kubeflow import build, certificates
+from benchmarks.controller.products.product import INSTALLED, Launch, Metrics
 from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.cluster.machine.commands import ask, run

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from benchmarks.controller.accounts import kubeconfig
 from benchmarks.controller.audit import OPERATOR, OURS
-from benchmarks.controller.product import INSTALLED, Launch, Metrics
+from benchmarks.controller.products.accounts import kubeconfig
+from benchmarks.controller.products.product import INSTALLED, Launch, Metrics
 from e2e.cluster.binaries import binaries
 from e2e.cluster.components.control_plane import ControlPlane
 from e2e.cluster.machine.commands import run
@@ -22,7 +22,7 @@ from finetune_api.base import API_VERSION
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import FINE_TUNE_CLASSES, FINE_TUNE_JOBS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "finetune-operator"
 RELEASE, NAMESPACE = "finetune-operator", "finetune-system"
 CLASS = "benchmark"

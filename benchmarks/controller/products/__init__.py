@@ -1,0 +1,1 @@
+"""Whose controllers are measured: ours, and the rival's."""
