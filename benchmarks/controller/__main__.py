@@ -46,18 +46,17 @@ def benchmark(
 ) -> None:
     """Measure, print a table, write JSON; exit with status 1 when an aim is missed."""
     size = Size(live, tuple(rate or (5.0, 10.0, 20.0)), finished, namespaces, resync_seconds, rounds)
-    made_on = report.machine()
-    found: list[measure.Round] = []
+    results = report.Results(report.machine(), size, ())
+    output.parent.mkdir(parents=True, exist_ok=True)
     with failing_plainly():
         if rival:
             controllers()
         for number in range(rounds):
             for make in turns(number, rival=rival):
                 with_idle = number == 0 and resync_seconds > 0
-                found.append(asyncio.run(measure.one_round(make, size, with_idle=with_idle)))
-    results = report.Results(made_on, size, tuple(found))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(dataclasses.asdict(results), indent=1) + "\n")
+                measured = asyncio.run(measure.one_round(make, size, with_idle=with_idle))
+                results = dataclasses.replace(results, rounds=(*results.rounds, measured))
+                output.write_text(json.dumps(dataclasses.asdict(results), indent=1) + "\n")
     console.print(timings_table())
     typer.echo()
     print_table(results)

@@ -5,6 +5,7 @@ go.sum has the checksums: Go refuses a module that differs.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -41,6 +42,7 @@ def controllers() -> dict[str, Path]:
     return {command: target / command for command in PACKAGES}
 
 
+@functools.cache
 def source(module: str) -> Path:
     """A module's folder, fetched where it is not there. Raises StepFailed."""
     run(go(GO_VERSION), "-C", MODULE, "mod", "download", module, timeout=FETCH_SECONDS)

@@ -50,12 +50,17 @@ class Kubeflow:
         self._served = self._home / "k8s-webhook-server" / "serving-certs"
         self._trainer_webhook, self._jobset_webhook = free_ports(2)
         self._webhooks: list[dict[str, Any]] = []
+        self._jobset_config: dict[str, Any] = {}
+        """As its Deployment has it."""
         self._commands = build.controllers()
         self._kubectl: list[str | Path] = [binaries(["kubectl"])["kubectl"], "--kubeconfig", plane.kubeconfig]
 
     def install(self) -> None:
         certificate = certificates.make(self._served)
-        documents = [*self._trainer_manifests(), *self._jobset_manifests()]
+        jobset = self._rendered(build.source(build.JOBSET) / "config" / "default")
+        (shipped,) = next(one for one in jobset if one["kind"] == "ConfigMap")["data"].values()
+        self._jobset_config = yaml.safe_load(shipped)
+        documents = [*self._trainer_manifests(), *jobset]
         ports = {TRAINER_NAMESPACE: self._trainer_webhook, JOBSET_NAMESPACE: self._jobset_webhook}
         self._webhooks = [
             reached_here(document, ports, certificate["ca.crt"])
@@ -87,7 +92,7 @@ class Kubeflow:
             "--metrics-secure=false",
         ]
         config = self._home / "jobset.yaml"
-        config.write_text(yaml.safe_dump(self._jobset_config(jobset_health, jobset_metrics)))
+        config.write_text(yaml.safe_dump(self._jobset_config_here(jobset_health, jobset_metrics)))
         # The flags of its Deployment.
         jobset: list[str | Path] = [self._commands["jobset"], f"--config={config}", "--zap-log-level=2"]
         jobset += [f"--kubeconfig={kubeconfig(self._plane, JOBSET)}"]
@@ -165,20 +170,15 @@ class Kubeflow:
         (self._home / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
         return self._rendered(self._home)
 
-    def _jobset_manifests(self) -> list[dict[str, Any]]:
-        return self._rendered(build.source(build.JOBSET) / "config" / "default")
-
     def _rendered(self, folder: Path) -> list[dict[str, Any]]:
         return [document for document in yaml.safe_load_all(run(*self._kubectl, "kustomize", folder)) if document]
 
-    def _jobset_config(self, health: int, metrics: int) -> dict[str, Any]:
+    def _jobset_config_here(self, health: int, metrics: int) -> dict[str, Any]:
         """The configuration of its Deployment, with this machine's ports, and certificates from elsewhere."""
-        shipped = next(one for one in self._jobset_manifests() if one["kind"] == "ConfigMap")["data"]
-        (content,) = shipped.values()
-        config: dict[str, Any] = yaml.safe_load(content)
-        config["leaderElection"]["resourceNamespace"] = JOBSET_NAMESPACE
+        election = {**self._jobset_config["leaderElection"], "resourceNamespace": JOBSET_NAMESPACE}
         return {
-            **config,
+            **self._jobset_config,
+            "leaderElection": election,
             "webhook": {"host": "127.0.0.1", "port": self._jobset_webhook, "certDir": str(self._served)},
             "health": {"healthProbeBindAddress": f"127.0.0.1:{health}"},
             "metrics": {"bindAddress": f"127.0.0.1:{metrics}"},
