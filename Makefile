@@ -38,7 +38,7 @@ cluster: $(VENV)/.e2e ## start the local cluster
 cluster-down: $(VENV)/.e2e ## remove the local cluster; downloads and builds stay in ~/.cache/finetune-operator
 	@$(RUN) -m e2e.cluster down
 
-bench-controller: $(VENV)/.dev ## benchmark the operator with 11,000 FineTuneJobs: latency, requests, memory
+bench-controller: $(VENV)/.dev ## benchmark the operator: CPU and requests per job, latency, memory
 	@$(RUN) -m benchmarks.controller
 
 bench-gpu: $(VENV)/.dev ## check a GPU: losses compared with a CPU, resume, tokens per second, memory
