@@ -121,7 +121,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     "another one.",
     Reason.LIMIT_EXCEEDED: "The spec asks for more than the class allows.",
     Reason.SOURCE_NOT_ALLOWED: "The class does not allow this model or dataset URI.",
-    Reason.MODEL_NOT_LISTED: "A grader asks a model that spec.models of the class does not list.",
+    Reason.MODEL_NOT_LISTED: "A grader asks a model, or a candidate is one, that spec.models of the class does "
+    "not list.",
     Reason.ENDPOINT_DENIED: "The API of one of the class's models rejected the key (401 or 403).",
     Reason.ENDPOINT_UNREACHABLE: "The API of one of the class's models did not answer in time.",
     Reason.SECRET_NOT_FOUND: "The Secret with the storage credentials, or with the key of one of the class's models, "

@@ -20,6 +20,7 @@ from finetune_api.conditions import KindStatus
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.graders import Grader, ShortName, Template
 from finetune_api.kubernetes_types import SET, keyed_by
+from finetune_api.model_graders import ModelName
 from finetune_api.sources import DatasetUri, ModelUri
 from finetune_api.unions import OneOf
 
@@ -28,8 +29,11 @@ BASELINE = "baseline"
 OnError = Literal["Zero", "Exclude", "Fail"]
 Reducer = Literal["Mean", "Median", "Max", "Min", "Majority", "PassAtK", "PassK"]
 MOST_GRADERS = 8
-MOST_SCORES = 4 * MOST_GRADERS
-"""For three candidates and the baseline."""
+MOST_MODELS = 4
+"""Three candidates and the baseline."""
+MOST_SCORES = MOST_MODELS * MOST_GRADERS
+MOST_ASKED = MOST_GRADERS + MOST_MODELS
+"""Models of the class in one evaluation."""
 MOST_WARNINGS = 16
 MOST_SLICE_SCORES = 48
 """In the status."""
@@ -44,17 +48,44 @@ class ModelReference(OneOf):
     fine_tune_job_ref: LocalObjectReference | None = Field(None, description="Use the result of this FineTuneJob.")
 
 
+class Endpoint(ApiModel):
+    """A model of the class."""
+
+    name: ModelName = Field(description="Name of a model in spec.models of the FineTuneClass.")
+
+
+class Outputs(ApiModel):
+    """Outputs that exist already; no model is loaded or asked."""
+
+    uri: DatasetUri = Field(
+        description="s3://bucket/path or hf://datasets/org/name@revision/path; JSON Lines, Parquet or Arrow. A line "
+        "has `output_text`, and the `id` of its example or the place of its example in the dataset."
+    )
+
+
+class EvaluatedModel(OneOf):
+    """What answers the examples: a model by URI, the result of a FineTuneJob, a model behind an API, or nothing any
+    more, because its outputs are there."""
+
+    choices = ("uri", "fine_tune_job_ref", "endpoint", "outputs")
+
+    uri: ModelUri | None = Field(None, description="s3://bucket/folder or hf://org/name@revision.")
+    fine_tune_job_ref: LocalObjectReference | None = Field(None, description="Use the result of this FineTuneJob.")
+    endpoint: Endpoint | None = Field(None, description="Ask a model of the class through its API.")
+    outputs: Outputs | None = None
+
+
 class Candidate(ApiModel):
     """A model to evaluate."""
 
     name: ShortName = Field(description="Name of the candidate in the results.")
-    model: ModelReference
+    model: EvaluatedModel
 
 
 class Baseline(ApiModel):
     """The model that the candidates are compared with."""
 
-    model: ModelReference
+    model: EvaluatedModel
 
 
 class EvaluationDataset(ApiModel):
@@ -108,7 +139,7 @@ class Generation(ApiModel):
 
 
 class Budget(ApiModel):
-    """How much the models of the class may be asked in one try of the run.
+    """How much the models of the class may be asked in one try of the run, as candidates and by graders.
 
     Answers that are in the cache cost nothing. At the limit, what is not graded yet is Errored with BudgetExceeded.
     """
@@ -290,6 +321,28 @@ class ModelUsage(ApiModel):
     cost: FiniteNumber = Field(None, description="Cost of the tokens by the class's prices, if it has any.")
 
 
+class OutputsStatus(ApiModel):
+    """What the outputs of one model took: time, tokens, money."""
+
+    candidate: ShortName = Field(description="Name of the candidate, or `baseline`.")
+    outputs: int = Field(description="Number of outputs.")
+    prompt_tokens: int | None = Field(None, description="Number of tokens of the prompts, if known of every output.")
+    completion_tokens: int | None = Field(None, description="Number of tokens of the outputs, if known of every one.")
+    cost: FiniteNumber = Field(
+        None,
+        description="Cost of these tokens by the class's prices, whether they were paid for in this run or an earlier "
+        "one.",
+    )
+    seconds: FiniteNumber = Field(
+        None,
+        description="Median time until an output is complete, if it was measured at least 6 times. A model that is "
+        "loaded in the Pod generates in batches; its times are those of the batches.",
+    )
+    seconds_low: FiniteNumber = Field(None, description="Lower bound of the median's 95 % confidence interval.")
+    seconds_high: FiniteNumber = Field(None, description="Upper bound of the median's confidence interval.")
+    timed: int | None = Field(None, description="Number of measured times.")
+
+
 class GateResult(ApiModel):
     """Result of one gate for one candidate."""
 
@@ -335,9 +388,15 @@ class EvaluationStatus(KindStatus):
     )
     usage: list[ModelUsage] = Field(
         default=[],
-        max_length=MOST_GRADERS,
+        max_length=MOST_ASKED,
         json_schema_extra=keyed_by("model"),
         description="What the models of the class were asked.",
+    )
+    outputs: list[OutputsStatus] = Field(
+        default=[],
+        max_length=MOST_MODELS,
+        json_schema_extra=keyed_by("candidate"),
+        description="What the outputs of each model took.",
     )
     warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS, description="What makes the scores doubtful.")
     gates: list[GateResult] = Field(default=[], max_length=30, description="Result of every gate for every candidate.")

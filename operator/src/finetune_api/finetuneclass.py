@@ -373,7 +373,7 @@ class FineTuneClassSpec(ApiModel):
         default=[],
         max_length=32,
         json_schema_extra=keyed_by("name"),
-        description="Models behind an API, which Evaluations may use as judges.",
+        description="Models behind an API, which Evaluations may use as judges, candidates and baseline.",
     )
     scheduling: Scheduling = Field(Scheduling(), description="For training, evaluation and serving Pods.")
     pod_metadata: PodMetadata = Field(

@@ -19,7 +19,7 @@ Template = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
 class GraderErrorCode(StrEnum):
-    """Why an output could not be graded, in OpenAI's terms; the last one is our own."""
+    """Why an output could not be graded, in OpenAI's terms; the last two are our own."""
 
     FORMULA_PARSE_ERROR = "formula_parse_error"
     SAMPLE_PARSE_ERROR = "sample_parse_error"
@@ -30,6 +30,7 @@ class GraderErrorCode(StrEnum):
     MODEL_GRADER_EXCEEDED_MAX_TOKENS_ERROR = "model_grader_exceeded_max_tokens_error"
     OTHER_ERROR = "other_error"
     BUDGET_EXCEEDED = "BudgetExceeded"
+    NO_OUTPUT = "NoOutput"
 
 
 class StringCheck(ApiModel):

@@ -23,12 +23,14 @@ from pydantic import (
 from finetune_api.base import REPORT, ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import (
-    MOST_GRADERS,
+    MOST_ASKED,
+    MOST_MODELS,
     MOST_SCORES,
     MOST_SLICE_SCORES,
     MOST_WARNINGS,
     GradingErrors,
     ModelUsage,
+    OutputsStatus,
     Score,
     SliceScore,
 )
@@ -146,7 +148,8 @@ class EvaluationReport(ApiModel):
     scores: list[Score] = Field(max_length=MOST_SCORES)
     slices: list[SliceScore] = Field(default=[], max_length=MOST_SLICE_SCORES)
     errors: list[GradingErrors] = Field(default=[], max_length=20)
-    usage: list[ModelUsage] = Field(default=[], max_length=MOST_GRADERS)
+    usage: list[ModelUsage] = Field(default=[], max_length=MOST_ASKED)
+    outputs: list[OutputsStatus] = Field(default=[], max_length=MOST_MODELS)
     warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS)
     report_uri: Line | None = None
 
@@ -245,7 +248,7 @@ def _later_part(log: str) -> str | None:
 
 
 def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
-    """Drops slices first, then errors, warnings, digits, the report's URI, usage, the gains' intervals.
+    """Drops slices first, then errors, warnings, digits, the report's URI, usage, outputs, the gains' intervals.
 
     Every score stays.
     """
@@ -259,6 +262,7 @@ def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
         report.model_copy(update={"scores": [_rounded(score) for score in report.scores]}),
         report.model_copy(update={"report_uri": None}),
         report.model_copy(update={"usage": []}),
+        report.model_copy(update={"outputs": []}),
         report.model_copy(update={"scores": [_without_gain_interval(score) for score in report.scores]}),
     ):
         if slimmer != report:

@@ -22,6 +22,7 @@ from finetune_api.finetunejob import (
     ResolvedHyperparameters,
 )
 from finetune_api.graders import Grader
+from finetune_api.unions import OneOf
 
 RUN_CONFIG_DIRECTORY = "/etc/finetune"
 RUN_CONFIG_PATH = f"{RUN_CONFIG_DIRECTORY}/run.json"
@@ -141,11 +142,15 @@ class TrainRun(ApiModel):
     )
 
 
-class NamedModel(ApiModel):
-    """A model with its name in the results (evaluation.BASELINE for the baseline)."""
+class NamedModel(OneOf):
+    """What answers the examples, with its name in the results (evaluation.BASELINE for the baseline)."""
+
+    choices = ("model", "endpoint", "outputs_uri")
 
     name: Line
-    model: ModelSource
+    model: ModelSource | None = Field(None, description="A model that the Pod loads.")
+    endpoint: Line | None = Field(None, description="Name of one of the run's endpoints.")
+    outputs_uri: Line | None = Field(None, description="A file with outputs.")
 
 
 class EndpointConfig(ApiModel):
@@ -178,7 +183,9 @@ class EvaluateRun(ApiModel):
     allowed_images: list[Line] = Field(default=[], description="Patterns of allowed s3:// and https:// URLs of images.")
     limit_examples: int | None = None
     graders: list[Grader]
-    endpoints: list[EndpointConfig] = Field(default=[], description="The models of the class that graders name.")
+    endpoints: list[EndpointConfig] = Field(
+        default=[], description="The models of the class that graders ask, or that answer."
+    )
     budget: Budget = Budget()
     answers_uri: Line | None = Field(None, description="s3:// folder with what these models answered before.")
     generation: Generation

@@ -68,10 +68,11 @@ def grading_failure(grades: Graded, examples: Examples, counting: Counting) -> s
 
 
 def lacks_answers(grades: Graded) -> bool:
-    """Whether some model's API gave no answer to a question."""
+    """Whether some model's API gave no answer to a question, or to an example."""
     all_grades = (grade for of_model in grades.values() for of_grader in of_model.values() for grade in of_grader)
     return any(
-        grade.error is not None and grade.error.code is GraderErrorCode.MODEL_GRADER_SERVER_ERROR
+        grade.error is not None
+        and grade.error.code in (GraderErrorCode.MODEL_GRADER_SERVER_ERROR, GraderErrorCode.NO_OUTPUT)
         for grade in all_grades
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from finetune_api.evaluation import EvaluatedModel
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.observed import ObservedEvaluation
@@ -13,7 +14,12 @@ def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
     found = observed.class_
     if isinstance(found, Readiness):
         return found
-    refused = source_violation(found.spec, models=_model_uris(observed), datasets=[observed.spec.dataset.uri])
+    models = _models(observed)
+    refused = source_violation(
+        found.spec,
+        models=[model.uri for model in models if model.uri is not None],
+        datasets=[observed.spec.dataset.uri, *(model.outputs.uri for model in models if model.outputs is not None)],
+    )
     return refused or observed.refusal or _missing_endpoint(observed) or found
 
 
@@ -25,7 +31,7 @@ def allowed_class(observed: ObservedEvaluation) -> ResolvedClass:
 
 
 def endpoints(observed: ObservedEvaluation) -> list[EndpointConfig]:
-    """The models of the class that graders ask, once nothing waits for them any more."""
+    """The models of the class that are asked, once nothing waits for them any more."""
     return [endpoint for endpoint in observed.endpoints if isinstance(endpoint, EndpointConfig)]
 
 
@@ -35,8 +41,7 @@ def _missing_endpoint(observed: ObservedEvaluation) -> Readiness | None:
     return next((one for one in missing if one.stalled), missing[0] if missing else None)
 
 
-def _model_uris(observed: ObservedEvaluation) -> list[str]:
-    references = [candidate.model for candidate in observed.spec.candidates]
-    if observed.spec.baseline is not None:
-        references.append(observed.spec.baseline.model)
-    return [reference.uri for reference in references if reference.uri is not None]
+def _models(observed: ObservedEvaluation) -> list[EvaluatedModel]:
+    spec = observed.spec
+    models = [candidate.model for candidate in spec.candidates]
+    return models if spec.baseline is None else [*models, spec.baseline.model]

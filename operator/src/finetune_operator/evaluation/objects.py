@@ -17,6 +17,7 @@ from finetune_operator.finetuneclass.resolve import (
 )
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.builders import PodRole, job, run_config_map
+from finetune_operator.pods.roles import without_accelerator
 from finetune_operator.pods.template_hash import rendered
 
 EVALUATE_ROLE = "evaluate"
@@ -46,7 +47,12 @@ def evaluate_objects(
     name: str,
     endpoints: Sequence[EndpointConfig] = (),
 ) -> list[Object]:
-    """One Pod that generates with every model and grades, asking the class's models (`endpoints`) where graders do."""
+    """One Pod that has every model answer and grades, and asks the class's models (`endpoints`).
+
+    It has accelerators if it loads a model.
+    """
+    loads_models = any(model.model is not None for model in models)
+    pod_class = class_.spec if loads_models else without_accelerator(class_.spec)
     run = EvaluateRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id),
         storage=storage_config(class_.spec),
@@ -67,6 +73,6 @@ def evaluate_objects(
         max_errored_percent=spec.max_errored_percent,
     )
     keys = {endpoint.name: endpoint.secret_name for endpoint in endpoints if endpoint.secret_name is not None}
-    role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=True, model_keys=keys)
+    role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=loads_models, model_keys=keys)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
-    return rendered([config_map, job(owner, name, role, class_.spec, deadline_seconds=EVALUATE_SECONDS)])
+    return rendered([config_map, job(owner, name, role, pod_class, deadline_seconds=EVALUATE_SECONDS)])

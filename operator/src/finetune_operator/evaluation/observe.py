@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+from finetune_api.evaluation import EvaluatedModel, EvaluationSpec, EvaluationStatus
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import owner_of
-from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.observed import Answering, ObservedEvaluation
 from finetune_operator.evaluation.refusal import grading_refusal
 from finetune_operator.finetuneclass.observe import observe_class
 from finetune_operator.finetuneclass.resolve import ResolvedClass
@@ -25,12 +25,9 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     owner = owner_of(parent)
     spec, status = EvaluationSpec.from_wire(parent["spec"]), EvaluationStatus.read(parent.get("status"))
     candidates = tuple(
-        [
-            (candidate.name, await resolve_model(reader, owner.namespace, candidate.model))
-            for candidate in spec.candidates
-        ]
+        [(candidate.name, await _answering(reader, owner.namespace, candidate.model)) for candidate in spec.candidates]
     )
-    baseline = await resolve_model(reader, owner.namespace, spec.baseline.model) if spec.baseline else None
+    baseline = await _answering(reader, owner.namespace, spec.baseline.model) if spec.baseline else None
     is_recorded = status.retry_time is not None or status.completion_time is not None
     running = [] if status.job_name is None or is_recorded else [status.job_name]
     is_over = status.run_id == spec.run_id and status.completion_time is not None
@@ -59,14 +56,24 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     )
 
 
+async def _answering(reader: Reader, namespace: str, model: EvaluatedModel) -> Answering | Readiness:
+    """What answers; how a model of the class is asked is found with those that graders ask."""
+    return model.endpoint or model.outputs or await resolve_model(reader, namespace, model)
+
+
 async def _endpoints(
     reader: Reader, namespace: str, spec: EvaluationSpec, class_: ResolvedClass | Readiness
 ) -> tuple[EndpointConfig | Readiness, ...]:
-    """The models of the class that graders ask, each once; none without a class."""
+    """The models of the class that answer, and that graders ask, each once; none without a class."""
     if isinstance(class_, Readiness):
         return ()
     asked_by: dict[str, str] = {}
+    for candidate in spec.candidates:
+        if candidate.model.endpoint is not None:
+            asked_by.setdefault(candidate.model.endpoint.name, f"Candidate {candidate.name!r} is")
+    if spec.baseline is not None and spec.baseline.model.endpoint is not None:
+        asked_by.setdefault(spec.baseline.model.endpoint.name, "The baseline is")
     for grader in spec.graders:
         if grader.asks is not None:
-            asked_by.setdefault(grader.asks, f"Grader {grader.name!r}")
+            asked_by.setdefault(grader.asks, f"Grader {grader.name!r} asks")
     return tuple([await resolve_endpoint(reader, namespace, class_, name, place) for name, place in asked_by.items()])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+from finetune_api.evaluation import Endpoint, EvaluationSpec, EvaluationStatus, Outputs
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
@@ -12,6 +12,9 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.warning_events import WarningEvent
+
+Answering = ResolvedModel | Endpoint | Outputs
+"""What answers the examples."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,10 @@ class ObservedEvaluation:
     spec: EvaluationSpec
     status: EvaluationStatus
     class_: ResolvedClass | Readiness
-    candidates: tuple[tuple[str, ResolvedModel | Readiness], ...]
-    baseline: ResolvedModel | Readiness | None
+    candidates: tuple[tuple[str, Answering | Readiness], ...]
+    baseline: Answering | Readiness | None
     endpoints: tuple[EndpointConfig | Readiness, ...] = ()
-    """The models of the class that graders ask."""
+    """The models of the class that graders ask, or that are candidates or the baseline."""
     refusal: Readiness | None = None
     """What of the graders can't work."""
     jobs: tuple[JobView, ...] = ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from finetune_api.evaluation import Score, SliceScore
+from finetune_api.evaluation import OutputsStatus, Score, SliceScore
 from finetune_operator.pods.exit_diagnosis import is_below
 
 
@@ -35,6 +35,18 @@ def scores_refusal(
             f"the numbers of {impossible.candidate!r} by {impossible.grader!r} are impossible: a score must be in its "
             "interval and from 0 to 1, a gain in its own and from -1 to 1, and a count at least 0"
         )
+    return None
+
+
+def outputs_refusal(outputs: Collection[OutputsStatus], models: Collection[str]) -> str | None:
+    """Why what is said of the models' outputs is rejected; None when it is about what was asked."""
+    for one in outputs:
+        if one.candidate not in models:
+            return f"it is about outputs of {one.candidate!r}, which the spec does not have"
+        time = [number for number in (one.seconds_low, one.seconds, one.seconds_high) if number is not None]
+        counts = (one.outputs, one.prompt_tokens, one.completion_tokens, one.cost, one.timed)
+        if not _in_order([0.0, *time]) or min(number for number in counts if number is not None) < 0:
+            return f"the numbers of the outputs of {one.candidate!r} are impossible"
     return None
 
 

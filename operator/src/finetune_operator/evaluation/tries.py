@@ -12,7 +12,7 @@ from finetune_operator.evaluation.candidates import candidate_digests, models_to
 from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints
 from finetune_operator.evaluation.objects import evaluate_objects, run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.report_checks import scores_refusal, slices_refusal
+from finetune_operator.evaluation.report_checks import outputs_refusal, scores_refusal, slices_refusal
 from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
@@ -97,6 +97,8 @@ def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: Eva
         folder = output_location(observed.class_.spec, observed.owner, observed.spec.run_id).uri
     names = [BASELINE, *(candidate.name for candidate in observed.spec.candidates)]
     graders = [grader.name for grader in observed.spec.graders]
-    return scores_refusal(report.scores, report.report_uri, folder, names, graders) or slices_refusal(
-        report.slices, names, graders, observed.spec.dataset.slices
+    return (
+        scores_refusal(report.scores, report.report_uri, folder, names, graders)
+        or slices_refusal(report.slices, names, graders, observed.spec.dataset.slices)
+        or outputs_refusal(report.outputs, names)
     )

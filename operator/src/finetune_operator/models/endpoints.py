@@ -13,13 +13,13 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 
 
 def listed_model(class_: ResolvedClass, name: str, asked_by: str) -> ModelEndpoint | Readiness:
-    """The entry of the class's models; `asked_by`: the place in the spec that names it."""
+    """The entry of the class's models; `asked_by`: how a sentence about who names it begins."""
     listed: Mapping[str, ModelEndpoint] = {model.name: model for model in class_.spec.models}
     if name in listed:
         return listed[name]
     return stalled(
         Reason.MODEL_NOT_LISTED,
-        f"{asked_by} asks the model {name!r}, and FineTuneClass {class_.name!r} lists "
+        f"{asked_by} the model {name!r}, and FineTuneClass {class_.name!r} lists "
         f"{', '.join(listed) or 'none'}. Name one of these (`kubectl get ftc {class_.name} -o "
         "jsonpath='{.spec.models[*].name}'`), or ask the platform team to add it to spec.models.",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import ModelReference
+from finetune_api.evaluation import EvaluatedModel, ModelReference
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Model
 from finetune_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.run import EndpointConfig, ModelSource
@@ -16,7 +16,9 @@ from finetune_operator.models.endpoints import deployed_endpoint, endpoint_confi
 from finetune_operator.models.resolve import ResolvedModel, tuned_model, undecided
 
 
-async def resolve_model(reader: Reader, namespace: str, reference: ModelReference | Model) -> ResolvedModel | Readiness:
+async def resolve_model(
+    reader: Reader, namespace: str, reference: ModelReference | EvaluatedModel | Model
+) -> ResolvedModel | Readiness:
     """The model, or a Readiness that says what it waits for."""
     if reference.fine_tune_job_ref is None:
         return ResolvedModel(ModelSource(uri=reference.uri or ""))

@@ -15,6 +15,16 @@ def resources_of(class_spec: FineTuneClassSpec, role: str) -> Resources | Prefli
     return class_spec.preflight.resources if role in LIGHT_ROLES else class_spec.resources
 
 
+def without_accelerator(class_spec: FineTuneClassSpec) -> FineTuneClassSpec:
+    """The class for a Pod of any role that computes little: it is made and placed as a preflight is."""
+    update = {
+        "accelerator": None,
+        "resources": resources_of(class_spec, PREFLIGHT_ROLE),
+        "scheduling": scheduling_of(class_spec, PREFLIGHT_ROLE),
+    }
+    return class_spec.model_copy(update=update)
+
+
 def scheduling_of(class_spec: FineTuneClassSpec, role: str) -> RoleScheduling:
     """Where a Pod of the role may run."""
     if role not in LIGHT_ROLES:

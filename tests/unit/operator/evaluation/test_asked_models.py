@@ -61,7 +61,7 @@ def parts(made: ObservedEvaluation) -> tuple[EvaluateRun, Object]:
 async def resolved(
     name: str, kube: FakeKube | None = None, class_: ResolvedClass = CLASS
 ) -> EndpointConfig | Readiness:
-    return await resolve_endpoint(kube or FakeKube(), "team-a", class_, name, "Grader 'tone'")
+    return await resolve_endpoint(kube or FakeKube(), "team-a", class_, name, "Grader 'tone' asks")
 
 
 async def test_a_model_that_the_class_does_not_list_starts_nothing() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.run import METRICS_PORT, EvaluateRun, FetchRun, PreflightRun, TrainRun
+from finetune_api.run import METRICS_PORT, EvaluateRun, FetchRun, NamedModel, PreflightRun, TrainRun
 from finetune_operator.core.ownership import labels
 from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.finetunejob.objects import attempt_objects, preflight_objects
@@ -25,10 +25,11 @@ ENDPOINT = ProgressEndpoint("https://finetune.svc:8443", "PEM")
 def children(endpoint: ProgressEndpoint | None = ENDPOINT, **of_class: Any) -> dict[str, list[Object]]:
     """What is made in each role, for a class."""
     class_, spec = resolved_class(**of_class), job_spec(parallelism={"nodes": 2})
+    loaded = NamedModel(name="tuned", model=tuned().source)
     return {
         "preflight": preflight_objects(OWNER, spec, class_, MODEL_SOURCE, 1),
         "train": attempt_objects(attempt_of(spec, class_, endpoint=endpoint)),
-        "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), class_, [], "evaluate-1"),
+        "evaluate": evaluate_objects(EVALUATION, evaluation_spec(), class_, [loaded], "evaluate-1"),
         "serve": serving_objects(DEPLOYMENT, 1, class_, tuned().source, makes_room=False),
     }
 

@@ -26,6 +26,10 @@ class Answer:
     """The run that paid for it."""
     requests: int
     """How many were sent for it."""
+    seconds: float | None = None
+    """From the last request to the end of its answer."""
+    without: tuple[str, ...] = ()
+    """Options of the question that the API refused."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -62,16 +66,25 @@ class Answers:
             return None
         match value:
             case {"run": str(run), "requests": int(requests), "body": dict(body)} if 0 < requests < 2**40:
-                return Answer(body, run, requests)
+                return Answer(body, run, requests, _seconds(value.get("seconds")), _texts(value.get("without")))
         return None
 
     def keep(self, digest: str, answer: Answer) -> None:
         """Raises DiagnosedError."""
-        value = {"run": answer.run, "requests": answer.requests, "body": answer.body}
+        value = {name: getattr(answer, name) for name in ("run", "requests", "body", "seconds", "without")}
         self.storage.write(self._location(digest), orjson.dumps(value))
 
     def _location(self, digest: str) -> S3Location:
         return self.folder.join(f"{digest}.json")
+
+
+def _seconds(value: object) -> float | None:
+    is_time = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**40
+    return float(value) if is_time else None  # type: ignore[arg-type]
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, list) else ()
 
 
 def question_digest(question: Mapping[str, Any]) -> str:

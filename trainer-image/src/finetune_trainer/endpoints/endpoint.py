@@ -21,7 +21,14 @@ from finetune_grading.grade import RowError
 from finetune_grading.judge import StopGradingError
 from finetune_trainer.endpoints.answers import Answer, Answers, question_digest
 from finetune_trainer.endpoints.limits import Ledger, Pace, Sleep
-from finetune_trainer.endpoints.replies import Response, error_text, read_response, refused_option, seconds_to_wait
+from finetune_trainer.endpoints.replies import (
+    OPTIONS,
+    Response,
+    error_text,
+    read_response,
+    refused_option,
+    seconds_to_wait,
+)
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.credentials import HIDDEN
 
@@ -136,13 +143,15 @@ class Endpoint:
         """Ask until there is an answer, a few times."""
         failure = ""
         for attempt in range(TRIES):
-            response = await self._request(route, body)
+            sent = {name: value for name, value in body.items() if name not in self._refused_options}
+            response = await self._request(route, sent)
             if isinstance(response, str):
                 failure = response
             elif response.status == 200:
                 if response.body is not None and is_answer(response.body):
                     self._failures = 0
-                    return Answer(response.body, self._caller.run, attempt + 1)
+                    without = tuple(option for option in OPTIONS if option in body and option not in sent)
+                    return Answer(response.body, self._caller.run, attempt + 1, response.seconds, without)
                 failure = f"it answered with something else than OpenAI's /{route}"
                 break
             elif response.status in PASSING:
@@ -150,7 +159,7 @@ class Endpoint:
                 if (pause := seconds_to_wait(response)) is not None:
                     self._pace.pause(pause)
                     continue
-            elif (option := refused_option(response, body, self._refused_options)) is not None:
+            elif (option := refused_option(response, sent)) is not None:
                 self._refused_options.add(option)
                 continue
             else:
@@ -169,7 +178,6 @@ class Endpoint:
         assert self._client is not None, "connected()"
         key = self._key()
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        asked = {name: value for name, value in body.items() if name not in self._refused_options}
         await self._pace.turn()
         self._ledger.take()
         self._count(requests=1)
@@ -178,7 +186,7 @@ class Endpoint:
                 return await read_response(
                     self._client,
                     f"{self.config.url.rstrip('/')}/{route}",
-                    {"model": self.config.model, **asked},
+                    {"model": self.config.model, **body},
                     headers,
                 )
         except TimeoutError:

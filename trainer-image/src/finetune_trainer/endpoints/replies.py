@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.utils
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,15 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: Mapping[str, Any] | None
+    seconds: float = 0.0
+    """From the request to the response's last byte."""
 
 
 async def read_response(
     client: httpx2.AsyncClient, url: str, body: Mapping[str, Any], headers: Mapping[str, str]
 ) -> Response:
     """Send a POST of JSON. Raises httpx2.HTTPError, also for an answer that is too large."""
+    start = time.monotonic()
     content, sent = bytearray(), {"Content-Type": "application/json", **headers}
     async with client.stream("POST", url, content=orjson.dumps(body), headers=sent) as response:
         async for chunk in response.aiter_bytes():
@@ -42,7 +45,8 @@ async def read_response(
         value = orjson.loads(content)
     except orjson.JSONDecodeError:
         value = None
-    return Response(response.status_code, response.headers, value if isinstance(value, dict) else None)
+    found = value if isinstance(value, dict) else None
+    return Response(response.status_code, response.headers, found, time.monotonic() - start)
 
 
 def seconds_to_wait(response: Response) -> float | None:
@@ -68,13 +72,13 @@ def error_text(response: Response) -> str:
     return message[:_TEXT_LENGTH] if isinstance(message, str) else ""
 
 
-def refused_option(response: Response, body: Mapping[str, Any], refused: Collection[str]) -> str | None:
+def refused_option(response: Response, sent: Mapping[str, Any]) -> str | None:
     """The option for which the API refuses a request, if that can do without it."""
     if response.status not in (400, 422):
         return None
     error = _error(response)
     named = error.get("param") if isinstance(error, Mapping) else None
-    asked = [option for option in OPTIONS if option in body and option not in refused]
+    asked = [option for option in OPTIONS if option in sent]
     for option in asked:
         if isinstance(named, str) and named.split(".")[0] == option:
             return option

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import Generation
+from finetune_api.evaluation import MOST_WARNINGS
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.outcome import EvaluationReport
-from finetune_api.run import EvaluateRun, NamedModel
+from finetune_api.run import EvaluateRun
 from finetune_api.sources import parse_s3
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 from finetune_grading.registered_graders import compile_graders, load_graders
-from finetune_grading.sample import Sample
 from finetune_grading.scores import (
     Counting,
     Examples,
@@ -28,29 +23,19 @@ from finetune_grading.scores import (
     lacks_answers,
     scores_of,
 )
-from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
-from finetune_trainer.evaluation.grading import asked_models, grade, repeat, try_graders, usage_of
-from finetune_trainer.evaluation.heldout import (
-    HeldOutExample,
-    encode_prompt,
-    keep_images,
-    read_held_out,
-    tokenize_prompts,
-)
+from finetune_trainer.endpoints.asked_model import AskedModel
+from finetune_trainer.evaluation.endpoint_outputs import ask_examples
+from finetune_trainer.evaluation.grading import ask_all, asked_models, grade, try_graders, usage_of
+from finetune_trainer.evaluation.heldout import HeldOutExample, keep_images, read_held_out
+from finetune_trainer.evaluation.loaded_outputs import generate_outputs
+from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
+from finetune_trainer.evaluation.ready_outputs import Wanted, fetch_outputs
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_report, to_samples
 from finetune_trainer.evaluation.slices import Slice, labels, largest, slices_of
-from finetune_trainer.generate.generation import (
-    Generator,
-    generate_from_images,
-    generate_tokens,
-    load_generator,
-)
-from finetune_trainer.generate.tool_calls import parse_tool_calls, response_template
-from finetune_trainer.model.loading import fetch_model, find_model
+from finetune_trainer.model.loading import find_model
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
 
 REPORT_NAME = "report.json"
@@ -77,18 +62,82 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
         examples = fetch_held_out(run, storage, graders, Path(scratch))
     warnings = try_graders(examples, graders, models)
-    for model in run.models:
-        find_model(model.model, storage)  # before the first one generates
-    outputs = {model.name: answer(model, run, examples, storage) for model in run.models}
+    outputs = answers(run, examples, models, storage)
     grades = grade(examples, outputs, graders, models, run.generation.samples_per_example)
     folder = parse_s3(run.output_uri)
     # Before anything is judged: rows that were graded are not lost.
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
     report, slices = judge(run, graders, examples, grades)
-    update = {"report_uri": folder.join(REPORT_NAME).uri, "usage": usage_of(models), "warnings": warnings}
+    update = {
+        "report_uri": folder.join(REPORT_NAME).uri,
+        "usage": usage_of(models),
+        "outputs": outputs_status(outputs),
+        "warnings": [*warnings, *doubts(run, outputs)][:MOST_WARNINGS],
+    }
     report = report.model_copy(update=update)
     storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices, grades))
     return report
+
+
+def answers(
+    run: EvaluateRun, examples: Sequence[HeldOutExample], models: Mapping[str, AskedModel], storage: Storage
+) -> Outputs:
+    """Every model's outputs. Files that lack some, and models that are not there, are found before anything is paid for,
+    and APIs that do not answer before a model is fetched.
+
+    Raises DiagnosedError.
+    """
+    found: dict[str, list[Output]] = {}
+    wanted = Wanted(examples, run.generation.samples_per_example, is_part=run.limit_examples is not None)
+    for model in run.models:
+        if model.outputs_uri is not None:
+            with tempfile.TemporaryDirectory(prefix="outputs-") as directory:
+                found[model.name] = fetch_outputs(
+                    storage, model.outputs_uri, wanted, Path(directory), allowed=run.allowed_datasets
+                )
+    for model in run.models:
+        if model.model is not None:
+            find_model(model.model, storage)
+    for model in run.models:
+        if model.endpoint is not None:
+            found[model.name] = ask(model.name, models[model.endpoint], run, examples, storage)
+    for model in run.models:
+        if model.model is not None:
+            found[model.name] = generate_outputs(model.name, model.model, run, examples, storage)
+    return {model.name: found[model.name] for model in run.models}
+
+
+def ask(
+    name: str, model: AskedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage
+) -> list[Output]:
+    """The outputs of a model behind an API. Raises DiagnosedError where it can't be asked."""
+    endpoint = model.endpoint
+    with tempfile.TemporaryDirectory(prefix="images-") as directory:
+        images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
+        return ask_all(
+            lambda: ask_examples(endpoint, examples, images, run.generation),
+            {endpoint.config.name: model},
+            f"{name}: asking {endpoint.config.url}",
+        )
+
+
+def doubts(run: EvaluateRun, outputs: Outputs) -> list[str]:
+    """What of the models makes the scores doubtful."""
+    judges = {grader.asks: grader.name for grader in run.graders if grader.asks is not None}
+    found = []
+    for model in run.models:
+        if model.endpoint in judges:
+            found.append(
+                f"JudgesItself: by grader {judges[model.endpoint]!r}, the model {model.endpoint!r} grades the outputs "
+                f"of {model.name!r}, which are its own. Models prefer these: let another one grade."
+            )
+        without = dict.fromkeys(option for one in outputs[model.name] for option in one.without)
+        if without:
+            found.append(
+                f"OptionRefused: the API of the model {model.endpoint!r} refuses {', '.join(without)}: {model.name!r} "
+                "answers without, by the API's own settings."
+            )
+    return found
 
 
 def judge(
@@ -127,83 +176,3 @@ def fetch_held_out(
         if left != 0:
             examples += read_held_out(file.path, file.uri, graders, left, templates)
     return examples
-
-
-def answer(model: NamedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> list[Sample]:
-    """One model's answers, as many to each example as are drawn, one after another.
-
-    The model is fetched and loaded here, and removed from disk and memory afterwards.
-    """
-    with tempfile.TemporaryDirectory(prefix="model-") as directory:
-        with log_progress(f"{model.name}: fetching {model.model.adapter_uri or model.model.uri}"):
-            local = fetch_model(model.model, storage, Path(directory))
-        with log_progress(f"{model.name}: loading"):
-            generator = load_generator(local)
-    with tempfile.TemporaryDirectory(prefix="images-") as directory:
-        images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
-        prompts = tokenize_prompts(generator.processor, examples, run.dataset_uri, generator.context_length, images)
-        times = run.generation.samples_per_example
-        asked, prompts, images = repeat(examples, times), repeat(prompts, times), repeat(images, times)
-        outputs = _generate(model.name, generator, run.generation, asked, prompts, images)
-    samples = to_answers(generator.tokenizer, asked, prompts, outputs)
-    del generator
-    gc.collect()
-    torch.cuda.empty_cache()
-    return samples
-
-
-def _generate(
-    name: str,
-    generator: Generator,
-    generation: Generation,
-    examples: Sequence[HeldOutExample],
-    prompts: Sequence[list[int]],
-    images: Sequence[Sequence[Path]],
-) -> list[list[int]]:
-    """The outputs in the order of the examples; those with images one at a time, the others in batches."""
-    seen = [index for index, example in enumerate(examples) if example.prompt.images]
-    read = [index for index, example in enumerate(examples) if not example.prompt.images]
-    done = 0
-    with log_progress(f"{name}: generating", lambda: {"examples": f"{done}/{len(examples)}"}):
-
-        def on_progress(count: int) -> None:
-            nonlocal done
-            done = count
-
-        of_text = generate_tokens(generator, [prompts[index] for index in read], generation, on_progress)
-        with_pixels = (
-            encode_prompt(generator.processor, examples[index].prompt, images[index], "pt") for index in seen
-        )
-        of_images = generate_from_images(
-            generator, with_pixels, generation, lambda count: on_progress(len(read) + count)
-        )
-    found = dict(zip([*read, *seen], [*of_text, *of_images], strict=True))
-    return [found[index] for index in range(len(examples))]
-
-
-def to_answers(
-    tokenizer: Any,
-    examples: Sequence[HeldOutExample],
-    prompts: Sequence[Sequence[int]],
-    outputs: Sequence[Sequence[int]],
-) -> list[Sample]:
-    """The answers: text without special tokens, and tool calls if the example has tools."""
-    template = response_template(tokenizer) if any(example.prompt.tools for example in examples) else None
-    samples = []
-    for example, prompt, output in zip(examples, prompts, outputs, strict=True):
-        text = tokenizer.decode(output, skip_special_tokens=True)
-        calls: tuple[ToolCall, ...] = ()
-        if template is not None and example.prompt.tools:
-            said, calls = parse_tool_calls(
-                template, tokenizer.decode(output), tokenizer.decode(prompt), example.prompt.tools
-            )
-            text = _without_special_tokens(tokenizer, said) if calls else text
-        samples.append(Sample(text, calls))
-    return samples
-
-
-def _without_special_tokens(tokenizer: Any, text: str) -> str:
-    for token in tokenizer.added_tokens_decoder.values():
-        if token.special:
-            text = text.replace(token.content, "")
-    return text.strip()

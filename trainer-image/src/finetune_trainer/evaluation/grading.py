@@ -12,26 +12,25 @@ from finetune_api.evaluation import BASELINE, ModelUsage
 from finetune_api.graders import GraderErrorCode
 from finetune_api.run import EvaluateRun
 from finetune_api.sources import parse_s3
-from finetune_grading.grade import Grade
+from finetune_grading.grade import Grade, GradeError
 from finetune_grading.grade_rows import grade_rows
 from finetune_grading.graders.cosine import CosineGrader
 from finetune_grading.graders.interface import AskingGrader, CompiledGrader
 from finetune_grading.judge import StopGradingError
-from finetune_grading.sample import Row, Sample
+from finetune_grading.sample import Item, Row, Sample
 from finetune_grading.scores import Graded
 from finetune_trainer.endpoints.answers import Answers
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.endpoints.endpoint import Caller, Endpoint
 from finetune_trainer.endpoints.limits import Ledger
 from finetune_trainer.evaluation.heldout import HeldOutExample
+from finetune_trainer.evaluation.output import Output, Outputs, cost_of, repeat
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
 
 CANARIES = 3
 """Outputs that ask for the best result and deserve none, by which a judge is tried."""
-Outputs = Mapping[str, Sequence[Sample]]
-"""By model: generation.samplesPerExample outputs to each example, one after another."""
 T = TypeVar("T")
 
 
@@ -62,7 +61,7 @@ def try_graders(
         found = [await _doubt(grader, examples[:CANARIES]) for grader in graders]
         return [doubt for doubt in found if doubt is not None]
 
-    return _run(ask, models, "trying the models that grade")
+    return ask_all(ask, models, "trying the models that grade")
 
 
 def grade(
@@ -72,27 +71,26 @@ def grade(
     models: Mapping[str, AskedModel],
     samples_per_example: int = 1,
 ) -> Graded:
-    """Every grader's grade of every output. Raises DiagnosedError where a model can't be asked."""
+    """Every grader's grade of every output; where there is none, what that says.
+
+    Raises DiagnosedError where a model can't be asked.
+    """
     items = repeat([example.item for example in examples], samples_per_example)
-    others = outputs.get(BASELINE, [None] * len(items))
+    baseline = outputs.get(BASELINE, [None] * len(items))
 
     async def ask() -> Graded:
         grades: dict[str, dict[str, list[Grade]]] = {}
-        for name, samples in outputs.items():
+        for name, of_model in outputs.items():
             mine = [grader for grader in graders if name != BASELINE or not grader.compares]
-            rows = [Row(*row) for row in zip(items, samples, others, strict=True)]
-            grades[name] = await grade_rows(mine, rows)
+            grades[name] = await _grade_outputs(mine, items, of_model, baseline)
         return grades
 
-    return _run(ask, models, "grading")
+    return ask_all(ask, models, "grading")
 
 
-def repeat(values: Sequence[T], times: int) -> list[T]:
-    """Each value so many times, one after another."""
-    return [value for value in values for _ in range(times)]
+def ask_all(ask: Callable[[], Awaitable[T]], models: Mapping[str, AskedModel], doing: str) -> T:
+    """What `ask` gets from these models. Raises DiagnosedError where one can't be asked."""
 
-
-def _run(ask: Callable[[], Awaitable[T]], models: Mapping[str, AskedModel], doing: str) -> T:
     async def run() -> T:
         async with AsyncExitStack() as stack:
             for asked in models.values():
@@ -108,6 +106,33 @@ def _run(ask: Callable[[], Awaitable[T]], models: Mapping[str, AskedModel], doin
     except StopGradingError as stop:
         assert stop.__cause__ is not None, "it says why"
         raise stop.__cause__ from None
+
+
+async def _grade_outputs(
+    graders: Sequence[CompiledGrader],
+    items: Sequence[Item],
+    outputs: Sequence[Output],
+    baseline: Sequence[Output | None],
+) -> dict[str, list[Grade]]:
+    """The grades of one model's outputs. Nobody is asked about an output that there is not."""
+    there = [at for at, output in enumerate(outputs) if output.error is None]
+    rows = [Row(items[at], outputs[at].sample, _sample(baseline[at])) for at in there]
+    graded = await grade_rows(graders, rows)
+    found: dict[str, list[Grade]] = {}
+    for grader in graders:
+        grades = dict(zip(there, graded[grader.name], strict=True))
+        errors = [_error(outputs[at], baseline[at] if grader.compares else None) for at in range(len(outputs))]
+        found[grader.name] = [grades[at] if error is None else Grade.errored(error) for at, error in enumerate(errors)]
+    return found
+
+
+def _sample(output: Output | None) -> Sample | None:
+    return None if output is None or output.error is not None else output.sample
+
+
+def _error(output: Output, compared_with: Output | None) -> GradeError | None:
+    """Why there is nothing to grade, or nothing to compare with."""
+    return output.error or (None if compared_with is None else compared_with.error)
 
 
 async def _doubt(grader: CompiledGrader, examples: Sequence[HeldOutExample]) -> str | None:
@@ -134,8 +159,6 @@ async def _doubt(grader: CompiledGrader, examples: Sequence[HeldOutExample]) -> 
 
 
 def _with_cost(model: AskedModel) -> ModelUsage:
-    usage, prices = model.endpoint.usage, model.endpoint.config.prices
-    if prices is None:
-        return usage
-    cost = usage.prompt_tokens * prices.prompt_per_million + usage.completion_tokens * prices.completion_per_million
-    return usage.model_copy(update={"cost": round(cost / 1e6, 6)})
+    usage = model.endpoint.usage
+    cost = cost_of(model.endpoint.config.prices, usage.prompt_tokens, usage.completion_tokens)
+    return usage if cost is None else usage.model_copy(update={"cost": round(cost, 6)})

@@ -11,22 +11,23 @@ from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EvaluateRun
 from finetune_grading.grade import Grade
 from finetune_grading.graders.pairwise import tally
-from finetune_grading.sample import Sample
 from finetune_grading.scores import Graded
 from finetune_trainer.evaluation.heldout import HeldOutExample
+from finetune_trainer.evaluation.output import Output, Outputs
 from finetune_trainer.evaluation.slices import Slice
 
 MOST_ERRORS = 20
 """Kinds of errors that the report counts; each row has its own."""
 
 
-def to_samples(examples: Sequence[HeldOutExample], outputs: Mapping[str, Sequence[Sample]], grades: Graded) -> bytes:
-    """A JSON line for each example and sample: its line in the dataset, prompt and reference, each model's output and
-    scores; null is the score of what could not be graded, and `errors` says why.
+def to_samples(examples: Sequence[HeldOutExample], outputs: Outputs, grades: Graded) -> bytes:
+    """A JSON line for each example and sample: its line in the dataset, prompt and reference, each model's output, what
+    that took (`usage`) and its scores; null is an output that there is not and the score of what could not be graded,
+    and `errors` says why.
 
     Where the example has tools: also the calls of the reference and of each model.
     """
-    count = max((len(samples) for samples in outputs.values()), default=0)
+    count = max((len(of_model) for of_model in outputs.values()), default=0)
     per_example = count // len(examples) if examples else 1
     return b"".join(
         orjson.dumps(
@@ -53,6 +54,7 @@ def to_report(
         "preferences": _preferences(grades),
         "errors": [errors.to_wire() for errors in report.errors],
         "usage": [usage.to_wire() for usage in report.usage],
+        "outputs": [one.to_wire() for one in report.outputs],
         "warnings": report.warnings,
         "slices": [
             {"by": one.by, "value": one.value, "scores": [score.to_wire() for score in one.scores]} for one in slices
@@ -63,10 +65,8 @@ def to_report(
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def _row(
-    example: HeldOutExample, at: int, sample: int, outputs: Mapping[str, Sequence[Sample]], grades: Graded
-) -> dict[str, Any]:
-    mine = {model: samples[at] for model, samples in outputs.items()}
+def _row(example: HeldOutExample, at: int, sample: int, outputs: Outputs, grades: Graded) -> dict[str, Any]:
+    mine = {model: of_model[at] for model, of_model in outputs.items()}
     of_row = {
         model: {grader: of_grader[at] for grader, of_grader in of_model.items()} for model, of_model in grades.items()
     }
@@ -75,7 +75,8 @@ def _row(
         "sample": sample + 1,
         "prompt": example.prompt.content,
         "reference": example.reference,
-        "outputs": {model: output.output_text for model, output in mine.items()},
+        "outputs": {model: None if one.error is not None else one.sample.output_text for model, one in mine.items()},
+        **_said("usage", {model: _usage(one) for model, one in mine.items()}),
         **_calls(example, mine),
         "scores": {
             model: {grader: grade.score for grader, grade in of_model.items()} for model, of_model in of_row.items()
@@ -123,10 +124,21 @@ def _said(key: str, by_model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
     return {key: said} if said else {}
 
 
-def _calls(example: HeldOutExample, samples: Mapping[str, Sample]) -> dict[str, Any]:
+def _usage(output: Output) -> dict[str, Any]:
+    """What an output took."""
+    found = {
+        "promptTokens": output.prompt_tokens,
+        "completionTokens": output.completion_tokens,
+        "cost": output.cost,
+        "seconds": None if output.seconds is None else round(output.seconds, 3),
+    }
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def _calls(example: HeldOutExample, outputs: Mapping[str, Output]) -> dict[str, Any]:
     if not example.prompt.tools:
         return {}
     return {
         "referenceTools": example.reference_tools,
-        "outputTools": {name: sample.output_tools for name, sample in samples.items()},
+        "outputTools": {name: output.sample.output_tools for name, output in outputs.items()},
     }

@@ -32,6 +32,10 @@ MAX_BATCH_TOKENS = 8_192
 """Prompt and new tokens of a batch, with padding: bounds the key-value cache."""
 
 
+OnBatch = Callable[[Sequence[int]], None]
+"""Gets the indices of the outputs that were just made."""
+
+
 @dataclass(frozen=True)
 class Generator:
     """A model ready to generate, and its tokenizer.
@@ -81,10 +85,9 @@ def generate(
     generator: Generator,
     prompts: Sequence[Sequence[int]],
     generation: Generation,
-    on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
     """The output for each prompt as text, without special tokens; otherwise as `generate_tokens`."""
-    outputs = generate_tokens(generator, prompts, generation, on_progress)
+    outputs = generate_tokens(generator, prompts, generation)
     texts: list[str] = generator.tokenizer.batch_decode(outputs, skip_special_tokens=True)
     return texts
 
@@ -93,23 +96,21 @@ def generate_tokens(
     generator: Generator,
     prompts: Sequence[Sequence[int]],
     generation: Generation,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_batch: OnBatch = lambda indices: None,
 ) -> list[list[int]]:
     """The output for each prompt (token ids, at least one, fewer than the context length), in the order of the prompts.
 
     What the spec leaves open comes from the model's own generation config, as when it is served. The token that ended
-    an output is its last. `on_progress` gets the number of outputs made so far.
+    an output is its last.
     """
     outputs: list[list[int]] = [[] for _ in prompts]
-    done = 0
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(generation.seed)
         for indices, new_tokens in batches([len(p) for p in prompts], generation.max_tokens, generator.context_length):
             batch = _generate_batch(generator, [prompts[index] for index in indices], new_tokens, generation)
             for index, output in zip(indices, batch, strict=True):
                 outputs[index] = output
-            done += len(indices)
-            on_progress(done)
+            on_batch(indices)
     return outputs
 
 
@@ -117,7 +118,7 @@ def generate_from_images(
     generator: Generator,
     prompts: Iterable[Mapping[str, Any]],
     generation: Generation,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_batch: OnBatch = lambda indices: None,
 ) -> list[list[int]]:
     """The output for each encoded prompt of a vision-language model, with pixels, one at a time.
 
@@ -129,7 +130,7 @@ def generate_from_images(
         for prompt in prompts:
             room = generator.context_length - prompt["input_ids"].shape[1]
             outputs += _continue(generator, prompt, min(generation.max_tokens, room), generation)
-            on_progress(len(outputs))
+            on_batch([len(outputs) - 1])
     return outputs
 
 

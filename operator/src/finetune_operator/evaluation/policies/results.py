@@ -28,6 +28,7 @@ def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
         "slices": report.slices,
         "errors": report.errors,
         "usage": report.usage,
+        "outputs": report.outputs,
         "warnings": report.warnings,
         "report_uri": report.report_uri,
         "completion_time": whole_seconds(now),

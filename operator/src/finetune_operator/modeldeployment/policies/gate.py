@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.conditions import Condition, ConditionType, Reason
-from finetune_api.evaluation import ModelReference
+from finetune_api.evaluation import EvaluatedModel, ModelReference
 from finetune_operator.core.conditions import Readiness, progressing, sentence, stalled
 from finetune_operator.modeldeployment.observed import GateEvaluation
 from finetune_operator.models.resolve import ResolvedModel
@@ -22,7 +22,7 @@ def gate_readiness(
             "to the FineTuneJob that made it (spec.model.fineTuneJobRef) in both objects. A model that no job made can "
             "be served only without a gate.",
         )
-    candidate = next((item for item in gate.spec.candidates if item.model == reference), None)
+    candidate = next((item for item in gate.spec.candidates if _is_same(item.model, reference)), None)
     if candidate is None:
         return stalled(
             Reason.GATE_FAILED,
@@ -44,6 +44,10 @@ def gate_readiness(
     if passed.status != "True":
         return stalled(Reason.GATE_FAILED, f"Evaluation {name!r} did not pass: {sentence(passed.message)}")
     return None
+
+
+def _is_same(candidate: EvaluatedModel, reference: ModelReference) -> bool:
+    return (candidate.uri, candidate.fine_tune_job_ref) == (reference.uri, reference.fine_tune_job_ref)
 
 
 def _missing(gate: GateEvaluation, name: str, model: ResolvedModel, candidate: str) -> str | None:

@@ -1,0 +1,152 @@
+"""Outputs of a model behind an API: every example is asked as OpenAI's chat completions have it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune_api.evaluation import Generation
+from finetune_api.graders import GraderErrorCode
+from finetune_grading.grade import GradeError, RowError
+from finetune_grading.sample import Sample
+from finetune_grading.tool_calls import ToolCall
+from finetune_trainer.endpoints.answers import Answer
+from finetune_trainer.endpoints.asked_model import CHAT
+from finetune_trainer.endpoints.endpoint import Endpoint
+from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt
+from finetune_trainer.evaluation.output import Output, cost_of
+
+
+async def ask_examples(
+    endpoint: Endpoint, examples: Sequence[HeldOutExample], images: Sequence[Sequence[Path]], generation: Generation
+) -> list[Output]:
+    """The model's outputs to each example, one after another; one that there is not says why.
+
+    `images`: the files of each example's images. Raises StopGradingError.
+    """
+    asked = [
+        _ask(endpoint, example.prompt, files, generation, sample)
+        for example, files in zip(examples, images, strict=True)
+        for sample in range(generation.samples_per_example)
+    ]
+    return list(await asyncio.gather(*asked))
+
+
+async def _ask(
+    endpoint: Endpoint, prompt: Prompt, images: Sequence[Path], generation: Generation, sample: int
+) -> Output:
+    body = {
+        "messages": to_messages(prompt, images),
+        "temperature": generation.temperature,
+        # Each sample is a question of its own, which is answered once.
+        "seed": (generation.seed + sample) % 2**32,
+        "max_completion_tokens": generation.max_tokens,
+        **({"tools": list(prompt.tools)} if prompt.tools else {}),
+    }
+    try:
+        answer = await endpoint.post(CHAT, body, is_output)
+    except RowError as error:
+        code, details = error.error.code, error.error.details
+        is_over = code is GraderErrorCode.BUDGET_EXCEEDED
+        return Output(Sample(""), GradeError(code if is_over else GraderErrorCode.NO_OUTPUT, details))
+    return _to_output(endpoint, answer)
+
+
+def _to_output(endpoint: Endpoint, answer: Answer) -> Output:
+    message = answer.body["choices"][0]["message"]
+    calls, counted = read_calls(message.get("tool_calls") or []) or (), isinstance(answer.body.get("usage"), Mapping)
+    return Output(
+        # What a model says when it declines is what its users would read.
+        Sample(message.get("content") or message.get("refusal") or "", calls),
+        prompt_tokens=answer.prompt_tokens if counted else None,
+        completion_tokens=answer.completion_tokens if counted else None,
+        cost=cost_of(endpoint.config.prices, answer.prompt_tokens, answer.completion_tokens) if counted else None,
+        seconds=answer.seconds,
+        without=answer.without,
+    )
+
+
+def is_output(body: Mapping[str, Any]) -> bool:
+    """Whether it is what OpenAI's chat/completions answers with: a text, a refusal, or tool calls."""
+    match body:
+        case {"choices": [{"message": {**message}}, *_]}:
+            said = [message.get("content"), message.get("refusal")]
+            calls = read_calls(message.get("tool_calls") or [])
+            is_known = "content" in message or "refusal" in message or bool(calls)
+            return is_known and calls is not None and all(text is None or isinstance(text, str) for text in said)
+    return False
+
+
+def read_calls(value: object) -> tuple[ToolCall, ...] | None:
+    """Tool calls of OpenAI's messages; None where it is something else. Arguments that are no JSON stay text."""
+    if not isinstance(value, list):
+        return None
+    calls: list[ToolCall] = []
+    for call in value:
+        match call:
+            case {"function": {"name": str(name), "arguments": str(arguments)}}:
+                try:
+                    calls.append(ToolCall.from_wire(call))
+                except ValueError:
+                    calls.append(ToolCall(name, arguments))
+            case _:
+                return None
+    return tuple(calls)
+
+
+def to_messages(prompt: Prompt, images: Sequence[Path]) -> list[dict[str, Any]]:
+    """A prompt as OpenAI's API takes it; a text without roles is the user's. Images are data URIs of what a model that
+    is loaded here would see."""
+    if isinstance(prompt.content, str):
+        return [{"role": "user", "content": prompt.content}]
+    files, ids = iter(images), _Ids()
+    written = prompt.arguments or [()] * len(prompt.content)
+    return [_message(one, arguments, files, ids) for one, arguments in zip(prompt.content, written, strict=True)]
+
+
+class _Ids:
+    """The ids of tool calls: those of the dataset, else numbers, which the tools' results take in the same order."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._open: list[str] = []
+
+    def of_call(self, known: str | None) -> str:
+        self._count += 1
+        self._open.append(known or f"call_{self._count}")
+        return self._open[-1]
+
+    def of_result(self, known: str | None) -> str | None:
+        if known is None:
+            return self._open.pop(0) if self._open else None
+        if known in self._open:
+            self._open.remove(known)
+        return known
+
+
+def _message(message: Mapping[str, Any], written: Sequence[str], files: Iterator[Path], ids: _Ids) -> dict[str, Any]:
+    asked = {name: value for name, value in message.items() if name in ("role", "name", "content")}
+    if isinstance(message["content"], list):
+        asked["content"] = [_part(part, files) for part in message["content"]]
+    if "tool_calls" in message:
+        asked["tool_calls"] = [
+            {
+                "id": ids.of_call(call.get("id")),
+                "type": "function",
+                "function": {"name": call["function"]["name"], "arguments": arguments},
+            }
+            for call, arguments in zip(message["tool_calls"], written, strict=True)
+        ]
+    if message["role"] == "tool" and (found := ids.of_result(message.get("tool_call_id"))) is not None:
+        asked["tool_call_id"] = found
+    return asked
+
+
+def _part(part: Mapping[str, Any], files: Iterator[Path]) -> dict[str, Any]:
+    if part["type"] != "image":
+        return dict(part)
+    content = base64.b64encode(next(files).read_bytes()).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{content}"}}
