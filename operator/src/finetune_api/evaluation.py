@@ -9,7 +9,6 @@ from pydantic import ConfigDict, Field
 from finetune_api.base import (
     MOST_EXAMPLES,
     ApiModel,
-    FiniteNumber,
     Line,
     LocalObjectReference,
     Name,
@@ -17,6 +16,7 @@ from finetune_api.base import (
     cel,
 )
 from finetune_api.conditions import KindStatus
+from finetune_api.evaluation_results import GradingErrors, ModelUsage, OutputsStatus, Score, SliceScore
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.graders import Grader, ShortName, Template
 from finetune_api.kubernetes_types import SET, keyed_by
@@ -256,91 +256,6 @@ class EvaluationSpec(ApiModel):
     retry_limit: int = Field(
         3, ge=0, le=100, description="Number of retries after transient failures. Disruptions never count."
     )
-
-
-class Score(ApiModel):
-    """Mean score of one model from one grader, with its 95 % confidence interval."""
-
-    candidate: ShortName = Field(description="Name of the candidate, or `baseline`.")
-    grader: ShortName = Field(description="Name of the grader.")
-    score: float = Field(allow_inf_nan=False, description="Mean over all graded examples, 0 to 1.")
-    low: float = Field(allow_inf_nan=False, description="Lower bound of the confidence interval.")
-    high: float = Field(allow_inf_nan=False, description="Upper bound of the confidence interval.")
-    examples: int = Field(description="Number of examples that count.")
-    passed: int | None = Field(None, description="Number of outputs that reached the grader's passThreshold.")
-    failed: int | None = Field(None, description="Number of outputs that did not.")
-    errored: int | None = Field(None, description="Number of outputs that could not be graded; see spec.onError.")
-    delta: FiniteNumber = Field(None, description="Gain over the baseline on the same examples.")
-    delta_low: FiniteNumber = Field(None, description="Lower bound of the gain's confidence interval.")
-    delta_high: FiniteNumber = Field(None, description="Upper bound of the gain's confidence interval.")
-    p_value: FiniteNumber = Field(
-        None, description="Exact McNemar test of no difference from the baseline, if all scores are 0 or 1."
-    )
-    minimum_detectable_delta: FiniteNumber = Field(
-        None, description="Smallest true gain that this number of examples detects with a power of 80 %."
-    )
-    over_budget: int | None = Field(
-        None, description="Number of errored outputs that were not graded because spec.budget was used up."
-    )
-
-
-class SliceScore(ApiModel):
-    """Mean score of one candidate from one grader on the examples of a slice."""
-
-    by: Line = Field(description="Template in spec.dataset.slices.")
-    value: Line = Field(description="The text that it renders for these examples.")
-    candidate: ShortName = Field(description="Name of the candidate.")
-    grader: ShortName = Field(description="Name of the grader.")
-    score: float = Field(allow_inf_nan=False, description="Mean over the examples, 0 to 1.")
-    low: float = Field(allow_inf_nan=False, description="Lower bound of the 95 % confidence interval.")
-    high: float = Field(allow_inf_nan=False, description="Upper bound of the confidence interval.")
-    examples: int = Field(description="Number of examples that count.")
-    delta: FiniteNumber = Field(None, description="Gain over the baseline on the same examples.")
-    delta_low: FiniteNumber = Field(None, description="Lower bound of the gain's confidence interval.")
-    delta_high: FiniteNumber = Field(None, description="Upper bound of the gain's confidence interval.")
-
-
-class GradingErrors(ApiModel):
-    """Outputs of one model that one grader could not grade, for one reason."""
-
-    candidate: ShortName = Field(description="Name of the candidate, or `baseline`.")
-    grader: ShortName = Field(description="Name of the grader.")
-    code: Line = Field(description="OpenAI's error code, such as sample_parse_error or invalid_variable_error.")
-    count: int = Field(description="Number of outputs.")
-    first_line: int = Field(description="Line of the dataset for the first of them.")
-
-
-class ModelUsage(ApiModel):
-    """What one model of the class was asked during the last try."""
-
-    model: Line = Field(description="Name of the model in spec.models of the FineTuneClass.")
-    requests: int = Field(0, description="Number of requests, including those that were repeated.")
-    cached: int = Field(0, description="Number of answers from the cache, which cost nothing.")
-    prompt_tokens: int = Field(0, description="Number of tokens of prompts.")
-    completion_tokens: int = Field(0, description="Number of tokens of replies.")
-    cost: FiniteNumber = Field(None, description="Cost of the tokens by the class's prices, if it has any.")
-
-
-class OutputsStatus(ApiModel):
-    """What the outputs of one model took: time, tokens, money."""
-
-    candidate: ShortName = Field(description="Name of the candidate, or `baseline`.")
-    outputs: int = Field(description="Number of outputs.")
-    prompt_tokens: int | None = Field(None, description="Number of tokens of the prompts, if known of every output.")
-    completion_tokens: int | None = Field(None, description="Number of tokens of the outputs, if known of every one.")
-    cost: FiniteNumber = Field(
-        None,
-        description="Cost of these tokens by the class's prices, whether they were paid for in this run or an earlier "
-        "one.",
-    )
-    seconds: FiniteNumber = Field(
-        None,
-        description="Median time until an output is complete, if it was measured at least 6 times. A model that is "
-        "loaded in the Pod generates in batches; its times are those of the batches.",
-    )
-    seconds_low: FiniteNumber = Field(None, description="Lower bound of the median's 95 % confidence interval.")
-    seconds_high: FiniteNumber = Field(None, description="Upper bound of the median's confidence interval.")
-    timed: int | None = Field(None, description="Number of measured times.")
 
 
 class GateResult(ApiModel):

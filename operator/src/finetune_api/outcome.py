@@ -22,18 +22,8 @@ from pydantic import (
 
 from finetune_api.base import REPORT, ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import (
-    MOST_ASKED,
-    MOST_MODELS,
-    MOST_SCORES,
-    MOST_SLICE_SCORES,
-    MOST_WARNINGS,
-    GradingErrors,
-    ModelUsage,
-    OutputsStatus,
-    Score,
-    SliceScore,
-)
+from finetune_api.evaluation import MOST_ASKED, MOST_MODELS, MOST_SCORES, MOST_SLICE_SCORES, MOST_WARNINGS
+from finetune_api.evaluation_results import GradingErrors, ModelUsage, OutputsStatus, Score, SliceScore
 from finetune_api.finetunejob import (
     CheckpointStatus,
     CorruptCheckpoint,

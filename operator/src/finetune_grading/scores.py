@@ -6,7 +6,8 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune_api.evaluation import BASELINE, GradingErrors, OnError, Reducer, Score
+from finetune_api.evaluation import BASELINE, OnError, Reducer
+from finetune_api.evaluation_results import GradingErrors, Score
 from finetune_api.graders import GraderErrorCode
 from finetune_api.outcome import SCORE_DIGITS
 from finetune_grading.grade import ROUNDING, Grade, GradeError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import Score
+from finetune_api.evaluation_results import Score
 from finetune_api.finetunejob import CheckpointStatus, DatasetError, DatasetStatus, FileStatistics, ModelStatus, Result
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
 from tests.integration.operator import played

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finetune_api.auto import resolve_for
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import GradingErrors, ModelUsage, Score, SliceScore
+from finetune_api.evaluation_results import GradingErrors, ModelUsage, Score, SliceScore
 from finetune_api.finetunejob import (
     CheckpointStatus,
     DatasetError,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import EvaluationSpec, EvaluationStatus, Score
+from finetune_api.evaluation import EvaluationSpec, EvaluationStatus
+from finetune_api.evaluation_results import Score
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import ModelSource, NamedModel
 from finetune_operator.core.conditions import Readiness, progressing

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from finetune_api.evaluation import BASELINE, Gate, GateResult, Score
+from finetune_api.evaluation import BASELINE, Gate, GateResult
+from finetune_api.evaluation_results import Score
 from finetune_grading.statistics.power import examples_to_decide, examples_to_detect
 from finetune_grading.ungraded import Ungraded
 

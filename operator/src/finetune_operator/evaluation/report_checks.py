@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from finetune_api.evaluation import OutputsStatus, Score, SliceScore
+from finetune_api.evaluation_results import OutputsStatus, Score, SliceScore
 from finetune_operator.pods.exit_diagnosis import is_below
 
 

@@ -7,7 +7,7 @@ import secrets
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import ModelUsage
+from finetune_api.evaluation_results import ModelUsage
 from finetune_api.outcome import Failure
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for

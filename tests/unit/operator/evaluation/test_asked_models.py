@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import ConditionType, Reason
-from finetune_api.evaluation import ModelUsage, Score
+from finetune_api.evaluation_results import ModelUsage, Score
 from finetune_api.finetuneclass import ModelEndpoint
 from finetune_api.outcome import EvaluationReport
 from finetune_api.run import EndpointConfig, EvaluateRun

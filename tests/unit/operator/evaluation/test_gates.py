@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.evaluation import EvaluationStatus, Gate, GateResult, Score
+from finetune_api.evaluation import EvaluationStatus, Gate, GateResult
+from finetune_api.evaluation_results import Score
 from finetune_grading.statistics.estimates import estimate, estimate_difference
 from finetune_operator.evaluation.gates import judge, too_few_examples
 from finetune_operator.evaluation.plan import plan

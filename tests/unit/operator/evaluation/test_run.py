@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.evaluation import SliceScore
+from finetune_api.evaluation_results import SliceScore
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import undecided

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import ModelUsage
+from finetune_api.evaluation_results import ModelUsage
 from finetune_api.graders import GraderErrorCode
 from finetune_api.run import MODEL_KEY, MODEL_KEYS_DIRECTORY, EndpointConfig
 from finetune_grading.grade import RowError

@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import BASELINE, ModelUsage
+from finetune_api.evaluation import BASELINE
+from finetune_api.evaluation_results import ModelUsage
 from finetune_api.graders import GraderErrorCode
 from finetune_api.run import EvaluateRun
 from finetune_api.sources import parse_s3

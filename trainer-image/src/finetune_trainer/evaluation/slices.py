@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.base import LINE_LENGTH
-from finetune_api.evaluation import BASELINE, MOST_SLICE_SCORES, Score, SliceScore
+from finetune_api.evaluation import BASELINE, MOST_SLICE_SCORES
+from finetune_api.evaluation_results import Score, SliceScore
 from finetune_grading.sample import Sample
 from finetune_grading.scores import Counting, Examples, Graded, Thresholds, scores_of
 from finetune_grading.templates import render
