@@ -82,8 +82,8 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
 def answers(
     run: EvaluateRun, examples: Sequence[HeldOutExample], models: Mapping[str, AskedModel], storage: Storage
 ) -> Outputs:
-    """Every model's outputs. Files that lack some, and models that are not there, are found before anything is paid for,
-    and APIs that do not answer before a model is fetched.
+    """Every model's outputs. Files that lack some, and models that are not there, are found before an API is asked, and
+    APIs that do not answer before a model is fetched.
 
     Raises DiagnosedError.
     """
