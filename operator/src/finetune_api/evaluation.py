@@ -16,7 +16,14 @@ from finetune_api.base import (
     cel,
 )
 from finetune_api.conditions import KindStatus
-from finetune_api.evaluation_results import GradingErrors, ModelUsage, OutputsStatus, Score, SliceScore
+from finetune_api.evaluation_results import (
+    GradingErrors,
+    ModelUsage,
+    OutputsStatus,
+    Score,
+    SliceReference,
+    SliceScore,
+)
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.graders import Grader, ShortName, Template
 from finetune_api.kubernetes_types import SET, keyed_by
@@ -174,6 +181,9 @@ class Gate(OneOf):
     choices = ("minimum", "minimum_delta", "maximum", "maximum_delta")
 
     grader: ShortName = Field(description="Name of a grader in spec.graders.")
+    slice: SliceReference | None = Field(
+        None, description="Judge the scores of this slice. Omitted: those of all examples."
+    )
     minimum: float | None = Field(None, ge=0, le=1, description="Minimum mean score.")
     minimum_delta: float | None = Field(None, ge=-1, le=1, description="Minimum gain over the baseline's mean score.")
     maximum: float | None = Field(None, ge=0, le=1, description="Maximum mean score.")
@@ -194,6 +204,12 @@ class EvaluationSpec(ApiModel):
             (
                 "self.gates.all(gate, self.graders.exists(grader, grader.name == gate.grader))",
                 "each gate names one of the graders",
+                "gates",
+            ),
+            (
+                "self.gates.all(gate, !has(gate.slice) || (has(self.dataset.slices) && "
+                "self.dataset.slices.exists(by, by == gate.slice.by)))",
+                "slice.by of a gate is one of dataset.slices",
                 "gates",
             ),
             (
@@ -263,6 +279,7 @@ class GateResult(ApiModel):
 
     candidate: ShortName = Field(description="Name of the candidate.")
     grader: ShortName = Field(description="Name of the grader.")
+    slice: SliceReference | None = Field(None, description="Slice that the gate is about. Omitted: all examples.")
     verdict: Literal["Passed", "Failed", "Inconclusive"] = Field(
         "Inconclusive", description="Inconclusive: the examples are too few to tell, or spec.budget was used up."
     )

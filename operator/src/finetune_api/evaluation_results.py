@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from finetune_api.base import ApiModel, FiniteNumber, Line
-from finetune_api.graders import ShortName
+from finetune_api.graders import ShortName, Template
 
 
 class Score(ApiModel):
@@ -48,6 +48,21 @@ class SliceScore(ApiModel):
     delta: FiniteNumber = Field(None, description="Gain over the baseline on the same examples.")
     delta_low: FiniteNumber = Field(None, description="Lower bound of the gain's confidence interval.")
     delta_high: FiniteNumber = Field(None, description="Upper bound of the gain's confidence interval.")
+    errored: int | None = Field(None, description="Number of the candidate's outputs that could not be graded.")
+    baseline_errored: int | None = Field(
+        None,
+        description="Number of the baseline's outputs that could not be graded, though they lack nothing.",
+    )
+    over_budget: int | None = Field(
+        None, description="Number of outputs of both that were not graded because spec.budget was used up."
+    )
+
+
+class SliceReference(ApiModel):
+    """The examples for which a template of spec.dataset.slices renders one text."""
+
+    by: Template = Field(description="One of spec.dataset.slices.")
+    value: Line = Field(description="The text that it renders for these examples.")
 
 
 class GradingErrors(ApiModel):

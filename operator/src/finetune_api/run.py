@@ -11,6 +11,7 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, Line, Name
 from finetune_api.evaluation import Budget, Generation, OnError
+from finetune_api.evaluation_results import SliceReference
 from finetune_api.finetuneclass import Prices, ServerSideEncryption
 from finetune_api.finetunejob import (
     Adapter,
@@ -192,6 +193,9 @@ class EvaluateRun(ApiModel):
     cluster_by: Line | None = Field(None, description="Template; examples that render the same text form a cluster.")
     slices: list[Line] = Field(
         default=[], description="Templates; the report also has the scores for each rendered text."
+    )
+    gated_slices: list[SliceReference] = Field(
+        default=[], description="Slices that gates are about: their scores are reported first."
     )
     on_error: OnError = "Zero"
     max_errored_percent: float = 5

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from finetune_api.evaluation import BASELINE, EvaluationSpec, EvaluationStatus
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation_results import SliceScore
 from finetune_grading.scores import OF_THE_OUTPUT
 from finetune_grading.statistics.intervals import Estimate, wilson
 
@@ -38,12 +38,20 @@ def ungraded_outputs(spec: EvaluationSpec, status: EvaluationStatus) -> dict[tup
         key = (score.candidate, score.grader)
         outputs = (score.errored or 0) - lacking.get(key, 0)
         if outputs > 0 and score.examples > 0:
-            found[key] = Ungraded(outputs, _share(spec, score, outputs))
+            found[key] = Ungraded(outputs, _share(spec, score.examples, outputs))
     return found
 
 
-def _share(spec: EvaluationSpec, score: Score, outputs: int) -> Estimate:
+def ungraded_in_slice(spec: EvaluationSpec, score: SliceScore, *, of_baseline: bool) -> Ungraded | None:
+    """Those of the candidate, or of the baseline, in one slice."""
+    outputs = (score.baseline_errored if of_baseline else score.errored) or 0
+    if spec.on_error != "Zero" or outputs <= 0 or score.examples <= 0:
+        return None
+    return Ungraded(outputs, _share(spec, score.examples, outputs))
+
+
+def _share(spec: EvaluationSpec, examples: int, outputs: int) -> Estimate:
     """In a mean, an output has its share of the example; otherwise one may decide over all of it."""
     per_example = spec.generation.samples_per_example if spec.generation.reducer == "Mean" else 1
-    found = wilson(min(score.examples, math.ceil(outputs / per_example)), score.examples)
-    return Estimate(min(1.0, outputs / per_example / score.examples), found.low, found.high)
+    found = wilson(min(examples, math.ceil(outputs / per_example)), examples)
+    return Estimate(min(1.0, outputs / per_example / examples), found.low, found.high)

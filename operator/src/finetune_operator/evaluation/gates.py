@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune_api.evaluation import BASELINE, Gate, GateResult
-from finetune_api.evaluation_results import Score
+from finetune_api.evaluation_results import Score, SliceScore
 from finetune_grading.statistics.power import examples_to_decide, examples_to_detect
 from finetune_grading.ungraded import Ungraded
 
 Verdict = Literal["Passed", "Failed", "Inconclusive"]
+InSlice = Callable[[SliceScore, bool], Ungraded | None]
+"""The candidate's outputs, or the baseline's (True), that could not be graded in a slice."""
 
 # A gain of 0.9 over 0.8 is 0.09999999999999998 to a computer.
 _ROUNDING = 1e-9
@@ -42,15 +44,21 @@ def judge(
     candidates: Sequence[str],
     scores: Sequence[Score],
     ungraded: Mapping[tuple[str, str], Ungraded] | None = None,
+    slices: Sequence[SliceScore] = (),
+    in_slice: InSlice = lambda score, of_baseline: None,
 ) -> list[GateResult]:
     """Every gate on every candidate of the spec; a score that is missing fails its gate.
 
     `ungraded`: by model and grader, the outputs that count as 0 in the scores and might have had 1. For a maximum the
     candidate's are taken to have 1, for a minimumDelta the baseline's: no gate passes by what could not be graded.
+    `slices`: the scores for gates on a slice; `in_slice`: what could not be graded in one.
     """
+    of_slices = {(one.by, one.value, one.candidate, one.grader): one for one in slices}
     by_key = {(score.candidate, score.grader): score for score in scores}
     return [
-        _gate_result(
+        _of_slice(gate, candidate, of_slices.get((gate.slice.by, gate.slice.value, candidate, gate.grader)), in_slice)
+        if gate.slice is not None
+        else _gate_result(
             gate,
             candidate,
             by_key.get((candidate, gate.grader)),
@@ -63,22 +71,25 @@ def judge(
     ]
 
 
-def too_few_examples(gates: Sequence[Gate], examples: int) -> list[str]:
+def too_few_examples(gates: Sequence[Gate], examples: int, slices: Sequence[SliceScore] = ()) -> list[str]:
     """The gates that ask for less than so many examples show, even if the models hardly differ.
 
     A gain of `minimumDelta: 0.02`, or a loss of no more than `-0.02`, is told from none four times out of five by
-    examples_to_detect(0.02, 0.1) examples, where the models are right and wrong on different examples in 10 %.
+    examples_to_detect(0.02, 0.1) examples, where the models are right and wrong on different examples in 10 %. Nothing
+    is said of slices that are not known.
     """
     found = []
+    of_slices = {(one.by, one.value): one.examples for one in slices}
     for at, gate in enumerate(gates):
         demanded = gate.maximum_delta if gate.minimum_delta is None else gate.minimum_delta
         if not demanded or gate.decision == "PointEstimate":
             continue
+        there = examples if gate.slice is None else of_slices.get((gate.slice.by, gate.slice.value))
         needed = examples_to_detect(abs(demanded), _DISCORDANCE)
-        if examples < needed:
+        if there is not None and there < needed:
             found.append(
                 f"{TOO_FEW_EXAMPLES}: spec.gates[{at}] is about a difference of {abs(demanded):g} by {gate.grader!r}, "
-                f"which {examples} examples hardly show: it takes about {needed} if the models differ in "
+                f"which {there} examples hardly show: it takes about {needed} if the models differ in "
                 f"{_DISCORDANCE:.0%} of them. Evaluate on more examples, or demand less."
             )
     return found
@@ -95,13 +106,28 @@ def summary(grader: str, scores: Sequence[Score]) -> str:
     return f"{text} vs {baseline.score:.3f} [{baseline.low:.3f}, {baseline.high:.3f}]" if baseline else text
 
 
+def _of_slice(gate: Gate, candidate: str, found: SliceScore | None, in_slice: InSlice) -> GateResult:
+    """The verdict on one slice. One that has no score there is no evidence for anything."""
+    if found is None:
+        message = (
+            "status.slices has no score of this slice: the dataset has no such example, or the gate is newer than the "
+            "run. Correct `value`, or change spec.runId."
+        )
+        return GateResult(
+            candidate=candidate, grader=gate.grader, slice=gate.slice, verdict="Inconclusive", message=message
+        )
+    score = Score(**{name: getattr(found, name) for name in SliceScore.model_fields if name in Score.model_fields})
+    ungraded = in_slice(found, not _is_maximum(gate))
+    return _gate_result(gate, candidate, score, found.examples, ungraded, found.over_budget or 0)
+
+
 def _gate_result(
     gate: Gate, candidate: str, score: Score | None, examples: int, ungraded: Ungraded | None, over_budget: int
 ) -> GateResult:
     verdict, message = _judge(gate, score, examples, ungraded)
     if over_budget and score is not None:
         verdict, message = "Inconclusive", f"{message}; {over_budget} outputs are not graded: spec.budget was used up"
-    return GateResult(candidate=candidate, grader=gate.grader, verdict=verdict, message=message)
+    return GateResult(candidate=candidate, grader=gate.grader, slice=gate.slice, verdict=verdict, message=message)
 
 
 def _judge(gate: Gate, score: Score | None, examples: int, ungraded: Ungraded | None) -> tuple[Verdict, str]:

@@ -69,6 +69,7 @@ def evaluate_objects(
         generation=spec.generation,
         cluster_by=spec.dataset.cluster_by,
         slices=spec.dataset.slices,
+        gated_slices=[gate.slice for gate in spec.gates if gate.slice is not None],
         on_error=spec.on_error,
         max_errored_percent=spec.max_errored_percent,
     )

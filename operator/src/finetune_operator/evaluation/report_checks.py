@@ -61,6 +61,8 @@ def slices_refusal(
         gain = [number for number in (one.delta_low, one.delta, one.delta_high) if number is not None]
         if not (_in_order([0.0, one.low, one.score, one.high, 1.0]) and _in_order([-1.0, *gain, 1.0])):
             return f"the numbers of {one.candidate!r} by {one.grader!r} on a slice are impossible"
+        if min(one.examples - 1, one.errored or 0, one.baseline_errored or 0, one.over_budget or 0) < 0:
+            return f"a count of {one.candidate!r} by {one.grader!r} on a slice is impossible"
     return None
 
 

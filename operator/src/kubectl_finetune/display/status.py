@@ -240,4 +240,6 @@ def _interval(score: Fields, value: str, low: str, high: str) -> str:
 
 
 def _gate(gate: Fields) -> str:
-    return f"{gate.text('verdict')}: {gate.text('candidate')}, {gate.text('grader')}: {gate.text('message')}"
+    value = gate.text("slice", "value")
+    where = f", {gate.text('slice', 'by')} is {value!r}" if value else ""
+    return f"{gate.text('verdict')}: {gate.text('candidate')}, {gate.text('grader')}{where}: {gate.text('message')}"

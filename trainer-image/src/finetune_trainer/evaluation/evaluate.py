@@ -33,7 +33,7 @@ from finetune_trainer.evaluation.loaded_outputs import generate_outputs
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.ready_outputs import Wanted, fetch_outputs
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_report, to_samples
-from finetune_trainer.evaluation.slices import Slice, labels, largest, slices_of
+from finetune_trainer.evaluation.slices import Slice, labels, reported, slices_of
 from finetune_trainer.model.loading import find_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
@@ -155,10 +155,10 @@ def judge(
     if failure is not None:
         # What an API failed to answer it may answer another time; what it has answered is kept.
         raise DiagnosedError(Reason.GRADER_FAILED, failure, retryable=lacks_answers(grades))
-    slices = slices_of(run.slices, examples, grades, thresholds, graded, counting)
+    slices = slices_of(run.slices, examples, grades, thresholds, graded, counting, run.gated_slices)
     report = EvaluationReport(
         scores=scores_of(grades, thresholds, graded, counting),
-        slices=largest(slices),
+        slices=reported(slices, run.gated_slices),
         errors=grading_errors(grades, graded, MOST_ERRORS),
     )
     return report, slices

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.base import LINE_LENGTH
 from finetune_api.evaluation import BASELINE, MOST_SLICE_SCORES
-from finetune_api.evaluation_results import Score, SliceScore
+from finetune_api.evaluation_results import Score, SliceReference, SliceScore
+from finetune_grading.grade import Grade
 from finetune_grading.sample import Sample
-from finetune_grading.scores import Counting, Examples, Graded, Thresholds, scores_of
+from finetune_grading.scores import OF_THE_OUTPUT, Counting, Examples, Graded, Thresholds, scores_of
 from finetune_grading.templates import render
 from finetune_trainer.evaluation.heldout import HeldOutExample
 
@@ -25,21 +26,28 @@ class Slice:
     by: str
     value: str
     scores: list[Score]
+    baseline_errored: Mapping[str, int]
+    """By grader: the baseline's outputs that might have had any score."""
 
 
-def largest(slices: Sequence[Slice]) -> list[SliceScore]:
-    """The scores for the status: of the candidates, on the largest slices."""
-    found = [
-        SliceScore(
-            by=one.by,
-            value=one.value[:LINE_LENGTH],
-            **{name: getattr(score, name) for name in SliceScore.model_fields if name not in ("by", "value")},
-        )
-        for one in slices
-        for score in one.scores
-        if score.candidate != BASELINE
-    ]
-    return sorted(found, key=lambda score: -score.examples)[:MOST_SLICE_SCORES]
+def reported(slices: Sequence[Slice], gated: Sequence[SliceReference] = ()) -> list[SliceScore]:
+    """The scores for the status: of the candidates, on the slices that gates are about, then on the largest."""
+    asked = {(one.by, one.value) for one in gated}
+    found = [_to_status(one, score) for one in slices for score in one.scores if score.candidate != BASELINE]
+    return sorted(found, key=lambda one: ((one.by, one.value) not in asked, -one.examples))[:MOST_SLICE_SCORES]
+
+
+def _to_status(one: Slice, score: Score) -> SliceScore:
+    """Of both models is what the budget left ungraded, for a gain is of both."""
+    names = (score.candidate, BASELINE)
+    both = [other for other in one.scores if other.grader == score.grader and other.candidate in names]
+    counts = {
+        "errored": score.errored or None,
+        "baseline_errored": one.baseline_errored.get(score.grader) or None,
+        "over_budget": sum(each.over_budget or 0 for each in both) or None,
+    }
+    same = {name: getattr(score, name) for name in Score.model_fields if name in SliceScore.model_fields}
+    return SliceScore(**{**same, **counts, "by": one.by, "value": one.value[:LINE_LENGTH]})
 
 
 def labels(template: str, examples: Sequence[HeldOutExample]) -> list[str]:
@@ -54,12 +62,16 @@ def slices_of(
     thresholds: Thresholds,
     graded: Examples,
     counting: Counting,
+    gated: Sequence[SliceReference] = (),
 ) -> list[Slice]:
-    """The scores of each slice by each template; a slice of which no row counts has none."""
+    """The scores of each slice by each template, always of those that gates are about; a slice of which no row counts
+    has none."""
     found: list[Slice] = []
     for template in templates:
         texts = labels(template, examples)
-        for value, _ in Counter(texts).most_common(MOST_SLICES):
+        asked = {one.value for one in gated if one.by == template}
+        largest = [value for value, _ in Counter(texts).most_common(MOST_SLICES)]
+        for value in dict.fromkeys([*largest, *(text for text in texts if text[:LINE_LENGTH] in asked)]):
             of_slice = [at for at, text in enumerate(texts) if text == value]
             rows = [at * graded.samples + sample for at in of_slice for sample in range(graded.samples)]
             part = {
@@ -68,7 +80,14 @@ def slices_of(
             }
             lines = [graded.lines[at] for at in of_slice]
             clusters = graded.clusters and [graded.clusters[at] for at in of_slice]
-            found.append(
-                Slice(template, value, scores_of(part, thresholds, Examples(lines, clusters, graded.samples), counting))
-            )
+            scores = scores_of(part, thresholds, Examples(lines, clusters, graded.samples), counting)
+            found.append(Slice(template, value, scores, _ungraded(part.get(BASELINE, {}))))
     return found
+
+
+def _ungraded(grades: Mapping[str, Sequence[Grade]]) -> dict[str, int]:
+    """The outputs that could not be graded, but for those that lack what the grader reads: these are plainly wrong."""
+    return {
+        grader: sum(grade.error is not None and grade.error.code not in OF_THE_OUTPUT for grade in of_grader)
+        for grader, of_grader in grades.items()
+    }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus
-from finetune_grading.ungraded import ungraded_outputs
+from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus, GateResult
+from finetune_grading.ungraded import ungraded_in_slice, ungraded_outputs
 from finetune_operator.core.conditions import Readiness, missing_failure, ready, stalled
 from finetune_operator.core.plan import Child
 from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, judge, too_few_examples
@@ -32,9 +32,16 @@ def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
     """The end of a run that has its scores: Passed, GateFailed, or Inconclusive."""
     spec = observed.spec
     candidates = [candidate.name for candidate in spec.candidates]
-    gates = judge(spec.gates, candidates, status.results, ungraded_outputs(spec, status))
-    before = {(gate.candidate, gate.grader): gate for gate in status.gates}
-    kept = [gate.over(before.get((gate.candidate, gate.grader))) for gate in gates]
+    gates = judge(
+        spec.gates,
+        candidates,
+        status.results,
+        ungraded_outputs(spec, status),
+        status.slices,
+        lambda score, of_baseline: ungraded_in_slice(spec, score, of_baseline=of_baseline),
+    )
+    before = {(gate.candidate, gate.grader, gate.slice): gate for gate in status.gates}
+    kept = [gate.over(before.get((gate.candidate, gate.grader, gate.slice))) for gate in gates]
     status = status.model_copy(update={"gates": kept, "warnings": _warnings(spec, status)})
     missed = [gate for gate in gates if gate.verdict == "Failed"]
     undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
@@ -46,7 +53,7 @@ def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
         text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
         readiness = ready(Reason.EVALUATED, status.summary or text)
         return ended(observed, status, readiness, now, passed=ready(Reason.GATES_PASSED, text))
-    text = "; ".join(f"{gate.candidate} by {gate.grader}: {gate.message}" for gate in missed or undecided)
+    text = "; ".join(f"{gate.candidate} by {gate.grader}{_where(gate)}: {gate.message}" for gate in missed or undecided)
     if not missed:
         readiness = stalled(Reason.INCONCLUSIVE, f"{len(undecided)} of {len(gates)} gates are undecided: {text}.")
     else:
@@ -54,11 +61,15 @@ def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
     return ended(observed, status, readiness, now, passed=readiness, meanwhile=readiness.reason)
 
 
+def _where(gate: GateResult) -> str:
+    return "" if gate.slice is None else f" where {gate.slice.by} is {gate.slice.value!r}"
+
+
 def _warnings(spec: EvaluationSpec, status: EvaluationStatus) -> list[str]:
     """Those of the Pod, and those about the gates of now."""
     examples = max((score.examples for score in status.results), default=0)
     kept = [warning for warning in status.warnings if not warning.startswith(TOO_FEW_EXAMPLES)]
-    return [*kept, *too_few_examples(spec.gates, examples)][:MOST_WARNINGS]
+    return [*kept, *too_few_examples(spec.gates, examples, status.slices)][:MOST_WARNINGS]
 
 
 def _budget_message(status: EvaluationStatus) -> str:
