@@ -298,7 +298,9 @@ def test_a_model_that_is_not_there_is_told_before_another_one_generates(
 ) -> None:
     dataset = bucket.put_lines("data/one.jsonl", [chat("a", "b")])
     models = {"tuned": ModelSource(uri=tuned_uri), "none": ModelSource(uri=bucket.uri("no/model"))}
-    monkeypatch.setattr("finetune_trainer.evaluation.evaluate.generate_outputs", lambda *_: pytest.fail("a model was fetched"))
+    monkeypatch.setattr(
+        "finetune_trainer.evaluation.evaluate.generate_outputs", lambda *_: pytest.fail("a model was fetched")
+    )
     with pytest.raises(DiagnosedError, match="no/model") as caught:
         evaluate(make_run(bucket, dataset, models))
     assert caught.value.failure.reason is Reason.MODEL_NOT_FOUND
