@@ -164,6 +164,16 @@ TONE: Object = {
         ),
         (
             "Evaluation",
+            {"gates": [{"grader": "exact", "minimum": 0.5, "slice": {"by": "{{item.language}}", "value": "de"}}]},
+            ["spec.gates", "slice.by of a gate is one of dataset.slices"],
+        ),
+        (
+            "Evaluation",
+            {"baseline": {"model": {"endpoint": {"name": "large"}, "outputs": {"uri": "s3://data/outputs.jsonl"}}}},
+            ["spec.baseline.model", "exactly one of uri, fineTuneJobRef, endpoint and outputs"],
+        ),
+        (
+            "Evaluation",
             {"candidates": [{**CANDIDATE, "name": "baseline"}]},
             ["spec.candidates", "can't be named baseline"],
         ),
