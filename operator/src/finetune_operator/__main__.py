@@ -93,13 +93,15 @@ def _configure_logging() -> None:
 
 def _run(settings: Settings) -> None:
     # Imported here: `--help` and the other command need none of it.
+    import uvloop
+
     from finetune_operator.kube.cache import RestoredError
     from finetune_operator.runtime.leader_election import LeadershipLostError
     from finetune_operator.runtime.manager import run as run_operator
 
     failed: BaseExceptionGroup[Exception] | None = None
     try:
-        asyncio.run(run_operator(settings))
+        uvloop.run(run_operator(settings))
     except* (LeadershipLostError, RestoredError) as group:
         failed = group
     if failed is not None:

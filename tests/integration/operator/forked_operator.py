@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import structlog
+import uvloop
 
 from finetune_operator.settings import Settings
 from tests.integration.forked import preload, start_forked
@@ -71,4 +71,4 @@ def _operate(settings: Settings, log: Path) -> None:
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     )
-    asyncio.run(run(settings))
+    uvloop.run(run(settings))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
+
+import orjson
 
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object
@@ -108,7 +109,7 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
 
 def _parsed(data: bytes, what: str) -> Object:
     try:
-        answer = json.loads(data)
+        answer = orjson.loads(data)
     except ValueError as error:
         raise ApiError(0, "InvalidAnswer", f"{what} was answered with {data[:100]!r}") from error
     assert isinstance(answer, dict)
@@ -119,7 +120,7 @@ def _api_error(status: int, data: bytes, retry_after: str | None) -> ApiError:
     """The error of an answer. Retry-After is in seconds; every write of ours may be sent again."""
     seconds = float(retry_after) if retry_after is not None and retry_after.isdigit() else None
     try:
-        answer = json.loads(data)
+        answer = orjson.loads(data)
         return ApiError(status, str(answer.get("reason", "")), str(answer.get("message", "")), seconds)
     except (ValueError, AttributeError):
         return ApiError(status, "", data[:500].decode(errors="replace"), seconds)
