@@ -309,7 +309,7 @@ class Cache:
                 children.entries[key].body = None
 
     def is_finished(self, resource: Resource, namespace: str | None, name: str) -> bool:
-        """Whether the object is finished as it is, and nothing is to be done about it, whatever it refers to."""
+        """Whether the object is finished, and nothing was to be done about it as it is when it was looked at."""
         store = self._stores.get(resource)
         entry = store.entries.get((namespace or "", name)) if store is not None else None
         return entry is not None and entry.body is None

@@ -150,16 +150,25 @@ async def _stop_taking(parts: Parts) -> None:
 
 
 async def _resync(parts: Parts) -> None:
-    """Reconcile every unfinished object once per interval, spread over it, in case an event was missed.
+    """Reconcile every object that is not finished once per interval, spread over it: what is waited for may be missed.
 
-    What the watches lost is found by the next list, at the same interval (kube/informer.py).
+    What the watches lost comes back with the next list, at the same interval (kube/informer.py).
     """
-    interval = parts.settings.resync_seconds
+    interval, loop = parts.settings.resync_seconds, asyncio.get_running_loop()
+    resources = {kind.name: kind.resource for kind in parts.kinds}
+    await asyncio.sleep(interval)
     while True:
-        await asyncio.sleep(interval)
-        for kind in parts.kinds:
-            for namespace, name in parts.cache.unfinished(kind.resource):
-                parts.queue.add_after(ObjectKey(kind.name, namespace, name), random.uniform(0, interval))
+        began = loop.time()
+        keys = [
+            ObjectKey(kind, *key) for kind, resource in resources.items() for key in parts.cache.unfinished(resource)
+        ]
+        random.shuffle(keys)
+        for number, key in enumerate(keys):
+            await asyncio.sleep(began + interval * number / len(keys) - loop.time())
+            # It may have come to its end since; to look at it then would read it and its children from the API server.
+            if not parts.cache.is_finished(resources[key.kind], key.namespace, key.name):
+                parts.queue.add_if_idle(key)
+        await asyncio.sleep(began + interval - loop.time())
 
 
 async def _tidy_ledgers(parts: Parts) -> None:

@@ -34,13 +34,8 @@ END_SECONDS = 15.0
 """How long Kopf may take to end itself after an error; then it kills the process."""
 
 
-def handlers(
-    queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind], cache: Cache
-) -> dict[Resource, Tell]:
-    """Who is told of the changes of each watched resource: those of our kinds, and of the types that they own.
-
-    Nothing that a finished object refers to can change what it has come to, so it is not woken by that.
-    """
+def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind]) -> dict[Resource, Tell]:
+    """Who is told of the changes of each watched resource: those of our kinds, and of the types that they own."""
     by_name = {kind.name: kind for kind in kinds}
     owners = frozenset(kind.name for kind in kinds if kind.owns)
 
@@ -52,8 +47,7 @@ def handlers(
             queue.add(key)
         for name in (key, *kind.aliases(body, type)):
             for referrer in references.referrers(name):
-                if not cache.is_finished(by_name[referrer.kind].resource, referrer.namespace, referrer.name):
-                    queue.add(referrer)
+                queue.add(referrer)
 
     seen: dict[str, ChildState] = {}
 
@@ -68,9 +62,12 @@ def handlers(
 
 def informers(
     kube: Kube, cache: Cache, queue: WorkQueue[ObjectKey], kinds: Sequence[Kind], list_seconds: float
-) -> tuple[list[Informer], list[Informer]]:
-    """What is watched: first what parents are decided by (children, classes), and then what has children."""
-    told = handlers(queue, References(), kinds, cache)
+) -> list[list[Informer]]:
+    """What is watched, in the order in which it is listed: children and classes, and then kind by kind.
+
+    Each kind comes after those that it refers to, so that what decides about an object is known when it is looked at.
+    """
+    told = handlers(queue, References(), kinds)
 
     async def room() -> None:
         with contextlib.suppress(TimeoutError):
@@ -82,9 +79,9 @@ def informers(
         Informer(kube, cache, resource, selector, told[resource], list_seconds, room)
         for resource, selector in selectors(kinds).items()
     ]
-    parents = {kind.resource for kind in kinds if kind.owns}
+    parents = [kind.resource for kind in kinds if kind.owns]
     first = [informer for informer in found if informer.resource not in parents]
-    return first, [informer for informer in found if informer.resource in parents]
+    return [first, *([informer for informer in found if informer.resource == parent] for parent in parents)]
 
 
 def owned_resources(kinds: Iterable[Kind]) -> dict[Resource, Selector]:

@@ -44,6 +44,11 @@ class WorkQueue(Generic[Key]):
             self._ready.append(key)
             self._wakeup.set()
 
+    def add_if_idle(self, key: Key) -> None:
+        """Ask for work on a key, unless somebody works on it right now."""
+        if key not in self._processing:
+            self.add(key)
+
     def add_after(self, key: Key, delay_seconds: float) -> None:
         """Ask for work later. Of several delays for a key the earliest counts."""
         if self._is_shut_down:

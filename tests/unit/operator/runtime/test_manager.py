@@ -55,6 +55,26 @@ async def test_a_resync_looks_at_what_is_not_finished() -> None:
     task.cancel()
 
 
+async def test_a_resync_leaves_alone_what_is_looked_at_or_has_ended_meanwhile() -> None:
+    """To look at what has just ended would read it and its children from the API server."""
+    found = parts(FakeKube())
+    for key in (ROUTER, DONE):
+        found.cache.event(FINE_TUNE_JOBS, "ADDED", item(key))
+    found.queue.add(ROUTER)
+    await found.queue.get()
+    task = asyncio.create_task(manager._resync(found))
+    await asyncio.sleep(0)
+    found.cache.finished(FINE_TUNE_JOBS, DONE.namespace, DONE.name, "7")
+    await asyncio.sleep(SETTINGS.resync_seconds * 5)
+    assert found.queue.waiting() == ()
+    found.queue.done(ROUTER)
+    assert found.queue.waiting() == (), "it was not asked for again"
+    async with asyncio.timeout(10):
+        while found.queue.waiting() != (ROUTER,):  # noqa: ASYNC110 - the queue tells nobody
+            await asyncio.sleep(0.01)
+    task.cancel()
+
+
 async def test_it_is_ready_when_all_is_listed_and_not_alive_when_nothing_more_is_heard() -> None:
     now = 0.0
     found = replace(parts(FakeKube()), cache=Cache(selectors(KINDS), "owner", lambda: now))

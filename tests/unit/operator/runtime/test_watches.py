@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.core.ownership import OWNER_UID_LABEL
 from finetune_operator.core.references import ObjectKey, References
 from finetune_operator.environment import Environment
 from finetune_operator.kube.cache import Cache
-from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, PODS
+from finetune_operator.kube.resources import FINE_TUNE_JOBS, PODS
 from finetune_operator.kube.selectors import label_selector
 from finetune_operator.registered_kinds import KINDS as REGISTERED
 from finetune_operator.runtime import watches
@@ -76,8 +75,7 @@ class Operator:
 
     def __init__(self) -> None:
         self.queue = RecordingQueue()
-        self.cache = Cache(watches.selectors(KINDS), OWNER_UID_LABEL)
-        handlers = watches.handlers(self.queue, References(), KINDS, self.cache)
+        handlers = watches.handlers(self.queue, References(), KINDS)
         self.parent: Any = handlers[FINE_TUNE_JOBS]
         self.child: Any = handlers[PODS]
 
@@ -217,20 +215,6 @@ async def test_our_own_write_wakes_nobody_but_what_refers_to_it(operator: Operat
     assert await operator.woken() == {EVALUATION}
 
 
-async def test_what_is_finished_is_not_woken_by_what_it_refers_to(operator: Operator) -> None:
-    """Ten thousand finished evaluations of one job cost nothing when it changes."""
-    evaluation = body(EVALUATION, candidates=[{"name": "tuned", "model": OF_JOB}])
-    evaluation["metadata"] |= {"uid": "e", "resourceVersion": "7"}
-    operator.cache.event(EVALUATIONS, "ADDED", evaluation)
-    operator.cache.finished(EVALUATIONS, EVALUATION.namespace, EVALUATION.name, "7")
-    operator.parent(body(JOB, className="cpu"), "MODIFIED", False)
-    assert await operator.woken() == {JOB}
-    evaluation["metadata"]["resourceVersion"] = "8"
-    operator.cache.event(EVALUATIONS, "MODIFIED", evaluation)
-    operator.parent(body(JOB, className="cpu"), "MODIFIED", False)
-    assert await operator.woken() == {JOB, EVALUATION}, "it changed, and may not be finished any more"
-
-
 keys = st.builds(ObjectKey, st.sampled_from(["FineTuneJob", "Evaluation"]), st.just("n"), st.sampled_from("abc"))
 
 
@@ -257,8 +241,14 @@ def test_only_our_children_are_watched() -> None:
     assert found == {**children, **{kind.resource.plural: "" for kind in KINDS}}
 
 
-async def test_children_and_classes_are_known_before_the_first_parent_is_looked_at() -> None:
-    """Or what it made before the operator started would be looked for in vain."""
-    first, then = watches.informers(FakeKube(), Cache({}, "owner"), WorkQueue(), KINDS, 600.0)
-    assert {informer.resource.plural for informer in then} == {"finetunejobs", "evaluations", "modeldeployments"}
-    assert {informer.resource for informer in (*first, *then)} == watches.selectors(KINDS).keys()
+async def test_what_decides_about_an_object_is_known_before_it_is_looked_at() -> None:
+    """Children, or what it made before the operator started would be looked for in vain; and what it refers to."""
+    first, *then = watches.informers(FakeKube(), Cache({}, "owner"), WorkQueue(), KINDS, 600.0)
+    assert [[informer.resource.plural for informer in group] for group in then] == [
+        ["finetunejobs"],
+        ["evaluations"],
+        ["modeldeployments"],
+    ]
+    listed = [informer.resource for group in (first, *then) for informer in group]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == watches.selectors(KINDS).keys()
