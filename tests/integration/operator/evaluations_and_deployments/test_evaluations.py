@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 
 import pytest
 
@@ -115,6 +116,23 @@ def test_nothing_runs_on_about_a_model_that_is_not_there_any_more(api: Api, how:
     api.wait_reason("Evaluation", "router", "WaitingForModel")
     wait_for(lambda: api.children_of(evaluation, "evaluate", "Job") == [], "its Job is ended")
     wait_for(lambda: api.children_of(evaluation, "evaluate", "Pod") == [], "and its Pod")
+
+
+def test_a_finished_evaluation_judges_another_model_of_its_job_too(api: Api) -> None:
+    evaluation, pod = begins(api)
+    played.ends(api, pod, evaluation_report(tuned=0.75))
+    api.wait_reason("Evaluation", "router", "Evaluated")
+    (first,) = api.wait_children(evaluation, "evaluate", "Job")
+    api.wait("Job", first["metadata"]["name"], lambda found: "completionTime" in found.get("status", {}))
+    time.sleep(2)  # nothing more is known of it but its version, and nobody says when that is so
+    status = api.get("FineTuneJob", "router")["status"]
+    result = {**status["result"], "digest": "sha256:bb"}
+    api.put_status("FineTuneJob", "router", {**status, "result": result})
+    wait_for(lambda: names(api, evaluation) - {first["metadata"]["name"]}, "another Job judges the other model")
+
+
+def names(api: Api, evaluation: Object) -> set[str]:
+    return {job["metadata"]["name"] for job in api.children_of(evaluation, "evaluate", "Job")}
 
 
 def test_what_waits_for_a_gate_that_failed_for_good_says_so(api: Api) -> None:
