@@ -25,6 +25,7 @@ from finetune_operator.finetunejob.policies.attempt_outcome import record_outcom
 from finetune_operator.finetunejob.policies.class_limits import count_usage, wait_for_budget, wait_for_class
 from finetune_operator.finetunejob.policies.earlier_pods import wait_for_earlier_pods
 from finetune_operator.finetunejob.policies.finished import keep_finished
+from finetune_operator.finetunejob.policies.last_failure import telling_last_failure
 from finetune_operator.finetunejob.policies.preflight import (
     fail_at_preflight,
     record_preflight,
@@ -77,17 +78,17 @@ UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
     # Validating: dataset, model and storage are read before an accelerator is asked for.
     Mutator(record_preflight),  # what the preflight Pod reported
     Decider(fail_at_preflight),  # Failed: what another preflight would find too
-    Decider(watch_preflight),  # the preflight Pod has no answer yet
+    Decider(telling_last_failure(watch_preflight)),  # the preflight Pod has no answer yet
     # Queued, Training: one attempt at a time.
     Mutator(record_start),  # whether its Pods run
-    Decider(watch_attempt),  # the attempt is pending, or runs
+    Decider(telling_last_failure(watch_attempt)),  # the attempt is pending, or runs
     # Nothing runs: whether the next preflight or attempt may start.
     Decider(wait_for_next_time),  # it is not time yet
-    Decider(wait_for_earlier_pods),  # something that ran before has not ended
-    Decider(wait_for_class),  # the class allows no such job
-    Decider(wait_for_budget),  # the namespace's accelerator hours are used up
+    Decider(telling_last_failure(wait_for_earlier_pods)),  # something that ran before has not ended
+    Decider(telling_last_failure(wait_for_class)),  # the class allows no such job
+    Decider(telling_last_failure(wait_for_budget)),  # the namespace's accelerator hours are used up
     Decider(start_preflight),  # until one has succeeded
-    Decider(start_attempt),  # always decides
+    Decider(telling_last_failure(start_attempt)),  # always decides
 )
 WHATEVER_WAS_DECIDED: tuple[JobMutator, ...] = (
     Mutator(count_usage),  # the accelerator time of the namespace's budget

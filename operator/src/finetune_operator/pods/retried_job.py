@@ -10,14 +10,14 @@ The same holds for all of them:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
-from finetune_operator.core.conditions import Readiness, known_reason, progressing, stalled
+from finetune_operator.core.conditions import Readiness, known_reason, progressing, sentence, stalled
 from finetune_operator.pods.disruption import disruption_message, first_disruption, is_disruption, took_away
 from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure, failure_message, may_heal, outcome
 from finetune_operator.pods.observed import JobView, PodView
@@ -134,6 +134,20 @@ def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: date
         return progressing(working)
     next_try = f"The next try starts at {time:%H:%M:%S} UTC." if time else "The next try has started."
     return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} {next_try}")
+
+
+def held_up(readiness: Readiness, before: FailureStatus | None) -> Readiness:
+    """Where a retry stands that something keeps from starting. The failure `before` it is told, too.
+
+    What has only to be waited for (a node, a quota, Pods that end) changes nothing about what a person has to mend.
+    """
+    if before is None or failure_message(before) in readiness.message:
+        return readiness
+    if readiness.stalled:
+        told = f"{sentence(readiness.message)} The try before failed: {before.reason}: {failure_message(before)}"
+        return replace(readiness, message=told)
+    message = f"{failure_message(before)} The next try has not started yet. {readiness.message}"
+    return stalled(known_reason(before.reason), message)
 
 
 def retry_delay_seconds(failures: int) -> int:

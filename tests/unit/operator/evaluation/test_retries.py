@@ -70,6 +70,25 @@ def test_the_next_try_is_another_job_and_keeps_the_diagnosis_until_it_has_an_ans
     assert (done.decision.phase, done.status.failure) == ("Passed", None)
 
 
+def test_what_keeps_the_next_try_from_starting_hides_no_diagnosis() -> None:
+    before, told = failed_once(retry_in=0), NETWORK_FAILURE.message
+    started = decide(observed_evaluation(before, job(JOB, "Failed"))).status
+    no_room = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    waits = pod(RETRY, phase="Pending", unschedulable_since=ago(31), unschedulable_message=no_room)
+    waiting = decide(observed_evaluation(started, job(RETRY), pods=(waits,)))
+    assert waiting.decision == Decision("Evaluating", "StorageUnreachable", stalled=True, again_in=15)
+    assert waiting.message.startswith(f"{told} The next try has not started yet. ")
+    assert no_room in waiting.message
+    beside = decide(observed_evaluation(before, pods=(pod(JOB),)))
+    assert beside.decision == Decision("Retrying", "StorageUnreachable", stalled=True, again_in=15)
+    assert "of an earlier try to end." in beside.message
+    refused = decide(observed_evaluation(before, class_=CLASS_NOT_FOUND))
+    assert refused.decision.reason == "ClassNotFound"
+    assert refused.message.endswith(f"The try before failed: StorageUnreachable: {told}")
+    another = decide(observed_evaluation(before, class_=CLASS_NOT_FOUND, spec=evaluation_spec(runId="2")))
+    assert told not in another.message, "it is no failure of that run"
+
+
 def test_the_diagnosis_returns_once_another_problem_has_passed() -> None:
     no_class = plan(observed_evaluation(failed_once(retry_in=7), class_=CLASS_NOT_FOUND), NOW).status
     assert reason_of(no_class) == "ClassNotFound"

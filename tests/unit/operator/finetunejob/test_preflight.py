@@ -11,7 +11,7 @@ from finetune_api.conditions import Reason
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import FineTuneJobStatus, MemoryEstimate, StorageFolder
 from finetune_api.outcome import Failure
-from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.conditions import Readiness, stalled
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.warning_events import WarningEvent
@@ -45,6 +45,7 @@ from tests.unit.operator.states import (
 
 PREFLIGHT_2_OBJECTS = (f"ConfigMap/{PREFLIGHT_2}", f"Job/{PREFLIGHT_2}")
 TRAIN_OBJECTS = (f"ConfigMap/{TRAIN_1}", f"Job/{TRAIN_1}")
+LIMIT_EXCEEDED = stalled(Reason.LIMIT_EXCEEDED, "spec.parallelism.nodes is 9; FineTuneClass 'cpu' allows 8.")
 MISSING_SECRET = 'secret "s3-credentials" not found'
 
 
@@ -152,8 +153,9 @@ def test_the_estimate_of_memory_is_shown() -> None:
 def test_a_try_waits_until_the_pod_of_the_one_before_has_ended() -> None:
     ending = pod(PREFLIGHT_1, deletion_time=later(20))
     result = decide(observed_job(refused_before(retry_in=0), pods=(ending,)))
-    assert (result.decision.reason, result.decision.writes, result.decision.again_in) == ("Validating", (), 15)
-    assert result.message.startswith("Waiting for 1 Pod to save and end, by 12:00:20 UTC")
+    assert (result.decision.phase, result.decision.writes, result.decision.again_in) == ("Validating", (), 15)
+    assert "The next try has not started yet. Waiting for 1 Pod to save and end, by 12:00:20 UTC" in result.message
+    assert (result.decision.reason, result.decision.stalled) == ("DatasetInvalid", True), "and the diagnosis stands"
 
 
 def test_a_preflight_pod_that_starts_after_all_clears_its_diagnosis() -> None:
@@ -255,6 +257,26 @@ def refused_before(retry_in: float, **changes: Any) -> FineTuneJobStatus:
 def test_the_diagnosis_is_kept_until_the_next_retry() -> None:
     observed = observed_job(refused_before(retry_in=7), job(PREFLIGHT_1, "Failed"))
     assert decide(observed).decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=7)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "reason"),
+    [("0/3 nodes are available: 3 Insufficient cpu.", "DatasetInvalid"), ("0/3 nodes fit.", "Unschedulable")],
+    ids=["waits for room", "fits no node"],
+)
+def test_a_next_try_that_does_not_start_hides_no_diagnosis(scheduler: str, reason: str) -> None:
+    """What has only to be waited for takes its place nowhere; what a person has to mend first has it after itself."""
+    started = decide(observed_job(refused_before(retry_in=0), job(PREFLIGHT_1, "Failed"))).status
+    waits = pod(PREFLIGHT_2, phase="Pending", unschedulable_since=ago(31), unschedulable_message=scheduler)
+    result = decide(observed_job(started, job(PREFLIGHT_2), pods=(waits,)))
+    assert (result.decision.phase, result.decision.reason, result.decision.stalled) == ("Validating", reason, True)
+    assert (LINE_7.message in result.message, scheduler in result.message) == (True, True)
+    assert (result.decision.event is None) == (reason == "DatasetInvalid")
+    for refusal in (CLASS_NOT_FOUND, LIMIT_EXCEEDED):
+        refused = decide(observed_job(refused_before(retry_in=0), class_=refusal))
+        assert refused.decision.reason == refusal.reason
+        assert f"The try before failed: DatasetInvalid: {LINE_7.message}" in refused.message
+        assert refused.message.count("requires a new runId") == 1
 
 
 def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:

@@ -61,6 +61,9 @@ def test_a_preflight_and_an_attempt_wait_for_the_same_in_the_same_order(next_is:
         assert "Job" in made  # it has no accelerator
     else:
         assert (told(admitted)[0], made) == (Reason.BUDGET_EXCEEDED, [])
+        for waiting in (on_time, alone, admitted):
+            message = plan(waiting, NOW).status.conditions[0].message
+            assert message.endswith(" Attempt 1 failed (StorageUnreachable: It did not answer.)")
         assert "Job" in [item["kind"] for item in plan(replace(admitted, budget=None), NOW).create]
 
 

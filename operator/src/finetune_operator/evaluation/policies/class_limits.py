@@ -10,8 +10,9 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.class_limits import class_or_refusal
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
-from finetune_operator.evaluation.tries import current_job
+from finetune_operator.evaluation.tries import current_job, is_same_run
 from finetune_operator.pods.builders import jobs_to_delete
+from finetune_operator.pods.retried_job import held_up
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
@@ -25,4 +26,5 @@ def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: 
     # A ModelDeployment that a class names wakes nobody.
     waits = found.reason in (Reason.WAITING_FOR_MODEL, Reason.REFERENCE_NOT_FOUND)
     again = now + timedelta(seconds=START_CHECK_SECONDS) if waits else None
-    return EvaluationDecision(status, found, delete=active, requeue_at=again, meanwhile=Reason.WAITING_FOR_MODEL)
+    readiness = held_up(found, status.failure if is_same_run(observed) else None)
+    return EvaluationDecision(status, readiness, delete=active, requeue_at=again, meanwhile=Reason.WAITING_FOR_MODEL)

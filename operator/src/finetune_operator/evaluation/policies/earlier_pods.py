@@ -11,6 +11,7 @@ from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.pods.builders import held_jobs, jobs_to_delete
 from finetune_operator.pods.observed import is_lost
+from finetune_operator.pods.retried_job import held_up
 from finetune_operator.pods.start_diagnosis import (
     START_CHECK_SECONDS,
     disowned_message,
@@ -30,9 +31,10 @@ def wait_for_earlier_pods(
     held = held_jobs(observed.jobs, observed.pods)
     return EvaluationDecision(
         status.model_copy(update={"job_name": observed.status.job_name}),
-        progressing(Reason.RETRYING, message),
+        held_up(progressing(Reason.RETRYING, message), status.failure),
         delete=jobs_to_delete(observed.owner.namespace, held, observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
+        meanwhile=Reason.RETRYING,
     )
 
 

@@ -28,6 +28,7 @@ from finetune_operator.finetunejob.attempt_state import (
 from finetune_operator.finetunejob.objects import next_job
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import next_check, stale_jobs
+from finetune_operator.finetunejob.policies.last_failure import end_message
 from finetune_operator.finetunejob.policies.preflight import preflight_readiness
 from finetune_operator.pods.exit_diagnosis import failure_message, may_heal, outcome
 from finetune_operator.pods.retried_job import retry_delay_seconds, waits
@@ -110,15 +111,13 @@ def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus, 
         return progressing(Reason.RETRYING)
     if attempt_state(status) == "Failed":
         message = (
-            f"Attempt {before.number} failed ({end.reason}: {end.message}) Retry {before.retries} of "
-            f"{observed.spec.retry_limit} starts at {before.next_time:%H:%M:%S} UTC from the newest checkpoint."
+            f"{end_message(end)} Retry {before.retries} of {observed.spec.retry_limit} starts at "
+            f"{before.next_time:%H:%M:%S} UTC from the newest checkpoint."
         )
     else:
-        # The message about a Pod has what Kubernetes calls it in it.
-        told = end.message if end.reason and end.reason in (end.message or "") else f"{end.reason}: {end.message}"
         message = (
-            f"Attempt {before.number} was disrupted ({told}) The next one resumes from the newest "
-            f"checkpoint.{_without_progress_message(status, before)}"
+            f"{end_message(end)} The next one resumes from the newest checkpoint."
+            f"{_without_progress_message(status, before)}"
         )
     return progressing(Reason.RETRYING, message)
 

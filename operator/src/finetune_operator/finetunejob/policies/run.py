@@ -36,6 +36,7 @@ from finetune_operator.models.resolve import ResolvedModel
 
 RUNS_KEPT = 10
 SUPERSEDED: Literal["Superseded"] = "Superseded"
+_RUN_ID_HINT = "Changing the spec requires a new runId."
 _OF_THE_SPEC = frozenset(
     {
         Reason.CLASS_NOT_FOUND,
@@ -116,10 +117,9 @@ def is_superseded(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> b
 
 def with_run_id_hint(readiness: Readiness) -> Readiness:
     """The readiness of a run that another spec may help: its message says that such a change takes another runId."""
-    if readiness.reason not in _OF_THE_SPEC:
+    if readiness.reason not in _OF_THE_SPEC or _RUN_ID_HINT in readiness.message:
         return readiness
-    message = f"{sentence(readiness.message)} Changing the spec requires a new runId."
-    return replace(readiness, message=message)
+    return replace(readiness, message=f"{sentence(readiness.message)} {_RUN_ID_HINT}")
 
 
 def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:

@@ -156,7 +156,37 @@ def test_two_attempts_never_run_side_by_side(left: PodView, told: str) -> None:
     """Though its Job is gone, a Pod may run: what counts are containers."""
     result = decide(observed_job(between_attempts(0), pods=(left,)))
     assert result.decision == Decision("Retrying", "Retrying", again_in=15)
-    assert result.message == told
+    assert result.message == f"{told} Attempt 1 failed (StorageUnreachable: The storage did not answer.)"
+
+
+IN_QUEUE = resolved_class(scheduling={"queueName": "gpus"})
+NO_NODE = {"phase": "Pending", "unschedulable_since": ago(31)}
+ROOM = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+
+
+@pytest.mark.parametrize(
+    ("job_changes", "pod_changes", "reason", "told"),
+    [
+        ({}, {"phase": "Pending"}, "Queued", "waiting to start"),
+        ({"suspended": True, "queue_name": "gpus"}, None, "Queued", "quota in queue 'gpus'"),
+        ({}, {**NO_NODE, "unschedulable_message": ROOM}, "Queued", ROOM),
+        ({}, {**NO_NODE, "unschedulable_message": "0/3 nodes fit."}, "Unschedulable", "0/3 nodes fit."),
+    ],
+    ids=["starts", "in a queue", "waits for room", "fits no node"],
+)
+def test_why_the_attempt_before_failed_is_told_until_the_next_one_trains(
+    job_changes: dict[str, Any], pod_changes: dict[str, Any] | None, reason: str, told: str
+) -> None:
+    failure = "Attempt 1 failed (StorageUnreachable: The storage did not answer.)"
+    started = decide(observed_job(between_attempts(0), class_=IN_QUEUE))
+    assert started.message == f"The Job is waiting for quota in queue 'gpus' (Kueue starts it). {failure}"
+    pods = () if pod_changes is None else (pod(TRAIN_2, **pod_changes),)
+    waiting = decide(observed_job(started.status, job(TRAIN_2, **job_changes), pods=pods))
+    assert waiting.decision.reason == reason
+    assert told in waiting.message
+    assert waiting.message.endswith(f" {failure}")
+    trains = decide(observed_job(waiting.status, job(TRAIN_2), pods=(pod(TRAIN_2),)))
+    assert (trains.decision.reason, failure in trains.message) == ("Training", False)
 
 
 def test_the_next_attempt_does_not_wait_for_a_lost_node_and_says_so() -> None:

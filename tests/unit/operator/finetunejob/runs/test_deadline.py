@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_api.conditions import Reason
+from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus
 from finetune_operator.finetunejob.objects import run_digest
 from finetune_operator.finetunejob.observe import observe
@@ -29,12 +30,14 @@ from tests.unit.operator.states import (
     attempt_status,
     decided,
     earlier_conditions,
+    ended_attempt,
     job,
     job_spec,
     job_status,
     later,
     observed_job,
     pod,
+    preflight_status,
     resolved_class,
     trained_status,
     with_config_map,
@@ -327,3 +330,20 @@ def test_a_job_that_waits_for_its_class_ends_at_its_deadline_too() -> None:
         job_status(start_time=ago(100)), spec=job_spec(activeDeadlineSeconds=100), class_=CLASS_NOT_FOUND
     )
     assert decide(observed).decision.reason == "DeadlineExceeded"
+
+
+def test_a_run_that_ends_at_its_deadline_between_tries_says_why_they_failed() -> None:
+    spec = job_spec(activeDeadlineSeconds=60)
+    failure = FailureStatus(reason="DatasetInvalid", message="Line 7 is broken.", suggestion="Mend it.")
+    again = preflight_status(succeeded=False, retry_time=later(60))
+    checked = job_status(preflight=again, failure=failure, start_time=ago(60))
+    result = decide(observed_job(checked, spec=spec))
+    assert result.decision.reason == "DeadlineExceeded"
+    assert " The last preflight failed: DatasetInvalid: Line 7 is broken. Mend it. " in result.message
+
+    end = ended_attempt(outcome="Failed", reason="StorageUnreachable", message="It did not answer.")
+    failed = attempt_status(state="Failed", retries=1, next_time=later(60))
+    trained = trained_status(failed, ended_attempts=[end], start_time=ago(60))
+    result = decide(observed_job(trained, spec=spec))
+    assert result.decision.reason == "DeadlineExceeded"
+    assert " Attempt 1 failed (StorageUnreachable: It did not answer.) " in result.message
