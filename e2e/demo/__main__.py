@@ -36,6 +36,8 @@ def demo(
 
 def run(platform: Platform, model: str | None) -> None:
     """Apply the quickstart, follow it, ask the deployed model, and show it all."""
+    watch = ["To watch in another shell:", *how_to_look(platform.cluster.kubeconfig, kubectl())]
+    console.print("\n".join(watch), markup=False)
     apply(platform, model)
     tuned = follow(platform)
     console.print(score_table(tuned))

@@ -30,6 +30,7 @@ from finetune_api.run import JobIdentity, ModelSource, PreflightRun, TrainRun
 from finetune_trainer.checkpoint.saving import CheckpointWriter, Save
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.distributed.ranks import ranks_alone_on_node
+from finetune_trainer.report.progress import ProgressReceiver
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import chat
 
@@ -100,12 +101,12 @@ class Workplace:
         return list(csv.DictReader(io.StringIO(text)))
 
 
-def train_here(run: TrainRun, directory: Path) -> TrainReport:
-    """Train in this process, alone."""
+def train_here(run: TrainRun, directory: Path, screen: ProgressReceiver | None = None) -> TrainReport:
+    """Train in this process, alone. `screen` receives the progress."""
     from finetune_trainer.train.train import train
 
     with short_samples():
-        return train(run, directory, Gang(ranks_alone_on_node(run.parallelism, {})))
+        return train(run, directory, Gang(ranks_alone_on_node(run.parallelism, {})), screen)
 
 
 @contextmanager

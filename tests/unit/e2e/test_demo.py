@@ -63,6 +63,21 @@ def test_no_wait_is_endless(monkeypatch: pytest.MonkeyPatch) -> None:
     assert played.seconds == api.LONGEST_SECONDS + 10
 
 
+def test_the_cluster_can_be_watched_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def fail(platform: object, model: str | None) -> None:
+        raise StepFailed("nothing was applied")
+
+    monkeypatch.setattr(demo, "apply", fail)
+    monkeypatch.setattr(demo, "kubectl", lambda: Path("/bin/of/kubectl"))
+    monkeypatch.setattr("e2e.steps.console.print", lambda text, **_: said.append(text))
+    platform = SimpleNamespace(cluster=SimpleNamespace(kubeconfig=Path("/k/kubeconfig")))
+    with pytest.raises(StepFailed, match="nothing was applied"):
+        demo.run(cast("demo.Platform", platform), None)
+    assert "export KUBECONFIG=/k/kubeconfig PATH=/bin/of:$PATH\n" in said[0]
+
+
 def test_a_failed_demo_says_what_stays_and_how_to_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(platform: object, model: str | None) -> None:
         raise StepFailed("dictionary is stalled.")

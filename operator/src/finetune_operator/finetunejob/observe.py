@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from finetune_operator.budgets.observe import observe_budget
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner, owner_of
 from finetune_operator.finetuneclass.observe import observe_class, observe_classes
-from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job, running_jobs
+from finetune_operator.finetunejob.attempt_state import FINISHED, newest_job, running_attempt, running_jobs
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.storage_folders import folder_classes, known_folders
 from finetune_operator.kube.reader import Reader
@@ -50,7 +50,9 @@ async def observe(
         observe_warnings(reader, owner.namespace, jobs, pods, datetime.now(UTC)),
         observe_budget(reader, ledger_namespace, owner, class_, status, found_pods),
     )
-    shown = progress.shown(owner.namespace, status.attempt.job_name) if status.attempt else None
+    attempt = status.attempt.job_name if status.attempt else ""
+    shown = progress.shown(owner.namespace, attempt, is_running=running_attempt(status) is not None)
+    newest_in = progress.newest_in(owner.namespace, attempt)
     return ObservedFineTuneJob(
         owner=owner,
         generation=parent["metadata"]["generation"],
@@ -67,6 +69,7 @@ async def observe(
         warnings=warnings,
         progress=shown.progress if shown else None,
         ledger=shown.ledger if shown else None,
+        newer_report_time=None if newest_in is None else datetime.now(UTC) + timedelta(seconds=newest_in),
         budget=budget,
         progress_endpoint=endpoint,
     )

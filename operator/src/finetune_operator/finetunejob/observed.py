@@ -41,6 +41,8 @@ class ObservedFineTuneJob:
     warnings: tuple[WarningEvent, ...] = ()
     progress: Progress | None = None
     ledger: CheckpointLedger | None = None
+    newer_report_time: datetime | None = None
+    """When the status may show a newer report than this; None where there is none."""
     budget: ObservedBudget | None = None
     progress_endpoint: ProgressEndpoint | None = None
 

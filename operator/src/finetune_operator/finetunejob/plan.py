@@ -20,12 +20,17 @@ from finetune_operator.finetunejob.policies.active_deadline import (
     fail_refused_run_at_deadline,
     wake_at_deadline,
 )
-from finetune_operator.finetunejob.policies.attempt import record_progress, record_start, start_attempt, watch_attempt
+from finetune_operator.finetunejob.policies.attempt import (
+    record_progress,
+    record_start,
+    start_attempt,
+    wake_at_newer_report,
+    watch_attempt,
+)
 from finetune_operator.finetunejob.policies.attempt_outcome import record_outcome, succeed
 from finetune_operator.finetunejob.policies.class_limits import count_usage, wait_for_budget, wait_for_class
 from finetune_operator.finetunejob.policies.earlier_pods import wait_for_earlier_pods
 from finetune_operator.finetunejob.policies.finished import keep_finished
-from finetune_operator.finetunejob.policies.last_failure import telling_last_failure
 from finetune_operator.finetunejob.policies.preflight import (
     fail_at_preflight,
     record_preflight,
@@ -36,6 +41,7 @@ from finetune_operator.finetunejob.policies.retry import (
     fail_at_image_pull,
     fail_at_retry_limit,
     record_next_time,
+    telling_last_failure,
     wait_for_next_time,
 )
 from finetune_operator.finetunejob.policies.run import (
@@ -92,6 +98,7 @@ UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
 )
 WHATEVER_WAS_DECIDED: tuple[JobMutator, ...] = (
     Mutator(count_usage),  # the accelerator time of the namespace's budget
+    Mutator(wake_at_newer_report),  # and when a report that came too soon after the last may be shown
     Mutator(wake_at_deadline),  # the object is looked at again when activeDeadlineSeconds are over
 )
 

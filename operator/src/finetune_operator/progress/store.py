@@ -36,7 +36,8 @@ class _Reports:
 class ProgressStore:
     """The reports of each attempt, by the name of its Job; bounded, the least recently updated goes first.
 
-    What is shown changes at most every ten seconds, however often a Pod reports and a job is looked at.
+    While an attempt runs, what is shown of it changes at most every ten seconds, however often its Pods report and its
+    job is looked at. Once its end is written down, nothing may follow the newest report, which is then shown at once.
     """
 
     def __init__(self) -> None:
@@ -57,13 +58,25 @@ class ProgressStore:
         self._reports.move_to_end(key)
         if len(self._reports) > _ATTEMPTS_KEPT:
             self._reports.popitem(last=False)
-        return 0.0 if reports.shown == reports.newest else max(0.0, reports.shown_since + STATUS_INTERVAL_SECONDS - now)
+        return _seconds_to_newest(reports) or 0.0
 
-    def shown(self, namespace: str, attempt: str) -> ShownProgress | None:
+    def shown(self, namespace: str, attempt: str, *, is_running: bool = True) -> ShownProgress | None:
         """What to show of an attempt, if a report came since the operator started."""
         reports = self._reports.get((namespace, attempt))
         if reports is None:
             return None
-        if reports.shown != reports.newest and time.monotonic() >= reports.shown_since + STATUS_INTERVAL_SECONDS:
+        wait = _seconds_to_newest(reports)
+        if wait is not None and (wait == 0 or not is_running):
             reports.shown, reports.shown_since = reports.newest, time.monotonic()
         return reports.shown
+
+    def newest_in(self, namespace: str, attempt: str) -> float | None:
+        """In how many seconds a newer report than the one that is shown can be; None where there is none."""
+        reports = self._reports.get((namespace, attempt))
+        return None if reports is None else _seconds_to_newest(reports)
+
+
+def _seconds_to_newest(reports: _Reports) -> float | None:
+    if reports.shown == reports.newest:
+        return None
+    return max(0.0, reports.shown_since + STATUS_INTERVAL_SECONDS - time.monotonic())

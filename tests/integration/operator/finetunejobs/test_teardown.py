@@ -345,10 +345,37 @@ def test_pods_that_save_are_heard_until_they_end(api: Api, operator: OperatorPro
         api.delete("Job", train["metadata"]["name"])
     for pod in pods:
         api.wait("Pod", pod["metadata"]["name"], lambda one: "deletionTimestamp" in one["metadata"])
-    committed = {"step": 150, "uri": f"{run.output_uri}/checkpoints/step-000150", "size": 7}
-    ledger = {"checkpoints": [{**committed, "committedTime": "2026-11-22T12:00:00Z"}], "checkpointSeconds": 2.5}
-    assert report(run.progress.url, ca, bearer, step=150, ledger=ledger) == 200
+    assert reports_checkpoint(run, ca, bearer, step=150) == 200
     status = api.wait("FineTuneJob", "router", lambda one: "checkpoints" in one["status"])["status"]
     assert (status["checkpoints"][0]["step"], status["endedAttempts"][0]["step"]) == (150, 150)
     for pod in pods:
         played.has_stopped(api, pod)
+
+
+def reports_checkpoint(run: TrainRun, ca: str, bearer: str, step: int) -> int:
+    """A report of this step, which is saved; returns the HTTP status."""
+    committed = {"step": step, "uri": f"{run.output_uri}/checkpoints/step-{step:06}", "size": 7}
+    ledger = {"checkpoints": [{**committed, "committedTime": "2026-11-22T12:00:00Z"}], "checkpointSeconds": 2.5}
+    assert run.progress is not None
+    return report(run.progress.url, ca, bearer, step=step, ledger=ledger)
+
+
+def test_a_suspended_job_shows_what_its_last_save_wrote(api: Api, operator: OperatorProcess) -> None:
+    """Reported right after another one, and nothing happens to the job after its Pods have ended."""
+    router = api.create("FineTuneJob", "router", JOB)
+    train, pods = starts_training(api, router)
+    for pod in pods:
+        played.is_bound(api, pod)
+    run, ca = run_configuration(api, train)
+    bearer = token(api, pods[0])
+    assert reports_checkpoint(run, ca, bearer, step=150) == 200
+    api.wait("FineTuneJob", "router", lambda one: "checkpoints" in one["status"])
+    api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
+    for pod in pods:
+        api.wait("Pod", pod["metadata"]["name"], lambda one: "deletionTimestamp" in one["metadata"])
+    assert reports_checkpoint(run, ca, bearer, step=151) == 200
+    for pod in pods:
+        played.has_stopped(api, pod)
+    status = api.wait_reason("FineTuneJob", "router", "Suspended")["status"]
+    shown = (status["progress"]["step"], status["checkpoints"][-1]["step"], status["endedAttempts"][0]["step"])
+    assert shown == (151, 151, 151)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunejob import Adapter, Best, Checkpoints, EarlyStopping, LoRA, ValidationData
+from finetune_api.progress import CheckpointLedger, TrainerStatus
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
@@ -28,6 +29,19 @@ LORA = Adapter(lora=LoRA(rank=4, dropout=0.1))
 
 class PowerCutError(BaseException):
     """Nothing of the process goes on after it, as after a SIGKILL."""
+
+
+class Reports:
+    """The newest checkpoint of each progress report; -1 before the first one."""
+
+    def __init__(self) -> None:
+        self.saved: list[int] = []
+
+    def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
+        self.saved.append(max((one.step for one in ledger.checkpoints), default=-1) if ledger is not None else -1)
+
+    def close(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -88,9 +102,12 @@ def test_a_process_that_ends_in_an_evaluation_loses_no_step_and_it_is_made_up_fo
     name = f"evaluated/{error.__name__}-{step}"
     run = workplace.train_run(name, SETTINGS, adapter=LORA, checkpoints=Checkpoints(best=Best()))
     in_evaluation(step, lambda: end(storage, run, step))
+    reports = Reports()
     with pytest.raises(error):
-        train_here(run, tmp_path / "first")
+        train_here(run, tmp_path / "first", reports)
     assert newest(storage, run) == step
+    if error is DisruptedError:
+        assert reports.saved[-1] == step, "the last report tells of the last save"
 
     report = train_here(run.model_copy(update={"attempt": 2}), tmp_path / "second")
     assert measured(workplace, name) == smooth

@@ -160,6 +160,19 @@ def test_what_is_shown_changes_at_most_every_ten_seconds(
     assert seen == steps
 
 
+def test_the_last_report_of_an_attempt_that_has_ended_is_shown_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its Pods saved last, and their last step: nothing may wake the job after they have ended."""
+    monkeypatch.setattr("finetune_operator.progress.store.time.monotonic", lambda: 0.0)
+    store = ProgressStore()
+    last = SHOWN.model_copy(update={"step": 301})
+    for progress in (SHOWN, last):
+        store.put("team-a", ATTEMPT, progress)
+    assert store.shown("team-a", ATTEMPT) == ShownProgress(SHOWN)
+    assert store.newest_in("team-a", ATTEMPT) == 10
+    assert store.shown("team-a", ATTEMPT, is_running=False) == ShownProgress(last)
+    assert store.newest_in("team-a", ATTEMPT) is None
+
+
 def test_the_store_forgets_the_attempt_that_was_silent_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune_operator.progress.store._ATTEMPTS_KEPT", 2)
     store = ProgressStore()

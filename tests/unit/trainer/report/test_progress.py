@@ -196,6 +196,14 @@ def test_a_refused_connection_is_tried_again_at_once(
     assert operator.steps() == ([3] if arrives else [])
 
 
+def test_the_last_report_meets_the_replica_that_listens_too(operator: Operator, tmp_path: Path) -> None:
+    with refusing_first(443, CONNECT_TRIES - 1):
+        sending = sender(operator, tmp_path, interval=60)
+        sending.send(report(3))
+        sending.close()
+    assert operator.steps() == [3]
+
+
 @pytest.mark.parametrize("trouble", ["no server", "no token", "unknown authority"])
 def test_training_never_waits_and_never_fails(
     operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str

@@ -103,9 +103,10 @@ class ProgressSender:
                 headers = {"Authorization": authorization, "Content-Type": "application/json"}
                 response = self._http.request("POST", self._url, body=body, headers=headers)
             except urllib3.exceptions.NewConnectionError as error:
-                if left == 0 or self._closing.wait(CONNECT_PAUSE_SECONDS):
+                if left == 0:
                     self._note_failure(str(error))
                     return
+                time.sleep(CONNECT_PAUSE_SECONDS)
             except (OSError, urllib3.exceptions.HTTPError) as error:
                 self._note_failure(str(error))
                 return

@@ -62,6 +62,7 @@ def fit(built: BuiltTrainer, start: Start) -> None:
         _log.info("the run had come to its end: its result is made")
     except DisruptedError:
         built.saves.finish()
+        built.progress.report(built.trainer.state)
         _close(built)
         raise
     except Exception:

@@ -17,7 +17,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, run_failed, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.class_limits import over_budget
-from finetune_operator.finetunejob.policies.last_failure import last_failure_message
+from finetune_operator.finetunejob.policies.retry import last_failure_message
 from finetune_operator.finetunejob.policies.run import is_superseded, run_id_refusal, waits_for_model
 from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
 

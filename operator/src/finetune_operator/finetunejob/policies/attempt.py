@@ -71,6 +71,11 @@ def record_progress(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime)
     return replace(plan, status=_with_end_of_pods(observed, status, attempt, now))
 
 
+def wake_at_newer_report(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
+    """Look again when the status may show the newest report: no other may come, and no event."""
+    return replace(plan, requeue_at=earliest([plan.requeue_at, observed.newer_report_time]))
+
+
 def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Write down that the Pods of the attempt run, or that it is to be made anew before they do."""
     status = plan.status

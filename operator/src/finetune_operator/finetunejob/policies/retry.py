@@ -1,18 +1,20 @@
 """spec.retryLimit, status.attempt.nextTime and status.preflight.retryTime: whether another one follows, and when.
 
-An image that could not be pulled for too long ends the run, too (the reason ImagePullFailed).
+An image that could not be pulled for too long ends the run, too (the reason ImagePullFailed). Why the try before failed
+is told for as long as something keeps the next one from starting (a node, a quota, a queue).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
+from finetune_api.finetunejob import AttemptStatus, EndedAttempt, FineTuneJobStatus
 from finetune_api.outcome import Failure
-from finetune_operator.core.conditions import Readiness, known_reason, progressing
+from finetune_operator.core.conditions import Readiness, known_reason, progressing, sentence
 from finetune_operator.finetunejob.attempt_state import (
     JobDecision,
     JobPlan,
@@ -28,11 +30,13 @@ from finetune_operator.finetunejob.attempt_state import (
 from finetune_operator.finetunejob.objects import next_job
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import next_check, stale_jobs
-from finetune_operator.finetunejob.policies.last_failure import end_message
 from finetune_operator.finetunejob.policies.preflight import preflight_readiness
+from finetune_operator.finetunejob.policies.run import with_run_id_hint
 from finetune_operator.pods.exit_diagnosis import failure_message, may_heal, outcome
-from finetune_operator.pods.retried_job import retry_delay_seconds, waits
+from finetune_operator.pods.retried_job import held_up, retry_delay_seconds, waits
 from finetune_operator.pods.start_diagnosis import diagnose_start, image_pull_message, image_pull_timed_out
+
+Decide = Callable[[ObservedFineTuneJob, FineTuneJobStatus, datetime], JobDecision | None]
 
 
 def fail_at_image_pull(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
@@ -97,6 +101,37 @@ def wait_for_next_time(observed: ObservedFineTuneJob, status: FineTuneJobStatus,
     )
 
 
+def telling_last_failure(decide: Decide) -> Decide:
+    """The same decision, whose conditions do not hide why the try before failed."""
+
+    def told(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+        decision = decide(observed, status, now)
+        if decision is None or decision.readiness is None:
+            return decision
+        return replace(decision, readiness=_with_last_failure(decision.status, decision.readiness))
+
+    return told
+
+
+def last_failure_message(status: FineTuneJobStatus) -> str:
+    """Why the last preflight or attempt failed, with a space before it; empty while training runs, and without any."""
+    if not preflight_succeeded(status):
+        before = status.failure
+        return "" if before is None else f" The last preflight failed: {before.reason}: {failure_message(before)}"
+    records = [one for one in status.ended_attempts if one.outcome != "Replaced"]
+    if attempt_state(status) == "Running" or not records or records[-1].outcome not in ("Failed", "Disrupted"):
+        return ""
+    return f" {end_message(records[-1])}"
+
+
+def end_message(end: EndedAttempt) -> str:
+    """How an attempt ended, and why; what Kubernetes calls it is in its message about a Pod already."""
+    how = "failed" if end.outcome == "Failed" else "was disrupted"
+    named = end.outcome == "Disrupted" and (end.reason or "") in (end.message or "")
+    why = ": ".join(part for part in (None if named else end.reason, end.message) if part)
+    return f"Attempt {end.number} {how} ({why})" if why else f"Attempt {end.number} {how}."
+
+
 def _after_disruption(status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime) -> datetime:
     """At once after progress, by the time from start to start otherwise: a node may evict each attempt at once."""
     apart = timedelta(seconds=retry_delay_seconds(disruptions_without_progress(status.ended_attempts)))
@@ -129,3 +164,10 @@ def _without_progress_message(status: FineTuneJobStatus, before: AttemptStatus) 
         return ""
     waits_until = f"{before.next_time:%H:%M:%S} UTC"
     return f" {count} attempts in a row were disrupted without progress, so it waits until {waits_until}."
+
+
+def _with_last_failure(status: FineTuneJobStatus, readiness: Readiness) -> Readiness:
+    if not preflight_succeeded(status):
+        return with_run_id_hint(held_up(readiness, status.failure))
+    told = last_failure_message(status)
+    return replace(readiness, message=f"{sentence(readiness.message)}{told}") if told else readiness

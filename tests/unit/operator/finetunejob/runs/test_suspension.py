@@ -70,6 +70,13 @@ def test_suspend_is_written_down_then_the_job_goes_then_its_pods_are_waited_for(
     assert free.status.suspend_time == NOW
 
 
+def test_a_suspended_job_is_looked_at_again_when_its_newest_report_may_be_shown() -> None:
+    """No event follows the last one."""
+    free = observed_job(stopped_status(), spec=SUSPENDED)
+    assert decide(free).decision.again_in is None
+    assert decide(replace(free, newer_report_time=later(4))).decision.again_in == 4
+
+
 def test_a_suspended_attempt_is_recorded_and_counts_nothing() -> None:
     status = decide(observed_job(IN_TRAINING, job(TRAIN_1), spec=SUSPENDED)).status
     (ended,) = status.ended_attempts
