@@ -78,11 +78,12 @@ def test_the_cluster_can_be_watched_from_the_start(monkeypatch: pytest.MonkeyPat
     assert "export KUBECONFIG=/k/kubeconfig PATH=/bin/of:$PATH\n" in said[0]
 
 
-def test_a_failed_demo_says_what_stays_and_how_to_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_demo_says_what_stays_and_how_to_look_at_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(platform: object, model: str | None) -> None:
         raise StepFailed("dictionary is stalled.")
 
     platform = SimpleNamespace(cluster=SimpleNamespace(kubeconfig=Path("/k/kubeconfig")))
+    monkeypatch.setattr(demo, "cache_dir", lambda: tmp_path)  # whose lock a demo beside the tests does not hold
     monkeypatch.setattr(demo, "prepare", lambda: platform)
     monkeypatch.setattr(demo, "run", fail)
     monkeypatch.setattr(demo, "kubectl", lambda: Path("/bin/of/kubectl"))
