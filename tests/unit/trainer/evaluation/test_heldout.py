@@ -8,9 +8,13 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.graders import Grader
+from finetune_grading.grade import Grade
 from finetune_grading.registered_graders import compile_graders
+from finetune_grading.sample import Sample
 from finetune_trainer.data.read.example_errors import ExampleError
 from finetune_trainer.evaluation.heldout import Prompt, read_held_out, to_held_out
+from finetune_trainer.evaluation.output import Output
+from finetune_trainer.evaluation.report import to_samples
 from finetune_trainer.process.failures import DiagnosedError
 
 URI = "s3://data/held-out.jsonl"
@@ -109,10 +113,45 @@ def test_whole_numbers_beyond_64_bits_are_those_of_the_file(tmp_path: Path) -> N
         assert example.reference_tools[0]["function"]["arguments"] == f'{{"id":{big}}}'
 
 
-def test_a_line_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
-    file = write(tmp_path / "f.jsonl", f'{{"prompt": "p", "completion": "c", "x": {"[" * 1010}{"]" * 1010}}}')
-    with pytest.raises(DiagnosedError, match=r"Line 1 of .* nested too deeply"):
-        read_held_out(file, URI, [])
+ANSWERED = ({"role": "tool", "tool_call_id": "c1", "content": "x"}, {"role": "assistant", "content": "r"})
+
+
+def with_calls(arguments: str, *after: dict[str, Any]) -> str:
+    calling = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f"}, "id": "c1"}]}
+    calling["tool_calls"][0]["function"]["arguments"] = arguments  # type: ignore[index]
+    return json.dumps({"messages": [USER, calling, *after], "tools": [TOOL]})
+
+
+@pytest.mark.parametrize("depth", [300, 400, 900, 1010, 2000])
+def test_what_is_nested_too_deeply_is_refused_by_line(tmp_path: Path, depth: int) -> None:
+    """It could not be compared by graders, nor written with its row once every model had generated."""
+    nested = f'{{"a": {"[" * depth}{"]" * depth}}}'
+    for line in (
+        f'{{"prompt": "p", "completion": "c", "x": {nested}}}',
+        f'{{"prompt": "p", "completion": {nested}}}',
+        f'{{"prompt": "a", "chosen": {nested}, "rejected": {nested}}}',
+        with_calls(nested),
+        with_calls(nested, *ANSWERED),
+        with_calls(nested, *ANSWERED).replace(json.dumps(nested), nested),  # an object instead of text
+    ):
+        with pytest.raises(DiagnosedError, match=r"^Line 2 of ") as refused:
+            read_held_out(write(tmp_path / "f.jsonl", {"prompt": "p", "completion": "c"}, line), URI, [])
+        assert refused.value.failure.reason is Reason.DATASET_INVALID
+
+
+def test_what_is_accepted_can_be_written(tmp_path: Path) -> None:
+    """At every depth about the limit of 254."""
+    refused = []
+    for depth in range(235, 260):
+        line = with_calls('{"a":' * depth + "1" + "}" * depth, *ANSWERED)
+        try:
+            examples = read_held_out(write(tmp_path / "f.jsonl", line), URI, [])
+        except DiagnosedError:
+            refused.append(depth)
+        else:
+            assert to_samples(examples, {"m": [Output(Sample("r"))]}, {"m": {"g": [Grade(1.0, "Passed")]}})
+    assert refused == list(range(refused[0], 260))
+    assert refused[0] > 240
 
 
 def test_a_line_that_repeats_a_key_is_refused_as_in_training(tmp_path: Path) -> None:

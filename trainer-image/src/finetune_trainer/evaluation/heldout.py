@@ -18,10 +18,10 @@ from finetune_trainer.data.encode.chat_template import TemplateError, reads_imag
 from finetune_trainer.data.encode.stand_ins import prompt_ids, prompt_text, refuse_literals
 from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.data_files import corrected
-from finetune_trainer.data.read.example_errors import ExampleError
+from finetune_trainer.data.read.example_errors import TOO_DEEP, ExampleError
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample
 from finetune_trainer.data.read.formats import FORMAT_NAMES
-from finetune_trainer.data.read.jsonl import LineError, Record, may_repeat_a_key, parse, repeated_key
+from finetune_trainer.data.read.jsonl import LineError, Record, may_repeat_a_key, nests_too_deeply, parse, repeated_key
 from finetune_trainer.data.read.messages import ImageUrl
 from finetune_trainer.data.read.reader import parse_example
 from finetune_trainer.data.read.records import read_records
@@ -96,10 +96,15 @@ def read_held_out(
 
 
 def parse_exactly(number: int, line: bytes) -> Record | LineError:
-    """The JSON value of a line, whose whole numbers are those of the text, or its error."""
+    """The JSON value of a line, whose whole numbers are those of the text, or its error.
+
+    What is nested deeply is refused here: graders could not compare it, and the rows could not be written at the end.
+    """
     parsed = parse(number, line)
     if isinstance(parsed, LineError):
         return parsed
+    if nests_too_deeply(parsed.value):
+        return LineError(number, TOO_DEEP)
     if may_repeat_a_key(line) and (repeated := repeated_key(line)):
         return LineError(number, repeated)
     try:
@@ -123,7 +128,10 @@ def to_held_out(line: int, value: object) -> HeldOutExample:
         raise ExampleError(
             f"Expected either prompt/completion pairs or chat messages, found {FORMAT_NAMES[example.format]}."
         )
-    *before, last = example.to_template()
+    messages = example.to_template()
+    if nests_too_deeply({"prompt": messages}):  # as it will be in samples.jsonl
+        raise ExampleError("The arguments of a tool call are nested too deeply.")
+    *before, last = messages
     if not before:
         raise ExampleError("No message stands before the assistant's: there is nothing to answer to.")
     *arguments_before, arguments = example.arguments()

@@ -74,6 +74,15 @@ def parse(number: int, line: bytes) -> Record | LineError:
         return LineError(number, _why_not_json(line, error))
 
 
+def nests_too_deeply(value: object) -> bool:
+    """Whether a value that was read can't be written again: orjson reads 1,024 levels and writes 254."""
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return True
+    return False
+
+
 def may_repeat_a_key(line: bytes) -> bool:
     """Whether an object of the line may repeat a key. False is certain: written again, the line has as many quotes, of
     which each key that a decoder dropped would have taken two. An escaped quote may hide them.
