@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import string
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow.parquet
 import pytest
 
@@ -92,6 +94,26 @@ def test_a_uri_names_files(
     files = fetched(storage, tmp_path, given)
     assert [file.uri for file in files] == [f"{folder}/{name}" for name in names]
     assert all(file.path.exists() for file in files)
+
+
+def test_of_a_saved_folder_the_shards_are_read_that_its_state_names(
+    bucket: Bucket, storage: Storage, tmp_path: Path
+) -> None:
+    """As load_from_disk does it: not the cache of a `map`, and never without one that is named."""
+    rows = datasets.Dataset.from_list([question(number) for number in range(12)])
+    rows.save_to_disk(str(tmp_path / "saved"), num_shards=3)
+    shutil.copy(tmp_path / "saved" / "data-00000-of-00003.arrow", tmp_path / "saved" / "cache-0123456789abcdef.arrow")
+    uri = bucket.put_folder("saved/train", tmp_path / "saved")
+    shards = [f"{uri}/data-0000{number}-of-00003.arrow" for number in range(3)]
+    for folder in (f"{uri}/", bucket.uri("saved/")):
+        assert [file.uri for file in fetched(storage, tmp_path / "fetched", {"uri": folder})] == shards
+    storage.delete([parse_s3(shards[1])])
+    for folder in (f"{uri}/", bucket.uri("saved/")):
+        with pytest.raises(
+            DiagnosedError, match=r"names 3 shards, of which 1 are not there: .*data-00001-of"
+        ) as refused:
+            fetched(storage, tmp_path / "fetched", {"uri": folder})
+        assert refused.value.failure.reason is Reason.DATASET_INVALID
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.sources import HubDataset, S3Location, is_allowed, parse_hub_dataset, parse_location
 from finetune_trainer.data.read.file_names import SPLITS, SUFFIXES, is_data, match_glob
+from finetune_trainer.data.read.tables.saved_folders import (
+    LONGEST_STATE_BYTES,
+    MissingShardsError,
+    without_unnamed_shards,
+)
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.hub_errors import hub_errors
 from finetune_trainer.storage.storage import MismatchError, Storage
@@ -121,22 +127,32 @@ def _resolve_in_storage(storage: Storage, location: S3Location) -> list[RemoteFi
     folder = S3Location(location.bucket, location.key.partition("*")[0].rpartition("/")[0])
     pattern = location.key.removeprefix(f"{folder.key}/" if folder.key else "")
     listed = {item.path: item.size for item in storage.list_objects(folder, missing=Reason.DATASET_NOT_FOUND)}
-    chosen = [(folder.join(path).uri, listed[path]) for path in _choose(listed, pattern, location.uri)]
+
+    def read(path: str) -> bytes:
+        return storage.read_range(folder.join(path), 0, LONGEST_STATE_BYTES, missing=Reason.DATASET_NOT_FOUND)
+
+    chosen = [(folder.join(path).uri, listed[path]) for path in _choose(listed, pattern, location.uri, read)]
     return [RemoteFile(uri, uri, size) for uri, size in chosen]
 
 
-def _choose(paths: Collection[str], pattern: str, uri: str) -> list[str]:
-    """The files of a folder that match a pattern; an empty pattern matches all."""
+def _choose(paths: Collection[str], pattern: str, uri: str, read: Callable[[str], bytes]) -> list[str]:
+    """The files of a folder that match a pattern; an empty pattern matches all. `read`: the beginning of one."""
     in_folder = not pattern or pattern.endswith("/")
     if in_folder and f"{pattern}{SPLITS}" in paths:
         raise DiagnosedError(
             Reason.DATASET_INVALID, f"{uri} holds several splits. Name one of them, such as {uri}train/."
         )
-    return [
+    chosen = [
         path
         for path in paths
         if is_data(path, in_folder=in_folder) and (path.startswith(pattern) if in_folder else match_glob(pattern, path))
     ]
+    if not in_folder:
+        return chosen
+    try:
+        return without_unnamed_shards(chosen, paths, read)
+    except MissingShardsError as error:
+        raise DiagnosedError(Reason.DATASET_INVALID, f"{uri} is not whole: {error}") from error
 
 
 def _resolve_on_hub(source: HubDataset) -> list[RemoteFile]:
@@ -147,8 +163,14 @@ def _resolve_on_hub(source: HubDataset) -> list[RemoteFile]:
         api = HfApi()
         commit = api.dataset_info(source.repository, revision=source.revision).sha
         paths = api.list_repo_files(source.repository, repo_type="dataset", revision=commit)
-    chosen = [source.path] if source.path in paths else _choose(paths, source.path, source.uri)
     pinned = replace(source, revision=commit)
+
+    def read(path: str) -> bytes:
+        with tempfile.TemporaryDirectory(prefix="state-") as scratch:
+            _fetch_from_hub(replace(pinned, path=path), Path(scratch) / "state")
+            return (Path(scratch) / "state").read_bytes()
+
+    chosen = [source.path] if source.path in paths else _choose(paths, source.path, source.uri, read)
     return [RemoteFile(replace(pinned, path=path).uri, replace(source, path=path).uri) for path in chosen]
 
 

@@ -66,6 +66,16 @@ def most_unpacked(file: Path) -> int:
     return max(SMALLEST_BOMB_BYTES, MOST_TIMES_UNPACKED * file.stat().st_size)
 
 
+def too_long(number: int) -> LineError:
+    """The error of a line or row of more than LONGEST_LINE_BYTES."""
+    return LineError(number, f"The line is longer than {LONGEST_LINE_BYTES // 2**20} MiB.")
+
+
+def unpacks_too_far(number: int, most: int) -> LineError:
+    """The error at the line that is beyond what a compressed file may expand to."""
+    return LineError(number, f"The file unpacks to more than {most // 2**20} MiB: it is not read further.")
+
+
 def parse(number: int, line: bytes) -> Record | LineError:
     """The JSON value of a line, or its error."""
     try:
@@ -131,13 +141,13 @@ def read_stream(
         read += len(chunk)
         number += begins
         if most is not None and read > most:
-            yield LineError(number, f"The file unpacks to more than {most // 2**20} MiB: it is not read further.")
+            yield unpacks_too_far(number, most)
             return
         if number == 1 and begins and (refusal := _why_not_json_lines(chunk)):
             yield LineError(1, refusal)
             return
         if begins and len(chunk) > LONGEST_LINE_BYTES:
-            yield LineError(number, f"The line is longer than {LONGEST_LINE_BYTES // 2**20} MiB.")
+            yield too_long(number)
         elif begins and not chunk.isspace():
             yield number, chunk
         begins = chunk.endswith(b"\n")

@@ -11,6 +11,7 @@ from finetune_trainer.data.read.file_names import is_data
 from finetune_trainer.data.read.formats import FORMAT_NAMES, MethodFormats
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import LEAST_TRAINING_EXAMPLES, read_examples, too_few_examples, unread_keys
+from finetune_trainer.data.read.tables.saved_folders import MissingShardsError, without_unnamed_shards
 
 SHOWN_ERRORS = 100
 
@@ -20,7 +21,12 @@ def validate_files(paths: Iterable[Path], method: MethodFormats | None = None) -
 
     All the files together are one dataset, which must have as many examples as training asks for.
     """
-    checked = [check_file(file, method) for path in paths for file in _files(path)]
+    try:
+        files = [file for path in paths for file in _files(path)]
+    except MissingShardsError as error:
+        typer.secho(str(error), fg=typer.colors.RED)
+        return 1
+    checked = [check_file(file, method) for file in files]
     if not checked or any(count is None for count in checked):
         return 1
     count = sum(count or 0 for count in checked)
@@ -60,11 +66,12 @@ def check_file(file: Path, method: MethodFormats | None = None) -> int | None:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """A file itself; of a folder the files of data in it and below."""
+    """A file itself; of a folder the files of data in it and below. Raises MissingShardsError."""
     if not path.is_dir():
         yield path
         return
-    found = sorted(file for file in path.rglob("*") if file.is_file() and is_data(file.name, in_folder=True))
+    there = sorted(str(file) for file in path.rglob("*") if file.is_file())
+    found = [file for file in there if is_data(file, in_folder=True)]
     if not found:
         typer.secho(f"{path}: the folder has no file of data.", fg=typer.colors.RED)
-    yield from found
+    yield from map(Path, without_unnamed_shards(found, there, lambda state: Path(state).read_bytes()))
