@@ -231,26 +231,26 @@ def _progress_token_volume() -> Object:
     return {"name": "progress-token", "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
-def held_jobs(jobs: Iterable[JobView], pods: Iterable[PodView]) -> list[JobView]:
-    """The deleted Jobs whose Pods run on, since a finalizer of somebody else's keeps the Job."""
+def stuck_jobs(jobs: Iterable[JobView], pods: Iterable[PodView]) -> list[JobView]:
+    """The deleted Jobs whose Pods run on, because the Job is stuck on a finalizer that is not ours."""
     running = {pod.job_uid for pod in pods if not pod.ended and not pod.terminating}
     return [job for job in jobs if job.keeps_pods and job.uid in running]
 
 
 def job_to_delete(namespace: str, job: JobView) -> Child:
-    """A Job to be deleted; in the background, unless a finalizer of somebody else's would keep its Pods running."""
-    return Child(JOBS, namespace, job.name, job.uid, dependents_first=bool(job.held_by))
+    """A Job to be deleted; in the background, unless a finalizer that is not ours would keep its Pods running."""
+    return Child(JOBS, namespace, job.name, job.uid, dependents_first=bool(job.foreign_finalizers))
 
 
 def jobs_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:
     """Jobs and their run configurations, which have the same names, but for what is being deleted already.
 
-    The Job goes last: it is what the other is found by. One of whose `pods` some run on is deleted once more.
+    The Job is deleted last, as the ConfigMap is found by it. A stuck Job is deleted once more.
     """
-    held = {job.uid for job in held_jobs(jobs, pods)}
+    stuck = {job.uid for job in stuck_jobs(jobs, pods)}
     return tuple(
         child
         for job in jobs
-        if not job.deleting or job.uid in held
+        if not job.deleting or job.uid in stuck
         for child in (Child(CONFIG_MAPS, namespace, job.name, None), job_to_delete(namespace, job))
     )

@@ -119,14 +119,14 @@ class JobView:
         return self.state == "Active" and not self.deleting
 
     @property
-    def held_by(self) -> tuple[str, ...]:
+    def foreign_finalizers(self) -> tuple[str, ...]:
         """The finalizers that are not Kubernetes' own."""
         return tuple(name for name in self.finalizers if name not in (_FOREGROUND, _ORPHAN))
 
     @property
     def keeps_pods(self) -> bool:
         """Whether its Pods run on although it is deleted: the garbage collector waits for the Job to be gone."""
-        return self.deleting and bool(self.held_by) and _FOREGROUND not in self.finalizers
+        return self.deleting and bool(self.foreign_finalizers) and _FOREGROUND not in self.finalizers
 
 
 def pod_view(pod: Object) -> PodView:

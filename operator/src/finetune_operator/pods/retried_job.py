@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
@@ -26,15 +25,13 @@ from finetune_operator.pods.start_diagnosis import (
     StartDiagnosis,
     diagnose_start,
     early_message,
-    held_message,
     image_pull_message,
     image_pull_timed_out,
+    stuck_job_message,
 )
 from finetune_operator.pods.warning_events import WarningEvent
 
 Report = PreflightReport | EvaluationReport | TrainReport
-FIRST_DELAY_SECONDS = 10
-LONGEST_DELAY_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -94,8 +91,8 @@ class RetriedJob:
     ) -> Running | Succeeded | Disrupted | Failed:
         """What came of the Job. `seen`: a disruption that was seen earlier; `before`: the failure before this one."""
         if job.state == "Active" and not has_answered(job, pods, now):
-            if job.deleting and job.held_by:
-                return Disrupted(held_message(job), None)
+            if job.deleting and job.foreign_finalizers:
+                return Disrupted(stuck_job_message(job), None)
             start = diagnose_start(job, pods, warnings, now)
             if start is not None and image_pull_timed_out(start, now):
                 return Failed(FailureStatus(reason=start.reason, message=image_pull_message(start)), None, final=True)
@@ -123,11 +120,6 @@ class RetriedJob:
         return not may_heal(diagnosis, reported, [before.reason] if before is not None else [])
 
 
-def retry_time(number: int, ended: datetime) -> datetime:
-    """When the Job is made again; `number`: how many times it was made, or failed, until it `ended`."""
-    return whole_seconds(ended) + timedelta(seconds=retry_delay_seconds(number))
-
-
 def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: datetime | None) -> Readiness:
     """A retry keeps the diagnosis of the failure before until it has an answer; `time`: when it starts, if later."""
     if diagnosis is None:
@@ -148,19 +140,3 @@ def held_up(readiness: Readiness, before: FailureStatus | None) -> Readiness:
         return replace(readiness, message=told)
     message = f"{failure_message(before)} The next try has not started yet. {readiness.message}"
     return stalled(known_reason(before.reason), message)
-
-
-def retry_delay_seconds(failures: int) -> int:
-    """10 s after the first failure, twice as long after each further one, ten minutes at most."""
-    return delay_seconds(failures, first=FIRST_DELAY_SECONDS, longest=LONGEST_DELAY_SECONDS)
-
-
-def delay_seconds(times: int, *, first: int, longest: int) -> int:
-    """`first` seconds after the first time, twice as long after each further one, `longest` at most."""
-    doublings: int = min(max(times - 1, 0), 16)
-    return min(longest, first << doublings)
-
-
-def waits(until: datetime | None, now: datetime) -> bool:
-    """Whether a retry is still to be waited for. What is further away than any delay was written by a wrong clock."""
-    return until is not None and now < until <= now + timedelta(seconds=LONGEST_DELAY_SECONDS)

@@ -94,11 +94,11 @@ def disowned_message(job: JobView) -> str:
     )
 
 
-def held_message(job: JobView) -> str:
+def stuck_job_message(job: JobView) -> str:
     """That a deleted Job is kept by a finalizer that is not ours, and what to do."""
     return (
-        f"Job {job.name} was deleted, but the finalizer {', '.join(job.held_by)} keeps it. Nothing waits for it. "
-        "Whoever set that finalizer must remove it, or you can: kubectl patch job "
+        f"Job {job.name} was deleted, but the finalizer {', '.join(job.foreign_finalizers)} keeps it. "
+        "Nothing waits for it. Whoever set that finalizer must remove it, or you can: kubectl patch job "
         f'{job.name} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\''
     )
 

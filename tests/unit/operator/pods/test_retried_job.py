@@ -9,11 +9,12 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import Failure, PreflightReport
+from finetune_operator.core.backoff import retry_time
 from finetune_operator.evaluation.tries import evaluation_job
 from finetune_operator.finetunejob.deletion.plan import DELETION
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.finetunejob.policies.preflight import PREFLIGHT
-from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_time
+from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
 from tests.unit.operator.evaluation_states import evaluation_spec
 from tests.unit.operator.states import (
     LINE_7,

@@ -9,15 +9,15 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import progressing
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
-from finetune_operator.pods.builders import held_jobs, jobs_to_delete
+from finetune_operator.pods.builders import jobs_to_delete, stuck_jobs
 from finetune_operator.pods.observed import is_lost
 from finetune_operator.pods.retried_job import held_up
 from finetune_operator.pods.start_diagnosis import (
     START_CHECK_SECONDS,
     disowned_message,
-    held_message,
     orphan_message,
     orphans,
+    stuck_job_message,
 )
 
 
@@ -28,11 +28,11 @@ def wait_for_earlier_pods(
     message = _still_there(observed, now)
     if message is None:
         return None
-    held = held_jobs(observed.jobs, observed.pods)
+    stuck = stuck_jobs(observed.jobs, observed.pods)
     return EvaluationDecision(
         status.model_copy(update={"job_name": observed.status.job_name}),
         held_up(progressing(Reason.RETRYING, message), status.failure),
-        delete=jobs_to_delete(observed.owner.namespace, held, observed.pods),
+        delete=jobs_to_delete(observed.owner.namespace, stuck, observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
         meanwhile=Reason.RETRYING,
     )
@@ -45,8 +45,8 @@ def _still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
         return disowned_message(disowned[0])
     if left:
         return orphan_message(left, observed.owner.namespace)
-    if held := held_jobs(observed.jobs, observed.pods):
-        return held_message(held[0])
+    if stuck := stuck_jobs(observed.jobs, observed.pods):
+        return stuck_job_message(stuck[0])
     kept = {"", *(job.uid for job in observed.jobs if not job.deleting)}
     ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.ended and not is_lost(pod, now)]
     return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end." if ending else None

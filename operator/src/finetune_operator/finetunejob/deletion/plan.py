@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.run import run_folder
+from finetune_operator.core.backoff import retry_time
 from finetune_operator.core.conditions import EventNote, Readiness, progressing, sentence
 from finetune_operator.core.plan import Child, DeletionPlan, LeftBehind, earliest, planned
 from finetune_operator.finetunejob.deletion.objects import STORAGE_DEADLINE_SECONDS, delete_job
@@ -19,10 +20,10 @@ from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.deletion.reclaim import Folder, Reclaimed, reclaim, wants_storage_emptied
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.builders import held_jobs, job_to_delete
+from finetune_operator.pods.builders import job_to_delete, stuck_jobs
 from finetune_operator.pods.exit_diagnosis import failure_message
 from finetune_operator.pods.observed import JobView
-from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_time
+from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
 from finetune_operator.pods.roles import DELETE_ROLE
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
@@ -92,7 +93,7 @@ def _wait(
 ) -> DeletionPlan[FineTuneJobStatus]:
     """The object stays for now. Its training Jobs never do."""
     training = [job for job in observed.jobs if job.role != DELETE_ROLE]
-    active = [*(job for job in training if job.is_active), *held_jobs(training, observed.pods)]
+    active = [*(job for job in training if job.is_active), *stuck_jobs(training, observed.pods)]
     look = earliest([again or now + timedelta(seconds=START_CHECK_SECONDS), deadline])
     readiness = progressing(Reason.DELETING, message)
     phase = observed.status.phase

@@ -32,7 +32,7 @@ from finetune_operator.pods.disruption import disruption_message, failed_by_itse
 from finetune_operator.pods.exit_diagnosis import failure, is_below, outcome, refused_report
 from finetune_operator.pods.observed import JobView, PodView, is_lost
 from finetune_operator.pods.sidecars import ended_well, has_answered
-from finetune_operator.pods.start_diagnosis import held_message
+from finetune_operator.pods.start_diagnosis import stuck_job_message
 
 
 def record_outcome(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
@@ -79,9 +79,9 @@ def _with_outcome(
         if any(one.name == attempt.job_name for one in observed.disowned):
             return _disrupted(status, attempt, "JobDisowned", "Somebody removed the ownerReferences of its Job.", now)
         return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
-    if job.deleting and job.held_by:
+    if job.deleting and job.foreign_finalizers:
         # Nobody waits for a finalizer of somebody else's.
-        return _disrupted(status, attempt, "JobDeleted", held_message(job), now)
+        return _disrupted(status, attempt, "JobDeleted", stuck_job_message(job), now)
     if job.deleting and any(is_lost(pod, now) for pod in observed.pods_of(job.name)):
         return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
     if job.deleting:

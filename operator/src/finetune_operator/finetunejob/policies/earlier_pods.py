@@ -10,13 +10,13 @@ from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_state import JobDecision, progress_reason, running_jobs
 from finetune_operator.finetunejob.objects import next_job
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.pods.builders import held_jobs, jobs_to_delete
+from finetune_operator.pods.builders import jobs_to_delete, stuck_jobs
 from finetune_operator.pods.observed import JobView, PodView, is_lost
 from finetune_operator.pods.start_diagnosis import (
     disowned_message,
-    held_message,
     orphan_message,
     orphans,
+    stuck_job_message,
 )
 
 
@@ -49,9 +49,9 @@ def stopping_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str 
     disowned = _disowned(observed)
     if disowned:
         return disowned_message(disowned[0])
-    held = _held_jobs(observed, keep)
-    if held:
-        return held_message(held[0])
+    stuck = _stuck_jobs(observed, keep)
+    if stuck:
+        return stuck_job_message(stuck[0])
     pods = _running_pods(observed, now, keep)
     if not pods:
         return "Waiting for earlier Pods to end."
@@ -80,7 +80,7 @@ def lost_pods_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str
 def stale_jobs(observed: ObservedFineTuneJob, *, keep: str | None = None) -> tuple[Child, ...]:
     """What to delete of the active Jobs: those that are neither to be kept nor of an end that is not written yet."""
     running = running_jobs(observed.status)
-    stale = [*_other_active_jobs(observed, keep), *_held_jobs(observed, keep)]
+    stale = [*_other_active_jobs(observed, keep), *_stuck_jobs(observed, keep)]
     return jobs_to_delete(observed.owner.namespace, [job for job in stale if job.name not in running], observed.pods)
 
 
@@ -97,7 +97,7 @@ def stale_and_old_jobs(observed: ObservedFineTuneJob, *, keep: str) -> tuple[Chi
 def next_check(observed: ObservedFineTuneJob, now: datetime, later: datetime) -> datetime:
     """At once where a Job is to be deleted whose end is being written only now, else later."""
     running = running_jobs(observed.status)
-    left = [*_other_active_jobs(observed, None), *_held_jobs(observed, None)]
+    left = [*_other_active_jobs(observed, None), *_stuck_jobs(observed, None)]
     return now if any(job.name in running for job in left) else later
 
 
@@ -112,8 +112,8 @@ def _other_active_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[
     return [job for job in active if not all_pods_ended(observed, job)]
 
 
-def _held_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
-    return held_jobs([job for job in observed.jobs if job.name != keep], observed.pods)
+def _stuck_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
+    return stuck_jobs([job for job in observed.jobs if job.name != keep], observed.pods)
 
 
 def _disowned(observed: ObservedFineTuneJob) -> list[JobView]:

@@ -13,6 +13,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import PreflightReport
+from finetune_operator.core.backoff import retry_time
 from finetune_operator.core.conditions import Readiness, known_reason, progressing
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, preflight_succeeded, run_failed
@@ -26,15 +27,7 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.pods.disruption import first_disruption
 from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure_message
 from finetune_operator.pods.observed import JobView
-from finetune_operator.pods.retried_job import (
-    Disrupted,
-    Failed,
-    RetriedJob,
-    Running,
-    Succeeded,
-    retry_readiness,
-    retry_time,
-)
+from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_readiness
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 from finetune_operator.pods.template_hash import is_outdated
 

@@ -14,6 +14,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, EndedAttempt, FineTuneJobStatus
 from finetune_api.outcome import Failure
+from finetune_operator.core.backoff import retry_delay_seconds, waits
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, sentence
 from finetune_operator.finetunejob.attempt_state import (
     JobDecision,
@@ -33,7 +34,7 @@ from finetune_operator.finetunejob.policies.earlier_pods import next_check, stal
 from finetune_operator.finetunejob.policies.preflight import preflight_readiness
 from finetune_operator.finetunejob.policies.run import with_run_id_hint
 from finetune_operator.pods.exit_diagnosis import failure_message, may_heal, outcome
-from finetune_operator.pods.retried_job import held_up, retry_delay_seconds, waits
+from finetune_operator.pods.retried_job import held_up
 from finetune_operator.pods.start_diagnosis import diagnose_start, image_pull_message, image_pull_timed_out
 
 Decide = Callable[[ObservedFineTuneJob, FineTuneJobStatus, datetime], JobDecision | None]

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import DriftedField
+from finetune_operator.core.backoff import delay_seconds
 from finetune_operator.core.conditions import EventNote, Readiness, stalled
 from finetune_operator.core.managed_fields import ForeignChange
-from finetune_operator.pods.retried_job import delay_seconds
 
 CONTESTED_CORRECTIONS = 5
 WINDOW = timedelta(minutes=15)

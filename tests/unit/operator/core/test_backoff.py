@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from finetune_api.evaluation import EvaluationStatus
+from finetune_operator.core.backoff import LONGEST_DELAY_SECONDS, retry_delay_seconds, waits
 from finetune_operator.evaluation.plan import plan as plan_of_evaluation
 from finetune_operator.finetunejob.plan import plan as plan_of_job
-from finetune_operator.pods.retried_job import LONGEST_DELAY_SECONDS, retry_delay_seconds, waits
 from tests.unit.operator.evaluation_states import evaluation_status, observed_evaluation
 from tests.unit.operator.states import (
     NOW,
