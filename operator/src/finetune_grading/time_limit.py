@@ -13,6 +13,7 @@ from finetune_grading.grade import RowError
 
 SECONDS = 2.0
 """Of CPU time for one output: a pattern may take time that grows exponentially with the text, a metric its square."""
+AGAIN_SECONDS = 0.1
 MOST_SLOW = 10
 """Outputs that may take so long: those after them are given up at once."""
 
@@ -54,17 +55,21 @@ def cpu_limit(seconds: float) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGVTALRM, _stop)
+    over = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not over:
+            raise OutOfTimeError
+
+    before = signal.signal(signal.SIGVTALRM, stop)
     try:
-        # It fires once: what is raised while it is stopped comes from nowhere else later.
-        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+        # Again and again: what is raised while Python calls a finalizer or collects garbage is lost.
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds, AGAIN_SECONDS)
         yield
     finally:
         try:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            over = True
         finally:
+            over = True  # where the signal came just before: what it raised goes on from here
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             signal.signal(signal.SIGVTALRM, before)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise OutOfTimeError

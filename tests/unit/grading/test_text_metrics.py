@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from pathlib import Path
@@ -130,3 +131,26 @@ def test_a_comparison_that_takes_long_is_errored_and_the_next_one_graded(monkeyp
     assert errored.error is not None
     assert "It took more than 0.05 s of CPU time" in errored.error.details
     assert grade(grader, {"reference": "a b"}, "a b").score == 1.0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_limit_that_ends_while_garbage_is_collected_is_not_lost() -> None:
+    """Python prints what a callback of its collector raises, and goes on."""
+
+    def busy(*_: object) -> None:
+        until = time.process_time() + 0.1
+        while time.process_time() < until:
+            pass
+
+    def collect() -> None:
+        gc.callbacks.append(busy)
+        try:
+            gc.collect()
+        finally:
+            gc.callbacks.remove(busy)
+        until = time.process_time() + 5
+        while time.process_time() < until:
+            pass
+
+    with pytest.raises(time_limit.OutOfTimeError), time_limit.cpu_limit(0.02):
+        collect()
