@@ -57,10 +57,18 @@ TRAINING: Object = {
     "phase": "Training",
     "startTime": before_now(3600),
     "conditions": [
-        condition("Ready", "False", "Training", "The training Pods are running.", 1200),
+        condition("Ready", "False", "Training", "The training Pods are running.", 3600),
         condition("Stalled", "False", "Progressing", "No problem is known."),
     ],
-    "attempt": {"number": 2, "state": "Running", "jobName": "router-train-2", "retries": 1, "disruptions": 1},
+    "attempt": {
+        "number": 2,
+        "state": "Running",
+        "jobName": "router-train-2",
+        "retries": 1,
+        "disruptions": 1,
+        "startTime": before_now(1290),
+        "podsStartTime": before_now(1200),
+    },
     "endedAttempts": [
         {
             "number": 1,

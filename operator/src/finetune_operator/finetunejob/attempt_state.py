@@ -171,6 +171,14 @@ def stopped(
     return status
 
 
+def without_remaining_time(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """The status of a run that is over before its last step: what was left to do is not done any more."""
+    if status.progress is None:
+        return status
+    progress = status.progress.model_copy(update={"estimated_remaining_seconds": None, "estimated_remaining": None})
+    return status.model_copy(update={"progress": progress})
+
+
 def run_failed(status: FineTuneJobStatus, reason: Reason, message: str, now: datetime) -> JobDecision:
     """The end of the run, for good: only another runId starts again."""
     attempt = running_attempt(status)
@@ -178,7 +186,7 @@ def run_failed(status: FineTuneJobStatus, reason: Reason, message: str, now: dat
         status = ended(status, attempt, "Failed", now, reason=reason, message=message)
     if "runId" not in message:
         message = f"{sentence(message)} Change spec.runId to run again."
-    status = status.model_copy(update={"completion_time": whole_seconds(now)})
+    status = without_remaining_time(status).model_copy(update={"completion_time": whole_seconds(now)})
     # Once this is written, the Jobs that still run are stale.
     return JobDecision(status, failed(reason, message), requeue_at=now)
 

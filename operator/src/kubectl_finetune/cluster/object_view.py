@@ -82,6 +82,16 @@ class ObjectView:
         return observed is not None and (generation is None or observed >= generation)
 
     @property
+    def phase_since(self) -> datetime | None:
+        """When the phase began, where the object says so: a condition's time is that of its status alone."""
+        status, ready = self.status, self.condition("Ready")
+        if self.phase == "Suspended":
+            return status.time("suspendTime")
+        if self.phase == "Training":
+            return status.time("attempt", "podsStartTime") or status.time("attempt", "startTime")
+        return ready.since if ready.status == "True" else status.time("completionTime")
+
+    @property
     def stalled(self) -> bool:
         return self.current and self.condition("Stalled").status == "True"
 

@@ -38,8 +38,9 @@ def age_of(view: ObjectView, now: datetime) -> str:
 def _state(view: ObjectView, now: datetime) -> Iterator[Row]:
     ready, stalled = view.condition("Ready"), view.condition("Stalled")
     phase = view.phase or "not looked at yet"
-    since = age(ready.since, now)
-    yield Row("Phase", [f"{phase}, {ready.reason} for {since}" if ready.reason else phase], STYLES.get(phase, ""))
+    since = age(view.phase_since, now)
+    reason = f"{phase}, {ready.reason}" if ready.reason else phase
+    yield Row("Phase", [f"{reason} for {since}" if since else reason], STYLES.get(phase, ""))
     if not view.current and view.status:
         yield Row("Outdated", ["The spec was changed; what follows is of before the change."], "yellow")
     if stalled.status == "True":

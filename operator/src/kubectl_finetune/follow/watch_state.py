@@ -131,7 +131,7 @@ def screen_of(state: WatchState, now: datetime, width: int, height: int) -> Rend
     if view is None:
         return Text("waiting for the object ...")
     ready, stalled = view.condition("Ready"), view.condition("Stalled")
-    since = age(ready.since, now)
+    since = age(view.phase_since, now)
     rows = [
         Row(view.kind.name, [f"{view.name}  (namespace {view.namespace})"], "bold"),
         Row(

@@ -17,7 +17,16 @@ from kubectl_finetune.cluster.object_view import ObjectView, object_view
 from kubectl_finetune.display.status import status_rows
 from kubectl_finetune.display.terminal import print_rows
 from tests.unit.api.wire.full_statuses import full_status, objects_within, replaced, with_unknown_fields
-from tests.unit.kubectl_finetune.cluster_objects import FAILED, NOW, SUCCEEDED, TRAINING, condition, job, seen
+from tests.unit.kubectl_finetune.cluster_objects import (
+    FAILED,
+    NOW,
+    SUCCEEDED,
+    TRAINING,
+    before_now,
+    condition,
+    job,
+    seen,
+)
 
 KINDS = {
     "FineTuneJob": FineTuneJobStatus,
@@ -49,6 +58,19 @@ def test_a_training_is_told_with_its_progress_attempts_and_budget() -> None:
         "kubectl finetune watch router -n team-a",
     ):
         assert told in text, told
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ({"phase": "Suspended", "suspendTime": before_now(120)}, "Suspended, Stopped for 2m"),
+        ({"phase": "Queued"}, "Queued, Stopped\n"),
+        ({"phase": "Failed", "completionTime": before_now(180)}, "Failed, Stopped for 3m"),
+    ],
+)
+def test_the_time_in_a_phase_is_not_that_of_a_condition_whose_status_stays(status: dict[str, Any], told: str) -> None:
+    conditions = [condition("Ready", "False", "Stopped", "Why.", 3600)]
+    assert told in re.sub(" +\n", "\n", shown(seen({**status, "conditions": conditions})))
 
 
 def test_a_failed_job_tells_the_diagnosis_the_end_of_the_log_and_what_to_do() -> None:

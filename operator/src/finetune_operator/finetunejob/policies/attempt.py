@@ -14,6 +14,7 @@ from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import (
+    FINISHED,
     JobDecision,
     JobPlan,
     attempt_state,
@@ -23,6 +24,7 @@ from finetune_operator.finetunejob.attempt_state import (
     preflight_succeeded,
     running_attempt,
     with_state,
+    without_remaining_time,
 )
 from finetune_operator.finetunejob.objects import Attempt, attempt_objects, next_job, output_uri, run_key
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
@@ -65,6 +67,8 @@ def record_progress(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime)
         status = status.model_copy(update={"attempt": attempt.model_copy(update={"disruption": seen})})
     if observed.progress is not None:
         status = status.model_copy(update={"progress": carried(observed.progress, status.progress)})
+    if status.phase in FINISHED:
+        status = without_remaining_time(status)
     if observed.ledger is not None:
         ledger = observed.ledger
         status = with_checkpoints(status, ledger.checkpoints, ledger.corrupt, ledger.checkpoint_seconds)

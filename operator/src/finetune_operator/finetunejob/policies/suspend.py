@@ -12,7 +12,7 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.conditions import Readiness, failed, progressing
-from finetune_operator.finetunejob.attempt_state import JobDecision, stopped
+from finetune_operator.finetunejob.attempt_state import JobDecision, stopped, without_remaining_time
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import (
     STOPPING_CHECK_SECONDS,
@@ -63,7 +63,7 @@ def cancel(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dateti
     """End the run while spec.cancel is true; what still runs is stale from then on."""
     if not observed.spec.cancel:
         return None
-    status = stopped(status, "Cancelled", now)
+    status = without_remaining_time(stopped(status, "Cancelled", now))
     status = status.model_copy(update={"phase": "Cancelled", "completion_time": whole_seconds(now)})
     return JobDecision(status, cancelled(status), requeue_at=now, keeps_phase=True)
 

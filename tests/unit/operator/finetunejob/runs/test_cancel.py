@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_api.finetunejob import FineTuneJobStatus, Progress
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.models.resolve import tuned_model
 from tests.unit.operator.finetunejob.runs.runs import (
@@ -30,6 +30,15 @@ from tests.unit.operator.states import (
 )
 
 CANCELLED = job_spec(cancel=True)
+REPORTED = Progress(
+    step=30,
+    total_steps=100,
+    percent=30,
+    epoch=0.9,
+    estimated_remaining_seconds=600,
+    estimated_remaining="10m",
+    last_updated_time=NOW,
+)
 
 
 @pytest.mark.parametrize(("status", "running"), [(IN_PREFLIGHT, PREFLIGHT_1), (IN_TRAINING, TRAIN_1)])
@@ -48,6 +57,22 @@ def test_a_cancelled_attempt_counts_nothing_and_its_checkpoints_stay() -> None:
     assert (ended.number, ended.outcome, ended.step) == (1, "Cancelled", 30)
     assert result.status.checkpoints == IN_TRAINING.checkpoints
     assert f"Its checkpoints are kept in {IN_TRAINING.storage_uri}." in result.message
+
+
+def test_nothing_of_a_cancelled_run_remains_to_be_done_whatever_its_pods_report_yet() -> None:
+    training = IN_TRAINING.model_copy(update={"progress": REPORTED})
+    cancelled = decide(observed_job(training, job(TRAIN_1), pods=(pod(TRAIN_1),), spec=CANCELLED))
+    assert cancelled.status.progress is not None
+    assert cancelled.status.progress.step == REPORTED.step
+    assert remaining(cancelled.status) == (None, None)
+    reported = REPORTED.model_copy(update={"step": REPORTED.step + 1})
+    later = replace(observed_job(cancelled.status, job(TRAIN_1), spec=CANCELLED), progress=reported)
+    assert remaining(decide(later).status) == (None, None)
+
+
+def remaining(status: FineTuneJobStatus) -> tuple[int | None, str | None]:
+    assert status.progress is not None
+    return status.progress.estimated_remaining_seconds, status.progress.estimated_remaining
 
 
 def test_it_stays_cancelled_until_run_id_changes() -> None:
