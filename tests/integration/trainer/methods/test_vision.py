@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_only_the_answer_carries_loss_and_an_image_takes_its_tokens(tmp_path: Pa
     processor.tokenizer.pad_token = processor.tokenizer.eos_token
     (tmp_path / "red.png").write_bytes(png("red"))
     lines = [seen("s3://images/red.png", "red"), chat("Hello?", "hi")]
-    examples = [parse_example(line) for line in lines]
+    examples = [parse_example(json.dumps(line).encode()) for line in lines]
     files = [[tmp_path / "red.png"], []]
     records = [
         to_record(row)

@@ -12,7 +12,7 @@ from finetune_grading.grade import Grade
 from finetune_grading.registered_graders import compile_graders
 from finetune_grading.sample import Sample
 from finetune_trainer.data.read.example_errors import ExampleError
-from finetune_trainer.evaluation.heldout import Prompt, read_held_out, to_held_out
+from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt, read_held_out, to_held_out
 from finetune_trainer.evaluation.output import Output
 from finetune_trainer.evaluation.report import to_samples
 from finetune_trainer.process.failures import DiagnosedError
@@ -22,6 +22,10 @@ USER = {"role": "user", "content": "q"}
 ASSISTANT = {"role": "assistant", "content": "a"}
 TOOL = {"type": "function", "function": {"name": "look_up"}}
 CALL = {"type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+
+
+def held_out(line: int, value: object) -> HeldOutExample:
+    return to_held_out(line, json.dumps(value).encode(), value)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +44,7 @@ CALL = {"type": "function", "function": {"name": "look_up", "arguments": "{}"}}
     ],
 )
 def test_what_the_model_sees_and_what_graders_see(value: dict[str, Any], prompt: Prompt, item: dict[str, Any]) -> None:
-    example = to_held_out(3, value)
+    example = held_out(3, value)
     assert (example.line, example.prompt, example.reference) == (3, prompt, item["reference"])
     assert item.items() <= example.item.items()
 
@@ -58,15 +62,15 @@ def test_what_the_model_sees_and_what_graders_see(value: dict[str, Any], prompt:
 )
 def test_an_example_that_can_not_be_judged(value: object, message: str) -> None:
     with pytest.raises(ExampleError, match=message):
-        to_held_out(1, value)
+        held_out(1, value)
 
 
 def test_calls_are_a_reference_too() -> None:
     calling = {"role": "assistant", "tool_calls": [{**CALL, "id": "c1"}]}
-    example = to_held_out(1, {"messages": [USER, calling], "tools": [TOOL]})
+    example = held_out(1, {"messages": [USER, calling], "tools": [TOOL]})
     assert (example.reference, example.reference_tools) == (None, [CALL])
     assert "reference" not in example.item  # a grader of text says so, by line
-    both = to_held_out(1, {"messages": [USER, {**calling, "content": "I look."}], "tools": [TOOL]})
+    both = held_out(1, {"messages": [USER, {**calling, "content": "I look."}], "tools": [TOOL]})
     assert (both.reference, both.reference_tools) == ("I look.", [CALL])
 
 

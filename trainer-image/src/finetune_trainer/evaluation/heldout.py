@@ -18,10 +18,18 @@ from finetune_trainer.data.encode.chat_template import TemplateError, reads_imag
 from finetune_trainer.data.encode.stand_ins import prompt_ids, prompt_text, refuse_literals
 from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.data_files import corrected
-from finetune_trainer.data.read.example_errors import TOO_DEEP, ExampleError
+from finetune_trainer.data.read.example_errors import ExampleError
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample
 from finetune_trainer.data.read.formats import FORMAT_NAMES
-from finetune_trainer.data.read.jsonl import LineError, Record, may_repeat_a_key, nests_too_deeply, parse, repeated_key
+from finetune_trainer.data.read.jsonl import (
+    TOO_DEEP,
+    LineError,
+    Record,
+    may_repeat_a_key,
+    nests_too_deeply,
+    parse,
+    repeated_key,
+)
 from finetune_trainer.data.read.messages import ImageUrl
 from finetune_trainer.data.read.reader import parse_example
 from finetune_trainer.data.read.records import read_records
@@ -78,12 +86,15 @@ def read_held_out(
     for record in read_records(file):
         if limit is not None and len(examples) + len(errors) == limit:
             break
-        parsed = record if isinstance(record, LineError) else parse_exactly(*record)
+        if isinstance(record, LineError):
+            errors.append(record)
+            continue
+        parsed = parse_exactly(*record)
         if isinstance(parsed, LineError):
             errors.append(parsed)
             continue
         try:
-            example = to_held_out(parsed.line, parsed.value)
+            example = to_held_out(*record, parsed.value)
         except ExampleError as error:
             errors.append(LineError(parsed.line, str(error)))
             continue
@@ -113,9 +124,12 @@ def parse_exactly(number: int, line: bytes) -> Record | LineError:
         return LineError(number, f"The line can't be read: {error}.")
 
 
-def to_held_out(line: int, value: object) -> HeldOutExample:
-    """The example in a line's JSON value. Raises ExampleError."""
-    example = parse_example(value)
+def to_held_out(line: int, written: bytes, value: object) -> HeldOutExample:
+    """The example in a line, and its JSON value for graders. Raises ExampleError.
+
+    The prompt comes from the line as it is written, so that it is the text that training makes of it.
+    """
+    example = parse_example(written)
     item = dict(value) if isinstance(value, dict) else {}
     for taken in (REFERENCE, REFERENCE_TOOLS):
         if taken in item:

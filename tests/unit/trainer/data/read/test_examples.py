@@ -334,7 +334,7 @@ def test_what_the_decoder_refuses_has_words_and_what_has_words_is_refused(data: 
         known = value
     refusal = explain(known, NO_WORDS)
     try:
-        parse_example(value)
+        parse_example(json.dumps(value).encode())
     except ExampleError as error:
         assert str(error) != NO_WORDS
         assert str(refusal) != NO_WORDS, f"{error}: {value}"

@@ -205,6 +205,35 @@ def test_a_key_that_stands_twice_is_told_and_no_value_is_lost(tmp_path: Path, li
     assert "stands twice in one object" in item.message
 
 
+NESTED = "[" * 1005 + "]" * 1005
+CALLED_TWICE = f'{{"name": "f", "arguments": {TWICE}}}'
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": CALLED_TWICE}]}, "key"),
+        ({"messages": [ASKED, SAID], "tools": f'[{{"name": "f", "parameters": {TWICE}}}]'}, "key"),
+        ({"messages": [ASKED, SAID], "tools": f'[{{"name": "f", "parameters": {NESTED}}}]'}, "deeply"),
+        ({"input": {"messages": [ASKED], "tools": f"[{TWICE}]"}, "preferred_output": [SAID], "id": 1}, "key"),
+    ],
+)
+def test_nor_in_json_that_is_text(tmp_path: Path, line: dict[str, Any], words: str) -> None:
+    item = read(tmp_path, json.dumps(line))
+    assert isinstance(item, LineError)
+    assert {"key": "stands twice in one object", "deeply": "nested too deeply"}[words] in item.message
+
+
+@pytest.mark.parametrize("twice", ['"messages": M, "messages": M', '"messages": M, "tools": [{"a": 1, "a": 2}]'])
+@pytest.mark.parametrize("depth", [200, 260, 900, 1010, 1020])
+def test_nor_beside_what_is_nested(tmp_path: Path, twice: str, depth: int) -> None:
+    """Some of it is too deep for the search for keys, and not for the decoder."""
+    messages = json.dumps([ASKED, SAID])
+    item = read(tmp_path, f'{{{twice}, "meta": {"[" * depth}{"]" * depth}}}'.replace("M", messages))
+    assert isinstance(item, LineError)
+    assert "stands twice in one object" in item.message or "nested too deeply" in item.message
+
+
 @pytest.mark.parametrize(
     ("line", "method", "unread"),
     [

@@ -10,13 +10,12 @@ from typing import Any
 
 import orjson
 
-from finetune_trainer.data.read.jsonl import repeated_key
+from finetune_trainer.data.read.jsonl import TOO_DEEP, repeated_key
 
 MOST_IMAGES = 64  # of one example, as OpenAI's service has it
 IMAGE_URLS = ("https://", "s3://", "data:image/jpeg;base64,", "data:image/png;base64,", "data:image/webp;base64,")
 
 UNKNOWN_FORM = "Unexpected file format, expected either prompt/completion pairs or chat messages."
-TOO_DEEP = "The line is nested too deeply."
 ROLES = ("system", "developer", "user", "assistant", "tool")
 KEYS_OF_ALL = frozenset({"role", "content", "name"})
 KEYS_OF_ROLE = {

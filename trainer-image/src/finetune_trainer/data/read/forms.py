@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import orjson
 
 from finetune_trainer.data.read.example_errors import ExampleError
+from finetune_trainer.data.read.jsonl import repeated_key
 
 READ = frozenset(
     {
@@ -28,7 +29,7 @@ _REWRITTEN = frozenset(
 _IMAGES = "Put each image into a user's message, as a part of type 'image_url'."
 _KTO = "It belongs to KTO, which is not supported. Write pairs of a preferred and a rejected answer instead."
 _SAMPLING = "It says how to ask a model, not what to learn. Leave it out."
-_REFUSED = {
+_WHY_REFUSED = {
     "chat_template_kwargs": "Every line is rendered alike, as the model will be asked. Leave it out.",
     "documents": "Put the texts into a message.",
     "images": _IMAGES,
@@ -43,7 +44,8 @@ _REFUSED = {
     "response_format": _SAMPLING,
     "function_call": "A call belongs to a message of the assistant's, as 'tool_calls'. Put it there.",
 }
-MEANT = _REWRITTEN | _REFUSED.keys()
+REFUSED = frozenset(_WHY_REFUSED)
+MEANT = _REWRITTEN | REFUSED
 """Keys of a line that change what is learned: never ignored."""
 
 _REASONING = ("reasoning", "thinking")
@@ -81,7 +83,7 @@ def load_exactly(line: bytes) -> Any:
 def to_known_form(line: Mapping[str, Any]) -> dict[str, Any]:
     """A line in one of our forms, or as it is where no rule is for it. Raises ExampleError for what can't be read."""
     line = {key: value for key, value in without_nulls(line).items() if value not in ([], {}) or key in READ}
-    for key, why in _REFUSED.items():
+    for key, why in _WHY_REFUSED.items():
         if key in line and not (key == "label" and _is_name(line[key])):
             raise ExampleError(f"The key {key!r} of a line is not read. {why}")
     _rewrite_tools(line)
@@ -96,6 +98,16 @@ def to_known_form(line: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(line.get("input"), dict):
         line["input"] = _input(line["input"])
     return line
+
+
+def _load_text(where: str, text: str, wrong: str) -> Any:
+    """The JSON in a text of a line. Raises ExampleError, with `wrong` for what is none."""
+    if repeated := repeated_key(text):
+        raise ExampleError(f"{where}: {repeated}")
+    try:
+        return load_exactly(text.encode())
+    except (ValueError, RecursionError) as error:
+        raise ExampleError(wrong) from error
 
 
 def _input(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,10 +139,8 @@ def without_nulls(value: Any) -> Any:
 def _rewrite_tools(line: dict[str, Any]) -> None:
     tools = line.get("tools")
     if isinstance(tools, str):
-        try:
-            line["tools"] = load_exactly(tools.encode()) if tools.strip() else []
-        except ValueError as error:
-            raise ExampleError("'tools' must be a list of objects, or one as JSON text.") from error
+        wrong = "'tools' must be a list of objects, or one as JSON text."
+        line["tools"] = _load_text("'tools'", tools, wrong) if tools.strip() else []
     functions = line.pop("functions", None)
     if functions is not None:
         if line.get("tools"):
@@ -230,10 +240,8 @@ def _spoken(number: int, message: Any) -> Any:
         raise ExampleError(f"Message {number}: 'from' must be one of {known}, found {message['from']!r}.")
     if role != "function_call":
         return {**rest, "role": role, **text}
-    try:
-        calls = load_exactly(str(text.get("content")).encode())
-    except ValueError as error:
-        raise ExampleError(f"Message {number}: the 'value' of a function_call must be JSON.") from error
+    where = f"Message {number}: the 'value' of a function_call"
+    calls = _load_text(where, str(text.get("content")), f"{where} must be JSON.")
     calls = calls if isinstance(calls, list) else [calls]
     return {**rest, "role": "assistant", "tool_calls": [{"type": "function", "function": call} for call in calls]}
 

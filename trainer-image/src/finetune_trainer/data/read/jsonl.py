@@ -26,6 +26,7 @@ SMALLEST_BOMB_BYTES = 256 * 1024 * 1024
 GZIP_MAGIC = b"\x1f\x8b"
 UTF8_BOM = b"\xef\xbb\xbf"
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+TOO_DEEP = "The line is nested too deeply."
 CSV_HEADER = re.compile(rb'"?[\w ]+"?([,;\t]"?[\w ]+"?)+')
 
 
@@ -106,7 +107,10 @@ def may_repeat_a_key(line: bytes) -> bool:
 
 
 def repeated_key(line: bytes | str) -> str | None:
-    """The error of a key that an object repeats, or None: decoders differ on which value counts."""
+    """The error of a key that an object repeats, or None: decoders differ on which value counts.
+
+    What can be decoded, but is nested too deeply to be looked at, is an error too.
+    """
 
     def look(pairs: list[tuple[str, object]]) -> None:
         seen: set[str] = set()
@@ -119,9 +123,19 @@ def repeated_key(line: bytes | str) -> str | None:
         json.loads(line, object_pairs_hook=look)
     except _RepeatedKeyError as error:
         return f"The key {error.args[0]!r} stands twice in one object."
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return TOO_DEEP if _is_json(line) else None
+    except ValueError:
         return None
     return None
+
+
+def _is_json(line: bytes | str) -> bool:
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def read_stream(

@@ -15,11 +15,10 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
-from finetune_grading.exact_json import write_json
 from finetune_trainer.data.read.example_errors import MOST_IMAGES, ExampleError, explain, unmatched_tool_call
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
 from finetune_trainer.data.read.formats import Format, MethodFormats, mixed_formats, wrong_file
-from finetune_trainer.data.read.forms import MEANT, READ, load_exactly, to_known_form, without_nulls
+from finetune_trainer.data.read.forms import MEANT, READ, REFUSED, load_exactly, to_known_form, without_nulls
 from finetune_trainer.data.read.jsonl import LineError, may_repeat_a_key, parse, repeated_key
 from finetune_trainer.data.read.messages import (
     Assistant,
@@ -121,14 +120,17 @@ def read_examples(
         yield LineError(1, "The file is empty.")
 
 
-def parse_example(value: object) -> Example:
-    """The example in a line's JSON value, which may have other keys (for graders). Raises ExampleError."""
-    line = write_json(value).encode()
-    with contextlib.suppress(msgspec.DecodeError, RefusedError):
-        return _to_example(_ANY_LINE.decode(line), line, None)[0]
-    read = _read(1, line, value, None)
-    if isinstance(read, ExampleError):
-        raise read
+def parse_example(line: bytes) -> Example:
+    """The example in a line as training reads it, except that keys which training refuses are ignored: they are
+    graders'. Raises ExampleError.
+    """
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # explained below
+        keys = _KEYS.decode(line)
+        if keys.keys() & REFUSED:
+            line = msgspec.json.encode({key: value for key, value in keys.items() if key not in REFUSED})
+    read = _decode_or_explain(1, line, None)
+    if isinstance(read, LineError):
+        raise ExampleError(read.message)
     return read.example
 
 
