@@ -64,6 +64,24 @@ def test_a_text_that_a_table_holds_once_is_not_in_memory_for_every_row(tmp_path:
 
 
 @pytest.mark.parametrize("write", TABLES)
+def test_two_columns_of_one_name_are_refused_and_none_is_learned_in_silence(tmp_path: Path, write: Any) -> None:
+    columns = [pyarrow.array([text] * 2) for text in ("2+2?", "4", "5")]
+    write(tmp_path / "data", pyarrow.Table.from_arrays(columns, names=["prompt", "completion", "completion"]))
+    (error,) = read_records(tmp_path / "data")
+    assert error == LineError(1, "The table has several columns or fields named 'completion'. Keep one of them.")
+
+
+@pytest.mark.parametrize("write", TABLES)
+def test_so_are_two_fields_of_messages(tmp_path: Path, write: Any) -> None:
+    fields = [pyarrow.array(texts) for texts in (["user", "assistant"], ["2+2?", "4"], ["2+2?", "5"])]
+    message = pyarrow.StructArray.from_arrays(fields, names=["role", "content", "content"])
+    write(tmp_path / "data", pyarrow.table({"messages": pyarrow.ListArray.from_arrays([0, 2], message)}))
+    (error,) = read_records(tmp_path / "data")
+    assert isinstance(error, LineError)
+    assert "named 'content'" in error.message
+
+
+@pytest.mark.parametrize("write", TABLES)
 def test_a_row_is_no_longer_than_a_line_may_be(tmp_path: Path, write: Any) -> None:
     long = ["a", "b" * LONGEST_LINE_BYTES, "c"]
     write(tmp_path / "data", pyarrow.table({"prompt": long, "completion": ["x", "y", "z"]}))

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pyarrow
+from pyarrow import types
 
 from finetune_trainer.data.read.forms import without_nulls
 from finetune_trainer.data.read.jsonl import LONGEST_LINE_BYTES, LineError, most_unpacked, too_long, unpacks_too_far
@@ -22,6 +23,9 @@ def read_table(file: Path, batches: Callable[[Path], Iterator[Any]]) -> Iterator
     most = most_unpacked(file)
     try:
         for batch in batches(file):
+            if repeated := _repeated_name(pyarrow.struct(batch.schema)):
+                yield LineError(1, f"The table has several columns or fields named {repeated!r}. Keep one of them.")
+                return
             for row in _rows(batch):
                 number += 1
                 line = too_long(number) if row is None else _to_json(number, row)
@@ -32,6 +36,20 @@ def read_table(file: Path, batches: Callable[[Path], Iterator[Any]]) -> Iterator
                 yield line
     except (pyarrow.ArrowException, OSError, TypeError, ValueError) as error:  # the last two: text that is none
         yield LineError(number + 1, f"The file can't be read beyond row {number}: {error}")
+
+
+def _repeated_name(kind: Any) -> str | None:
+    """A name that a row's JSON would have twice: pyarrow keeps the last of its columns, or refuses its fields."""
+    if isinstance(kind, pyarrow.BaseExtensionType):
+        return _repeated_name(kind.storage_type)
+    if types.is_dictionary(kind):
+        return _repeated_name(kind.value_type)
+    fields = [kind.field(at) for at in range(kind.num_fields)]
+    if types.is_struct(kind):
+        names = [field.name for field in fields]
+        if repeated := next((name for at, name in enumerate(names) if name in names[:at]), None):
+            return repeated
+    return next((found for field in fields if (found := _repeated_name(field.type))), None)
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | None]:
