@@ -15,7 +15,7 @@ SECONDS = 2.0
 """Of CPU time for one output: a pattern may take time that grows exponentially with the text, a metric its square."""
 AGAIN_SECONDS = 0.1
 MOST_SLOW = 10
-"""Outputs that may take so long: those after them are given up at once."""
+"""Outputs of one model that may take so long: those after them are given up at once."""
 
 
 class OutOfTimeError(Exception):
@@ -23,7 +23,7 @@ class OutOfTimeError(Exception):
 
 
 class SlowOutputs:
-    """Counts the outputs for which one grader takes too long."""
+    """Counts the outputs of one model for which one grader takes too long."""
 
     def __init__(self) -> None:
         self._count = 0

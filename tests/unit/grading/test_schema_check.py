@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import time
@@ -11,7 +12,8 @@ import pytest
 
 from finetune_api.graders import GraderErrorCode
 from finetune_grading import time_limit
-from finetune_grading.graders.interface import InvalidGraderError
+from finetune_grading.graders.interface import InvalidGraderError, LocalGrader
+from finetune_grading.sample import Row, Sample
 from finetune_grading.schema_check import schema_refusal
 from tests.unit.grading.graders import compiled, grade
 
@@ -144,8 +146,11 @@ def test_an_output_on_which_a_pattern_takes_for_ever_is_errored_and_the_next_one
 def test_after_ten_such_outputs_the_others_are_errored_untried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_limit, "SECONDS", 0.02)
     grader = compiled(type="JsonSchema", jsonSchema={"schema": {"pattern": SLOW}})
-    for _ in range(time_limit.MOST_SLOW):
-        assert grade(grader, {}, json.dumps(SLOW_TEXT)).verdict == "Errored"
-    untried = grade(grader, {}, FAST)
+    assert isinstance(grader, LocalGrader)
+    slow, fast = Row({}, Sample(json.dumps(SLOW_TEXT))), Row({}, Sample(FAST))
+    *tried, untried = asyncio.run(grader.grade([slow] * time_limit.MOST_SLOW + [fast]))
+    assert {grade.verdict for grade in tried} == {"Errored"}
     assert untried.error is not None
     assert "10 outputs before this one" in untried.error.details
+    (of_another_model,) = asyncio.run(grader.grade([fast]))
+    assert of_another_model.error is None
