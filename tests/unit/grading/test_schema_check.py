@@ -154,3 +154,23 @@ def test_after_ten_such_outputs_the_others_are_errored_untried(monkeypatch: pyte
     assert "10 outputs before this one" in untried.error.details
     (of_another_model,) = asyncio.run(grader.grade([fast]))
     assert of_another_model.error is None
+
+
+@pytest.mark.parametrize(
+    ("factor", "output", "score"),
+    [
+        (0.01, "19.99", 1.0),
+        (0.01, "19.995", 0.0),
+        (0.1, "0.3", 1.0),
+        (0.1, "1" + "0" * 400, 1.0),
+        (3, "1" + "0" * 400, 0.0),
+        (1e-300, "1e300", 1.0),
+        (0.5, "-1.5", 1.0),
+        (2, "4.0", 1.0),
+        (0.01, '"text"', 1.0),
+    ],
+)
+def test_a_multiple_is_one_of_the_decimal_numbers_that_are_written(factor: float, output: str, score: float) -> None:
+    """In binary fractions 19.99 is no multiple of 0.01; and a float can't hold a number of 401 digits."""
+    grader = compiled(type="JsonSchema", jsonSchema={"schema": {"multipleOf": factor}})
+    assert grade(grader, {}, output).score == score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -37,6 +38,7 @@ class _BoundedSchema:
     def __init__(self, schema: dict[str, Any]) -> None:
         self._left = 0
         validators = {key: self._counted(Draft202012Validator.VALIDATORS[key]) for key in ("$ref", "$dynamicRef")}
+        validators["multipleOf"] = _multiple_of
         # Its $schema would make another draft apply. An empty registry: nothing is downloaded.
         of_draft = {key: value for key, value in schema.items() if key != "$schema"}
         self._validator = extend(Draft202012Validator, validators)(of_draft, registry=EMPTY_REGISTRY)  # type: ignore[no-untyped-call]
@@ -64,6 +66,16 @@ class _BoundedSchema:
             yield from follow(*arguments) or ()
 
         return follow_counted
+
+
+def _multiple_of(validator: Any, factor: float, value: Any, schema: Any) -> Iterator[ValidationError]:
+    """Of the decimal numbers that are written: 19.99 is a multiple of 0.01, which binary fractions do not say."""
+    if validator.is_type(value, "number") and _written(value) % _written(factor):
+        yield ValidationError(f"{value!r} is not a multiple of {factor!r}")
+
+
+def _written(number: float) -> Fraction:
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
 def _message(error: ValidationError) -> str:

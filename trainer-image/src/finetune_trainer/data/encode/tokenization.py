@@ -61,7 +61,9 @@ def refusal_without_loss(sequences: AnySequence[Sequence], max_length: int) -> s
     """Why an example has no loss within `max_length` tokens; empty if it has some."""
     if any(has_loss(sequence, max_length) for sequence in sequences):
         return ""
-    return f"Nothing is left to learn from after {max_length} tokens (maxLength): shorten the prompt, or raise maxLength."
+    return (
+        f"Nothing is left to learn from after {max_length} tokens (maxLength): shorten the prompt, or raise maxLength."
+    )
 
 
 def _tokenize_completion(tokenizer: Any, example: CompletionExample) -> Sequence:

@@ -46,7 +46,7 @@ def _repeated_name(kind: Any) -> str | None:
         return _repeated_name(kind.value_type)
     fields = [kind.field(at) for at in range(kind.num_fields)]
     if types.is_struct(kind):
-        names = [field.name for field in fields]
+        names: list[str] = [field.name for field in fields]
         if repeated := next((name for at, name in enumerate(names) if name in names[:at]), None):
             return repeated
     return next((found for field in fields if (found := _repeated_name(field.type))), None)
