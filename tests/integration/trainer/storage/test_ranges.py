@@ -142,3 +142,14 @@ def test_preflight_names_a_storage_that_reads_other_bytes(
     gateway.proxy.arm(lie, kind="GetObject", at=at)
     refusal(lambda: check_storage(gateway.storage, gateway.output), gateway.proxy)
     assert storage.list_objects(gateway.output) == []
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_preflight_names_a_storage_that_has_no_name_for_a_version(
+    gateway: Gateway, storage: Storage, etag: str | None
+) -> None:
+    """Else the first file of more than one part would end the run, with its accelerators."""
+    gateway.proxy.arm(Say({"ETag": etag}), kind="GetObject", times=None)
+    said = refusal(lambda: check_storage(gateway.storage, gateway.output), gateway.proxy)
+    assert "ETag" in said.message
+    assert storage.list_objects(gateway.output) == []

@@ -63,8 +63,8 @@ def preflight(run: PreflightRun, directory: Path) -> PreflightReport:
 
 
 def check_storage(storage: Storage, output: S3Location) -> None:
-    """List, write, read and delete below the run's folder, and check that ranges are read as they were asked for and
-    conditional writes never overwrite.
+    """List, write, read and delete below the run's folder, and check that ranges are read as they were asked for, of
+    one version, and conditional writes never overwrite.
 
     Listing comes first: some servers make a missing bucket.
     """
@@ -73,6 +73,7 @@ def check_storage(storage: Storage, output: S3Location) -> None:
     storage.write(probe, PROBE)
     try:
         storage.refuse_other_bytes(probe, PROBE)
+        storage.refuse_weak_etags(probe)
     finally:
         storage.delete([probe])
     try:

@@ -39,6 +39,10 @@ class LocalStorage(Storage):
             return self._folders.read_range(location, start, length, missing)
         return super().read_range(location, start, length, missing)
 
+    def refuse_weak_etags(self, probe: S3Location) -> None:
+        if not probe.is_local:  # files are not read in parts
+            super().refuse_weak_etags(probe)
+
     def write(self, location: S3Location, body: bytes) -> None:
         if location.is_local:
             self._folders.write(location, body)

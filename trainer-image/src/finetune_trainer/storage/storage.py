@@ -20,7 +20,7 @@ from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.client import open_client
 from finetune_trainer.storage.errors import MISSING_CODES, code_of, required, unsuitable, unsuitable_for_ranges
 from finetune_trainer.storage.requests.bodies import read_all
-from finetune_trainer.storage.requests.ranges import NO_SUCH_RANGE_CODES, Part, length_of, whole_size
+from finetune_trainer.storage.requests.ranges import NO_SUCH_RANGE_CODES, Part, length_of, version_of, whole_size
 from finetune_trainer.storage.retries import Retries
 from finetune_trainer.storage.transfers import PARTS_IN_MEMORY, MismatchError, StoredFile, Transfers
 
@@ -129,6 +129,20 @@ class Storage:
         read = [self.read(probe), self.read_range(probe, 0, half), self.read_range(probe, half, len(body))]
         if read != [body, body[:half], body[half:]]:
             raise unsuitable_for_ranges(self._where, f"it read {probe.uri} other than it was written just before")
+
+    def refuse_weak_etags(self, probe: S3Location) -> None:
+        """Raises DiagnosedError (StorageUnsuitable) unless a part of `probe` has what tells its version from others, as
+        the download of a file in parts needs it.
+        """
+        part = Part(0, 1)
+
+        def send() -> None:
+            answer = self._api.get_object(Bucket=probe.bucket, Key=probe.key, Range=part.range)
+            whole_size(answer, part, probe, self._where)
+            version_of(answer, probe, self._where)
+            answer["Body"].close()
+
+        self._retries.request("GetObject", probe, send)
 
     def upload(self, source: Path | memoryview, location: S3Location) -> StoredFile:
         """Upload a local file or bytes in one pass, large ones in parallel parts. Returns size and digest."""
