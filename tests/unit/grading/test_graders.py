@@ -252,3 +252,9 @@ def test_every_score_is_from_0_to_1_and_the_reference_itself_scores_1(output: st
         assert score is not None
         assert 0.0 <= score <= 1.0
         assert grade(check, {"reference": reference}, reference).score == 1.0
+
+
+@pytest.mark.parametrize("type_", ["StringCheck", "TextSimilarity"])
+def test_a_threshold_that_every_output_passes_is_refused(type_: str) -> None:
+    with pytest.raises(InvalidGraderError, match="'g': passThreshold: every output has a score of at least 0"):
+        compiled(type=type_, passThreshold=0)
