@@ -9,7 +9,7 @@ from finetune_operator.core.kind_definition import Body, Kind, OwnedResource
 from finetune_operator.core.references import ObjectKey, class_reference, model_references
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.observe import observe
-from finetune_operator.evaluation.plan import plan
+from finetune_operator.evaluation.plan import FINISHED, plan
 from finetune_operator.kube.resources import EVALUATIONS, JOBS, PODS
 
 
@@ -22,7 +22,7 @@ def evaluation(environment: Environment) -> Kind:
         plan,
         owns=(OwnedResource(JOBS), OwnedResource(PODS)),
         references=_references,
-        is_finished=lambda status: status.completion_time is not None,
+        is_finished=lambda status: status.phase in FINISHED,
     )
 
 

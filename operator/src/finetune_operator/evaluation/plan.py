@@ -39,6 +39,8 @@ POLICIES: tuple[Mutator[ObservedEvaluation, EvaluationStatus] | Decider[Observed
     Decider(start_try),  # always decides
 )
 
+FINISHED: frozenset[Phase] = frozenset({"Passed", "GateFailed", "Inconclusive", "Failed"})
+"""Of a run that is over. One that waits for a class or a model is not, whatever is kept of the run before."""
 PHASES: Phases[Phase] = Phases(
     {
         Reason.WAITING_FOR_MODEL: "Waiting",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.kind_definition import Body, Finalizer, Kind, OwnedResource
 from finetune_operator.core.references import ObjectKey, class_reference, model_references
@@ -45,9 +46,15 @@ def finetunejob(environment: Environment) -> Kind:
             partial(deletion_observe.observe, trainer_image=environment.trainer_image),
             deletion.plan,
         ),
-        is_finished=lambda status: status.phase in FINISHED,
+        is_finished=_is_finished,
         metrics=(JobMetrics(),),
     )
+
+
+def _is_finished(status: FineTuneJobStatus) -> bool:
+    """Not one that keeps the phase of its run while another waits for the last Pods of it."""
+    is_stopping = any(one.type == ConditionType.READY and one.reason == Reason.STOPPING for one in status.conditions)
+    return status.phase in FINISHED and not is_stopping
 
 
 def _references(body: Body) -> frozenset[ObjectKey]:

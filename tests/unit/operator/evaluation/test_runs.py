@@ -10,9 +10,11 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_operator.core.conditions import stalled
 from finetune_operator.core.plan import planned
+from finetune_operator.environment import Environment
+from finetune_operator.evaluation.kind import evaluation
 from finetune_operator.evaluation.objects import run_digest
 from finetune_operator.evaluation.plan import plan
-from tests.unit.operator.evaluation.plans import JOB, JOB_OBJECTS, OF_NEW_MODEL, decide
+from tests.unit.operator.evaluation.plans import JOB, JOB_OBJECTS, NO_JOB, OF_NEW_MODEL, decide
 from tests.unit.operator.evaluation_states import (
     WAITING_FOR_MODEL,
     evaluated_status,
@@ -112,3 +114,22 @@ def test_a_changed_spec_whose_job_was_refused_is_not_taken_for_the_one_that_was_
 )
 def test_a_verdict_stands_until_there_is_another_model(changes: dict[str, Any]) -> None:
     assert decide(observed_evaluation(evaluated_status(), **changes)).decision.passed is True
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": WAITING_FOR_MODEL}, {"model": NO_JOB}, {"class_": CLASS_NOT_FOUND}],
+    ids=["the model is being made", "there is no such job", "there is no such class"],
+)
+def test_an_evaluation_whose_next_run_waits_is_not_finished(changes: dict[str, Any]) -> None:
+    """The end of the run before is in its status until the next one begins; it is remembered, and looked at again."""
+    is_finished = evaluation(Environment()).is_finished
+    done = decide(observed_evaluation(evaluated_status())).status
+    assert is_finished(done)
+    waits = decide(observed_evaluation(done, spec=evaluation_spec(runId="2"), **changes)).status
+    assert (waits.run_id, waits.completion_time, is_finished(waits)) == ("1", done.completion_time, False)
+
+
+@pytest.mark.parametrize("end", ["Passed", "GateFailed", "Inconclusive", "Failed"])
+def test_an_evaluation_is_finished_however_it_ended(end: str) -> None:
+    assert evaluation(Environment()).is_finished(evaluated_status(phase=end))

@@ -11,6 +11,8 @@ import pytest
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob import EndedRun, FineTuneJobStatus, StartingModel
+from finetune_operator.environment import Environment
+from finetune_operator.finetunejob.kind import finetunejob
 from finetune_operator.finetunejob.objects import preflight_job_name, run_digest
 from finetune_operator.finetunejob.plan import plan
 from tests.unit.operator.finetunejob.runs.runs import (
@@ -273,3 +275,13 @@ def test_a_new_run_may_be_suspended_at_once() -> None:
     result = decide(observed_job(SUCCEEDED, spec=job_spec(runId="2", suspend=True)))
     assert result.decision == Decision("Suspended", "Suspended", event="Normal Suspended")
     assert (result.status.run_id, len(result.status.history)) == ("2", 1)
+
+
+def test_a_job_whose_next_run_waits_for_the_pods_of_the_last_is_not_finished() -> None:
+    """It keeps the phase of the run before meanwhile; it is remembered, and looked at again."""
+    is_finished = finetunejob(Environment()).is_finished
+    ending = observed_job(SUCCEEDED, job(TRAIN_1, "Complete"), pods=(pod(TRAIN_1),))
+    assert is_finished(decide(ending).status)
+    waits = decide(replace(ending, spec=RERUN))
+    assert (waits.decision.phase, waits.decision.reason) == ("Succeeded", "Stopping")
+    assert not is_finished(waits.status)
