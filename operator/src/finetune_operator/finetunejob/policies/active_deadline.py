@@ -1,7 +1,8 @@
 """spec.activeDeadlineSeconds: how long a run may take, but for the time that its clock stands still.
 
 It stands still while nothing can run by no fault of the job's: while it is suspended, while it waits for another job's
-result to start from, while its Job waits in a queue for quota, and while its namespace's budget is used up.
+result to start from, while its Job waits in a queue for quota, and while its namespace's budget is used up. It stands
+still, too, while the spec is refused and nothing runs: a spec that is set back finds the run as it was.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision, JobPlan, run_failed, running_attempt
+from finetune_operator.finetunejob.attempt_state import (
+    FINISHED,
+    JobDecision,
+    JobPlan,
+    run_failed,
+    running_attempt,
+    running_jobs,
+)
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.class_limits import over_budget
 from finetune_operator.finetunejob.policies.retry import last_failure_message
@@ -69,8 +77,9 @@ def wake_at_deadline(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
 
 
 def deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> int | None:
-    """The spec's deadline as it is now, and at most the class's."""
-    limits = [observed.spec.active_deadline_seconds, class_deadline_seconds(observed, status)]
+    """The spec's deadline as it is now, and at most the class's; the class's alone where the spec is another run's."""
+    of_spec = observed.spec.active_deadline_seconds if status.run_id == observed.spec.run_id else None
+    limits = [of_spec, class_deadline_seconds(observed, status)]
     return min((seconds for seconds in limits if seconds is not None), default=None)
 
 
@@ -94,6 +103,14 @@ def _deadline(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> datet
 def _stands_still(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
     if observed.spec.suspend or waits_for_model(observed, status) or over_budget(observed, status) is not None:
         return True
+    if run_id_refusal(observed, status) is not None and not _runs(observed, status):
+        return True
     attempt = running_attempt(status)
     job = observed.job(attempt.job_name) if attempt is not None else None
     return job is not None and job.suspended
+
+
+def _runs(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
+    """Whether an attempt or the preflight runs. What it ended with is not taken while the spec is refused."""
+    jobs = [observed.job(name) for name in running_jobs(status)]
+    return any(job is not None and job.state == "Active" for job in jobs)

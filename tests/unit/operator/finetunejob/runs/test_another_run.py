@@ -197,7 +197,9 @@ def test_a_running_attempt_continues_while_a_used_run_id_is_refused() -> None:
         refused.status, job(TRAIN_1, "Complete"), pods=(succeeded_pod(TRAIN_1, TRAIN_REPORT),), spec=RERUN
     )
     waits = decide(over)
-    assert waits.status == refused.status
+    assert waits.status == refused.status.model_copy(update={"suspend_time": NOW}), (
+        "nothing runs: the clock stands still"
+    )
     assert decide(replace(over, spec=job_spec())).status.result == RESULT
 
 
