@@ -80,6 +80,8 @@ class _Store:
     by_owner: dict[str, set[Key]] = field(default_factory=dict)
     gone: OrderedDict[str, int] = field(default_factory=OrderedDict)
     """UID and version of what was deleted lately."""
+    untold: dict[Key, _Entry] = field(default_factory=dict)
+    """What our own requests found deleted: an event or the next list tells of it."""
     doubts: dict[Key | str, object] = field(default_factory=dict)
     """By object, and by owner: what was last done about it that may have failed."""
     is_listed: bool = False
@@ -134,9 +136,8 @@ class Cache:
             versions = f"at resourceVersion {version}, but {store.newest_before} was seen before"
             raise RestoredError(f"{resource.plural} were listed {versions}: etcd was restored from a backup.")
         _sees(store, until)
-        vanished = [
-            (key, entry) for key, entry in store.entries.items() if key not in store.listing and entry.version <= until
-        ]
+        known = (store.entries | store.untold).items()
+        vanished = [(key, entry) for key, entry in known if key not in store.listing and entry.version <= until]
         for about, doubt in store.doubts_before.items():
             _settle(store, about, doubt)
         store.listing, store.doubts_before, store.is_listed = set(), {}, True
@@ -154,6 +155,7 @@ class Cache:
                 entry.is_told = True
             return is_ours
         _note_deletion(store, uid, version)
+        entry = entry or store.untold.get(key)
         if entry is not None and entry.uid == uid and entry.version <= version:
             self._drop(store, key, entry)
         return False
@@ -198,7 +200,7 @@ class Cache:
         _note_deletion(store, uid, _FOREVER)
         entry = store.entries.get(key)
         if entry is not None and entry.uid == uid:
-            self._drop(store, key, entry)
+            self._found_gone(store, key, entry)
 
     def doubt(self, resource: Resource, namespace: str | None, name: str, owner: str | None = None) -> None:
         """Nobody knows what became of a write to this object, which has or may have this owner."""
@@ -224,8 +226,7 @@ class Cache:
         if answer is not None:
             self._put(store, answer)
         elif entry is not None and entry is before:
-            _note_deletion(store, entry.uid, entry.version)
-            self._drop(store, key, entry)
+            self._found_gone(store, key, entry)
         _settle(store, key, doubt)
 
     def found_owned(
@@ -248,8 +249,7 @@ class Cache:
         for key in [key for key in store.by_owner.get(owner, ()) if key not in listed]:
             entry = store.entries[key]
             if entry.version <= _version(version) and entry.body is not None and has_labels(entry.body, labels):
-                _note_deletion(store, entry.uid, entry.version)
-                self._drop(store, key, entry)
+                self._found_gone(store, key, entry)
         _settle(store, owner, doubt)
 
     # Reading.
@@ -330,6 +330,7 @@ class Cache:
         is_same = is_known and entry is not None and version == entry.version != _FOREVER
         if is_older or is_same:
             return None
+        store.untold.pop(key, None)
         if entry is not None:
             self._drop(store, key, entry)
         if not matches(body, store.selector):
@@ -342,7 +343,14 @@ class Cache:
             store.by_owner.setdefault(owner, set()).add(key)
         return Told("MODIFIED" if is_known else "ADDED", body)
 
+    def _found_gone(self, store: _Store, key: Key, entry: _Entry) -> None:
+        _note_deletion(store, entry.uid, entry.version)
+        self._drop(store, key, entry)
+        store.untold[key] = entry
+
     def _drop(self, store: _Store, key: Key, entry: _Entry) -> None:
+        if store.untold.pop(key, None) is not None:
+            return
         del store.entries[key]
         if entry.owner is not None:
             siblings = store.by_owner[entry.owner]

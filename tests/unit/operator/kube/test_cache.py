@@ -191,6 +191,49 @@ def test_the_next_list_reports_what_was_deleted_while_nobody_watched() -> None:
     assert names(cache) == ["b", "c", "d"]
 
 
+def found_gone(cache: Cache, how: str) -> None:
+    """How a request of our own learns that Job a was deleted."""
+    if how == "read":
+        cache.found(JOBS, ("team-a", "a"), None, None, cache.entry(JOBS, "team-a", "a"))
+    elif how == "list of its owner":
+        cache.found_owned(JOBS, "parent", OURS, [], "6", None)
+    else:
+        cache.deleted(JOBS, "team-a", "a", job("a", 3)["metadata"]["uid"])
+
+
+HOW_IT_WAS_FOUND = pytest.mark.parametrize("how", ["read", "list of its owner", "deletion of our own"])
+
+
+@HOW_IT_WAS_FOUND
+def test_what_we_found_deleted_before_the_watch_told_it_is_reported_by_the_next_list(how: str) -> None:
+    """The watch that broke off never tells; who refers to it, and who counts it, has to know."""
+    cache = listed(job("a", 3), version=5)
+    found_gone(cache, how)
+    assert names(cache) == []
+    assert relist(cache, version=7) == [("DELETED", "a")]
+    assert relist(cache, version=8) == [], "once"
+
+
+@HOW_IT_WAS_FOUND
+def test_what_we_found_deleted_is_not_reported_once_the_watch_tells_it_or_a_list_is_older(how: str) -> None:
+    cache = listed(job("a", 3), version=5)
+    found_gone(cache, how)
+    assert relist(cache, job("a", 3), version=5) == [], "the watch from there on tells it"
+    cache.event(JOBS, "DELETED", job("a", 6))
+    assert relist(cache, version=8) == []
+
+
+@HOW_IT_WAS_FOUND
+def test_what_we_found_deleted_and_somebody_made_anew_is_not_gone(how: str) -> None:
+    cache = listed(job("a", 3), version=5)
+    found_gone(cache, how)
+    again = job("a", 7, uid="another")
+    cache.event(JOBS, "ADDED", again)
+    assert (version_of(cache), names(cache)) == (7, ["a"])
+    assert relist(cache, again, version=8) == []
+    assert names(cache) == ["a"]
+
+
 def test_what_was_made_during_a_list_is_not_gone() -> None:
     cache = listed(version=5)
     cache.begin_list(JOBS)
