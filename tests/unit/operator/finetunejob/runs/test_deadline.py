@@ -27,7 +27,6 @@ from tests.unit.operator.states import (
     Decision,
     ago,
     attempt_status,
-    decided,
     earlier_conditions,
     ended_attempt,
     job,
