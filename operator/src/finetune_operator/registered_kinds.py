@@ -14,6 +14,7 @@ from finetune_operator.finetuneclass.kind import finetuneclass
 from finetune_operator.finetunejob.kind import finetunejob
 from finetune_operator.modeldeployment.kind import modeldeployment
 
+# In the order in which they are listed at a start: jobs, what evaluates them, what serves them.
 KINDS: tuple[Callable[[Environment], Kind], ...] = (
     finetuneclass,
     finetunejob,

@@ -140,7 +140,14 @@ def told(answer: PreflightReport | TrainReport | EvaluationReport | Failure) -> 
 
 def job(name: str, state: Literal["Active", "Complete", "Failed"] = "Active", **changes: Any) -> JobView:
     view = JobView(
-        name=name, uid=f"uid-of-{name}", state=state, message="", created=ago(60), deleting=False, role="train"
+        name=name,
+        namespace=OWNER.namespace,
+        uid=f"uid-of-{name}",
+        state=state,
+        message="",
+        created=ago(60),
+        deleting=False,
+        role="train",
     )
     return replace(view, **changes)
 

@@ -80,6 +80,7 @@ class World:
             return
         self.jobs[name] = JobView(
             name=name,
+            namespace="team-a",
             uid=f"{name}-{self.now.isoformat()}",
             state="Active",
             message="",

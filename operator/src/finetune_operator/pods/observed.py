@@ -97,6 +97,7 @@ class JobView:
     """
 
     name: str
+    namespace: str
     uid: str
     state: Literal["Active", "Complete", "Failed"]
     message: str
@@ -195,6 +196,7 @@ def job_view(job: Object) -> JobView:
     failed = true.get("Failed") or true.get("FailureTarget") or {}
     return JobView(
         name=meta["name"],
+        namespace=meta.get("namespace", ""),
         uid=meta["uid"],
         state=state,
         message=true.get("Failed", {}).get("message", ""),

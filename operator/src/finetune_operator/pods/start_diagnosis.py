@@ -90,7 +90,7 @@ def disowned_message(job: JobView) -> str:
     return (
         f"Job {job.name} may still run Pods: somebody removed its ownerReferences, so it no longer belongs to this "
         "object and is not stopped by it. Nothing starts beside it. Wait until it has ended, or delete it: "
-        f"kubectl delete job {job.name}"
+        f"kubectl delete job {job.name} -n {job.namespace}"
     )
 
 
@@ -99,7 +99,7 @@ def stuck_job_message(job: JobView) -> str:
     return (
         f"Job {job.name} was deleted, but the finalizer {', '.join(job.foreign_finalizers)} keeps it. "
         "Nothing waits for it. Whoever set that finalizer must remove it, or you can: kubectl patch job "
-        f'{job.name} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\''
+        f'{job.name} -n {job.namespace} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\''
     )
 
 

@@ -167,7 +167,7 @@ async def _resync(parts: Parts) -> None:
             await asyncio.sleep(began + interval * number / len(keys) - loop.time())
             # It may have come to its end since; to look at it then would read it and its children from the API server.
             if not parts.cache.is_finished(resources[key.kind], key.namespace, key.name):
-                parts.queue.add_if_idle(key)
+                parts.queue.add_unless_processing(key)
         await asyncio.sleep(began + interval - loop.time())
 
 

@@ -65,7 +65,7 @@ def informers(
 ) -> list[list[Informer]]:
     """What is watched, in the order in which it is listed: children and classes, and then kind by kind.
 
-    Each kind comes after those that it refers to, so that what decides about an object is known when it is looked at.
+    An object is looked at when most of what it refers to is known (a judge that is a ModelDeployment is read live).
     """
     told = handlers(queue, References(), kinds)
 

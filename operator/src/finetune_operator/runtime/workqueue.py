@@ -44,7 +44,7 @@ class WorkQueue(Generic[Key]):
             self._ready.append(key)
             self._wakeup.set()
 
-    def add_if_idle(self, key: Key) -> None:
+    def add_unless_processing(self, key: Key) -> None:
         """Ask for work on a key, unless somebody works on it right now."""
         if key not in self._processing:
             self.add(key)

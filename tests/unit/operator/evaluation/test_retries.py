@@ -208,7 +208,7 @@ def test_nothing_starts_beside_a_job_whose_owner_references_were_removed() -> No
     due = due.model_copy(update={"retry_time": NOW})
     waits = decide(observed_evaluation(due, disowned=(job(JOB),)))
     assert (waits.decision.writes, waits.decision.again_in, waits.status.job_name) == ((), 15, JOB)
-    assert f"kubectl delete job {JOB}" in waits.message
+    assert f"kubectl delete job {JOB} -n team-a" in waits.message
     assert decide(observed_evaluation(due, disowned=(job(JOB, "Failed"),))).decision.writes == RETRY_OBJECTS
 
 

@@ -51,7 +51,7 @@ def test_nothing_starts_beside_a_job_whose_owner_references_were_removed() -> No
     )
     waits = decide(observed_job(due, pods=(running,), disowned=(theirs,)))
     assert waits.decision == Decision("Retrying", "Retrying", again_in=15)
-    assert f"kubectl delete job {TRAIN_1}" in waits.message
+    assert f"kubectl delete job {TRAIN_1} -n team-a" in waits.message
     no_pods_yet = decide(observed_job(due, disowned=(theirs,)))
     assert no_pods_yet.decision == waits.decision
     for gone in (
@@ -69,7 +69,7 @@ def test_a_job_that_is_nobodys_is_waited_for_whatever_follows(spec: FineTuneJobS
     waits = decide(observed_job(status, pods=(pod(TRAIN_1),), disowned=(job(TRAIN_1),), spec=spec))
     assert waits.decision.reason == "Stopping"
     assert (waits.decision.writes, waits.decision.deletes) == ((), ())
-    assert f"kubectl delete job {TRAIN_1}" in waits.message
+    assert f"kubectl delete job {TRAIN_1} -n team-a" in waits.message
 
 
 def test_a_job_that_is_being_deleted_is_waited_for() -> None:
@@ -86,7 +86,7 @@ def test_a_finalizer_of_somebody_elses_holds_no_run() -> None:
     ended = decide(held)
     assert (ended.decision.phase, ended.status.ended_attempts[-1].reason) == ("Retrying", "JobDeleted")
     assert "backup.example.com/hold" in ended.message
-    assert f"kubectl patch job {TRAIN_1}" in ended.message
+    assert f"kubectl patch job {TRAIN_1} -n team-a" in ended.message
     stops = decide(replace(held, status=ended.status.model_copy(update={"attempt": due_attempt(ended)})))
     assert stops.decision.deletes == with_config_map(TRAIN_1)
     assert "backup.example.com/hold" in stops.message
