@@ -17,6 +17,7 @@ from finetune_api.base import (
 )
 from finetune_api.conditions import KindStatus
 from finetune_api.evaluation_results import (
+    GatedSliceStatus,
     GradingErrors,
     ModelUsage,
     OutputsStatus,
@@ -43,6 +44,7 @@ MOST_ASKED = MOST_GRADERS + MOST_MODELS
 """Models of the class in one evaluation."""
 MOST_WARNINGS = 16
 MOST_SLICE_SCORES = 48
+MOST_GATES = 10
 """In the status."""
 
 
@@ -266,7 +268,7 @@ class EvaluationSpec(ApiModel):
     budget: Budget | None = Field(None, description="Omitted: no limit.")
     gates: list[Gate] = Field(
         default=[],
-        max_length=10,
+        max_length=MOST_GATES,
         description="Thresholds that every candidate must reach. They may be changed during a run. Empty: none.",
     )
     retry_limit: int = Field(
@@ -313,7 +315,11 @@ class EvaluationStatus(KindStatus):
     slices: list[SliceScore] = Field(
         default=[],
         max_length=MOST_SLICE_SCORES,
-        description="Scores of the candidates on the largest slices; report.json has all of them.",
+        description="Scores of the candidates on the slices that gates are about, then on the largest; report.json "
+        "has all of them.",
+    )
+    gated_slices: list[GatedSliceStatus] | None = Field(
+        None, max_length=MOST_GATES, description="Slices that gates were about when the run began. Omitted: not known."
     )
     errors: list[GradingErrors] = Field(
         default=[], max_length=20, description="What could not be graded; samples.jsonl has every output."

@@ -65,6 +65,26 @@ class SliceReference(ApiModel):
     value: Line = Field(description="The text that it renders for these examples.")
 
 
+class GatedSlice(SliceReference):
+    """A slice that a gate is about, with the grader whose score the gate reads."""
+
+    grader: ShortName = Field(description="Name of the grader.")
+
+
+class GatedSliceStatus(GatedSlice):
+    """What the run found of a slice that a gate was about when it began."""
+
+    examples: int = Field(description="Number of the dataset's examples for which the template renders the text.")
+    left_out: bool | None = Field(
+        None, description="Whether the Pod's report had no room for a score; report.json has it."
+    )
+
+    @property
+    def about(self) -> GatedSlice:
+        """What a gate names, without what was found."""
+        return GatedSlice(by=self.by, value=self.value, grader=self.grader)
+
+
 class GradingErrors(ApiModel):
     """Outputs of one model that one grader could not grade, for one reason."""
 

@@ -7,7 +7,7 @@ drops the least important parts until it fits. The full report is in the run's f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     Discriminator,
@@ -22,8 +22,16 @@ from pydantic import (
 
 from finetune_api.base import REPORT, ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import MOST_ASKED, MOST_MODELS, MOST_SCORES, MOST_SLICE_SCORES, MOST_WARNINGS
-from finetune_api.evaluation_results import GradingErrors, ModelUsage, OutputsStatus, Score, SliceScore
+from finetune_api.evaluation import MOST_ASKED, MOST_GATES, MOST_MODELS, MOST_SCORES, MOST_SLICE_SCORES, MOST_WARNINGS
+from finetune_api.evaluation_results import (
+    GatedSlice,
+    GatedSliceStatus,
+    GradingErrors,
+    ModelUsage,
+    OutputsStatus,
+    Score,
+    SliceScore,
+)
 from finetune_api.finetunejob import (
     CheckpointStatus,
     CorruptCheckpoint,
@@ -96,6 +104,8 @@ _COLUMNS = tuple(name for name in Score.model_fields if name not in _NAMES)
 """The columns of a score on the wire: new fields are added at the end, so that an older reader ignores them."""
 _SLICE_NAMES = {"by": "by", "value": "values", **_NAMES}
 _SLICE_COLUMNS = tuple(name for name in SliceScore.model_fields if name not in _SLICE_NAMES)
+_GATED_NAMES = {"by": "by", "value": "values", "grader": "graders"}
+_GATED_COLUMNS = tuple(name for name in GatedSliceStatus.model_fields if name not in _GATED_NAMES)
 
 
 def _table(items: Sequence[ApiModel], names: Mapping[str, str], columns: Sequence[str]) -> dict[str, Any]:
@@ -137,6 +147,7 @@ class EvaluationReport(ApiModel):
     outcome: Literal["EvaluateSucceeded"] = "EvaluateSucceeded"
     scores: list[Score] = Field(max_length=MOST_SCORES)
     slices: list[SliceScore] = Field(default=[], max_length=MOST_SLICE_SCORES)
+    gated_slices: list[GatedSliceStatus] | None = Field(None, max_length=MOST_GATES)
     errors: list[GradingErrors] = Field(default=[], max_length=20)
     usage: list[ModelUsage] = Field(default=[], max_length=MOST_ASKED)
     outputs: list[OutputsStatus] = Field(default=[], max_length=MOST_MODELS)
@@ -160,6 +171,20 @@ class EvaluationReport(ApiModel):
     @classmethod
     def _read_slices(cls, value: Any) -> Any:
         return [] if value is None else _from_table(value, _SLICE_NAMES, _SLICE_COLUMNS)
+
+    @field_serializer("gated_slices")
+    def _write_gated(self, gated: list[GatedSliceStatus] | None) -> dict[str, Any] | None:
+        return None if gated is None else _table(gated, _GATED_NAMES, _GATED_COLUMNS)
+
+    @field_validator("gated_slices", mode="before")
+    @classmethod
+    def _read_gated(cls, value: Any) -> Any:
+        return _from_table(value, _GATED_NAMES, _GATED_COLUMNS)
+
+
+def gated_by(score: SliceScore) -> GatedSlice:
+    """What a gate that reads this score is about."""
+    return GatedSlice(by=score.by, value=score.value, grader=score.grader)
 
 
 def _outcome_of(value: Any) -> Any:
@@ -238,21 +263,28 @@ def _later_part(log: str) -> str | None:
 
 
 def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
-    """Drops slices first, then errors, warnings, digits, the report's URI, usage, outputs, the gains' intervals.
+    """Drops slices that no gate is about, then errors, warnings, digits, the report's URI, usage, outputs, slices that
+    gates are about, what is known of these, and at last the gains' intervals.
 
     Every score stays.
     """
-    if report.slices:
-        return report.model_copy(update={"slices": report.slices[:-1]})
+    gated = {one.about for one in report.gated_slices or []}
+    others = [at for at, score in enumerate(report.slices) if gated_by(score) not in gated]
+    if others:
+        return report.model_copy(update={"slices": [*report.slices[: others[-1]], *report.slices[others[-1] + 1 :]]})
     if report.errors:
         return report.model_copy(update={"errors": report.errors[:-1]})
     if report.warnings:
         return report.model_copy(update={"warnings": report.warnings[:-1]})
     for slimmer in (
-        report.model_copy(update={"scores": [_rounded(score) for score in report.scores]}),
+        report.model_copy(
+            update={"scores": list(map(_rounded, report.scores)), "slices": list(map(_rounded, report.slices))}
+        ),
         report.model_copy(update={"report_uri": None}),
         report.model_copy(update={"usage": []}),
         report.model_copy(update={"outputs": []}),
+        _without_last_slice(report),
+        report.model_copy(update={"gated_slices": None}),
         report.model_copy(update={"scores": [_without_gain_interval(score) for score in report.scores]}),
     ):
         if slimmer != report:
@@ -260,7 +292,20 @@ def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
     return None
 
 
-def _rounded(score: Score) -> Score:
+def _without_last_slice(report: EvaluationReport) -> EvaluationReport:
+    """Says which gate will find no score."""
+    if not report.slices:
+        return report
+    lost = gated_by(report.slices[-1])
+    known = report.gated_slices or []
+    gated = [one.model_copy(update={"left_out": True}) if one.about == lost else one for one in known]
+    return report.model_copy(update={"slices": report.slices[:-1], "gated_slices": gated})
+
+
+S = TypeVar("S", Score, SliceScore)
+
+
+def _rounded(score: S) -> S:
     # Of a p-value, which may be 1e-12, digits are significant ones.
     numbers = {name: value for name, value in score if isinstance(value, float) and name != "p_value"}
     return score.model_copy(update={name: round(value, SCORE_DIGITS) for name, value in numbers.items()})

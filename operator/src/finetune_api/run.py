@@ -11,7 +11,7 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, Line, Name
 from finetune_api.evaluation import Budget, Generation, OnError
-from finetune_api.evaluation_results import SliceReference
+from finetune_api.evaluation_results import GatedSlice
 from finetune_api.finetuneclass import Prices, ServerSideEncryption
 from finetune_api.finetunejob import (
     Adapter,
@@ -194,8 +194,8 @@ class EvaluateRun(ApiModel):
     slices: list[Line] = Field(
         default=[], description="Templates; the report also has the scores for each rendered text."
     )
-    gated_slices: list[SliceReference] = Field(
-        default=[], description="Slices that gates are about: their scores are reported first."
+    gated_slices: list[GatedSlice] = Field(
+        default=[], description="Slices and graders that gates are about: their scores are reported first."
     )
     on_error: OnError = "Zero"
     max_errored_percent: float = 5

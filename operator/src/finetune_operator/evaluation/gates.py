@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune_api.evaluation import BASELINE, Gate, GateResult
-from finetune_api.evaluation_results import Score, SliceScore
+from finetune_api.evaluation_results import GatedSlice, GatedSliceStatus, Score, SliceScore
 from finetune_grading.statistics.power import examples_to_decide, examples_to_detect
 from finetune_grading.ungraded import Ungraded
 
@@ -46,17 +46,21 @@ def judge(
     ungraded: Mapping[tuple[str, str], Ungraded] | None = None,
     slices: Sequence[SliceScore] = (),
     in_slice: InSlice = lambda score, of_baseline: None,
+    gated_slices: Sequence[GatedSliceStatus] | None = None,
 ) -> list[GateResult]:
     """Every gate on every candidate of the spec; a score that is missing fails its gate.
 
     `ungraded`: by model and grader, the outputs that count as 0 in the scores and might have had 1. For a maximum the
     candidate's are taken to have 1, for a minimumDelta the baseline's: no gate passes by what could not be graded.
-    `slices`: the scores for gates on a slice; `in_slice`: what could not be graded in one.
+    `slices`: the scores for gates on a slice; `in_slice`: what could not be graded in one; `gated_slices`: what the run
+    found of the slices that gates were about then.
     """
     of_slices = {(one.by, one.value, one.candidate, one.grader): one for one in slices}
     by_key = {(score.candidate, score.grader): score for score in scores}
     return [
-        _of_slice(gate, candidate, of_slices.get((gate.slice.by, gate.slice.value, candidate, gate.grader)), in_slice)
+        _of_slice(gate, candidate, of_slices[key], in_slice)
+        if gate.slice is not None and (key := (gate.slice.by, gate.slice.value, candidate, gate.grader)) in of_slices
+        else _without_score(gate, candidate, gated_slices)
         if gate.slice is not None
         else _gate_result(
             gate,
@@ -106,16 +110,40 @@ def summary(grader: str, scores: Sequence[Score]) -> str:
     return f"{text} vs {baseline.score:.3f} [{baseline.low:.3f}, {baseline.high:.3f}]" if baseline else text
 
 
-def _of_slice(gate: Gate, candidate: str, found: SliceScore | None, in_slice: InSlice) -> GateResult:
-    """The verdict on one slice. One that has no score there is no evidence for anything."""
-    if found is None:
-        message = (
-            "status.slices has no score of this slice: the dataset has no such example, or the gate is newer than the "
-            "run. Correct `value`, or change spec.runId."
+def _without_score(gate: Gate, candidate: str, gated: Sequence[GatedSliceStatus] | None) -> GateResult:
+    """No score is no evidence for anything."""
+    return GateResult(
+        candidate=candidate,
+        grader=gate.grader,
+        slice=gate.slice,
+        verdict="Inconclusive",
+        message=_why_no_score(gate, gated),
+    )
+
+
+def _why_no_score(gate: Gate, gated: Sequence[GatedSliceStatus] | None) -> str:
+    """And what to do about it."""
+    if gated is None:
+        return (
+            "status.slices has no score of this slice, and the run's report does not say why; report.json has the "
+            "scores of all slices. If the gate is newer than the run, change spec.runId."
         )
-        return GateResult(
-            candidate=candidate, grader=gate.grader, slice=gate.slice, verdict="Inconclusive", message=message
+    key = None if gate.slice is None else GatedSlice(by=gate.slice.by, value=gate.slice.value, grader=gate.grader)
+    asked = next((one for one in gated if one.about == key), None)
+    if asked is None:
+        return "the gate is newer than the run, which has reported no score of this slice: change spec.runId."
+    if asked.examples == 0:
+        return "the dataset has no example of this slice. Correct `value`."
+    if asked.left_out:
+        return (
+            f"the Pod's report had no room for the score of this slice of {asked.examples} examples; report.json has "
+            "it. Use fewer graders, candidates, or gates with a slice, and change spec.runId."
         )
+    return f"none of the {asked.examples} examples of this slice counts: their outputs could not be graded."
+
+
+def _of_slice(gate: Gate, candidate: str, found: SliceScore, in_slice: InSlice) -> GateResult:
+    """The verdict on one slice."""
     score = Score(**{name: getattr(found, name) for name in SliceScore.model_fields if name in Score.model_fields})
     ungraded = in_slice(found, not _is_maximum(gate))
     return _gate_result(gate, candidate, score, found.examples, ungraded, found.over_budget or 0)

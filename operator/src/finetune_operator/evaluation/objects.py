@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune_api.evaluation import Budget, EvaluationSpec
+from finetune_api.evaluation_results import GatedSlice
 from finetune_api.run import RUN_CONFIG_PATH, EndpointConfig, EvaluateRun, JobIdentity, NamedModel
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name
@@ -31,6 +32,12 @@ _NOT_MEASURED = frozenset({"className", "runId", "gates", "retryLimit"})
 def run_digest(spec: EvaluationSpec) -> str:
     """Eight characters for what a run measures: a runId may come again with something else, by a rollback in git."""
     return digest(without(spec, _NOT_MEASURED), 8)
+
+
+def _gated_slices(spec: EvaluationSpec) -> list[GatedSlice]:
+    """What gates with a slice read, each once."""
+    of_gates = ((gate.slice, gate.grader) for gate in spec.gates if gate.slice is not None)
+    return list(dict.fromkeys(GatedSlice(by=one.by, value=one.value, grader=grader) for one, grader in of_gates))
 
 
 def evaluate_job_name(owner: Owner, spec: EvaluationSpec, models: Sequence[NamedModel], try_number: int) -> str:
@@ -69,7 +76,7 @@ def evaluate_objects(
         generation=spec.generation,
         cluster_by=spec.dataset.cluster_by,
         slices=spec.dataset.slices,
-        gated_slices=[gate.slice for gate in spec.gates if gate.slice is not None],
+        gated_slices=_gated_slices(spec),
         on_error=spec.on_error,
         max_errored_percent=spec.max_errored_percent,
     )

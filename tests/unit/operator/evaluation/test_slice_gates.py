@@ -8,12 +8,18 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.evaluation import EvaluationSpec, GateResult
-from finetune_api.evaluation_results import SliceReference, SliceScore
+from finetune_api.evaluation_results import GatedSlice, GatedSliceStatus, SliceReference, SliceScore
 from finetune_api.run import EvaluateRun
 from finetune_operator.evaluation.plan import plan
-from tests.unit.operator.evaluation.plans import NEW, decide
-from tests.unit.operator.evaluation_states import evaluated_status, evaluation_spec, observed_evaluation
-from tests.unit.operator.states import NOW
+from tests.unit.operator.evaluation.plans import JOB, NEW, decide
+from tests.unit.operator.evaluation_states import (
+    EVALUATION_REPORT,
+    evaluated_status,
+    evaluation_spec,
+    evaluation_status,
+    observed_evaluation,
+)
+from tests.unit.operator.states import NOW, job, succeeded_pod
 
 BY = "{{item.language}}"
 GERMAN = {"by": BY, "value": "de"}
@@ -94,10 +100,39 @@ def test_a_small_slice_is_too_few_examples_for_a_small_gain() -> None:
     assert "which 40 examples hardly show" in warning
 
 
+@pytest.mark.parametrize(
+    ("gated", "told"),
+    [
+        (None, "report.json has the scores of all slices. If the gate is newer than the run, change spec.runId."),
+        ([], "the gate is newer than the run"),
+        ([{"value": "de"}], "the gate is newer than the run"),
+        ([{"grader": "kind"}], "the gate is newer than the run"),
+        ([{"examples": 0}], "the dataset has no example of this slice. Correct `value`."),
+        ([{"left_out": True}], "had no room for the score of this slice of 12 examples; report.json has it"),
+        ([{}], "none of the 12 examples of this slice counts"),
+    ],
+    ids=["not known", "no gate then", "another slice", "another grader", "no example", "no room", "none graded"],
+)
+def test_a_gate_without_a_score_says_why(gated: list[dict[str, Any]] | None, told: str) -> None:
+    known = {"by": BY, "value": "fr", "grader": "exact", "examples": 12}
+    said = None if gated is None else [GatedSliceStatus(**{**known, **one}) for one in gated]
+    spec = spec_with({"minimum": 0.1, "slice": {"by": BY, "value": "fr"}})
+    (result,) = plan(observed_evaluation(evaluated_status(gated_slices=said), spec=spec), NOW).status.gates
+    assert (result.verdict, told in result.message) == ("Inconclusive", True), result.message
+
+
+def test_what_the_run_found_of_gated_slices_is_in_the_status() -> None:
+    gated = [GatedSliceStatus(**GERMAN, grader="exact", examples=0)]
+    said = succeeded_pod(JOB, EVALUATION_REPORT.model_copy(update={"gated_slices": gated}))
+    observed = observed_evaluation(evaluation_status(), job(JOB, "Complete"), pods=(said,), spec=spec_with())
+    assert decide(observed).status.gated_slices == gated
+
+
 def test_the_pod_reports_gated_slices_first() -> None:
-    (config_map, _) = plan(observed_evaluation(NEW, spec=spec_with({"minimum": 0.5, "slice": GERMAN})), NOW).create
+    gates = [{limit: 0.5, "slice": GERMAN} for limit in ("minimum", "maximum")]
+    (config_map, _) = plan(observed_evaluation(NEW, spec=spec_with(*gates)), NOW).create
     run = EvaluateRun.model_validate_json(config_map["data"]["run.json"])
-    assert run.gated_slices == [SliceReference(**GERMAN)]
+    assert run.gated_slices == [GatedSlice(**GERMAN, grader="exact")]
 
 
 def test_a_slice_needs_a_value() -> None:

@@ -3,36 +3,60 @@
 from __future__ import annotations
 
 from finetune_api.evaluation import BASELINE, MOST_SLICE_SCORES
-from finetune_api.evaluation_results import SliceReference
+from finetune_api.evaluation_results import GatedSlice, GatedSliceStatus
 from finetune_api.graders import GraderErrorCode
 from finetune_grading.grade import Grade, GradeError, Scored
 from finetune_grading.scores import Counting, Examples, Graded
 from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt
-from finetune_trainer.evaluation.slices import MOST_SLICES, Slice, reported, slices_of
+from finetune_trainer.evaluation.slices import MOST_SLICES, Slice, found_of_gated, reported, slices_of
 
 BY = "{{item.language}}"
+GRADERS = ("exact", *(f"g{at}" for at in range(7)))
 RIGHT = Grade.of(Scored(1.0), 1.0)
 LACKING = Grade.errored(GradeError(GraderErrorCode.SAMPLE_PARSE_ERROR, "no JSON"))
 SILENT = Grade.errored(GradeError(GraderErrorCode.NO_OUTPUT, "no answer"))
 OVER = Grade.errored(GradeError(GraderErrorCode.BUDGET_EXCEEDED, "used up"))
 
 
-def sliced(languages: list[str], grades: Graded, *gated: SliceReference) -> list[Slice]:
+def sliced(languages: list[str], grades: Graded, *gated: GatedSlice) -> list[Slice]:
     examples = [HeldOutExample(at, Prompt("x"), {"language": one}) for at, one in enumerate(languages, start=1)]
     graded = Examples(lines=[example.line for example in examples])
-    return slices_of([BY], examples, grades, {"exact": 1.0}, graded, Counting(), gated)
+    return slices_of([BY], examples, grades, dict.fromkeys(GRADERS, 1.0), graded, Counting(), gated)
 
 
 def test_what_gates_are_about_is_reported_first_however_small_it_is() -> None:
     large = [f"l{at}" for at in range(MOST_SLICES + 10) for _ in range(3)]
     languages = [*large, "rare"]
     grades = {name: {"exact": [RIGHT] * len(languages)} for name in (BASELINE, "tuned")}
-    rare = SliceReference(by=BY, value="rare")
+    rare = GatedSlice(by=BY, value="rare", grader="exact")
     without = reported(sliced(languages, grades))
     assert "rare" not in [one.value for one in without]
     found = reported(sliced(languages, grades, rare), [rare])
     assert (found[0].value, found[0].candidate, found[0].examples) == ("rare", "tuned", 1)
     assert len(found) == MOST_SLICE_SCORES
+
+
+def test_no_grader_that_no_gate_reads_takes_the_place_of_one() -> None:
+    """3 candidates by 8 graders on 3 slices are 72 scores, of which the gates read 9."""
+    languages = ["en"] * 30 + ["de"] * 20 + ["fr"] * 2
+    names = (BASELINE, "one", "two", "three")
+    grades = {name: {grader: [RIGHT] * len(languages) for grader in GRADERS} for name in names}
+    gated = [GatedSlice(by=BY, value=value, grader="g6") for value in ("fr", "de", "en")]
+    found = reported(sliced(languages, grades, *gated), gated)
+    assert len(found) == MOST_SLICE_SCORES
+    assert {(one.value, one.candidate) for one in found[:9]} == {
+        (value, name) for value in ("en", "de", "fr") for name in names[1:]
+    }
+    assert {one.grader for one in found[:9]} == {"g6"}
+
+
+def test_of_what_gates_are_about_the_examples_are_counted_also_where_none_is_graded_or_there_is_none() -> None:
+    grades = {"tuned": {"exact": [SILENT, RIGHT]}}
+    gated = [GatedSlice(by=BY, value=value, grader="exact") for value in ("de", "xx")]
+    assert found_of_gated(sliced(["de", "en"], grades, *gated), gated) == [
+        GatedSliceStatus(by=BY, value="de", grader="exact", examples=1),
+        GatedSliceStatus(by=BY, value="xx", grader="exact", examples=0),
+    ]
 
 
 def test_what_could_not_be_graded_is_counted_by_whose_it_is() -> None:

@@ -33,7 +33,7 @@ from finetune_trainer.evaluation.loaded_outputs import generate_outputs
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.ready_outputs import Wanted, fetch_outputs
 from finetune_trainer.evaluation.report import MOST_ERRORS, to_report, to_samples
-from finetune_trainer.evaluation.slices import Slice, labels, reported, slices_of
+from finetune_trainer.evaluation.slices import Slice, found_of_gated, labels, reported, slices_of
 from finetune_trainer.model.loading import find_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
@@ -159,6 +159,7 @@ def judge(
     report = EvaluationReport(
         scores=scores_of(grades, thresholds, graded, counting),
         slices=reported(slices, run.gated_slices),
+        gated_slices=found_of_gated(slices, run.gated_slices),
         errors=grading_errors(grades, graded, MOST_ERRORS),
     )
     return report, slices

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from finetune_api.base import LINE_LENGTH
 from finetune_api.evaluation import BASELINE, MOST_SLICE_SCORES
-from finetune_api.evaluation_results import Score, SliceReference, SliceScore
+from finetune_api.evaluation_results import GatedSlice, GatedSliceStatus, Score, SliceScore
+from finetune_api.outcome import gated_by
 from finetune_grading.grade import Grade
 from finetune_grading.sample import Sample
 from finetune_grading.scores import OF_THE_OUTPUT, Counting, Examples, Graded, Thresholds, scores_of
@@ -25,16 +26,29 @@ class Slice:
 
     by: str
     value: str
+    examples: int
+    """Of the dataset, whether or not their outputs could be graded."""
     scores: list[Score]
     baseline_errored: Mapping[str, int]
     """By grader: the baseline's outputs that might have had any score."""
 
 
-def reported(slices: Sequence[Slice], gated: Sequence[SliceReference] = ()) -> list[SliceScore]:
-    """The scores for the status: of the candidates, on the slices that gates are about, then on the largest."""
-    asked = {(one.by, one.value) for one in gated}
+def reported(slices: Sequence[Slice], gated: Sequence[GatedSlice] = ()) -> list[SliceScore]:
+    """The scores for the status: of the candidates, what gates are about, then those on the largest slices."""
+    asked = set(gated)
     found = [_to_status(one, score) for one in slices for score in one.scores if score.candidate != BASELINE]
-    return sorted(found, key=lambda one: ((one.by, one.value) not in asked, -one.examples))[:MOST_SLICE_SCORES]
+    return sorted(found, key=lambda one: (gated_by(one) not in asked, -one.examples))[:MOST_SLICE_SCORES]
+
+
+def found_of_gated(slices: Sequence[Slice], gated: Sequence[GatedSlice]) -> list[GatedSliceStatus]:
+    """How many examples of the dataset each of them has."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for one in slices:
+        counts[one.by, one.value[:LINE_LENGTH]] += one.examples
+    return [
+        GatedSliceStatus(by=one.by, value=one.value, grader=one.grader, examples=counts[one.by, one.value])
+        for one in gated
+    ]
 
 
 def _to_status(one: Slice, score: Score) -> SliceScore:
@@ -62,7 +76,7 @@ def slices_of(
     thresholds: Thresholds,
     graded: Examples,
     counting: Counting,
-    gated: Sequence[SliceReference] = (),
+    gated: Sequence[GatedSlice] = (),
 ) -> list[Slice]:
     """The scores of each slice by each template, always of those that gates are about; a slice of which no row counts
     has none."""
@@ -81,7 +95,7 @@ def slices_of(
             lines = [graded.lines[at] for at in of_slice]
             clusters = graded.clusters and [graded.clusters[at] for at in of_slice]
             scores = scores_of(part, thresholds, Examples(lines, clusters, graded.samples), counting)
-            found.append(Slice(template, value, scores, _ungraded(part.get(BASELINE, {}))))
+            found.append(Slice(template, value, len(of_slice), scores, _ungraded(part.get(BASELINE, {}))))
     return found
 
 
