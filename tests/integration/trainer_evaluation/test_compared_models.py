@@ -286,6 +286,14 @@ def test_outputs_that_do_not_fit_the_dataset_name_the_lines(bucket: Bucket, line
     assert message in failure.message
 
 
+def test_an_output_that_repeats_a_key_names_the_line(bucket: Bucket, dataset: str) -> None:
+    lines = b"".join(b'{"output_text": "Yes", "output_text": "No"}\n' for _ in QUESTIONS)
+    failure = failure_of(compared(bucket, dataset, None, ready("before", bucket.put("compared/keys.jsonl", lines))))
+    assert failure.reason is Reason.DATASET_INVALID
+    assert "Line 1 of" in failure.message
+    assert "The key 'output_text' stands twice in one object." in failure.message
+
+
 def test_outputs_that_are_not_there_or_not_allowed(bucket: Bucket, dataset: str) -> None:
     nowhere = ready("before", bucket.uri("compared/nothing.jsonl"))
     failure = failure_of(compared(bucket, dataset, None, nowhere))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx2
 import pytest
 
 from finetune_api.conditions import Reason
@@ -95,6 +96,22 @@ def folder() -> str:
 
 def errors(found: Sequence[Grade]) -> set[GraderErrorCode | None]:
     return {None if grade.error is None else grade.error.code for grade in found}
+
+
+def test_there_is_a_connection_for_each_request_that_the_class_allows(
+    bucket: Bucket, tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[httpx2.Limits] = []
+
+    class Client(httpx2.AsyncClient):
+        def __init__(self, *, limits: httpx2.Limits, **settings: Any) -> None:
+            made.append(limits)
+            super().__init__(limits=limits, **settings)
+
+    monkeypatch.setattr(httpx2, "AsyncClient", Client)
+    with stub_api(grades(5)) as api:
+        Asking(bucket, api, tmp_path, folder, concurrency=256).grade("Hello.")
+    assert [(one.max_connections, one.max_keepalive_connections) for one in made] == [(256, 256)]
 
 
 def test_case_12_429_twice_and_then_an_answer_is_one_score(bucket: Bucket, tmp_path: Path, folder: str) -> None:

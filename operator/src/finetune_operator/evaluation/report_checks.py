@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from finetune_api.evaluation_results import OutputsStatus, Score, SliceScore
+from finetune_api.evaluation_results import ModelUsage, OutputsStatus, Score, SliceScore
 from finetune_operator.pods.exit_diagnosis import is_below
 
 
@@ -40,6 +40,8 @@ def scores_refusal(
 
 def outputs_refusal(outputs: Collection[OutputsStatus], models: Collection[str]) -> str | None:
     """Why what is said of the models' outputs is rejected; None when it is about what was asked."""
+    if (twice := _first_repeated([one.candidate for one in outputs])) is not None:
+        return f"it says twice what the outputs of {twice!r} took"
     for one in outputs:
         if one.candidate not in models:
             return f"it is about outputs of {one.candidate!r}, which the spec does not have"
@@ -48,6 +50,12 @@ def outputs_refusal(outputs: Collection[OutputsStatus], models: Collection[str])
         if not _in_order([0.0, *time]) or min(number for number in counts if number is not None) < 0:
             return f"the numbers of the outputs of {one.candidate!r} are impossible"
     return None
+
+
+def usage_refusal(usage: Collection[ModelUsage]) -> str | None:
+    """Why what is said of the class's models is rejected: the API server takes no list with one name twice."""
+    twice = _first_repeated([one.model for one in usage])
+    return None if twice is None else f"it says twice what the model {twice!r} was asked"
 
 
 def slices_refusal(
@@ -80,6 +88,10 @@ def _is_possible(score: Score) -> bool:
         and 0 <= (score.over_budget or 0) <= (score.errored or 0)
         and (len(counts) < 3 or sum(counts) >= score.examples)
     )
+
+
+def _first_repeated(names: Sequence[str]) -> str | None:
+    return next((name for at, name in enumerate(names) if name in names[:at]), None)
 
 
 def _in_order(numbers: Sequence[float]) -> bool:

@@ -12,7 +12,7 @@ from finetune_operator.evaluation.candidates import candidate_digests, models_to
 from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints
 from finetune_operator.evaluation.objects import evaluate_objects, run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.report_checks import outputs_refusal, scores_refusal, slices_refusal
+from finetune_operator.evaluation.report_checks import outputs_refusal, scores_refusal, slices_refusal, usage_refusal
 from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
@@ -101,4 +101,5 @@ def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: Eva
         scores_refusal(report.scores, report.report_uri, folder, names, graders)
         or slices_refusal(report.slices, names, graders, observed.spec.dataset.slices)
         or outputs_refusal(report.outputs, names)
+        or usage_refusal(report.usage)
     )

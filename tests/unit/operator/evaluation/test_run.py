@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.evaluation_results import SliceScore
+from finetune_api.evaluation_results import ModelUsage, OutputsStatus, SliceScore
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import undecided
@@ -153,6 +153,16 @@ SLICE = SliceScore(
                 ({"delta": -1.5}, "on a slice are impossible"),
             )
         ),
+        (
+            "Complete",
+            {"outputs": [OutputsStatus(candidate="tuned", outputs=count) for count in (1, 2)]},
+            "it says twice what the outputs of 'tuned' took",
+        ),
+        (
+            "Complete",
+            {"usage": [ModelUsage(model="judge", requests=count) for count in (1, 2)]},
+            "it says twice what the model 'judge' was asked",
+        ),
     ],
     ids=[
         *("its Job failed", "another folder", "another model", "another grader", "twice"),
@@ -160,6 +170,7 @@ SLICE = SliceScore(
         *("no probability", "less than nothing", "no example", "no count", "more examples than outputs"),
         "more over budget than errored",
         *("a slice of another model", "by another grader", "by another template", "above 1", "below -1"),
+        *("outputs twice", "usage twice"),
     ],
 )
 def test_scores_are_held_against_what_was_asked(state: Any, claim: dict[str, Any], told: str) -> None:

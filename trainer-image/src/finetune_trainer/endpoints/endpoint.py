@@ -83,7 +83,9 @@ class Endpoint:
         self._slots, self._all_looked_up = asyncio.Semaphore(self.config.concurrency), asyncio.Condition()
         tls = ssl.create_default_context(cadata=self.config.ca_bundle)
         timeout = httpx2.Timeout(self.config.timeout_seconds, connect=CONNECT_SECONDS)
-        async with httpx2.AsyncClient(verify=tls, timeout=timeout, follow_redirects=False) as self._client:
+        # The slots are the limit: a request that waits for a connection would be slow by our own doing.
+        most = httpx2.Limits(max_connections=self.config.concurrency, max_keepalive_connections=self.config.concurrency)
+        async with httpx2.AsyncClient(verify=tls, timeout=timeout, limits=most, follow_redirects=False) as self._client:
             yield
 
     async def post(self, route: str, body: Mapping[str, Any], is_answer: Callable[[Mapping[str, Any]], bool]) -> Answer:

@@ -14,10 +14,10 @@ from finetune_api.finetunejob import DatasetSource
 from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.read.data_files import fetch_files
-from finetune_trainer.data.read.jsonl import LineError, parse
+from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.records import read_records
 from finetune_trainer.evaluation.endpoint_outputs import read_calls
-from finetune_trainer.evaluation.heldout import HeldOutExample, refuse
+from finetune_trainer.evaluation.heldout import HeldOutExample, parse_exactly, refuse
 from finetune_trainer.evaluation.output import Output
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
@@ -122,7 +122,7 @@ def _read(file: Path, uri: str) -> list[_Line]:
     lines: list[_Line] = []
     errors: list[LineError] = []
     for record in read_records(file):
-        parsed = record if isinstance(record, LineError) else parse(*record)
+        parsed = record if isinstance(record, LineError) else parse_exactly(*record)
         if isinstance(parsed, LineError):
             errors.append(parsed)
             continue
