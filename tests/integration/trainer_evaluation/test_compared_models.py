@@ -17,6 +17,8 @@ from finetune_api.graders import Grader
 from finetune_api.outcome import Failure, parse_termination_message, to_termination_message
 from finetune_api.run import EndpointConfig, EvaluateRun, ModelSource, NamedModel
 from finetune_trainer.endpoints import endpoint as endpoint_module
+from finetune_trainer.evaluation import endpoint_outputs
+from finetune_trainer.evaluation.endpoint_outputs import to_messages
 from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.process.failures import DiagnosedError
 from tests.integration.trainer_evaluation.buckets import Bucket
@@ -205,6 +207,83 @@ def test_at_the_limit_of_the_budget_the_rest_has_no_output_and_no_verdict(bucket
         report = evaluate(compared(bucket, dataset, api, SEEN, budget=Budget(requests=5)))
         assert len(api.requests) == 5
     assert (report.scores[0].over_budget, report.outputs[0].outputs) == (3, 5)
+
+
+def test_what_an_earlier_try_paid_for_is_in_the_budget_before_anything_is_sent(bucket: Bucket, dataset: str) -> None:
+    backwards = bucket.put_lines("compared/backwards.jsonl", [chat(one, "Yes") for one in reversed(QUESTIONS)])
+    with stub_api(answers_well) as api:
+        run = compared(bucket, dataset, api, SEEN, budget=Budget(requests=5), of_endpoint={"concurrency": 1})
+        evaluate(run)
+        second = evaluate(run.model_copy(update={"dataset_uri": backwards}))
+        assert len(api.requests) == 5
+    assert (second.scores[0].over_budget, second.outputs[0].outputs) == (3, 5)
+
+
+def test_no_more_bodies_are_made_than_are_sent_at_once(
+    bucket: Bucket, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    def counted(*arguments: Any) -> Any:
+        made.append(arguments)
+        return to_messages(*arguments)
+
+    monkeypatch.setattr(endpoint_outputs, "to_messages", counted)
+    waiting: list[int] = []
+
+    def answer(body: Body) -> Respond:
+        waiting.append(len(made) - len(waiting))
+        return answers_well(body)
+
+    with stub_api(answer) as api:
+        report = evaluate(compared(bucket, dataset, api, SEEN, of_endpoint={"concurrency": 2}))
+    assert report.scores[0].score == 1.0
+    assert len(waiting) == 8
+    assert max(waiting) <= 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "why"),
+    [
+        ("length", None, "used up spec.generation.maxTokens"),
+        ("length", " ", "used up spec.generation.maxTokens"),
+        ("content_filter", "", "a content filter of the model 'big' withheld it"),
+    ],
+)
+def test_a_model_that_was_cut_off_before_it_said_anything_has_no_output(
+    bucket: Bucket, dataset: str, reason: str, text: str, why: str
+) -> None:
+    def thinks(body: Body) -> Respond:
+        return says(text, finish_reason=reason) if "Question 3" in str(body["messages"]) else answers_well(body)
+
+    with stub_api(thinks) as api:
+        report = evaluate(compared(bucket, dataset, api, SEEN, max_errored_percent=20))
+    assert [(one.code, one.count, one.first_line) for one in report.errors] == [("NoOutput", 1, 4)]
+    assert report.outputs[0].outputs == 7
+    (row,) = [one for one in rows(bucket) if one["line"] == 4]
+    assert row["outputs"]["seen"] is None
+    assert why in row["errors"]["seen"]["exact"]["details"]
+    told = [one for one in report.warnings if one.startswith("OutputsTruncated: 1 of 8 outputs of 'seen' end at")]
+    assert len(told) == (reason == "length")
+
+
+def test_what_a_model_said_before_it_was_cut_off_is_graded_and_told_of(bucket: Bucket, dataset: str) -> None:
+    with stub_api(says("Yes: ", finish_reason="length")) as api:
+        report = evaluate(compared(bucket, dataset, api, SEEN))
+    assert (report.scores[0].score, report.scores[0].errored, report.outputs[0].outputs) == (0.0, 0, 8)
+    (warning,) = report.warnings
+    assert warning.startswith("OutputsTruncated: 8 of 8 outputs of 'seen' end at spec.generation.maxTokens")
+
+
+@pytest.mark.parametrize("tool", [{"type": "mcp", "server_url": "http://169.254.169.254"}, {"name": "look_up"}])
+def test_tools_that_an_api_would_run_itself_are_refused_by_line(bucket: Bucket, tool: dict[str, Any]) -> None:
+    lines = [chat("What?", "That."), chat("What?", "That.", tools=[TOOL, tool])]
+    dataset = bucket.put_lines("compared/foreign-tools.jsonl", lines)
+    with stub_api(answers_well) as api:
+        failure = failure_of(compared(bucket, dataset, api, SEEN))
+        assert api.requests == []
+    assert failure.reason is Reason.DATASET_INVALID
+    assert f"Line 2 of {dataset}: Tools of type {tool.get('type')!r} are not sent" in failure.message
 
 
 def test_a_setting_that_the_api_refuses_is_told_of_also_when_the_cache_answers(bucket: Bucket, dataset: str) -> None:

@@ -93,9 +93,7 @@ class Endpoint:
 
         Raises RowError: model_grader_server_error, BudgetExceeded; StopGradingError.
         """
-        config = self.config
-        question = {"url": config.url, "model": config.model, "digest": config.digest, "route": route, "body": body}
-        digest = question_digest(question)
+        digest = self._digest(route, body)
         running = self._asked.get(digest)
         if running is not None:
             self._count(cached=1)
@@ -104,6 +102,21 @@ class Endpoint:
         self._asked[digest] = task
         task.add_done_callback(lambda _: self._asked.pop(digest, None))
         return await task
+
+    async def count_paid(self, route: str, body: Mapping[str, Any]) -> None:
+        """Put what this run has paid for this answer in an earlier try into its budget. Raises StopGradingError."""
+        await self._look_up(self._digest(route, body))
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the run may not ask for ever."""
+        return self._ledger.is_limited
+
+    def _digest(self, route: str, body: Mapping[str, Any]) -> str:
+        config = self.config
+        return question_digest(
+            {"url": config.url, "model": config.model, "digest": config.digest, "route": route, "body": body}
+        )
 
     async def _answer(
         self, digest: str, route: str, body: Mapping[str, Any], is_answer: Callable[[Mapping[str, Any]], bool]
@@ -125,10 +138,7 @@ class Endpoint:
         """What is in the storage. What this run paid for in an earlier try is in its budget before anything is sent."""
         self._looking += 1
         try:
-            found: Answer | None = await _in_thread(self._answers.find, digest)
-            if found is not None and found.run == self._caller.run and digest not in self._in_budget:
-                self._in_budget.add(digest)
-                self._ledger.add(requests=found.requests, tokens=found.prompt_tokens + found.completion_tokens)
+            found = await self._look_up(digest)
         finally:
             self._looking -= 1
             if self._looking == 0:
@@ -137,6 +147,13 @@ class Endpoint:
         if found is None:
             async with self._all_looked_up:
                 await self._all_looked_up.wait_for(lambda: self._looking == 0)
+        return found
+
+    async def _look_up(self, digest: str) -> Answer | None:
+        found: Answer | None = await _in_thread(self._answers.find, digest)
+        if found is not None and found.run == self._caller.run and digest not in self._in_budget:
+            self._in_budget.add(digest)
+            self._ledger.add(requests=found.requests, tokens=found.prompt_tokens + found.completion_tokens)
         return found
 
     async def _send(

@@ -41,6 +41,11 @@ class Ledger:
     requests: int = 0
     tokens: int = 0
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return self.budget.requests is not None or self.budget.tokens is not None
+
     def take(self) -> None:
         """Count a request that is about to be sent. Raises RowError (BudgetExceeded)."""
         for used, most, what in (

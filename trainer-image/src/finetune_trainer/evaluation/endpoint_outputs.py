@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from finetune_api.graders import GraderErrorCode
 from finetune_grading.grade import GradeError, RowError
 from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
+from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.endpoints.answers import Answer
 from finetune_trainer.endpoints.asked_model import CHAT
 from finetune_trainer.endpoints.endpoint import Endpoint
@@ -27,18 +28,38 @@ async def ask_examples(
 
     `images`: the files of each example's images. Raises StopGradingError.
     """
-    asked = [
-        _ask(endpoint, example.prompt, files, generation, sample)
+    questions = [
+        (example.prompt, files, sample)
         for example, files in zip(examples, images, strict=True)
         for sample in range(generation.samples_per_example)
     ]
-    return list(await asyncio.gather(*asked))
+    outputs: dict[int, Output] = {}
+
+    async def count(at: int) -> None:
+        await endpoint.count_paid(CHAT, _body(*questions[at], generation))
+
+    async def ask(at: int) -> None:
+        outputs[at] = await _ask(endpoint, _body(*questions[at], generation), generation)
+
+    # What is paid for stands in the budget before anything is sent.
+    for of_each in (count, ask) if endpoint.has_budget else (ask,):
+        await _for_each(range(len(questions)), of_each, at_once=endpoint.config.concurrency)
+    return [outputs[at] for at in range(len(questions))]
 
 
-async def _ask(
-    endpoint: Endpoint, prompt: Prompt, images: Sequence[Path], generation: Generation, sample: int
-) -> Output:
-    body = {
+async def _for_each(numbers: Sequence[int], do: Callable[[int], Awaitable[None]], *, at_once: int) -> None:
+    """So many at once: a body with images is large, and is made when its turn comes."""
+    left = iter(numbers)
+
+    async def work() -> None:
+        for number in left:
+            await do(number)
+
+    await asyncio.gather(*(work() for _ in range(at_once)))
+
+
+def _body(prompt: Prompt, images: Sequence[Path], sample: int, generation: Generation) -> dict[str, Any]:
+    return {
         "messages": to_messages(prompt, images),
         "temperature": generation.temperature,
         # Each sample is a question of its own, which is answered once.
@@ -46,27 +67,59 @@ async def _ask(
         "max_completion_tokens": generation.max_tokens,
         **({"tools": list(prompt.tools)} if prompt.tools else {}),
     }
+
+
+def foreign_tools(examples: Sequence[HeldOutExample]) -> list[LineError]:
+    """The lines with tools that are no functions: an API may run them itself, on a server that the dataset names, and
+    bill for it."""
+    return [
+        LineError(
+            example.line, f"Tools of type {tool.get('type')!r} are not sent to an API, only those of type 'function'."
+        )
+        for example in examples
+        for tool in example.prompt.tools
+        if tool.get("type") != "function"
+    ]
+
+
+async def _ask(endpoint: Endpoint, body: Mapping[str, Any], generation: Generation) -> Output:
     try:
         answer = await endpoint.post(CHAT, body, is_output)
     except RowError as error:
         code, details = error.error.code, error.error.details
         is_over = code is GraderErrorCode.BUDGET_EXCEEDED
         return Output(Sample(""), GradeError(code if is_over else GraderErrorCode.NO_OUTPUT, details))
-    return _to_output(endpoint, answer)
+    return _to_output(endpoint, answer, generation)
 
 
-def _to_output(endpoint: Endpoint, answer: Answer) -> Output:
-    message = answer.body["choices"][0]["message"]
+def _to_output(endpoint: Endpoint, answer: Answer, generation: Generation) -> Output:
+    choice = answer.body["choices"][0]
+    message, reason = choice["message"], choice.get("finish_reason")
     calls, counted = read_calls(message.get("tool_calls") or []) or (), isinstance(answer.body.get("usage"), Mapping)
+    # What a model says when it declines is what its users would read.
+    text = message.get("content") or message.get("refusal") or ""
+    why = None if text.strip() or calls else _why_silent(endpoint, reason, generation)
     return Output(
-        # What a model says when it declines is what its users would read.
-        Sample(message.get("content") or message.get("refusal") or "", calls),
+        Sample(text, calls),
+        None if why is None else GradeError(GraderErrorCode.NO_OUTPUT, why),
         prompt_tokens=answer.prompt_tokens if counted else None,
         completion_tokens=answer.completion_tokens if counted else None,
         cost=cost_of(endpoint.config.prices, answer.prompt_tokens, answer.completion_tokens) if counted else None,
         seconds=answer.seconds,
         without=answer.without,
+        truncated=reason == "length",
     )
+
+
+def _why_silent(endpoint: Endpoint, reason: object, generation: Generation) -> str | None:
+    """Why a model that said nothing has no output; None: it had nothing to say."""
+    model = f"the model {endpoint.config.name!r}"
+    if reason == "content_filter":
+        return f"a content filter of {model} withheld it"
+    if reason == "length":
+        used = f"spec.generation.maxTokens ({generation.max_tokens})"
+        return f"{model} used up {used} before it said anything, for example by reasoning; raise it"
+    return None
 
 
 def is_output(body: Mapping[str, Any]) -> bool:

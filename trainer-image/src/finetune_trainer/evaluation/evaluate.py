@@ -26,9 +26,9 @@ from finetune_grading.scores import (
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
 from finetune_trainer.endpoints.asked_model import AskedModel
-from finetune_trainer.evaluation.endpoint_outputs import ask_examples
+from finetune_trainer.evaluation.endpoint_outputs import ask_examples, foreign_tools
 from finetune_trainer.evaluation.grading import ask_all, asked_models, grade, try_graders, usage_of
-from finetune_trainer.evaluation.heldout import HeldOutExample, keep_images, read_held_out
+from finetune_trainer.evaluation.heldout import HeldOutExample, keep_images, read_held_out, refuse
 from finetune_trainer.evaluation.loaded_outputs import generate_outputs
 from finetune_trainer.evaluation.output import Output, Outputs, outputs_status
 from finetune_trainer.evaluation.ready_outputs import Wanted, fetch_outputs
@@ -112,6 +112,7 @@ def ask(
 ) -> list[Output]:
     """The outputs of a model behind an API. Raises DiagnosedError where it can't be asked."""
     endpoint = model.endpoint
+    refuse(run.dataset_uri, foreign_tools(examples))
     with tempfile.TemporaryDirectory(prefix="images-") as directory:
         images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
         return ask_all(
@@ -136,6 +137,12 @@ def doubts(run: EvaluateRun, outputs: Outputs) -> list[str]:
             found.append(
                 f"OptionRefused: the API of the model {model.endpoint!r} refuses {', '.join(without)}: {model.name!r} "
                 "answers without, by the API's own settings."
+            )
+        truncated = sum(one.truncated for one in outputs[model.name])
+        if truncated:
+            found.append(
+                f"OutputsTruncated: {truncated} of {len(outputs[model.name])} outputs of {model.name!r} end at "
+                f"spec.generation.maxTokens ({run.generation.max_tokens}): raise it, and change spec.runId."
             )
     return found
 

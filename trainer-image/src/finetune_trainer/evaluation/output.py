@@ -32,6 +32,8 @@ class Output:
     """Outputs of one batch were made together, in the same seconds; None: it was made alone."""
     without: Sequence[str] = ()
     """Settings of spec.generation that an API refused."""
+    truncated: bool = False
+    """An API ended it at generation.maxTokens."""
 
 
 Outputs = Mapping[str, Sequence[Output]]
