@@ -27,7 +27,9 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
+from finetune_trainer.data.read import data_files
 from finetune_trainer.data.read.data_files import DataFile, fetch_files
+from finetune_trainer.data.read.tables.saved_folders import MOST_STATE_BYTES
 from finetune_trainer.data.select import choice
 from finetune_trainer.data.select.dataset_record import DatasetRecord, find_record
 from finetune_trainer.data.training_data import data_digests, load_sequences, write_sequences
@@ -188,6 +190,32 @@ def test_a_dataset_of_a_hub_is_read_at_the_commit_that_its_revision_is(
     files = fetched(storage, tmp_path, {"uri": uri})
     assert [file.uri for file in files] == [f"hf://datasets/org/name@{COMMIT}/{name}" for name in names]
     assert [file.path.read_bytes() for file in files] == [HUB_FILES[name] for name in names]
+
+
+@pytest.mark.parametrize(
+    ("state", "most_files", "words"),
+    [
+        (b"{", 2, "names 3 files; 2 are the most."),
+        (b"{", 3, "state.json can't be read"),
+        (b" " * (MOST_STATE_BYTES + 1), 3, "MiB together, and 16 are the most"),
+    ],
+    ids=["too many", "cut off", "too large"],
+)
+def test_a_saved_folder_of_a_hub_has_limits_too(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: bytes, most_files: int, words: str
+) -> None:
+    """The number of its files is the first: a state.json is fetched for each folder."""
+    monkeypatch.setattr(data_files, "MOST_FILES", most_files)
+    files = {"state.json": state} | {f"{number}.arrow": b"" for number in range(3)}
+    with played_hub(files) as endpoint:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        )
+        with pytest.raises(DiagnosedError) as refused:
+            fetched(storage, tmp_path, {"uri": "hf://datasets/org/name"})
+    assert (refused.value.failure.reason, words in refused.value.failure.message) == (Reason.DATASET_INVALID, True)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from finetune_trainer.__main__ import app
 from finetune_trainer.data.read import jsonl
 from finetune_trainer.data.read.jsonl import LONGEST_LINE_BYTES, LineError
 from finetune_trainer.data.read.records import read_records
+from finetune_trainer.data.read.tables import tables
+from finetune_trainer.data.read.tables.sizes import least_json_bytes
 
 
 def write_parquet(file: Path, table: pyarrow.Table) -> None:
@@ -131,6 +133,17 @@ COLUMNS = [
     pyarrow.array([b"abc", None, b"def"], pyarrow.binary(3)),
     pyarrow.array([True, None, False]),
     pyarrow.nulls(3),
+    pyarrow.array([[["a"]], None, [["b"], None]], pyarrow.list_view(pyarrow.list_(pyarrow.string_view()))),
+    pyarrow.DictionaryArray.from_arrays(pyarrow.array([0, None, 0]), pyarrow.array([["a", None], ["b"]])),
+    pyarrow.RunEndEncodedArray.from_arrays([1, 2, 3], pyarrow.array([["a"], None, ["b"]])),
+    pyarrow.UnionArray.from_sparse(
+        pyarrow.array([0, 0, 1], pyarrow.int8()), [pyarrow.array(["a", None, None]), pyarrow.array([0, 0, 1])]
+    ),
+    pyarrow.UnionArray.from_dense(
+        pyarrow.array([0, 0, 1], pyarrow.int8()),
+        pyarrow.array([0, 1, 0], pyarrow.int32()),
+        [pyarrow.array([["a"], None]), pyarrow.array([1])],
+    ),
 ]
 
 
@@ -142,6 +155,89 @@ def test_every_type_of_column_is_read(tmp_path: Path, column: pyarrow.Array, tex
     read = [json.loads(line) for _, line in read_records(tmp_path / "data")]  # type: ignore[misc]
     assert [row["prompt"] for row in read] == [text] * 3
     assert "x" not in read[1]
+
+
+TEXT = "x" * 2**20
+MANY = 200
+FIRST = pyarrow.array([0] * MANY, pyarrow.int32())
+AS_VIEW = pyarrow.array([TEXT], pyarrow.string_view())
+LARGE_TOGETHER = {
+    "dictionary of lists": pyarrow.DictionaryArray.from_arrays(FIRST, pyarrow.array([[TEXT]])),
+    "dictionary of structs": pyarrow.DictionaryArray.from_arrays(FIRST, pyarrow.array([{"a": TEXT}])),
+    "runs": pyarrow.RunEndEncodedArray.from_arrays([MANY], pyarrow.array([TEXT])),
+    "runs of lists": pyarrow.RunEndEncodedArray.from_arrays([MANY], pyarrow.array([[TEXT]])),
+    "sparse union": pyarrow.UnionArray.from_sparse(pyarrow.array([0] * MANY, pyarrow.int8()), [repeated(TEXT, MANY)]),
+    "dense union": pyarrow.UnionArray.from_dense(
+        pyarrow.array([0] * MANY, pyarrow.int8()), pyarrow.array(range(MANY), pyarrow.int32()), [repeated(TEXT, MANY)]
+    ),
+    "views of lists": pyarrow.ListViewArray.from_arrays(FIRST, [1] * MANY, pyarrow.array([TEXT])),
+    "views of text": pyarrow.StringViewArray.from_buffers(
+        pyarrow.string_view(),
+        MANY,
+        [None, pyarrow.py_buffer(AS_VIEW.buffers()[1].to_pybytes() * MANY), *AS_VIEW.buffers()[2:]],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE_TOGETHER)
+def test_whatever_a_column_refers_to_often_is_not_in_memory_for_every_row(tmp_path: Path, kind: str) -> None:
+    """Together they would be 200 MiB."""
+    write_arrow_file(tmp_path / "data", pyarrow.table({"x": LARGE_TOGETHER[kind]}))
+    before = pyarrow.default_memory_pool().bytes_allocated()
+    tracemalloc.start()
+    try:
+        rows = sum(TEXT.encode() in line for _, line in read_records(tmp_path / "data"))  # type: ignore[misc]
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+        assert pyarrow.default_memory_pool().bytes_allocated() - before < 64 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert rows == MANY
+
+
+NESTED = {
+    **LARGE_TOGETHER,
+    "nulls": pyarrow.nulls(2**25),
+    "long run": pyarrow.RunEndEncodedArray.from_arrays([2**25], pyarrow.array([1])),
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_a_row_that_refers_to_them_often_is_refused_unmade(tmp_path: Path, kind: str) -> None:
+    column = pyarrow.LargeListArray.from_arrays([0, len(NESTED[kind])], NESTED[kind])
+    write_arrow_file(tmp_path / "data", pyarrow.table({"x": column}))
+    tracemalloc.start()
+    try:
+        assert list(read_records(tmp_path / "data")) == [LineError(1, "The line is longer than 16 MiB.")]
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_whose_size_nobody_knows_are_made_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a type that a later Arrow brings."""
+    write_arrow_file(tmp_path / "data", pyarrow.table({"x": repeated(TEXT, MANY)}))
+    monkeypatch.setattr(tables, "least_json_bytes", lambda _: None)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_records(tmp_path / "data")) == MANY
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_only_what_a_slice_of_a_table_has_is_measured() -> None:
+    text = pyarrow.array(["1", "22", "333", None])
+    runs = pyarrow.RunEndEncodedArray.from_arrays([1, 3, 4], pyarrow.array(["1", "22", "333"]))
+    union = pyarrow.UnionArray.from_dense(
+        pyarrow.array([0, 1, 0, 0], pyarrow.int8()),
+        pyarrow.array([0, 0, 1, 2], pyarrow.int32()),
+        [text, pyarrow.array([7])],
+    )
+    hidden = pyarrow.ListArray.from_arrays([0, 1, 3, 3, 4], text, mask=pyarrow.array([False, True, False, False]))
+    for array, sizes in ((text, [1, 2, 3, 0]), (runs, [1, 2, 2, 3]), (union, [1, 1, 2, 3]), (hidden, [2, 0, 0, 1])):
+        for start in range(5):
+            for end in range(start, 5):
+                assert least_json_bytes(array.slice(start, end - start)) == sum(sizes[start:end]), array.type
 
 
 def stream(rows: int) -> tuple[bytes, list[int]]:

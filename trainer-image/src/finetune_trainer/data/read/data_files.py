@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.sources import HubDataset, S3Location, is_allowed, parse_hub_dataset, parse_location
 from finetune_trainer.data.read.file_names import SPLITS, SUFFIXES, is_data, match_glob
-from finetune_trainer.data.read.tables.saved_folders import (
-    LONGEST_STATE_BYTES,
-    MissingShardsError,
-    without_unnamed_shards,
-)
+from finetune_trainer.data.read.tables.saved_folders import MOST_STATE_BYTES, SavedFolderError, without_unnamed_shards
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.hub_errors import hub_errors
 from finetune_trainer.storage.storage import MismatchError, Storage
@@ -74,10 +70,7 @@ def fetch_files(
                 f"The class does not allow {file.asked}, which the dataset's URI names too; it allows "
                 f"{', '.join(allowed)}. Name only files that are allowed.",
             )
-    if len(found) > MOST_FILES:
-        raise DiagnosedError(
-            Reason.DATASET_INVALID, f"{' '.join(uris)} names {len(found)} files; {MOST_FILES} are the most."
-        )
+    _refuse_too_many(len(found), " ".join(uris))
     directory.mkdir(parents=True, exist_ok=True)
     _refuse_too_large(list(found.values()), directory)
     return [fetch_file(storage, uri, directory / f"{number:05}") for number, uri in enumerate(sorted(found))]
@@ -129,40 +122,48 @@ def _resolve_in_storage(storage: Storage, location: S3Location) -> list[RemoteFi
     listed = {item.path: item.size for item in storage.list_objects(folder, missing=Reason.DATASET_NOT_FOUND)}
 
     def read(path: str) -> bytes:
-        return storage.read_range(folder.join(path), 0, LONGEST_STATE_BYTES, missing=Reason.DATASET_NOT_FOUND)
+        return storage.read_range(folder.join(path), 0, MOST_STATE_BYTES, missing=Reason.DATASET_NOT_FOUND)
 
     chosen = [(folder.join(path).uri, listed[path]) for path in _choose(listed, pattern, location.uri, read)]
     return [RemoteFile(uri, uri, size) for uri, size in chosen]
 
 
-def _choose(paths: Collection[str], pattern: str, uri: str, read: Callable[[str], bytes]) -> list[str]:
-    """The files of a folder that match a pattern; an empty pattern matches all. `read`: the beginning of one."""
+def _choose(sizes: Mapping[str, int], pattern: str, uri: str, read: Callable[[str], bytes]) -> list[str]:
+    """The files of a folder that match a pattern; an empty pattern matches all. `read`: the content of one."""
     in_folder = not pattern or pattern.endswith("/")
-    if in_folder and f"{pattern}{SPLITS}" in paths:
+    if in_folder and f"{pattern}{SPLITS}" in sizes:
         raise DiagnosedError(
             Reason.DATASET_INVALID, f"{uri} holds several splits. Name one of them, such as {uri}train/."
         )
     chosen = [
         path
-        for path in paths
+        for path in sizes
         if is_data(path, in_folder=in_folder) and (path.startswith(pattern) if in_folder else match_glob(pattern, path))
     ]
+    _refuse_too_many(len(chosen), uri)
     if not in_folder:
         return chosen
     try:
-        return without_unnamed_shards(chosen, paths, read)
-    except MissingShardsError as error:
+        return without_unnamed_shards(chosen, sizes, read)
+    except SavedFolderError as error:
         raise DiagnosedError(Reason.DATASET_INVALID, f"{uri} is not whole: {error}") from error
+
+
+def _refuse_too_many(count: int, uri: str) -> None:
+    if count > MOST_FILES:
+        raise DiagnosedError(Reason.DATASET_INVALID, f"{uri} names {count} files; {MOST_FILES} are the most.")
 
 
 def _resolve_on_hub(source: HubDataset) -> list[RemoteFile]:
     """The files at the commit that the revision names now, so that a second read gives the same."""
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
     with hub_errors(source.uri, Reason.DATASET_NOT_FOUND):
         api = HfApi()
         commit = api.dataset_info(source.repository, revision=source.revision).sha
-        paths = api.list_repo_files(source.repository, repo_type="dataset", revision=commit)
+        tree = api.list_repo_tree(source.repository, recursive=True, repo_type="dataset", revision=commit)
+        sizes = {item.path: item.size for item in tree if isinstance(item, RepoFile)}
     pinned = replace(source, revision=commit)
 
     def read(path: str) -> bytes:
@@ -170,7 +171,7 @@ def _resolve_on_hub(source: HubDataset) -> list[RemoteFile]:
             _fetch_from_hub(replace(pinned, path=path), Path(scratch) / "state")
             return (Path(scratch) / "state").read_bytes()
 
-    chosen = [source.path] if source.path in paths else _choose(paths, source.path, source.uri, read)
+    chosen = [source.path] if source.path in sizes else _choose(sizes, source.path, source.uri, read)
     return [RemoteFile(replace(pinned, path=path).uri, replace(source, path=path).uri) for path in chosen]
 
 

@@ -11,7 +11,7 @@ from finetune_trainer.data.read.file_names import is_data
 from finetune_trainer.data.read.formats import FORMAT_NAMES, MethodFormats
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import LEAST_TRAINING_EXAMPLES, read_examples, too_few_examples, unread_keys
-from finetune_trainer.data.read.tables.saved_folders import MissingShardsError, without_unnamed_shards
+from finetune_trainer.data.read.tables.saved_folders import SavedFolderError, without_unnamed_shards
 
 SHOWN_ERRORS = 100
 
@@ -23,7 +23,7 @@ def validate_files(paths: Iterable[Path], method: MethodFormats | None = None) -
     """
     try:
         files = [file for path in paths for file in _files(path)]
-    except MissingShardsError as error:
+    except SavedFolderError as error:
         typer.secho(str(error), fg=typer.colors.RED)
         return 1
     checked = [check_file(file, method) for file in files]
@@ -66,11 +66,11 @@ def check_file(file: Path, method: MethodFormats | None = None) -> int | None:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """A file itself; of a folder the files of data in it and below. Raises MissingShardsError."""
+    """A file itself; of a folder the files of data in it and below. Raises SavedFolderError."""
     if not path.is_dir():
         yield path
         return
-    there = sorted(str(file) for file in path.rglob("*") if file.is_file())
+    there = {str(file): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
     found = [file for file in there if is_data(file, in_folder=True)]
     if not found:
         typer.secho(f"{path}: the folder has no file of data.", fg=typer.colors.RED)

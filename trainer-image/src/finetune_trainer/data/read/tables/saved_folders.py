@@ -5,19 +5,20 @@ Part of the instant `validate` command: imports nothing heavy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import PurePosixPath
 
 import msgspec
 
 STATE = "state.json"
-LONGEST_STATE_BYTES = 16 * 1024 * 1024
+MOST_STATE_BYTES = 16 * 1024 * 1024
+"""Of all the state.json of a listing together. One of 10,000 shards has half a megabyte."""
 SHARD_SUFFIX = ".arrow"
 SHOWN_SHARDS = 3
 
 
-class MissingShardsError(ValueError):
-    """A folder lacks shards of its dataset."""
+class SavedFolderError(ValueError):
+    """A folder's state.json can't be read, or names shards that are not there."""
 
 
 class _Shard(msgspec.Struct):
@@ -30,22 +31,31 @@ class _State(msgspec.Struct):
     shards: list[_Shard] = msgspec.field(name="_data_files")
 
 
-def without_unnamed_shards(chosen: Collection[str], paths: Collection[str], read: Callable[[str], bytes]) -> list[str]:
+def without_unnamed_shards(
+    chosen: Collection[str], sizes: Mapping[str, int], read: Callable[[str], bytes]
+) -> list[str]:
     """The `chosen` files of a listing, without those that a state.json beside them does not name, as leftovers of an
     earlier save and the caches of `map`: load_from_disk reads neither.
 
-    `read`: the first LONGEST_STATE_BYTES of a file. Raises MissingShardsError when one that is named is not there.
+    `sizes`: of every file of the listing, in bytes. `read`: the content of one. Raises SavedFolderError.
     """
-    there = frozenset(paths)
+    folders = sorted({PurePosixPath(path).parent for path in chosen if path.endswith(SHARD_SUFFIX)})
+    saved = {folder: str(folder / STATE) for folder in folders if str(folder / STATE) in sizes}
+    if (size := sum(sizes[state] for state in saved.values())) > MOST_STATE_BYTES:
+        largest = max(saved.values(), key=lambda state: sizes[state])
+        raise SavedFolderError(
+            f"The {STATE} beside its .arrow files have {size / 2**20:.1f} MiB together, and "
+            f"{MOST_STATE_BYTES // 2**20} are the most; the largest is {largest}. Name fewer folders, or delete what "
+            "`save_to_disk` did not write."
+        )
     shards_of: dict[PurePosixPath, frozenset[str]] = {}
-    for folder in sorted({PurePosixPath(path).parent for path in chosen if path.endswith(SHARD_SUFFIX)}):
-        state = str(folder / STATE)
-        named = _named_shards(read(state)) if state in there else None
+    for folder, state in saved.items():
+        named = _named_shards(state, read(state))
         if named is None:
             continue
         shards_of[folder] = frozenset(str(folder / name) for name in named)
-        if missing := sorted(shards_of[folder] - there):
-            raise MissingShardsError(
+        if missing := sorted(shards_of[folder] - sizes.keys()):
+            raise SavedFolderError(
                 f"{state} names {len(named)} shards, of which {len(missing)} are not there: "
                 f"{', '.join(missing[:SHOWN_SHARDS])}. Upload the whole folder again."
             )
@@ -56,9 +66,11 @@ def without_unnamed_shards(chosen: Collection[str], paths: Collection[str], read
     ]
 
 
-def _named_shards(state: bytes) -> list[str] | None:
-    """None: it is not of a saved dataset."""
+def _named_shards(path: str, state: bytes) -> list[str] | None:
+    """None: it is not of a saved dataset. Raises SavedFolderError for what is no JSON, as one that was cut off."""
     try:
         return [shard.filename for shard in msgspec.json.decode(state, type=_State).shards]
-    except (msgspec.MsgspecError, RecursionError):
+    except msgspec.ValidationError:
         return None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise SavedFolderError(f"{path} can't be read: {error}. Upload the whole folder again.") from error

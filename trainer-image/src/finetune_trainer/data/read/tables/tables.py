@@ -34,7 +34,7 @@ def read_table(file: Path, batches: Callable[[Path], Iterator[Any]]) -> Iterator
                     yield unpacks_too_far(number, most)
                     return
                 yield line
-    except (pyarrow.ArrowException, OSError, TypeError, ValueError) as error:  # the last two: text that is none
+    except (pyarrow.ArrowException, IndexError, OSError, TypeError, ValueError) as error:  # also of text that is none
         yield LineError(number + 1, f"The file can't be read beyond row {number}: {error}")
 
 
@@ -53,7 +53,9 @@ def _repeated_name(kind: Any) -> str | None:
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | None]:
-    """The rows of a batch; None for one that is too long. They are made one by one where they are large together."""
+    """The rows of a batch; None for one that is too long. They are made one by one where they are large together, or
+    where nobody knows how large they are.
+    """
     size = least_json_bytes(batch.to_struct_array())
     if size is not None and size <= LONGEST_LINE_BYTES:
         yield from batch.to_pylist()
