@@ -31,10 +31,13 @@ def waits(api: Api, pod: Object, reason: str, message: str) -> None:
 
 
 def is_placed(api: Api, pod: Object) -> None:
-    """After the real scheduler found no node for it, it gets one. There is none: such a Pod is removed after 40 s."""
+    """After the real scheduler found no node for it, it gets one. There is none: such a Pod is removed after 40 s.
+
+    Each gets another: the 40 s are counted from when a Pod of that node was first seen.
+    """
     name = pod["metadata"]["name"]
     api.wait("Pod", name, lambda found: condition(found, "PodScheduled").get("reason") == "Unschedulable")
-    body = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "node-1"}}
+    body = {"metadata": {"name": name}, "target": {"kind": "Node", "name": f"node-of-{name}"}}
     api.request("POST", f"{api.path('Pod')}/{name}/binding", body)
 
 
