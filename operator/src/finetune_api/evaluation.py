@@ -318,8 +318,10 @@ class EvaluationStatus(KindStatus):
         description="Scores of the candidates on the slices that gates are about, then on the largest; report.json "
         "has all of them.",
     )
-    gated_slices: list[GatedSliceStatus] | None = Field(
-        None, max_length=MOST_GATES, description="Slices that gates were about when the run began. Omitted: not known."
+    gated_slices: list[GatedSliceStatus] = Field(
+        default=[],
+        max_length=MOST_GATES,
+        description="Slices that gates were about when the run began. Omitted: none, or not known.",
     )
     errors: list[GradingErrors] = Field(
         default=[], max_length=20, description="What could not be graded; samples.jsonl has every output."

@@ -39,7 +39,7 @@ def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
         ungraded_outputs(spec, status),
         status.slices,
         lambda score, of_baseline: ungraded_in_slice(spec, score, of_baseline=of_baseline),
-        status.gated_slices,
+        status.gated_slices or None,  # a status has no empty lists
     )
     before = {(gate.candidate, gate.grader, gate.slice): gate for gate in status.gates}
     kept = [gate.over(before.get((gate.candidate, gate.grader, gate.slice))) for gate in gates]

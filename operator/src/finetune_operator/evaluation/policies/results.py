@@ -26,7 +26,7 @@ def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
     update = {
         "results": report.scores,
         "slices": report.slices,
-        "gated_slices": report.gated_slices,
+        "gated_slices": report.gated_slices or [],
         "errors": report.errors,
         "usage": report.usage,
         "outputs": report.outputs,
