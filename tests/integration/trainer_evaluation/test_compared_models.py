@@ -147,7 +147,8 @@ def test_messages_tools_and_images_are_sent_as_the_api_knows_them(bucket: Bucket
         {"role": "tool", "content": "red"},
         {"role": "assistant", "tool_calls": [call]},
     ]
-    dataset = bucket.put_lines("compared/tools.jsonl", [{"messages": messages, "tools": [TOOL]}])
+    elsewhere = {**TOOL, "server_url": "http://169.254.169.254"}
+    dataset = bucket.put_lines("compared/tools.jsonl", [{"messages": messages, "tools": [elsewhere]}])
     grader = Grader.from_wire({"name": "calls", "type": "ToolCall"})
     with stub_api(says(None, tool_calls=[{"id": "x", **call}])) as api:  # type: ignore[arg-type]
         report = evaluate(
@@ -155,7 +156,7 @@ def test_messages_tools_and_images_are_sent_as_the_api_knows_them(bucket: Bucket
         )
     assert report.scores[0].score == 1.0
     (body,) = api.requests
-    assert body["tools"] == [TOOL]
+    assert body["tools"] == [TOOL], "an API is not told of other servers"
     developer, user, assistant, tool = body["messages"]
     assert developer == {"role": "developer", "content": "Be brief."}
     assert user["content"][0] == {"type": "text", "text": "What?"}

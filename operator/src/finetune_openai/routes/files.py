@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import BodyPartReader, web
 
@@ -123,16 +123,22 @@ def base_name(filename: str) -> str:
     return shown(filename.replace("\\", "/").rpartition("/")[2]) or "file"
 
 
+async def pieces(part: BodyPartReader) -> AsyncIterator[bytes]:
+    """The content of a form's part as it comes. Raises TimeoutError when nothing more comes for SILENCE_SECONDS."""
+    while True:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            piece = await part.read_chunk(READ_BYTES)
+        if not piece:
+            return
+        yield piece
+
+
 async def _receive(files: FileStore, part: BodyPartReader) -> StoredFile:
     """Stream the file into the storage; what breaks off leaves nothing there."""
     file_id, stream = files.begin()
     first = FirstLines()
     async with stream:
-        while True:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                piece = await part.read_chunk(READ_BYTES)
-            if not piece:
-                break
+        async for piece in pieces(part):
             if stream.bytes + len(piece) > LARGEST_BYTES:
                 limit = f"{LARGEST_BYTES // 2**20} MB"
                 raise RefusedError(413, f"The file exceeds the maximum size of {limit}.", param="file")

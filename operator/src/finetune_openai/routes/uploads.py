@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from finetune_openai.context import CONTEXT, required
 from finetune_openai.errors import RefusedError, invalid, wrong_fields
-from finetune_openai.routes.files import LONGEST_LIFE, PURPOSE, READ_BYTES, SHORTEST_LIFE, SILENCE_SECONDS, base_name
+from finetune_openai.routes.files import LONGEST_LIFE, PURPOSE, SHORTEST_LIFE, SILENCE_SECONDS, base_name, pieces
 from finetune_openai.storage.file_store import new_id
 from finetune_openai.storage.upload_store import Upload, UploadStore
 
@@ -82,11 +82,7 @@ async def add_part(request: web.Request) -> web.Response:
         raise invalid("Missing required parameter: 'data'.", "data", "missing_required_parameter")
     part_id, stream = uploads.part(upload.id)
     async with stream:
-        while True:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                piece = await part.read_chunk(READ_BYTES)
-            if not piece:
-                break
+        async for piece in pieces(part):
             if stream.bytes + len(piece) > LARGEST_PART_BYTES:
                 raise RefusedError(413, f"A part has at most {LARGEST_PART_BYTES // 2**20} MB.", param="data")
             await stream.write(piece)

@@ -65,13 +65,20 @@ def _body(prompt: Prompt, images: Sequence[Path], sample: int, generation: Gener
         # Each sample is a question of its own, which is answered once.
         "seed": (generation.seed + sample) % 2**32,
         "max_completion_tokens": generation.max_tokens,
-        **({"tools": list(prompt.tools)} if prompt.tools else {}),
+        # What a dataset says of a tool beside its function (the address of a server, say) is not the API's to follow.
+        **({"tools": [_function_tool(tool) for tool in prompt.tools]} if prompt.tools else {}),
     }
 
 
+def _function_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tool[name] for name in ("type", "function") if name in tool}
+
+
 def foreign_tools(examples: Sequence[HeldOutExample]) -> list[LineError]:
-    """The lines with tools that are no functions: an API may run them itself, on a server that the dataset names, and
-    bill for it."""
+    """The lines with tools that are not functions.
+
+    An API may run such a tool itself, on a server that the dataset names, and bill for it.
+    """
     return [
         LineError(
             example.line, f"Tools of type {tool.get('type')!r} are not sent to an API, only those of type 'function'."

@@ -16,6 +16,11 @@ from pyarrow import types
 
 Numbers = NDArray[numpy.int64]
 
+
+class UnknownTypeError(TypeError):
+    """Arrow has a type whose sizes are not computed here."""
+
+
 MOST_VALUES = 2**31
 LARGEST = 2**30
 """Bytes at which a size stops to grow: as many as MOST_VALUES of them can still be added."""
@@ -30,12 +35,12 @@ def least_json_bytes(array: Any) -> int | None:
         return int(_sums(array, numpy.array([0]), numpy.array([len(array)]))[0])
     except OverflowError:
         return LARGEST
-    except (NotImplementedError, pyarrow.ArrowNotImplementedError):
+    except (UnknownTypeError, pyarrow.ArrowNotImplementedError):
         return None
 
 
 def _sums(array: Any, starts: Numbers, ends: Numbers) -> Numbers:
-    """The bytes of each of the ranges of an array. Raises OverflowError, NotImplementedError."""
+    """The bytes of each of the ranges of an array. Raises OverflowError, UnknownTypeError."""
     if not len(starts):
         return numpy.zeros(0, numpy.int64)
     first, last = int(starts.min()), int(ends.max())
@@ -81,7 +86,7 @@ def _sums_without_nulls(array: Any, starts: Numbers, ends: Numbers) -> Numbers:
         parts = [array.keys, array.items] if types.is_map(kind) else [array.values]
         return _list_sums(parts, offsets[starts], offsets[ends])
     if types.is_nested(kind):
-        raise NotImplementedError(str(kind))
+        raise UnknownTypeError(str(kind))
     return ends - starts
 
 
