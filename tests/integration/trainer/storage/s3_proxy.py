@@ -94,9 +94,9 @@ class Whole:
 
 @dataclass(frozen=True)
 class Say:
-    """Send the S3's answer with other headers; None: without one."""
+    """Send the S3's answer with other headers; None: without one; a function: what it makes of what the S3 says."""
 
-    headers: Mapping[str, str | None]
+    headers: Mapping[str, str | Callable[[str], str] | None]
 
 
 @dataclass(frozen=True)
@@ -324,8 +324,9 @@ class _Handler(BaseHTTPRequestHandler):
         left_out = HOP_BY_HOP | {"content-length"} | {name.lower() for name in said}
         kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in left_out]
         for name, value in [*kept, *said.items()]:
-            if value is not None:
-                self.send_header(name, value)
+            told = value(answer.headers.get(name, "")) if callable(value) else value
+            if told is not None:
+                self.send_header(name, told)
         if answer.status not in (204, 304):
             self.send_header("Content-Length", length)
         self.end_headers()
