@@ -1,0 +1,100 @@
+"""What the Pods of a class are made of: images, accelerators, resources, labels."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from finetune_api.base import ApiModel, Text, cel
+from finetune_api.finetuneclass.scheduling import RoleScheduling
+from finetune_api.kubernetes_types import ExtendedResourceName, LabelValue, Quantity
+
+
+class Images(ApiModel):
+    """Container images."""
+
+    trainer: Annotated[str, StringConstraints(pattern=r"^\S+$", max_length=1024)] | None = Field(
+        None,
+        description="Image for preflight, training, evaluation and serving Pods. Omitted: the trainer image "
+        "configured for the operator.",
+    )
+
+
+class Accelerator(ApiModel):
+    """The extended resource that training, evaluation and serving Pods request."""
+
+    resource_name: ExtendedResourceName = Field(
+        "nvidia.com/gpu", description="Name of the extended resource, as advertised by a device plugin."
+    )
+    count_per_node: int = Field(1, ge=1, le=64, description="Accelerators per Pod.")
+    memory: Quantity | None = Field(
+        None, description="Memory of one accelerator, which preflight compares with its estimate."
+    )
+
+
+class Resources(ApiModel):
+    """Resource requests of each Pod. Memory and ephemeral storage are also the limits."""
+
+    cpu: Quantity = Field("1", description="CPU request per Pod; there is no CPU limit.")
+    memory: Quantity = Field("4Gi", description="Memory request and limit per Pod.")
+    ephemeral_storage: Quantity = Field(
+        "20Gi",
+        description="Ephemeral storage request and limit per Pod: model and dataset are downloaded to it. The kubelet "
+        "evicts a Pod that exceeds it, which counts as a failure.",
+    )
+
+
+def _key_rules(field: str) -> tuple[tuple[str, str], ...]:
+    """Kubernetes' rules for label and annotation keys, plus protection of the operator's own keys."""
+    parts = "key.split('/')"
+    each = f"!has(self.{field}) || self.{field}.all(key, "
+    return (
+        (
+            f"{each}{parts}.size() <= 2 && {parts}[{parts}.size() - 1].size() <= 63 && "
+            f"{parts}[{parts}.size() - 1].matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",
+            f"a key of {field} is an optional prefix and '/', and up to 63 letters, digits, '-', '_' and '.', which "
+            "begin and end with a letter or digit",
+        ),
+        (
+            f"{each}{parts}.size() == 1 || {parts}[0].size() <= 253 && "
+            f"{parts}[0].matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))",
+            f"the prefix of a key of {field} is a DNS name of up to 253 lower-case letters, digits, '-' and '.'",
+        ),
+        (
+            f"{each}{parts}.size() == 1 || !({parts}[0] == 'finetune.dev' || {parts}[0].endsWith('.finetune.dev') || "
+            f"{parts}[0] == 'batch.kubernetes.io' || key == 'app.kubernetes.io/managed-by'))",
+            "the prefixes finetune.dev and batch.kubernetes.io, and app.kubernetes.io/managed-by, are reserved for "
+            "the operator and Kubernetes",
+        ),
+    )
+
+
+class PodMetadata(ApiModel):
+    """Labels and annotations for Pods, for example for a service mesh, a policy or cost reports."""
+
+    model_config = ConfigDict(json_schema_extra=cel(*_key_rules("labels"), *_key_rules("annotations")))
+
+    labels: dict[str, LabelValue] = Field(default={}, max_length=16, description="Labels to add.")
+    annotations: dict[str, Text] = Field(default={}, max_length=16, description="Annotations to add.")
+
+
+class PreflightResources(ApiModel):
+    """Resource requests of each Pod. Memory and ephemeral storage are also the limits."""
+
+    cpu: Quantity = Field("500m", description="CPU request per Pod; there is no CPU limit.")
+    memory: Quantity = Field("2Gi", description="Memory request and limit per Pod.")
+    ephemeral_storage: Quantity = Field(
+        "10Gi", description="Ephemeral storage request and limit per Pod: the dataset is downloaded to it."
+    )
+
+
+class PreflightPods(ApiModel):
+    """Settings for Pods that need no accelerator: preflight, and cleanup of a deleted job's storage."""
+
+    resources: PreflightResources = PreflightResources()
+    scheduling: RoleScheduling | None = Field(
+        None,
+        description="Scheduling constraints. Omitted: any node, with the tolerations and priority class of "
+        "spec.scheduling.",
+    )

@@ -1,0 +1,106 @@
+"""The spec and status of a FineTuneClass: what the platform allows, and provides by default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from finetune_api.base import LONGEST_SECONDS, ApiModel
+from finetune_api.conditions import KindStatus
+from finetune_api.finetuneclass.models import ModelEndpoint, OpenAIApi
+from finetune_api.finetuneclass.pods import Accelerator, Images, PodMetadata, PreflightPods, Resources
+from finetune_api.finetuneclass.scheduling import Scheduling
+from finetune_api.finetuneclass.storage import Storage
+from finetune_api.kubernetes_types import SET, keyed_by
+
+DEFAULT_CLASS_ANNOTATION = "finetune.dev/is-default-class"
+
+
+class Limits(ApiModel):
+    """Upper limits for each object and each namespace."""
+
+    nodes: int = Field(8, ge=1, le=1024, description="Maximum spec.parallelism.nodes of a FineTuneJob.")
+    replicas: int = Field(8, ge=1, le=1024, description="Maximum spec.replicas of a ModelDeployment.")
+    active_deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=LONGEST_SECONDS,
+        description="Maximum duration of a FineTuneJob's run, and the default for jobs that set no deadline.",
+    )
+    accelerator_hours_per_month: int | None = Field(
+        None, ge=0, le=10_000_000, description="Accelerator hours available to each namespace per calendar month (UTC)."
+    )
+
+
+SourcePattern = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(s3|hf|pvc)://([^*?\[\]]*/)?[^*?\[\]/]*$|^(s3|hf|pvc)://([^*?\[\]]+/)?\*$", max_length=1024
+    ),
+]
+"""A `*` matches everything below a folder: `s3://bucket/models*` would also allow `models-secret/`."""
+
+
+ImagePattern = Annotated[
+    str,
+    StringConstraints(pattern=r"^https://(\*|(\*\.)?[^*?\[\]/]+)(/[^*?\[\]]*|/([^*?\[\]]*/)?\*)?$", max_length=1024),
+]
+
+
+class AllowedSources(ApiModel):
+    """URIs that jobs may read: an exact URI, or everything below a folder (`s3://bucket/folder/*`).
+
+    `hf://org/name` allows a Hub repository at every revision, `hf://org/name@v1` only at that one.
+    """
+
+    models: list[SourcePattern] = Field(
+        default=["s3://*", "hf://*"], max_length=64, json_schema_extra=SET, description="Allowed model URIs."
+    )
+    datasets: list[SourcePattern] = Field(
+        default=["s3://*"], max_length=64, json_schema_extra=SET, description="Allowed dataset URIs."
+    )
+    images: list[ImagePattern] = Field(
+        default=[],
+        max_length=64,
+        json_schema_extra=SET,
+        description="Allowed https:// URLs of images in datasets, in addition to data URIs and the URIs in "
+        "`datasets`: `https://host/folder/*`, `https://*.host`.",
+    )
+
+
+class FineTuneClassSpec(ApiModel):
+    """What the platform provides to objects that use this class."""
+
+    images: Images = Images()
+    storage: Storage
+    accelerator: Accelerator | None = Field(
+        None, description="Accelerators for training, evaluation and serving Pods. Omitted: Pods run on CPUs."
+    )
+    resources: Resources = Field(Resources(), description="For training, evaluation and serving Pods.")
+    preflight: PreflightPods = PreflightPods()
+    limits: Limits = Limits()
+    sources: AllowedSources = AllowedSources()
+    models: list[ModelEndpoint] = Field(
+        default=[],
+        max_length=32,
+        json_schema_extra=keyed_by("name"),
+        description="Models behind an API, which Evaluations may use as judges, candidates and baseline.",
+    )
+    scheduling: Scheduling = Field(Scheduling(), description="For training, evaluation and serving Pods.")
+    pod_metadata: PodMetadata = Field(
+        PodMetadata(),
+        description="Added to every Pod. Pods that run to completion are kept out of service meshes unless the mesh's "
+        'own key is set here (`sidecar.istio.io/inject: "true"`).',
+    )
+    openai: OpenAIApi = Field(
+        OpenAIApi(), description="For OpenAI's fine-tuning API in the cluster (docs/how-to/openai.md)."
+    )
+    reclaim_policy: Literal["Retain", "Delete"] = Field(
+        "Retain",
+        description="Whether the checkpoints and results of a deleted FineTuneJob are kept in the storage or deleted.",
+    )
+
+
+class FineTuneClassStatus(KindStatus):
+    """State of the class."""
