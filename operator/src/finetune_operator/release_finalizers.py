@@ -16,6 +16,6 @@ async def release_finalizers(kube: Kube) -> list[str]:
     for job in await kube.list(FINE_TUNE_JOBS):
         metadata = job["metadata"]
         if FINALIZER in metadata.get("finalizers", ()):
-            await kube.release(job, FINALIZER)
+            await kube.remove_finalizer(job, FINALIZER)
             released.append(f"{metadata['namespace']}/{metadata['name']}")
     return released

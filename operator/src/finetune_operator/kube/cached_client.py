@@ -1,4 +1,4 @@
-"""The client whose reads are answered from memory, and whose writes are remembered. See cache.py."""
+"""The client that reads from the cache and records its writes there. See cache.py."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.kube.cache import Cache
-from finetune_operator.kube.client import About, Kube, Page
+from finetune_operator.kube.client import Kube, Page, Target
 from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import RESOURCES, Object, Resource
-from finetune_operator.kube.transport import REQUEST_TIMEOUT_SECONDS, Answered
+from finetune_operator.kube.transport import REQUEST_TIMEOUT_SECONDS, ResponseObserver
 
 BY_NAME = "metadata.name"
 _Objects = list[Object]
 
 
 class CachedKube(Kube):
-    """Reads what the cache answers; asks the API server for the rest, and lets the cache know."""
+    """Reads from the cache, asks the API server on a miss, and stores the responses in the cache."""
 
     def __init__(
         self,
         api: Any,
         cache: Cache,
         request_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
-        answered: Answered | None = None,
+        on_response: ResponseObserver | None = None,
         resources: Iterable[Resource] = RESOURCES,
     ) -> None:
-        super().__init__(api, request_timeout_seconds, answered, resources)
+        super().__init__(api, request_timeout_seconds, on_response, resources)
         self.cache = cache
 
     @property
     def live(self) -> Reader:
-        """Asks the API server."""
-        return _Live(self)
+        """Always asks the API server."""
+        return _LiveReader(self)
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
-        """The object; None when there is none, which the API server said just now."""
-        known = self.cache.get(resource, namespace, name)
-        return known if known is not None else await self.get_live(resource, namespace, name)
+        """The object; None if it does not exist, which only the API server decides."""
+        cached = self.cache.get(resource, namespace, name)
+        return cached if cached is not None else await self.get_live(resource, namespace, name)
 
     async def list(
         self,
@@ -47,32 +47,32 @@ class CachedKube(Kube):
         labels: Mapping[str, str] | None = None,
         *,
         fields: Mapping[str, str] | None = None,
-        most: int | None = None,
+        limit: int | None = None,
     ) -> list[Object]:
-        """The objects with these labels and fields; from memory those of an owner, of a name, and all classes."""
-        if most is None and fields is None:
-            known = self.cache.owned(resource, namespace, labels) if labels else None
+        """The objects with these labels and fields; from the cache by owner, by name, and all classes."""
+        if limit is None and fields is None:
+            cached = self.cache.owned(resource, namespace, labels) if labels else None
             if not labels and namespace is None:
-                known = self.cache.all(resource)
-            if known is not None:
-                return known
+                cached = self.cache.all(resource)
+            if cached is not None:
+                return cached
         elif name := _only_name(labels, fields):
             one = self.cache.get(resource, namespace, name)
             if one is not None:
                 return [one]
-        return await self.list_live(resource, namespace, labels, fields=fields, most=most)
+        return await self.list_live(resource, namespace, labels, fields=fields, limit=limit)
 
-    def settled(self, resource: Resource, parent: Object) -> None:
-        """Nothing is to be done about a finished object as it is: of it only the version is kept."""
+    def forget_finished(self, resource: Resource, parent: Object) -> None:
+        """Drop a finished object from the cache, all but its version: nothing remains to be done for it."""
         meta = parent["metadata"]
-        self.cache.finished(resource, meta.get("namespace"), meta["name"], meta.get("resourceVersion", ""))
+        self.cache.mark_finished(resource, meta.get("namespace"), meta["name"], meta.get("resourceVersion", ""))
 
     async def get_live(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         """The object as it is now."""
         key = (namespace or "", name)
-        doubt, before = self.cache.doubt_about(resource, key), self.cache.entry(resource, namespace, name)
+        outcome, before = self.cache.unknown_outcome(resource, key), self.cache.entry(resource, namespace, name)
         found = await self._get(resource, namespace, name)
-        self.cache.found(resource, key, found, doubt, before)
+        self.cache.record_get(resource, key, found, outcome, before)
         return found
 
     async def list_live(
@@ -82,52 +82,52 @@ class CachedKube(Kube):
         labels: Mapping[str, str] | None = None,
         *,
         fields: Mapping[str, str] | None = None,
-        most: int | None = None,
+        limit: int | None = None,
     ) -> _Objects:
         """The objects as they are now."""
-        owner = self.cache.owner(labels) if fields is None and most is None else None
+        owner = self.cache.owner_uid(labels) if fields is None and limit is None else None
         key = (namespace or "", name) if (name := _only_name(labels, fields)) else None
-        doubt = self.cache.doubt_about(resource, owner or key or "")
+        outcome = self.cache.unknown_outcome(resource, owner or key or "")
         before = self.cache.entry(resource, *key) if key else None
-        page: Page = await self._list(resource, namespace, labels, fields=fields, most=most)
+        page: Page = await self._list(resource, namespace, labels, fields=fields, limit=limit)
         if owner is not None:
-            self.cache.found_owned(resource, owner, labels or {}, page.items, page.version, doubt)
+            self.cache.record_list(resource, owner, labels or {}, page.items, page.version, outcome)
         elif key is not None:
-            self.cache.found(resource, key, next(iter(page.items), None), doubt, before)
+            self.cache.record_get(resource, key, next(iter(page.items), None), outcome, before)
         else:
             for item in page.items:
-                self.cache.read(resource, item)
+                self.cache.record_read(resource, item)
         return page.items
 
-    async def _write(self, method: str, about: About, manager: str | None = None, **request: Any) -> Object:
+    async def _write(self, method: str, target: Target, manager: str | None = None, **request: Any) -> Object:
         try:
-            answer = await super()._write(method, about, manager, **request)
+            answer = await super()._write(method, target, manager, **request)
         except BaseException:
-            # Refused, answered by an error, not answered, or not waited for: it may have been done all the same.
-            self._doubt(about, request["body"])
+            # Rejected, failed, unanswered or cancelled: the write may have been applied all the same.
+            self._mark_unknown(target, request["body"])
             raise
         uid = (answer.get("details") or {}).get("uid")
         if "uid" in answer.get("metadata", {}):
-            self.cache.wrote(about.resource, answer)
+            self.cache.record_write(target.resource, answer)
         elif method == "DELETE" and uid:
-            self.cache.deleted(about.resource, about.namespace, about.name, uid)
+            self.cache.record_deletion(target.resource, target.namespace, target.name, uid)
         else:
-            self._doubt(about, request["body"])
+            self._mark_unknown(target, request["body"])
         return answer
 
-    def _doubt(self, about: About, body: Object | _Objects) -> None:
+    def _mark_unknown(self, target: Target, body: Object | _Objects) -> None:
         labels = body.get("metadata", {}).get("labels") if isinstance(body, dict) else None
-        self.cache.doubt(about.resource, about.namespace, about.name, self.cache.owner(labels))
+        self.cache.mark_unknown(target.resource, target.namespace, target.name, self.cache.owner_uid(labels))
 
 
 def _only_name(labels: Mapping[str, str] | None, fields: Mapping[str, str] | None) -> str | None:
-    """The name, where one object is asked for by it and nothing else."""
+    """The name, if the field selector selects one object by its name and nothing else."""
     return fields[BY_NAME] if fields is not None and fields.keys() == {BY_NAME} and not labels else None
 
 
 @dataclass(frozen=True)
-class _Live:
-    """The same client, without its memory."""
+class _LiveReader:
+    """The same client without its cache."""
 
     kube: CachedKube
 
@@ -145,6 +145,6 @@ class _Live:
         labels: Mapping[str, str] | None = None,
         *,
         fields: Mapping[str, str] | None = None,
-        most: int | None = None,
+        limit: int | None = None,
     ) -> list[Object]:
-        return await self.kube.list_live(resource, namespace, labels, fields=fields, most=most)
+        return await self.kube.list_live(resource, namespace, labels, fields=fields, limit=limit)

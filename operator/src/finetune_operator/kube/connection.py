@@ -1,4 +1,4 @@
-"""The connection to the API server: a kubeconfig's, or that of the service account of the Pod it runs in."""
+"""The connection to the API server, from a kubeconfig or, in a Pod, from its service account."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from finetune_operator.kube.cache import Cache
 from finetune_operator.kube.cached_client import CachedKube
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.resources import FIELD_MANAGER, Resource
-from finetune_operator.kube.transport import Answered
+from finetune_operator.kube.transport import ResponseObserver
 
 
 @asynccontextmanager
 async def connected(kubeconfig: Path | None, field_manager: str = FIELD_MANAGER) -> AsyncIterator[Kube]:
-    """Requests can be made while this is entered, writes by the name `field_manager`."""
+    """A client whose connections are open while this context is entered; it writes as `field_manager`."""
     async with ApiClient(await _configuration(kubeconfig)) as api:
         yield Kube(api, field_manager=field_manager)
 
 
 @asynccontextmanager
-async def connected_with_memory(
+async def connected_with_cache(
     kubeconfig: Path | None,
     cache: Cache,
     request_timeout_seconds: float,
-    answered: Answered,
+    on_response: ResponseObserver,
     resources: Iterable[Resource],
 ) -> AsyncIterator[CachedKube]:
-    """The same with a cache. `answered` is told of each request; `resources` are those to be written."""
+    """The same with a cache. `on_response` is called after each request; `resources` are those it may write."""
     async with ApiClient(await _configuration(kubeconfig)) as api:
-        yield CachedKube(api, cache, request_timeout_seconds, answered, resources)
+        yield CachedKube(api, cache, request_timeout_seconds, on_response, resources)
 
 
 async def _configuration(kubeconfig: Path | None) -> Configuration:
@@ -45,6 +45,6 @@ async def _configuration(kubeconfig: Path | None) -> Configuration:
     else:
         config.load_incluster_config()
     configuration: Configuration = Configuration.get_default_copy()
-    # aiohttp would look for a ~/.netrc in a thread, at every request.
+    # Otherwise aiohttp looks for ~/.netrc, in a thread, on every request.
     configuration.client_session_kwargs = {"trust_env": False}
     return configuration

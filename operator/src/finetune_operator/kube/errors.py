@@ -1,4 +1,4 @@
-"""What the API server refuses, or fails to answer."""
+"""Errors of requests to the API server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ NAME_CONFLICT = "NameConflict"
 
 
 class ApiError(Exception):
-    """The API server refused or failed; `status` is the HTTP code (0: no answer), `retry_after` its wish in seconds."""
+    """A rejected or failed request; `status` is the HTTP code (0: no response), `retry_after` is in seconds."""
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status} {reason}: {message}")

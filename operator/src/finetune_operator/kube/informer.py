@@ -1,8 +1,8 @@
-"""One watch: lists a resource, follows its changes, lists it again when they can't be followed.
+"""Keeps one resource in the cache: lists it, watches it, and lists it again when the watch can't continue.
 
-Every change goes into the cache first and is told then, so whoever is woken reads at least what woke it. That Kopf's
-`on.event` can't do: it tells neither when a list is complete, so that what was deleted unseen stays known for ever, nor
-bookmarks, by which a quiet watch goes on where it was instead of being listed again.
+A change is stored in the cache before the handler is called, so that a reconciliation sees at least the change that
+triggered it. Kopf's `on.event` can't replace this: it reports neither the end of a list, without which objects that
+were deleted unseen would stay in the cache, nor bookmarks, from which a quiet watch resumes without another list.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Any, cast
 
 import structlog
 
-from finetune_operator.kube.cache import Cache, Change
+from finetune_operator.kube.cache import Cache, EventType
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import Object, Resource
 from finetune_operator.kube.selectors import Selector, label_selector
 
 WATCH_SECONDS = 300.0
-"""A watch is begun anew after this long, or up to twice as long, so that the API server can share out its load."""
-SHORT_SECONDS = 1.0
-"""A watch that ends within this time and has said nothing is none."""
+"""A watch is reopened after this long to twice this long, so that connections spread over the API servers."""
+EMPTY_WATCH_SECONDS = 1.0
+"""A watch that ends within this time without an event has failed."""
 LIST_PAUSE_SECONDS = 1.0
-"""The least time between two lists; it is as long as the list took, if that is longer."""
+"""The minimum pause between two lists, or as long as the last list took if that is longer."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 30.0
 
-Tell = Callable[[Mapping[str, Any], str | None, bool], None]
-"""Is told of each change: the object; what happened (None: the first list had it); whether it was our own write.
+ChangeHandler = Callable[[Mapping[str, Any], str | None, bool], None]
+"""Called with the object, the event type (None: from the first list), and whether the operator wrote it.
 
-It can't wait, so that nothing (the end of a watch, a stop) comes between what is known and what is told.
+It is not a coroutine, so that no cancellation can come between storing a change and delivering it.
 """
 
 log = structlog.get_logger(__name__)
@@ -48,27 +48,27 @@ class Informer:
     cache: Cache
     resource: Resource
     selector: Selector
-    tell: Tell
+    on_change: ChangeHandler
     list_seconds: float
-    """How often it is listed again, whatever the watch says."""
-    room: Callable[[], Awaitable[None]]
-    """Waits until there is room for another page of objects."""
-    listed: asyncio.Event = field(default_factory=asyncio.Event)
-    """All of its objects are known."""
+    """The interval between lists that repair what the watch may have missed."""
+    wait_for_capacity: Callable[[], Awaitable[None]]
+    """Waits until the work queue can take another page of objects."""
+    synced: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the first list is complete."""
 
     async def run(self) -> None:
-        """List and watch for ever. What the API server refuses is logged and tried again, more and more rarely."""
+        """List and watch until cancelled. Errors of the API server are logged, and retried with exponential backoff."""
         failures = 0
-        self.cache.hears(self.resource)
+        self.cache.heard_from(self.resource)
         while True:
             began = time.monotonic()
             try:
                 version = await self._list()
                 listed, failures = time.monotonic(), 0
                 async with asyncio.TaskGroup() as tasks:
-                    checks = tasks.create_task(self._check())
+                    relisting = tasks.create_task(self._relist())
                     await self._follow(version)
-                    checks.cancel()
+                    relisting.cancel()
                 pause = max(0.0, max(LIST_PAUSE_SECONDS, listed - began) - (time.monotonic() - listed))
             except ApiError as error:
                 pause = _backoff(failures)
@@ -77,26 +77,26 @@ class Informer:
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
 
     async def _list(self) -> str:
-        """Read all objects; returns the version that they are of."""
-        is_first, version = not self.listed.is_set(), ""
+        """List all objects into the cache; returns the list's resourceVersion."""
+        is_first, version = not self.synced.is_set(), ""
         self.cache.begin_list(self.resource)
         async with aclosing(self.kube.pages(self.resource, self._selectors())) as pages:
             async for page in pages:
-                if page.begins:
-                    self.cache.begin_pages(self.resource)
+                if page.is_first:
+                    self.cache.restart_list(self.resource)
                 for item in page.items:
-                    told = self.cache.listed(self.resource, item)
-                    if told is not None:
-                        self.tell(told.body, None if is_first else told.change, False)
+                    change = self.cache.add_listed(self.resource, item)
+                    if change is not None:
+                        self.on_change(change.body, None if is_first else change.type, False)
                 version = page.version
-                await self.room()
-        for gone in self.cache.end_list(self.resource, version):
-            self.tell(gone.body, gone.change, False)
-        self.listed.set()
+                await self.wait_for_capacity()
+        for deletion in self.cache.end_list(self.resource, version):
+            self.on_change(deletion.body, deletion.type, False)
+        self.synced.set()
         return version
 
-    async def _check(self) -> None:
-        """List again now and then, beside the watch: what the watch lost is lost no longer."""
+    async def _relist(self) -> None:
+        """List periodically beside the watch, to pick up events that it missed."""
         while True:
             await asyncio.sleep(self.list_seconds * random.uniform(1.0, 1.2))
             try:
@@ -105,39 +105,39 @@ class Informer:
                 log.warning("list", resource=self.resource.plural, error=str(error))
 
     async def _follow(self, version: str) -> None:
-        """Watch from a version on, until only a list helps."""
+        """Watch from a resourceVersion on, and reopen the watch until it can't be resumed without a list."""
         failures = 0
         while True:
             seconds, began, before = WATCH_SECONDS * random.uniform(1, 2), time.monotonic(), version
             try:
                 version = await self._watch(version, seconds)
-            except _Ended as ended:
+            except _WatchEndedError as ended:
                 if ended.error.status == 410:
                     return
                 version = ended.version
                 failures = failures + 1 if version == before else 0
                 log.warning("watch", resource=self.resource.plural, error=str(ended.error))
             else:
-                if version == before and time.monotonic() - began < SHORT_SECONDS:
+                if version == before and time.monotonic() - began < EMPTY_WATCH_SECONDS:
                     return
                 failures = 0
             await asyncio.sleep(_backoff(failures) * random.uniform(0.8, 1.2))
 
     async def _watch(self, version: str, seconds: float) -> str:
-        """Follow one watch to its end; returns the version that it has come to. Raises _Ended."""
+        """Run one watch to its end; returns the last resourceVersion. Raises _WatchEndedError."""
         try:
             async with aclosing(self.kube.watch(self.resource, self._selectors(), version, seconds)) as lines:
                 async for line in lines:
-                    self.cache.hears(self.resource)
+                    self.cache.heard_from(self.resource)
                     if line is None:
-                        self.cache.connected(self.resource, True)
+                        self.cache.set_connected(self.resource, True)
                     else:
                         version = self._event(line, version)
-            self.cache.hears(self.resource)
+            self.cache.heard_from(self.resource)
         except ApiError as error:
-            raise _Ended(error, version) from error
+            raise _WatchEndedError(error, version) from error
         finally:
-            self.cache.connected(self.resource, False)
+            self.cache.set_connected(self.resource, False)
         return version
 
     def _event(self, line: Object, version: str) -> str:
@@ -146,8 +146,8 @@ class Informer:
             message = str(body.get("message", ""))
             raise ApiError(int(body.get("code") or 0), str(body.get("reason", "")), message)
         if type in ("ADDED", "MODIFIED", "DELETED"):
-            is_ours = self.cache.event(self.resource, cast(Change, type), body)
-            self.tell(body, type, is_ours)
+            is_ours = self.cache.apply_event(self.resource, cast(EventType, type), body)
+            self.on_change(body, type, is_ours)
         return str(body.get("metadata", {}).get("resourceVersion") or version)
 
     def _selectors(self) -> dict[str, str]:
@@ -158,8 +158,8 @@ def _backoff(failures: int) -> float:
     return min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 30), LONGEST_PAUSE_SECONDS)
 
 
-class _Ended(Exception):
-    """A watch broke off, having come to a version."""
+class _WatchEndedError(Exception):
+    """A watch failed after it had reached a resourceVersion."""
 
     def __init__(self, error: ApiError, version: str) -> None:
         super().__init__(str(error))

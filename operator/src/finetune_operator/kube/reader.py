@@ -1,4 +1,4 @@
-"""What observing needs of the Kubernetes API: to read, and nothing else (controller-runtime's client.Reader)."""
+"""The read-only interface to the Kubernetes API for observing (controller-runtime's client.Reader)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from finetune_operator.kube.resources import Object, Resource
 
 
 class Reader(Protocol):
-    """Reads objects; each method raises ApiError when the API server refuses or fails.
+    """Reads objects; each method raises ApiError if the API server rejects or fails the request.
 
-    What is read may be remembered (kube/cache.py), and is shared: nobody may change it.
+    Objects may come from the cache (kube/cache.py) and are shared: callers must not modify them.
     """
 
     @property
     def live(self) -> Reader:
-        """Reads what is so now, where what is remembered does not fit together or must not be old."""
+        """Reads the current state, for when cached objects contradict each other or must not be stale."""
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
-        """The object; None when there is none."""
+        """The object; None if it does not exist."""
 
     async def list(
         self,
@@ -28,6 +28,6 @@ class Reader(Protocol):
         labels: Mapping[str, str] | None = None,
         *,
         fields: Mapping[str, str] | None = None,
-        most: int | None = None,
+        limit: int | None = None,
     ) -> list[Object]:
-        """The objects of a namespace (or of the cluster) with these labels and fields: all, or `most`."""
+        """The objects of a namespace (or the cluster) with these labels and fields: all, or at most `limit`."""

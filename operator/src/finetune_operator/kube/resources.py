@@ -11,7 +11,7 @@ from finetune_api.crd import EVALUATION, FINE_TUNE_CLASS, FINE_TUNE_JOB, MODEL_D
 Object = dict[str, Any]
 FIELD_MANAGER = "finetune-operator"
 CONDITIONS_MANAGER = "finetune-operator-conditions"
-"""Owns conditions on a status that this version can't read, and nothing else of it."""
+"""Owns the conditions of a status that this version can't read, and no other field of it."""
 
 
 @dataclass(frozen=True)
@@ -60,4 +60,4 @@ RESOURCES = (
     DEPLOYMENTS,
     LEASES,
 )
-"""What the operator may write."""
+"""The resources that the operator may write."""

@@ -1,4 +1,4 @@
-"""Which objects of a resource are watched: label selectors, as the API server reads them and applied to objects."""
+"""Label selectors of the watches, as a query parameter and as a predicate on objects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from finetune_operator.kube.resources import Object
 
 Selector = Mapping[str, frozenset[str]]
-"""Labels that a watched object has, each with one of these values."""
+"""The labels of a watched object, each with its accepted values."""
 
 
 def label_selector(selector: Selector) -> str:
@@ -20,7 +20,7 @@ def label_selector(selector: Selector) -> str:
 
 
 def matches(body: Object, selector: Selector) -> bool:
-    """Whether the object is among those that are watched."""
+    """Whether the selector selects the object."""
     labels = body["metadata"].get("labels") or {}
     return all(labels.get(name) in values for name, values in selector.items())
 

@@ -1,4 +1,4 @@
-"""HTTP to the API server: one request and its answer, or a watch's lines as they come."""
+"""HTTP to the API server: a request and its response, or the lines of a watch as they arrive."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from finetune_operator.kube.resources import Object
 
 REQUEST_TIMEOUT_SECONDS = 30.0
 SILENCE_SECONDS = 150.0
-"""A watch that says nothing for so long is dead: bookmarks come once a minute."""
+"""A watch that has been silent for this long is dead: bookmarks arrive every minute."""
 
-Answered = Callable[[str, str, int, float], None]
-"""Is told of every request that was sent: method, path, HTTP code (0: no answer), seconds."""
+ResponseObserver = Callable[[str, str, int, float], None]
+"""Called after every request with its method, path, HTTP code (0: no response) and duration in seconds."""
 
 
 class Transport:
-    """Requests over the connections of an ApiClient (kubernetes.aio), with its credentials. Errors are ApiError."""
+    """Sends requests over an ApiClient (kubernetes.aio) with its credentials. Errors are raised as ApiError."""
 
-    def __init__(self, api: Any, request_timeout_seconds: float, answered: Answered | None) -> None:
+    def __init__(self, api: Any, request_timeout_seconds: float, on_response: ResponseObserver | None) -> None:
         self._api = api
         self._request_timeout_seconds = request_timeout_seconds
-        self._answered = answered
+        self._on_response = on_response
 
     async def send(
         self, method: str, path: str, query: Mapping[str, str], body: Object | list[Object] | None, content_type: str
     ) -> Object:
-        """Send a request and read its answer, within the time for both."""
+        """Send a request and read its response; the timeout covers both."""
         import aiohttp
         from kubernetes.aio.client.exceptions import ApiException
 
@@ -44,16 +44,16 @@ class Transport:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, type(error).__name__, str(error) or f"no answer to {method} {path}") from error
         finally:
-            if self._answered is not None:
-                self._answered(method, path, code, time.monotonic() - started)
+            if self._on_response is not None:
+                self._on_response(method, path, code, time.monotonic() - started)
         if not 200 <= code <= 299:
             raise _api_error(code, data, response.headers.get("Retry-After"))
-        return _parsed(data, f"{method} {path}")
+        return _parse(data, f"{method} {path}")
 
     async def lines(self, path: str, query: Mapping[str, str], seconds: float) -> AsyncGenerator[Object | None]:
-        """What a watch says: None once it is open, and then each line, until it ends (after so many seconds).
+        """Open a watch for `seconds`: yields None once it is open, and then each line until it ends.
 
-        Raises ApiError when it is refused, breaks off, or falls silent.
+        Raises ApiError if it is rejected, breaks off or falls silent.
         """
         import aiohttp
 
@@ -69,7 +69,7 @@ class Transport:
                 raise _api_error(response.status, await response.read(), response.headers.get("Retry-After"))
             yield None
             async for line in _lines(response.response.content.iter_any()):
-                yield _parsed(line, f"the watch of {path}")
+                yield _parse(line, f"the watch of {path}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, type(error).__name__, str(error) or f"the watch of {path} fell silent") from error
         finally:
@@ -83,7 +83,7 @@ class Transport:
         query: Mapping[str, str],
         body: Object | list[Object] | None,
         content_type: str,
-        within: Any,
+        request_timeout: Any,
     ) -> Any:
         request = await self._api.param_serialize(
             method,
@@ -93,31 +93,31 @@ class Transport:
             body=body,
             auth_settings=["BearerToken"],
         )
-        return await self._api.call_api(*request, _request_timeout=within)
+        return await self._api.call_api(*request, _request_timeout=request_timeout)
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    """Lines of any length: those of aiohttp may have 128 KiB, an object some MiB. What follows the last end is none."""
-    begun: list[bytes] = []
+    """Lines of any length (aiohttp's limit is 128 KiB, an object may have MiB), without an unterminated last one."""
+    partial_line: list[bytes] = []
     async for chunk in chunks:
         first, *others = chunk.split(b"\n")
-        begun.append(first)
+        partial_line.append(first)
         for next_line in others:
-            yield b"".join(begun)
-            begun = [next_line]
+            yield b"".join(partial_line)
+            partial_line = [next_line]
 
 
-def _parsed(data: bytes, what: str) -> Object:
+def _parse(data: bytes, source: str) -> Object:
     try:
         answer = orjson.loads(data)
     except ValueError as error:
-        raise ApiError(0, "InvalidAnswer", f"{what} was answered with {data[:100]!r}") from error
+        raise ApiError(0, "InvalidAnswer", f"{source} was answered with {data[:100]!r}") from error
     assert isinstance(answer, dict)
     return answer
 
 
 def _api_error(status: int, data: bytes, retry_after: str | None) -> ApiError:
-    """The error of an answer. Retry-After is in seconds; every write of ours may be sent again."""
+    """The error of a response. Retry-After is in seconds; every write of ours may be repeated."""
     seconds = float(retry_after) if retry_after is not None and retry_after.isdigit() else None
     try:
         answer = orjson.loads(data)

@@ -198,7 +198,7 @@ async def observe_warnings(
 
 
 async def _newest(reader: Reader, namespace: str, uid: str, now: datetime) -> WarningEvent | None:
-    events = await reader.list(EVENTS, namespace, fields={"involvedObject.uid": uid}, most=MOST_EVENTS)
+    events = await reader.list(EVENTS, namespace, fields={"involvedObject.uid": uid}, limit=MOST_EVENTS)
     return current_warning(uid, events, now)
 
 

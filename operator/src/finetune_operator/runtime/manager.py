@@ -22,7 +22,7 @@ from finetune_operator.core.references import ObjectKey
 from finetune_operator.environment import Environment
 from finetune_operator.kube.cache import Cache
 from finetune_operator.kube.client import Kube
-from finetune_operator.kube.connection import connected_with_memory
+from finetune_operator.kube.connection import connected_with_cache
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import RESOURCES
 from finetune_operator.metrics import operator_metrics
@@ -82,9 +82,9 @@ async def run(
     made = [kind(environment) for kind in kinds]
     counted = tuple(replace(kind, metrics=(objects, *kind.metrics)) for kind in made)
     watched = watches.selectors(counted)
-    cache, answered = Cache(watched, OWNER_UID_LABEL), operator_metrics.request_answered
-    async with connected_with_memory(
-        settings.kubeconfig, cache, settings.request_timeout_seconds, answered, {*RESOURCES, *watched}
+    cache, on_response = Cache(watched, OWNER_UID_LABEL), operator_metrics.request_answered
+    async with connected_with_cache(
+        settings.kubeconfig, cache, settings.request_timeout_seconds, on_response, {*RESOURCES, *watched}
     ) as kube:
         election = None
         if settings.leader_election:

@@ -92,7 +92,7 @@ async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
         for metrics in kind.metrics:
             metrics.written(key, before, plan.status)
         if deletion is None and not is_new and kind.is_finished(plan.status):
-            kube.settled(kind.resource, parent)
+            kube.forget_finished(kind.resource, parent)
     if plan.requeue_at is None:
         return None
     return max(0.0, (plan.requeue_at - now).total_seconds())
@@ -106,7 +106,7 @@ async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[
         if finalizer is not None:
             needed = finalizer.is_needed(observed)
             if needed is not None and needed != _holds(parent, finalizer):
-                parent = await (kube.hold if needed else kube.release)(parent, finalizer.name)
+                parent = await (kube.add_finalizer if needed else kube.remove_finalizer)(parent, finalizer.name)
     except ValidationError as error:
         return _invalid(kind.status.read(parent.get("status")), parent, error, now), parent
     return kind.plan(observed, now), parent  # an exception of the plan is a bug, not a fault of the spec
@@ -129,7 +129,7 @@ async def _release(kube: Kube, parent: Object, finalizer: Finalizer | None, left
             "metadata": {"name": left_behind.class_name},
         }
         await record_event(kube, about, left_behind.note, cause=(parent["metadata"]["uid"],))
-    await kube.release(parent, finalizer.name)
+    await kube.remove_finalizer(parent, finalizer.name)
     identity = {name: parent["metadata"][name] for name in ("name", "namespace", "uid")}
     log.info("released", kind=parent["kind"], **identity, left_behind=left_behind.note.message if left_behind else None)
 

@@ -1,6 +1,6 @@
-"""What is watched, and whom each change wakes. Every decision is taken later, on what the cache holds then.
+"""What is watched, and which objects each change enqueues. Decisions are made later, from the cache as it is then.
 
-The watches are our own (kube/informer.py). Kopf is the frame: they begin when it starts, and end when it ends.
+The watches are our own (kube/informer.py). They start and end with Kopf, in which they run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from finetune_operator.core.ownership import MANAGED_BY, MANAGED_BY_LABEL, ROLE_
 from finetune_operator.core.references import ObjectKey, References
 from finetune_operator.kube.cache import Cache
 from finetune_operator.kube.client import Kube
-from finetune_operator.kube.informer import Informer, Tell
+from finetune_operator.kube.informer import ChangeHandler, Informer
 from finetune_operator.kube.resources import Resource
 from finetune_operator.kube.selectors import Selector
 from finetune_operator.runtime.predicates import ChildState, child_changed
@@ -27,14 +27,16 @@ from finetune_operator.runtime.workqueue import WorkQueue
 
 CHILD_SECONDS = 0.3
 """Events of a Job and its Pods come in bursts; each burst is reconciled once."""
-ROOM_KEYS = 250
-"""The next page of a list waits until no more keys than this do: objects are finished with before others are read."""
-ROOM_SECONDS, ROOM_POLL_SECONDS = 5.0, 0.02
+QUEUE_KEYS = 250
+"""The next page of a list waits until the queue is no longer than this: read objects are processed before more are."""
+CAPACITY_SECONDS, CAPACITY_POLL_SECONDS = 5.0, 0.02
 END_SECONDS = 15.0
-"""How long Kopf may take to end itself after an error; then it kills the process."""
+"""How long Kopf may take to shut down after an error before it kills the process."""
 
 
-def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind]) -> dict[Resource, Tell]:
+def handlers(
+    queue: WorkQueue[ObjectKey], references: References, kinds: Sequence[Kind]
+) -> dict[Resource, ChangeHandler]:
     """Who is told of the changes of each watched resource: those of our kinds, and of the types that they own."""
     by_name = {kind.name: kind for kind in kinds}
     owners = frozenset(kind.name for kind in kinds if kind.owns)
@@ -43,7 +45,7 @@ def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequenc
         metadata = body["metadata"]
         key, kind = ObjectKey(body["kind"], metadata.get("namespace", ""), metadata["name"]), by_name[body["kind"]]
         references.update(key, frozenset() if type == "DELETED" else kind.references(body))
-        if not is_ours:  # Or it was planned for when it was written.
+        if not is_ours:  # Our own write was planned with: it needs no reconciliation.
             queue.add(key)
         for name in (key, *kind.aliases(body, type)):
             for referrer in references.referrers(name):
@@ -63,20 +65,20 @@ def handlers(queue: WorkQueue[ObjectKey], references: References, kinds: Sequenc
 def informers(
     kube: Kube, cache: Cache, queue: WorkQueue[ObjectKey], kinds: Sequence[Kind], list_seconds: float
 ) -> list[list[Informer]]:
-    """What is watched, in the order in which it is listed: children and classes, and then kind by kind.
+    """The informers, in the order in which they list: first children and classes, then kind by kind.
 
-    An object is looked at when most of what it refers to is known (a judge that is a ModelDeployment is read live).
+    So most of what an object refers to is cached when it is reconciled (a ModelDeployment as a judge is read live).
     """
-    told = handlers(queue, References(), kinds)
+    by_resource = handlers(queue, References(), kinds)
 
-    async def room() -> None:
+    async def wait_for_capacity() -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ROOM_SECONDS):
-                while len(queue) > ROOM_KEYS:  # noqa: ASYNC110 - the queue tells nobody
-                    await asyncio.sleep(ROOM_POLL_SECONDS)
+            async with asyncio.timeout(CAPACITY_SECONDS):
+                while len(queue) > QUEUE_KEYS:  # noqa: ASYNC110 - the queue has no event
+                    await asyncio.sleep(CAPACITY_POLL_SECONDS)
 
     found = [
-        Informer(kube, cache, resource, selector, told[resource], list_seconds, room)
+        Informer(kube, cache, resource, selector, by_resource[resource], list_seconds, wait_for_capacity)
         for resource, selector in selectors(kinds).items()
     ]
     parents = [kind.resource for kind in kinds if kind.owns]
@@ -94,7 +96,7 @@ def owned_resources(kinds: Iterable[Kind]) -> dict[Resource, Selector]:
 
 
 def selectors(kinds: Sequence[Kind]) -> dict[Resource, Selector]:
-    """Everything that is watched."""
+    """The selector of every watched resource."""
     return {**owned_resources(kinds), **{kind.resource: {} for kind in kinds}}
 
 
@@ -111,9 +113,9 @@ async def watch(
     tasks: asyncio.TaskGroup,
     request_timeout_seconds: float,
 ) -> None:
-    """Run the informers until `stop`: each group once all objects of the one before are known.
+    """Run the informers until `stop`; each group starts once the one before has listed everything.
 
-    `watching` is set when all are. An informer never ends by itself; a bug in one fails `tasks`, and so the process.
+    `watching` is set when all have. An informer never ends by itself; a bug in one fails `tasks`, and so the process.
     """
     registry = kopf.OperatorRegistry()
     running: list[asyncio.Task[None]] = []
@@ -124,7 +126,7 @@ async def watch(
 
     @kopf.on.startup(registry=registry)
     async def begin(**_: Any) -> None:
-        stop_at_signals(stop)  # Kopf has put its own in their place, which would end the watches, but not the rest.
+        stop_at_signals(stop)  # Kopf has replaced our handlers by its own, which end the watches but not the rest.
         running.append(tasks.create_task(_start(informers, running, watching, tasks)))
 
     @kopf.on.cleanup(registry=registry)
@@ -157,7 +159,7 @@ async def _start(
     for group in informers:
         running.extend(tasks.create_task(informer.run()) for informer in group)
         for informer in group:
-            await informer.listed.wait()
+            await informer.synced.wait()
     watching.set()
 
 

@@ -48,9 +48,9 @@ def listed(*items: Object, version: int, clock: Callable[[], float] | None = Non
 def relist(cache: Cache, *items: Object, version: int) -> list[tuple[str, str]]:
     """List Jobs; returns what was told of it."""
     cache.begin_list(JOBS)
-    told = [cache.listed(JOBS, item) for item in items]
+    told = [cache.add_listed(JOBS, item) for item in items]
     gone = cache.end_list(JOBS, str(version))
-    return [(one.change, one.body["metadata"]["name"]) for one in (*told, *gone) if one is not None]
+    return [(one.type, one.body["metadata"]["name"]) for one in (*told, *gone) if one is not None]
 
 
 def names(cache: Cache, labels: dict[str, str] = OURS) -> list[str] | None:

@@ -26,14 +26,14 @@ class ClusterAndCache(RuleBasedStateMachine):
         self.uids = 0
         self.there: dict[str, Object] = {}
         self.history: list[tuple[Object | None, Object | None, int]] = []
-        self.heard = 0
+        self.delivered = 0
         self.pages: list[Object] | None = None
         self.is_beside = False
         self.snapshot = (0, 0)
         self.cache = listed(version=10)
         self.newest: dict[str, int] = {}
         self.dead: set[str] = set()
-        """UIDs of what we know to be deleted."""
+        """UIDs of objects that we know to be deleted."""
 
     def change(self, name: str, after: Object | None) -> Object | None:
         before = self.there.pop(name, None)
@@ -72,15 +72,15 @@ class ClusterAndCache(RuleBasedStateMachine):
     @rule(name=NAMES, answered=st.booleans())
     def we_create(self, name: str, answered: bool) -> None:
         if name in self.there:
-            self.cache.doubt(JOBS, "team-a", name, "parent")
+            self.cache.mark_unknown(JOBS, "team-a", name, "parent")
             return
         made = self.change(name, self.new(name, OURS))
         assert made is not None
         if answered:
-            self.cache.wrote(JOBS, made)
+            self.cache.record_write(JOBS, made)
             self.newest[made["metadata"]["uid"]] = self.version
         else:
-            self.cache.doubt(JOBS, "team-a", name, "parent")
+            self.cache.mark_unknown(JOBS, "team-a", name, "parent")
 
     @rule(name=NAMES, answered=st.booleans())
     def we_change(self, name: str, answered: bool) -> None:
@@ -90,10 +90,10 @@ class ClusterAndCache(RuleBasedStateMachine):
         made = self.change(name, job(name, 0, uid=meta["uid"], labels=meta["labels"]))
         assert made is not None
         if answered:
-            self.cache.wrote(JOBS, made)
+            self.cache.record_write(JOBS, made)
             self.newest[meta["uid"]] = self.version
         else:
-            self.cache.doubt(JOBS, "team-a", name, meta["labels"].get(OWNER_LABEL))
+            self.cache.mark_unknown(JOBS, "team-a", name, meta["labels"].get(OWNER_LABEL))
 
     @rule(name=NAMES, answered=st.booleans())
     def we_delete(self, name: str, answered: bool) -> None:
@@ -102,61 +102,61 @@ class ClusterAndCache(RuleBasedStateMachine):
         meta = self.there[name]["metadata"]
         self.change(name, None)
         if answered:
-            self.cache.deleted(JOBS, "team-a", name, meta["uid"])
+            self.cache.record_deletion(JOBS, "team-a", name, meta["uid"])
             self.dead.add(meta["uid"])
         else:
-            self.cache.doubt(JOBS, "team-a", name, meta["labels"].get(OWNER_LABEL))
+            self.cache.mark_unknown(JOBS, "team-a", name, meta["labels"].get(OWNER_LABEL))
 
     @rule(name=NAMES)
     def we_read(self, name: str) -> None:
         key = ("team-a", name)
-        doubt, before = self.cache.doubt_about(JOBS, key), self.cache.entry(JOBS, *key)
-        self.cache.found(JOBS, key, self.there.get(name), doubt, before)
+        outcome, before = self.cache.unknown_outcome(JOBS, key), self.cache.entry(JOBS, *key)
+        self.cache.record_get(JOBS, key, self.there.get(name), outcome, before)
 
     @rule()
     def we_list_the_children(self) -> None:
-        doubt = self.cache.doubt_about(JOBS, "parent")
+        outcome = self.cache.unknown_outcome(JOBS, "parent")
         items = [one for one in self.there.values() if one["metadata"]["labels"] == OURS]
-        self.cache.found_owned(JOBS, "parent", OURS, items, str(self.version), doubt)
+        self.cache.record_list(JOBS, "parent", OURS, items, str(self.version), outcome)
 
     # The watch.
 
-    @precondition(lambda self: (self.pages is None or self.is_beside) and self.heard < len(self.history))
+    @precondition(lambda self: (self.pages is None or self.is_beside) and self.delivered < len(self.history))
     @rule()
-    def the_watch_tells(self) -> None:
-        before, after, version = self.history[self.heard]
-        self.heard += 1
+    def the_watch_delivers(self) -> None:
+        before, after, version = self.history[self.delivered]
+        self.delivered += 1
         was, is_now = (one is not None and bool(one["metadata"]["labels"]) for one in (before, after))
         if is_now:
             assert after is not None
-            self.cache.event(JOBS, "MODIFIED" if was else "ADDED", after)
+            self.cache.apply_event(JOBS, "MODIFIED" if was else "ADDED", after)
         elif was:
             assert before is not None
             last = {**before, "metadata": {**before["metadata"], "resourceVersion": str(version)}}
-            self.cache.event(JOBS, "DELETED", last)
+            self.cache.apply_event(JOBS, "DELETED", last)
             if after is None:
                 self.dead.add(before["metadata"]["uid"])
 
     @precondition(lambda self: self.pages is None)
     @rule(is_beside=st.booleans())
     def a_list_begins(self, is_beside: bool) -> None:
-        """Since the watch is too old, or beside the watch, which goes on."""
+        """A list after an expired watch, or the periodic one beside a running watch."""
         self.is_beside = is_beside
         self.pages = [one for one in self.there.values() if one["metadata"]["labels"]]
         self.snapshot = (self.version, len(self.history))
         self.cache.begin_list(JOBS)
-        self.cache.begin_pages(JOBS)
+        self.cache.restart_list(JOBS)
 
     @precondition(lambda self: self.pages is not None)
     @rule()
     def a_list_goes_on(self) -> None:
         assert self.pages is not None
         if self.pages:
-            self.cache.listed(JOBS, self.pages.pop())
+            self.cache.add_listed(JOBS, self.pages.pop())
             return
         self.pages = None
-        version, heard = self.snapshot
-        self.heard = self.heard if self.is_beside else heard
+        version, delivered = self.snapshot
+        self.delivered = self.delivered if self.is_beside else delivered
         self.cache.end_list(JOBS, str(version))
 
     # What holds.
@@ -173,7 +173,7 @@ class ClusterAndCache(RuleBasedStateMachine):
 
     @invariant()
     def our_children_are_all_there(self) -> None:
-        """None that we made and that is there is missed: or it would be made again, or called lost."""
+        """No existing child of ours is missing: it would be created again, or reported as lost."""
         found = self.owned()
         if found is None:
             return
@@ -189,13 +189,13 @@ class ClusterAndCache(RuleBasedStateMachine):
         return self.cache.owned(JOBS, "team-a", OURS)
 
     def teardown(self) -> None:
-        """Once all is told, and what is in doubt is asked, it is the cluster."""
+        """Once every event is delivered and every unknown outcome is read, the cache equals the cluster."""
         if not hasattr(self, "there"):
             return
         while self.pages is not None:
             self.a_list_goes_on()
-        while self.heard < len(self.history):
-            self.the_watch_tells()
+        while self.delivered < len(self.history):
+            self.the_watch_delivers()
         self.we_list_the_children()
         for name in "abc":
             self.we_read(name)

@@ -1,4 +1,4 @@
-"""Our own writes are in the cache before the watch tells of them; what became of a write that failed is in doubt."""
+"""Our own writes are in the cache before the watch delivers them; the outcome of a failed write is unknown."""
 
 from __future__ import annotations
 
@@ -19,109 +19,109 @@ from tests.unit.operator.kube.cached_jobs import (
 )
 
 
-def test_our_own_write_is_known_when_the_watch_tells_it_and_so_is_what_it_was_written_upon() -> None:
+def test_events_of_our_own_write_and_of_the_version_it_replaced_are_recognized() -> None:
     cache = listed(job("a", 3), version=5)
-    cache.wrote(JOBS, job("a", 8))
-    assert cache.event(JOBS, "MODIFIED", job("a", 7)), "the write had its version"
-    assert cache.event(JOBS, "MODIFIED", job("a", 8))
-    assert not cache.event(JOBS, "MODIFIED", job("a", 9)), "somebody else's, also one in our name"
-    cache.wrote(JOBS, job("a", 10))
-    assert not cache.event(JOBS, "DELETED", job("a", 11))
-    cache.event(JOBS, "ADDED", job("a", 13, uid="new"))
-    cache.wrote(JOBS, job("a", 14, uid="new"))
-    assert not cache.event(JOBS, "MODIFIED", job("a", 12)), "its predecessor's"
+    cache.record_write(JOBS, job("a", 8))
+    assert cache.apply_event(JOBS, "MODIFIED", job("a", 7)), "the write had its version"
+    assert cache.apply_event(JOBS, "MODIFIED", job("a", 8))
+    assert not cache.apply_event(JOBS, "MODIFIED", job("a", 9)), "somebody else's, also one in our name"
+    cache.record_write(JOBS, job("a", 10))
+    assert not cache.apply_event(JOBS, "DELETED", job("a", 11))
+    cache.apply_event(JOBS, "ADDED", job("a", 13, uid="new"))
+    cache.record_write(JOBS, job("a", 14, uid="new"))
+    assert not cache.apply_event(JOBS, "MODIFIED", job("a", 12)), "its predecessor's"
 
 
 @pytest.mark.parametrize("how", ["by its name", "among siblings", "in a list", "by the watch"])
-def test_what_others_wrote_is_not_ours_for_having_been_read(how: str) -> None:
-    """A live read may come before the watch: whom the change concerns is to be told all the same."""
+def test_a_foreign_write_is_not_taken_for_ours_after_a_live_read(how: str) -> None:
+    """A live read may come before the watch, which still has to deliver the change to the handlers."""
     cache = listed(job("a", 3), version=5)
     if how == "by its name":
-        cache.found(JOBS, ("team-a", "a"), job("a", 8), None, None)
+        cache.record_get(JOBS, ("team-a", "a"), job("a", 8), None, None)
     elif how == "among siblings":
-        cache.found_owned(JOBS, "parent", OURS, [job("a", 8)], "8", None)
+        cache.record_list(JOBS, "parent", OURS, [job("a", 8)], "8", None)
     elif how == "in a list":
-        cache.read(JOBS, job("a", 8))
+        cache.record_read(JOBS, job("a", 8))
     else:
-        cache.event(JOBS, "MODIFIED", job("a", 8))
-    assert not cache.event(JOBS, "MODIFIED", job("a", 8))
+        cache.apply_event(JOBS, "MODIFIED", job("a", 8))
+    assert not cache.apply_event(JOBS, "MODIFIED", job("a", 8))
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_what_a_live_read_has_found_is_new_in_the_list_all_the_same(is_first: bool) -> None:
-    """Whoever read it had it for somebody else's sake: what is to be done about the object itself waits to be told."""
+def test_a_list_still_delivers_an_object_stored_by_a_live_read(is_first: bool) -> None:
+    """It was read while another object was reconciled; its own reconciliation still has to be triggered."""
     cache = Cache(SELECTORS, OWNER_LABEL, Clock()) if is_first else listed(version=5)
-    cache.found(JOBS, ("team-a", "a"), job("a", 8), None, None)
+    cache.record_get(JOBS, ("team-a", "a"), job("a", 8), None, None)
     assert relist(cache, job("a", 8), version=9) == [("MODIFIED", "a")]
     assert relist(cache, job("a", 8), version=10) == [], "once"
 
 
 @pytest.mark.parametrize("how", ["watched", "written"])
-def test_what_is_told_or_planned_for_is_not_told_again_by_a_list(how: str) -> None:
+def test_a_list_does_not_deliver_a_delivered_or_own_version_again(how: str) -> None:
     cache = listed(version=5)
     if how == "watched":
-        cache.found(JOBS, ("team-a", "a"), job("a", 8), None, None)
-        cache.event(JOBS, "ADDED", job("a", 8))
+        cache.record_get(JOBS, ("team-a", "a"), job("a", 8), None, None)
+        cache.apply_event(JOBS, "ADDED", job("a", 8))
     else:
-        cache.wrote(JOBS, job("a", 8))
+        cache.record_write(JOBS, job("a", 8))
     assert relist(cache, job("a", 8), version=9) == []
 
 
-def test_a_write_is_read_before_the_watch_tells_it() -> None:
+def test_our_own_write_is_served_before_the_watch_delivers_it() -> None:
     cache = listed(version=5)
-    cache.wrote(JOBS, job("a", 8))
+    cache.record_write(JOBS, job("a", 8))
     assert (version_of(cache), names(cache)) == (8, ["a"])
-    cache.deleted(JOBS, "team-a", "a", "uid-of-a")
+    cache.record_deletion(JOBS, "team-a", "a", "uid-of-a")
     assert names(cache) == []
 
 
-def test_an_answer_that_comes_after_the_deletion_was_told_makes_no_ghost() -> None:
+def test_a_write_response_after_the_delivered_deletion_is_ignored() -> None:
     cache = listed(job("a", 3), version=5)
-    cache.event(JOBS, "DELETED", job("a", 9))
-    cache.wrote(JOBS, job("a", 8))
+    cache.apply_event(JOBS, "DELETED", job("a", 9))
+    cache.record_write(JOBS, job("a", 8))
     assert names(cache) == []
 
 
-def test_what_became_of_a_write_is_asked_once() -> None:
+def test_an_unknown_outcome_is_settled_by_one_live_read() -> None:
     cache = listed(job("a", 3), version=5)
-    cache.doubt(JOBS, "team-a", "a", "parent")
+    cache.mark_unknown(JOBS, "team-a", "a", "parent")
     assert (version_of(cache), names(cache)) == (None, None)
-    doubt = cache.doubt_about(JOBS, "parent")
-    cache.found_owned(JOBS, "parent", OURS, [job("a", 8)], "8", doubt)
+    outcome = cache.unknown_outcome(JOBS, "parent")
+    cache.record_list(JOBS, "parent", OURS, [job("a", 8)], "8", outcome)
     assert names(cache) == ["a"]
-    cache.found(JOBS, ("team-a", "a"), job("a", 8), cache.doubt_about(JOBS, ("team-a", "a")), None)
+    cache.record_get(JOBS, ("team-a", "a"), job("a", 8), cache.unknown_outcome(JOBS, ("team-a", "a")), None)
     assert version_of(cache) == 8
 
 
-def test_a_doubt_about_an_object_is_one_about_its_owner_s_children() -> None:
+def test_an_unknown_outcome_of_an_object_covers_the_children_of_its_owner() -> None:
     cache = listed(job("a", 3), version=5)
-    cache.doubt(JOBS, "team-a", "a")
+    cache.mark_unknown(JOBS, "team-a", "a")
     assert names(cache) is None
 
 
-def test_what_was_read_before_another_doubt_does_not_settle_it() -> None:
+def test_a_read_does_not_settle_an_unknown_outcome_of_a_later_write() -> None:
     cache = listed(job("a", 3), version=5)
-    cache.doubt(JOBS, "team-a", "a")
-    doubt = cache.doubt_about(JOBS, ("team-a", "a"))
-    cache.doubt(JOBS, "team-a", "a")
-    cache.found(JOBS, ("team-a", "a"), job("a", 8), doubt, None)
+    cache.mark_unknown(JOBS, "team-a", "a")
+    outcome = cache.unknown_outcome(JOBS, ("team-a", "a"))
+    cache.mark_unknown(JOBS, "team-a", "a")
+    cache.record_get(JOBS, ("team-a", "a"), job("a", 8), outcome, None)
     assert version_of(cache) is None
 
 
-def test_a_whole_list_settles_the_doubts_that_were_there_when_it_began() -> None:
+def test_a_complete_list_settles_unknown_outcomes_from_before_it() -> None:
     cache = listed(job("a", 3), job("b", 3), version=5)
-    cache.doubt(JOBS, "team-a", "a")
+    cache.mark_unknown(JOBS, "team-a", "a")
     cache.begin_list(JOBS)
-    cache.doubt(JOBS, "team-a", "b")
+    cache.mark_unknown(JOBS, "team-a", "b")
     for name in "ab":
-        cache.listed(JOBS, job(name, 3))
+        cache.add_listed(JOBS, job(name, 3))
     cache.end_list(JOBS, "9")
     assert (version_of(cache, "a"), version_of(cache, "b")) == (3, None)
 
 
-def test_an_object_that_was_not_found_and_has_come_since_stays() -> None:
+def test_an_object_created_during_a_read_that_misses_it_is_kept() -> None:
     cache = listed(version=5)
     before = cache.entry(JOBS, "team-a", "a")
-    cache.event(JOBS, "ADDED", job("a", 8))
-    cache.found(JOBS, ("team-a", "a"), None, None, before)
+    cache.apply_event(JOBS, "ADDED", job("a", 8))
+    cache.record_get(JOBS, ("team-a", "a"), None, None, before)
     assert version_of(cache) == 8

@@ -1,4 +1,4 @@
-"""The client that remembers: what it answers itself, what it asks for, and what a write leaves in its memory."""
+"""The client with the cache: which reads need a request, and what a write changes in the cache."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def status(version: int, wire: Object) -> Object:
     return {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": metadata, "status": wire}
 
 
-class Remembering(CachedKube):
-    """The real thing over the fake API server."""
+class CachedFakeKube(CachedKube):
+    """The real client over the fake API server."""
 
     _request = FakeKube._request  # type: ignore[assignment]
 
@@ -43,21 +43,21 @@ class Remembering(CachedKube):
         for resource in (FINE_TUNE_JOBS, JOBS):
             self.cache.begin_list(resource)
             self.cache.end_list(resource, "1")
-            self.cache.connected(resource, True)
+            self.cache.set_connected(resource, True)
 
     @property
     def reads(self) -> list[str]:
         return [request.line for request in self.requests if request.method == "GET"]
 
 
-def made(version: int = 5) -> Remembering:
-    """With one Job in memory."""
-    kube = Remembering()
-    kube.cache.event(JOBS, "ADDED", job(version))
+def made(version: int = 5) -> CachedFakeKube:
+    """A client with one cached Job."""
+    kube = CachedFakeKube()
+    kube.cache.apply_event(JOBS, "ADDED", job(version))
     return kube
 
 
-async def test_what_is_known_is_not_asked_for() -> None:
+async def test_cached_objects_are_read_without_a_request() -> None:
     kube = made()
     assert await kube.get(JOBS, "team-a", "a") == job(5)
     assert await kube.list(JOBS, "team-a", OURS) == [job(5)]
@@ -65,15 +65,15 @@ async def test_what_is_known_is_not_asked_for() -> None:
     assert kube.requests == []
 
 
-async def test_what_is_not_known_is_asked_for_and_known_then() -> None:
-    kube = Remembering({f"GET {COLLECTION}/a": job(5)})
+async def test_a_miss_is_requested_once_and_then_cached() -> None:
+    kube = CachedFakeKube({f"GET {COLLECTION}/a": job(5)})
     assert await kube.get(JOBS, "team-a", "b") is None
     assert await kube.get(JOBS, "team-a", "a") == job(5)
     assert await kube.get(JOBS, "team-a", "a") == job(5)
     assert kube.reads == [f"GET {COLLECTION}/b", f"GET {COLLECTION}/a"]
 
 
-async def test_live_reads_ask_whatever_is_known_and_are_remembered() -> None:
+async def test_live_reads_bypass_the_cache_and_update_it() -> None:
     kube = made()
     kube.answers |= {
         f"GET {COLLECTION}/a": job(7),
@@ -86,16 +86,16 @@ async def test_live_reads_ask_whatever_is_known_and_are_remembered() -> None:
     assert len(kube.requests) == 2
 
 
-async def test_a_list_of_fewer_than_all_takes_nothing_away() -> None:
+async def test_a_partial_list_removes_nothing_from_the_cache() -> None:
     kube = made()
     kube.answers[f"GET {COLLECTION}"] = {"items": [], "metadata": {"resourceVersion": "8"}}
-    await kube.list(JOBS, "team-a", OURS, most=1)
+    await kube.list(JOBS, "team-a", OURS, limit=1)
     await kube.list(JOBS, "team-a", {**OURS, "role": "preflight"}, fields={"status.phase": "x"})
     assert await kube.list(JOBS, "team-a", OURS) == [job(5)]
 
 
-async def test_what_we_wrote_is_read_at_once() -> None:
-    kube = Remembering({f"POST {COLLECTION}": job(6)})
+async def test_our_own_writes_are_read_at_once() -> None:
+    kube = CachedFakeKube({f"POST {COLLECTION}": job(6)})
     await kube.create_once(job())
     assert await kube.list(JOBS, "team-a", OURS) == [job(6)]
     written = status(9, {"phase": "Training"})
@@ -114,7 +114,7 @@ async def test_what_we_wrote_is_read_at_once() -> None:
     ],
     ids=["it is gone", "it waits for a finalizer"],
 )
-async def test_what_we_deleted_is_read_as_the_answer_has_it(answer: Object, left: list[str]) -> None:
+async def test_a_deletion_is_read_as_its_response_reports_it(answer: Object, left: list[str]) -> None:
     kube = made()
     kube.answers[f"DELETE {COLLECTION}/a"] = answer
     await kube.delete(JOBS, "team-a", "a", "uid-of-a")
@@ -123,17 +123,17 @@ async def test_what_we_deleted_is_read_as_the_answer_has_it(answer: Object, left
     assert kube.reads == []
 
 
-async def test_what_loses_its_last_finalizer_is_gone_though_the_answer_has_no_new_version() -> None:
-    """Or its deletion would begin again, upon an object that is not there."""
-    kube = Remembering()
+async def test_an_object_that_loses_its_last_finalizer_is_gone() -> None:
+    """Otherwise its deletion would start again for an object that no longer exists."""
+    kube = CachedFakeKube()
     held = status(9, {"phase": "Succeeded"})
     held["metadata"] |= {"deletionTimestamp": "2026-11-26T12:00:00Z", "deletionGracePeriodSeconds": 0}
     held["metadata"]["finalizers"] = ["finetune.dev/storage"]
-    kube.cache.event(FINE_TUNE_JOBS, "MODIFIED", held)
+    kube.cache.apply_event(FINE_TUNE_JOBS, "MODIFIED", held)
     released = {**held, "metadata": {name: value for name, value in held["metadata"].items() if name != "finalizers"}}
     path = "/apis/finetune.dev/v1alpha1/namespaces/team-a/finetunejobs/router"
     kube.answers[f"PATCH {path}"] = released
-    await kube.release(held, "finetune.dev/storage")
+    await kube.remove_finalizer(held, "finetune.dev/storage")
     assert await kube.get(FINE_TUNE_JOBS, "team-a", "router") is None
     assert kube.reads == [f"GET {path}"]
 
@@ -148,9 +148,7 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.reason)
 @pytest.mark.parametrize("verb", ["create", "apply", "delete"])
-async def test_after_a_write_that_failed_the_object_and_its_siblings_are_asked_for_once(
-    verb: str, error: ApiError
-) -> None:
+async def test_after_a_failed_write_the_object_and_its_siblings_are_read_live_once(verb: str, error: ApiError) -> None:
     kube = made()
     line = {"create": f"POST {COLLECTION}", "apply": f"PATCH {COLLECTION}/a", "delete": f"DELETE {COLLECTION}/a"}[verb]
     siblings = {"items": [job(8)], "metadata": {"resourceVersion": "8"}}
@@ -169,18 +167,18 @@ async def test_after_a_write_that_failed_the_object_and_its_siblings_are_asked_f
 
 
 @pytest.mark.parametrize("items", [[job(8)], []], ids=["it is there", "it is gone"])
-async def test_a_read_by_name_takes_a_doubt_away_too(items: list[Object]) -> None:
+async def test_a_list_by_name_settles_an_unknown_outcome_too(items: list[Object]) -> None:
     kube = made()
-    kube.cache.doubt(JOBS, "team-a", "a", "parent")
+    kube.cache.mark_unknown(JOBS, "team-a", "a", "parent")
     kube.answers[f"GET {COLLECTION}"] = {"items": items, "metadata": {"resourceVersion": "8"}}
     assert await kube.list(JOBS, "team-a", fields=BY_NAME) == items
     assert await kube.list(JOBS, "team-a", fields=BY_NAME) == items
-    assert len(kube.reads) == (1 if items else 2), "absence is never remembered"
-    assert await kube.list(JOBS, "team-a", OURS) == items, "of the siblings the doubt is another"
+    assert len(kube.reads) == (1 if items else 2), "absence is never cached"
+    assert await kube.list(JOBS, "team-a", OURS) == items, "the siblings have an unknown outcome of their own"
     assert len(kube.reads) == (2 if items else 3)
 
 
-async def test_a_write_that_is_given_up_waiting_for_is_in_doubt() -> None:
+async def test_a_cancelled_write_has_an_unknown_outcome() -> None:
     kube = made()
 
     async def never(*_: Any, **__: Any) -> Object:
@@ -194,11 +192,11 @@ async def test_a_write_that_is_given_up_waiting_for_is_in_doubt() -> None:
     assert kube.cache.owned(JOBS, "team-a", OURS) is None
 
 
-async def test_of_a_settled_object_the_rest_is_asked_for() -> None:
-    kube = Remembering()
+async def test_a_forgotten_finished_object_is_read_live() -> None:
+    kube = CachedFakeKube()
     whole = status(9, {"phase": "Succeeded"})
-    kube.cache.event(FINE_TUNE_JOBS, "ADDED", whole)
-    kube.settled(FINE_TUNE_JOBS, whole)
+    kube.cache.apply_event(FINE_TUNE_JOBS, "ADDED", whole)
+    kube.forget_finished(FINE_TUNE_JOBS, whole)
     path = "/apis/finetune.dev/v1alpha1/namespaces/team-a/finetunejobs/router"
     kube.answers[f"GET {path}"] = whole
     assert await kube.get(FINE_TUNE_JOBS, "team-a", "router") == whole

@@ -1,4 +1,4 @@
-"""The edge to the API server: which request each verb is."""
+"""The client of the API server: the request that each method sends, and how it handles errors."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_paths(resource: Resource, namespace: str | None, name: str | None, subr
     assert resource.path(namespace, name, subresource) == path
 
 
-async def test_an_object_that_is_not_there_is_none() -> None:
+async def test_get_returns_none_for_404_only() -> None:
     assert await FakeKube().get(JOBS, "team-a", "a") is None
     assert await FakeKube({f"GET {COLLECTION}/a": JOB}).get(JOBS, "team-a", "a") == JOB
     with pytest.raises(ApiError, match="403"):
         await FakeKube({f"GET {COLLECTION}/a": REFUSED}).get(JOBS, "team-a", "a")
 
 
-async def test_lists_are_read_page_by_page_and_items_say_what_they_are() -> None:
+async def test_lists_are_paged_and_items_get_their_api_version_and_kind() -> None:
     pages: list[Object] = [
         {"items": [{"metadata": {"name": "a"}}], "metadata": {"continue": "token"}},
         {"items": [{"metadata": {"name": "b"}}], "metadata": {}},
@@ -73,7 +73,7 @@ async def test_lists_are_read_page_by_page_and_items_say_what_they_are() -> None
     assert second.query["continue"] == "token"
 
 
-async def test_pages_are_those_of_the_whole_cluster_one_by_one() -> None:
+async def test_pages_of_the_whole_cluster_are_yielded_one_by_one() -> None:
     path = "GET /apis/finetune.dev/v1alpha1/finetunejobs"
     first = {
         "items": [{"metadata": {"namespace": "team-a", "name": "a"}, "spec": {}}],
@@ -83,7 +83,7 @@ async def test_pages_are_those_of_the_whole_cluster_one_by_one() -> None:
     kube = FakeKube({path: [first, last]})
     pages = [page async for page in kube.pages(FINE_TUNE_JOBS, {})]
     assert [[item["metadata"]["name"] for item in page.items] for page in pages] == [["a"], ["b"]]
-    assert [(page.version, page.begins) for page in pages] == [("7", True), ("7", False)]
+    assert [(page.version, page.is_first) for page in pages] == [("7", True), ("7", False)]
     assert [request.query.get("continue") for request in kube.requests] == [None, "more"]
 
 
@@ -97,7 +97,7 @@ async def test_apply_is_server_side_apply_under_our_field_manager() -> None:
         assert request.query == {"fieldManager": "finetune-operator", "force": "true"}
 
 
-async def test_creating_once_takes_what_exists_for_its_own() -> None:
+async def test_create_once_accepts_an_existing_object_of_ours() -> None:
     kube = FakeKube({f"POST {COLLECTION}": EXISTS})
     await kube.create_once(JOB)
     assert kube.writes == [f"POST {COLLECTION}"]
@@ -106,7 +106,7 @@ async def test_creating_once_takes_what_exists_for_its_own() -> None:
             await FakeKube({f"POST {COLLECTION}": error}).create_once(JOB)
 
 
-async def test_deletion_is_of_exactly_this_object() -> None:
+async def test_delete_sends_the_uid_precondition_and_the_propagation_policy() -> None:
     kube = FakeKube()
     await kube.delete(JOBS, "team-a", "a", "uid-1")
     await kube.delete(CONFIG_MAPS, "team-a", "a", None)
@@ -120,7 +120,7 @@ async def test_deletion_is_of_exactly_this_object() -> None:
 @pytest.mark.parametrize(
     ("error", "raised"), [(ApiError(404, "NotFound", ""), False), (CONFLICT, False), (REFUSED, True)]
 )
-async def test_deleting_what_is_gone_or_replaced_is_fine(error: ApiError, raised: bool) -> None:
+async def test_deleting_a_gone_or_replaced_object_is_no_error(error: ApiError, raised: bool) -> None:
     kube = FakeKube({f"DELETE {COLLECTION}/a": error})
     if raised:
         with pytest.raises(ApiError):
@@ -129,7 +129,7 @@ async def test_deleting_what_is_gone_or_replaced_is_fine(error: ApiError, raised
         await kube.delete(JOBS, "team-a", "a", "uid-1")
 
 
-async def test_an_expired_continue_token_starts_the_list_over_in_one_piece() -> None:
+async def test_an_expired_continue_token_starts_the_list_over_without_pages() -> None:
     pages: Any = [
         {"items": [{"metadata": {"name": "a"}}], "metadata": {"continue": "token"}},
         ApiError(410, "Expired", "The provided continue parameter is too old"),
@@ -141,12 +141,12 @@ async def test_an_expired_continue_token_starts_the_list_over_in_one_piece() -> 
     assert kube.requests[2].query == {"labelSelector": "a=1"}
 
 
-async def test_a_list_that_is_too_old_from_its_first_page_is_an_error() -> None:
+async def test_410_on_the_first_page_of_a_list_is_an_error() -> None:
     with pytest.raises(ApiError, match="410"):
         await FakeKube({f"GET {COLLECTION}": ApiError(410, "Expired", "too old")}).list(JOBS, "team-a")
 
 
-async def test_a_replaced_object_is_put_as_it_was_read_and_a_conflict_is_told() -> None:
+async def test_replace_is_a_put_with_the_resource_version_and_raises_a_conflict() -> None:
     lease = {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
@@ -161,13 +161,13 @@ async def test_a_replaced_object_is_put_as_it_was_read_and_a_conflict_is_told() 
         await FakeKube({f"PUT {path}": CONFLICT}).replace(lease)
 
 
-# On the wire: a real HTTP server that answers as a test wants it to.
+# Against a real HTTP server with scripted responses.
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
-async def talking_to(handler: Handler, **options: Any) -> AsyncIterator[Kube]:
+async def connected_to(handler: Handler, **options: Any) -> AsyncIterator[Kube]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     async with (
@@ -183,7 +183,7 @@ def status(code: int, reason: str, **headers: str) -> web.Response:
 
 
 def answers(*responses: web.Response) -> Handler:
-    """The responses one after the other; the last one for good."""
+    """The responses one after the other, and then the last one again and again."""
     left = list(responses)
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -193,31 +193,29 @@ def answers(*responses: web.Response) -> Handler:
 
 
 @pytest.mark.parametrize("code", [429, 503])
-async def test_a_request_is_kept_back_as_long_as_the_api_server_asks(
-    code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pauses = kept_back(monkeypatch)
+async def test_a_request_is_repeated_after_the_requested_pause(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = recorded_pauses(monkeypatch)
     busy = [status(code, "TooManyRequests", **{"Retry-After": seconds}) for seconds in ("1", "3")]
-    async with talking_to(answers(*busy, web.json_response(JOB))) as kube:
+    async with connected_to(answers(*busy, web.json_response(JOB))) as kube:
         assert await kube.create(JOBS, "team-a", JOB) == JOB
     assert pauses == [1, 3]
 
 
-async def test_it_is_not_kept_back_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses = kept_back(monkeypatch)
+async def test_the_pauses_of_one_request_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = recorded_pauses(monkeypatch)
 
     async def busy(request: web.Request) -> web.StreamResponse:
         return status(429, "TooManyRequests", **{"Retry-After": "8"})
 
-    async with talking_to(busy) as kube:
+    async with connected_to(busy) as kube:
         with pytest.raises(ApiError, match="429 TooManyRequests: in its own words") as raised:
             await kube.get(JOBS, "team-a", "a")
     assert pauses == [8, 8, RETRY_AFTER_SECONDS - 16]
     assert raised.value.retry_after == 8
 
 
-def kept_back(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses, which are not waited for."""
+def recorded_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that the client requests; they are not waited for."""
     pauses: list[float] = []
 
     async def pause(seconds: float) -> None:
@@ -253,17 +251,17 @@ async def no_json(request: web.Request) -> web.StreamResponse:
 
 
 @pytest.mark.parametrize("handler", [silent, hangs_up, hangs_up_in_the_middle, no_json])
-async def test_no_answer_is_an_error_like_any_other(handler: Handler) -> None:
-    """The write may have been done: who tries again must not mind."""
-    async with talking_to(handler, request_timeout_seconds=0.2) as kube:
+async def test_a_missing_or_broken_response_is_an_api_error(handler: Handler) -> None:
+    """The write may have been applied, so a retry must be harmless."""
+    async with connected_to(handler, request_timeout_seconds=0.2) as kube:
         with pytest.raises(ApiError) as raised:
             await asyncio.wait_for(kube.create(JOBS, "team-a", JOB), 3)
     assert raised.value.status == 0
     assert raised.value.message
 
 
-async def test_every_request_is_counted_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept_back(monkeypatch)
+async def test_every_request_is_reported_to_the_observer_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded_pauses(monkeypatch)
     seen: list[tuple[str, str, int]] = []
 
     def answered(method: str, path: str, code: int, seconds: float) -> None:
@@ -271,21 +269,23 @@ async def test_every_request_is_counted_with_its_code(monkeypatch: pytest.Monkey
         seen.append((method, path, code))
 
     busy = status(429, "TooManyRequests", **{"Retry-After": "1"})
-    async with talking_to(answers(busy, web.json_response(JOB), status(409, "Conflict")), answered=answered) as kube:
+    async with connected_to(
+        answers(busy, web.json_response(JOB), status(409, "Conflict")), on_response=answered
+    ) as kube:
         await kube.get(JOBS, "team-a", "a")
         await kube.delete(JOBS, "team-a", "a", "uid-1")
-    async with talking_to(hangs_up, answered=answered) as kube:
+    async with connected_to(hangs_up, on_response=answered) as kube:
         with pytest.raises(ApiError):
             await kube.create(JOBS, "team-a", JOB)
     path = f"{COLLECTION}/a"
     assert seen == [("GET", path, 429), ("GET", path, 200), ("DELETE", path, 409), ("POST", COLLECTION, 0)]
 
 
-# A watch on the wire.
+# Watches against a real HTTP server.
 
 
 def watch_of(*chunks: bytes, code: int = 200, stays: float = 0.0) -> Handler:
-    """Answers with these chunks, as they are cut, and stays open after them."""
+    """Responds with exactly these chunks and stays open for `stays` seconds after them."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=code)
@@ -304,25 +304,25 @@ async def watched(kube: Kube, seconds: float = 60.0) -> list[Object | None]:
         return [line async for line in lines]
 
 
-async def test_a_watch_asks_for_bookmarks_and_what_comes_after_a_version() -> None:
+async def test_a_watch_requests_bookmarks_and_changes_after_a_version() -> None:
     asked: list[dict[str, str]] = []
 
     async def answer(request: web.Request) -> web.StreamResponse:
         asked.append(dict(request.query))
         return web.Response(text='{"type": "BOOKMARK"}\n')
 
-    async with talking_to(answer) as kube:
+    async with connected_to(answer) as kube:
         assert await watched(kube) == [None, {"type": "BOOKMARK"}]
     wanted = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": "7", "timeoutSeconds": "60"}
     assert asked == [{**wanted, "labelSelector": "a=1"}]
 
 
-async def test_an_event_may_be_cut_anywhere_and_be_as_large_as_an_object() -> None:
+async def test_events_of_any_size_are_read_from_chunks_cut_anywhere() -> None:
     """etcd's limit is 1.5 MiB; anyone who may label a ConfigMap could otherwise stop a watch for good."""
     large = json.dumps({"type": "ADDED", "object": {"data": "x" * 1_500_000}}).encode()
     text = b'{"type": "ADDED"}\n{"type": "MODI' + b'FIED"}\n' + large + b'\n{"type": "DELETED"}\n'
     chunks = [text[:20], text[20:30], text[30:200_000], text[200_000:]]
-    async with talking_to(watch_of(*chunks, b'{"type": "half')) as kube:
+    async with connected_to(watch_of(*chunks, b'{"type": "half')) as kube:
         found = await watched(kube)
     assert [line["type"] for line in found if line] == ["ADDED", "MODIFIED", "ADDED", "DELETED"]
 
@@ -342,7 +342,7 @@ async def test_a_watch_that_breaks_off_is_an_error(
     handler: Handler, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune_operator.kube.transport.SILENCE_SECONDS", 0.2)
-    async with talking_to(handler) as kube:
+    async with connected_to(handler) as kube:
         with pytest.raises(ApiError) as raised:
             await asyncio.wait_for(watched(kube), 3)
     assert raised.value.status == code

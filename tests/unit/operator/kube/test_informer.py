@@ -1,9 +1,10 @@
-"""A watch of ours: what it asks for, what it goes on from, when it lists again, and what it tells."""
+"""The informer: its requests, where a watch resumes, when it lists again, and what it delivers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,11 +46,11 @@ def bookmark(version: int) -> Object:
 
 
 class Stays:
-    """The watch stays open and says nothing."""
+    """The watch stays open and silent."""
 
 
 class Watched(FakeKube):
-    """Answers lists from a table; each watch says what is next, and the last one stays open."""
+    """Answers lists from a table; each watch follows the next script, and the last one stays open."""
 
     def __init__(self, lists: list[Object], *watches: list[Object | ApiError | type[Stays]]) -> None:
         super().__init__({LIST: [*lists]})
@@ -77,26 +78,27 @@ class Watched(FakeKube):
 
 
 class Run:
-    """An informer that runs, and what it told."""
+    """A running informer, and the changes that it delivered."""
 
     def __init__(self, kube: Watched, list_seconds: float = 3600.0) -> None:
         self.kube = kube
         self.cache = Cache({JOBS: {"managed": frozenset({"us"})}}, "owner")
-        self.told: list[tuple[str | None, str]] = []
+        self.delivered: list[tuple[str | None, str]] = []
         self.ours: list[str] = []
         self.pages = 0
 
-        def tell(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
-            self.told.append((type, body["metadata"]["name"]))
+        def on_change(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
+            self.delivered.append((type, body["metadata"]["name"]))
             self.ours += [body["metadata"]["name"]] if is_ours else []
 
-        async def room() -> None:
+        async def wait_for_capacity() -> None:
             self.pages += 1
 
-        self.informer = Informer(kube, self.cache, JOBS, {"managed": frozenset({"us"})}, tell, list_seconds, room)
+        selector = {"managed": frozenset({"us"})}
+        self.informer = Informer(kube, self.cache, JOBS, selector, on_change, list_seconds, wait_for_capacity)
 
     async def until(self, watches: int) -> None:
-        """Run until so many watches were asked for, and the last one has nothing more to say."""
+        """Run until this many watches were opened and the last script has been played."""
         task = asyncio.create_task(self.informer.run())
         async with asyncio.timeout(10):
             while len(self.kube.since) < watches:  # noqa: ASYNC110 - a script tells nobody
@@ -117,37 +119,37 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(informers, "FIRST_PAUSE_SECONDS", 0.0)
 
 
-async def test_it_lists_page_by_page_and_follows_from_the_list_s_version() -> None:
+async def test_an_informer_lists_in_pages_and_watches_from_the_version_of_the_list() -> None:
     kube = Watched(
         [page(job("a", 3), version=7, more="token"), page(job("b", 4), version=7)],
         [event("ADDED", job("c", 8)), event("MODIFIED", job("a", 9)), event("DELETED", job("b", 10)), Stays],
     )
     run = Run(kube)
     await run.until(watches=1)
-    assert run.told == [(None, "a"), (None, "b"), ("ADDED", "c"), ("MODIFIED", "a"), ("DELETED", "b")]
+    assert run.delivered == [(None, "a"), (None, "b"), ("ADDED", "c"), ("MODIFIED", "a"), ("DELETED", "b")]
     assert (kube.since, run.names, run.pages) == (["7"], ["a", "c"], 2)
     assert kube.requests[0].query["labelSelector"] == "managed=us"
-    assert "resourceVersion" not in kube.requests[0].query, "a list of what is so now, not of what a cache holds"
-    assert run.informer.listed.is_set()
+    assert "resourceVersion" not in kube.requests[0].query, "a list of the current state, not of the API server's cache"
+    assert run.informer.synced.is_set()
 
 
-async def test_who_is_told_reads_at_least_what_it_is_told_of() -> None:
+async def test_a_handler_finds_its_change_in_the_cache() -> None:
     kube = Watched([page(version=7)], [event("ADDED", job("a", 8)), Stays])
     run = Run(kube)
     seen: list[object] = []
 
-    def tell(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
+    def on_change(body: Mapping[str, Any], type: str | None, is_ours: bool) -> None:
         seen.append(run.cache.get(JOBS, "team-a", "a"))
 
-    run.informer = Informer(kube, run.cache, JOBS, run.informer.selector, tell, 3600.0, run.informer.room)
+    run.informer = replace(run.informer, on_change=on_change)
     await run.until(watches=1)
     assert seen == [job("a", 8)]
 
 
-async def test_it_tells_which_changes_are_our_own() -> None:
+async def test_handlers_are_told_which_changes_are_our_own_writes() -> None:
     kube = Watched([page(job("a", 3), job("b", 3), version=9)], [event("MODIFIED", job(name, 9)) for name in "ab"])
     run = Run(kube)
-    run.cache.wrote(JOBS, job("b", 9))
+    run.cache.record_write(JOBS, job("b", 9))
     await run.until(watches=1)
     assert run.ours == ["b"]
 
@@ -163,7 +165,7 @@ async def test_it_tells_which_changes_are_our_own() -> None:
     ],
     ids=["it ends", "it breaks off", "after a bookmark", "an error in it", "it is refused"],
 )
-async def test_a_watch_goes_on_where_it_was(watch: list[Any], version: str) -> None:
+async def test_a_watch_resumes_from_its_last_version(watch: list[Any], version: str) -> None:
     kube = Watched([page(version=7)], watch)
     await Run(kube).until(watches=2)
     assert (kube.since, kube.lists) == (["7", version], 1)
@@ -177,39 +179,39 @@ async def test_a_watch_goes_on_where_it_was(watch: list[Any], version: str) -> N
         [GONE],
         [],
     ],
-    ids=["it says 410", "it says 410 later", "it is refused with 410", "it ends at once and says nothing"],
+    ids=["it reports 410", "it reports 410 later", "it is rejected with 410", "it ends at once without an event"],
 )
-async def test_a_watch_that_expired_is_listed_again_and_deletions_meanwhile_are_reported(
+async def test_an_expired_watch_lists_again_and_reports_deletions(
     watch: list[Any],
 ) -> None:
     kube = Watched([page(job("a", 3), job("b", 4), version=7), page(job("b", 4), job("c", 12), version=20)], watch)
     run = Run(kube)
     await run.until(watches=2)
     assert kube.since == ["7", "20"]
-    assert run.told == [(None, "a"), (None, "b"), ("ADDED", "c"), ("DELETED", "a")]
+    assert run.delivered == [(None, "a"), (None, "b"), ("ADDED", "c"), ("DELETED", "a")]
     assert run.names == ["b", "c"]
 
 
-async def test_what_a_watch_lost_comes_with_the_next_list_which_does_not_interrupt_it() -> None:
+async def test_the_periodic_list_delivers_missed_changes_without_interrupting_the_watch() -> None:
     kube = Watched([page(job("a", 3), version=7), page(job("a", 9), version=20)], [bookmark(15), Stays])
     run = Run(kube, list_seconds=0.02)
     task = asyncio.create_task(run.informer.run())
     async with asyncio.timeout(10):
-        while len(run.told) < 2:  # noqa: ASYNC110 - a script tells nobody
+        while len(run.delivered) < 2:  # noqa: ASYNC110 - a script tells nobody
             await asyncio.sleep(0.001)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert run.told == [(None, "a"), ("MODIFIED", "a")]
+    assert run.delivered == [(None, "a"), ("MODIFIED", "a")]
     assert kube.since == ["7"]
 
 
 @pytest.mark.parametrize(
     ("watch", "silent"), [([ApiError(503, "ServiceUnavailable", "")], 100.0), ([bookmark(9)], 0.0)]
 )
-async def test_a_watch_that_is_refused_is_no_word_of_the_api_server(
+async def test_a_rejected_watch_is_no_sign_of_life(
     watch: list[Any], silent: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or memory would be believed, and the process called alive, for as long as it is tried."""
+    """Otherwise the cache would count as fresh, and the process as alive, for as long as it retries."""
     monkeypatch.setattr(informers, "FIRST_PAUSE_SECONDS", 3600.0)
     kube = Watched([page(job("a", 3), version=7)], watch)
     run = Run(kube)
@@ -218,20 +220,20 @@ async def test_a_watch_that_is_refused_is_no_word_of_the_api_server(
     assert run.cache.silent_seconds(JOBS) == silent
 
 
-async def test_an_api_server_that_went_back_in_time_ends_the_operator() -> None:
+async def test_a_restored_etcd_ends_the_operator() -> None:
     kube = Watched([page(job("a", 3), version=70), page(job("a", 3), version=7)], [GONE])
     with pytest.raises(RestoredError):
         await Run(kube).informer.run()
 
 
-async def test_what_is_in_doubt_while_a_list_is_asked_for_stays_in_doubt() -> None:
+async def test_a_write_during_a_list_keeps_its_unknown_outcome() -> None:
     kube = Watched([page(version=7)])
     run = Run(kube)
     answer = kube._request
 
     async def slow(method: str, path: str, **given: Any) -> Object:
         found = await answer(method, path, **given)
-        run.cache.doubt(JOBS, "team-a", "a", "parent")
+        run.cache.mark_unknown(JOBS, "team-a", "a", "parent")
         return found
 
     kube._request = slow  # type: ignore[method-assign]
@@ -239,24 +241,24 @@ async def test_what_is_in_doubt_while_a_list_is_asked_for_stays_in_doubt() -> No
     assert run.names is None
 
 
-async def test_a_list_whose_pages_expire_begins_again() -> None:
+async def test_a_list_whose_pages_expire_starts_over() -> None:
     first, whole = page(job("a", 3), job("b", 3), version=7, more="token"), page(job("b", 3), version=9)
     kube = Watched([first, GONE, whole])
     run = Run(kube)
     await run.until(watches=1)
     assert (kube.since, run.names) == (["9"], ["b"])
-    assert run.told == [(None, "a"), (None, "b"), ("DELETED", "a")]
+    assert run.delivered == [(None, "a"), (None, "b"), ("DELETED", "a")]
 
 
-async def test_a_list_that_is_refused_is_tried_again() -> None:
+async def test_a_rejected_list_is_retried() -> None:
     kube = Watched([ApiError(500, "InternalError", ""), ApiError(403, "Forbidden", ""), page(job("a", 3), version=7)])
     run = Run(kube)
     await run.until(watches=1)
     assert run.names == ["a"]
 
 
-async def test_while_no_watch_is_open_memory_is_believed_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_operator.kube.cache.SILENT_SECONDS", 0.0)
+async def test_the_cache_is_stale_soon_after_the_watch_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.kube.cache.DISCONNECTED_SECONDS", 0.0)
     run = Run(Watched([page(job("a", 3), version=7)]))
     task = asyncio.create_task(run.informer.run())
     while not run.kube.since:  # noqa: ASYNC110 - a script tells nobody

@@ -46,8 +46,8 @@ async def test_a_resync_looks_at_what_is_not_finished() -> None:
     found = parts(FakeKube())
     evaluation = ObjectKey("Evaluation", "team-a", "judge")
     for resource, key in ((FINE_TUNE_JOBS, ROUTER), (FINE_TUNE_JOBS, DONE), (EVALUATIONS, evaluation)):
-        found.cache.event(resource, "ADDED", item(key))
-    found.cache.finished(FINE_TUNE_JOBS, DONE.namespace, DONE.name, "7")
+        found.cache.apply_event(resource, "ADDED", item(key))
+    found.cache.mark_finished(FINE_TUNE_JOBS, DONE.namespace, DONE.name, "7")
     task = asyncio.create_task(manager._resync(found))
     async with asyncio.timeout(10):
         while set(found.queue.waiting()) != {ROUTER, evaluation}:  # noqa: ASYNC110 - the queue tells nobody
@@ -60,12 +60,12 @@ async def test_a_resync_leaves_alone_what_is_looked_at_or_has_ended_meanwhile() 
     found = parts(FakeKube())
     other = ObjectKey("FineTuneJob", "team-a", "other")
     for key in (ROUTER, DONE, other):
-        found.cache.event(FINE_TUNE_JOBS, "ADDED", item(key))
+        found.cache.apply_event(FINE_TUNE_JOBS, "ADDED", item(key))
     found.queue.add(ROUTER)
     await found.queue.get()
     task = asyncio.create_task(manager._resync(found))
     await asyncio.sleep(0)
-    found.cache.finished(FINE_TUNE_JOBS, DONE.namespace, DONE.name, "7")
+    found.cache.mark_finished(FINE_TUNE_JOBS, DONE.namespace, DONE.name, "7")
     async with asyncio.timeout(10):
         for _ in range(2):  # then one resync at least has gone through all of them
             while found.queue.waiting() != (other,):
@@ -87,12 +87,12 @@ async def test_it_is_ready_when_all_is_listed_and_not_alive_when_nothing_more_is
     now = 1000.0
     assert manager._alive(found) == [], "it may have to wait until it leads"
     for resource in selectors(KINDS):
-        found.cache.hears(resource)
+        found.cache.heard_from(resource)
     found.watching.set()
     now = 1179.0
     assert (manager._alive(found), manager._ready(found)) == ([], [])
     for resource in set(selectors(KINDS)) - {FINE_TUNE_JOBS}:
-        found.cache.hears(resource)
+        found.cache.heard_from(resource)
     now = 1181.0
     assert manager._alive(found) == ["nothing was heard of finetunejobs for 181 s"]
     found.stop.set()
