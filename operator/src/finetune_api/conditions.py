@@ -49,7 +49,7 @@ class Reason(StrEnum):
     VALID = "Valid"
     DELETING = "Deleting"
     GATES_PASSED = "GatesPassed"
-    # Diagnoses: the reason of Stalled while it is True.
+    # Diagnoses: the reason of Stalled while it is True, and where something is limited that does not stall it.
     INVALID_SPEC = "InvalidSpec"
     CLASS_NOT_FOUND = "ClassNotFound"
     LIMIT_EXCEEDED = "LimitExceeded"
@@ -94,6 +94,8 @@ class Reason(StrEnum):
     STATUS_UNREADABLE = "StatusUnreadable"
     FAILED = "Failed"
 
+
+DIAGNOSES = frozenset(list(Reason)[list(Reason).index(Reason.INVALID_SPEC) :])
 
 REASON_MEANINGS: dict[Reason, str] = {
     Reason.PROGRESSING: "No problem is known.",

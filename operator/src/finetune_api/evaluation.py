@@ -177,6 +177,14 @@ class Gate(OneOf):
                 "decision UpperBound requires maximum or maximumDelta",
                 "decision",
             ),
+            (
+                "(has(self.decision) && self.decision == 'PointEstimate') || ((!has(self.minimum) || self.minimum < "
+                "1.0) && (!has(self.minimumDelta) || self.minimumDelta < 1.0) && (!has(self.maximum) || self.maximum > "
+                "0.0) && (!has(self.maximumDelta) || self.maximumDelta > -1.0))",
+                "the bound of an interval never reaches the end of the scale, so this gate can't pass: demand less, or "
+                "use decision PointEstimate",
+                "decision",
+            ),
         )
     )
 
@@ -186,10 +194,14 @@ class Gate(OneOf):
     slice: SliceReference | None = Field(
         None, description="Judge the scores of this slice. Omitted: those of all examples."
     )
-    minimum: float | None = Field(None, ge=0, le=1, description="Minimum mean score.")
-    minimum_delta: float | None = Field(None, ge=-1, le=1, description="Minimum gain over the baseline's mean score.")
-    maximum: float | None = Field(None, ge=0, le=1, description="Maximum mean score.")
-    maximum_delta: float | None = Field(None, ge=-1, le=1, description="Maximum gain over the baseline's mean score.")
+    minimum: float | None = Field(None, gt=0, le=1, description="Minimum mean score; every model has at least 0.")
+    minimum_delta: float | None = Field(
+        None, gt=-1, le=1, description="Minimum gain over the baseline's mean score; every model has at least -1."
+    )
+    maximum: float | None = Field(None, ge=0, lt=1, description="Maximum mean score; no model has more than 1.")
+    maximum_delta: float | None = Field(
+        None, ge=-1, lt=1, description="Maximum gain over the baseline's mean score; no model has more than 1."
+    )
     decision: Literal["LowerBound", "UpperBound", "PointEstimate"] | None = Field(
         None,
         description="What is compared with the threshold: a bound of the 95 % confidence interval, or the mean itself. "

@@ -121,9 +121,10 @@ class Grader(TypedUnion):
     ] = Field(description="Type of grader; its settings are in the member of the same name.")
     pass_threshold: float | None = Field(
         None,
-        ge=0,
+        gt=0,
         le=1,
-        description="Minimum score of an output that passes. Omitted: 1 for StringCheck, JsonSchema, LabelModel "
+        description="Minimum score of an output that passes; every output has at least 0. Omitted: 1 for StringCheck, "
+        "JsonSchema, LabelModel "
         "and ToolCall without partialCredit, otherwise 0.5.",
     )
     string_check: StringCheck | None = None

@@ -22,6 +22,9 @@ PROGRESS_BODY_BYTES = 256 * 1024
 PROGRESS_INTERVAL_SECONDS = 5
 
 
+_OF_LOGGED_STEPS = ("loss", "eval_loss", "learning_rate")
+
+
 class Metric(ApiModel):
     """One number, as text."""
 
@@ -87,10 +90,13 @@ def to_progress(status: TrainerStatus) -> Progress | None:
 def carried(progress: Progress, before: Progress | None) -> Progress:
     """The progress, with the remaining time also in human-readable form.
 
-    Right after a resume, the attempt's own speed is unknown until its first step is complete; until then, the speed in
-    the status `before` is used.
+    Right after a resume, the attempt's own speed is unknown until its first step is complete, and its losses until a
+    step is logged or evaluated; until then, those in the status `before` are used, which is of the same run.
     """
     remaining = progress.estimated_remaining_seconds
+    if before is not None:
+        known = {name: getattr(before, name) for name in _OF_LOGGED_STEPS if getattr(progress, name) is None}
+        progress = progress.model_copy(update=known)
     if remaining is None and before is not None and before.step < before.total_steps:
         remaining = _at_the_speed_of(before, progress.total_steps - progress.step)
     text = None if remaining is None else human_duration(remaining)

@@ -10,8 +10,10 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from finetune_api.graders import GraderErrorCode
+from finetune_grading.arithmetic import OF_INTERVALS, OF_NUMBERS, Arithmetic, Interval, finite
 
 MOST_NESTED = 50
 """Parentheses, powers and signs within each other."""
@@ -19,25 +21,10 @@ MOST_NESTED = 50
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))|(?P<name>\w+)|(?P<sign>[-+*/^(),]))"
 )
-_FUNCTIONS: Mapping[str, Callable[..., float]] = {
-    "min": min,
-    "max": max,
-    "abs": abs,
-    "floor": lambda value: float(math.floor(value)),
-    "ceil": lambda value: float(math.ceil(value)),
-    "exp": math.exp,
-    "sqrt": math.sqrt,
-    "log": math.log,
-}
 _OF_MANY = frozenset({"min", "max"})
 
-_Node = Callable[[Mapping[str, float]], float]
-_OPERATORS: Mapping[str, Callable[[float, float], float]] = {
-    "+": lambda left, right: left + right,
-    "-": lambda left, right: left - right,
-    "*": lambda left, right: left * right,
-    "/": lambda left, right: left / right,
-}
+_Node = Callable[[Mapping[str, Any], Arithmetic], Any]
+"""The value of a part, from those of the names, by an arithmetic: of numbers, or of what numbers may be."""
 
 
 class FormulaError(ValueError):
@@ -58,7 +45,16 @@ class Formula:
 
     def __call__(self, values: Mapping[str, float]) -> float:
         """Its value, a finite number. Raises ArithmeticError (or ValueError, of math) where it, or a part, has none."""
-        return _finite(self._evaluate(values))
+        value: float = self._evaluate(values, OF_NUMBERS)
+        return finite(value)
+
+    def bounds(self, least: float, most: float) -> tuple[float, float]:
+        """Numbers that its value is never below and above, while every name's is between these two.
+
+        They may lie further apart than its values: a - a is between -1 and 1 by them.
+        """
+        found = self._evaluate(dict.fromkeys(self.names, Interval(least, most)), OF_INTERVALS)
+        return found.low, found.high
 
 
 def parse_formula(text: str, names: Collection[str]) -> Formula:
@@ -93,16 +89,16 @@ class _Parser:
     def _chain(self, signs: str, part: Callable[[], _Node]) -> _Node:
         """Left to right, in a loop: a long sum is no deep one."""
         first = part()
-        rest: list[tuple[Callable[[float, float], float], _Node]] = []
+        rest: list[tuple[str, _Node]] = []
         while (sign := self._take_sign(signs)) is not None:
-            rest.append((_OPERATORS[sign], part()))
+            rest.append((sign, part()))
         if not rest:
             return first
 
-        def evaluate(values: Mapping[str, float]) -> float:
-            result = first(values)
+        def evaluate(values: Mapping[str, Any], arithmetic: Arithmetic) -> Any:
+            result = first(values, arithmetic)
             for operator, node in rest:
-                result = _finite(operator(result, node(values)))
+                result = arithmetic.operators[operator](result, node(values, arithmetic))
             return result
 
         return evaluate
@@ -112,21 +108,23 @@ class _Parser:
         if sign is None:
             return self._power()
         with_sign = self._nested(self._signed)
-        return (lambda values: -with_sign(values)) if sign == "-" else with_sign
+        return (lambda values, arithmetic: -with_sign(values, arithmetic)) if sign == "-" else with_sign
 
     def _power(self) -> _Node:
         base = self._atom()
         if self._take_sign("^") is None:
             return base
         exponent = self._nested(self._signed)
-        return lambda values: _finite(math.pow(base(values), exponent(values)))
+        return lambda values, arithmetic: arithmetic.operators["^"](
+            base(values, arithmetic), exponent(values, arithmetic)
+        )
 
     def _atom(self) -> _Node:
         kind, text, position = self._tokens[self._next]
         self._next += 1
         if kind == "number":
             number = float(text)
-            return lambda values: number
+            return lambda values, arithmetic: arithmetic.number(number)
         if kind == "name":
             return self._call(text, position) if self._take_sign("(") else self._name(text, position)
         if text == "(":
@@ -144,14 +142,13 @@ class _Parser:
                 f"There are: {known}.",
             )
         self.read.append(name)
-        return lambda values: values[name]
+        return lambda values, arithmetic: values[name]
 
     def _call(self, name: str, position: int) -> _Node:
-        function = _FUNCTIONS.get(name)
-        if function is None:
+        if name not in OF_NUMBERS.functions:
             raise FormulaError(
                 GraderErrorCode.FORMULA_PARSE_ERROR,
-                f"character {position}: {name!r} is not a function. There are: {', '.join(_FUNCTIONS)}.",
+                f"character {position}: {name!r} is not a function. There are: {', '.join(OF_NUMBERS.functions)}.",
             )
         arguments = [self._nested(self.sum)]
         while self._take_sign(",") is not None:
@@ -163,7 +160,9 @@ class _Parser:
                 GraderErrorCode.FORMULA_PARSE_ERROR,
                 f"character {position}: {name} takes {wanted}, and has {len(arguments)}.",
             )
-        return lambda values: function(*(argument(values) for argument in arguments))
+        return lambda values, arithmetic: arithmetic.functions[name](
+            *(argument(values, arithmetic) for argument in arguments)
+        )
 
     def _nested(self, part: Callable[[], _Node]) -> _Node:
         self._depth += 1
@@ -186,13 +185,6 @@ class _Parser:
             return None
         self._next += 1
         return text
-
-
-def _finite(value: float) -> float:
-    """min(1, a * b) is no value where a * b has none."""
-    if not math.isfinite(value):
-        raise OverflowError("a result is not a finite number")
-    return value
 
 
 def _tokens(text: str, names: Collection[str]) -> list[tuple[str, str, int]]:

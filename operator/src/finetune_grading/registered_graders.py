@@ -46,11 +46,6 @@ def compile_graders(
     for name in names:
         if names.count(name) > 1:
             raise InvalidGraderError(name, "its name is used twice; give each grader a name of its own.")
-    for grader in graders:
-        if grader.pass_threshold == 0:
-            raise InvalidGraderError(
-                grader.name, "passThreshold: every output has a score of at least 0; set the least one that shall pass."
-            )
     # As with OpenAI, a formula reads no other formula.
     readable = [grader.name for grader in graders if grader.type != "Multi"]
     comparing = [grader.name for grader in graders if grader.type == "Pairwise"]

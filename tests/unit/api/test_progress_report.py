@@ -155,6 +155,15 @@ def test_right_after_a_resume_the_remaining_time_is_at_the_speed_before(
     assert found.estimated_remaining == (None if remaining is None else f"{remaining}s")
 
 
+def test_right_after_a_resume_the_losses_are_those_before_until_a_step_is_logged() -> None:
+    before = shown(step=60, total_steps=100, percent=60, loss=1.5, eval_loss=1.7, learning_rate=2e-4)
+    resumed = carried(shown(step=50, total_steps=100, percent=50), before)
+    assert (resumed.step, resumed.loss, resumed.eval_loss, resumed.learning_rate) == (50, 1.5, 1.7, 2e-4)
+    logged = carried(shown(step=55, total_steps=100, percent=55, loss=1.6, learning_rate=1e-4), resumed)
+    assert (logged.loss, logged.eval_loss, logged.learning_rate) == (1.6, 1.7, 1e-4)
+    assert carried(shown(step=1, total_steps=100, percent=1), None).loss is None
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

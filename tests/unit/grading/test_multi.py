@@ -33,9 +33,13 @@ def multi(formula: str, *names: str, **changes: Any) -> MultiGrader:
     return found
 
 
-def combine(formula: str, scores: Mapping[str, float], **changes: Any) -> Grade:
+def combine(text: str, scores: Mapping[str, float]) -> Grade:
+    """The grade by any formula, also one that no spec may have since it is always the same."""
     grades = {name: Grade.of(Scored(score), 1) for name, score in scores.items()}
-    return multi(formula, *scores, **changes).combine(grades)
+    names = {name.replace("-", "_"): name for name in scores}
+    formula = parse_formula(text, names)
+    reads = {name: names[name] for name in formula.names}
+    return MultiGrader("both", 0.5, (), formula, reads).combine(grades)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,49 @@ def test_a_formula_that_can_not_work_is_refused_by_its_place(formula: str, code:
 def test_a_formula_that_reads_no_grader_is_refused(formula: str) -> None:
     with pytest.raises(InvalidGraderError, match="calculateOutput: it reads no grader"):
         multi(formula, "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("formula", "threshold", "why"),
+    [
+        ("0 * a", 0.5, "the same value, 0,"),
+        ("a + 1", 0.5, "the same value, 1,"),
+        ("max(a, 1) * 0.7", 0.5, "the same value, 0.7,"),
+        ("a^0", 1, "the same value, 1,"),
+        ("-a", 0.5, "the same value, 0,"),
+        ("0.3 * a", 0.5, "at most 0.3, and passThreshold 0.5: no output can pass"),
+        ("min(a, b) / 2", 0.6, "at most 0.5"),
+        ("exp(a) / 10", 0.3, "at most 0.271828"),
+        ("0.5 + a / 2", 0.5, "at least 0.5, and passThreshold 0.5: every output passes"),
+        ("1 - abs(a - b) / 2", 0.5, "at least 0.5"),
+        ("ceil(a + 0.1)", 0.9, "the same value, 1,"),
+    ],
+)
+def test_a_formula_that_passes_all_or_none_is_refused_by_name(formula: str, threshold: float, why: str) -> None:
+    with pytest.raises(InvalidGraderError) as refused:
+        multi(formula, "a", "b", passThreshold=threshold)
+    assert why in str(refused.value)
+    assert f"The formula is {formula!r}." in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("formula", "threshold"),
+    [
+        ("0.3 * a", 0.3),
+        ("0.5 + a / 2", 0.6),
+        ("1 / a / 4", 1),
+        ("a - b", 0.01),
+        ("log(a) + 1", 1),
+        ("sqrt(a - 0.5)", 0.7),
+        ("(a - 0.5)^2 * 4", 1),
+        ("floor(a)", 1),
+        ("0.1 * a + 0.7 * b", 0.8),
+    ],
+)
+def test_a_threshold_that_some_output_may_reach_and_another_miss_is_none_of_those(
+    formula: str, threshold: float
+) -> None:
+    assert multi(formula, "a", "b", passThreshold=threshold).pass_threshold == threshold
 
 
 def test_a_formula_reads_no_formula() -> None:
@@ -226,6 +273,17 @@ def test_a_formula_has_pythons_value(text: str, a: float, b: float) -> None:
             formula({"a": a, "b": b})
     else:
         assert formula({"a": a, "b": b}) == expected
+
+
+@given(expressions, st.floats(0, 1), st.floats(0, 1))
+def test_no_value_of_a_formula_is_beyond_its_bounds(text: str, a: float, b: float) -> None:
+    """Also of functions that rise, and of powers; to a computer's digits."""
+    for outer in ("{}", "exp(min({}, 9))", "floor({})", "ceil({})", "sqrt(abs({}))", "log(abs({}))", "abs({})^2"):
+        formula = parse_formula(outer.format(text), {"a", "b"})
+        least, most = formula.bounds(0.0, 1.0)
+        with contextlib.suppress(ArithmeticError, ValueError):
+            value = formula({"a": a, "b": b})
+            assert least - 1e-9 * (1 + abs(value)) <= value <= most + 1e-9 * (1 + abs(value))
 
 
 @given(st.text("ab01.+-*/^(), minlogexp_'[]{}\n\x00é", max_size=60))

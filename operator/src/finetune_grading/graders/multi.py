@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading.formula import Formula, FormulaError, parse_formula
-from finetune_grading.grade import Grade, GradeError, Scored
+from finetune_grading.grade import ROUNDING, Grade, GradeError, Scored
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 
 
@@ -50,9 +50,23 @@ def compile_multi(
         formula = parse_formula(grader.multi.calculate_output, names)
     except FormulaError as error:
         raise InvalidGraderError(grader.name, f"multi.calculateOutput: {error}", error.code) from error
-    if not formula.names:
-        message = "multi.calculateOutput: it reads no grader, and has the same value whatever a model writes."
+    if useless := _why_useless(formula, pass_threshold):
+        message = f"multi.calculateOutput: {useless} The formula is {grader.multi.calculate_output!r}."
         raise InvalidGraderError(grader.name, message, GraderErrorCode.INVALID_VARIABLE_ERROR)
     reads = {name: names[name] for name in formula.names}
     compares = any(name in comparing for name in reads.values())
     return MultiGrader(grader.name, pass_threshold, (), formula, reads, compares=compares)
+
+
+def _why_useless(formula: Formula, pass_threshold: float) -> str | None:
+    """Why its verdict is the same whatever a model writes; None where it may differ."""
+    if not formula.names:
+        return "it reads no grader, and has the same value whatever a model writes."
+    least, most = (min(1.0, max(0.0, bound)) for bound in formula.bounds(0.0, 1.0))
+    if most - least < ROUNDING:
+        return f"it has the same value, {least:g}, whatever the graders that it reads say."
+    if most < pass_threshold - ROUNDING:
+        return f"its value is at most {most:g}, and passThreshold {pass_threshold:g}: no output can pass."
+    if least >= pass_threshold - ROUNDING:
+        return f"its value is at least {least:g}, and passThreshold {pass_threshold:g}: every output passes."
+    return None

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from finetune_api.base import whole_seconds
-from finetune_api.conditions import REASON_MEANINGS, Condition, ConditionType, Reason
+from finetune_api.conditions import DIAGNOSES, REASON_MEANINGS, Condition, ConditionType, Reason
 from finetune_api.failure import FailureStatus
 
 MESSAGE_LENGTH = 4096
@@ -89,12 +89,13 @@ def conditions(
 ) -> list[Condition]:
     """Ready and Stalled of a readiness, Failed where the run is over for good, and Passed where it is given.
 
+    A diagnosis that stalls nothing (a limit that only caps) is told by both.
     Passed is Unknown where the reason is Inconclusive or BudgetExceeded. A transition time moves only when the status
     does.
     """
     found = [(ConditionType.READY, readiness.ready, readiness.reason, readiness.message)]
-    if readiness.stalled:
-        found.append((ConditionType.STALLED, True, readiness.reason, readiness.message))
+    if readiness.stalled or readiness.reason in DIAGNOSES:
+        found.append((ConditionType.STALLED, readiness.stalled, readiness.reason, readiness.message))
     else:
         found.append((ConditionType.STALLED, False, Reason.PROGRESSING, REASON_MEANINGS[Reason.PROGRESSING]))
     if readiness.failed:

@@ -25,6 +25,13 @@ class ResolvedClass:
     spec: FineTuneClassSpec
     uid: str
 
+    def exceeded(self, field: str, asked: int, limit: str, allowed: int) -> str:
+        """That a field of a spec asks for more than this member of spec.limits allows, and who can change that."""
+        return (
+            f"{field} is {asked}; FineTuneClass {self.name!r} allows {allowed}. Lower it, or ask the platform team to "
+            f"raise limits.{limit} of the class."
+        )
+
 
 def default_class(classes: Iterable[Object]) -> Object | Readiness:
     """The newest of the classes that are annotated as default, as for StorageClass."""

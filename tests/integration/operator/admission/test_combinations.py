@@ -87,6 +87,16 @@ TONE: Object = {
             {"gates": [{"grader": "exact", "minimum": 0.5, "minimumDelta": 0.1}]},
             ["spec.gates[0]", "exactly one of minimum, minimumDelta, maximum and maximumDelta"],
         ),
+        # No interval reaches the ends of the scale.
+        *(
+            ("Evaluation", {"gates": [{"grader": "exact", **gate}]}, ["spec.gates[0].decision", "this gate can't pass"])
+            for gate in (
+                {"minimum": 1},
+                {"minimumDelta": 1, "decision": "LowerBound"},
+                {"maximum": 0},
+                {"maximumDelta": -1, "decision": "UpperBound"},
+            )
+        ),
         # What must go together.
         (
             "FineTuneJob",

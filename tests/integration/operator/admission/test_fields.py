@@ -69,6 +69,32 @@ from tests.integration.operator.api import Api
             {"gates": [{"grader": "exact", "minimum": 1.5}]},
             ["spec.gates[0].minimum", "less than or equal to 1"],
         ),
+        # A threshold that nothing can miss.
+        (
+            "Evaluation",
+            {"graders": [{**GRADER, "passThreshold": 0}]},
+            ["spec.graders[0].passThreshold", "greater than 0"],
+        ),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "exact", "minimum": 0}]},
+            ["spec.gates[0].minimum", "greater than 0"],
+        ),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "exact", "minimumDelta": -1}]},
+            ["spec.gates[0].minimumDelta", "greater than -1"],
+        ),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "exact", "maximum": 1}]},
+            ["spec.gates[0].maximum", "less than 1"],
+        ),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "exact", "maximumDelta": 1}]},
+            ["spec.gates[0].maximumDelta", "less than 1"],
+        ),
         ("ModelDeployment", {"replicas": -1}, ["spec.replicas", "greater than or equal to 0"]),
         ("ModelDeployment", {"runtime": {"type": "TGI"}}, ["spec.runtime.type", '"Transformers"']),
         # Names of other objects, labels and quantities, as Kubernetes has them.

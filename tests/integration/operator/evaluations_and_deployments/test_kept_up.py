@@ -253,6 +253,8 @@ def test_no_more_than_the_class_allows(api: Api) -> None:
     scale(api, "ModelDeployment", 5)
     limited = api.wait_reason("ModelDeployment", "router", "LimitExceeded")
     assert "spec.replicas is 5" in ready_message(limited)
+    assert "raise limits.replicas" in condition(limited, "Stalled")["message"], "which does not stall"
+    assert condition(limited, "Stalled")["status"] == "False"
     wait_for(lambda: api.get("Deployment", "router")["spec"]["replicas"] == 2, "as many as are allowed")
 
 

@@ -126,11 +126,13 @@ def test_of_a_saved_folder_the_shards_are_read_that_its_state_names(
     ],
 )
 def test_what_names_no_data_is_told(
-    storage: Storage, folder: str, tmp_path: Path, uri: str, reason: Reason, words: str
+    storage: Storage, bucket: Bucket, folder: str, tmp_path: Path, uri: str, reason: Reason, words: str
 ) -> None:
     with pytest.raises(DiagnosedError) as refused:
         fetched(storage, tmp_path, {"uri": uri})
     assert (refused.value.failure.reason, words in refused.value.failure.message) == (reason, True)
+    is_missing = reason is Reason.DATASET_NOT_FOUND
+    assert ((bucket.storage.endpoint or "AWS") in refused.value.failure.message) == is_missing, "and who was asked"
 
 
 def test_every_file_of_a_glob_must_be_allowed(storage: Storage, folder: str, tmp_path: Path) -> None:

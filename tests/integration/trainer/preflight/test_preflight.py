@@ -307,6 +307,7 @@ def test_what_is_not_there_is_named(workplace: Workplace, tmp_path: Path) -> Non
         error = diagnosis(workplace, tmp_path, "absent", **changes).failure
         assert error.reason is reason
         assert uri in error.message
+        assert (workplace.bucket.storage.endpoint or "AWS") in error.message, "who was asked for it"
 
 
 def test_a_model_that_is_not_there_is_told_before_a_line_is_read(

@@ -96,7 +96,8 @@ def serving(model: Path, scratch: Path, hub: Hub) -> Iterator[Server]:
         wait_until_healthy(running, process, scratch / "log")
         yield running
         process.send_signal(signal.SIGTERM)
-        process.wait(STOP_SECONDS)  # before uvicorn gives up on requests that do not end
+        # Before uvicorn gives up on requests that do not end; well, or a Pod that is scaled away ends as Error.
+        assert process.wait(STOP_SECONDS) == 0
     finally:
         process.kill()
         process.wait(30)

@@ -43,6 +43,14 @@ def test_ready_and_stalled_of_each_standing(readiness: Readiness, expected: dict
     assert table(conditions(readiness, [], generation=1, now=NOW)) == expected
 
 
+def test_a_diagnosis_that_stalls_nothing_is_told_by_stalled_too() -> None:
+    """`Stalled` would say that no problem is known, beside a Ready whose reason is one."""
+    capped = ready(Reason.LIMIT_EXCEEDED, "spec.replicas is 5; the class allows 2.")
+    found = {one.type: one for one in conditions(capped, [], generation=1, now=NOW)}
+    assert table([*found.values()])["Stalled"] == ("False", "LimitExceeded")
+    assert found[ConditionType.STALLED].message == capped.message
+
+
 def test_the_condition_failed_lasts_as_long_as_the_run_is_over() -> None:
     over = conditions(failed(Reason.DATASET_INVALID, "Line 7."), [], generation=1, now=NOW)
     assert table(over) == {

@@ -104,9 +104,9 @@ def test_a_gain_rests_on_the_examples_that_both_models_have() -> None:
 
 def test_an_interval_that_is_not_known_decides_nothing() -> None:
     score = measured(CANDIDATE, BASELINE).model_copy(update={"delta_low": None, "delta_high": None})
-    assert verdict(score, minimumDelta=-1).verdict == "Inconclusive"
-    assert "not known" in verdict(score, minimumDelta=-1).message
-    assert verdict(score, minimumDelta=-1, decision="PointEstimate").verdict == "Passed"
+    assert verdict(score, minimumDelta=-0.99).verdict == "Inconclusive"
+    assert "not known" in verdict(score, minimumDelta=-0.99).message
+    assert verdict(score, minimumDelta=-0.99, decision="PointEstimate").verdict == "Passed"
 
 
 def test_the_condition_passed_is_unknown_while_a_gate_is_undecided() -> None:

@@ -43,10 +43,10 @@ def judged(gates: list[dict[str, Any]], scores: list[Any]) -> Decided:
     [
         ({"minimum": 0.75}, True),
         ({"minimum": 0.7501}, False),
-        ({"minimum": 0.0}, True),
+        ({"minimum": 0.001}, True),
         ({"minimumDelta": 0.5}, True),
         ({"minimumDelta": 0.5001}, False),
-        ({"minimumDelta": -1.0}, True),
+        ({"minimumDelta": -0.999}, True),
     ],
 )
 def test_a_gate_demands_a_score_or_a_gain(gate: dict[str, float], passes: bool) -> None:
@@ -81,7 +81,7 @@ def test_without_gates_it_passes() -> None:
     ids=["no scores at all", "only the baseline's", "somebody else's", "by another grader"],
 )
 def test_a_candidate_without_a_score_fails_every_gate(scores: list[Any]) -> None:
-    result = judged([{"grader": "exact", "minimum": 0.0}], scores)
+    result = judged([{"grader": "exact", "minimum": 0.001}], scores)
     assert result.decision.passed is False
     assert "tuned by exact: there is no score by this grader" in result.message
 

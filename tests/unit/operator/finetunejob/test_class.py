@@ -55,7 +55,12 @@ CLIMBING = "s3://team-data/../other-team/train.jsonl"
 @pytest.mark.parametrize(
     ("spec", "limits", "reason", "told"),
     [
-        ({"parallelism": {"nodes": 9}}, {}, Reason.LIMIT_EXCEEDED, ["nodes is 9", "'cpu'", "allows 8"]),
+        (
+            {"parallelism": {"nodes": 9}},
+            {},
+            Reason.LIMIT_EXCEEDED,
+            ["nodes is 9", "'cpu'", "allows 8", "raise limits.nodes"],
+        ),
         (
             {"activeDeadlineSeconds": 7200},
             {"limits": {"activeDeadlineSeconds": 3600}},

@@ -289,6 +289,28 @@ def test_the_next_try_keeps_the_diagnosis_until_it_has_an_answer() -> None:
     assert running.decision == Decision("Validating", "DatasetInvalid", stalled=True, again_in=15)
 
 
+ROOM_LATER = "0/3 nodes are available: 3 Insufficient cpu."
+
+
+@pytest.mark.parametrize("seconds", [0, 5, 29, 31, 600])
+def test_a_retry_after_a_failure_is_validating_with_its_diagnosis_however_long_its_pod_waits(seconds: int) -> None:
+    """It is never Queued: that would hide, for some seconds, what a person has to mend."""
+    started = decide(observed_job(refused_before(retry_in=0), job(PREFLIGHT_1, "Failed"))).status
+    waits = pod(PREFLIGHT_2, phase="Pending", unschedulable_since=ago(seconds), unschedulable_message=ROOM_LATER)
+    for pods in ((), (pod(PREFLIGHT_2, phase="Pending"),), (waits,)):
+        decision = decide(observed_job(started, job(PREFLIGHT_2), pods=pods)).decision
+        assert (decision.phase, decision.reason, decision.stalled) == ("Validating", "DatasetInvalid", True)
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(5, "Validating"), (31, "Queued")])
+def test_without_a_failure_a_preflight_that_waits_for_room_is_queued(seconds: int, shown: str) -> None:
+    """The first one, and one after a disruption: nobody has to mend anything."""
+    waits = pod(PREFLIGHT_1, phase="Pending", unschedulable_since=ago(seconds), unschedulable_message=ROOM_LATER)
+    observed = observed_job(job_status(preflight=preflight_status()), job(PREFLIGHT_1), pods=(waits,))
+    decision = decide(observed).decision
+    assert (decision.phase, decision.reason, decision.stalled) == (shown, shown, False)
+
+
 @pytest.mark.parametrize(
     ("readiness", "class_"),
     [

@@ -42,7 +42,7 @@ from tests.unit.operator.states import (
             {"spec": deployment_spec(replicas=9)},
             "Blocked",
             Reason.LIMIT_EXCEEDED,
-            "spec.replicas is 9; FineTuneClass 'cpu' allows 8",
+            "spec.replicas is 9; FineTuneClass 'cpu' allows 8. Lower it, or ask the platform team",
         ),
         (
             {

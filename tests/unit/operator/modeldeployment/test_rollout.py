@@ -170,7 +170,8 @@ def test_an_autoscaler_that_asks_for_more_than_the_class_allows_blocks_nothing()
     result = decide(observed)
     assert result.decision == Decision("Available", Reason.LIMIT_EXCEEDED, ready=True, event="Normal LimitExceeded")
     assert result.message == (
-        "spec.replicas is 9; FineTuneClass 'cpu' allows 8. "
+        "spec.replicas is 9; FineTuneClass 'cpu' allows 8. Lower it, or ask the platform team to raise "
+        "limits.replicas of the class. "
         "Model 'router' is served at http://router.team-a.svc.cluster.local/v1."
     )
     rolled = decide(replace(observed, model=tuned("sha256:bb")))

@@ -51,6 +51,11 @@ def exit_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _exit)
 
 
+def end_well_on_sigterm() -> None:
+    """As `exit_on_sigterm`, for a server: to be told to stop is how it ends."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+
+
 def hide_torch() -> None:
     """Let transformers run as where torch is not installed: what is left of it is imported in 1.5 seconds."""
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ from finetune_api.run import SERVING_PORT
 from finetune_trainer.generate.generation import Generator, load_generator
 from finetune_trainer.generate.tool_calls import response_template
 from finetune_trainer.model.loading import LocalModel
+from finetune_trainer.process.environment import end_well_on_sigterm
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.serving.answers import DONE, Answer, AnswerParser, marks_in, to_event
 from finetune_trainer.serving.bodies import BodyError, discard, longest_body, read_json
@@ -45,10 +46,12 @@ _log = structlog.get_logger()
 
 
 def serve(folder: Path, *, port: int = SERVING_PORT, host: str = ALL_INTERFACES) -> None:
-    """Serve the model in a folder under the folder's name, until SIGTERM.
+    """Serve the model in a folder under the folder's name, until SIGTERM, which ends the process well (SystemExit 0)
+    once the requests of that moment are answered.
 
     The port opens, and GET /health answers, once it is loaded. Raises DiagnosedError (ModelInvalid).
     """
+    end_well_on_sigterm()  # uvicorn raises the signal again when it is done
     name = folder.name
     with log_progress(f"loading {name}"):
         generator = load_generator(LocalModel(folder))

@@ -29,6 +29,9 @@ class LocalStorage(Storage):
             return self._folders.read(location, missing)
         return super().read(location, missing)
 
+    def place(self, folder: S3Location) -> str:
+        return f"{folder.uri}/" if folder.is_local else super().place(folder)
+
     def find(self, location: S3Location) -> bytes | None:
         if location.is_local:
             return self._folders.find(location)

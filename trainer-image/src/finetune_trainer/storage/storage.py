@@ -56,6 +56,10 @@ class Storage:
         self._retries = Retries(client, config.outage_tolerance_seconds, proved=proved)
         self._transfers = Transfers(client, self._retries)
 
+    def place(self, folder: S3Location) -> str:
+        """A folder and the endpoint that is asked for it, for messages."""
+        return f"{folder.uri.rstrip('/')}/ ({self._where})"
+
     def read(self, location: S3Location, missing: Reason | None = None) -> bytes:
         """The whole object. `missing` is the reason to fail with when it, or its bucket, does not exist."""
         return self._retries.request("GetObject", location, lambda: self._get_once(location), missing)

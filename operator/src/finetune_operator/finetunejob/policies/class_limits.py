@@ -80,20 +80,15 @@ def _nodes_exceeded(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Rea
     nodes, limit = observed.spec.parallelism.nodes, class_.spec.limits.nodes
     if nodes <= limit:
         return None
-    return stalled(
-        Reason.LIMIT_EXCEEDED,
-        f"spec.parallelism.nodes is {nodes}; FineTuneClass {class_.name!r} allows {limit}.",
-    )
+    return stalled(Reason.LIMIT_EXCEEDED, class_.exceeded("spec.parallelism.nodes", nodes, "nodes", limit))
 
 
 def _deadline_exceeded(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:
     asked, limit = observed.spec.active_deadline_seconds, class_.spec.limits.active_deadline_seconds
     if limit is None or asked is None or asked <= limit:
         return None
-    return stalled(
-        Reason.LIMIT_EXCEEDED,
-        f"spec.activeDeadlineSeconds is {asked}; FineTuneClass {class_.name!r} allows {limit}.",
-    )
+    message = class_.exceeded("spec.activeDeadlineSeconds", asked, "activeDeadlineSeconds", limit)
+    return stalled(Reason.LIMIT_EXCEEDED, message)
 
 
 def _accelerator_missing(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:

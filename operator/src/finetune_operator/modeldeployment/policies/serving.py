@@ -55,7 +55,7 @@ def exceeded_limit(observed: ObservedModelDeployment) -> str | None:
     class_, asked = observed.class_, observed.spec.replicas
     if isinstance(class_, Readiness) or asked <= class_.spec.limits.replicas:
         return None
-    return f"spec.replicas is {asked}; FineTuneClass {class_.name!r} allows {class_.spec.limits.replicas}."
+    return class_.exceeded("spec.replicas", asked, "replicas", class_.spec.limits.replicas)
 
 
 def _kept_up(

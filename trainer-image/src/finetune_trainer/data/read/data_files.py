@@ -101,23 +101,25 @@ def fetch_file(
 def _resolve(storage: Storage, uri: str) -> list[RemoteFile]:
     """The files that a URI names. Raises DiagnosedError (DatasetNotFound) when there is none."""
     if uri.startswith("hf://"):
-        found = _resolve_on_hub(parse_hub_dataset(uri))
+        found, asked = _resolve_on_hub(parse_hub_dataset(uri)), ""
     else:
         location = parse_location(uri)
         if "*" not in location.key and not location.key.endswith("/"):
             return [RemoteFile(uri, uri)]
-        found = _resolve_in_storage(storage, location)
+        folder = _folder_of(location)
+        found, asked = _resolve_in_storage(storage, location, folder), f" What was listed: {storage.place(folder)}."
     if not found:
-        raise DiagnosedError(
-            Reason.DATASET_NOT_FOUND,
-            f"{uri} names no file of data. "
-            + (f"Of a folder, files ending in {', '.join(SUFFIXES)} are read." if uri.endswith("/") else ""),
-        )
+        of_a_folder = f" Of a folder, files ending in {', '.join(SUFFIXES)} are read." if uri.endswith("/") else ""
+        raise DiagnosedError(Reason.DATASET_NOT_FOUND, f"{uri} names no file of data.{of_a_folder}{asked}")
     return found
 
 
-def _resolve_in_storage(storage: Storage, location: S3Location) -> list[RemoteFile]:
-    folder = S3Location(location.bucket, location.key.partition("*")[0].rpartition("/")[0])
+def _folder_of(location: S3Location) -> S3Location:
+    """The folder above the first glob."""
+    return S3Location(location.bucket, location.key.partition("*")[0].rpartition("/")[0])
+
+
+def _resolve_in_storage(storage: Storage, location: S3Location, folder: S3Location) -> list[RemoteFile]:
     pattern = location.key.removeprefix(f"{folder.key}/" if folder.key else "")
     listed = {item.path: item.size for item in storage.list_objects(folder, missing=Reason.DATASET_NOT_FOUND)}
 
