@@ -1,7 +1,7 @@
-"""How far a run is, by its status: whether preflight and the newest attempt are pending, run, or how they ended.
+"""The state of a run according to its status: whether preflight and the newest attempt are pending, running or ended.
 
-An end is always written into the status before the Job is deleted, so that after a crash nobody takes a Job that the
-operator removed for one that was lost.
+An end is always written into the status before the Job is deleted, so that after a crash a Job that the operator
+deleted is not mistaken for one that was lost.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _REASON_OF_ATTEMPT: Mapping[AttemptState | None, Reason] = {
     "Running": Reason.TRAINING,
     "Suspended": Reason.QUEUED,
     "Superseded": Reason.QUEUED,
-    "Cancelled": Reason.QUEUED,  # But such a run is over.
+    "Cancelled": Reason.QUEUED,  # Never used: the run is over.
     "Replaced": Reason.QUEUED,
     "Failed": Reason.RETRYING,
     "Disrupted": Reason.RETRYING,
-    "Succeeded": Reason.RETRYING,  # But without a result, or the run would be over.
+    "Succeeded": Reason.RETRYING,  # Only without a result: otherwise the run is over.
 }
 
 
@@ -48,7 +48,7 @@ def attempt_state(status: FineTuneJobStatus) -> AttemptState | None:
     if attempt is None:
         return None
     if end is not None:
-        return end.outcome  # A version that knows no state writes this only.
+        return end.outcome  # Older versions write only this, and no state.
     if attempt.state is not None:
         return attempt.state
     if attempt.next_time is not None:
@@ -57,30 +57,30 @@ def attempt_state(status: FineTuneJobStatus) -> AttemptState | None:
 
 
 def running_attempt(status: FineTuneJobStatus) -> AttemptStatus | None:
-    """The attempt that is pending or runs."""
+    """The attempt that is pending or running."""
     is_running = status.phase not in FINISHED and attempt_state(status) in ("Pending", "Running")
     return status.attempt if is_running else None
 
 
 def undecided_attempt(status: FineTuneJobStatus, outcome: Literal["Failed", "Disrupted"]) -> AttemptStatus | None:
-    """The attempt that ended so, while neither the run's end nor the next attempt's time has been decided."""
+    """The newest attempt if it has this outcome and neither the run's end nor the next attempt is decided yet."""
     attempt = status.attempt
     is_decided = status.phase in FINISHED or attempt is None or attempt.next_time is not None
     return None if is_decided or attempt_state(status) != outcome else attempt
 
 
 def last_end(status: FineTuneJobStatus) -> EndedAttempt | None:
-    """How the newest attempt ended; None while it runs, and before the first one."""
+    """The record of the newest attempt's end; None while it is running and before the first attempt."""
     return None if running_attempt(status) is not None else _record(status)
 
 
 def preflight_succeeded(status: FineTuneJobStatus) -> bool:
-    """Whether all that the run needs was found, and its hyperparameters are known."""
+    """Whether preflight has succeeded and the run's hyperparameters are resolved."""
     return status.preflight is not None and bool(status.preflight.succeeded) and status.resolved is not None
 
 
 def running_preflight(status: FineTuneJobStatus) -> PreflightStatus | None:
-    """The preflight that has no answer yet."""
+    """The preflight that has no result yet."""
     found = status.preflight
     if found is None or status.phase in FINISHED or found.retry_time is not None or found.succeeded is not None:
         return None
@@ -88,24 +88,24 @@ def running_preflight(status: FineTuneJobStatus) -> PreflightStatus | None:
 
 
 def running_jobs(status: FineTuneJobStatus) -> frozenset[str]:
-    """The names of the Jobs that run according to the status."""
+    """The names of the Jobs that are running according to the status."""
     running = (running_preflight(status), running_attempt(status))
     return frozenset(found.job_name for found in running if found is not None)
 
 
 def newest_job(status: FineTuneJobStatus) -> str | None:
-    """The name of the Job that was made last."""
+    """The name of the newest Job."""
     newest = status.attempt or status.preflight
     return None if newest is None else newest.job_name
 
 
 def progress_reason(status: FineTuneJobStatus) -> Reason:
-    """What the run does while nothing keeps it from doing so: the reason of Ready then."""
+    """The reason of the Ready condition while nothing holds up the run."""
     return _REASON_OF_ATTEMPT[attempt_state(status)] if preflight_succeeded(status) else Reason.VALIDATING
 
 
 def disruptions_without_progress(ended: Sequence[EndedAttempt]) -> int:
-    """How many of the last attempts in a row were disrupted, none of them further than any before it."""
+    """How many attempts in a row, up to the last one, were disrupted without getting further than the ones before."""
     count, furthest = 0, -1
     for record in ended:
         step = -1 if record.step is None else record.step
@@ -118,12 +118,12 @@ def disruptions_without_progress(ended: Sequence[EndedAttempt]) -> int:
 
 
 def with_state(status: FineTuneJobStatus, attempt: AttemptStatus, state: AttemptState) -> FineTuneJobStatus:
-    """The status with `attempt` as its newest one, in this state."""
+    """The status with `attempt` as its newest attempt, in this state."""
     return status.model_copy(update={"attempt": attempt.model_copy(update={"state": state})})
 
 
 def with_next_time(status: FineTuneJobStatus, next_time: datetime) -> FineTuneJobStatus:
-    """The status of a run whose next attempt starts then."""
+    """The status with this start time of the next attempt."""
     assert status.attempt is not None
     return status.model_copy(update={"attempt": status.attempt.model_copy(update={"next_time": next_time})})
 
@@ -131,8 +131,8 @@ def with_next_time(status: FineTuneJobStatus, next_time: datetime) -> FineTuneJo
 def last_step(status: FineTuneJobStatus, attempt: AttemptStatus) -> int | None:
     """The last step that this attempt reported."""
     progress = status.progress
-    of_this = progress is not None and progress.last_updated_time >= attempt.start_time
-    return progress.step if progress is not None and of_this else None
+    is_current = progress is not None and progress.last_updated_time >= attempt.start_time
+    return progress.step if progress is not None and is_current else None
 
 
 def ended(
@@ -144,11 +144,11 @@ def ended(
     reason: str | None = None,
     message: str | None = None,
 ) -> FineTuneJobStatus:
-    """The status with `attempt` as its newest one, which ended now; `reason` is one word, as in a condition."""
+    """The status with `attempt` as its newest attempt, ended now; `reason` is one word, as in a condition."""
     record = EndedAttempt(
         number=attempt.number,
         outcome=outcome,
-        reason=reason[:LINE_LENGTH] if reason else None,  # A Pod's condition has one of any length.
+        reason=reason[:LINE_LENGTH] if reason else None,  # The reason of a Pod's condition may be longer.
         message=message[:LINE_LENGTH] if message else None,
         start_time=attempt.start_time,
         end_time=whole_seconds(now),
@@ -161,7 +161,7 @@ def ended(
 def stopped(
     status: FineTuneJobStatus, outcome: Literal["Suspended", "Superseded", "Cancelled"], now: datetime
 ) -> FineTuneJobStatus:
-    """The status in which nothing runs any more: the attempt ended so, and preflight starts anew."""
+    """The status once everything is stopped: the attempt has this outcome, and preflight starts over."""
     attempt, preflight = running_attempt(status), running_preflight(status)
     if attempt is not None:
         status = ended(status, attempt, outcome, now)
@@ -172,7 +172,7 @@ def stopped(
 
 
 def without_remaining_time(status: FineTuneJobStatus) -> FineTuneJobStatus:
-    """The status of a run that is over before its last step: what was left to do is not done any more."""
+    """The status without an estimate of the remaining time, for a run that is over before its last step."""
     if status.progress is None:
         return status
     progress = status.progress.model_copy(update={"estimated_remaining_seconds": None, "estimated_remaining": None})
@@ -180,14 +180,14 @@ def without_remaining_time(status: FineTuneJobStatus) -> FineTuneJobStatus:
 
 
 def run_failed(status: FineTuneJobStatus, reason: Reason, message: str, now: datetime) -> JobDecision:
-    """The end of the run, for good: only another runId starts again."""
+    """End the run as Failed, for good: only a new runId starts another one."""
     attempt = running_attempt(status)
     if attempt is not None:
         status = ended(status, attempt, "Failed", now, reason=reason, message=message)
     if "runId" not in message:
         message = f"{sentence(message)} Change spec.runId to run again."
     status = without_remaining_time(status).model_copy(update={"completion_time": whole_seconds(now)})
-    # Once this is written, the Jobs that still run are stale.
+    # Once this is written, running Jobs are stale.
     return JobDecision(status, failed(reason, message), requeue_at=now)
 
 

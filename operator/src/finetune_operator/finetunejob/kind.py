@@ -1,4 +1,4 @@
-"""FineTuneJob, as the runtime knows it."""
+"""The FineTuneJob kind: how the runtime observes, plans and deletes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from finetune_operator.metrics.job_metrics import JobMetrics
 
 
 def finetunejob(environment: Environment) -> Kind:
-    """A job makes Jobs, and holds its storage where its class says so."""
+    """It owns Jobs and Pods, and has a finalizer if its class's reclaimPolicy is Delete."""
 
     async def observe_job(reader: Reader, parent: Object) -> ObservedFineTuneJob:
         return await observe(
@@ -52,7 +52,7 @@ def finetunejob(environment: Environment) -> Kind:
 
 
 def _is_finished(status: FineTuneJobStatus) -> bool:
-    """Not one that keeps the phase of its run while another waits for the last Pods of it."""
+    """Whether the run is over; a new run that waits for the last Pods of the previous one keeps its phase meanwhile."""
     is_stopping = any(one.type == ConditionType.READY and one.reason == Reason.STOPPING for one in status.conditions)
     return status.phase in FINISHED and not is_stopping
 

@@ -1,4 +1,4 @@
-"""Everything that the plan of a FineTuneJob looks at, read once."""
+"""Reads everything that the plan of a FineTuneJob depends on, once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def observe(
     endpoint: ProgressEndpoint | None,
     ledger_namespace: str,
 ) -> ObservedFineTuneJob:
-    """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
+    """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
     spec = FineTuneJobSpec.from_wire(parent["spec"])
     status = FineTuneJobStatus.read(parent.get("status"))
@@ -81,7 +81,7 @@ def _status_written(parent: Object) -> datetime | None:
 
 
 def pinned_class(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> str | None:
-    """The class that a run which is not over began with: its data lies there, whichever is the default by now."""
+    """The class with which the unfinished run started: its data is stored there, even if the default has changed."""
     in_flight = status.run_id == spec.run_id and status.phase not in FINISHED
     return status.class_name if in_flight else None
 
@@ -89,10 +89,10 @@ def pinned_class(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> str | None
 async def _children(
     reader: Reader, owner: Owner, parent: Object, spec: FineTuneJobSpec, status: FineTuneJobStatus
 ) -> tuple[list[Object], list[Object], list[Object]]:
-    """Its Jobs, Pods, and Jobs no longer its own. One without a status has none, or those about to be made."""
+    """Its Jobs, its Pods, and Jobs that it no longer owns. Without a status nothing has been created yet."""
     if not parent.get("status"):
         return [], [], []
-    # Of a run that is over, nothing is started in its Job's place, whether it is there or not.
+    # The Job of a finished run is never replaced, so it is not looked up live if it is missing.
     is_over = status.run_id == spec.run_id and status.phase in FINISHED and spec.ttl_seconds_after_finished is None
     newest = None if is_over else newest_job(status)
     return await jobs_and_pods(reader, owner, newest, running=running_jobs(status))

@@ -1,4 +1,4 @@
-"""What is known of a FineTuneJob when its plan is made."""
+"""The state of a FineTuneJob from which its plan is made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from finetune_operator.progress.endpoint import ProgressEndpoint
 
 @dataclass(frozen=True)
 class ObservedFineTuneJob:
-    """The parent, its class, its Jobs and Pods with the warnings about them, its reports and its namespace's budget."""
+    """The object, its class, its Jobs and Pods with their Warning Events, its reports and its namespace's budget."""
 
     owner: Owner
     generation: int
@@ -27,22 +27,22 @@ class ObservedFineTuneJob:
     status: FineTuneJobStatus
     class_: ResolvedClass | Readiness
     folder_classes: tuple[ResolvedClass | Readiness, ...] = ()
-    """The other classes that runs of it wrote with."""
+    """The other classes with which its runs have written to storage."""
     created: datetime | None = None
-    """When the API server made the object."""
+    """The object's creationTimestamp."""
     status_written: datetime | None = None
-    """When the status was written last, by the API server's clock."""
+    """The time of the last status write, by the API server's clock."""
     model: ResolvedModel | Readiness | None = None
-    """What spec.model.fineTuneJobRef means now; None where there is none, or the run has started from it already."""
+    """What spec.model.fineTuneJobRef resolves to; None without one, and once the run has recorded its model."""
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
     disowned: tuple[JobView, ...] = ()
-    """A Job that was made for it and is not its own any more. Its Pods are among `pods`, to be waited for."""
+    """Jobs created for it that it no longer owns. Their Pods are included in `pods`, because they are waited for."""
     warnings: tuple[WarningEvent, ...] = ()
     progress: Progress | None = None
     ledger: CheckpointLedger | None = None
     newer_report_time: datetime | None = None
-    """When the status may show a newer report than this; None where there is none."""
+    """When the status may show the next report that has already arrived; None if there is none."""
     budget: ObservedBudget | None = None
     progress_endpoint: ProgressEndpoint | None = None
 

@@ -1,8 +1,8 @@
-"""Where in the storage the runs of an object lie: each run has a folder, and these lie in one for each place.
+"""The storage folders of an object's runs: each run has a folder, inside the object's folder of a bucket and prefix.
 
-A run's folder is chosen by its class and stays once it is trained in; a class that names another bucket or prefix moves
-the next run only. What was written before is remembered, and by which class, so that the object's deletion finds it and
-treats it as that class says.
+A run's folder follows from its class and stays the same once training has started; a change of the class's bucket or
+prefix applies to the next run only. The status records every folder with the class that wrote to it, so that the
+object's deletion finds them all and applies each class's reclaimPolicy.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass
 
 FOLDERS_KEPT = 20
 UNKNOWN_CLASS = ""
-"""Of a folder that is known by a run of it only, whose class nobody wrote down."""
+"""The class of a folder that is known only from the URI of a run."""
 
 
 def with_folder(
     status: FineTuneJobStatus, run_uri: str, class_name: str, endpoint: str | None = None
 ) -> FineTuneJobStatus:
-    """The status that knows the folder which holds this run's, at this endpoint (empty: AWS's; None: unknown).
+    """The status with a record of the folder above this run's, at this endpoint (empty: AWS's; None: unknown).
 
-    No record is dropped for another: a class that retains a place could be forgotten, and its data be removed. An
-    unknown endpoint may be any, and asks for no record beside one of the same folder and class.
+    Records are never replaced: otherwise a class that retains its data could be forgotten and the data be deleted. An
+    unknown endpoint needs no record beside another one of the same folder and class.
     """
     uri, folders = _holding(run_uri), status.storage_folders
     endpoints = [one.endpoint for one in folders if (one.uri, one.class_name) == (uri, class_name)]
@@ -38,9 +38,9 @@ def with_folder(
 
 
 def at_its_endpoint(class_: ResolvedClass, status: FineTuneJobStatus) -> ResolvedClass:
-    """The class, with the endpoint at which the run has its checkpoints, whichever the class names by now.
+    """The class with the endpoint where the run has its checkpoints, even if the class has changed since.
 
-    Where that is another one, so are region and credentials: an endpoint never gets those that are meant for another.
+    Region and credentials change with the endpoint: no endpoint ever gets the credentials of another one.
     """
     if status.storage_endpoint in (None, endpoint_of(class_)):
         return class_
@@ -62,7 +62,7 @@ def endpoint_of(class_: ResolvedClass) -> str:
 
 
 def access_of(class_: ResolvedClass) -> StorageAccess:
-    """How the class's Pods reach its endpoint, but for its CA bundle, which is no secret and may change."""
+    """How the class's Pods reach its endpoint, without the CA bundle, which is not secret and may change."""
     storage = class_.spec.storage
     return StorageAccess(
         region=storage.region,
@@ -73,7 +73,7 @@ def access_of(class_: ResolvedClass) -> StorageAccess:
 
 
 def known_folders(owner: Owner, status: FineTuneJobStatus) -> dict[str, frozenset[str]]:
-    """Every folder known to hold runs of the object, and the classes that wrote there; none where nobody knows."""
+    """Every known folder of the object's runs with the classes that wrote there; no classes if they are unknown."""
     found: dict[str, set[str]] = {}
     for folder in status.storage_folders:
         found.setdefault(folder.uri, set()).add(folder.class_name)
@@ -86,12 +86,12 @@ def known_folders(owner: Owner, status: FineTuneJobStatus) -> dict[str, frozense
 
 
 def folder_classes(folders: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """The names of the classes that wrote into these."""
+    """The names of all classes that wrote to these folders."""
     return frozenset().union(*folders.values())
 
 
 def _is_of(owner: Owner, folder: str) -> bool:
-    """Whether this can be such a folder: a status may hold anything, and one odd URI must not keep the others."""
+    """Whether this is a folder of the object: one invalid URI in a status must not block the deletion of the others."""
     bucket, *path = folder.removeprefix("s3://").split("/")
     return folder.startswith("s3://") and bool(bucket) and path[-2:] == [owner.namespace, owner.name]
 

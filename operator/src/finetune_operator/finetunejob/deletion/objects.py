@@ -1,4 +1,4 @@
-"""The Job that removes what the runs of a FineTuneJob wrote."""
+"""The Job that deletes what the runs of a FineTuneJob stored."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from finetune_operator.pods.roles import DELETE_ROLE
 
 STORAGE_DEADLINE_SECONDS = 600
 ENDED_KEPT_SECONDS = 3600
-"""How long an ended Job is kept that no operator removes."""
+"""The Job's ttlSecondsAfterFinished, in case no operator deletes it."""
 RUN_ANNOTATION = "finetune.dev/run"
 
 
 def delete_job(owner: Owner, run_id: str, class_: ResolvedClass, folders: list[str], number: int) -> Object:
-    """The Job that removes the objects. It goes by itself, and its run configuration with it.
+    """The Job that deletes the stored objects. Its run configuration is an annotation, so nothing else is left behind.
 
-    Its owner is the class: a foreground deletion of the FineTuneJob would remove it before it has done its work.
+    Its owner is the class: a foreground deletion of the FineTuneJob would delete the Job before it has finished.
     """
     run = DeleteRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=run_id),
@@ -27,7 +27,7 @@ def delete_job(owner: Owner, run_id: str, class_: ResolvedClass, folders: list[s
     )
     body = job(
         owner,
-        # A class made anew does not control its namesake's Job, nor any class one of an older operator's.
+        # The UID, because a recreated class does not own the Job of its predecessor.
         child_name(owner, DELETE_ROLE, class_.uid, number),
         PodRole(DELETE_ROLE, (DELETE_ROLE, RUN_CONFIG_PATH)),
         class_.spec,

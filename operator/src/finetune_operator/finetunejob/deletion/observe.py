@@ -1,4 +1,4 @@
-"""Everything that the end of a FineTuneJob depends on, read once."""
+"""Reads everything that the deletion of a FineTuneJob depends on, once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         status = FineTuneJobStatus.from_another_version(parent.get("status", {}))
     except ValidationError:
         status = _salvaged(parent["status"])
-    # A run that is asked for and that its class keeps from starting has written nothing: the one before it has.
+    # A run that its class has kept from starting has stored nothing; the previous run has.
     last = status.storage_folders[-1].class_name if status.storage_folders else None
     class_name = status.class_name or last or parent["spec"].get("className")
     class_ = await observe_class(reader, class_name, trainer_image)
@@ -62,7 +62,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
 
 
 def _salvaged(wire: Object) -> FineTuneJobStatus:
-    """Of a status that can't be read: where its runs lie, so that nothing stays behind unsaid."""
+    """What an unreadable status says about the folders of its runs, so that nothing is left behind unreported."""
     class_name, run_id = _line(wire.get("className")), _line(wire.get("runId"))
     folders = [folder for folder in map(_folder, _list(wire.get("storageFolders"))) if folder is not None]
     status = FineTuneJobStatus(class_name=class_name, run_id=run_id)
@@ -77,7 +77,7 @@ def _salvaged(wire: Object) -> FineTuneJobStatus:
 
 
 def _folder(value: object) -> StorageFolder | None:
-    """A folder that is remembered; one that is only named is of no known class."""
+    """A recorded folder; a plain URI has no known class."""
     fields = value if isinstance(value, dict) else {"uri": value}
     uri, class_name = _line(fields.get("uri")), _line(fields.get("className"))
     if uri is None:
@@ -90,7 +90,7 @@ def _list(value: object) -> list[Any]:
 
 
 def _line(value: object) -> str | None:
-    """A string that this version could have written."""
+    """The value if it is a string that this version could have written."""
     return value if isinstance(value, str) and len(value) <= LINE_LENGTH else None
 
 
@@ -100,7 +100,7 @@ async def _ends(reader: Reader, name: str) -> bool:
     except ApiError as error:
         if error.status != 403:
             raise
-        # Without that right the storage is given up only after STORAGE_DEADLINE_SECONDS.
+        # Without this permission, deleting the storage is given up only after STORAGE_DEADLINE_SECONDS.
         log.warning("may not read the namespace", namespace=name, error=str(error))
         return False
     return namespace is None or "deletionTimestamp" in namespace["metadata"]

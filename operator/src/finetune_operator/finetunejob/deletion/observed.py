@@ -16,25 +16,25 @@ from finetune_operator.pods.roles import DELETE_ROLE
 
 @dataclass(frozen=True)
 class ObservedDeletion:
-    """What is left of a FineTuneJob that is being deleted."""
+    """A FineTuneJob that is being deleted, with everything its deletion depends on."""
 
     owner: Owner
     generation: int
     status: FineTuneJobStatus
     class_name: str | None
     class_: ResolvedClass | Readiness
-    """The class of the newest run, by whose access the storage is emptied."""
+    """The class of the newest run, with whose credentials the storage is emptied."""
     deleted: datetime
     other_classes: Mapping[str, ResolvedClass | Readiness] = field(default_factory=dict)
-    """The other classes that runs of it wrote with."""
+    """The other classes with which its runs have written to storage."""
     namespace_ends: bool = False
-    """Nothing can be made in a namespace that is being deleted."""
+    """The namespace is being deleted, so that nothing can be created in it."""
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
     disowned: tuple[JobView, ...] = ()
-    """See ObservedFineTuneJob."""
+    """See ObservedFineTuneJob.disowned."""
 
     @property
     def delete_jobs(self) -> list[JobView]:
-        """The Jobs that remove objects, oldest first."""
+        """The Jobs that delete stored objects, oldest first."""
         return sorted((job for job in self.jobs if job.role == DELETE_ROLE), key=lambda job: (job.created, job.name))

@@ -1,7 +1,7 @@
-"""What becomes of a deleted FineTuneJob's objects in the storage, where its class says reclaimPolicy: Delete.
+"""The deletion of a FineTuneJob whose class has reclaimPolicy: Delete: its stored objects are deleted first.
 
-A finalizer keeps the object until its training has stopped and a Job of the trainer image has removed what the runs
-wrote, for STORAGE_DEADLINE_SECONDS at most: what could not be removed stays, and an Event on the class says so.
+A finalizer keeps the object until its training has stopped and a Job of the trainer image has deleted what its runs
+stored, for at most STORAGE_DEADLINE_SECONDS: what could not be deleted stays, and an Event on the class reports it.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ FINALIZER = "finetune.dev/storage"
 STORAGE_KEPT = "StorageKept"
 MOST_JOBS = 5
 DELETION = RetriedJob(retry_limit=MOST_JOBS - 1, retries_every_failure=True)
-"""A refused key or a bucket that is away may be mended before the time is over. Nothing is written into the status of a
-deleted object, so its Jobs are counted, also those that the infrastructure ended."""
+"""Rejected credentials or an unavailable bucket may be fixed before the deadline. The status of a deleted object is not
+written any more, so the tries are counted by their Jobs, including disrupted ones."""
 
 
 def holds_storage(observed: ObservedFineTuneJob) -> bool | None:
-    """Whether a class that it runs with, or ran with, wants its storage emptied; None: that can't be told now."""
+    """Whether one of its classes has reclaimPolicy: Delete; None if that can't be determined now."""
     return wants_storage_emptied((observed.class_, *observed.folder_classes))
 
 
 def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobStatus]:
-    """Stop what runs, remove what it wrote, let the object go."""
+    """Stop running Pods, delete the stored objects, remove the finalizer."""
     class_, jobs, found = observed.class_, observed.delete_jobs, reclaim(observed)
     if isinstance(class_, Readiness) or not found.removed:
         return _keep_storage(observed, found.kept, now)
@@ -74,7 +74,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobS
 
 
 def _writers(observed: ObservedDeletion) -> list[str]:
-    """Names of what may still write into the storage."""
+    """The names of Jobs and Pods that may still write to the storage."""
     jobs = [f"Job {job.name}" for job in observed.jobs if job.role != DELETE_ROLE and job.is_active]
     lost = [
         f"Job {job.name} (delete it: it has lost its ownerReferences)" for job in observed.disowned if job.is_active
@@ -91,23 +91,23 @@ def _wait(
     again: datetime | None = None,
     create: tuple[Object, ...] = (),
 ) -> DeletionPlan[FineTuneJobStatus]:
-    """The object stays for now. Its training Jobs never do."""
+    """Keep the finalizer for now. Training Jobs are deleted in any case."""
     training = [job for job in observed.jobs if job.role != DELETE_ROLE]
     active = [*(job for job in training if job.is_active), *stuck_jobs(training, observed.pods)]
-    look = earliest([again or now + timedelta(seconds=START_CHECK_SECONDS), deadline])
+    requeue_at = earliest([again or now + timedelta(seconds=START_CHECK_SECONDS), deadline])
     readiness = progressing(Reason.DELETING, message)
     phase = observed.status.phase
     delete = _children(observed, active)
     return DeletionPlan(
-        planned(observed, observed.status, phase, readiness, now, create=create, delete=delete, requeue_at=look)
+        planned(observed, observed.status, phase, readiness, now, create=create, delete=delete, requeue_at=requeue_at)
     )
 
 
 def _release(
     observed: ObservedDeletion, now: datetime, left_behind: LeftBehind | None = None
 ) -> DeletionPlan[FineTuneJobStatus]:
-    """The object goes, and the Jobs that no garbage collector removes go before it."""
-    gone = planned(
+    """Remove the finalizer, and first delete the Jobs that the garbage collector would leave."""
+    last_plan = planned(
         observed,
         observed.status,
         observed.status.phase,
@@ -115,18 +115,18 @@ def _release(
         now,
         delete=_children(observed, observed.delete_jobs),
     )
-    return DeletionPlan(gone, release=True, left_behind=left_behind)
+    return DeletionPlan(last_plan, release=True, left_behind=left_behind)
 
 
 def _give_up(observed: ObservedDeletion, found: Reclaimed, why: str, now: datetime) -> DeletionPlan[FineTuneJobStatus]:
-    """What was to be removed stays too."""
+    """Keep the folders that were to be deleted, too."""
     return _keep_storage(observed, (*(Folder(uri, why) for uri in found.removed), *found.kept), now)
 
 
 def _keep_storage(
     observed: ObservedDeletion, folders: Sequence[Folder], now: datetime
 ) -> DeletionPlan[FineTuneJobStatus]:
-    """The object goes. What can't be removed stays, and the platform team hears of it."""
+    """Remove the finalizer. An Event tells the platform team which folders could not be deleted."""
     if not folders or observed.class_name is None:
         return _release(observed, now)
     owner, whys = observed.owner, list(dict.fromkeys(folder.why for folder in folders))
@@ -141,7 +141,7 @@ def _keep_storage(
 
 
 def _result(observed: ObservedDeletion, now: datetime) -> Running | Succeeded | Disrupted | Failed | None:
-    """What came of the newest Job; None before the first one."""
+    """The result of the newest Job; None before the first one."""
     if not observed.delete_jobs:
         return None
     newest = observed.delete_jobs[-1]
@@ -150,7 +150,7 @@ def _result(observed: ObservedDeletion, now: datetime) -> Running | Succeeded | 
 
 
 def _problem(result: Running | Succeeded | Disrupted | Failed | None) -> str:
-    """Why the storage is not emptied yet; empty while nothing is wrong."""
+    """Why the storage has not been emptied yet; empty while nothing is wrong."""
     if isinstance(result, Running):
         return result.start.message if result.start is not None else ""
     if isinstance(result, Failed):

@@ -1,7 +1,7 @@
-"""Which folders the deletion of a FineTuneJob empties: those whose own class says reclaimPolicy: Delete today.
+"""Which folders the deletion of a FineTuneJob empties: those whose own class has reclaimPolicy: Delete at that time.
 
-They are emptied by the access of the newest run's class. What that can't remove stays and is reported; what its class
-wants retained stays without a word.
+They are emptied with the credentials of the newest run's class. What those can't delete stays and is reported; what a
+class retains stays and is not reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MORE = (
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that stays, though not because its class wants it retained."""
+    """A folder that stays for another reason than reclaimPolicy: Retain."""
 
     uri: str
     why: str
@@ -30,14 +30,14 @@ class Folder:
 
 @dataclass(frozen=True)
 class Reclaimed:
-    """What becomes of the folders."""
+    """The folders to be emptied, and those that stay and are reported."""
 
     removed: tuple[str, ...] = ()
     kept: tuple[Folder, ...] = ()
 
 
 def reclaim(observed: ObservedDeletion) -> Reclaimed:
-    """What becomes of each folder that runs of the object wrote into."""
+    """Decide for each folder of the object's runs whether it is emptied."""
     removed, kept = [], []
     for uri, names in _folders(observed).items():
         classes = {name: _class(observed, name) for name in sorted(names)}
@@ -56,7 +56,7 @@ def reclaim(observed: ObservedDeletion) -> Reclaimed:
 
 
 def wants_storage_emptied(classes: Iterable[ResolvedClass | Readiness]) -> bool | None:
-    """Whether one of the classes says reclaimPolicy: Delete; None: of those that can be read none does."""
+    """Whether one of the classes has reclaimPolicy: Delete; None if no readable one has, but some can't be read."""
     found = list(classes)
     if any(_wants(one, "Delete") for one in found):
         return True
@@ -64,7 +64,7 @@ def wants_storage_emptied(classes: Iterable[ResolvedClass | Readiness]) -> bool 
 
 
 def _folders(observed: ObservedDeletion) -> dict[str, frozenset[str]]:
-    """The folders that hold this object's runs: where the status says, and where a run may have begun unsaid."""
+    """The folders of this object's runs: the recorded ones, and the one of a run that may have started unrecorded."""
     found, class_ = known_folders(observed.owner, observed.status), observed.class_
     if observed.jobs and isinstance(class_, ResolvedClass):
         uri = job_location(class_.spec, observed.owner).uri
@@ -81,7 +81,7 @@ def _wants(found: ResolvedClass | Readiness, policy: str) -> bool:
 
 
 def _why_kept(observed: ObservedDeletion, uri: str, classes: dict[str, ResolvedClass | Readiness]) -> str | None:
-    """What keeps a folder that not all of its classes want retained; None: it is emptied."""
+    """Why a folder that not all of its classes retain can't be emptied; None if it can."""
     class_ = observed.class_
     if not classes:
         return "It is not known which FineTuneClass it belongs to."
@@ -103,21 +103,21 @@ def _why_kept(observed: ObservedDeletion, uri: str, classes: dict[str, ResolvedC
 
 
 def _elsewhere(observed: ObservedDeletion, uri: str, found: ResolvedClass | Readiness) -> list[str]:
-    """What of the folder lies at endpoints that its class does not name any more."""
+    """Why the part of the folder at endpoints that its class no longer has can't be deleted."""
     if isinstance(found, Readiness):
         return []
-    names = endpoint_of(found) or "AWS"
+    current = endpoint_of(found) or "AWS"
     others = sorted(_endpoints(observed, uri, found.name) - {endpoint_of(found)})
-    return [f"It is at {other or 'AWS'}, but FineTuneClass {found.name!r} now names {names}." for other in others]
+    return [f"It is at {other or 'AWS'}, but FineTuneClass {found.name!r} now has {current}." for other in others]
 
 
 def _endpoints(observed: ObservedDeletion, uri: str, class_name: str) -> set[str]:
-    """Where runs wrote to this folder with this class."""
+    """The endpoints at which runs wrote to this folder with this class."""
     folders = [one for one in observed.status.storage_folders if (one.uri, one.class_name) == (uri, class_name)]
     return {one.endpoint for one in folders if one.endpoint is not None}
 
 
 def _access(found: ResolvedClass) -> tuple[str | None, ...]:
-    """Where the class's storage is, and as whom its Pods come there."""
+    """Everything that decides whether two classes reach the same storage with the same credentials."""
     storage = found.spec.storage
     return storage.endpoint, storage.region, storage.credentials_secret_name, storage.service_account_name

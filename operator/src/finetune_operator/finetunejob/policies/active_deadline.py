@@ -1,8 +1,8 @@
-"""spec.activeDeadlineSeconds: how long a run may take, but for the time that its clock stands still.
+"""spec.activeDeadlineSeconds: how long a run may take, not counting the time while its clock is stopped.
 
-It stands still while nothing can run by no fault of the job's: while it is suspended, while it waits for another job's
-result to start from, while its Job waits in a queue for quota, and while its namespace's budget is used up. It stands
-still, too, while the spec is refused and nothing runs: a spec that is set back finds the run as it was.
+The clock is stopped while nothing can run through no fault of the job: while it is suspended, while it waits for the
+result of the job from which it starts, while its Job is queued for quota, and while its namespace's budget is used up.
+It is also stopped while the spec is rejected and nothing runs, so that reverting the spec restores the run.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
 
 
 def count_suspended_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Write down since when the clock stands still, or for how long it did, unless our own clock can't tell."""
+    """Record since when the clock is stopped, or for how long it was, unless the operator's own clock is wrong."""
     status = plan.status
-    stands_still, since = _stands_still(observed, status), status.suspend_time
-    if stands_still == (since is not None):
+    is_stopped, since = _clock_is_stopped(observed, status), status.suspend_time
+    if is_stopped == (since is not None):
         return plan
     if since is None:
         return replace(plan, status=status.model_copy(update={"suspend_time": whole_seconds(now)}))
@@ -49,14 +49,14 @@ def count_suspended_time(observed: ObservedFineTuneJob, plan: JobPlan, now: date
 def fail_refused_run_at_deadline(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime
 ) -> JobDecision | None:
-    """End a run whose spec is refused when its time is over: what runs goes on, but no longer than it may."""
+    """End a run with a rejected spec at its deadline: running Pods continue, but not for longer than allowed."""
     return None if run_id_refusal(observed, status) is None else fail_at_active_deadline(observed, status, now)
 
 
 def fail_at_active_deadline(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime
 ) -> JobDecision | None:
-    """End the run when its time is over."""
+    """End the run at its deadline."""
     deadline = _deadline(observed, status)
     if deadline is None or now < deadline:
         return None
@@ -69,7 +69,7 @@ def fail_at_active_deadline(
 
 
 def wake_at_deadline(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Look again when the run's time is over, if it is to go on until then."""
+    """Requeue at the run's deadline, unless it ends before."""
     status = plan.status
     if status.phase in FINISHED or is_superseded(observed, status):
         return plan
@@ -77,14 +77,14 @@ def wake_at_deadline(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
 
 
 def deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> int | None:
-    """The spec's deadline as it is now, and at most the class's; the class's alone where the spec is another run's."""
-    of_spec = observed.spec.active_deadline_seconds if status.run_id == observed.spec.run_id else None
-    limits = [of_spec, class_deadline_seconds(observed, status)]
+    """The shorter of the spec's current deadline and the class's; only the class's if the spec is for another run."""
+    spec_seconds = observed.spec.active_deadline_seconds if status.run_id == observed.spec.run_id else None
+    limits = [spec_seconds, class_deadline_seconds(observed, status)]
     return min((seconds for seconds in limits if seconds is not None), default=None)
 
 
 def class_deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> int | None:
-    """What the class allows; a running attempt keeps what it allowed when the attempt was started."""
+    """The class's deadline; a running attempt keeps the one with which it was started."""
     attempt = running_attempt(status)
     if attempt is not None:
         return attempt.class_deadline_seconds
@@ -93,24 +93,24 @@ def class_deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobSta
 
 
 def _deadline(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> datetime | None:
-    """When the run's time is over; None where nobody limits it, or its clock stands still."""
+    """The run's deadline; None without one, and while its clock is stopped."""
     seconds = deadline_seconds(observed, status)
     if seconds is None or status.start_time is None or status.suspend_time is not None:
         return None
     return status.start_time + timedelta(seconds=min(max(0, seconds + status.suspended_seconds), 2 * LONGEST_SECONDS))
 
 
-def _stands_still(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
+def _clock_is_stopped(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
     if observed.spec.suspend or waits_for_model(observed, status) or over_budget(observed, status) is not None:
         return True
-    if run_id_refusal(observed, status) is not None and not _runs(observed, status):
+    if run_id_refusal(observed, status) is not None and not _has_active_job(observed, status):
         return True
     attempt = running_attempt(status)
     job = observed.job(attempt.job_name) if attempt is not None else None
     return job is not None and job.suspended
 
 
-def _runs(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
-    """Whether an attempt or the preflight runs. What it ended with is not taken while the spec is refused."""
+def _has_active_job(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
+    """Whether an attempt or the preflight is running. While the spec is rejected, their results are not recorded."""
     jobs = [observed.job(name) for name in running_jobs(status)]
     return any(job is not None and job.state == "Active" for job in jobs)

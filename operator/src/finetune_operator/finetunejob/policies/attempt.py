@@ -54,13 +54,13 @@ _SUSPENDED_BY_HAND = (
 
 
 def record_progress(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """The newest report; without one (the operator was just started) the status keeps what it has.
+    """Record the newest report; without one (the operator has just started) the status keeps the last one.
 
-    Pods that were told to stop save and report after the end of their attempt was written down.
+    Pods that are being stopped still save and report after the end of their attempt has been recorded.
     """
     status = plan.status
     attempt = status.attempt
-    if attempt is None or status.phase == "Succeeded":  # whose report says it all
+    if attempt is None or status.phase == "Succeeded":  # The final report has been recorded.
         return plan
     if attempt.disruption is None and running_attempt(status) is not None:
         seen = first_disruption(observed.pods_of(attempt.job_name))
@@ -76,12 +76,12 @@ def record_progress(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime)
 
 
 def wake_at_newer_report(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Look again when the status may show the newest report: no other may come, and no event."""
+    """Requeue when the status may show the newest report: there may be no further report or event."""
     return replace(plan, requeue_at=earliest([plan.requeue_at, observed.newer_report_time]))
 
 
 def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Write down that the Pods of the attempt run, or that it is to be made anew before they do."""
+    """Record that the attempt's Pods are running, or that it is outdated and has to be replaced before they start."""
     status = plan.status
     attempt, job = _current(observed, status)
     if attempt is None or job is None:
@@ -89,8 +89,8 @@ def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) ->
     pods, number = observed.pods_of(job.name), attempt.number
     is_running = attempt_state(status) == "Running"
     if not is_running and is_outdated(job, pods, lambda: _rendered(observed, status, number)):
-        what = "The FineTuneClass, or something else that its Job is built from, changed before it started."
-        return replace(plan, status=ended(status, attempt, "Replaced", now, reason="Changed", message=what))
+        message = "The FineTuneClass, or something else that its Job is built from, changed before it started."
+        return replace(plan, status=ended(status, attempt, "Replaced", now, reason="Changed", message=message))
     if attempt.job_uid is None:
         attempt = attempt.model_copy(update={"job_uid": job.uid})
     starts = [pod.started_time for pod in pods if pod.started_time is not None]
@@ -102,20 +102,20 @@ def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) ->
 
 
 def watch_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Leave the attempt alone that is pending or runs, and say where it stands."""
+    """Wait for the attempt that is pending or running, and report its state."""
     attempt, job = _current(observed, status)
-    return None if attempt is None or job is None else _standing(observed, status, attempt, job, now)
+    return None if attempt is None or job is None else _wait_for_attempt(observed, status, attempt, job, now)
 
 
 def start_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision:
-    """Make the objects of the next attempt."""
+    """Create the objects of the next attempt."""
     owner, class_, before = observed.owner, allowed_class(observed), status.attempt
     number, name = next_job(owner, status)
     storage_uri = status.storage_uri or output_uri(owner, run_key(status), class_)
     endpoint = endpoint_of(class_) if status.storage_endpoint is None else status.storage_endpoint
     access = access_of(class_) if endpoint == endpoint_of(class_) else status.storage_access
-    place = {"storage_uri": storage_uri, "storage_endpoint": endpoint, "storage_access": access}
-    status = status.model_copy(update=place)
+    storage = {"storage_uri": storage_uri, "storage_endpoint": endpoint, "storage_access": access}
+    status = status.model_copy(update=storage)
     status = with_folder(status, storage_uri, class_.name, endpoint)
     objects = _objects(observed, status, class_, number)
     started = AttemptStatus(
@@ -144,7 +144,7 @@ def with_checkpoints(
     corrupt: Sequence[CorruptCheckpoint],
     checkpoint_seconds: float | None,
 ) -> FineTuneJobStatus:
-    """The status with these checkpoints, the newest ones of the run's folder; its longest save is remembered."""
+    """The status with the newest of these checkpoints in the run's folder, and with the longest save so far."""
     checkpoints = [checkpoint for checkpoint in checkpoints if is_below(checkpoint.uri, status.storage_uri)]
     measured = [seconds for seconds in (status.checkpoint_seconds, checkpoint_seconds) if seconds is not None]
     return status.model_copy(
@@ -157,7 +157,7 @@ def with_checkpoints(
 
 
 def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[AttemptStatus | None, JobView | None]:
-    """The attempt that is pending or runs, and its Job if there is one."""
+    """The attempt that is pending or running, and its Job if it exists."""
     attempt = running_attempt(status)
     if attempt is None or not preflight_succeeded(status):
         return None, None
@@ -165,7 +165,7 @@ def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[
 
 
 def _rendered(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: int) -> list[Object] | None:
-    """What the attempt would be made of now; None while the class refuses."""
+    """The attempt's objects as they would be built now; None while the class does not allow them."""
     class_ = class_or_refusal(observed)
     return None if isinstance(class_, Readiness) else _objects(observed, status, class_, number)
 
@@ -173,7 +173,7 @@ def _rendered(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: 
 def _objects(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, class_: ResolvedClass, number: int
 ) -> list[Object]:
-    """What an attempt is made of, as class and spec are now."""
+    """The objects of an attempt, built from the current class and spec."""
     assert status.resolved is not None
     run = run_key(status)
     attempt = Attempt(
@@ -184,7 +184,7 @@ def _objects(
         hyperparameters=status.resolved,
         number=number,
         run=run,
-        # Once it has begun, the run keeps its folder: the class may name another place by now.
+        # A run keeps its folder once it has started, even if the class's bucket or prefix has changed.
         folder=status.storage_uri or output_uri(observed.owner, run, class_),
         endpoint=observed.progress_endpoint,
         checkpoint_seconds=status.checkpoint_seconds,
@@ -193,10 +193,10 @@ def _objects(
     return attempt_objects(attempt)
 
 
-def _standing(
+def _wait_for_attempt(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
 ) -> JobDecision:
-    """Where the attempt stands whose Job is there."""
+    """Report the state of an attempt whose Job exists."""
     pods, stale = observed.pods_of(job.name), stale_jobs(observed, keep=job.name)
     lost = lost_pods_message(observed, now, keep=job.name)
     if job.deleting:
@@ -220,10 +220,10 @@ def _standing(
 
 
 def _refused_reports_message(observed: ObservedFineTuneJob, attempt: AttemptStatus) -> str:
-    """That reports of this attempt can't arrive, with a space before it; empty while they can, or do."""
+    """Why no reports of this attempt arrive, with a leading space; empty if they can or do arrive."""
     endpoint = observed.progress_endpoint
     if observed.progress is not None or observed.ledger is not None:
-        return ""  # A CA bundle that gained a certificate is another one, and still trusts the old.
+        return ""  # After a CA was added to the bundle its digest differs, but Pods with the old bundle still trust it.
     if attempt.reports_to is None or (endpoint is not None and endpoint.digest == attempt.reports_to):
         return ""
     return (
@@ -233,7 +233,7 @@ def _refused_reports_message(observed: ObservedFineTuneJob, attempt: AttemptStat
 
 
 def _queued_message(queue: str | None) -> str:
-    """None: the Pods wait for their nodes; a queue: the Job waits for its quota."""
+    """None: the Pods wait to start; a queue: the Job waits there for quota; "": it was suspended by hand."""
     if queue is None:
         return "The Pods have been created and are waiting to start."
     return f"The Job is waiting for quota in queue {queue!r} (Kueue starts it)." if queue else _SUSPENDED_BY_HAND
@@ -242,7 +242,7 @@ def _queued_message(queue: str | None) -> str:
 def _with_end_of_pods(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime
 ) -> FineTuneJobStatus:
-    """The record of an attempt that was stopped ends with the last of its Pods, at the last step that they reported."""
+    """Extend the record of a stopped attempt until its last Pod has ended, with the last step that they reported."""
     record = last_end(status)
     if record is None:
         return status

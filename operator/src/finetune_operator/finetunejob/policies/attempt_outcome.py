@@ -36,7 +36,7 @@ from finetune_operator.pods.start_diagnosis import stuck_job_message
 
 
 def record_outcome(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Write down how the attempt ended, if it has ended or can't go on."""
+    """Record how the attempt ended, if it has ended or can't continue."""
     attempt = running_attempt(plan.status)
     return plan if attempt is None else replace(plan, status=_with_outcome(observed, plan.status, attempt, now))
 
@@ -45,14 +45,14 @@ def succeed(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
     """End the run with its result, once an attempt has succeeded."""
     if status.phase in FINISHED or attempt_state(status) != "Succeeded" or status.result is None:
         return None
-    # Once this is written, the Jobs that still run are stale.
+    # Once this is written, running Jobs are stale.
     return JobDecision(status, succeeded_readiness(status.result), requeue_at=now)
 
 
 def with_result(
     status: FineTuneJobStatus, attempt: AttemptStatus, report: TrainReport, now: datetime
 ) -> FineTuneJobStatus:
-    """The status with what this attempt reported at its end."""
+    """The status with this attempt's final report."""
     status = ended(status, attempt, "Succeeded", now)
     status = with_checkpoints(status, report.checkpoints, report.corrupt_checkpoints, report.checkpoint_seconds)
     return status.model_copy(
@@ -66,7 +66,7 @@ def with_result(
 
 
 def succeeded_readiness(result: Result) -> Readiness:
-    """Ready, with where the result is."""
+    """Ready, with the URI of the result."""
     loss = f" Validation loss {result.eval_loss:.4f}." if result.eval_loss is not None else ""
     return ready(Reason.SUCCEEDED, f"The {result.adapter_type} result of step {result.step} is in {result.uri}.{loss}")
 
@@ -80,7 +80,7 @@ def _with_outcome(
             return _disrupted(status, attempt, "JobDisowned", "Somebody removed the ownerReferences of its Job.", now)
         return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
     if job.deleting and job.foreign_finalizers:
-        # Nobody waits for a finalizer of somebody else's.
+        # Another controller's finalizer may stay for ever.
         return _disrupted(status, attempt, "JobDeleted", stuck_job_message(job), now)
     if job.deleting and any(is_lost(pod, now) for pod in observed.pods_of(job.name)):
         return _disrupted(status, attempt, "JobDeleted", "Somebody deleted its Job.", now)
@@ -95,25 +95,25 @@ def _with_outcome(
 def _interrupted(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
 ) -> FineTuneJobStatus:
-    """What ends an attempt whose Job would go on."""
+    """End an attempt whose Job is still active but can't continue."""
     if job.suspended:
         if attempt.pods_start_time is None:
             return status
         if job.queue_name is None:
-            what = "Somebody suspended its Job (spec.suspend of the Job), which is in no queue."
-            return _disrupted(status, attempt, "JobSuspended", what, now)
-        what = f"Queue {job.queue_name!r} reclaimed its quota, which suspended its Job."
-        return _disrupted(status, attempt, "QuotaReclaimed", what, now)
+            message = "Somebody suspended its Job (spec.suspend of the Job), which is in no queue."
+            return _disrupted(status, attempt, "JobSuspended", message, now)
+        message = f"Queue {job.queue_name!r} reclaimed its quota, which suspended its Job."
+        return _disrupted(status, attempt, "QuotaReclaimed", message, now)
     pods = observed.pods_of(job.name)
     if job.parallelism == 0:
         return _disrupted(status, attempt, "JobChanged", "Somebody set the parallelism of its Job to 0.", now)
     lost = next((pod for pod in pods if is_lost(pod, now)), None)
     if lost is not None and not lost.disrupted and failed_by_itself(pods):
-        # The lost Pod was being deleted because of that failure.
+        # The lost Pod was deleted because another Pod had failed by itself.
         return _ended_by_itself(observed, status, attempt, job, now)
     if lost is not None:
-        what = f"Pod {lost.name} does not terminate: its node does not respond."
-        return _disrupted(status, attempt, "NodeLost", what, now)
+        message = f"Pod {lost.name} does not terminate: its node does not respond."
+        return _disrupted(status, attempt, "NodeLost", message, now)
     if has_answered(job, pods, now) and not all_pods_ended(observed, job):
         return _ended_by_itself(observed, status, attempt, job, now)
     return status
@@ -122,12 +122,12 @@ def _interrupted(
 def _ended_by_itself(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
 ) -> FineTuneJobStatus:
-    """The Job has ended, and all that its Pods have to report is there."""
+    """Decide the outcome of a Job that has ended and whose Pods have reported everything."""
     pods = observed.pods_of(job.name)
     report = outcome(pods)
     if isinstance(report, TrainReport) and ended_well(job, pods, now):
         if status.starting_model is None and run_id_refusal(observed, status) is not None:
-            return status  # An older version's run: only its own spec tells which model was to be tuned.
+            return status  # A run of an older operator: which model it was to tune is known only from its own spec.
         refusal = _result_refusal(report.result, status.storage_uri, model_source(observed, status).uri)
         if refusal is None:
             return with_result(status, attempt, report, now)
@@ -139,7 +139,7 @@ def _ended_by_itself(
 
 
 def _result_refusal(result: Result, folder: str | None, base_model_uri: str) -> str | None:
-    """Why a run's result is rejected; None when it is what was asked for."""
+    """Why a run's result is rejected; None if it is valid."""
     for name, uri in (("uri", result.uri), ("reportUri", result.report_uri)):
         if uri is not None and not is_below(uri, folder):
             return f"its result's {name} is {uri!r}, which is outside the run's folder {folder}"
@@ -151,7 +151,7 @@ def _result_refusal(result: Result, folder: str | None, base_model_uri: str) -> 
 def _failed(
     status: FineTuneJobStatus, attempt: AttemptStatus, diagnosis: FailureStatus, now: datetime
 ) -> FineTuneJobStatus:
-    """A failure of training counts against retryLimit."""
+    """End the attempt as Failed, which counts against retryLimit."""
     attempt = attempt.model_copy(update={"retries": attempt.retries + 1})
     status = ended(status, attempt, "Failed", now, reason=diagnosis.reason, message=diagnosis.message)
     return status.model_copy(update={"failure": diagnosis})
@@ -160,23 +160,23 @@ def _failed(
 def _disrupted(
     status: FineTuneJobStatus, attempt: AttemptStatus, reason: str, message: str, now: datetime
 ) -> FineTuneJobStatus:
-    """The infrastructure ended the attempt: it never counts against retryLimit."""
+    """End the attempt as Disrupted by the infrastructure, which never counts against retryLimit."""
     attempt = attempt.model_copy(update={"disruptions": attempt.disruptions + 1})
     return ended(status, attempt, "Disrupted", now, reason=reason, message=message)
 
 
 def _disruption_reason(pods: Sequence[PodView], seen: Disruption | None) -> str:
-    """Kubernetes' own reason (PreemptionByScheduler, EvictionByEvictionAPI, ...), where it gave one."""
-    named = [pod.disruption.partition(":")[0].strip() for pod in pods if pod.disruption]
+    """Kubernetes' own reason (PreemptionByScheduler, EvictionByEvictionAPI, ...) if there is one."""
+    reasons = [pod.disruption.partition(":")[0].strip() for pod in pods if pod.disruption]
     if seen is not None:
-        named.append(seen.reason)
-    return next((name for name in named if name), "PodTerminated")
+        reasons.append(seen.reason)
+    return next((reason for reason in reasons if reason), "PodTerminated")
 
 
 def _final_progress(status: FineTuneJobStatus, result: Result, now: datetime) -> Progress | None:
-    """The progress at the end, with the result's losses: reports are hints, this is the truth.
+    """The final progress with the losses of the result, which is authoritative; reports may have been lost.
 
-    A run that was to stop early ended where it was last seen, any other at its last step.
+    A run with early stopping ended at its last reported step, any other at its total steps.
     """
     resolved, last = status.resolved, status.progress
     if resolved is None:

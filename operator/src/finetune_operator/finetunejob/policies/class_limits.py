@@ -1,9 +1,8 @@
-"""What the FineTuneClass allows (spec.limits, spec.sources, spec.accelerator): whether the job may make Pods now.
+"""Whether the FineTuneClass (spec.limits, spec.sources, spec.accelerator) allows the job to create Pods now.
 
-limits.acceleratorHoursPerMonth is the budget of the namespace: what the job uses of it is counted here, too.
+limits.acceleratorHoursPerMonth is the budget of the namespace; the job's usage of it is counted here, too.
 
-
-It is asked before preflight and before each attempt: a change of it leaves what runs alone.
+The class is checked before preflight and before each attempt; a change of it does not affect running Pods.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
 
 
 def wait_for_class(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Start nothing that the class does not allow."""
+    """Start nothing while the class does not allow the job."""
     found = class_or_refusal(observed)
     return JobDecision(status, found, delete=stale_jobs(observed)) if isinstance(found, Readiness) else None
 
@@ -37,7 +36,7 @@ def wait_for_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
 
 
 def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> BudgetViolation | None:
-    """Why the next attempt may not start, where one is to start."""
+    """Why the budget does not allow the next attempt; None if it does, or if none is about to start."""
     class_, passed = observed.class_, status.preflight is not None and status.preflight.succeeded
     if isinstance(class_, Readiness) or not passed or running_attempt(status) is not None:
         return None
@@ -45,20 +44,20 @@ def over_budget(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Bud
 
 
 def count_usage(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Count what ran since the last look, in status.usage and in the ledger of the namespace's budget."""
+    """Add the usage since the last reconciliation to status.usage and to the ledger of the namespace's budget."""
     is_behind = clock_is_behind(observed, now)
     return accounted(plan, observed.budget, observed.owner, observed.status, now, clock_is_behind=is_behind)
 
 
 def allowed_class(observed: ObservedFineTuneJob) -> ResolvedClass:
-    """The class by which Pods are made, once nothing waits for it any more."""
+    """The class to create Pods with, after wait_for_class has passed."""
     found = class_or_refusal(observed)
-    assert isinstance(found, ResolvedClass), "wait_for_class decides before"
+    assert isinstance(found, ResolvedClass), "wait_for_class decides otherwise"
     return found
 
 
 def class_or_refusal(observed: ObservedFineTuneJob) -> ResolvedClass | Readiness:
-    """The class to make Pods with, or why none may be made."""
+    """The class to create Pods with, or why it does not allow them."""
     found = _class_or_refusal(observed)
     return with_run_id_hint(found) if isinstance(found, Readiness) else found
 
@@ -102,9 +101,9 @@ def _accelerator_missing(observed: ObservedFineTuneJob, class_: ResolvedClass) -
 
 
 def _source_not_allowed(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:
-    """Folders and globs are checked as they are written; the trainer checks again each file that they bring."""
+    """Folders and globs are checked literally here; the trainer checks each file that they expand to."""
     dataset = observed.spec.dataset
     sources = [source for source in (dataset.training, dataset.validation) if source is not None]
     uris = [uri for source in sources for uri in (source.uri, *(source.uris or [])) if uri is not None]
-    model = observed.spec.model.uri  # None: the result of a job, whose own model was asked about
+    model = observed.spec.model.uri  # None for the result of a job, whose own model was checked then.
     return source_violation(class_.spec, models=[model] if model else [], datasets=uris)

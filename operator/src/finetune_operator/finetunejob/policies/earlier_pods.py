@@ -1,4 +1,4 @@
-"""Nothing of a job starts while a Pod of something earlier still runs: what is stopped, and what is waited for."""
+"""No preflight or attempt starts while an earlier Pod of the job is running: what is deleted, and what is awaited."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from finetune_operator.pods.start_diagnosis import (
 def wait_for_earlier_pods(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime
 ) -> JobDecision | None:
-    """Start nothing before every Pod of an earlier Job has ended."""
+    """Start nothing until all Pods of earlier Jobs have ended."""
     keep = next_job(observed.owner, status).name
     if others_stopped(observed, now, keep=keep):
         return None
@@ -40,12 +40,12 @@ ENDED_JOBS_KEPT = 3
 
 
 def others_stopped(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> bool:
-    """Whether nothing runs beside the Job to keep, and nothing can start to."""
+    """Whether no Pod except those of the Job to keep is running or could still start."""
     return not (_other_active_jobs(observed, keep) or _disowned(observed) or _running_pods(observed, now, keep))
 
 
 def stopping_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:
-    """What has not stopped yet; the message stays the same while it does not."""
+    """What has not stopped yet; the message does not change until that does."""
     disowned = _disowned(observed)
     if disowned:
         return disowned_message(disowned[0])
@@ -67,7 +67,7 @@ def stopping_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str 
 
 
 def lost_pods_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str | None = None) -> str:
-    """Which Pods nobody waits for any more, with a space before it; empty when there is none."""
+    """Which Pods of lost nodes are no longer awaited, with a leading space; empty if there are none."""
     names = sorted(pod.name for pod in observed.pods if is_lost(pod, now) and pod.job_name != keep)
     if not names:
         return ""
@@ -78,14 +78,14 @@ def lost_pods_message(observed: ObservedFineTuneJob, now: datetime, *, keep: str
 
 
 def stale_jobs(observed: ObservedFineTuneJob, *, keep: str | None = None) -> tuple[Child, ...]:
-    """What to delete of the active Jobs: those that are neither to be kept nor of an end that is not written yet."""
+    """The active Jobs to delete: all but the one to keep and those whose end is not yet in the stored status."""
     running = running_jobs(observed.status)
     stale = [*_other_active_jobs(observed, keep), *_stuck_jobs(observed, keep)]
     return jobs_to_delete(observed.owner.namespace, [job for job in stale if job.name not in running], observed.pods)
 
 
 def stale_and_old_jobs(observed: ObservedFineTuneJob, *, keep: str) -> tuple[Child, ...]:
-    """The stale Jobs, and of those that have ended all but the newest: their Pods' logs may be wanted."""
+    """The stale Jobs, and all ended Jobs except the newest ones, whose Pods' logs may be needed."""
     ended = sorted(
         (job for job in observed.jobs if job.state != "Active" and job.name != keep), key=lambda job: job.created
     )
@@ -95,14 +95,14 @@ def stale_and_old_jobs(observed: ObservedFineTuneJob, *, keep: str) -> tuple[Chi
 
 
 def next_check(observed: ObservedFineTuneJob, now: datetime, later: datetime) -> datetime:
-    """At once where a Job is to be deleted whose end is being written only now, else later."""
+    """Now if a Job can be deleted once the status of this plan, with its end, is stored; otherwise `later`."""
     running = running_jobs(observed.status)
     left = [*_other_active_jobs(observed, None), *_stuck_jobs(observed, None)]
     return now if any(job.name in running for job in left) else later
 
 
 def all_pods_ended(observed: ObservedFineTuneJob, job: JobView) -> bool:
-    """Whether all of a Job's Pods have ended, though its controller may not have counted them yet."""
+    """Whether all of a Job's Pods have ended, even if the Job controller has not counted them yet."""
     pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
     return len(pods) >= max(1, job.parallelism) and all(pod.ended for pod in pods)
 
@@ -117,12 +117,12 @@ def _stuck_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView
 
 
 def _disowned(observed: ObservedFineTuneJob) -> list[JobView]:
-    """The Jobs that nobody stops, and that have or make Pods."""
+    """The Jobs that have lost their owner and may still have or create Pods."""
     return [job for job in observed.disowned if job.is_active and not all_pods_ended(observed, job)]
 
 
 def _running_pods(observed: ObservedFineTuneJob, now: datetime, keep: str | None) -> list[PodView]:
-    """The Pods that have not ended, but for those of the Job to keep, and those of lost nodes."""
+    """The Pods that have not ended, except those of the Job to keep and those on lost nodes."""
     kept = observed.job(keep or "")
     kept_uid = None if kept is None else kept.uid
     return [pod for pod in observed.pods if not pod.ended and not is_lost(pod, now) and pod.job_uid != kept_uid]

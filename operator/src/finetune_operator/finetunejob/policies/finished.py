@@ -1,8 +1,7 @@
-"""The phases Succeeded, Failed and Cancelled: a run that is over stays as it is until runId changes.
+"""The phases Succeeded, Failed and Cancelled: a finished run stays as it is until runId changes.
 
-What still runs is ended.
-
-spec.ttlSecondsAfterFinished: its Jobs are deleted that long after its end, and their Pods with them.
+Jobs that are still active are deleted. With spec.ttlSecondsAfterFinished, all its Jobs and their Pods are deleted that
+long after its end.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def keep_finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
 
 
 def _missing_end(status: FineTuneJobStatus) -> Readiness | None:
-    """How the run ended, where the conditions say something else; None where they say it."""
+    """The readiness of the run's end if the conditions do not show it; None if they do."""
     if status.phase == "Failed":
         return missing_failure(status.conditions, status.failure)
     if status.phase == "Cancelled":
@@ -45,7 +44,7 @@ def _missing_end(status: FineTuneJobStatus) -> Readiness | None:
 
 
 def expiry(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> datetime | None:
-    """When the Jobs of a finished run are to be deleted; None: never, or they are gone."""
+    """When the Jobs of a finished run are to be deleted; None if never, or if they are gone."""
     ttl = observed.spec.ttl_seconds_after_finished
     if ttl is None or status.completion_time is None or not observed.jobs:
         return None

@@ -1,7 +1,7 @@
-"""spec.retryLimit, status.attempt.nextTime and status.preflight.retryTime: whether another one follows, and when.
+"""spec.retryLimit, status.attempt.nextTime and status.preflight.retryTime: whether and when the next attempt starts.
 
-An image that could not be pulled for too long ends the run, too (the reason ImagePullFailed). Why the try before failed
-is told for as long as something keeps the next one from starting (a node, a quota, a queue).
+An image that can't be pulled for too long ends the run, too (reason ImagePullFailed). The last failure is reported for
+as long as something keeps the next attempt from starting (a node, a quota, a queue).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Decide = Callable[[ObservedFineTuneJob, FineTuneJobStatus, datetime], JobDecisio
 
 
 def fail_at_image_pull(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """End the run when the image of the running attempt could not be pulled for 15 minutes."""
+    """End the run when the image of the current attempt could not be pulled for 15 minutes."""
     attempt = running_attempt(status)
     job = observed.job(attempt.job_name) if attempt is not None else None
     if job is None or job.state != "Active":
@@ -53,7 +53,7 @@ def fail_at_image_pull(observed: ObservedFineTuneJob, status: FineTuneJobStatus,
 
 
 def fail_at_retry_limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """End the run when the attempt that failed was the last that may, or another one can't help."""
+    """End the run if the failed attempt was the last one allowed, or if another one can't help."""
     attempt, diagnosis = undecided_attempt(status, "Failed"), status.failure
     if attempt is None or diagnosis is None:
         return None
@@ -71,7 +71,7 @@ def fail_at_retry_limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus
 
 
 def record_next_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Write down when the attempt after one that ended early starts."""
+    """Record when the next attempt starts after one that failed or was disrupted."""
     status = plan.status
     if (failed := undecided_attempt(status, "Failed")) is not None:
         next_time = whole_seconds(now) + timedelta(seconds=retry_delay_seconds(failed.retries))
@@ -83,7 +83,7 @@ def record_next_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
 
 
 def wait_for_next_time(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Start nothing before that time."""
+    """Start nothing before the recorded time."""
     if not preflight_succeeded(status):
         preflight = status.preflight
         if preflight is None or not waits(preflight.retry_time, now):
@@ -103,22 +103,22 @@ def wait_for_next_time(observed: ObservedFineTuneJob, status: FineTuneJobStatus,
 
 
 def telling_last_failure(decide: Decide) -> Decide:
-    """The same decision, whose conditions do not hide why the try before failed."""
+    """The same decision with the last failure added to its message."""
 
-    def told(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
+    def wrapped(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
         decision = decide(observed, status, now)
         if decision is None or decision.readiness is None:
             return decision
         return replace(decision, readiness=_with_last_failure(decision.status, decision.readiness))
 
-    return told
+    return wrapped
 
 
 def last_failure_message(status: FineTuneJobStatus) -> str:
-    """Why the last preflight or attempt failed, with a space before it; empty while training runs, and without any."""
+    """Why the last preflight or attempt failed, with a leading space; empty during training and without a failure."""
     if not preflight_succeeded(status):
-        before = status.failure
-        return "" if before is None else f" The last preflight failed: {before.reason}: {failure_message(before)}"
+        last = status.failure
+        return "" if last is None else f" The last preflight failed: {last.reason}: {failure_message(last)}"
     records = [one for one in status.ended_attempts if one.outcome != "Replaced"]
     if attempt_state(status) == "Running" or not records or records[-1].outcome not in ("Failed", "Disrupted"):
         return ""
@@ -126,22 +126,22 @@ def last_failure_message(status: FineTuneJobStatus) -> str:
 
 
 def end_message(end: EndedAttempt) -> str:
-    """How an attempt ended, and why; what Kubernetes calls it is in its message about a Pod already."""
+    """How an attempt ended, and why; Kubernetes' reason of a disruption is not repeated if the message contains it."""
     how = "failed" if end.outcome == "Failed" else "was disrupted"
-    named = end.outcome == "Disrupted" and (end.reason or "") in (end.message or "")
-    why = ": ".join(part for part in (None if named else end.reason, end.message) if part)
+    is_in_message = end.outcome == "Disrupted" and (end.reason or "") in (end.message or "")
+    why = ": ".join(part for part in (None if is_in_message else end.reason, end.message) if part)
     return f"Attempt {end.number} {how} ({why})" if why else f"Attempt {end.number} {how}."
 
 
 def _after_disruption(status: FineTuneJobStatus, attempt: AttemptStatus, now: datetime) -> datetime:
-    """At once after progress, by the time from start to start otherwise: a node may evict each attempt at once."""
-    apart = timedelta(seconds=retry_delay_seconds(disruptions_without_progress(status.ended_attempts)))
-    # A start in the future (a wrong clock) delays nothing.
-    return min(max(now + timedelta(seconds=1), attempt.start_time + apart), now + apart)
+    """Immediately after progress; otherwise with backoff between starts, since a node may evict every attempt."""
+    backoff = timedelta(seconds=retry_delay_seconds(disruptions_without_progress(status.ended_attempts)))
+    # A start time in the future (a wrong clock) adds no delay.
+    return min(max(now + timedelta(seconds=1), attempt.start_time + backoff), now + backoff)
 
 
 def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus, before: AttemptStatus) -> Readiness:
-    """What ended the attempt before, and when the next one starts."""
+    """Why the previous attempt ended, and when the next one starts."""
     end = last_end(status)
     if end is None:
         return progressing(Reason.RETRYING)
@@ -159,7 +159,7 @@ def _between_attempts(observed: ObservedFineTuneJob, status: FineTuneJobStatus, 
 
 
 def _without_progress_message(status: FineTuneJobStatus, before: AttemptStatus) -> str:
-    """Why the next attempt waits after a disruption, with a space before it; empty where it starts at once."""
+    """Why the next attempt waits after a disruption, with a leading space; empty if it starts immediately."""
     count = disruptions_without_progress(status.ended_attempts)
     if count < 2 or before.next_time is None:
         return ""
@@ -170,5 +170,5 @@ def _without_progress_message(status: FineTuneJobStatus, before: AttemptStatus) 
 def _with_last_failure(status: FineTuneJobStatus, readiness: Readiness) -> Readiness:
     if not preflight_succeeded(status):
         return with_run_id_hint(held_up(readiness, status.failure))
-    told = last_failure_message(status)
-    return replace(readiness, message=f"{sentence(readiness.message)}{told}") if told else readiness
+    failure = last_failure_message(status)
+    return replace(readiness, message=f"{sentence(readiness.message)}{failure}") if failure else readiness

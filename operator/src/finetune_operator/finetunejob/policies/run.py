@@ -1,13 +1,13 @@
-"""spec.runId and status.startingModel: which run it is, and what it starts from.
+"""spec.runId and status.startingModel: the current run, and the model from which it starts.
 
-Another runId begins a new run, once the Pods of the run before have ended; one used before begins none.
+A new runId starts a new run once the Pods of the previous one have ended. A runId that was used before is rejected.
 
-Neither does the run's own with something else in the spec. That is two changes between two looks: the API server
-compares each with the one before only. Nothing that is known of the run is lost meanwhile, and what runs goes on: a
-spec that is set back finds it as it was.
+The current runId with a changed spec is rejected, too. It takes two updates between two reconciliations, because the
+API server validates each update only against the one before it. Meanwhile the status is kept and running Pods continue:
+reverting the spec restores the run.
 
-The model is recorded once and stays the same for all attempts of the run, whatever becomes of the job that made it and
-of the spec: a report is about what its run was asked.
+The starting model is recorded once and is the same for all attempts of the run, whatever happens to the job that
+produced it or to the spec: a report is about the model with which its run started.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from finetune_operator.finetunejob.policies.earlier_pods import (
     stale_jobs,
     stopping_message,
 )
-from finetune_operator.finetunejob.policies.wrong_clock import no_earlier_than_made
+from finetune_operator.finetunejob.policies.wrong_clock import no_earlier_than_created
 from finetune_operator.models.resolve import ResolvedModel
 
 RUNS_KEPT = 10
@@ -48,17 +48,17 @@ _OF_THE_SPEC = frozenset(
         Reason.SOURCE_NOT_ALLOWED,
     }
 )
-"""What a change of the spec may mend, which the API server refuses within a run."""
+"""Reasons that a change of the spec may fix, which the API server rejects within a run."""
 
 
 def refuse_run_id(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Decide nothing of a run by a spec that is not its own."""
+    """Stop here while the spec is not the one of the current run, nor of a new one."""
     refusal = run_id_refusal(observed, status)
     return None if refusal is None else JobDecision(status, refusal, keeps_phase=True)
 
 
 def stop_previous_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Stop what the run before started, and wait until its last Pod has ended."""
+    """Stop the previous run, and wait until its last Pod has ended."""
     run_id = observed.spec.run_id
     if status.run_id is None or status.run_id == run_id:
         return None
@@ -75,13 +75,13 @@ def stop_previous_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, 
 
 
 def begin_run(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Put the run before into the history, and begin anew."""
+    """Move the previous run into the history, and start the new one."""
     status = plan.status
     if status.run_id == observed.spec.run_id:
         return plan
     update: dict[str, Any] = {
         "conditions": status.conditions,
-        "start_time": whole_seconds(no_earlier_than_made(observed, now)),
+        "start_time": whole_seconds(no_earlier_than_created(observed, now)),
         "history": _with_run(status, now),
         "storage_folders": status.storage_folders,
         "more_storage_folders": status.more_storage_folders,
@@ -91,7 +91,7 @@ def begin_run(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> Jo
 
 
 def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> Readiness | None:
-    """Why no run begins or goes on with this spec; None where one may."""
+    """Why this spec can neither start nor continue a run; None if it can."""
     run_id = observed.spec.run_id
     if status.run_id == run_id:
         if not _is_changed(observed, status):
@@ -111,19 +111,19 @@ def run_id_refusal(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> 
 
 
 def is_superseded(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
-    """Whether another run is to follow the one of this status."""
+    """Whether the spec starts another run than the one of this status."""
     return status.run_id != observed.spec.run_id and run_id_refusal(observed, status) is None
 
 
 def with_run_id_hint(readiness: Readiness) -> Readiness:
-    """The readiness of a run that another spec may help: its message says that such a change takes another runId."""
+    """Add to the message that a change of the spec requires a new runId, if such a change may help."""
     if readiness.reason not in _OF_THE_SPEC or _RUN_ID_HINT in readiness.message:
         return readiness
     return replace(readiness, message=f"{sentence(readiness.message)} {_RUN_ID_HINT}")
 
 
 def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Start nothing until the other job has a result."""
+    """Start nothing until the job of fineTuneJobRef has a result."""
     reference, found = observed.spec.model.fine_tune_job_ref, observed.model
     if reference is None or status.starting_model is not None:
         return None
@@ -137,7 +137,7 @@ def wait_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now
 
 
 def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Write down what the reference means, once."""
+    """Record once which model the reference resolves to."""
     if plan.status.starting_model is not None:
         return plan
     found = observed.model
@@ -147,20 +147,20 @@ def record_starting_model(observed: ObservedFineTuneJob, plan: JobPlan, now: dat
 
 
 def waits_for_model(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
-    """Whether the run can't start yet, since another job has no result."""
+    """Whether the run can't start because the job of fineTuneJobRef has no result."""
     return status.starting_model is None and isinstance(observed.model, Readiness)
 
 
 def model_source(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> ModelSource:
-    """What the Pods of the run load."""
+    """The model that the run's Pods load."""
     found = status.starting_model
-    if found is None:  # A run that an older version began.
+    if found is None:  # A run started by an older operator.
         return ModelSource(uri=observed.spec.model.uri or "")
     return ModelSource(uri=found.uri, adapter_uri=found.adapter_uri, digest=found.digest)
 
 
 def _new_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> FineTuneJobStatus:
-    """What tells the run that the spec asks for from all others."""
+    """A status with only the identity of the run that the spec starts."""
     number = next_run_number(status)
     return FineTuneJobStatus(
         run_id=observed.spec.run_id, run_number=number, run_digest=run_digest(observed.spec, number)
@@ -170,12 +170,12 @@ def _new_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> FineTu
 def _is_changed(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:
     """Whether the spec changed within the run.
 
-    One that was looked at since it changed last, and found good, is: a digest of another version tells nothing.
+    A generation that was already observed and accepted has not: another operator version may compute other digests.
     """
     if status.run_digest is None or status.run_number is None:
         return False
-    looked_at = status.observed_generation in (None, observed.generation) and not _was_refused(status)
-    return not looked_at and status.run_digest != run_digest(observed.spec, status.run_number)
+    was_accepted = status.observed_generation in (None, observed.generation) and not _was_refused(status)
+    return not was_accepted and status.run_digest != run_digest(observed.spec, status.run_number)
 
 
 def _was_refused(status: FineTuneJobStatus) -> bool:
@@ -186,7 +186,7 @@ def _was_refused(status: FineTuneJobStatus) -> bool:
 
 
 def _with_run(status: FineTuneJobStatus, now: datetime) -> list[EndedRun]:
-    """The history with the run of this status, which is over."""
+    """The history with the run of this status added."""
     if status.run_id is None:
         return status.history
     attempt, is_complete = status.attempt, status.phase in FINISHED
@@ -207,4 +207,4 @@ def _with_run(status: FineTuneJobStatus, now: datetime) -> list[EndedRun]:
 
 def _reason(conditions: list[Condition]) -> str:
     found = next((condition.reason for condition in conditions if condition.type == ConditionType.READY), SUPERSEDED)
-    return found[:LINE_LENGTH]  # Another version's may be of any length.
+    return found[:LINE_LENGTH]  # Another version may have written a longer one.

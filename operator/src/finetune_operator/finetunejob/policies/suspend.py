@@ -1,6 +1,6 @@
-"""spec.suspend: the Pods save and end; the run goes on later with a new attempt, from the newest checkpoint.
+"""spec.suspend: the Pods save and end; the run is resumed by a new attempt from the newest checkpoint.
 
-spec.cancel: the run ends for good as Cancelled; its Pods save and end, and its checkpoints stay.
+spec.cancel: the run ends for good as Cancelled; its Pods save and end, and its checkpoints are kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from finetune_operator.finetunejob.policies.run import is_superseded, run_id_ref
 
 
 def suspend_refused_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Suspend a run whose spec is refused: of that spec, spec.suspend alone is heeded."""
+    """Suspend a run with a rejected spec: spec.suspend is applied even then."""
     refusal = run_id_refusal(observed, status)
     decision = suspend(observed, status, now) if refusal is not None else None
     if refusal is None or decision is None or decision.readiness is None:
@@ -36,7 +36,7 @@ def suspend_refused_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus
 
 
 def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Stop what runs while spec.suspend is true, and start nothing."""
+    """Stop running Pods while spec.suspend is true, and start nothing."""
     if not observed.spec.suspend:
         return None
     status = stopped(status, "Suspended", now)
@@ -55,12 +55,12 @@ def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
 
 
 def cancel_run(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """End the run that is there, unless another one is to follow it. Of a refused spec, spec.cancel is heeded."""
+    """Cancel the current run, even with a rejected spec, unless the spec starts another run."""
     return None if is_superseded(observed, status) else cancel(observed, status, now)
 
 
 def cancel(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """End the run while spec.cancel is true; what still runs is stale from then on."""
+    """End the run as Cancelled while spec.cancel is true; running Jobs are stale from then on."""
     if not observed.spec.cancel:
         return None
     status = without_remaining_time(stopped(status, "Cancelled", now))
@@ -69,7 +69,7 @@ def cancel(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dateti
 
 
 def cancelled(status: FineTuneJobStatus) -> Readiness:
-    """Where a cancelled run stands."""
+    """The readiness of a cancelled run."""
     kept = f" Its checkpoints are kept in {status.storage_uri}." if status.storage_uri else ""
     return failed(
         Reason.CANCELLED, f"spec.cancel was set.{kept} Change spec.runId and set spec.cancel to false to run again."

@@ -1,7 +1,7 @@
-"""Times that can't be right: a wrong clock wrote them, and deadline, TTL and backoff would go by them.
+"""Corrects times that a wrong clock wrote, since deadline, TTL and backoff are computed from them.
 
-Only what the API server's own times prove wrong is corrected. An operator whose clock is behind these corrects nothing:
-all that was written by right clocks would seem to lie in the future.
+Only times that contradict the API server's own are corrected. An operator whose clock is behind those corrects nothing:
+to it, every time from a correct clock would seem to be in the future.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from finetune_operator.finetunejob.attempt_state import FINISHED, JobPlan
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 
 SKEW = timedelta(minutes=1)
-"""The clocks of a cluster differ by less."""
+"""The maximum difference between the clocks of a cluster."""
 
 
 def correct_times(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Correct what lies in the future, or before the API server made what it came after."""
+    """Correct times in the future, and times before the creationTimestamp of the object that they belong to."""
     if clock_is_behind(observed, now):
         return plan
     now, status = whole_seconds(now), plan.status
@@ -36,21 +36,21 @@ def correct_times(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -
 
 
 def clock_is_behind(observed: ObservedFineTuneJob, now: datetime) -> bool:
-    """Whether the API server wrote something later than now.
+    """Whether the API server's clock has recorded a time later than now.
 
-    That includes the newest write of the status: no moment in it that was right when it was written is later.
+    That includes the newest write of the status: no correct time in the status can be later than that write.
     """
-    moments = [_newest_made(observed), observed.status_written]
+    moments = [_newest_creation(observed), observed.status_written]
     return any(moment is not None and moment > now + SKEW for moment in moments)
 
 
-def no_earlier_than_made(observed: ObservedFineTuneJob, now: datetime) -> datetime:
-    """This moment; by a clock that is behind, when the API server made the newest of what is there."""
-    return max(now, _newest_made(observed) or now)
+def no_earlier_than_created(observed: ObservedFineTuneJob, now: datetime) -> datetime:
+    """Now, or the newest creationTimestamp if the operator's clock is behind it."""
+    return max(now, _newest_creation(observed) or now)
 
 
 def _with_start(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> FineTuneJobStatus:
-    """A run began after its object was made, and stood still for no longer than since then."""
+    """Bound the start time by the object's creation, and the suspended time by the time since the start."""
     start, seconds = status.start_time, max(0, status.suspended_seconds)
     if start is not None:
         start = _at_most(start, now)
@@ -63,15 +63,15 @@ def _with_start(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: d
 
 
 def _with_end(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> FineTuneJobStatus:
-    """A run whose end can't have been then has ended now: its Pods are kept for the whole TTL."""
+    """Replace an impossible completion time by now, so that the Pods are kept for the whole TTL."""
     end, begins = status.completion_time, [observed.created, status.start_time]
     is_early = end is not None and any(begin is not None and end < begin - SKEW for begin in begins)
     is_odd = is_early or (end is not None and end > now + SKEW)
     return status.model_copy(update={"completion_time": now}) if is_odd else status
 
 
-def _newest_made(observed: ObservedFineTuneJob) -> datetime | None:
-    """The newest creationTimestamp of the object and its Jobs, which nobody but the API server writes."""
+def _newest_creation(observed: ObservedFineTuneJob) -> datetime | None:
+    """The newest creationTimestamp of the object and its Jobs, which only the API server writes."""
     made = [observed.created, *(job.created for job in observed.jobs)]
     return max((moment for moment in made if moment is not None), default=None)
 

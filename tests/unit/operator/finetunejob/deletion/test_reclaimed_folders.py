@@ -130,7 +130,7 @@ def test_objects_at_an_endpoint_that_the_class_no_longer_names_stay_and_are_repo
     assert (end.release, end.plan.create) == (True, ())
     assert end.left_behind is not None
     message = end.left_behind.note.message
-    assert f"{FOLDER}: It is at https://old.example.com, but FineTuneClass 'cpu' now names AWS." in message
+    assert f"{FOLDER}: It is at https://old.example.com, but FineTuneClass 'cpu' now has AWS." in message
     assert "aws s3 rm --recursive" in message
     assert "--include '*-0f3c2a91/*'" in message
     there = resolved_class(reclaimPolicy="Delete", storage={"endpoint": "https://old.example.com"})
@@ -152,7 +152,7 @@ def test_a_place_is_remembered_at_each_endpoint_that_its_class_named() -> None:
     assert removed(deletion(status=status)) == [FOLDER]
     end = plan(deletion(tried(1, "Complete"), status=status), NOW)
     assert end.left_behind is not None
-    assert "It is at https://b.test, but FineTuneClass 'cpu' now names AWS." in end.left_behind.note.message
+    assert "It is at https://b.test, but FineTuneClass 'cpu' now has AWS." in end.left_behind.note.message
 
 
 def test_an_endpoint_that_nobody_knows_is_no_other_place() -> None:
