@@ -18,6 +18,8 @@ from finetune_api.failure import FailureStatus
 MESSAGE_LENGTH = 4096
 UNREAD = (Reason.STATUS_UNREADABLE, Reason.INVALID_SPEC)
 """The reasons with which a version reports an object that it can't read."""
+PASSED_THROUGH = (Reason.VALIDATING, Reason.QUEUED)
+"""The reasons that every run has for a while before it trains."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,20 @@ def is_known(condition: Condition) -> bool:
 
 
 def transition_events(previous: Sequence[Condition], current: Sequence[Condition]) -> tuple[EventNote, ...]:
-    """One Event when Ready or Stalled took another status or reason: Warning for a diagnosis, else Normal."""
+    """One Event when Ready or Stalled took another status or reason: Warning for a diagnosis, else Normal.
+
+    None for Validating and Queued, through which every run passes, unless that is the end of a diagnosis.
+    """
     before = {condition.type: (condition.status, condition.reason) for condition in previous}
     after = {condition.type: condition for condition in current}
     is_ready, is_stalled = after[ConditionType.READY], after[ConditionType.STALLED]
+    was_stalled, diagnosis = before.get(ConditionType.STALLED, ("False", ""))
     if is_stalled.status == "True":
-        if before.get(ConditionType.STALLED) != ("True", is_stalled.reason):
+        if (was_stalled, diagnosis) != ("True", is_stalled.reason):
             return (EventNote("Warning", is_stalled.reason, is_stalled.message),)
         return ()
-    if before.get(ConditionType.READY) != (is_ready.status, is_ready.reason):
+    is_told = is_ready.reason not in PASSED_THROUGH or was_stalled == "True"
+    if is_told and before.get(ConditionType.READY) != (is_ready.status, is_ready.reason):
         return (EventNote("Normal", is_ready.reason, is_ready.message),)
     return ()
 

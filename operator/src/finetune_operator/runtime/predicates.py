@@ -45,10 +45,11 @@ def child_state(body: Mapping[str, Any]) -> ChildState | None:
 def _job_state(body: dict[str, Any]) -> ChildState:
     job = job_view(body)
     # A preflight is decided by what its Pod says, a second before the Job controller has counted it.
-    state = "Active" if job.role == PREFLIGHT_ROLE and job.state == "Complete" else job.state
-    if state == "Active" and not job.ending and not job.deleting and not job.suspended:
+    is_decided = job.role == PREFLIGHT_ROLE and job.state != "Failed" and not job.reason
+    state, ending = ("Active", False) if is_decided else (job.state, job.ending)
+    if state == "Active" and not ending and not job.deleting and not job.suspended:
         return NOTHING_TO_DECIDE
-    return ("Job", state, job.ending, job.deleting, job.suspended)
+    return ("Job", state, ending, job.deleting, job.suspended)
 
 
 def _pod_state(body: dict[str, Any]) -> ChildState:

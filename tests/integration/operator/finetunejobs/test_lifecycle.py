@@ -64,7 +64,7 @@ def test_a_broken_line_is_named_and_a_mended_dataset_goes_on_by_itself(api: Api)
     assert stalled(queued) == ("", "")
     assert queued["status"]["resolved"]["totalSteps"] == 750
     assert "failure" not in queued["status"]
-    expect_events(api, "Normal Validating", "Warning DatasetInvalid", "Normal Queued")
+    expect_events(api, "Warning DatasetInvalid", "Normal Queued")
 
 
 def test_training_runs_as_a_gang_that_can_find_each_other(api: Api) -> None:
@@ -93,7 +93,7 @@ def test_a_job_is_trained_evaluated_and_served(api: Api) -> None:
     done = trains(api, job)
     assert condition(done, "Ready")["status"] == "True"
     assert done["status"]["result"] == {**RESULT.to_wire(), "uri": f"{done['status']['storageUri']}/result"}
-    expect_events(api, "Normal Validating", "Normal Queued", "Normal Training", "Normal Succeeded")
+    expect_events(api, "Normal Training", "Normal Succeeded")
 
     evaluation = api.wait_reason("Evaluation", "router", "Evaluating")
     assert not api.items("Deployment"), "nothing is served before its gate"
@@ -154,15 +154,7 @@ def test_suspend_frees_everything_and_resume_goes_on(api: Api) -> None:
     assert second["metadata"]["name"] != train["metadata"]["name"]
     attempt = api.wait_reason("FineTuneJob", "router", "Queued")["status"]["attempt"]
     assert (attempt["number"], attempt["retries"], attempt["disruptions"]) == (2, 0, 0)
-    expect_events(
-        api,
-        "Normal Validating",
-        "Normal Queued",
-        "Normal Training",
-        "Normal Stopping",
-        "Normal Suspended",
-        "Normal Queued",
-    )
+    expect_events(api, "Normal Training", "Normal Stopping", "Normal Suspended")
 
 
 def test_the_next_attempt_starts_when_the_pods_of_the_one_before_have_ended(api: Api) -> None:

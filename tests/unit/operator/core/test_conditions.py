@@ -90,6 +90,9 @@ def test_a_message_that_is_too_long_for_a_condition_is_cut() -> None:
     [
         (None, TRAINING, ("Normal", "Training")),
         (TRAINING, TRAINING, None),
+        (None, QUEUED, None),
+        (TRAINING, QUEUED, None),
+        (NO_ROOM, QUEUED, ("Normal", "Queued")),
         (QUEUED, TRAINING, ("Normal", "Training")),
         (TRAINING, SUCCEEDED, ("Normal", "Succeeded")),
         (TRAINING, NO_ROOM, ("Warning", "Unschedulable")),
@@ -98,7 +101,7 @@ def test_a_message_that_is_too_long_for_a_condition_is_cut() -> None:
         (NO_ROOM, TRAINING, ("Normal", "Training")),
     ],
 )
-def test_each_transition_is_one_event(
+def test_each_transition_that_a_person_wants_to_know_of_is_one_event(
     before: Readiness | None, after: Readiness, expected: tuple[Literal["Normal", "Warning"], str] | None
 ) -> None:
     earlier = [] if before is None else conditions(before, [], generation=1, now=ago(60))

@@ -54,9 +54,7 @@ MISSING_SECRET = 'secret "s3-credentials" not found'
 
 def test_a_new_job_starts_with_preflight_on_a_cpu_pod() -> None:
     result = decide(observed_job(NEW))
-    assert result.decision == Decision(
-        "Validating", "Validating", writes=PREFLIGHT_OBJECTS, again_in=15, event="Normal Validating"
-    )
+    assert result.decision == Decision("Validating", "Validating", writes=PREFLIGHT_OBJECTS, again_in=15)
     assert result.status.run_id == "1"
     assert result.status.start_time == NOW
     assert result.status.class_name == "cpu"
@@ -358,7 +356,7 @@ def test_what_the_preflight_pod_said_is_not_waited_for_until_its_job_is_counted(
     said = succeeded_pod(PREFLIGHT_1, PREFLIGHT_REPORT)
     result = decide(observed_job(before, job(PREFLIGHT_1), pods=(said,)))
     assert result.status.preflight.succeeded
-    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, again_in=15, event="Normal Queued")
+    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_OBJECTS, again_in=15)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def job(role: str = "train", condition: str | None = None, suspend: bool = False
     }
     if condition is not None:
         moved = {"type": condition, "status": "True", "lastTransitionTime": "2026-11-22T12:00:09Z"}
-        status["conditions"] = [moved]
+        reason = {} if condition in ("Complete", "SuccessCriteriaMet") else {"reason": "BackoffLimitExceeded"}
+        status["conditions"] = [{**moved, **reason}]
     return {"kind": "Job", "metadata": metadata, "spec": {"suspend": suspend}, "status": status}
 
 
@@ -60,6 +61,8 @@ UNSCHEDULABLE = [
         (job(condition="FailureTarget"), True),
         (job(suspend=True), True),
         (job(role="preflight", condition="Complete"), False),  # its Pod has told
+        (job(role="preflight", condition="SuccessCriteriaMet"), False),
+        (job(role="preflight", condition="FailureTarget"), True),
         (job(role="preflight", condition="Failed"), True),
     ],
 )

@@ -91,12 +91,12 @@ def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) ->
     if not is_running and is_outdated(job, pods, lambda: _rendered(observed, status, number)):
         message = "The FineTuneClass, or something else that its Job is built from, changed before it started."
         return replace(plan, status=ended(status, attempt, "Replaced", now, reason="Changed", message=message))
-    if attempt.job_uid is None:
-        attempt = attempt.model_copy(update={"job_uid": job.uid})
     starts = [pod.started_time for pod in pods if pod.started_time is not None]
     if attempt.pods_start_time is None and starts:
         attempt = attempt.model_copy(update={"pods_start_time": whole_seconds(min(starts))})
     is_running = is_running or (not job.deleting and has_started(job, pods))
+    if attempt.job_uid is None and (starts or is_running):  # No Pod reports before, and a status write costs as much.
+        attempt = attempt.model_copy(update={"job_uid": job.uid})
     state = with_state(status, attempt, "Running" if is_running and not job.suspended else "Pending")
     return replace(plan, status=state)
 

@@ -65,6 +65,19 @@ def test_a_gang_trains_when_all_its_pods_run(pods: tuple[PodView, ...], expected
     assert decide(gang("Active", *pods, status=QUEUED_STATUS)).decision == expected
 
 
+@pytest.mark.parametrize("pods", [(), (pod(TRAIN_1, 0, "Pending"), pod(TRAIN_1, 1, "Pending"))])
+def test_a_job_whose_pods_have_not_started_is_not_worth_a_status_write(pods: tuple[PodView, ...]) -> None:
+    before = trained_status(attempt_status(state="Pending"), phase="Queued")
+    assert decide(gang("Active", *pods, status=before)).status.attempt == before.attempt
+
+
+@pytest.mark.parametrize("pods", [(pod(TRAIN_1, 0, started_time=ago(1)),), (pod(TRAIN_1, 0), pod(TRAIN_1, 1))])
+def test_the_jobs_uid_by_which_its_pods_may_report_is_known_once_one_may(pods: tuple[PodView, ...]) -> None:
+    attempt = decide(gang("Active", *pods, status=QUEUED_STATUS)).status.attempt
+    assert attempt is not None
+    assert attempt.job_uid == f"uid-of-{TRAIN_1}"
+
+
 def test_what_a_pod_of_the_gang_waits_for_is_said_before_it_is_a_blockage() -> None:
     waiting = pod(TRAIN_1, 1, "Pending", unschedulable_since=ago(28), unschedulable_message="0/1 nodes are available.")
     result = decide(gang("Active", pod(TRAIN_1, 0), waiting, status=QUEUED_STATUS))

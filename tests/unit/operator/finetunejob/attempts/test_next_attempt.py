@@ -130,7 +130,7 @@ def test_until_its_time_the_next_attempt_waits() -> None:
 def test_the_next_attempt_has_its_own_objects_and_remembers_the_counts() -> None:
     observed = observed_job(between_attempts(0, disruptions=2), job(TRAIN_1, "Failed"))
     result = decide(observed)
-    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_2_OBJECTS, again_in=15, event="Normal Queued")
+    assert result.decision == Decision("Queued", "Queued", writes=TRAIN_2_OBJECTS, again_in=15)
     attempt = result.status.attempt
     assert (attempt.number, attempt.job_name, attempt.retries, attempt.disruptions) == (2, TRAIN_2, 1, 2)
     assert (attempt.class_generation, attempt.start_time, attempt.next_time) == (4, NOW, None)

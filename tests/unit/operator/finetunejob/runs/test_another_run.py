@@ -68,14 +68,17 @@ NEW_RUN = Decision(
     "Validating",
     writes=(f"ConfigMap/{SECOND_RUN}", f"Job/{SECOND_RUN}"),
     again_in=15,
-    event="Normal Validating",
 )
 
 
-@pytest.mark.parametrize("status", [SUCCEEDED, FAILED], ids=["after success", "after failure"])
-def test_another_run_id_starts_anew(status: FineTuneJobStatus) -> None:
+@pytest.mark.parametrize(
+    ("status", "event"),
+    [(SUCCEEDED, None), (FAILED, "Normal Validating")],
+    ids=["after success", "after failure"],
+)
+def test_another_run_id_starts_anew(status: FineTuneJobStatus, event: str | None) -> None:
     result = decide(observed_job(status, job(TRAIN_1, "Complete"), spec=RERUN))
-    assert result.decision == NEW_RUN
+    assert result.decision == replace(NEW_RUN, event=event)
     fresh = result.status
     assert (fresh.run_id, fresh.start_time, fresh.attempt, fresh.result) == ("2", NOW, None, None)
     assert fresh.storage_uri.endswith(f"/router/2-{run_digest(RERUN, 2)}-0f3c2a91")
