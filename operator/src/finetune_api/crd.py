@@ -294,7 +294,7 @@ def _structural(node: Any, definitions: dict[str, Any], *, with_defaults: bool) 
         result.setdefault("x-kubernetes-list-type", "atomic")
     if with_defaults and default is not None:
         # An object's default is {}: the API server then fills the members' own defaults.
-        result["default"] = {} if isinstance(default, dict) else default
+        result["default"] = {} if isinstance(default, dict) else deepcopy(default)  # else YAML has anchors
     return result
 
 

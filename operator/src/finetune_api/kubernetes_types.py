@@ -16,6 +16,7 @@ SubdomainName = Annotated[str, StringConstraints(pattern=rf"^{_SUBDOMAIN}$", max
 QueueName = Annotated[str, StringConstraints(pattern=rf"^{_SUBDOMAIN}$", max_length=63)]
 """The name of a LocalQueue, which is also used as a label value."""
 ConfigMapKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
+EnvironmentVariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 LabelKey = Annotated[str, StringConstraints(pattern=rf"^({_SUBDOMAIN}/)?{_QUALIFIED}$", max_length=317)]
 LabelValue = Annotated[str, StringConstraints(pattern=rf"^({_QUALIFIED})?$", max_length=63)]
 ExtendedResourceName = Annotated[str, StringConstraints(pattern=rf"^{_SUBDOMAIN}/{_QUALIFIED}$", max_length=317)]

@@ -31,6 +31,9 @@ PROGRESS_CA_PATH = f"{RUN_CONFIG_DIRECTORY}/progress-ca.crt"
 STORAGE_CREDENTIALS_DIRECTORY = "/var/run/secrets/finetune.dev/storage"
 """Mount point of the class's Secret: one file per key (AWS_ACCESS_KEY_ID, ...), updated by the kubelet."""
 PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105
+HUB_TOKEN_DIRECTORY = "/var/run/secrets/finetune.dev/hub"  # noqa: S105
+"""Mount point of the Secret with the key HF_TOKEN, which huggingface_hub reads (HF_TOKEN_PATH)."""
+HUB_TOKEN_KEY = "HF_TOKEN"  # noqa: S105
 MODEL_KEYS_DIRECTORY = "/var/run/secrets/finetune.dev/models"
 """Mount point of the Secrets of the class's models: a folder by the model's name, with the file API_KEY."""
 MODEL_KEY = "API_KEY"

@@ -9,13 +9,18 @@ from finetune_api.finetuneclass.models import (
 )
 from finetune_api.finetuneclass.pods import (
     Accelerator,
+    AdditionalResource,
+    EnvironmentVariable,
+    Hub,
     Images,
     PodMetadata,
     PreflightPods,
     PreflightResources,
     Resources,
+    RoleAccelerator,
+    RolePods,
 )
-from finetune_api.finetuneclass.scheduling import RoleScheduling, Scheduling, Toleration
+from finetune_api.finetuneclass.scheduling import GangTopology, NodeRequirement, RoleScheduling, Scheduling, Toleration
 from finetune_api.finetuneclass.spec import (
     DEFAULT_CLASS_ANNOTATION,
     AllowedSources,
@@ -29,13 +34,18 @@ __all__ = [
     "DEFAULT_CLASS_ANNOTATION",
     "KMS",
     "Accelerator",
+    "AdditionalResource",
     "AllowedSources",
+    "EnvironmentVariable",
     "FineTuneClassSpec",
     "FineTuneClassStatus",
+    "GangTopology",
+    "Hub",
     "Images",
     "Limits",
     "ModelDeploymentReference",
     "ModelEndpoint",
+    "NodeRequirement",
     "OpenAIApi",
     "OpenAIModel",
     "PodMetadata",
@@ -43,6 +53,8 @@ __all__ = [
     "PreflightResources",
     "Prices",
     "Resources",
+    "RoleAccelerator",
+    "RolePods",
     "RoleScheduling",
     "Scheduling",
     "ServerSideEncryption",

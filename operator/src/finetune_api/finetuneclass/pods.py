@@ -8,7 +8,17 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, Text, cel
 from finetune_api.finetuneclass.scheduling import RoleScheduling
-from finetune_api.kubernetes_types import ExtendedResourceName, LabelValue, Quantity
+from finetune_api.kubernetes_types import (
+    SET,
+    EnvironmentVariableName,
+    ExtendedResourceName,
+    LabelValue,
+    Quantity,
+    SubdomainName,
+    keyed_by,
+)
+
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$", max_length=512)]
 
 
 class Images(ApiModel):
@@ -19,6 +29,19 @@ class Images(ApiModel):
         description="Image for preflight, training, evaluation and serving Pods. Omitted: the trainer image "
         "configured for the operator.",
     )
+    pull_secret_names: list[SubdomainName] = Field(
+        default=[],
+        max_length=8,
+        json_schema_extra=SET,
+        description="Names of image pull Secrets in the OBJECT's namespace.",
+    )
+
+
+class AdditionalResource(ApiModel):
+    """An extended resource beside the accelerators, such as an InfiniBand adapter."""
+
+    resource_name: ExtendedResourceName = Field(description="Name of the extended resource: rdma/hca.")
+    count_per_node: int = Field(1, ge=1, le=64, description="Number per Pod.")
 
 
 class Accelerator(ApiModel):
@@ -31,6 +54,13 @@ class Accelerator(ApiModel):
     memory: Quantity | None = Field(
         None, description="Memory of one accelerator, which preflight compares with its estimate."
     )
+    additional_resources: list[AdditionalResource] = Field(
+        default=[],
+        max_length=8,
+        json_schema_extra=keyed_by("resourceName"),
+        description="Extended resources that training Pods request beside the accelerators, for example for RDMA. They "
+        "do not count for budgets.",
+    )
 
 
 class Resources(ApiModel):
@@ -42,6 +72,10 @@ class Resources(ApiModel):
         "20Gi",
         description="Ephemeral storage request and limit per Pod: model and dataset are downloaded to it. The kubelet "
         "evicts a Pod that exceeds it, which counts as a failure.",
+    )
+    shared_memory: Quantity | None = Field(
+        None,
+        description="Size limit of /dev/shm, which counts as memory. Omitted: limited only by `memory`.",
     )
 
 
@@ -97,4 +131,56 @@ class PreflightPods(ApiModel):
         None,
         description="Scheduling constraints. Omitted: any node, with the tolerations and priority class of "
         "spec.scheduling.",
+    )
+
+
+class RoleAccelerator(ApiModel):
+    """The accelerators of the Pods of one role."""
+
+    resource_name: ExtendedResourceName | None = Field(
+        None, description="Name of the extended resource. Omitted: spec.accelerator.resourceName."
+    )
+    count_per_node: int = Field(1, ge=0, le=64, description="Accelerators per Pod. 0: Pods run on CPUs.")
+
+
+class RolePods(ApiModel):
+    """Settings for the Pods of one role, where they differ from those of training Pods."""
+
+    accelerator: RoleAccelerator | None = Field(None, description="Omitted: the accelerators of training Pods.")
+    resources: Resources | None = Field(None, description="Omitted: the resources of training Pods.")
+    scheduling: RoleScheduling | None = Field(None, description="Omitted: the scheduling of training Pods.")
+
+
+class EnvironmentVariable(ApiModel):
+    """A variable for the containers of all Pods. It is visible to everyone who can read the class or a Pod."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!(self.name in ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'HF_TOKEN', "
+                "'HUGGING_FACE_HUB_TOKEN', 'API_KEY'])",
+                "credentials belong in Secrets: see storage.credentialsSecretName, hub.tokenSecretName and "
+                "models[].credentialsSecretName",
+                "name",
+            ),
+            (
+                "!(self.name in ['HF_ENDPOINT', 'HF_TOKEN_PATH', 'RENDEZVOUS_HOST', 'PATH', 'PYTHONPATH'])",
+                "this variable is set by the operator or the image (HF_ENDPOINT: by hub.endpoint)",
+                "name",
+            ),
+        )
+    )
+
+    name: EnvironmentVariableName = Field(description="Name of the variable: HTTPS_PROXY.")
+    value: Text = Field("", description="Its value.")
+
+
+class Hub(ApiModel):
+    """The Hugging Face Hub, or a mirror of it, from which hf:// models are read."""
+
+    endpoint: HttpUrl | None = Field(None, description="URL of a mirror. Omitted: the public Hub.")
+    token_secret_name: SubdomainName | None = Field(
+        None,
+        description="Name of a Secret in the OBJECT's namespace with the key HF_TOKEN, for gated and private models. "
+        "It may be absent in namespaces that use only public models.",
     )

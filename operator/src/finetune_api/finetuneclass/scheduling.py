@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import LONGEST_SECONDS, ApiModel, cel
-from finetune_api.kubernetes_types import LabelKey, Labels, LabelValue, QueueName, SubdomainName
+from finetune_api.kubernetes_types import SET, LabelKey, Labels, LabelValue, QueueName, SubdomainName
 
 
 class Toleration(ApiModel):
@@ -49,16 +49,58 @@ class Toleration(ApiModel):
     )
 
 
+class NodeRequirement(ApiModel):
+    """core/v1 NodeSelectorRequirement, without numeric comparisons."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+                "values belong to In and NotIn, which need some, not to Exists and DoesNotExist",
+                "values",
+            )
+        )
+    )
+
+    key: LabelKey = Field(description="Key of a node label.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
+        description="In, NotIn: the label's value is, or is not, one of `values`. Exists, DoesNotExist: the node has, "
+        "or does not have, the label."
+    )
+    values: list[LabelValue] = Field(
+        default=[], max_length=32, json_schema_extra=SET, description="Values for In and NotIn."
+    )
+
+
 class RoleScheduling(ApiModel):
     """Scheduling constraints for the Pods of one role."""
 
     node_selector: Labels = Field(default={}, description="Labels that a node must have.")
+    node_requirements: list[NodeRequirement] = Field(
+        default=[],
+        max_length=16,
+        description="Requirements that a node must meet, all of them (required node affinity).",
+    )
     tolerations: list[Toleration] = Field(default=[], max_length=32, description="Taints that the Pods tolerate.")
     priority_class_name: SubdomainName | None = Field(None, description="Name of the PriorityClass for the Pods.")
     runtime_class_name: SubdomainName | None = Field(None, description="Name of the RuntimeClass for the Pods.")
 
 
+class GangTopology(ApiModel):
+    """Placement of the Pods of one attempt close to each other."""
+
+    key: LabelKey = Field(description="Key of the node label whose value they share: topology.kubernetes.io/zone.")
+    policy: Literal["Preferred", "Required"] = Field(
+        "Preferred",
+        description="Preferred: where that is possible. Required: otherwise they wait as Unschedulable.",
+    )
+
+
 class Scheduling(RoleScheduling):
-    """Scheduling constraints and the queue."""
+    """Scheduling constraints, the queue, and the placement of several nodes."""
 
     queue_name: QueueName | None = Field(None, description="Name of the Kueue LocalQueue for training Jobs.")
+    gang_topology: GangTopology | None = Field(
+        None,
+        description="Places training Pods of several nodes in one zone, rack or block. Omitted: on any nodes.",
+    )

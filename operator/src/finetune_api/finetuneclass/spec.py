@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import LONGEST_SECONDS, ApiModel
+from finetune_api.base import LONGEST_SECONDS, ApiModel, cel
 from finetune_api.conditions import KindStatus
 from finetune_api.finetuneclass.models import ModelEndpoint, OpenAIApi
-from finetune_api.finetuneclass.pods import Accelerator, Images, PodMetadata, PreflightPods, Resources
+from finetune_api.finetuneclass.pods import (
+    Accelerator,
+    EnvironmentVariable,
+    Hub,
+    Images,
+    PodMetadata,
+    PreflightPods,
+    Resources,
+    RolePods,
+)
 from finetune_api.finetuneclass.scheduling import Scheduling
 from finetune_api.finetuneclass.storage import Storage
 from finetune_api.kubernetes_types import SET, keyed_by
@@ -69,16 +78,36 @@ class AllowedSources(ApiModel):
     )
 
 
+def _names_its_accelerator(role: str) -> tuple[str, str, str]:
+    asked = f"self.{role}.accelerator"
+    return (
+        f"!has(self.{role}) || !has({asked}) || has({asked}.resourceName) || has(self.accelerator) || "
+        f"(has({asked}.countPerNode) && {asked}.countPerNode == 0)",
+        f"{role}.accelerator needs a resourceName where spec.accelerator is not set",
+        role,
+    )
+
+
 class FineTuneClassSpec(ApiModel):
     """What the platform provides to objects that use this class."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(_names_its_accelerator("evaluation"), _names_its_accelerator("serving"))
+    )
 
     images: Images = Images()
     storage: Storage
     accelerator: Accelerator | None = Field(
-        None, description="Accelerators for training, evaluation and serving Pods. Omitted: Pods run on CPUs."
+        None,
+        description="Accelerators for training Pods, and for evaluation and serving Pods by default. Omitted: Pods run "
+        "on CPUs.",
     )
-    resources: Resources = Field(Resources(), description="For training, evaluation and serving Pods.")
+    resources: Resources = Field(
+        Resources(), description="For training Pods, and for evaluation and serving Pods by default."
+    )
     preflight: PreflightPods = PreflightPods()
+    evaluation: RolePods = Field(RolePods(), description="For evaluation Pods that load a model.")
+    serving: RolePods = Field(RolePods(), description="For the Pods of ModelDeployments.")
     limits: Limits = Limits()
     sources: AllowedSources = AllowedSources()
     models: list[ModelEndpoint] = Field(
@@ -87,7 +116,16 @@ class FineTuneClassSpec(ApiModel):
         json_schema_extra=keyed_by("name"),
         description="Models behind an API, which Evaluations may use as judges, candidates and baseline.",
     )
-    scheduling: Scheduling = Field(Scheduling(), description="For training, evaluation and serving Pods.")
+    scheduling: Scheduling = Field(
+        Scheduling(), description="For training Pods, and for evaluation and serving Pods by default."
+    )
+    hub: Hub = Hub()
+    environment: list[EnvironmentVariable] = Field(
+        default=[],
+        max_length=32,
+        json_schema_extra=keyed_by("name"),
+        description="Environment variables for all Pods, for example for a proxy (HTTPS_PROXY, NO_PROXY).",
+    )
     pod_metadata: PodMetadata = Field(
         PodMetadata(),
         description="Added to every Pod. Pods that run to completion are kept out of service meshes unless the mesh's "

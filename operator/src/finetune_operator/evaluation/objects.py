@@ -18,7 +18,7 @@ from finetune_operator.finetuneclass.resolve import (
 )
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.builders import PodRole, job, run_config_map
-from finetune_operator.pods.roles import without_accelerator
+from finetune_operator.pods.roles import of_role, without_accelerator
 from finetune_operator.pods.template_hash import rendered
 
 EVALUATE_ROLE = "evaluate"
@@ -59,7 +59,7 @@ def evaluate_objects(
     It has accelerators if it loads a model.
     """
     loads_models = any(model.model is not None for model in models)
-    pod_class = class_.spec if loads_models else without_accelerator(class_.spec)
+    pod_class = of_role(class_.spec, class_.spec.evaluation) if loads_models else without_accelerator(class_.spec)
     run = EvaluateRun(
         job=JobIdentity(namespace=owner.namespace, name=owner.name, uid=owner.uid, run_id=spec.run_id),
         storage=storage_config(class_.spec),
@@ -81,6 +81,7 @@ def evaluate_objects(
         max_errored_percent=spec.max_errored_percent,
     )
     keys = {endpoint.name: endpoint.secret_name for endpoint in endpoints if endpoint.secret_name is not None}
-    role = PodRole(EVALUATE_ROLE, ("evaluate", RUN_CONFIG_PATH), accelerated=loads_models, model_keys=keys)
+    command = ("evaluate", RUN_CONFIG_PATH)
+    role = PodRole(EVALUATE_ROLE, command, accelerated=loads_models, model_keys=keys, reads_models=loads_models)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
     return rendered([config_map, job(owner, name, role, pod_class, deadline_seconds=EVALUATE_SECONDS)])

@@ -39,7 +39,7 @@ from finetune_operator.finetunejob.attempt_state import preflight_succeeded
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.builders import PodRole, job, run_config_map
 from finetune_operator.pods.observed import QUEUE_LABEL
-from finetune_operator.pods.roles import PREFLIGHT_ROLE
+from finetune_operator.pods.roles import PREFLIGHT_ROLE, close_together
 from finetune_operator.pods.template_hash import rendered
 from finetune_operator.progress.endpoint import ProgressEndpoint
 
@@ -144,7 +144,9 @@ def preflight_objects(
         accelerator_memory=accelerator_memory(class_.spec),
         seed=seed if seed is not None else DEFAULT_SEED,
     )
-    role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec))
+    role = PodRole(
+        PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec), reads_models=True
+    )
     config_map = run_config_map(owner, name, PREFLIGHT_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
     return rendered([config_map, job(owner, name, role, class_.spec, deadline_seconds=PREFLIGHT_SECONDS)])
 
@@ -206,7 +208,10 @@ def attempt_objects(attempt: Attempt) -> list[Object]:
         body["spec"]["suspend"] = True
     services = []
     if attempt.service is not None:
-        body["spec"]["template"]["spec"]["subdomain"] = attempt.service
+        pod = body["spec"]["template"]["spec"]
+        pod["subdomain"] = attempt.service
+        if (topology := class_spec.scheduling.gang_topology) is not None:
+            pod["affinity"] = {**pod.get("affinity", {}), "podAffinity": close_together(topology, attempt.name)}
         services.append(_rendezvous_service(owner, attempt.service))
     return rendered([run_config_map(owner, attempt.name, TRAIN_ROLE, data), *services, body])
 
@@ -246,6 +251,7 @@ def _train_role(attempt: Attempt) -> PodRole:
         metrics_port=METRICS_PORT,
         grace_seconds=grace_seconds(attempt.checkpoint_seconds),
         datasets=dataset_config_maps(spec),
+        reads_models=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.run import (
     RUN_CONFIG_DIRECTORY,
     RUN_CONFIG_PATH,
@@ -18,12 +19,15 @@ from finetune_operator.pods.builders import (
     PodRole,
     container_security_context,
     disk_volume,
+    environment,
+    hub_token_volumes,
     pod_base,
     resources,
     run_config_map,
     trainer_container,
 )
 from finetune_operator.pods.observed import RUN_VOLUME
+from finetune_operator.pods.roles import of_role
 
 SERVE_ROLE = "serve"
 SERVICE_PORT = 80
@@ -65,12 +69,13 @@ def serving_objects(
 
 
 def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: str, *, makes_room: bool) -> Object:
-    template = pod_base(owner, SERVE_ROLE, class_.spec, config_map)
-    fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH)), class_.spec)
+    class_spec = of_role(class_.spec, class_.spec.serving)
+    template = pod_base(owner, SERVE_ROLE, class_spec, config_map)
+    fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH), reads_models=True), class_spec)
     fetch["volumeMounts"].append(_MODELS_VOLUME)
-    template["spec"]["volumes"].append(disk_volume("models", class_.spec, SERVE_ROLE))
+    template["spec"]["volumes"] += [disk_volume("models", class_spec, SERVE_ROLE), *hub_token_volumes(class_spec)]
     template["spec"]["initContainers"] = [fetch]
-    template["spec"]["containers"] = [_server(owner, class_)]
+    template["spec"]["containers"] = [_server(class_spec)]
     if class_.spec.storage.service_account_name is not None:
         template["metadata"]["annotations"] |= WITHOUT_POD_IDENTITY
     rolling = {"maxUnavailable": "100%" if makes_room else 0, "maxSurge": 1}
@@ -88,14 +93,16 @@ def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: 
     }
 
 
-def _server(owner: Owner, class_: ResolvedClass) -> Object:
+def _server(class_spec: FineTuneClassSpec) -> Object:
     """`finetune-trainer serve`: OpenAI's routes for the one model, with no credential in its reach."""
+    variables = [{"name": name, "value": value} for name, value in environment(class_spec).items()]
     return {
         "name": SERVER,
-        "image": class_.spec.images.trainer,
+        "image": class_spec.images.trainer,
         "args": ["serve", RUN_CONFIG_PATH],
+        **({"env": variables} if variables else {}),
         "ports": [{"name": "http", "containerPort": SERVING_PORT}],
-        "resources": resources(class_.spec, accelerated=True, role=SERVE_ROLE),
+        "resources": resources(class_spec, accelerated=True, role=SERVE_ROLE),
         "securityContext": container_security_context(),
         "startupProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 1, "failureThreshold": 600},
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 5},

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune_api.finetuneclass import FineTuneClassSpec
+from finetune_api.finetuneclass import FineTuneClassSpec, Resources
 from finetune_api.finetunejob import ConfigMapKeys
 from finetune_api.outcome import TERMINATION_MESSAGE_PATH
 from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_api.run import (
     DATASET_DIRECTORY,
+    HUB_TOKEN_DIRECTORY,
+    HUB_TOKEN_KEY,
     MODEL_KEY,
     MODEL_KEYS_DIRECTORY,
     PROGRESS_TOKEN_PATH,
@@ -22,11 +24,12 @@ from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, me
 from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import CONFIG_MAPS, JOBS, Object
 from finetune_operator.pods.observed import MODEL_KEY_VOLUME, RUN_VOLUME, JobView, PodView
-from finetune_operator.pods.roles import resources_of, scheduling_of
+from finetune_operator.pods.roles import node_affinity, resources_of, scheduling_of
 from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS, kept_out_of_meshes
 
 USER_ID = 65532
 CREDENTIALS_VOLUME = "storage-credentials"
+_HUB_TOKEN_VOLUME = "hub-token"  # noqa: S105
 _CREDENTIALS_MOUNT = {"name": CREDENTIALS_VOLUME, "mountPath": STORAGE_CREDENTIALS_DIRECTORY, "readOnly": True}
 
 
@@ -46,6 +49,8 @@ class PodRole:
     """ConfigMaps of the namespace by their folder below DATASET_DIRECTORY."""
     model_keys: Mapping[str, str] = field(default_factory=dict)
     """Secrets of the namespace with the keys of the class's models, by the model."""
+    reads_models: bool = False
+    """Whether it may read models from the class's hub."""
 
 
 def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, config_map: str) -> Object:
@@ -61,6 +66,8 @@ def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, con
     }
     if role.reports_progress:
         template["spec"]["volumes"].append(_progress_token_volume())
+    if role.reads_models:
+        template["spec"]["volumes"] += hub_token_volumes(class_spec)
     template["spec"]["volumes"] += [_dataset_volume(name, keys) for name, keys in role.datasets.items()]
     template["spec"]["volumes"] += [_model_key_volume(model, secret) for model, secret in role.model_keys.items()]
     return template
@@ -83,14 +90,16 @@ def pod_base(owner: Owner, role: str, class_spec: FineTuneClassSpec, config_map:
         "volumes": [
             {"name": RUN_VOLUME, "configMap": {"name": config_map}},
             disk_volume("tmp", class_spec, role),
-            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", **_shared_memory_limit(class_spec, role)}},
         ],
     }
     if class_spec.storage.credentials_secret_name is not None:
         spec["volumes"].append(_credentials_volume(class_spec.storage.credentials_secret_name))
     optional = {
         "serviceAccountName": class_spec.storage.service_account_name,
+        "imagePullSecrets": [{"name": name} for name in class_spec.images.pull_secret_names],
         "nodeSelector": scheduling.node_selector,
+        "affinity": node_affinity(scheduling),
         "tolerations": [toleration.to_wire() for toleration in scheduling.tolerations],
         "priorityClassName": scheduling.priority_class_name,
         "runtimeClassName": scheduling.runtime_class_name,
@@ -121,12 +130,14 @@ def trainer_container(name: str, role: PodRole, class_spec: FineTuneClassSpec) -
         {"name": f"{MODEL_KEY_VOLUME}{model}", "mountPath": f"{MODEL_KEYS_DIRECTORY}/{model}", "readOnly": True}
         for model in role.model_keys
     ]
+    if role.reads_models and class_spec.hub.token_secret_name is not None:
+        mounts.append({"name": _HUB_TOKEN_VOLUME, "mountPath": HUB_TOKEN_DIRECTORY, "readOnly": True})
     ports = [] if role.metrics_port is None else [{"name": "metrics", "containerPort": role.metrics_port}]
     return {
         "name": name,
         "image": class_spec.images.trainer,
         "args": list(role.args),
-        "env": _environment(role),
+        "env": _environment(role, class_spec),
         **({"ports": ports} if ports else {}),
         "resources": resources(class_spec, accelerated=role.accelerated, role=role.role),
         "securityContext": container_security_context(),
@@ -152,7 +163,15 @@ def resources(class_spec: FineTuneClassSpec, *, accelerated: bool, role: str) ->
     requests = {"cpu": asked.cpu, **limits}
     if accelerated and class_spec.accelerator is not None:
         limits[class_spec.accelerator.resource_name] = str(class_spec.accelerator.count_per_node)
+        for other in class_spec.accelerator.additional_resources:
+            limits[other.resource_name] = str(other.count_per_node)
     return {"requests": requests, "limits": limits}
+
+
+def _shared_memory_limit(class_spec: FineTuneClassSpec, role: str) -> Object:
+    asked = resources_of(class_spec, role)
+    limit = asked.shared_memory if isinstance(asked, Resources) else None
+    return {} if limit is None else {"sizeLimit": limit}
 
 
 def disk_volume(name: str, class_spec: FineTuneClassSpec, role: str) -> Object:
@@ -218,9 +237,33 @@ def job(
     return body
 
 
-def _environment(role: PodRole) -> list[Object]:
-    variables: list[Object] = [{"name": name, "value": value} for name, value in role.environment.items()]
-    if role.threads_from_cpu_request:
+def environment(class_spec: FineTuneClassSpec) -> dict[str, str]:
+    """The variables that the class sets in every container."""
+    return {variable.name: variable.value for variable in class_spec.environment}
+
+
+def hub_token_volumes(class_spec: FineTuneClassSpec) -> list[Object]:
+    """The hub's token as a file, if the namespace has one: public models need none."""
+    secret = class_spec.hub.token_secret_name
+    if secret is None:
+        return []
+    items = [{"key": HUB_TOKEN_KEY, "path": HUB_TOKEN_KEY}]
+    source = {"secretName": secret, "items": items, "optional": True, "defaultMode": 0o440}
+    return [{"name": _HUB_TOKEN_VOLUME, "secret": source}]
+
+
+def _hub_environment(class_spec: FineTuneClassSpec) -> dict[str, str]:
+    hub = class_spec.hub
+    endpoint = {} if hub.endpoint is None else {"HF_ENDPOINT": hub.endpoint}
+    token = {} if hub.token_secret_name is None else {"HF_TOKEN_PATH": f"{HUB_TOKEN_DIRECTORY}/{HUB_TOKEN_KEY}"}
+    return {**endpoint, **token}
+
+
+def _environment(role: PodRole, class_spec: FineTuneClassSpec) -> list[Object]:
+    of_hub = _hub_environment(class_spec) if role.reads_models else {}
+    by_name = {**environment(class_spec), **of_hub, **role.environment}
+    variables: list[Object] = [{"name": name, "value": value} for name, value in by_name.items()]
+    if role.threads_from_cpu_request and "OMP_NUM_THREADS" not in by_name:
         request = {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}
         variables.append({"name": "OMP_NUM_THREADS", "valueFrom": request})
     return variables

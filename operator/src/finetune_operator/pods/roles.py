@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from finetune_api.finetuneclass import FineTuneClassSpec, PreflightResources, Resources, RoleScheduling
+from finetune_api.finetuneclass import (
+    Accelerator,
+    FineTuneClassSpec,
+    GangTopology,
+    PreflightResources,
+    Resources,
+    RolePods,
+    RoleScheduling,
+)
+from finetune_operator.kube.resources import Object
 
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+"""Set by the Job controller on a Job's Pods."""
 PREFLIGHT_ROLE = "preflight"
 DELETE_ROLE = "delete"
 LIGHT_ROLES = frozenset({PREFLIGHT_ROLE, DELETE_ROLE})
@@ -25,6 +36,23 @@ def without_accelerator(class_spec: FineTuneClassSpec) -> FineTuneClassSpec:
     return class_spec.model_copy(update=update)
 
 
+def of_role(class_spec: FineTuneClassSpec, pods: RolePods) -> FineTuneClassSpec:
+    """The class for Pods of a role with settings of its own, which take the place of the training Pods' ones."""
+    asked, accelerator = pods.accelerator, class_spec.accelerator
+    if asked is not None:
+        name = asked.resource_name or (accelerator.resource_name if accelerator is not None else None)
+        found = name is not None and asked.count_per_node > 0
+        accelerator = Accelerator(resource_name=name, count_per_node=asked.count_per_node) if found else None
+    elif accelerator is not None:
+        accelerator = accelerator.model_copy(update={"additional_resources": []})
+    update = {
+        "accelerator": accelerator,
+        "resources": pods.resources or class_spec.resources,
+        "scheduling": pods.scheduling or class_spec.scheduling,
+    }
+    return class_spec.model_copy(update=update)
+
+
 def scheduling_of(class_spec: FineTuneClassSpec, role: str) -> RoleScheduling:
     """Where a Pod of the role may run."""
     if role not in LIGHT_ROLES:
@@ -33,3 +61,20 @@ def scheduling_of(class_spec: FineTuneClassSpec, role: str) -> RoleScheduling:
     return class_spec.preflight.scheduling or RoleScheduling(
         tolerations=of_class.tolerations, priority_class_name=of_class.priority_class_name
     )
+
+
+def node_affinity(scheduling: RoleScheduling) -> Object:
+    """The requirements that a node must meet, in one term: all of them."""
+    if not scheduling.node_requirements:
+        return {}
+    term = {"matchExpressions": [one.to_wire() for one in scheduling.node_requirements]}
+    required = {"nodeSelectorTerms": [term]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+
+
+def close_together(topology: GangTopology, job: str) -> Object:
+    """The podAffinity of a Job's Pods to each other. The scheduler lets the first one go anywhere."""
+    term = {"topologyKey": topology.key, "labelSelector": {"matchLabels": {JOB_NAME_LABEL: job}}}
+    if topology.policy == "Required":
+        return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}

@@ -205,7 +205,10 @@ def _diagnose_pod(pod: PodView, warning: WarningEvent | None, now: datetime) -> 
 
 def _unpullable(pod: PodView) -> StartDiagnosis:
     what = "its image"
-    change = "Check spec.images of the FineTuneClass, and that the nodes may pull from that registry."
+    change = (
+        "Check spec.images of the FineTuneClass, that the nodes may pull from that registry, and that the Secrets in "
+        "images.pullSecretNames exist in this namespace."
+    )
     if pod.waiting_foreign:
         what = f"the image of container {pod.waiting_foreign!r}, which something else added"
         change = "Find the webhook or policy that adds this container to Pods."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -31,6 +31,47 @@ def refusing_hub(status: int, headers: Mapping[str, str] | None = None) -> Itera
             for name, value in {"Content-Length": "0", **(headers or {})}.items():
                 self.send_header(name, value)
             self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with _serving(Handler) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def gated_hub(files: Sequence[str], token: str) -> Iterator[str]:
+    """The endpoint of a hub that lists these files of any model, to whoever brings the token."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            allowed = self.headers.get("Authorization") == f"Bearer {token}"
+            found = [{"type": "file", "path": file, "oid": file, "size": 0} for file in files]
+            body = json.dumps(found).encode() if allowed else b""
+            self.send_response(200 if allowed else 401)
+            self.send_header("Content-Length", str(len(body)))
+            if not allowed:
+                self.send_header("X-Error-Code", "GatedRepo")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with _serving(Handler) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def other_server(body: bytes) -> Iterator[str]:
+    """The endpoint of a server that is no hub, and answers everything with this."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.sources import HubModel
 from finetune_trainer.model.folders import HubFolder
 from finetune_trainer.process.failures import DiagnosedError
-from tests.integration.trainer.data.played_hub import refusing_hub
+from tests.integration.trainer.data.played_hub import gated_hub, other_server, refusing_hub
 
 MODEL = HubModel("org/model", None)
 
@@ -68,3 +73,37 @@ def test_a_hub_that_must_not_be_asked_is_not_tried_again(monkeypatch: pytest.Mon
     failure = refused(monkeypatch, "http://127.0.0.1:9").failure
     assert (failure.reason, failure.retryable) == (Reason.HUB_UNREACHABLE, False)
     assert "HF_HUB_OFFLINE is set" in failure.message
+
+
+@pytest.mark.parametrize("body", [b"<html>Log in</html>", b'{"status": "ok"}', b"[1]", b'[{"a": 1}]', b""])
+def test_a_server_that_is_no_hub_is_named(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    """A mirror's address that is wrong, or a proxy's page."""
+    with other_server(body) as endpoint:
+        failure = refused(monkeypatch, endpoint).failure
+    assert (failure.reason, failure.retryable) == (Reason.HUB_UNREACHABLE, False)
+    assert f"{endpoint} does not answer as a Hugging Face Hub" in failure.message
+    assert "spec.hub.endpoint" in failure.message
+
+
+READ_A_GATED_MODEL = """
+from finetune_api.sources import HubModel
+from finetune_trainer.model.folders import HubFolder
+print(*HubFolder(HubModel("org/model", None)).paths())
+"""
+
+
+def test_the_token_is_read_from_the_file_that_a_pod_mounts(tmp_path: Path) -> None:
+    token = tmp_path / "HF_TOKEN"
+    with gated_hub(["config.json"], token="hf_right") as endpoint:
+        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_TOKEN_PATH": str(token), "HF_HOME": str(tmp_path)}
+        environment.pop("HF_TOKEN", None)
+
+        def read() -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-c", READ_A_GATED_MODEL]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+        without = read()
+        assert "HubGated" in without.stderr or "is gated" in without.stderr
+        assert "spec.hub.tokenSecretName" in without.stderr
+        token.write_text("hf_right\n")
+        assert read().stdout.split() == ["config.json"]

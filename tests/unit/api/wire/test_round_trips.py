@@ -35,7 +35,7 @@ def _with_text_quantities(value: Any, name: str = "") -> Any:
         return {key: _with_text_quantities(child, key) for key, child in value.items()}
     if isinstance(value, list):
         return [_with_text_quantities(child) for child in value]
-    return str(value) if name in ("cpu", "memory", "ephemeralStorage") else value
+    return str(value) if name in ("cpu", "memory", "ephemeralStorage", "sharedMemory") else value
 
 
 @given(objects_of(TypeAdapter(Quantity).json_schema()))

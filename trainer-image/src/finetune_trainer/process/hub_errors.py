@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 
 from finetune_api.conditions import Reason
 from finetune_trainer.process.failures import DiagnosedError, first_line, sentence
+
+_WHERE = "In a cluster, it is in the Secret that the FineTuneClass names (spec.hub.tokenSecretName), in this namespace."
 
 
 @contextmanager
@@ -16,7 +19,7 @@ def hub_errors(uri: str, missing: Reason) -> Iterator[None]:
 
     try:
         yield
-    except (HTTPError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         found = diagnose(error, uri, missing)
         if found is None:
             raise
@@ -46,7 +49,7 @@ def diagnose(error: Exception, uri: str, missing: Reason) -> DiagnosedError | No
         return DiagnosedError(
             Reason.HUB_GATED,
             f"{uri} is gated: whoever owns the token (HF_TOKEN) must accept its terms on its page of the hub first. "
-            f"The hub said: {message}",
+            f"{_WHERE} The hub said: {message}",
         )
     if isinstance(error, RevisionNotFoundError):
         return DiagnosedError(missing, f"{uri}: the hub has the repository, but not this revision. {message}")
@@ -54,7 +57,7 @@ def diagnose(error: Exception, uri: str, missing: Reason) -> DiagnosedError | No
         return DiagnosedError(
             missing,
             f"The hub shows no {uri}: there is none, or it is private and needs a token (HF_TOKEN) that may read it. "
-            f"{message}",
+            f"{_WHERE} {message}",
         )
     if isinstance(error, DisabledRepoError):
         return DiagnosedError(missing, f"{uri} has been disabled by the hub. {message}")
@@ -64,14 +67,21 @@ def diagnose(error: Exception, uri: str, missing: Reason) -> DiagnosedError | No
         return _answer(error, uri, missing, message)
     if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
         return DiagnosedError(missing, f"{uri}: {message}")
+    if isinstance(error, JSONDecodeError | TypeError | KeyError | AttributeError):
+        return DiagnosedError(
+            Reason.HUB_UNREACHABLE,
+            f"{_hub()} does not answer as a Hugging Face Hub ({type(error).__name__}: {message}) Check "
+            "spec.hub.endpoint of the FineTuneClass (HF_ENDPOINT), and whether a proxy answers in its place.",
+        )
     if isinstance(error, ValueError):
         return None
     if not isinstance(error, HTTPError | ConnectionError | TimeoutError | FileMetadataError | LocalEntryNotFoundError):
         return DiagnosedError(Reason.FAILED, f"{uri} could not be stored on the Pod's disk: {message}", retryable=True)
     return DiagnosedError(
         Reason.HUB_UNREACHABLE,
-        f"{_hub()} could not be reached for {uri}: {message} Pods need a way to it: a proxy (HTTPS_PROXY), or a mirror "
-        "(HF_ENDPOINT); or copy the files to the storage, and name them by s3://.",
+        f"{_hub()} could not be reached for {uri}: {message} Pods need a way to it: a proxy (HTTPS_PROXY, "
+        "in spec.environment of the FineTuneClass), or a mirror (HF_ENDPOINT, its spec.hub.endpoint); or copy the "
+        "files to the storage, and name them by s3://.",
         retryable=True,
     )
 
@@ -85,7 +95,8 @@ def _answer(error: Exception, uri: str, missing: Reason, message: str) -> Diagno
     if status in (401, 403):
         return DiagnosedError(
             Reason.HUB_DENIED,
-            f"{_hub()} denies {uri} ({status}): {message} Set a token (HF_TOKEN) that is valid and may read it.",
+            f"{_hub()} denies {uri} ({status}): {message} Set a token (HF_TOKEN) that is valid and may read it. "
+            f"{_WHERE}",
         )
     return DiagnosedError(missing, f"{_hub()} answered {status} for {uri}: {message}")
 
