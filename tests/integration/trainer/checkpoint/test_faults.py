@@ -89,7 +89,7 @@ def scenes(
 ) -> Iterator[Iterator[Scene]]:
     """A new one for each request that is to fail."""
     monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(retries, "REFUSED_SECONDS", 0.5)
+    monkeypatch.setattr(retries, "DENIED_SECONDS", 0.5)
     monkeypatch.setattr(client, "READ_TIMEOUT_SECONDS", 0.5)
 
     def make() -> Iterator[Scene]:
@@ -109,7 +109,7 @@ def scenes(
 
 def resume_and_save(config: StorageConfig, run: S3Location, directory: Path) -> None:
     """What the second attempt does."""
-    start(Storage(config, proved=True), run, directory, attempt=2).save(STEP)
+    start(Storage(config, proven=True), run, directory, attempt=2).save(STEP)
 
 
 def check(scene: Scene, *, saved: bool | None) -> None:

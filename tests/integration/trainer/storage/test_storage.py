@@ -82,7 +82,7 @@ def test_an_object_that_is_not_what_was_expected_is_told_of(
     with pytest.raises(MismatchError, match=f"mismatch has {size} bytes; 7 were expected"):
         storage.download(location, target, size=7)
     content[-1] ^= 1
-    with pytest.raises(MismatchError, match="mismatch has not the SHA-256"):
+    with pytest.raises(MismatchError, match="mismatch does not have the expected SHA-256"):
         storage.download(location, target, size=size, sha256=hashlib.sha256(content).hexdigest())
 
 
@@ -90,7 +90,7 @@ def test_an_absent_object_is_told_apart_from_an_absent_bucket(bucket: Bucket, st
     bucket.put("found", b"content")
     assert storage.find(at(bucket, "found")) == b"content"
     assert storage.find(at(bucket, "none")) is None
-    with pytest.raises(MismatchError, match="none is not there"):
+    with pytest.raises(MismatchError, match="none does not exist"):
         storage.download(at(bucket, "none"), tmp_path / "file", size=7)
     nowhere = S3Location("no-such-bucket", "none")
     for work in (lambda: storage.find(nowhere), lambda: storage.download(nowhere, tmp_path / "file", size=7)):
@@ -188,4 +188,4 @@ def test_a_storage_that_does_not_answer_may_do_so_later() -> None:
     error = failure(Storage(config), S3Location("bucket", "key"))
     assert error.failure.reason is Reason.STORAGE_UNREACHABLE
     assert error.failure.retryable
-    assert f"http://127.0.0.1:{port} did not answer for s3://bucket/key (4 tries in " in error.failure.message
+    assert f"http://127.0.0.1:{port} did not answer requests for s3://bucket/key (4 tries in " in error.failure.message

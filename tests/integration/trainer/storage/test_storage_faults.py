@@ -60,7 +60,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfers, "PART_BYTES", 5 * MIB)
     monkeypatch.setattr(client, "READ_TIMEOUT_SECONDS", 1)
     monkeypatch.setattr(bodies, "READ_TIMEOUT_SECONDS", 1)
-    monkeypatch.setattr(retries, "REFUSED_SECONDS", 1.5)
+    monkeypatch.setattr(retries, "DENIED_SECONDS", 1.5)
     monkeypatch.setattr(retries, "LONGEST_PAUSE_SECONDS", 0.3)
 
 
@@ -151,7 +151,7 @@ def test_an_outage_shorter_than_the_tolerance_only_delays(
     timer.join()
     assert bucket.read(at(bucket, "late").uri) == b"late"
     said = capsys.readouterr().out
-    assert f"trying {proxy.endpoint} again" in said
+    assert f"retrying {proxy.endpoint}" in said
     assert "since" in said
     assert "seconds_left" in said
 
@@ -182,13 +182,13 @@ def test_a_refusal_from_the_start_ends_at_once(bucket: Bucket, proxy: S3Proxy, r
     assert proxy.count() == 1
 
 
-@pytest.mark.parametrize("proved", [True, False])
+@pytest.mark.parametrize("proven", [True, False])
 @pytest.mark.parametrize(("refusal", "reason"), REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal_of_what_worked_before_ends_with_its_own_reason_not_with_the_tolerance(
-    bucket: Bucket, proxy: S3Proxy, refusal: Answer, reason: Reason, proved: bool
+    bucket: Bucket, proxy: S3Proxy, refusal: Answer, reason: Reason, proven: bool
 ) -> None:
-    storage = Storage(through(proxy, bucket, outage_tolerance_seconds=600), proved=proved)
-    if not proved:
+    storage = Storage(through(proxy, bucket, outage_tolerance_seconds=600), proven=proven)
+    if not proven:
         storage.write(at(bucket, "key"), b"")
     proxy.arm(refusal, times=None)
     error, seconds = fails(lambda: storage.write(at(bucket, "key"), b""))
@@ -215,12 +215,12 @@ def test_an_operation_that_was_never_allowed_is_refused_at_once(bucket: Bucket, 
 
 
 def test_removals_give_up_soon_for_nothing_depends_on_them(bucket: Bucket, proxy: S3Proxy) -> None:
-    storage = Storage(through(proxy, bucket, outage_tolerance_seconds=600), proved=True)
+    storage = Storage(through(proxy, bucket, outage_tolerance_seconds=600), proven=True)
     proxy.arm(ResetConnection(), times=None)
     for work in (lambda: storage.delete([at(bucket, "key")]), lambda: storage.abort_uploads(at(bucket, "any"))):
         proxy.forget()
         fails(work)
-        assert proxy.count() == retries.LEAST_TRIES
+        assert proxy.count() == retries.MIN_TRIES
     proxy.disarm()
     proxy.arm(Answer(403, "AccessDenied"), times=None)
     proxy.forget()
@@ -265,7 +265,7 @@ def test_the_classes_certificates_are_trusted_and_no_others(bucket: Bucket, tmp_
         assert trusting.read(at(bucket, "trusted")) == b"content"
         error, _ = fails(lambda: Storage(through(proxy, bucket)).read(at(bucket, "trusted")))
     assert error.failure.reason is Reason.STORAGE_UNREACHABLE
-    assert "shows a certificate that is not trusted" in error.failure.message
+    assert "presents a certificate that is not trusted" in error.failure.message
     assert "storage.caBundle" in error.failure.message
     assert "tries" not in error.failure.message, "it ends at once"
 

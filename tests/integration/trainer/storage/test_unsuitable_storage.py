@@ -52,7 +52,8 @@ def test_one_that_writes_over_is_named(bucket: Bucket, storage: Storage, proxy: 
     proxy.arm(SayDone(), kind="PutObject", at=3)
     failure = refusal(bucket, proxy, output).failure
     assert (failure.reason, failure.retryable) == (Reason.STORAGE_UNSUITABLE, False)
-    assert "a second time in spite of If-None-Match: *" in failure.message
+    assert f"it overwrote {output.uri}" in failure.message
+    assert "despite If-None-Match: *" in failure.message
     assert storage.list_objects(output) == []
 
 

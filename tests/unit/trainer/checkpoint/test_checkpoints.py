@@ -13,7 +13,7 @@ from finetune_api.manifest import CheckpointKey, Manifest, ManifestFile
 from finetune_api.sources import S3Location
 from finetune_trainer.checkpoint.checkpoints import metrics_at, to_ledger, to_status
 from finetune_trainer.checkpoint.retention import best_of, outdated, ranked
-from finetune_trainer.storage.commits import Committed, checkpoint_path, that_count
+from finetune_trainer.storage.commits import Committed, checkpoint_path, valid_checkpoints
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 FILE = ManifestFile(path="weights", size=5, sha256="0" * 64)
@@ -74,7 +74,7 @@ def steps(committed: list[Committed]) -> list[int]:
 def test_the_newest_manifest_decides_what_counts(
     manifests: list[tuple[int, int, tuple[Key, ...]]], expected: list[Key]
 ) -> None:
-    found = that_count([checkpoint(*manifest) for manifest in manifests])
+    found = valid_checkpoints([checkpoint(*manifest) for manifest in manifests])
     assert [(item.manifest.step, item.manifest.claim) for item in found] == expected
 
 

@@ -85,8 +85,8 @@ def test_a_source_is_linked_and_not_copied(folders: LocalFolders, folder: S3Loca
     [
         ("weights", 7, SHA256, None),
         ("weights", 8, None, "has 7 bytes; 8 were expected"),
-        ("weights", 7, "0" * 64, "has not the SHA-256 that was expected"),
-        ("nothing", 7, SHA256, "is not there"),
+        ("weights", 7, "0" * 64, "does not have the expected SHA-256"),
+        ("nothing", 7, SHA256, "does not exist"),
     ],
     ids=["good", "size", "digest", "absent"],
 )
@@ -127,8 +127,12 @@ def _into_a_file(folders: LocalFolders, folder: S3Location) -> None:
 @pytest.mark.parametrize(
     ("work", "reason", "words"),
     [
-        (lambda f, at: f.read(at, Reason.DATASET_NOT_FOUND), Reason.DATASET_NOT_FOUND, "/run is not there."),
-        (lambda f, at: f.download(at, Path("/tmp/x"), Reason.MODEL_NOT_FOUND), Reason.MODEL_NOT_FOUND, "is not there"),
+        (lambda f, at: f.read(at, Reason.DATASET_NOT_FOUND), Reason.DATASET_NOT_FOUND, "/run does not exist."),
+        (
+            lambda f, at: f.download(at, Path("/tmp/x"), Reason.MODEL_NOT_FOUND),
+            Reason.MODEL_NOT_FOUND,
+            "does not exist",
+        ),
         (_into_a_file, Reason.STORAGE_UNREACHABLE, "/run/below"),
     ],
     ids=["read", "download", "file in place of a folder"],

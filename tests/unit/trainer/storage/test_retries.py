@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 
 from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location
-from finetune_trainer.storage.errors import TooSlowError, Trouble, diagnose, trouble_of
+from finetune_trainer.storage.errors import ErrorKind, TooSlowError, diagnose, error_kind
 from finetune_trainer.storage.retries import (
-    LEAST_TRIES,
+    DENIED_SECONDS,
     LONGEST_PAUSE_SECONDS,
-    REFUSED_SECONDS,
-    Trial,
+    MIN_TRIES,
+    RequestState,
     pause_seconds,
     seconds_left,
 )
@@ -39,84 +39,84 @@ def answer(status: int, code: str) -> ClientError:
     return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")
 
 
-ERRORS: list[tuple[Any, Trouble, Reason, bool]] = [
-    (answer(500, "InternalError"), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
-    (answer(501, "NotImplemented"), Trouble.FINAL, Reason.STORAGE_UNSUITABLE, False),
-    (answer(503, "SlowDown"), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
-    (answer(429, "TooManyRequests"), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
-    (answer(400, "RequestTimeout"), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
-    (answer(409, "ConditionalRequestConflict"), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
-    (ConnectTimeoutError(endpoint_url=URL), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
-    (ReadTimeoutError(endpoint_url=URL), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
+ERRORS: list[tuple[Any, ErrorKind, Reason, bool]] = [
+    (answer(500, "InternalError"), ErrorKind.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
+    (answer(501, "NotImplemented"), ErrorKind.PERMANENT, Reason.STORAGE_UNSUITABLE, False),
+    (answer(503, "SlowDown"), ErrorKind.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
+    (answer(429, "TooManyRequests"), ErrorKind.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
+    (answer(400, "RequestTimeout"), ErrorKind.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
+    (answer(409, "ConditionalRequestConflict"), ErrorKind.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
+    (ConnectTimeoutError(endpoint_url=URL), ErrorKind.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
+    (ReadTimeoutError(endpoint_url=URL), ErrorKind.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
     (
         EndpointConnectionError(endpoint_url=URL, error=socket.gaierror()),
-        Trouble.UNAVAILABLE,
+        ErrorKind.UNAVAILABLE,
         Reason.STORAGE_UNREACHABLE,
         True,
     ),
-    (ResponseStreamingError(error="cut"), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
-    (TooSlowError(bytes_per_second=1), Trouble.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
+    (ResponseStreamingError(error="cut"), ErrorKind.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
+    (TooSlowError(bytes_per_second=1), ErrorKind.UNAVAILABLE, Reason.STORAGE_UNREACHABLE, True),
     (
         SSLError(endpoint_url=URL, error="EOF occurred in violation of protocol"),
-        Trouble.UNAVAILABLE,
+        ErrorKind.UNAVAILABLE,
         Reason.STORAGE_UNREACHABLE,
         True,
     ),
     (
         SSLError(endpoint_url=URL, error="[SSL: CERTIFICATE_VERIFY_FAILED]"),
-        Trouble.FINAL,
+        ErrorKind.PERMANENT,
         Reason.STORAGE_UNREACHABLE,
         False,
     ),
-    (answer(403, "AccessDenied"), Trouble.REFUSED, Reason.STORAGE_DENIED, False),
-    (answer(403, "403"), Trouble.REFUSED, Reason.STORAGE_DENIED, False),
-    (answer(401, "Unauthorized"), Trouble.REFUSED, Reason.STORAGE_DENIED, False),
-    (answer(400, "ExpiredToken"), Trouble.REFUSED, Reason.STORAGE_DENIED, False),
-    (NoCredentialsError(), Trouble.REFUSED, Reason.STORAGE_DENIED, False),
+    (answer(403, "AccessDenied"), ErrorKind.DENIED, Reason.STORAGE_DENIED, False),
+    (answer(403, "403"), ErrorKind.DENIED, Reason.STORAGE_DENIED, False),
+    (answer(401, "Unauthorized"), ErrorKind.DENIED, Reason.STORAGE_DENIED, False),
+    (answer(400, "ExpiredToken"), ErrorKind.DENIED, Reason.STORAGE_DENIED, False),
+    (NoCredentialsError(), ErrorKind.DENIED, Reason.STORAGE_DENIED, False),
     (
         PartialCredentialsError(provider="mounted-secret", cred_var="AWS_SECRET_ACCESS_KEY"),
-        Trouble.REFUSED,
+        ErrorKind.DENIED,
         Reason.SECRET_NOT_FOUND,
         False,
     ),
-    (answer(404, "NoSuchBucket"), Trouble.REFUSED, Reason.BUCKET_NOT_FOUND, False),
-    (answer(400, "AuthorizationHeaderMalformed"), Trouble.FINAL, Reason.STORAGE_DENIED, False),
-    (answer(404, "NoSuchKey"), Trouble.FINAL, Reason.FAILED, False),
-    (answer(400, "InvalidRequest"), Trouble.FINAL, Reason.FAILED, True),
-    (ParamValidationError(report="Key"), Trouble.FINAL, Reason.FAILED, True),
+    (answer(404, "NoSuchBucket"), ErrorKind.DENIED, Reason.BUCKET_NOT_FOUND, False),
+    (answer(400, "AuthorizationHeaderMalformed"), ErrorKind.PERMANENT, Reason.STORAGE_DENIED, False),
+    (answer(404, "NoSuchKey"), ErrorKind.PERMANENT, Reason.FAILED, False),
+    (answer(400, "InvalidRequest"), ErrorKind.PERMANENT, Reason.FAILED, True),
+    (ParamValidationError(report="Key"), ErrorKind.PERMANENT, Reason.FAILED, True),
 ]
 
 
-@pytest.mark.parametrize(("error", "trouble", "reason", "retryable"), ERRORS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("error", "kind", "reason", "retryable"), ERRORS, ids=lambda value: str(value)[:40])
 def test_each_error_has_its_trouble_and_its_reason(
-    error: Any, trouble: Trouble, reason: Reason, retryable: bool
+    error: Any, kind: ErrorKind, reason: Reason, retryable: bool
 ) -> None:
-    assert trouble_of(error) is trouble
+    assert error_kind(error) is kind
     failure = diagnose(error, S3Location("bucket", "key"), URL, tried="4 tries in 2 s").failure
     assert (failure.reason, failure.retryable) == (reason, retryable)
 
 
-PATIENCE: list[tuple[Trouble, int, float, bool, float, float]] = [
-    # trouble, tries, seconds, worked before, tolerance -> seconds left
-    (Trouble.UNAVAILABLE, 1, 0, False, 600, 600),
-    (Trouble.UNAVAILABLE, 99, 590, False, 600, 10),
-    (Trouble.UNAVAILABLE, 99, 601, True, 600, 0),
-    (Trouble.UNAVAILABLE, LEAST_TRIES - 1, 120, False, 0, LONGEST_PAUSE_SECONDS),
-    (Trouble.UNAVAILABLE, LEAST_TRIES, 1, False, 0, 0),
-    (Trouble.REFUSED, 1, 0, False, 600, 0),
-    (Trouble.REFUSED, 1, 0, True, 600, REFUSED_SECONDS),
-    (Trouble.REFUSED, 9, REFUSED_SECONDS, True, 86400, 0),
-    (Trouble.FINAL, 1, 0, True, 600, 0),
+PATIENCE: list[tuple[ErrorKind, int, float, bool, float, float]] = [
+    # kind, tries, seconds, worked before, tolerance -> seconds left
+    (ErrorKind.UNAVAILABLE, 1, 0, False, 600, 600),
+    (ErrorKind.UNAVAILABLE, 99, 590, False, 600, 10),
+    (ErrorKind.UNAVAILABLE, 99, 601, True, 600, 0),
+    (ErrorKind.UNAVAILABLE, MIN_TRIES - 1, 120, False, 0, LONGEST_PAUSE_SECONDS),
+    (ErrorKind.UNAVAILABLE, MIN_TRIES, 1, False, 0, 0),
+    (ErrorKind.DENIED, 1, 0, False, 600, 0),
+    (ErrorKind.DENIED, 1, 0, True, 600, DENIED_SECONDS),
+    (ErrorKind.DENIED, 9, DENIED_SECONDS, True, 86400, 0),
+    (ErrorKind.PERMANENT, 1, 0, True, 600, 0),
 ]
 
 
-@pytest.mark.parametrize(("trouble", "tries", "seconds", "worked", "tolerance", "left"), PATIENCE)
-def test_patience(trouble: Trouble, tries: int, seconds: float, worked: bool, tolerance: float, left: float) -> None:
-    assert seconds_left(Trial(trouble, tries, seconds, worked), tolerance) == left
+@pytest.mark.parametrize(("kind", "tries", "seconds", "worked", "tolerance", "left"), PATIENCE)
+def test_patience(kind: ErrorKind, tries: int, seconds: float, worked: bool, tolerance: float, left: float) -> None:
+    assert seconds_left(RequestState(kind, tries, seconds, worked), tolerance) == left
 
 
 def test_a_refusal_ends_within_two_minutes_whatever_the_last_try_takes() -> None:
-    assert REFUSED_SECONDS + 30 <= 120
+    assert DENIED_SECONDS + 30 <= 120
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))

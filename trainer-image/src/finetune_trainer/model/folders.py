@@ -63,7 +63,7 @@ class StoredFolder:
         if not self._sizes:
             raise DiagnosedError(
                 Reason.MODEL_NOT_FOUND,
-                f"Nothing is below {storage.place(location)}. Upload the model's folder, or correct the URI.",
+                f"Nothing is below {storage.describe(location)}. Upload the model's folder, or correct the URI.",
             )
 
     def paths(self) -> list[str]:

@@ -72,12 +72,12 @@ def check_storage(storage: Storage, output: S3Location) -> None:
     storage.list_objects(output)
     storage.write(probe, PROBE)
     try:
-        storage.refuse_other_bytes(probe, PROBE)
-        storage.refuse_weak_etags(probe)
+        storage.check_range_reads(probe, PROBE)
+        storage.check_strong_etags(probe)
     finally:
         storage.delete([probe])
     try:
-        storage.refuse_overwriting(probe)
+        storage.check_conditional_writes(probe)
     finally:
         storage.delete([probe])
 

@@ -1,6 +1,6 @@
 """The S3 client of a storage: its endpoint, addressing, region, trust, timeouts and credentials.
 
-It tries each request once: retries.py decides what is tried again.
+It sends each request once: retries.py decides about retries.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from finetune_trainer.storage.errors import NO_CREDENTIALS, no_credentials
 
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 30
-"""The longest silence within an answer; a hung connection is cut after it."""
+"""The longest silence within a response, after which a hung connection is closed."""
 
 
 @dataclass(frozen=True)
 class S3Client:
-    """Botocore's client, with what hides its credentials in messages."""
+    """Botocore's client, with what is needed to remove its credentials from messages."""
 
     api: Any
     credentials: Any
     where: str
     encryption: dict[str, str]
-    """Parameters of the requests that begin an object."""
+    """Parameters of PutObject and CreateMultipartUpload."""
     ca_file: Any
-    """Kept open: the file is removed when this is closed."""
+    """The temporary file with the CA bundle; it is deleted when closed."""
 
     def hide_credentials(self, text: str) -> str:
         """`text` with the signing keys removed."""
@@ -45,7 +45,7 @@ class S3Client:
 def open_client(config: StorageConfig, credentials: Path, connections: int) -> S3Client:
     """A client of the storage for up to `connections` concurrent requests. It does not connect yet.
 
-    Raises DiagnosedError (StorageDenied) when a pod identity gives no credentials.
+    Raises DiagnosedError (StorageDenied) if a pod identity gives no credentials.
     """
     session = Session()
     session.register_component("data_loader", _descriptions())
@@ -67,9 +67,9 @@ def open_client(config: StorageConfig, credentials: Path, connections: int) -> S
             retries={"mode": "standard", "total_max_attempts": 1},
             max_pool_connections=connections,
             tcp_keepalive=True,
-            # Said, for botocore's "auto" is the path style with every endpoint but AWS's. IP addresses have no other.
+            # Explicit, because botocore's "auto" means path style for all endpoints but AWS's. IP addresses need it.
             s3={"addressing_style": "path" if config.path_style else "virtual"},
-            # Many S3-compatible servers do not know the newer trailing checksums. Bodies are signed with their SHA-256.
+            # Many S3-compatible servers lack the newer trailing checksums. Bodies are signed with their SHA-256 anyway.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
@@ -79,7 +79,7 @@ def open_client(config: StorageConfig, credentials: Path, connections: int) -> S
 
 @functools.cache
 def _descriptions() -> Loader:
-    """Botocore's descriptions of S3 and its endpoints: megabytes of JSON, which a process parses once."""
+    """Botocore's descriptions of S3 and its endpoints: megabytes of JSON, parsed once per process."""
     return create_loader()
 
 
@@ -96,10 +96,10 @@ def encryption_parameters(config: StorageConfig) -> dict[str, str]:
 
 
 def _ca_file(ca_bundle: str | None) -> Any:
-    """A temporary file with the certificates to trust, removed when it is closed; None for the public ones."""
+    """A temporary file with the CA bundle, deleted when closed; None to trust the public CAs."""
     if ca_bundle is None:
         return None
-    file = tempfile.NamedTemporaryFile("w", prefix="storage-ca-", suffix=".pem")  # noqa: SIM115 (held by the client)
+    file = tempfile.NamedTemporaryFile("w", prefix="storage-ca-", suffix=".pem")  # noqa: SIM115 (the client keeps it open)
     file.write(ca_bundle)
     file.flush()
     return file

@@ -1,35 +1,35 @@
-"""The commit protocol: who may write to a run, and which checkpoints and result of it exist.
+"""The commit protocol: which process may write to a run, and which checkpoints and result of the run exist.
 
-    <run>/claims/000003.json                                            who holds the run
+    <run>/claims/000003.json                                            the holder of the run
     <run>/checkpoints/step-000100/claim-000003/{files..., manifest.json}
-    <run>/checkpoints/step-000100/claim-000003/evaluation.json          later, by whoever evaluates it first
+    <run>/checkpoints/step-000100/claim-000003/evaluation.json          later, by the first process that evaluates it
     <run>/result/claim-000003/{files..., manifest.json}
     <run>/result/manifest.json                                          the same bytes: the result that won
 
-It needs of the storage that reads and listings show what was written before, and `If-None-Match: *`. No clocks, no
-locks, no leases that run out. Nothing is ever written over; each object has one writer, but for evaluation.json, which
-is of no commit and the same whoever writes it.
+It needs a storage with strong read-after-write consistency, for reads and listings, and `If-None-Match: *`; no clocks,
+locks or leases. Nothing is ever overwritten. Each object has one writer, except evaluation.json, which is not part of a
+commit and has the same content whoever writes it.
 
-Claims. A process that starts writes the claim after the last one (`claim`). Who holds the highest number holds the
-run. A process whose claim was followed by another one is a zombie: it may be alive, it just was not heard of.
-An older attempt never follows a newer one.
+Claims. A starting process writes the claim after the last one (`claim`). The process with the highest claim holds the
+run. A process whose claim was followed by another one is a zombie, which may still be alive. An older attempt never
+claims the run after a newer one.
 
-Commit. Every process of the gang uploads its files below a folder that has the claim's number in its name, so it is
-nobody else's. Then the leader writes the manifest (`commit_checkpoint`), last, and looks for a later claim. If there
-is none, the commit is acknowledged: whoever claims the run later lists it, for it was there before the claim. If
-there is one, FencedError: the process must neither report the checkpoint nor remove anything.
+Commit. Every process of the gang uploads its files to a folder with the claim's number in its name, to which no other
+claim writes. Then the leader writes the manifest (`commit_checkpoint`), last, and looks for a later claim. If there
+is none, the commit is acknowledged: it was there before any later claim, so every later holder lists it. If there is
+one, FencedError: the process must neither report the checkpoint nor delete anything.
 
-What counts (`that_count`). The newest manifest decides, in the order (claim, step): it counts, and so do those that it
-`follows` and that are still there. So the checkpoints of a run are always one line of ascending steps. What a zombie
-commits after its successor's first commit never counts; what it commits before that is a complete checkpoint, which
-the successor's first commit, made from what the successor resumed from, supersedes.
+Validity (`valid_checkpoints`). The newest manifest in the order (claim, step) is valid, and so are the existing ones
+that it `follows`. So the checkpoints of a run are always one sequence of ascending steps. What a zombie commits after
+its successor's first commit is never valid; what it commits before that is a complete checkpoint, which the successor's
+first commit supersedes.
 
-Removal (retention.py), only after an acknowledged commit: what is older than that commit, in the order (claim, step),
-and not kept. Whoever claims the run later lists that commit, so it would keep none of these either, whenever a removal
-that was slow arrives. A manifest is removed before its files: what lacks a file does not exist.
+Deletion (retention.py), only after an acknowledged commit: everything older than that commit in the order (claim,
+step) that is not retained. Every later holder of the run lists that commit, so it would not keep any of these either,
+however late a deletion is executed. A manifest is deleted before its files: no manifest ever lacks a file.
 
-The result is the first one committed: <run>/result/manifest.json is written once, and who comes second adopts it.
-Zombies need no fence there: theirs is as good.
+The result is the first one committed: <run>/result/manifest.json is written once, and a second process adopts it.
+Results of zombies need no fencing: they are as good.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from finetune_trainer.storage.storage import MismatchError, Storage, in_parallel
 CLAIMS = "claims"
 CHECKPOINTS = "checkpoints"
 RESULT = "result"
-CLAIM_TRIES = 100  # each one that fails means that another process claimed the run
+CLAIM_TRIES = 100  # Each failed try means that another process has claimed the run.
 MESSAGE_LENGTH = 1000
 CLAIM_NAME = re.compile(r"^(\d{6,})\.json$")
 CHECKPOINT_PATH = re.compile(r"^step-(\d{6,})/claim-(\d{6,})/(.+)$")
@@ -65,7 +65,7 @@ class CorruptError(Exception):
 
 
 class FencedError(DisruptedError):
-    """Another process holds the run now: this process must end. Nothing is wrong with the run."""
+    """Another process holds the run now, so this one must end. It is not a failure of the run."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Committed:
 
 
 def claim(storage: Storage, run: S3Location, attempt: int) -> Claim:
-    """Claim the run. Raises FencedError when a later attempt has claimed it already."""
+    """Claim the run. Raises FencedError if a later attempt has already claimed it."""
     record = ClaimRecord(attempt=attempt, created=whole_seconds(datetime.now(UTC)), token=secrets.token_hex(8))
     for _ in range(CLAIM_TRIES):
         last = _last_claim(storage, run)
@@ -98,13 +98,13 @@ def claim(storage: Storage, run: S3Location, attempt: int) -> Claim:
             return Claim(run, last + 1, attempt)
     raise DiagnosedError(
         Reason.FAILED,
-        f"{run.uri} could not be claimed: another process was first {CLAIM_TRIES} times. End those that need not run.",
+        f"{run.uri} could not be claimed: another process was faster {CLAIM_TRIES} times. Stop the other processes.",
         retryable=True,
     )
 
 
 def refuse_fenced(storage: Storage, claim: Claim) -> None:
-    """Raises FencedError when another process holds the run now. Claims have no gaps: it is the next number."""
+    """Raises FencedError if another process holds the run now: claims have no gaps, so it has the next number."""
     later = storage.find(_claim_location(claim.run, claim.number + 1))
     if later is not None:
         raise FencedError(
@@ -124,7 +124,7 @@ def claim_folder(number: int) -> str:
 
 
 def checkpoint_path(path: str) -> tuple[CheckpointKey, str] | None:
-    """The checkpoint that an object below <run>/checkpoints belongs to, and its path in that; None for others."""
+    """The checkpoint of an object below <run>/checkpoints, and the object's path in it; None for other objects."""
     match = CHECKPOINT_PATH.match(path)
     if match is None or int(match[2]) < 1:
         return None
@@ -132,7 +132,7 @@ def checkpoint_path(path: str) -> tuple[CheckpointKey, str] | None:
 
 
 def upload_files(storage: Storage, folder: S3Location, files: Mapping[str, Path | memoryview]) -> list[ManifestFile]:
-    """Upload files, from disk or from memory, to `folder/<path>`, and describe them for the manifest."""
+    """Upload files, from disk or memory, to `folder/<path>`; returns their manifest entries."""
     described: dict[str, ManifestFile] = {}
 
     def upload(path: str) -> None:
@@ -144,7 +144,7 @@ def upload_files(storage: Storage, folder: S3Location, files: Mapping[str, Path 
 
 
 def commit(storage: Storage, folder: S3Location, manifest: Manifest) -> Committed:
-    """Write the folder's manifest. Returns what is committed: this one, or the one that was there first."""
+    """Write the folder's manifest. Returns the committed one: this, or the one that was written before."""
     body = manifest.to_bytes()
     if storage.write_if_absent(folder.join(MANIFEST_NAME), body):
         return Committed(folder, manifest, digest(body))
@@ -152,21 +152,21 @@ def commit(storage: Storage, folder: S3Location, manifest: Manifest) -> Committe
 
 
 def commit_checkpoint(storage: Storage, claim: Claim, manifest: Manifest) -> Committed:
-    """Commit a checkpoint whose files are all uploaded. Raises FencedError: then it is not acknowledged."""
+    """Commit a checkpoint whose files are all uploaded. Raises FencedError if it can't be acknowledged."""
     committed = commit(storage, checkpoint_folder(claim.run, manifest.key), manifest)
     refuse_fenced(storage, claim)
     return committed
 
 
 def commit_result(storage: Storage, run: S3Location, manifest: Manifest) -> Committed:
-    """Commit the result whose files are all uploaded. Returns the run's result: this one, or the first one."""
+    """Commit a result whose files are all uploaded. Returns the run's result: this one, or an earlier one."""
     commit(storage, result_folder(run, manifest.claim), manifest)
     won = commit(storage, run.join(RESULT), manifest)
     return Committed(result_folder(run, won.manifest.claim), won.manifest, won.digest)
 
 
 def find_result(storage: Storage, run: S3Location) -> Committed | None:
-    """The run's result, or None. Raises CorruptError when its manifest is malformed."""
+    """The run's result, or None. Raises CorruptError if its manifest is malformed."""
     won = find_committed(storage, run.join(RESULT))
     if won is None:
         return None
@@ -179,7 +179,7 @@ def result_folder(run: S3Location, claim: int) -> S3Location:
 
 
 def list_checkpoints(storage: Storage, run: S3Location) -> tuple[list[Committed], list[CorruptCheckpoint]]:
-    """The valid checkpoints, oldest first, and the manifests that can't be read."""
+    """The valid checkpoints, oldest first, and those with an unreadable manifest."""
     keys = [
         place[0]
         for item in storage.list_objects(run.join(CHECKPOINTS))
@@ -199,7 +199,7 @@ def list_checkpoints(storage: Storage, run: S3Location) -> tuple[list[Committed]
             committed.extend([found] if found is not None else [])
 
     in_parallel(read, keys)
-    return that_count(committed), sorted(unreadable, key=lambda item: item.step)
+    return valid_checkpoints(committed), sorted(unreadable, key=lambda item: item.step)
 
 
 def corrupt_checkpoint(step: int, error: CorruptError) -> CorruptCheckpoint:
@@ -207,8 +207,8 @@ def corrupt_checkpoint(step: int, error: CorruptError) -> CorruptCheckpoint:
     return CorruptCheckpoint(step=step, message=str(error)[:MESSAGE_LENGTH])
 
 
-def that_count(committed: Iterable[Committed]) -> list[Committed]:
-    """The valid checkpoints, oldest first: the newest manifest, and those it follows."""
+def valid_checkpoints(committed: Iterable[Committed]) -> list[Committed]:
+    """The valid checkpoints, oldest first: the newest one, and those that it follows."""
     by_age = sorted(committed, key=lambda item: (item.manifest.claim, item.manifest.step))
     if not by_age:
         return []
@@ -217,13 +217,13 @@ def that_count(committed: Iterable[Committed]) -> list[Committed]:
 
 
 def read_committed(storage: Storage, folder: S3Location, missing: Reason | None = None) -> Committed:
-    """The folder's manifest. Raises CorruptError when it is malformed, DiagnosedError when there is none."""
+    """The folder's manifest. Raises CorruptError if it is malformed, DiagnosedError if there is none."""
     location = folder.join(MANIFEST_NAME)
     return _parse(folder, storage.read(location, missing))
 
 
 def find_committed(storage: Storage, folder: S3Location) -> Committed | None:
-    """The folder's manifest, or None when it has none. Raises CorruptError as `read_committed` does."""
+    """The folder's manifest, or None if it has none. Raises CorruptError as `read_committed` does."""
     body = storage.find(folder.join(MANIFEST_NAME))
     return None if body is None else _parse(folder, body)
 
@@ -233,7 +233,7 @@ def download(
 ) -> None:
     """Download the files of a committed folder to `directory`; only those for which `only(path)` holds.
 
-    Raises CorruptError when a file is missing or differs from what the manifest says.
+    Raises CorruptError if a file is missing or differs from the manifest.
     """
 
     def fetch(file: ManifestFile) -> None:
@@ -247,7 +247,7 @@ def download(
 
 
 def _last_claim(storage: Storage, run: S3Location) -> int:
-    """The highest number claimed; 0 when none is."""
+    """The highest claim; 0 if there is none."""
     names = (CLAIM_NAME.match(item.path) for item in storage.list_objects(run.join(CLAIMS)))
     return max((int(name[1]) for name in names if name is not None), default=0)
 

@@ -1,7 +1,7 @@
-"""The storage's credentials: files of a mounted Secret, read again for every request.
+"""The storage's credentials: files of a mounted Secret, read anew for every request.
 
-The kubelet replaces the files of a rotated Secret all at once, by turning the link `..data` to a new folder; so one
-reading is of one folder, and a request after the rotation is signed with the new keys.
+The kubelet replaces all files of a rotated Secret atomically, by pointing the link `..data` to a new folder. So the
+keys of one request are all from one folder, and the next request after a rotation is signed with the new keys.
 https://kubernetes.io/docs/concepts/storage/volumes/#secret
 """
 
@@ -22,9 +22,9 @@ HIDDEN = "[hidden]"
 
 
 def give_credentials(session: Session, directory: Path) -> None:
-    """Let the session find credentials in `directory` if there is one, else by AWS's chain (AWS_*, a pod identity).
+    """Let the session use the credentials in `directory` if it exists, otherwise AWS's chain (AWS_*, a pod identity).
 
-    The node's own role is left out: it is not the tenant's.
+    The node's IAM role is removed from the chain: it does not belong to the tenant.
     """
     chain = session.get_component("credential_provider")
     chain.remove("iam-role")
@@ -32,7 +32,7 @@ def give_credentials(session: Session, directory: Path) -> None:
 
 
 class MountedSecretProvider(CredentialProvider):
-    """A credential provider of botocore; provides None when no Secret is mounted."""
+    """A credential provider for botocore; provides None if no Secret is mounted."""
 
     METHOD = "mounted-secret"
     CANONICAL_NAME = METHOD
@@ -53,12 +53,12 @@ class MountedCredentials(Credentials):
         self._directory = directory
 
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """What botocore signs a request with. Raises PartialCredentialsError as `read_credentials` does."""
+        """The keys to sign a request with. Raises PartialCredentialsError as `read_credentials` does."""
         return read_credentials(self._directory)
 
 
 def read_credentials(directory: Path) -> ReadOnlyCredentials:
-    """The keys in the files of one mounted Secret. Raises PartialCredentialsError when one is missing or empty."""
+    """The keys in the files of a mounted Secret. Raises PartialCredentialsError if one is missing or empty."""
     link = directory / ATOMIC_LINK
     folder = link.resolve() if link.is_symlink() else directory
     return ReadOnlyCredentials(
@@ -67,13 +67,13 @@ def read_credentials(directory: Path) -> ReadOnlyCredentials:
 
 
 def hide_credentials(text: str, credentials: Any) -> str:
-    """`text` without the keys, for a storage or a proxy may repeat them in what it answers.
+    """`text` without the keys, which a storage or proxy may repeat in its response.
 
     `credentials`: botocore's, or None.
     """
     try:
         keys = () if credentials is None else credentials.get_frozen_credentials()
-    except BotoCoreError:  # there are none to hide
+    except BotoCoreError:  # There are no keys to hide.
         return text
     for key in keys[:3]:
         if key:
@@ -89,7 +89,7 @@ def _required(file: Path) -> str:
 
 
 def _read(file: Path) -> str | None:
-    """A file's text without the line break that an editor or `echo` left; None when it is not there."""
+    """A file's text without surrounding whitespace (editors and `echo` add a line break); None if it does not exist."""
     try:
         return file.read_text().strip() or None
     except FileNotFoundError:

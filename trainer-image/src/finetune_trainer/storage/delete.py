@@ -1,4 +1,4 @@
-"""The `delete` command: removes the objects of a deleted FineTuneJob's runs from the storage, and no others."""
+"""The `delete` command: deletes the stored objects of a deleted FineTuneJob's runs, and no others."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
 
 ROUNDS = 5
-"""How often the folder is looked through: a process that was just killed may have had requests on their way."""
+"""How often the folder is listed: a process that was just killed may have had requests in flight."""
 
 
 def delete(run: DeleteRun) -> None:
-    """Remove everything below the folders of the object's runs, in each of the given places.
+    """Delete everything in the object's run folders below each of the given folders.
 
-    Raises DiagnosedError: InvalidSpec for a place that is not the job's own, or one of the storage's.
+    Raises DiagnosedError: InvalidSpec for a folder that is not the job's own, or one of the storage's errors.
     """
     storage = Storage(run.storage)
     for uri in run.folder_uris:
-        place = parse_s3(uri)
-        if place.key.split("/")[-2:] != [run.job.namespace, run.job.name]:
+        folder = parse_s3(uri)
+        if folder.key.split("/")[-2:] != [run.job.namespace, run.job.name]:
             raise DiagnosedError(
                 Reason.INVALID_SPEC,
                 f"{uri} is not the folder of {run.job.namespace}/{run.job.name}: nothing is removed.",
             )
-        delete_runs(storage, place, run.job)
+        delete_runs(storage, folder, run.job)
 
 
-def delete_runs(storage: Storage, place: S3Location, job: JobIdentity) -> None:
-    """Remove the runs of one object below the folder that all objects of its name share."""
+def delete_runs(storage: Storage, folder: S3Location, job: JobIdentity) -> None:
+    """Delete the runs of one object below the folder that all objects of its name share."""
     removed = 0
     for _ in range(ROUNDS):
-        found = _paths(storage, place, job)
+        found = _paths(storage, folder, job)
         if not found:
-            sys.stdout.write(f"{removed} objects removed from {place.uri}; nothing of {job.uid} is left.\n")
+            sys.stdout.write(f"{removed} objects removed from {folder.uri}; nothing of {job.uid} is left.\n")
             return
-        with log_progress(f"removing {len(found)} objects from {place.uri}"):
-            storage.abort_uploads(place, lambda path: is_run_folder(path.partition("/")[0], job.uid))
-            storage.delete(place.join(path) for path in found)
+        with log_progress(f"removing {len(found)} objects from {folder.uri}"):
+            storage.abort_uploads(folder, lambda path: is_run_folder(path.partition("/")[0], job.uid))
+            storage.delete(folder.join(path) for path in found)
         removed += len(found)
     raise DiagnosedError(
         Reason.FAILED,
-        f"Something still writes below {place.uri}, last {found[0]}: {removed} objects were removed, and more came. "
-        "Stop what writes there.",
+        f"Something still writes below {folder.uri}, most recently {found[0]}: {removed} objects were removed, but "
+        "new ones keep appearing. Stop what writes there.",
         retryable=True,
     )
 
 
-def _paths(storage: Storage, place: S3Location, job: JobIdentity) -> list[str]:
-    """Of everything below `place`, what lies in a run's folder of this object; none where the bucket itself is gone."""
+def _paths(storage: Storage, folder: S3Location, job: JobIdentity) -> list[str]:
+    """The objects below `folder` that belong to runs of this object; none if the bucket no longer exists."""
     try:
-        found = storage.list_objects(place)
+        found = storage.list_objects(folder)
     except DiagnosedError as error:
         if error.failure.reason is Reason.BUCKET_NOT_FOUND:
             return []

@@ -1,4 +1,4 @@
-"""What errors of the storage mean: whether to retry, and how to report them. Pure."""
+"""Classifies errors of the storage: whether to retry them, and how to report them. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from finetune_api.sources import S3Location
 from finetune_trainer.process.failures import DiagnosedError
 
 AUTHENTICATION_CODES = frozenset({"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"})
-"""The keys themselves are refused, whatever they ask for."""
+"""The credentials themselves are rejected, whatever the request."""
 DENIED_CODES = AUTHENTICATION_CODES | {"401", "403", "AccessDenied", "Unauthorized"}
 REGION_CODES = frozenset({"301", "AuthorizationHeaderMalformed", "PermanentRedirect"})
 NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError)
@@ -45,35 +45,39 @@ class TooSlowError(HTTPClientError):
     fmt = "The connection moved less than {bytes_per_second} bytes a second"
 
 
-class Trouble(Enum):
-    """Whether retrying can help."""
+class ErrorKind(Enum):
+    """Whether a retry can help."""
 
     UNAVAILABLE = "unavailable"
-    """It passes when the storage is back."""
-    REFUSED = "refused"
-    """It passes when the keys are rotated or the storage has read its own settings; else only a person can help."""
-    FINAL = "final"
-    """The answer will be the same."""
+    """A retry succeeds once the storage is available again."""
+    DENIED = "denied"
+    """A retry succeeds only once rotated keys have arrived, or a starting storage has loaded its settings."""
+    PERMANENT = "permanent"
+    """Every retry fails in the same way."""
 
 
-def trouble_of(error: StorageError) -> Trouble:
-    """The kind of an error of botocore."""
+def error_kind(error: StorageError) -> ErrorKind:
+    """Classify an error of botocore."""
     if isinstance(error, NO_CREDENTIALS):
-        return Trouble.REFUSED
+        return ErrorKind.DENIED
     if not isinstance(error, ClientError):
-        return Trouble.UNAVAILABLE if isinstance(error, NO_ANSWER) and not _distrusts(error) else Trouble.FINAL
+        return (
+            ErrorKind.UNAVAILABLE
+            if isinstance(error, NO_ANSWER) and not _is_untrusted_certificate(error)
+            else ErrorKind.PERMANENT
+        )
     code, status = code_of(error), status_of(error)
     if status == 501 or code in UNSUPPORTED_CODES:
-        return Trouble.FINAL
+        return ErrorKind.PERMANENT
     if status >= 500 or status == 429 or code in UNAVAILABLE_CODES:
-        return Trouble.UNAVAILABLE
+        return ErrorKind.UNAVAILABLE
     if status in (401, 403) or code in DENIED_CODES or code == "NoSuchBucket":
-        return Trouble.REFUSED
-    return Trouble.FINAL
+        return ErrorKind.DENIED
+    return ErrorKind.PERMANENT
 
 
 def code_of(error: StorageError) -> str:
-    """The S3 error code; empty when there was no response."""
+    """The S3 error code; empty without a response."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
@@ -87,7 +91,7 @@ def diagnose(
 ) -> DiagnosedError:
     """The diagnosis of an error on `location` of the storage `where`.
 
-    `missing`: the reason when the object or its bucket is not there. `tried`: how often and how long, in words.
+    `missing`: the reason if the object or its bucket does not exist. `tried`: count and duration of tries, as text.
     """
     tried = f" ({tried})" if tried else ""
     if isinstance(error, PartialCredentialsError):
@@ -100,16 +104,16 @@ def diagnose(
         return no_credentials(error, where)
     if isinstance(error, ClientError):
         return _diagnose_answer(error, location, where, missing, tried)
-    if _distrusts(error):
+    if _is_untrusted_certificate(error):
         return DiagnosedError(
             Reason.STORAGE_UNREACHABLE,
-            f"{where} shows a certificate that is not trusted: {error}. Set the FineTuneClass's storage.caBundle to "
-            "the certificate of its authority.",
+            f"{where} presents a certificate that is not trusted: {error}. Set the FineTuneClass's storage.caBundle to "
+            "the certificate of its CA.",
         )
     if isinstance(error, NO_ANSWER):
         return DiagnosedError(
             Reason.STORAGE_UNREACHABLE,
-            f"{where} did not answer for {location.uri}{tried}: {error}. "
+            f"{where} did not answer requests for {location.uri}{tried}: {error}. "
             "Check the FineTuneClass's storage.endpoint, and that Pods of this namespace may reach it.",
             retryable=True,
         )
@@ -117,7 +121,7 @@ def diagnose(
 
 
 def no_credentials(error: StorageError, where: str) -> DiagnosedError:
-    """The diagnosis when there are no credentials for the storage `where`."""
+    """The diagnosis of missing credentials for the storage `where`."""
     return DiagnosedError(
         Reason.STORAGE_DENIED,
         f"There are no credentials for {where} ({error}): set AWS_ACCESS_KEY_ID and "
@@ -127,20 +131,21 @@ def no_credentials(error: StorageError, where: str) -> DiagnosedError:
 
 
 def unsuitable(where: str, why: str) -> DiagnosedError:
-    """The diagnosis of a storage that lacks an operation which the protocol needs."""
+    """The diagnosis of a storage that lacks an operation that the commit protocol needs."""
     return DiagnosedError(
         Reason.STORAGE_UNSUITABLE,
-        f"{where} can't be used: {why.rstrip('. ')}. Checkpoints rest on conditional writes (If-None-Match: *): use a "
+        f"{where} can't be used: {why.rstrip('. ')}. Checkpoints need conditional writes (If-None-Match: *): use a "
         "newer version of this storage, or another one.",
     )
 
 
 def unsuitable_for_ranges(where: str, why: str) -> DiagnosedError:
-    """The diagnosis of a storage that can't be trusted to read the bytes that were asked for."""
+    """The diagnosis of a storage that does not return exactly the requested bytes."""
     return DiagnosedError(
         Reason.STORAGE_UNSUITABLE,
-        f"{where} can't be used: {why}. Large files are read in parts (Range, If-Match): let no cache or gateway "
-        "before the storage change these requests or their answers, use a newer version of it, or another one.",
+        f"{where} can't be used: {why}. Large files are read in parts (Range, If-Match): make sure that no cache or "
+        "gateway in front of the storage changes these requests or their responses, or use a newer version of it, or "
+        "another storage.",
     )
 
 
@@ -148,7 +153,7 @@ def _diagnose_answer(
     error: ClientError, location: S3Location, where: str, missing: Reason | None, tried: str
 ) -> DiagnosedError:
     code, status = code_of(error), status_of(error)
-    said = str(error.response.get("Error", {}).get("Message", ""))
+    message = str(error.response.get("Error", {}).get("Message", ""))
     if code == "NoSuchBucket":
         return DiagnosedError(
             missing or Reason.BUCKET_NOT_FOUND,
@@ -158,14 +163,14 @@ def _diagnose_answer(
     if code in REGION_CODES:
         return DiagnosedError(
             Reason.STORAGE_DENIED,
-            f"The bucket {location.bucket!r} is not in the region that {where} was asked in: {code}: {said}. "
+            f"The bucket {location.bucket!r} is not in the region that {where} was asked in: {code}: {message}. "
             "Correct the FineTuneClass's storage.region.",
         )
-    trouble = trouble_of(error)
-    if trouble is Trouble.REFUSED:
+    kind = error_kind(error)
+    if kind is ErrorKind.DENIED:
         return DiagnosedError(
             Reason.STORAGE_DENIED,
-            f"{where} refused access to {location.uri}{tried}: {code}: {said}. Check the keys in the "
+            f"{where} refused access to {location.uri}{tried}: {code}: {message}. Check the keys in the "
             f"Secret that the FineTuneClass names, and that they may read, write, list and delete in "
             f"{location.bucket!r}.",
         )
@@ -175,22 +180,22 @@ def _diagnose_answer(
             f"Nothing is at {location.uri} ({where}). Upload it, or correct the URI.",
         )
     if status == 501 or code in UNSUPPORTED_CODES:
-        return unsuitable(where, f"it answered {status} {code} for {location.uri}: {said}")
+        return unsuitable(where, f"it answered {status} {code} for {location.uri}: {message}")
     return DiagnosedError(
-        Reason.STORAGE_UNREACHABLE if trouble is Trouble.UNAVAILABLE else Reason.FAILED,
-        f"{where} answered {status} {code} for {location.uri}{tried}: {said}",
+        Reason.STORAGE_UNREACHABLE if kind is ErrorKind.UNAVAILABLE else Reason.FAILED,
+        f"{where} answered {status} {code} for {location.uri}{tried}: {message}",
         retryable=True,
     )
 
 
-def _distrusts(error: StorageError) -> bool:
+def _is_untrusted_certificate(error: StorageError) -> bool:
     return isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def required(answer: Mapping[str, Any], member: str) -> Any:
-    """A member that every complete response has. botocore parses an empty body as a response without members.
+    """A member that every complete response has: botocore parses an empty body as a response without members.
 
-    Raises IncompleteReadError, which is tried again.
+    Raises IncompleteReadError, which is retried.
     """
     if member not in answer:
         raise IncompleteReadError(actual_bytes=0, expected_bytes=1)

@@ -1,8 +1,7 @@
-"""Local folders as a storage, for file:// locations on a laptop.
+"""Local folders as storage, for file:// locations on a laptop.
 
-The promises are those of the S3 edge. An object is a file that is there as a whole or not at all: it is written under
-another name beside its place, and then takes it. `write_if_absent` takes the place only where nothing is: a hard link
-is the file system's exclusive creation of a file with its content.
+They give the same guarantees as S3. A file appears as a whole or not at all: it is written under a temporary name and
+then renamed. `write_if_absent` creates a hard link instead, which fails if the name exists.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class LocalFolders:
             return local_path(location).read_bytes()
 
     def find(self, location: S3Location) -> bytes | None:
-        """The whole file; None when there is none."""
+        """The whole file; None if it does not exist."""
         with _diagnosed(location):
             try:
                 return local_path(location).read_bytes()
@@ -43,7 +42,7 @@ class LocalFolders:
                 return None
 
     def read_range(self, location: S3Location, start: int, length: int, missing: Reason | None = None) -> bytes:
-        """`length` bytes from `start`, or fewer where the file ends."""
+        """`length` bytes from `start`, or fewer at the end of the file."""
         with _diagnosed(location, missing), local_path(location).open("rb") as stream:
             stream.seek(start)
             return stream.read(length)
@@ -89,9 +88,9 @@ class LocalFolders:
         size: int | None = None,
         sha256: str | None = None,
     ) -> None:
-        """Make the file there also this one: with `size` or `sha256` a copy that was checked, else a link to it.
+        """Create `file` as a verified copy if `size` or `sha256` is given, otherwise as a symbolic link.
 
-        Raises MismatchError as the S3 edge does.
+        Raises MismatchError as Storage.download does.
         """
         source = local_path(location)
         with _diagnosed(location, missing):
@@ -103,16 +102,16 @@ class LocalFolders:
             try:
                 shutil.copyfile(source, file)
             except FileNotFoundError:
-                raise MismatchError(f"{location.uri} is not there") from None
+                raise MismatchError(f"{location.uri} does not exist") from None
             if size is not None and file.stat().st_size != size:
                 raise MismatchError(f"{location.uri} has {file.stat().st_size} bytes; {size} were expected")
             with file.open("rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
             if sha256 is not None and found != sha256:
-                raise MismatchError(f"{location.uri} has not the SHA-256 that was expected")
+                raise MismatchError(f"{location.uri} does not have the expected SHA-256")
 
     def list_objects(self, folder: S3Location, missing: Reason | None = None) -> list[StoredObject]:
-        """Every file below a folder, sorted by path; empty when there is no such folder."""
+        """Every file below a folder, sorted by path; empty if the folder does not exist."""
         with _diagnosed(folder, missing):
             found = [(path, local_path(folder) / path) for path in _paths(local_path(folder))]
             return [
@@ -120,7 +119,7 @@ class LocalFolders:
             ]
 
     def delete(self, locations: Iterable[S3Location]) -> None:
-        """Delete files, and the folders that this leaves empty. Missing files are ignored."""
+        """Delete files, and folders that become empty. Missing files are ignored."""
         for location in locations:
             with _diagnosed(location):
                 local_path(location).unlink(missing_ok=True)
@@ -129,10 +128,10 @@ class LocalFolders:
     def abort_uploads(self, folder: S3Location, only: Callable[[str], bool] = lambda path: True) -> int:
         """Remove the temporary files of interrupted writes below a folder; only paths for which `only(path)` holds."""
         with _diagnosed(folder):
-            begun = [path for path in _paths(local_path(folder)) if _is_unfinished(Path(path)) and only(path)]
-            for path in begun:
+            unfinished = [path for path in _paths(local_path(folder)) if _is_unfinished(Path(path)) and only(path)]
+            for path in unfinished:
                 (local_path(folder) / path).unlink(missing_ok=True)
-        return len(begun)
+        return len(unfinished)
 
 
 def local_path(location: S3Location) -> Path:
@@ -183,7 +182,7 @@ def _paths(folder: Path) -> list[str]:
 
 
 def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # one has files, or another process removed it
+    with contextlib.suppress(OSError):  # A parent has files, or another process removed it.
         for empty in (folder, *folder.parents):
             empty.rmdir()
 
@@ -194,7 +193,7 @@ def _diagnosed(location: S3Location, missing: Reason | None = None) -> Iterator[
         yield
     except OSError as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            reason, problem = missing or Reason.FAILED, "is not there"
+            reason, problem = missing or Reason.FAILED, "does not exist"
         elif isinstance(error, PermissionError):
             reason, problem = Reason.STORAGE_DENIED, "may not be read or written by you"
         elif error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -12,9 +12,9 @@ from finetune_trainer.storage.local_folders import LocalFolders
 from finetune_trainer.storage.storage import Storage, StoredFile, StoredObject
 
 
-def open_storage(config: StorageConfig, *, proved: bool = False) -> Storage:
-    """The storage of a run. `proved`: as Storage has it."""
-    return LocalStorage(config) if config.local_folders else Storage(config, proved=proved)
+def open_storage(config: StorageConfig, *, proven: bool = False) -> Storage:
+    """The storage of a run. `proven`: see Storage."""
+    return LocalStorage(config) if config.local_folders else Storage(config, proven=proven)
 
 
 class LocalStorage(Storage):
@@ -29,8 +29,8 @@ class LocalStorage(Storage):
             return self._folders.read(location, missing)
         return super().read(location, missing)
 
-    def place(self, folder: S3Location) -> str:
-        return f"{folder.uri}/" if folder.is_local else super().place(folder)
+    def describe(self, folder: S3Location) -> str:
+        return f"{folder.uri}/" if folder.is_local else super().describe(folder)
 
     def find(self, location: S3Location) -> bytes | None:
         if location.is_local:
@@ -42,9 +42,9 @@ class LocalStorage(Storage):
             return self._folders.read_range(location, start, length, missing)
         return super().read_range(location, start, length, missing)
 
-    def refuse_weak_etags(self, probe: S3Location) -> None:
-        if not probe.is_local:  # files are not read in parts
-            super().refuse_weak_etags(probe)
+    def check_strong_etags(self, probe: S3Location) -> None:
+        if not probe.is_local:  # Local files are not read in parts.
+            super().check_strong_etags(probe)
 
     def write(self, location: S3Location, body: bytes) -> None:
         if location.is_local:
@@ -82,9 +82,9 @@ class LocalStorage(Storage):
         return super().list_objects(folder, missing)
 
     def delete(self, locations: Iterable[S3Location]) -> None:
-        every = list(locations)
-        self._folders.delete(location for location in every if location.is_local)
-        super().delete(location for location in every if not location.is_local)
+        everything = list(locations)
+        self._folders.delete(location for location in everything if location.is_local)
+        super().delete(location for location in everything if not location.is_local)
 
     def abort_uploads(self, folder: S3Location, only: Callable[[str], bool] = lambda path: True) -> int:
         if folder.is_local:

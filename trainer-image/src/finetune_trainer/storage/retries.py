@@ -1,17 +1,18 @@
 """The retry policy of requests to the storage.
 
-| what happened                                            | is tried again                                     |
+| error                                                    | retried                                            |
 |----------------------------------------------------------|----------------------------------------------------|
-| no answer, a cut or hung connection, 5xx, 429, SlowDown  | until outageToleranceSeconds are over, LEAST_TRIES |
-| 401, 403, NoSuchBucket, of what worked before (*)        | for REFUSED_SECONDS: keys are being rotated, or    |
-|                                                          | the storage starts and has not read its settings   |
-| everything else, also a refusal of what never worked     | never                                              |
-| removals (`soon`), whose failure harms nothing           | LEAST_TRIES when there is no answer, else never    |
+| no response, closed or hung connection, 5xx, 429,        | for outageToleranceSeconds, at least MIN_TRIES     |
+| SlowDown                                                 |                                                    |
+| 401, 403, NoSuchBucket for what worked before (*)        | for DENIED_SECONDS: keys are being rotated, or a   |
+|                                                          | starting storage has not loaded its settings yet   |
+| anything else, and the same errors of what never worked  | never                                              |
+| deletions (`fail_fast`), whose failure does no harm      | MIN_TRIES without a response, otherwise never      |
 
-(*) Keys that are refused themselves worked if any request did; a bucket, if any request to it did; access, if the
-same operation on the bucket did. `proved`: all of it counts as having worked, in an earlier Pod (preflight).
+(*) Rejected credentials worked before if any request did; a bucket, if any request to it did; access, if the same
+operation on the bucket did. `proven`: everything counts as having worked, in an earlier Pod (preflight).
 
-Between tries is a pause that doubles, with jitter, so that many ranks do not come back all at once.
+The pause between tries doubles, with jitter, so that many ranks do not retry at the same time.
 https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
 """
 
@@ -37,17 +38,17 @@ from finetune_trainer.storage.client import S3Client
 from finetune_trainer.storage.errors import (
     AUTHENTICATION_CODES,
     NO_CREDENTIALS,
+    ErrorKind,
     StorageError,
-    Trouble,
     code_of,
     diagnose,
-    trouble_of,
+    error_kind,
 )
 
 T = TypeVar("T")
 
-LEAST_TRIES = 4
-REFUSED_SECONDS = 90.0
+MIN_TRIES = 4
+DENIED_SECONDS = 90.0
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 10.0
 
@@ -55,22 +56,22 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Trial:
+class RequestState:
     """The state of one request: its tries so far, and the seconds since the first error of this kind."""
 
-    trouble: Trouble
+    kind: ErrorKind
     tries: int
     seconds: float
     worked_before: bool
 
 
-def seconds_left(trial: Trial, outage_seconds: float) -> float:
-    """For how many more seconds the request is retried; 0: it fails."""
-    if trial.trouble is Trouble.UNAVAILABLE:
-        least = LONGEST_PAUSE_SECONDS if trial.tries < LEAST_TRIES else 0.0
-        return max(0.0, outage_seconds - trial.seconds, least)
-    if trial.trouble is Trouble.REFUSED and trial.worked_before:
-        return max(0.0, REFUSED_SECONDS - trial.seconds)
+def seconds_left(state: RequestState, outage_seconds: float) -> float:
+    """For how many more seconds the request is retried; 0 if it fails now."""
+    if state.kind is ErrorKind.UNAVAILABLE:
+        minimum = LONGEST_PAUSE_SECONDS if state.tries < MIN_TRIES else 0.0
+        return max(0.0, outage_seconds - state.seconds, minimum)
+    if state.kind is ErrorKind.DENIED and state.worked_before:
+        return max(0.0, DENIED_SECONDS - state.seconds)
     return 0.0
 
 
@@ -83,10 +84,10 @@ def pause_seconds(tries: int, jitter: float) -> float:
 class Retries:
     """The requests of one storage. Thread-safe."""
 
-    def __init__(self, client: S3Client, outage_seconds: float, *, proved: bool) -> None:
+    def __init__(self, client: S3Client, outage_seconds: float, *, proven: bool) -> None:
         self._client = client
         self._outage_seconds = outage_seconds
-        self._proved = proved
+        self._proven = proven
         self._worked: set[tuple[str, str]] = set()
         self._waiting_log = WaitingLog(client.where)
 
@@ -97,15 +98,15 @@ class Retries:
         send: Callable[[], T],
         missing: Reason | None = None,
         *,
-        soon: bool = False,
+        fail_fast: bool = False,
     ) -> T:
         """The response of `send`, retried as the policy allows.
 
-        `operation`: S3's name of it. Raises DiagnosedError, `soon` if so asked; `missing` is its reason when the
-        object or its bucket is not there.
+        `operation`: its name in S3's API. `fail_fast`: do not wait for the end of an outage. Raises DiagnosedError,
+        with the reason `missing` if the object or its bucket does not exist.
         """
         first = time.monotonic()
-        since: dict[Trouble, float] = {}
+        since: dict[ErrorKind, float] = {}
         tries = 0
         with ExitStack() as waiting:
             while True:
@@ -114,10 +115,11 @@ class Retries:
                 try:
                     answer = send()
                 except (BotoCoreError, ClientError) as error:
-                    trouble = trouble_of(error)
-                    seconds = time.monotonic() - since.setdefault(trouble, began)
-                    trial = Trial(trouble, tries, seconds, not soon and self._worked_before(operation, location, error))
-                    left = seconds_left(trial, 0 if soon else self._outage_seconds)
+                    kind = error_kind(error)
+                    seconds = time.monotonic() - since.setdefault(kind, began)
+                    worked_before = not fail_fast and self._worked_before(operation, location, error)
+                    state = RequestState(kind, tries, seconds, worked_before)
+                    left = seconds_left(state, 0 if fail_fast else self._outage_seconds)
                     if left <= 0:
                         tried = f"{tries} tries in {time.monotonic() - first:.0f} s" if tries > 1 else ""
                         raise self._diagnosed(error, location, missing, tried) from error
@@ -132,7 +134,7 @@ class Retries:
 
     def _worked_before(self, operation: str, location: S3Location, error: StorageError) -> bool:
         worked = tuple(self._worked)
-        if self._proved:
+        if self._proven:
             return True
         if isinstance(error, NO_CREDENTIALS) or code_of(error) in AUTHENTICATION_CODES:
             return bool(worked)
@@ -149,7 +151,7 @@ class Retries:
 
 
 class WaitingLog:
-    """Logs regularly while any request waits to be retried. Thread-safe."""
+    """Logs regularly while any request is waiting for a retry. Thread-safe."""
 
     def __init__(self, where: str) -> None:
         self.seconds_left = 0.0
@@ -160,16 +162,14 @@ class WaitingLog:
 
     @contextmanager
     def waiting(self, message: str) -> Iterator[None]:
-        """Log what went wrong, then every few seconds since when and for how much longer it is retried."""
+        """Log the error, and then every few seconds since when and for how much longer it is retried."""
         with self._lock:
             self._count += 1
             if self._count == 1:
                 since = datetime.now(UTC).strftime("%H:%M:%S")
                 detail: dict[str, object] = {"since": since}
                 _log.warning(message)
-                self._heartbeat.enter_context(
-                    log_progress(f"trying {self._where} again", lambda: detail | self._left())
-                )
+                self._heartbeat.enter_context(log_progress(f"retrying {self._where}", lambda: detail | self._left()))
         try:
             yield
         finally:

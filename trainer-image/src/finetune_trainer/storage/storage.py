@@ -1,6 +1,6 @@
 """S3-compatible storage.
 
-Every method waits out an outage as retries.py says, and raises DiagnosedError, never an exception of botocore.
+Every method retries during an outage as described in retries.py, and raises DiagnosedError, never botocore's errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.client import open_client
 from finetune_trainer.storage.errors import MISSING_CODES, code_of, required, unsuitable, unsuitable_for_ranges
 from finetune_trainer.storage.requests.bodies import read_all
-from finetune_trainer.storage.requests.ranges import NO_SUCH_RANGE_CODES, Part, length_of, version_of, whole_size
+from finetune_trainer.storage.requests.ranges import NO_SUCH_RANGE_CODES, Part, length_of, total_size, version_of
 from finetune_trainer.storage.retries import Retries
 from finetune_trainer.storage.transfers import PARTS_IN_MEMORY, MismatchError, StoredFile, Transfers
 
@@ -38,9 +38,9 @@ class StoredObject:
 
 
 class Storage:
-    """One storage, with the credentials in a folder of files, or of the environment (AWS_*, a pod identity).
+    """One storage, with credentials from a folder of files or from the environment (AWS_*, a pod identity).
 
-    `proved`: an earlier Pod has used these credentials and this bucket, so that a refusal may pass.
+    `proven`: these credentials and this bucket have worked in an earlier Pod, so a denial may be temporary.
     """
 
     def __init__(
@@ -48,24 +48,24 @@ class Storage:
         config: StorageConfig,
         credentials: Path = Path(STORAGE_CREDENTIALS_DIRECTORY),
         *,
-        proved: bool = False,
+        proven: bool = False,
     ) -> None:
         client = open_client(config, credentials, connections=PARALLEL_FILES + PARTS_IN_MEMORY)
         self._api = client.api
         self._where = client.where
-        self._retries = Retries(client, config.outage_tolerance_seconds, proved=proved)
+        self._retries = Retries(client, config.outage_tolerance_seconds, proven=proven)
         self._transfers = Transfers(client, self._retries)
 
-    def place(self, folder: S3Location) -> str:
-        """A folder and the endpoint that is asked for it, for messages."""
+    def describe(self, folder: S3Location) -> str:
+        """A folder and its endpoint, for messages."""
         return f"{folder.uri.rstrip('/')}/ ({self._where})"
 
     def read(self, location: S3Location, missing: Reason | None = None) -> bytes:
-        """The whole object. `missing` is the reason to fail with when it, or its bucket, does not exist."""
+        """The whole object. `missing` is the reason of the error if it, or its bucket, does not exist."""
         return self._retries.request("GetObject", location, lambda: self._get_once(location), missing)
 
     def find(self, location: S3Location) -> bytes | None:
-        """The whole object; None when the bucket has no such object. A bucket that is not there is a failure."""
+        """The whole object; None if the bucket has no such object. A missing bucket is an error."""
 
         def send() -> bytes | None:
             try:
@@ -78,7 +78,7 @@ class Storage:
         return self._retries.request("GetObject", location, send)
 
     def read_range(self, location: S3Location, start: int, length: int, missing: Reason | None = None) -> bytes:
-        """`length` bytes from `start`, or fewer where the object ends."""
+        """`length` bytes from `start`, or fewer at the end of the object."""
         part = Part(start, length)
 
         def send() -> bytes:
@@ -88,7 +88,7 @@ class Storage:
                 if code_of(error) in NO_SUCH_RANGE_CODES:
                     return b""
                 raise
-            total = whole_size(answer, part, location, self._where)
+            total = total_size(answer, part, location, self._where)
             return read_all(answer["Body"], min(length, total - start))
 
         return self._retries.request("GetObject", location, send, missing)
@@ -100,49 +100,50 @@ class Storage:
     def write_if_absent(self, location: S3Location, body: bytes) -> bool:
         """Put an object unless one exists (If-None-Match: *). Returns whether the object has this content now.
 
-        An object with the same content counts as written: an earlier try was done, and its answer lost.
+        An object with the same content counts as written: an earlier try succeeded, and its response was lost.
         """
         return self._transfers.put(location, body, if_absent=True) or self.find(location) == body
 
-    def refuse_overwriting(self, probe: S3Location) -> None:
-        """Raises DiagnosedError (StorageUnsuitable) unless the storage refuses the second of two conditional writes.
+    def check_conditional_writes(self, probe: S3Location) -> None:
+        """Raises DiagnosedError (StorageUnsuitable) unless the storage rejects the second of two conditional writes.
 
-        The whole protocol of commits rests on that. Leaves an object at `probe`.
+        The commit protocol depends on that. Leaves an object at `probe`.
         """
         try:
             written = [self.write_if_absent(probe, body) for body in (b"first", b"second")]
         except DiagnosedError as error:
             if error.failure.reason is not Reason.FAILED:
                 raise
-            raise unsuitable(self._where, f"it refuses writes with If-None-Match: *: {error}") from error
+            raise unsuitable(self._where, f"it rejects writes with If-None-Match: *: {error}") from error
         if written == [True, True]:
             raise unsuitable(
                 self._where,
-                f"it wrote {probe.uri} a second time in spite of If-None-Match: *, so two attempts could take each "
-                "other's checkpoints for their own",
+                f"it overwrote {probe.uri} despite If-None-Match: *, so two attempts could mistake each other's "
+                "checkpoints for their own",
             )
         if not written[0]:
-            raise unsuitable(self._where, f"it says of {probe.uri}, which is not there, that it is (If-None-Match: *)")
+            raise unsuitable(self._where, f"it claims that {probe.uri} exists although it does not (If-None-Match: *)")
 
-    def refuse_other_bytes(self, probe: S3Location, body: bytes) -> None:
-        """Raises DiagnosedError (StorageUnsuitable) unless `body`, which is at `probe`, is read whole and in parts.
+    def check_range_reads(self, probe: S3Location, body: bytes) -> None:
+        """Raises DiagnosedError (StorageUnsuitable) unless the object at `probe` reads as `body`, whole and in ranges.
 
-        A storage that sends the whole for a part would fill large files with their own beginning.
+        A storage that sends the whole object for a range would fill large files with copies of their beginning.
         """
         half = len(body) // 2
         read = [self.read(probe), self.read_range(probe, 0, half), self.read_range(probe, half, len(body))]
         if read != [body, body[:half], body[half:]]:
-            raise unsuitable_for_ranges(self._where, f"it read {probe.uri} other than it was written just before")
+            raise unsuitable_for_ranges(self._where, f"it returned other bytes of {probe.uri} than were just written")
 
-    def refuse_weak_etags(self, probe: S3Location) -> None:
-        """Raises DiagnosedError (StorageUnsuitable) unless a part of `probe` has what tells its version from others, as
-        the download of a file in parts needs it.
+    def check_strong_etags(self, probe: S3Location) -> None:
+        """Raises DiagnosedError (StorageUnsuitable) unless a range of `probe` comes with a strong ETag.
+
+        Downloads in parts need it, to detect that an object has changed between two of them.
         """
         part = Part(0, 1)
 
         def send() -> None:
             answer = self._api.get_object(Bucket=probe.bucket, Key=probe.key, Range=part.range)
-            whole_size(answer, part, probe, self._where)
+            total_size(answer, part, probe, self._where)
             version_of(answer, probe, self._where)
             answer["Body"].close()
 
@@ -163,13 +164,13 @@ class Storage:
     ) -> None:
         """Download to a local file, large ones in parallel ranges. Makes the folders that it needs.
 
-        With `size` or `sha256` (hex): raises MismatchError when the object is not there or has others; the file is then
-        of no use.
+        With `size` or `sha256` (hex): raises MismatchError if the object does not exist or differs; the local file is
+        then unusable.
         """
         self._transfers.download(location, file, missing, size, sha256)
 
     def list_objects(self, folder: S3Location, missing: Reason | None = None) -> list[StoredObject]:
-        """Every object below a folder, sorted by path; empty when there is none."""
+        """Every object below a folder, sorted by path; empty if there is none."""
         prefix = folder.key.rstrip("/") + "/" if folder.key else ""
         found: list[StoredObject] = []
         for page in self._pages("list_objects_v2", "ListObjects", folder, missing, Prefix=prefix):
@@ -180,14 +181,14 @@ class Storage:
         return sorted(found, key=lambda item: item.path)
 
     def delete(self, locations: Iterable[S3Location]) -> None:
-        """Delete objects. Missing ones are ignored. Fails soon in an outage."""
+        """Delete objects. Missing ones are ignored. Fails fast in an outage."""
 
         def delete(location: S3Location) -> None:
             self._retries.request(
                 "DeleteObject",
                 location,
                 lambda: self._api.delete_object(Bucket=location.bucket, Key=location.key),
-                soon=True,
+                fail_fast=True,
             )
 
         in_parallel(delete, locations)
@@ -195,16 +196,18 @@ class Storage:
     def abort_uploads(self, folder: S3Location, only: Callable[[str], bool] = lambda path: True) -> int:
         """Abort incomplete multipart uploads below a folder. Returns how many there were.
 
-        `only` chooses by the path below the folder. Fails soon in an outage.
+        `only` selects by the path below the folder. Fails fast in an outage.
         """
         prefix = folder.key.rstrip("/") + "/"
-        pages = self._pages("list_multipart_uploads", "ListMultipartUploads", folder, None, soon=True, Prefix=prefix)
-        begun = [
+        pages = self._pages(
+            "list_multipart_uploads", "ListMultipartUploads", folder, None, fail_fast=True, Prefix=prefix
+        )
+        uploads = [
             upload for page in pages for upload in page.get("Uploads", []) if only(upload["Key"].removeprefix(prefix))
         ]
-        for upload in begun:
+        for upload in uploads:
             self._abort(S3Location(folder.bucket, upload["Key"]), upload["UploadId"])
-        return len(begun)
+        return len(uploads)
 
     def _get_once(self, location: S3Location) -> bytes:
         answer = self._api.get_object(Bucket=location.bucket, Key=location.key)
@@ -218,7 +221,7 @@ class Storage:
                 if code_of(error) != "NoSuchUpload":
                     raise
 
-        self._retries.request("AbortMultipartUpload", location, send, soon=True)
+        self._retries.request("AbortMultipartUpload", location, send, fail_fast=True)
 
     def _pages(
         self,
@@ -227,7 +230,7 @@ class Storage:
         folder: S3Location,
         missing: Reason | None,
         *,
-        soon: bool = False,
+        fail_fast: bool = False,
         **options: str,
     ) -> list[dict[str, Any]]:
         """Every page of a listing."""
@@ -239,7 +242,7 @@ class Storage:
                 required(page, "IsTruncated")
             return pages
 
-        return self._retries.request(operation, folder, send, missing, soon=soon)
+        return self._retries.request(operation, folder, send, missing, fail_fast=fail_fast)
 
 
 def in_parallel(work: Callable[[Any], None], items: Iterable[Any]) -> None:

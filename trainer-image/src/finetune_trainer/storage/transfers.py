@@ -1,7 +1,7 @@
 """Uploads and downloads in parallel parts, hashed on the way, in bounded memory.
 
-A file is read once and written once. Its parts travel in any order and are hashed in theirs, which is why a part
-stays in memory until the ones before it have passed. PARTS_IN_MEMORY of all files together are there at a time.
+A file is read once and written once. Its parts are transferred in any order but hashed in sequence, so a part stays in
+memory until all parts before it are done. All files together have at most PARTS_IN_MEMORY parts in memory.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from finetune_trainer.storage.requests.ranges import (
     NO_SUCH_RANGE_CODES,
     Part,
     changed_while_read,
-    says_changed,
+    is_changed,
+    total_size,
     version_of,
-    whole_size,
 )
 from finetune_trainer.storage.retries import Retries
 
@@ -43,7 +43,7 @@ PARTS_IN_MEMORY = 8
 
 
 class _ChangedError(Exception):
-    """A part of an object is not of the version that the first part is of. Its argument: how that showed."""
+    """A part belongs to another version of the object than the first part. Its argument is the evidence."""
 
 
 class MismatchError(Exception):
@@ -60,7 +60,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class FirstPart:
-    """The first part of an object, with the size of the whole. `etag`: empty where there is no other part."""
+    """The first part of an object, with the size of the whole object. `etag`: empty if it is the only part."""
 
     content: memoryview
     total: int
@@ -69,7 +69,7 @@ class FirstPart:
 
 @dataclass(frozen=True)
 class Filled:
-    """A buffer, and how many bytes of it are a part."""
+    """A buffer whose first `size` bytes are a part."""
 
     buffer: bytearray
     size: int
@@ -77,14 +77,14 @@ class Filled:
 
 @dataclass(frozen=True)
 class Content:
-    """What is uploaded."""
+    """The content of an upload."""
 
     size: int
     read: Callable[[Part], bytes]
 
 
 def split(size: int, part_bytes: int, start: int = 0) -> list[Part]:
-    """The parts of a file of `size` bytes that come from `start` on, in order."""
+    """The parts of a file of `size` bytes from `start` on, in order."""
     return [Part(position, min(part_bytes, size - position)) for position in range(start, size, part_bytes)]
 
 
@@ -95,12 +95,12 @@ class Transfers:
         self._client = client
         self._api = client.api
         self._retries = retries
-        self._room = threading.BoundedSemaphore(PARTS_IN_MEMORY)
+        self._slots = threading.BoundedSemaphore(PARTS_IN_MEMORY)
         self._buffers: list[bytearray] = []
         self._pool = ThreadPoolExecutor(PARTS_IN_MEMORY, thread_name_prefix="storage-part")
 
     def put(self, location: S3Location, body: bytes, *, if_absent: bool = False) -> bool:
-        """Put an object in one request. Returns whether it was put: with `if_absent` only if none exists.
+        """Put an object in one request. Returns whether it was written; with `if_absent`, False if one exists.
 
         Raises DiagnosedError.
         """
@@ -108,7 +108,9 @@ class Transfers:
 
         def send() -> bool:
             try:
-                self._api.put_object(**_of(location), Body=PacedBody(body), **self._client.encryption, **condition)
+                self._api.put_object(
+                    **_bucket_and_key(location), Body=PacedBody(body), **self._client.encryption, **condition
+                )
             except ClientError as error:
                 if if_absent and code_of(error) in ("PreconditionFailed", "412"):
                     return False
@@ -122,7 +124,7 @@ class Transfers:
         with _opened(source) as content:
             if content.size > PART_BYTES:
                 return self._upload_parts(content, location)
-            with self._room:
+            with self._slots:
                 body = content.read(Part(0, content.size))
                 self.put(location, body)
                 return StoredFile(len(body), hashlib.sha256(body).hexdigest())
@@ -134,14 +136,14 @@ class Transfers:
         file.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         with file.open("wb", buffering=0) as stream:
-            with self._room, self._buffer() as buffer:
+            with self._slots, self._buffer() as buffer:
                 first = self._get_first(location, buffer, missing, expected=(size, sha256) != (None, None))
                 if size is not None and first.total != size:
                     raise MismatchError(f"{location.uri} has {first.total} bytes; {size} were expected")
                 os.pwrite(stream.fileno(), first.content, 0)
                 digest.update(first.content)
             try:
-                for filled in self._in_order(self._gets(location, first, stream.fileno())):
+                for filled in self._in_order(self._download_tasks(location, first, stream.fileno())):
                     digest.update(memoryview(filled.buffer)[: filled.size])
                     self._buffers.append(filled.buffer)
             except _ChangedError as error:
@@ -149,27 +151,29 @@ class Transfers:
                     raise MismatchError(f"{location.uri} changed while it was read") from error
                 raise changed_while_read(location, str(error)) from error
         if sha256 is not None and digest.hexdigest() != sha256:
-            raise MismatchError(f"{location.uri} has not the SHA-256 that was expected")
+            raise MismatchError(f"{location.uri} does not have the expected SHA-256")
 
     def _upload_parts(self, content: Content, location: S3Location) -> StoredFile:
         parts = split(content.size, max(PART_BYTES, math.ceil(content.size / MOST_PARTS)))
         upload_id = self._retries.request(
             "CreateMultipartUpload",
             location,
-            lambda: required(self._api.create_multipart_upload(**_of(location), **self._client.encryption), "UploadId"),
+            lambda: required(
+                self._api.create_multipart_upload(**_bucket_and_key(location), **self._client.encryption), "UploadId"
+            ),
         )
         digest = hashlib.sha256()
         try:
-            etags = list(self._in_order(self._puts(location, upload_id, content, parts, digest)))
+            etags = list(self._in_order(self._upload_tasks(location, upload_id, content, parts, digest)))
             self._complete(location, upload_id, etags, content.size)
         except BaseException:
-            # Tried once: what stays of an upload is swept with the other orphans.
+            # Tried once: an upload that remains is removed with the other orphans.
             with contextlib.suppress(BotoCoreError, ClientError):
-                self._api.abort_multipart_upload(**_of(location), UploadId=upload_id)
+                self._api.abort_multipart_upload(**_bucket_and_key(location), UploadId=upload_id)
             raise
         return StoredFile(content.size, digest.hexdigest())
 
-    def _puts(
+    def _upload_tasks(
         self, location: S3Location, upload_id: str, content: Content, parts: Sequence[Part], digest: Any
     ) -> Iterator[Callable[[], str]]:
         """Read and hash each part. Yields tasks that upload it and return its ETag."""
@@ -180,7 +184,7 @@ class Transfers:
             def put(number: int = number, body: bytes = body) -> str:
                 def send() -> str:
                     etag: str = self._api.upload_part(
-                        **_of(location), UploadId=upload_id, PartNumber=number, Body=PacedBody(body)
+                        **_bucket_and_key(location), UploadId=upload_id, PartNumber=number, Body=PacedBody(body)
                     )["ETag"]
                     return etag
 
@@ -194,20 +198,20 @@ class Transfers:
         def send() -> None:
             try:
                 done = self._api.complete_multipart_upload(
-                    **_of(location), UploadId=upload_id, MultipartUpload={"Parts": listed}
+                    **_bucket_and_key(location), UploadId=upload_id, MultipartUpload={"Parts": listed}
                 )
                 required(done, "ETag")
             except ClientError as error:
-                # An earlier try may have been done, though its answer was lost.
+                # An earlier try may have succeeded although its response was lost.
                 if code_of(error) != "NoSuchUpload" or self._size(location) != size:
                     raise
 
         self._retries.request("CompleteMultipartUpload", location, send)
 
     def _size(self, location: S3Location) -> int | None:
-        """An object's size; None when it can't be had."""
+        """An object's size; None if it can't be determined."""
         try:
-            size: int = self._api.head_object(**_of(location))["ContentLength"]
+            size: int = self._api.head_object(**_bucket_and_key(location))["ContentLength"]
         except ClientError:
             return None
         return size
@@ -219,14 +223,14 @@ class Transfers:
 
         def send() -> FirstPart:
             try:
-                answer = self._api.get_object(**_of(location), Range=part.range)
+                answer = self._api.get_object(**_bucket_and_key(location), Range=part.range)
             except ClientError as error:
-                if code_of(error) in NO_SUCH_RANGE_CODES:  # an empty object has no first byte
+                if code_of(error) in NO_SUCH_RANGE_CODES:  # The object is empty: it has no first byte.
                     return FirstPart(memoryview(b""), 0, "")
                 if expected and code_of(error) in MISSING_CODES:
-                    raise MismatchError(f"{location.uri} is not there") from error
+                    raise MismatchError(f"{location.uri} does not exist") from error
                 raise
-            total = whole_size(answer, part, location, self._client.where)
+            total = total_size(answer, part, location, self._client.where)
             etag = version_of(answer, location, self._client.where) if total > part.size else ""
             content = memoryview(buffer)[: min(total, part.size)]
             read_into(answer["Body"], content)
@@ -234,8 +238,10 @@ class Transfers:
 
         return self._retries.request("GetObject", location, send, missing)
 
-    def _gets(self, location: S3Location, first: FirstPart, descriptor: int) -> Iterator[Callable[[], Filled]]:
-        """Tasks that download each part but the first, write it to its place, and return it."""
+    def _download_tasks(
+        self, location: S3Location, first: FirstPart, descriptor: int
+    ) -> Iterator[Callable[[], Filled]]:
+        """Yields a task for each part but the first, which downloads it, writes it to the file and returns it."""
         for part in split(first.total, PART_BYTES, start=PART_BYTES):
 
             def get(part: Part = part) -> Filled:
@@ -244,15 +250,15 @@ class Transfers:
 
                 def send() -> None:
                     try:
-                        answer = self._api.get_object(**_of(location), Range=part.range, IfMatch=first.etag)
+                        answer = self._api.get_object(**_bucket_and_key(location), Range=part.range, IfMatch=first.etag)
                     except ClientError as error:
-                        if says_changed(error):
+                        if is_changed(error):
                             raise _ChangedError(code_of(error)) from error
                         raise
-                    total = whole_size(answer, part, location, self._client.where)
+                    total = total_size(answer, part, location, self._client.where)
                     if (total, answer.get("ETag")) != (first.total, first.etag):
                         answer["Body"].close()
-                        raise _ChangedError("its ETag or its size is another")
+                        raise _ChangedError("its ETag or size changed")
                     read_into(answer["Body"], content)
 
                 self._retries.request("GetObject", location, send)
@@ -262,7 +268,7 @@ class Transfers:
             yield get
 
     def _take_buffer(self) -> bytearray:
-        """Memory for a part: used before where there is some, for fresh memory costs a page fault for every 4 KiB."""
+        """A buffer for a part, reused if possible: new memory costs a page fault for every 4 KiB."""
         try:
             return self._buffers.pop()
         except IndexError:
@@ -275,33 +281,33 @@ class Transfers:
         self._buffers.append(buffer)
 
     def _in_order(self, tasks: Iterator[Callable[[], T]]) -> Iterator[T]:
-        """The results of the tasks, in order. They run concurrently, as many as the memory allows.
+        """The results of the tasks, in order. The tasks run concurrently, as many as the memory allows.
 
-        A task is taken when there is room for it, and its room is free again when its answer has been used. Only who
-        has no task running waits for room: so those who have always come to an end, and nobody waits for ever.
+        A task is started when it gets a slot, which is freed once its result has been used. Only a caller without a
+        running task blocks on a slot: all others finish their tasks, so there is no deadlock.
         """
         running: deque[Future[T]] = deque()
         more = True
         try:
             while more or running:
-                while more and self._room.acquire(blocking=not running):
+                while more and self._slots.acquire(blocking=not running):
                     task = None
                     try:
                         task = next(tasks, None)
                     finally:
                         if task is None:
                             more = False
-                            self._room.release()
+                            self._slots.release()
                     if task is not None:
                         running.append(self._pool.submit(task))
                 if running:
                     yield running[0].result()
                     running.popleft()
-                    self._room.release()
+                    self._slots.release()
         finally:
             for future in running:
                 future.cancel()
-                future.add_done_callback(lambda _: self._room.release())
+                future.add_done_callback(lambda _: self._slots.release())
 
 
 @contextlib.contextmanager
@@ -321,5 +327,5 @@ def _opened(source: Path | memoryview) -> Iterator[Content]:
         yield Content(os.fstat(stream.fileno()).st_size, read)
 
 
-def _of(location: S3Location) -> dict[str, str]:
+def _bucket_and_key(location: S3Location) -> dict[str, str]:
     return {"Bucket": location.bucket, "Key": location.key}

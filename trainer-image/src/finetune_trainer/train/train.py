@@ -37,7 +37,7 @@ def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver |
     attempt holds the run.
     """
     require_gpu_toolchain()
-    attempt = Attempt(run, gang, open_storage(run.storage, proved=True), directory)
+    attempt = Attempt(run, gang, open_storage(run.storage, proven=True), directory)
     if (report := find_published(attempt)) is not None:
         return report
     inputs = prepare(attempt)

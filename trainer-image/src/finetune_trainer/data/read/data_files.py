@@ -107,7 +107,7 @@ def _resolve(storage: Storage, uri: str) -> list[RemoteFile]:
         if "*" not in location.key and not location.key.endswith("/"):
             return [RemoteFile(uri, uri)]
         folder = _folder_of(location)
-        found, asked = _resolve_in_storage(storage, location, folder), f" What was listed: {storage.place(folder)}."
+        found, asked = _resolve_in_storage(storage, location, folder), f" What was listed: {storage.describe(folder)}."
     if not found:
         of_a_folder = f" Of a folder, files ending in {', '.join(SUFFIXES)} are read." if uri.endswith("/") else ""
         raise DiagnosedError(Reason.DATASET_NOT_FOUND, f"{uri} names no file of data.{of_a_folder}{asked}")

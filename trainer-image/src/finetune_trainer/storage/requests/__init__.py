@@ -1,1 +1,1 @@
-"""The requests that are sent to a storage: their bodies, and the ranges that they ask for."""
+"""Requests to the storage: their bodies, and range requests."""

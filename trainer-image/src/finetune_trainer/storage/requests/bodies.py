@@ -1,7 +1,7 @@
 """The bodies of requests and responses, with a minimum transfer rate.
 
-Botocore's read timeout ends a silence. What trickles on is ended here: a body gets the time of one silence and that
-of SLOWEST_BYTES_PER_SECOND, and then the request is tried again on a new connection.
+Botocore's read timeout ends silent connections. Slow ones are ended here: a body gets the time of one read timeout
+plus its size at SLOWEST_BYTES_PER_SECOND; after that the request is retried on a new connection.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from finetune_trainer.storage.errors import TooSlowError
 
 SLOWEST_BYTES_PER_SECOND = 64 * 2**10
 SENT_BYTES = 2**18
-"""Handed to the socket at a time; it has CONNECT_TIMEOUT_SECONDS for each on a new connection."""
+"""Passed to the socket at a time; on a new connection each must be sent within CONNECT_TIMEOUT_SECONDS."""
 
 
 class PacedBody(io.BytesIO):
     """The body of a request.
 
-    It gives more than it is asked for: urllib3 would send 16 KiB at a time, and each time wait for the interpreter's
-    lock.
+    It returns more than requested: urllib3 would send only 16 KiB at a time and wait for the GIL each time.
     """
 
     def __init__(self, body: bytes) -> None:
@@ -50,14 +49,14 @@ def read_all(body: Any, size: int) -> bytes:
 def read_into(body: Any, target: memoryview) -> None:
     """Fill `target` from the body of a response.
 
-    The socket's bytes go straight into `target`, below botocore's and urllib3's own methods: those copy them through
-    Python objects, which doubles the time of a download. Raises IncompleteReadError when there are fewer,
+    It reads from the socket directly into `target`: botocore's and urllib3's methods copy the bytes through Python
+    objects, which doubles the time of a download. Raises IncompleteReadError if there are fewer bytes,
     ResponseStreamingError, TooSlowError.
     """
-    answer = body._raw_stream  # urllib3's, and below it http.client's
+    answer = body._raw_stream  # urllib3's response, which wraps http.client's
     received = 0
-    if not answer._fp.isclosed():  # it is, where there is no body
-        slow = threading.Timer(_longest_seconds(len(target)), _shut, [answer._fp.fp.raw._sock])
+    if not answer._fp.isclosed():  # It is closed if there is no body.
+        slow = threading.Timer(_longest_seconds(len(target)), _shut_down, [answer._fp.fp.raw._sock])
         slow.daemon = True
         slow.start()
         try:
@@ -81,7 +80,7 @@ def _longest_seconds(size: int) -> float:
     return READ_TIMEOUT_SECONDS + size / SLOWEST_BYTES_PER_SECOND
 
 
-def _shut(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     """Close a connection that another thread reads from."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
