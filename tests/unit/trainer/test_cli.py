@@ -73,7 +73,9 @@ def test_help_and_the_version_are_where_one_looks_for_them() -> None:
     assert shown.output.startswith("finetune-trainer ")
 
 
-@pytest.mark.parametrize("command", ["preflight", "train", "evaluate", "fetch", "serve", "delete", "validate"])
+@pytest.mark.parametrize(
+    "command", ["preflight", "train", "evaluate", "fetch", "serve", "delete", "validate", "import-openai-eval"]
+)
 def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0

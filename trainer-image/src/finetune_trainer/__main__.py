@@ -163,6 +163,38 @@ def validate(files: DataFiles, method: MethodOption = None) -> None:
     raise typer.Exit(validate_files(files, method))
 
 
+@app.command()
+def import_openai_eval(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="An eval, as OpenAI's Evals API returns it.", dir_okay=False)
+    ],
+    run: Annotated[Path | None, typer.Option(help="A run of it: says what the model is asked.", dir_okay=False)] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The data as JSON Lines, unless the run holds it.", dir_okay=False)
+    ] = None,
+    candidate: Annotated[
+        str | None, typer.Option(help="What to evaluate: a FineTuneJob, or a model's URI.", show_default="NAME")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="The user's message, for example '{{item.question}}', instead of the run's.")
+    ] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Leave out the criterion of this name.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the Evaluation.", show_default="from the eval's name")] = None,
+    storage: Annotated[str, typer.Option(help="Where you will put the dataset.")] = "s3://bucket/evals",
+    output: Annotated[Path, typer.Option(help="The folder to write to.", file_okay=False)] = Path(),
+) -> None:
+    """Turn an eval of OpenAI's Evals into an Evaluation and its dataset.
+
+    Writes NAME.yaml, NAME.jsonl and, of data with outputs, NAME-outputs.jsonl. What can't be translated is named, and
+    then nothing is written.
+    """
+    from finetune_trainer.openai_evals.command import Files, import_openai_eval
+    from finetune_trainer.openai_evals.conversion import Wishes
+
+    files = Files(file, run, data, output, storage)
+    raise typer.Exit(import_openai_eval(files, Wishes(candidate, name, prompt, tuple(without or ()))))
+
+
 def main() -> None:
     """The console script."""
     environment.exit_on_sigterm()

@@ -1,0 +1,1 @@
+"""OpenAI's evals as Evaluations: what their API returned, translated on a user's machine."""
