@@ -49,6 +49,7 @@ generate: $(VENV)/.e2e ## regenerate the CRDs and the reference pages from the c
 	@$(RUN) -m finetune_api.reference docs/reference
 	@$(RUN) -m finetune_operator.reference docs/reference
 	@$(RUN) -m kubectl_finetune.reference docs/reference
+	@$(RUN) gitops/argocd/config_map.py
 
 lock: $(VENV)/.e2e ## update the lock files from pyproject.toml
 	@$(RUN) e2e/environment.py lock

@@ -1,0 +1,3 @@
+-- Evaluate again with the same spec.
+obj.spec.runId = os.date("!%Y%m%d-%H%M%S")
+return obj

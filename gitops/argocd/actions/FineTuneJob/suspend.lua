@@ -1,0 +1,3 @@
+-- Save a checkpoint and stop the Pods.
+obj.spec.suspend = true
+return obj
