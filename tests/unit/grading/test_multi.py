@@ -189,11 +189,11 @@ def test_a_row_for_which_a_formula_has_no_value_is_errored(formula: str, value: 
 
 
 def test_a_tower_of_powers_is_answered_at_once() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert combine("9^9^9^9 + a", {"a": 1}).verdict == "Errored"
     assert combine("0 * 9^9^9 + a", {"a": 1}).verdict == "Errored"
     assert combine("+".join(["a"] * 500), {"a": 0.001}).score == pytest.approx(0.5)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_what_is_beyond_the_scale_counts_as_its_end_and_is_told() -> None:

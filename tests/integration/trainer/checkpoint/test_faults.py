@@ -90,7 +90,9 @@ def scenes(
     """A new one for each request that is to fail."""
     monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(retries, "DENIED_SECONDS", 0.5)
-    monkeypatch.setattr(client, "READ_TIMEOUT_SECONDS", 0.5)
+    case = getattr(request.node, "callspec", None)
+    if case is not None and case.params.get("fault") == PASSING["hangs"]:  # a busy machine may be silent, too
+        monkeypatch.setattr(client, "READ_TIMEOUT_SECONDS", 0.5)
 
     def make() -> Iterator[Scene]:
         for number in itertools.count(1):

@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerState
 
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Parallelism
-from finetune_trainer.checkpoint import shards, training_state
+from finetune_trainer.checkpoint import saving, shards, training_state
 from finetune_trainer.checkpoint.saving import BackgroundSaves, Save
 from finetune_trainer.checkpoint.shards import ShardWriter
 from finetune_trainer.checkpoint.training_state import SnapshotTaker, Training
@@ -225,25 +225,36 @@ def test_training_goes_on_while_a_save_is_stored_and_does_not_change_it(alone: G
     assert len(TrainerState.load_from_json(str(tmp_path / "trainer_state.json")).log_history) == 1
 
 
-def test_a_save_that_outlives_the_interval_makes_training_wait_and_is_not_stacked(alone: Gang) -> None:
+def test_a_save_that_outlives_the_interval_makes_training_wait_and_is_not_stacked(
+    alone: Gang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save ends when somebody waits for it, seven seconds later by the clock of this test."""
     stored: list[Save] = []
-    under_way = 0
+    under_way, now = 0, 0.0
+    waited_for = threading.Semaphore(0)
+
+    def wait_for_save(*_: object) -> None:
+        nonlocal now
+        now += 7
+        waited_for.release()
 
     def store(save: Save) -> None:
         nonlocal under_way
         under_way += 1
         assert under_way == 1
-        threading.Event().wait(0.2)
+        assert waited_for.acquire(timeout=30)
         under_way -= 1
         stored.append(save)
 
+    monkeypatch.setattr(saving, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(saving.heartbeats, "beat", wait_for_save)  # what training says before it waits
     saves = BackgroundSaves(SnapshotTaker(alone), store)
     saves.save(training(step=1))
     saves.save(training(step=2))
     saves.finish()
     assert [save.step for save in stored] == [1, 2]
-    assert stored[0].waited_seconds < 0.1
-    assert 0.1 < stored[1].waited_seconds <= stored[1].stalled_seconds < stored[1].seconds
+    assert [(save.waited_seconds, save.stalled_seconds) for save in stored] == [(0, 0), (7, 7)]
+    assert [save.seconds for save in stored] == [14, 14], "the second one began when it began to wait"
 
 
 @pytest.mark.parametrize("surface", ["finish", "save"])

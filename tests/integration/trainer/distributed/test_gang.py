@@ -26,6 +26,7 @@ from finetune_trainer.process import environment
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.storage import Storage
+from finetune_trainer.train.callbacks import StopOnSigterm
 from finetune_trainer.train.launch import train_node
 from tests.integration import forked
 from tests.integration.trainer.distributed.forking_agent import fork_workers
@@ -42,11 +43,18 @@ DEADLINE_SECONDS = 240.0
 forked.preload("finetune_trainer.train.train", "finetune_trainer.train.launch")
 
 
+HELD = "HELD_AT_STEP"
+"""The variable that names the step at whose end a process stands still until it is killed, or told to stop."""
+
+
 @contextmanager
-def nodes(run: TrainRun, directory: Path, *, forks: bool = False) -> Iterator[list[forked.ForkedCommand]]:
+def nodes(
+    run: TrainRun, directory: Path, *, forks: bool = False, held: int | None = None
+) -> Iterator[list[forked.ForkedCommand]]:
     """What the command line does for each node of the run, each in its own file system as far as it can tell.
 
-    `forks`: torchrun's agent does not start fresh interpreters.
+    `forks`: torchrun's agent does not start fresh interpreters. `held`: where the last node stands still, so that it
+    is not at its end before the test has done what it is about.
     """
     (port,) = free_ports(1)
     started = []
@@ -62,6 +70,7 @@ def nodes(run: TrainRun, directory: Path, *, forks: bool = False) -> Iterator[li
             "TMPDIR": str(scratch),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(sys.path),  # of the workers that an agent starts
+            **({HELD: str(held)} if held is not None and node == run.parallelism.nodes - 1 else {}),
         }
         log = directory / f"node-{node}.log"
         file = scratch / "run.json"
@@ -78,8 +87,21 @@ def nodes(run: TrainRun, directory: Path, *, forks: bool = False) -> Iterator[li
 def train(file: Path) -> int:
     """`finetune-trainer train FILE`."""
     environment.exit_on_sigterm()
+    if HELD in os.environ:
+        hold_at(int(os.environ[HELD]))
     with short_samples():
         return train_node(file)
+
+
+def hold_at(step: int) -> None:
+    on_step_end = StopOnSigterm.on_step_end
+
+    def hold(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        while state.global_step >= step and not self._asked:
+            time.sleep(0.05)
+        on_step_end(self, args, state, control, **kwargs)
+
+    StopOnSigterm.on_step_end = hold  # type: ignore[method-assign]
 
 
 def train_with_forks(file: Path) -> int:
@@ -127,7 +149,7 @@ def test_a_gang_survives_a_killed_node_a_drained_one_and_a_move(
         "dataset": workplace.dataset(validation=None),
     }
     first = workplace.train_run("gang", parallelism=Parallelism(nodes=2), **settings)
-    with nodes(first, tmp_path / "killed") as started:
+    with nodes(first, tmp_path / "killed", held=15) as started:
         killed_at = wait_for_checkpoint(storage, first, after=0)
         started[1].kill()
         assert exit_codes(started, tmp_path / "killed") == [EXIT_FAILED, -signal.SIGKILL]
@@ -135,7 +157,7 @@ def test_a_gang_survives_a_killed_node_a_drained_one_and_a_move(
 
     sharded = Parallelism(nodes=2, strategy="FSDP")
     second = first.model_copy(update={"attempt": 2, "parallelism": sharded})
-    with nodes(second, tmp_path / "drained") as started:
+    with nodes(second, tmp_path / "drained", held=25) as started:
         wait_for_checkpoint(storage, second, after=killed_at)
         started[1].send_signal(signal.SIGTERM)
         assert exit_codes(started, tmp_path / "drained") == [EXIT_DISRUPTED, EXIT_DISRUPTED]

@@ -41,7 +41,7 @@ def steps(beats: Path, slot: int = 0, rank: int = 0, last: int = 10**9) -> None:
     for step in range(1, last):
         heartbeats.beat(Phase.TRAINING, step)
         time.sleep(STEP_SECONDS)
-        if step % 50 == 0:
+        if step == 50:
             print(f"step {step}", flush=True)
         if told.is_set():
             heartbeats.beat(Phase.SAVING, step)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,42 +40,50 @@ def generator(generate: Any) -> Generator:
     return Generator(Model(generate), tokenizer, tokenizer)
 
 
+@dataclass(frozen=True)
+class Hung:
+    """A model that does not answer until the test is over, and whether it has been asked."""
+
+    generator: Generator
+    asked: threading.Event
+
+
 @pytest.fixture
-def hung() -> Any:
-    """A model that does not answer until the test is over."""
-    over = threading.Event()
+def hung() -> Iterator[Hung]:
+    asked, over = threading.Event(), threading.Event()
 
     def generate(**_: Any) -> Any:
+        asked.set()
         over.wait(60)
         raise RuntimeError("the test is over")
 
-    yield generator(generate)
+    yield Hung(generator(generate), asked)
     over.set()
 
 
 async def test_an_engine_that_hangs_is_stuck_and_its_health_fails(
-    hung: Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    hung: Hung, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    monkeypatch.setattr(engine_module, "STUCK_SECONDS", 0.3)
     made: list[Engine] = []
     monkeypatch.setattr(
         "finetune_trainer.serving.serve.Engine", lambda generator: made.append(Engine(generator)) or made[-1]
     )
-    client = TestClient(build_app(tmp_path / "router", hung))  # without its worker: no prompt is made
+    client = TestClient(build_app(tmp_path / "router", hung.generator))  # without its worker: no prompt is made
     assert client.get("/health").status_code == 200
     made[0].submit(Order([1, 2]))
-    await asyncio.sleep(0.1)
+    assert hung.asked.wait(30)
     assert client.get("/health").status_code == 200
+    monkeypatch.setattr(engine_module, "STUCK_SECONDS", 0.3)
     await asyncio.sleep(0.4)
     assert client.get("/health").status_code == 503
     assert client.get("/health").json()["error"]["code"] == "engine_stuck"
 
 
-async def test_who_would_wait_for_very_many_others_is_refused(hung: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_would_wait_for_very_many_others_is_refused(hung: Hung, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "MOST_WAITING", 2)
-    busy = Engine(hung)
+    busy = Engine(hung.generator)
     busy.submit(Order([1]))
-    await asyncio.sleep(0.1)
+    assert hung.asked.wait(30), "it waits no longer"
     busy.submit(Order([1]))
     busy.submit(Order([1]))
     with pytest.raises(EngineBusyError):
@@ -161,11 +171,11 @@ async def ask(app: Any, path: str, receive: Any) -> tuple[int, dict[str, Any]]:
 
 
 async def test_requests_count_as_waiting_from_before_their_bodies_are_read(
-    hung: Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    hung: Hung, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     """Bodies that do not end take the places of requests that wait: no more come in."""
     monkeypatch.setattr(serve_module, "MOST_WAITING", 3)
-    app = build_app(tmp_path / "router", hung)
+    app = build_app(tmp_path / "router", hung.generator)
     reading, over = asyncio.Semaphore(0), asyncio.Event()
 
     async def slow() -> dict[str, Any]:

@@ -224,7 +224,7 @@ def test_a_client_that_leaves_ends_its_generation(server: Server) -> None:
         body = {"model": NAME, "prompt": "x", "max_tokens": CONTEXT, "temperature": 1.0}
         try:
             requests.post(f"{server.url}/v1/completions", json=body, timeout=0.01)
-        except requests.Timeout:
+        except (requests.Timeout, requests.ConnectionError):  # the latter in the middle of an answer
             left += 1  # by chance an answer ends with its first token, before the client goes
     assert left >= 10
     start = time.monotonic()

@@ -148,9 +148,9 @@ def test_mcnemars_test_is_the_sum_of_whole_numbers(only_first: int, only_second:
 
 
 def test_mcnemars_test_of_many_examples_is_quick() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert mcnemar(50_300, 49_700) == pytest.approx(0.058, abs=0.001)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(

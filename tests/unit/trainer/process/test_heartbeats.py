@@ -72,7 +72,7 @@ def test_what_was_slow_long_ago_is_forgotten(file: Path) -> None:
 def test_a_beat_costs_a_training_nothing(file: Path) -> None:
     """Two beats a step, of a millisecond at the very least: 20 microseconds would be 4 percent of that."""
     heartbeats.begin(file, 0, 0)
-    began = time.perf_counter()
+    began = time.thread_time()  # what others have the processor for meanwhile costs them
     for step in range(1000):
         heartbeats.beat(Phase.TRAINING, step)
-    assert (time.perf_counter() - began) / 1000 < 20e-6
+    assert (time.thread_time() - began) / 1000 < 20e-6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,15 +51,20 @@ def test_what_is_not_known_of_an_accelerator_is_not_exposed(
         assert (b"model_flops_utilization" in generate_latest(metrics.registry)) is exposed, name
 
 
-def test_what_comes_between_steps_is_no_wait_for_data(arguments: TrainingArguments) -> None:
+def test_what_comes_between_steps_is_no_wait_for_data(
+    arguments: TrainingArguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1.0
+    monkeypatch.setattr(training_metrics, "time", SimpleNamespace(monotonic=lambda: now))
     metrics, state, control = ExposeMetrics(port=None), TrainerState(), TrainerControl()
+    metrics.on_step_begin(arguments, state, control)
     for between in (metrics.on_evaluate, metrics.on_save):
-        metrics.on_step_begin(arguments, state, control)
         metrics.on_step_end(arguments, state, control)
-        time.sleep(0.2)
+        now += 60
         between(arguments, state, control)
+        now += 0.25
         metrics.on_step_begin(arguments, state, control)
-    assert (metrics.registry.get_sample_value("finetune_trainer_data_wait_seconds_total") or 0) < 0.2
+    assert metrics.registry.get_sample_value("finetune_trainer_data_wait_seconds_total") == 0.5
 
 
 class Notes:
