@@ -85,6 +85,19 @@ def test_a_pod_that_answers_nobody_serves_nothing(changes: dict[str, Any]) -> No
     assert told(result.status)[:2] == (NEW, NEW)
 
 
+def test_a_rollout_is_over_when_the_last_pod_of_the_revision_before_is_seen_to_be_gone() -> None:
+    """The Deployment and its Pods are watched apart: its counts may say so earlier."""
+    observed = serving()
+    started = replace(observed, model=tuned(NEW))
+    applied = after(started, plan(started, NOW))
+    assert applied.deployment is not None
+    pods = answering(applied.deployment, created=ago(5))
+    counted = replace(applied, deployment=rolled_out(applied.deployment, 1, observedGeneration=2))
+    assert decide(replace(counted, pods=(*observed.pods, *pods))).status.phase == "RollingOut"
+    over = decide(replace(counted, pods=pods)).status
+    assert (over.phase, *told(over)) == ("Available", NEW, NEW, [(NEW, 1, 1)])
+
+
 def test_where_no_pod_answers_no_revision_is_served() -> None:
     observed = serving()
     result = rolling(observed, ready=False, phase="Pending")

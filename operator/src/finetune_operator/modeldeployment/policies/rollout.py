@@ -38,7 +38,9 @@ def rollout_of(
     # ConfigMaps count as they are applied, whatever somebody changed in them.
     found = revisions(observed.owner, observed.pods, [*observed.config_maps, *writes.config_maps])
     all_answer = sum(one.ready for one in found if one.name == name_of(applied)) == replicas
-    complete = writes.is_nothing and _is_complete(observed.deployment or {}, replicas) and all_answer
+    # The Deployment's counts may be known before the end of the last Pod of the revision before.
+    is_alone = all(one.name == name_of(applied) for one in found)
+    complete = writes.is_nothing and _is_complete(observed.deployment or {}, replicas) and all_answer and is_alone
     contest = contested_readiness(observed.status.drift, observed.owner.name)
     readiness = contest or _readiness(observed, replicas, complete, now)
     summary = serving_message(found, applied, replicas)
