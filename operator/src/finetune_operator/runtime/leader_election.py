@@ -93,16 +93,21 @@ class Election:
 
     async def release(self) -> None:
         """Let another replica lead at once; if that fails, it waits for the Lease to expire."""
-        if not self.leads or self._seen is None:
+        if not self.leads:
             return
-        moment = _micro_time()
-        spec = {**self._seen["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": moment}
         self.holder = ""
         try:
             async with asyncio.timeout(self._timing.retry):
-                await self._kube.replace({**self._seen, "spec": spec})
+                await self._let_go()
         except (ApiError, TimeoutError) as error:
             log.warning("lease not released", error=str(error) or "timed out")
+
+    async def _let_go(self) -> None:
+        # The end may have come while the Lease was being renewed: its version is not the last that was heard of.
+        lease = await self._kube.get(LEASES, self._namespace, self._name)
+        if lease is not None and lease.get("spec", {}).get("holderIdentity") == self.identity:
+            free = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _micro_time()}
+            await self._kube.replace({**lease, "spec": {**lease["spec"], **free}})
 
     async def _try(self) -> bool:
         """Take or renew the Lease, if it is ours or nobody's."""

@@ -257,6 +257,21 @@ def test_a_leader_that_ends_well_lets_the_next_one_lead_at_once() -> None:
     simulate(scenario())
 
 
+def test_so_does_one_that_ends_in_the_middle_of_a_renewal() -> None:
+    """The API server renewed the Lease, and nobody heard its answer."""
+
+    async def scenario() -> None:
+        server = Server()
+        first = candidate(server)
+        await first.election.acquire()
+        assert server.lease is not None
+        server.write(server.lease)
+        await first.election.release()
+        assert server.lease["spec"]["holderIdentity"] == ""
+
+    simulate(scenario())
+
+
 def test_only_who_leads_releases_and_a_release_that_fails_is_no_error() -> None:
     async def scenario() -> None:
         server = Server()
