@@ -31,14 +31,10 @@ def waits(api: Api, pod: Object, reason: str, message: str) -> None:
 
 
 def is_placed(api: Api, pod: Object) -> None:
-    """After the real scheduler found no node for it, it gets one. There is none: such a Pod is removed after 40 s.
-
-    Each gets another: the 40 s are counted from when a Pod of that node was first seen.
-    """
+    """After the real scheduler found no node for it, it gets one."""
     name = pod["metadata"]["name"]
     api.wait("Pod", name, lambda found: condition(found, "PodScheduled").get("reason") == "Unschedulable")
-    body = {"metadata": {"name": name}, "target": {"kind": "Node", "name": f"node-of-{name}"}}
-    api.request("POST", f"{api.path('Pod')}/{name}/binding", body)
+    is_bound(api, pod)
 
 
 def is_warned_of(api: Api, pod: Object, reason: str, message: str) -> None:
@@ -106,9 +102,14 @@ def is_disrupted(api: Api, pod: Object) -> None:
 
 
 def is_bound(api: Api, pod: Object) -> None:
-    """It is on a node, so that whoever deletes it has to wait for the kubelet."""
+    """It is on a node, so that whoever deletes it has to wait for the kubelet.
+
+    So has the Job controller: from a second after the first failure in a gang on, it deletes the Pods that still run.
+    There is no node, and such a Pod is removed after 40 s. Each gets another one: they are counted from when a Pod of
+    that node was first seen, so that of one node for all every test's Pods would go at once, be they a second old.
+    """
     name = pod["metadata"]["name"]
-    target = {"apiVersion": "v1", "kind": "Node", "name": "played"}
+    target = {"apiVersion": "v1", "kind": "Node", "name": f"node-of-{name}"}
     body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
     api.request("POST", api.path("Pod", name) + "/binding", body)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from collections.abc import Callable
 from typing import Any
 
 from tests.integration.operator import played
@@ -38,14 +40,20 @@ def all_are_ready(api: Api, deployment: Object, number: int = 1) -> None:
 
 def becomes_available(api: Api, deployment: Object) -> None:
     """The Pods answer, whichever revision they are of, and those of the older ones go."""
+    answers_until(api, deployment, lambda found: condition(found, "Ready").get("reason") == "Available")
 
-    def is_available() -> bool:
+
+def answers_until(api: Api, deployment: Object, until: Callable[[Object], bool]) -> Object:
+    """Whatever Pods there are answer, those that come and those that are about to go; returns the ModelDeployment."""
+
+    def is_so() -> bool:
         for pod in api.children_of(deployment, "serve", "Pod"):
             with contextlib.suppress(RefusedError):  # It has gone.
                 played.ready(api, pod)
-        return bool(condition(api.get("ModelDeployment", "router"), "Ready").get("reason") == "Available")
+        return until(api.get("ModelDeployment", "router"))
 
-    wait_for(is_available, "it is available")
+    wait_for(is_so, "its Pods answer, and its status says so")
+    return api.get("ModelDeployment", "router")
 
 
 def raise_gate(api: Api) -> Object:
@@ -92,10 +100,32 @@ def expect_made_again(api: Api, gone: Object) -> Object:
 
 
 def quiet_versions(api: Api, deployment: Object) -> dict[str, str]:
-    """Resource versions of all that the operator applies for it, and of its status."""
-    found = [item for items in api.children(deployment["metadata"]["uid"]).values() for item in items]
-    found.append(api.get("ModelDeployment", deployment["metadata"]["name"]))
-    return {item["metadata"]["name"] + item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in found}
+    """What tells a write of the operator, of all that it applies for it and of its status; and which Pods there are.
+
+    The status of a Deployment and of a Pod, which have another resource version then, is written by Kubernetes.
+    """
+    found = {kind: items for kind, items in api.children(deployment["metadata"]["uid"]).items()}
+    found["ModelDeployment"] = [api.get("ModelDeployment", deployment["metadata"]["name"])]
+    read = {"Deployment": _applied_version, "Pod": lambda pod: ""}
+    return {
+        item["metadata"]["name"] + item["metadata"]["uid"]: read.get(kind, _resource_version)(item)
+        for kind, items in found.items()
+        for item in items
+    }
+
+
+def _resource_version(item: Object) -> str:
+    return str(item["metadata"]["resourceVersion"])
+
+
+def _applied_version(deployment: Object) -> str:
+    """Its spec's, and what the API server has on account of the operator, with the time of its last change."""
+    (ours,) = [
+        entry
+        for entry in deployment["metadata"]["managedFields"]
+        if (entry["manager"], entry["operation"]) == ("finetune-operator", "Apply")
+    ]
+    return f"{deployment['metadata']['generation']} {json.dumps(ours)}"
 
 
 def ready_message(item: Object) -> str:

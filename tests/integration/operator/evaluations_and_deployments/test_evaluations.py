@@ -137,6 +137,7 @@ def names(api: Api, evaluation: Object) -> set[str]:
 
 def test_what_waits_for_a_gate_that_failed_for_good_says_so(api: Api) -> None:
     _, pod = begins(api)
+    api.wait_reason("Evaluation", "router", "Evaluating")  # its Pod is there before its status says so
     spec = {
         "className": "cpu",
         "model": EVALUATION["candidates"][0]["model"],

@@ -121,9 +121,15 @@ def test_hours_are_counted_survive_the_job_and_the_operator_and_refuse_the_next_
     ran = round((counted - started).total_seconds())
     assert usage["acceleratorSeconds"] == PODS * ACCELERATORS * ran
     assert entries(ledgers, api) == {uid: usage["acceleratorSeconds"]}
-    text = urllib3.request("GET", killed.metrics_url, timeout=10).data.decode()
-    counter = re.search(rf'finetune_accelerator_seconds_total{{namespace="{api.namespace}"}} (\S+)', text)
-    assert counter is not None and float(counter[1]) == usage["acceleratorSeconds"]
+
+    def counter() -> float | None:
+        """Which follows the status."""
+        text = urllib3.request("GET", killed.metrics_url, timeout=10).data.decode()
+        found = re.search(rf'finetune_accelerator_seconds_total{{namespace="{api.namespace}"}} (\S+)', text)
+        return None if found is None else float(found[1])
+
+    wait_for(lambda: counter() is not None, "the metric counts it, too")
+    assert counter() == usage["acceleratorSeconds"]
 
     killed.kill()
     api.delete("FineTuneJob", "first")

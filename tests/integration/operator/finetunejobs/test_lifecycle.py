@@ -205,7 +205,10 @@ def test_limits_that_are_changed_within_a_run_hold_for_what_runs_and_begin_nothi
     job = api.create("FineTuneJob", "router", {**JOB, "retryLimit": 0})
     train, pods = starts_training(api, job)
     before = api.get("FineTuneJob", "router")["status"]
-    api.patch("FineTuneJob", "router", {"spec": {"retryLimit": 1}})
+    raised = api.patch("FineTuneJob", "router", {"spec": {"retryLimit": 1}})["metadata"]["generation"]
+    api.wait("FineTuneJob", "router", lambda found: found["status"]["observedGeneration"] == raised)
+    for pod in pods:
+        played.is_bound(api, pod)
     for pod in pods:
         played.ends(api, pod, LOST_PEER)
     retrying = api.wait_reason("FineTuneJob", "router", "Retrying")["status"]

@@ -85,6 +85,8 @@ def test_a_class_lets_its_pods_into_a_mesh_whose_sidecar_never_ends(api: Api) ->
 def test_an_eviction_is_remembered_though_the_pod_is_gone(api: Api) -> None:
     job = api.create("FineTuneJob", "router", JOB)
     _, pods = starts_training(api, job)
+    for pod in pods:
+        played.is_bound(api, pod)
     evicted = {
         "type": "DisruptionTarget",
         "status": "True",

@@ -110,6 +110,8 @@ def test_a_training_that_failed_has_no_result_by_a_pod_made_by_hand(tenant: Api,
     _, pods = starts_training(api, job)
     forged(tenant, api, pods[0], TRAIN_REPORT.model_copy(update={"result": theirs}))
     for pod in pods:
+        played.is_bound(api, pod)
+    for pod in pods:
         played.ends(api, pod, NETWORK_FAILURE if pod is pods[0] else LOST_PEER)
     status = api.wait_reason("FineTuneJob", "router", "RetryLimitReached")["status"]
     assert status["phase"] == "Failed"

@@ -77,6 +77,8 @@ def fails(api: Api) -> Object:
     """A job whose second node reports that the loss is not finite, which ends the run."""
     job = api.create("FineTuneJob", "router", JOB)
     _, pods = starts_training(api, job)
+    for pod in pods:
+        played.is_bound(api, pod)
     played.ends(api, pods[1], CRASH)
     played.ends(api, pods[0], "", 1)
     return api.wait_reason("FineTuneJob", "router", "LossNotFinite")

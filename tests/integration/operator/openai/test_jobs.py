@@ -10,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from finetune_api.outcome import Failure
+from finetune_api.conditions import Reason
 from tests.integration.operator import played
 from tests.integration.operator.api import Object, wait_for
 from tests.integration.operator.jobs import LINE_7, TRAIN_REPORT, preflight_succeeds
@@ -102,8 +102,7 @@ def test_why_a_job_failed_is_in_its_error(service: Service, client: openai.OpenA
     job = client.fine_tuning.jobs.create(training_file=training_file, model=MODEL)
     stored = service.api.wait("FineTuneJob", job.id, lambda found: "status" in found)
     (pod,) = service.api.wait_children(stored, "preflight", "Pod")
-    final = LINE_7.model_copy(update={"reason": "InvalidSpec"})
-    played.ends(service.api, pod, Failure.model_validate(final.model_dump()))
+    played.ends(service.api, pod, LINE_7.model_copy(update={"reason": Reason.INVALID_SPEC}))
     service.api.wait("FineTuneJob", job.id, lambda found: found["status"].get("phase") == "Failed")
     failed = client.fine_tuning.jobs.retrieve(job.id)
     assert failed.status == "failed"

@@ -76,7 +76,7 @@ def test_killed_before_and_after_every_write_the_life_ends_as_undisturbed(quiet_
                 wrong.append(f"{name} ({crashes.write}):\n{difference}")
             if '"event": "bug"' in log:
                 wrong.append(f"{name} ({crashes.write}): a bug:\n{log}")
-    # A slow life may write a status in two steps. Where that was the undisturbed one, the others make fewer writes.
-    assert len(without) <= SLOW_STEPS
-    assert without == list(numbers)[len(numbers) - len(without) :]
+    # A slow life may write a status in two steps. Where that was the undisturbed one, others make fewer writes. Which
+    # of them do does not follow from their numbers: each is slow or not by itself.
+    assert set(without) <= set(list(numbers)[-SLOW_STEPS:])
     assert not wrong, f"{len(wrong)} of {len(writes)}:\n" + "\n".join(wrong)

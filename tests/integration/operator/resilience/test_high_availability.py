@@ -102,11 +102,10 @@ def test_the_other_replica_continues_where_a_killed_leader_was(api: Api, replica
 def test_a_leader_that_is_told_to_stop_hands_over_at_once(api: Api, replicas: Replicas) -> None:
     leader = replicas.leader()
     standby = replicas.other(leader)
-    began = time.monotonic()
+    held = api.request("GET", LEASE)["spec"]["holderIdentity"]
     assert leader.stop() == 0, leader.log.read_text()
+    assert api.request("GET", LEASE)["spec"].get("holderIdentity") != held, "nobody need wait for the Lease's end"
     wait_for(lambda: leads(standby) == 1, "the other leads", TAKEN_OVER_SECONDS)
-    print(f"handed over in {time.monotonic() - began:.1f} s")
-    assert time.monotonic() - began < 12, "it need not wait for the end of the Lease"
     api.create("FineTuneJob", "router", JOB)
     api.wait_reason("FineTuneJob", "router", "Validating")
 

@@ -89,11 +89,11 @@ def test_a_result_that_another_hand_wrote_into_goes_with_its_run(api: Api, opera
     job = api.wait("FineTuneJob", "router", lambda found: found["status"]["runId"] == "2")
     assert "result" not in job["status"]
     pods = api.wait_children(job, "preflight", "Pod", 2)
-    played.ends(api, max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"]), PREFLIGHT_REPORT)
+    (newer,) = [pod for pod in pods if pod["status"]["phase"] == "Pending"]
+    played.ends(api, newer, PREFLIGHT_REPORT)
     found = api.wait("FineTuneJob", "router", lambda found: found["status"].get("attempt", {}).get("number") == 1)
     assert condition(found, "Stalled")["status"] == "False"
-    deployment = api.get("ModelDeployment", "router")
-    assert condition(deployment, "Ready")["reason"] == "WaitingForModel", "the next run's, by its name"
+    api.wait_reason("ModelDeployment", "router", "WaitingForModel")  # the next run's, by its name
 
 
 def test_a_failure_that_another_hand_wrote_into_goes_with_its_cause(api: Api, operator: Any) -> None:

@@ -213,6 +213,8 @@ def in_midlife(api: Api, station: str) -> tuple[Object, list[Object]]:
         api.patch("FineTuneJob", "router", {"spec": {"suspend": True}})
     if station in ("Retrying", "Failed"):
         for pod in pods:
+            played.is_bound(api, pod)
+        for pod in pods:
             played.ends(api, pod, NETWORK_FAILURE if pod is pods[0] else LOST_PEER)
     api.wait("FineTuneJob", "router", lambda found: found["status"]["phase"] == station)
     return job, pods
