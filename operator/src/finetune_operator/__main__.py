@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import structlog
 import typer
 
 from finetune_operator.settings import Settings
 
+LogLevel = Literal["debug", "info", "warning", "error"]
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -43,6 +44,9 @@ def run(
     ] = None,
     trainer_image: Annotated[str | None, typer.Option(help="Trainer image of classes that name none.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Objects that are reconciled at the same time.")] = 16,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="The least severe messages that are logged; of libraries only warnings are.")
+    ] = "info",
     resync_seconds: Annotated[
         float, typer.Option(min=1, help="Every object is looked at again this often, whatever the watches say.")
     ] = 600.0,
@@ -60,7 +64,7 @@ def run(
     """Run the operator until it is told to stop."""
     if (progress_url is None) != (tls_directory is None):
         raise typer.BadParameter("--progress-url and --tls-directory go together")
-    _configure_logging()
+    _configure_logging(log_level)
     settings = Settings(
         kubeconfig=kubeconfig,
         namespace=namespace,
@@ -78,15 +82,16 @@ def run(
     _run(settings)
 
 
-def _configure_logging() -> None:
+def _configure_logging(level: LogLevel = "info") -> None:
     """One JSON object per line; of libraries only warnings."""
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(default=str),
-        ]
+        ],
     )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 

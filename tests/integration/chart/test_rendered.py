@@ -16,6 +16,9 @@ from finetune_operator.metrics import job_metrics, object_metrics  # noqa: F401 
 from finetune_operator.metrics.operator_metrics import DECLARED
 from tests.integration.chart.release import CHART, NAMESPACE, RELEASE, Release, rendered
 
+CRDS = frozenset({"CustomResourceDefinition"})
+"""They are the files as they are, also for those who install them by hand."""
+
 # What the chart installs
 
 
@@ -41,6 +44,43 @@ def test_a_wrong_value_is_refused(value: str, complaint: str) -> None:
 
 def test_it_passes_helm_lint() -> None:
     run(binaries(["helm"])["helm"], "lint", "--strict", CHART)
+
+
+def test_the_platforms_labels_and_settings_are_on_the_operator() -> None:
+    values = (
+        "commonLabels.cost-centre=ml",
+        "podLabels.team=platform",
+        "podAnnotations.example\\.com/scrape=yes",
+        "serviceAccount.annotations.example\\.com/role=reader",
+        "extraEnv[0].name=HTTPS_PROXY,extraEnv[0].value=http://proxy:3128",
+        "logLevel=debug",
+    )
+    found = rendered(*values)
+    assert all(item["metadata"]["labels"]["cost-centre"] == "ml" for item in found if item["kind"] not in CRDS)
+    objects = {item["kind"]: item for item in found}
+    template = objects["Deployment"]["spec"]["template"]
+    assert {"cost-centre", "team", "app.kubernetes.io/name"} <= template["metadata"]["labels"].keys()
+    assert template["metadata"]["annotations"]["example.com/scrape"] == "yes"
+    (container,) = template["spec"]["containers"]
+    assert {"name": "HTTPS_PROXY", "value": "http://proxy:3128"} in container["env"]
+    assert "--log-level=debug" in container["args"]
+    (account,) = [
+        item
+        for item in found
+        if item["kind"] == "ServiceAccount" and item["metadata"]["name"] == objects["Deployment"]["metadata"]["name"]
+    ]
+    assert account["metadata"]["annotations"] == {"example.com/role": "reader"}
+
+
+def test_on_openshift_the_platform_chooses_the_users() -> None:
+    """Its SCC restricted-v2 refuses a Pod that names a user outside of its namespace's range."""
+    users = ("runAsUser", "runAsGroup", "fsGroup")
+    chosen = rendered(*(f"podSecurityContext.{user}=null" for user in users))
+    contexts = [
+        item["spec"]["template"]["spec"]["securityContext"] for item in chosen if item["kind"] in ("Deployment", "Job")
+    ]
+    assert contexts
+    assert all(found == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}} for found in contexts)
 
 
 def test_crds_stay_when_the_release_is_uninstalled() -> None:
