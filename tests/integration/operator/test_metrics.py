@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,6 +25,23 @@ def samples(operator: OperatorProcess) -> Samples:
         for sample in family.samples
         if sample.name.startswith("finetune_")
     }
+
+
+def expect_forgotten(operator: OperatorProcess, kind: str, wake: Callable[[], object]) -> None:
+    """Wait until nothing more is known of a finished object than its version: at a look, it has to be asked for.
+
+    `wake` leads to such a look, by a change of something else that means nothing.
+    """
+    looks = ("finetune_operator_reconciliations_total", (kind, "ok"))
+    asked = ("finetune_operator_api_requests_total", ("200", f"{kind.lower()}s", "get"))
+
+    def is_asked_for() -> bool:
+        before = samples(operator)
+        wake()
+        wait_for(lambda: samples(operator).get(looks, 0) > before.get(looks, 0), "it has looked")
+        return samples(operator).get(asked, 0) > before.get(asked, 0)
+
+    wait_for(is_asked_for, f"nothing is known of the {kind}")
 
 
 def test_reconciliations_and_requests_are_counted(api: Api, operator: OperatorProcess) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 
 import pytest
 
@@ -14,7 +13,9 @@ from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.jobs import EVALUATION, JOB, LINE_7, NETWORK_FAILURE, evaluation_report
+from tests.integration.operator.process import OperatorProcess
 from tests.integration.operator.serving import is_trained
+from tests.integration.operator.test_metrics import expect_forgotten
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -118,13 +119,17 @@ def test_nothing_runs_on_about_a_model_that_is_not_there_any_more(api: Api, how:
     wait_for(lambda: api.children_of(evaluation, "evaluate", "Pod") == [], "and its Pod")
 
 
-def test_a_finished_evaluation_judges_another_model_of_its_job_too(api: Api) -> None:
+def test_a_finished_evaluation_judges_another_model_of_its_job_too(api: Api, operator: OperatorProcess) -> None:
     evaluation, pod = begins(api)
     played.ends(api, pod, evaluation_report(tuned=0.75))
     api.wait_reason("Evaluation", "router", "Evaluated")
     (first,) = api.wait_children(evaluation, "evaluate", "Job")
     api.wait("Job", first["metadata"]["name"], lambda found: "completionTime" in found.get("status", {}))
-    time.sleep(2)  # nothing more is known of it but its version, and nobody says when that is so
+
+    def touch() -> None:
+        api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": secrets.token_hex(4)}}})
+
+    expect_forgotten(operator, "Evaluation", touch)
     status = api.get("FineTuneJob", "router")["status"]
     result = {**status["result"], "digest": "sha256:bb"}
     api.put_status("FineTuneJob", "router", {**status, "result": result})

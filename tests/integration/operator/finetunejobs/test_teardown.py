@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.finetunejobs.test_progress import report, run_configuration, token
 from tests.integration.operator.jobs import JOB, preflight_succeeds, starts_training, trains
 from tests.integration.operator.process import OperatorProcess
+from tests.integration.operator.test_metrics import expect_forgotten
 from tests.integration.trainer_evaluation.buckets import Bucket, bucket_in_real_s3
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -111,9 +112,15 @@ def test_a_deleted_job_goes_within_a_minute_and_holds_nothing(api: Api, policy: 
 
 
 def test_a_deleted_namespace_frees_the_accelerators_at_once(api: Api) -> None:
+    """The Pods are told to stop; of one without a node only a sweep of Kubernetes' would say that it has."""
     job = api.create("FineTuneJob", "router", JOB)
-    starts_training(api, job)
+    _, pods = starts_training(api, job)
+    for pod in pods:
+        played.is_bound(api, pod)
     api.request("DELETE", f"/api/v1/namespaces/{api.namespace}")
+    for pod in pods:
+        api.wait("Pod", pod["metadata"]["name"], lambda one: "deletionTimestamp" in one["metadata"])
+        played.has_stopped(api, pod)
     wait_for(lambda: not api.children(job["metadata"]["uid"])["Pod"], "the Pods are gone")
 
 
@@ -222,16 +229,22 @@ def test_a_class_that_changes_its_mind_is_heard(api: Api, reclaiming: str) -> No
     api.wait("FineTuneJob", "router", lambda found: finalizers(found) == [])
 
 
-def test_a_class_that_changes_its_mind_is_heard_by_a_finished_job_too(api: Api, reclaiming: str) -> None:
+def test_a_class_that_changes_its_mind_is_heard_by_a_finished_job_too(
+    api: Api, reclaiming: str, operator: OperatorProcess
+) -> None:
     trains(api, api.create("FineTuneJob", "router", {**JOB, "className": reclaiming}))
 
     def finalizers(found: Object) -> Any:
         return found["metadata"].get("finalizers", [])
 
     for policy, expected in (("Retain", []), ("Delete", FINALIZERS)):
-        time.sleep(2)  # nothing more is known of it but its version, and nobody says when that is so
+        expect_forgotten(operator, "FineTuneJob", lambda: touch(api, reclaiming))
         api.patch("FineTuneClass", reclaiming, {"spec": {"reclaimPolicy": policy}})
         api.wait("FineTuneJob", "router", lambda found, expected=expected: finalizers(found) == expected)  # type: ignore[misc]
+
+
+def touch(api: Api, class_name: str) -> None:
+    api.patch("FineTuneClass", class_name, {"metadata": {"annotations": {"touched": secrets.token_hex(4)}}})
 
 
 def test_each_run_goes_by_its_own_class_and_what_its_class_retains_stays(api: Api, reclaiming: str) -> None:
@@ -346,7 +359,9 @@ def test_pods_that_save_are_heard_until_they_end(api: Api, operator: OperatorPro
     for pod in pods:
         api.wait("Pod", pod["metadata"]["name"], lambda one: "deletionTimestamp" in one["metadata"])
     assert reports_checkpoint(run, ca, bearer, step=150) == 200
-    status = api.wait("FineTuneJob", "router", lambda one: "checkpoints" in one["status"])["status"]
+    # That its Job is gone, and that it saved, are told to the operator apart.
+    both = api.wait("FineTuneJob", "router", lambda one: {"checkpoints", "endedAttempts"} <= one["status"].keys())
+    status = both["status"]
     assert (status["checkpoints"][0]["step"], status["endedAttempts"][0]["step"]) == (150, 150)
     for pod in pods:
         played.has_stopped(api, pod)
