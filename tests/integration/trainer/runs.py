@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,6 +132,20 @@ def stopped_after_first_checkpoint() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CheckpointWriter, "store", store_and_stop)
         yield
+
+
+def hold_at(step: int) -> None:
+    """Let all training of this process stand still at the end of this step, until it is killed or told to stop."""
+    from finetune_trainer.train.callbacks import StopOnSigterm
+
+    on_step_end = StopOnSigterm.on_step_end
+
+    def hold(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        while state.global_step >= step and not self._asked:
+            time.sleep(0.05)
+        on_step_end(self, args, state, control, **kwargs)
+
+    StopOnSigterm.on_step_end = hold  # type: ignore[method-assign]
 
 
 def _hyperparameters(**changes: Any) -> ResolvedHyperparameters:

@@ -26,12 +26,12 @@ from finetune_trainer.process import environment
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.storage import Storage
-from finetune_trainer.train.callbacks import StopOnSigterm
 from finetune_trainer.train.launch import train_node
 from tests.integration import forked
 from tests.integration.trainer.distributed.forking_agent import fork_workers
 from tests.integration.trainer.runs import (
     Workplace,
+    hold_at,
     preference,
     question,
     short_samples,
@@ -44,7 +44,7 @@ forked.preload("finetune_trainer.train.train", "finetune_trainer.train.launch")
 
 
 HELD = "HELD_AT_STEP"
-"""The variable that names the step at whose end a process stands still until it is killed, or told to stop."""
+"""The variable that names the step at which a process is to `hold_at`."""
 
 
 @contextmanager
@@ -91,17 +91,6 @@ def train(file: Path) -> int:
         hold_at(int(os.environ[HELD]))
     with short_samples():
         return train_node(file)
-
-
-def hold_at(step: int) -> None:
-    on_step_end = StopOnSigterm.on_step_end
-
-    def hold(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        while state.global_step >= step and not self._asked:
-            time.sleep(0.05)
-        on_step_end(self, args, state, control, **kwargs)
-
-    StopOnSigterm.on_step_end = hold  # type: ignore[method-assign]
 
 
 def train_with_forks(file: Path) -> int:

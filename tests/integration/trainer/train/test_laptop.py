@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,18 @@ def variables(file: Path) -> dict[str, str]:
     return {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1", "HOME": str(file.parent), "PATH": ""}
 
 
-def start(file: Path) -> subprocess.Popen[str]:
+# The same as the module, but that it is not at its end before the test has done what it is about.
+HELD = """
+from tests.integration.trainer.runs import hold_at
+hold_at(12)
+from finetune_trainer.__main__ import main
+main()
+"""
+
+
+def start(file: Path, program: Sequence[str] = ("-m", "finetune_trainer")) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        with_parent([sys.executable, "-m", "finetune_trainer", "train", str(file)]),
+        with_parent([sys.executable, *program, "train", str(file)]),
         cwd=file.parent,
         env=variables(file),
         stdout=subprocess.PIPE,
@@ -91,7 +100,7 @@ def desk(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def interrupted(desk: Path) -> Iterator[tuple[int, str, int, str]]:
     """Code and output of a run that gets a Ctrl-C after its first checkpoint; and of one that came while it ran."""
-    process = start(desk / "job.yaml")
+    process = start(desk / "job.yaml", ["-c", HELD])
     checkpoint = desk / "finetune-output/adder/1/checkpoints/step-000010/claim-000001/manifest.json"
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not (desk / "finetune-output/adder/1/lock").exists() and time.monotonic() < deadline:
