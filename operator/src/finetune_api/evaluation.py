@@ -148,9 +148,10 @@ class Generation(ApiModel):
 
 
 class Budget(ApiModel):
-    """How much the models of the class may be asked in one try of the run, as candidates and by graders.
+    """How much the models of the class may be asked in all tries of the run together, as candidates and by graders.
 
-    Answers that are in the cache cost nothing. At the limit, what is not graded yet is Errored with BudgetExceeded.
+    Every request counts, answered or not; answers that are in the cache cost nothing. At the limit, what is not graded
+    yet is Errored with BudgetExceeded. Another runId has a budget of its own.
     """
 
     requests: int | None = Field(None, ge=1, le=MOST_EXAMPLES, description="Maximum number of requests.")

@@ -20,14 +20,16 @@ class GradeError:
 
     code: GraderErrorCode
     details: str
+    passing: bool = False
+    """Whether another try may have a grade: an API did not answer. What it has answered it would answer again."""
 
 
 class RowError(Exception):
     """One row can't be graded. The message says why."""
 
-    def __init__(self, code: GraderErrorCode, details: str) -> None:
+    def __init__(self, code: GraderErrorCode, details: str, *, passing: bool = False) -> None:
         super().__init__(details)
-        self.error = GradeError(code, details)
+        self.error = GradeError(code, details, passing)
 
 
 class Scored(NamedTuple):

@@ -10,7 +10,7 @@ from finetune_api.evaluation import BASELINE, OnError, Reducer
 from finetune_api.evaluation_results import GradingErrors, Score
 from finetune_api.graders import GraderErrorCode
 from finetune_api.outcome import SCORE_DIGITS
-from finetune_grading.grade import ROUNDING, Grade, GradeError
+from finetune_grading.grade import ROUNDING, Grade, GradeError, Scored
 from finetune_grading.statistics.estimates import estimate, estimate_difference
 from finetune_grading.statistics.intervals import Estimate
 from finetune_grading.statistics.reducers import OF_PASSED, REDUCERS
@@ -41,6 +41,7 @@ class Counting:
 
 Graded = Mapping[str, Mapping[str, Sequence[Grade]]]
 """By model and grader: the grade of each output."""
+_HEALED = Grade.of(Scored(1.0), 1.0)
 Thresholds = Mapping[str, float]
 """passThreshold by grader."""
 
@@ -68,14 +69,16 @@ def grading_failure(grades: Graded, examples: Examples, counting: Counting) -> s
     return None
 
 
-def lacks_answers(grades: Graded) -> bool:
-    """Whether some model's API gave no answer to a question, or to an example."""
-    all_grades = (grade for of_model in grades.values() for of_grader in of_model.values() for grade in of_grader)
-    return any(
-        grade.error is not None
-        and grade.error.code in (GraderErrorCode.MODEL_GRADER_SERVER_ERROR, GraderErrorCode.NO_OUTPUT)
-        for grade in all_grades
-    )
+def may_heal(grades: Graded, examples: Examples, counting: Counting) -> bool:
+    """Whether a grading failure would be none if what may pass had passed: if APIs had answered what they did not."""
+    healed = {
+        model: {
+            grader: [_HEALED if grade.error is not None and grade.error.passing else grade for grade in of_grader]
+            for grader, of_grader in of_model.items()
+        }
+        for model, of_model in grades.items()
+    }
+    return grading_failure(healed, examples, counting) is None
 
 
 def grading_errors(grades: Graded, examples: Examples, most: int) -> list[GradingErrors]:

@@ -268,6 +268,23 @@ def test_a_model_that_was_cut_off_before_it_said_anything_has_no_output(
     assert len(told) == (reason == "length")
 
 
+@pytest.mark.parametrize(("also_away", "most"), [(False, 0), (True, 0), (True, 12.5)])
+def test_outputs_that_are_cut_off_are_no_reason_to_try_again_and_silence_of_the_api_is(
+    bucket: Bucket, dataset: str, also_away: bool, most: float
+) -> None:
+    """Another try has the same outputs from the cache: only where these alone would do may it help."""
+
+    def thinks(body: Body) -> Respond:
+        if "Question 3" in str(body["messages"]):
+            return says(None, finish_reason="length")  # type: ignore[arg-type]
+        return fails(500, "no") if also_away and "Question 5" in str(body["messages"]) else answers_well(body)
+
+    with stub_api(thinks) as api:
+        failure = failure_of(compared(bucket, dataset, api, SEEN, max_errored_percent=most))
+    assert failure.reason is Reason.GRADER_FAILED
+    assert failure.retryable == (most > 0)
+
+
 def test_what_a_model_said_before_it_was_cut_off_is_graded_and_told_of(bucket: Bucket, dataset: str) -> None:
     with stub_api(says("Yes: ", finish_reason="length")) as api:
         report = evaluate(compared(bucket, dataset, api, SEEN))

@@ -155,18 +155,27 @@ def test_case_12_at_the_limit_the_rest_is_errored_and_the_run_has_scores(
 
 
 def test_a_wrong_key_and_an_api_that_is_away_are_found_before_a_model_is_fetched(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, base_uri: str, tuned_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune_trainer.endpoints.endpoint.BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(
+        "finetune_trainer.evaluation.evaluate.generate_outputs", lambda *_: pytest.fail("a model was fetched")
+    )
     for answer, reason, retryable in (
         (fails(403, "no"), Reason.ENDPOINT_DENIED, False),
         (fails(503, "no"), Reason.ENDPOINT_UNREACHABLE, True),
     ):
-        with stub_api(answer) as api:
-            nowhere = bucket.uri("no/model")
-            with pytest.raises(DiagnosedError) as caught:
-                evaluate(judged_run(bucket, api, nowhere, nowhere, graders=GRADERS[:1]))
+        with stub_api(answer) as api, pytest.raises(DiagnosedError) as caught:
+            evaluate(judged_run(bucket, api, base_uri, tuned_uri, graders=GRADERS[:1]))
         assert (caught.value.failure.reason, caught.value.failure.retryable) == (reason, retryable)
+
+
+def test_a_model_that_is_not_there_is_told_before_a_judge_is_paid(bucket: Bucket, base_uri: str) -> None:
+    with stub_api(judges) as api:
+        with pytest.raises(DiagnosedError, match="no/model") as caught:
+            evaluate(judged_run(bucket, api, base_uri, bucket.uri("no/model"), graders=GRADERS[:1]))
+        assert api.requests == []
+    assert caught.value.failure.reason is Reason.MODEL_NOT_FOUND
 
 
 def test_what_an_api_did_not_answer_is_asked_once_more_and_nothing_else_is(

@@ -11,7 +11,7 @@ import pytest
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading.grade import Grade
 from finetune_grading.grade_rows import grade_rows
-from finetune_grading.graders.interface import InvalidGraderError
+from finetune_grading.graders.interface import MOST_AT_ONCE, InvalidGraderError
 from finetune_grading.graders.pairwise import Tally, tally
 from finetune_grading.judge import Embedder, Judge, Question, Reply, StopGradingError
 from finetune_grading.registered_graders import check_graders, compile_graders
@@ -263,6 +263,23 @@ def test_an_output_whose_text_can_not_be_made_errs_its_row_only() -> None:
     }
     grades = graded(spec, StubJudge(""), *rows, embedder=StubEmbedder({text: [1, 0], "r": [1, 0]}))
     assert [grade.verdict for grade in grades] == ["Errored", "Passed"]
+
+
+def test_of_many_rows_only_some_are_asked_about_at_once() -> None:
+    """The questions of all of them would be in memory."""
+    at_once: list[int] = []
+
+    class Slow(StubJudge):
+        async def ask(self, question: Question) -> Reply:
+            at_once.append(len(asyncio.all_tasks()))
+            await asyncio.sleep(0)
+            return await super().ask(question)
+
+    rows = [Row({"question": f"{number}?"}, Sample(f"{number}")) for number in range(3 * MOST_AT_ONCE)]
+    judge = Slow(lambda question: replies(int(question.messages[1]["content"].split("?")[0][10:]) % 6))
+    grades = graded(SCORE, judge, *rows)
+    assert [grade.score for grade in grades] == [number % 6 / 5 for number in range(len(rows))], "in their order"
+    assert max(at_once) <= MOST_AT_ONCE + 1
 
 
 def test_a_formula_reads_judges_and_asks_each_once() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.graders import GraderErrorCode
+from finetune_grading.for_each import for_each
 from finetune_grading.grade import Grade, RowError, Scored, unexpected
 from finetune_grading.judge import StopGradingError
 from finetune_grading.sample import Item, MissingVariableError, Row, Sample
 from finetune_grading.templates import TemplateError, resolve, variables
 from finetune_grading.time_limit import SlowOutputs
+
+MOST_AT_ONCE = 256
+"""Rows whose questions are made and answered at the same time: as many requests as a class may allow."""
 
 
 class InvalidGraderError(ValueError):
@@ -73,7 +76,7 @@ class LocalGrader(RowsGrader):
 
 @dataclass(frozen=True)
 class AskingGrader(RowsGrader):
-    """It asks another model about each row; how many at once is that model's client's matter."""
+    """It asks another model about each row; how many requests are sent at once is that model's client's matter."""
 
     ask: Callable[[Row], Awaitable[Scored]]
     """Raises RowError, StopGradingError."""
@@ -82,7 +85,13 @@ class AskingGrader(RowsGrader):
     """The best result, in the words that the model replies with."""
 
     async def grade(self, rows: Sequence[Row]) -> list[Grade]:
-        return list(await asyncio.gather(*(self._grade_row(row) for row in rows)))
+        grades: dict[int, Grade] = {}
+
+        async def grade(at: int) -> None:
+            grades[at] = await self._grade_row(rows[at])
+
+        await for_each(range(len(rows)), grade, at_once=MOST_AT_ONCE)
+        return [grades[at] for at in range(len(rows))]
 
     async def _grade_row(self, row: Row) -> Grade:
         try:

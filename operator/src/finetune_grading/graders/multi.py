@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading.formula import Formula, FormulaError, parse_formula
@@ -26,7 +26,7 @@ class MultiGrader(CompiledGrader):
             grade = grades[grader]
             if grade.score is None:
                 assert grade.error is not None
-                return Grade.errored(GradeError(grade.error.code, f"{grader}: {grade.error.details}"))
+                return Grade.errored(replace(grade.error, details=f"{grader}: {grade.error.details}"))
             scores[name] = grade.score
         try:
             value = self.formula(scores)

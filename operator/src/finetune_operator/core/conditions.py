@@ -143,7 +143,8 @@ def transition_events(previous: Sequence[Condition], current: Sequence[Condition
         return ()
     is_told = is_ready.reason not in PASSED_THROUGH or was_stalled == "True"
     if is_told and before.get(ConditionType.READY) != (is_ready.status, is_ready.reason):
-        return (EventNote("Normal", is_ready.reason, is_ready.message),)
+        is_diagnosis = is_ready.status != "True" and is_ready.reason in DIAGNOSES
+        return (EventNote("Warning" if is_diagnosis else "Normal", is_ready.reason, is_ready.message),)
     return ()
 
 

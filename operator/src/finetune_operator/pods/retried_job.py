@@ -120,15 +120,31 @@ class RetriedJob:
         return not may_heal(diagnosis, reported, [before.reason] if before is not None else [])
 
 
-def retry_readiness(working: Reason, diagnosis: FailureStatus | None, time: datetime | None) -> Readiness:
-    """A retry keeps the diagnosis of the failure before until it has an answer; `time`: when it starts, if later."""
+PASSING = frozenset(
+    {Reason.STORAGE_UNREACHABLE, Reason.HUB_UNREACHABLE, Reason.ENDPOINT_UNREACHABLE, Reason.GRADER_FAILED}
+)
+"""What usually passes while it is waited for; where it lasts, the last of the tries ends the run with it."""
+
+
+def retry_readiness(
+    working: Reason, diagnosis: FailureStatus | None, time: datetime | None, *, is_bounded: bool = False
+) -> Readiness:
+    """A retry keeps the diagnosis of the failure before until it has an answer; `time`: when it starts, if later.
+
+    `is_bounded`: there is a last try, so that nobody has to act before it on what may pass.
+    """
     if diagnosis is None:
         return progressing(working)
     next_try = f"The next try starts at {time:%H:%M:%S} UTC." if time else "The next try has started."
-    return stalled(known_reason(diagnosis.reason), f"{failure_message(diagnosis)} {next_try}")
+    return _of_failure(diagnosis, f"{failure_message(diagnosis)} {next_try}", is_bounded=is_bounded)
 
 
-def held_up(readiness: Readiness, before: FailureStatus | None) -> Readiness:
+def _of_failure(diagnosis: FailureStatus, message: str, *, is_bounded: bool) -> Readiness:
+    reason = known_reason(diagnosis.reason)
+    return progressing(reason, message) if is_bounded and reason in PASSING else stalled(reason, message)
+
+
+def held_up(readiness: Readiness, before: FailureStatus | None, *, is_bounded: bool = False) -> Readiness:
     """Where a retry stands that something keeps from starting. The failure `before` it is told, too.
 
     What has only to be waited for (a node, a quota, Pods that end) changes nothing about what a person has to mend.
@@ -139,4 +155,4 @@ def held_up(readiness: Readiness, before: FailureStatus | None) -> Readiness:
         told = f"{sentence(readiness.message)} The try before failed: {before.reason}: {failure_message(before)}"
         return replace(readiness, message=told)
     message = f"{failure_message(before)} The next try has not started yet. {readiness.message}"
-    return stalled(known_reason(before.reason), message)
+    return _of_failure(before, message, is_bounded=is_bounded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,14 +44,39 @@ def test_a_failed_evaluation_is_tried_again_by_itself() -> None:
     observed = observed_evaluation(status, job(JOB, "Failed"), pods=(failed_pod(JOB, NETWORK_FAILURE),))
     result = decide(observed)
     assert result.decision == Decision(
-        "Retrying", "StorageUnreachable", stalled=True, again_in=10, event="Warning StorageUnreachable"
+        "Retrying", "StorageUnreachable", again_in=10, event="Warning StorageUnreachable"
     )
     assert result.message == f"{NETWORK_FAILURE.message} The next try starts at 12:00:10 UTC."
 
 
+@pytest.mark.parametrize(
+    ("reason", "stalled"),
+    [
+        (Reason.STORAGE_UNREACHABLE, False),
+        (Reason.ENDPOINT_UNREACHABLE, False),
+        (Reason.HUB_UNREACHABLE, False),
+        (Reason.GRADER_FAILED, False),
+        (Reason.OUT_OF_MEMORY, True),
+        (Reason.FAILED, True),
+        # What no Pod should say: its phase is not that of these reasons either.
+        (Reason.EVALUATED, True),
+        (Reason.GATE_FAILED, True),
+    ],
+)
+def test_a_retry_is_stalled_only_where_a_person_may_have_to_act(reason: Reason, stalled: bool) -> None:
+    """What has only to be waited for is told, and the last try makes it final."""
+    said = failed_pod(JOB, NETWORK_FAILURE.model_copy(update={"reason": reason}))
+    observed = observed_evaluation(evaluation_status(conditions=EVALUATING), job(JOB, "Failed"), pods=(said,))
+    result = decide(observed)
+    assert (result.decision.phase, result.decision.reason, result.decision.stalled) == ("Retrying", reason, stalled)
+    assert result.decision.event == f"Warning {reason}"
+    last = decide(replace(observed, spec=evaluation_spec(retryLimit=0)))
+    assert (last.decision.phase, last.decision.stalled) == ("Failed", True)
+
+
 def test_the_diagnosis_is_kept_until_the_next_retry() -> None:
     observed = observed_evaluation(failed_once(retry_in=7), job(JOB, "Failed"))
-    assert decide(observed).decision == Decision("Retrying", "StorageUnreachable", stalled=True, again_in=7)
+    assert decide(observed).decision == Decision("Retrying", "StorageUnreachable", again_in=7)
 
 
 def test_the_next_try_is_another_job_and_keeps_the_diagnosis_until_it_has_an_answer() -> None:
@@ -58,13 +84,12 @@ def test_the_next_try_is_another_job_and_keeps_the_diagnosis_until_it_has_an_ans
     assert started.decision == Decision(
         "Evaluating",
         "StorageUnreachable",
-        stalled=True,
         writes=RETRY_OBJECTS,
         deletes=with_config_map(JOB),
         again_in=15,
     )
     running = decide(observed_evaluation(started.status, job(RETRY), pods=(pod(RETRY),)))
-    assert running.decision == Decision("Evaluating", "StorageUnreachable", stalled=True, again_in=15)
+    assert running.decision == Decision("Evaluating", "StorageUnreachable", again_in=15)
     report = succeeded_pod(RETRY, EVALUATION_REPORT)
     done = decide(observed_evaluation(started.status, job(RETRY, "Complete"), pods=(report,)))
     assert (done.decision.phase, done.status.failure) == ("Passed", None)
@@ -76,11 +101,11 @@ def test_what_keeps_the_next_try_from_starting_hides_no_diagnosis() -> None:
     no_room = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     waits = pod(RETRY, phase="Pending", unschedulable_since=ago(31), unschedulable_message=no_room)
     waiting = decide(observed_evaluation(started, job(RETRY), pods=(waits,)))
-    assert waiting.decision == Decision("Evaluating", "StorageUnreachable", stalled=True, again_in=15)
+    assert waiting.decision == Decision("Evaluating", "StorageUnreachable", again_in=15)
     assert waiting.message.startswith(f"{told} The next try has not started yet. ")
     assert no_room in waiting.message
     beside = decide(observed_evaluation(before, pods=(pod(JOB),)))
-    assert beside.decision == Decision("Retrying", "StorageUnreachable", stalled=True, again_in=15)
+    assert beside.decision == Decision("Retrying", "StorageUnreachable", again_in=15)
     assert "of an earlier try to end." in beside.message
     refused = decide(observed_evaluation(before, class_=CLASS_NOT_FOUND))
     assert refused.decision.reason == "ClassNotFound"

@@ -8,7 +8,7 @@ from finetune_api.graders import GraderErrorCode
 from finetune_grading.grade import Grade, GradeError, Scored
 from finetune_grading.scores import Counting, Examples, Graded
 from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt
-from finetune_trainer.evaluation.slices import MOST_SLICES, Slice, found_of_gated, reported, slices_of
+from finetune_trainer.evaluation.slices import MOST_SLICES, Slice, found_of_gated, key_of, reported, slices_of
 
 BY = "{{item.language}}"
 GRADERS = ("exact", *(f"g{at}" for at in range(7)))
@@ -65,3 +65,16 @@ def test_what_could_not_be_graded_is_counted_by_whose_it_is() -> None:
     assert (found.errored, found.baseline_errored, found.over_budget) == (3, 2, 2)
     (clean,) = reported(sliced(["de"], {"tuned": {"exact": [RIGHT]}}))
     assert (clean.errored, clean.baseline_errored, clean.over_budget) == (None, None, None)
+
+
+def test_long_texts_that_begin_alike_are_slices_of_their_own() -> None:
+    """A gate on the one must not read the scores of the other."""
+    right, wrong = ("y" * 2000 + end for end in ("a", "b"))
+    grades = {"tuned": {"exact": [RIGHT, Grade.of(Scored(0.0), 1.0), RIGHT]}}
+    keys = [key_of(right), key_of(wrong), "short"]
+    gated = [GatedSlice(by=BY, value=key, grader="exact") for key in keys]
+    slices = sliced([right, wrong, "short"], grades, *gated)
+    assert {one.value: one.score for one in reported(slices, gated)} == dict(zip(keys, [1.0, 0.0, 1.0], strict=True))
+    assert [one.examples for one in found_of_gated(slices, gated)] == [1, 1, 1]
+    assert [len(key) for key in keys] == [1024, 1024, 5]
+    assert key_of(right).startswith("y" * 1000)

@@ -22,10 +22,6 @@ class Answer:
     """An API's answer, and what it took."""
 
     body: Mapping[str, Any]
-    run: str
-    """The run that paid for it."""
-    requests: int
-    """How many were sent for it."""
     seconds: float | None = None
     """From the last request to the end of its answer."""
     without: tuple[str, ...] = ()
@@ -65,13 +61,13 @@ class Answers:
         except orjson.JSONDecodeError:
             return None
         match value:
-            case {"run": str(run), "requests": int(requests), "body": dict(body)} if 0 < requests < 2**40:
-                return Answer(body, run, requests, _seconds(value.get("seconds")), _texts(value.get("without")))
+            case {"body": dict(body)}:
+                return Answer(body, _seconds(value.get("seconds")), _texts(value.get("without")))
         return None
 
     def keep(self, digest: str, answer: Answer) -> None:
         """Raises DiagnosedError."""
-        value = {name: getattr(answer, name) for name in ("run", "requests", "body", "seconds", "without")}
+        value = {name: getattr(answer, name) for name in ("body", "seconds", "without")}
         self.storage.write(self._location(digest), orjson.dumps(value))
 
     def _location(self, digest: str) -> S3Location:

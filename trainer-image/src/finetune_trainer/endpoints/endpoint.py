@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -32,6 +31,7 @@ from finetune_trainer.endpoints.replies import (
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.credentials import HIDDEN
 
+T = TypeVar("T")
 TRIES = 6
 BACKOFF_SECONDS = 0.5
 CONNECT_SECONDS = 10
@@ -40,21 +40,13 @@ MOST_FAILURES = 20
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
-@dataclass(frozen=True)
-class Caller:
-    """On whose behalf requests are sent."""
-
-    namespace: str
-    run: str
-
-
 class Endpoint:
-    """`keys`: the folder of the mounted Secrets, by model."""
+    """`namespace`: that of the run, for messages; `keys`: the folder of the mounted Secrets, by model."""
 
     def __init__(
         self,
         config: EndpointConfig,
-        caller: Caller,
+        namespace: str,
         answers: Answers,
         ledger: Ledger,
         *,
@@ -63,24 +55,22 @@ class Endpoint:
     ) -> None:
         self.config = config
         self.usage = ModelUsage(model=config.name)
-        self._caller = caller
+        self._namespace = namespace
         self._answers = answers
         self._ledger = ledger
         self._key_file = keys / config.name / MODEL_KEY
         self._sleep = sleep
         self._pace = Pace(config.requests_per_minute, sleep)
         self._asked: dict[str, asyncio.Task[Answer]] = {}
-        self._in_budget: set[str] = set()
         self._refused_options: set[str] = set()
         self._failures = 0
-        self._looking = 0
         self._client: httpx2.AsyncClient | None = None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Requests can be sent within."""
         # Before the loop's first request, in the loop that sends them.
-        self._slots, self._all_looked_up = asyncio.Semaphore(self.config.concurrency), asyncio.Condition()
+        self._slots = asyncio.Semaphore(self.config.concurrency)
         tls = ssl.create_default_context(cadata=self.config.ca_bundle)
         timeout = httpx2.Timeout(self.config.timeout_seconds, connect=CONNECT_SECONDS)
         # The slots are the limit: a request that waits for a connection would be slow by our own doing.
@@ -103,15 +93,6 @@ class Endpoint:
         task.add_done_callback(lambda _: self._asked.pop(digest, None))
         return await task
 
-    async def count_paid(self, route: str, body: Mapping[str, Any]) -> None:
-        """Put what this run has paid for this answer in an earlier try into its budget. Raises StopGradingError."""
-        await self._look_up(self._digest(route, body))
-
-    @property
-    def has_budget(self) -> bool:
-        """Whether the run may not ask for ever."""
-        return self._ledger.is_limited
-
     def _digest(self, route: str, body: Mapping[str, Any]) -> str:
         config = self.config
         return question_digest(
@@ -121,40 +102,16 @@ class Endpoint:
     async def _answer(
         self, digest: str, route: str, body: Mapping[str, Any], is_answer: Callable[[Mapping[str, Any]], bool]
     ) -> Answer:
-        found = await self._find(digest)
-        if found is not None:
+        found: Answer | None = await _in_thread(self._answers.find, digest)
+        if found is not None and is_answer(found.body):
             self._count(cached=1)
             return found
         async with self._slots:
             answer = await self._send(route, body, is_answer)
-        self._in_budget.add(digest)
-        tokens = answer.prompt_tokens + answer.completion_tokens
-        self._ledger.add(tokens=tokens)
+        await _storing(self._ledger.add_tokens(answer.prompt_tokens + answer.completion_tokens))
         self._count(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens)
         await _in_thread(self._answers.keep, digest, answer)
         return answer
-
-    async def _find(self, digest: str) -> Answer | None:
-        """What is in the storage. What this run paid for in an earlier try is in its budget before anything is sent."""
-        self._looking += 1
-        try:
-            found = await self._look_up(digest)
-        finally:
-            self._looking -= 1
-            if self._looking == 0:
-                async with self._all_looked_up:
-                    self._all_looked_up.notify_all()
-        if found is None:
-            async with self._all_looked_up:
-                await self._all_looked_up.wait_for(lambda: self._looking == 0)
-        return found
-
-    async def _look_up(self, digest: str) -> Answer | None:
-        found: Answer | None = await _in_thread(self._answers.find, digest)
-        if found is not None and found.run == self._caller.run and digest not in self._in_budget:
-            self._in_budget.add(digest)
-            self._ledger.add(requests=found.requests, tokens=found.prompt_tokens + found.completion_tokens)
-        return found
 
     async def _send(
         self, route: str, body: Mapping[str, Any], is_answer: Callable[[Mapping[str, Any]], bool]
@@ -170,7 +127,7 @@ class Endpoint:
                 if response.body is not None and is_answer(response.body):
                     self._failures = 0
                     without = tuple(option for option in OPTIONS if option in body and option not in sent)
-                    return Answer(response.body, self._caller.run, attempt + 1, response.seconds, without)
+                    return Answer(response.body, response.seconds, without)
                 failure = f"it answered with something else than OpenAI's /{route}"
                 break
             elif response.status in PASSING:
@@ -190,7 +147,7 @@ class Endpoint:
         if self._failures >= MOST_FAILURES:
             message = f"{self._where()} has not answered {self._failures} questions in a row; the last time: {failure}"
             raise StopGradingError from DiagnosedError(Reason.ENDPOINT_UNREACHABLE, message, retryable=True)
-        raise self._no_answer(failure)
+        raise self._no_answer(failure, passing=True)
 
     async def _request(self, route: str, body: Mapping[str, Any]) -> Response | str:
         """One request: the response, or why there is none."""
@@ -198,7 +155,7 @@ class Endpoint:
         key = self._key()
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         await self._pace.turn()
-        self._ledger.take()
+        await _storing(self._ledger.take())
         self._count(requests=1)
         try:
             async with asyncio.timeout(self.config.timeout_seconds):
@@ -252,7 +209,7 @@ class Endpoint:
         if self.config.secret_name is None:
             return "name its Secret in credentialsSecretName in spec.models of the FineTuneClass"
         create = (
-            f"kubectl -n {self._caller.namespace} create secret generic {self.config.secret_name} "
+            f"kubectl -n {self._namespace} create secret generic {self.config.secret_name} "
             f"--from-literal={MODEL_KEY}=..."
         )
         return f"{create} --dry-run=client -o yaml | kubectl apply -f -"
@@ -264,17 +221,21 @@ class Endpoint:
     def _where(self) -> str:
         return f"The API of the model {self.config.name!r} ({self.config.url})"
 
-    def _no_answer(self, why: str) -> RowError:
-        return RowError(GraderErrorCode.MODEL_GRADER_SERVER_ERROR, f"{self._where()}: {why}")
+    def _no_answer(self, why: str, *, passing: bool = False) -> RowError:
+        return RowError(GraderErrorCode.MODEL_GRADER_SERVER_ERROR, f"{self._where()}: {why}", passing=passing)
 
     def _count(self, **counts: int) -> None:
         update = {name: getattr(self.usage, name) + count for name, count in counts.items()}
         self.usage = self.usage.model_copy(update=update)
 
 
-async def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
+async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    return await _storing(asyncio.to_thread(call, *arguments))
+
+
+async def _storing(done: Awaitable[T]) -> T:
     """The storage waits out an outage; what it gives up ends the run."""
     try:
-        return await asyncio.to_thread(call, *arguments)
+        return await done
     except DiagnosedError as error:
         raise StopGradingError from error

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+
+import orjson
 
 from finetune_api.evaluation import Budget
 from finetune_api.graders import GraderErrorCode
+from finetune_api.sources import S3Location
 from finetune_grading.grade import RowError
+from finetune_trainer.storage.storage import Storage
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -33,31 +37,78 @@ class Pace:
         self._next = max(self._next, time.monotonic() + seconds)
 
 
-@dataclass
+def ledger_of(answers: S3Location, uid: str, run_id: str) -> S3Location:
+    """Where a run's ledger is: beside the answers."""
+    return answers.join("budgets", f"{uid}-{run_id}.json")
+
+
 class Ledger:
-    """What a run has used of its budget, over all models and tries."""
+    """What a run has used of its budget, over all models and tries: kept in the storage, before it is used.
 
-    budget: Budget
-    requests: int = 0
-    tokens: int = 0
+    A try that is killed has counted every request that it may have sent. `object_` is the run's own; without a budget
+    nothing is read or written.
+    """
 
-    @property
-    def is_limited(self) -> bool:
-        """Whether there is a limit at all."""
-        return self.budget.requests is not None or self.budget.tokens is not None
+    def __init__(self, budget: Budget, storage: Storage, object_: S3Location) -> None:
+        self._budget = budget
+        self._storage = storage
+        self._object = object_
+        self._used = _Used()
+        self._is_read = budget.requests is None and budget.tokens is None
+        self._is_limited = not self._is_read
+        self._writing = asyncio.Lock()
+        self._changes, self._written = 0, 0
 
-    def take(self) -> None:
-        """Count a request that is about to be sent. Raises RowError (BudgetExceeded)."""
+    async def take(self) -> None:
+        """Count a request that is about to be sent. Raises RowError (BudgetExceeded), DiagnosedError."""
+        await self._read()
         for used, most, what in (
-            (self.requests, self.budget.requests, "requests"),
-            (self.tokens, self.budget.tokens, "tokens"),
+            (self._used.requests, self._budget.requests, "requests"),
+            (self._used.tokens, self._budget.tokens, "tokens"),
         ):
             if most is not None and used >= most:
                 message = f"spec.budget.{what} ({most}) is used up."
                 raise RowError(GraderErrorCode.BUDGET_EXCEEDED, message)
-        self.requests += 1
+        self._used = replace(self._used, requests=self._used.requests + 1)
+        await self._write()
 
-    def add(self, *, requests: int = 0, tokens: int = 0) -> None:
-        """Count what has been used."""
-        self.requests += requests
-        self.tokens += tokens
+    async def add_tokens(self, tokens: int) -> None:
+        """Count those of an answer. Raises DiagnosedError."""
+        self._used = replace(self._used, tokens=self._used.tokens + tokens)
+        await self._write()
+
+    async def _read(self) -> None:
+        async with self._writing:
+            if not self._is_read:
+                self._used = _read_used(await asyncio.to_thread(self._storage.find, self._object))
+                self._is_read = True
+
+    async def _write(self) -> None:
+        """What is counted while one write is under way is written by the next one, for all who wait."""
+        if not self._is_limited:
+            return
+        self._changes += 1
+        mine = self._changes
+        async with self._writing:
+            if self._written < mine:
+                changes, content = self._changes, orjson.dumps(asdict(self._used))
+                await asyncio.to_thread(self._storage.write, self._object, content)
+                self._written = changes
+
+
+@dataclass(frozen=True)
+class _Used:
+    requests: int = 0
+    tokens: int = 0
+
+
+def _read_used(stored: bytes | None) -> _Used:
+    """Nothing, where nothing is, or something else."""
+    try:
+        value = orjson.loads(stored or b"null")
+    except orjson.JSONDecodeError:
+        return _Used()
+    match value:
+        case {"requests": int(requests), "tokens": int(tokens)} if requests >= 0 and tokens >= 0:
+            return _Used(requests, tokens)
+    return _Used()

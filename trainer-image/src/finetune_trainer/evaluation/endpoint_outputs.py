@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from finetune_api.evaluation import Generation
 from finetune_api.graders import GraderErrorCode
+from finetune_grading.for_each import for_each
 from finetune_grading.grade import GradeError, RowError
 from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
@@ -35,27 +36,12 @@ async def ask_examples(
     ]
     outputs: dict[int, Output] = {}
 
-    async def count(at: int) -> None:
-        await endpoint.count_paid(CHAT, _body(*questions[at], generation))
-
     async def ask(at: int) -> None:
         outputs[at] = await _ask(endpoint, _body(*questions[at], generation), generation)
 
-    # What is paid for stands in the budget before anything is sent.
-    for of_each in (count, ask) if endpoint.has_budget else (ask,):
-        await _for_each(range(len(questions)), of_each, at_once=endpoint.config.concurrency)
+    # So many at once: a body with images is large, and is made when its turn comes.
+    await for_each(range(len(questions)), ask, at_once=endpoint.config.concurrency)
     return [outputs[at] for at in range(len(questions))]
-
-
-async def _for_each(numbers: Sequence[int], do: Callable[[int], Awaitable[None]], *, at_once: int) -> None:
-    """So many at once: a body with images is large, and is made when its turn comes."""
-    left = iter(numbers)
-
-    async def work() -> None:
-        for number in left:
-            await do(number)
-
-    await asyncio.gather(*(work() for _ in range(at_once)))
 
 
 def _body(prompt: Prompt, images: Sequence[Path], sample: int, generation: Generation) -> dict[str, Any]:
@@ -93,9 +79,8 @@ async def _ask(endpoint: Endpoint, body: Mapping[str, Any], generation: Generati
     try:
         answer = await endpoint.post(CHAT, body, is_output)
     except RowError as error:
-        code, details = error.error.code, error.error.details
-        is_over = code is GraderErrorCode.BUDGET_EXCEEDED
-        return Output(Sample(""), GradeError(code if is_over else GraderErrorCode.NO_OUTPUT, details))
+        is_over = error.error.code is GraderErrorCode.BUDGET_EXCEEDED
+        return Output(Sample(""), error.error if is_over else replace(error.error, code=GraderErrorCode.NO_OUTPUT))
     return _to_output(endpoint, answer, generation)
 
 

@@ -20,7 +20,7 @@ from finetune_grading.scores import (
     Graded,
     grading_errors,
     grading_failure,
-    lacks_answers,
+    may_heal,
     scores_of,
 )
 from finetune_trainer.data.images.images import ImageStore
@@ -61,8 +61,10 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     load_graders(run.graders)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
         examples = fetch_held_out(run, storage, graders, Path(scratch))
+    there = ready_outputs(run, examples, storage)
+    find_models(run, storage)
     warnings = try_graders(examples, graders, models)
-    outputs = answers(run, examples, models, storage)
+    outputs = answers(run, examples, models, storage, there)
     grades = grade(examples, outputs, graders, models, run.generation.samples_per_example)
     folder = parse_s3(run.output_uri)
     # Before anything is judged: rows that were graded are not lost.
@@ -79,25 +81,37 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     return report
 
 
-def answers(
-    run: EvaluateRun, examples: Sequence[HeldOutExample], models: Mapping[str, AskedModel], storage: Storage
-) -> Outputs:
-    """Every model's outputs. Files that lack some, and models that are not there, are found before an API is asked, and
-    APIs that do not answer before a model is fetched.
-
-    Raises DiagnosedError.
-    """
-    found: dict[str, list[Output]] = {}
+def ready_outputs(run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> dict[str, list[Output]]:
+    """The outputs that exist already. Raises DiagnosedError for files that lack some, before anybody is asked."""
     wanted = Wanted(examples, run.generation.samples_per_example, is_part=run.limit_examples is not None)
+    found: dict[str, list[Output]] = {}
     for model in run.models:
         if model.outputs_uri is not None:
             with tempfile.TemporaryDirectory(prefix="outputs-") as directory:
                 found[model.name] = fetch_outputs(
                     storage, model.outputs_uri, wanted, Path(directory), allowed=run.allowed_datasets
                 )
+    return found
+
+
+def find_models(run: EvaluateRun, storage: Storage) -> None:
+    """Raises DiagnosedError for a model that is not there, before anybody is asked, and paid; nothing is fetched."""
     for model in run.models:
         if model.model is not None:
             find_model(model.model, storage)
+
+
+def answers(
+    run: EvaluateRun,
+    examples: Sequence[HeldOutExample],
+    models: Mapping[str, AskedModel],
+    storage: Storage,
+    there: Mapping[str, list[Output]],
+) -> Outputs:
+    """Every model's outputs, with those that are there already. APIs that do not answer are found before a model is
+    fetched. Raises DiagnosedError.
+    """
+    found = dict(there)
     for model in run.models:
         if model.endpoint is not None:
             found[model.name] = ask(model.name, models[model.endpoint], run, examples, storage)
@@ -160,8 +174,8 @@ def judge(
     )
     failure = grading_failure(grades, graded, counting)
     if failure is not None:
-        # What an API failed to answer it may answer another time; what it has answered is kept.
-        raise DiagnosedError(Reason.GRADER_FAILED, failure, retryable=lacks_answers(grades))
+        # What an API failed to answer it may answer another time; what it has answered is kept, and comes again.
+        raise DiagnosedError(Reason.GRADER_FAILED, failure, retryable=may_heal(grades, graded, counting))
     slices = slices_of(run.slices, examples, grades, thresholds, graded, counting, run.gated_slices)
     report = EvaluationReport(
         scores=scores_of(grades, thresholds, graded, counting),

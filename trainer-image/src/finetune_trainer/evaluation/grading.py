@@ -22,8 +22,8 @@ from finetune_grading.sample import Item, Row, Sample
 from finetune_grading.scores import Graded
 from finetune_trainer.endpoints.answers import Answers
 from finetune_trainer.endpoints.asked_model import AskedModel
-from finetune_trainer.endpoints.endpoint import Caller, Endpoint
-from finetune_trainer.endpoints.limits import Ledger
+from finetune_trainer.endpoints.endpoint import Endpoint
+from finetune_trainer.endpoints.limits import Ledger, ledger_of
 from finetune_trainer.evaluation.heldout import HeldOutExample
 from finetune_trainer.evaluation.output import Output, Outputs, cost_of, repeat
 from finetune_trainer.process.failures import DiagnosedError
@@ -39,9 +39,9 @@ def asked_models(run: EvaluateRun, storage: Storage) -> dict[str, AskedModel]:
     """The models that graders may ask, by name. Nothing is sent."""
     if run.answers_uri is None:
         return {}
-    caller, ledger = Caller(run.job.namespace, f"{run.job.uid}/{run.job.run_id}"), Ledger(run.budget)
-    answers = Answers(storage, parse_s3(run.answers_uri))
-    return {config.name: AskedModel(Endpoint(config, caller, answers, ledger)) for config in run.endpoints}
+    folder, job = parse_s3(run.answers_uri), run.job
+    answers, ledger = Answers(storage, folder), Ledger(run.budget, storage, ledger_of(folder, job.uid, job.run_id))
+    return {config.name: AskedModel(Endpoint(config, job.namespace, answers, ledger)) for config in run.endpoints}
 
 
 def usage_of(models: Mapping[str, AskedModel]) -> list[ModelUsage]:

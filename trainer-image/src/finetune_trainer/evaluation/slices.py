@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def found_of_gated(slices: Sequence[Slice], gated: Sequence[GatedSlice]) -> list
     """How many examples of the dataset each of them has."""
     counts: Counter[tuple[str, str]] = Counter()
     for one in slices:
-        counts[one.by, one.value[:LINE_LENGTH]] += one.examples
+        counts[one.by, key_of(one.value)] += one.examples
     return [
         GatedSliceStatus(by=one.by, value=one.value, grader=one.grader, examples=counts[one.by, one.value])
         for one in gated
@@ -61,7 +62,17 @@ def _to_status(one: Slice, score: Score) -> SliceScore:
         "over_budget": sum(each.over_budget or 0 for each in both) or None,
     }
     same = {name: getattr(score, name) for name in Score.model_fields if name in SliceScore.model_fields}
-    return SliceScore(**{**same, **counts, "by": one.by, "value": one.value[:LINE_LENGTH]})
+    return SliceScore(**{**same, **counts, "by": one.by, "value": key_of(one.value)})
+
+
+def key_of(value: str) -> str:
+    """A slice's text as status and gates name it: a long one by its beginning, and a digest that tells it from others
+    that begin alike.
+    """
+    if len(value) <= LINE_LENGTH:
+        return value
+    mark = f"...{hashlib.sha256(value.encode()).hexdigest()[:16]}"
+    return value[: LINE_LENGTH - len(mark)] + mark
 
 
 def labels(template: str, examples: Sequence[HeldOutExample]) -> list[str]:
@@ -85,7 +96,7 @@ def slices_of(
         texts = labels(template, examples)
         asked = {one.value for one in gated if one.by == template}
         largest = [value for value, _ in Counter(texts).most_common(MOST_SLICES)]
-        for value in dict.fromkeys([*largest, *(text for text in texts if text[:LINE_LENGTH] in asked)]):
+        for value in dict.fromkeys([*largest, *(text for text in texts if key_of(text) in asked)]):
             of_slice = [at for at, text in enumerate(texts) if text == value]
             rows = [at * graded.samples + sample for at in of_slice for sample in range(graded.samples)]
             part = {

@@ -26,5 +26,5 @@ def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: 
     # A ModelDeployment that a class names wakes nobody.
     waits = found.reason in (Reason.WAITING_FOR_MODEL, Reason.REFERENCE_NOT_FOUND)
     again = now + timedelta(seconds=START_CHECK_SECONDS) if waits else None
-    readiness = held_up(found, status.failure if is_same_run(observed) else None)
+    readiness = held_up(found, status.failure if is_same_run(observed) else None, is_bounded=True)
     return EvaluationDecision(status, readiness, delete=active, requeue_at=again, meanwhile=Reason.WAITING_FOR_MODEL)

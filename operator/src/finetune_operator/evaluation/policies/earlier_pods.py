@@ -31,7 +31,7 @@ def wait_for_earlier_pods(
     stuck = stuck_jobs(observed.jobs, observed.pods)
     return EvaluationDecision(
         status.model_copy(update={"job_name": observed.status.job_name}),
-        held_up(progressing(Reason.RETRYING, message), status.failure),
+        held_up(progressing(Reason.RETRYING, message), status.failure, is_bounded=True),
         delete=jobs_to_delete(observed.owner.namespace, stuck, observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
         meanwhile=Reason.RETRYING,

@@ -38,10 +38,10 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
     result = None if job is None else try_result(observed, status, job, now)
     if job is None or not isinstance(result, Running):
         return None
-    readiness = retry_readiness(Reason.EVALUATING, status.failure, None)
+    readiness = retry_readiness(Reason.EVALUATING, status.failure, None, is_bounded=True)
     readiness = replace(readiness, message=readiness.message + result.message)
     if result.start is not None:
-        readiness = held_up(result.start.readiness, status.failure)
+        readiness = held_up(result.start.readiness, status.failure, is_bounded=True)
     models = models_to_judge(observed)
     if isinstance(models, Readiness):
         message = f"{sentence(readiness.message)} {sentence(models.message)} The running try continues."
@@ -73,7 +73,7 @@ def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
     }
     return EvaluationDecision(
         status.model_copy(update=update),
-        retry_readiness(Reason.EVALUATING, status.failure, None),
+        retry_readiness(Reason.EVALUATING, status.failure, None, is_bounded=True),
         create=evaluate_objects(owner, spec, class_, models, name, endpoints(observed)),
         delete=jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name], observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),

@@ -77,7 +77,7 @@ def wait_for_retry_time(
 def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> Readiness:
     """Before a retry: the diagnosis of the failure, or what interrupted it."""
     if status.failure is not None:
-        return retry_readiness(Reason.EVALUATING, status.failure, status.retry_time)
+        return retry_readiness(Reason.EVALUATING, status.failure, status.retry_time, is_bounded=True)
     before = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
     return progressing(Reason.RETRYING, before.message if before else "The last try was disrupted.")
 

@@ -2,100 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 import pytest
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import Budget
-from finetune_api.graders import Grader, GraderErrorCode
-from finetune_api.run import EndpointConfig
-from finetune_api.sources import S3Location
-from finetune_grading.grade import Grade, RowError
-from finetune_grading.grade_rows import grade_rows
-from finetune_grading.judge import StopGradingError
-from finetune_grading.registered_graders import compile_graders
-from finetune_grading.sample import Row, Sample
+from finetune_api.graders import GraderErrorCode
+from finetune_grading.grade import RowError
 from finetune_trainer.endpoints import endpoint as endpoint_module
-from finetune_trainer.endpoints.answers import Answers
-from finetune_trainer.endpoints.asked_model import AskedModel
-from finetune_trainer.endpoints.endpoint import Caller, Endpoint
-from finetune_trainer.endpoints.limits import Ledger
 from finetune_trainer.evaluation.grading import usage_of
-from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer_evaluation.buckets import Bucket
-from tests.integration.trainer_evaluation.stub_api import Body, Respond, StubApi, fails, grades, says, stub_api
-
-T = TypeVar("T")
-KEY = "sk-very-secret"
-TONE = Grader.from_wire(
-    {
-        "name": "tone",
-        "type": "ScoreModel",
-        "scoreModel": {"model": "judge", "range": [0, 5], "input": [{"content": "Rate {{sample.output_text}}"}]},
-    }
-)
-
-
-class Asking:
-    """A try of a run that asks one model; `folder` is that of its namespace's answers."""
-
-    def __init__(self, bucket: Bucket, api: StubApi, tmp_path: Path, folder: str, run: str = "u/1", **config: Any):
-        (tmp_path / "judge").mkdir(exist_ok=True)
-        (tmp_path / "judge" / "API_KEY").write_text(f"{KEY}\n")
-        budget = Budget.from_wire(config.pop("budget", {}))
-        settings = {
-            "name": "judge",
-            "url": api.url,
-            "model": "large",
-            "secretName": "openai",
-            "concurrency": 4,
-            **config,
-        }
-        answers = Answers(Storage(bucket.storage), S3Location(bucket.name, folder))
-        self.endpoint = Endpoint(
-            EndpointConfig.from_wire(settings),
-            Caller("team-a", run),
-            answers,
-            Ledger(budget),
-            keys=tmp_path,
-            sleep=lambda seconds: asyncio.sleep(min(seconds, 0.3)),
-        )
-        self.model = AskedModel(self.endpoint)
-
-    def grade(self, *texts: str) -> list[Grade]:
-        graders = compile_graders([TONE], {"judge": self.model})
-        rows = [Row({}, Sample(text)) for text in texts]
-        return self.run(lambda: grade_rows(graders, rows))["tone"]
-
-    def run(self, ask: Callable[[], Awaitable[T]]) -> T:
-        async def run() -> T:
-            async with self.endpoint.connected():
-                return await ask()
-
-        return asyncio.run(run())
-
-    def stopped(self, *texts: str) -> DiagnosedError:
-        with pytest.raises(StopGradingError) as stop:
-            self.grade(*texts)
-        assert isinstance(stop.value.__cause__, DiagnosedError)
-        return stop.value.__cause__
+from tests.integration.trainer_evaluation.endpoints.asking import KEY, Asking, errors
+from tests.integration.trainer_evaluation.stub_api import Body, Respond, fails, grades, says, stub_api
 
 
 @pytest.fixture
 def folder() -> str:
     return f"answers/{secrets.token_hex(4)}"
-
-
-def errors(found: Sequence[Grade]) -> set[GraderErrorCode | None]:
-    return {None if grade.error is None else grade.error.code for grade in found}
 
 
 def test_there_is_a_connection_for_each_request_that_the_class_allows(
@@ -153,42 +80,6 @@ def test_case_12_the_same_again_asks_nothing_and_another_model_does(
         for other in ({"model": "larger"}, {"digest": "sha256:bb"}):
             Asking(bucket, api, tmp_path, folder, **other).grade(texts[0])
         assert len(api.requests) == sent + 2, "another model is another judge"
-
-
-def test_case_12_at_the_limit_of_requests_the_rest_is_errored(bucket: Bucket, tmp_path: Path, folder: str) -> None:
-    texts = [f"Answer {number}" for number in range(150)]
-    with stub_api(grades(4)) as api:
-        asking = Asking(bucket, api, tmp_path, folder, budget={"requests": 100}, requestsPerMinute=1_000_000)
-        graded = asking.grade(*texts)
-        assert len(api.requests) == 100
-        lacking = [grade for grade in graded if grade.error is not None]
-        assert (len(lacking), errors(lacking)) == (50, {GraderErrorCode.BUDGET_EXCEEDED})
-        # The Pod starts again: what this run has paid for counts, and is not paid for twice.
-        again = Asking(bucket, api, tmp_path, folder, budget={"requests": 100}, requestsPerMinute=1_000_000)
-        assert [grade.score for grade in again.grade(*reversed(texts))][::-1] == [grade.score for grade in graded]
-        assert len(api.requests) == 100
-        # Another run has a budget of its own, and what was answered costs it nothing.
-        other = Asking(bucket, api, tmp_path, folder, run="u/2", budget={"requests": 50}, requestsPerMinute=1_000_000)
-        assert errors(other.grade(*texts)) == {None}
-        assert (other.endpoint.usage.requests, other.endpoint.usage.cached) == (50, 100)
-
-
-def test_what_is_answered_twice_is_in_the_budget_once(bucket: Bucket, tmp_path: Path, folder: str) -> None:
-    with stub_api(grades(4)) as api:
-        for _ in range(2):  # the second is a Pod that starts again
-            asking = Asking(bucket, api, tmp_path, folder, budget={"requests": 3, "tokens": 360})
-            for texts in (["a"], ["a", "b"], ["a", "b"], ["a", "b", "c"]):
-                assert errors(asking.grade(*texts)) == {None}
-            assert errors(asking.grade("d")) == {GraderErrorCode.BUDGET_EXCEEDED}
-        assert len(api.requests) == 3
-
-
-def test_no_request_is_sent_once_the_tokens_are_used(bucket: Bucket, tmp_path: Path, folder: str) -> None:
-    with stub_api(grades(4)) as api:
-        asking = Asking(bucket, api, tmp_path, folder, budget={"tokens": 300}, concurrency=1)
-        graded = asking.grade(*(f"Answer {number}" for number in range(6)))
-        assert len(api.requests) == 3, "two have used 240 tokens, three 360"
-    assert [grade.score for grade in graded if grade.score is not None] == [0.8] * 3
 
 
 def test_a_wrong_key_ends_the_run_with_the_command_that_mends_it(bucket: Bucket, tmp_path: Path, folder: str) -> None:
