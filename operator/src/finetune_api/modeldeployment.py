@@ -64,6 +64,15 @@ class DriftedField(ApiModel):
     )
 
 
+class DriftRounds(ApiModel):
+    """How often anything was corrected, whichever field it was and whoever changed it."""
+
+    count: int = Field(
+        description="Number of times, several fields at once counting once, with less than 15 minutes between two."
+    )
+    last_correction_time: Timestamp
+
+
 class ServingRevision(ApiModel):
     """A model that has serving Pods."""
 
@@ -106,4 +115,9 @@ class ModelDeploymentStatus(KindStatus):
         description="Fields of the Deployment and Service of the same name that other clients changed and the "
         "operator corrected in the last 15 minutes. From the fifth correction on, the reason is "
         "DriftContested and corrections become less frequent.",
+    )
+    drift_rounds: DriftRounds | None = Field(
+        None,
+        description="How often fields were corrected in all. From the twentieth time on, also fields that were never "
+        "changed before are corrected less frequently.",
     )

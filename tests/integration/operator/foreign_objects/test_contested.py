@@ -78,6 +78,33 @@ def test_a_stubborn_writer_is_named_and_not_fought_without_end(api: Api) -> None
     assert drift(api) == {}
 
 
+def test_another_field_each_time_by_another_name_is_not_put_back_for_ever(api: Api) -> None:
+    """Twenty times in all, or fewer where one change takes two looks; no field of these is changed twice."""
+    serves(api)
+
+    def variables() -> list[str]:
+        return [one["name"] for one in template(api)["containers"][0].get("env", []) if one["name"].startswith("X")]
+
+    def rounds() -> int:
+        found: int = api.get("ModelDeployment", "router")["status"].get("driftRounds", {}).get("count", 0)
+        return found
+
+    def add(name: str) -> None:
+        env = {"name": "server", "env": [{"name": name, "value": "b"}]}
+        edit(api, {"template": {"spec": {"containers": [env]}}}, f"manager-of-{name.lower()}")
+
+    for number in range(20):
+        add(f"X{number}")
+        wait_for(lambda: variables() == [] or rounds() >= 20, "it is removed")
+        if rounds() >= 20:
+            break
+    wait_for(lambda: rounds() >= 20, "all are counted")
+    api.wait_reason("ModelDeployment", "router", "DriftContested")
+    add("XLAST")
+    time.sleep(3)
+    assert "XLAST" in variables(), "it is left for a minute"
+
+
 def test_once_the_other_one_stops_what_it_left_is_put_back(api: Api) -> None:
     deployment = serves(api)
     env = {"name": "server", "env": [{"name": "A", "value": "b"}]}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from finetune_api.modeldeployment import DriftedField
+from finetune_api.modeldeployment import DriftedField, DriftRounds
 from finetune_operator.core.managed_fields import ForeignChange
 from finetune_operator.modeldeployment.policies.drift import (
     WINDOW,
@@ -17,7 +17,9 @@ from finetune_operator.modeldeployment.policies.drift import (
     next_correction_time,
     next_drift_check,
     recent_drift,
+    recent_rounds,
     with_corrections,
+    with_round,
 )
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -68,6 +70,50 @@ def test_other_fields_are_put_back_at_once_meanwhile() -> None:
     another = changes({REPLICAS: "kubectl"})
     assert next_correction_time(record_of(9), another) is None
     assert next_correction_time(record_of(9), {**AGAIN, **another}) is None, "and what is contested with them"
+
+
+def fight(rounds: int, *fields: str) -> tuple[list[DriftedField], DriftRounds | None]:
+    """Each time these fields, and one that nobody has changed before, by a name that nobody has had before."""
+    record: list[DriftedField] = []
+    total: DriftRounds | None = None
+    for number in range(rounds):
+        moment = NOON - timedelta(seconds=3 * (rounds - 1 - number))
+        change = changes({f"Deployment spec.env[{number}]": f"m{number}", **dict.fromkeys(fields, "m")}, f"{number}")
+        assert next_correction_time(record, change, total) is None or moment >= NOON, "at once"
+        total = with_round(total, record, change, moment)
+        record = with_corrections(record, change, moment)
+    return record, total
+
+
+def test_who_changes_another_field_each_time_is_not_fought_without_end_either() -> None:
+    """A fresh field beside the contested one is put back at once, and the contested one with it: twenty times."""
+    for fields in ((), (IMAGE,)):
+        record, total = fight(20, *fields)
+        assert total == DriftRounds(count=20, last_correction_time=NOON)
+        fresh = changes({"Deployment spec.env[fresh]": "another"})
+        for change in (fresh, {**fresh, **AGAIN}):
+            assert next_correction_time(record, change, total) == NOON + timedelta(minutes=1)
+        readiness = contested_readiness(record, "router", total)
+        assert readiness is not None and readiness.reason == "DriftContested"
+        assert next_drift_check(record, NOON, total) == NOON + timedelta(minutes=1)
+    record, total = fight(19, IMAGE)
+    assert next_correction_time(record, changes({"Deployment spec.env[fresh]": "another"}), total) is None
+
+
+def test_many_fields_at_once_and_a_change_that_takes_several_looks_are_one_round() -> None:
+    wide = changes({f"Deployment spec.f{number}": "kubectl-edit" for number in range(30)})
+    total = with_round(None, [], wide, NOON)
+    record = with_corrections([], wide, NOON)
+    assert total == DriftRounds(count=1, last_correction_time=NOON)
+    assert with_round(total, record, wide, NOON + timedelta(seconds=5)) == total
+    assert with_round(total, record, {}, NOON + timedelta(seconds=5)) == total
+
+
+def test_the_rounds_are_forgotten_after_a_quarter_of_an_hour() -> None:
+    total = DriftRounds(count=40, last_correction_time=NOON)
+    assert recent_rounds(total, NOON + WINDOW - timedelta(seconds=1)) == total
+    assert recent_rounds(total, NOON + WINDOW) is None
+    assert recent_rounds(total, NOON - WINDOW) is None, "a wrong clock wrote it"
 
 
 def test_two_that_take_turns_are_counted_each() -> None:

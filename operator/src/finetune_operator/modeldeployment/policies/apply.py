@@ -15,7 +15,7 @@ from finetune_operator.kube.resources import CONFIG_MAPS, Object
 from finetune_operator.modeldeployment.objects import service, serving_objects
 from finetune_operator.modeldeployment.observed import ObservedModelDeployment
 from finetune_operator.modeldeployment.policies.applied_model import applied_model, config_maps_of
-from finetune_operator.modeldeployment.policies.drift import next_correction_time, recent_drift
+from finetune_operator.modeldeployment.policies.drift import next_correction_time, recent_drift, recent_rounds
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ def _is_forged(body: Object, item: Object | None) -> bool:
 
 def _is_contested(observed: ObservedModelDeployment, changes: Mapping[str, ForeignChange], now: datetime) -> bool:
     """Whether it is too early to put these back. What is new is applied at once: a person waits for it."""
-    due = next_correction_time(recent_drift(observed.status.drift, now), changes)
+    status = observed.status
+    rounds = recent_rounds(status.drift_rounds, now)
+    due = next_correction_time(recent_drift(status.drift, now), changes, rounds)
     return due is not None and now < due
 
 

@@ -1,7 +1,8 @@
 """status.drift: the fields of what serves that somebody else writes, and how rarely they are put back then.
 
 What somebody changes once is put right at once. A second controller sets it again as soon as it was, and each of both
-starts other Pods; so what was put back often is put back with exponential backoff, until the other one stops.
+starts other Pods; so what was put back often is put back with exponential backoff, until the other one stops. All
+fields and managers together have a bound, too: who changes another field each time, by another name, starts Pods too.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.modeldeployment import DriftedField
+from finetune_api.modeldeployment import DriftedField, DriftRounds
 from finetune_operator.core.backoff import delay_seconds
 from finetune_operator.core.conditions import EventNote, Readiness, stalled
 from finetune_operator.core.managed_fields import ForeignChange
 
 CONTESTED_CORRECTIONS = 5
+CONTESTED_ROUNDS = 20
+"""More than people make by hand; fields that are contested wait after far fewer."""
 WINDOW = timedelta(minutes=15)
 """Longer than GitOps tools wait between two looks, and than the longest pause."""
 FIRST_PAUSE_SECONDS = 60
@@ -31,6 +34,21 @@ _FIELD_LENGTH = 512
 def recent_drift(before: Sequence[DriftedField], now: datetime) -> list[DriftedField]:
     """What was put back within the window. What was later than now by as much was written by a wrong clock."""
     return [one for one in before if abs(now - one.last_correction_time) < WINDOW]
+
+
+def recent_rounds(before: DriftRounds | None, now: datetime) -> DriftRounds | None:
+    """How often anything was put back; None once nothing was within the window."""
+    return before if before is not None and abs(now - before.last_correction_time) < WINDOW else None
+
+
+def with_round(
+    before: DriftRounds | None, record: Sequence[DriftedField], drift: Mapping[str, ForeignChange], now: datetime
+) -> DriftRounds | None:
+    """The count once these fields are put back, if there is one among them that `record` has not counted yet."""
+    counted = {(one.field, one.last_change) for one in record}
+    if all(_key(name, change) in counted for name, change in drift.items()):
+        return before
+    return DriftRounds(count=before.count + 1 if before else 1, last_correction_time=whole_seconds(now))
 
 
 def with_corrections(
@@ -80,28 +98,41 @@ def contested_fields(record: Sequence[DriftedField]) -> list[DriftedField]:
     return [one for one in record if one.corrections >= CONTESTED_CORRECTIONS]
 
 
-def next_correction_time(record: Sequence[DriftedField], drift: Mapping[str, ForeignChange]) -> datetime | None:
+def next_correction_time(
+    record: Sequence[DriftedField], drift: Mapping[str, ForeignChange], rounds: DriftRounds | None = None
+) -> datetime | None:
     """When these fields may be put back; None: at once, as one of them at least is not contested.
 
     What is counted already and is still there is put back at once: it was tried, and something came between.
     """
     due = {(one.field, one.last_change): _due(one) for one in contested_fields(record)}
-    fields = {field for field, _ in due}
+    counted = {(one.field, one.last_change) for one in record}
     found = {_key(name, change) for name, change in drift.items()}
-    if not found or found & due.keys() or not {field for field, _ in found} <= fields:
+    if found & due.keys() or found <= counted:
         return None
-    return max(moment for (field, _), moment in due.items() if field in {field for field, _ in found})
+    by_field = {field: moment for (field, _), moment in due.items()}
+    fields = {field for field, _ in found}
+    moments = [by_field[field] for field in fields] if fields <= by_field.keys() else []
+    return max([*moments, *_due_of_rounds(rounds)], default=None)
 
 
-def next_drift_check(record: Sequence[DriftedField], now: datetime) -> datetime | None:
+def next_drift_check(
+    record: Sequence[DriftedField], now: datetime, rounds: DriftRounds | None = None
+) -> datetime | None:
     """When the next pause is over, or the contest itself."""
     moments = [moment for one in contested_fields(record) for moment in (_due(one), one.last_correction_time + WINDOW)]
+    if rounds is not None and (of_rounds := _due_of_rounds(rounds)):
+        moments += [*of_rounds, rounds.last_correction_time + WINDOW]
     return min((moment for moment in moments if moment > now), default=None)
 
 
-def contested_readiness(record: Sequence[DriftedField], name: str) -> Readiness | None:
+def contested_readiness(
+    record: Sequence[DriftedField], name: str, rounds: DriftRounds | None = None
+) -> Readiness | None:
     """Which fields are contested, and by whom; None when none is."""
     fields = contested_fields(record)
+    if not fields and _due_of_rounds(rounds):
+        fields = sorted(record, key=lambda one: one.last_correction_time, reverse=True)[:_MOST_NAMED]
     if not fields:
         return None
     managers = sorted({one.manager for one in fields if one.manager is not None})
@@ -126,6 +157,16 @@ def _key(name: str, change: ForeignChange) -> tuple[str, str]:
 
 
 def _due(field: DriftedField) -> datetime:
-    times = field.corrections - CONTESTED_CORRECTIONS + 1
+    return _after_pause(field.last_correction_time, field.corrections - CONTESTED_CORRECTIONS + 1)
+
+
+def _due_of_rounds(rounds: DriftRounds | None) -> list[datetime]:
+    """When anything at all may be put back again; none while that has not been often."""
+    if rounds is None or rounds.count < CONTESTED_ROUNDS:
+        return []
+    return [_after_pause(rounds.last_correction_time, rounds.count - CONTESTED_ROUNDS + 1)]
+
+
+def _after_pause(moment: datetime, times: int) -> datetime:
     pause = delay_seconds(times, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
-    return field.last_correction_time + timedelta(seconds=pause)
+    return moment + timedelta(seconds=pause)

@@ -41,7 +41,7 @@ def rollout_of(
     # The Deployment's counts may be known before the end of the last Pod of the revision before.
     is_alone = all(one.name == name_of(applied) for one in found)
     complete = writes.is_nothing and _is_complete(observed.deployment or {}, replicas) and all_answer and is_alone
-    contest = contested_readiness(observed.status.drift, observed.owner.name)
+    contest = contested_readiness(observed.status.drift, observed.owner.name, observed.status.drift_rounds)
     readiness = contest or _readiness(observed, replicas, complete, now)
     summary = serving_message(found, applied, replicas)
     if writes.remade:

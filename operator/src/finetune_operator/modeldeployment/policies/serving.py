@@ -20,7 +20,9 @@ from finetune_operator.modeldeployment.policies.drift import (
     correction_events,
     next_drift_check,
     recent_drift,
+    recent_rounds,
     with_corrections,
+    with_round,
 )
 from finetune_operator.modeldeployment.policies.revisions import served_revision
 from finetune_operator.modeldeployment.policies.rollout import Rollout, rollout_of
@@ -65,7 +67,8 @@ def _kept_up(
     writes = upkeep(observed, model, now)
     before = recent_drift(status.drift, now)
     drift = with_corrections(before, writes.drift, now)
-    status = status.model_copy(update={"drift": drift})
+    rounds = with_round(recent_rounds(status.drift_rounds, now), before, writes.drift, now)
+    status = status.model_copy(update={"drift": drift, "drift_rounds": rounds})
     mine = replace(observed, deployment=own(observed, observed.deployment), status=status)
     rollout = rollout_of(mine, wanted_replicas(observed), model, writes, now)
     is_rolling_out = model is not None and not rollout.complete
@@ -77,7 +80,7 @@ def _kept_up(
         merge=writes.merge,
         delete=[*writes.delete, *(outdated(observed, writes.config_maps) if rollout.complete else ())],
         events=correction_events(before, drift, writes.remade, observed.owner.name),
-        requeue_at=earliest([check, next_drift_check(drift, now)]),
+        requeue_at=earliest([check, next_drift_check(drift, now, rounds)]),
         meanwhile=rollout.readiness.reason,
     )
     return decision, rollout
