@@ -28,6 +28,10 @@ from finetune_api.unions import OneOf
 RUN_CONFIG_DIRECTORY = "/etc/finetune"
 RUN_CONFIG_PATH = f"{RUN_CONFIG_DIRECTORY}/run.json"
 PROGRESS_CA_PATH = f"{RUN_CONFIG_DIRECTORY}/progress-ca.crt"
+RUN_ANNOTATIONS = {"run.json": "finetune.dev/run", "progress-ca.crt": "finetune.dev/progress-ca"}
+"""The annotations of a FineTuneJob's Pods that become files of this folder: a ConfigMap would be one more write.
+
+An Evaluation's run configuration may be larger than annotations may be, 256 KiB in all: it is in a ConfigMap."""
 STORAGE_CREDENTIALS_DIRECTORY = "/var/run/secrets/finetune.dev/storage"
 """Mount point of the class's Secret: one file per key (AWS_ACCESS_KEY_ID, ...), updated by the kubelet."""
 PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105

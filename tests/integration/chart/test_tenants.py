@@ -14,6 +14,7 @@ import pytest
 from tests.integration.chart.release import (
     BASE,
     CHART,
+    NAMESPACE,
     PODS_BY_HAND,
     RELEASE,
     TEAM,
@@ -79,6 +80,42 @@ def test_a_tenant_makes_nothing_that_looks_like_a_child(release: Release, operat
     assert refused("create", "-f", "-", stdin=innocent) == ""
     assert refused("label", "pod", name, "mine=yes") == ""
     assert refused("delete", "pod", name, "--wait=false") == ""
+
+
+def test_a_tenant_does_not_change_what_a_pod_is_told_to_do(
+    release: Release, operator: Operator, platform: None
+) -> None:
+    """In an annotation of the Pod, or of the template of a Job that waits in a queue, which Kueue has to change."""
+    preflight = start_job(release, "told")
+    (pod,) = release.get("-n", TEAM, "pod", *preflight)["items"]
+    (made,) = release.get("-n", TEAM, "job", *preflight)["items"]
+    template = made["spec"]["template"]
+    template["metadata"]["labels"] = {"finetune.dev/owner-uid": made["metadata"]["labels"]["finetune.dev/owner-uid"]}
+    class_ = release.get("finetuneclass", "cpu")
+    by = {name: class_[name] for name in ("apiVersion", "kind")} | {
+        "name": "cpu",
+        "uid": class_["metadata"]["uid"],
+        "controller": True,
+    }
+    queued = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "queued", "labels": template["metadata"]["labels"], "ownerReferences": [by]},
+        "spec": {"suspend": True, "template": template},
+    }
+    operators = f"--as=system:serviceaccount:{NAMESPACE}:{RELEASE}"
+    release.kubectl(operators, "-n", TEAM, "create", "-f", "-", stdin=queued)
+    release.kubectl("-n", TEAM, "create", "rolebinding", "forger", "--clusterrole=edit", "--user=forger")
+    assert rights_settle(release, "forger", asked=[("create", "finetunejobs")], expected=[("create", "finetunejobs")])
+    refused = partial(refusal, release, "forger")
+    for change in ({"finetune.dev/run": "{}"}, {"finetune.dev/progress-ca": "mine"}, {"finetune.dev/run": None}):
+        of_pod = json.dumps({"metadata": {"annotations": change}})
+        of_template = json.dumps({"spec": {"template": {"metadata": {"annotations": change}}}})
+        for kind, name, patch in (("pod", pod["metadata"]["name"], of_pod), ("job", "queued", of_template)):
+            said = refused("patch", kind, name, "--type=merge", "-p", patch)
+            assert "the run configuration of a Pod must stay as the operator made them" in said
+    placed = json.dumps({"spec": {"template": {"metadata": {"annotations": {"mine": "yes"}}}}})
+    assert refused("patch", "job", "queued", "--type=merge", "-p", placed) == ""
 
 
 def workload_by_hand(kind: str, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -49,15 +49,16 @@ class Life:
         self.operator = operator
         self.job: Object = {}
         """As the stage saw it last."""
-        self._trained: set[int] = set()
+        self._trained: set[tuple[str, int]] = set()
+        """Attempts whose Pods the operator has seen run, by UID of the job, which may be made again, and number."""
 
     def seen(self, job: Object, pods: list[Object]) -> None:
         """The kubelet's part: answer for the Pods, once the status says that the operator knows of them."""
         self.job = job
-        status = job.get("status", {})
+        status, uid = job.get("status", {}), job["metadata"]["uid"]
         attempt = status.get("attempt", {})
         if status.get("phase") == "Training":
-            self._trained.add(attempt["number"])
+            self._trained.add((uid, attempt["number"]))
         for pod in pods:
             if pod["status"]["phase"] == "Pending" and pod["metadata"]["labels"]["finetune.dev/role"] == "preflight":
                 played.ends(self.api, pod, PREFLIGHT_REPORT)
@@ -68,7 +69,7 @@ class Life:
         for pod in gang:
             if pod["status"]["phase"] == "Pending":
                 played.runs(self.api, pod)
-        if attempt.get("number") in self._trained:
+        if (uid, attempt.get("number")) in self._trained:
             self._end(attempt["number"], gang)
 
     def _end(self, attempt: int, gang: list[Object]) -> None:

@@ -127,10 +127,23 @@ def in_its_folder(
     """The report with the URIs that the trainer would write: below the folder that its run configuration names."""
     if not isinstance(answer, TrainReport | EvaluationReport):
         return answer
-    (mounted,) = [volume["configMap"]["name"] for volume in pod["spec"]["volumes"] if volume["name"] == "run"]
-    folder = json.loads(api.get("ConfigMap", mounted)["data"]["run.json"])["outputUri"]
+    folder = json.loads(run_files(api, pod)["run.json"])["outputUri"]
     text = answer.model_dump_json(by_alias=True).replace(f"{ANY_FOLDER}/", f"{folder}/")
     return type(answer).model_validate_json(text)
+
+
+def run_files(api: Api, template: Object) -> dict[str, str]:
+    """What the kubelet puts into the run configuration's folder: from the Pod's annotations, or from a ConfigMap.
+
+    `template`: the Pod, or its Job's template.
+    """
+    (volume,) = [volume for volume in template["spec"]["volumes"] if volume["name"] == "run"]
+    if "configMap" in volume:
+        data: dict[str, str] = api.get("ConfigMap", volume["configMap"]["name"])["data"]
+        return data
+    annotations = template["metadata"]["annotations"]
+    items = volume["downwardAPI"]["items"]
+    return {item["path"]: annotations[item["fieldRef"]["fieldPath"].split("'")[1]] for item in items}
 
 
 def _container(api: Api, pod: Object, phase: str, state: Object, conditions: list[Any] | None = None) -> None:

@@ -335,9 +335,22 @@ def decided(plan: Plan[Any], now: datetime = NOW) -> Decided:
     return Decided(decision, ready.message, plan.status, plan)
 
 
-def with_config_map(job_name: str) -> tuple[str, str]:
-    """How the deletion of a Job reads: its run configuration goes first."""
-    return f"ConfigMap/{job_name}", f"Job/{job_name}"
+def of_job(job_name: str) -> tuple[str, ...]:
+    """How the deletion of a Job reads: its run configuration is in its annotations."""
+    return (f"Job/{job_name}",)
+
+
+def with_config_map(job_name: str) -> tuple[str, ...]:
+    """How the deletion of an Evaluation's Job reads: its run configuration goes first."""
+    return (f"ConfigMap/{job_name}", *of_job(job_name))
+
+
+def files_of(job: dict[str, Any]) -> dict[str, str]:
+    """The files of a Job's run configuration, as its Pods get them from their annotations."""
+    template = job["spec"]["template"]
+    (volume,) = [one["downwardAPI"] for one in template["spec"]["volumes"] if one["name"] == "run"]
+    annotations = template["metadata"]["annotations"]
+    return {item["path"]: annotations[item["fieldRef"]["fieldPath"].split("'")[1]] for item in volume["items"]}
 
 
 def reason_of(status: KindStatus, kind: ConditionType = ConditionType.READY) -> str:

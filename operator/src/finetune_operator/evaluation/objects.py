@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from finetune_api.evaluation import Budget, EvaluationSpec
 from finetune_api.evaluation_results import GatedSlice
 from finetune_api.run import RUN_CONFIG_PATH, EndpointConfig, EvaluateRun, JobIdentity, NamedModel
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name
+from finetune_operator.core.plan import Child
 from finetune_operator.finetuneclass.resolve import (
     ResolvedClass,
     answers_location,
@@ -16,8 +17,9 @@ from finetune_operator.finetuneclass.resolve import (
     output_location,
     storage_config,
 )
-from finetune_operator.kube.resources import Object
-from finetune_operator.pods.builders import PodRole, job, run_config_map
+from finetune_operator.kube.resources import CONFIG_MAPS, Object
+from finetune_operator.pods.builders import PodRole, from_config_map, job, jobs_to_delete, run_config_map
+from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.roles import of_role, without_accelerator
 from finetune_operator.pods.template_hash import rendered
 
@@ -84,4 +86,14 @@ def evaluate_objects(
     command = ("evaluate", RUN_CONFIG_PATH)
     role = PodRole(EVALUATE_ROLE, command, accelerated=loads_models, model_keys=keys, reads_models=loads_models)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
-    return rendered([config_map, job(owner, name, role, pod_class, deadline_seconds=EVALUATE_SECONDS)])
+    volume = from_config_map(name)
+    return rendered([config_map, job(owner, name, role, pod_class, volume, deadline_seconds=EVALUATE_SECONDS)])
+
+
+def tries_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:
+    """Jobs and their ConfigMaps, which have the same names. The Job is last, as its ConfigMap is found by it."""
+    return tuple(
+        child
+        for job in jobs_to_delete(namespace, jobs, pods)
+        for child in (Child(CONFIG_MAPS, namespace, job.name, None), job)
+    )

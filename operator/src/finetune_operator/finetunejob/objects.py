@@ -1,4 +1,4 @@
-"""The objects of a FineTuneJob, and their names: the preflight Job; each attempt's ConfigMap, Service and Indexed Job.
+"""The objects of a FineTuneJob, and their names: the preflight Job; each attempt's Indexed Job, and their Service.
 
 Names follow from the object's UID, the run and the number, so that what a crash left behind is found, and not made
 twice. A runId may come again, by a rollback in git: the digest of the spec and the run's number tell its runs apart.
@@ -37,7 +37,7 @@ from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Owner,
 from finetune_operator.finetuneclass.resolve import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.finetunejob.attempt_state import preflight_succeeded
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.builders import PodRole, job, run_config_map
+from finetune_operator.pods.builders import PodRole, annotated_job
 from finetune_operator.pods.observed import QUEUE_LABEL
 from finetune_operator.pods.roles import PREFLIGHT_ROLE, close_together
 from finetune_operator.pods.template_hash import rendered
@@ -147,8 +147,8 @@ def preflight_objects(
     role = PodRole(
         PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec), reads_models=True
     )
-    config_map = run_config_map(owner, name, PREFLIGHT_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
-    return rendered([config_map, job(owner, name, role, class_.spec, deadline_seconds=PREFLIGHT_SECONDS)])
+    files = {"run.json": run.model_dump_json(by_alias=True)}
+    return rendered([annotated_job(owner, name, role, class_.spec, files, deadline_seconds=PREFLIGHT_SECONDS)])
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """Of its Job, ConfigMap and Pods."""
+        """Of its Job and Pods."""
         return train_job_name(self.owner, self.run, self.number)
 
     @property
@@ -185,14 +185,15 @@ class Attempt:
 def attempt_objects(attempt: Attempt) -> list[Object]:
     """One Pod a node, in an Indexed Job; several find each other through a headless Service."""
     owner, class_spec, nodes = attempt.owner, attempt.class_.spec, attempt.spec.parallelism.nodes
-    data = {"run.json": _train_run(attempt).model_dump_json(by_alias=True)}
+    files = {"run.json": _train_run(attempt).model_dump_json(by_alias=True)}
     if attempt.endpoint:
-        data["progress-ca.crt"] = attempt.endpoint.ca
-    body = job(
+        files["progress-ca.crt"] = attempt.endpoint.ca
+    body = annotated_job(
         owner,
         attempt.name,
         _train_role(attempt),
         class_spec,
+        files,
         deadline_seconds=attempt_seconds(attempt.class_deadline_seconds),
         completionMode="Indexed",
         completions=nodes,
@@ -213,7 +214,7 @@ def attempt_objects(attempt: Attempt) -> list[Object]:
         if (topology := class_spec.scheduling.gang_topology) is not None:
             pod["affinity"] = {**pod.get("affinity", {}), "podAffinity": close_together(topology, attempt.name)}
         services.append(_rendezvous_service(owner, attempt.service))
-    return rendered([run_config_map(owner, attempt.name, TRAIN_ROLE, data), *services, body])
+    return rendered([*services, body])
 
 
 def _train_run(attempt: Attempt) -> TrainRun:

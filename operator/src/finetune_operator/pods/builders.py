@@ -17,12 +17,13 @@ from finetune_api.run import (
     MODEL_KEY,
     MODEL_KEYS_DIRECTORY,
     PROGRESS_TOKEN_PATH,
+    RUN_ANNOTATIONS,
     RUN_CONFIG_DIRECTORY,
     STORAGE_CREDENTIALS_DIRECTORY,
 )
 from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.core.plan import Child
-from finetune_operator.kube.resources import CONFIG_MAPS, JOBS, Object
+from finetune_operator.kube.resources import JOBS, Object
 from finetune_operator.pods.observed import MODEL_KEY_VOLUME, RUN_VOLUME, JobView, PodView
 from finetune_operator.pods.roles import node_affinity, resources_of, scheduling_of
 from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS, kept_out_of_meshes
@@ -53,9 +54,9 @@ class PodRole:
     """Whether it may read models from the class's hub."""
 
 
-def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, config_map: str) -> Object:
+def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, run_volume: Object) -> Object:
     """Pod template of one container that runs `finetune-trainer` on a run configuration, once."""
-    template = pod_base(owner, role.role, class_spec, config_map)
+    template = pod_base(owner, role.role, class_spec, run_volume)
     asked = class_spec.pod_metadata
     template["metadata"]["labels"] |= kept_out_of_meshes(MESHES_LABELS, asked)
     template["metadata"]["annotations"] |= kept_out_of_meshes(MESHES_ANNOTATIONS, asked)
@@ -73,8 +74,8 @@ def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, con
     return template
 
 
-def pod_base(owner: Owner, role: str, class_spec: FineTuneClassSpec, config_map: str) -> Object:
-    """Everything of a Pod template but its containers and restart policy."""
+def pod_base(owner: Owner, role: str, class_spec: FineTuneClassSpec, run_volume: Object) -> Object:
+    """Everything of a Pod template but its containers and restart policy. `run_volume`: with its run configuration."""
     scheduling = scheduling_of(class_spec, role)
     spec: dict[str, Any] = {
         # A pod identity's token is projected by its webhook, for its own audience; none is for the API server.
@@ -88,7 +89,7 @@ def pod_base(owner: Owner, role: str, class_spec: FineTuneClassSpec, config_map:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumes": [
-            {"name": RUN_VOLUME, "configMap": {"name": config_map}},
+            {"name": RUN_VOLUME, **run_volume},
             disk_volume("tmp", class_spec, role),
             {"name": "shm", "emptyDir": {"medium": "Memory", **_shared_memory_limit(class_spec, role)}},
         ],
@@ -206,7 +207,7 @@ def _dataset_volume(dataset: str, keys: ConfigMapKeys) -> Object:
 
 
 def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) -> Object:
-    """The immutable ConfigMap that carries run.json."""
+    """The immutable ConfigMap that carries a run.json which may be larger than annotations."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -216,12 +217,25 @@ def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) 
     }
 
 
+def from_config_map(name: str) -> Object:
+    """The volume with the files of a ConfigMap."""
+    return {"configMap": {"name": name}}
+
+
 def job(
-    owner: Owner, name: str, role: PodRole, class_spec: FineTuneClassSpec, *, deadline_seconds: int, **spec: Any
+    owner: Owner,
+    name: str,
+    role: PodRole,
+    class_spec: FineTuneClassSpec,
+    run: Object,
+    *,
+    deadline_seconds: int,
+    **spec: Any,
 ) -> Object:
     """A batch/v1 Job that runs once: what comes after a failure is the operator's decision.
 
-    It ends after `deadline_seconds`, even if no operator is left to end it.
+    `run`: the volume with its run configuration. It ends after `deadline_seconds`, even if no operator is left to end
+    it.
     """
     body: Object = {
         "apiVersion": "batch/v1",
@@ -230,10 +244,34 @@ def job(
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": deadline_seconds,
-            "template": pod_template(owner, role, class_spec, name),
+            "template": pod_template(owner, role, class_spec, run),
             **spec,
         },
     }
+    return body
+
+
+def annotated_job(
+    owner: Owner,
+    name: str,
+    role: PodRole,
+    class_spec: FineTuneClassSpec,
+    files: Mapping[str, str],
+    *,
+    deadline_seconds: int,
+    **spec: Any,
+) -> Object:
+    """The same, with these files of its run configuration (RUN_ANNOTATIONS) in its Pods' annotations.
+
+    The API server refuses more than 256 KiB of annotations.
+    """
+    items = [
+        {"path": file, "fieldRef": {"fieldPath": f"metadata.annotations['{RUN_ANNOTATIONS[file]}']"}} for file in files
+    ]
+    volume = {"downwardAPI": {"items": items}}
+    body = job(owner, name, role, class_spec, volume, deadline_seconds=deadline_seconds, **spec)
+    annotations = {RUN_ANNOTATIONS[file]: text for file, text in files.items()}
+    body["spec"]["template"]["metadata"]["annotations"] |= annotations
     return body
 
 
@@ -286,14 +324,6 @@ def job_to_delete(namespace: str, job: JobView) -> Child:
 
 
 def jobs_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:
-    """Jobs and their run configurations, which have the same names, but for what is being deleted already.
-
-    The Job is deleted last, as the ConfigMap is found by it. A stuck Job is deleted once more.
-    """
+    """Jobs, but for those that are being deleted already; a stuck one is deleted once more."""
     stuck = {job.uid for job in stuck_jobs(jobs, pods)}
-    return tuple(
-        child
-        for job in jobs
-        if not job.deleting or job.uid in stuck
-        for child in (Child(CONFIG_MAPS, namespace, job.name, None), job_to_delete(namespace, job))
-    )
+    return tuple(job_to_delete(namespace, job) for job in jobs if not job.deleting or job.uid in stuck)

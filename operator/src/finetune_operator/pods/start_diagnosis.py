@@ -174,6 +174,11 @@ def _change_for(message: str) -> str:
         return "Create that RuntimeClass, or change scheduling.runtimeClassName of the FineTuneClass."
     if "violates PodSecurity" in message:
         return "The Pods meet the restricted level as they are created: check what a webhook adds to them."
+    if "annotations: Too long" in message:
+        return (
+            "The run configuration is among them: shorten spec.dataset, or storage.caBundle, sources or podMetadata of "
+            "the FineTuneClass."
+        )
     if "must specify" in message:
         return "A LimitRange in the namespace can supply the defaults that its ResourceQuota requires."
     return "Change what rejects it (quota, LimitRange, webhook), or the FineTuneClass."

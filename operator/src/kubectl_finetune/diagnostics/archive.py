@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from finetune_api.run import RUN_ANNOTATIONS
 from kubectl_finetune.cluster import children
 from kubectl_finetune.cluster.children import Pod
 from kubectl_finetune.cluster.fields import Object
@@ -90,8 +91,9 @@ def _objects(
     for name in ("jobs", "pods", "deployments"):
         if found[name]:
             yield f"{name}.json", _json(found[name])
-    if found["configmaps"]:
-        yield "run-configurations.json", _json([_parsed(item) for item in found["configmaps"]])
+    configurations = [*found["configmaps"], *(_annotated(job) for job in found["jobs"])]
+    if told := [_parsed(item) for item in configurations if item.get("data")]:
+        yield "run-configurations.json", _json(told)
     if platform is not None:
         yield "class.json", _json(platform)
     if version is not None:
@@ -108,6 +110,13 @@ def _log(kubectl: Kubectl, pod: Pod) -> str:
     if not text:
         raise PluginError("there is none")
     return text
+
+
+def _annotated(job: Object) -> Object:
+    """A Job's run configuration, which its Pods have as annotations, like one in a ConfigMap."""
+    annotations = job["spec"]["template"].get("metadata", {}).get("annotations", {})
+    files = {file: annotations[name] for file, name in RUN_ANNOTATIONS.items() if name in annotations}
+    return {"kind": "Job", "metadata": {"name": job["metadata"]["name"]}, "data": files}
 
 
 def _parsed(config_map: Object) -> Object:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from finetune_api.run import RUN_ANNOTATIONS
+
 REDACTED = "REDACTED"
-_DROPPED = frozenset({"managedFields", "kubectl.kubernetes.io/last-applied-configuration"})
-"""They repeat the object, once as an opaque text."""
+_DROPPED = frozenset({"managedFields", "kubectl.kubernetes.io/last-applied-configuration", *RUN_ANNOTATIONS.values()})
+"""They repeat the object, or the run configuration, as an opaque text."""
 
 _NAMED = (
     r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[-_ ]?key|access[-_ ]?key(?:[-_ ]?id)?|secret[-_ ]?key|"

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, stalled
 from tests.integration.operator.jobs import JOB, RESULT, preflight_succeeds
 
@@ -17,7 +18,7 @@ STARTING: Object = {"uri": RESULT.base_model_uri, "adapterUri": RESULT.uri, "dig
 
 def model_of(api: Api, made: Object) -> Object:
     """What the Pods of a Job load."""
-    model: Object = json.loads(api.get("ConfigMap", made["metadata"]["name"])["data"]["run.json"])["model"]
+    model: Object = json.loads(played.run_files(api, made["spec"]["template"])["run.json"])["model"]
     return model
 
 

@@ -77,7 +77,6 @@ def test_training_runs_as_a_gang_that_can_find_each_other(api: Api) -> None:
     (service,) = api.children_of(job, "train", "Service")
     assert service["spec"]["clusterIP"] == "None"
     subdomain = service["metadata"]["name"]
-    assert api.get("ConfigMap", name)["immutable"] is True
     pods = api.wait_children(job, "train", "Pod", 2)
     for pod in pods:
         assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()

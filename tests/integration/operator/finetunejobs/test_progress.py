@@ -12,6 +12,7 @@ import urllib3
 
 from finetune_api.progress import PROGRESS_AUDIENCE
 from finetune_api.run import TrainRun
+from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object
 from tests.integration.operator.jobs import JOB, starts_training, trains
 from tests.integration.operator.process import OperatorProcess
@@ -30,7 +31,7 @@ def token(api: Api, pod: Object | None, audience: str = PROGRESS_AUDIENCE) -> st
 
 def run_configuration(api: Api, train: Object) -> tuple[TrainRun, str]:
     """What the Pods mount: the run configuration, and the CA of the endpoint."""
-    data = api.get("ConfigMap", train["metadata"]["name"])["data"]
+    data = played.run_files(api, train["spec"]["template"])
     return TrainRun.model_validate_json(data["run.json"]), data["progress-ca.crt"]
 
 

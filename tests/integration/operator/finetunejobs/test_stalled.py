@@ -224,7 +224,31 @@ def waits_for_long(api: Api, job: Object) -> None:
     wake(api, "FineTuneJob", "router")
 
 
+SETS = ("training", "validation")
+LONG_ADAPTER: Object = {
+    "type": "LoRA",
+    "lora": {"targetModules": [f"layer-{number}.{'x' * 200}" for number in range(64)]},
+}
+
+
 # What the API server refuses. All of it is real: admission, the Job controller and its Events.
+
+
+def test_a_run_configuration_that_is_too_large_for_the_annotations_of_its_pods(api: Api) -> None:
+    """256 KiB in all, with those of the class."""
+    name = f"large-{secrets.token_hex(4)}"
+    storage = {**CLASS["storage"], "caBundle": f"-----BEGIN CERTIFICATE-----\n{'x' * 65_000}"}
+    annotations = {f"example.com/{number}": "x" * 4096 for number in range(16)}
+    api.create("FineTuneClass", name, {**CLASS, "storage": storage, "podMetadata": {"annotations": annotations}})
+    files = {name: {"uris": [f"s3://data/{number}{'x' * 1000}" for number in range(64)]} for name in SETS}
+    api.create("FineTuneJob", "router", {**JOB, "className": name, "dataset": files, "adapter": LONG_ADAPTER})
+    expect_stalled(
+        api, "FineTuneJob", "router", "PodRejected", "may not be more than 262144 bytes", "shorten spec.dataset"
+    )
+    shorter = {"spec": {"podMetadata": {"annotations": None}, "storage": {"caBundle": None}}}
+    api.patch("FineTuneClass", name, shorter)
+    wait_for(lambda: bool(api.items("Pod")), "preflight starts")
+    api.delete("FineTuneClass", name)
 
 
 def test_a_quota_that_leaves_no_room_for_pods(api: Api) -> None:

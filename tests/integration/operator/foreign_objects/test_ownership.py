@@ -181,17 +181,19 @@ def test_a_pod_made_by_hand_reports_no_progress(tenant: Api, api: Api, operator:
 
 
 def test_a_name_of_ours_that_somebody_has_taken_is_told(tenant: Api, api: Api) -> None:
-    """The run configuration of a coming attempt, laid there before: it would name a storage of the tenant's choice."""
+    """A Job of a coming attempt, laid there before: its Pods would do what the tenant chose."""
     job = tenant.create("FineTuneJob", "router", {**JOB, "suspend": True})
     status = api.wait_reason("FineTuneJob", "router", "Suspended")["status"]
     owner = Owner("FineTuneJob", api.namespace, "router", job["metadata"]["uid"])
     name = preflight_job_name(owner, run_key(FineTuneJobStatus.model_validate(status)), 1)
-    tenant.request("POST", tenant.path("ConfigMap"), {"metadata": {"name": name}, "data": {"run.json": "{}"}})
+    pod = {"restartPolicy": "Never", "containers": [{"name": "trainer", "image": "example.com/mine:1"}]}
+    by_hand = {"metadata": {"name": name}, "spec": {"suspend": True, "template": {"spec": pod}}}
+    tenant.request("POST", tenant.path("Job"), by_hand)
     tenant.patch("FineTuneJob", "router", {"spec": {"suspend": False}})
     found = api.wait_reason("FineTuneJob", "router", "NameConflict")
     assert name in condition(found, "Stalled")["message"]
     assert api.children_of(job, "preflight", "Job") == []
-    tenant.delete("ConfigMap", name)
+    tenant.delete("Job", name)
 
 
 def test_a_job_with_our_finalizer_from_elsewhere_goes_when_it_is_deleted(

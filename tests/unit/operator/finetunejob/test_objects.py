@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from finetune_api.run import TrainRun
 from finetune_operator.finetunejob.objects import (
     accelerator_memory,
     attempt_objects,
     grace_seconds,
     preflight_objects,
 )
-from tests.unit.operator.states import MODEL_SOURCE, OWNER, attempt_of, class_spec, job_spec, resolved_class
+from finetune_operator.progress.endpoint import ProgressEndpoint
+from tests.unit.operator.states import MODEL_SOURCE, OWNER, attempt_of, class_spec, files_of, job_spec, resolved_class
 
 
 def train_job(checkpoint_seconds: float | None = None) -> dict[str, Any]:
@@ -37,6 +40,18 @@ def test_a_ranks_failure_ends_the_gang_at_once_and_is_told_from_a_disruption() -
     assert told_to_stop["onExitCodes"] == {"operator": "In", "values": [143]}
     assert failed["onExitCodes"] == {"operator": "NotIn", "values": [0]}
     assert [rule["action"] for rule in (disrupted, told_to_stop, failed)] == ["Count", "Count", "FailJob"]
+
+
+def test_the_run_configuration_travels_with_the_job_as_the_annotations_of_its_pods() -> None:
+    """No other object has to be written, or deleted, with it."""
+    endpoint = ProgressEndpoint("https://finetune.svc:8443/", "-----BEGIN CERTIFICATE-----")
+    (preflight,) = preflight_objects(OWNER, job_spec(), resolved_class(), MODEL_SOURCE, 1)
+    *_, train = attempt_objects(replace(attempt_of(job_spec()), endpoint=endpoint))
+    assert files_of(preflight).keys() == {"run.json"}
+    assert files_of(train).keys() == {"run.json", "progress-ca.crt"}
+    annotations = train["spec"]["template"]["metadata"]["annotations"]
+    assert TrainRun.model_validate_json(annotations["finetune.dev/run"]).attempt == 1
+    assert annotations["finetune.dev/progress-ca"] == endpoint.ca
 
 
 def test_config_maps_of_a_dataset_are_mounted_where_it_is_read() -> None:
@@ -71,8 +86,8 @@ def test_config_maps_of_a_dataset_are_mounted_where_it_is_read() -> None:
 
 def test_the_trainer_learns_which_datasets_are_allowed() -> None:
     class_ = resolved_class(sources={"datasets": ["s3://data/*"]})
-    config_map, _ = preflight_objects(OWNER, job_spec(), class_, MODEL_SOURCE, 1)
-    assert json.loads(config_map["data"]["run.json"])["allowedDatasets"] == ["s3://data/*"]
+    (made,) = preflight_objects(OWNER, job_spec(), class_, MODEL_SOURCE, 1)
+    assert json.loads(files_of(made)["run.json"])["allowedDatasets"] == ["s3://data/*"]
 
 
 @pytest.mark.parametrize(
@@ -88,5 +103,5 @@ def test_the_trainer_learns_which_datasets_are_allowed() -> None:
 )
 def test_preflight_learns_the_memory_of_an_accelerator(accelerator: dict[str, Any] | None, seen: int | None) -> None:
     assert accelerator_memory(class_spec(accelerator=accelerator)) == seen
-    config_map, _ = preflight_objects(OWNER, job_spec(), resolved_class(accelerator=accelerator), MODEL_SOURCE, 1)
-    assert json.loads(config_map["data"]["run.json"])["acceleratorMemory"] == seen
+    (made,) = preflight_objects(OWNER, job_spec(), resolved_class(accelerator=accelerator), MODEL_SOURCE, 1)
+    assert json.loads(files_of(made)["run.json"])["acceleratorMemory"] == seen

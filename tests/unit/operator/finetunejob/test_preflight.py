@@ -36,15 +36,15 @@ from tests.unit.operator.states import (
     job_status,
     later,
     observed_job,
+    of_job,
     pod,
     preflight_status,
     resolved_class,
     succeeded_pod,
-    with_config_map,
 )
 
-PREFLIGHT_2_OBJECTS = (f"ConfigMap/{PREFLIGHT_2}", f"Job/{PREFLIGHT_2}")
-TRAIN_OBJECTS = (f"ConfigMap/{TRAIN_1}", f"Job/{TRAIN_1}")
+PREFLIGHT_2_OBJECTS = (f"Job/{PREFLIGHT_2}",)
+TRAIN_OBJECTS = (f"Job/{TRAIN_1}",)
 LIMIT_EXCEEDED = stalled(Reason.LIMIT_EXCEEDED, "spec.parallelism.nodes is 9; FineTuneClass 'cpu' allows 8.")
 MISSING_SECRET = 'secret "s3-credentials" not found'
 
@@ -134,7 +134,7 @@ def test_an_image_that_can_not_be_pulled_for_fifteen_minutes_ends_the_run() -> N
     assert result.decision == Decision(
         "Failed", "ImagePullFailed", stalled=True, again_in=0, event="Warning ImagePullFailed"
     )
-    assert decide(replace(observed, status=result.status)).decision.deletes == with_config_map(PREFLIGHT_1)
+    assert decide(replace(observed, status=result.status)).decision.deletes == of_job(PREFLIGHT_1)
 
 
 def test_the_estimate_of_memory_is_shown() -> None:
@@ -389,4 +389,4 @@ def test_an_image_that_is_not_the_trainer_is_named() -> None:
 def test_of_the_jobs_that_ended_three_are_kept_for_their_logs() -> None:
     ended = [job(f"try-{number}", "Failed", created=ago(600 - number)) for number in range(5)]
     result = decide(observed_job(refused_before(retry_in=0), *ended))
-    assert result.decision.deletes == (*with_config_map("try-0"), *with_config_map("try-1"))
+    assert result.decision.deletes == (*of_job("try-0"), *of_job("try-1"))

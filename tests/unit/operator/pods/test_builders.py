@@ -17,7 +17,7 @@ from finetune_operator.modeldeployment.objects import serving_objects
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.deployment_states import DEPLOYMENT
 from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec, tuned
-from tests.unit.operator.states import MODEL_SOURCE, OWNER, attempt_of, job_spec, resolved_class
+from tests.unit.operator.states import MODEL_SOURCE, OWNER, attempt_of, files_of, job_spec, resolved_class
 
 ENDPOINT = ProgressEndpoint("https://finetune.svc:8443", "PEM")
 
@@ -56,6 +56,7 @@ def test_pods_pass_the_restricted_pod_security_standard(role: str) -> None:
     assert {key for volume in spec["volumes"] for key in volume} <= {
         "name",
         "configMap",
+        "downwardAPI",
         "emptyDir",
         "projected",
         "secret",
@@ -219,7 +220,7 @@ def test_a_class_may_let_pods_into_a_mesh_and_labels_them() -> None:
 
 
 def test_a_gang_is_an_indexed_job_that_tries_once() -> None:
-    config_map, service, job = children()["train"]
+    service, job = children()["train"]
     spec = job["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"], spec["backoffLimit"]) == (
         "Indexed",
@@ -234,7 +235,6 @@ def test_a_gang_is_an_indexed_job_that_tries_once() -> None:
     assert environment["RENDEZVOUS_HOST"] == f"{job['metadata']['name']}-0.{service['metadata']['name']}"
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
-    assert config_map["immutable"] is True
 
 
 def test_a_rank_alone_in_its_pod_takes_as_many_threads_as_cpus_it_asks_for() -> None:
@@ -250,21 +250,26 @@ def test_a_rank_alone_in_its_pod_takes_as_many_threads_as_cpus_it_asks_for() -> 
 )
 def test_each_pod_mounts_a_run_configuration_that_parses(role: str, model: Any) -> None:
     objects = children()[role]
-    (config_map,) = [item for item in objects if item["kind"] == "ConfigMap"]
-    model.model_validate_json(config_map["data"]["run.json"])
-    (volume,) = [item for item in pod_spec(objects)["volumes"] if item["name"] == "run"]
-    assert volume["configMap"]["name"] == config_map["metadata"]["name"]
+    if role in ("evaluate", "serve"):
+        (config_map,) = [item for item in objects if item["kind"] == "ConfigMap"]
+        (volume,) = [item for item in pod_spec(objects)["volumes"] if item["name"] == "run"]
+        assert volume["configMap"]["name"] == config_map["metadata"]["name"]
+        assert config_map["immutable"] is True
+        text = config_map["data"]["run.json"]
+    else:
+        text = files_of(objects[-1])["run.json"]
+    model.model_validate_json(text)
 
 
 HOSTILE = "s3://data/$(rm -rf ~);`id`&&\"'.jsonl"
 
 
 def test_what_a_user_wrote_travels_only_as_json() -> None:
-    """No argument, environment variable or name of a Pod holds text of the spec."""
+    """Nothing of a Pod but the annotation that becomes run.json holds text of the spec."""
     spec = job_spec(dataset={"training": {"uri": HOSTILE.replace(" ", "+")}}, runId="it-s.mine")
-    objects = attempt_objects(attempt_of(spec, endpoint=ENDPOINT))
-    config_map, job = objects
-    assert "rm+-rf" in config_map["data"]["run.json"]
+    (job,) = attempt_objects(attempt_of(spec, endpoint=ENDPOINT))
+    assert "rm+-rf" in files_of(job)["run.json"]
+    del job["spec"]["template"]["metadata"]["annotations"]["finetune.dev/run"]
     assert "rm+-rf" not in json.dumps(job)
     assert "it-s.mine" not in json.dumps(job)
 

@@ -38,12 +38,12 @@ from tests.unit.operator.states import (
     job,
     job_status,
     observed_job,
+    of_job,
     pod,
     preflight_status,
     succeeded_pod,
     told,
     trained_status,
-    with_config_map,
 )
 
 EVALUATE_1 = evaluation_job_name()
@@ -203,7 +203,7 @@ def test_a_training_with_a_sidecar_succeeds_and_its_job_is_ended() -> None:
     done = decide_at(observed_job(status, job(TRAIN_1), pods=pods))
     assert (done.decision.phase, done.decision.ready) == ("Succeeded", True)
     after = decide_at(observed_job(done.status, job(TRAIN_1), pods=pods))
-    assert after.decision.deletes == with_config_map(TRAIN_1)
+    assert after.decision.deletes == of_job(TRAIN_1)
 
 
 def test_it_is_named_while_the_kubelet_may_still_say_that_the_pod_has_ended() -> None:

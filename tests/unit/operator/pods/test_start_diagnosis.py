@@ -221,6 +221,11 @@ QUOTA = (
             "A LimitRange in the namespace can supply the defaults",
         ),
         (
+            'Job.batch "x" is invalid: spec.template.annotations: Too long: may not be more than 262144 bytes',
+            Reason.POD_REJECTED,
+            "shorten spec.dataset, or storage.caBundle, sources or podMetadata of the FineTuneClass",
+        ),
+        (
             'Error creating: pods "x" is forbidden: violates PodSecurity "restricted:latest": privileged',
             Reason.POD_REJECTED,
             "check what a webhook adds",

@@ -87,7 +87,7 @@ def test_the_end_is_recorded_before_the_job_is_deleted_and_does_not_count() -> N
     assert (first.decision.phase, first.decision.deletes, first.decision.again_in) == ("Queued", (), 0)
     assert [(end.number, end.outcome) for end in first.status.ended_attempts] == [(1, "Replaced")]
     second = decided(plan(observed_job(first.status, waiting), NOW))
-    assert second.decision.deletes == (f"ConfigMap/{TRAIN_1}", f"Job/{TRAIN_1}")
+    assert second.decision.deletes == (f"Job/{TRAIN_1}",)
     third = decided(plan(observed_job(second.status), NOW))
     assert (third.status.attempt.number, third.status.attempt.retries, third.status.attempt.disruptions) == (2, 1, 0)
 
@@ -96,7 +96,7 @@ def test_a_preflight_that_the_class_keeps_from_starting_is_made_anew() -> None:
     waiting = job(PREFLIGHT_1, role="preflight", digest="as it was")
     first = decided(plan(observed_job(job_status(preflight=preflight_status()), waiting), NOW))
     second = decided(plan(observed_job(first.status, waiting), NOW))
-    assert second.decision.deletes == (f"ConfigMap/{PREFLIGHT_1}", f"Job/{PREFLIGHT_1}")
+    assert second.decision.deletes == (f"Job/{PREFLIGHT_1}",)
     third = decided(plan(observed_job(second.status), NOW))
     assert third.status.preflight.try_number == 2
     assert third.status.failure is None

@@ -8,10 +8,10 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.class_limits import class_or_refusal
+from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.tries import current_job, is_same_run
-from finetune_operator.pods.builders import jobs_to_delete
 from finetune_operator.pods.retried_job import held_up
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
@@ -22,7 +22,7 @@ def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: 
     if not isinstance(found, Readiness) or current_job(observed) is not None:
         return None
     running = [job for job in observed.jobs if job.state == "Active"]
-    active = jobs_to_delete(observed.owner.namespace, running, observed.pods)
+    active = tries_to_delete(observed.owner.namespace, running, observed.pods)
     # A ModelDeployment that a class names wakes nobody.
     waits = found.reason in (Reason.WAITING_FOR_MODEL, Reason.REFERENCE_NOT_FOUND)
     again = now + timedelta(seconds=START_CHECK_SECONDS) if waits else None

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import progressing
+from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
-from finetune_operator.pods.builders import jobs_to_delete, stuck_jobs
+from finetune_operator.pods.builders import stuck_jobs
 from finetune_operator.pods.observed import is_lost
 from finetune_operator.pods.retried_job import held_up
 from finetune_operator.pods.start_diagnosis import (
@@ -32,7 +33,7 @@ def wait_for_earlier_pods(
     return EvaluationDecision(
         status.model_copy(update={"job_name": observed.status.job_name}),
         held_up(progressing(Reason.RETRYING, message), status.failure, is_bounded=True),
-        delete=jobs_to_delete(observed.owner.namespace, stuck, observed.pods),
+        delete=tries_to_delete(observed.owner.namespace, stuck, observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
         meanwhile=Reason.RETRYING,
     )

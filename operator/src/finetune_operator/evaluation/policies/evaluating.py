@@ -11,12 +11,11 @@ from finetune_operator.core.conditions import Readiness, sentence
 from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.candidates import models_to_judge
 from finetune_operator.evaluation.class_limits import allowed_class, endpoints
-from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects
+from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, tries_to_delete
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision, EvaluationPlan
 from finetune_operator.evaluation.tries import try_result, try_to_watch
 from finetune_operator.finetuneclass.resolve import output_location
-from finetune_operator.pods.builders import jobs_to_delete
 from finetune_operator.pods.disruption import first_disruption
 from finetune_operator.pods.retried_job import Running, held_up, retry_readiness
 from finetune_operator.pods.sidecars import next_sidecar_check
@@ -49,7 +48,7 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
     return EvaluationDecision(
         status,
         readiness,
-        delete=jobs_to_delete(
+        delete=tries_to_delete(
             observed.owner.namespace, [other for other in observed.jobs if other.name != job.name], observed.pods
         ),
         requeue_at=earliest([now + timedelta(seconds=START_CHECK_SECONDS), next_sidecar_check(observed.pods_of(job))]),
@@ -75,7 +74,7 @@ def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
         status.model_copy(update=update),
         retry_readiness(Reason.EVALUATING, status.failure, None, is_bounded=True),
         create=evaluate_objects(owner, spec, class_, models, name, endpoints(observed)),
-        delete=jobs_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name], observed.pods),
+        delete=tries_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name], observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
         meanwhile=Reason.EVALUATING,
     )

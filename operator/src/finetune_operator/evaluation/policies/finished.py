@@ -10,10 +10,10 @@ from finetune_grading.ungraded import ungraded_in_slice, ungraded_outputs
 from finetune_operator.core.conditions import Readiness, missing_failure, ready, stalled
 from finetune_operator.core.plan import Child
 from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, judge, too_few_examples
+from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.tries import is_same_run
-from finetune_operator.pods.builders import jobs_to_delete
 
 LEFTOVER_SECONDS = 30
 """What still runs so long after the answer (a container that somebody added to the Pod) is ended."""
@@ -105,4 +105,4 @@ def _leftovers(
     # What is further away was written by a wrong clock.
     if active and now < due <= now + timedelta(seconds=LEFTOVER_SECONDS):
         return (), due
-    return jobs_to_delete(observed.owner.namespace, active, observed.pods), None
+    return tries_to_delete(observed.owner.namespace, active, observed.pods), None

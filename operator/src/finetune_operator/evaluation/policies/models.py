@@ -8,11 +8,11 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import models_to_judge
+from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.tries import current_job
 from finetune_operator.models.resolve import Undecided
-from finetune_operator.pods.builders import jobs_to_delete
 
 
 def wait_for_models(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
@@ -24,6 +24,6 @@ def wait_for_models(observed: ObservedEvaluation, status: EvaluationStatus, now:
         # The try that runs goes on: it ends by its own deadline at the latest.
         return None if current_job(observed) is not None else EvaluationDecision(status, found, meanwhile=meanwhile)
     running = [job for job in observed.jobs if job.state == "Active"]
-    active = jobs_to_delete(observed.owner.namespace, running, observed.pods)
+    active = tries_to_delete(observed.owner.namespace, running, observed.pods)
     status = status.model_copy(update={"job_name": None})
     return EvaluationDecision(status, found, delete=active, meanwhile=meanwhile)

@@ -26,7 +26,7 @@ from tests.unit.operator.states import (
 )
 
 TWO_NODES = job_spec(parallelism={"nodes": 2})
-TRAIN_2_OBJECTS = (f"ConfigMap/{TRAIN_2}", f"Job/{TRAIN_2}")
+TRAIN_2_OBJECTS = (f"Job/{TRAIN_2}",)
 PROGRESS = Progress(
     step=30, total_steps=750, percent=4, loss=2.5, estimated_remaining_seconds=600, last_updated_time=ago(1)
 )

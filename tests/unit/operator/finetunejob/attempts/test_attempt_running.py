@@ -23,9 +23,9 @@ from tests.unit.operator.states import (
     attempt_status,
     job,
     observed_job,
+    of_job,
     pod,
     trained_status,
-    with_config_map,
 )
 
 STILL_QUEUED = Decision("Queued", "Queued", again_in=15)
@@ -143,4 +143,4 @@ def test_a_ledger_of_any_length_fits_the_status() -> None:
 def test_a_job_that_an_earlier_run_left_running_is_ended() -> None:
     stray = job("router-train-of-before")
     observed = observed_job(trained_status(conditions=TRAINING), job(TRAIN_1), stray, pods=(pod(TRAIN_1),))
-    assert decide(observed).decision == Decision("Training", "Training", deletes=with_config_map(stray.name))
+    assert decide(observed).decision == Decision("Training", "Training", deletes=of_job(stray.name))

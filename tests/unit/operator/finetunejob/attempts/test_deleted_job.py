@@ -23,9 +23,9 @@ from tests.unit.operator.states import (
     job,
     job_spec,
     observed_job,
+    of_job,
     pod,
     trained_status,
-    with_config_map,
 )
 
 NEXT_AT_ONCE = Decision("Retrying", "Retrying", again_in=1, event="Normal Retrying")
@@ -88,7 +88,7 @@ def test_a_finalizer_of_somebody_elses_holds_no_run() -> None:
     assert "backup.example.com/hold" in ended.message
     assert f"kubectl patch job {TRAIN_1} -n team-a" in ended.message
     stops = decide(replace(held, status=ended.status.model_copy(update={"attempt": due_attempt(ended)})))
-    assert stops.decision.deletes == with_config_map(TRAIN_1)
+    assert stops.decision.deletes == of_job(TRAIN_1)
     assert "backup.example.com/hold" in stops.message
     ending = job(TRAIN_1, deleting=True, finalizers=(*HELD.finalizers, "foregroundDeletion"))
     waits = decide(replace(held, status=stops.status, jobs=(ending,)))
@@ -106,7 +106,7 @@ def due_attempt(found: Decided) -> AttemptStatus:
 def test_suspending_stops_the_pods_of_a_job_that_a_finalizer_keeps() -> None:
     status = trained_status(attempt_status(state="Suspended"), ended_attempts=[ended_attempt(1, "Suspended")])
     stops = decide(observed_job(status, HELD, pods=(pod(TRAIN_1),), spec=job_spec(suspend=True)))
-    assert (stops.decision.reason, stops.decision.deletes) == ("Stopping", with_config_map(TRAIN_1))
+    assert (stops.decision.reason, stops.decision.deletes) == ("Stopping", of_job(TRAIN_1))
     assert "backup.example.com/hold" in stops.message
     stopped = decide(observed_job(stops.status, HELD, spec=job_spec(suspend=True)))
     assert stopped.decision.reason == "Suspended"

@@ -35,16 +35,17 @@ from tests.unit.operator.states import (
     ago,
     decided,
     failed_pod,
+    files_of,
     job,
     job_spec,
     job_status,
     later,
     observed_job,
+    of_job,
     pod,
     resolved_class,
     succeeded_pod,
     trained_status,
-    with_config_map,
 )
 
 
@@ -54,8 +55,8 @@ def test_a_run_keeps_its_place_in_the_storage_for_its_life(storage: dict[str, An
     moved = resolved_class(storage=storage)
     result = decide(observed_job(between_attempts(0), job(TRAIN_1, "Failed"), class_=moved))
     assert result.decision.writes == TRAIN_2_OBJECTS
-    (config,) = [item for item in result.plan.create if item["kind"] == "ConfigMap"]
-    assert json.loads(config["data"]["run.json"])["outputUri"] == STORAGE_URI
+    (made,) = result.plan.create
+    assert json.loads(files_of(made)["run.json"])["outputUri"] == STORAGE_URI
     assert result.status.storage_uri == STORAGE_URI
 
 
@@ -64,8 +65,8 @@ def test_a_run_keeps_the_endpoint_of_its_storage_too(began_at: str, names: str |
     status = between_attempts(0).model_copy(update={"storage_endpoint": began_at})
     moved = resolved_class(storage={"endpoint": names})
     result = decide(observed_job(status, job(TRAIN_1, "Failed"), class_=moved))
-    (config,) = [item for item in result.plan.create if item["kind"] == "ConfigMap"]
-    assert json.loads(config["data"]["run.json"])["storage"].get("endpoint") == (began_at or None)
+    (made,) = result.plan.create
+    assert json.loads(files_of(made)["run.json"])["storage"].get("endpoint") == (began_at or None)
     assert [folder.endpoint for folder in result.status.storage_folders] == [began_at]
 
 
@@ -80,8 +81,8 @@ def test_an_endpoint_never_gets_the_credentials_of_another() -> None:
     moved = resolved_class(storage={"endpoint": "https://new.test", "region": "us-9", "credentialsSecretName": "new"})
     for class_, secret in ((rotated, "rotated"), (moved, "old")):
         result = decide(observed_job(begun, job(TRAIN_1, "Failed"), class_=class_))
-        config, made = sorted(result.plan.create, key=lambda item: item["kind"])
-        reached = json.loads(config["data"]["run.json"])["storage"]
+        (made,) = result.plan.create
+        reached = json.loads(files_of(made)["run.json"])["storage"]
         assert (reached["endpoint"], reached["region"], reached["pathStyle"]) == ("https://old.test", "eu-1", True)
         volumes = made["spec"]["template"]["spec"]["volumes"]
         assert [one["secret"]["secretName"] for one in volumes if "secret" in one] == [secret]
@@ -200,7 +201,7 @@ def test_the_next_attempt_does_not_wait_for_a_lost_node_and_says_so() -> None:
 def test_a_job_that_is_still_active_is_ended_before_the_next_attempt() -> None:
     observed = observed_job(between_attempts(0), job(TRAIN_1))
     result = decide(observed)
-    assert result.decision == Decision("Retrying", "Retrying", deletes=with_config_map(TRAIN_1), again_in=15)
+    assert result.decision == Decision("Retrying", "Retrying", deletes=of_job(TRAIN_1), again_in=15)
 
 
 @pytest.mark.parametrize(
@@ -264,9 +265,9 @@ def test_the_pods_of_a_job_that_was_made_in_vain_are_waited_for_before_it_is_mad
 
 def test_a_pod_learns_where_to_report_and_whom_to_trust() -> None:
     endpoint = ProgressEndpoint("https://finetune.svc:8443/", "-----BEGIN CERTIFICATE-----")
-    config_map, train_job = plan(observed_job(between_attempts(0), progress_endpoint=endpoint), NOW).create
+    (train_job,) = plan(observed_job(between_attempts(0), progress_endpoint=endpoint), NOW).create
     path = f"/v1alpha1/namespaces/team-a/finetunejobs/router/attempts/{TRAIN_2}"
-    assert f'"url":"https://finetune.svc:8443{path}"' in config_map["data"]["run.json"]
-    assert config_map["data"]["progress-ca.crt"] == endpoint.ca
+    assert f'"url":"https://finetune.svc:8443{path}"' in files_of(train_job)["run.json"]
+    assert files_of(train_job)["progress-ca.crt"] == endpoint.ca
     volumes = {volume["name"] for volume in train_job["spec"]["template"]["spec"]["volumes"]}
     assert "progress-token" in volumes

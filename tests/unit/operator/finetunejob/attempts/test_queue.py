@@ -27,10 +27,10 @@ from tests.unit.operator.states import (
     job_spec,
     later,
     observed_job,
+    of_job,
     pod,
     resolved_class,
     trained_status,
-    with_config_map,
 )
 
 WITH_QUEUE = resolved_class(scheduling={"queueName": "gpus"})
@@ -93,7 +93,7 @@ def test_a_quota_that_is_taken_back_is_a_disruption(pods: tuple[Any, ...]) -> No
     assert (ended.outcome, ended.reason) == ("Disrupted", "QuotaReclaimed")
     assert (evicted.status.attempt.retries, evicted.status.attempt.disruptions) == (0, 1)
     noted = replace(observed, status=evicted.status)
-    assert decide(noted).decision.deletes == with_config_map(TRAIN_1)
+    assert decide(noted).decision.deletes == of_job(TRAIN_1)
     gone = plan(replace(noted, jobs=(), pods=()), later(1))
     assert gone.create[-1]["metadata"]["name"] == TRAIN_2
     assert gone.create[-1]["spec"]["suspend"]
@@ -119,4 +119,4 @@ def test_a_job_in_the_queue_can_be_suspended() -> None:
     observed = observed_job(WAITING, QUEUED_JOB, class_=WITH_QUEUE, spec=job_spec(suspend=True))
     noted = decide(observed)
     assert noted.status.ended_attempts[-1].outcome == "Suspended"
-    assert decide(replace(observed, status=noted.status)).decision.deletes == with_config_map(TRAIN_1)
+    assert decide(replace(observed, status=noted.status)).decision.deletes == of_job(TRAIN_1)

@@ -8,7 +8,6 @@ from typing import Any
 from finetune_api.run import DeleteRun
 from finetune_operator.core.ownership import child_name
 from finetune_operator.finetuneclass.resolve import ResolvedClass
-from finetune_operator.finetunejob.deletion.objects import RUN_ANNOTATION
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.deletion.plan import plan
 from finetune_operator.pods.observed import JobView, PodView
@@ -17,6 +16,7 @@ from tests.unit.operator.states import (
     OWNER,
     STORAGE_URI,
     ago,
+    files_of,
     job,
     resolved_class,
     trained_status,
@@ -56,8 +56,7 @@ def removal(observed: ObservedDeletion) -> dict[str, Any]:
 
 
 def removed(observed: ObservedDeletion) -> list[str]:
-    made = removal(observed)["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION]
-    return DeleteRun.model_validate_json(made).folder_uris
+    return DeleteRun.model_validate_json(files_of(removal(observed))["run.json"]).folder_uris
 
 
 def named(name: str, **changes: Any) -> ResolvedClass:

@@ -13,7 +13,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.outcome import Failure
 from finetune_api.run import DeleteRun
-from finetune_operator.finetunejob.deletion.objects import RUN_ANNOTATION, STORAGE_DEADLINE_SECONDS
+from finetune_operator.finetunejob.deletion.objects import STORAGE_DEADLINE_SECONDS
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.deletion.plan import FINALIZER, MOST_JOBS, holds_storage, plan
 from finetune_operator.kube.resources import FINE_TUNE_JOBS
@@ -35,6 +35,7 @@ from tests.unit.operator.states import (
     TRAIN_1,
     ago,
     failed_pod,
+    files_of,
     job,
     observed_job,
     pod,
@@ -226,12 +227,9 @@ def test_the_deletion_job_has_its_whole_configuration_in_its_own_object() -> Non
     assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == ("FineTuneClass", "cpu", "u-cpu", True)
     assert made["metadata"]["labels"]["finetune.dev/owner-uid"] == OWNER.uid
     template = made["spec"]["template"]
-    run = DeleteRun.model_validate_json(template["metadata"]["annotations"][RUN_ANNOTATION])
+    run = DeleteRun.model_validate_json(files_of(made)["run.json"])
     assert run.job.uid == OWNER.uid
     assert run.folder_uris == [FOLDER]
-    (volume,) = [volume for volume in template["spec"]["volumes"] if volume["name"] == "run"]
-    (item,) = volume["downwardAPI"]["items"]
-    assert item == {"path": "run.json", "fieldRef": {"fieldPath": f"metadata.annotations['{RUN_ANNOTATION}']"}}
     (container,) = template["spec"]["containers"]
     assert container["args"] == ["delete", "/etc/finetune/run.json"]
     assert "example.com/gpu" not in json.dumps(container)

@@ -21,10 +21,10 @@ from tests.unit.operator.states import (
     ended_attempt,
     job_status,
     later,
+    of_job,
     pod,
     preflight_status,
     trained_status,
-    with_config_map,
 )
 
 PROGRESS = Progress(step=30, total_steps=750, percent=4, last_updated_time=ago(1))
@@ -52,7 +52,7 @@ def stopped(observed: ObservedFineTuneJob, running: str, phase: str) -> tuple[De
     assert noted.decision == Decision(phase, "Stopping", again_in=0, event="Normal Stopping")
     stopping = carried_out(noted, observed)
     deleted = decide(stopping)
-    assert deleted.decision == Decision(phase, "Stopping", deletes=with_config_map(running), again_in=15)
+    assert deleted.decision == Decision(phase, "Stopping", deletes=of_job(running), again_in=15)
     saving = carried_out(deleted, stopping, jobs=(), pods=(pod(running, deletion_time=later(40)),))
     waits = decide(saving)
     assert waits.decision == Decision(phase, "Stopping", again_in=15)

@@ -21,10 +21,10 @@ from tests.unit.operator.states import (
     job_status,
     later,
     observed_job,
+    of_job,
     preflight_status,
     resolved_class,
     trained_status,
-    with_config_map,
 )
 
 # After the end.
@@ -32,7 +32,7 @@ from tests.unit.operator.states import (
 
 @pytest.mark.parametrize(
     ("ttl", "deletes", "again_in"),
-    [(None, (), None), (160, (), 60), (100, with_config_map(TRAIN_1), None), (0, with_config_map(TRAIN_1), None)],
+    [(None, (), None), (160, (), 60), (100, of_job(TRAIN_1), None), (0, of_job(TRAIN_1), None)],
 )
 def test_ttl_removes_the_pods_and_never_the_status(
     ttl: int | None, deletes: tuple[str, ...], again_in: float | None
@@ -46,7 +46,7 @@ def test_ttl_removes_the_pods_and_never_the_status(
 def test_what_still_runs_after_the_end_is_ended() -> None:
     observed = observed_job(finished(), job(TRAIN_1), job(TRAIN_2, "Complete"))
     result = decide(observed)
-    assert result.decision == Decision("Succeeded", "Succeeded", ready=True, deletes=with_config_map(TRAIN_1))
+    assert result.decision == Decision("Succeeded", "Succeeded", ready=True, deletes=of_job(TRAIN_1))
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ FAILED = trained_status(
 NEW_RUN = Decision(
     "Validating",
     "Validating",
-    writes=(f"ConfigMap/{SECOND_RUN}", f"Job/{SECOND_RUN}"),
+    writes=(f"Job/{SECOND_RUN}",),
     again_in=15,
 )
 

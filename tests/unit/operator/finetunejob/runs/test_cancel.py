@@ -25,8 +25,8 @@ from tests.unit.operator.states import (
     job,
     job_spec,
     observed_job,
+    of_job,
     pod,
-    with_config_map,
 )
 
 CANCELLED = job_spec(cancel=True)
@@ -48,7 +48,7 @@ def test_the_end_is_recorded_before_the_job_is_deleted(status: FineTuneJobStatus
     assert ended.decision == Decision("Cancelled", "Cancelled", stalled=True, again_in=0, event="Warning Cancelled")
     assert ended.status.completion_time == NOW
     deleted = decide(carried_out(ended, observed))
-    assert deleted.decision == Decision("Cancelled", "Cancelled", stalled=True, deletes=with_config_map(running))
+    assert deleted.decision == Decision("Cancelled", "Cancelled", stalled=True, deletes=of_job(running))
 
 
 def test_a_cancelled_attempt_counts_nothing_and_its_checkpoints_stay() -> None:

@@ -34,11 +34,11 @@ from tests.unit.operator.states import (
     job_status,
     later,
     observed_job,
+    of_job,
     pod,
     preflight_status,
     resolved_class,
     trained_status,
-    with_config_map,
 )
 
 # Deadlines.
@@ -75,7 +75,7 @@ def test_a_run_ends_at_its_deadline(
         assert result.decision.reason == "DeadlineExceeded"
         assert "Raise activeDeadlineSeconds and change runId" in result.message
         assert result.status.ended_attempts[-1].reason == "DeadlineExceeded"
-        assert decide(replace(observed, status=result.status)).decision.deletes == with_config_map(TRAIN_1)
+        assert decide(replace(observed, status=result.status)).decision.deletes == of_job(TRAIN_1)
 
 
 @pytest.mark.parametrize(

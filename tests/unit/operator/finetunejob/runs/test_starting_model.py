@@ -27,6 +27,7 @@ from tests.unit.operator.states import (
     ago,
     attempt_status,
     decided,
+    files_of,
     job,
     job_spec,
     job_status,
@@ -57,8 +58,8 @@ def decide(observed: ObservedFineTuneJob) -> Decided:
 
 def started_with(decision: Decided) -> tuple[Any, bool]:
     """The model in the run configuration that was made, and whether it says that it was tuned before."""
-    configs = [item for item in decision.plan.create if item["kind"] == "ConfigMap"]
-    run = json.loads(configs[0]["data"]["run.json"])
+    (made,) = decision.plan.create
+    run = json.loads(files_of(made)["run.json"])
     return run["model"], run.get("continued", False)
 
 
@@ -77,7 +78,7 @@ def test_preflight_starts_with_the_result_which_the_status_names() -> None:
     waiting = plan(observed_job(FineTuneJobStatus(), spec=SPEC, model=IN_TRAINING), NOW).status
     result = decide(observed_job(waiting, spec=SPEC, model=TUNED))
     first = result.status.preflight.job_name
-    assert result.decision.writes == (f"ConfigMap/{first}", f"Job/{first}")
+    assert result.decision.writes == (f"Job/{first}",)
     assert result.status.starting_model == STARTING
     assert result.status.suspend_time is None
     model, continued = started_with(result)
