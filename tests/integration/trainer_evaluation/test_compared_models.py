@@ -388,7 +388,7 @@ def test_an_output_that_repeats_a_key_names_the_line(bucket: Bucket, dataset: st
     failure = failure_of(compared(bucket, dataset, None, ready("before", bucket.put("compared/keys.jsonl", lines))))
     assert failure.reason is Reason.DATASET_INVALID
     assert "Line 1 of" in failure.message
-    assert "The key 'output_text' stands twice in one object." in failure.message
+    assert "The key 'output_text' appears twice in one object." in failure.message
 
 
 def test_outputs_that_are_not_there_or_not_allowed(bucket: Bucket, dataset: str) -> None:

@@ -49,7 +49,7 @@ def first_disruption(pods: Iterable[PodView]) -> Disruption | None:
     return None
 
 
-def took_away(seen: Disruption | None, pods: Iterable[PodView]) -> bool:
+def disrupted_pod_is_gone(seen: Disruption | None, pods: Iterable[PodView]) -> bool:
     """Whether the Pod that was being disrupted is gone now."""
     return seen is not None and all(pod.name != seen.pod for pod in pods)
 

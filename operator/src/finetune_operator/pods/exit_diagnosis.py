@@ -98,7 +98,7 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
     return FailureStatus(reason=Reason.FAILED, message=message[:MESSAGE_LENGTH], suggestion=suggestion)
 
 
-def may_heal(diagnosis: FailureStatus, reported: Failure | None, earlier: Collection[str | None]) -> bool:
+def is_retryable(diagnosis: FailureStatus, reported: Failure | None, earlier: Collection[str | None]) -> bool:
     """Whether what failed may succeed another time with the same spec, an attempt or a retried Job.
 
     `reported`: what a Pod itself said of the failure; `earlier`: the reasons of the failures before it.

@@ -17,8 +17,8 @@ from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
 from finetune_operator.core.conditions import Readiness, known_reason, progressing, sentence, stalled
-from finetune_operator.pods.disruption import disruption_message, first_disruption, is_disruption, took_away
-from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure, failure_message, may_heal, outcome
+from finetune_operator.pods.disruption import disrupted_pod_is_gone, disruption_message, first_disruption, is_disruption
+from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure, failure_message, is_retryable, outcome
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.sidecars import ended_well, has_answered, sidecar_message
 from finetune_operator.pods.start_diagnosis import (
@@ -105,7 +105,7 @@ class RetriedJob:
         if job.reason == JOB_DEADLINE_EXCEEDED:
             # The Job controller takes the Pods away itself: it looks like a disruption, and would last as long again.
             return Failed(diagnosis, reported, final=True)
-        taken = seen if took_away(seen, pods) else None
+        taken = seen if disrupted_pod_is_gone(seen, pods) else None
         if taken is not None or is_disruption(pods, job.parallelism):
             return Disrupted(disruption_message(pods, taken), first_disruption(pods) or taken)
         return Failed(diagnosis, reported, self._is_final(diagnosis, reported, before))
@@ -117,7 +117,7 @@ class RetriedJob:
     def _is_final(self, diagnosis: FailureStatus, reported: Failure | None, before: FailureStatus | None) -> bool:
         if self.retries_every_failure:
             return reported is not None and not reported.retryable and diagnosis.reason == Reason.INVALID_SPEC
-        return not may_heal(diagnosis, reported, [before.reason] if before is not None else [])
+        return not is_retryable(diagnosis, reported, [before.reason] if before is not None else [])
 
 
 PASSING = frozenset(

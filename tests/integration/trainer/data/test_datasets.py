@@ -108,9 +108,7 @@ def test_of_a_saved_folder_the_shards_are_read_that_its_state_names(
         assert [file.uri for file in fetched(storage, tmp_path / "fetched", {"uri": folder})] == shards
     storage.delete([parse_s3(shards[1])])
     for folder in (f"{uri}/", bucket.uri("saved/")):
-        with pytest.raises(
-            DiagnosedError, match=r"names 3 shards, of which 1 are not there: .*data-00001-of"
-        ) as refused:
+        with pytest.raises(DiagnosedError, match=r"names 3 shards, of which 1 are missing: .*data-00001-of") as refused:
             fetched(storage, tmp_path / "fetched", {"uri": folder})
         assert refused.value.failure.reason is Reason.DATASET_INVALID
 
@@ -119,10 +117,10 @@ def test_of_a_saved_folder_the_shards_are_read_that_its_state_names(
     ("uri", "reason", "words"),
     [
         ("s3://trainer/many/none.jsonl", Reason.DATASET_NOT_FOUND, "s3://trainer/many/none.jsonl"),
-        ("s3://trainer/none/", Reason.DATASET_NOT_FOUND, "names no file of data. Of a folder, files ending in .jsonl"),
-        ("s3://trainer/many/*.csv", Reason.DATASET_NOT_FOUND, "names no file of data."),
+        ("s3://trainer/none/", Reason.DATASET_NOT_FOUND, "matches no data file. Of a folder, files ending in .jsonl"),
+        ("s3://trainer/many/*.csv", Reason.DATASET_NOT_FOUND, "matches no data file."),
         ("s3://trainer/splits/", Reason.DATASET_INVALID, "Name one of them, such as s3://trainer/splits/train/."),
-        ("s3://trainer/m*/secret.txt", Reason.DATASET_NOT_FOUND, "names no file of data."),
+        ("s3://trainer/m*/secret.txt", Reason.DATASET_NOT_FOUND, "matches no data file."),
     ],
 )
 def test_what_names_no_data_is_told(
@@ -273,7 +271,7 @@ def chosen_of(storage: Storage, workplace: Workplace, output: str) -> DatasetRec
 
 def test_too_long_examples_fail_when_asked(workplace: Workplace, tmp_path: Path) -> None:
     dataset = doubtful(workplace, too_long="Fail")
-    with pytest.raises(DiagnosedError, match=r"Line 19 of .*: The example has \d+ tokens; 128 are the most"):
+    with pytest.raises(DiagnosedError, match=r"Line 19 of .*: The example has \d+ tokens; the maximum is 128"):
         preflight(workplace.preflight_run("fail", dataset=dataset), tmp_path)
 
 

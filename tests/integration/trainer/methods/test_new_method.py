@@ -21,9 +21,9 @@ from finetune_api.finetunejob import Dataset, Method, MethodRules, TrainingData,
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints, evaluation_records
 from finetune_trainer.checkpoint.saving import Resumable
-from finetune_trainer.data.encode.stand_ins import prompt_ids
+from finetune_trainer.data.encode.placeholders import prompt_ids
 from finetune_trainer.data.encode.tokenization import IGNORED
-from finetune_trainer.data.encode.tokenization import Sequence as Tokens
+from finetune_trainer.data.encode.tokenization import TokenizedExample as Tokens
 from finetune_trainer.data.read.examples import ChatExample, Example
 from finetune_trainer.methods import samples
 from finetune_trainer.methods.method import METHODS, Question, RegisteredMethod, Row, TrainerParts

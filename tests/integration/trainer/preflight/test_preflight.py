@@ -81,12 +81,12 @@ def test_duplicates_leaks_and_cut_examples_are_warned_of(workplace: Workplace, t
 
 def test_the_memory_is_estimated_as_the_model_is_trained(workplace: Workplace, base: Path, tmp_path: Path) -> None:
     """What is counted from the files' headers is what peft makes of the model."""
-    from finetune_trainer.model.adapters import trainable_model
+    from finetune_trainer.model.adapters import load_trainable_model
     from finetune_trainer.model.loading import LocalModel
 
     adapter = Adapter(lora=LoRA(rank=4))
     report = preflight(workplace.preflight_run("memory", adapter=adapter), tmp_path)
-    model = trainable_model(workplace.train_run("memory", adapter=adapter), LocalModel(base))
+    model = load_trainable_model(workplace.train_run("memory", adapter=adapter), LocalModel(base))
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     whole = sum(parameter.numel() for parameter in model.parameters()) - trained
     assert report.memory is not None

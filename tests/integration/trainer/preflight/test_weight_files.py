@@ -217,8 +217,8 @@ def edit_index(folder: Path, name: str) -> None:
         (overlapping, "overlap with another weight's"),
         (gap, "leave a gap"),
         (other_shape, "bytes, which its shape and type do not take"),
-        (many_dimensions, "has 100000 dimensions; 64 are the most"),
-        (long_index, f"bytes; {LONGEST_INDEX_BYTES} are the most"),
+        (many_dimensions, "has 100000 dimensions; the maximum is 64"),
+        (long_index, f"bytes; the maximum is {LONGEST_INDEX_BYTES}"),
         (long_name, f"says that {'w' * 200} is in model-00001-of"),
     ],
 )

@@ -77,7 +77,7 @@ def test_only_what_missing_cuda_libraries_would_define_is_stubbed(cuda_stubs: Mo
     libraries = {
         "libtorch_cuda.so": cuda_stubs.Library(
             needs=["libcublas.so.13", "libcudart.so.13", "libnccl.so.2", "libcuda.so.1", "libc.so.6"],
-            asks=[
+            undefined=[
                 ("cublasCreate_v2", "libcublas.so.13", "libcublas.so.13"),
                 ("cudaMalloc", "libcudart.so.13", "libcudart.so.13"),
                 ("malloc", "libc.so.6", "GLIBC_2.2.5"),
@@ -86,7 +86,7 @@ def test_only_what_missing_cuda_libraries_would_define_is_stubbed(cuda_stubs: Mo
                 ("PyList_New", "", ""),
             ],
         ),
-        "libcudart.so.13": cuda_stubs.Library(defines={"cudaMalloc", "cudaFree"}),
+        "libcudart.so.13": cuda_stubs.Library(defined={"cudaMalloc", "cudaFree"}),
     }
     missing = cuda_stubs.find_missing(libraries)
     assert missing.libraries == {"libcublas.so.13", "libnccl.so.2"}

@@ -160,5 +160,5 @@ def test_what_is_accepted_can_be_written(tmp_path: Path) -> None:
 
 def test_a_line_that_repeats_a_key_is_refused_as_in_training(tmp_path: Path) -> None:
     (tmp_path / "data").write_text('{"prompt": "a", "prompt": "b", "completion": "c"}')
-    with pytest.raises(DiagnosedError, match="The key 'prompt' stands twice in one object"):
+    with pytest.raises(DiagnosedError, match="The key 'prompt' appears twice in one object"):
         read_held_out(tmp_path / "data", URI, [])

@@ -15,7 +15,7 @@ from finetune_grading.templates import render
 from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.encode import vision
 from finetune_trainer.data.encode.chat_template import TemplateError, reads_images, text_tokenizer
-from finetune_trainer.data.encode.stand_ins import prompt_ids, prompt_text, refuse_literals
+from finetune_trainer.data.encode.placeholders import prompt_ids, prompt_text, refuse_literals
 from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.read.data_files import corrected
 from finetune_trainer.data.read.example_errors import ExampleError

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from finetune_api.finetunejob import DPO
 from finetune_trainer.data.encode import tokenization
 from finetune_trainer.data.encode.chat_rendering import TemplateError, common_prefix, reads_images, render_answers
-from finetune_trainer.data.encode.stand_ins import encode
+from finetune_trainer.data.encode.placeholders import encode
 from finetune_trainer.data.encode.tokenization import IGNORED, refusal_without_loss
 from finetune_trainer.data.encode.vision import ONLY_CHAT
 from finetune_trainer.data.read.examples import ChatExample, Example, PreferenceExample
@@ -37,17 +37,19 @@ class DPOMethod(Method):
         """How often, and by how much, the preferred answer has the higher reward."""
         return {"reward_accuracy": "rewards/accuracies", "reward_margin": "rewards/margins"}
 
-    def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.Sequence]:
+    def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.TokenizedExample]:
         """Prompt and preferred answer, prompt and rejected answer."""
         if reads_images(processor):
             raise TemplateError(ONLY_CHAT)
         pair = tokenize_pair(processor, example)
         return [pair.answered(pair.chosen_ids), pair.answered(pair.rejected_ids)]
 
-    def row_lengths(self, processor: Any, sequences: Sequence[tokenization.Sequence], max_length: int) -> list[int]:
+    def row_lengths(
+        self, processor: Any, sequences: Sequence[tokenization.TokenizedExample], max_length: int
+    ) -> list[int]:
         return [max(len(sequence.input_ids) for sequence in sequences)]
 
-    def refusal(self, sequences: Sequence[tokenization.Sequence], max_length: int) -> str:
+    def refusal(self, sequences: Sequence[tokenization.TokenizedExample], max_length: int) -> str:
         if found := refusal_without_loss(sequences, max_length):
             return found
         chosen, rejected = (sequence.input_ids[:max_length] for sequence in sequences)
@@ -93,10 +95,10 @@ class TokenizedPair:
     spells_tokens: bool = False
     """Whether a text of the example spells a control token, which it is not."""
 
-    def answered(self, answer_ids: list[int]) -> tokenization.Sequence:
+    def answered(self, answer_ids: list[int]) -> tokenization.TokenizedExample:
         """The prompt with an answer, which alone has loss."""
         labels = [IGNORED] * len(self.prompt_ids) + answer_ids
-        return tokenization.Sequence([*self.prompt_ids, *answer_ids], labels, spells_tokens=self.spells_tokens)
+        return tokenization.TokenizedExample([*self.prompt_ids, *answer_ids], labels, spells_tokens=self.spells_tokens)
 
 
 def tokenize_pair(tokenizer: Any, example: Example) -> TokenizedPair:

@@ -15,7 +15,7 @@ from finetune_trainer.checkpoint.saving import Resumable
 from finetune_trainer.distributed.batches import examples_in_step
 from finetune_trainer.methods.method import Row, TrainerParts
 from finetune_trainer.methods.shared_batches import SharedBatches
-from finetune_trainer.model.adapters import trains_new_adapter, uses_bfloat16, whole_model
+from finetune_trainer.model.adapters import load_merged_model, trains_new_adapter, uses_bfloat16
 
 LOSSES = {"Sigmoid": "sigmoid", "Hinge": "hinge", "IPO": "ipo"}
 MEANS_OVER_PAIRS = (
@@ -42,7 +42,7 @@ def build_dpo_trainer(parts: TrainerParts, dpo: DPO, without_loss: Callable[[Row
     )
     reference = None
     if parts.adapter.type == "Full":
-        reference = whole_model(parts.source, torch.bfloat16 if uses_bfloat16() else torch.float32)
+        reference = load_merged_model(parts.source, torch.bfloat16 if uses_bfloat16() else torch.float32)
     trainer = ResumableDPOTrainer(
         args=settings,
         model=parts.model,

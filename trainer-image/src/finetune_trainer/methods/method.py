@@ -95,18 +95,20 @@ class Method(Protocol):
         log, which has the prefix `eval_` in evaluations."""
         ...
 
-    def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.Sequence]:
+    def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.TokenizedExample]:
         """The sequences of an example, for counting its tokens; not truncated. Raises TemplateError.
 
         Online methods return prompts without labels.
         """
         ...
 
-    def row_lengths(self, processor: Any, sequences: Sequence[tokenization.Sequence], max_length: int) -> list[int]:
+    def row_lengths(
+        self, processor: Any, sequences: Sequence[tokenization.TokenizedExample], max_length: int
+    ) -> list[int]:
         """The number of tokens of each row that `rows` makes of an example and training keeps."""
         ...
 
-    def refusal(self, sequences: Sequence[tokenization.Sequence], max_length: int) -> str:
+    def refusal(self, sequences: Sequence[tokenization.TokenizedExample], max_length: int) -> str:
         """Why nothing can be learned from an example within `max_length` tokens; empty if something can."""
         ...
 

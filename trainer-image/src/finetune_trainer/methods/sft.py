@@ -38,15 +38,17 @@ class SFTMethod(Method):
     def metrics(self) -> Mapping[str, str]:
         return {}
 
-    def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.Sequence]:
+    def tokenize(self, processor: Any, example: Example, images: Sequence[Path]) -> list[tokenization.TokenizedExample]:
         return tokenization.tokenize(processor, _answered(example), images)
 
-    def row_lengths(self, processor: Any, sequences: Sequence[tokenization.Sequence], max_length: int) -> list[int]:
+    def row_lengths(
+        self, processor: Any, sequences: Sequence[tokenization.TokenizedExample], max_length: int
+    ) -> list[int]:
         everything = reads_images(processor)
         kept = [one for one in sequences if everything or tokenization.has_loss(one, max_length)]
         return [len(sequence.input_ids) for sequence in kept]
 
-    def refusal(self, sequences: Sequence[tokenization.Sequence], max_length: int) -> str:
+    def refusal(self, sequences: Sequence[tokenization.TokenizedExample], max_length: int) -> str:
         return refusal_without_loss(sequences, max_length)
 
     def columns(self, processor: Any) -> Any:
@@ -96,7 +98,9 @@ def _answered(example: Example) -> ChatExample | CompletionExample:
     )
 
 
-def tokenize_with_prompt(tokenizer: Any, example: ChatExample | CompletionExample) -> list[tokenization.Sequence]:
+def tokenize_with_prompt(
+    tokenizer: Any, example: ChatExample | CompletionExample
+) -> list[tokenization.TokenizedExample]:
     """As `tokenize`, with the prompt's tokens marked: all before the last token with loss that are not the assistant's.
 
     The assistant's messages of weight 0 have no loss and are not marked as prompt either. Raises TemplateError.
@@ -107,7 +111,7 @@ def tokenize_with_prompt(tokenizer: Any, example: ChatExample | CompletionExampl
 
 
 def _unweighted_positions(
-    tokenizer: Any, example: ChatExample | CompletionExample, sequences: list[tokenization.Sequence]
+    tokenizer: Any, example: ChatExample | CompletionExample, sequences: list[tokenization.TokenizedExample]
 ) -> list[frozenset[int]]:
     """The positions, in each sequence, of the tokens of the assistant's messages of weight 0."""
     nothing = [frozenset[int]() for _ in sequences]
@@ -124,10 +128,10 @@ def _unweighted_positions(
     return [frozenset(place for place, (label, one) in enumerate(pairs) if label == IGNORED and one != IGNORED)]
 
 
-def _mark(sequence: tokenization.Sequence, unweighted: frozenset[int]) -> tokenization.Sequence:
+def _mark(sequence: tokenization.TokenizedExample, unweighted: frozenset[int]) -> tokenization.TokenizedExample:
     last = max((place for place, label in enumerate(sequence.labels) if label != IGNORED), default=0)
     labels = [
         PROMPT_MARK - token if label == IGNORED and place < last and place not in unweighted else label
         for place, (token, label) in enumerate(zip(sequence.input_ids, sequence.labels, strict=True))
     ]
-    return tokenization.Sequence(sequence.input_ids, labels)
+    return tokenization.TokenizedExample(sequence.input_ids, labels)

@@ -27,13 +27,13 @@ from finetune_trainer.model.target_modules import lora_config, refuse_unknown_ta
 from finetune_trainer.process.failures import DiagnosedError, first_line
 
 
-def trainable_model(run: TrainRun, local: LocalModel) -> Any:
+def load_trainable_model(run: TrainRun, local: LocalModel) -> Any:
     """Load the model: for LoRA with a new adapter or the inherited one, for Full with all its weights in float32.
 
     Raises DiagnosedError (InvalidSpec) when the model has no such modules or layers, or can't be quantized here.
     """
     if run.adapter.type == "Full":
-        model = whole_model(local, torch.float32)  # weights that are trained are kept in full precision
+        model = load_merged_model(local, torch.float32)  # weights that are trained are kept in full precision
         if run.adapter.freeze is not None:
             freeze(model, run.adapter.freeze)
         return model
@@ -41,7 +41,7 @@ def trainable_model(run: TrainRun, local: LocalModel) -> Any:
     quantization = _four_bits(dtype) if run.adapter.type == "QLoRA" else None
     if not trains_new_adapter(run.adapter, local):
         return load_model(local, dtype, trainable_adapter=True, quantization=quantization)
-    model = whole_model(local, dtype, quantization)
+    model = load_merged_model(local, dtype, quantization)
     set_seed(run.hyperparameters.seed)
     return add_lora(model, run.adapter)
 
@@ -56,7 +56,7 @@ def trains_new_adapter(adapter: Adapter, local: LocalModel) -> bool:
     return adapter.type != "Full" and (local.adapter is None or adapter.inherited == "Merge")
 
 
-def whole_model(local: LocalModel, dtype: torch.dtype, quantization: Any = None) -> Any:
+def load_merged_model(local: LocalModel, dtype: torch.dtype, quantization: Any = None) -> Any:
     """The model with its own adapter, if it has one, merged into it."""
     model = load_model(local, dtype, quantization=quantization)
     return model if local.adapter is None else model.merge_and_unload()
@@ -71,7 +71,7 @@ def weights_digest(model: Any) -> list[tuple[float, float]]:
     return [(float(total), float(norm)) for total, norm in sums]
 
 
-def refuse_untrained(
+def check_weights_changed(
     before: list[tuple[float, float]], after: list[tuple[float, float]], *, new_adapter: bool, highest_rate: float
 ) -> str | None:
     """Raises DiagnosedError (InvalidSpec) when training changed no weight: the result is the model it began with.

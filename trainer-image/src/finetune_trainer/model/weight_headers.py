@@ -93,7 +93,7 @@ def files_to_load(folder: Path, paths: Iterable[str], uri: str) -> dict[str, fro
 def _read_index(file: Path, uri: str) -> dict[str, frozenset[str]]:
     """The weights of each file that an index names."""
     if (size := file.stat().st_size) > LONGEST_INDEX_BYTES:
-        raise _invalid(f"{uri}: {INDEX_NAME} has {size} bytes; {LONGEST_INDEX_BYTES} are the most. {SAVE_AGAIN}")
+        raise _invalid(f"{uri}: {INDEX_NAME} has {size} bytes; the maximum is {LONGEST_INDEX_BYTES}. {SAVE_AGAIN}")
     try:
         weights = msgspec.json.decode(file.read_bytes(), type=_Index).weight_map
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -169,7 +169,7 @@ def end_of_weights(tensors: Tensors) -> int:
     for weight, tensor in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
         name, (first, last) = _shown(weight), tensor.data_offsets
         if len(tensor.shape) > MOST_DIMENSIONS:
-            raise ValueError(f"{name} has {len(tensor.shape)} dimensions; {MOST_DIMENSIONS} are the most")
+            raise ValueError(f"{name} has {len(tensor.shape)} dimensions; the maximum is {MOST_DIMENSIONS}")
         if tensor.dtype not in BITS or any(length < 0 for length in tensor.shape):
             raise ValueError(f"{name} has the type {tensor.dtype[:20]} and the shape {list(tensor.shape)[:8]}")
         if first != end:

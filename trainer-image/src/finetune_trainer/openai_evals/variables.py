@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_grading.sample import REFERENCE_TOOLS
 from finetune_grading.templates import TemplateError, render_with, variables
-from finetune_trainer.data.read.forms import MEANT, READ, REFUSED
+from finetune_trainer.data.read.conversions import MEANT, READ, REFUSED
 from finetune_trainer.evaluation.heldout import REFERENCE
 
 TAKEN = READ | (MEANT - REFUSED) | {REFERENCE, REFERENCE_TOOLS}

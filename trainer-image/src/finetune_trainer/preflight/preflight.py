@@ -72,12 +72,12 @@ def check_storage(storage: Storage, output: S3Location) -> None:
     storage.list_objects(output)
     storage.write(probe, PROBE)
     try:
-        storage.check_range_reads(probe, PROBE)
-        storage.check_strong_etags(probe)
+        storage.require_range_reads(probe, PROBE)
+        storage.require_strong_etags(probe)
     finally:
         storage.delete([probe])
     try:
-        storage.check_conditional_writes(probe)
+        storage.require_conditional_writes(probe)
     finally:
         storage.delete([probe])
 

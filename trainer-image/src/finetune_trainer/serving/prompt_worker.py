@@ -66,7 +66,7 @@ def answer(processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encode(processor: Any, request: Mapping[str, Any]) -> list[int]:
     from finetune_trainer.data.encode.chat_template import text_tokenizer
-    from finetune_trainer.data.encode.stand_ins import prompt_ids
+    from finetune_trainer.data.encode.placeholders import prompt_ids
     from finetune_trainer.data.read.examples import ChatExample
     from finetune_trainer.data.read.messages import Messages
 

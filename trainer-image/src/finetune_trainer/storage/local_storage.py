@@ -42,9 +42,9 @@ class LocalStorage(Storage):
             return self._folders.read_range(location, start, length, missing)
         return super().read_range(location, start, length, missing)
 
-    def check_strong_etags(self, probe: S3Location) -> None:
+    def require_strong_etags(self, probe: S3Location) -> None:
         if not probe.is_local:  # Local files are not read in parts.
-            super().check_strong_etags(probe)
+            super().require_strong_etags(probe)
 
     def write(self, location: S3Location, body: bytes) -> None:
         if location.is_local:

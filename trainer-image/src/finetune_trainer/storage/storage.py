@@ -104,7 +104,7 @@ class Storage:
         """
         return self._transfers.put(location, body, if_absent=True) or self.find(location) == body
 
-    def check_conditional_writes(self, probe: S3Location) -> None:
+    def require_conditional_writes(self, probe: S3Location) -> None:
         """Raises DiagnosedError (StorageUnsuitable) unless the storage rejects the second of two conditional writes.
 
         The commit protocol depends on that. Leaves an object at `probe`.
@@ -124,7 +124,7 @@ class Storage:
         if not written[0]:
             raise unsuitable(self._where, f"it claims that {probe.uri} exists although it does not (If-None-Match: *)")
 
-    def check_range_reads(self, probe: S3Location, body: bytes) -> None:
+    def require_range_reads(self, probe: S3Location, body: bytes) -> None:
         """Raises DiagnosedError (StorageUnsuitable) unless the object at `probe` reads as `body`, whole and in ranges.
 
         A storage that sends the whole object for a range would fill large files with copies of their beginning.
@@ -134,7 +134,7 @@ class Storage:
         if read != [body, body[:half], body[half:]]:
             raise unsuitable_for_ranges(self._where, f"it returned other bytes of {probe.uri} than were just written")
 
-    def check_strong_etags(self, probe: S3Location) -> None:
+    def require_strong_etags(self, probe: S3Location) -> None:
         """Raises DiagnosedError (StorageUnsuitable) unless a range of `probe` comes with a strong ETag.
 
         Downloads in parts need it, to detect that an object has changed between two of them.

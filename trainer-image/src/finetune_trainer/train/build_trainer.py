@@ -14,7 +14,7 @@ from finetune_trainer.checkpoint.training_state import SnapshotTaker
 from finetune_trainer.data.encode.vision import VisionCollator
 from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, shard
 from finetune_trainer.methods.method import TrainerParts, packs_rows
-from finetune_trainer.model.adapters import trainable_model, uses_bfloat16, weights_digest
+from finetune_trainer.model.adapters import load_trainable_model, uses_bfloat16, weights_digest
 from finetune_trainer.model.kernels.fused_kernels import fuse_kernels
 from finetune_trainer.model.weight_values import refuse_infinite_weights
 from finetune_trainer.report.events import EventLog
@@ -59,7 +59,7 @@ class BuiltTrainer:
 
 
 def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: ProgressReceiver | None) -> BuiltTrainer:
-    """Load the model and build its Trainer. Raises DiagnosedError (InvalidSpec) as `trainable_model` does."""
+    """Load the model and build its Trainer. Raises DiagnosedError (InvalidSpec) as `load_trainable_model` does."""
     run, gang = attempt.run, attempt.gang
     model = _load(attempt, inputs)
     initial_weights = None if attempt.is_sharded else weights_digest(model)
@@ -112,7 +112,7 @@ def _load(attempt: Attempt, inputs: Inputs) -> Any:
     """The model as it is trained: with its adapter, its fused kernels, and sharded where the run asks for it."""
     if torch.cuda.is_available():
         torch.cuda.set_device(attempt.gang.ranks.local_rank)  # a quantized model goes there while it is loaded
-    model = trainable_model(attempt.run, inputs.model)
+    model = load_trainable_model(attempt.run, inputs.model)
     if torch.cuda.is_available() and not inputs.has_images:
         fuse_kernels(model)
     return shard(model, attempt.gang.ranks, bfloat16=uses_bfloat16()) if attempt.is_sharded else model

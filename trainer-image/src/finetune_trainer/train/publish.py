@@ -13,7 +13,12 @@ from finetune_trainer.checkpoint import checkpoints, results, training_state
 from finetune_trainer.data.training_data import data_digests
 from finetune_trainer.methods.samples import make_samples
 from finetune_trainer.model.adapter_summary import adapter_summary
-from finetune_trainer.model.adapters import refuse_untrained, trainable_model, trains_new_adapter, weights_digest
+from finetune_trainer.model.adapters import (
+    check_weights_changed,
+    load_trainable_model,
+    trains_new_adapter,
+    weights_digest,
+)
 from finetune_trainer.model.export import write_model
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.heartbeats import Phase
@@ -69,12 +74,14 @@ def _make_result(
     chosen = results.fetch_chosen(
         run, storage, writer.kept, attempt.directory / "chosen", only=training_state.is_of_model
     )
-    tuned = trainable_model(run, inputs.model) if attempt.is_sharded else built.trainer.model
+    tuned = load_trainable_model(run, inputs.model) if attempt.is_sharded else built.trainer.model
     before = weights_digest(tuned) if built.initial_weights is None else built.initial_weights
     training_state.restore_model(chosen.checkpoint.path, tuned)
     starts_adapter = trains_new_adapter(run.adapter, inputs.model)
     highest_rate = max((entry["learning_rate"] for entry in log if "learning_rate" in entry), default=0.0)
-    warning = refuse_untrained(before, weights_digest(tuned), new_adapter=starts_adapter, highest_rate=highest_rate)
+    warning = check_weights_changed(
+        before, weights_digest(tuned), new_adapter=starts_adapter, highest_rate=highest_rate
+    )
     if warning is not None:
         _log.warning(warning)
     adapted = str(adapter_summary(tuned)) if isinstance(tuned, PeftModel) else None

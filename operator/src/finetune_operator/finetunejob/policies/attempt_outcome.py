@@ -28,7 +28,7 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.attempt import with_checkpoints
 from finetune_operator.finetunejob.policies.earlier_pods import all_pods_ended
 from finetune_operator.finetunejob.policies.run import model_source, run_id_refusal
-from finetune_operator.pods.disruption import disruption_message, failed_by_itself, is_disruption, took_away
+from finetune_operator.pods.disruption import disrupted_pod_is_gone, disruption_message, failed_by_itself, is_disruption
 from finetune_operator.pods.exit_diagnosis import failure, is_below, outcome, refused_report
 from finetune_operator.pods.observed import JobView, PodView, is_lost
 from finetune_operator.pods.sidecars import ended_well, has_answered
@@ -132,7 +132,7 @@ def _ended_by_itself(
         if refusal is None:
             return with_result(status, attempt, report, now)
         return _failed(status, attempt, refused_report(pods, refusal), now)
-    seen = attempt.disruption if took_away(attempt.disruption, pods) else None
+    seen = attempt.disruption if disrupted_pod_is_gone(attempt.disruption, pods) else None
     if seen is not None or is_disruption(pods, job.parallelism):
         return _disrupted(status, attempt, _disruption_reason(pods, seen), disruption_message(pods, seen), now)
     return _failed(status, attempt, failure(pods, job.message), now)

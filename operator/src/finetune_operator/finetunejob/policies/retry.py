@@ -33,7 +33,7 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import next_check, stale_jobs
 from finetune_operator.finetunejob.policies.preflight import preflight_readiness
 from finetune_operator.finetunejob.policies.run import with_run_id_hint
-from finetune_operator.pods.exit_diagnosis import failure_message, may_heal, outcome
+from finetune_operator.pods.exit_diagnosis import failure_message, is_retryable, outcome
 from finetune_operator.pods.retried_job import held_up
 from finetune_operator.pods.start_diagnosis import diagnose_start, image_pull_message, image_pull_timed_out
 
@@ -59,7 +59,7 @@ def fail_at_retry_limit(observed: ObservedFineTuneJob, status: FineTuneJobStatus
         return None
     report = outcome(observed.pods_of(attempt.job_name))
     earlier = [end.reason for end in status.ended_attempts if end.number != attempt.number]
-    if not may_heal(diagnosis, report if isinstance(report, Failure) else None, earlier):
+    if not is_retryable(diagnosis, report if isinstance(report, Failure) else None, earlier):
         return run_failed(status, known_reason(diagnosis.reason), failure_message(diagnosis), now)
     if attempt.retries <= observed.spec.retry_limit:
         return None

@@ -13,8 +13,8 @@ from trl import chat_template_utils
 
 from finetune_trainer.data.encode.tokenization import (
     IGNORED,
-    Sequence,
     TemplateError,
+    TokenizedExample,
     has_loss,
     tokenize,
 )
@@ -56,7 +56,7 @@ def example(*turns: tuple[str, str, int]) -> ChatExample:
     return ChatExample([*messages])
 
 
-def learned(tokenizer: Any, sequence: Sequence) -> list[str]:
+def learned(tokenizer: Any, sequence: TokenizedExample) -> list[str]:
     """Each run of tokens with loss, decoded."""
     runs = groupby(sequence.labels, key=lambda label: label != IGNORED)
     return [tokenizer.decode(list(labels)) for has_loss, labels in runs if has_loss]
@@ -251,7 +251,7 @@ def test_a_template_that_leaves_the_answer_out_is_told(tokenizer: Any) -> None:
 
 
 def test_truncation_can_leave_nothing_to_learn() -> None:
-    sequence = Sequence(input_ids=[1, 2, 3, 4], labels=[IGNORED, IGNORED, 3, 4])
+    sequence = TokenizedExample(input_ids=[1, 2, 3, 4], labels=[IGNORED, IGNORED, 3, 4])
     assert [has_loss(sequence, length) for length in (1, 2, 3, None)] == [False, False, True, True]
 
 

@@ -93,7 +93,7 @@ CORPUS: dict[str, tuple[bytes, list[str]]] = {
     ),
     "a key twice": (
         b'{"messages": [{"role": "user", "role": "assistant", "content": "4"}, {"role": "assistant", "content": "4"}]}',
-        ["1: The key 'role' stands twice in one object."],
+        ["1: The key 'role' appears twice in one object."],
     ),
     "half a surrogate pair": (
         b'{"prompt": "2+2=", "completion": "\\ud83d"}\n',
@@ -159,7 +159,7 @@ CORPUS: dict[str, tuple[bytes, list[str]]] = {
         chat(USER, call(name="add", arguments=[2])),
         ["1: Message 2: tool call 1: 'arguments' must be text, found a list."],
     ),
-    "65 images": (chat(images(65), ASSISTANT), ["1: The example has 65 images; 64 are the most."]),
+    "65 images": (chat(images(65), ASSISTANT), ["1: The example has 65 images; the maximum is 64."]),
     "an image in a local file": (
         chat(images(1, "file:///etc/passwd"), ASSISTANT),
         [

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_trainer.data.read import jsonl
+from finetune_trainer.data.read.conversions import READ, to_known_form
 from finetune_trainer.data.read.example_errors import ExampleError, explain
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, PreferenceExample
-from finetune_trainer.data.read.forms import READ, to_known_form
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.messages import (
     Assistant,
@@ -107,7 +107,7 @@ BROKEN_LINES = {
     ),
     "65 images": (
         chat({"role": "user", "content": image("s3://data/a.png")["content"] * 65}, ASSISTANT),
-        "The example has 65 images; 64 are the most.",
+        "The example has 65 images; the maximum is 64.",
     ),
     "audio": (
         chat({"role": "user", "content": [{"type": "input_audio"}]}, ASSISTANT),
@@ -367,7 +367,7 @@ def test_a_key_that_an_object_repeats_is_refused_wherever_it_stands(tmp_path: Pa
     ):
         line = line.replace(b"[" + short, b"[" + whole).replace(b"," + short, b"," + whole)
     (tmp_path / "data").write_bytes(line)
-    assert list(read_examples(tmp_path / "data")) == [LineError(1, f"The key {key!r} stands twice in one object.")]
+    assert list(read_examples(tmp_path / "data")) == [LineError(1, f"The key {key!r} appears twice in one object.")]
 
 
 DEEP = "[" * 1000 + "]" * 1000

@@ -22,7 +22,7 @@ from tests.unit.trainer.data.read.example_lines import (
 )
 
 OF_A_TOOL = (
-    "'{}' holds what a tool said, which would be learned as if the assistant had written it. Compare the messages "
+    "'{}' holds a tool's result, which would be learned as if the assistant had written it. Compare the messages "
     "before it or those after it: what both have before goes to '{}'."
 )
 BROKEN_PAIRS = {

@@ -21,7 +21,9 @@ def test_state_files_that_are_too_large_together_are_refused_unread() -> None:
     sizes |= {f"{number}/state.json": MOST_STATE_BYTES // 4 for number in range(4)}
     chosen = [path for path in sizes if path.endswith(".arrow")]
     assert without_unnamed_shards(chosen, sizes, lambda _: b"{}") == chosen
-    with pytest.raises(SavedFolderError, match=r"have 16\.0 MiB together, and 16 are the most; the largest is 2/state"):
+    with pytest.raises(
+        SavedFolderError, match=r"have 16\.0 MiB together, and the maximum is 16; the largest is 2/state"
+    ):
         without_unnamed_shards(chosen, sizes | {"2/state.json": MOST_STATE_BYTES // 4 + 1}, never)
 
 
@@ -48,4 +50,4 @@ def test_validate_refuses_them_too(tmp_path: Path) -> None:
         state.truncate(MOST_STATE_BYTES + 1)
     refused = CliRunner().invoke(app, ["validate", str(tmp_path)])
     assert refused.exit_code == 1
-    assert "MiB together, and 16 are the most" in refused.output
+    assert "MiB together, and the maximum is 16" in refused.output

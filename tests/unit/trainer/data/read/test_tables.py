@@ -279,4 +279,4 @@ def test_a_saved_folder_that_lacks_a_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "saved" / "data-00001-of-00003.arrow").unlink()
     refused = CliRunner().invoke(app, ["validate", str(tmp_path / "saved")])
     assert refused.exit_code == 1
-    assert "names 3 shards, of which 1 are not there" in refused.output
+    assert "names 3 shards, of which 1 are missing" in refused.output

@@ -32,7 +32,7 @@ def test_an_answer_of_a_pair_that_holds_the_words_of_a_tool_is_refused_by_line(t
     status = refused.value.failure.dataset
     assert status is not None
     assert [error.line for error in status.errors or []] == [3]
-    assert f"'{side}' holds what a tool said" in refused.value.failure.message
+    assert f"'{side}' holds a tool's result" in refused.value.failure.message
 
 
 @pytest.mark.parametrize(

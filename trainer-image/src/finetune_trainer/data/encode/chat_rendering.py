@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.data.encode import lost_parts
+from finetune_trainer.data.encode import dropped_content
 from finetune_trainer.data.encode.chat_template import (
     TemplateError,
     header,
@@ -26,7 +26,7 @@ from finetune_trainer.data.encode.chat_template import (
     text_tokenizer,
     with_known_reasoning,
 )
-from finetune_trainer.data.encode.stand_ins import (
+from finetune_trainer.data.encode.placeholders import (
     Conversation,
     RenderedText,
     Span,
@@ -57,7 +57,7 @@ def render_turns(tokenizer: Any, example: ChatExample) -> list[RenderedChat]:
     Raises TemplateError, also when the template leaves a part of the example out.
     """
     with limited(len(example.messages)):
-        lost_parts.refuse_lost(tokenizer, example, _render_turns)
+        dropped_content.refuse_lost(tokenizer, example, _render_turns)
         rendered = _render_turns(tokenizer, example)
     for text in rendered:
         refuse_literals(tokenizer, text)
@@ -68,7 +68,7 @@ def render_answers(tokenizer: Any, prompt: int, conversations: Sequence[ChatExam
     """The texts of a prompt of so many messages, and of conversations that begin with it. Raises TemplateError."""
     with limited(sum(len(conversation.messages) for conversation in conversations)):
         for conversation in conversations:
-            lost_parts.refuse_lost(tokenizer, conversation, _render_whole)
+            dropped_content.refuse_lost(tokenizer, conversation, _render_whole)
         asked = conversation_of(tokenizer, conversations[0])
         text = _render(tokenizer, asked, prompt, add_generation_prompt=True)
         return [asked.restore(text), *(_render_whole(tokenizer, one)[0] for one in conversations)]

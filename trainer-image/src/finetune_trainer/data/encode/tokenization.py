@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence as AnySequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ from finetune_trainer.data.encode.chat_rendering import (
     reads_images,
     render_turns,
 )
-from finetune_trainer.data.encode.stand_ins import encode
+from finetune_trainer.data.encode.placeholders import encode
 from finetune_trainer.data.encode.vision import IGNORED
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample
 
-__all__ = ["IGNORED", "Sequence", "TemplateError", "has_loss", "tokenize"]
+__all__ = ["IGNORED", "TemplateError", "TokenizedExample", "has_loss", "tokenize"]
 
 
 @dataclass(frozen=True)
-class Sequence:
+class TokenizedExample:
     """Token ids and labels of equal length: a label is the token itself where it has loss, else IGNORED."""
 
     input_ids: list[int]
@@ -36,15 +36,15 @@ class Sequence:
 
 
 def tokenize(
-    tokenizer: Any, example: ChatExample | CompletionExample, images: AnySequence[Path] = ()
-) -> list[Sequence]:
+    tokenizer: Any, example: ChatExample | CompletionExample, images: Sequence[Path] = ()
+) -> list[TokenizedExample]:
     """The sequences of an example, not truncated. Raises TemplateError.
 
     `tokenizer`: for a vision-language model its processor; then `images` are the files of the example's images.
     """
     if reads_images(tokenizer):
         rows = vision.to_rows(tokenizer, example, images)
-        return [Sequence(*row) for row in (vision.tokens_of(tokenizer, row) for row in rows)]
+        return [TokenizedExample(*row) for row in (vision.tokens_of(tokenizer, row) for row in rows)]
     if isinstance(example, CompletionExample):
         return [_tokenize_completion(tokenizer, example)]
     if example.has_images:
@@ -52,12 +52,12 @@ def tokenize(
     return [_label(tokenizer, rendered) for rendered in render_turns(tokenizer, example)]
 
 
-def has_loss(sequence: Sequence, max_length: int | None = None) -> bool:
+def has_loss(sequence: TokenizedExample, max_length: int | None = None) -> bool:
     """Whether any of the first `max_length` tokens carries loss."""
     return any(label != IGNORED for label in sequence.labels[:max_length])
 
 
-def refusal_without_loss(sequences: AnySequence[Sequence], max_length: int) -> str:
+def refusal_without_loss(sequences: Sequence[TokenizedExample], max_length: int) -> str:
     """Why an example has no loss within `max_length` tokens; empty if it has some."""
     if any(has_loss(sequence, max_length) for sequence in sequences):
         return ""
@@ -66,17 +66,17 @@ def refusal_without_loss(sequences: AnySequence[Sequence], max_length: int) -> s
     )
 
 
-def _tokenize_completion(tokenizer: Any, example: CompletionExample) -> Sequence:
+def _tokenize_completion(tokenizer: Any, example: CompletionExample) -> TokenizedExample:
     """As TRL does it: one text of both, with the loss from where its tokens differ from the prompt's."""
     end = tokenizer.eos_token or ""
     completion = example.completion if example.completion.endswith(end) else example.completion + end
     input_ids = list(tokenizer(example.prompt + completion)["input_ids"])
     prompt_ids = list(tokenizer(example.prompt)["input_ids"])
     start = common_prefix(input_ids, prompt_ids)
-    return Sequence(input_ids, [IGNORED] * start + input_ids[start:])
+    return TokenizedExample(input_ids, [IGNORED] * start + input_ids[start:])
 
 
-def _label(tokenizer: Any, rendered: RenderedChat) -> Sequence:
+def _label(tokenizer: Any, rendered: RenderedChat) -> TokenizedExample:
     """Tokenize the text. A token that is partly in a turn carries loss: a first word may merge with a space."""
     input_ids, offsets = encode(tokenizer, rendered)
     labels = [IGNORED] * len(input_ids)
@@ -84,4 +84,4 @@ def _label(tokenizer: Any, rendered: RenderedChat) -> Sequence:
     for start, end in rendered.turns:
         here = slice(bisect_right(lasts, start), bisect_left(firsts, end))
         labels[here] = input_ids[here]
-    return Sequence(input_ids, labels, spells_tokens=bool(rendered.literals))
+    return TokenizedExample(input_ids, labels, spells_tokens=bool(rendered.literals))

@@ -188,7 +188,7 @@ def decode(body: bytes) -> Image.Image:
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
-                raise ImageError(f"it has {width} x {height} pixels; {MOST_PIXELS // 10**6} million are the most")
+                raise ImageError(f"it has {width} x {height} pixels; the maximum is {MOST_PIXELS // 10**6} million")
             image.verify()
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:  # verify leaves it of no more use
             image.load()
@@ -232,7 +232,7 @@ def _decoder_errors() -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"it has too many pixels; {MOST_PIXELS // 10**6} million are the most") from error
+        raise ImageError(f"it has too many pixels; the maximum is {MOST_PIXELS // 10**6} million") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from error
     except Exception as error:

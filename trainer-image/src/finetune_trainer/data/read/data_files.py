@@ -110,7 +110,7 @@ def _resolve(storage: Storage, uri: str) -> list[RemoteFile]:
         found, asked = _resolve_in_storage(storage, location, folder), f" What was listed: {storage.describe(folder)}."
     if not found:
         of_a_folder = f" Of a folder, files ending in {', '.join(SUFFIXES)} are read." if uri.endswith("/") else ""
-        raise DiagnosedError(Reason.DATASET_NOT_FOUND, f"{uri} names no file of data.{of_a_folder}{asked}")
+        raise DiagnosedError(Reason.DATASET_NOT_FOUND, f"{uri} matches no data file.{of_a_folder}{asked}")
     return found
 
 
@@ -153,7 +153,7 @@ def _choose(sizes: Mapping[str, int], pattern: str, uri: str, read: Callable[[st
 
 def _refuse_too_many(count: int, uri: str) -> None:
     if count > MOST_FILES:
-        raise DiagnosedError(Reason.DATASET_INVALID, f"{uri} names {count} files; {MOST_FILES} are the most.")
+        raise DiagnosedError(Reason.DATASET_INVALID, f"{uri} names {count} files; the maximum is {MOST_FILES}.")
 
 
 def _resolve_on_hub(source: HubDataset) -> list[RemoteFile]:

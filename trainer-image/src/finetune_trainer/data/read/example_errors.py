@@ -130,7 +130,7 @@ def _check_sides(value: dict[str, Any], prompt_key: str, better: str, worse: str
         for message in side:
             if message["role"] == "tool":
                 raise ExampleError(
-                    f"'{name}' holds what a tool said, which would be learned as if the assistant had written it. "
+                    f"'{name}' holds a tool's result, which would be learned as if the assistant had written it. "
                     f"Compare the messages before it or those after it: what both have before goes to '{prompt_key}'."
                 )
             if message["role"] != "assistant":
@@ -201,7 +201,7 @@ def _check_messages(messages: list[Any]) -> None:
         for part in message["content"]
     )
     if images > MOST_IMAGES:
-        raise ExampleError(f"The example has {images} images; {MOST_IMAGES} are the most.")
+        raise ExampleError(f"The example has {images} images; the maximum is {MOST_IMAGES}.")
     if mismatch := unmatched_tool_call(messages):
         raise ExampleError(mismatch)
 
@@ -244,7 +244,7 @@ def _check_assistant(where: str, message: dict[str, Any]) -> None:
     may_lack_content = message.get("content") is None and (calls is not None or refusal is not None)
     content = "" if may_lack_content else _content(where, message)
     if refusal and content.strip():
-        raise ExampleError(f"{where} 'content' and 'refusal' are both there. Keep the one that the model shall say.")
+        raise ExampleError(f"{where} 'content' and 'refusal' are both there. Keep the one that the model should say.")
     if calls is None and not (content or refusal or "").strip():
         raise ExampleError(f"{where} 'content' is empty: there is nothing to learn.")
 

@@ -122,7 +122,7 @@ def repeated_key(line: bytes | str) -> str | None:
     try:
         json.loads(line, object_pairs_hook=look)
     except _RepeatedKeyError as error:
-        return f"The key {error.args[0]!r} stands twice in one object."
+        return f"The key {error.args[0]!r} appears twice in one object."
     except RecursionError:
         return TOO_DEEP if _is_json(line) else None
     except ValueError:

@@ -15,10 +15,10 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
+from finetune_trainer.data.read.conversions import MEANT, READ, REFUSED, load_exactly, to_known_form, without_nulls
 from finetune_trainer.data.read.example_errors import MOST_IMAGES, ExampleError, explain, unmatched_tool_call
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
 from finetune_trainer.data.read.formats import Format, MethodFormats, mixed_formats, wrong_file
-from finetune_trainer.data.read.forms import MEANT, READ, REFUSED, load_exactly, to_known_form, without_nulls
 from finetune_trainer.data.read.jsonl import LineError, may_repeat_a_key, parse, repeated_key
 from finetune_trainer.data.read.messages import (
     Assistant,

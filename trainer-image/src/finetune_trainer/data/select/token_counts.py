@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from finetune_api.finetunejob import FileStatistics
 from finetune_trainer.data.encode import tokenization
-from finetune_trainer.data.encode.lost_parts import names_left_out
+from finetune_trainer.data.encode.dropped_content import names_left_out
 from finetune_trainer.data.encode.vision import too_many_image_tokens, with_images
 from finetune_trainer.data.images.images import ImageError, ImageStore
 from finetune_trainer.data.select.filters import Mask
@@ -75,11 +75,13 @@ def count_tokens(
     return Counted(counts, lengths)
 
 
-def _refusal(method: Method, sequences: Sequence[tokenization.Sequence], max_length: int, too_long: TooLong) -> str:
+def _refusal(
+    method: Method, sequences: Sequence[tokenization.TokenizedExample], max_length: int, too_long: TooLong
+) -> str:
     """Why nothing can be learned from an example's tokens; empty if something can."""
     longest = max(len(sequence.input_ids) for sequence in sequences)
     if longest > max_length and too_long == "Fail":
-        return f"The example has {longest} tokens; {max_length} are the most (maxLength)."
+        return f"The example has {longest} tokens; the maximum is {max_length} (maxLength)."
     images_end = max(sequence.images_end for sequence in sequences)
     if images_end > max_length:
         return too_many_image_tokens(images_end, max_length)

@@ -45,7 +45,7 @@ def without_unnamed_shards(
         largest = max(saved.values(), key=lambda state: sizes[state])
         raise SavedFolderError(
             f"The {STATE} beside its .arrow files have {size / 2**20:.1f} MiB together, and "
-            f"{MOST_STATE_BYTES // 2**20} are the most; the largest is {largest}. Name fewer folders, or delete what "
+            f"the maximum is {MOST_STATE_BYTES // 2**20}; the largest is {largest}. Name fewer folders, or delete what "
             "`save_to_disk` did not write."
         )
     shards_of: dict[PurePosixPath, frozenset[str]] = {}
@@ -56,7 +56,7 @@ def without_unnamed_shards(
         shards_of[folder] = frozenset(str(folder / name) for name in named)
         if missing := sorted(shards_of[folder] - sizes.keys()):
             raise SavedFolderError(
-                f"{state} names {len(named)} shards, of which {len(missing)} are not there: "
+                f"{state} names {len(named)} shards, of which {len(missing)} are missing: "
                 f"{', '.join(missing[:SHOWN_SHARDS])}. Upload the whole folder again."
             )
     return [

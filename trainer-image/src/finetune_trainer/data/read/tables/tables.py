@@ -10,7 +10,7 @@ import orjson
 import pyarrow
 from pyarrow import types
 
-from finetune_trainer.data.read.forms import without_nulls
+from finetune_trainer.data.read.conversions import without_nulls
 from finetune_trainer.data.read.jsonl import LONGEST_LINE_BYTES, LineError, most_unpacked, too_long, unpacks_too_far
 from finetune_trainer.data.read.tables.sizes import least_json_bytes
 

@@ -85,7 +85,7 @@ def to_known_form(line: Mapping[str, Any]) -> dict[str, Any]:
     line = {key: value for key, value in without_nulls(line).items() if value not in ([], {}) or key in READ}
     for key, why in _WHY_REFUSED.items():
         if key in line and not (key == "label" and _is_name(line[key])):
-            raise ExampleError(f"The key {key!r} of a line is not read. {why}")
+            raise ExampleError(f"The key {key!r} of a line is not supported. {why}")
     _rewrite_tools(line)
     if "conversations" in line and "messages" not in line:
         _rewrite_conversations(line)
@@ -118,7 +118,7 @@ def _input(given: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(given.get("messages"), list):
         given["messages"] = [_message(message) for message in given["messages"]]
     for key in sorted(given.keys() - _KEYS_OF_INPUT):
-        raise ExampleError(f"The key {key!r} of 'input' is not read. Leave it out.")
+        raise ExampleError(f"The key {key!r} of 'input' is not supported. Leave it out.")
     return given
 
 
@@ -189,7 +189,7 @@ def _rewrite_instruction(line: dict[str, Any]) -> None:
         if not outputs:
             return
     if not outputs or not isinstance(outputs[0], str):
-        raise ExampleError("'output' must be text: what the model shall answer to 'instruction' and 'input'.")
+        raise ExampleError("'output' must be text: what the model should answer to 'instruction' and 'input'.")
     if not outputs[0].strip():
         raise ExampleError("'output' is empty: there is nothing to learn.")
     line["messages"] = [*prompt, {"role": "assistant", "content": outputs[0]}]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_trainer.data.encode.chat_template import TemplateError, template_clock
-from finetune_trainer.data.encode.stand_ins import prompt_ids
+from finetune_trainer.data.encode.placeholders import prompt_ids
 from finetune_trainer.data.encode.template_limits import TemplateLimitError
 from finetune_trainer.data.encode.tokenization import IGNORED, tokenize
 from finetune_trainer.data.read.examples import ChatExample, PreferenceExample

@@ -142,8 +142,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"chat_template_kwargs": {"x": 1}},
         "The key 'chat_template_kwargs' of a line is",
     ),
-    "documents": ({"documents": [{"text": "a"}]}, "The key 'documents' of a line is not read. Put the texts into"),
-    "images beside": ({"images": ["a.png"]}, "The key 'images' of a line is not read. Put each image into a user's"),
+    "documents": ({"documents": [{"text": "a"}]}, "The key 'documents' of a line is not supported. Put the texts into"),
+    "images beside": (
+        {"images": ["a.png"]},
+        "The key 'images' of a line is not supported. Put each image into a user's",
+    ),
     "two systems": (
         {"system": "a", "messages": [{"role": "system", "content": "b"}, ASKED, SAID]},
         "The line has 'system', and a message of the role system too",
@@ -171,7 +174,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "preferred_output": [SAID],
             "non_preferred_output": [WORSE],
         },
-        "The key 'temperature' of 'input' is not read.",
+        "The key 'temperature' of 'input' is not supported.",
     ),
     "an answer that is part of the other": (
         {"messages": None, "chosen": [ASKED, SAID], "rejected": [ASKED, SAID, WORSE]},
@@ -202,7 +205,7 @@ def test_what_would_change_what_is_learned_is_never_passed_over(
 def test_a_key_that_stands_twice_is_told_and_no_value_is_lost(tmp_path: Path, line: str) -> None:
     item = read(tmp_path, line)
     assert isinstance(item, LineError)
-    assert "stands twice in one object" in item.message
+    assert "appears twice in one object" in item.message
 
 
 NESTED = "[" * 1005 + "]" * 1005
@@ -221,7 +224,7 @@ CALLED_TWICE = f'{{"name": "f", "arguments": {TWICE}}}'
 def test_nor_in_json_that_is_text(tmp_path: Path, line: dict[str, Any], words: str) -> None:
     item = read(tmp_path, json.dumps(line))
     assert isinstance(item, LineError)
-    assert {"key": "stands twice in one object", "deeply": "nested too deeply"}[words] in item.message
+    assert {"key": "appears twice in one object", "deeply": "nested too deeply"}[words] in item.message
 
 
 @pytest.mark.parametrize("twice", ['"messages": M, "messages": M', '"messages": M, "tools": [{"a": 1, "a": 2}]'])
@@ -231,7 +234,7 @@ def test_nor_beside_what_is_nested(tmp_path: Path, twice: str, depth: int) -> No
     messages = json.dumps([ASKED, SAID])
     item = read(tmp_path, f'{{{twice}, "meta": {"[" * depth}{"]" * depth}}}'.replace("M", messages))
     assert isinstance(item, LineError)
-    assert "stands twice in one object" in item.message or "nested too deeply" in item.message
+    assert "appears twice in one object" in item.message or "nested too deeply" in item.message
 
 
 @pytest.mark.parametrize(
@@ -269,7 +272,7 @@ def test_a_label_of_ones_own_is_no_label_of_ktos(tmp_path: Path) -> None:
 def test_a_label_of_ktos_is_refused_however_it_is_written(tmp_path: Path, form: dict[str, Any], label: object) -> None:
     item = read(tmp_path, json.dumps({**form, "label": label}))
     assert isinstance(item, LineError)
-    assert item.message.startswith("The key 'label' of a line is not read. It belongs to KTO")
+    assert item.message.startswith("The key 'label' of a line is not supported. It belongs to KTO")
 
 
 def test_a_table_and_its_lines_are_the_same(tmp_path: Path) -> None:
