@@ -62,7 +62,7 @@ def test_keys_that_are_not_learned_from_are_told(tmp_path: Path) -> None:
     file = write(tmp_path / "data.jsonl", [EXAMPLE, {**EXAMPLE, "id": 7}] * 5)
     result = CliRunner().invoke(app, ["validate", str(file)])
     assert result.exit_code == 0
-    assert f"{file}: These keys of lines are not learned from: 'id' (line 2)." in result.output
+    assert f"{file}: These keys are not used for training: 'id' (line 2)." in result.output
 
 
 def test_help_and_the_version_are_where_one_looks_for_them() -> None:

@@ -108,7 +108,7 @@ def test_of_a_saved_folder_the_shards_are_read_that_its_state_names(
         assert [file.uri for file in fetched(storage, tmp_path / "fetched", {"uri": folder})] == shards
     storage.delete([parse_s3(shards[1])])
     for folder in (f"{uri}/", bucket.uri("saved/")):
-        with pytest.raises(DiagnosedError, match=r"names 3 shards, of which 1 are missing: .*data-00001-of") as refused:
+        with pytest.raises(DiagnosedError, match=r"lists 3 shards, of which 1 are missing: .*data-00001-of") as refused:
             fetched(storage, tmp_path / "fetched", {"uri": folder})
         assert refused.value.failure.reason is Reason.DATASET_INVALID
 
@@ -117,7 +117,7 @@ def test_of_a_saved_folder_the_shards_are_read_that_its_state_names(
     ("uri", "reason", "words"),
     [
         ("s3://trainer/many/none.jsonl", Reason.DATASET_NOT_FOUND, "s3://trainer/many/none.jsonl"),
-        ("s3://trainer/none/", Reason.DATASET_NOT_FOUND, "matches no data file. Of a folder, files ending in .jsonl"),
+        ("s3://trainer/none/", Reason.DATASET_NOT_FOUND, "matches no data file. In a folder, files ending in .jsonl"),
         ("s3://trainer/many/*.csv", Reason.DATASET_NOT_FOUND, "matches no data file."),
         ("s3://trainer/splits/", Reason.DATASET_INVALID, "Name one of them, such as s3://trainer/splits/train/."),
         ("s3://trainer/m*/secret.txt", Reason.DATASET_NOT_FOUND, "matches no data file."),
@@ -319,7 +319,7 @@ def test_a_file_that_changed_after_preflight_is_not_trained_on(
         written(workplace.train_run("changed", dataset=dataset), base, tmp_path / "data")
     assert refused.value.failure.reason is Reason.DATASET_INVALID
     assert refused.value.failure.message == (
-        f"{uri} has changed since preflight read it. Change spec.runId to train on what it holds now."
+        f"{uri} has changed since preflight read it. Change spec.runId to train on its current content."
     )
 
 

@@ -67,7 +67,7 @@ def test_a_dataset_of_a_hub_is_read_at_the_commit_that_its_revision_is(
 @pytest.mark.parametrize(
     ("state", "most_files", "words"),
     [
-        (b"{", 2, "names 3 files; the maximum is 2."),
+        (b"{", 2, "matches 3 files; the maximum is 2."),
         (b"{", 3, "state.json can't be read"),
         (b" " * (MOST_STATE_BYTES + 1), 3, "MiB together, and the maximum is 16"),
     ],

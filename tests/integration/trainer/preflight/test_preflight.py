@@ -149,7 +149,7 @@ def test_every_broken_line_is_reported_the_first_one_in_the_message(workplace: W
     assert error.reason is Reason.DATASET_INVALID
     assert error.message == (
         f"Invalid file format. Line 7 of the training file {uri}: Message 2: Discriminator 'role' is missing in "
-        "value. 1 more line(s) are broken. Correct the file and upload it again: it is checked again by itself."
+        "value. 1 more line(s) are broken. Correct the file and upload it again: it is checked again automatically."
     )
     assert error.dataset is not None
     assert error.dataset.error_count == 2

@@ -269,7 +269,7 @@ def test_what_stands_behind_an_arrow_stream_is_not_left_out_in_silence(tmp_path:
     *rows, last = read_records(tmp_path / "data")
     assert len(rows) == 2
     assert isinstance(last, LineError)
-    assert "another stream begins there. Upload each as a file of its own" in last.message
+    assert "another stream starts there. Upload each one as a separate file" in last.message
 
 
 def test_a_saved_folder_that_lacks_a_shard_is_named(tmp_path: Path) -> None:
@@ -279,4 +279,4 @@ def test_a_saved_folder_that_lacks_a_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "saved" / "data-00001-of-00003.arrow").unlink()
     refused = CliRunner().invoke(app, ["validate", str(tmp_path / "saved")])
     assert refused.exit_code == 1
-    assert "names 3 shards, of which 1 are missing" in refused.output
+    assert "lists 3 shards, of which 1 are missing" in refused.output

@@ -38,8 +38,8 @@ def test_an_answer_of_a_pair_that_holds_the_words_of_a_tool_is_refused_by_line(t
 @pytest.mark.parametrize(
     ("uri", "what_to_do"),
     [
-        ("s3://data/a.jsonl", "Correct the file and upload it again: it is checked again by itself."),
-        ("configmap://small/a.jsonl", "Correct the ConfigMap 'small': it is checked again by itself."),
+        ("s3://data/a.jsonl", "Correct the file and upload it again: it is checked again automatically."),
+        ("configmap://small/a.jsonl", "Correct the ConfigMap 'small': it is checked again automatically."),
     ],
 )
 def test_what_to_correct_is_where_the_lines_are(tmp_path: Path, uri: str, what_to_do: str) -> None:
@@ -60,7 +60,7 @@ def test_of_too_few_examples_no_line_is_called_broken(tmp_path: Path, count: int
     failure = refused.value.failure
     assert failure.message == (
         f"Training file has {count} example(s), but must have at least 10 examples. Add examples to s3://data/a.jsonl "
-        "and upload it again: it is checked again by itself."
+        "and upload it again: it is checked again automatically."
     )
     assert failure.dataset is not None
     assert (failure.dataset.error_count or 0, failure.dataset.errors or []) == (0, [])

@@ -1,8 +1,8 @@
 """Converts other common forms of examples into ours.
 
-Alpaca (`instruction`, `input`, `output`), ShareGPT (`conversations` of `from` and `value`), OpenAI's older `functions`,
-a `system` next to the messages, arguments as objects, tools as JSON text, and null for what is absent, which is what
-`datasets` and OpenAI's own SDK write. Only lines that the decoder refuses come here. Part of the instant `validate`
+Alpaca (`instruction`, `input`, `output`), ShareGPT (`conversations` with `from` and `value`), OpenAI's older
+`functions`, a `system` key beside the messages, arguments as objects, tools as JSON text, and null for absent keys, as
+`datasets` and OpenAI's own SDK write it. Only lines that the decoder rejects get here. Part of the instant `validate`
 command: imports nothing heavy.
 """
 
@@ -72,7 +72,7 @@ _KEYS_OF_MESSAGES = frozenset(
 
 
 def load_exactly(line: bytes) -> Any:
-    """A line's JSON, whose numbers keep their text when it is written again. Raises ValueError, RecursionError."""
+    """A line's JSON whose numbers keep their text when serialized again. Raises ValueError, RecursionError."""
 
     def whole(text: str) -> Any:
         return int(text) if len(text) < 16 and text != "-0" else orjson.Fragment(text)
@@ -81,7 +81,7 @@ def load_exactly(line: bytes) -> Any:
 
 
 def to_known_form(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line in one of our forms, or as it is where no rule is for it. Raises ExampleError for what can't be read."""
+    """A line converted to one of our forms, or unchanged if no conversion applies. Raises ExampleError."""
     line = {key: value for key, value in without_nulls(line).items() if value not in ([], {}) or key in READ}
     for key, why in _WHY_REFUSED.items():
         if key in line and not (key == "label" and _is_name(line[key])):
@@ -101,7 +101,7 @@ def to_known_form(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_text(where: str, text: str, wrong: str) -> Any:
-    """The JSON in a text of a line. Raises ExampleError, with `wrong` for what is none."""
+    """The JSON in a text value of a line. Raises ExampleError, with the message `wrong` if it is not JSON."""
     if repeated := repeated_key(text):
         raise ExampleError(f"{where}: {repeated}")
     try:
@@ -111,7 +111,7 @@ def _load_text(where: str, text: str, wrong: str) -> Any:
 
 
 def _input(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The input of OpenAI's preference pairs: all that it says is part of the prompt."""
+    """The input of OpenAI's preference pairs, all of which is part of the prompt."""
     given = dict(given)
     _rewrite_tools(given)
     _rewrite_system(given)
@@ -123,12 +123,12 @@ def _input(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_name(label: Any) -> bool:
-    """Whether a label is a word of the dataset's own: KTO's is true or false, as tables have it 1 or 0."""
+    """Whether a label is a class name of the dataset: KTO's label is true or false, or 1 or 0 in tables."""
     return isinstance(label, str) and label.strip().lower() not in ("true", "false", "1", "0")
 
 
 def without_nulls(value: Any) -> Any:
-    """Null stands for a key that is absent: a table has every key in every row."""
+    """The value without null keys: null means absent, since a table has every key in every row."""
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -151,7 +151,7 @@ def _rewrite_tools(line: dict[str, Any]) -> None:
 
 
 def _tool(tool: Any) -> Any:
-    """A bare function as a tool."""
+    """Wrap a bare function as a tool."""
     if isinstance(tool, dict) and "function" not in tool and isinstance(tool.get("name"), str) and "type" not in tool:
         return {"type": "function", "function": tool}
     return tool
@@ -175,7 +175,7 @@ def _rewrite_system(line: dict[str, Any]) -> None:
 
 
 def _rewrite_instruction(line: dict[str, Any]) -> None:
-    """Alpaca's; with `chosen` and `rejected`, which are text, it is the prompt of a pair."""
+    """Alpaca's form; with `chosen` and `rejected` as text, the instruction is the prompt of a preference pair."""
     asked = {"role": "user", "content": _asked(line.pop("instruction"), line.pop("input", ""))}
     prompt = [*_earlier(line.pop("history", [])), asked]
     outputs = [line.pop(key) for key in ("output", "response") if key in line]
@@ -196,7 +196,7 @@ def _rewrite_instruction(line: dict[str, Any]) -> None:
 
 
 def _earlier(history: Any) -> list[dict[str, Any]]:
-    """Alpaca's history as messages; no loss falls on its answers."""
+    """Alpaca's history as messages; its answers have no loss."""
     messages: list[dict[str, Any]] = []
     for pair in history:
         if not (isinstance(pair, list) and len(pair) == 2):
@@ -212,7 +212,7 @@ def _asked(instruction: Any, given: Any) -> str:
 
 
 def _rewrite_conversations(line: dict[str, Any]) -> None:
-    """ShareGPT's; with `chosen` and `rejected` beside them they are the prompt of a pair."""
+    """ShareGPT's form; with `chosen` and `rejected`, the conversation is the prompt of a preference pair."""
     conversations = line.pop("conversations")
     if not isinstance(conversations, list):
         raise ExampleError("'conversations' must be a list of messages.")
@@ -227,7 +227,7 @@ def _rewrite_conversations(line: dict[str, Any]) -> None:
 
 
 def _spoken(number: int, message: Any) -> Any:
-    """A message of `from`, and of `value` or `content`."""
+    """A message with `from`, and with `value` or `content`."""
     if not isinstance(message, dict) or "from" not in message:
         return message
     if "value" in message and "content" in message:
@@ -268,7 +268,7 @@ def _message(message: Any) -> Any:
 
 
 def _call(call: Any) -> Any:
-    """A call whose arguments are text; a bare function is a call too."""
+    """A call with its arguments as text; a bare function is wrapped as a call."""
     if not isinstance(call, dict):
         return call
     if "function" not in call and "name" in call and "arguments" in call:
@@ -281,4 +281,4 @@ def _call(call: Any) -> Any:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

@@ -1,7 +1,7 @@
 """Fetches the files of a dataset from S3, from a Hugging Face hub, or from a mounted ConfigMap.
 
-A URI names a file, a folder (it ends with "/") or a glob (`*` within a folder, `**` over folders). However many files
-it names, they are one dataset, in the order of their URIs.
+A URI is that of a file, a folder (it ends with "/") or a glob (`*` within a folder, `**` across folders). All its files
+together are one dataset, in the order of their URIs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from finetune_trainer.storage.storage import MismatchError, Storage
 
 MOST_FILES = 10_000
 SPARE_BYTES = 2**30
-"""Of the disk, for what else a Pod writes."""
+"""Disk space that is left for everything else that a Pod writes."""
 _CONFIG_MAP = "configmap://"
 
 
@@ -42,11 +42,11 @@ class RemoteFile:
     """One file of a dataset at its source."""
 
     uri: str
-    """Of a hub's, with the commit."""
+    """Includes the commit if the file is on a hub."""
     asked: str
-    """As the class's patterns know it: with the revision that was asked for, not with its commit."""
+    """The URI to match against the class's patterns: with the requested revision instead of its commit."""
     size: int = 0
-    """Bytes, where they are known before it is fetched."""
+    """Bytes, if known before the download."""
 
 
 def fetch_files(
@@ -54,9 +54,9 @@ def fetch_files(
 ) -> list[DataFile]:
     """Every file of a source, downloaded below `directory`.
 
-    `allowed`: the class's patterns, which each file must match that a folder or a glob brings. `mounted`: where the
-    source's ConfigMap is, if it has one. Raises DiagnosedError: DatasetNotFound, DatasetInvalid, SourceNotAllowed, or
-    one of the storage's.
+    `allowed`: the class's patterns, which each file of a folder or glob must match. `mounted`: the mount path of the
+    source's ConfigMap, if it has one. Raises DiagnosedError: DatasetNotFound, DatasetInvalid, SourceNotAllowed, or one
+    of the storage's errors.
     """
     if source.config_map_ref is not None:
         assert mounted is not None
@@ -67,8 +67,8 @@ def fetch_files(
         if not is_allowed(file.asked, tuple(allowed)):
             raise DiagnosedError(
                 Reason.SOURCE_NOT_ALLOWED,
-                f"The class does not allow {file.asked}, which the dataset's URI names too; it allows "
-                f"{', '.join(allowed)}. Name only files that are allowed.",
+                f"The class does not allow {file.asked}, which the dataset's URI matches; it allows "
+                f"{', '.join(allowed)}. Use a URI that matches only allowed files.",
             )
     _refuse_too_many(len(found), " ".join(uris))
     directory.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def fetch_files(
 def fetch_file(
     storage: Storage, uri: str, path: Path, *, sha256: str | None = None, mounted: Path | None = None
 ) -> DataFile:
-    """One file, downloaded to `path`. With a digest: raises DiagnosedError (DatasetInvalid) when it has another."""
+    """One file, downloaded to `path`. Raises DiagnosedError (DatasetInvalid) if it does not have the given digest."""
     if uri.startswith("configmap://"):
         assert mounted is not None
         path = mounted / uri.rpartition("/")[2]
@@ -99,7 +99,7 @@ def fetch_file(
 
 
 def _resolve(storage: Storage, uri: str) -> list[RemoteFile]:
-    """The files that a URI names. Raises DiagnosedError (DatasetNotFound) when there is none."""
+    """The files of a URI. Raises DiagnosedError (DatasetNotFound) if there is none."""
     if uri.startswith("hf://"):
         found, asked = _resolve_on_hub(parse_hub_dataset(uri)), ""
     else:
@@ -107,10 +107,10 @@ def _resolve(storage: Storage, uri: str) -> list[RemoteFile]:
         if "*" not in location.key and not location.key.endswith("/"):
             return [RemoteFile(uri, uri)]
         folder = _folder_of(location)
-        found, asked = _resolve_in_storage(storage, location, folder), f" What was listed: {storage.describe(folder)}."
+        found, asked = _resolve_in_storage(storage, location, folder), f" Listed: {storage.describe(folder)}."
     if not found:
-        of_a_folder = f" Of a folder, files ending in {', '.join(SUFFIXES)} are read." if uri.endswith("/") else ""
-        raise DiagnosedError(Reason.DATASET_NOT_FOUND, f"{uri} matches no data file.{of_a_folder}{asked}")
+        suffixes = f" In a folder, files ending in {', '.join(SUFFIXES)} are read." if uri.endswith("/") else ""
+        raise DiagnosedError(Reason.DATASET_NOT_FOUND, f"{uri} matches no data file.{suffixes}{asked}")
     return found
 
 
@@ -134,9 +134,7 @@ def _choose(sizes: Mapping[str, int], pattern: str, uri: str, read: Callable[[st
     """The files of a folder that match a pattern; an empty pattern matches all. `read`: the content of one."""
     in_folder = not pattern or pattern.endswith("/")
     if in_folder and f"{pattern}{SPLITS}" in sizes:
-        raise DiagnosedError(
-            Reason.DATASET_INVALID, f"{uri} holds several splits. Name one of them, such as {uri}train/."
-        )
+        raise DiagnosedError(Reason.DATASET_INVALID, f"{uri} has several splits. Use one of them, such as {uri}train/.")
     chosen = [
         path
         for path in sizes
@@ -148,16 +146,16 @@ def _choose(sizes: Mapping[str, int], pattern: str, uri: str, read: Callable[[st
     try:
         return without_unnamed_shards(chosen, sizes, read)
     except SavedFolderError as error:
-        raise DiagnosedError(Reason.DATASET_INVALID, f"{uri} is not whole: {error}") from error
+        raise DiagnosedError(Reason.DATASET_INVALID, f"{uri} is incomplete: {error}") from error
 
 
 def _refuse_too_many(count: int, uri: str) -> None:
     if count > MOST_FILES:
-        raise DiagnosedError(Reason.DATASET_INVALID, f"{uri} names {count} files; the maximum is {MOST_FILES}.")
+        raise DiagnosedError(Reason.DATASET_INVALID, f"{uri} matches {count} files; the maximum is {MOST_FILES}.")
 
 
 def _resolve_on_hub(source: HubDataset) -> list[RemoteFile]:
-    """The files at the commit that the revision names now, so that a second read gives the same."""
+    """The files at the revision's current commit, so that a second read returns the same."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
@@ -190,22 +188,22 @@ def _fetch_from_hub(source: HubDataset, path: Path) -> None:
 
 
 def corrected(uri: str) -> str:
-    """What to do about the lines of a file, for an error's message."""
+    """What to do about invalid lines of a file, for an error message."""
     if uri.startswith(_CONFIG_MAP):
         name = uri.removeprefix(_CONFIG_MAP).partition("/")[0]
-        return f"Correct the ConfigMap {name!r}: it is checked again by itself."
-    return "Correct the file and upload it again: it is checked again by itself."
+        return f"Correct the ConfigMap {name!r}: it is checked again automatically."
+    return "Correct the file and upload it again: it is checked again automatically."
 
 
 def _mounted_files(name: str, key: str | None, mounted: Path) -> list[DataFile]:
-    """The keys of a ConfigMap are files of its volume; what begins with two dots is the kubelet's own."""
+    """The files of a mounted ConfigMap, one for each key; names that start with two dots are the kubelet's."""
     keys = sorted(path.name for path in mounted.iterdir() if not path.name.startswith("..")) if mounted.exists() else []
     if not keys:
         raise DiagnosedError(
             Reason.DATASET_NOT_FOUND,
             f"ConfigMap {name!r} is not in the job's namespace, or has no key"
             + (f" {key!r}." if key else " at all.")
-            + " Create it: it is looked for again by itself.",
+            + " Create it: it is looked up again automatically.",
         )
     return [_digested(f"{_CONFIG_MAP}{name}/{key}", mounted / key) for key in keys]
 
@@ -221,13 +219,13 @@ def _refuse_too_large(files: Sequence[RemoteFile], directory: Path) -> None:
     if size + SPARE_BYTES > free and size:
         raise DiagnosedError(
             Reason.DATASET_INVALID,
-            f"The dataset's {len(files)} files have {size / 2**30:.1f} GiB, and the disk of the Pod has only "
-            f"{free / 2**30:.1f} GiB left. Use fewer files, or Parquet or zstd ones.",
+            f"The dataset's {len(files)} files have {size / 2**30:.1f} GiB, and the Pod's disk has only "
+            f"{free / 2**30:.1f} GiB left. Use fewer files, or Parquet or zstd.",
         )
 
 
 def _changed(uri: str) -> DiagnosedError:
     return DiagnosedError(
         Reason.DATASET_INVALID,
-        f"{uri} has changed since preflight read it. Change spec.runId to train on what it holds now.",
+        f"{uri} has changed since preflight read it. Change spec.runId to train on its current content.",
     )

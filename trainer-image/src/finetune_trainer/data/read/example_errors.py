@@ -1,4 +1,4 @@
-"""Explains why an example was refused, with OpenAI's messages.
+"""Explains why an example is invalid, in the wording of OpenAI's messages.
 
 Part of the instant `validate` command: imports nothing heavy.
 """
@@ -12,7 +12,7 @@ import orjson
 
 from finetune_trainer.data.read.jsonl import TOO_DEEP, repeated_key
 
-MOST_IMAGES = 64  # of one example, as OpenAI's service has it
+MOST_IMAGES = 64  # per example, as in OpenAI's service
 IMAGE_URLS = ("https://", "s3://", "data:image/jpeg;base64,", "data:image/png;base64,", "data:image/webp;base64,")
 
 UNKNOWN_FORM = "Unexpected file format, expected either prompt/completion pairs or chat messages."
@@ -29,7 +29,7 @@ class ExampleError(ValueError):
 
 
 def explain(value: object, refusal: str) -> ExampleError:
-    """Why a line's JSON value is not an example. `refusal`: the decoder's message, if there is no better one."""
+    """Why a line's JSON value is not an example. `refusal`: the decoder's message, used if there is no better one."""
     try:
         _check(value)
     except ExampleError as error:
@@ -40,7 +40,7 @@ def explain(value: object, refusal: str) -> ExampleError:
 
 
 def unmatched_tool_call(messages: Sequence[Any]) -> str | None:
-    """What is wrong with the order of tool calls (those that have an id) and their answers, if anything is."""
+    """What is wrong with the order of tool calls with an id and their results; None if nothing is."""
     waiting: dict[str, int] = {}
     for number, message in enumerate(messages, start=1):
         if message["role"] == "tool":
@@ -54,7 +54,7 @@ def unmatched_tool_call(messages: Sequence[Any]) -> str | None:
         waiting = {call["id"]: number for call in calls if isinstance(call.get("id"), str)}
         if len(waiting) < sum(isinstance(call.get("id"), str) for call in calls):
             return f"Message {number}: two tool calls have the same id."
-    # The last message may be the call itself: that is what is learned.
+    # The last message may be the call itself, which is then learned.
     return _unanswered(waiting) if waiting and max(waiting.values()) < len(messages) else None
 
 
@@ -154,7 +154,7 @@ def _split_common(chosen: object, rejected: object, better: str, worse: str) -> 
 def _without_prompt(
     prompt: Any, chosen: list[Any], rejected: list[Any], better: str, worse: str
 ) -> tuple[Any, Any, Any]:
-    """Two conversations that repeat the prompt, or answer to one that is text."""
+    """Split two conversations that repeat the prompt, or that answer a text prompt."""
     if isinstance(prompt, list):
         count = len(prompt)
         repeated = bool(prompt) and chosen[:count] == prompt == rejected[:count]
@@ -341,6 +341,6 @@ def _kind(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value from the file, short enough for a message."""
+    """A value of the file, shortened for a message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

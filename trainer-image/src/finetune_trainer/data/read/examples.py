@@ -1,4 +1,4 @@
-"""Examples as OpenAI's service and TRL take them, a class for each format. Imports nothing heavy."""
+"""Training examples in the formats of OpenAI's service and TRL, one class each. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ChatExample(Struct, frozen=True):
 
     @property
     def has_images(self) -> bool:
-        """Whether any message holds an image."""
+        """Whether any message has an image."""
         return bool(self.images())
 
     def images(self) -> list[ImageUrl]:
@@ -51,12 +51,12 @@ class ChatExample(Struct, frozen=True):
         yield from self.messages
 
     def asked(self) -> object:
-        """What the last answer answers: two examples that ask the same must not answer differently."""
+        """The prompt of the last answer: examples with the same prompt and different answers contradict each other."""
         last = max(position for position, message in enumerate(self.messages) if isinstance(message, Assistant))
         return [to_template(self.messages[:last]), self.tools]
 
     def text(self) -> str:
-        """All that is said, to compare examples by."""
+        """The whole text, for comparing examples."""
         return messages_text(self.messages)
 
     def arguments(self) -> list[list[str]]:
@@ -76,15 +76,15 @@ class CompletionExample(Struct, frozen=True):
     completion: str
 
     def all_messages(self) -> Iterator[Message]:
-        """There are none."""
+        """No messages."""
         yield from ()
 
     def asked(self) -> object:
-        """What is answered: two examples that ask the same must not answer differently."""
+        """The prompt: examples with the same prompt and different answers contradict each other."""
         return self.prompt
 
     def text(self) -> str:
-        """All that is said, to compare examples by."""
+        """The whole text, for comparing examples."""
         return f"{self.prompt}\n{self.completion}"
 
 
@@ -99,18 +99,18 @@ class PreferenceExample(Struct, frozen=True):
     tools: list[dict[str, Any]] | None = None
 
     def all_messages(self) -> Iterator[Message]:
-        """Those of the prompt and of both answers."""
+        """The messages of the prompt and of both answers."""
         for side in (self.prompt, self.chosen, self.rejected):
             if not isinstance(side, str):
                 yield from side
 
     def asked(self) -> object:
-        """As of the other formats. Several pairs of one prompt may stand together; a pair and its reverse may not."""
+        """The prompt with both answers: one prompt may have several pairs, but a pair and its reverse contradict."""
         answers = sorted(digest(_plain(side), size=8) for side in (self.chosen, self.rejected))
         return [_plain(self.prompt), self.tools, answers]
 
     def text(self) -> str:
-        """All that is said, to compare examples by."""
+        """The whole text, for comparing examples."""
         sides = (self.prompt, self.chosen, self.rejected)
         return "\n".join(side if isinstance(side, str) else messages_text(side) for side in sides)
 
@@ -119,13 +119,13 @@ Example = ChatExample | CompletionExample | PreferenceExample
 
 
 def fingerprint(example: Example) -> bytes:
-    """A hash of 16 bytes, equal for examples of equal content."""
+    """A hash of 16 bytes, the same for examples with the same content."""
     content = [example.to_template(), example.tools] if isinstance(example, ChatExample) else example
     return digest(content, size=16)
 
 
 def digest(value: object, *, size: int) -> bytes:
-    """A hash of `size` bytes of what JSON can hold."""
+    """A hash of `size` bytes of a JSON value."""
     return hashlib.blake2b(msgspec.json.encode(value, order="deterministic"), digest_size=size).digest()
 
 

@@ -9,11 +9,11 @@ SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".arrow")
 PACKED = (".gz", ".zst", ".zstd")
 SPLITS = "dataset_dict.json"
 ABOUT_THE_DATASET = (SPLITS, "dataset_info.json", "dataset_infos.json", "state.json")
-"""What Hugging Face's libraries write next to the data."""
+"""Metadata files that Hugging Face's libraries write next to the data."""
 
 
 def is_data(path: str, *, in_folder: bool) -> bool:
-    """Whether a file that a folder or a glob brings is data: in a folder by its suffix, nowhere if it is hidden."""
+    """Whether a file of a folder or glob is data: never if hidden or metadata; in a folder the suffix decides."""
     name = PurePosixPath(path).name
     if name.startswith((".", "_")) or name in ABOUT_THE_DATASET:
         return False
@@ -21,11 +21,11 @@ def is_data(path: str, *, in_folder: bool) -> bool:
 
 
 def match_glob(pattern: str, path: str) -> bool:
-    """Whether a path matches a glob: `*` is anything within a folder, `**` anything, `**/` any folders or none.
+    """Whether a path matches a glob: `*` is anything within a folder, `**` anything, `**/` any number of folders.
 
-    Not by a regular expression, whose time may grow exponentially with the number of stars.
+    A regular expression could take exponential time in the number of stars.
     """
-    ends = {0}  # of what the parts so far may have matched
+    ends = {0}  # The positions at which the parts so far may end.
     for part in re.split(r"(\*\*/|\*\*|\*)", pattern):
         if part == "*":
             ends = _within_folder(path, ends)
@@ -38,7 +38,7 @@ def match_glob(pattern: str, path: str) -> bool:
 
 
 def _within_folder(path: str, starts: set[int]) -> set[int]:
-    """Where anything that begins at one of `starts` and has no / may end."""
+    """The positions at which a text without / that starts at one of `starts` may end."""
     ends: set[int] = set()
     for start in sorted(starts):
         end = start

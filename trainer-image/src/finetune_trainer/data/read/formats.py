@@ -25,7 +25,7 @@ OPENAI_FORMATS: Mapping[Format, str] = {
 
 @dataclass(frozen=True)
 class MethodFormats:
-    """What a run's training method learns from, and what the others do: an error names one that fits."""
+    """The formats of each training method: an error suggests a method that fits the data."""
 
     method: str
     by_method: Mapping[str, tuple[Format, ...]]

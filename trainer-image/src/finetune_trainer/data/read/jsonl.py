@@ -18,7 +18,7 @@ from typing import IO
 import orjson
 
 LONGEST_LINE_BYTES = 16 * 1024 * 1024
-READ_AT_ONCE = 128 * 1024  # bytes; a buffer of ordinary size holds but a few lines
+READ_AT_ONCE = 128 * 1024  # bytes; the default buffer holds only a few lines
 
 MOST_TIMES_UNPACKED = 200
 SMALLEST_BOMB_BYTES = 256 * 1024 * 1024
@@ -47,15 +47,15 @@ class Record:
 
 
 class _RepeatedKeyError(Exception):
-    """Its argument is the key."""
+    """An object repeats a key, which is the argument."""
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, bytes] | LineError]:
-    """Every line that is not blank, with its number, or what keeps it from being read. Raises OSError."""
+    """Every line that is not blank, with its number, or the error of reading it. Raises OSError."""
     with file.open("rb", buffering=READ_AT_ONCE) as raw:
-        packed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        is_gzip = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         raw.seek(0)
-        if not packed:
+        if not is_gzip:
             yield from read_stream(raw)
             return
         with gzip.open(raw) as stream:
@@ -63,7 +63,7 @@ def read_lines(file: Path) -> Iterator[tuple[int, bytes] | LineError]:
 
 
 def most_unpacked(file: Path) -> int:
-    """The most bytes that a compressed file may expand to: text compresses to a tenth, a bomb to a thousandth."""
+    """The maximum size of a decompressed file, in bytes: text compresses to a tenth, a bomb to a thousandth."""
     return max(SMALLEST_BOMB_BYTES, MOST_TIMES_UNPACKED * file.stat().st_size)
 
 
@@ -73,7 +73,7 @@ def too_long(number: int) -> LineError:
 
 
 def unpacks_too_far(number: int, most: int) -> LineError:
-    """The error at the line that is beyond what a compressed file may expand to."""
+    """The error at the line where a decompressed file exceeds its maximum size."""
     return LineError(number, f"The file unpacks to more than {most // 2**20} MiB: it is not read further.")
 
 
@@ -86,7 +86,7 @@ def parse(number: int, line: bytes) -> Record | LineError:
 
 
 def nests_too_deeply(value: object) -> bool:
-    """Whether a value that was read can't be written again: orjson reads 1,024 levels and writes 254."""
+    """Whether a parsed value can't be serialized again: orjson parses 1,024 levels and serializes 254."""
     try:
         orjson.dumps(value)
     except orjson.JSONEncodeError:
@@ -95,8 +95,9 @@ def nests_too_deeply(value: object) -> bool:
 
 
 def may_repeat_a_key(line: bytes) -> bool:
-    """Whether an object of the line may repeat a key. False is certain: written again, the line has as many quotes, of
-    which each key that a decoder dropped would have taken two. An escaped quote may hide them.
+    """Whether an object of the line may repeat a key; False is certain.
+
+    A decoder drops repeated keys, so the line has fewer quotes when serialized again. Escaped quotes may hide that.
     """
     if b"\\u0022" in line:
         return True
@@ -107,12 +108,12 @@ def may_repeat_a_key(line: bytes) -> bool:
 
 
 def repeated_key(line: bytes | str) -> str | None:
-    """The error of a key that an object repeats, or None: decoders differ on which value counts.
+    """The error of a key that an object repeats, or None: decoders differ in which value they keep.
 
-    What can be decoded, but is nested too deeply to be looked at, is an error too.
+    A value that is nested too deeply to be checked is an error, too.
     """
 
-    def look(pairs: list[tuple[str, object]]) -> None:
+    def check(pairs: list[tuple[str, object]]) -> None:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
@@ -120,7 +121,7 @@ def repeated_key(line: bytes | str) -> str | None:
             seen.add(key)
 
     try:
-        json.loads(line, object_pairs_hook=look)
+        json.loads(line, object_pairs_hook=check)
     except _RepeatedKeyError as error:
         return f"The key {error.args[0]!r} appears twice in one object."
     except RecursionError:
@@ -141,7 +142,7 @@ def _is_json(line: bytes | str) -> bool:
 def read_stream(
     stream: IO[bytes] | gzip.GzipFile | io.BufferedReader, most: int | None = None
 ) -> Iterator[tuple[int, bytes] | LineError]:
-    """The same of an open stream, of which at most so many bytes are read."""
+    """Like read_lines, from an open stream; at most `most` bytes are read."""
     number = read = 0
     begins = True
     while True:
@@ -168,7 +169,7 @@ def read_stream(
 
 
 def _why_not_json_lines(first: bytes) -> str | None:
-    """Why a file whose first line looks like another format is not JSON Lines."""
+    """Why a file is not JSON Lines, if its first line looks like another format."""
     if first.startswith(UTF16_BOMS):
         return "The file is UTF-16. Save it as UTF-8."
     if first.startswith(b"["):

@@ -1,4 +1,4 @@
-"""Chat messages as OpenAI's API has them, and as chat templates take them. Imports nothing heavy."""
+"""Chat messages in the form of OpenAI's API, and their conversion for chat templates. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 
 class TextPart(Struct, tag_field="type", tag="text", frozen=True):
-    """A part of a message's content."""
+    """Text, as a part of a message's content."""
 
     text: str
 
@@ -33,7 +33,7 @@ UserContent = str | list[TextPart | ImagePart]
 
 
 class Function(Struct, frozen=True):
-    """What a tool call calls; the arguments are a JSON object as text."""
+    """The function of a tool call; the arguments are a JSON object as text."""
 
     name: str
     arguments: str
@@ -48,7 +48,7 @@ class ToolCall(Struct, frozen=True, omit_defaults=True):
 
 
 class Message(Struct, tag_field="role", forbid_unknown_fields=True, frozen=True, omit_defaults=True, kw_only=True):
-    """What the messages of every role may have."""
+    """The keys that messages of every role may have."""
 
     name: str | None = None
 
@@ -86,14 +86,14 @@ Messages = list[System | Developer | User | Assistant | Tool]
 
 
 def content_text(content: UserContent | Content | None) -> str:
-    """The text of a content, its parts joined, without images."""
+    """The text of a message's content: its text parts joined, without images."""
     if isinstance(content, list):
         return "".join(part.text for part in content if isinstance(part, TextPart))
     return content or ""
 
 
 def to_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as chat templates take them: content is text (parts where there is an image), arguments are objects."""
+    """Messages for chat templates: the content is text (parts if there is an image), and arguments are objects."""
     return [_message_to_template(message) for message in messages]
 
 
@@ -135,9 +135,9 @@ def _holds_image(parts: list[TextPart | ImagePart]) -> bool:
 
 
 def _parts_to_template(parts: list[TextPart | ImagePart]) -> list[dict[str, str]]:
-    """As processors take parts: the URL of an image stands where the image will be put.
+    """The parts as processors take them, with the URL of each image in its place.
 
-    Texts that follow each other are one, as they are where there is no image: a control token in two parts is found.
+    Adjacent texts are joined, as in messages without images, so that a control token split over two parts is found.
     """
     rendered: list[dict[str, str]] = []
     for part in parts:

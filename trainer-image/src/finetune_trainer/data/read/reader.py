@@ -1,7 +1,7 @@
 """Reads examples from files.
 
-msgspec decodes and checks a line in one pass, at the speed of plain JSON decoding; only for a line that it refuses,
-example_errors.py finds the message. Part of the instant `validate` command: imports nothing heavy.
+msgspec decodes and validates a line in one pass, at the speed of plain JSON decoding; example_errors.py finds the
+message for a line that it rejects. Part of the instant `validate` command: imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from finetune_trainer.data.read.records import read_records
 LEAST_TRAINING_EXAMPLES = 10
 SHOWN_KEYS = 10
 
-_ABSENT = Raw(b"null")  # msgspec has no optional Raw; null stands for an absent key too
+_ABSENT = Raw(b"null")  # msgspec has no optional Raw; null means an absent key, too.
 
 
 class _Line(Struct, forbid_unknown_fields=True):
@@ -84,19 +84,19 @@ class NumberedExample(Struct, frozen=True):
     line: int
     example: Example
     unread: frozenset[str] = frozenset()
-    """Keys of the line that are not learned from: they say nothing to us (`id`), or belong to another form."""
+    """Keys of the line that are not used for training: unknown ones (`id`), or those of another form."""
 
 
 class RefusedError(Exception):
-    """The line has the right types, but is not a valid example."""
+    """The line has valid types, but is not a valid example."""
 
 
 def read_examples(
     file: Path, method: MethodFormats | None = None, expected: Format | None = None
 ) -> Iterator[NumberedExample | LineError]:
-    """The examples of a file, and its errors. The first one sets the file's format.
+    """The examples of a file, and its errors. The first example determines the file's format.
 
-    A file of another format than the `method` learns from, or than is `expected`, is one error and not read further.
+    A file whose format the `method` does not learn from, or that is not `expected`, is one error and not read further.
     """
     file_format: Format | None = None
     empty = True
@@ -121,10 +121,11 @@ def read_examples(
 
 
 def parse_example(line: bytes) -> Example:
-    """The example in a line as training reads it, except that keys which training refuses are ignored: they are
-    graders'. Raises ExampleError.
+    """The example of a line as training reads it, but without keys that training rejects: they are for graders.
+
+    Raises ExampleError.
     """
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # explained below
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # Explained below.
         keys = _KEYS.decode(line)
         if keys.keys() & REFUSED:
             line = msgspec.json.encode({key: value for key, value in keys.items() if key not in REFUSED})
@@ -135,22 +136,22 @@ def parse_example(line: bytes) -> Example:
 
 
 def decode(line: bytes, method: MethodFormats | None = None) -> Example:
-    """The example in a line of one of our own forms.
+    """The example of a line in one of our own forms.
 
-    Raises msgspec.DecodeError, UnicodeDecodeError or RefusedError; their messages are not for users.
+    Raises msgspec.DecodeError, UnicodeDecodeError or RefusedError, whose messages are not for users.
     """
     return _to_example(_LINE.decode(line), line, method)[0]
 
 
 def _reads_pairs(method: MethodFormats | None) -> bool:
-    """Without a method, a line that is a conversation and a pair too is the conversation."""
+    """Whether a line that is both a conversation and a preference pair is read as the pair; not without a method."""
     return method is not None and PreferenceExample.format in method.learned
 
 
 def _to_example(found: _Line, line: bytes, method: MethodFormats | None) -> tuple[Example, frozenset[str]]:
-    """The example, and the keys that belong to another form and are ignored.
+    """The example, and the ignored keys of another form.
 
-    `method`: what a line is read for that has both a conversation and a pair, as UltraFeedback's.
+    `method` decides about lines that have both a conversation and a pair, such as UltraFeedback's.
     """
     tools = without_nulls(found.tools) if found.tools and b"null" in line else found.tools
     is_pair = _ABSENT not in (found.chosen, found.rejected)
@@ -178,10 +179,10 @@ def too_few_examples(count: int) -> str:
 
 
 def unread_keys(first_lines: Mapping[str, int]) -> str:
-    """The warning about ignored keys. `first_lines`: for each the first line that has it."""
+    """The warning about ignored keys. `first_lines`: the first line with each key."""
     keys = ", ".join(f"{key!r} (line {line})" for key, line in sorted(first_lines.items())[:SHOWN_KEYS])
     more = f" and {len(first_lines) - SHOWN_KEYS} more" if len(first_lines) > SHOWN_KEYS else ""
-    return f"These keys of lines are not learned from: {keys}{more}."
+    return f"These keys are not used for training: {keys}{more}."
 
 
 def _decode_or_explain(number: int, line: bytes, method: MethodFormats | None) -> NumberedExample | LineError:
@@ -198,7 +199,7 @@ def _decode_or_explain(number: int, line: bytes, method: MethodFormats | None) -
 
 
 def _read(number: int, line: bytes, value: object, method: MethodFormats | None) -> NumberedExample | ExampleError:
-    """A line with keys that say nothing to us, or of another form; or what is wrong with it."""
+    """Read a line with unknown keys or in another form; returns its error if that fails."""
     refusal = ""
     try:
         unread = _KEYS.decode(line).keys() - READ
@@ -226,7 +227,7 @@ def _read(number: int, line: bytes, value: object, method: MethodFormats | None)
 def _to_completion(
     prompt: str | Messages, completion: str | Messages, tools: list[dict[str, Any]] | None
 ) -> CompletionExample | ChatExample:
-    """Of two lists of messages (TRL's conversational form) the completion's are learned."""
+    """With two lists of messages (TRL's conversational form), only those of the completion have loss."""
     if isinstance(prompt, str) and isinstance(completion, str):
         if not completion.strip():
             raise RefusedError("The completion is empty.")
@@ -252,7 +253,7 @@ def _to_openai_preference(
 
 
 def _to_preference(prompt: Raw, chosen: Raw, rejected: Raw, tools: list[dict[str, Any]] | None) -> PreferenceExample:
-    """TRL's form. Without a prompt, or where both repeat it, it is what the two conversations have in common."""
+    """TRL's form. Without a prompt, or if both conversations repeat it, it is their common start."""
     better, worse = _SIDE.decode(chosen), _SIDE.decode(rejected)
     asked = None if prompt == _ABSENT else _SIDE.decode(prompt)
     if isinstance(better, str) or isinstance(worse, str):
@@ -298,7 +299,7 @@ def _check_chat(messages: Messages) -> None:
     learned = has_tools = False
     images = 0
     for message in messages:
-        if type(message) is Assistant:  # isinstance would be most of the time here
+        if type(message) is Assistant:  # isinstance would take most of the time here.
             learned = learned or message.weight == 1
             if message.refusal and content_text(message.content).strip():
                 raise RefusedError("A message of the assistant has both content and a refusal.")

@@ -1,8 +1,9 @@
 """Reads the records of a file of any format, one at a time, each as a line of JSON.
 
-JSON Lines plain, gzip or zstd; Parquet; Arrow as Hugging Face's `save_to_disk` writes it. The format is recognized by
-the file's first bytes, never by its name. Memory does not grow with the file, and the limits of lines and of what a
-file may expand to are the same for all. What only Parquet, Arrow and zstd need is imported when one comes.
+JSON Lines (plain, gzip or zstd), Parquet, and Arrow as Hugging Face's `save_to_disk` writes it. The format is
+recognized by the file's first bytes, never by its name. Memory use does not grow with the file, and all formats have
+the same limits of line length and decompressed size. The libraries for Parquet, Arrow and zstd are imported only when
+needed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from finetune_trainer.data.read.jsonl import LineError, most_unpacked, read_line
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 PARQUET_MAGIC = b"PAR1"
 ARROW_MAGICS = (b"\xff\xff\xff\xff", b"ARROW1")
-"""Of a stream and of a file."""
+"""Of Arrow's stream and file formats."""
 
 NumberedRecord = tuple[int, bytes]
 
 
 def read_records(file: Path) -> Iterator[NumberedRecord | LineError]:
-    """Each record's number, counted from 1 (for JSON Lines the line's), and its JSON. Raises OSError."""
+    """The number of each record, counted from 1 (the line in JSON Lines), and its JSON. Raises OSError."""
     with file.open("rb") as stream:
         start = stream.read(8)
     if start.startswith(ZSTD_MAGIC):

@@ -1,4 +1,4 @@
-"""`finetune-trainer validate`: prints the broken lines of datasets. Instant: imports nothing heavy."""
+"""`finetune-trainer validate`: prints the invalid lines of datasets. Instant: imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_ERRORS = 100
 def validate_files(paths: Iterable[Path], method: MethodFormats | None = None) -> int:
     """Print the errors of each file, and of each data file below a folder. Returns the exit code.
 
-    All the files together are one dataset, which must have as many examples as training asks for.
+    All files together are one dataset, which must have the minimum number of examples for training.
     """
     try:
         files = [file for path in paths for file in _files(path)]
@@ -37,7 +37,7 @@ def validate_files(paths: Iterable[Path], method: MethodFormats | None = None) -
 
 
 def check_file(file: Path, method: MethodFormats | None = None) -> int | None:
-    """Print the errors of a file and return None, or return how many examples it has."""
+    """Print the errors of a file and return None, or return the number of its examples."""
     name, count, errors = "examples", 0, 0
     unread: dict[str, int] = {}
     try:
@@ -66,12 +66,12 @@ def check_file(file: Path, method: MethodFormats | None = None) -> int | None:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """A file itself; of a folder the files of data in it and below. Raises SavedFolderError."""
+    """A file itself; for a folder all data files in and below it. Raises SavedFolderError."""
     if not path.is_dir():
         yield path
         return
-    there = {str(file): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
-    found = [file for file in there if is_data(file, in_folder=True)]
+    sizes = {str(file): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
+    found = [file for file in sizes if is_data(file, in_folder=True)]
     if not found:
         typer.secho(f"{path}: the folder has no file of data.", fg=typer.colors.RED)
-    yield from map(Path, without_unnamed_shards(found, there, lambda state: Path(state).read_bytes()))
+    yield from map(Path, without_unnamed_shards(found, sizes, lambda state: Path(state).read_bytes()))

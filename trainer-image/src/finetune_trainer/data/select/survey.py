@@ -27,7 +27,7 @@ MESSAGE_LENGTH = 1000
 
 FOR_THIS_MODEL = (
     "The model's chat template does not take such lines: name another model, or the same one with another template, "
-    "with a changed spec.runId. Or change the lines: the file is checked again by itself."
+    "with a changed spec.runId. Or change the lines: the file is checked again automatically."
 )
 
 
@@ -138,7 +138,7 @@ def _refuse_too_few(surveys: Sequence[Survey]) -> None:
                 Reason.DATASET_INVALID,
                 f"{too_few_examples(len(one))} Add examples to {one.files[0].uri}"
                 + (" or another file of it" if len(one.files) > 1 else "")
-                + " and upload it again: it is checked again by itself.",
+                + " and upload it again: it is checked again automatically.",
                 dataset=DatasetStatus(format=one.format),
             )
 

@@ -1,4 +1,4 @@
-"""The rows of Parquet and Arrow files, in batches whose size does not grow with the file's."""
+"""The rows of Parquet and Arrow files, in batches of bounded size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BYTES_AT_ONCE = 128 * 1024 * 1024
 
 
 def parquet_batches(file: Path) -> Iterator[Any]:
-    """Few rows at a time of a row group that may have large values: any row may repeat the largest one."""
+    """The batches of a Parquet file, with few rows each if values may be large: any row may repeat the largest one."""
     with pyarrow.parquet.ParquetFile(file) as opened:
         for number in range(opened.num_row_groups):
             group = opened.metadata.row_group(number)
@@ -26,7 +26,7 @@ def parquet_batches(file: Path) -> Iterator[Any]:
 
 
 def arrow_batches(file: Path) -> Iterator[Any]:
-    """The batches of either of Arrow's formats. Raises ValueError for a stream that was cut off."""
+    """The batches of an Arrow file or stream. Raises ValueError for a truncated stream."""
     with pyarrow.memory_map(str(file)) as source:
         is_file = source.read(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC
         source.seek(0)
@@ -41,7 +41,7 @@ def _file_batches(source: Any) -> Iterator[Any]:
 
 
 def _stream_batches(source: Any) -> Iterator[Any]:
-    """pyarrow takes the end of the file for the end of the stream, and reads nothing behind the marker of the end.
+    """Checks the end-of-stream marker: pyarrow accepts a truncated stream, and ignores what follows the marker.
 
     https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
     """
@@ -52,6 +52,6 @@ def _stream_batches(source: Any) -> Iterator[Any]:
         yield batch
     source.seek(end)
     if source.read(len(ARROW_STREAM_END)) != ARROW_STREAM_END:
-        raise ValueError("it was cut off there, without the marker that ends it. Upload it again")
+        raise ValueError("it is truncated there: the end-of-stream marker is missing. Upload it again")
     if source.tell() != source.size():
-        raise ValueError("another stream begins there. Upload each as a file of its own")
+        raise ValueError("another stream starts there. Upload each one as a separate file")

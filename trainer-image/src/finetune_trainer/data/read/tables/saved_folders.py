@@ -1,4 +1,4 @@
-"""Folders that `save_to_disk` of Hugging Face's datasets wrote: their state.json says which files are the dataset.
+"""Folders written by `save_to_disk` of Hugging Face's datasets: their state.json lists the files of the dataset.
 
 Part of the instant `validate` command: imports nothing heavy.
 """
@@ -12,13 +12,13 @@ import msgspec
 
 STATE = "state.json"
 MOST_STATE_BYTES = 16 * 1024 * 1024
-"""Of all the state.json of a listing together. One of 10,000 shards has half a megabyte."""
+"""The maximum total size of all state.json files of a listing. One with 10,000 shards has half a megabyte."""
 SHARD_SUFFIX = ".arrow"
 SHOWN_SHARDS = 3
 
 
 class SavedFolderError(ValueError):
-    """A folder's state.json can't be read, or names shards that are not there."""
+    """A folder's state.json can't be read, or lists shards that do not exist."""
 
 
 class _Shard(msgspec.Struct):
@@ -26,7 +26,7 @@ class _Shard(msgspec.Struct):
 
 
 class _State(msgspec.Struct):
-    """What is read of a state.json; others than of a saved dataset have no `_data_files`."""
+    """The part of a state.json that is read; state.json files of other programs have no `_data_files`."""
 
     shards: list[_Shard] = msgspec.field(name="_data_files")
 
@@ -34,18 +34,18 @@ class _State(msgspec.Struct):
 def without_unnamed_shards(
     chosen: Collection[str], sizes: Mapping[str, int], read: Callable[[str], bytes]
 ) -> list[str]:
-    """The `chosen` files of a listing, without those that a state.json beside them does not name, as leftovers of an
-    earlier save and the caches of `map`: load_from_disk reads neither.
+    """The `chosen` files of a listing without those that a state.json beside them does not list.
 
-    `sizes`: of every file of the listing, in bytes. `read`: the content of one. Raises SavedFolderError.
+    These are leftovers of an earlier save and caches of `map`, which load_from_disk does not read either. `sizes`: the
+    bytes of every file of the listing. `read`: returns the content of a file. Raises SavedFolderError.
     """
     folders = sorted({PurePosixPath(path).parent for path in chosen if path.endswith(SHARD_SUFFIX)})
     saved = {folder: str(folder / STATE) for folder in folders if str(folder / STATE) in sizes}
     if (size := sum(sizes[state] for state in saved.values())) > MOST_STATE_BYTES:
         largest = max(saved.values(), key=lambda state: sizes[state])
         raise SavedFolderError(
-            f"The {STATE} beside its .arrow files have {size / 2**20:.1f} MiB together, and "
-            f"the maximum is {MOST_STATE_BYTES // 2**20}; the largest is {largest}. Name fewer folders, or delete what "
+            f"The {STATE} files beside its .arrow files have {size / 2**20:.1f} MiB together, and "
+            f"the maximum is {MOST_STATE_BYTES // 2**20}; the largest is {largest}. Use fewer folders, or delete what "
             "`save_to_disk` did not write."
         )
     shards_of: dict[PurePosixPath, frozenset[str]] = {}
@@ -56,7 +56,7 @@ def without_unnamed_shards(
         shards_of[folder] = frozenset(str(folder / name) for name in named)
         if missing := sorted(shards_of[folder] - sizes.keys()):
             raise SavedFolderError(
-                f"{state} names {len(named)} shards, of which {len(missing)} are missing: "
+                f"{state} lists {len(named)} shards, of which {len(missing)} are missing: "
                 f"{', '.join(missing[:SHOWN_SHARDS])}. Upload the whole folder again."
             )
     return [
@@ -67,7 +67,7 @@ def without_unnamed_shards(
 
 
 def _named_shards(path: str, state: bytes) -> list[str] | None:
-    """None: it is not of a saved dataset. Raises SavedFolderError for what is no JSON, as one that was cut off."""
+    """The shards of a state.json; None if it is another program's. Raises SavedFolderError if it is not valid JSON."""
     try:
         return [shard.filename for shard in msgspec.json.decode(state, type=_State).shards]
     except msgspec.ValidationError:

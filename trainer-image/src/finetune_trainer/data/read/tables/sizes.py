@@ -1,7 +1,7 @@
-"""How long the JSON of a table's rows will be, before it is made.
+"""Computes the size of the JSON of a table's rows in advance.
 
-A file may say but once what thousands of rows have: dictionaries, runs and references make gigabytes of kilobytes.
-So each size is computed from what is stored, and nothing is decoded.
+A file may store once what thousands of rows share: dictionaries, runs and references can expand kilobytes to gigabytes.
+So each size is computed from the stored data without decoding it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ Numbers = NDArray[numpy.int64]
 
 
 class UnknownTypeError(TypeError):
-    """Arrow has a type whose sizes are not computed here."""
+    """An Arrow type whose sizes can't be computed here."""
 
 
 MOST_VALUES = 2**31
 LARGEST = 2**30
-"""Bytes at which a size stops to grow: as many as MOST_VALUES of them can still be added."""
+"""Sizes are capped at this many bytes, so that the sum of MOST_VALUES sizes does not overflow."""
 
 
 def least_json_bytes(array: Any) -> int | None:
-    """The bytes of an array's values as JSON, without quotes, keys and nulls, up to LARGEST. None: a type is unknown.
+    """A lower bound of an array's size as JSON, in bytes without quotes, keys and nulls; None for an unknown type.
 
-    LARGEST too for an array that refers to values which are more than MOST_VALUES apart.
+    It is capped at LARGEST, which is also returned for an array that refers to more than MOST_VALUES values.
     """
     try:
         return int(_sums(array, numpy.array([0]), numpy.array([len(array)]))[0])
@@ -40,7 +40,7 @@ def least_json_bytes(array: Any) -> int | None:
 
 
 def _sums(array: Any, starts: Numbers, ends: Numbers) -> Numbers:
-    """The bytes of each of the ranges of an array. Raises OverflowError, UnknownTypeError."""
+    """The size in bytes of each range of an array. Raises OverflowError, UnknownTypeError."""
     if not len(starts):
         return numpy.zeros(0, numpy.int64)
     first, last = int(starts.min()), int(ends.max())
@@ -69,7 +69,7 @@ def _sums(array: Any, starts: Numbers, ends: Numbers) -> Numbers:
 
 
 def _sums_without_nulls(array: Any, starts: Numbers, ends: Numbers) -> Numbers:
-    """The same, where no null is looked at: what stands behind one counts too."""
+    """The same for arrays without nulls: the value behind a null would count, too."""
     kind = array.type
     if types.is_dictionary(kind):
         at = _numbers(array.indices.fill_null(0))
@@ -91,7 +91,7 @@ def _sums_without_nulls(array: Any, starts: Numbers, ends: Numbers) -> Numbers:
 
 
 def _list_sums(parts: list[Any], starts: Numbers, ends: Numbers) -> Numbers:
-    """A comma or bracket for each value too, as a list of nulls is not empty."""
+    """The sizes of lists, with one byte per value for its comma or bracket: a list of nulls is not empty."""
     return sum((_sums(part, starts, ends) for part in parts), numpy.minimum(ends - starts, LARGEST))
 
 
@@ -110,8 +110,8 @@ def _run_sums(array: Any, starts: Numbers, ends: Numbers) -> Numbers:
 
 
 def _union_sizes(array: Any) -> Numbers:
-    """Of each value."""
-    of_array = slice(array.offset, array.offset + len(array))  # pyarrow's own type_codes and offsets forget a slice
+    """The size of each value of a union."""
+    of_array = slice(array.offset, array.offset + len(array))  # pyarrow's type_codes and offsets ignore the slice.
     codes = numpy.frombuffer(array.buffers()[1] or b"", numpy.int8)[of_array]
     offsets = numpy.arange(len(array))
     if array.type.mode == "dense":
@@ -142,14 +142,14 @@ def _is_view(kind: Any) -> bool:
 def _text_lengths(array: Any) -> Numbers:
     if not _is_view(array.type):
         return _numbers(pyarrow.compute.binary_length(array).fill_null(0))
-    # pyarrow knows no lengths of views: each has 16 bytes, of which the first four are its length
+    # pyarrow can't compute the lengths of views: each view has 16 bytes, the first four of which are its length.
     # https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout
     views = numpy.frombuffer(array.buffers()[1] or b"", numpy.int32).reshape(-1, 4)
     return numpy.where(_valid(array), views[array.offset : array.offset + len(array), 0], 0)
 
 
 def _valid(array: Any) -> NDArray[numpy.bool]:
-    """By the bits: pyarrow's is_valid crashes the process on a slice of a dictionary or struct of a certain kind."""
+    """Reads the validity bitmap: pyarrow's is_valid crashes the process on some slices of dictionaries and structs."""
     bits = array.buffers()[0]
     if bits is None:
         return numpy.ones(len(array), numpy.bool)
@@ -163,6 +163,6 @@ def _numbers(array: Any) -> Numbers:
 
 
 def _ranges(sizes: NDArray[Any], starts: Numbers, ends: Numbers) -> Numbers:
-    """The sum of each of the ranges."""
+    """The sum of each range."""
     until = numpy.concatenate([[0], numpy.cumsum(sizes, dtype=numpy.int64)])
     return numpy.asarray(until[ends] - until[starts])

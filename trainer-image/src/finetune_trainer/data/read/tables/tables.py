@@ -1,4 +1,4 @@
-"""Reads the rows of a table, each as a line of JSON, within the limits of JSON Lines. Imported when a table comes."""
+"""Reads the rows of a table, each as a line of JSON, with the limits of JSON Lines. Imported only for tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NumberedRow = tuple[int, bytes]
 
 
 def read_table(file: Path, batches: Callable[[Path], Iterator[Any]]) -> Iterator[NumberedRow | LineError]:
-    """Each row's number, counted from 1, and its JSON, or what is wrong with it."""
+    """Each row's number, counted from 1, and its JSON, or its error."""
     number = read = 0
     most = most_unpacked(file)
     try:
@@ -34,12 +34,12 @@ def read_table(file: Path, batches: Callable[[Path], Iterator[Any]]) -> Iterator
                     yield unpacks_too_far(number, most)
                     return
                 yield line
-    except (pyarrow.ArrowException, IndexError, OSError, TypeError, ValueError) as error:  # also of text that is none
+    except (pyarrow.ArrowException, IndexError, OSError, TypeError, ValueError) as error:  # Also for invalid UTF-8.
         yield LineError(number + 1, f"The file can't be read beyond row {number}: {error}")
 
 
 def _repeated_name(kind: Any) -> str | None:
-    """A name that a row's JSON would have twice: pyarrow keeps the last of its columns, or refuses its fields."""
+    """A name that a row's JSON would repeat: pyarrow keeps the last such column, and rejects such fields."""
     if isinstance(kind, pyarrow.BaseExtensionType):
         return _repeated_name(kind.storage_type)
     if types.is_dictionary(kind):
@@ -53,8 +53,9 @@ def _repeated_name(kind: Any) -> str | None:
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | None]:
-    """The rows of a batch; None for one that is too long. They are made one by one where they are large together, or
-    where nobody knows how large they are.
+    """The rows of a batch; None for a row that is too long.
+
+    They are decoded one by one if they are large together, or if their size is unknown.
     """
     size = least_json_bytes(batch.to_struct_array())
     if size is not None and size <= LONGEST_LINE_BYTES:
@@ -78,7 +79,7 @@ def _to_json(number: int, row: dict[str, Any]) -> NumberedRow | LineError:
 
 
 def _text(value: object) -> str:
-    """Older writers of Parquet (Spark, Impala) mark no text as such: it comes as bytes."""
+    """Text of older Parquet writers (Spark, Impala), which do not mark it as such: it is read as bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
