@@ -1,4 +1,9 @@
-"""The types of graders, a line each; the graders of a spec are checked, and compiled by their types."""
+"""The registered grader types, and how the graders of a spec are checked and compiled.
+
+Most types are one line in COMPILERS or JUDGED. Multi, which contains other graders, and the cosine similarity of
+TextSimilarity, which asks an embedding model, are compiled in the functions below; the type also decides the default
+pass threshold.
+"""
 
 from __future__ import annotations
 
@@ -58,19 +63,19 @@ def compile_graders(
 
 
 def check_graders(graders: Sequence[Grader]) -> list[CompiledGrader]:
-    """The graders of a spec, compiled to be looked at: no model is there to be asked. Raises InvalidGraderError."""
+    """The graders of a spec, compiled without models, to check them. Raises InvalidGraderError."""
     models = {grader.asks: NeverAsked() for grader in graders if grader.asks is not None}
     return compile_graders(graders, models, models)
 
 
 def load_graders(graders: Sequence[Grader]) -> None:
-    """Bring into memory what graders read from the disk. Raises InvalidGraderError where it is not there."""
+    """Load the data that graders read from disk. Raises InvalidGraderError if it is missing."""
     for grader in graders:
         load_text_similarity(grader)
 
 
 def pass_threshold(grader: Grader) -> float:
-    """The least score that passes: 1 for graders that only know right and wrong, else 0.5, unless the spec says."""
+    """The lowest score that passes: the spec's, else 1 for graders whose score is 0 or 1, and 0.5 for others."""
     if grader.pass_threshold is not None:
         return grader.pass_threshold
     partial = grader.tool_call is not None and grader.tool_call.partial_credit

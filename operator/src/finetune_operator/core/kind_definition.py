@@ -68,8 +68,8 @@ def _no_aliases(body: Body, event: str | None) -> frozenset[ObjectKey]:
 class Kind:
     """One kind of our group.
 
-    `references` are the objects that a spec names: a change of one wakes the object. `aliases` are further keys under
-    which others may refer to an object, given what happened to it (Kopf's type of event; None: it was listed).
+    `references` are the objects that a spec refers to: a change of one enqueues the object. `aliases` are further keys
+    by which others may refer to an object, given the type of its watch event (None: it was in the first list).
     """
 
     resource: Resource
@@ -81,7 +81,7 @@ class Kind:
     aliases: Callable[[Body, str | None], frozenset[ObjectKey]] = _no_aliases
     finalizer: Finalizer | None = None
     is_finished: Callable[[Any], bool] = _never_finished
-    """Whether an object with this status waits for nothing but a change: nobody has to remember the rest of it."""
+    """Whether an object with this status needs nothing until it changes, so that the cache may drop it."""
     metrics: tuple[StatusMetrics, ...] = ()
 
     @property

@@ -1,9 +1,8 @@
-"""Whether an applied object is still as it was applied, and how what others changed in it is put right. Pure.
+"""Whether other managers have changed an applied object, and how to revert their changes. Pure.
 
-The API server keeps account of who set which field (metadata.managedFields, FieldsV1). A field that we applied and that
-somebody changed or removed is no longer ours there. Values are not compared: quantities that the API server writes its
-own way, and what a webhook makes of our own request, differ from what was applied and are no drift, and to apply them
-again and again would change nothing.
+The API server records which manager owns each field (metadata.managedFields, FieldsV1). A field that we applied and
+that somebody else changed or removed is no longer ours. We compare ownership, not values: the API server normalizes
+quantities and webhooks rewrite our requests, so values differ without drift, and applying them again changes nothing.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Decision(Generic[Status]):
 
 @dataclass(frozen=True)
 class Mutator(Generic[Seen, Status]):
-    """Changes the plan, its status most of all, and never ends the list."""
+    """Changes the status, and never ends the list. After the decision, it may change every field of the plan."""
 
     run: Callable[[Seen, Plan[Status], datetime], Plan[Status]]
 

@@ -1,4 +1,8 @@
-"""What keeps the Pods of a Job from starting, in messages that name the fix. All of it clears by itself."""
+"""What keeps the Pods of a Job from starting, in messages that name the fix.
+
+Each diagnosis is recomputed at every reconciliation, so it disappears once its cause is fixed. An image that can't be
+pulled for IMAGE_PULL_SECONDS fails the run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from finetune_operator.pods.observed import MODEL_KEY_VOLUME, JobView, PodView
 from finetune_operator.pods.warning_events import SANDBOX_FAILED, VOLUME_FAILURES, WarningEvent, lacks_pods
 
 START_CHECK_SECONDS = 15
-"""How often Pods that have not started are looked at again: time alone makes some of them blocked."""
+"""How often Pods that have not started are checked again: some count as blocked only after a while."""
 PATIENCE_SECONDS = 30
 """How long a cluster may take to add a node, to detach a volume, or to start its network."""
 _QUOTA = re.compile(r"requested: (\S+), used: \S+, limited: (\S+)")

@@ -116,7 +116,7 @@ def test_more_criteria_than_an_evaluation_has_graders(tmp_path: Path) -> None:
         (b"\xff\xfe{", "is no JSON"),
         (b"[]", "a JSON object is expected"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"name": "a", "name": "b"}', "The key 'name' stands twice"),
+        (b'{"name": "a", "name": "b"}', "The key 'name' appears twice"),
         (b'{"object": "list", "data": [{}, {}]}', "is a list of 2 objects"),
         (b'{"name": "a"}', "testing_criteria: Field required"),
         (b'{"name": "a", "testing_criteria": []}', "testing_criteria: List should have at least 1 item"),
@@ -144,7 +144,7 @@ def test_a_huge_eval_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (b"{}\n", ['given.jsonl:1: Expected {"item": {...}}']),
         (b'{"item": 4}\n', ['given.jsonl:1: Expected {"item": {...}}']),
         (b'{"item": {"question": "q", "answer": "a"}}\n{"item": \n', ["given.jsonl:2: The line is not JSON"]),
-        (b'{"item": {"question": "q", "question": "p"}}\n', ["given.jsonl:1: The key 'question' stands twice"]),
+        (b'{"item": {"question": "q", "question": "p"}}\n', ["given.jsonl:1: The key 'question' appears twice"]),
         (
             b'{"item": {"question": "q", "answer": "a"}}\n{"item": {"answer": "a"}}\n',
             ["given.jsonl:2: {{item.question}}"],

@@ -42,18 +42,17 @@ WORTH_TELLING_SECONDS = 1.0
 UNNOTICED_SECONDS = 1.0
 ABANDONED_SECONDS = 30.0
 SWITCH_SECONDS = 0.0005
-"""Training needs the interpreter lock after each tensor operation: the default 5 ms of an uploading thread add up."""
+"""Training needs the GIL after each tensor operation: waiting 5 ms (the default) for an uploading thread adds up."""
 
 
 class RunIsOverError(Exception):
-    """Early stopping, decided by an evaluation that an earlier attempt had not completed: the last checkpoint is the
-    end."""
+    """Training ends at the last checkpoint: early stopping, decided by an evaluation that an earlier attempt began."""
 
 
 class Resumable:
-    """To be mixed into a Trainer, before it: `class ResumableSFTTrainer(Resumable, SFTTrainer)`.
+    """A mixin for a Trainer, before it in the list of base classes.
 
-    A step is saved before it is evaluated, so that a process that ends in a long evaluation loses nothing. The
+    A step is saved before it is evaluated, so that a process that ends during a long evaluation loses nothing. The
     evaluation does not advance the random generators: the next attempt repeats it first (eval_on_start), unless it was
     completed and recorded (evaluation_records.py).
 

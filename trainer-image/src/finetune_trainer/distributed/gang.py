@@ -1,7 +1,7 @@
-"""The processes that train one model together: who this one is, and how all of them agree.
+"""The processes that train one model together: the rank of this one, and how all of them agree.
 
-Every method but `last_step` must be called by all processes of the gang, in the same order; what a second thread
-calls, on `for_another_thread()`. A known failure of one is raised in all of them.
+Every method but `last_step` must be called by all processes of the gang, in the same order. A second thread must use
+its own handle from `for_another_thread()`. A known failure of one process is raised in all of them.
 """
 
 from __future__ import annotations

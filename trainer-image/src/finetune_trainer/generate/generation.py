@@ -33,14 +33,14 @@ MAX_BATCH_TOKENS = 8_192
 
 
 OnBatch = Callable[[Sequence[int]], None]
-"""Gets the indices of the outputs that were just made."""
+"""Called with the indices of the outputs that were just generated."""
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A model ready to generate, and its tokenizer.
+    """A model ready for generation, and its tokenizer.
 
-    `processor`: that of a vision-language model, else the tokenizer again.
+    `processor`: the processor of a vision-language model, otherwise the tokenizer again.
     """
 
     model: Any
@@ -49,14 +49,14 @@ class Generator:
 
     @property
     def context_length(self) -> int:
-        """Tokens that prompt and output may have together."""
+        """The maximum number of tokens of prompt and output together."""
         return context_length(self.model.config)
 
 
 def load_generator(local: LocalModel) -> Generator:
-    """Load a model for generation: on a GPU in its own precision, on CPU in float32.
+    """Load a model for generation: on a GPU in its own precision, on a CPU in float32.
 
-    Evaluation and serving both load by this, so that they stop at the same tokens.
+    Evaluation and serving both use this, so that they stop at the same tokens.
 
     Raises DiagnosedError (ModelInvalid).
     """
@@ -69,7 +69,7 @@ def load_generator(local: LocalModel) -> Generator:
 
 
 def stored_dtype(local: LocalModel) -> torch.dtype:
-    """The precision that the model's config names, else float32."""
+    """The dtype in the model's config, otherwise float32."""
     from transformers import AutoConfig
 
     dtype = AutoConfig.from_pretrained(local.base, trust_remote_code=False, local_files_only=True).dtype
@@ -100,8 +100,8 @@ def generate_tokens(
 ) -> list[list[int]]:
     """The output for each prompt (token ids, at least one, fewer than the context length), in the order of the prompts.
 
-    What the spec leaves open comes from the model's own generation config, as when it is served. The token that ended
-    an output is its last.
+    Settings that the spec leaves open come from the model's own generation config, as in serving. An output includes
+    the token that ended it.
     """
     outputs: list[list[int]] = [[] for _ in prompts]
     with torch.random.fork_rng(), torch.inference_mode():
@@ -135,9 +135,9 @@ def generate_from_images(
 
 
 def batches(lengths: Sequence[int], max_tokens: int, context: int) -> Iterator[tuple[list[int], int]]:
-    """Indices of the prompts of each batch, longest first, and how many tokens each of them may get.
+    """The prompt indices of each batch, longest first, and the maximum number of new tokens of each prompt in it.
 
-    A prompt near the context's end gets what is left of it, and shares a batch only with prompts that get the same.
+    A prompt near the context length gets only the rest of the context, and shares a batch only with equal prompts.
     """
     batch: list[int] = []
     batch_limit = 0
@@ -191,7 +191,7 @@ def _until(output: list[int], stop: frozenset[int]) -> list[int]:
 
 
 def _generation_config(of_model: Any, processor: Any) -> Any:
-    """The model's own sampling parameters, and nothing else of its config: no beams, no second sequence."""
+    """Only the sampling parameters of the model's config: no beam search, no multiple sequences."""
     from transformers import GenerationConfig
 
     return GenerationConfig(
@@ -204,8 +204,8 @@ def _generation_config(of_model: Any, processor: Any) -> Any:
 def stop_tokens(of_model: int | list[int] | None, processor: Any) -> list[int] | None:
     """The tokens that end an output: the model's, the tokenizer's, and the one that ends the assistant's turn.
 
-    A base model's own end token is often not the one that its chat template ends a turn with, and it is the latter that
-    fine-tuning on chats teaches.
+    The end token of a base model often differs from the one with which its chat template ends a turn, and fine-tuning
+    on chats teaches the latter.
     """
     known = [of_model] if isinstance(of_model, int) else list(of_model or [])
     others = [text_tokenizer(processor).eos_token_id, _end_of_turn(processor)]
@@ -213,13 +213,13 @@ def stop_tokens(of_model: int | list[int] | None, processor: Any) -> list[int] |
 
 
 def _end_of_turn(processor: Any) -> int | None:
-    """The special token after an assistant's message; None without a chat template, or when it adds no such token."""
+    """The special token after an assistant's message; None without a chat template, or if it adds no such token."""
     if not processor.chat_template:
         return None
     conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
     try:
         text = render_chat(processor, conversation, None).rstrip()
-    except TemplateError:  # a template for conversations of another kind
+    except TemplateError:  # The template requires another kind of conversation.
         return None
     tokenizer = text_tokenizer(processor)
     last = max((token for token in special_tokens(tokenizer) if text.endswith(token)), key=len, default=None)

@@ -1,7 +1,7 @@
 """Tool calls in a model's output.
 
-A response template of transformers says how a model writes its calls. It comes with the model, or TRL knows it by the
-model's chat template, or the chat template shows one of the common formats.
+A response template of transformers describes how a model writes its calls. It comes with the model, or TRL knows it for
+the model's chat template, or the chat template contains the marker of a common format.
 
 https://huggingface.co/docs/transformers/main/en/chat_response_parsing
 """
@@ -21,12 +21,12 @@ ResponseTemplate = Mapping[str, Any]
 
 
 def _region(calls: Mapping[str, Any]) -> ResponseTemplate:
-    """A response template of calls, with text around them, for prompts that begin nothing of the answer."""
+    """A response template for calls with text around them, for prompts without the start of the response."""
     text = {"content": "text", "repeats": True, "join": "\n"}
     return {"start_anchor_pattern": r"\Z", "fields": {"tool_calls": {"repeats": True, **calls}, "content": text}}
 
 
-# What a chat template has in it, and how such a model writes its calls. The first that matches counts.
+# A marker in the chat template, and how such a model writes its calls. The first match counts.
 COMMON_FORMATS: Sequence[tuple[str, ResponseTemplate]] = (
     # Qwen 2.5 and 3, Hermes, SmolLM 3: <tool_call>{"name": ..., "arguments": {...}}</tool_call>, one for each call
     ("<tool_call>", _region({"open": "<tool_call>", "close": "</tool_call>", "content": "json"})),
@@ -71,7 +71,7 @@ COMMON_FORMATS: Sequence[tuple[str, ResponseTemplate]] = (
 
 
 def response_template(tokenizer: Any) -> ResponseTemplate | None:
-    """How a model writes its tool calls; None when unknown."""
+    """How a model writes its tool calls; None if unknown."""
     if own := getattr(tokenizer, "response_template", None):
         return own  # type: ignore[no-any-return]
     if not isinstance(tokenizer.chat_template, str):
@@ -80,7 +80,7 @@ def response_template(tokenizer: Any) -> ResponseTemplate | None:
 
     try:
         return add_response_schema(copy.copy(tokenizer)).response_template  # type: ignore[no-any-return]
-    except ValueError:  # a chat template that TRL does not know
+    except ValueError:  # TRL does not know the chat template.
         return next((format for mark, format in COMMON_FORMATS if mark in tokenizer.chat_template), None)
 
 
@@ -89,7 +89,7 @@ def parse_tool_calls(
 ) -> tuple[str, tuple[ToolCall, ...]]:
     """The text outside the tool calls, and the calls. `output` and `prompt` include their special tokens.
 
-    An output that is not of the format is text, without calls.
+    An output that is not in the format is text without calls.
     """
     from transformers.utils.chat_parsing import parse_response
 
@@ -102,17 +102,17 @@ def parse_tool_calls(
 
 
 def to_calls(values: Any) -> tuple[ToolCall, ...]:
-    """The calls in the values that a response template makes of them. Raises KeyError, TypeError or ValueError."""
+    """The calls in the values parsed by a response template. Raises KeyError, TypeError or ValueError."""
     return tuple(_to_call(value) for value in _flat(values))
 
 
 def _flat(values: Any) -> list[Any]:
-    """Some formats have a list of calls where others have a call."""
+    """The values flattened: some formats have a list of calls where others have one call."""
     return [call for value in values for call in (value if isinstance(value, list) else [value])]
 
 
 def _to_call(value: Mapping[str, Any]) -> ToolCall:
-    """A call of any of the formats. Raises KeyError, TypeError or ValueError."""
+    """A call in any of the formats. Raises KeyError, TypeError or ValueError."""
     function = value.get("function", value)
     arguments = function["arguments"] if "arguments" in function else function["parameters"]
     if isinstance(arguments, str):
@@ -120,5 +120,5 @@ def _to_call(value: Mapping[str, Any]) -> ToolCall:
     if not isinstance(function["name"], str):
         raise TypeError("the name of a call is not text")
     call = ToolCall(function["name"], arguments)
-    call.to_wire()  # what is nested too deeply for JSON, or has half a character, could be neither reported nor served
+    call.to_wire()  # Raises if the arguments can't be serialized: nested too deeply, or with a lone surrogate.
     return call

@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark on an axis: where it is, in pixels, and what it says."""
+    """A tick of an axis: its position in pixels, and its label."""
 
     position: float
     label: str
@@ -42,7 +42,7 @@ class Chart:
 
 
 def line_chart(title: str, series: Mapping[str, Sequence[Point]]) -> Chart | None:
-    """A chart of the series that have points; None when none has."""
+    """A chart of the series that have points; None if none has."""
     drawn = {name: _thinned([point for point in points if math.isfinite(point[1])]) for name, points in series.items()}
     drawn = {name: points for name, points in drawn.items() if points}
     if not drawn:
@@ -69,7 +69,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]]) -> Chart | Non
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
-    """At most MOST_POINTS of them; the last one always."""
+    """At most MOST_POINTS of the points, always including the last one."""
     every = math.ceil(len(points) / MOST_POINTS) if points else 1
     kept = list(points[::every])
     if points and kept[-1] != points[-1]:
@@ -83,7 +83,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between the two: 1, 2 or 5 times a power of ten apart."""
+    """Round numbers between the two, at a distance of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / TICKS
     power = 10 ** math.floor(math.log10(rough))
     apart = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)

@@ -19,7 +19,7 @@ EVENTS_NAME = "events.jsonl"
 RESULTS_NAME = "results.csv"
 
 # OpenAI's columns, and the names in the Trainer's log.
-# Each validation is over the whole set: valid_* and full_valid_*, which OpenAI measures at an epoch's end, agree.
+# Each validation uses the whole set, so valid_* equals full_valid_*, which OpenAI measures at the end of an epoch.
 COLUMNS = {
     "step": "step",
     "train_loss": "loss",
@@ -34,9 +34,9 @@ _log = structlog.get_logger()
 
 
 class EventLog:
-    """The events of a run, including those of earlier attempts. They are kept in memory until `store`.
+    """The events of a run, including those of earlier attempts, in memory until `store`.
 
-    `metrics`: the method's (Method.metrics), which results.csv has in addition to the losses.
+    `metrics`: those of the method (Method.metrics), which results.csv has in addition to the losses.
     """
 
     def __init__(

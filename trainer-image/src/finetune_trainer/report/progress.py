@@ -28,7 +28,7 @@ from finetune_api.run import PROGRESS_CA_PATH, PROGRESS_TOKEN_PATH, ProgressTarg
 POST_SECONDS = 5.0
 LAST_POST_SECONDS = 6.0
 CONNECT_TRIES = 5
-"""Of the operator's replicas only the leader listens: a refused connection soon meets the other one."""
+"""Only the leader of the operator's replicas listens: after a refused connection, a retry soon reaches it."""
 CONNECT_PAUSE_SECONDS = 0.1
 
 _log = structlog.get_logger()
@@ -68,9 +68,9 @@ class ProgressSender:
         self._thread.start()
 
     def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
-        """Queue a report; an older one that was not sent yet is dropped.
+        """Queue a report; an older one that has not been sent is dropped.
 
-        The newest ledger goes with every report, so that an operator that was down catches up.
+        Every report includes the newest ledger, so that an operator that was down catches up.
         """
         self._newest = status
         self._ledger = ledger or self._ledger
@@ -123,12 +123,12 @@ class ProgressSender:
     def _note_failure(self, why: str) -> None:
         """Log the first failure after a success."""
         if not self._failing:
-            _log.warning(f"progress can't be reported to {self._url}: {why}. Training goes on.")
+            _log.warning(f"progress can't be reported to {self._url}: {why}. Training continues.")
         self._failing = True
 
 
 class Clock:
-    """Measures speed since this process began to train, so that a resumed attempt does not count earlier steps."""
+    """Measures speed since this process started training, so that a resumed attempt does not count earlier steps."""
 
     def __init__(self, step: int, tokens: int) -> None:
         self._first_step = step
@@ -136,19 +136,19 @@ class Clock:
         self._since = time.monotonic()
 
     def remaining_seconds(self, step: int, total_steps: int) -> int | None:
-        """Estimated by the speed so far; None before the first step has ended."""
+        """The remaining time estimated from the speed so far; None before the end of the first step."""
         done = step - self._first_step
         if done <= 0:
             return None
         return round((time.monotonic() - self._since) / done * (total_steps - step))
 
     def tokens_per_second(self, tokens: int) -> float:
-        """The mean since this process began to train."""
+        """The mean since this process started training."""
         return (tokens - self._first_tokens) / max(time.monotonic() - self._since, 1e-9)
 
 
 def to_trainer_status(metrics: Mapping[str, float], remaining_seconds: int | None) -> TrainerStatus:
-    """A report. `metrics` has current_step and total_steps; below 100 % until every step is done."""
+    """A report. `metrics` has current_step and total_steps; the percentage is below 100 until every step is done."""
     return TrainerStatus(
         progress_percentage=int(100 * metrics["current_step"] / max(metrics["total_steps"], 1)),
         estimated_remaining_seconds=remaining_seconds,

@@ -1,4 +1,4 @@
-"""The head of a report: how the losses went, how long training took, where the model is, how to load it. Pure."""
+"""The summary of a report: how the losses developed, how long training took, where the model is and how to load it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ResultOrigin:
     result_uri: str
     is_adapter: bool
     accelerator: str | None
-    """The name of the device, None on CPUs."""
+    """The name of the device; None on CPUs."""
     adapted: str | None = None
-    """Which matrices had an adapter in training, and which not; None where all was trained."""
+    """Which modules were trained with an adapter, and which were not; None if all weights were trained."""
 
 
 def summarize(
@@ -61,7 +61,7 @@ def _headlines(chosen: Manifest, log: Sequence[Mapping[str, float]], samples: Sa
 
 
 def unchanged_loss(log: Sequence[Mapping[str, float]]) -> str | None:
-    """A warning if the mean training loss of the last tenth of the steps is that of the first tenth; else None."""
+    """A warning if the mean training loss of the last tenth of the steps equals that of the first tenth, else None."""
     losses = [entry["loss"] for entry in log if "loss" in entry]
     end = max(1, len(losses) // 10)
     if len(losses) < 2 * end:

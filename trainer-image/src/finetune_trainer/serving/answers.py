@@ -1,4 +1,4 @@
-"""Answers as OpenAI's objects: whole, or as a stream of chunks."""
+"""Responses as OpenAI's objects: whole, or as a stream of chunks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of an answer as a client sees it: text of one kind, or a call."""
+    """A part of a response as the client gets it: text of one kind, or a tool call."""
 
     kind: Kind = "content"
     text: str = ""
@@ -32,7 +32,7 @@ class Part:
 
 
 class AnswerParser:
-    """Separates tool calls and reasoning from text by the model's response template; without one all is text."""
+    """Separates tool calls and reasoning from text by the model's response template; without one, all is text."""
 
     def __init__(self, template: ResponseTemplate | None, prompt: str) -> None:
         self._parser = None if template is None else ResponseParser(dict(template), prefix=prompt)
@@ -40,11 +40,11 @@ class AnswerParser:
         self._special: set[str] = set()
 
     def begin(self) -> list[Part]:
-        """Feed the start of the answer that the prompt ended with."""
+        """The parts of the start of the response that is at the end of the prompt."""
         return [] if self._parser is None else list(self._parts(self._parser.initial_events))
 
     def feed(self, piece: Text) -> list[Part]:
-        """The parts that a piece of the answer completes."""
+        """The parts that a piece of the output completes."""
         if self._parser is None:
             return [] if piece.special else [Part(text=piece.text)]
         if piece.special:
@@ -56,7 +56,7 @@ class AnswerParser:
             return self._give_up(error)
 
     def finish(self) -> list[Part]:
-        """The parts that are complete at the end of the answer."""
+        """The parts that the end of the output completes."""
         if self._parser is None:
             return []
         try:
@@ -77,20 +77,20 @@ class AnswerParser:
                 yield from (Part(call=call) for call in calls)
 
     def _plain(self, text: str) -> str:
-        """Special tokens are for the parser, and are dropped where it did not take them for a mark."""
+        """The text without special tokens that the parser did not recognize as delimiters."""
         for token in self._special:
             text = text.replace(token, "")
         return text
 
     def _give_up(self, error: Exception) -> list[Part]:
-        """Return an invalid tool call as text, so that the client sees the output. All that follows is text."""
-        _log.info(f"an answer is not of the model's format: {first_line(error)}")
+        """Return an invalid tool call, and everything after it, as text, so that the client sees the output."""
+        _log.info(f"an output is not in the model's format: {first_line(error)}")
         text, self._parser, self._unread = self._plain(self._unread), None, ""
         return [Part(text=text)] if text else []
 
 
 def marks_in(template: Any) -> str:
-    """All text of a response template; that of its patterns without what escapes it."""
+    """All text of a response template, with patterns unescaped."""
     if isinstance(template, Mapping):
         template = list(template.values())
     if isinstance(template, list | tuple):
@@ -100,7 +100,7 @@ def marks_in(template: Any) -> str:
 
 @dataclass
 class Answer:
-    """An answer in progress, of either route."""
+    """A response in progress, of either route."""
 
     route: Literal["chat.completion", "text_completion"]
     model: str
@@ -116,7 +116,7 @@ class Answer:
         self.id = f"{prefix}-{uuid.uuid4().hex}"
 
     async def parts(self, pieces: AsyncIterator[Text | End]) -> AsyncIterator[Part]:
-        """The parts as they come; `end` is set when there are no more."""
+        """The parts as they arrive; `end` is set after the last one."""
         for part in self.parser.begin():
             yield part
         async for piece in pieces:
@@ -129,18 +129,18 @@ class Answer:
                     yield self._counted(part)
 
     async def whole(self, pieces: AsyncIterator[Text | End]) -> dict[str, Any]:
-        """The answer as one object."""
+        """The response as one object."""
         parts = [part async for part in self.parts(pieces)]
-        said = {kind: "".join(part.text for part in parts if part.kind == kind) for kind in _KINDS}
+        texts = {kind: "".join(part.text for part in parts if part.kind == kind) for kind in _KINDS}
         calls = [part.call for part in parts if part.call is not None]
         choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": None}
         if self.route == "text_completion":
-            choice["text"] = said["content"]
+            choice["text"] = texts["content"]
         else:
-            message: dict[str, Any] = {"role": "assistant", "content": said["content"] or (None if calls else "")}
+            message: dict[str, Any] = {"role": "assistant", "content": texts["content"] or (None if calls else "")}
             message["refusal"] = None
-            if said["reasoning_content"]:
-                message["reasoning_content"] = said["reasoning_content"]
+            if texts["reasoning_content"]:
+                message["reasoning_content"] = texts["reasoning_content"]
             if calls:
                 message["tool_calls"] = [self._call(number, call) for number, call in enumerate(calls)]
             choice["message"] = message
@@ -149,7 +149,7 @@ class Answer:
     async def events(
         self, pieces: AsyncIterator[Text | End], *, with_usage: bool
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """The answer as chunks; the last one has no choice, and the usage, where that was asked for."""
+        """The response as chunks; if requested, the last one has the usage and no choice."""
         if self.route == "chat.completion":
             yield self._chunk({"role": "assistant", "content": ""})
         async for part in self.parts(pieces):
@@ -163,13 +163,13 @@ class Answer:
 
     @property
     def finish_reason(self) -> str:
-        """OpenAI's."""
+        """OpenAI's finish reason."""
         assert self.end is not None
         return "tool_calls" if self.calls else self.end.reason
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens of the prompt and of the answer."""
+        """The token counts of prompt and completion."""
         assert self.end is not None
         return {
             "prompt_tokens": self.prompt_tokens,

@@ -1,4 +1,4 @@
-"""Request bodies: limited in size and time, parsed as JSON."""
+"""Reads request bodies as JSON, with limits of size and time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_SECONDS = 30.0
 
 
 class BodyError(ValueError):
-    """The body is refused. `status`: the HTTP status."""
+    """The body is rejected. `status`: the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -24,12 +24,12 @@ class BodyError(ValueError):
 
 
 def longest_body(context_length: int) -> int:
-    """The most bytes of a request whose text fits into the context."""
+    """The maximum body size in bytes of a request whose text fits into the context."""
     return FIXED_BYTES + BYTES_PER_TOKEN * context_length
 
 
 async def discard(request: Request) -> None:
-    """Receive a body and keep nothing of it: a client that still sends hears no answer."""
+    """Receive and discard a body: a client does not read the response while it is still sending."""
     with contextlib.suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(MOST_SECONDS):
             async for _ in request.stream():
@@ -39,7 +39,7 @@ async def discard(request: Request) -> None:
 async def read_json(request: Request, most_bytes: int) -> Any:
     """The JSON value of a body. Raises BodyError.
 
-    What is too long is received to its end and kept nowhere: a client that still sends hears no answer.
+    A body that is too long is received to its end and discarded: a client does not read a response while it is sending.
     """
     body, received = bytearray(), 0
     try:
@@ -52,7 +52,7 @@ async def read_json(request: Request, most_bytes: int) -> Any:
         raise BodyError(408, f"The body was not complete within {MOST_SECONDS:g} seconds.") from None
     if received > most_bytes:
         raise BodyError(
-            413, f"The body has {received} bytes; what fits into the model's context has at most {most_bytes}."
+            413, f"The body has {received} bytes; a request that fits into the context has at most {most_bytes}."
         )
     try:
         return orjson.loads(bytes(body))

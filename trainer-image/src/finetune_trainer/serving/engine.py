@@ -1,6 +1,6 @@
-"""Generation for a server: one request after another on one thread, streaming text as soon as it is final.
+"""Generation for a server: one request after another in one thread, streaming text as soon as it is final.
 
-A request ends at the model's own end tokens, at a stop string, with its tokens or with the context.
+A request ends at one of the model's end tokens, at a stop string, at its token limit or at the end of the context.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from finetune_trainer.serving.stop_strings import StopStrings
 from finetune_trainer.serving.text_decoder import TextDecoder
 
 MOST_WAITING = 64
-"""Requests beyond are refused: the last one would wait for all before it."""
+"""The maximum number of queued requests, which are processed one after another; more are rejected."""
 STUCK_SECONDS = 120.0
-"""No module of the model was called for so long while there is a request: the accelerator hangs."""
+"""If no module of the model is called for this long during a request, the accelerator hangs."""
 DEFAULT_NEW_TOKENS = 1024
 
 FinishReason = Literal["stop", "length"]
@@ -45,9 +45,9 @@ class GenerationError(RuntimeError):
 
 @dataclass(frozen=True)
 class Order:
-    """A request to generate. A sampling parameter of None is the model's own.
+    """A generation request. A sampling parameter of None means the model's own.
 
-    `prompt`: token ids, at least one and fewer than the context has room for.
+    `prompt`: token ids, at least one and fewer than the context length.
     """
 
     prompt: list[int]
@@ -59,14 +59,12 @@ class Order:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     marks: str = ""
-    """Text that names the special tokens which end a text: no stop string goes beyond them, as it does beyond others,
-    which no one sees.
-    """
+    """Text with the special tokens that delimit texts: stop strings do not match across these, but across others."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of the answer. `special`: a special token, which is not shown."""
+    """A piece of the output. `special`: a special token, which is not shown."""
 
     text: str
     special: bool = False
@@ -74,14 +72,14 @@ class Text:
 
 @dataclass(frozen=True)
 class End:
-    """The end of the answer. `tokens`: the number generated, including those of the stop string."""
+    """The end of the output. `tokens`: the number of generated tokens, including those of the stop string."""
 
     reason: FinishReason
     tokens: int
 
 
 class Engine:
-    """Generates in a thread. One per process."""
+    """Generates in a thread; one engine per process."""
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
@@ -89,14 +87,14 @@ class Engine:
         self._orders: Queue[_Generation] = Queue()
         self._beat: float | None = None
         self.lost: str | None = None
-        """Why the device computes nothing any more in this process: only another process gets it back."""
+        """Why the device is unusable in this process: only a new process can use it again."""
         for module in generator.model.modules():
             module.register_forward_pre_hook(self._on_module)
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a request is in progress without a token for STUCK_SECONDS."""
+        """Whether a request is in progress but the model has not run for STUCK_SECONDS."""
         beat = self._beat
         return beat is not None and time.monotonic() - beat > STUCK_SECONDS
 
@@ -121,13 +119,13 @@ class Engine:
         while True:
             generation = self._orders.get()
             if generation.is_cancelled:
-                generation.put(_NOBODY_WAITS)
+                generation.put(_CANCELLED)
                 continue
             self._beat = time.monotonic()
             try:
                 generation.put(self._generate(generation))
             except _CancelledError:
-                generation.put(_NOBODY_WAITS)
+                generation.put(_CANCELLED)
             except Exception as error:
                 _log.error(f"a generation failed: {first_line(error)}")
                 generation.put(GenerationError(first_line(error)))
@@ -159,7 +157,7 @@ class Engine:
 
 
 def generation_config(of_model: GenerationConfig, order: Order, context_length: int) -> GenerationConfig:
-    """The model's config with the request's settings, and no more new tokens than the context has room for."""
+    """The model's config with the request's settings; the new tokens are limited by the rest of the context."""
     config = copy.deepcopy(of_model)
     room = context_length - len(order.prompt)
     config.max_new_tokens = min(order.max_tokens or DEFAULT_NEW_TOKENS, room)
@@ -173,7 +171,7 @@ def generation_config(of_model: GenerationConfig, order: Order, context_length: 
 
 
 class _Generation:
-    """One request in the engine. Hands its pieces from the engine's thread to the event loop."""
+    """One request in the engine; passes its pieces from the engine's thread to the event loop."""
 
     def __init__(self, order: Order, loop: asyncio.AbstractEventLoop) -> None:
         self.order = order
@@ -186,17 +184,17 @@ class _Generation:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Cancel: generation ends with the next token."""
+        """Cancel the request: generation ends at the next token."""
         self._cancelled.set()
 
     def put(self, piece: Text | End | GenerationError) -> None:
         try:
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
-        except RuntimeError:  # the loop is closed: the server ends
+        except RuntimeError:  # The loop is closed: the server is shutting down.
             self.cancel()
 
     async def pieces(self) -> AsyncIterator[Text | End]:
-        """The answer; the last piece is its End. Raises GenerationError."""
+        """The output; the last piece is its End. Raises GenerationError."""
         while True:
             piece = await self._pieces.get()
             if isinstance(piece, GenerationError):
@@ -210,7 +208,7 @@ class _CancelledError(Exception):
     """Ends `generate`: the client has disconnected."""
 
 
-_NOBODY_WAITS = GenerationError("the request was cancelled")
+_CANCELLED = GenerationError("the request was cancelled")
 
 
 class _StoppedError(Exception):
@@ -218,7 +216,7 @@ class _StoppedError(Exception):
 
 
 class _Streamer:
-    """The streamer that `generate` hands each token to."""
+    """The streamer that `generate` calls with each token."""
 
     def __init__(self, generation: _Generation, tokenizer: Any, special: frozenset[int]) -> None:
         self.tokens = 0
@@ -230,11 +228,11 @@ class _Streamer:
         self._characters = 0
         self._shown = 0
         self._unshown: deque[tuple[int, str]] = deque()
-        """Special tokens, and how many characters the answer has before each."""
+        """Special tokens, each with the number of characters of the output before it."""
         self._prompt_is_over = False
 
     def put(self, value: torch.Tensor) -> None:
-        """The prompt first, then a token each time. Raises _CancelledError and _StoppedError."""
+        """Called with the prompt first, and then with each token. Raises _CancelledError and _StoppedError."""
         if self._generation.is_cancelled:
             raise _CancelledError
         if not self._prompt_is_over:
@@ -252,7 +250,7 @@ class _Streamer:
                 self._read(self._decoder.step(token))
 
     def end(self) -> None:
-        """No token will follow, or none of this text. Raises _StoppedError."""
+        """Called after the last token of the output, or of a text. Raises _StoppedError."""
         self._read(self._decoder.flush())
         self._show(self._stop.flush())
 
@@ -264,13 +262,13 @@ class _Streamer:
             raise _StoppedError
 
     def _show(self, text: str) -> None:
-        """The next text that is certain, with the special tokens up to its end."""
+        """Emit the next final text, with the special tokens up to its end."""
         while self._unshown and self._unshown[0][0] <= self._shown + len(text):
-            place, mark = self._unshown.popleft()
-            before, text = text[: place - self._shown], text[place - self._shown :]
+            position, mark = self._unshown.popleft()
+            before, text = text[: position - self._shown], text[position - self._shown :]
             self._put(before)
             self._put(mark, special=True)
-            self._shown = place
+            self._shown = position
         self._put(text)
         self._shown += len(text)
 
@@ -280,7 +278,7 @@ class _Streamer:
 
 
 class _Penalties(LogitsProcessor):
-    """OpenAI's frequency and presence penalty: on what the answer has said, not on the prompt.
+    """OpenAI's frequency and presence penalties, computed from the output only, not from the prompt.
 
     https://platform.openai.com/docs/api-reference/chat/create
     """
@@ -299,7 +297,7 @@ class _Penalties(LogitsProcessor):
 
 
 def _why_lost(device: torch.device) -> str | None:
-    """The error of a trivial computation, if the device is lost: after a kernel fault every CUDA call fails."""
+    """The error of a trivial computation if the device is lost: after a kernel fault, every CUDA call fails."""
     try:
         torch.ones(8, device=device).sum().item()
     except torch.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""The `fetch` command: fetches a model to SERVED_MODEL_DIRECTORY/<name>, as a folder that any server can load."""
+"""The `fetch` command: downloads a model to SERVED_MODEL_DIRECTORY/<name> as a folder that any server can load."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
 
 SCRATCH = ".fetch"
-"""Beside the target, so that the complete folder can be renamed to it."""
+"""On the same file system as the target, so that the complete folder can be renamed."""
 
 
 def fetch(run: FetchRun, *, models: Path = Path(SERVED_MODEL_DIRECTORY)) -> None:
-    """Fetch a whole model as it is; merge an adapter into its base.
+    """Download a whole model unchanged, or merge an adapter into its base.
 
-    The folder appears when it is complete, in place of an older one.
+    The folder appears once it is complete, and replaces an older one.
 
-    Raises DiagnosedError: ModelNotFound, ModelInvalid, or one of the storage's.
+    Raises DiagnosedError: ModelNotFound, ModelInvalid, or one of the storage's errors.
     """
     scratch, target = models / SCRATCH, models / run.name
-    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(scratch, ignore_errors=True)  # Left behind by a killed process.
     try:
         with log_progress(f"fetching {run.model.adapter_uri or run.model.uri}"):
             local = fetch_model(run.model, Storage(run.storage), scratch)
@@ -39,9 +39,9 @@ def fetch(run: FetchRun, *, models: Path = Path(SERVED_MODEL_DIRECTORY)) -> None
 
 
 def merge(local: LocalModel, target: Path) -> None:
-    """Save the base with its adapter merged in, in the base's precision, as a whole model.
+    """Save the base with the adapter merged into it, in the base's precision, as a whole model.
 
-    Tokenizer, chat template and generation config come with it. Raises DiagnosedError (ModelInvalid).
+    Tokenizer, chat template and generation config are saved, too. Raises DiagnosedError (ModelInvalid).
     """
     from finetune_trainer.generate.generation import stored_dtype
 

@@ -1,7 +1,7 @@
-"""The process that renders messages in the model's chat template, and tokenizes.
+"""The process that renders messages with the model's chat template and tokenizes them.
 
-A template is code out of a model's folder, and a text may have megabytes. Here both can be given up: the server kills
-this process when it takes too long, and the kernel refuses it memory beyond MOST_MEMORY_BYTES.
+A template is code from a model's folder, and a text may have megabytes. In a process of their own both are bounded: the
+server kills the process when it takes too long, and the kernel limits its memory to MOST_MEMORY_BYTES.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import msgspec
 import orjson
 
 MOST_MEMORY_BYTES = 4 * 2**30
-"""Of address space; the libraries take about one GiB of it."""
+"""Limit of the address space, of which the libraries take about 1 GiB."""
 LENGTH_BYTES = 4
 LONGEST_MESSAGE = 500
 
 
 def frame(message: Mapping[str, Any]) -> bytes:
-    """A message as it goes through a pipe: its length, and its JSON. Raises orjson.JSONEncodeError."""
+    """A message for the pipe: its length, followed by its JSON. Raises orjson.JSONEncodeError."""
     body = orjson.dumps(message)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     from finetune_trainer.process import environment
 
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is not an answer
+    os.dup2(2, 1)  # What a library prints must not be taken for a response.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     environment.prepare()
     environment.hide_torch()
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
 
 
 def answer(processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """`tokens` and the `text` that they stand for; or `refused`, with why. Whatever a template raises is a refusal."""
+    """The `tokens` of a request and their `text`, or why it is `refused`: any exception of a template is a refusal."""
     from finetune_trainer.data.encode.chat_template import TemplateError, text_tokenizer
     from finetune_trainer.process.failures import DiagnosedError
 
@@ -61,7 +61,7 @@ def answer(processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     except MemoryError:
         return {"refused": "The model's chat template takes too much memory for these messages."}
     except Exception as error:
-        return {"refused": f"The model's chat template refuses these messages: {str(error)[:LONGEST_MESSAGE]}"}
+        return {"refused": f"The model's chat template rejects these messages: {str(error)[:LONGEST_MESSAGE]}"}
 
 
 def _encode(processor: Any, request: Mapping[str, Any]) -> list[int]:
@@ -73,12 +73,12 @@ def _encode(processor: Any, request: Mapping[str, Any]) -> list[int]:
     if "prompt" in request:
         tokens: list[int] = text_tokenizer(processor)(request["prompt"])["input_ids"]
         return tokens
-    asked = ChatExample(msgspec.convert(request["messages"], Messages))
-    return prompt_ids(processor, asked.to_template(), request["tools"], request["variables"], asked.arguments())
+    chat = ChatExample(msgspec.convert(request["messages"], Messages))
+    return prompt_ids(processor, chat.to_template(), request["tools"], request["variables"], chat.arguments())
 
 
 def _read(stream: BinaryIO) -> Any:
-    """The next message; None at the end."""
+    """The next message; None at the end of the stream."""
     head = stream.read(LENGTH_BYTES)
     return orjson.loads(stream.read(int.from_bytes(head, "big"))) if len(head) == LENGTH_BYTES else None
 

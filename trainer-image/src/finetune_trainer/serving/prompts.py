@@ -1,4 +1,4 @@
-"""Makes prompts in a separate process, within limits of time and memory. See prompt_worker.py."""
+"""Renders prompts in a separate process, with limits of time and memory. See prompt_worker.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START_SECONDS = 120.0
 
 
 class PromptRefusedError(ValueError):
-    """The request can't be made into a prompt; the message says why."""
+    """No prompt can be made from the request; the message says why."""
 
 
 class PromptsBusyError(RuntimeError):
@@ -38,7 +38,7 @@ class Prompt:
 
 
 class Prompts:
-    """Runs one worker, and replaces it when it was killed."""
+    """Runs one worker, and restarts it after it was killed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,7 +46,7 @@ class Prompts:
         self._one_at_a_time = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start the worker now, so that the first request need not wait for it. Raises EOFError when it can't start."""
+        """Start the worker now, so that the first request does not wait for it. Raises EOFError if it can't start."""
         async with self._one_at_a_time:
             await self._running()
 
@@ -59,11 +59,11 @@ class Prompts:
     async def of_messages(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
     ) -> Prompt:
-        """Messages (OpenAI's) in the chat template. Raises PromptRefusedError, PromptsBusyError."""
+        """OpenAI's messages, rendered with the chat template. Raises PromptRefusedError, PromptsBusyError."""
         return await self._make({"messages": messages, "tools": tools, "variables": variables})
 
     async def of_text(self, text: str) -> Prompt:
-        """A text as it is. Raises PromptRefusedError, PromptsBusyError."""
+        """A plain text, tokenized. Raises PromptRefusedError, PromptsBusyError."""
         return await self._make({"prompt": text})
 
     async def _make(self, request: Mapping[str, Any]) -> Prompt:
@@ -77,7 +77,7 @@ class Prompts:
                 async with asyncio.timeout(MOST_SECONDS):
                     answer = await _exchange(worker, framed)
             except BaseException as error:
-                await self.stop()  # what it would still answer is not for the next request
+                await self.stop()  # Its late response must not go to the next request.
                 raise _explained(error) from error
         if "refused" in answer:
             raise PromptRefusedError(answer["refused"])
@@ -122,7 +122,7 @@ async def _exchange(worker: Process, framed: bytes) -> dict[str, Any]:
 
 
 async def _receive(worker: Process) -> dict[str, Any]:
-    """Raises EOFError when the worker has ended."""
+    """The worker's next message. Raises EOFError if the worker has ended."""
     assert worker.stdout is not None
     length = int.from_bytes(await worker.stdout.readexactly(LENGTH_BYTES), "big")
     answer: dict[str, Any] = orjson.loads(await worker.stdout.readexactly(length))
@@ -132,9 +132,9 @@ async def _receive(worker: Process) -> dict[str, Any]:
 def _explained(error: BaseException) -> BaseException:
     if isinstance(error, TimeoutError):
         return PromptRefusedError(
-            f"The prompt was not made within {MOST_SECONDS:g} seconds: the text is too long, or the model's chat "
+            f"The prompt was not ready within {MOST_SECONDS:g} seconds: the text is too long, or the model's chat "
             "template does not end."
         )
     if isinstance(error, EOFError | ConnectionError):
-        return PromptRefusedError("The prompt takes more memory than the server gives to one.")
+        return PromptRefusedError("The prompt takes more memory than the server allows for one request.")
     return error

@@ -1,4 +1,4 @@
-"""Validation errors of requests, as OpenAI's API words them rather than pydantic. Pure."""
+"""Validation errors of requests in the wording of OpenAI's API instead of pydantic's. Pure."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ LENGTHS = {
 
 
 def explain(invalid: ValidationError) -> tuple[str, str | None]:
-    """The first error, and its parameter: None if the request is not an object."""
+    """The message of the first error, and its parameter (None if the request is not an object)."""
     first: Mapping[str, Any] = invalid.errors(include_url=False)[0]
     parts = [str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int)]
-    if len(parts) > 1 and parts[-1] == "str":  # pydantic's name of a kind that may be there, not a key
+    if len(parts) > 1 and parts[-1] == "str":  # pydantic's name of a union member, not a key
         parts.pop()
     if not parts:
         return "The body must be a JSON object.", None
-    return _told(first, ".".join(parts)), parts[0]
+    return _message(first, ".".join(parts)), parts[0]
 
 
-def _told(error: Mapping[str, Any], where: str) -> str:
+def _message(error: Mapping[str, Any], where: str) -> str:
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "missing":
         return f"Missing required parameter: '{where}'."

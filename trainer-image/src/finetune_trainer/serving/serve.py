@@ -1,8 +1,8 @@
-"""The server of a ModelDeployment: OpenAI's routes for one model. Nothing here can load a second one or reach a hub.
+"""The server of a ModelDeployment: OpenAI's routes for one model. It can't load a second model or reach a hub.
 
-A request's way: its body is read within limits (bodies.py), checked (openai_requests.py), made a prompt by a process of
-its own (prompts.py), answered by the engine, one after another (engine.py), and returned in OpenAI's objects
-(answers.py). No part of that holds up the event loop, so that /health reports the state of the engine.
+The path of a request: its body is read within limits (bodies.py), validated (openai_requests.py), rendered to a prompt
+in a process of its own (prompts.py), processed by the engine, one request after another (engine.py), and returned as
+OpenAI's objects (answers.py). No step blocks the event loop, so that /health reports the state of the engine.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _log = structlog.get_logger()
 
 
 def serve(folder: Path, *, port: int = SERVING_PORT, host: str = ALL_INTERFACES) -> None:
-    """Serve the model in a folder under the folder's name, until SIGTERM, which ends the process well (SystemExit 0)
-    once the requests of that moment are answered.
+    """Serve the model in a folder under the folder's name until SIGTERM.
 
-    The port opens, and GET /health answers, once it is loaded. Raises DiagnosedError (ModelInvalid).
+    After SIGTERM, requests in progress are completed, and then the process exits with code 0 (SystemExit). The port
+    opens, and GET /health answers, once the model is loaded. Raises DiagnosedError (ModelInvalid).
     """
-    end_well_on_sigterm()  # uvicorn raises the signal again when it is done
+    end_well_on_sigterm()  # uvicorn raises the signal again at the end.
     name = folder.name
     with log_progress(f"loading {name}"):
         generator = load_generator(LocalModel(folder))
@@ -242,14 +242,14 @@ async def _events(answer: Answer, generation: Any, *, with_usage: bool) -> Async
 
 
 async def _cancel_when_gone(request: Request, generation: Any) -> None:
-    """Nobody generates for a client that has left."""
+    """Cancel the generation when the client disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     generation.cancel()
 
 
 def _overloaded() -> HTTPException:
-    message = "Too many requests wait for this server already. Try again later."
+    message = "Too many requests are already waiting for this server. Try again later."
     return _refusal(503, message, "server_overloaded", headers={"Retry-After": "1"})
 
 

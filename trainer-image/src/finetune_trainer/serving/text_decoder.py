@@ -1,6 +1,6 @@
 """Decodes tokens incrementally, as soon as no later token can change the text. Pure.
 
-tokenizers' own DecodeStream does the same, and raises on bytes that are no UTF-8, which a model may well sample.
+tokenizers' own DecodeStream does the same, but raises on invalid UTF-8, which a model may well sample.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-"""What stands for bytes that are not a character, or not yet one."""
+"""The placeholder for bytes that are not, or not yet, a character."""
 MOST_WAITING = 64
-"""Tokens. A longer run of bytes that are not characters is noise: waiting for more would make each call read it all."""
+"""Tokens. A longer run of bytes without a character is noise, and each further call would decode all of it again."""
 
 
 class TextDecoder:
@@ -19,7 +19,7 @@ class TextDecoder:
     def __init__(self, backend: Any) -> None:
         self._backend = backend
         self._before: list[int] = []
-        """Tokens whose text is out: decoders treat the first token of a text in another way than those behind it."""
+        """Tokens whose text was returned: decoders treat the first token of a text differently from later ones."""
         self._waiting: list[int] = []
 
     def step(self, token: int) -> str:
@@ -31,7 +31,7 @@ class TextDecoder:
         return self._out(text)
 
     def flush(self) -> str:
-        """The text of an incomplete rest."""
+        """The text of the remaining, possibly incomplete tokens."""
         return self._out(self._new_text())
 
     def _new_text(self) -> str:

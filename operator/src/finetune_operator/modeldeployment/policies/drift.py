@@ -1,8 +1,9 @@
-"""status.drift: the fields of what serves that somebody else writes, and how rarely they are put back then.
+"""status.drift: the fields of the serving objects that others change, and when they are reverted.
 
-What somebody changes once is put right at once. A second controller sets it again as soon as it was, and each of both
-starts other Pods; so what was put back often is put back with exponential backoff, until the other one stops. All
-fields and managers together have a bound, too: who changes another field each time, by another name, starts Pods too.
+The first change is reverted immediately. A second controller would set it again at once, and each reversal restarts
+Pods, so a contested field is reverted with exponential backoff until the other controller stops. The
+number of reversals is also bounded across all fields and managers: somebody who changes another field each time, under
+another name, restarts Pods, too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Finds what a chat template omits from an example, or renders as the assistant's text.
 
-A conversation of the same shape is rendered, in which every part is a mark; where a mark is missing, its part is.
-Shapes repeat in a dataset: each is rendered once.
+Renders the same conversation with a marker for each part; a missing marker means that the template drops that part.
+Shapes repeat in a dataset, so each is rendered only once.
 """
 
 from __future__ import annotations
