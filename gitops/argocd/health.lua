@@ -12,6 +12,10 @@ for _, condition in ipairs(obj.status.conditions or {}) do
   conditions[condition.type] = condition
 end
 local ready, stalled, failed = conditions.Ready, conditions.Stalled, conditions.Failed
+if failed ~= nil and failed.status == "True" and failed.reason == "Cancelled" then
+  -- As asked for. There is no model: a later sync wave waits.
+  return {status = "Suspended", message = failed.message}
+end
 if failed ~= nil and failed.status == "True" then
   return {status = "Degraded", message = failed.reason .. ": " .. failed.message}
 end
@@ -24,8 +28,7 @@ end
 health.message = ready.message
 if ready.status == "True" then
   health.status = "Healthy"
-elseif ready.reason == "Suspended" or ready.reason == "Cancelled" then
-  -- Nothing runs, and there is no model: a later sync wave waits.
+elseif ready.reason == "Suspended" then
   health.status = "Suspended"
 end
 return health

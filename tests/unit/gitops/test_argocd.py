@@ -21,7 +21,7 @@ from tests.unit.operator.evaluation_states import evaluation_spec
 from tests.unit.operator.states import NOW, job_spec
 
 HEALTH = (ARGOCD / "health.lua").read_text()
-RESTING = (Reason.SUSPENDED, Reason.CANCELLED)
+SUSPENDED = {"status": "Suspended", "message": "it is over"}
 
 
 def object_with(readiness: Readiness, generation: int = 3, **metadata: Any) -> dict[str, Any]:
@@ -33,12 +33,13 @@ def object_with(readiness: Readiness, generation: int = 3, **metadata: Any) -> d
 
 @pytest.mark.parametrize("reason", Reason)
 def test_health_follows_the_conditions(reason: Reason) -> None:
-    waits = "Suspended" if reason in RESTING else "Progressing"
+    waits = "Suspended" if reason == Reason.SUSPENDED else "Progressing"
+    over = {"status": "Degraded", "message": f"{reason}: it is over"}
     expected = {
         ready(reason, "it is there"): {"status": "Healthy", "message": "it is there"},
         progressing(reason, "on its way"): {"status": waits, "message": "on its way"},
         stalled(reason, "do this"): {"status": "Degraded", "message": f"{reason}: do this"},
-        failed(reason, "it is over"): {"status": "Degraded", "message": f"{reason}: it is over"},
+        failed(reason, "it is over"): over if reason != Reason.CANCELLED else SUSPENDED,
     }
     for readiness, health in expected.items():
         assert run(HEALTH, object_with(readiness)) == health

@@ -168,6 +168,11 @@ class EnvironmentVariable(ApiModel):
                 "this variable is set by the operator or the image (HF_ENDPOINT: by hub.endpoint)",
                 "name",
             ),
+            (
+                "!has(self.value) || !self.value.matches('^[a-z0-9]+://[^/@]*:[^/@]*@')",
+                "a URL with a password would be visible to everyone who can read the class or a Pod",
+                "value",
+            ),
         )
     )
 

@@ -139,7 +139,8 @@ def transition_events(previous: Sequence[Condition], current: Sequence[Condition
     was_stalled, diagnosis = before.get(ConditionType.STALLED, ("False", ""))
     if is_stalled.status == "True":
         if (was_stalled, diagnosis) != ("True", is_stalled.reason):
-            return (EventNote("Warning", is_stalled.reason, is_stalled.message),)
+            asked_for = is_stalled.reason == Reason.CANCELLED
+            return (EventNote("Normal" if asked_for else "Warning", is_stalled.reason, is_stalled.message),)
         return ()
     is_told = is_ready.reason not in PASSED_THROUGH or was_stalled == "True"
     if is_told and before.get(ConditionType.READY) != (is_ready.status, is_ready.reason):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from finetune_api.conditions import Reason
-from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec, Images
+from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION, FineTuneClassSpec
 from finetune_api.run import StorageConfig, run_folder
 from finetune_api.sources import S3Location, is_allowed
 from finetune_operator.core.conditions import Readiness, stalled
@@ -112,5 +112,5 @@ def resolve_class(item: Object, trainer_image: str | None) -> ResolvedClass | Re
                 f"FineTuneClass {name!r} does not set images.trainer, and the operator was started without "
                 "--trainer-image. Set one of them.",
             )
-        spec = spec.model_copy(update={"images": Images(trainer=trainer_image)})
+        spec = spec.model_copy(update={"images": spec.images.model_copy(update={"trainer": trainer_image})})
     return ResolvedClass(name, item["metadata"]["generation"], spec, item["metadata"]["uid"])

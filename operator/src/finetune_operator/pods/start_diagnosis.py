@@ -126,11 +126,14 @@ def refusal(message: str) -> StartDiagnosis:
     """Why the API server refuses an object (an Event FailedCreate, or the answer to a request), and what to do."""
     message = message.removeprefix("Error creating: ")
     if "exceeded quota" in message:
+        waits = _fits_the_quota(message)
+        why = "is exhausted" if waits else "is too small, even while nothing else runs"
+        change = "Raise it, wait until other Pods end, or" if waits else "Raise it, or"
         return StartDiagnosis(
             Reason.QUOTA_EXCEEDED,
-            f"A ResourceQuota of the namespace is exhausted: {message}. Raise it, wait until other Pods end, or lower "
-            "what the FineTuneClass requests (resources, accelerator). It is retried automatically.",
-            waits=_fits_the_quota(message),
+            f"A ResourceQuota of the namespace {why}: {message}. {change} lower what the FineTuneClass requests "
+            "(resources, accelerator). It is retried automatically, within a few minutes.",
+            waits=waits,
         )
     return StartDiagnosis(
         Reason.POD_REJECTED,
@@ -234,9 +237,15 @@ def _unschedulable(pod: PodView) -> StartDiagnosis:
             "or find out why it is not bound.",
             pod.unschedulable_since,
         )
+    change = "Free or add nodes, or lower what the FineTuneClass requests."
+    if "pod affinity" in message:
+        change = (
+            "Where the class sets scheduling.gangTopology, all Pods of an attempt need nodes with one value of that "
+            "label: add nodes there, check the label's key, or set its policy to Preferred."
+        )
     return StartDiagnosis(
         Reason.UNSCHEDULABLE,
-        f"Pod {pod.name} can't be scheduled: {message} Free or add nodes, or lower what the FineTuneClass requests.",
+        f"Pod {pod.name} can't be scheduled: {message} {change}",
         pod.unschedulable_since,
         waits=waits_for_room(message),
     )

@@ -133,6 +133,11 @@ from tests.integration.operator.api import Api
         ("FineTuneClass", {"environment": [{"name": "a-b"}]}, ["spec.environment[0].name"]),
         ("FineTuneClass", {"environment": [{"name": "HF_TOKEN", "value": "x"}]}, ["credentials belong in Secrets"]),
         ("FineTuneClass", {"environment": [{"name": "PYTHONPATH"}]}, ["set by the operator or the image"]),
+        (
+            "FineTuneClass",
+            {"environment": [{"name": "HTTPS_PROXY", "value": "http://bob:secret@proxy:3128"}]},
+            ["spec.environment[0].value", "a URL with a password"],
+        ),
         ("FineTuneClass", {"environment": [{"name": "A"}, {"name": "A"}]}, ["Duplicate value"]),
         ("FineTuneClass", {"serving": {"accelerator": {}}}, ["serving.accelerator needs a resourceName"]),
         (

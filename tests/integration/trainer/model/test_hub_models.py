@@ -75,6 +75,15 @@ def test_a_hub_that_must_not_be_asked_is_not_tried_again(monkeypatch: pytest.Mon
     assert "HF_HUB_OFFLINE is set" in failure.message
 
 
+def test_a_proxy_that_was_asked_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # its own tries
+    monkeypatch.setenv("https_proxy", "http://bob:secret@127.0.0.1:9")
+    failure = refused(monkeypatch, "https://hub.example.com").failure
+    assert failure.reason == Reason.HUB_UNREACHABLE
+    assert "through the proxy 127.0.0.1:9" in failure.message
+    assert "secret" not in failure.message
+
+
 @pytest.mark.parametrize("body", [b"<html>Log in</html>", b'{"status": "ok"}', b"[1]", b'[{"a": 1}]', b""])
 def test_a_server_that_is_no_hub_is_named(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     """A mirror's address that is wrong, or a proxy's page."""

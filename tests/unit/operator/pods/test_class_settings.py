@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.finetuneclass.resolve import ResolvedClass, resolve_class
 from finetune_operator.finetunejob.objects import attempt_objects
 from finetune_operator.kube.resources import Object
 from tests.unit.operator.pods.test_builders import ROLES, children, containers, pod_spec
@@ -139,3 +140,15 @@ def test_a_class_without_these_settings_makes_the_pods_that_it_made_before() -> 
         word for word in ("imagePullSecrets", "affinity", "hub-token", "HF_", 'sizeLimit": null') if word in text
     ]
     assert "env" not in containers(pod_spec(children()["serve"]))[1]
+
+
+def test_pull_secrets_also_hold_for_the_image_that_the_operator_was_started_with() -> None:
+    storage = {"bucket": "b", "credentialsSecretName": "s3"}
+    item = {
+        "metadata": {"name": "c", "generation": 1, "uid": "u"},
+        "spec": {"storage": storage, "images": {"pullSecretNames": ["registry"]}},
+    }
+    resolved = resolve_class(item, "registry/trainer:1")
+    assert isinstance(resolved, ResolvedClass)
+    images = resolved.spec.images
+    assert (images.trainer, images.pull_secret_names) == ("registry/trainer:1", ["registry"])

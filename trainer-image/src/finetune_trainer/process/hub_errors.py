@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from finetune_api.conditions import Reason
 from finetune_trainer.process.failures import DiagnosedError, first_line, sentence
@@ -79,11 +81,19 @@ def diagnose(error: Exception, uri: str, missing: Reason) -> DiagnosedError | No
         return DiagnosedError(Reason.FAILED, f"{uri} could not be stored on the Pod's disk: {message}", retryable=True)
     return DiagnosedError(
         Reason.HUB_UNREACHABLE,
-        f"{_hub()} could not be reached for {uri}: {message} Pods need a way to it: a proxy (HTTPS_PROXY, "
+        f"{_hub()} could not be reached for {uri}{_by_proxy()}: {message} Pods need a way to it: a proxy (HTTPS_PROXY, "
         "in spec.environment of the FineTuneClass), or a mirror (HF_ENDPOINT, its spec.hub.endpoint); or copy the "
         "files to the storage, and name them by s3://.",
         retryable=True,
     )
+
+
+def _by_proxy() -> str:
+    """Which proxy was asked, without a password."""
+    proxy = getproxies().get(urlsplit(_hub()).scheme)
+    if proxy is None or proxy_bypass(urlsplit(_hub()).hostname or ""):
+        return ""
+    return f" through the proxy {proxy.rpartition('@')[2]}"
 
 
 def _answer(error: Exception, uri: str, missing: Reason, message: str) -> DiagnosedError:

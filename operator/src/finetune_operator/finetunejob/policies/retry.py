@@ -164,7 +164,7 @@ def _without_progress_message(status: FineTuneJobStatus, before: AttemptStatus) 
     if count < 2 or before.next_time is None:
         return ""
     waits_until = f"{before.next_time:%H:%M:%S} UTC"
-    return f" {count} attempts in a row were disrupted without progress, so it waits until {waits_until}."
+    return f" {count} attempts in a row were disrupted, the last one without progress, so it waits until {waits_until}."
 
 
 def _with_last_failure(status: FineTuneJobStatus, readiness: Readiness) -> Readiness:

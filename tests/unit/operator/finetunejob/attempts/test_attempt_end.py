@@ -303,7 +303,7 @@ def test_disruptions_without_progress_are_ever_further_apart_and_never_count(
     result = evicted_again(steps)
     assert result.decision.again_in == again_in
     assert (result.status.attempt.retries, result.status.phase) == (0, "Retrying")
-    told = f"in a row were disrupted without progress, so it waits until {later(again_in):%H:%M:%S} UTC."
+    told = f"in a row were disrupted, the last one without progress, so it waits until {later(again_in):%H:%M:%S} UTC."
     assert (told in result.message) == (again_in > 5)
 
 

@@ -45,7 +45,7 @@ REPORTED = Progress(
 def test_the_end_is_recorded_before_the_job_is_deleted(status: FineTuneJobStatus, running: str) -> None:
     observed = observed_job(status, job(running), pods=(pod(running),), spec=CANCELLED)
     ended = decide(observed)
-    assert ended.decision == Decision("Cancelled", "Cancelled", stalled=True, again_in=0, event="Warning Cancelled")
+    assert ended.decision == Decision("Cancelled", "Cancelled", stalled=True, again_in=0, event="Normal Cancelled")
     assert ended.status.completion_time == NOW
     deleted = decide(carried_out(ended, observed))
     assert deleted.decision == Decision("Cancelled", "Cancelled", stalled=True, deletes=of_job(running))
@@ -103,7 +103,7 @@ def test_a_run_that_has_ended_is_not_cancelled() -> None:
 
 def test_a_new_run_that_is_cancelled_from_the_start_runs_nothing() -> None:
     new = decide(observed_job(FineTuneJobStatus(), spec=CANCELLED))
-    assert new.decision == Decision("Cancelled", "Cancelled", stalled=True, again_in=0, event="Warning Cancelled")
+    assert new.decision == Decision("Cancelled", "Cancelled", stalled=True, again_in=0, event="Normal Cancelled")
     after = decide(observed_job(finished(), spec=job_spec(cancel=True, runId="2")))
     assert (after.decision.phase, after.decision.writes) == ("Cancelled", ())
     assert [run.phase for run in after.status.history] == ["Succeeded"]
