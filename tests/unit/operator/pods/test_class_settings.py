@@ -143,7 +143,7 @@ def test_a_class_without_these_settings_makes_the_pods_that_it_made_before() -> 
 
 
 def test_pull_secrets_also_hold_for_the_image_that_the_operator_was_started_with() -> None:
-    storage = {"bucket": "b", "credentialsSecretName": "s3"}
+    storage = {"bucket": "models", "credentialsSecretName": "s3"}
     item = {
         "metadata": {"name": "c", "generation": 1, "uid": "u"},
         "spec": {"storage": storage, "images": {"pullSecretNames": ["registry"]}},
