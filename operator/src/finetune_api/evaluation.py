@@ -17,6 +17,7 @@ from finetune_api.base import (
 )
 from finetune_api.conditions import KindStatus
 from finetune_api.evaluation_results import (
+    CalibrationStatus,
     GatedSliceStatus,
     GradingErrors,
     ModelUsage,
@@ -26,9 +27,9 @@ from finetune_api.evaluation_results import (
     SliceScore,
 )
 from finetune_api.failure import Disruption, FailureStatus
-from finetune_api.graders import Grader, ShortName, Template
+from finetune_api.graders import Grader, ShortName
 from finetune_api.kubernetes_types import SET, keyed_by
-from finetune_api.model_graders import ModelName
+from finetune_api.model_graders import ModelName, Template
 from finetune_api.sources import DatasetUri, ModelUri
 from finetune_api.unions import OneOf
 
@@ -186,6 +187,11 @@ class Gate(OneOf):
                 "use decision PointEstimate",
                 "decision",
             ),
+            (
+                "!has(self.calibration) || (has(self.minimum) && !has(self.slice))",
+                "a gate on a calibration has a minimum and no slice",
+                "calibration",
+            ),
         )
     )
 
@@ -194,6 +200,11 @@ class Gate(OneOf):
     grader: ShortName = Field(description="Name of a grader in spec.graders.")
     slice: SliceReference | None = Field(
         None, description="Judge the scores of this slice. Omitted: those of all examples."
+    )
+    calibration: Literal["Agreement", "Kappa"] | None = Field(
+        None,
+        description="Judge the grader by its calibration, and no model's scores: by the share of outputs on which it "
+        "agrees with people, or by Cohen's kappa.",
     )
     minimum: float | None = Field(None, gt=0, le=1, description="Minimum mean score; every model has at least 0.")
     minimum_delta: float | None = Field(
@@ -219,6 +230,13 @@ class EvaluationSpec(ApiModel):
             (
                 "self.gates.all(gate, self.graders.exists(grader, grader.name == gate.grader))",
                 "each gate names one of the graders",
+                "gates",
+            ),
+            (
+                "self.gates.all(gate, !has(gate.calibration) || self.graders.exists(grader, grader.name == gate.grader "
+                "&& ((has(grader.scoreModel) && has(grader.scoreModel.calibration)) || (has(grader.labelModel) && "
+                "has(grader.labelModel.calibration)))))",
+                "a gate on a calibration names a grader that has one",
                 "gates",
             ),
             (
@@ -295,6 +313,7 @@ class GateResult(ApiModel):
     candidate: ShortName = Field(description="Name of the candidate.")
     grader: ShortName = Field(description="Name of the grader.")
     slice: SliceReference | None = Field(None, description="Slice that the gate is about. Omitted: all examples.")
+    calibration: Line | None = Field(None, description="Agreement or Kappa, for a gate on the grader's calibration.")
     verdict: Literal["Passed", "Failed", "Inconclusive"] = Field(
         "Inconclusive", description="Inconclusive: the examples are too few to tell, or spec.budget was used up."
     )
@@ -350,6 +369,12 @@ class EvaluationStatus(KindStatus):
         max_length=MOST_MODELS,
         json_schema_extra=keyed_by("candidate"),
         description="What the outputs of each model took.",
+    )
+    calibrations: list[CalibrationStatus] = Field(
+        default=[],
+        max_length=MOST_GRADERS,
+        json_schema_extra=keyed_by("grader"),
+        description="How far the models that grade agree with people.",
     )
     warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS, description="What makes the scores doubtful.")
     gates: list[GateResult] = Field(default=[], max_length=30, description="Result of every gate for every candidate.")

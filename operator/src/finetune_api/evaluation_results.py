@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from finetune_api.base import ApiModel, FiniteNumber, Line
-from finetune_api.graders import ShortName, Template
+from finetune_api.graders import ShortName
+from finetune_api.model_graders import Template
 
 
 class Score(ApiModel):
@@ -126,3 +127,22 @@ class OutputsStatus(ApiModel):
     seconds_low: FiniteNumber = Field(None, description="Lower bound of the median's 95 % confidence interval.")
     seconds_high: FiniteNumber = Field(None, description="Upper bound of the median's confidence interval.")
     timed: int | None = Field(None, description="Number of measured times.")
+
+
+class CalibrationStatus(ApiModel):
+    """How far a model that grades agrees with people on which outputs pass."""
+
+    grader: ShortName = Field(description="Name of the grader.")
+    examples: int = Field(description="Number of outputs that people have graded.")
+    agreement: float = Field(allow_inf_nan=False, description="Share of them with the same verdict, 0 to 1.")
+    agreement_low: float = Field(allow_inf_nan=False, description="Lower bound of its 95 % confidence interval.")
+    agreement_high: float = Field(allow_inf_nan=False, description="Upper bound of its confidence interval.")
+    kappa: float = Field(allow_inf_nan=False, description="Cohen's kappa: agreement beyond chance, -1 to 1.")
+    kappa_low: float = Field(allow_inf_nan=False, description="Lower bound of its 95 % confidence interval.")
+    kappa_high: float = Field(allow_inf_nan=False, description="Upper bound of its confidence interval.")
+    errored: int | None = Field(
+        None, description="Number of outputs that could not be graded; they count as the wrong verdict."
+    )
+    over_budget: int | None = Field(
+        None, description="Number of these that were not graded because spec.budget was used up."
+    )

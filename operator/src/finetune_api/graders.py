@@ -9,13 +9,11 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, Line, Text, cel
 from finetune_api.kubernetes_types import SET
-from finetune_api.model_graders import LabelModel, ModelName, Pairwise, ScoreModel
+from finetune_api.model_graders import Calibration, LabelModel, ModelName, Pairwise, ScoreModel
 from finetune_api.unions import TypedUnion
 
 ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=32)]
 """Short, so that every score of every candidate fits into a termination message."""
-Template = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-"""Text with variables: {{item.<field>}}, {{sample.output_text}}, ..."""
 
 
 class GraderErrorCode(StrEnum):
@@ -143,3 +141,9 @@ class Grader(TypedUnion):
             if spec is not None:
                 return spec.model
         return None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the model that grades is tested on, if it is."""
+        spec = self.score_model or self.label_model
+        return None if spec is None else spec.calibration

@@ -8,9 +8,12 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_api.base import ApiModel, Text, cel
 from finetune_api.kubernetes_types import SET
+from finetune_api.sources import DatasetUri
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=32)]
 """The name of one of a class's models."""
+Template = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+"""Text with variables: {{item.<field>}}, {{sample.output_text}}, ..."""
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
@@ -39,6 +42,20 @@ class JudgeSampling(ApiModel):
     max_tokens: int = Field(1024, ge=1, le=32768, description="Maximum number of tokens of a reply.")
 
 
+class Calibration(ApiModel):
+    """Outputs that people have graded, on which the model that grades is tested."""
+
+    uri: DatasetUri = Field(
+        description="s3://bucket/path or hf://datasets/org/name@revision/path; JSON Lines, Parquet or Arrow. A line is "
+        "an example as in spec.dataset, with the `output_text` that people have graded."
+    )
+    label: Template = Field(
+        "{{item.label}}",
+        description="Template for what people say of it: for ScoreModel a number of its range, for LabelModel one of "
+        "its labels.",
+    )
+
+
 class ScoreModel(ApiModel):
     """OpenAI's score_model grader: the model's number within a range, as a score from 0 to 1."""
 
@@ -57,6 +74,7 @@ class ScoreModel(ApiModel):
         description="Least and greatest number; others are clamped to them.",
     )
     sampling: JudgeSampling = JudgeSampling()
+    calibration: Calibration | None = Field(None, description="Omitted: the model that grades is not tested.")
 
 
 class LabelModel(ApiModel):
@@ -71,6 +89,7 @@ class LabelModel(ApiModel):
         min_length=1, max_length=32, json_schema_extra=SET, description="Labels of an output that passes."
     )
     sampling: JudgeSampling = JudgeSampling()
+    calibration: Calibration | None = Field(None, description="Omitted: the model that grades is not tested.")
 
 
 class Pairwise(ApiModel):

@@ -22,8 +22,17 @@ from pydantic import (
 
 from finetune_api.base import REPORT, ApiModel, FiniteNumber, Line, Text
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import MOST_ASKED, MOST_GATES, MOST_MODELS, MOST_SCORES, MOST_SLICE_SCORES, MOST_WARNINGS
+from finetune_api.evaluation import (
+    MOST_ASKED,
+    MOST_GATES,
+    MOST_GRADERS,
+    MOST_MODELS,
+    MOST_SCORES,
+    MOST_SLICE_SCORES,
+    MOST_WARNINGS,
+)
 from finetune_api.evaluation_results import (
+    CalibrationStatus,
     GatedSlice,
     GatedSliceStatus,
     GradingErrors,
@@ -104,6 +113,8 @@ _COLUMNS = tuple(name for name in Score.model_fields if name not in _NAMES)
 """The columns of a score on the wire: new fields are added at the end, so that an older reader ignores them."""
 _SLICE_NAMES = {"by": "by", "value": "values", **_NAMES}
 _SLICE_COLUMNS = tuple(name for name in SliceScore.model_fields if name not in _SLICE_NAMES)
+_CALIBRATION_NAMES = {"grader": "graders"}
+_CALIBRATION_COLUMNS = tuple(name for name in CalibrationStatus.model_fields if name not in _CALIBRATION_NAMES)
 _GATED_NAMES = {"by": "by", "value": "values", "grader": "graders"}
 _GATED_COLUMNS = tuple(name for name in GatedSliceStatus.model_fields if name not in _GATED_NAMES)
 
@@ -151,6 +162,7 @@ class EvaluationReport(ApiModel):
     errors: list[GradingErrors] = Field(default=[], max_length=20)
     usage: list[ModelUsage] = Field(default=[], max_length=MOST_ASKED)
     outputs: list[OutputsStatus] = Field(default=[], max_length=MOST_MODELS)
+    calibrations: list[CalibrationStatus] = Field(default=[], max_length=MOST_GRADERS)
     warnings: list[Line] = Field(default=[], max_length=MOST_WARNINGS)
     report_uri: Line | None = None
 
@@ -171,6 +183,15 @@ class EvaluationReport(ApiModel):
     @classmethod
     def _read_slices(cls, value: Any) -> Any:
         return [] if value is None else _from_table(value, _SLICE_NAMES, _SLICE_COLUMNS)
+
+    @field_serializer("calibrations")
+    def _write_calibrations(self, calibrations: list[CalibrationStatus]) -> dict[str, Any] | None:
+        return _table(calibrations, _CALIBRATION_NAMES, _CALIBRATION_COLUMNS) if calibrations else None
+
+    @field_validator("calibrations", mode="before")
+    @classmethod
+    def _read_calibrations(cls, value: Any) -> Any:
+        return [] if value is None else _from_table(value, _CALIBRATION_NAMES, _CALIBRATION_COLUMNS)
 
     @field_serializer("gated_slices")
     def _write_gated(self, gated: list[GatedSliceStatus] | None) -> dict[str, Any] | None:
@@ -264,7 +285,7 @@ def _later_part(log: str) -> str | None:
 
 def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
     """Drops slices that no gate is about, then errors, warnings, digits, the report's URI, usage, outputs, slices that
-    gates are about, what is known of these, and at last the gains' intervals.
+    gates are about, what is known of these, the gains' intervals, and at last calibrations.
 
     Every score stays.
     """
@@ -286,6 +307,7 @@ def _shed_scores(report: EvaluationReport) -> EvaluationReport | None:
         _without_last_slice(report),
         report.model_copy(update={"gated_slices": None}),
         report.model_copy(update={"scores": [_without_gain_interval(score) for score in report.scores]}),
+        report.model_copy(update={"calibrations": []}),
     ):
         if slimmer != report:
             return slimmer

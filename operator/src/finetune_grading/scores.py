@@ -155,7 +155,7 @@ def _score(
 ) -> Score:
     kept = [(at, score) for at, score in enumerate(scores) if score is not None]
     mean = estimate([score for _, score in kept], clusters and [clusters[at] for at, _ in kept])
-    low, high = _rounded_interval(mean)
+    low, high = rounded_interval(mean)
     verdicts = [grade.verdict for grade in grades]
     over_budget = sum(
         grade.error is not None and grade.error.code is GraderErrorCode.BUDGET_EXCEEDED for grade in grades
@@ -178,7 +178,7 @@ def _score(
     gain = estimate_difference(
         [one for _, one, _ in pairs], [before for *_, before in pairs], clusters and [clusters[at] for at, *_ in pairs]
     )
-    gain_low, gain_high = _rounded_interval(gain.estimate)
+    gain_low, gain_high = rounded_interval(gain.estimate)
     return score.model_copy(
         update={
             "delta": _rounded(gain.estimate.mean),
@@ -204,7 +204,7 @@ def _failure(
     )
 
 
-def _rounded_interval(found: Estimate) -> tuple[float, float]:
+def rounded_interval(found: Estimate) -> tuple[float, float]:
     """Both ends, rounded away from each other: no gate passes by rounding, and no interval is a point."""
     unit = 10**SCORE_DIGITS
     # 0.57 * 10000 is 5699.999999999999 to a computer.

@@ -18,7 +18,11 @@ def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
     refused = source_violation(
         found.spec,
         models=[model.uri for model in models if model.uri is not None],
-        datasets=[observed.spec.dataset.uri, *(model.outputs.uri for model in models if model.outputs is not None)],
+        datasets=[
+            observed.spec.dataset.uri,
+            *(model.outputs.uri for model in models if model.outputs is not None),
+            *(grader.calibration.uri for grader in observed.spec.graders if grader.calibration is not None),
+        ],
     )
     return refused or observed.refusal or _missing_endpoint(observed) or found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune_api.evaluation import BASELINE, Gate, GateResult
-from finetune_api.evaluation_results import GatedSlice, GatedSliceStatus, Score, SliceScore
+from finetune_api.evaluation_results import CalibrationStatus, GatedSlice, GatedSliceStatus, Score, SliceScore
 from finetune_grading.statistics.power import examples_to_decide, examples_to_detect
 from finetune_grading.ungraded import Ungraded
 
@@ -19,6 +19,7 @@ InSlice = Callable[[SliceScore, bool], Ungraded | None]
 _ROUNDING = 1e-9
 TOO_FEW_EXAMPLES = "TooFewExamples"
 _DISCORDANCE = 0.1
+_MEASURED = {None: "score", "Agreement": "agreement with people", "Kappa": "kappa with people"}
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,22 @@ def judge(
     slices: Sequence[SliceScore] = (),
     in_slice: InSlice = lambda score, of_baseline: None,
     gated_slices: Sequence[GatedSliceStatus] | None = None,
+    calibrations: Sequence[CalibrationStatus] = (),
 ) -> list[GateResult]:
     """Every gate on every candidate of the spec; a score that is missing fails its gate.
 
     `ungraded`: by model and grader, the outputs that count as 0 in the scores and might have had 1. For a maximum the
     candidate's are taken to have 1, for a minimumDelta the baseline's: no gate passes by what could not be graded.
     `slices`: the scores for gates on a slice; `in_slice`: what could not be graded in one; `gated_slices`: what the run
-    found of the slices that gates were about then.
+    found of the slices that gates were about then; `calibrations`: for gates on one.
     """
     of_slices = {(one.by, one.value, one.candidate, one.grader): one for one in slices}
     by_key = {(score.candidate, score.grader): score for score in scores}
+    calibrated = {one.grader: one for one in calibrations}
     return [
-        _of_slice(gate, candidate, of_slices[key], in_slice)
+        _of_calibration(gate, candidate, calibrated.get(gate.grader))
+        if gate.calibration is not None
+        else _of_slice(gate, candidate, of_slices[key], in_slice)
         if gate.slice is not None and (key := (gate.slice.by, gate.slice.value, candidate, gate.grader)) in of_slices
         else _without_score(gate, candidate, gated_slices)
         if gate.slice is not None
@@ -142,6 +147,27 @@ def _why_no_score(gate: Gate, gated: Sequence[GatedSliceStatus] | None) -> str:
     return f"none of the {asked.examples} examples of this slice counts: their outputs could not be graded."
 
 
+def _of_calibration(gate: Gate, candidate: str, found: CalibrationStatus | None) -> GateResult:
+    """The verdict on who grades, the same for every candidate."""
+    result = GateResult(
+        candidate=candidate,
+        grader=gate.grader,
+        calibration=gate.calibration,
+        message="the Pod's report had no room for the calibration; report.json has it. Use fewer graders or slices, "
+        "and change spec.runId.",
+    )
+    if found is None:
+        return result
+    mean, low, high = (
+        (found.kappa, found.kappa_low, found.kappa_high)
+        if gate.calibration == "Kappa"
+        else (found.agreement, found.agreement_low, found.agreement_high)
+    )
+    score = Score(candidate=candidate, grader=gate.grader, score=mean, low=low, high=high, examples=found.examples)
+    judged = _gate_result(gate, candidate, score, found.examples, None, found.over_budget or 0)
+    return judged.model_copy(update={"calibration": gate.calibration})
+
+
 def _of_slice(gate: Gate, candidate: str, found: SliceScore, in_slice: InSlice) -> GateResult:
     """The verdict on one slice."""
     score = Score(**{name: getattr(found, name) for name in SliceScore.model_fields if name in Score.model_fields})
@@ -164,7 +190,7 @@ def _judge(gate: Gate, score: Score | None, examples: int, ungraded: Ungraded | 
     is_maximum, by_mean = _is_maximum(gate), gate.decision == "PointEstimate"
     of_score, of_gain = (gate.maximum, gate.maximum_delta) if is_maximum else (gate.minimum, gate.minimum_delta)
     if of_score is not None:
-        demanded, measured = of_score, _Measured("score", score.score, score.low, score.high, ".3f")
+        demanded, measured = of_score, _Measured(_MEASURED[gate.calibration], score.score, score.low, score.high, ".3f")
     elif score.delta is None:
         return "Failed", "there is no baseline to compare with"
     else:

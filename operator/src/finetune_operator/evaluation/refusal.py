@@ -24,13 +24,19 @@ def grading_refusal(spec: EvaluationSpec) -> Readiness | None:
                 "`minimum` (0.5: as often better as worse) instead of a delta."
             )
             return stalled(Reason.INVALID_SPEC, message)
-    by = [] if spec.dataset.cluster_by is None else [("clusterBy", spec.dataset.cluster_by)]
-    for place, template in [*by, *((f"slices[{at}]", text) for at, text in enumerate(spec.dataset.slices))]:
+    labels = [
+        (f"graders[{at}] calibration.label", grader.calibration.label)
+        for at, grader in enumerate(spec.graders)
+        if grader.calibration is not None
+    ]
+    by = [] if spec.dataset.cluster_by is None else [("dataset.clusterBy", spec.dataset.cluster_by)]
+    slices = [(f"dataset.slices[{at}]", text) for at, text in enumerate(spec.dataset.slices)]
+    for place, template in [*labels, *by, *slices]:
         try:
             of_outputs = [name for name in variables(template) if not name.startswith("item.")]
         except TemplateError as error:
-            return stalled(Reason.INVALID_SPEC, f"spec.dataset.{place}: {error}")
+            return stalled(Reason.INVALID_SPEC, f"spec.{place}: {error}")
         if of_outputs:
             message = f"{{{{{of_outputs[0]}}}}} is of an output; use only fields of the example ({{{{item.<field>}}}})."
-            return stalled(Reason.INVALID_SPEC, f"spec.dataset.{place}: {message}")
+            return stalled(Reason.INVALID_SPEC, f"spec.{place}: {message}")
     return None

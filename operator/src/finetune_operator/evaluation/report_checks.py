@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from finetune_api.evaluation_results import ModelUsage, OutputsStatus, Score, SliceScore
+from finetune_api.evaluation_results import CalibrationStatus, ModelUsage, OutputsStatus, Score, SliceScore
 from finetune_operator.pods.exit_diagnosis import is_below
 
 
@@ -56,6 +56,24 @@ def usage_refusal(usage: Collection[ModelUsage]) -> str | None:
     """Why what is said of the class's models is rejected: the API server takes no list with one name twice."""
     twice = _first_repeated([one.model for one in usage])
     return None if twice is None else f"it says twice what the model {twice!r} was asked"
+
+
+def calibrations_refusal(calibrations: Collection[CalibrationStatus], graders: Collection[str]) -> str | None:
+    """Why calibrations are rejected; None when they are of `graders`, those that have one."""
+    if (twice := _first_repeated([one.grader for one in calibrations])) is not None:
+        return f"it has two calibrations of {twice!r}"
+    for one in calibrations:
+        if one.grader not in graders:
+            return f"it has a calibration of {one.grader!r}, for which the spec has none"
+        is_possible = (
+            _in_order([0.0, one.agreement_low, one.agreement, one.agreement_high, 1.0])
+            and _in_order([-1.0, one.kappa_low, one.kappa, one.kappa_high, 1.0])
+            and _in_order([0.0, one.over_budget or 0, one.errored or 0, one.examples])
+            and one.examples >= 1
+        )
+        if not is_possible:
+            return f"the numbers of the calibration of {one.grader!r} are impossible"
+    return None
 
 
 def slices_refusal(

@@ -12,7 +12,13 @@ from finetune_operator.evaluation.candidates import candidate_digests, models_to
 from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints
 from finetune_operator.evaluation.objects import evaluate_objects, run_digest
 from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.report_checks import outputs_refusal, scores_refusal, slices_refusal, usage_refusal
+from finetune_operator.evaluation.report_checks import (
+    calibrations_refusal,
+    outputs_refusal,
+    scores_refusal,
+    slices_refusal,
+    usage_refusal,
+)
 from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
@@ -102,4 +108,7 @@ def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: Eva
         or slices_refusal(report.slices, names, graders, observed.spec.dataset.slices)
         or outputs_refusal(report.outputs, names)
         or usage_refusal(report.usage)
+        or calibrations_refusal(
+            report.calibrations, [one.name for one in observed.spec.graders if one.calibration is not None]
+        )
     )

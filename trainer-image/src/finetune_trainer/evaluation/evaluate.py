@@ -26,6 +26,7 @@ from finetune_grading.scores import (
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import fetch_files
 from finetune_trainer.endpoints.asked_model import AskedModel
+from finetune_trainer.evaluation.calibration import calibrate, fetch_labelled, to_rows
 from finetune_trainer.evaluation.endpoint_outputs import ask_examples, foreign_tools
 from finetune_trainer.evaluation.grading import ask_all, asked_models, grade, try_graders, usage_of
 from finetune_trainer.evaluation.heldout import HeldOutExample, keep_images, read_held_out, refuse
@@ -40,6 +41,7 @@ from finetune_trainer.storage.storage import Storage
 
 REPORT_NAME = "report.json"
 SAMPLES_NAME = "samples.jsonl"
+CALIBRATION_NAME = "calibration.jsonl"
 
 
 def evaluate(run: EvaluateRun) -> EvaluationReport:
@@ -61,19 +63,25 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     load_graders(run.graders)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
         examples = fetch_held_out(run, storage, graders, Path(scratch))
+        labelled = fetch_labelled(run, storage, graders, Path(scratch))
     there = ready_outputs(run, examples, storage)
     find_models(run, storage)
     warnings = try_graders(examples, graders, models)
+    counting = Counting(run.on_error, run.max_errored_percent, run.generation.reducer)
+    calibrated = calibrate(labelled, graders, models, counting)
     outputs = answers(run, examples, models, storage, there)
     grades = grade(examples, outputs, graders, models, run.generation.samples_per_example)
     folder = parse_s3(run.output_uri)
     # Before anything is judged: rows that were graded are not lost.
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
+    if calibrated:
+        storage.write(folder.join(CALIBRATION_NAME), to_rows(calibrated))
     report, slices = judge(run, graders, examples, grades)
     update = {
         "report_uri": folder.join(REPORT_NAME).uri,
         "usage": usage_of(models),
         "outputs": outputs_status(outputs),
+        "calibrations": [one.status for one in calibrated],
         "warnings": [*warnings, *doubts(run, outputs)][:MOST_WARNINGS],
     }
     report = report.model_copy(update=update)

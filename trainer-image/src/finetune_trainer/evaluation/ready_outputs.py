@@ -138,21 +138,27 @@ def _to_line(number: int, value: object) -> _Line:
     """Raises ValueError for what is no output."""
     if not isinstance(value, dict):
         raise ValueError("Expected a JSON object with `output_text`.")
-    text, calls, identity = value.get("output_text"), value.get("output_tools"), value.get(ID)
-    if not isinstance(text, str) and (text is not None or calls is None):
-        raise ValueError("`output_text` must be a string; only an output with `output_tools` needs none.")
+    identity = value.get(ID)
     if identity is not None and not _is_id(identity):
         raise ValueError("`id` must be a string or a whole number.")
     usage = value.get("usage") or {}
     if not isinstance(usage, Mapping):
         raise ValueError("`usage` must be an object with `prompt_tokens` and `completion_tokens`.")
     output = Output(
-        Sample(text or "", _calls(calls)),
+        read_sample(value),
         prompt_tokens=_count(usage, "prompt_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
         seconds=_seconds(value.get("seconds")),
     )
     return _Line(number, identity, output)
+
+
+def read_sample(line: Mapping[str, Any]) -> Sample:
+    """`output_text` and `output_tools` of a line. Raises ValueError."""
+    text, calls = line.get("output_text"), line.get("output_tools")
+    if not isinstance(text, str) and (text is not None or calls is None):
+        raise ValueError("`output_text` must be a string; only an output with `output_tools` needs none.")
+    return Sample(text or "", _calls(calls))
 
 
 def _calls(value: object) -> tuple[ToolCall, ...]:

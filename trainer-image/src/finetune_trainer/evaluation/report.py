@@ -55,6 +55,7 @@ def to_report(
         "errors": [errors.to_wire() for errors in report.errors],
         "usage": [usage.to_wire() for usage in report.usage],
         "outputs": [one.to_wire() for one in report.outputs],
+        "calibrations": [one.to_wire() for one in report.calibrations],
         "warnings": report.warnings,
         "slices": [
             {"by": one.by, "value": one.value, "scores": [score.to_wire() for score in one.scores]} for one in slices

@@ -40,9 +40,10 @@ def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
         status.slices,
         lambda score, of_baseline: ungraded_in_slice(spec, score, of_baseline=of_baseline),
         status.gated_slices or None,  # a status has no empty lists
+        status.calibrations,
     )
-    before = {(gate.candidate, gate.grader, gate.slice): gate for gate in status.gates}
-    kept = [gate.over(before.get((gate.candidate, gate.grader, gate.slice))) for gate in gates]
+    before = {_about(gate): gate for gate in status.gates}
+    kept = [gate.over(before.get(_about(gate))) for gate in gates]
     status = status.model_copy(update={"gates": kept, "warnings": _warnings(spec, status)})
     missed = [gate for gate in gates if gate.verdict == "Failed"]
     undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
@@ -60,6 +61,10 @@ def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
     else:
         readiness = stalled(Reason.GATE_FAILED, f"{len(missed)} of {len(gates)} gates failed: {text}.")
     return ended(observed, status, readiness, now, passed=readiness, meanwhile=readiness.reason)
+
+
+def _about(gate: GateResult) -> tuple[object, ...]:
+    return gate.candidate, gate.grader, gate.slice, gate.calibration
 
 
 def _where(gate: GateResult) -> str:

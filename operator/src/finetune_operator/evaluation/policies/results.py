@@ -30,6 +30,7 @@ def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
         "errors": report.errors,
         "usage": report.usage,
         "outputs": report.outputs,
+        "calibrations": report.calibrations,
         "warnings": report.warnings,
         "report_uri": report.report_uri,
         "completion_time": whole_seconds(now),

@@ -1,0 +1,203 @@
+"""Models that grade, tested on outputs that people have graded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation_results import CalibrationStatus
+from finetune_api.finetunejob import DatasetSource
+from finetune_api.graders import Grader, GraderErrorCode
+from finetune_api.run import EvaluateRun
+from finetune_grading.grade import ROUNDING, Grade
+from finetune_grading.graders.interface import CompiledGrader, RowsGrader
+from finetune_grading.sample import MissingVariableError, Row, Sample
+from finetune_grading.scores import Counting, Examples, grading_failure, lacks_answers, rounded_interval
+from finetune_grading.statistics.agreement import Verdicts, agreement, cohens_kappa
+from finetune_grading.templates import render
+from finetune_trainer.data.read.data_files import fetch_files
+from finetune_trainer.data.read.jsonl import LineError
+from finetune_trainer.data.read.records import read_records
+from finetune_trainer.endpoints.asked_model import AskedModel
+from finetune_trainer.evaluation.grading import ask_all
+from finetune_trainer.evaluation.heldout import HeldOutExample, missing_fields, parse_exactly, refuse, to_held_out
+from finetune_trainer.evaluation.ready_outputs import read_sample
+from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.storage.storage import Storage
+
+_ITS_OUTPUTS = "its calibration"
+"""In a message, where a model's name stands else."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An output that people have graded."""
+
+    line: int
+    row: Row
+    label: str
+    passes: bool
+    """By what people say."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A grader's grades of them."""
+
+    grader: str
+    labelled: Sequence[Labelled]
+    grades: Sequence[Grade]
+
+    @property
+    def status(self) -> CalibrationStatus:
+        """What could not be graded is a verdict other than the people's: no gate passes by it."""
+        judged = [(self._passes(at), one.passes) for at, one in enumerate(self.labelled)]
+        pairs = [(True, True), (True, False), (False, True), (False, False)]
+        verdicts = Verdicts(*(judged.count(pair) for pair in pairs))
+        agreed, kappa = agreement(verdicts), cohens_kappa(verdicts)
+        errors = [grade.error.code for grade in self.grades if grade.error is not None]
+        (low, high), (kappa_low, kappa_high) = rounded_interval(agreed), rounded_interval(kappa)
+        return CalibrationStatus(
+            grader=self.grader,
+            examples=verdicts.count,
+            agreement=round(agreed.mean, 4),
+            agreement_low=low,
+            agreement_high=high,
+            kappa=round(kappa.mean, 4),
+            kappa_low=kappa_low,
+            kappa_high=kappa_high,
+            errored=len(errors) or None,
+            over_budget=errors.count(GraderErrorCode.BUDGET_EXCEEDED) or None,
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What people and the grader say of each output."""
+        return [
+            {
+                "grader": self.grader,
+                "line": one.line,
+                "output": one.row.sample.output_text,
+                "label": one.label,
+                "people": "Passed" if one.passes else "Failed",
+                "verdict": grade.verdict,
+                "score": grade.score,
+                **(
+                    {} if grade.error is None else {"error": {"code": grade.error.code, "details": grade.error.details}}
+                ),
+                **({"details": grade.details} if grade.details else {}),
+            }
+            for one, grade in zip(self.labelled, self.grades, strict=True)
+        ]
+
+    def _passes(self, at: int) -> bool:
+        grade = self.grades[at]
+        return not self.labelled[at].passes if grade.error is not None else grade.verdict == "Passed"
+
+
+def fetch_labelled(
+    run: EvaluateRun, storage: Storage, graders: Sequence[CompiledGrader], directory: Path
+) -> dict[str, list[Labelled]]:
+    """What people have graded, by grader. Raises DiagnosedError (DatasetNotFound, DatasetInvalid)."""
+    compiled = {grader.name: grader for grader in graders}
+    found: dict[str, list[Labelled]] = {}
+    for grader in run.graders:
+        if grader.calibration is None:
+            continue
+        folder = directory / grader.name
+        folder.mkdir()
+        source = DatasetSource(uri=grader.calibration.uri)
+        files = fetch_files(storage, source, folder, allowed=run.allowed_datasets)
+        found[grader.name] = [
+            one for file in files for one in read_labelled(file.path, file.uri, grader, compiled[grader.name])
+        ]
+    return found
+
+
+def read_labelled(file: Path, uri: str, grader: Grader, compiled: CompiledGrader) -> list[Labelled]:
+    """Raises DiagnosedError (DatasetInvalid) naming the first broken line."""
+    labelled: list[Labelled] = []
+    errors: list[LineError] = []
+    for record in read_records(file):
+        if isinstance(record, LineError):
+            errors.append(record)
+            continue
+        parsed = parse_exactly(*record)
+        if isinstance(parsed, LineError):
+            errors.append(parsed)
+            continue
+        try:
+            example = to_held_out(*record, parsed.value)
+            labelled.append(_labelled(example, grader, compiled.pass_threshold))
+        except (ValueError, MissingVariableError) as error:
+            errors.append(LineError(parsed.line, str(error)))
+            continue
+        errors += missing_fields(example, [compiled])
+    if not labelled and not errors:
+        errors.append(LineError(1, "The file is empty."))
+    refuse(uri, errors)
+    return labelled
+
+
+def calibrate(
+    labelled: Mapping[str, Sequence[Labelled]],
+    graders: Sequence[CompiledGrader],
+    models: Mapping[str, AskedModel],
+    counting: Counting,
+) -> list[Calibrated]:
+    """Let the models grade what people have graded.
+
+    Raises DiagnosedError where one can't be asked, or can't grade too many of these outputs (GraderFailed).
+    """
+    calibrated = [grader for grader in graders if grader.name in labelled and isinstance(grader, RowsGrader)]
+
+    async def ask() -> list[Calibrated]:
+        return [
+            Calibrated(one.name, labelled[one.name], await one.grade([item.row for item in labelled[one.name]]))
+            for one in calibrated
+        ]
+
+    found = ask_all(ask, models, "calibrating") if calibrated else []
+    for one in found:
+        grades = {_ITS_OUTPUTS: {one.grader: one.grades}}
+        failure = grading_failure(grades, Examples([item.line for item in one.labelled]), counting)
+        if failure is not None:
+            raise DiagnosedError(Reason.GRADER_FAILED, failure, retryable=lacks_answers(grades))
+    return found
+
+
+def to_rows(calibrated: Sequence[Calibrated]) -> bytes:
+    """A JSON line for each output that people have graded."""
+    return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for one in calibrated for row in one.rows())
+
+
+def _labelled(example: HeldOutExample, grader: Grader, threshold: float) -> Labelled:
+    """Raises ValueError, MissingVariableError."""
+    assert grader.calibration is not None, "fetch_labelled looks"
+    sample = read_sample(example.item)
+    label = render(grader.calibration.label, example.item, Sample(""))
+    return Labelled(example.line, Row(example.item, sample), label, _passes(label, grader, threshold))
+
+
+def _passes(label: str, grader: Grader, threshold: float) -> bool:
+    """Whether an output passes by what people say of it. Raises ValueError."""
+    if grader.label_model is not None:
+        if label not in grader.label_model.labels:
+            raise ValueError(f"{label[:80]!r} is not one of the labels of grader {grader.name!r}.")
+        return label in grader.label_model.passing_labels
+    assert grader.score_model is not None, "no other type has a calibration"
+    least, most = grader.score_model.range
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise ValueError(
+            f"{label[:80]!r} is no number from {least:g} to {most:g}, the range of grader {grader.name!r}."
+        )
+    return (number - least) / (most - least) >= threshold - ROUNDING
