@@ -18,7 +18,7 @@ from finetune_api.run import EvaluateRun
 from finetune_grading.grade import ROUNDING, Grade
 from finetune_grading.graders.interface import CompiledGrader, RowsGrader
 from finetune_grading.sample import MissingVariableError, Row, Sample
-from finetune_grading.scores import Counting, Examples, grading_failure, lacks_answers, rounded_interval
+from finetune_grading.scores import Counting, Examples, grading_failure, may_heal, rounded_interval
 from finetune_grading.statistics.agreement import Verdicts, agreement, cohens_kappa
 from finetune_grading.templates import render
 from finetune_trainer.data.read.data_files import fetch_files
@@ -165,9 +165,10 @@ def calibrate(
     found = ask_all(ask, models, "calibrating") if calibrated else []
     for one in found:
         grades = {_ITS_OUTPUTS: {one.grader: one.grades}}
-        failure = grading_failure(grades, Examples([item.line for item in one.labelled]), counting)
+        examples = Examples([item.line for item in one.labelled])
+        failure = grading_failure(grades, examples, counting)
         if failure is not None:
-            raise DiagnosedError(Reason.GRADER_FAILED, failure, retryable=lacks_answers(grades))
+            raise DiagnosedError(Reason.GRADER_FAILED, failure, retryable=may_heal(grades, examples, counting))
     return found
 
 
