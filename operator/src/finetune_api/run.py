@@ -195,6 +195,7 @@ class EvaluateRun(ApiModel):
         default=[], description="The models of the class that graders ask, or that answer."
     )
     budget: Budget = Budget()
+    run_key: Line = Field("", description="Digest of what is measured: the same for all tries, which share the budget.")
     answers_uri: Line | None = Field(None, description="s3:// folder with what these models answered before.")
     generation: Generation
     cluster_by: Line | None = Field(None, description="Template; examples that render the same text form a cluster.")

@@ -18,6 +18,12 @@ from finetune_api.kubernetes_types import (
     keyed_by,
 )
 
+SET_BY_OTHERS = (
+    *("HF_ENDPOINT", "HF_TOKEN_PATH", "HF_HOME", "RENDEZVOUS_HOST", "JOB_COMPLETION_INDEX"),
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    *("HOME", "TMPDIR", "PATH", "PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH"),
+)
+"""Environment variables of which another value would break a Pod, or make every Pod of a gang the first one."""
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$", max_length=512)]
 
 
@@ -164,8 +170,8 @@ class EnvironmentVariable(ApiModel):
                 "name",
             ),
             (
-                "!(self.name in ['HF_ENDPOINT', 'HF_TOKEN_PATH', 'RENDEZVOUS_HOST', 'PATH', 'PYTHONPATH'])",
-                "this variable is set by the operator or the image (HF_ENDPOINT: by hub.endpoint)",
+                f"!(self.name in {[*SET_BY_OTHERS]})",
+                "this variable is set by Kubernetes, the operator or the image (HF_ENDPOINT: by hub.endpoint)",
                 "name",
             ),
             (

@@ -92,7 +92,8 @@ class GangTopology(ApiModel):
     key: LabelKey = Field(description="Key of the node label whose value they share: topology.kubernetes.io/zone.")
     policy: Literal["Preferred", "Required"] = Field(
         "Preferred",
-        description="Preferred: where that is possible. Required: otherwise they wait as Unschedulable.",
+        description="Preferred: where that is possible. Required: only there. The first Pod is placed anywhere, so a "
+        "value that has too few free nodes holds its accelerators until the attempt fails.",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -50,9 +50,12 @@ class BudgetViolation:
     renews: datetime
 
 
-def pod_time(pod: Object) -> PodTime | None:
-    """When a Pod had accelerators; None for one that has none, or has not started."""
-    by_container = {container["name"]: _accelerators(container) for container in pod["spec"]["containers"]}
+def pod_time(pod: Object, others: Collection[str] = ()) -> PodTime | None:
+    """When a Pod had accelerators; None for one that has none, or has not started.
+
+    `others`: the class's extended resources that are no accelerators.
+    """
+    by_container = {container["name"]: _accelerators(container, others) for container in pod["spec"]["containers"]}
     for status in pod.get("status", {}).get("containerStatuses", []):
         accelerators, state = by_container.get(status["name"], 0), status.get("state", {})
         ran = state.get("running") or state.get("terminated") or {}
@@ -71,10 +74,11 @@ def pod_time(pod: Object) -> PodTime | None:
     return None
 
 
-def _accelerators(container: Object) -> int:
-    """The count of its extended resource: only those have a domain in their names."""
+def _accelerators(container: Object, others: Collection[str]) -> int:
+    """The count of its extended resource, which has a domain in its name, but for those that are no accelerators."""
     limits = container.get("resources", {}).get("limits", {})
-    return max((int(count) for name, count in limits.items() if "/" in name and count.isdigit()), default=0)
+    asked = {name: count for name, count in limits.items() if "/" in name and name not in others}
+    return max((int(count) for count in asked.values() if count.isdigit()), default=0)
 
 
 def budget_violation(budget: ObservedBudget | None, owner: Owner, class_: ResolvedClass) -> BudgetViolation | None:

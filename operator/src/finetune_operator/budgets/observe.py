@@ -32,8 +32,8 @@ async def observe_budget(
     pods: Sequence[Object],
 ) -> ObservedBudget | None:
     """Read what budgets need; `pods` are all of the object's, whatever their labels say. None without accelerators."""
-    times = tuple(time for pod in pods if (time := pod_time(pod)) is not None)
     resolved = class_ if isinstance(class_, ResolvedClass) and class_.spec.accelerator is not None else None
+    times = tuple(time for pod in pods if (time := pod_time(pod, _other_resources(resolved))) is not None)
     if resolved is None and not times:
         return None
     month = month_of(datetime.now(UTC))
@@ -49,3 +49,8 @@ async def observe_budget(
         odd = [uid for uid, _ in entries if uid not in ledger]
         log.warning("the ledger holds what is no number", namespace=owner.namespace, entries=odd[:10])
     return ObservedBudget(ledger_namespace, times, month, resolved.name, ledger)
+
+
+def _other_resources(class_: ResolvedClass | None) -> frozenset[str]:
+    accelerator = None if class_ is None else class_.spec.accelerator
+    return frozenset(one.resource_name for one in accelerator.additional_resources) if accelerator else frozenset()

@@ -17,6 +17,8 @@ from finetune_operator.kube.resources import CONDITIONS_MANAGER, FIELD_MANAGER, 
 
 STATUS_MANAGERS = (FIELD_MANAGER, CONDITIONS_MANAGER)
 _Path = tuple[str, ...]
+GENERATION = " generation "
+"""In the id of a change, between its second and the generation of the object."""
 _SPEC = "f:spec"
 _TEMPLATE_METADATA = (_SPEC, "f:template", "f:metadata")
 """Where `kubectl rollout restart` and the like leave their marks."""
@@ -148,7 +150,7 @@ def _setting(observed: Object, entry: Mapping[str, Any]) -> ForeignChange:
 def _generation(observed: Object) -> str:
     """The API server counts the changes of a Deployment's spec; a Service and a ConfigMap have no such number."""
     generation = observed["metadata"].get("generation")
-    return "" if generation is None else f" generation {generation}"
+    return "" if generation is None else f"{GENERATION}{generation}"
 
 
 def _foreign(observed: Object) -> set[_Path]:

@@ -48,6 +48,15 @@ def evaluate_job_name(owner: Owner, spec: EvaluationSpec, models: Sequence[Named
     return child_name(owner, EVALUATE_ROLE, spec.run_id, run_digest(spec), try_number, *identity)
 
 
+def _run_key(spec: EvaluationSpec, models: Sequence[NamedModel]) -> str:
+    """What tells a run from another with the same runId: a new model is judged anew, by a budget of its own.
+
+    A higher budget goes on with what was used.
+    """
+    measured = digest(without(spec, _NOT_MEASURED | {"budget"}), 8)
+    return digest([measured, *(model.model_dump_json() for model in models)], 8)
+
+
 def evaluate_objects(
     owner: Owner,
     spec: EvaluationSpec,
@@ -74,6 +83,7 @@ def evaluate_objects(
         graders=spec.graders,
         endpoints=list(endpoints),
         budget=spec.budget or Budget(),
+        run_key=_run_key(spec, models),
         answers_uri=answers_location(class_.spec, owner).uri if endpoints else None,
         generation=spec.generation,
         cluster_by=spec.dataset.cluster_by,
@@ -84,7 +94,7 @@ def evaluate_objects(
     )
     keys = {endpoint.name: endpoint.secret_name for endpoint in endpoints if endpoint.secret_name is not None}
     command = ("evaluate", RUN_CONFIG_PATH)
-    role = PodRole(EVALUATE_ROLE, command, accelerated=loads_models, model_keys=keys, reads_models=loads_models)
+    role = PodRole(EVALUATE_ROLE, command, accelerated=loads_models, model_keys=keys, reads_hub=True)
     config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
     volume = from_config_map(name)
     return rendered([config_map, job(owner, name, role, pod_class, volume, deadline_seconds=EVALUATE_SECONDS)])

@@ -144,9 +144,7 @@ def preflight_objects(
         accelerator_memory=accelerator_memory(class_.spec),
         seed=seed if seed is not None else DEFAULT_SEED,
     )
-    role = PodRole(
-        PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec), reads_models=True
-    )
+    role = PodRole(PREFLIGHT_ROLE, ("preflight", RUN_CONFIG_PATH), datasets=dataset_config_maps(spec), reads_hub=True)
     files = {"run.json": run.model_dump_json(by_alias=True)}
     return rendered([annotated_job(owner, name, role, class_.spec, files, deadline_seconds=PREFLIGHT_SECONDS)])
 
@@ -252,7 +250,7 @@ def _train_role(attempt: Attempt) -> PodRole:
         metrics_port=METRICS_PORT,
         grace_seconds=grace_seconds(attempt.checkpoint_seconds),
         datasets=dataset_config_maps(spec),
-        reads_models=True,
+        reads_hub=True,
     )
 
 

@@ -72,7 +72,7 @@ def serving_objects(
 def _deployment(owner: Owner, replicas: int, class_: ResolvedClass, config_map: str, *, makes_room: bool) -> Object:
     class_spec = of_role(class_.spec, class_.spec.serving)
     template = pod_base(owner, SERVE_ROLE, class_spec, from_config_map(config_map))
-    fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH), reads_models=True), class_spec)
+    fetch = trainer_container("fetch", PodRole(SERVE_ROLE, ("fetch", RUN_CONFIG_PATH), reads_hub=True), class_spec)
     fetch["volumeMounts"].append(_MODELS_VOLUME)
     template["spec"]["volumes"] += [disk_volume("models", class_spec, SERVE_ROLE), *hub_token_volumes(class_spec)]
     template["spec"]["initContainers"] = [fetch]

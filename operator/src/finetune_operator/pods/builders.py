@@ -50,8 +50,8 @@ class PodRole:
     """ConfigMaps of the namespace by their folder below DATASET_DIRECTORY."""
     model_keys: Mapping[str, str] = field(default_factory=dict)
     """Secrets of the namespace with the keys of the class's models, by the model."""
-    reads_models: bool = False
-    """Whether it may read models from the class's hub."""
+    reads_hub: bool = False
+    """Whether it may read models or datasets from the class's hub."""
 
 
 def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, run_volume: Object) -> Object:
@@ -67,7 +67,7 @@ def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, run
     }
     if role.reports_progress:
         template["spec"]["volumes"].append(_progress_token_volume())
-    if role.reads_models:
+    if role.reads_hub:
         template["spec"]["volumes"] += hub_token_volumes(class_spec)
     template["spec"]["volumes"] += [_dataset_volume(name, keys) for name, keys in role.datasets.items()]
     template["spec"]["volumes"] += [_model_key_volume(model, secret) for model, secret in role.model_keys.items()]
@@ -131,7 +131,7 @@ def trainer_container(name: str, role: PodRole, class_spec: FineTuneClassSpec) -
         {"name": f"{MODEL_KEY_VOLUME}{model}", "mountPath": f"{MODEL_KEYS_DIRECTORY}/{model}", "readOnly": True}
         for model in role.model_keys
     ]
-    if role.reads_models and class_spec.hub.token_secret_name is not None:
+    if role.reads_hub and class_spec.hub.token_secret_name is not None:
         mounts.append({"name": _HUB_TOKEN_VOLUME, "mountPath": HUB_TOKEN_DIRECTORY, "readOnly": True})
     ports = [] if role.metrics_port is None else [{"name": "metrics", "containerPort": role.metrics_port}]
     return {
@@ -298,7 +298,7 @@ def _hub_environment(class_spec: FineTuneClassSpec) -> dict[str, str]:
 
 
 def _environment(role: PodRole, class_spec: FineTuneClassSpec) -> list[Object]:
-    of_hub = _hub_environment(class_spec) if role.reads_models else {}
+    of_hub = _hub_environment(class_spec) if role.reads_hub else {}
     by_name = {**environment(class_spec), **of_hub, **role.environment}
     variables: list[Object] = [{"name": name, "value": value} for name, value in by_name.items()]
     if role.threads_from_cpu_request and "OMP_NUM_THREADS" not in by_name:

@@ -118,6 +118,8 @@ def logs(
         tell(f"{error}\nThis is the end of the log of {pod}, from status.failure:")
         typer.echo(kept)
         return
+    if (instead := reading.shown_instead(found, pods, wanted)) is not None:
+        tell(instead)
     reading.show_logs(kubectl, found, pods, typer.echo, follow=follow, tail=tail)
 
 

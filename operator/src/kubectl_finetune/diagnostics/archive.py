@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION
 from finetune_api.run import RUN_ANNOTATIONS
 from kubectl_finetune.cluster import children
 from kubectl_finetune.cluster.children import Pod
@@ -21,6 +22,7 @@ from kubectl_finetune.diagnostics.redact import redacted, redacted_text
 from kubectl_finetune.display.status import status_rows
 from kubectl_finetune.errors import PluginError
 
+CLASSES = "finetuneclasses.finetune.dev"
 LOG_LINES = 2000
 MOST_LOGS = 40
 """Pods whose logs are collected; the newest first."""
@@ -101,7 +103,17 @@ def _objects(
 
 
 def _class(kubectl: Kubectl, name: str) -> Object | None:
-    return kubectl.get("finetuneclasses.finetune.dev", name) if name else None
+    """The class of this name; without one, the default: the newest of those that are annotated."""
+    if name:
+        return kubectl.get(CLASSES, name)
+    defaults = [item for item in kubectl.items(CLASSES) if _is_default(item["metadata"])]
+    return max(
+        defaults, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"]), default=None
+    )
+
+
+def _is_default(metadata: Object) -> bool:
+    return (metadata.get("annotations") or {}).get(DEFAULT_CLASS_ANNOTATION) == "true"
 
 
 def _log(kubectl: Kubectl, pod: Pod) -> str:

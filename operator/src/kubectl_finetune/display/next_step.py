@@ -61,6 +61,9 @@ def _after_success(view: ObjectView) -> list[str]:
             "Compare it with its base: an Evaluation (docs/explanation/evaluating-and-serving.md).",
             "Load or download it: docs/how-to/read-results.md.",
         ]
+    if view.kind is MODEL_DEPLOYMENT and view.fields.whole("spec", "replicas") == 0:
+        scale = f"kubectl -n {view.namespace} scale mdep/{view.name} --replicas=1"
+        return [f"Serve it again: {scale}"]
     if view.kind is MODEL_DEPLOYMENT:
         port = f"kubectl -n {view.namespace} port-forward svc/{view.name} 8000:80"
         return [f"Call it with the openai client at status.url; from outside the cluster: {port}"]

@@ -39,14 +39,14 @@ def _state(view: ObjectView, now: datetime) -> Iterator[Row]:
     ready, stalled = view.condition("Ready"), view.condition("Stalled")
     phase = view.phase or "not looked at yet"
     since = age(view.phase_since, now)
-    reason = f"{phase}, {ready.reason}" if ready.reason else phase
+    reason = f"{phase}, {ready.reason}" if ready.reason not in ("", phase) else phase
     yield Row("Phase", [f"{reason} for {since}" if since else reason], STYLES.get(phase, ""))
     if not view.current and view.status:
         yield Row("Outdated", ["The spec was changed; what follows is of before the change."], "yellow")
     if stalled.status == "True":
         label = "Failed" if view.outcome == "Failed" else "Stalled"
         yield Row(label, [f"{stalled.reason}: {stalled.message}"], "bold red")
-    if ready.message and ready.message != stalled.message:
+    if ready.message and not (stalled.status == "True" and ready.message == stalled.message):
         yield Row("Why", [ready.message])
     passed = view.condition("Passed")
     if passed.status:

@@ -72,6 +72,14 @@ def _where_else(view: ObjectView) -> str:
     return f"Logs are deleted with their Pods.{kept} `{command(view, 'status')}` shows where the run stands."
 
 
+def shown_instead(view: ObjectView, pods: list[Pod], wanted: Wanted) -> str | None:
+    """That another log is shown than that of the newest attempt, whose Pods are gone; None where it is the one."""
+    if wanted.role is not None or pods[0].role != "preflight" or not view.status.at("attempt"):
+        return None
+    attempt = view.status.text("attempt", "number")
+    return f"The Pods of attempt {attempt} are gone; this is the log of the preflight. {_where_else(view)}"
+
+
 def kept_log(view: ObjectView) -> str:
     """The end of the log of the Pod that failed last, which the status has; "" if nothing failed."""
     return view.status.block("failure", "log").rstrip()

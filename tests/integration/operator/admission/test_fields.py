@@ -132,7 +132,8 @@ from tests.integration.operator.api import Api
         ("FineTuneClass", {"hub": {"endpoint": "https://user:pw@hub"}}, ["spec.hub.endpoint"]),
         ("FineTuneClass", {"environment": [{"name": "a-b"}]}, ["spec.environment[0].name"]),
         ("FineTuneClass", {"environment": [{"name": "HF_TOKEN", "value": "x"}]}, ["credentials belong in Secrets"]),
-        ("FineTuneClass", {"environment": [{"name": "PYTHONPATH"}]}, ["set by the operator or the image"]),
+        ("FineTuneClass", {"environment": [{"name": "PYTHONPATH"}]}, ["set by Kubernetes, the operator"]),
+        ("FineTuneClass", {"environment": [{"name": "JOB_COMPLETION_INDEX"}]}, ["set by Kubernetes, the operator"]),
         (
             "FineTuneClass",
             {"environment": [{"name": "HTTPS_PROXY", "value": "http://bob:secret@proxy:3128"}]},

@@ -261,7 +261,8 @@ def test_a_quota_that_leaves_no_room_for_pods(api: Api) -> None:
         "router",
         "QuotaExceeded",
         "exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0",
-        "Raise it, wait until other Pods end",
+        "is too small, even while nothing else runs",
+        "Raise it, or lower what",
     )
     api.delete("ResourceQuota", "none")
     expect_pod(api, job)

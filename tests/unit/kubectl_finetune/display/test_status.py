@@ -46,7 +46,7 @@ def test_a_training_is_told_with_its_progress_attempts_and_budget() -> None:
     text = shown(seen(TRAINING), budget_hours=500)
     for told in (
         "router  (namespace team-a, 120m old)",
-        "Training, Training for 20m",
+        "Training for 20m",
         "42%  step 420/1000  epoch 1.26  42m left",
         "loss 0.5234, validation 0.61, learning rate 0.0002, 12,346 tokens/s",
         "2 Running, 1 of 3 retries used, 1 disruption\n",

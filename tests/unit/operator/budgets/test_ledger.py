@@ -361,6 +361,11 @@ def test_a_pod_has_accelerators_no_earlier_than_it_was_made(
     assert pod_time(found) == pod(0, seconds, accelerators=8)
 
 
+def test_adapters_for_rdma_are_no_accelerators() -> None:
+    found = kubelet_pod(RUNNING, limits={"nvidia.com/gpu": "8", "rdma/hca": "64"})
+    assert pod_time(found, {"rdma/hca"}) == pod(0, accelerators=8)
+
+
 def test_a_clock_that_is_behind_takes_back_nothing_that_was_counted() -> None:
     """The next look by a right one would charge the same hours again."""
     before = status(usage=used(100, 0))

@@ -10,8 +10,9 @@ from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation_results import ModelUsage, Score
 from finetune_api.finetuneclass import ModelEndpoint
 from finetune_api.outcome import EvaluationReport
-from finetune_api.run import EndpointConfig, EvaluateRun
+from finetune_api.run import EndpointConfig, EvaluateRun, NamedModel
 from finetune_operator.core.conditions import Readiness
+from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.evaluation.refusal import grading_refusal
@@ -21,11 +22,13 @@ from finetune_operator.models.endpoints import endpoint_config
 from finetune_operator.models.observe import resolve_endpoint
 from tests.unit.operator.evaluation.plans import JOB, NEW, decide
 from tests.unit.operator.evaluation_states import (
+    EVALUATION,
     SCORES,
     evaluated_status,
     evaluation_spec,
     evaluation_status,
     observed_evaluation,
+    tuned,
 )
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.states import NOW, job, resolved_class, succeeded_pod
@@ -99,6 +102,23 @@ async def test_a_model_without_a_key_has_none_and_graders_that_ask_none_have_no_
         _, spec = parts(made)
         assert [one["name"] for one in spec["volumes"] if one["name"].startswith("model-key")] == []
     assert parts(observed_evaluation(NEW))[0].answers_uri is None
+
+
+def test_tries_of_a_run_share_a_budget_and_other_models_or_questions_have_their_own() -> None:
+    """A job that is trained again is judged again under the same runId: by a budget that was not used up."""
+
+    def run_key(digest: str = "sha256:aa", number: int = 1, **changes: Any) -> str:
+        source = tuned(digest).source
+        spec = evaluation_spec(**changes)
+        objects = evaluate_objects(
+            EVALUATION, spec, CLASS, [NamedModel(name="tuned", model=source)], f"evaluate-{number}"
+        )
+        return EvaluateRun.model_validate_json(objects[0]["data"]["run.json"]).run_key
+
+    first = run_key()
+    assert first and first == run_key(number=2) == run_key(budget={"requests": 9}) == run_key(retryLimit=1)
+    assert first != run_key("sha256:bb")
+    assert first != run_key(dataset={"uri": "s3://data/other.jsonl"})
 
 
 def deployment(**status: Any) -> FakeKube:

@@ -109,6 +109,17 @@ def test_many_fields_at_once_and_a_change_that_takes_several_looks_are_one_round
     assert with_round(total, record, {}, NOON + timedelta(seconds=5)) == total
 
 
+def test_what_is_left_of_a_request_after_a_partial_reversal_is_no_other_round() -> None:
+    """The reversal itself raised the generation; the second time, the manager has written again."""
+    whole = {name: ForeignChange("kubectl", f"kubectl {NOON} generation 2") for name in ("image", "env")}
+    left = {"env": ForeignChange("kubectl", f"kubectl {NOON} generation 3")}
+    again = {"env": ForeignChange("kubectl", f"kubectl {NOON + timedelta(seconds=1)} generation 4")}
+    record, total = with_corrections([], whole, NOON), with_round(None, [], whole, NOON)
+    assert with_round(total, record, left, NOON) == total
+    found = with_round(total, record, again, NOON)
+    assert found is not None and found.count == 2
+
+
 def test_the_rounds_are_forgotten_after_a_quarter_of_an_hour() -> None:
     total = DriftRounds(count=40, last_correction_time=NOON)
     assert recent_rounds(total, NOON + WINDOW - timedelta(seconds=1)) == total

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from finetune_api.run import NamedModel
+from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.finetuneclass.resolve import ResolvedClass, resolve_class
 from finetune_operator.finetunejob.objects import attempt_objects
 from finetune_operator.kube.resources import Object
+from tests.unit.operator.evaluation_states import EVALUATION, evaluation_spec
 from tests.unit.operator.pods.test_builders import ROLES, children, containers, pod_spec
 from tests.unit.operator.states import attempt_of, job_spec, resolved_class
 
@@ -152,3 +155,11 @@ def test_pull_secrets_also_hold_for_the_image_that_the_operator_was_started_with
     assert isinstance(resolved, ResolvedClass)
     images = resolved.spec.images
     assert (images.trainer, images.pull_secret_names) == ("registry/trainer:1", ["registry"])
+
+
+def test_an_evaluation_that_loads_no_model_reads_its_dataset_from_the_classs_hub() -> None:
+    class_ = resolved_class(hub={"endpoint": "https://mirror/hub", "tokenSecretName": "hub-token"})
+    outputs = NamedModel(name="given", outputs_uri="hf://datasets/org/outputs")
+    (container,) = containers(pod_spec(evaluate_objects(EVALUATION, evaluation_spec(), class_, [outputs], "e-1")))
+    assert variables(container)["HF_ENDPOINT"] == "https://mirror/hub"
+    assert "hub-token" in [mount["name"] for mount in container["volumeMounts"]]

@@ -37,9 +37,9 @@ class Pace:
         self._next = max(self._next, time.monotonic() + seconds)
 
 
-def ledger_of(answers: S3Location, uid: str, run_id: str) -> S3Location:
+def ledger_of(answers: S3Location, uid: str, run_key: str) -> S3Location:
     """Where a run's ledger is: beside the answers."""
-    return answers.join("budgets", f"{uid}-{run_id}.json")
+    return answers.join("budgets", f"{uid}-{run_key}.json")
 
 
 class Ledger:

@@ -40,7 +40,8 @@ def asked_models(run: EvaluateRun, storage: Storage) -> dict[str, AskedModel]:
     if run.answers_uri is None:
         return {}
     folder, job = parse_s3(run.answers_uri), run.job
-    answers, ledger = Answers(storage, folder), Ledger(run.budget, storage, ledger_of(folder, job.uid, job.run_id))
+    run_key = "-".join(part for part in (job.run_id, run.run_key) if part)
+    answers, ledger = Answers(storage, folder), Ledger(run.budget, storage, ledger_of(folder, job.uid, run_key))
     return {config.name: AskedModel(Endpoint(config, job.namespace, answers, ledger)) for config in run.endpoints}
 
 

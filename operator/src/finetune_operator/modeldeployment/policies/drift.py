@@ -16,7 +16,7 @@ from finetune_api.conditions import Reason
 from finetune_api.modeldeployment import DriftedField, DriftRounds
 from finetune_operator.core.backoff import delay_seconds
 from finetune_operator.core.conditions import EventNote, Readiness, stalled
-from finetune_operator.core.managed_fields import ForeignChange
+from finetune_operator.core.managed_fields import GENERATION, ForeignChange
 
 CONTESTED_CORRECTIONS = 5
 CONTESTED_ROUNDS = 20
@@ -45,9 +45,12 @@ def recent_rounds(before: DriftRounds | None, now: datetime) -> DriftRounds | No
 def with_round(
     before: DriftRounds | None, record: Sequence[DriftedField], drift: Mapping[str, ForeignChange], now: datetime
 ) -> DriftRounds | None:
-    """The count once these fields are put back, if there is one among them that `record` has not counted yet."""
-    counted = {(one.field, one.last_change) for one in record}
-    if all(_key(name, change) in counted for name, change in drift.items()):
+    """The count once these fields are put back, if one of them was set by a request that `record` does not have yet.
+
+    What is left of a request after a partial reversal has another generation, but still its manager and its second.
+    """
+    counted = {(one.manager, _second(one.last_change)) for one in record}
+    if all((change.manager, _second(change.id)) in counted for change in drift.values()):
         return before
     return DriftRounds(count=before.count + 1 if before else 1, last_correction_time=whole_seconds(now))
 
@@ -155,6 +158,11 @@ def _who_set(field: DriftedField) -> str:
 def _key(name: str, change: ForeignChange) -> tuple[str, str]:
     """The field and the change as the record has them."""
     return name[:_FIELD_LENGTH], change.id[:_FIELD_LENGTH]
+
+
+def _second(change_id: str | None) -> str:
+    """The id of a change without the generation: when the API server recorded it."""
+    return (change_id or "").partition(GENERATION)[0]
 
 
 def _due(field: DriftedField) -> datetime:
