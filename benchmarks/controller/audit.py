@@ -163,9 +163,12 @@ class Milestones:
 
 
 def milestones(requests: Iterable[Request], family: Family) -> dict[str, Milestones]:
-    """Of every job that the benchmark made, by name."""
+    """Of every job that the benchmark made, by name.
+
+    The log has a request when it was answered: a child may stand before the job that it was made for.
+    """
     found: dict[str, Milestones] = {}
-    for request in requests:
+    for request in sorted(requests, key=lambda one: one.received):
         if not 200 <= request.code < 300:
             continue
         if request.user == BENCHMARK and (request.verb, request.resource) == ("create", family.jobs):

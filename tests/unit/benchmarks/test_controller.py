@@ -82,6 +82,12 @@ def test_milestones_of_a_life() -> None:
     )
 
 
+def test_a_child_whose_request_was_answered_before_its_jobs_counts_all_the_same() -> None:
+    """The watch tells of an object before the answer to its create is logged."""
+    (found,) = milestones(map(parse, [LIFE[1], LIFE[0], *LIFE[2:]]), OURS).values()
+    assert found.child_created == START.timestamp() + 1.25
+
+
 def test_milestones_of_the_rival() -> None:
     """Its controller applies the JobSet at each look, which makes it the first time."""
     life = [
