@@ -19,6 +19,7 @@ from finetune_api.finetuneclass.pods import (
     Resources,
     RoleAccelerator,
     RolePods,
+    RoleResources,
 )
 from finetune_api.finetuneclass.scheduling import GangTopology, NodeRequirement, RoleScheduling, Scheduling, Toleration
 from finetune_api.finetuneclass.spec import (
@@ -55,6 +56,7 @@ __all__ = [
     "Resources",
     "RoleAccelerator",
     "RolePods",
+    "RoleResources",
     "RoleScheduling",
     "Scheduling",
     "ServerSideEncryption",

@@ -53,6 +53,17 @@ class AdditionalResource(ApiModel):
 class Accelerator(ApiModel):
     """The extended resource that training, evaluation and serving Pods request."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.additionalResources) || "
+                "!self.additionalResources.exists(one, one.resourceName == self.resourceName)",
+                "the accelerator itself is no additional resource: its number is countPerNode",
+                "additionalResources",
+            )
+        )
+    )
+
     resource_name: ExtendedResourceName = Field(
         "nvidia.com/gpu", description="Name of the extended resource, as advertised by a device plugin."
     )
@@ -146,14 +157,25 @@ class RoleAccelerator(ApiModel):
     resource_name: ExtendedResourceName | None = Field(
         None, description="Name of the extended resource. Omitted: spec.accelerator.resourceName."
     )
-    count_per_node: int = Field(1, ge=0, le=64, description="Accelerators per Pod. 0: Pods run on CPUs.")
+    count_per_node: int = Field(ge=0, le=64, description="Accelerators per Pod. 0: Pods run on CPUs.")
+
+
+class RoleResources(ApiModel):
+    """Resource requests of each Pod of one role. Memory and ephemeral storage are also the limits."""
+
+    cpu: Quantity = Field(description="CPU request per Pod; there is no CPU limit.")
+    memory: Quantity = Field(description="Memory request and limit per Pod.")
+    ephemeral_storage: Quantity = Field(description="Ephemeral storage request and limit per Pod.")
+    shared_memory: Quantity | None = Field(
+        None, description="Size limit of /dev/shm, which counts as memory. Omitted: limited only by `memory`."
+    )
 
 
 class RolePods(ApiModel):
     """Settings for the Pods of one role, where they differ from those of training Pods."""
 
     accelerator: RoleAccelerator | None = Field(None, description="Omitted: the accelerators of training Pods.")
-    resources: Resources | None = Field(None, description="Omitted: the resources of training Pods.")
+    resources: RoleResources | None = Field(None, description="Omitted: the resources of training Pods.")
     scheduling: RoleScheduling | None = Field(None, description="Omitted: the scheduling of training Pods.")
 
 
@@ -175,19 +197,29 @@ class EnvironmentVariable(ApiModel):
                 "name",
             ),
             (
-                "!has(self.value) || !self.value.matches('^[a-z0-9]+://[^/@]*:[^/@]*@')",
-                "a URL with a password would be visible to everyone who can read the class or a Pod",
+                "!has(self.value) || !self.value.matches('(?i)^[a-z0-9+.-]+://[^/@]*@')",
+                "a URL with credentials would be visible to everyone who can read the class or a Pod",
                 "value",
             ),
         )
     )
 
     name: EnvironmentVariableName = Field(description="Name of the variable: HTTPS_PROXY.")
-    value: Text = Field("", description="Its value.")
+    value: Text | None = Field(None, description="Its value. Omitted: empty.")
 
 
 class Hub(ApiModel):
-    """The Hugging Face Hub, or a mirror of it, from which hf:// models are read."""
+    """The Hugging Face Hub, or a mirror of it, from which hf:// models and datasets are read."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.tokenSecretName) || !has(self.endpoint) || self.endpoint.startsWith('https://')",
+                "a token is only sent to https:// endpoints",
+                "endpoint",
+            )
+        )
+    )
 
     endpoint: HttpUrl | None = Field(None, description="URL of a mirror. Omitted: the public Hub.")
     token_secret_name: SubdomainName | None = Field(

@@ -89,7 +89,9 @@ class RoleScheduling(ApiModel):
 class GangTopology(ApiModel):
     """Placement of the Pods of one attempt close to each other."""
 
-    key: LabelKey = Field(description="Key of the node label whose value they share: topology.kubernetes.io/zone.")
+    topology_key: LabelKey = Field(
+        description="Key of the node label whose value they share: topology.kubernetes.io/zone."
+    )
     policy: Literal["Preferred", "Required"] = Field(
         "Preferred",
         description="Preferred: where that is possible. Required: only there. The first Pod is placed anywhere, so a "

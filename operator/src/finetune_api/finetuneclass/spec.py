@@ -82,7 +82,7 @@ def _names_its_accelerator(role: str) -> tuple[str, str, str]:
     asked = f"self.{role}.accelerator"
     return (
         f"!has(self.{role}) || !has({asked}) || has({asked}.resourceName) || has(self.accelerator) || "
-        f"(has({asked}.countPerNode) && {asked}.countPerNode == 0)",
+        f"{asked}.countPerNode == 0",
         f"{role}.accelerator needs a resourceName where spec.accelerator is not set",
         role,
     )
@@ -120,7 +120,7 @@ class FineTuneClassSpec(ApiModel):
         Scheduling(), description="For training Pods, and for evaluation and serving Pods by default."
     )
     hub: Hub = Hub()
-    environment: list[EnvironmentVariable] = Field(
+    env: list[EnvironmentVariable] = Field(
         default=[],
         max_length=32,
         json_schema_extra=keyed_by("name"),

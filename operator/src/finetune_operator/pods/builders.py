@@ -277,7 +277,7 @@ def annotated_job(
 
 def environment(class_spec: FineTuneClassSpec) -> dict[str, str]:
     """The variables that the class sets in every container."""
-    return {variable.name: variable.value for variable in class_spec.environment}
+    return {variable.name: variable.value or "" for variable in class_spec.env}
 
 
 def hub_token_volumes(class_spec: FineTuneClassSpec) -> list[Object]:

@@ -47,7 +47,7 @@ def of_role(class_spec: FineTuneClassSpec, pods: RolePods) -> FineTuneClassSpec:
         accelerator = accelerator.model_copy(update={"additional_resources": []})
     update = {
         "accelerator": accelerator,
-        "resources": pods.resources or class_spec.resources,
+        "resources": Resources(**pods.resources.model_dump()) if pods.resources else class_spec.resources,
         "scheduling": pods.scheduling or class_spec.scheduling,
     }
     return class_spec.model_copy(update=update)
@@ -74,7 +74,7 @@ def node_affinity(scheduling: RoleScheduling) -> Object:
 
 def close_together(topology: GangTopology, job: str) -> Object:
     """The podAffinity of a Job's Pods to each other. The scheduler lets the first one go anywhere."""
-    term = {"topologyKey": topology.key, "labelSelector": {"matchLabels": {JOB_NAME_LABEL: job}}}
+    term = {"topologyKey": topology.topology_key, "labelSelector": {"matchLabels": {JOB_NAME_LABEL: job}}}
     if topology.policy == "Required":
         return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
     return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}

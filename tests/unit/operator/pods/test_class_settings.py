@@ -50,7 +50,7 @@ def test_the_hub_and_its_token_are_where_models_are_read_and_nowhere_else() -> N
 
 def test_the_classs_variables_are_in_every_container_but_never_replace_ours() -> None:
     asked = [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}, {"name": "OMP_NUM_THREADS", "value": "3"}]
-    made = children(environment=[*asked, {"name": "RENDEZVOUS_HOST", "value": "elsewhere"}])
+    made = children(env=[*asked, {"name": "RENDEZVOUS_HOST", "value": "elsewhere"}])
     for role in ROLES:
         for container in containers(pod_spec(made[role])):
             assert variables(container)["HTTPS_PROXY"] == "http://proxy:3128"
@@ -88,12 +88,12 @@ def test_requirements_of_nodes_are_one_term_that_all_hold() -> None:
 
 @pytest.mark.parametrize("policy", ["Required", "Preferred"])
 def test_a_gang_is_kept_together_by_its_own_jobs_name(policy: str) -> None:
-    topology = {"key": "topology.kubernetes.io/zone", "policy": policy}
+    topology = {"topologyKey": "topology.kubernetes.io/zone", "policy": policy}
     class_ = resolved_class(scheduling={"gangTopology": topology})
     objects = attempt_objects(attempt_of(job_spec(parallelism={"nodes": 2}), class_))
     terms = pod_spec(objects)["affinity"]["podAffinity"][f"{policy.lower()}DuringSchedulingIgnoredDuringExecution"]
     term = terms[0] if policy == "Required" else terms[0]["podAffinityTerm"]
-    assert term["topologyKey"] == topology["key"]
+    assert term["topologyKey"] == topology["topologyKey"]
     assert term["labelSelector"] == {"matchLabels": {"batch.kubernetes.io/job-name": objects[-1]["metadata"]["name"]}}
     alone = attempt_objects(attempt_of(job_spec(), class_))
     assert "affinity" not in pod_spec(alone)
@@ -106,14 +106,17 @@ RDMA = [{"resourceName": "rdma/hca", "countPerNode": 4}]
     ("of_class", "limits"),
     [
         ({}, {"train": {"nvidia.com/gpu": "8", "rdma/hca": "4"}, "serve": {"nvidia.com/gpu": "8"}}),
-        ({"serving": {"accelerator": {}}}, {"serve": {"nvidia.com/gpu": "1"}, "evaluate": {"nvidia.com/gpu": "8"}}),
+        (
+            {"serving": {"accelerator": {"countPerNode": 1}}},
+            {"serve": {"nvidia.com/gpu": "1"}, "evaluate": {"nvidia.com/gpu": "8"}},
+        ),
         (
             {"evaluation": {"accelerator": {"resourceName": "nvidia.com/mig-1g.10gb", "countPerNode": 2}}},
             {"evaluate": {"nvidia.com/mig-1g.10gb": "2"}, "serve": {"nvidia.com/gpu": "8"}},
         ),
         ({"serving": {"accelerator": {"countPerNode": 0}}}, {"serve": {}}),
         (
-            {"accelerator": None, "serving": {"accelerator": {"resourceName": "a/b"}}},
+            {"accelerator": None, "serving": {"accelerator": {"resourceName": "a/b", "countPerNode": 1}}},
             {"serve": {"a/b": "1"}, "train": {}},
         ),
     ],
@@ -128,7 +131,10 @@ def test_evaluation_and_serving_may_have_other_accelerators(
 
 
 def test_evaluation_and_serving_may_have_their_own_resources_and_nodes() -> None:
-    own = {"resources": {"memory": "1Gi"}, "scheduling": {"nodeSelector": {"pool": "small"}}}
+    own = {
+        "resources": {"cpu": 1, "memory": "1Gi", "ephemeralStorage": "9Gi"},
+        "scheduling": {"nodeSelector": {"pool": "small"}},
+    }
     made = children(serving=own, scheduling={"nodeSelector": {"pool": "gpus"}}, resources={"memory": "64Gi"})
     for role, memory, pool in (("serve", "1Gi", "small"), ("evaluate", "64Gi", "gpus"), ("train", "64Gi", "gpus")):
         spec = pod_spec(made[role])

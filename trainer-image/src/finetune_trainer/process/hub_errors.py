@@ -82,7 +82,7 @@ def diagnose(error: Exception, uri: str, missing: Reason) -> DiagnosedError | No
     return DiagnosedError(
         Reason.HUB_UNREACHABLE,
         f"{_hub()} could not be reached for {uri}{_by_proxy()}: {message} Pods need a way to it: a proxy (HTTPS_PROXY, "
-        "in spec.environment of the FineTuneClass), or a mirror (HF_ENDPOINT, its spec.hub.endpoint); or copy the "
+        "in spec.env of the FineTuneClass), or a mirror (HF_ENDPOINT, its spec.hub.endpoint); or copy the "
         "files to the storage, and name them by s3://.",
         retryable=True,
     )
