@@ -46,7 +46,8 @@ def survivor(platform: Platform, shown: Shown) -> Iterator[dict[str, Any]]:
     """The job, once it has ended, after each fault has struck ROUNDS times."""
     scenario.upload(platform, None)
     api = platform.api
-    faults = [delete_a_pod, drain_the_node, kill_rank_1, restart_the_storage] * ROUNDS
+    # The storage is never the last: it would be struck when the job, which no fault then delays, is over already.
+    faults = [restart_the_storage, delete_a_pod, drain_the_node, kill_rank_1] * ROUNDS
     with shown():
         _start(platform, steps=STEPS_APART * (len(faults) + 1))
         for number, fault in enumerate(faults, start=1):
@@ -84,7 +85,8 @@ def kill_rank_1(platform: Platform) -> None:
 
 
 def restart_the_storage(platform: Platform) -> None:
-    """End the storage's process; its container starts again in the same Pod, with its data."""
+    """End the storage's process, and wait until its container runs again in the same Pod, with its data."""
+    restarts = _storage_restarts(platform.api)
     storage = platform.api.kubectl(
         *("-n", STORAGE_NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=seaweedfs"),
         *("-o", "jsonpath={.items[0].metadata.name}"),
@@ -93,6 +95,18 @@ def restart_the_storage(platform: Platform) -> None:
         *("-n", STORAGE_NAMESPACE, "debug", f"pod/{storage}", f"--image={platform.images.trainer}"),
         *("--profile=restricted", "--target=seaweedfs", "--quiet", "--", "python3", "-c", STOP_FIRST_PROCESS),
     )
+    deadline = time.monotonic() + FAULT_SECONDS
+    while _storage_restarts(platform.api) in (None, restarts):
+        assert time.monotonic() < deadline, "the storage does not come back"
+        time.sleep(0.5)
+
+
+def _storage_restarts(api: Api) -> int | None:
+    """How often the storage's container has been started again; None while it is not ready."""
+    status = "{.items[0].status.containerStatuses[0].ready} {.items[0].status.containerStatuses[0].restartCount}"
+    pods = ("-n", STORAGE_NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=seaweedfs")
+    ready, restarts = api.kubectl(*pods, "-o", f"jsonpath={status}").split()
+    return int(restarts) if ready == "true" else None
 
 
 def test_the_job_finishes(survivor: dict[str, Any]) -> None:
