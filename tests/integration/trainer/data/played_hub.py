@@ -19,8 +19,8 @@ BRANCH = "main"
 
 
 @contextmanager
-def refusing_hub(status: int, headers: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The endpoint of a hub that answers every request so."""
+def other_server(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The endpoint of a server that is no hub, and answers everything with this."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -28,14 +28,23 @@ def refusing_hub(status: int, headers: Mapping[str, str] | None = None) -> Itera
 
         def do_GET(self) -> None:
             self.send_response(status)
-            for name, value in {"Content-Length": "0", **(headers or {})}.items():
+            for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
                 self.send_header(name, value)
             self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
 
     with _serving(Handler) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def refusing_hub(status: int, headers: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The endpoint of a hub that answers every request so."""
+    with other_server(b"", status, headers) as endpoint:
         yield endpoint
 
 
@@ -52,24 +61,6 @@ def gated_hub(files: Sequence[str], token: str) -> Iterator[str]:
             self.send_header("Content-Length", str(len(body)))
             if not allowed:
                 self.send_header("X-Error-Code", "GatedRepo")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with _serving(Handler) as endpoint:
-        yield endpoint
-
-
-@contextmanager
-def other_server(body: bytes) -> Iterator[str]:
-    """The endpoint of a server that is no hub, and answers everything with this."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 

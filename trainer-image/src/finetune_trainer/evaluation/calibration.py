@@ -23,10 +23,9 @@ from finetune_grading.statistics.agreement import Verdicts, agreement, cohens_ka
 from finetune_grading.templates import render
 from finetune_trainer.data.read.data_files import fetch_files
 from finetune_trainer.data.read.jsonl import LineError
-from finetune_trainer.data.read.records import read_records
 from finetune_trainer.endpoints.asked_model import AskedModel
 from finetune_trainer.evaluation.grading import ask_all
-from finetune_trainer.evaluation.heldout import HeldOutExample, missing_fields, parse_exactly, refuse, to_held_out
+from finetune_trainer.evaluation.heldout import HeldOutExample, exact_records, missing_fields, refuse, to_held_out
 from finetune_trainer.evaluation.ready_outputs import read_sample
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
@@ -123,19 +122,16 @@ def read_labelled(file: Path, uri: str, grader: Grader, compiled: CompiledGrader
     """Raises DiagnosedError (DatasetInvalid) naming the first broken line."""
     labelled: list[Labelled] = []
     errors: list[LineError] = []
-    for record in read_records(file):
-        if isinstance(record, LineError):
-            errors.append(record)
-            continue
-        parsed = parse_exactly(*record)
+    for parsed in exact_records(file):
         if isinstance(parsed, LineError):
             errors.append(parsed)
             continue
+        line, record = parsed
         try:
-            example = to_held_out(*record, parsed.value)
+            example = to_held_out(record.line, line, record.value)
             labelled.append(_labelled(example, grader, compiled.pass_threshold))
         except (ValueError, MissingVariableError) as error:
-            errors.append(LineError(parsed.line, str(error)))
+            errors.append(LineError(record.line, str(error)))
             continue
         errors += missing_fields(example, [compiled])
     if not labelled and not errors:

@@ -83,20 +83,17 @@ def read_held_out(
     """
     examples: list[HeldOutExample] = []
     errors: list[LineError] = []
-    for record in read_records(file):
+    for parsed in exact_records(file):
         if limit is not None and len(examples) + len(errors) == limit:
             break
-        if isinstance(record, LineError):
-            errors.append(record)
-            continue
-        parsed = parse_exactly(*record)
         if isinstance(parsed, LineError):
             errors.append(parsed)
             continue
+        line, record = parsed
         try:
-            example = to_held_out(*record, parsed.value)
+            example = to_held_out(record.line, line, record.value)
         except ExampleError as error:
-            errors.append(LineError(parsed.line, str(error)))
+            errors.append(LineError(record.line, str(error)))
             continue
         examples.append(example)
         errors += missing_fields(example, graders, templates)
@@ -104,6 +101,16 @@ def read_held_out(
         errors.append(LineError(1, "The file is empty."))
     refuse(uri, errors)
     return examples
+
+
+def exact_records(file: Path) -> Iterator[tuple[bytes, Record] | LineError]:
+    """Each line of a JSON Lines file with its value (parse_exactly), or its error."""
+    for numbered in read_records(file):
+        if isinstance(numbered, LineError):
+            yield numbered
+            continue
+        parsed = parse_exactly(*numbered)
+        yield parsed if isinstance(parsed, LineError) else (numbered[1], parsed)
 
 
 def parse_exactly(number: int, line: bytes) -> Record | LineError:
