@@ -89,11 +89,11 @@ class Api:
         path = self.path(kind, name) + (f"/{subresource}" if subresource else "")
         return self.request("PATCH", f"{path}?{query}", body, "application/merge-patch+json")
 
-    def put_status(self, kind: str, name: str, status: Object) -> None:
-        """Write a status as the operator does, in its name: no field of it stays another manager's."""
+    def put_status(self, kind: str, name: str, status: Object) -> Object:
+        """Write a status as the operator does, with its manager, of no field another; returns what is stored."""
         body = {"apiVersion": "finetune.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "status": status}
         path = f"{self.path(kind, name)}/status?fieldManager=finetune-operator&force=true"
-        self.request("PATCH", path, body, "application/apply-patch+yaml")
+        return self.request("PATCH", path, body, "application/apply-patch+yaml")
 
     def delete(self, kind: str, name: str) -> None:
         self.request("DELETE", self.path(kind, name), {"propagationPolicy": "Background"})

@@ -127,8 +127,7 @@ def without_what_a_look_changes(status: Object) -> Object:
 def test_what_a_newer_version_added_is_kept_field_by_field(api: Api, operator: OperatorProcess, kind: str) -> None:
     name = settled(api, kind)
     newer = enriched(api.get(kind, name)["status"])
-    api.put_status(kind, name, newer)
-    assert api.get(kind, name)["status"] == newer, "the API server lets it through"
+    assert api.put_status(kind, name, newer)["status"] == newer, "the API server lets it through"
     after = looked(api, kind, name, operator)
     assert without_what_a_look_changes(after) == without_what_a_look_changes(newer)
     assert [gate["addedLater"] for gate in after.get("gates", [])[:1]] == ([LATER] if "gates" in newer else [])
@@ -169,8 +168,8 @@ def test_on_a_status_that_can_not_be_read_only_a_condition_is_written(
     # The version that knows it is back: it says where it stands, and no condition is left over.
     made = {item["metadata"]["uid"] for item in api.items("Job")}
     known = [one for one in before["status"]["conditions"] if one["type"] != "Stalled"]
-    api.put_status(kind, name, {**before["status"], "conditions": known})
-    assert condition(api.get(kind, name), "Stalled")["reason"] == "StatusUnreadable", "it is not that version's"
+    stored = api.put_status(kind, name, {**before["status"], "conditions": known})
+    assert condition(stored, "Stalled")["reason"] == "StatusUnreadable", "it is not that version's"
     touch(api, kind, name)
     wait_for(lambda: condition(api.get(kind, name), "Stalled").get("status") == "False", "it is read again")
     assert {item["metadata"]["uid"] for item in api.items("Job")} <= made, "nothing has started"
