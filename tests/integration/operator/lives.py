@@ -203,8 +203,11 @@ class Stage:
         api = Api(self.plane, "")
         ours = "app.kubernetes.io/managed-by=finetune-operator"
         while not stop.wait(TICK_SECONDS):
-            jobs = api.request("GET", "/apis/finetune.dev/v1alpha1/finetunejobs")["items"]
-            pods = api.request("GET", f"/api/v1/pods?labelSelector={ours}")["items"]
+            try:
+                jobs = api.request("GET", "/apis/finetune.dev/v1alpha1/finetunejobs")["items"]
+                pods = api.request("GET", f"/api/v1/pods?labelSelector={ours}")["items"]
+            except RefusedError:  # of a busy API server: all lives would end with this thread
+                continue
             for job in jobs:
                 namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
                 life = self.lives.get(namespace)
