@@ -91,20 +91,26 @@ def test_a_command_goes_with_its_run_unless_it_must_not(tmp_path: Path) -> None:
         "from e2e.steps import step\n"
         "def work(name, outlives):\n"
         "    with step(name, log=Path(name)) as current:\n"
-        "        current.run(['sh', '-c', f'(sleep 3; touch {name}.done) & echo $$ > {name}.pid; wait'],\n"
-        "                    timeout=60, outlives=outlives)\n"
+        "        waits = f'echo $$ > {name}.pid; while [ ! -e end ]; do sleep 0.1; done; touch {name}.done'\n"
+        "        current.run(['sh', '-c', 'sh -c \"$0\" & wait', waits], timeout=60, outlives=outlives)\n"
         "for name, outlives in (('goes', False), ('stays', True)):\n"
         "    threading.Thread(target=work, args=(name, outlives)).start()\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pids = [tmp_path / f"{name}.pid" for name in ("goes", "stays")]
     with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment) as run:
         deadline = time.monotonic() + 20
-        while len(list(tmp_path.glob("*.pid"))) < 2:
+        while not all(file.exists() and file.read_text().endswith("\n") for file in pids):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         run.kill()
+    goes, stays = (Path("/proc", file.read_text().strip()) for file in pids)
+    while goes.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert stays.exists()
+    (tmp_path / "end").touch()
     while not (tmp_path / "stays.done").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert not Path("/proc", (tmp_path / "goes.pid").read_text().strip()).exists()
     assert not (tmp_path / "goes.done").exists()

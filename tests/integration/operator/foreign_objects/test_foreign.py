@@ -11,6 +11,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Progress
 from finetune_api.outcome import Failure, to_termination_message
+from finetune_operator.pods.sidecars import SIDECAR_SECONDS
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS
@@ -60,12 +61,19 @@ def test_a_job_whose_pods_never_end_for_a_sidecar_succeeds(api: Api) -> None:
     played.runs(api, pod)
     api.wait_reason("FineTuneJob", "router", "Training")
     said = to_termination_message(played.in_its_folder(api, pod, TRAIN_REPORT))
-    # By that clock, our container has not ended yet: what is said of the sidecar stands until the clock is right.
+    # By that clock, our container has not ended yet: what is said of the sidecar stands until the clock is put right.
     ends_beside_a_sidecar(api, pod, said, clock_ahead=timedelta(hours=1))
     named = api.wait("FineTuneJob", "router", lambda found: "istio-proxy" in condition(found, "Ready")["message"])
     assert named["status"]["phase"] == "Training"
-    ends_beside_a_sidecar(api, pod, said)
-    done = api.wait_reason("FineTuneJob", "router", "Succeeded")
+    ends_beside_a_sidecar(api, pod, said, clock_ahead=-timedelta(seconds=SIDECAR_SECONDS))
+
+    def is_done() -> bool:
+        # No kubelet corrects the time of an end: nothing else would let the operator look before the hour is over.
+        api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": secrets.token_hex(4)}}})
+        return bool(condition(api.get("FineTuneJob", "router"), "Ready")["reason"] == "Succeeded")
+
+    wait_for(is_done, "its outcome is known")
+    done = api.get("FineTuneJob", "router")
     assert condition(done, "Ready")["status"] == "True"
     wait_for(lambda: not api.children_of(job, "train", "Job"), "the Job that does not end is ended")
 
