@@ -1,4 +1,4 @@
-"""Which models an Evaluation judges: its candidates, and their baseline."""
+"""spec.candidates and spec.baseline: the models that an Evaluation compares."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from finetune_operator.models.resolve import ResolvedModel, Undecided
 
 
 def models_to_judge(observed: ObservedEvaluation) -> list[NamedModel] | Readiness:
-    """Candidates and baseline, ready to answer; the first one that is not says why."""
+    """The candidates and the baseline; if one of them can't be used yet, the reason."""
     models: list[NamedModel] = []
     baseline, found = observed.baseline, [model for _, model in observed.candidates]
     waiting = [one for one in (*found, baseline) if isinstance(one, Readiness)]
     if waiting:
-        # One that is not there decides, whatever is undecided of the others.
+        # A missing model takes precedence over one whose reference can't be resolved yet.
         return next((one for one in waiting if not isinstance(one, Undecided)), waiting[0])
     for name, model in observed.candidates:
         assert not isinstance(model, Readiness)
@@ -31,7 +31,7 @@ def models_to_judge(observed: ObservedEvaluation) -> list[NamedModel] | Readines
 
 
 def candidate_digests(models: Sequence[NamedModel]) -> dict[str, str]:
-    """What tells each candidate from another model at the same place, by its name."""
+    """The digest of each candidate by name: it differs if the model at the same URI is another one."""
     digests = {model.name: model.model.digest for model in models if model.model is not None}
     return {name: digest for name, digest in digests.items() if digest is not None}
 
@@ -47,7 +47,7 @@ def _named(name: str, model: Answering) -> NamedModel:
 
 
 def _without_digest(baseline: NamedModel) -> NamedModel:
-    """The baseline is not a candidate: its digest does not say what was judged."""
+    """A new digest of the baseline starts no new run: only those of candidates do."""
     if baseline.model is None:
         return baseline
     return baseline.model_copy(update={"model": baseline.model.model_copy(update={"digest": None})})

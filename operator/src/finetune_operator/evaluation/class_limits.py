@@ -1,4 +1,4 @@
-"""Whether the FineTuneClass allows what the spec names (its spec.sources), and the graders can work."""
+"""Whether the FineTuneClass allows the spec's sources and has its endpoints, and whether the graders are valid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violat
 
 
 def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
-    """The class to make Pods with, or why none may be made."""
+    """The class for the Pods, or why no Pod may be created."""
     found = observed.class_
     if isinstance(found, Readiness):
         return found
@@ -28,19 +28,19 @@ def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
 
 
 def allowed_class(observed: ObservedEvaluation) -> ResolvedClass:
-    """The class by which Pods are made, once nothing waits for it any more."""
+    """The class for the Pods, after wait_for_class has let the evaluation pass."""
     found = class_or_refusal(observed)
     assert isinstance(found, ResolvedClass), "wait_for_class decides before"
     return found
 
 
 def endpoints(observed: ObservedEvaluation) -> list[EndpointConfig]:
-    """The models of the class that are asked, once nothing waits for them any more."""
+    """The endpoints of the class that the evaluation calls, after wait_for_class has let it pass."""
     return [endpoint for endpoint in observed.endpoints if isinstance(endpoint, EndpointConfig)]
 
 
 def _missing_endpoint(observed: ObservedEvaluation) -> Readiness | None:
-    """One that nothing but a change brings decides before one that is on its way."""
+    """Why an endpoint can't be used. One that needs a change takes precedence over one that only needs time."""
     missing = [endpoint for endpoint in observed.endpoints if isinstance(endpoint, Readiness)]
     return next((one for one in missing if one.stalled), missing[0] if missing else None)
 

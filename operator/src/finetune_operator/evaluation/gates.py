@@ -13,10 +13,9 @@ from finetune_grading.ungraded import Ungraded
 
 Verdict = Literal["Passed", "Failed", "Inconclusive"]
 InSlice = Callable[[SliceScore, bool], Ungraded | None]
-"""The candidate's outputs, or the baseline's (True), that could not be graded in a slice."""
-
-# A gain of 0.9 over 0.8 is 0.09999999999999998 to a computer.
+"""The outputs in a slice that could not be graded: the candidate's, or with True the baseline's."""
 _ROUNDING = 1e-9
+"""In floating point, 0.9 - 0.8 is 0.09999999999999998."""
 TOO_FEW_EXAMPLES = "TooFewExamples"
 _DISCORDANCE = 0.1
 _MEASURED = {None: "score", "Agreement": "agreement with people", "Kappa": "kappa with people"}
@@ -24,14 +23,14 @@ _MEASURED = {None: "score", "Agreement": "agreement with people", "Kappa": "kapp
 
 @dataclass(frozen=True)
 class _Measured:
-    """A score, or the gain over the baseline, with its interval; an interval may be unknown."""
+    """A score, or the gain over the baseline, with its interval if it is known."""
 
     what: str
     mean: float
     low: float | None
     high: float | None
     form: str
-    """How its numbers are written."""
+    """The format specification of its numbers."""
 
     def __str__(self) -> str:
         text = f"{self.what} {self.mean:{self.form}}"
@@ -50,42 +49,38 @@ def judge(
     gated_slices: Sequence[GatedSliceStatus] | None = None,
     calibrations: Sequence[CalibrationStatus] = (),
 ) -> list[GateResult]:
-    """Every gate on every candidate of the spec; a score that is missing fails its gate.
+    """The result of every gate for every candidate of the spec; without a score, a gate fails.
 
-    `ungraded`: by model and grader, the outputs that count as 0 in the scores and might have had 1. For a maximum the
-    candidate's are taken to have 1, for a minimumDelta the baseline's: no gate passes by what could not be graded.
-    `slices`: the scores for gates on a slice; `in_slice`: what could not be graded in one; `gated_slices`: what the run
-    found of the slices that gates were about then; `calibrations`: for gates on one.
+    `ungraded`: by model and grader, the outputs that could not be graded. The scores count them as 0; to let no gate
+    pass because of them, a maximum counts the candidate's as 1, and a minimumDelta the baseline's. `slices`: the scores
+    for gates on a slice; `in_slice`: the ungraded outputs in a slice; `gated_slices`: the slices that had a gate during
+    the run, with their numbers of examples; `calibrations`: for gates on a calibration.
     """
     of_slices = {(one.by, one.value, one.candidate, one.grader): one for one in slices}
     by_key = {(score.candidate, score.grader): score for score in scores}
     calibrated = {one.grader: one for one in calibrations}
-    return [
-        _of_calibration(gate, candidate, calibrated.get(gate.grader))
-        if gate.calibration is not None
-        else _of_slice(gate, candidate, of_slices[key], in_slice)
-        if gate.slice is not None and (key := (gate.slice.by, gate.slice.value, candidate, gate.grader)) in of_slices
-        else _without_score(gate, candidate, gated_slices)
-        if gate.slice is not None
-        else _gate_result(
-            gate,
-            candidate,
-            by_key.get((candidate, gate.grader)),
-            _examples(gate, by_key.get((candidate, gate.grader)), by_key.get((BASELINE, gate.grader))),
-            (ungraded or {}).get((candidate if _is_maximum(gate) else BASELINE, gate.grader)),
-            _over_budget(gate, by_key.get((candidate, gate.grader)), by_key.get((BASELINE, gate.grader))),
-        )
-        for gate in gates
-        for candidate in candidates
-    ]
+
+    def result(gate: Gate, candidate: str) -> GateResult:
+        if gate.calibration is not None:
+            return _of_calibration(gate, candidate, calibrated.get(gate.grader))
+        if gate.slice is not None:
+            in_status = of_slices.get((gate.slice.by, gate.slice.value, candidate, gate.grader))
+            if in_status is None:
+                return _without_score(gate, candidate, gated_slices)
+            return _of_slice(gate, candidate, in_status, in_slice)
+        score, baseline = by_key.get((candidate, gate.grader)), by_key.get((BASELINE, gate.grader))
+        counted_as_one = (ungraded or {}).get((candidate if _is_maximum(gate) else BASELINE, gate.grader))
+        over_budget = _over_budget(gate, score, baseline)
+        return _gate_result(gate, candidate, score, _examples(gate, score, baseline), counted_as_one, over_budget)
+
+    return [result(gate, candidate) for gate in gates for candidate in candidates]
 
 
 def too_few_examples(gates: Sequence[Gate], examples: int, slices: Sequence[SliceScore] = ()) -> list[str]:
-    """The gates that ask for less than so many examples show, even if the models hardly differ.
+    """A warning for each gate on a difference that is too small to be detected with so many examples.
 
-    A gain of `minimumDelta: 0.02`, or a loss of no more than `-0.02`, is told from none four times out of five by
-    examples_to_detect(0.02, 0.1) examples, where the models are right and wrong on different examples in 10 %. Nothing
-    is said of slices that are not known.
+    With examples_to_detect(0.02, 0.1) examples, a difference of 0.02 is detected with a power of 80 % if exactly one of
+    the models is right on 10 % of them. Slices of unknown size are left out.
     """
     found = []
     of_slices = {(one.by, one.value): one.examples for one in slices}
@@ -116,7 +111,7 @@ def summary(grader: str, scores: Sequence[Score]) -> str:
 
 
 def _without_score(gate: Gate, candidate: str, gated: Sequence[GatedSliceStatus] | None) -> GateResult:
-    """No score is no evidence for anything."""
+    """Inconclusive: there is no evidence either way."""
     return GateResult(
         candidate=candidate,
         grader=gate.grader,
@@ -127,7 +122,7 @@ def _without_score(gate: Gate, candidate: str, gated: Sequence[GatedSliceStatus]
 
 
 def _why_no_score(gate: Gate, gated: Sequence[GatedSliceStatus] | None) -> str:
-    """And what to do about it."""
+    """Why the slice has no score, and what to do about it."""
     if gated is None:
         return (
             "status.slices has no score of this slice, and the run's report does not say why; report.json has the "
@@ -148,7 +143,7 @@ def _why_no_score(gate: Gate, gated: Sequence[GatedSliceStatus] | None) -> str:
 
 
 def _of_calibration(gate: Gate, candidate: str, found: CalibrationStatus | None) -> GateResult:
-    """The verdict on who grades, the same for every candidate."""
+    """The result of a gate on the grader's calibration, the same for every candidate."""
     result = GateResult(
         candidate=candidate,
         grader=gate.grader,
@@ -169,7 +164,7 @@ def _of_calibration(gate: Gate, candidate: str, found: CalibrationStatus | None)
 
 
 def _of_slice(gate: Gate, candidate: str, found: SliceScore, in_slice: InSlice) -> GateResult:
-    """The verdict on one slice."""
+    """The result of a gate on one slice."""
     score = Score(**{name: getattr(found, name) for name in SliceScore.model_fields if name in Score.model_fields})
     ungraded = in_slice(found, not _is_maximum(gate))
     return _gate_result(gate, candidate, score, found.examples, ungraded, found.over_budget or 0)
@@ -210,13 +205,13 @@ def _judge(gate: Gate, score: Score | None, examples: int, ungraded: Ungraded | 
 
 
 def _over_budget(gate: Gate, score: Score | None, baseline: Score | None) -> int:
-    """The outputs that nobody has graded, of both models where the gate is about a gain."""
+    """How many outputs the budget left ungraded; for a gate on a gain, of both models."""
     counted = [score, baseline] if gate.minimum_delta is not None or gate.maximum_delta is not None else [score]
     return sum(one.over_budget or 0 for one in counted if one is not None)
 
 
 def _examples(gate: Gate, score: Score | None, baseline: Score | None) -> int:
-    """How many examples the number rests on. A gain: on those of both models, at most as many as of either."""
+    """How many examples were scored; for a gain, the smaller number of the two models."""
     if score is None:
         return 0
     of_gain = gate.minimum_delta is not None or gate.maximum_delta is not None
@@ -228,7 +223,10 @@ def _is_maximum(gate: Gate) -> bool:
 
 
 def _at_worst(measured: _Measured, ungraded: Ungraded, is_maximum: bool) -> _Measured:
-    """With 1 for what could not be graded, on the side that the gate fears; the other end stays, for it may have 0."""
+    """The measurement with ungraded outputs counted as 1 in whichever model's favour makes the gate harder to pass.
+
+    Only the end of the interval on that side moves: they may also deserve 0.
+    """
     share = ungraded.share
     if is_maximum:
         high = None if measured.high is None else min(1.0, measured.high + share.high)
@@ -238,7 +236,7 @@ def _at_worst(measured: _Measured, ungraded: Ungraded, is_maximum: bool) -> _Mea
 
 
 def _verdict(measured: _Measured, demanded: float, is_maximum: bool, by_mean: bool) -> Verdict:
-    """Passed where all of the interval is on the demanded side, Failed where none of it is."""
+    """Passed if all of the interval meets the demand, Failed if none of it does."""
     low, high = (measured.mean, measured.mean) if by_mean else (measured.low, measured.high)
     if low is None or high is None:
         return "Inconclusive"

@@ -1,4 +1,4 @@
-"""Evaluation, as the runtime knows it."""
+"""The Evaluation kind: how the runtime observes and plans it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetune_operator.kube.resources import EVALUATIONS, JOBS, PODS
 
 
 def evaluation(environment: Environment) -> Kind:
-    """An evaluation makes Jobs."""
+    """It owns Jobs and Pods."""
     return Kind(
         EVALUATIONS,
         EvaluationStatus,

@@ -25,33 +25,31 @@ from finetune_operator.pods.template_hash import rendered
 
 EVALUATE_ROLE = "evaluate"
 EVALUATE_SECONDS = 24 * 3600
-"""No evaluation is worth more than a day of accelerators; fewer examples or shorter answers make it faster."""
-
-
+"""A day: use fewer examples or shorter answers to make an evaluation faster."""
 _NOT_MEASURED = frozenset({"className", "runId", "gates", "retryLimit"})
 
 
 def run_digest(spec: EvaluationSpec) -> str:
-    """Eight characters for what a run measures: a runId may come again with something else, by a rollback in git."""
+    """Eight characters for what a run measures: a rollback in git may bring back a runId with another spec."""
     return digest(without(spec, _NOT_MEASURED), 8)
 
 
 def _gated_slices(spec: EvaluationSpec) -> list[GatedSlice]:
-    """What gates with a slice read, each once."""
+    """The slices that gates depend on, each once."""
     of_gates = ((gate.slice, gate.grader) for gate in spec.gates if gate.slice is not None)
     return list(dict.fromkeys(GatedSlice(by=one.by, value=one.value, grader=grader) for one, grader in of_gates))
 
 
 def evaluate_job_name(owner: Owner, spec: EvaluationSpec, models: Sequence[NamedModel], try_number: int) -> str:
-    """Deterministic: another model (a new run of the job that makes it) is another Job, and so is another run."""
+    """Deterministic name of a try; another run, or another model (a new run of its FineTuneJob), gives another name."""
     identity = [model.model_dump_json() for model in models]
     return child_name(owner, EVALUATE_ROLE, spec.run_id, run_digest(spec), try_number, *identity)
 
 
 def _run_key(spec: EvaluationSpec, models: Sequence[NamedModel]) -> str:
-    """What tells a run from another with the same runId: a new model is judged anew, by a budget of its own.
+    """The key of a run's budget: a new model has a new budget, even with the same runId.
 
-    A higher budget goes on with what was used.
+    A run with a raised budget keeps what it has used.
     """
     measured = digest(without(spec, _NOT_MEASURED | {"budget"}), 8)
     return digest([measured, *(model.model_dump_json() for model in models)], 8)
@@ -65,9 +63,9 @@ def evaluate_objects(
     name: str,
     endpoints: Sequence[EndpointConfig] = (),
 ) -> list[Object]:
-    """One Pod that has every model answer and grades, and asks the class's models (`endpoints`).
+    """One Pod that generates the outputs of every model and grades them; `endpoints`: the class's models that it calls.
 
-    It has accelerators if it loads a model.
+    It has accelerators only if it loads a model.
     """
     loads_models = any(model.model is not None for model in models)
     pod_class = of_role(class_.spec, class_.spec.evaluation) if loads_models else without_accelerator(class_.spec)
@@ -101,7 +99,7 @@ def evaluate_objects(
 
 
 def tries_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:
-    """Jobs and their ConfigMaps, which have the same names. The Job is last, as its ConfigMap is found by it."""
+    """Jobs and their ConfigMaps, which have the same names. The Job is last: its ConfigMap is found through it."""
     return tuple(
         child
         for job in jobs_to_delete(namespace, jobs, pods)

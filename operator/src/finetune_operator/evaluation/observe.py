@@ -1,4 +1,4 @@
-"""Everything that the plan of an Evaluation looks at, read once."""
+"""Reads everything that the plan of an Evaluation depends on, once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from finetune_operator.pods.observed import job_view, pod_view
 
 
 async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedEvaluation:
-    """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
+    """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
     spec, status = EvaluationSpec.from_wire(parent["spec"]), EvaluationStatus.read(parent.get("status"))
     candidates = tuple(
@@ -34,7 +34,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     newest = None if is_over else status.job_name
     found_jobs, found_pods, disowned = await jobs_and_pods(reader, owner, newest, running=running)
     jobs, pods = [job_view(item) for item in found_jobs], [pod_view(item) for item in found_pods]
-    # What was begun by the default class goes on by it, whichever is the default by now.
+    # A run that started with the default class keeps it, even if the default has changed.
     in_flight = status.run_id == spec.run_id and status.completion_time is None
     class_name = spec.class_name or (status.class_name if in_flight else None)
     class_ = await observe_class(reader, class_name, trainer_image)
@@ -47,7 +47,7 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         candidates=candidates,
         baseline=baseline,
         endpoints=await _endpoints(reader, owner.namespace, spec, class_),
-        # Schemas are anybody's: however long they take to check, others are served meanwhile.
+        # Schemas are untrusted and may take long to check: other objects must not wait for them.
         refusal=await asyncio.to_thread(grading_refusal, spec),
         jobs=tuple(jobs),
         pods=tuple(pods),
@@ -57,14 +57,14 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
 
 
 async def _answering(reader: Reader, namespace: str, model: EvaluatedModel) -> Answering | Readiness:
-    """What answers; how a model of the class is asked is found with those that graders ask."""
+    """Where a model's outputs come from; _endpoints resolves how an endpoint is called."""
     return model.endpoint or model.outputs or await resolve_model(reader, namespace, model)
 
 
 async def _endpoints(
     reader: Reader, namespace: str, spec: EvaluationSpec, class_: ResolvedClass | Readiness
 ) -> tuple[EndpointConfig | Readiness, ...]:
-    """The models of the class that answer, and that graders ask, each once; none without a class."""
+    """The endpoints of candidates, baseline and graders, each once; none without a class."""
     if isinstance(class_, Readiness):
         return ()
     asked_by: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What is known of an Evaluation when its plan is made."""
+"""The state of an Evaluation from which its plan is made."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.warning_events import WarningEvent
 
 Answering = ResolvedModel | Endpoint | Outputs
-"""What answers the examples."""
+"""Where the outputs come from."""
 
 
 @dataclass(frozen=True)
 class ObservedEvaluation:
-    """The parent, its class, its models, its Jobs and Pods, and what keeps these from starting."""
+    """The object, its class and models, and its Jobs and Pods with their Warning Events."""
 
     owner: Owner
     generation: int
@@ -29,13 +29,13 @@ class ObservedEvaluation:
     candidates: tuple[tuple[str, Answering | Readiness], ...]
     baseline: Answering | Readiness | None
     endpoints: tuple[EndpointConfig | Readiness, ...] = ()
-    """The models of the class that graders ask, or that are candidates or the baseline."""
+    """The class's models behind an API that are graders, candidates or the baseline."""
     refusal: Readiness | None = None
-    """What of the graders can't work."""
+    """Why a grader, gate or template is invalid."""
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
     disowned: tuple[JobView, ...] = ()
-    """The Job of the last try, where somebody took its ownerReferences away."""
+    """The Job of the last try, if somebody removed its ownerReferences."""
     warnings: tuple[WarningEvent, ...] = ()
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:

@@ -1,6 +1,6 @@
-"""What to do next for an Evaluation: every policy, in order.
+"""What to do next for an Evaluation: every policy, in order, and the phase for each reason.
 
-A mutator writes down what has happened. A decider may say what is to be done; the first that does ends the list.
+A mutator records what has happened. A decider may decide what to do; the first that does ends the list.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from finetune_operator.evaluation.policies.retry import fail_or_retry, retry_dis
 from finetune_operator.evaluation.policies.run_id import begin_run
 
 POLICIES: tuple[Mutator[ObservedEvaluation, EvaluationStatus] | Decider[ObservedEvaluation, EvaluationStatus], ...] = (
-    Decider(keep_finished),  # a finished run stays as it is, judged by the gates of now, until runId or model change
-    Decider(wait_for_class),  # no class, or none that allows what the spec names; a try that runs goes on
-    Decider(wait_for_models),  # a candidate or the baseline is not there
-    Mutator(begin_run),  # another runId, model or question
+    Decider(keep_finished),  # a finished run, judged by the current gates, until its runId or a model changes
+    Decider(wait_for_class),  # no class, or one that does not allow the spec's sources; a running try continues
+    Decider(wait_for_models),  # a candidate or the baseline does not exist yet
+    Mutator(begin_run),  # another runId or model, or a changed spec
     # Evaluating: the newest try.
-    Mutator(record_disruption),  # what the infrastructure says of the Pod
-    Decider(watch_try),  # it has no answer yet
-    Decider(retry_disrupted),  # Retrying: something else ended it, which never counts
+    Mutator(record_disruption),  # why the infrastructure is ending the Pod
+    Decider(watch_try),  # it has no result yet
+    Decider(retry_disrupted),  # Retrying: the infrastructure ended it, which never counts
     Decider(fail_or_retry),  # Failed or Retrying: it failed
     Decider(take_scores),  # Passed or GateFailed: it has the scores
     # Nothing runs: whether the next try may start.
     Decider(wait_for_retry_time),  # it is not time yet
-    Decider(wait_for_earlier_pods),  # something runs that the operator has no hold of
+    Decider(wait_for_earlier_pods),  # a Pod of an earlier try is still running
     Decider(start_try),  # always decides
 )
 
 FINISHED: frozenset[Phase] = frozenset({"Passed", "GateFailed", "Inconclusive", "Failed"})
-"""Of a run that is over. One that waits for a class or a model is not, whatever is kept of the run before."""
+"""The phases of a run that is over. While it waits for a class or a model it is not, even if it keeps older results."""
 PHASES: Phases[Phase] = Phases(
     {
         Reason.WAITING_FOR_MODEL: "Waiting",
@@ -53,7 +53,7 @@ PHASES: Phases[Phase] = Phases(
     },
     failed="Failed",
 )
-"""A diagnosis leaves the evaluation in the phase of what it does meanwhile, which each decision names."""
+"""For a diagnosis, the phase follows from Decision.meanwhile."""
 
 
 def plan(observed: ObservedEvaluation, now: datetime) -> EvaluationPlan:

@@ -1,4 +1,4 @@
-"""What of a spec's graders can't work, found before anything runs."""
+"""Graders, gates and templates that can't work, found before anything runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finetune_operator.core.conditions import Readiness, stalled
 
 
 def grading_refusal(spec: EvaluationSpec) -> Readiness | None:
-    """Names the grader or the field, and the place within; None when all can work."""
+    """The first one, with its field; None if all are valid."""
     try:
         graders = check_graders(spec.graders)
     except InvalidGraderError as error:

@@ -1,7 +1,7 @@
-"""What a Pod reports of an evaluation, held against what the spec asks for.
+"""Checks of an evaluation's report against its spec.
 
-A report decides what is served, and who may exec into a Pod may write it: scores that nobody asked for, or that are
-impossible, are rejected.
+A report decides what is served, and anyone who may exec into the Pod can write it: scores that the spec does not ask
+for, or that are impossible, are rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def scores_refusal(
     models: Collection[str],
     graders: Collection[str],
 ) -> str | None:
-    """Why an evaluation's report is rejected; None when it is about what was asked."""
+    """Why the scores are rejected; None if they are valid."""
     if report_uri is not None and not is_below(report_uri, folder):
         return f"its reportUri is {report_uri!r}, which is outside the run's folder {folder}"
     keys = [(score.candidate, score.grader) for score in scores]
@@ -39,7 +39,7 @@ def scores_refusal(
 
 
 def outputs_refusal(outputs: Collection[OutputsStatus], models: Collection[str]) -> str | None:
-    """Why what is said of the models' outputs is rejected; None when it is about what was asked."""
+    """Why the statistics of the models' outputs are rejected; None if they are valid."""
     if (twice := _first_repeated([one.candidate for one in outputs])) is not None:
         return f"it says twice what the outputs of {twice!r} took"
     for one in outputs:
@@ -53,13 +53,13 @@ def outputs_refusal(outputs: Collection[OutputsStatus], models: Collection[str])
 
 
 def usage_refusal(usage: Collection[ModelUsage]) -> str | None:
-    """Why what is said of the class's models is rejected: the API server takes no list with one name twice."""
+    """Why the usage is rejected: the API server refuses a list map with a repeated key."""
     twice = _first_repeated([one.model for one in usage])
     return None if twice is None else f"it says twice what the model {twice!r} was asked"
 
 
 def calibrations_refusal(calibrations: Collection[CalibrationStatus], graders: Collection[str]) -> str | None:
-    """Why calibrations are rejected; None when they are of `graders`, those that have one."""
+    """Why the calibrations are rejected; None if they are valid. `graders`: those with a calibration."""
     if (twice := _first_repeated([one.grader for one in calibrations])) is not None:
         return f"it has two calibrations of {twice!r}"
     for one in calibrations:
@@ -79,7 +79,7 @@ def calibrations_refusal(calibrations: Collection[CalibrationStatus], graders: C
 def slices_refusal(
     slices: Collection[SliceScore], candidates: Collection[str], graders: Collection[str], templates: Collection[str]
 ) -> str | None:
-    """Why the scores of an evaluation's slices are rejected; None when they are what was asked."""
+    """Why the scores of slices are rejected; None if they are valid."""
     for one in slices:
         if one.candidate not in candidates or one.grader not in graders or one.by not in templates:
             what = f"a score of {one.candidate!r} by {one.grader!r} on a slice by {one.by!r}"
@@ -93,7 +93,7 @@ def slices_refusal(
 
 
 def _is_possible(score: Score) -> bool:
-    """Whether the numbers of a score are on their scales, and in order; those of a gain may be missing."""
+    """Whether the numbers of a score are within their ranges and in order; a delta may be missing."""
     gain = [number for number in (score.delta_low, score.delta, score.delta_high) if number is not None]
     counts = [number for number in (score.passed, score.failed, score.errored) if number is not None]
     return (

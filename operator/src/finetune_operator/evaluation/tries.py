@@ -1,4 +1,4 @@
-"""The tries of a run: which Job is the one that counts, and what came of it."""
+"""The tries of a run: the current Job and its result."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def evaluation_job(spec: EvaluationSpec) -> RetriedJob:
 
 
 def is_same_run(observed: ObservedEvaluation) -> bool:
-    """Whether the status is about the run that the spec asks for, and about the models as they are.
+    """Whether the status describes the run of this spec with the current models.
 
-    While a tuned model is made anew, it is about the one before.
+    While a candidate is being retrained, the status still describes the previous model.
     """
     spec, status, models = observed.spec, observed.status, models_to_judge(observed)
     if status.run_id != spec.run_id:
@@ -47,7 +47,7 @@ def is_same_run(observed: ObservedEvaluation) -> bool:
 
 
 def current_job(observed: ObservedEvaluation) -> JobView | None:
-    """The Job of the try that runs or has just ended; none of a model that is not there any more."""
+    """The Job of the try that is running or has just ended; None if its model no longer exists."""
     status, models = observed.status, models_to_judge(observed)
     is_known = not isinstance(models, Readiness) or isinstance(models, Undecided)
     if status.retry_time is not None or not is_known or not is_same_run(observed):
@@ -56,7 +56,7 @@ def current_job(observed: ObservedEvaluation) -> JobView | None:
 
 
 def try_to_watch(observed: ObservedEvaluation) -> JobView | None:
-    """The current Job, unless it has not started and would be made otherwise now."""
+    """The current Job; None if it is outdated and has not started."""
     job = current_job(observed)
     if job is None:
         return None
@@ -74,7 +74,7 @@ def try_to_watch(observed: ObservedEvaluation) -> JobView | None:
 def try_result(
     observed: ObservedEvaluation, status: EvaluationStatus, job: JobView, now: datetime
 ) -> Running | Succeeded | Disrupted | Failed:
-    """What came of a try; a report that is not taken is a failure, which another try would have too."""
+    """The result of a try. A report that is rejected is a final failure."""
     pods = observed.pods_of(job)
     retried = evaluation_job(observed.spec)
     result = retried.result(job, pods, observed.warnings, now, seen=status.disruption, before=status.failure)
@@ -86,9 +86,9 @@ def try_result(
 
 
 def _is_recorded(status: EvaluationStatus, generation: int) -> bool:
-    """Whether the end is about the spec as it is: if its digest is another one, another version wrote it.
+    """Whether the run ended with this generation: then a digest that differs comes from another operator version.
 
-    What has no end, or was refused or unreadable since, is known by its digest only.
+    A run without an end, or one that was rejected or unreadable later, is identified only by its digest.
     """
     return any(
         condition.type in (ConditionType.PASSED, ConditionType.FAILED) and condition.observed_generation == generation
@@ -97,7 +97,7 @@ def _is_recorded(status: EvaluationStatus, generation: int) -> bool:
 
 
 def _refusal(observed: ObservedEvaluation, status: EvaluationStatus, report: EvaluationReport) -> str | None:
-    """Why the report is not taken. The class may have changed meanwhile: the folder is what the status says."""
+    """Why the report is rejected. It must be in the folder of the status: the class may have changed since."""
     folder = status.storage_uri
     if folder is None and not isinstance(observed.class_, Readiness):
         folder = output_location(observed.class_.spec, observed.owner, observed.spec.run_id).uri

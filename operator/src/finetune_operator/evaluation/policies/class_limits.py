@@ -1,4 +1,4 @@
-"""The class's limits: no try begins without a class that allows it; one that runs goes on."""
+"""The class's limits: no try starts without a class that allows it; a running one continues."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
 def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
-    """Begin nothing that the class does not allow."""
+    """Start nothing that the class does not allow."""
     found = class_or_refusal(observed)
     if not isinstance(found, Readiness) or current_job(observed) is not None:
         return None
     running = [job for job in observed.jobs if job.state == "Active"]
     active = tries_to_delete(observed.owner.namespace, running, observed.pods)
-    # A ModelDeployment that a class names wakes nobody.
+    # A change of a ModelDeployment that the class refers to does not wake this object.
     waits = found.reason in (Reason.WAITING_FOR_MODEL, Reason.REFERENCE_NOT_FOUND)
     again = now + timedelta(seconds=START_CHECK_SECONDS) if waits else None
     readiness = held_up(found, status.failure if is_same_run(observed) else None, is_bounded=True)

@@ -1,4 +1,4 @@
-"""What the policies of an Evaluation give back."""
+"""The plan and the decisions of an Evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No try starts beside Pods of an earlier one: both would write the same report."""
+"""No try starts while Pods of an earlier one are running: both would write the same report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from finetune_operator.pods.start_diagnosis import (
 def wait_for_earlier_pods(
     observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
 ) -> EvaluationDecision | None:
-    """Start nothing before what the operator has no hold of any more, and what is being deleted, has ended."""
+    """Start nothing until Pods that are being deleted, or that the operator no longer owns, have ended."""
     message = _still_there(observed, now)
     if message is None:
         return None
@@ -40,7 +40,7 @@ def wait_for_earlier_pods(
 
 
 def _still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
-    """What has not ended yet, as a message."""
+    """What has not ended yet; None if everything has."""
     disowned, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
     if disowned:
         return disowned_message(disowned[0])

@@ -23,7 +23,7 @@ from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
 def record_disruption(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
-    """Write down what the infrastructure says of the Pod that it takes away, before the Pod is gone."""
+    """Record why the infrastructure is ending the Pod, before the Pod is gone."""
     job = try_to_watch(observed)
     if job is None or plan.status.disruption is not None:
         return plan
@@ -32,7 +32,7 @@ def record_disruption(observed: ObservedEvaluation, plan: EvaluationPlan, now: d
 
 
 def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
-    """Leave the try alone that has no answer yet, and say where it stands."""
+    """Wait for the try that has no result yet, and report its state."""
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, status, job, now)
     if job is None or not isinstance(result, Running):
@@ -57,7 +57,7 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
 
 
 def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
-    """Make the first try, the one after another that ended, or one in place of a Job that would differ now."""
+    """Create the objects of the next try, also in place of an outdated Job."""
     spec, owner, class_, models = observed.spec, observed.owner, allowed_class(observed), models_to_judge(observed)
     assert not isinstance(models, Readiness), "wait_for_models decides before"
     number = (status.try_number or 0) + 1

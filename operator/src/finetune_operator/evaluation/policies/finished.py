@@ -1,4 +1,4 @@
-"""The phases Passed, GateFailed, Inconclusive and Failed: a run that is over, judged by the gates as they are now."""
+"""The phases Passed, GateFailed, Inconclusive and Failed: a run that is over, judged by the current gates."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.tries import is_same_run
 
 LEFTOVER_SECONDS = 30
-"""What still runs so long after the answer (a container that somebody added to the Pod) is ended."""
+"""What is still running so long after the report (a container that somebody added to the Pod) is deleted."""
 
 
 def keep_finished(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
-    """Leave a finished run as it is, also while its model is made anew, but for gates that have changed."""
+    """Keep a finished run, also while its model is being retrained; gates that have changed are evaluated again."""
     if status.completion_time is None or not is_same_run(observed):
         return None
     if status.phase != "Failed":
@@ -72,7 +72,7 @@ def _where(gate: GateResult) -> str:
 
 
 def _warnings(spec: EvaluationSpec, status: EvaluationStatus) -> list[str]:
-    """Those of the Pod, and those about the gates of now."""
+    """The warnings of the Pod, and those about the current gates."""
     examples = max((score.examples for score in status.results), default=0)
     kept = [warning for warning in status.warnings if not warning.startswith(TOO_FEW_EXAMPLES)]
     return [*kept, *too_few_examples(spec.gates, examples, status.slices)][:MOST_WARNINGS]
@@ -96,7 +96,7 @@ def ended(
     passed: Readiness | None = None,
     meanwhile: Reason | None = None,
 ) -> EvaluationDecision:
-    """The end of a run, and of what still runs once it has had time to end by itself."""
+    """The end of a run; what is still running is deleted after LEFTOVER_SECONDS."""
     rest, check = _leftovers(observed, status, now)
     return EvaluationDecision(status, readiness, delete=rest, requeue_at=check, passed=passed, meanwhile=meanwhile)
 
@@ -104,10 +104,10 @@ def ended(
 def _leftovers(
     observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
 ) -> tuple[tuple[Child, ...], datetime | None]:
-    """The Jobs that still run after the end, once they have had time to end by themselves; and when that is."""
+    """The Jobs to delete because they are still running after the end, or when to check for them."""
     active = [job for job in observed.jobs if job.state == "Active"]
     due = (status.completion_time or now) + timedelta(seconds=LEFTOVER_SECONDS)
-    # What is further away was written by a wrong clock.
+    # A time further in the future was written by a wrong clock.
     if active and now < due <= now + timedelta(seconds=LEFTOVER_SECONDS):
         return (), due
     return tries_to_delete(observed.owner.namespace, active, observed.pods), None

@@ -1,4 +1,4 @@
-"""spec.candidates and spec.baseline: no try begins before all of their models are there."""
+"""spec.candidates and spec.baseline: no try starts before all of their models exist."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from finetune_operator.models.resolve import Undecided
 
 
 def wait_for_models(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
-    """Begin nothing, and end the try whose model is not there any more: nobody would take its answer."""
+    """Start nothing, and delete the try whose model no longer exists: its report would be rejected."""
     found, meanwhile = models_to_judge(observed), Reason.WAITING_FOR_MODEL
     if not isinstance(found, Readiness):
         return None
     if isinstance(found, Undecided):
-        # The try that runs goes on: it ends by its own deadline at the latest.
+        # A running try continues: it ends by its own deadline at the latest.
         return None if current_job(observed) is not None else EvaluationDecision(status, found, meanwhile=meanwhile)
     running = [job for job in observed.jobs if job.state == "Active"]
     active = tries_to_delete(observed.owner.namespace, running, observed.pods)

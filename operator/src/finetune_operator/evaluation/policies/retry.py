@@ -21,7 +21,7 @@ _AGAIN = "Change spec.runId to evaluate again."
 
 
 def fail_or_retry(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
-    """Count a failure; it ends the run where another try can't help, or there were too many."""
+    """Count a failure. It ends the run if another try can't help, or if the limit is reached."""
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, status, job, now)
     if not isinstance(result, Failed):
@@ -46,14 +46,14 @@ def fail_or_retry(observed: ObservedEvaluation, status: EvaluationStatus, now: d
 def _failed(
     observed: ObservedEvaluation, status: EvaluationStatus, readiness: Readiness, now: datetime
 ) -> EvaluationDecision:
-    """The end of the run, for good: only a new runId, or another model, starts again."""
+    """End the run as Failed, for good: only a new runId or another model starts another one."""
     if "runId" not in readiness.message:
         readiness = replace(readiness, message=f"{readiness.message} {_AGAIN}")
     return ended(observed, status.model_copy(update={"completion_time": whole_seconds(now)}), readiness, now)
 
 
 def retry_disrupted(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
-    """Something else ended the try: it never counts, and the next one follows with exponential backoff."""
+    """Retry, with exponential backoff, a try that the infrastructure ended: it never counts."""
     message = _disruption(observed, status, now)
     if message is None:
         return None
@@ -67,7 +67,7 @@ def retry_disrupted(observed: ObservedEvaluation, status: EvaluationStatus, now:
 def wait_for_retry_time(
     observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
 ) -> EvaluationDecision | None:
-    """Start no try before that time."""
+    """Start no try before status.retryTime."""
     if not waits(status.retry_time, now):
         return None
     readiness = waiting_to_retry(observed, status)
@@ -75,7 +75,7 @@ def wait_for_retry_time(
 
 
 def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> Readiness:
-    """Before a retry: the diagnosis of the failure, or what interrupted it."""
+    """The readiness before a retry: the diagnosis of the failure, or what interrupted the last try."""
     if status.failure is not None:
         return retry_readiness(Reason.EVALUATING, status.failure, status.retry_time, is_bounded=True)
     before = next((item for item in observed.status.conditions if item.reason == Reason.RETRYING), None)
@@ -83,7 +83,7 @@ def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> 
 
 
 def _disruption(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> str | None:
-    """What ended the newest try that is neither a success nor a failure of its own."""
+    """What disrupted the newest try; None if nothing did."""
     if current_job(observed) is None and status.job_name is not None and status.retry_time is None:
         return f"Job {status.job_name} of the last try was deleted."
     job = try_to_watch(observed)

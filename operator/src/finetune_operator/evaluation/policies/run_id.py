@@ -1,4 +1,4 @@
-"""spec.runId: another one begins a new run, and so does another model, or another question by the same runId."""
+"""spec.runId: another one starts a new run, and so does another model, or a changed spec with the same runId."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune_operator.evaluation.tries import is_same_run
 
 
 def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
-    """Forget the run before, and begin anew."""
+    """Forget the previous run, and start the new one."""
     spec, models = observed.spec, models_to_judge(observed)
     if isinstance(models, Readiness) or is_same_run(observed):
         return plan
@@ -28,7 +28,7 @@ def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime)
         run_digest=run_digest(spec),
         candidate_digests=candidate_digests(models),
         start_time=whole_seconds(now),
-        # Before anything is paid for, where the number of examples is known already.
+        # Before anything is paid for, if the number of examples is known already.
         warnings=[] if limit is None else too_few_examples(spec.gates, limit),
     )
     return replace(plan, status=status.over(plan.status))

@@ -1,6 +1,6 @@
-"""status.preflight and the phase Validating: a CPU Pod reads dataset, model and storage, until it finds them good.
+"""status.preflight and the phase Validating: a CPU Pod checks the dataset, the model and the storage.
 
-It is retried without a limit, since it costs no accelerator and what it finds may be mended without another spec.
+It is retried without a limit: it costs no accelerator, and most failures can be fixed without another spec.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PREFLIGHT = RetriedJob(accepts=_is_preflight_report, retries_every_failure=True)
 
 
 def record_preflight(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
-    """Write down what the preflight Pod reported, or why it is to be made anew."""
+    """Record what the preflight Pod reported, or that it is outdated and has to be replaced."""
     found, job = _current(observed, plan.status)
     if found is None or job is None:
         return plan
@@ -65,7 +65,7 @@ def record_preflight(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
 
 
 def fail_at_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """End the run at a failure of its preflight that another one would have too."""
+    """End the run if its preflight failed and another one would fail too."""
     found, job = _current(observed, status)
     result = _result(observed, found, job, now) if found is not None and job is not None else None
     if job is None or not isinstance(result, Failed):
@@ -75,7 +75,7 @@ def fail_at_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, 
 
 
 def watch_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Leave the preflight alone that has no answer yet, and say where it stands."""
+    """Wait for the preflight that has no result yet, and report its state."""
     found, job = _current(observed, status)
     if found is None or job is None:
         return None
@@ -92,7 +92,7 @@ def watch_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
 
 
 def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
-    """Make the first preflight, the one after another that failed, or one in place of a Job that is gone."""
+    """Create the objects of the next preflight, also in place of a Job that is gone."""
     if preflight_succeeded(status):
         return None
     owner, class_ = observed.owner, allowed_class(observed)
@@ -116,7 +116,7 @@ def start_preflight(observed: ObservedFineTuneJob, status: FineTuneJobStatus, no
 
 
 def _rendered(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: int) -> list[Object] | None:
-    """What the preflight would be made of now; None while the class refuses."""
+    """The preflight's objects as they would be built now; None while the class does not allow them."""
     class_ = class_or_refusal(observed)
     return None if isinstance(class_, Readiness) else _objects(observed, status, class_, number)
 
@@ -124,13 +124,13 @@ def _rendered(observed: ObservedFineTuneJob, status: FineTuneJobStatus, number: 
 def _objects(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, class_: ResolvedClass, number: int
 ) -> list[Object]:
-    """What a preflight is made of, as class and spec are now."""
+    """The preflight's objects, built from the current class and spec."""
     model = model_source(observed, status)
     return preflight_objects(observed.owner, observed.spec, class_, model, number, run_key(status))
 
 
 def _current(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> tuple[PreflightStatus | None, JobView | None]:
-    """The preflight whose result is still to come, and its Job if there is one."""
+    """The preflight that has no result yet, and its Job if it exists."""
     found = status.preflight
     if found is None or found.retry_time is not None or preflight_succeeded(status):
         return None, None
@@ -149,7 +149,7 @@ def _with_preflight(plan: JobPlan, found: PreflightStatus, **update: object) -> 
 
 
 def _with_report(observed: ObservedFineTuneJob, plan: JobPlan, result: Succeeded) -> JobPlan:
-    """The plan with what a good preflight found, and the values that the run uses."""
+    """The plan with the report of a preflight that succeeded, and the resolved hyperparameters."""
     report = result.report
     assert isinstance(report, PreflightReport), "RetriedJob asks for one"
     update = {
@@ -163,14 +163,14 @@ def _with_report(observed: ObservedFineTuneJob, plan: JobPlan, result: Succeeded
 
 
 def _change(job: JobView, reason: Reason) -> str:
-    """What to change after a failure that is final."""
+    """What to change after a final failure."""
     if job.reason == JOB_DEADLINE_EXCEEDED:
         return "Another try would take as long. Use a smaller dataset, and change runId."
     return "Correct the spec and change runId." if reason == Reason.INVALID_SPEC else ""
 
 
 def preflight_readiness(status: FineTuneJobStatus) -> Readiness:
-    """Where preflight stands while its Pod gives no other answer."""
+    """The readiness of preflight while its Pod has no result."""
     found = status.preflight
     again = found.retry_time if found is not None else None
     if found is None or again is None or found.succeeded is not False or status.failure is not None:
