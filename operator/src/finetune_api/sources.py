@@ -192,3 +192,11 @@ def _split_url(url: str) -> tuple[str, str] | None:
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return (host.lower(), slash + path) if scheme == "https" and host and "?" not in host and "#" not in host else None
+
+
+def is_below(uri: str, folder: str | None) -> bool:
+    """Whether a URI is inside a folder, without `..` in between; False without a folder."""
+    if folder is None:
+        return False
+    root = folder.rstrip("/") + "/"
+    return uri.startswith(root) and not {"", ".", ".."} & set(uri.removeprefix(root).split("/"))

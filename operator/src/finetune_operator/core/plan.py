@@ -1,4 +1,4 @@
-"""How a reconciliation decides, and what: data, not calls.
+"""Plans as data, and how they are made: mutators and deciders in order.
 
 Each kind's plan.py lists its policies in order. A mutator records what has happened. A decider may decide what to do;
 the first that does ends the list. The phase follows from the reason of the conditions, by one table for each kind.
@@ -30,7 +30,7 @@ class Child:
     namespace: str
     name: str
     uid: str | None
-    """None for a name that no other parent's child can have (ownership.child_name)."""
+    """None if the name alone identifies it, because it contains the parent's UID (ownership.child_name)."""
     dependents_first: bool = False
     """Foreground deletion: its dependents are deleted although a finalizer keeps it."""
 
@@ -39,8 +39,8 @@ class Child:
 class Plan(Generic[Status]):
     """The writes of one reconciliation, in this order: create, merge, apply, delete, events, status.
 
-    `create` is for what is written once and never changed (an attempt's objects): what exists already stays. `merge` is
-    for what several parents write into (a budget's ledger): the given fields are set, all others stay.
+    `create`: objects that never change (an attempt's); existing ones are kept. `merge`: objects that several parents
+    write to (a budget's ledger); only the given fields are set. `apply`: objects that follow the spec.
     """
 
     status: Status
@@ -54,7 +54,7 @@ class Plan(Generic[Status]):
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """What a deleted object leaves outside the cluster: an Event of its class, which outlives object and namespace."""
+    """An Event about what a deleted object leaves in the storage, recorded on its class, which outlives both."""
 
     class_name: str
     note: EventNote
@@ -62,7 +62,7 @@ class LeftBehind:
 
 @dataclass(frozen=True)
 class DeletionPlan(Generic[Status]):
-    """What is done for an object that is being deleted and holds our finalizer: the writes, and then the release."""
+    """The writes for an object that is being deleted; `release`: whether our finalizer is removed after them."""
 
     plan: Plan[Status]
     release: bool = False
@@ -70,7 +70,7 @@ class DeletionPlan(Generic[Status]):
 
 
 class Observed(Protocol):
-    """What every kind observes of its parent."""
+    """The fields that the observed state of every kind has."""
 
     @property
     def generation(self) -> int: ...
@@ -81,7 +81,7 @@ class Observed(Protocol):
 
 @dataclass(frozen=True)
 class Decision(Generic[Status]):
-    """What to do, the object's readiness meanwhile, and the status that goes with it."""
+    """What to do, the object's readiness until it is done, and its status."""
 
     status: Status
     readiness: Readiness | None
@@ -91,19 +91,22 @@ class Decision(Generic[Status]):
     merge: Sequence[Object] = ()
     delete: Sequence[Child] = ()
     events: Sequence[EventNote] = ()
-    """Before the one about the conditions."""
+    """Recorded before the Event about the conditions."""
     requeue_at: datetime | None = None
     meanwhile: Reason | None = None
-    """What the object does, if the reason is a diagnosis (Phases); None: that follows from the status."""
+    """The reason without the diagnosis, if the reason is one (Phases); None: it follows from the status."""
     keeps_phase: bool = False
-    """Nothing is decided of the run: it stays where it is, whatever the reason."""
+    """Whether the phase stays, whatever the reason."""
     passed: Readiness | None = None
     """The condition Passed."""
 
 
 @dataclass(frozen=True)
 class Mutator(Generic[Seen, Status]):
-    """Changes the status, and never ends the list. After the decision, it may change every field of the plan."""
+    """Changes the plan, and never ends the list.
+
+    Before the decision it may change only the status and `merge`, since the decision has the other fields.
+    """
 
     run: Callable[[Seen, Plan[Status], datetime], Plan[Status]]
 
@@ -117,11 +120,11 @@ class Decider(Generic[Seen, Status]):
 
 @dataclass(frozen=True)
 class Phases(Generic[Phase]):
-    """The table of one kind.
+    """The phase for each reason, of one kind.
 
-    `of_reason`: the phases that reasons have. `stays`: the reasons that leave the phase as it is. Every other reason is
-    a diagnosis, and so is any reason while Stalled is True: a Pod may report one of this name. `failed`: the phase
-    while Failed is True. `stalled`: that while Stalled is True; None: that of what the object does meanwhile.
+    `of_reason`: the phases of the reasons that are not diagnoses; while Stalled is True, every reason is one, since a
+    Pod may report a reason of the same name. `stays`: the reasons that keep the phase. `failed`: the phase while Failed
+    is True. `stalled`: the phase while Stalled is True; None: that of `meanwhile`.
     """
 
     of_reason: Mapping[Reason, Phase]
@@ -130,9 +133,9 @@ class Phases(Generic[Phase]):
     stalled: Phase | None = None
 
     def of(self, readiness: Readiness, meanwhile: Reason, before: Phase) -> Phase:
-        """The phase that goes with a readiness.
+        """The phase of this readiness.
 
-        `meanwhile`: what the object does, one of `of_reason`, if the reason is a diagnosis; `before`: the phase now.
+        `meanwhile`: the reason, one of `of_reason`, to use in place of a diagnosis; `before`: the current phase.
         """
         if readiness.failed and self.failed is not None:
             return self.failed
@@ -156,8 +159,9 @@ def decided(
     for policy in policies:
         if isinstance(policy, Mutator):
             plan = policy.run(observed, plan, now)
+            assert plan == Plan(plan.status, merge=plan.merge), "the rest is the decision's"
         elif (decision := policy.run(observed, plan.status, now)) is not None:
-            return _carried_out(observed, plan, decision, phase_of, now)
+            return _with_decision(observed, plan, decision, phase_of, now)
     raise AssertionError("the last policy always decides")
 
 
@@ -175,16 +179,16 @@ def planned(
     delete: Sequence[Child] = (),
     requeue_at: datetime | None = None,
 ) -> Plan[Status]:
-    """A plan whose conditions, and the Event if they moved, follow from a readiness.
+    """A plan whose conditions, with an Event if they changed, follow from a readiness.
 
-    `phase` None: the kind has none, or it stays. The condition Failed is kept as long as the phase says so.
+    `phase` None: the kind has none, or it stays. The condition Failed is kept as long as the phase is final.
     """
     before = observed.status.conditions
     current = conditions(readiness, before, generation=observed.generation, now=now, passed=passed)
     update: dict[str, object] = {"observed_generation": observed.generation}
     if phase is not None:
         update["phase"] = phase
-    current = _failed_as_the_phase(current, before, status, phase or getattr(status, "phase", None), now)
+    current = _consistent_with_phase(current, before, status, phase or getattr(status, "phase", None), now)
     update["conditions"] = current
     return Plan(
         status=status.model_copy(update=update),
@@ -200,7 +204,7 @@ def planned(
 def unchanged(
     observed: Observed, status: Status, *, delete: Sequence[Child] = (), requeue_at: datetime | None = None
 ) -> Plan[Status]:
-    """The same readiness as before; only the generation that was seen may differ."""
+    """The same conditions as before, observed at the current generation."""
     generation = {"observed_generation": observed.generation}
     is_over = getattr(status, "phase", None) in OVER_FOR_GOOD
     kept = [item for item in status.conditions if is_over or item.type != ConditionType.FAILED]
@@ -214,7 +218,7 @@ def earliest(moments: Iterable[datetime | None]) -> datetime | None:
     return min((moment for moment in moments if moment is not None), default=None)
 
 
-def _carried_out(
+def _with_decision(
     observed: Observed,
     plan: Plan[Status],
     decision: Decision[Status],
@@ -240,10 +244,10 @@ def _carried_out(
     return replace(done, merge=(*plan.merge, *decision.merge), events=(*decision.events, *done.events))
 
 
-def _failed_as_the_phase(
+def _consistent_with_phase(
     current: Sequence[Condition], before: Sequence[Condition], status: KindStatus, phase: str | None, now: datetime
 ) -> list[Condition]:
-    """The conditions, with Failed where the run is over for good, and only there, whatever another version wrote."""
+    """The conditions, with Failed exactly if the run ended without success, whatever another version wrote."""
     others = [condition for condition in current if condition.type != ConditionType.FAILED]
     if phase not in OVER_FOR_GOOD:
         return others

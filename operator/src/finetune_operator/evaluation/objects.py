@@ -18,10 +18,10 @@ from finetune_operator.finetuneclass.resolve import (
     storage_config,
 )
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
-from finetune_operator.pods.builders import PodRole, from_config_map, job, jobs_to_delete, run_config_map
+from finetune_operator.pods.builders import PodRole, from_config_map, job, rendered, run_config_map
+from finetune_operator.pods.leftovers import jobs_to_delete
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.roles import of_role, without_accelerator
-from finetune_operator.pods.template_hash import rendered
 
 EVALUATE_ROLE = "evaluate"
 EVALUATE_SECONDS = 24 * 3600

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from finetune_api.evaluation_results import CalibrationStatus, ModelUsage, OutputsStatus, Score, SliceScore
-from finetune_operator.pods.exit_diagnosis import is_below
+from finetune_api.sources import is_below
 
 
 def scores_refusal(

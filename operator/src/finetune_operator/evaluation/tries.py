@@ -23,9 +23,9 @@ from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
 from finetune_operator.pods.exit_diagnosis import refused_report
+from finetune_operator.pods.leftovers import is_outdated
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
-from finetune_operator.pods.template_hash import is_outdated
 
 
 def evaluation_job(spec: EvaluationSpec) -> RetriedJob:

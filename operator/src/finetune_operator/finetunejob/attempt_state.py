@@ -16,16 +16,21 @@ from finetune_api.finetunejob import (
     AttemptOutcome,
     AttemptState,
     AttemptStatus,
+    CheckpointStatus,
+    CorruptCheckpoint,
     EndedAttempt,
     FineTuneJobStatus,
     Phase,
     PreflightStatus,
 )
+from finetune_api.sources import is_below
 from finetune_operator.core.conditions import failed, sentence
 from finetune_operator.core.plan import Decision, Plan
 
 FINISHED: frozenset[Phase] = frozenset({"Succeeded", "Failed", "Cancelled"})
 ENDED_ATTEMPTS_KEPT = 10
+CHECKPOINTS_SHOWN = 100
+CORRUPT_CHECKPOINTS_SHOWN = 20
 JobPlan = Plan[FineTuneJobStatus]
 JobDecision = Decision[FineTuneJobStatus]
 _REASON_OF_ATTEMPT: Mapping[AttemptState | None, Reason] = {
@@ -169,6 +174,24 @@ def stopped(
         again = preflight.model_copy(update={"retry_time": whole_seconds(now)})
         status = status.model_copy(update={"preflight": again})
     return status
+
+
+def with_checkpoints(
+    status: FineTuneJobStatus,
+    checkpoints: Sequence[CheckpointStatus],
+    corrupt: Sequence[CorruptCheckpoint],
+    checkpoint_seconds: float | None,
+) -> FineTuneJobStatus:
+    """The status with the newest of these checkpoints in the run's folder, and with the longest save so far."""
+    checkpoints = [checkpoint for checkpoint in checkpoints if is_below(checkpoint.uri, status.storage_uri)]
+    measured = [seconds for seconds in (status.checkpoint_seconds, checkpoint_seconds) if seconds is not None]
+    return status.model_copy(
+        update={
+            "checkpoints": checkpoints[-CHECKPOINTS_SHOWN:],
+            "corrupt_checkpoints": list(corrupt[-CORRUPT_CHECKPOINTS_SHOWN:]),
+            "checkpoint_seconds": max(measured, default=None),
+        }
+    )
 
 
 def without_remaining_time(status: FineTuneJobStatus) -> FineTuneJobStatus:

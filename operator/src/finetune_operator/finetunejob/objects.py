@@ -37,10 +37,9 @@ from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Owner,
 from finetune_operator.finetuneclass.resolve import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.finetunejob.attempt_state import preflight_succeeded
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.builders import PodRole, annotated_job
+from finetune_operator.pods.builders import PodRole, annotated_job, rendered
 from finetune_operator.pods.observed import QUEUE_LABEL
 from finetune_operator.pods.roles import PREFLIGHT_ROLE, close_together
-from finetune_operator.pods.template_hash import rendered
 from finetune_operator.progress.endpoint import ProgressEndpoint
 
 TRAIN_ROLE = "train"

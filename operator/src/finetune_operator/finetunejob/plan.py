@@ -1,7 +1,7 @@
 """What to do next for a FineTuneJob: every policy, in order, and the phase for each reason.
 
-A mutator records what has happened. A decider may decide what to do; the first that does ends the first list.
-The story is told in docs/explanation/lifecycle.md.
+A mutator records what has happened. A decider may decide what to do; the first that does ends POLICIES.
+docs/explanation/lifecycle.md describes the result, and "Follow a job" in architecture.md the way through the code.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from finetune_operator.finetunejob.policies.retry import (
     fail_at_image_pull,
     fail_at_retry_limit,
     record_next_time,
-    telling_last_failure,
     wait_for_next_time,
+    with_last_failure,
 )
 from finetune_operator.finetunejob.policies.run import (
     begin_run,
@@ -57,50 +57,51 @@ from finetune_operator.finetunejob.policies.wrong_clock import correct_times
 JobMutator = Mutator[ObservedFineTuneJob, FineTuneJobStatus]
 JobDecider = Decider[ObservedFineTuneJob, FineTuneJobStatus]
 
-UNTIL_DECIDED: tuple[JobMutator | JobDecider, ...] = (
-    Mutator(correct_times),  # times that a wrong clock wrote
+POLICIES: tuple[JobMutator | JobDecider, ...] = (
+    Mutator(correct_times),  # times written by a wrong clock
     Mutator(record_progress),  # step, loss and checkpoints, as the Pods of the newest attempt report them
-    Decider(keep_finished),  # a finished run stays as it is until runId changes; ttlSecondsAfterFinished
+    Decider(keep_finished),  # a finished run, until runId changes; ttlSecondsAfterFinished
     # How the attempt ended.
     Mutator(record_outcome),  # Succeeded, Failed or Disrupted
     Decider(succeed),  # Succeeded: the run has its result, whatever the spec says by now
-    Decider(cancel_run),  # Cancelled: spec.cancel, whatever else the spec says
-    Mutator(count_suspended_time),  # the time that does not count for activeDeadlineSeconds, whatever the spec says
-    Decider(suspend_refused_run),  # spec.suspend is heeded whatever else the spec says
-    Decider(fail_refused_run_at_deadline),  # Failed: activeDeadlineSeconds are over, whatever else the spec says
-    Decider(refuse_run_id),  # a spec that no run may begin or go on with: what is known stays, and what runs goes on
+    Decider(cancel_run),  # Cancelled: spec.cancel, even if the rest of the spec is refused
+    Mutator(count_suspended_time),  # the time that activeDeadlineSeconds does not count
+    Decider(suspend_refused_run),  # spec.suspend, even if the rest of the spec is refused
+    Decider(fail_refused_run_at_deadline),  # Failed: activeDeadlineSeconds, even if the rest of the spec is refused
+    Decider(refuse_run_id),  # a spec that can't start or continue a run: the status stays, running Pods continue
     Decider(fail_at_image_pull),  # Failed: an image that can't be pulled
-    Decider(fail_at_retry_limit),  # Failed: more often than retryLimit, or where another attempt can't help
+    Decider(fail_at_retry_limit),  # Failed: retryLimit is reached, or another attempt can't help
     Mutator(record_next_time),  # Retrying: when the next attempt starts
-    # Whether there is a run to go on with.
-    Decider(stop_previous_run),  # another runId: the Pods of the run before end first
-    Mutator(begin_run),  # the run before goes into the history, and a new one begins
-    Mutator(count_suspended_time),  # that of a run that has just begun
+    # Which run it is.
+    Decider(stop_previous_run),  # another runId: the Pods of the previous run end first
+    Mutator(begin_run),  # the previous run goes into the history, and a new one begins
+    Mutator(count_suspended_time),  # the suspended time of a run that has just begun
     Decider(cancel),  # Cancelled: a run that began with spec.cancel
-    Decider(suspend),  # spec.suspend: what runs is stopped, and nothing starts
+    Decider(suspend),  # spec.suspend: running Pods are stopped, and nothing starts
     Decider(fail_at_active_deadline),  # activeDeadlineSeconds are over
-    Decider(wait_for_model),  # the job that makes the model to start from has no result yet
+    Decider(wait_for_model),  # the FineTuneJob whose result is the starting model has not succeeded yet
     Mutator(record_starting_model),  # its result, the same for all attempts of the run
-    # Validating: dataset, model and storage are read before an accelerator is asked for.
-    Mutator(record_preflight),  # what the preflight Pod reported
-    Decider(fail_at_preflight),  # Failed: what another preflight would find too
-    Decider(telling_last_failure(watch_preflight)),  # the preflight Pod has no answer yet
+    # Validating: dataset, model and storage are checked before an accelerator is requested.
+    Mutator(record_preflight),  # the report of the preflight Pod
+    Decider(fail_at_preflight),  # Failed: another preflight would fail too
+    Decider(with_last_failure(watch_preflight)),  # the preflight Pod has no answer yet
     # Queued, Training: one attempt at a time.
-    Mutator(record_start),  # whether its Pods run
-    Decider(telling_last_failure(watch_attempt)),  # the attempt is pending, or runs
-    # Nothing runs: whether the next preflight or attempt may start.
+    Mutator(record_start),  # whether its Pods are running
+    Decider(with_last_failure(watch_attempt)),  # the attempt is pending or running
+    # Nothing is running: whether the next preflight or attempt may start.
     Decider(wait_for_next_time),  # it is not time yet
-    Decider(telling_last_failure(wait_for_earlier_pods)),  # something that ran before has not ended
-    Decider(telling_last_failure(wait_for_class)),  # the class allows no such job
-    Decider(telling_last_failure(wait_for_budget)),  # the namespace's accelerator hours are used up
+    Decider(with_last_failure(wait_for_earlier_pods)),  # an earlier Pod has not ended
+    Decider(with_last_failure(wait_for_class)),  # the class does not allow this job
+    Decider(with_last_failure(wait_for_budget)),  # the namespace's accelerator hours are used up
     Decider(start_preflight),  # until one has succeeded
-    Decider(telling_last_failure(start_attempt)),  # always decides
+    Decider(with_last_failure(start_attempt)),  # always decides
 )
-WHATEVER_WAS_DECIDED: tuple[JobMutator, ...] = (
-    Mutator(count_usage),  # the accelerator time of the namespace's budget
-    Mutator(wake_at_newer_report),  # and when a report that came too soon after the last may be shown
-    Mutator(wake_at_deadline),  # the object is looked at again when activeDeadlineSeconds are over
+ALWAYS: tuple[JobMutator, ...] = (
+    Mutator(count_usage),  # the accelerator time that the namespace's budget is charged
+    Mutator(wake_at_newer_report),  # reconciled again when the status may show the next report
+    Mutator(wake_at_deadline),  # reconciled again when activeDeadlineSeconds are over
 )
+"""What follows every decision."""
 
 PHASES: Phases[Phase] = Phases(
     {
@@ -121,8 +122,8 @@ PHASES: Phases[Phase] = Phases(
 
 def plan(observed: ObservedFineTuneJob, now: datetime) -> JobPlan:
     """The writes that bring the job one step further."""
-    found = decided(UNTIL_DECIDED, observed, observed.status, _phase, now)
-    for mutator in WHATEVER_WAS_DECIDED:
+    found = decided(POLICIES, observed, observed.status, _phase, now)
+    for mutator in ALWAYS:
         found = mutator.run(observed, found, now)
     return found
 

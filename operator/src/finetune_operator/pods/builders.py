@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,10 @@ from finetune_api.run import (
     RUN_CONFIG_DIRECTORY,
     STORAGE_CREDENTIALS_DIRECTORY,
 )
+from finetune_operator.core.digest import annotated, digest
 from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, metadata
-from finetune_operator.core.plan import Child
 from finetune_operator.kube.resources import JOBS, Object
-from finetune_operator.pods.observed import MODEL_KEY_VOLUME, RUN_VOLUME, JobView, PodView
+from finetune_operator.pods.observed import MODEL_KEY_VOLUME, RUN_VOLUME
 from finetune_operator.pods.roles import node_affinity, resources_of, scheduling_of
 from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS, kept_out_of_meshes
 
@@ -312,18 +312,7 @@ def _progress_token_volume() -> Object:
     return {"name": "progress-token", "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
-def stuck_jobs(jobs: Iterable[JobView], pods: Iterable[PodView]) -> list[JobView]:
-    """The deleted Jobs whose Pods run on, because the Job is stuck on a finalizer that is not ours."""
-    running = {pod.job_uid for pod in pods if not pod.ended and not pod.terminating}
-    return [job for job in jobs if job.keeps_pods and job.uid in running]
-
-
-def job_to_delete(namespace: str, job: JobView) -> Child:
-    """A Job to be deleted; in the background, unless a finalizer that is not ours would keep its Pods running."""
-    return Child(JOBS, namespace, job.name, job.uid, dependents_first=bool(job.foreign_finalizers))
-
-
-def jobs_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:
-    """Jobs, but for those that are being deleted already; a stuck one is deleted once more."""
-    stuck = {job.uid for job in stuck_jobs(jobs, pods)}
-    return tuple(job_to_delete(namespace, job) for job in jobs if not job.deleting or job.uid in stuck)
+def rendered(objects: Sequence[Object]) -> list[Object]:
+    """The objects; the Job among them carries a digest of them all, by which is_outdated (leftovers.py) knows it."""
+    value = digest(list(objects), 16)
+    return [annotated(body, value) if body["kind"] == JOBS.kind else body for body in objects]

@@ -1,4 +1,4 @@
-"""Whether the infrastructure ended a Job's Pods: an eviction, a preemption or a lost node counts as no failure."""
+"""Whether the infrastructure ended a Job's Pods: an eviction, a preemption or a lost node is not a failure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from finetune_operator.pods.observed import PodView
 def is_disruption(pods: Sequence[PodView], expected: int) -> bool:
     """Whether the infrastructure ended the Pods: evicted, preempted, deleted, killed, or asked to stop.
 
-    A rank that loses its peer fails too, so one disrupted or missing Pod is enough. But when one Pod fails by itself,
-    the Job controller deletes the others: a crash or a failure reported by a Pod that still exists is not the
-    infrastructure's doing, and neither is a Job whose Pods all report success.
+    A rank that loses its peer fails too, so one disrupted or missing Pod is enough. But if a Pod fails by itself, the
+    Job controller deletes the others: a crash or a failure reported by a Pod that still exists is not a disruption, and
+    neither is a Job whose Pods all report success.
     """
     if any(pod.disrupted for pod in pods):
         return True
@@ -41,7 +41,7 @@ def failed_by_itself(pods: Sequence[PodView]) -> bool:
 
 
 def first_disruption(pods: Iterable[PodView]) -> Disruption | None:
-    """The disruption of the first Pod that has one, as the infrastructure reports it."""
+    """The disruption in the conditions of the first Pod that has one."""
     for pod in pods:
         if pod.disrupted and pod.disruption:
             reason, _, message = pod.disruption.partition(":")
@@ -55,7 +55,7 @@ def disrupted_pod_is_gone(seen: Disruption | None, pods: Iterable[PodView]) -> b
 
 
 def disruption_message(pods: Iterable[PodView], seen: Disruption | None = None) -> str:
-    """What the infrastructure did to the Pods, as far as is known."""
+    """How the Pods were disrupted, as far as is known."""
     pods = list(pods)
     for pod in pods:
         if pod.disruption:

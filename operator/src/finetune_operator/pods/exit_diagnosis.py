@@ -1,4 +1,4 @@
-"""How the Pods of a Job ended: what they reported, and what to change. disruption.py says whose doing it was."""
+"""How the Pods of a Job ended: their reports, and the diagnosis of a failure. disruption.py says whether it counts."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from finetune_api.outcome import (
     parse_termination_message,
 )
 from finetune_operator.core.conditions import MESSAGE_LENGTH
-from finetune_operator.core.conditions import failure_message as failure_message
 from finetune_operator.pods.observed import PodView
 from finetune_operator.pods.roles import LIGHT_ROLES
 
 JOB_DEADLINE_EXCEEDED = "DeadlineExceeded"
-"""Why the Job controller fails a Job whose activeDeadlineSeconds are over."""
+"""The reason of a failed Job whose activeDeadlineSeconds are over."""
 EXIT_KILLED = 137
-"""128 + SIGKILL. The kernel's own, for memory, has OOMKilled beside it; any other is from outside of the container."""
+"""128 + SIGKILL. Sent by the kernel for memory it comes with OOMKilled; any other comes from outside the container."""
 FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, EXIT_KILLED})
 SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
-"""What every process of a gang reports when one of them hangs."""
+"""The reasons that every process of a gang reports if one of them hangs."""
 _SPACE = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY, Reason.OUT_OF_DISK})
 
 
 def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
-    """What the Pods of a Job reported at their end: a report of success wins; of failures the most telling one.
+    """The report of a Job's Pods: a report of success first, or else that of the failure closest to the cause.
 
-    Only a Pod that ended well reports success, and only where its Job did can it be believed (sidecars.ended_well).
+    Only a Pod that exited with 0 can report success, and it counts only if its Job succeeded (sidecars.ended_well).
     """
     ended_well = sorted((pod for pod in pods if pod.exit_code == 0), key=lambda pod: pod.index)
     reported = [parse_termination_message(pod.message) for pod in ended_well]
@@ -42,19 +41,11 @@ def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | Evaluati
     return next(iter(reports), None) or next(iter(failures), None)
 
 
-def is_below(uri: str, folder: str | None) -> bool:
-    """Whether a URI lies in the folder."""
-    if folder is None:
-        return False
-    root = folder.rstrip("/") + "/"
-    return uri.startswith(root) and not {"", ".", ".."} & set(uri.removeprefix(root).split("/"))
-
-
 def refused_report(pods: Sequence[PodView], why: str) -> FailureStatus:
     """The diagnosis of a report of success that is rejected.
 
-    A report decides what is served and what is paid for, and who may exec into a Pod may write it: what points out of
-    the run's folder, or at another model, is rejected.
+    A report decides what is served and charged, and anyone who may exec into the Pod can write it: one that refers to
+    something outside the run's folder, or to another model, is rejected.
     """
     pod = min(pods, key=lambda pod: pod.index, default=None)
     return FailureStatus(
@@ -66,7 +57,7 @@ def refused_report(pods: Sequence[PodView], why: str) -> FailureStatus:
 
 
 def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> FailureStatus:
-    """The diagnosis of a failed Job: what a Pod reported itself, else what its end looks like."""
+    """The diagnosis of a failed Job: a Pod's own report, or else what its exit code and last log line show."""
     reported = reported_failures(pods)
     if job_reason == JOB_DEADLINE_EXCEEDED and not reported:
         return FailureStatus(
@@ -83,14 +74,14 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
             return _out_of_disk(pod)
         if pod.oom_killed:
             return _out_of_memory(pod)
-    for pod, answer in reported:
-        return _as_reported(pod, answer)
+    if reported:
+        return _as_reported(*reported[0])
     for pod in pods:
         if pod.foreign_failure and pod.exit_code in (None, 0):
             return _foreign_failure(pod)
-    ended = [pod for pod in pods if pod.exit_code not in (None, 0)]
-    for pod in sorted(ended, key=lambda pod: (pod.exit_code in FROM_OUTSIDE, pod.index)):
-        return _as_it_looks(pod)
+    failed = [pod for pod in pods if pod.exit_code not in (None, 0)]
+    if failed:
+        return _without_report(min(failed, key=lambda pod: (pod.exit_code in FROM_OUTSIDE, pod.index)))
     message, suggestion = job_message or "The Pods have disappeared and left no termination message.", None
     if pods and all(pod.exit_code == 0 for pod in pods):
         message = f"Pod {pods[0].name} succeeded but left no report in its termination message."
@@ -99,11 +90,10 @@ def failure(pods: Sequence[PodView], job_message: str, job_reason: str = "") -> 
 
 
 def is_retryable(diagnosis: FailureStatus, reported: Failure | None, earlier: Collection[str | None]) -> bool:
-    """Whether what failed may succeed another time with the same spec, an attempt or a retried Job.
+    """Whether another try with the same spec may succeed, of an attempt or of a retried Job.
 
-    `reported`: what a Pod itself said of the failure; `earlier`: the reasons of the failures before it.
-
-    For memory and disk, fragmentation or a neighbour may be to blame once; the second time it is what is asked for.
+    `reported`: the Pod's own report of the failure; `earlier`: the reasons of the failures before it. Fragmentation or
+    a neighbour may cause one shortage of memory or disk; the second is attributed to the request.
     """
     if diagnosis.reason in _SPACE:
         return diagnosis.reason not in earlier
@@ -113,8 +103,8 @@ def is_retryable(diagnosis: FailureStatus, reported: Failure | None, earlier: Co
 def reported_failures(pods: Sequence[PodView]) -> list[tuple[PodView, Failure]]:
     """The failures that Pods reported, the one closest to the cause first.
 
-    A failure of its own is closer than the loss of a peer. Of processes that wait for each other, the one at fault is
-    the one that is stopped, else the one furthest behind, else that of the lowest rank.
+    A Pod's own failure is closer than the loss of a peer. Among processes that wait for each other, the cause is the
+    one that is stopped, or else the one furthest behind, or else the lowest rank.
     """
     reported = [(pod, parse_termination_message(pod.message)) for pod in sorted(pods, key=lambda pod: pod.index)]
     found = [(pod, answer) for pod, answer in reported if isinstance(answer, Failure)]
@@ -162,7 +152,7 @@ def _out_of_disk(pod: PodView) -> FailureStatus:
 
 
 def _foreign_failure(pod: PodView) -> FailureStatus:
-    """A container that something else added failed, and the Pod with it."""
+    """A container that something else added failed, and so did the Pod."""
     return FailureStatus(
         reason=Reason.POD_REJECTED,
         message=f"Pod {pod.name} failed: {pod.foreign_failure}".strip()[:MESSAGE_LENGTH],
@@ -172,8 +162,8 @@ def _foreign_failure(pod: PodView) -> FailureStatus:
     )
 
 
-def _as_it_looks(pod: PodView) -> FailureStatus:
-    """The diagnosis of a Pod that reported none: its termination message is then the end of its log."""
+def _without_report(pod: PodView) -> FailureStatus:
+    """The diagnosis of a Pod without a report: its termination message is then the end of its log."""
     how = "was killed (SIGKILL)" if pod.exit_code == EXIT_KILLED else f"ended with exit code {pod.exit_code}"
     return FailureStatus(
         reason=Reason.FAILED,

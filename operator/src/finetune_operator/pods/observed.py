@@ -93,7 +93,7 @@ class JobView:
     """What matters of a Job.
 
     `ending`: its outcome is certain, but its Pods have not ended yet. `reason`: why it failed. `digest`: see
-    template_hash.py. `finalizers`: they keep it once it is deleted.
+    leftovers.is_outdated. `finalizers`: they keep it once it is deleted.
     """
 
     name: str
@@ -128,6 +128,16 @@ class JobView:
     def keeps_pods(self) -> bool:
         """Whether its Pods run on although it is deleted: the garbage collector waits for the Job to be gone."""
         return self.deleting and bool(self.foreign_finalizers) and _FOREGROUND not in self.finalizers
+
+
+def has_started(job: JobView, pods: Sequence[PodView]) -> bool:
+    """Whether our containers have started in all Pods of a Job, or it has ended.
+
+    A Pod is Pending until all of its containers have started, also those that somebody else added.
+    """
+    if job.state != "Active" or job.ending or any(pod.ended for pod in pods):
+        return True
+    return sum(pod.phase != "Pending" or pod.started_time is not None for pod in pods) >= job.parallelism
 
 
 def pod_view(pod: Object) -> PodView:

@@ -1,9 +1,9 @@
-"""A Job of one Pod that is retried, with a growing delay, until it succeeds: preflight, evaluation, deletion.
+"""A Job of one Pod that is retried, with exponential backoff, until it succeeds: preflight, evaluation, deletion.
 
 The same holds for all of them:
-- its Pod's report decides; the Job controller counts it a second later, or more;
-- what the infrastructure ends (eviction, preemption, a deleted Pod) is no failure, and never counts;
-- an image that can't be pulled for 15 minutes, and a Job that took longer than its activeDeadlineSeconds, are final;
+- its Pod's report decides, since the Job controller notices the end a second later or more;
+- a disruption (eviction, preemption, a deleted Pod) is not a failure and never counts;
+- an image that can't be pulled for 15 minutes, and a Job that exceeds its activeDeadlineSeconds, are final;
 - the delay is 10 s, 20 s, ... 10 min.
 """
 
@@ -16,9 +16,10 @@ from datetime import datetime
 from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, TrainReport
-from finetune_operator.core.conditions import Readiness, known_reason, progressing, sentence, stalled
+from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, sentence, stalled
 from finetune_operator.pods.disruption import disrupted_pod_is_gone, disruption_message, first_disruption, is_disruption
-from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure, failure_message, is_retryable, outcome
+from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure, is_retryable, outcome
+from finetune_operator.pods.leftovers import stuck_job_message
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.sidecars import ended_well, has_answered, sidecar_message
 from finetune_operator.pods.start_diagnosis import (
@@ -27,7 +28,6 @@ from finetune_operator.pods.start_diagnosis import (
     early_message,
     image_pull_message,
     image_pull_timed_out,
-    stuck_job_message,
 )
 from finetune_operator.pods.warning_events import WarningEvent
 
@@ -36,7 +36,7 @@ Report = PreflightReport | EvaluationReport | TrainReport
 
 @dataclass(frozen=True)
 class Running:
-    """No answer yet. `start`: what keeps the Pod from starting; `message`: what else there is to say of it."""
+    """No result yet. `start`: why the Pod does not start; `message`: what else to report about it."""
 
     start: StartDiagnosis | None
     message: str
@@ -44,14 +44,14 @@ class Running:
 
 @dataclass(frozen=True)
 class Succeeded:
-    """The Pod ended well; `report`: what it reported, None where nothing was asked for."""
+    """The Pod succeeded; `report`: None if none was expected."""
 
     report: Report | None
 
 
 @dataclass(frozen=True)
 class Disrupted:
-    """The infrastructure ended it. `disruption`: what the Pod's conditions have of it, if anything."""
+    """The infrastructure ended it. `disruption`: as in the Pod's conditions, if there is one."""
 
     message: str
     disruption: Disruption | None
@@ -59,7 +59,7 @@ class Disrupted:
 
 @dataclass(frozen=True)
 class Failed:
-    """It ended badly. `report`: what the Pod itself reported; `final`: it would fail again."""
+    """It failed. `report`: the Pod's own; `final`: whether it would fail again."""
 
     diagnosis: FailureStatus
     report: Failure | None
@@ -70,9 +70,9 @@ class Failed:
 class RetriedJob:
     """How one kind of Job is retried.
 
-    `accepts`: whether this is what its Pod reports at a good end; None: it reports nothing. `retry_limit`: how many
+    `accepts`: whether this is a report of success of this kind; None: it reports nothing. `retry_limit`: how many
     failures are retried; None: all. `retries_every_failure`: also those that the Pod reports as not retryable, since
-    somebody may mend their cause; only a wrong spec is final then.
+    somebody may fix their cause; only an invalid spec is final then.
     """
 
     accepts: Callable[[Report | Failure | None], bool] | None = None
@@ -89,7 +89,7 @@ class RetriedJob:
         seen: Disruption | None = None,
         before: FailureStatus | None = None,
     ) -> Running | Succeeded | Disrupted | Failed:
-        """What came of the Job. `seen`: a disruption that was seen earlier; `before`: the failure before this one."""
+        """The result of the Job. `seen`: a disruption that was recorded earlier; `before`: the previous failure."""
         if job.state == "Active" and not has_answered(job, pods, now):
             if job.deleting and job.foreign_finalizers:
                 return Disrupted(stuck_job_message(job), None)
@@ -103,7 +103,7 @@ class RetriedJob:
         reported = report if isinstance(report, Failure) else None
         diagnosis = failure(pods, job.message, job.reason)
         if job.reason == JOB_DEADLINE_EXCEEDED:
-            # The Job controller takes the Pods away itself: it looks like a disruption, and would last as long again.
+            # The Job controller itself deletes the Pods, which looks like a disruption; another try would take as long.
             return Failed(diagnosis, reported, final=True)
         taken = seen if disrupted_pod_is_gone(seen, pods) else None
         if taken is not None or is_disruption(pods, job.parallelism):
@@ -111,7 +111,7 @@ class RetriedJob:
         return Failed(diagnosis, reported, self._is_final(diagnosis, reported, before))
 
     def allows_another(self, failures: int) -> bool:
-        """Whether a Job that failed so many times is retried."""
+        """Whether a Job that has failed so many times is retried."""
         return self.retry_limit is None or failures <= self.retry_limit
 
     def _is_final(self, diagnosis: FailureStatus, reported: Failure | None, before: FailureStatus | None) -> bool:
@@ -123,15 +123,15 @@ class RetriedJob:
 PASSING = frozenset(
     {Reason.STORAGE_UNREACHABLE, Reason.HUB_UNREACHABLE, Reason.ENDPOINT_UNREACHABLE, Reason.GRADER_FAILED}
 )
-"""What usually passes while it is waited for; where it lasts, the last of the tries ends the run with it."""
+"""Failures that usually pass by themselves; if one lasts, the run ends with it after the last try."""
 
 
 def retry_readiness(
     working: Reason, diagnosis: FailureStatus | None, time: datetime | None, *, is_bounded: bool = False
 ) -> Readiness:
-    """A retry keeps the diagnosis of the failure before until it has an answer; `time`: when it starts, if later.
+    """The readiness during a retry: the diagnosis of the previous failure; `time`: when the retry starts, if later.
 
-    `is_bounded`: there is a last try, so that nobody has to act before it on what may pass.
+    `is_bounded`: there is a last try, so a failure that may pass by itself is not Stalled before it.
     """
     if diagnosis is None:
         return progressing(working)
@@ -144,10 +144,10 @@ def _of_failure(diagnosis: FailureStatus, message: str, *, is_bounded: bool) -> 
     return progressing(reason, message) if is_bounded and reason in PASSING else stalled(reason, message)
 
 
-def held_up(readiness: Readiness, before: FailureStatus | None, *, is_bounded: bool = False) -> Readiness:
-    """Where a retry stands that something keeps from starting. The failure `before` it is told, too.
+def with_previous_failure(readiness: Readiness, before: FailureStatus | None, *, is_bounded: bool = False) -> Readiness:
+    """The readiness of a blocked retry, with the failure `before` it in the message.
 
-    What has only to be waited for (a node, a quota, Pods that end) changes nothing about what a person has to mend.
+    Its reason stays that of the failure while it only has to wait (for a node, a quota, Pods that end).
     """
     if before is None or failure_message(before) in readiness.message:
         return readiness

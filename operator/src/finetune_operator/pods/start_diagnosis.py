@@ -35,9 +35,9 @@ _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImage
 
 @dataclass(frozen=True)
 class StartDiagnosis:
-    """Why a Pod does not start, and since when, as far as it is known.
+    """Why a Pod does not start, and since when, if that is known.
 
-    `waits`: for room that others take now and will give back, so that nobody has to do anything.
+    `waits`: it only waits for capacity that others will release, so nobody has to do anything.
     """
 
     reason: Reason
@@ -47,7 +47,7 @@ class StartDiagnosis:
 
     @property
     def readiness(self) -> Readiness:
-        """Where the object stands with it."""
+        """Queued while it only waits; otherwise Stalled."""
         if self.waits:
             return progressing(Reason.QUEUED, self.message)
         return stalled(self.reason, self.message)
@@ -56,21 +56,21 @@ class StartDiagnosis:
 def diagnose_start(
     job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime
 ) -> StartDiagnosis | None:
-    """What keeps the Pods from starting, permanent blockers first. `job`: None where a Deployment makes them."""
+    """What keeps the Pods from starting, permanent causes first. `job`: None if a Deployment creates them."""
     by_subject = {warning.subject: warning for warning in warnings}
     if job is not None and (job.suspended or job.deleting):
         return None
     if job is not None and job.uid in by_subject and lacks_pods(job, pods, now):
         return replace(refusal(by_subject[job.uid].message), since=by_subject[job.uid].since)
-    # Of a run only what keeps our container from starting matters; a server's Pod is ready when all of its run.
+    # A run needs only our container to start; a server's Pod is ready only when all of its containers are running.
     waiting = [pod for pod in pods if job is None or pod.started_time is None]
     found = [one for pod in waiting if (one := _diagnose_pod(pod, by_subject.get(pod.uid), now)) is not None]
-    # A Pod that waits for room must not hide one that only a person can help.
+    # A Pod that waits for capacity must not hide one that only a person can help.
     return next((one for one in found if not one.waits), found[0] if found else None)
 
 
 def early_message(job: JobView | None, pods: Sequence[PodView], warnings: Iterable[WarningEvent], now: datetime) -> str:
-    """What the Pods wait for while it is too early to call it a diagnosis, with a space before it; else empty."""
+    """What the Pods wait for before it counts as a diagnosis, with a leading space; otherwise empty."""
     if diagnose_start(job, pods, warnings, now) is not None:
         return ""
     soon = diagnose_start(job, pods, warnings, now + timedelta(seconds=PATIENCE_SECONDS))
@@ -85,45 +85,12 @@ def image_pull_timed_out(blocked: StartDiagnosis | None, now: datetime) -> bool:
 
 
 def image_pull_message(blocked: StartDiagnosis) -> str:
-    """The message of a run that ended for it."""
+    """The message of a run that failed because of it."""
     return f"{blocked.message} The kubelet has tried for {IMAGE_PULL_SECONDS // 60} minutes. Change runId to run again."
 
 
-def disowned_message(job: JobView) -> str:
-    """That nothing starts beside a Job that was the object's, and what to do."""
-    return (
-        f"Job {job.name} may still run Pods: somebody removed its ownerReferences, so it no longer belongs to this "
-        "object and is not stopped by it. Nothing starts beside it. Wait until it has ended, or delete it: "
-        f"kubectl delete job {job.name} -n {job.namespace}"
-    )
-
-
-def stuck_job_message(job: JobView) -> str:
-    """That a deleted Job is kept by a finalizer that is not ours, and what to do."""
-    return (
-        f"Job {job.name} was deleted, but the finalizer {', '.join(job.foreign_finalizers)} keeps it. "
-        "Nothing waits for it. Whoever set that finalizer must remove it, or you can: kubectl patch job "
-        f'{job.name} -n {job.namespace} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\''
-    )
-
-
-def orphans(pods: Iterable[PodView]) -> list[PodView]:
-    """The Pods that run without a Job, so that nothing stops them."""
-    return [pod for pod in pods if pod.orphaned and not pod.ended and not pod.terminating]
-
-
-def orphan_message(pods: Iterable[PodView], namespace: str) -> str:
-    """That nothing starts beside Pods whose Job was deleted without them, and what to do."""
-    names = sorted(pod.name for pod in pods)
-    return (
-        f"Pod {names[0]} is still running: its Job was deleted without it (--cascade=orphan). Nothing starts beside "
-        "it. Wait until it has ended, or delete it: kubectl delete pod "
-        f"{' '.join(names[:3])} -n {namespace}"
-    )
-
-
 def refusal(message: str) -> StartDiagnosis:
-    """Why the API server refuses an object (an Event FailedCreate, or the answer to a request), and what to do."""
+    """Why the API server refused an object (`message`: of a FailedCreate Event, or of its response), and what to do."""
     message = message.removeprefix("Error creating: ")
     if "exceeded quota" in message:
         waits = _fits_the_quota(message)
@@ -142,10 +109,10 @@ def refusal(message: str) -> StartDiagnosis:
 
 
 def waits_for_room(message: str) -> bool:
-    """Whether some node would hold the Pod once others are gone, by the scheduler's own account of it.
+    """Whether, by the scheduler's message, some node could run the Pod once other Pods are gone.
 
-    It tells nodes that preemption could help from those that it could not: a wrong selector or taint, too small a node
-    (since Kubernetes 1.33; before that a node that is too small counts among the first).
+    The message distinguishes nodes where preemption could help from those where it could not: a wrong selector or
+    taint, or (since Kubernetes 1.33) a node that is too small.
     """
     nodes, _, preemption = message.partition("preemption:")
     asked = preemption if "nodes are available" in preemption else nodes
@@ -153,7 +120,7 @@ def waits_for_room(message: str) -> bool:
 
 
 def _fits_the_quota(message: str) -> bool:
-    """Whether each quota that is named would hold the Pod, if nothing else were in it."""
+    """Whether the Pod would fit into each of the quotas if nothing else used them."""
     found = _QUOTA.findall(message)
     return bool(found) and all(_fits(_quantities(requested), _quantities(limited)) for requested, limited in found)
 
@@ -163,7 +130,7 @@ def _fits(requested: dict[str, Decimal], limited: dict[str, Decimal]) -> bool:
 
 
 def _quantities(text: str) -> dict[str, Decimal]:
-    """`pods=1,limits.memory=8Gi` as numbers; what is no quantity is left out."""
+    """`pods=1,limits.memory=8Gi` as numbers; anything that is not a quantity is left out."""
     found = {}
     for part in text.strip(".,;").split(","):
         name, _, value = part.partition("=")

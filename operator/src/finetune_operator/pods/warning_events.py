@@ -1,12 +1,12 @@
 """The Events that say why a Job creates no Pods, or why a Pod's containers are not created.
 
-Nothing else does: a refused Pod leaves no object, and a volume that can't be mounted is not in a Pod's status.
-Events are read only while something does not start, a page of each stuck object at most.
+Only Events say so: a refused Pod leaves no object, and a Pod's status does not mention a volume that can't be mounted.
+They are read only while something does not start, and at most one page for each object.
 
-An Event outlives its cause, so it counts only while nothing shows that its cause is gone: its subject has not started,
-no later Event says that the kubelet has got further, and it was repeated within FRESH_SECONDS. Job controller and
-kubelet try again after at most one and two minutes, but record only one Event in five minutes of what they repeat
-often (client-go's EventSourceObjectSpamFilter): that, and a minute.
+An Event outlives its cause. It counts only while its object has not started, no later Event shows progress by the
+kubelet, and it was repeated within FRESH_SECONDS. The Job controller and the kubelet try again after at most one or two
+minutes, but record what they repeat often only once in five minutes (client-go's EventSourceObjectSpamFilter);
+FRESH_SECONDS adds one minute to that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.pods.observed import JobView, PodView, parse_time
 
 START_SECONDS = 10
-"""Events are read only of what takes longer to start: of all reads this is the API server's most expensive one."""
+"""Events are read only for objects that take longer to start: it is the API server's most expensive read."""
 FRESH_SECONDS = 6 * 60
 POD_NOT_CREATED = "FailedCreate"
 VOLUME_FAILURES = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
@@ -30,7 +30,7 @@ _GOT_FURTHER = frozenset({"Pulling", "Pulled", "Created", "Started"})
 
 @dataclass(frozen=True)
 class WarningEvent:
-    """What a controller or a kubelet reported about the object with this UID; `since`: when it did so first."""
+    """What a controller or a kubelet reported about the object with the UID `subject`; `since`: the first time."""
 
     subject: str
     reason: str
@@ -47,7 +47,7 @@ def lacks_pods(job: JobView, pods: Iterable[PodView], now: datetime) -> bool:
 
 
 def current_warning(uid: str, events: Sequence[Object], now: datetime) -> WarningEvent | None:
-    """The newest warning among the Events of one object, if it still holds."""
+    """The newest warning among the Events of one object, if it still counts."""
     dated = sorted(((_last_time(event), event) for event in events), key=lambda item: item[0])
     found: WarningEvent | None = None
     for last, event in dated:

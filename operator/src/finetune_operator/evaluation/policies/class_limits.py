@@ -12,7 +12,7 @@ from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.tries import current_job, is_same_run
-from finetune_operator.pods.retried_job import held_up
+from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
@@ -26,5 +26,5 @@ def wait_for_class(observed: ObservedEvaluation, status: EvaluationStatus, now: 
     # A change of a ModelDeployment that the class refers to does not wake this object.
     waits = found.reason in (Reason.WAITING_FOR_MODEL, Reason.REFERENCE_NOT_FOUND)
     again = now + timedelta(seconds=START_CHECK_SECONDS) if waits else None
-    readiness = held_up(found, status.failure if is_same_run(observed) else None, is_bounded=True)
+    readiness = with_previous_failure(found, status.failure if is_same_run(observed) else None, is_bounded=True)
     return EvaluationDecision(status, readiness, delete=active, requeue_at=again, meanwhile=Reason.WAITING_FOR_MODEL)

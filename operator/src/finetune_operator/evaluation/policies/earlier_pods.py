@@ -10,16 +10,10 @@ from finetune_operator.core.conditions import progressing
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
-from finetune_operator.pods.builders import stuck_jobs
+from finetune_operator.pods.leftovers import disowned_message, orphan_message, orphans, stuck_job_message, stuck_jobs
 from finetune_operator.pods.observed import is_lost
-from finetune_operator.pods.retried_job import held_up
-from finetune_operator.pods.start_diagnosis import (
-    START_CHECK_SECONDS,
-    disowned_message,
-    orphan_message,
-    orphans,
-    stuck_job_message,
-)
+from finetune_operator.pods.retried_job import with_previous_failure
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
 
 def wait_for_earlier_pods(
@@ -32,7 +26,7 @@ def wait_for_earlier_pods(
     stuck = stuck_jobs(observed.jobs, observed.pods)
     return EvaluationDecision(
         status.model_copy(update={"job_name": observed.status.job_name}),
-        held_up(progressing(Reason.RETRYING, message), status.failure, is_bounded=True),
+        with_previous_failure(progressing(Reason.RETRYING, message), status.failure, is_bounded=True),
         delete=tries_to_delete(observed.owner.namespace, stuck, observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
         meanwhile=Reason.RETRYING,

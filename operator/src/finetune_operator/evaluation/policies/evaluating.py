@@ -17,7 +17,7 @@ from finetune_operator.evaluation.policies.decision import EvaluationDecision, E
 from finetune_operator.evaluation.tries import try_result, try_to_watch
 from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.pods.disruption import first_disruption
-from finetune_operator.pods.retried_job import Running, held_up, retry_readiness
+from finetune_operator.pods.retried_job import Running, retry_readiness, with_previous_failure
 from finetune_operator.pods.sidecars import next_sidecar_check
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
 
@@ -40,7 +40,7 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
     readiness = retry_readiness(Reason.EVALUATING, status.failure, None, is_bounded=True)
     readiness = replace(readiness, message=readiness.message + result.message)
     if result.start is not None:
-        readiness = held_up(result.start.readiness, status.failure, is_bounded=True)
+        readiness = with_previous_failure(result.start.readiness, status.failure, is_bounded=True)
     models = models_to_judge(observed)
     if isinstance(models, Readiness):
         message = f"{sentence(readiness.message)} {sentence(models.message)} The running try continues."

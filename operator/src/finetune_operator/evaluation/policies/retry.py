@@ -9,12 +9,11 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.backoff import retry_time, waits
-from finetune_operator.core.conditions import Readiness, failed, known_reason, progressing, sentence
+from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason, progressing, sentence
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.policies.decision import EvaluationDecision
 from finetune_operator.evaluation.policies.finished import ended
 from finetune_operator.evaluation.tries import current_job, evaluation_job, try_result, try_to_watch
-from finetune_operator.pods.exit_diagnosis import failure_message
 from finetune_operator.pods.retried_job import Disrupted, Failed, retry_readiness
 
 _AGAIN = "Change spec.runId to evaluate again."

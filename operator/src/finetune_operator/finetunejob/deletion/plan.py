@@ -13,15 +13,14 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.run import run_folder
 from finetune_operator.core.backoff import retry_time
-from finetune_operator.core.conditions import EventNote, Readiness, progressing, sentence
+from finetune_operator.core.conditions import EventNote, Readiness, failure_message, progressing, sentence
 from finetune_operator.core.plan import Child, DeletionPlan, LeftBehind, earliest, planned
 from finetune_operator.finetunejob.deletion.objects import STORAGE_DEADLINE_SECONDS, delete_job
 from finetune_operator.finetunejob.deletion.observed import ObservedDeletion
 from finetune_operator.finetunejob.deletion.reclaim import Folder, Reclaimed, reclaim, wants_storage_emptied
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.builders import job_to_delete, stuck_jobs
-from finetune_operator.pods.exit_diagnosis import failure_message
+from finetune_operator.pods.leftovers import job_to_delete, stuck_jobs
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
 from finetune_operator.pods.roles import DELETE_ROLE

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import AttemptStatus, CheckpointStatus, CorruptCheckpoint, FineTuneJobStatus
+from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus
 from finetune_api.progress import carried
 from finetune_operator.core.conditions import Readiness, progressing
 from finetune_operator.core.plan import earliest
@@ -23,6 +22,7 @@ from finetune_operator.finetunejob.attempt_state import (
     last_step,
     preflight_succeeded,
     running_attempt,
+    with_checkpoints,
     with_state,
     without_remaining_time,
 )
@@ -39,14 +39,11 @@ from finetune_operator.finetunejob.policies.run import model_source
 from finetune_operator.finetunejob.storage_folders import access_of, at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.disruption import first_disruption
-from finetune_operator.pods.exit_diagnosis import is_below
-from finetune_operator.pods.observed import JobView, is_lost, lost_time
+from finetune_operator.pods.leftovers import is_outdated
+from finetune_operator.pods.observed import JobView, has_started, is_lost, lost_time
 from finetune_operator.pods.sidecars import next_sidecar_check, sidecar_message
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start, early_message
-from finetune_operator.pods.template_hash import has_started, is_outdated
 
-CHECKPOINTS_SHOWN = 100
-CORRUPT_CHECKPOINTS_SHOWN = 20
 _SUSPENDED_BY_HAND = (
     "Somebody suspended the Job (spec.suspend of the Job), and it is in no queue. Nothing starts until that is set to "
     "false, or the Job is deleted (kubectl delete job): the operator then creates it again."
@@ -135,24 +132,6 @@ def start_attempt(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
         create=tuple(objects),
         delete=stale_and_old_jobs(observed, keep=name),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
-    )
-
-
-def with_checkpoints(
-    status: FineTuneJobStatus,
-    checkpoints: Sequence[CheckpointStatus],
-    corrupt: Sequence[CorruptCheckpoint],
-    checkpoint_seconds: float | None,
-) -> FineTuneJobStatus:
-    """The status with the newest of these checkpoints in the run's folder, and with the longest save so far."""
-    checkpoints = [checkpoint for checkpoint in checkpoints if is_below(checkpoint.uri, status.storage_uri)]
-    measured = [seconds for seconds in (status.checkpoint_seconds, checkpoint_seconds) if seconds is not None]
-    return status.model_copy(
-        update={
-            "checkpoints": checkpoints[-CHECKPOINTS_SHOWN:],
-            "corrupt_checkpoints": list(corrupt[-CORRUPT_CHECKPOINTS_SHOWN:]),
-            "checkpoint_seconds": max(measured, default=None),
-        }
     )
 
 

@@ -15,6 +15,7 @@ from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.finetunejob import AttemptStatus, FineTuneJobStatus, Progress, Result
 from finetune_api.outcome import TrainReport
 from finetune_api.progress import shown
+from finetune_api.sources import is_below
 from finetune_operator.core.conditions import Readiness, ready
 from finetune_operator.finetunejob.attempt_state import (
     FINISHED,
@@ -23,16 +24,16 @@ from finetune_operator.finetunejob.attempt_state import (
     attempt_state,
     ended,
     running_attempt,
+    with_checkpoints,
 )
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.finetunejob.policies.attempt import with_checkpoints
 from finetune_operator.finetunejob.policies.earlier_pods import all_pods_ended
 from finetune_operator.finetunejob.policies.run import model_source, run_id_refusal
 from finetune_operator.pods.disruption import disrupted_pod_is_gone, disruption_message, failed_by_itself, is_disruption
-from finetune_operator.pods.exit_diagnosis import failure, is_below, outcome, refused_report
+from finetune_operator.pods.exit_diagnosis import failure, outcome, refused_report
+from finetune_operator.pods.leftovers import stuck_job_message
 from finetune_operator.pods.observed import JobView, PodView, is_lost
 from finetune_operator.pods.sidecars import ended_well, has_answered
-from finetune_operator.pods.start_diagnosis import stuck_job_message
 
 
 def record_outcome(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:

@@ -10,14 +10,15 @@ from finetune_operator.core.plan import Child
 from finetune_operator.finetunejob.attempt_state import JobDecision, progress_reason, running_jobs
 from finetune_operator.finetunejob.objects import next_job
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
-from finetune_operator.pods.builders import jobs_to_delete, stuck_jobs
-from finetune_operator.pods.observed import JobView, PodView, is_lost
-from finetune_operator.pods.start_diagnosis import (
+from finetune_operator.pods.leftovers import (
     disowned_message,
+    jobs_to_delete,
     orphan_message,
     orphans,
     stuck_job_message,
+    stuck_jobs,
 )
+from finetune_operator.pods.observed import JobView, PodView, is_lost
 
 
 def wait_for_earlier_pods(

@@ -17,7 +17,7 @@ from finetune_operator.finetunejob.policies.attempt_outcome import succeeded_rea
 from finetune_operator.finetunejob.policies.earlier_pods import stale_jobs
 from finetune_operator.finetunejob.policies.run import run_id_refusal
 from finetune_operator.finetunejob.policies.suspend import cancelled
-from finetune_operator.pods.builders import jobs_to_delete
+from finetune_operator.pods.leftovers import jobs_to_delete
 
 
 def keep_finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:

@@ -14,7 +14,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus, PreflightStatus
 from finetune_api.outcome import PreflightReport
 from finetune_operator.core.backoff import retry_time
-from finetune_operator.core.conditions import Readiness, known_reason, progressing
+from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, preflight_succeeded, run_failed
 from finetune_operator.finetunejob.objects import next_job, output_uri, preflight_objects, run_key
@@ -25,11 +25,11 @@ from finetune_operator.finetunejob.policies.run import model_source, with_run_id
 from finetune_operator.finetunejob.storage_folders import access_of, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.disruption import first_disruption
-from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure_message
+from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED
+from finetune_operator.pods.leftovers import is_outdated
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded, retry_readiness
 from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
-from finetune_operator.pods.template_hash import is_outdated
 
 
 def _is_preflight_report(report: object) -> bool:

@@ -1,7 +1,8 @@
 """spec.retryLimit, status.attempt.nextTime and status.preflight.retryTime: whether and when the next attempt starts.
 
-An image that can't be pulled for too long ends the run, too (reason ImagePullFailed). The last failure is reported for
-as long as something keeps the next attempt from starting (a node, a quota, a queue).
+The delay after a failure is 10 s, doubled after each further one, 10 minutes at most (core/backoff.py). An image that
+can't be pulled for too long ends the run, too (reason ImagePullFailed). While the next attempt is blocked (by a node, a
+quota, a queue), the condition also says why the previous one failed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import AttemptStatus, EndedAttempt, FineTuneJobStatus
 from finetune_api.outcome import Failure
 from finetune_operator.core.backoff import retry_delay_seconds, waits
-from finetune_operator.core.conditions import Readiness, known_reason, progressing, sentence
+from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, sentence
 from finetune_operator.finetunejob.attempt_state import (
     JobDecision,
     JobPlan,
@@ -33,8 +34,8 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import next_check, stale_jobs
 from finetune_operator.finetunejob.policies.preflight import preflight_readiness
 from finetune_operator.finetunejob.policies.run import with_run_id_hint
-from finetune_operator.pods.exit_diagnosis import failure_message, is_retryable, outcome
-from finetune_operator.pods.retried_job import held_up
+from finetune_operator.pods.exit_diagnosis import is_retryable, outcome
+from finetune_operator.pods.retried_job import with_previous_failure
 from finetune_operator.pods.start_diagnosis import diagnose_start, image_pull_message, image_pull_timed_out
 
 Decide = Callable[[ObservedFineTuneJob, FineTuneJobStatus, datetime], JobDecision | None]
@@ -102,14 +103,14 @@ def wait_for_next_time(observed: ObservedFineTuneJob, status: FineTuneJobStatus,
     )
 
 
-def telling_last_failure(decide: Decide) -> Decide:
-    """The same decision with the last failure added to its message."""
+def with_last_failure(decide: Decide) -> Decide:
+    """The same policy, with the last failure added to the message of its decision."""
 
     def wrapped(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datetime) -> JobDecision | None:
         decision = decide(observed, status, now)
         if decision is None or decision.readiness is None:
             return decision
-        return replace(decision, readiness=_with_last_failure(decision.status, decision.readiness))
+        return replace(decision, readiness=_with_failure_message(decision.status, decision.readiness))
 
     return wrapped
 
@@ -167,8 +168,8 @@ def _without_progress_message(status: FineTuneJobStatus, before: AttemptStatus) 
     return f" {count} attempts in a row were disrupted, the last one without progress, so it waits until {waits_until}."
 
 
-def _with_last_failure(status: FineTuneJobStatus, readiness: Readiness) -> Readiness:
+def _with_failure_message(status: FineTuneJobStatus, readiness: Readiness) -> Readiness:
     if not preflight_succeeded(status):
-        return with_run_id_hint(held_up(readiness, status.failure))
+        return with_run_id_hint(with_previous_failure(readiness, status.failure))
     failure = last_failure_message(status)
     return replace(readiness, message=f"{sentence(readiness.message)}{failure}") if failure else readiness

@@ -11,8 +11,8 @@ from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.finetunejob.objects import preflight_objects
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.kube.resources import Object
+from finetune_operator.pods.leftovers import is_outdated
 from finetune_operator.pods.observed import PodView
-from finetune_operator.pods.template_hash import is_outdated
 from tests.unit.operator.states import (
     MODEL_SOURCE,
     NOW,

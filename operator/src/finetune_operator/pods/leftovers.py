@@ -1,0 +1,73 @@
+"""Jobs and Pods that should no longer run: outdated, stuck, orphaned or disowned ones; and how Jobs are deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from finetune_operator.core.digest import DIGEST_ANNOTATION
+from finetune_operator.core.plan import Child
+from finetune_operator.kube.resources import JOBS, Object
+from finetune_operator.pods.observed import JobView, PodView, has_started
+
+
+def is_outdated(job: JobView, pods: Sequence[PodView], render: Callable[[], Sequence[Object] | None]) -> bool:
+    """Whether a Job that has not started would be built differently now.
+
+    A wrong image, priority class, node selector or Secret keeps its Pods from ever starting, and a Job's template can't
+    be changed: so it is replaced if what it was built from has changed, usually its class. `render`: what
+    builders.rendered returns now; None while the class does not allow it, which makes no Job outdated.
+    """
+    if not job.digest or job.deleting or has_started(job, pods) or (objects := render()) is None:
+        return False
+    digests = [body["metadata"]["annotations"][DIGEST_ANNOTATION] for body in objects if body["kind"] == JOBS.kind]
+    return job.digest not in digests
+
+
+def stuck_jobs(jobs: Iterable[JobView], pods: Iterable[PodView]) -> list[JobView]:
+    """The deleted Jobs that a foreign finalizer keeps, and whose Pods are therefore still running."""
+    running = {pod.job_uid for pod in pods if not pod.ended and not pod.terminating}
+    return [job for job in jobs if job.keeps_pods and job.uid in running]
+
+
+def job_to_delete(namespace: str, job: JobView) -> Child:
+    """A Job to be deleted: in the background, unless a foreign finalizer would keep its Pods running."""
+    return Child(JOBS, namespace, job.name, job.uid, dependents_first=bool(job.foreign_finalizers))
+
+
+def jobs_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:
+    """The Jobs that are not being deleted yet, and the stuck ones, which are deleted once more."""
+    stuck = {job.uid for job in stuck_jobs(jobs, pods)}
+    return tuple(job_to_delete(namespace, job) for job in jobs if not job.deleting or job.uid in stuck)
+
+
+def stuck_job_message(job: JobView) -> str:
+    """That a foreign finalizer keeps a deleted Job, and what to do."""
+    return (
+        f"Job {job.name} was deleted, but the finalizer {', '.join(job.foreign_finalizers)} keeps it. "
+        "Nothing waits for it. Whoever set that finalizer must remove it, or you can: kubectl patch job "
+        f'{job.name} -n {job.namespace} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\''
+    )
+
+
+def disowned_message(job: JobView) -> str:
+    """That nothing starts while a Job that lost its owner may be running, and what to do."""
+    return (
+        f"Job {job.name} may still run Pods: somebody removed its ownerReferences, so it no longer belongs to this "
+        "object and is not stopped by it. Nothing starts beside it. Wait until it has ended, or delete it: "
+        f"kubectl delete job {job.name} -n {job.namespace}"
+    )
+
+
+def orphans(pods: Iterable[PodView]) -> list[PodView]:
+    """The running Pods whose Job was deleted without them, so that nothing stops them."""
+    return [pod for pod in pods if pod.orphaned and not pod.ended and not pod.terminating]
+
+
+def orphan_message(pods: Iterable[PodView], namespace: str) -> str:
+    """That nothing starts while Pods without a Job are running, and what to do."""
+    names = sorted(pod.name for pod in pods)
+    return (
+        f"Pod {names[0]} is still running: its Job was deleted without it (--cascade=orphan). Nothing starts beside "
+        "it. Wait until it has ended, or delete it: kubectl delete pod "
+        f"{' '.join(names[:3])} -n {namespace}"
+    )
