@@ -13,11 +13,11 @@ import typer
 from pydantic import ValidationError
 
 from finetune_api.base import problems
+from finetune_grading.openai_graders.findings import Findings, ImportRefusedError
 from finetune_grading.registered_graders import check_graders
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.openai_evals.conversion import Conversion, Wishes, convert
 from finetune_trainer.openai_evals.documents import DataSource, read_data_source, read_eval
-from finetune_trainer.openai_evals.findings import Findings, ImportRefusedError
 from finetune_trainer.openai_evals.manifest import evaluation_yaml
 from finetune_trainer.openai_evals.rows import import_lines, item_of, read_content, read_data, sample_of
 

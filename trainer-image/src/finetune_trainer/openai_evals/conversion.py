@@ -11,13 +11,15 @@ from pydantic import ValidationError
 from finetune_api.base import problems
 from finetune_api.evaluation import Candidate, EvaluationSpec, Generation
 from finetune_api.graders import Grader
+from finetune_grading.openai_graders.criteria import reference_of, shown, translate_criteria
+from finetune_grading.openai_graders.documents import Message, Sampling
+from finetune_grading.openai_graders.findings import Findings
+from finetune_grading.openai_graders.names import UniqueNames, slug
+from finetune_grading.openai_graders.variables import reads
 from finetune_grading.templates import TemplateError
-from finetune_trainer.openai_evals.criteria import reference_of, shown, translate_criteria
-from finetune_trainer.openai_evals.documents import DataSource, Eval, InputMessages, Message, Sampling
-from finetune_trainer.openai_evals.findings import Findings
-from finetune_trainer.openai_evals.names import UniqueNames, slug
+from finetune_trainer.openai_evals.documents import DataSource, Eval, InputMessages
 from finetune_trainer.openai_evals.rows import Prompting, rewrite
-from finetune_trainer.openai_evals.variables import reads, translate
+from finetune_trainer.openai_evals.variables import renamed_field, translate
 
 LONGEST_NAME = 63
 _DATA_SOURCES = ("jsonl", "completions", "responses")
@@ -72,7 +74,7 @@ class Conversion:
 def convert(given: Eval, run: DataSource | None, wishes: Wishes, findings: Findings) -> Conversion:
     """Everything but the data; what can't be translated is in `findings`."""
     models = UniqueNames()
-    graders = translate_criteria(given.testing_criteria, models, findings, wishes.without)
+    graders = translate_criteria(given.testing_criteria, renamed_field, models, findings, wishes.without)
     name = _name(given, wishes, findings)
     sampling = None if run is None else run.sampling_params
     if run is not None:

@@ -1,4 +1,4 @@
-"""What OpenAI's Evals API returns, as far as it is translated: evals, runs and graders.
+"""What OpenAI's Evals API returns, as far as it is translated: evals and runs.
 
 Unknown fields are kept, so that they can be told of.
 """
@@ -8,118 +8,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from finetune_api.base import problems
 from finetune_grading.exact_json import parse_json
+from finetune_grading.openai_graders.documents import Document, Message, Sampling
+from finetune_grading.openai_graders.findings import ImportRefusedError
 from finetune_trainer.data.read.jsonl import repeated_key
-from finetune_trainer.openai_evals.findings import ImportRefusedError
 
 MOST_BYTES = 64 * 2**20
 """Of an eval or a run; data in files of their own may be of any size."""
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
-
-    @property
-    def unknown(self) -> list[str]:
-        return sorted(self.__pydantic_extra__ or {})
+Read = TypeVar("Read", bound=Document)
 
 
-Read = TypeVar("Read", bound=_Document)
-
-
-class Message(_Document):
-    """Of a grader or of a prompt's template."""
-
-    role: Literal["user", "assistant", "system", "developer"]
-    content: Any
-    type: Literal["message"] | None = None
-
-
-class Sampling(_Document):
-    """sampling_params, of a grader or of a run."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    max_completion_tokens: int | None = None
-    max_completions_tokens: int | None = None
-    """As OpenAI's graders spell it."""
-    tools: list[dict[str, Any]] | None = None
-
-    @property
-    def max_tokens(self) -> int | None:
-        return self.max_completion_tokens if self.max_completions_tokens is None else self.max_completions_tokens
-
-
-class _Criterion(_Document):
-    id: str | None = None
-    name: str
-    pass_threshold: float | None = None
-
-
-class StringCheck(_Criterion):
-    type: Literal["string_check"]
-    input: str
-    reference: str
-    operation: Literal["eq", "ne", "like", "ilike"]
-
-
-class TextSimilarity(_Criterion):
-    type: Literal["text_similarity"]
-    input: str
-    reference: str
-    evaluation_metric: Literal[
-        "cosine",
-        "fuzzy_match",
-        "bleu",
-        "gleu",
-        "meteor",
-        "rouge_1",
-        "rouge_2",
-        "rouge_3",
-        "rouge_4",
-        "rouge_5",
-        "rouge_l",
-    ]
-
-
-class ScoreModel(_Criterion):
-    type: Literal["score_model"]
-    model: str
-    input: list[Message]
-    range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    sampling_params: Sampling | None = None
-
-
-class LabelModel(_Criterion):
-    type: Literal["label_model"]
-    model: str
-    input: list[Message]
-    labels: list[str]
-    passing_labels: list[str]
-    sampling_params: Sampling | None = None
-
-
-class Multi(_Criterion):
-    type: Literal["multi"]
-    graders: dict[str, Any]
-    calculate_output: str
-
-
-Criterion = StringCheck | TextSimilarity | ScoreModel | LabelModel | Multi
-CRITERIA: dict[str, type[Criterion]] = {
-    "string_check": StringCheck,
-    "text_similarity": TextSimilarity,
-    "score_model": ScoreModel,
-    "label_model": LabelModel,
-    "multi": Multi,
-}
-
-
-class Eval(_Document):
+class Eval(Document):
     """An eval. Its criteria are read one by one, so that every fault of them is told."""
 
     id: str | None = None
@@ -127,7 +31,7 @@ class Eval(_Document):
     testing_criteria: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
-class Source(_Document):
+class Source(Document):
     """What populates `item`."""
 
     type: str
@@ -135,7 +39,7 @@ class Source(_Document):
     id: str | None = None
 
 
-class InputMessages(_Document):
+class InputMessages(Document):
     """The prompt: messages with templates, or a field of the item that holds messages."""
 
     type: Literal["template", "item_reference"]
@@ -143,7 +47,7 @@ class InputMessages(_Document):
     item_reference: str | None = None
 
 
-class DataSource(_Document):
+class DataSource(Document):
     """What a run evaluates."""
 
     type: str

@@ -8,8 +8,8 @@ import yaml
 
 from finetune_api.base import API_VERSION
 from finetune_api.evaluation import EvaluationSpec
+from finetune_grading.openai_graders.criteria import shown
 from finetune_trainer.openai_evals.conversion import Conversion
-from finetune_trainer.openai_evals.criteria import shown
 
 _URL = "https://api.openai.com/v1"
 _SECRET = "openai-key"  # noqa: S105 (its name)

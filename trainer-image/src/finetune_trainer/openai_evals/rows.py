@@ -10,13 +10,14 @@ from typing import Any
 
 from finetune_grading.exact_json import parse_json
 from finetune_grading.graders.interface import CompiledGrader
+from finetune_grading.openai_graders.documents import Message
 from finetune_grading.sample import MissingVariableError, Sample
 from finetune_grading.templates import render, resolve
 from finetune_trainer.data.read.jsonl import TOO_DEEP, LineError
 from finetune_trainer.data.read.records import read_records
 from finetune_trainer.evaluation.endpoint_outputs import read_calls
 from finetune_trainer.evaluation.heldout import missing_fields, parse_exactly, to_held_out
-from finetune_trainer.openai_evals.documents import InputMessages, Message
+from finetune_trainer.openai_evals.documents import InputMessages
 from finetune_trainer.openai_evals.variables import renamed
 
 NO_REFERENCE = "(none)"

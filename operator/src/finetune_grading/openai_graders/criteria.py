@@ -13,9 +13,7 @@ from finetune_api.base import problems
 from finetune_api.evaluation import MOST_GRADERS
 from finetune_api.graders import Grader
 from finetune_grading.graders.interface import InvalidGraderError
-from finetune_grading.registered_graders import check_graders
-from finetune_grading.templates import TemplateError
-from finetune_trainer.openai_evals.documents import (
+from finetune_grading.openai_graders.documents import (
     CRITERIA,
     Criterion,
     LabelModel,
@@ -26,9 +24,11 @@ from finetune_trainer.openai_evals.documents import (
     StringCheck,
     TextSimilarity,
 )
-from finetune_trainer.openai_evals.findings import Findings
-from finetune_trainer.openai_evals.names import UniqueNames
-from finetune_trainer.openai_evals.variables import reads, translate
+from finetune_grading.openai_graders.findings import Findings
+from finetune_grading.openai_graders.names import UniqueNames
+from finetune_grading.openai_graders.variables import Rename, reads, translate
+from finetune_grading.registered_graders import check_graders
+from finetune_grading.templates import TemplateError
 
 _OPERATIONS = {"eq": "Eq", "ne": "Ne", "like": "Like", "ilike": "ILike"}
 _METRICS = {
@@ -52,10 +52,14 @@ _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*\b(?!\s*\()")
 
 
 def translate_criteria(
-    criteria: Sequence[Mapping[str, Any]], models: UniqueNames, findings: Findings, without: Collection[str] = ()
+    criteria: Sequence[Mapping[str, Any]],
+    rename: Rename,
+    models: UniqueNames,
+    findings: Findings,
+    without: Collection[str] = (),
 ) -> list[Grader]:
     """The graders, checked as an evaluation checks them. `without`: names of criteria to leave out."""
-    return _Criteria(models, findings).translate(criteria, without)
+    return _Criteria(rename, models, findings).translate(criteria, without)
 
 
 def reference_of(graders: Sequence[Grader]) -> str | None:
@@ -69,7 +73,8 @@ def reference_of(graders: Sequence[Grader]) -> str | None:
 
 
 class _Criteria:
-    def __init__(self, models: UniqueNames, findings: Findings) -> None:
+    def __init__(self, rename: Rename, models: UniqueNames, findings: Findings) -> None:
+        self._rename = rename
         self._models = models
         self._findings = findings
         self._names = UniqueNames()
@@ -231,7 +236,7 @@ class _Criteria:
 
     def _template(self, place: str, template: str) -> str:
         try:
-            return translate(template)
+            return translate(template, self._rename)
         except TemplateError as error:
             self._findings.refuse(place, str(error))
             return template

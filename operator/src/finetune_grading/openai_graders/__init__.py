@@ -1,0 +1,1 @@
+"""OpenAI's graders, translated into those of an Evaluation. Pure."""
