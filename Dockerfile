@@ -1,6 +1,7 @@
 # The operator's image. Built by Docker (BuildKit) and by buildah:
 #     docker build .      buildah bud --isolation chroot --network host --layers .
-# BASE_IMAGE    the base image: Python 3.11 or newer with venv, and CA certificates.
+# BASE_IMAGE    the base image: Python 3.11 or newer with venv, and CA certificates. WordNet (Debian's wordnet-base,
+#               which the grader METEOR reads) is installed with apt-get if it is missing.
 # PYPI_INDEX    a package index in place of PyPI, without credentials: build arguments stay in an image's history.
 # Secret `ca`   (--secret id=ca,src=FILE) a CA bundle to trust for that index; it is not stored in the image.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
@@ -44,6 +45,12 @@ RUN set -eu; \
     rm -f /opt/venv/bin/finetune-trainer /opt/venv/bin/kubectl-finetune /opt/venv/bin/kubectl_complete-finetune
 
 FROM ${BASE_IMAGE}
+RUN set -eu; \
+    if ! dpkg --status wordnet-base >/dev/null 2>&1; then \
+        apt-get update; \
+        apt-get install --yes --no-install-recommends wordnet-base; \
+        rm -rf /var/lib/apt/lists/*; \
+    fi
 RUN echo 'nonroot:x:65532:65532::/tmp:/usr/sbin/nologin' >> /etc/passwd; \
     echo 'nonroot:x:65532:' >> /etc/group
 COPY --from=packages /opt/venv /opt/venv

@@ -42,10 +42,12 @@ def compile_graders(
     graders: Sequence[Grader],
     judges: Mapping[str, Judge] | None = None,
     embedders: Mapping[str, Embedder] | None = None,
+    *,
+    as_rewards: bool = False,
 ) -> list[CompiledGrader]:
     """Check the graders, before any model is loaded. No I/O. Raises InvalidGraderError.
 
-    `judges` and `embedders`: the models that graders may name.
+    `judges` and `embedders`: the models that graders may name. `as_rewards`: nobody asks what passes.
     """
     names = [grader.name for grader in graders]
     for name in names:
@@ -55,17 +57,17 @@ def compile_graders(
     readable = [grader.name for grader in graders if grader.type != "Multi"]
     comparing = [grader.name for grader in graders if grader.type == "Pairwise"]
     return [
-        compile_multi(grader, pass_threshold(grader), readable, comparing)
+        compile_multi(grader, pass_threshold(grader), readable, comparing, as_reward=as_rewards)
         if grader.type == "Multi"
         else _compile(grader, judges or {}, embedders or {})
         for grader in graders
     ]
 
 
-def check_graders(graders: Sequence[Grader]) -> list[CompiledGrader]:
+def check_graders(graders: Sequence[Grader], *, as_rewards: bool = False) -> list[CompiledGrader]:
     """The graders of a spec, compiled without models, to check them. Raises InvalidGraderError."""
     models = {grader.asks: NeverAsked() for grader in graders if grader.asks is not None}
-    return compile_graders(graders, models, models)
+    return compile_graders(graders, models, models, as_rewards=as_rewards)
 
 
 def load_graders(graders: Sequence[Grader]) -> None:

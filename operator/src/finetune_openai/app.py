@@ -10,7 +10,7 @@ from aiohttp.web_exceptions import HTTPException
 
 from finetune_openai.context import CONTEXT, Context
 from finetune_openai.errors import RefusedError, shown, unavailable
-from finetune_openai.routes import files, fine_tuning_jobs, models, uploads
+from finetune_openai.routes import files, fine_tuning_jobs, graders, models, uploads
 from finetune_operator.kube.errors import ApiError
 
 LARGEST_JSON_BYTES = 2**20
@@ -51,6 +51,8 @@ def _add_routes(app: web.Application, prefix: str) -> None:
     router.add_post(f"{jobs_path}/{{job}}/cancel", fine_tuning_jobs.cancel)
     router.add_post(f"{jobs_path}/{{job}}/pause", fine_tuning_jobs.pause)
     router.add_post(f"{jobs_path}/{{job}}/resume", fine_tuning_jobs.resume)
+    router.add_post(f"{prefix}/fine_tuning/alpha/graders/run", graders.run)
+    router.add_post(f"{prefix}/fine_tuning/alpha/graders/validate", graders.validate)
     router.add_get(f"{prefix}/models", models.list_models)
     router.add_get(f"{prefix}/models/{{model:.+}}", models.get)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from finetune_openai.auth.callers import Access, Caller, Verb
+from finetune_openai.graders.process import GraderProcesses
 from finetune_openai.platform import Platform
 from finetune_operator.kube.client import Kube
 
@@ -19,6 +20,7 @@ class Context:
     kube: Kube
     access: Access
     platform: Platform
+    graders: GraderProcesses = field(default_factory=GraderProcesses)
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context")

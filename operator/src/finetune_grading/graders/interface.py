@@ -22,7 +22,9 @@ class InvalidGraderError(ValueError):
     """The spec of a grader can't work. The message names the grader and the place, and says what to change."""
 
     def __init__(self, grader: str, message: str, code: GraderErrorCode | None = None) -> None:
-        super().__init__(f"spec.graders: {grader!r}: {'' if code is None else f'{code}: '}{message}")
+        self.problem = f"{'' if code is None else f'{code}: '}{message}"
+        """The message without the grader."""
+        super().__init__(f"spec.graders: {grader!r}: {self.problem}")
         self.code = code
 
 

@@ -38,11 +38,16 @@ class MultiGrader(CompiledGrader):
 
 
 def compile_multi(
-    grader: Grader, pass_threshold: float, others: Collection[str], comparing: Collection[str] = ()
+    grader: Grader,
+    pass_threshold: float,
+    others: Collection[str],
+    comparing: Collection[str] = (),
+    *,
+    as_reward: bool = False,
 ) -> MultiGrader:
     """`others`: the names of the graders that it may read; `comparing`: those of them that compare with the baseline.
 
-    Raises InvalidGraderError.
+    `as_reward`: only the score counts, whatever the threshold makes of it. Raises InvalidGraderError.
     """
     assert grader.multi is not None, "a union's required member"
     names = {name.replace("-", "_"): name for name in others}
@@ -50,7 +55,7 @@ def compile_multi(
         formula = parse_formula(grader.multi.calculate_output, names)
     except FormulaError as error:
         raise InvalidGraderError(grader.name, f"multi.calculateOutput: {error}", error.code) from error
-    if useless := _why_useless(formula, pass_threshold):
+    if useless := _why_constant(formula) or (None if as_reward else _why_decided(formula, pass_threshold)):
         message = f"multi.calculateOutput: {useless} The formula is {grader.multi.calculate_output!r}."
         raise InvalidGraderError(grader.name, message, GraderErrorCode.INVALID_VARIABLE_ERROR)
     reads = {name: names[name] for name in formula.names}
@@ -58,15 +63,26 @@ def compile_multi(
     return MultiGrader(grader.name, pass_threshold, (), formula, reads, compares=compares)
 
 
-def _why_useless(formula: Formula, pass_threshold: float) -> str | None:
-    """Why its verdict is the same whatever a model writes; None where it may differ."""
+def _why_constant(formula: Formula) -> str | None:
+    """Why it has one value whatever a model writes; None where it may differ."""
     if not formula.names:
         return "it reads no grader, and has the same value whatever a model writes."
-    least, most = (min(1.0, max(0.0, bound)) for bound in formula.bounds(0.0, 1.0))
+    least, most = _bounds(formula)
     if most - least < ROUNDING:
         return f"it has the same value, {least:g}, whatever the graders that it reads say."
+    return None
+
+
+def _why_decided(formula: Formula, pass_threshold: float) -> str | None:
+    """Why its verdict is the same whatever a model writes; None where it may differ."""
+    least, most = _bounds(formula)
     if most < pass_threshold - ROUNDING:
         return f"its value is at most {most:g}, and passThreshold {pass_threshold:g}: no output can pass."
     if least >= pass_threshold - ROUNDING:
         return f"its value is at least {least:g}, and passThreshold {pass_threshold:g}: every output passes."
     return None
+
+
+def _bounds(formula: Formula) -> tuple[float, float]:
+    least, most = formula.bounds(0.0, 1.0)
+    return min(1.0, max(0.0, least)), min(1.0, max(0.0, most))

@@ -62,6 +62,12 @@ def translate_criteria(
     return _Criteria(rename, models, findings).translate(criteria, without)
 
 
+def translate_grader(value: Mapping[str, Any], findings: Findings) -> list[Grader]:
+    """One grader as a reward that reads items as they are, after those of a multi; empty if it is refused."""
+    criteria = _Criteria(lambda field: field, UniqueNames(), findings, as_rewards=True)
+    return criteria.translate_one("grader", value)
+
+
 def reference_of(graders: Sequence[Grader]) -> str | None:
     """What an output is first compared with, if it is of the example alone."""
     for grader in graders:
@@ -73,8 +79,9 @@ def reference_of(graders: Sequence[Grader]) -> str | None:
 
 
 class _Criteria:
-    def __init__(self, rename: Rename, models: UniqueNames, findings: Findings) -> None:
+    def __init__(self, rename: Rename, models: UniqueNames, findings: Findings, *, as_rewards: bool = False) -> None:
         self._rename = rename
+        self._as_rewards = as_rewards
         self._models = models
         self._findings = findings
         self._names = UniqueNames()
@@ -102,6 +109,10 @@ class _Criteria:
             self._findings.refuse("testing_criteria", "no criterion is left.")
         return self._graders
 
+    def translate_one(self, place: str, value: Mapping[str, Any]) -> list[Grader]:
+        self._add(place, value)
+        return [] if self._findings.refused else self._graders
+
     def _add(self, place: str, value: Mapping[str, Any]) -> Grader | None:
         criterion = self._read(place, value)
         if criterion is None:
@@ -116,14 +127,14 @@ class _Criteria:
         kind = value.get("type")
         if kind not in CRITERIA:
             why = _UNREAD.get(str(kind), f"there is no equivalent of type {shown(kind)}")
-            self._findings.refuse(f"{place}.type", f"{why}; or leave it out with --without NAME.")
+            self._findings.refuse(f"{place}.type", f"{why}.")
             return None
         try:
             criterion = CRITERIA[kind].model_validate(value)
         except ValidationError as error:
             self._findings.refuse(place, problems(error))
             return None
-        self._note_unknown(place, criterion.unknown)
+        self._findings.leave_out(place, criterion.unknown)
         return criterion
 
     def _members(self, place: str, criterion: Criterion) -> dict[str, Any]:
@@ -173,6 +184,9 @@ class _Criteria:
     def _formula(self, place: str, criterion: Multi) -> str:
         """The graders inside become graders of the list, and scores what they are to OpenAI: numbers of their range."""
         inside = {"": criterion.graders} if isinstance(criterion.graders.get("type"), str) else criterion.graders
+        if len(inside) >= MOST_GRADERS:
+            self._findings.refuse(f"{place}.graders", f"they are {len(inside)}, and may be {MOST_GRADERS - 1}.")
+            return ""
         scores: dict[str, str] = {}
         for key, value in inside.items():
             where = f"{place}.graders" + (f"[{shown(key)}]" if key else "")
@@ -207,7 +221,7 @@ class _Criteria:
 
     def _messages(self, place: str, message: Message) -> list[dict[str, str]]:
         """One message for each part of a content."""
-        self._note_unknown(place, message.unknown)
+        self._findings.leave_out(place, message.unknown)
         parts = message.content if isinstance(message.content, list) else [message.content]
         found = []
         for at, part in enumerate(parts):
@@ -225,7 +239,7 @@ class _Criteria:
     def _sampling(self, place: str, sampling: Sampling | None) -> dict[str, Any]:
         if sampling is None:
             return {}
-        self._note_unknown(place, sampling.unknown)
+        self._findings.leave_out(place, sampling.unknown)
         found = {
             "temperature": sampling.temperature,
             "topP": sampling.top_p,
@@ -241,10 +255,6 @@ class _Criteria:
             self._findings.refuse(place, str(error))
             return template
 
-    def _note_unknown(self, place: str, fields: Sequence[str]) -> None:
-        for name in fields:
-            self._findings.note(f"{place}.{name}", "not translated: an Evaluation has no such setting.")
-
     def _name(self, place: str, name: str) -> str:
         found = self._names.new(name)
         if found != name:
@@ -256,12 +266,12 @@ class _Criteria:
         try:
             grader = Grader.from_wire(wire)
             others = self._graders if grader.type == "Multi" else []
-            check_graders([*others, grader])
+            check_graders([*others, grader], as_rewards=self._as_rewards)
         except ValidationError as error:
             self._findings.refuse(place, problems(error))
             return None
         except InvalidGraderError as error:
-            self._findings.refuse(place, str(error))
+            self._findings.refuse(place, error.problem)
             return None
         self._graders.append(grader)
         return grader

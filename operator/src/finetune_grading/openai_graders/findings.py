@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -19,12 +20,22 @@ class Findings:
 
     refused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    strict: bool = False
+    """Whether unknown fields are refused rather than noted."""
 
     def refuse(self, place: str, why: str) -> None:
         self.refused.append(f"{place}: {why}")
 
     def note(self, place: str, what: str) -> None:
         self.notes.append(f"{place}: {what}")
+
+    def leave_out(self, place: str, fields: Iterable[str]) -> None:
+        """Fields that have no equivalent."""
+        for name in fields:
+            if self.strict:
+                self.refuse(f"{place}.{name}", "unknown field.")
+            else:
+                self.note(f"{place}.{name}", "not translated: an Evaluation has no such setting.")
 
     def raise_if_refused(self) -> None:
         """Raises ImportRefusedError."""

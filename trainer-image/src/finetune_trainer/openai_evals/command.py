@@ -47,6 +47,8 @@ def import_openai_eval(files: Files, wishes: Wishes) -> int:
     except ImportRefusedError as error:
         for problem in error.problems:
             typer.secho(_printable(problem), fg=typer.colors.RED, err=True)
+        if any(problem.startswith("testing_criteria") for problem in error.problems):
+            typer.echo("A criterion is left out with --without NAME.", err=True)
         typer.echo("Nothing was written.", err=True)
         return 1
     for line in written:

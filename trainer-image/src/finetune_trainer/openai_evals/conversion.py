@@ -122,8 +122,7 @@ def _check_run(run: DataSource, findings: Findings) -> None:
             f"{shown(run.source.type)} is data that only OpenAI has. Save the run's output items as JSON Lines, and "
             "give them as --data, without --run.",
         )
-    for name in run.unknown:
-        findings.note(f"data_source.{name}", "not translated: an Evaluation has no such setting.")
+    findings.leave_out("data_source", run.unknown)
 
 
 def _generation(sampling: Sampling | None, findings: Findings) -> dict[str, Any]:
@@ -131,9 +130,8 @@ def _generation(sampling: Sampling | None, findings: Findings) -> dict[str, Any]
         return {}
     place = "data_source.sampling_params"
     if sampling.top_p not in (None, 1):
-        findings.note(f"{place}.top_p", "not translated: an Evaluation has no such setting.")
-    for name in sampling.unknown:
-        findings.note(f"{place}.{name}", "not translated: an Evaluation has no such setting.")
+        findings.leave_out(place, ["top_p"])
+    findings.leave_out(place, sampling.unknown)
     settings = {"maxTokens": sampling.max_tokens, "temperature": sampling.temperature, "seed": sampling.seed}
     wire = {name: value for name, value in settings.items() if value is not None}
     try:
@@ -169,8 +167,7 @@ def _inputs(run: DataSource | None, wishes: Wishes, findings: Findings) -> Input
         return None
     else:
         place, given = "data_source.input_messages", run.input_messages
-        for name in given.unknown:
-            findings.note(f"{place}.{name}", "not translated: an Evaluation has no such setting.")
+        findings.leave_out(place, given.unknown)
     if given.type == "item_reference":
         return _reference(f"{place}.item_reference", given, findings)
     messages = [_message(f"{place}.template[{at}]", one, findings) for at, one in enumerate(given.template or ())]
@@ -186,8 +183,7 @@ def _message(place: str, message: Message, findings: Findings) -> Message:
             raise TemplateError("there is no sample yet when the model is asked.")
         return translated
 
-    for name in message.unknown:
-        findings.note(f"{place}.{name}", "not translated: an Evaluation has no such setting.")
+    findings.leave_out(place, message.unknown)
     try:
         return rewrite(message, write)
     except ValueError as error:

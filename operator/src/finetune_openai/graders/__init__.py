@@ -1,0 +1,1 @@
+"""Graders that a client tries on one output."""
