@@ -73,8 +73,11 @@ ANOTHER_VERSION = {"from": "another version"}
 """The validation context for values that an older or newer operator may have written."""
 REPORT = {"from": "a Pod, whose image may be of another version"}
 """The validation context for what a Pod reports, which somebody may have forged: names may be new, no text too long."""
+STORED = {"from": "the API server"}
+"""The validation context for specs at rest: what an older version admitted goes on, whatever is admitted now."""
 _NEW_NAME = frozenset({"literal_error", "enum"})
 _UNKNOWN_VALUE = _NEW_NAME | {"string_pattern_mismatch", "string_too_long"}
+_OUT_OF_BOUNDS = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
 
 
 class ApiModel(BaseModel):
@@ -106,6 +109,14 @@ class ApiModel(BaseModel):
         """
         return cls.model_validate(value, extra="allow", context=ANOTHER_VERSION)
 
+    @classmethod
+    def from_storage(cls, value: Any) -> Self:
+        """Parse a spec that the API server has stored: its numbers may be outside the bounds of now.
+
+        Raises pydantic.ValidationError naming each wrong field.
+        """
+        return cls.model_validate(value, context=STORED)
+
     def over(self, before: Self | None) -> Self:
         """This one, with the unknown fields of the one that it replaces."""
         if before is None or not before.__pydantic_extra__:
@@ -123,7 +134,7 @@ class ApiModel(BaseModel):
     @field_validator("*", mode="wrap")
     @classmethod
     def _read_value(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        """Accept unknown enum values if another version may have written them.
+        """Accept unknown enum values, and numbers outside the bounds of now, if another version may have written them.
 
         Integers must be storable by the API server, because a forged report may contain any.
         """
@@ -134,10 +145,16 @@ class ApiModel(BaseModel):
             accepted = _NEW_NAME if info.context is REPORT else _UNKNOWN_VALUE
             if info.context in (ANOTHER_VERSION, REPORT) and isinstance(value, str) and kinds <= accepted:
                 return value
-            raise
+            if info.context not in (ANOTHER_VERSION, STORED) or not _is_number(value) or not kinds <= _OUT_OF_BOUNDS:
+                raise
+            found = value
         if isinstance(found, int) and found not in _STORABLE:
             raise ValueError("a whole number of 64 bits is expected")
         return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def cel(*rules: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:

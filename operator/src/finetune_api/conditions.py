@@ -57,6 +57,7 @@ class Reason(StrEnum):
     MODEL_NOT_LISTED = "ModelNotListed"
     ENDPOINT_DENIED = "EndpointDenied"
     ENDPOINT_UNREACHABLE = "EndpointUnreachable"
+    MODEL_CHANGED = "ModelChanged"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     STORAGE_DENIED = "StorageDenied"
     STORAGE_UNREACHABLE = "StorageUnreachable"
@@ -127,6 +128,8 @@ REASON_MEANINGS: dict[Reason, str] = {
     "not list.",
     Reason.ENDPOINT_DENIED: "The API of one of the class's models rejected the key (401 or 403).",
     Reason.ENDPOINT_UNREACHABLE: "The API of one of the class's models did not answer in time.",
+    Reason.MODEL_CHANGED: "A ModelDeployment began to serve another revision while an evaluation asked it; the next "
+    "try asks that one.",
     Reason.SECRET_NOT_FOUND: "The Secret with the storage credentials, or with the key of one of the class's models, "
     "does not exist in the namespace, or lacks a key.",
     Reason.STORAGE_DENIED: "The storage rejected the credentials (401 or 403).",

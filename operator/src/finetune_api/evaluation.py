@@ -180,11 +180,11 @@ class Gate(OneOf):
                 "decision",
             ),
             (
-                "(has(self.decision) && self.decision == 'PointEstimate') || ((!has(self.minimum) || self.minimum < "
-                "1.0) && (!has(self.minimumDelta) || self.minimumDelta < 1.0) && (!has(self.maximum) || self.maximum > "
-                "0.0) && (!has(self.maximumDelta) || self.maximumDelta > -1.0))",
-                "the bound of an interval never reaches the end of the scale, so this gate can't pass: demand less, or "
-                "use decision PointEstimate",
+                "(has(self.decision) && self.decision == 'PointEstimate') || ((!has(self.minimum) || self.minimum <= "
+                "0.9999) && (!has(self.minimumDelta) || self.minimumDelta <= 0.9999) && (!has(self.maximum) || "
+                "self.maximum >= 0.0001) && (!has(self.maximumDelta) || self.maximumDelta >= -0.9999))",
+                "the bound of an interval never comes nearer to the end of the scale than 0.0001, so this gate can't "
+                "pass: demand less, or use decision PointEstimate",
                 "decision",
             ),
             (

@@ -111,7 +111,7 @@ class OutputsStatus(ApiModel):
     """What the outputs of one model took: time, tokens, money."""
 
     candidate: ShortName = Field(description="Name of the candidate, or `baseline`.")
-    outputs: int = Field(description="Number of outputs.")
+    count: int = Field(description="Number of outputs.")
     prompt_tokens: int | None = Field(None, description="Number of tokens of the prompts, if known of every output.")
     completion_tokens: int | None = Field(None, description="Number of tokens of the outputs, if known of every one.")
     cost: FiniteNumber = Field(
@@ -119,14 +119,16 @@ class OutputsStatus(ApiModel):
         description="Cost of these tokens by the class's prices, whether they were paid for in this run or an earlier "
         "one.",
     )
-    seconds: FiniteNumber = Field(
+    latency_milliseconds: int | None = Field(
         None,
         description="Median time until an output is complete, if it was measured at least 6 times. A model that is "
         "loaded in the Pod generates in batches; its times are those of the batches.",
     )
-    seconds_low: FiniteNumber = Field(None, description="Lower bound of the median's 95 % confidence interval.")
-    seconds_high: FiniteNumber = Field(None, description="Upper bound of the median's confidence interval.")
-    timed: int | None = Field(None, description="Number of measured times.")
+    latency_low_milliseconds: int | None = Field(
+        None, description="Lower bound of the median's 95 % confidence interval."
+    )
+    latency_high_milliseconds: int | None = Field(None, description="Upper bound of the median's confidence interval.")
+    measurements: int | None = Field(None, description="Number of measured times.")
 
 
 class CalibrationStatus(ApiModel):

@@ -13,6 +13,8 @@ from finetune_api.kubernetes_types import keyed_by
 from finetune_api.run import ModelSource
 
 Phase = Literal["Waiting", "RollingOut", "Available", "Blocked"]
+UNKNOWN_REVISION = "unknown"
+"""Of Pods whose run configuration was deleted."""
 
 
 class Runtime(ApiModel):

@@ -67,7 +67,8 @@ class ProgressReport(ApiModel):
 
 def to_progress(status: TrainerStatus) -> Progress | None:
     """The report in the form of a job's status; None if it does not have the number of steps."""
-    numbers = {metric.name: number for metric in status.metrics if (number := _finite(metric.value)) is not None}
+    reported = {metric.name: number for metric in status.metrics if (number := _number(metric.value)) is not None}
+    numbers = {name: number for name, number in reported.items() if math.isfinite(number)}
     if not 1 <= numbers.get("total_steps", 0) <= MOST_STEPS:
         return None
     total = int(numbers["total_steps"])
@@ -80,6 +81,7 @@ def to_progress(status: TrainerStatus) -> Progress | None:
         loss=shown(numbers.get("loss")),
         eval_loss=shown(numbers.get("eval_loss")),
         learning_rate=shown(numbers.get("learning_rate")),
+        not_finite=[to_camel(name) for name in _OF_LOGGED_STEPS if name in reported.keys() - numbers.keys()] or None,
         # None yet, right after a resume.
         tokens_per_second=shown(numbers.get("tokens_per_second")) or None,
         estimated_remaining_seconds=status.estimated_remaining_seconds,
@@ -95,12 +97,20 @@ def carried(progress: Progress, before: Progress | None) -> Progress:
     """
     remaining = progress.estimated_remaining_seconds
     if before is not None:
-        known = {name: getattr(before, name) for name in _OF_LOGGED_STEPS if getattr(progress, name) is None}
-        progress = progress.model_copy(update=known)
+        progress = _with_logged(progress, before)
     if remaining is None and before is not None and before.step < before.total_steps:
         remaining = _at_the_speed_of(before, progress.total_steps - progress.step)
     text = None if remaining is None else human_duration(remaining)
     return progress.model_copy(update={"estimated_remaining_seconds": remaining, "estimated_remaining": text})
+
+
+def _with_logged(progress: Progress, before: Progress) -> Progress:
+    """The progress with what `before` knew of the metrics that it does not mention."""
+    told, known = progress.not_finite or [], before.not_finite or []
+    silent = [name for name in _OF_LOGGED_STEPS if getattr(progress, name) is None and to_camel(name) not in told]
+    values = {name: getattr(before, name) for name in silent}
+    not_finite = [*told, *(to_camel(name) for name in silent if to_camel(name) in known)]
+    return progress.model_copy(update={**values, "not_finite": not_finite or None})
 
 
 def _at_the_speed_of(before: Progress, steps: int) -> int | None:
@@ -128,12 +138,11 @@ def human_duration(seconds: int) -> str:
     return f"{days}d"
 
 
-def _finite(text: str) -> float | None:
+def _number(text: str) -> float | None:
     try:
-        number = float(text)
+        return float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
 
 
 def shown(number: float | None) -> float | None:

@@ -96,6 +96,11 @@ class ModelSource(ApiModel):
         None, description="SHA-256 of the result's manifest, if a FineTuneJob produced the model."
     )
 
+    @property
+    def revision(self) -> str:
+        """What distinguishes this model from another at the same URI, if anything does."""
+        return self.digest or self.uri
+
 
 class PreflightRun(ApiModel):
     """Checks everything that a run needs before a GPU is requested."""

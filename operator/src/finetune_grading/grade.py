@@ -10,8 +10,16 @@ from typing import Any, Literal, NamedTuple
 from finetune_api.graders import GraderErrorCode
 
 Verdict = Literal["Passed", "Failed", "Errored"]
-ROUNDING = 1e-9
+ROUNDING = 1e-12
 """0.1 + 0.7 is 0.7999999999999999 to a computer, and reaches a threshold of 0.8."""
+
+
+def reaches(number: float, threshold: float, *, least: float = 0.0) -> bool:
+    """Whether a number reaches a threshold, but for rounding.
+
+    `least`: the lower end of the scale, which nobody has rounded: it reaches no threshold above it, however small.
+    """
+    return number >= threshold or (number > least and number >= threshold - ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Grade:
         score = scored.score
         if not math.isfinite(score):
             return cls.errored(GradeError(GraderErrorCode.OTHER_ERROR, f"The score is {score}."))
-        verdict: Verdict = "Passed" if score >= pass_threshold - ROUNDING else "Failed"
+        verdict: Verdict = "Passed" if reaches(score, pass_threshold) else "Failed"
         return cls(min(1.0, max(0.0, score)), verdict, None, scored.details)
 
     @classmethod

@@ -39,6 +39,7 @@ class Counting:
     reducer: Reducer = "Mean"
 
 
+_ROUNDING = 1e-9
 Graded = Mapping[str, Mapping[str, Sequence[Grade]]]
 """By model and grader: the grade of each output."""
 _HEALED = Grade.of(Scored(1.0), 1.0)
@@ -208,8 +209,12 @@ def rounded_interval(found: Estimate) -> tuple[float, float]:
     """Both ends, rounded away from each other: no gate passes by rounding, and no interval is a point."""
     unit = 10**SCORE_DIGITS
     # 0.57 * 10000 is 5699.999999999999 to a computer.
-    return math.floor(found.low * unit + ROUNDING) / unit, math.ceil(found.high * unit - ROUNDING) / unit
+    return math.floor(found.low * unit + _ROUNDING) / unit, math.ceil(found.high * unit - _ROUNDING) / unit
 
 
 def _rounded(number: float) -> float:
-    return round(number, SCORE_DIGITS)
+    """To four digits; only what is -1, 0 or 1 becomes that: one success in a million attacks is not none."""
+    near = round(number, SCORE_DIGITS)
+    if near not in (-1.0, 0.0, 1.0) or abs(number - near) < ROUNDING:
+        return near
+    return near + math.copysign(10**-SCORE_DIGITS, number - near)

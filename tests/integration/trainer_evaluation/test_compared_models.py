@@ -114,14 +114,15 @@ def test_the_model_to_be_replaced_is_the_baseline_and_earlier_outputs_are_a_cand
     assert list(took) == [BASELINE, "tuned", "before"]
     assert (took[BASELINE].prompt_tokens, took[BASELINE].completion_tokens) == (800, 160)
     assert took[BASELINE].cost == pytest.approx((800 * 10 + 160 * 100) / 1e6)
-    assert (took[BASELINE].timed, took[BASELINE].outputs) == (8, 8)
-    low, median, high = took[BASELINE].seconds_low, took[BASELINE].seconds, took[BASELINE].seconds_high
-    assert low is not None and median is not None and high is not None
-    assert 0 <= low <= median <= high < 60
-    assert (took["tuned"].timed, took["tuned"].seconds) == (1, None), "one batch: no interval, no number"
+    assert (took[BASELINE].measurements, took[BASELINE].count) == (8, 8)
+    low, median, high = (took[BASELINE].to_wire()[f"latency{which}Milliseconds"] for which in ("Low", "", "High"))
+    assert 0 <= low <= median <= high < 60_000
+    assert (took["tuned"].measurements, took["tuned"].latency_milliseconds) == (1, None), (
+        "one batch: no interval, no number"
+    )
     assert 8 <= (took["tuned"].completion_tokens or 0) <= 8 * MAX_TOKENS
     assert (took["tuned"].cost, took["before"].cost) == (None, None)
-    assert (took["before"].prompt_tokens, took["before"].seconds) == (56, 0.5)
+    assert (took["before"].prompt_tokens, took["before"].latency_milliseconds) == (56, 500)
     of_second = {one.candidate: one for one in second.outputs}
     assert of_second[BASELINE] == took[BASELINE], "what they took is known, though nobody was asked now"
     assert [(one.model, one.requests, one.cached, one.cost) for one in second.usage] == [("big", 0, 8, 0.0)]
@@ -196,7 +197,7 @@ def test_what_the_api_does_not_answer_is_errored_and_no_grader_is_asked_about_it
         ("exact", "NoOutput", 1, 4),
         ("tone", "NoOutput", 1, 4),
     }
-    assert report.outputs[0].outputs == 7
+    assert report.outputs[0].count == 7
     assert rows(bucket)[3]["outputs"]["seen"] is None
     assert any(
         warning.startswith("JudgesItself: by grader 'tone', the model 'big' grades") for warning in report.warnings
@@ -207,7 +208,7 @@ def test_at_the_limit_of_the_budget_the_rest_has_no_output_and_no_verdict(bucket
     with stub_api(answers_well) as api:
         report = evaluate(compared(bucket, dataset, api, SEEN, budget=Budget(requests=5)))
         assert len(api.requests) == 5
-    assert (report.scores[0].over_budget, report.outputs[0].outputs) == (3, 5)
+    assert (report.scores[0].over_budget, report.outputs[0].count) == (3, 5)
 
 
 def test_what_an_earlier_try_paid_for_is_in_the_budget_before_anything_is_sent(bucket: Bucket, dataset: str) -> None:
@@ -217,7 +218,7 @@ def test_what_an_earlier_try_paid_for_is_in_the_budget_before_anything_is_sent(b
         evaluate(run)
         second = evaluate(run.model_copy(update={"dataset_uri": backwards}))
         assert len(api.requests) == 5
-    assert (second.scores[0].over_budget, second.outputs[0].outputs) == (3, 5)
+    assert (second.scores[0].over_budget, second.outputs[0].count) == (3, 5)
 
 
 def test_no_more_bodies_are_made_than_are_sent_at_once(
@@ -260,7 +261,7 @@ def test_a_model_that_was_cut_off_before_it_said_anything_has_no_output(
     with stub_api(thinks) as api:
         report = evaluate(compared(bucket, dataset, api, SEEN, max_errored_percent=20))
     assert [(one.code, one.count, one.first_line) for one in report.errors] == [("NoOutput", 1, 4)]
-    assert report.outputs[0].outputs == 7
+    assert report.outputs[0].count == 7
     (row,) = [one for one in rows(bucket) if one["line"] == 4]
     assert row["outputs"]["seen"] is None
     assert why in row["errors"]["seen"]["exact"]["details"]
@@ -288,7 +289,7 @@ def test_outputs_that_are_cut_off_are_no_reason_to_try_again_and_silence_of_the_
 def test_what_a_model_said_before_it_was_cut_off_is_graded_and_told_of(bucket: Bucket, dataset: str) -> None:
     with stub_api(says("Yes: ", finish_reason="length")) as api:
         report = evaluate(compared(bucket, dataset, api, SEEN))
-    assert (report.scores[0].score, report.scores[0].errored, report.outputs[0].outputs) == (0.0, 0, 8)
+    assert (report.scores[0].score, report.scores[0].errored, report.outputs[0].count) == (0.0, 0, 8)
     (warning,) = report.warnings
     assert warning.startswith("OutputsTruncated: 8 of 8 outputs of 'seen' end at spec.generation.maxTokens")
 

@@ -64,6 +64,7 @@ def shown(**fields: Any) -> Progress:
                 epoch=0.5,
                 loss=1.25,
                 learning_rate=2e-5,
+                not_finite=["evalLoss"],
                 tokens_per_second=812.5,
             ),
         ),
@@ -205,3 +206,19 @@ def test_a_ledger_with_a_number_that_no_status_can_hold_is_refused() -> None:
     checkpoint = {"step": 10**30, "uri": "s3://models/a"}
     with pytest.raises(ValidationError, match="64 bits"):
         ProgressReport.from_wire({"trainerStatus": {"lastUpdatedTime": NOW}, "ledger": {"checkpoints": [checkpoint]}})
+
+
+def test_a_metric_that_became_nan_does_not_keep_its_last_number() -> None:
+    before = carried(reported(loss="1.5", learning_rate="1e-4"), None)
+    broken = carried(reported(loss="nan", learning_rate="inf"), before)
+    assert (broken.loss, broken.learning_rate, broken.not_finite) == (None, None, ["loss", "learningRate"])
+    silent = carried(reported(), broken)
+    assert (silent.loss, silent.not_finite) == (None, ["loss", "learningRate"]), "it says nothing new"
+    mended = carried(reported(loss="2.5"), silent)
+    assert (mended.loss, mended.not_finite) == (2.5, ["learningRate"])
+
+
+def reported(**metrics: str) -> Progress:
+    found = to_progress(status(current_step="5", total_steps="10", **metrics))
+    assert found is not None
+    return found

@@ -81,3 +81,15 @@ def test_uris_that_are_taken(uri: str) -> None:
 def test_specs_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         FineTuneJobSpec.from_wire(JOB).suspend = True  # type: ignore[misc]
+
+
+def test_a_stored_number_outside_the_bounds_of_now_is_read_and_nothing_else_that_is_wrong() -> None:
+    """Admission refuses it; an older version's did not, and its objects go on."""
+    stored = {**EVALUATION, "gates": [{"grader": "exact", "minimum": 0}], "retryLimit": 1000}
+    found = EvaluationSpec.from_storage(stored)
+    assert (found.gates[0].minimum, found.retry_limit) == (0, 1000)
+    for wrong in ({"retryLimit": "many"}, {"retryLimt": 1}, {"retryLimit": 2**63}, {"onError": "Panic"}):
+        with pytest.raises(ValidationError):
+            EvaluationSpec.from_storage({**EVALUATION, **wrong})
+    with pytest.raises(ValidationError):
+        EvaluationSpec.from_wire(stored)

@@ -105,6 +105,32 @@ def test_no_interval_is_rounded_to_a_point() -> None:
         assert (score.delta, score.delta_low, score.delta_high) == (0.0, -0.0001, 0.0001)
 
 
+@pytest.mark.parametrize(("right", "score"), [(0, 0.0), (1, 0.0001), (29_999, 0.9999), (30_000, 1.0)])
+def test_one_in_thirty_thousand_is_not_none(right: int, score: float) -> None:
+    """A gate with `maximum: 0` is not passed by rounding."""
+    count = 30_000
+    of_one = [Grade.of(Scored(1.0 if at < right else 0.0), 1) for at in range(count)]
+    (found,) = scores_of({"tuned": {"attack": of_one}}, {"attack": 1}, Examples(range(count)), Counting())
+    assert found.score == score
+    assert found.low <= found.score <= found.high
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "verdict"),
+    [
+        (0.0, 1e-9, "Failed"),
+        (0.0, 1e-13, "Failed"),
+        (1e-6, 1e-9, "Passed"),
+        (0.1 + 0.7, 0.8, "Passed"),
+        (1.0 - 1e-9, 1.0, "Failed"),
+        (0.0, 0.0, "Passed"),
+    ],
+)
+def test_an_output_with_nothing_reaches_no_threshold(score: float, threshold: float, verdict: str) -> None:
+    """0: of an Evaluation that was stored before such a threshold was refused."""
+    assert Grade.of(Scored(score), threshold).verdict == verdict
+
+
 def test_several_samples_of_an_example_are_one_score() -> None:
     scores = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]  # three examples, two samples of each
     grades = {"tuned": {"member": [Grade.of(Scored(score), 1) for score in scores]}}

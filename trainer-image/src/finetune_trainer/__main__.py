@@ -136,7 +136,10 @@ def serve(file: RunFile) -> None:
     from finetune_trainer.serving.serve import serve
     from finetune_trainer.supervision.outcomes import run_command
 
-    raise typer.Exit(run_command(FetchRun, file, lambda run, _: serve(Path(SERVED_MODEL_DIRECTORY) / run.name)))
+    def command(run: FetchRun, _: object) -> None:
+        serve(Path(SERVED_MODEL_DIRECTORY) / run.name, run.model.revision)
+
+    raise typer.Exit(run_command(FetchRun, file, command))
 
 
 @app.command()

@@ -35,6 +35,9 @@ class Progress(ApiModel):
     loss: float | None = Field(None, description="Training loss of the most recently logged step.")
     eval_loss: float | None = Field(None, description="Most recent loss on dataset.validation.")
     learning_rate: float | None = Field(None, description="Learning rate at that step.")
+    not_finite: list[Line] | None = Field(
+        None, description="Which of loss, evalLoss and learningRate became NaN or infinite; they have no value above."
+    )
     tokens_per_second: float | None = Field(None, description="Tokens per second, over all processes.")
     estimated_remaining_seconds: int | None = Field(
         None, description="Estimated seconds until the last step, at the speed of this attempt."

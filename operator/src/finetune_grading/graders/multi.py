@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_grading.formula import Formula, FormulaError, parse_formula
-from finetune_grading.grade import ROUNDING, Grade, GradeError, Scored
+from finetune_grading.grade import ROUNDING, Grade, GradeError, Scored, reaches
 from finetune_grading.graders.interface import CompiledGrader, InvalidGraderError
 
 
@@ -76,9 +76,9 @@ def _why_constant(formula: Formula) -> str | None:
 def _why_decided(formula: Formula, pass_threshold: float) -> str | None:
     """Why its verdict is the same whatever a model writes; None where it may differ."""
     least, most = _bounds(formula)
-    if most < pass_threshold - ROUNDING:
+    if not reaches(most, pass_threshold):
         return f"its value is at most {most:g}, and passThreshold {pass_threshold:g}: no output can pass."
-    if least >= pass_threshold - ROUNDING:
+    if reaches(least, pass_threshold):
         return f"its value is at least {least:g}, and passThreshold {pass_threshold:g}: every output passes."
     return None
 

@@ -8,14 +8,13 @@ from typing import Literal
 
 from finetune_api.evaluation import BASELINE, Gate, GateResult
 from finetune_api.evaluation_results import CalibrationStatus, GatedSlice, GatedSliceStatus, Score, SliceScore
+from finetune_grading.grade import reaches
 from finetune_grading.statistics.power import examples_to_decide, examples_to_detect
 from finetune_grading.ungraded import Ungraded
 
 Verdict = Literal["Passed", "Failed", "Inconclusive"]
 InSlice = Callable[[SliceScore, bool], Ungraded | None]
 """The outputs in a slice that could not be graded: the candidate's, or with True the baseline's."""
-_ROUNDING = 1e-9
-"""In floating point, 0.9 - 0.8 is 0.09999999999999998."""
 TOO_FEW_EXAMPLES = "TooFewExamples"
 _DISCORDANCE = 0.1
 _MEASURED = {None: "score", "Agreement": "agreement with people", "Kappa": "kappa with people"}
@@ -31,6 +30,8 @@ class _Measured:
     high: float | None
     form: str
     """The format specification of its numbers."""
+    least: float
+    """The lower end of its scale; the upper one is 1."""
 
     def __str__(self) -> str:
         text = f"{self.what} {self.mean:{self.form}}"
@@ -185,13 +186,17 @@ def _judge(gate: Gate, score: Score | None, examples: int, ungraded: Ungraded | 
     is_maximum, by_mean = _is_maximum(gate), gate.decision == "PointEstimate"
     of_score, of_gain = (gate.maximum, gate.maximum_delta) if is_maximum else (gate.minimum, gate.minimum_delta)
     if of_score is not None:
-        demanded, measured = of_score, _Measured(_MEASURED[gate.calibration], score.score, score.low, score.high, ".3f")
+        least = -1.0 if gate.calibration == "Kappa" else 0.0
+        demanded, measured = (
+            of_score,
+            _Measured(_MEASURED[gate.calibration], score.score, score.low, score.high, ".3f", least),
+        )
     elif score.delta is None:
         return "Failed", "there is no baseline to compare with"
     else:
         demanded = of_gain or 0.0
-        measured = _Measured("gain over the baseline", score.delta, score.delta_low, score.delta_high, "+.3f")
-    message = f"{measured}, {'at most' if is_maximum else 'at least'} {demanded:{measured.form}} required"
+        measured = _Measured("gain over the baseline", score.delta, score.delta_low, score.delta_high, "+.3f", -1.0)
+    message = f"{measured}, {'at most' if is_maximum else 'at least'} {_written(demanded, measured.form)} required"
     verdict = _verdict(measured, demanded, is_maximum, by_mean)
     if ungraded is not None and gate.minimum is None:
         at_worst = _at_worst(measured, ungraded, is_maximum)
@@ -240,11 +245,18 @@ def _verdict(measured: _Measured, demanded: float, is_maximum: bool, by_mean: bo
     low, high = (measured.mean, measured.mean) if by_mean else (measured.low, measured.high)
     if low is None or high is None:
         return "Inconclusive"
+    least = measured.least
     if is_maximum:
-        low, high, demanded = -high, -low, -demanded
-    if low >= demanded - _ROUNDING:
+        low, high, demanded, least = -high, -low, -demanded, -1.0
+    if reaches(low, demanded, least=least):
         return "Passed"
-    return "Failed" if high < demanded - _ROUNDING else "Inconclusive"
+    return "Inconclusive" if reaches(high, demanded, least=least) else "Failed"
+
+
+def _written(threshold: float, form: str) -> str:
+    """As the measured numbers are, unless these digits would be another threshold."""
+    text = f"{threshold:{form}}"
+    return text if float(text) == threshold else f"{threshold:{'+' if form.startswith('+') else ''}.6g}"
 
 
 def _what_would_tell(measured: _Measured, demanded: float, examples: int) -> str:

@@ -23,7 +23,7 @@ from finetune_operator.pods.observed import job_view, pod_view
 async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedEvaluation:
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
-    spec, status = EvaluationSpec.from_wire(parent["spec"]), EvaluationStatus.read(parent.get("status"))
+    spec, status = EvaluationSpec.from_storage(parent["spec"]), EvaluationStatus.read(parent.get("status"))
     candidates = tuple(
         [(candidate.name, await _answering(reader, owner.namespace, candidate.model)) for candidate in spec.candidates]
     )

@@ -45,9 +45,10 @@ def outputs_refusal(outputs: Collection[OutputsStatus], models: Collection[str])
     for one in outputs:
         if one.candidate not in models:
             return f"it is about outputs of {one.candidate!r}, which the spec does not have"
-        time = [number for number in (one.seconds_low, one.seconds, one.seconds_high) if number is not None]
-        counts = (one.outputs, one.prompt_tokens, one.completion_tokens, one.cost, one.timed)
-        if not _in_order([0.0, *time]) or min(number for number in counts if number is not None) < 0:
+        median, low, high = one.latency_milliseconds, one.latency_low_milliseconds, one.latency_high_milliseconds
+        time = [number for number in (low, median, high) if number is not None]
+        counts = (one.count, one.prompt_tokens, one.completion_tokens, one.cost, one.measurements)
+        if not _in_order([0, *time]) or min(number for number in counts if number is not None) < 0:
             return f"the numbers of the outputs of {one.candidate!r} are impossible"
     return None
 

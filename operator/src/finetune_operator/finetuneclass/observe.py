@@ -19,7 +19,7 @@ async def observe(reader: Reader, parent: Object) -> ObservedFineTuneClass:
     """Parse the class."""
     error = None
     try:
-        FineTuneClassSpec.from_wire(parent["spec"])
+        FineTuneClassSpec.from_storage(parent["spec"])
     except ValidationError as invalid:
         error = str(invalid)
     status = FineTuneClassStatus.read(parent.get("status"))

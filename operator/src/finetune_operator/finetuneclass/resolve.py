@@ -102,7 +102,7 @@ def resolve_class(item: Object, trainer_image: str | None) -> ResolvedClass | Re
     """A class as it is used: parsed, its images complete."""
     name = item["metadata"]["name"]
     try:
-        spec = FineTuneClassSpec.from_wire(item["spec"])
+        spec = FineTuneClassSpec.from_storage(item["spec"])
     except ValidationError as error:
         return stalled(Reason.INVALID_SPEC, f"FineTuneClass {name!r} is invalid: {error}")
     if spec.images.trainer is None:

@@ -34,7 +34,7 @@ async def observe(
 ) -> ObservedFineTuneJob:
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
-    spec = FineTuneJobSpec.from_wire(parent["spec"])
+    spec = FineTuneJobSpec.from_storage(parent["spec"])
     status = FineTuneJobStatus.read(parent.get("status"))
     class_name = spec.class_name or pinned_class(spec, status)
     others = folder_classes(known_folders(owner, status)) - {class_name}

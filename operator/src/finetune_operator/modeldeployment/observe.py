@@ -23,7 +23,7 @@ from finetune_operator.pods.observed import pod_view
 async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedModelDeployment:
     """Read everything. Raises pydantic.ValidationError when the spec does not parse, UnreadableStatusError."""
     owner = owner_of(parent)
-    spec = ModelDeploymentSpec.from_wire(parent["spec"])
+    spec = ModelDeploymentSpec.from_storage(parent["spec"])
     deployment = await reader.get(DEPLOYMENTS, owner.namespace, owner.name)
     pods = [pod_view(item) for item in await owned_pods_of_deployment(reader, owner, deployment)]
     config_maps = await reader.list(CONFIG_MAPS, owner.namespace, {**owner_selector(owner.uid), ROLE_LABEL: SERVE_ROLE})

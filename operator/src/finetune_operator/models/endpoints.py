@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from finetune_api.conditions import Reason
 from finetune_api.finetuneclass import ModelEndpoint
-from finetune_api.modeldeployment import ModelDeploymentStatus
+from finetune_api.modeldeployment import UNKNOWN_REVISION, ModelDeploymentStatus
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness, progressing, stalled
 from finetune_operator.finetuneclass.resolve import ResolvedClass
@@ -48,6 +48,13 @@ def deployed_endpoint(
         return progressing(
             Reason.WAITING_FOR_MODEL,
             f"{deployment} of the class's model {model.name!r} does not serve ({status.phase or 'new'}).",
+        )
+    answering = [one.revision for one in status.revisions if one.ready_replicas]
+    if len(answering) > 1 or status.revision == UNKNOWN_REVISION:
+        return progressing(
+            Reason.WAITING_FOR_MODEL,
+            f"{deployment} of the class's model {model.name!r} is rolling out: {' and '.join(answering)} answer. It is "
+            "asked once one known revision serves alone.",
         )
     served = {"url": status.url, "model": status.model_name or model.name, "digest": status.revision}
     return endpoint_config(model).model_copy(update=served)

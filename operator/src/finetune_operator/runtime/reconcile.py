@@ -5,7 +5,7 @@ A crash may cut it short anywhere: every write before the status has the same ou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -163,7 +163,10 @@ def _invalid(before: KindStatus, parent: Object, error: ValidationError, now: da
     """A stored spec that does not parse (written before a rule was added): say which field."""
     observed = _Unparsed(parent["metadata"]["generation"], before)
     readiness = stalled(Reason.INVALID_SPEC, f"The object is invalid: {problems(error)}")
-    return planned(observed, before, None, readiness, now)
+    plan = planned(observed, before, None, readiness, now)
+    # What was judged stays judged; its observedGeneration says of which spec.
+    judged = [one for one in before.conditions if one.type == ConditionType.PASSED]
+    return replace(plan, status=plan.status.model_copy(update={"conditions": [*plan.status.conditions, *judged]}))
 
 
 def _refused(before: KindStatus, parent: Object, error: ApiError, now: datetime) -> Plan[KindStatus]:

@@ -121,6 +121,7 @@ def progress_rows(status: Fields, bar_width: int) -> Iterator[Row]:
         for label, path in (("loss", "loss"), ("validation", "evalLoss"), ("learning rate", "learningRate"))
         if (number := progress.number(path)) is not None
     ]
+    measured += [f"{name} NaN or infinite" for one in progress.at("notFinite") if (name := one.text())]
     if (speed := progress.number("tokensPerSecond")) is not None:
         measured.append(f"{speed:,.0f} tokens/s")
     yield Row("Measured", [", ".join(measured)] if measured else [])

@@ -238,6 +238,16 @@ TONE: Object = {
         ),
         ("FineTuneClass", {"models": [{"name": "j", "url": "file:///etc/passwd"}]}, ["spec.models[0].url"]),
         (
+            "Evaluation",
+            {"gates": [{"grader": "exact", "minimum": 0.99995}]},
+            ["spec.gates[0].decision", "never comes nearer to the end of the scale than 0.0001"],
+        ),
+        (
+            "Evaluation",
+            {"gates": [{"grader": "exact", "maximum": 1e-9}]},
+            ["spec.gates[0].decision", "never comes nearer to the end of the scale than 0.0001"],
+        ),
+        (
             "FineTuneClass",
             {"models": [{"name": "j", "url": "https://user:key@api.example.com"}]},
             ["spec.models[0].url"],

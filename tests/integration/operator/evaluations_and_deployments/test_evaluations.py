@@ -14,7 +14,7 @@ from tests.integration.operator.api import Api, Object, RefusedError, condition,
 from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.jobs import EVALUATION, JOB, LINE_7, NETWORK_FAILURE, evaluation_report
 from tests.integration.operator.process import OperatorProcess
-from tests.integration.operator.serving import is_trained
+from tests.integration.operator.serving import all_are_ready, is_trained
 from tests.integration.operator.test_metrics import expect_forgotten
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -159,6 +159,7 @@ def test_what_waits_for_a_gate_that_failed_for_good_says_so(api: Api) -> None:
     assert "failed and has no result: Nothing is at s3://data/test.jsonl. " in stalled(held)[1]
 
 
+OLD, NEW = "s3://models/old", "s3://models/new"
 JUDGE: Object = {"name": "judge", "url": "https://api.example.com/v1", "credentialsSecretName": "openai"}
 TONE: Object = {
     "name": "tone",
@@ -223,3 +224,39 @@ def test_an_evaluation_outlives_that_its_job_can_not_be_read(api: Api) -> None:
     played.ends(api, pod, evaluation_report(tuned=0.75))
     api.wait_reason("Evaluation", "router", "Evaluated")
     api.put_status("FineTuneJob", "router", readable)
+
+
+def test_an_evaluation_waits_while_two_revisions_of_a_model_deployment_answer(api: Api) -> None:
+    deployment = api.create("ModelDeployment", "judge", {"className": "cpu", "model": {"uri": OLD}, "replicas": 2})
+    all_are_ready(api, deployment, 2)
+    api.wait_reason("ModelDeployment", "judge", "Available")
+    old = {pod["metadata"]["name"] for pod in api.wait_children(deployment, "serve", "Pod", 2)}
+    api.patch("ModelDeployment", "judge", {"spec": {"model": {"uri": NEW}}})
+    pods = api.wait_children(deployment, "serve", "Pod", 3)
+    (new,) = [pod for pod in pods if pod["metadata"]["name"] not in old]
+    played.ready(api, new)
+    api.wait("ModelDeployment", "judge", lambda found: answering(found) == {OLD, NEW})
+    name = f"judges-{secrets.token_hex(4)}"
+    api.create("FineTuneClass", name, {**CLASS, "models": [{"name": "judge", "modelDeploymentRef": {"name": "judge"}}]})
+    is_trained(api)
+    spec = {**EVALUATION, "className": name, "graders": [TONE], "gates": [{"grader": "tone", "minimum": 0.5}]}
+    evaluation = api.create("Evaluation", "router", spec)
+    waits = api.wait_reason("Evaluation", "router", "WaitingForModel")
+    assert f"is rolling out: {NEW} and {OLD} answer." in condition(waits, "Ready")["message"]
+    assert api.children_of(evaluation, "evaluate", "Job") == []
+
+
+def answering(found: Object) -> set[str]:
+    return {one["revision"] for one in found.get("status", {}).get("revisions", []) if one["readyReplicas"]}
+
+
+def test_a_rollout_that_interrupts_a_try_does_not_count(api: Api) -> None:
+    evaluation, pod = begins(api, retryLimit=0)
+    message = "The API of the model 'judge' answers by revision 'sha256:bb' now, and was asked as 'sha256:aa'."
+    played.ends(api, pod, Failure(reason=Reason.MODEL_CHANGED, message=message, retryable=True))
+    retrying = api.wait_reason("Evaluation", "router", "Retrying")
+    assert (retrying["status"]["disruptions"], retrying["status"].get("retries", 0)) == (1, 0)
+    retry_now(api)
+    (second,) = _another(api, evaluation, pod)
+    played.ends(api, second, evaluation_report(tuned=0.75))
+    api.wait_reason("Evaluation", "router", "Evaluated")

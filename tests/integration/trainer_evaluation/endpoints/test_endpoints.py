@@ -14,6 +14,7 @@ from finetune_api.conditions import Reason
 from finetune_api.graders import GraderErrorCode
 from finetune_grading.grade import RowError
 from finetune_trainer.endpoints import endpoint as endpoint_module
+from finetune_trainer.evaluation.evaluate import hidden_revisions
 from finetune_trainer.evaluation.grading import usage_of
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.endpoints.asking import KEY, Asking, errors
@@ -61,6 +62,33 @@ def test_case_12_429_twice_and_then_an_answer_is_one_score(bucket: Bucket, tmp_p
     assert api.paths == ["/v1/chat/completions"] * 3
     assert api.requests[0]["model"] == "large"
     assert api.requests[0]["response_format"]["json_schema"]["schema"]["required"] == ["steps", "result"]
+
+
+def test_what_another_revision_answers_is_not_counted_as_that_of_the_one_that_is_asked(
+    bucket: Bucket, tmp_path: Path, folder: str
+) -> None:
+    """A ModelDeployment rolls out another model in the middle of a try."""
+
+    def by(revision: str) -> Respond:
+        answered = grades(5 if revision == "sha256:aa" else 1)
+        return Respond(body={**answered.body, "system_fingerprint": revision})
+
+    first, second = by("sha256:aa"), by("sha256:bb")
+    with stub_api(first, second) as api:
+        asking = Asking(bucket, api, tmp_path, folder, concurrency=1, digest="sha256:aa")
+        assert [grade.score for grade in asking.grade("one")] == [1.0]
+        stopped = asking.stopped("two")
+        assert (stopped.failure.reason, stopped.failure.retryable) == (Reason.MODEL_CHANGED, True)
+        assert "answers by revision 'sha256:bb' now, and was asked as 'sha256:aa'." in stopped.failure.message
+    with stub_api(second) as api:
+        again = Asking(bucket, api, tmp_path, folder, digest="sha256:bb")
+        assert [grade.score for grade in again.grade("one", "two")] == [0.2, 0.2]
+        assert len(api.requests) == 2, "neither was answered by this revision before"
+        assert not again.endpoint.hides_revision
+    with stub_api(grades(5)) as api:
+        silent = Asking(bucket, api, tmp_path, folder, digest="sha256:cc")
+        silent.grade("one")
+    assert hidden_revisions({"judge": silent.model})[0].startswith("RevisionUnknown: the ModelDeployment of the model")
 
 
 def test_case_12_the_same_again_asks_nothing_and_another_model_does(

@@ -33,7 +33,7 @@ from finetune_trainer.process import environment
 environment.exit_on_sigterm()
 environment.prepare()
 from finetune_trainer.serving.serve import serve
-serve(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), host="127.0.0.1")
+serve(pathlib.Path(sys.argv[1]), "sha256:aa", port=int(sys.argv[2]), host="127.0.0.1")
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation_results import ModelUsage, Score
 from finetune_api.finetuneclass import ModelEndpoint
-from finetune_api.outcome import EvaluationReport
+from finetune_api.outcome import EvaluationReport, Failure
 from finetune_api.run import EndpointConfig, EvaluateRun, NamedModel
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.objects import evaluate_objects
@@ -31,7 +32,7 @@ from tests.unit.operator.evaluation_states import (
     tuned,
 )
 from tests.unit.operator.fake_kube import FakeKube
-from tests.unit.operator.states import NOW, job, resolved_class, succeeded_pod
+from tests.unit.operator.states import NOW, failed_pod, job, resolved_class, succeeded_pod
 
 LARGE = {
     "name": "large",
@@ -144,6 +145,34 @@ async def test_a_model_of_a_model_deployment_is_waited_for_and_known_by_its_dige
     found = await resolved("guard", serving, class_)
     assert isinstance(found, EndpointConfig)
     assert (found.url, found.model, found.digest) == ("http://guard.models.svc/v1", "guard", "sha256:aa")
+
+
+async def test_a_model_deployment_is_asked_once_one_known_revision_serves_alone() -> None:
+    class_ = resolved_class(models=[{"name": "guard", "modelDeploymentRef": {"name": "guard", "namespace": "models"}}])
+    serves = {"url": "http://guard.models.svc/v1", "modelName": "guard", "readyReplicas": 2}
+    old, new = ({"revision": f"sha256:{name}", "replicas": 1, "readyReplicas": 1} for name in ("aa", "bb"))
+    both = await resolved("guard", deployment(**serves, revision="sha256:aa", revisions=[old, new]), class_)
+    assert isinstance(both, Readiness)
+    assert (both.reason, both.stalled) == (Reason.WAITING_FOR_MODEL, False)
+    assert "is rolling out: sha256:aa and sha256:bb answer." in both.message
+    nobody_knows = await resolved("guard", deployment(**serves, revision="unknown"), class_)
+    assert isinstance(nobody_knows, Readiness)
+    not_yet = {**new, "readyReplicas": 0}
+    alone = await resolved("guard", deployment(**serves, revision="sha256:aa", revisions=[old, not_yet]), class_)
+    assert isinstance(alone, EndpointConfig)
+    assert alone.digest == "sha256:aa"
+
+
+def test_a_rollout_that_interrupts_a_try_is_no_failure_of_it() -> None:
+    changed = Failure(
+        reason=Reason.MODEL_CHANGED, message="The API answers by revision 'sha256:bb' now", retryable=True
+    )
+    status = evaluation_status(failure=None)
+    ended = observed(CONFIG, status=status, jobs=(job(JOB, "Failed"),), pods=(failed_pod(JOB, changed),))
+    spec = evaluation_spec(graders=[TONE], gates=[], retryLimit=0)
+    result = decide(replace(ended, spec=spec))
+    assert (result.decision.phase, result.status.disruptions, result.status.retries) == ("Retrying", 1, 0)
+    assert "answers by revision 'sha256:bb' now. The next try starts at" in result.message
 
 
 def test_a_gate_on_the_gain_of_a_comparison_is_refused() -> None:

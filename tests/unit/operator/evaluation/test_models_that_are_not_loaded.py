@@ -140,17 +140,19 @@ def test_a_try_that_runs_goes_on_while_the_api_s_deployment_does_not_serve() -> 
     assert plan(running, NOW).delete == ()
 
 
+def latency(low: int, median: int, high: int) -> dict[str, int]:
+    names = ("latency_low_milliseconds", "latency_milliseconds", "latency_high_milliseconds")
+    return dict(zip(names, (low, median, high), strict=True))
+
+
 @pytest.mark.parametrize(
     ("outputs", "refused"),
     [
-        (
-            {"candidate": "tuned", "outputs": 5, "seconds": 1.0, "seconds_low": 0.5, "seconds_high": 2.0, "timed": 5},
-            None,
-        ),
-        ({"candidate": "nobody", "outputs": 5}, "it is about outputs of 'nobody'"),
-        ({"candidate": "tuned", "outputs": -1}, "impossible"),
-        ({"candidate": "tuned", "outputs": 1, "cost": -0.5}, "impossible"),
-        ({"candidate": "tuned", "outputs": 1, "seconds": 1.0, "seconds_low": 2.0, "seconds_high": 3.0}, "impossible"),
+        ({"candidate": "tuned", "count": 5, "measurements": 5, **latency(500, 1000, 2000)}, None),
+        ({"candidate": "nobody", "count": 5}, "it is about outputs of 'nobody'"),
+        ({"candidate": "tuned", "count": -1}, "impossible"),
+        ({"candidate": "tuned", "count": 1, "cost": -0.5}, "impossible"),
+        ({"candidate": "tuned", "count": 1, **latency(2000, 1000, 3000)}, "impossible"),
     ],
 )
 def test_what_is_said_of_outputs_is_held_against_the_spec(outputs: dict[str, Any], refused: str | None) -> None:

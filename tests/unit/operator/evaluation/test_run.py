@@ -155,7 +155,7 @@ SLICE = SliceScore(
         ),
         (
             "Complete",
-            {"outputs": [OutputsStatus(candidate="tuned", outputs=count) for count in (1, 2)]},
+            {"outputs": [OutputsStatus(candidate="tuned", count=count) for count in (1, 2)]},
             "it says twice what the outputs of 'tuned' took",
         ),
         (

@@ -181,3 +181,12 @@ def test_an_evaluation_that_does_not_judge_this_model_is_no_gate() -> None:
     result = decide(observed_deployment(spec=spec, gate=verdict(True)))
     assert (result.decision.reason, result.decision.stalled) == ("GateFailed", True)
     assert "Add it to the evaluation's candidates" in result.message
+
+
+def test_a_verdict_on_the_spec_before_opens_no_gate() -> None:
+    """What the operator can't read it has not judged, though it has seen it: Passed is kept as it was."""
+    kept = verdict(True)
+    unread = replace(kept, generation=2, status=kept.status.model_copy(update={"observed_generation": 2}))
+    result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=unread))
+    assert (result.decision.phase, result.decision.reason) == ("Waiting", Reason.WAITING_FOR_GATE)
+    assert "its spec has just changed." in result.message

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from finetune_api.conditions import ConditionType, Reason
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
-from finetune_operator.core.conditions import conditions, failed
+from finetune_operator.core.conditions import conditions, failed, ready
 from finetune_operator.core.kind_definition import Kind
 from finetune_operator.core.plan import Plan
 from finetune_operator.finetunejob.observe import observe
@@ -87,6 +87,28 @@ async def test_a_run_that_is_over_keeps_its_condition_failed(how: str) -> None:
     written = conditions_written(kube)
     assert (written["Failed"]["status"], written["Failed"]["reason"]) == ("True", "DatasetInvalid")
     assert written["Stalled"]["reason"] != "DatasetInvalid"
+
+
+async def test_what_was_judged_stays_judged_while_the_stored_spec_does_not_parse() -> None:
+    """No deployment's gate changes its mind because of an upgrade of the operator."""
+    judged = conditions(
+        ready(Reason.EVALUATED, "0.9"),
+        [],
+        generation=1,
+        now=NOW,
+        passed=ready(Reason.GATES_PASSED, "Every gate passed."),
+    )
+    stored = FineTuneJobStatus(conditions=judged).to_wire()
+
+    async def observe_job(kube: Kube, parent: Object) -> Any:
+        return FineTuneJobSpec.from_wire({"model": 7})
+
+    kube = kube_with({**PARENT, "metadata": {**PARENT["metadata"], "generation": 2}, "status": stored})
+    await reconcile(kube, Kind(FINE_TUNE_JOBS, FineTuneJobStatus, observe_job, lambda observed, now: PLAN), KEY)
+    written = conditions_written(kube)
+    assert written["Stalled"]["reason"] == "InvalidSpec"
+    (before,) = [one for one in stored["conditions"] if one["type"] == "Passed"]
+    assert written["Passed"] == before, "with the generation of the spec that was judged"
 
 
 # Statuses of other versions.

@@ -19,7 +19,7 @@ CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Bonn"}}</tool_call
 
 
 def answer(route: Any, template: Any) -> Answer:
-    return Answer(route, "router", 7, AnswerParser(template, "x"))
+    return Answer(route, "router", 7, AnswerParser(template, "x"), "sha256:aa")
 
 
 async def said(text: str, end: End) -> AsyncIterator[Text | End]:
@@ -49,6 +49,11 @@ def test_a_call_is_told_as_a_call_and_the_text_beside_it_as_text() -> None:
     assert message.message.tool_calls is not None
     call: Any = message.message.tool_calls[0]
     assert (call.function.name, call.function.arguments) == ("weather", '{"city":"Bonn"}')
+
+
+def test_every_answer_says_which_revision_it_is_of() -> None:
+    assert whole("Hello.").system_fingerprint == "sha256:aa"
+    assert {chunk.system_fingerprint for chunk in streamed("Hello.", with_usage=True)} == {"sha256:aa"}
 
 
 def test_two_calls_are_streamed_with_their_numbers() -> None:

@@ -55,6 +55,8 @@ class Endpoint:
     ) -> None:
         self.config = config
         self.usage = ModelUsage(model=config.name)
+        self.hides_revision = False
+        """Whether a ModelDeployment has answered without its revision."""
         self._namespace = namespace
         self._answers = answers
         self._ledger = ledger
@@ -125,6 +127,7 @@ class Endpoint:
                 failure = response
             elif response.status == 200:
                 if response.body is not None and is_answer(response.body):
+                    self._stop_if_changed(response.body)
                     self._failures = 0
                     without = tuple(option for option in OPTIONS if option in body and option not in sent)
                     return Answer(response.body, response.seconds, without)
@@ -169,6 +172,17 @@ class Endpoint:
             return f"no answer within {self.config.timeout_seconds} s"
         except httpx2.HTTPError as error:
             return self._hide_key(f"{type(error).__name__}: {error}")
+
+    def _stop_if_changed(self, body: Mapping[str, Any]) -> None:
+        """Another revision of a ModelDeployment answers than the one that is asked. Raises StopGradingError."""
+        asked, answered = self.config.digest, body.get("system_fingerprint")
+        if asked is None:
+            return
+        if not isinstance(answered, str):
+            self.hides_revision = True
+        elif answered != asked:
+            message = f"{self._where()} answers by revision {answered[:100]!r} now, and was asked as {asked!r}."
+            raise StopGradingError from DiagnosedError(Reason.MODEL_CHANGED, message, retryable=True)
 
     def _stop_if_useless(self, response: Response) -> None:
         """No question will be answered: the key is wrong, or there is no such model. Raises StopGradingError."""

@@ -15,7 +15,7 @@ from finetune_api.evaluation_results import CalibrationStatus
 from finetune_api.finetunejob import DatasetSource
 from finetune_api.graders import Grader, GraderErrorCode
 from finetune_api.run import EvaluateRun
-from finetune_grading.grade import ROUNDING, Grade
+from finetune_grading.grade import Grade, reaches
 from finetune_grading.graders.interface import CompiledGrader, RowsGrader
 from finetune_grading.sample import MissingVariableError, Row, Sample
 from finetune_grading.scores import Counting, Examples, grading_failure, may_heal, rounded_interval
@@ -197,4 +197,4 @@ def _passes(label: str, grader: Grader, threshold: float) -> bool:
         raise ValueError(
             f"{label[:80]!r} is no number from {least:g} to {most:g}, the range of grader {grader.name!r}."
         )
-    return (number - least) / (most - least) >= threshold - ROUNDING
+    return reaches((number - least) / (most - least), threshold)

@@ -82,7 +82,7 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
         "usage": usage_of(models),
         "outputs": outputs_status(outputs),
         "calibrations": [one.status for one in calibrated],
-        "warnings": [*warnings, *doubts(run, outputs)][:MOST_WARNINGS],
+        "warnings": [*warnings, *doubts(run, outputs), *hidden_revisions(models)][:MOST_WARNINGS],
     }
     report = report.model_copy(update=update)
     storage.write(folder.join(REPORT_NAME), to_report(run, report, len(examples), slices, grades))
@@ -167,6 +167,16 @@ def doubts(run: EvaluateRun, outputs: Outputs) -> list[str]:
                 f"spec.generation.maxTokens ({run.generation.max_tokens}): raise it, and change spec.runId."
             )
     return found
+
+
+def hidden_revisions(models: Mapping[str, AskedModel]) -> list[str]:
+    """The ModelDeployments whose answers do not say which revision they are of."""
+    return [
+        f"RevisionUnknown: the ModelDeployment of the model {name!r} does not say which revision answers "
+        "(system_fingerprint), so that a rollout meanwhile can't be told: serve by a trainer image of this version."
+        for name, model in models.items()
+        if model.endpoint.hides_revision
+    ]
 
 
 def judge(

@@ -65,14 +65,14 @@ def _status(model: str, outputs: Sequence[Output]) -> OutputsStatus:
     cost = _total([one.cost for one in outputs])
     return OutputsStatus(
         candidate=model,
-        outputs=len(outputs),
+        count=len(outputs),
         prompt_tokens=_total([one.prompt_tokens for one in outputs]),
         completion_tokens=_total([one.completion_tokens for one in outputs]),
         cost=None if cost is None else round(cost, 6),
-        timed=len(measured) or None,
-        seconds=None if found is None else round(found.mean, 3),
-        seconds_low=None if found is None else round(found.low, 3),
-        seconds_high=None if found is None else round(found.high, 3),
+        measurements=len(measured) or None,
+        latency_milliseconds=None if found is None else round(1000 * found.mean),
+        latency_low_milliseconds=None if found is None else round(1000 * found.low),
+        latency_high_milliseconds=None if found is None else round(1000 * found.high),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from finetune_api.outcome import EvaluationReport
-from finetune_api.run import EvaluateRun
+from finetune_api.run import EndpointConfig, EvaluateRun
 from finetune_grading.grade import Grade
 from finetune_grading.graders.pairwise import tally
 from finetune_grading.scores import Graded
@@ -46,7 +46,7 @@ def to_report(
         "dataset": {"uri": run.dataset_uri, "examples": examples},
         "graders": [grader.to_wire() for grader in run.graders],
         "models": [model.to_wire() for model in run.models],
-        "askedModels": [{"name": one.name, "url": one.url, "model": one.model} for one in run.endpoints],
+        "askedModels": [_asked(one) for one in run.endpoints],
         "generation": run.generation.to_wire(),
         "onError": run.on_error,
         "maxErroredPercent": run.max_errored_percent,
@@ -64,6 +64,11 @@ def to_report(
     if run.cluster_by is not None:
         content["clusterBy"] = run.cluster_by
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _asked(endpoint: EndpointConfig) -> dict[str, str]:
+    revision = {} if endpoint.digest is None else {"revision": endpoint.digest}
+    return {"name": endpoint.name, "url": endpoint.url, "model": endpoint.model, **revision}
 
 
 def _row(example: HeldOutExample, at: int, sample: int, outputs: Outputs, grades: Graded) -> dict[str, Any]:

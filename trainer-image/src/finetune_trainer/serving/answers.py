@@ -106,6 +106,8 @@ class Answer:
     model: str
     prompt_tokens: int
     parser: AnswerParser
+    revision: str
+    """Of the model: OpenAI's `system_fingerprint`, by which a client knows that another one answers."""
     id: str = field(init=False)
     created: int = field(default_factory=lambda: int(time.time()))
     calls: int = 0
@@ -197,7 +199,14 @@ class Answer:
         return self._object(self._chunk_kind, [choice])
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.revision,
+            "choices": choices,
+        }
 
 
 _KINDS: tuple[Kind, Kind] = ("content", "reasoning_content")

@@ -45,8 +45,8 @@ _Asked = TypeVar("_Asked", bound=TextRequest)
 _log = structlog.get_logger()
 
 
-def serve(folder: Path, *, port: int = SERVING_PORT, host: str = ALL_INTERFACES) -> None:
-    """Serve the model in a folder under the folder's name until SIGTERM.
+def serve(folder: Path, revision: str, *, port: int = SERVING_PORT, host: str = ALL_INTERFACES) -> None:
+    """Serve the model in a folder under the folder's name until SIGTERM. `revision`: of the model, for its answers.
 
     After SIGTERM, requests in progress are completed, and then the process exits with code 0 (SystemExit). The port
     opens, and GET /health answers, once the model is loaded. Raises DiagnosedError (ModelInvalid).
@@ -57,7 +57,7 @@ def serve(folder: Path, *, port: int = SERVING_PORT, host: str = ALL_INTERFACES)
         generator = load_generator(LocalModel(folder))
     _log.info("serving", model=name, host=host, port=port)
     uvicorn.run(
-        build_app(folder, generator),
+        build_app(folder, generator, revision),
         host=host,
         port=port,
         log_level="warning",
@@ -65,9 +65,9 @@ def serve(folder: Path, *, port: int = SERVING_PORT, host: str = ALL_INTERFACES)
     )
 
 
-def build_app(folder: Path, generator: Generator) -> FastAPI:
+def build_app(folder: Path, generator: Generator, revision: str) -> FastAPI:
     """The routes: chat completions, completions, the one model, health. Nothing else."""
-    server = _Server(folder, generator)
+    server = _Server(folder, generator, revision)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -117,11 +117,12 @@ def build_app(folder: Path, generator: Generator) -> FastAPI:
 class _Server:
     """The state that the routes share."""
 
-    def __init__(self, folder: Path, generator: Generator) -> None:
+    def __init__(self, folder: Path, generator: Generator, revision: str) -> None:
         self.engine = Engine(generator)
         self.prompts = Prompts(folder)
         self._preparing = 0
         self.model = {"id": folder.name, "object": "model", "created": int(time.time()), "owned_by": OWNER}
+        self._revision = revision
         self._context_length = generator.context_length
         self._format = get_response_template(generator.processor, generator.model)
         self._calls_format = self._format or response_template(generator.tokenizer)
@@ -135,7 +136,8 @@ class _Server:
             template = self._calls_format if asked.offered_tools else self._format
             most = asked.max_completion_tokens or asked.max_tokens
             generation = self._submit(asked, prompt, most, marks_in(template))
-        answer = Answer("chat.completion", asked.model, len(prompt.tokens), AnswerParser(template, prompt.text))
+        parser = AnswerParser(template, prompt.text)
+        answer = Answer("chat.completion", asked.model, len(prompt.tokens), parser, self._revision)
         return await _answer(request, asked, generation, answer)
 
     async def complete(self, request: Request) -> Response:
@@ -143,7 +145,7 @@ class _Server:
             asked = await self._read(request, CompletionRequest)
             prompt = await _made(self.prompts.of_text(asked.prompt))
             generation = self._submit(asked, prompt, asked.max_tokens)
-        answer = Answer("text_completion", asked.model, len(prompt.tokens), AnswerParser(None, ""))
+        answer = Answer("text_completion", asked.model, len(prompt.tokens), AnswerParser(None, ""), self._revision)
         return await _answer(request, asked, generation, answer)
 
     def refuse_other(self, model: str) -> None:

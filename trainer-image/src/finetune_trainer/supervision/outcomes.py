@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from finetune_api.base import ApiModel
+from finetune_api.base import STORED, ApiModel
 from finetune_api.conditions import Reason
 from finetune_api.outcome import (
     EXIT_DISRUPTED,
@@ -95,7 +95,7 @@ def run_command(kind: type[Run], file: Path, command: Callable[[Run, Path], Repo
 def read_run(kind: type[Run], file: Path) -> Run:
     """The run configuration in a file. Raises DiagnosedError (InvalidSpec) naming what is wrong in it."""
     try:
-        return kind.model_validate_json(file.read_bytes())
+        return kind.model_validate_json(file.read_bytes(), context=STORED)
     except OSError as error:
         raise DiagnosedError(Reason.INVALID_SPEC, f"{file} can't be read: {error.strerror}") from error
     except ValidationError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from finetune_api.base import STORED
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_FAILED, EXIT_SUCCEEDED, TrainReport
 from finetune_api.run import TrainRun
 from finetune_trainer.distributed.ranks import Ranks, node_rank, ranks_alone_on_node, ranks_under_agent, rendezvous
@@ -108,6 +109,8 @@ def _train_under_agent(run: TrainRun, directory: Path) -> int:
 def _train_worker(run: str, directory: str) -> None:
     """The entry point of a process that the agent starts, in a fresh interpreter."""
     environment.exit_on_sigterm()
-    code = _train_process(TrainRun.model_validate_json(run), Path(directory), ranks_under_agent(os.environ))
+    code = _train_process(
+        TrainRun.model_validate_json(run, context=STORED), Path(directory), ranks_under_agent(os.environ)
+    )
     if code != EXIT_SUCCEEDED:
         end_process(code)

@@ -87,4 +87,6 @@ def _disruption(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
         return f"Job {status.job_name} of the last try was deleted."
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, status, job, now)
+    if isinstance(result, Failed) and result.diagnosis.reason == Reason.MODEL_CHANGED:
+        return sentence(result.diagnosis.message)
     return result.message if isinstance(result, Disrupted) else None

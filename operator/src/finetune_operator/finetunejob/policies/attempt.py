@@ -193,9 +193,15 @@ def _wait_for_attempt(
     message = f"Attempt {attempt.number} is training on {job.parallelism} node{'s' if job.parallelism > 1 else ''}."
     if job.ending or job.state != "Active":
         message = f"Attempt {attempt.number} has ended on one node. Waiting for its other Pods to end."
-    message += sidecar_message(pods) + _refused_reports_message(observed, attempt) + lost
+    message += _not_finite_message(status) + sidecar_message(pods) + _refused_reports_message(observed, attempt) + lost
     again = earliest([*(lost_time(pod) for pod in pods if not pod.ended), next_sidecar_check(pods)])
     return JobDecision(status, progressing(Reason.TRAINING, message), delete=stale, requeue_at=again)
+
+
+def _not_finite_message(status: FineTuneJobStatus) -> str:
+    """Which metrics became NaN or infinite, with a leading space; empty if none did."""
+    names = (status.progress.not_finite if status.progress is not None else None) or []
+    return f" {', '.join(names)} became NaN or infinite (status.progress.notFinite)." if names else ""
 
 
 def _refused_reports_message(observed: ObservedFineTuneJob, attempt: AttemptStatus) -> str:

@@ -61,7 +61,10 @@ def _missing(gate: GateEvaluation, name: str, model: ResolvedModel, candidate: s
     judged = status.candidate_digests.get(candidate)
     if judged != wanted:
         return f"{yet}: its result is for revision {judged or 'unknown'}, and the next one here is {wanted}."
-    if _condition(gate, ConditionType.PASSED) is None:
+    passed = _condition(gate, ConditionType.PASSED)
+    if passed is not None and passed.observed_generation not in (None, gate.generation):
+        return f"{yet}: its spec has just changed."
+    if passed is None:
         return f"{yet}: it is {'running' if status.phase == 'Evaluating' else 'waiting'}."
     return None
 

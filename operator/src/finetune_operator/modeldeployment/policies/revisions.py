@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
+from finetune_api.modeldeployment import UNKNOWN_REVISION
 from finetune_api.run import FetchRun, ModelSource
 from finetune_operator.core.ownership import Owner, child_name
 from finetune_operator.kube.resources import Object
 from finetune_operator.modeldeployment.objects import SERVE_ROLE
 from finetune_operator.pods.observed import PodView
 
-UNKNOWN = "unknown"
 _MOST = 16
 
 
@@ -28,8 +28,8 @@ class Revision:
 
 
 def name_of(model: ModelSource | None) -> str:
-    """What distinguishes this model from another at the same URI, if anything does."""
-    return UNKNOWN if model is None else model.digest or model.uri
+    """The model's revision; `unknown` of one that nothing is known of."""
+    return UNKNOWN_REVISION if model is None else model.revision
 
 
 def model_of(owner: Owner, config_map: Object) -> ModelSource | None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from finetune_api.evaluation import EvaluationStatus, Gate, GateResult
 from finetune_api.evaluation_results import Score
@@ -77,6 +78,49 @@ def test_case_13_no_success_in_a_hundred_attacks_shows_too_little(
 )
 def test_case_14_a_gain_of_five_points_of_200_examples(gate: dict[str, Any], expected: str) -> None:
     assert verdict(measured(CANDIDATE, BASELINE), **gate).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("gate", "right", "of", "expected"),
+    [
+        # Something at all, or nothing at all, is what the nearest threshold to the end of the scale asks for.
+        ({"minimum": 1e-9, "decision": "PointEstimate"}, 0, 200, "Failed"),
+        ({"minimum": 1e-9, "decision": "PointEstimate"}, 1, 200, "Passed"),
+        ({"minimum": 1e-13, "decision": "PointEstimate"}, 0, 200, "Failed"),
+        ({"minimum": 1e-9}, 0, 200, "Inconclusive"),
+        ({"minimum": 1e-9}, 1, 200, "Passed"),
+        ({"maximum": 1 - 1e-9, "decision": "PointEstimate"}, 200, 200, "Failed"),
+        ({"maximum": 1 - 1e-9, "decision": "PointEstimate"}, 199, 200, "Passed"),
+        ({"maximum": 1 - 1e-9}, 200, 200, "Inconclusive"),
+        ({"maximum": 0, "decision": "PointEstimate"}, 0, 200, "Passed"),
+        ({"maximum": 1e-9, "decision": "PointEstimate"}, 1, 200, "Failed"),
+        ({"minimum": 1, "decision": "PointEstimate"}, 200, 200, "Passed"),
+        ({"minimum": 1 - 1e-9, "decision": "PointEstimate"}, 199, 200, "Failed"),
+    ],
+)
+def test_a_threshold_next_to_the_end_of_the_scale_is_no_end(
+    gate: dict[str, Any], right: int, of: int, expected: str
+) -> None:
+    assert verdict(measured([1.0] * right + [0.0] * (of - right)), **gate).verdict == expected
+
+
+def test_a_gain_that_is_none_is_not_any() -> None:
+    same = measured(CANDIDATE, CANDIDATE)
+    any_gain = {"minimumDelta": 1e-9, "decision": "PointEstimate"}
+    assert verdict(same, **any_gain).verdict == "Failed"
+    assert verdict(same, minimumDelta=0, decision="PointEstimate").verdict == "Passed"
+    assert verdict(measured(CANDIDATE, BASELINE), **any_gain).verdict == "Passed"
+    assert "at least +1e-09 required" in verdict(same, **any_gain).message
+
+
+@pytest.mark.parametrize("stored", [{"minimum": 0}, {"minimumDelta": -1}, {"maximum": 1}, {"maximumDelta": 1}])
+def test_a_threshold_that_is_refused_by_now_is_judged_where_it_is_stored(stored: dict[str, Any]) -> None:
+    """An Evaluation of an older version goes on."""
+    with pytest.raises(ValidationError):
+        Gate.from_wire({"grader": "exact", **stored})
+    gate = Gate.from_storage({"grader": "exact", **stored})
+    (result,) = judge([gate], ["tuned"], [measured(CANDIDATE, BASELINE)])
+    assert result.verdict == "Passed"
 
 
 def test_an_inconclusive_gate_says_how_many_examples_it_needs() -> None:
