@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import random
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -35,6 +38,17 @@ CHILDREN = ("Job", "Pod", "ConfigMap", "Service", "Deployment")
 WAIT_SECONDS = 30.0
 COLLECTED_SECONDS = 60.0
 """The garbage collector looks for new CRDs every 30 s; in the first half minute of a control plane it takes so long."""
+PACE_SECONDS = float(os.environ.get("TEST_PACE", "0"))
+"""How long a test pauses, at most, before each request and each wait: see docs/how-to/develop.md."""
+
+
+class _Waiting(threading.local):
+    """Whether this thread asks what it waits for, which is not paused."""
+
+    is_now = False
+
+
+_waiting = _Waiting()
 
 
 class RefusedError(Exception):
@@ -63,6 +77,7 @@ class Api:
         self, method: str, path: str, body: Object | None = None, content_type: str = "application/json"
     ) -> Object:
         """One request. Raises RefusedError."""
+        _pause()
         answer = self._pool.request(
             method,
             self._server + path,
@@ -170,8 +185,22 @@ def stalled(item: Object) -> tuple[str, str]:
 
 def _polls(ask: Callable[[], Answer], seconds: float) -> Iterator[Answer]:
     """Answers, one every 100 ms, until the time is over; at least two."""
+    _pause()
     deadline = time.monotonic() + seconds
-    yield ask()
+    yield _unpaused(ask)
     while time.monotonic() < deadline:
         time.sleep(0.1)
-        yield ask()
+        yield _unpaused(ask)
+
+
+def _unpaused(ask: Callable[[], Answer]) -> Answer:
+    before, _waiting.is_now = _waiting.is_now, True
+    try:
+        return ask()
+    finally:
+        _waiting.is_now = before
+
+
+def _pause() -> None:
+    if PACE_SECONDS and not _waiting.is_now:
+        time.sleep(random.uniform(PACE_SECONDS / 2, PACE_SECONDS))

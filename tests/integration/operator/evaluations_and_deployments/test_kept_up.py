@@ -5,6 +5,7 @@ Who meddles does it with the requests of kubectl; the API server, the Deployment
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.outcome import Failure, to_termination_message
 from tests.integration.operator import played
-from tests.integration.operator.api import Api, Object, condition, stalled, wait_for
+from tests.integration.operator.api import Api, Object, RefusedError, condition, stalled, wait_for
 from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.jobs import RESULT
 from tests.integration.operator.process import OperatorProcess
@@ -154,12 +155,18 @@ def test_a_forged_run_configuration_is_made_anew(api: Api) -> None:
     deployment = serves(api)
     (config_map,) = api.children_of(deployment, "serve", "ConfigMap")
     name, meta = config_map["metadata"]["name"], config_map["metadata"]
-    api.delete("ConfigMap", name)
     kept = {key: meta[key] for key in ("name", "labels", "annotations", "ownerReferences")}
     forged = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": kept, "immutable": True, "data": {"run.json": "{}"}}
-    api.request(
-        "PATCH", f"{api.path('ConfigMap', name)}?fieldManager=user&force=true", forged, "application/apply-patch+yaml"
-    )
+    path = f"{api.path('ConfigMap', name)}?fieldManager=user&force=true"
+
+    def is_forged() -> bool:
+        with contextlib.suppress(RefusedError):  # The operator has made it again already, or has not yet.
+            api.delete("ConfigMap", name)
+            api.request("PATCH", path, forged, "application/apply-patch+yaml")
+            return True
+        return False
+
+    wait_for(is_forged, "it is forged before the operator has made it again")
     wait_for(lambda: _data(api, name) == config_map["data"], "it has its content again")
 
 
@@ -176,16 +183,23 @@ def test_replicas_follow_the_spec_and_ready_replicas_the_pods_while_the_next_rev
     (pod,) = api.wait_children(deployment, "serve", "Pod")
     not_ready = {"type": "Ready", "status": "False", "lastTransitionTime": played.MOMENT}
     api.patch("Pod", pod["metadata"]["name"], {"status": {"conditions": [not_ready]}}, "status")
-    down = api.wait("ModelDeployment", "router", lambda found: found["status"].get("readyReplicas", 0) == 0)
-    assert "0 of 1 replicas ready" in ready_message(down)
+    # The number is the Deployment's, and what is said of it the Pods': the operator is told of them apart.
+    api.wait(
+        "ModelDeployment",
+        "router",
+        lambda found: found["status"].get("readyReplicas", 0) == 0 and "0 of 1 replicas ready" in ready_message(found),
+    )
 
     api.patch("ModelDeployment", "router", {"spec": {"replicas": 2}})
     all_are_ready(api, deployment, 2)
     api.wait("ModelDeployment", "router", lambda found: found["status"].get("readyReplicas") == 2)
     api.patch("ModelDeployment", "router", {"spec": {"replicas": 0}})
-    empty = api.wait("ModelDeployment", "router", lambda found: found["status"].get("replicas", 0) == 0)
+    api.wait(
+        "ModelDeployment",
+        "router",
+        lambda found: found["status"].get("replicas", 0) == 0 and "is scaled to zero" in ready_message(found),
+    )
     assert api.get("Deployment", "router")["spec"]["replicas"] == 0
-    assert "is scaled to zero" in ready_message(empty)
 
 
 HOLDS: dict[str, Callable[[Api, str], object]] = {

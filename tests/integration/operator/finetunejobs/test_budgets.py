@@ -172,7 +172,10 @@ def test_a_suspended_job_uses_nothing_more(api: Api, operator: OperatorProcess, 
     wait_for(lambda: not api.children_of(job, "train", "Pod"), "the Pods are gone")
     api.wait_reason("FineTuneJob", "router", "Suspended")
     used = entries(ledgers, api)
-    api.patch("FineTuneJob", "router", {"metadata": {"annotations": {"touched": "1"}}})
-    assert used == {job["metadata"]["uid"]: api.get("FineTuneJob", "router")["status"]["usage"]["acceleratorSeconds"]}
+    generation = api.patch("FineTuneJob", "router", {"spec": {"ttlSecondsAfterFinished": 86400}})["metadata"][
+        "generation"
+    ]
+    seen = api.wait("FineTuneJob", "router", lambda found: found["status"]["observedGeneration"] == generation)
+    assert used == {job["metadata"]["uid"]: seen["status"]["usage"]["acceleratorSeconds"]}
     assert entries(ledgers, api) == used
     assert PODS * ACCELERATORS * PLAYED_SECONDS <= used[job["metadata"]["uid"]] < PODS * ACCELERATORS * 120

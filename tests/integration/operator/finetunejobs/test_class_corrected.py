@@ -96,8 +96,15 @@ def test_an_attempt_that_has_not_started(
     assert read(before["spec"]["template"]["spec"]) != expected
     api.patch("FineTuneClass", own_class, {"spec": right})
     assert read(expect_made_anew(api, job, "train", before)) == expected
-    pods = [item for item in api.wait_children(job, "train", "Pod", 2) if "deletionTimestamp" not in item["metadata"]]
-    for pod in pods:
+    old = before["metadata"]["uid"]
+
+    def new_pods() -> list[Object]:
+        """Those of the Job before go when the garbage collector, the others come when the Job controller gets to it."""
+        pods = api.children_of(job, "train", "Pod")
+        return [pod for pod in pods if pod["metadata"]["labels"]["batch.kubernetes.io/controller-uid"] != old]
+
+    wait_for(lambda: len(new_pods()) == 2, "both Pods of the new Job")
+    for pod in new_pods():
         played.runs(api, pod)
     training = api.wait_reason("FineTuneJob", "router", "Training")
     assert training["status"]["attempt"]["number"] == 2

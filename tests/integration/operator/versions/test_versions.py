@@ -263,8 +263,10 @@ def _goes_on(api: Api, job: Object, station: str, pods: list[Object]) -> None:
         assert found["attempt"]["retries"] == (1 if station == "Retrying" else 0)
         assert found["startingModel"] == {"uri": JOB["model"]["uri"]}
     if station == "Failed":
-        touch(api, "FineTuneJob", "router")
-        assert condition(api.get("FineTuneJob", "router"), "Failed")["status"] == "True"
+        changed = api.patch("FineTuneJob", "router", {"spec": {"ttlSecondsAfterFinished": 86401}})
+        generation = changed["metadata"]["generation"]
+        seen = api.wait("FineTuneJob", "router", lambda found: found["status"]["observedGeneration"] == generation)
+        assert condition(seen, "Failed")["status"] == "True"
 
 
 def test_a_run_that_an_earlier_version_started_goes_on_without_another_attempt(api: Api) -> None:
