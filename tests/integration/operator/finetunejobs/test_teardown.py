@@ -337,7 +337,8 @@ def test_a_finalizer_that_somebody_put_on_a_job_holds_no_run(api: Api) -> None:
         api.wait("Pod", pod["metadata"]["name"], lambda one: "deletionTimestamp" in one["metadata"])
         played.has_stopped(api, pod)
     api.wait("FineTuneJob", "router", lambda one: one["status"]["attempt"]["number"] == 2)
-    assert api.get("Job", name)["metadata"]["finalizers"] == ["backup.example.com/hold"]
+    # The garbage collector takes its own away once the Pods are gone.
+    api.wait("Job", name, lambda one: one["metadata"]["finalizers"] == ["backup.example.com/hold"])
     api.patch("Job", name, {"metadata": {"finalizers": None}})
 
 
