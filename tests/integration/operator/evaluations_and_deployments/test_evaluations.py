@@ -241,8 +241,10 @@ def test_an_evaluation_waits_while_two_revisions_of_a_model_deployment_answer(ap
     is_trained(api)
     spec = {**EVALUATION, "className": name, "graders": [TONE], "gates": [{"grader": "tone", "minimum": 0.5}]}
     evaluation = api.create("Evaluation", "router", spec)
-    waits = api.wait_reason("Evaluation", "router", "WaitingForModel")
-    assert f"is rolling out: {NEW} and {OLD} answer." in condition(waits, "Ready")["message"]
+    # Until a Pod of the old revision has gone, it has more of them, and is named first.
+    told = f"is rolling out: {NEW} and {OLD} answer."
+    waits = api.wait("Evaluation", "router", lambda found: told in condition(found, "Ready").get("message", ""))
+    assert condition(waits, "Ready")["reason"] == "WaitingForModel"
     assert api.children_of(evaluation, "evaluate", "Job") == []
 
 
