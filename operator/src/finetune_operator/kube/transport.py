@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import orjson
 
@@ -32,15 +33,13 @@ class Transport:
     ) -> Object:
         """Send a request and read its response; the timeout covers both."""
         import aiohttp
-        from kubernetes.aio.client.exceptions import ApiException
 
         started, code = time.monotonic(), 0
         try:
-            response = await self._open(method, path, query, body, content_type, self._request_timeout_seconds)
+            timeout = aiohttp.ClientTimeout(total=self._request_timeout_seconds)
+            response = await self._open(method, path, query, body, content_type, timeout)
             data = await response.read()
             code = response.status
-        except ApiException as error:
-            raise ApiError(error.status or 0, str(error.reason), str(error.body)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, type(error).__name__, str(error) or f"no answer to {method} {path}") from error
         finally:
@@ -68,13 +67,13 @@ class Transport:
             if response.status != 200:
                 raise _api_error(response.status, await response.read(), response.headers.get("Retry-After"))
             yield None
-            async for line in _lines(response.response.content.iter_any()):
+            async for line in _lines(response.content.iter_any()):
                 yield _parse(line, f"the watch of {path}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, type(error).__name__, str(error) or f"the watch of {path} fell silent") from error
         finally:
             if response is not None:
-                response.response.close()
+                response.close()
 
     async def _open(
         self,
@@ -85,15 +84,22 @@ class Transport:
         content_type: str,
         request_timeout: Any,
     ) -> Any:
-        request = await self._api.param_serialize(
+        """With the ApiClient's connections and credentials, but not by its own `call_api`: that copies each body."""
+        headers = {**self._api.default_headers, "Accept": "application/json", "Content-Type": content_type}
+        await self._api.update_params_for_auth(headers, None, ["BearerToken"], path, method, None)
+        rest, configuration = self._api.rest_client, self._api.configuration
+        if rest.pool_manager is None:
+            rest.pool_manager = rest._create_pool_manager()  # As its own `request` does; closed with it.
+        return await rest.pool_manager.request(
             method,
-            path,
-            query_params=list(query.items()),
-            header_params={"Accept": "application/json", "Content-Type": content_type},
-            body=body,
-            auth_settings=["BearerToken"],
+            f"{configuration.host}{path}{'?' if query else ''}{urlencode(query, quote_via=quote)}",
+            headers=headers,
+            data=None if body is None else orjson.dumps(body),
+            timeout=request_timeout,
+            server_hostname=configuration.tls_server_name or None,
+            proxy=configuration.proxy or None,
+            proxy_headers=configuration.proxy_headers or None,
         )
-        return await self._api.call_api(*request, _request_timeout=request_timeout)
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
