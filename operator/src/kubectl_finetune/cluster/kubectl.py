@@ -40,6 +40,12 @@ class Kubectl:
         """The options that were given; what was not is up to kubectl and KUBECONFIG."""
         return cls(tuple(f"--{name}={value}" for name, value in chosen.items() if value is not None))
 
+    @property
+    def namespace(self) -> str | None:
+        """The one that was chosen by an option."""
+        prefix = "--namespace="
+        return next((one.removeprefix(prefix) for one in self.options if one.startswith(prefix)), None)
+
     def run(self, *words: str, given: str | None = None, seconds: int = REQUEST_SECONDS) -> str:
         """The output of one command; `given` is its input. Raises PluginError."""
         done = self._done(*words, f"--request-timeout={seconds}s", given=given)

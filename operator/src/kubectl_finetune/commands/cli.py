@@ -11,9 +11,12 @@ COMMANDS = (
     *(reading.status, reading.watch, reading.logs, reading.events),
     *(changing.suspend, changing.resume, changing.cancel, changing.rerun),
     *(reports.diagnose, reports.compare),
-    *(files.init, files.validate),
+    *(files.init, files.validate, files.import_job),
     completion.completion,
 )
 
+NAMES = {files.import_job: "import"}
+"""Of commands that Python would not let a function have."""
+
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command(NAMES.get(_command))(_command)

@@ -1,4 +1,4 @@
-"""`validate`, `init`."""
+"""`validate`, `init`, `import`."""
 
 from __future__ import annotations
 
@@ -75,6 +75,10 @@ def init(
         method=method,
         adapter=adapter,
     )
+    _write(text, output)
+
+
+def _write(text: str, output: Path | None) -> None:
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -86,3 +90,32 @@ def init(
     except OSError as error:
         raise PluginError(f"{output} can't be written: {error.strerror}.") from None
     typer.echo(f"Wrote {output}. Next: kubectl finetune validate {output}", err=True)
+
+
+@with_cluster
+def import_job(
+    kubectl: Kubectl,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A fine-tuning job as OpenAI's API returns it: JSON.")],
+    dataset: Annotated[str | None, typer.Option(help="Where the content of its training file is now: s3://...")] = None,
+    validation: Annotated[str | None, typer.Option(help="Where the content of its validation file is now.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model to tune instead.", show_default="by the class's openai.models"),
+    ] = None,
+    class_name: Annotated[str | None, typer.Option(help="FineTuneClass.", show_default="the default class")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new FineTuneJob.", show_default="by its suffix")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.", show_default="stdout")] = None,
+) -> None:
+    """Write the YAML of the FineTuneJob that a fine-tuning job of OpenAI's would be here."""
+    from kubectl_finetune.cluster.classes import find_class
+    from kubectl_finetune.spec import import_openai_job as importing
+
+    job = importing.read_job(_text(file), file)
+    if dataset is None:
+        raise PluginError(
+            f"The training data is in OpenAI's file {importing.one_line(job.training_file)}. Download it "
+            "(client.files.content), upload it to your storage, and name it with --dataset s3://BUCKET/PATH.jsonl."
+        )
+    uri = model or importing.model_of(job, find_class(kubectl, class_name or ""))
+    given = importing.Replacements(uri, dataset, validation, name, kubectl.namespace, class_name)
+    _write(importing.import_job(job, given).yaml(), output)

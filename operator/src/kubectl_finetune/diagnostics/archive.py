@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION
 from finetune_api.run import RUN_ANNOTATIONS
 from kubectl_finetune.cluster import children
 from kubectl_finetune.cluster.children import Pod
+from kubectl_finetune.cluster.classes import find_class
 from kubectl_finetune.cluster.fields import Object
 from kubectl_finetune.cluster.kubectl import Kubectl
 from kubectl_finetune.cluster.object_view import ObjectView
@@ -22,7 +22,6 @@ from kubectl_finetune.diagnostics.redact import redacted, redacted_text
 from kubectl_finetune.display.status import status_rows
 from kubectl_finetune.errors import PluginError
 
-CLASSES = "finetuneclasses.finetune.dev"
 LOG_LINES = 2000
 MOST_LOGS = 40
 """Pods whose logs are collected; the newest first."""
@@ -68,7 +67,7 @@ def diagnose(kubectl: Kubectl, view: ObjectView, to: Path, now: datetime) -> lis
         }
         lists["events"] = collector.start("events", kubectl.items, "events", otherwise=[])
         class_name = view.status.text("className") or view.fields.text("spec", "className")
-        platform = collector.start("class", _class, kubectl, class_name)
+        platform = collector.start("class", find_class, kubectl, class_name)
         version = collector.start("version", kubectl.version)
         newest = list(reversed(children.sorted_pods(pods.result())))[:MOST_LOGS]
         logs = {pod.name: collector.start(f"log of {pod.name}", _log, kubectl, pod, otherwise="") for pod in newest}
@@ -100,20 +99,6 @@ def _objects(
         yield "class.json", _json(platform)
     if version is not None:
         yield "version.json", _json(version)
-
-
-def _class(kubectl: Kubectl, name: str) -> Object | None:
-    """The class of this name; without one, the default: the newest of those that are annotated."""
-    if name:
-        return kubectl.get(CLASSES, name)
-    defaults = [item for item in kubectl.items(CLASSES) if _is_default(item["metadata"])]
-    return max(
-        defaults, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"]), default=None
-    )
-
-
-def _is_default(metadata: Object) -> bool:
-    return (metadata.get("annotations") or {}).get(DEFAULT_CLASS_ANNOTATION) == "true"
 
 
 def _log(kubectl: Kubectl, pod: Pod) -> str:

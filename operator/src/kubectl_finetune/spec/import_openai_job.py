@@ -1,0 +1,202 @@
+"""`import`: the FineTuneJob that a fine-tuning job of OpenAI's would be here. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from finetune_api.auto import learning_rate
+from finetune_api.base import API_VERSION, problems
+from finetune_api.finetunejob import SETTINGS, FineTuneJobSpec, MethodType
+from kubectl_finetune.errors import PluginError
+
+_METHODS: dict[str, MethodType] = {"supervised": "SFT", "dpo": "DPO"}
+_LONGEST_NAME = 52
+Auto = Literal["auto"]
+
+
+class _Lenient(BaseModel):
+    """Fields that a newer API adds mean nothing here."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Hyperparameters(_Lenient):
+    """Of any method."""
+
+    n_epochs: Auto | Annotated[int, Field(ge=1)] | None = None
+    batch_size: Auto | Annotated[int, Field(ge=1)] | None = None
+    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    beta: Auto | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+class _Settings(_Lenient):
+    hyperparameters: Hyperparameters | None = None
+
+
+class Method(_Lenient):
+    """What is learnt, and how."""
+
+    type: str
+    supervised: _Settings | None = None
+    dpo: _Settings | None = None
+
+
+class OpenAIJob(_Lenient):
+    """A fine-tuning job as OpenAI's API returns it."""
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    method: Method | None = None
+    hyperparameters: Hyperparameters | None = None
+    seed: int | None = None
+    user_provided_suffix: str | None = None
+    suffix: str | None = None
+    integrations: list[Any] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Replacements:
+    """What takes the place of what only OpenAI has."""
+
+    model: str
+    dataset: str
+    validation: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    class_name: str | None = None
+
+
+@dataclass
+class ImportedJob:
+    """The YAML, and what of the job is not in it."""
+
+    name: str
+    spec: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    namespace: str | None = None
+
+    def yaml(self) -> str:
+        """Valid YAML; the notes are comments."""
+        metadata = {"name": self.name, **({"namespace": self.namespace} if self.namespace else {})}
+        body = {"apiVersion": API_VERSION, "kind": "FineTuneJob", "metadata": metadata, "spec": self.spec}
+        comments = "".join(f"# {one_line(note)}\n" for note in self.notes)
+        return comments + yaml.safe_dump(body, sort_keys=False, allow_unicode=False)
+
+
+def read_job(text: str, file: str) -> OpenAIJob:
+    """The job in a file: an object, or a page of a list with one. Raises PluginError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PluginError(f"{file} is no JSON: {error}. Save the job as OpenAI's API returns it.") from None
+    if isinstance(value, dict) and value.get("object") == "list":
+        data = value.get("data")
+        count = len(data) if isinstance(data, list) else 0
+        if count != 1:
+            raise PluginError(f"{file} is a list of {count} jobs. Save one of them, for example: jq '.data[0]' {file}")
+        value = value["data"][0]
+    try:
+        return OpenAIJob.model_validate(value)
+    except ValidationError as error:
+        raise PluginError(f"{file} is no fine-tuning job of OpenAI's: {problems(error)}") from None
+
+
+def model_of(job: OpenAIJob, found: Mapping[str, Any] | None) -> str:
+    """The URI by which a class offers the job's model to OpenAI's clients. Raises PluginError."""
+    models = ((found or {}).get("spec", {}).get("openai") or {}).get("models") or []
+    for one in models:
+        if job.model in (one.get("name"), *(one.get("aliases") or ())):
+            return str(one["uri"])
+    lacks = "There is no default FineTuneClass, and so no model"
+    if found is not None:
+        lacks = f"The FineTuneClass {found['metadata']['name']!r} has no model"
+    raise PluginError(
+        f"{lacks} for OpenAI's {one_line(job.model)!r}. Name one with --model s3://... or hf://..., or add it to "
+        "the class's openai.models."
+    )
+
+
+def import_job(job: OpenAIJob, given: Replacements) -> ImportedJob:
+    """Raises PluginError for what can't be trained here."""
+    asked = "supervised" if job.method is None else job.method.type
+    if asked not in _METHODS:
+        raise PluginError(f"The method {one_line(asked)!r} is not available here; supervised and dpo are.")
+    method = _METHODS[asked]
+    found = ImportedJob(_name(job, given), {}, namespace=given.namespace)
+    dataset: dict[str, Any] = {"training": {"uri": given.dataset}}
+    if given.validation is not None:
+        dataset["validation"] = {"uri": given.validation}
+    elif job.validation_file is not None:
+        dataset["validation"] = {"splitPercent": 10}
+        found.notes.append(
+            f"The validation file {job.validation_file} was not named (--validation): a tenth is held out instead."
+        )
+    settings = _hyperparameters(job)
+    found.spec = {
+        **({"className": given.class_name} if given.class_name else {}),
+        "model": {"uri": given.model},
+        "method": {"type": method, **({"dpo": {"beta": settings.beta}} if _is_set(settings.beta) else {})},
+        "dataset": dataset,
+    }
+    if hyperparameters := _translated(job, settings, method, found.notes):
+        found.spec["hyperparameters"] = hyperparameters
+    if job.integrations:
+        found.notes.append("integrations: not translated.")
+    if job.metadata:
+        found.notes.append("metadata: not translated.")
+    try:
+        FineTuneJobSpec.from_wire(found.spec)
+    except ValidationError as error:
+        raise PluginError(f"The job can't be translated: {problems(error)}") from None
+    return found
+
+
+def _hyperparameters(job: OpenAIJob) -> Hyperparameters:
+    of_method = None if job.method is None else job.method.supervised or job.method.dpo
+    return (of_method and of_method.hyperparameters) or job.hyperparameters or Hyperparameters()
+
+
+def _translated(job: OpenAIJob, settings: Hyperparameters, method: MethodType, notes: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if _is_set(settings.n_epochs):
+        found["epochs"] = settings.n_epochs
+    if _is_set(settings.batch_size):
+        found["batchSize"] = settings.batch_size
+    if isinstance(settings.learning_rate_multiplier, float):
+        rate = learning_rate(SETTINGS[method]().rules, "LoRA", continued=False) * settings.learning_rate_multiplier
+        found["learningRate"] = float(f"{min(rate, 1.0):.6g}")
+        notes.append(
+            f"learningRate: the automatic rate of LoRA times {settings.learning_rate_multiplier:g}. What OpenAI "
+            "multiplies is not known; leave the field out for the automatic rate."
+        )
+    if job.seed is not None:
+        found["seed"] = job.seed
+    return found
+
+
+def _is_set(value: object) -> bool:
+    return value not in (None, "auto")
+
+
+def _name(job: OpenAIJob, given: Replacements) -> str:
+    if given.name is not None:
+        return given.name
+    wanted = job.user_provided_suffix or job.suffix or job.model.rpartition("/")[2]
+    name = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-")[:_LONGEST_NAME].strip("-")
+    if not name or not name[0].isalpha():
+        name = f"job-{name}".strip("-")[:_LONGEST_NAME]
+    return name
+
+
+def one_line(text: str) -> str:
+    """Text of a file that ends no comment and commands no terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:500])
