@@ -35,7 +35,7 @@ def test_a_gate_on_a_calibration_is_taken(api: Api, grader: dict[str, Any]) -> N
         ([TONE], {"grader": "tone", "calibration": "Kappa", "minimumDelta": 0.1}, "has a minimum and no slice"),
         ([TONE], {"grader": "tone", "calibration": "Kappa", "maximum": 0.1}, "has a minimum and no slice"),
         ([TONE], {**GATE, "slice": {"by": "{{item.x}}", "value": "a"}}, "has a minimum and no slice"),
-        ([TONE], {**GATE, "minimum": 1}, "the bound of an interval never reaches the end"),
+        ([TONE], {**GATE, "minimum": 1}, "never comes nearer to the end of the scale than 0.0001"),
     ],
 )
 def test_a_gate_on_a_calibration_that_is_none_is_refused(
