@@ -45,7 +45,7 @@ class TrainerStatus(ApiModel):
     last_updated_time: AwareDatetime = Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
 
 
-class CheckpointLedger(ApiModel):
+class CheckpointReport(ApiModel):
     """An addition to the protocol: all committed checkpoints, complete in each report, so that a lost report loses
     nothing."""
 
@@ -62,7 +62,7 @@ class ProgressReport(ApiModel):
     """The body of the POST."""
 
     trainer_status: TrainerStatus
-    ledger: CheckpointLedger | None = None
+    ledger: CheckpointReport | None = None
 
 
 def to_progress(status: TrainerStatus) -> Progress | None:

@@ -68,7 +68,7 @@ async def observe(
         disowned=tuple(job_view(item) for item in disowned),
         warnings=warnings,
         progress=shown.progress if shown else None,
-        ledger=shown.ledger if shown else None,
+        checkpoint_report=shown.checkpoint_report if shown else None,
         newer_report_time=None if newest_in is None else datetime.now(UTC) + timedelta(seconds=newest_in),
         budget=budget,
         progress_endpoint=endpoint,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Progress
-from finetune_api.progress import CheckpointLedger
+from finetune_api.progress import CheckpointReport
 from finetune_operator.budgets.observed import ObservedBudget
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
@@ -40,7 +40,7 @@ class ObservedFineTuneJob:
     """Jobs created for it that it no longer owns. Their Pods are included in `pods`, because they are waited for."""
     warnings: tuple[WarningEvent, ...] = ()
     progress: Progress | None = None
-    ledger: CheckpointLedger | None = None
+    checkpoint_report: CheckpointReport | None = None
     newer_report_time: datetime | None = None
     """When the status may show the next report that has already arrived; None if there is none."""
     budget: ObservedBudget | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from finetune_api.finetunejob import Progress
 from finetune_api.progress import (
-    CheckpointLedger,
+    CheckpointReport,
 )
 
 STATUS_INTERVAL_SECONDS = 10.0
@@ -20,7 +20,7 @@ class ShownProgress:
     """What the reports of an attempt say, as its job's status shows it."""
 
     progress: Progress | None = None
-    ledger: CheckpointLedger | None = None
+    checkpoint_report: CheckpointReport | None = None
     """None: its Pods keep none (a user's own image)."""
 
 
@@ -44,17 +44,17 @@ class ProgressStore:
         self._reports: OrderedDict[tuple[str, str], _Reports] = OrderedDict()
 
     def put(
-        self, namespace: str, attempt: str, progress: Progress | None, ledger: CheckpointLedger | None = None
+        self, namespace: str, attempt: str, progress: Progress | None, checkpoint_report: CheckpointReport | None = None
     ) -> float:
         """Remember a report; returns in how many seconds it can be shown. None: it says nothing about that."""
         now, key = time.monotonic(), (namespace, attempt)
         reports = self._reports.get(key)
         if reports is None:
-            first = ShownProgress(progress, ledger)
+            first = ShownProgress(progress, checkpoint_report)
             reports = self._reports[key] = _Reports(first, now, first)
         else:
             before = reports.newest
-            reports.newest = ShownProgress(progress or before.progress, ledger or before.ledger)
+            reports.newest = ShownProgress(progress or before.progress, checkpoint_report or before.checkpoint_report)
         self._reports.move_to_end(key)
         if len(self._reports) > _ATTEMPTS_KEPT:
             self._reports.popitem(last=False)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunejob import Adapter, Best, Checkpoints, EarlyStopping, LoRA, ValidationData
-from finetune_api.progress import CheckpointLedger, TrainerStatus
+from finetune_api.progress import CheckpointReport, TrainerStatus
 from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.checkpoint import checkpoints
@@ -37,8 +37,9 @@ class Reports:
     def __init__(self) -> None:
         self.saved: list[int] = []
 
-    def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
-        self.saved.append(max((one.step for one in ledger.checkpoints), default=-1) if ledger is not None else -1)
+    def send(self, status: TrainerStatus, checkpoint_report: CheckpointReport | None = None) -> None:
+        committed = [] if checkpoint_report is None else checkpoint_report.checkpoints
+        self.saved.append(max((one.step for one in committed), default=-1))
 
     def close(self) -> None:
         pass

@@ -98,17 +98,17 @@ def test_losses_do_not_depend_on_how_many_processes_train(
 
 @pytest.mark.parametrize("skipped", [0, 2])
 @pytest.mark.parametrize("epoch", [0, 1, 5])
-@pytest.mark.parametrize(("examples", "processes", "per_pass"), [(43, 2, 2), (3, 4, 1), (17, 4, 3), (8, 2, 2)])
+@pytest.mark.parametrize(("examples", "processes", "micro_batch_size"), [(43, 2, 2), (3, 4, 1), (17, 4, 3), (8, 2, 2)])
 def test_each_step_has_the_examples_that_one_process_would_take(
-    examples: int, processes: int, per_pass: int, epoch: int, skipped: int
+    examples: int, processes: int, micro_batch_size: int, epoch: int, skipped: int
 ) -> None:
     """Also where an attempt goes on in the middle of a later epoch."""
-    size = processes * per_pass
+    size = processes * micro_batch_size
     blanks = -examples % size
 
-    def order(per_pass: int, processes: int, rank: int, blanks: int) -> list[list[int]]:
+    def order(micro_batch_size: int, processes: int, rank: int, blanks: int) -> list[list[int]]:
         torch.manual_seed(17)
-        numbers = DataLoader(range(examples + blanks), batch_size=per_pass, shuffle=True)
+        numbers = DataLoader(range(examples + blanks), batch_size=micro_batch_size, shuffle=True)
         loader = prepare_data_loader(numbers, num_processes=processes, process_index=rank, use_seedable_sampler=True)
         if blanks:
             loader.set_sampler(BlanksLast(examples, blanks))
@@ -118,7 +118,7 @@ def test_each_step_has_the_examples_that_one_process_would_take(
         return [batch.tolist() for batch in loader]
 
     alone = order(size, 1, 0, 0)
-    shares = [order(per_pass, processes, rank, blanks) for rank in range(processes)]
+    shares = [order(micro_batch_size, processes, rank, blanks) for rank in range(processes)]
     together = [
         [number for share in step for number in share if number < examples] for step in zip(*shares, strict=True)
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.conditions import Reason
 from finetune_api.failure import Disruption
-from finetune_api.progress import CheckpointLedger
+from finetune_api.progress import CheckpointReport
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.observed import PodView
 from finetune_operator.progress.endpoint import ProgressEndpoint
@@ -100,7 +100,9 @@ def test_a_run_whose_reports_are_refused_says_so(endpoint: ProgressEndpoint | No
     status = trained_status(attempt_status(reports_to=made.digest))
     told = decide(status, job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint)
     assert ("it rejects their reports" in told.message) is refused
-    arrived = decide(status, job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint, ledger=CheckpointLedger())
+    arrived = decide(
+        status, job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint, checkpoint_report=CheckpointReport()
+    )
     assert "refused" not in arrived.message
     unknown = decide(trained_status(), job(TRAIN_1), pods=(pod(TRAIN_1),), progress_endpoint=endpoint)
     assert "refused" not in unknown.message

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunejob import CheckpointStatus, Progress
-from finetune_api.progress import PROGRESS_BODY_BYTES, CheckpointLedger
+from finetune_api.progress import PROGRESS_BODY_BYTES, CheckpointReport
 from finetune_operator.core.ownership import Owner
 from finetune_operator.progress import server
 from finetune_operator.progress.endpoint import ProgressEndpoint
@@ -56,7 +56,7 @@ LEDGER = {
 
 async def test_the_ledger_of_checkpoints_comes_with_it_and_stays_when_a_report_has_none(endpoint: Endpoint) -> None:
     assert await endpoint.post({**REPORT, "ledger": LEDGER}) == (200, {})
-    expected = CheckpointLedger(
+    expected = CheckpointReport(
         checkpoints=[
             CheckpointStatus(
                 step=100, uri="s3://m/step-000100", committed_time=datetime(2026, 11, 22, 11, 59, tzinfo=UTC)
@@ -69,7 +69,7 @@ async def test_the_ledger_of_checkpoints_comes_with_it_and_stays_when_a_report_h
     assert endpoint.shown() == ShownProgress(SHOWN, expected)
     without_steps = {"trainerStatus": {**REPORT["trainerStatus"], "metrics": []}, "ledger": {"checkpoints": []}}
     assert await endpoint.post(without_steps) == (200, {})
-    assert endpoint.store._reports["team-a", ATTEMPT].newest == ShownProgress(SHOWN, CheckpointLedger())
+    assert endpoint.store._reports["team-a", ATTEMPT].newest == ShownProgress(SHOWN, CheckpointReport())
 
 
 # 400 and 413: nothing that can be read.

@@ -23,7 +23,7 @@ from finetune_api.finetunejob import (
     Progress,
     Usage,
 )
-from finetune_api.progress import CheckpointLedger
+from finetune_api.progress import CheckpointReport
 from finetune_operator.budgets.observed import ObservedBudget, PodTime
 from finetune_operator.core.plan import OVER_FOR_GOOD
 from finetune_operator.evaluation.observed import ObservedEvaluation
@@ -171,9 +171,9 @@ observed_jobs = st.builds(
         max_size=2,
     ).map(tuple),
     progress=maybe(progress_reports),
-    ledger=maybe(
+    checkpoint_report=maybe(
         record(
-            CheckpointLedger,
+            CheckpointReport,
             checkpoints=st.sampled_from([[], [CHECKPOINT], [CHECKPOINT] * 100]),
             corrupt=corrupt_checkpoints,
             checkpoint_seconds=save_seconds,

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from finetune_api.finetunejob import Best, CorruptCheckpoint
 from finetune_api.manifest import CheckpointKey, Manifest, ManifestFile
 from finetune_api.sources import S3Location
-from finetune_trainer.checkpoint.checkpoints import metrics_at, to_ledger, to_status
+from finetune_trainer.checkpoint.checkpoints import metrics_at, to_report, to_status
 from finetune_trainer.checkpoint.retention import best_of, outdated, ranked
 from finetune_trainer.storage.commits import Committed, checkpoint_path, valid_checkpoints
 
@@ -174,7 +174,7 @@ def test_the_status_of_a_checkpoint_has_its_size_and_its_metric() -> None:
 def test_the_ledger_is_bounded_and_never_without_the_best() -> None:
     kept = with_losses({step: float(step) for step in range(10, 1020, 10)})
     corrupt = [CorruptCheckpoint(step=step, message="torn") for step in range(30)]
-    ledger = to_ledger(kept, corrupt, Best(), 1.5)
+    ledger = to_report(kept, corrupt, Best(), 1.5)
     assert [ledger.checkpoints[0].step, ledger.checkpoints[1].step, ledger.checkpoints[-1].step] == [10, 30, 1010]
     assert len(ledger.checkpoints) == 100
     assert [item.step for item in ledger.corrupt] == list(range(10, 30))

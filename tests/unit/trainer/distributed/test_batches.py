@@ -26,12 +26,14 @@ def test_the_split_makes_exactly_the_batch(
 ) -> None:
     split = split_batch(batch_size, processes, max_length)
     assert split == expected
-    assert split.per_pass * split.passes * processes == batch_size
+    assert split.micro_batch_size * split.accumulation_steps * processes == batch_size
 
 
-@pytest.mark.parametrize(("max_length", "per_pass"), [(512, 4), (1024, 2), (4096, 1)])
-def test_packed_rows_whose_attention_needs_a_mask_are_few_in_a_pass(max_length: int, per_pass: int) -> None:
-    assert split_batch(32, 2, max_length, masked=True) == BatchSplit(per_pass, 16 // per_pass)
+@pytest.mark.parametrize(("max_length", "micro_batch_size"), [(512, 4), (1024, 2), (4096, 1)])
+def test_packed_rows_whose_attention_needs_a_mask_are_few_in_a_micro_batch(
+    max_length: int, micro_batch_size: int
+) -> None:
+    assert split_batch(32, 2, max_length, masked=True) == BatchSplit(micro_batch_size, 16 // micro_batch_size)
 
 
 @pytest.mark.parametrize(

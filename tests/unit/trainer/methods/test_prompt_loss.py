@@ -8,10 +8,9 @@ import msgspec
 import pytest
 
 from finetune_api.finetunejob import SFT, Method
-from finetune_trainer.data.encode.tokenization import IGNORED, tokenize
+from finetune_trainer.data.encode.tokenization import IGNORED, PROMPT_MARK, tokenize, tokenize_with_prompt
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example, PreferenceExample
 from finetune_trainer.methods.method import FormatError, method_of
-from finetune_trainer.methods.sft import PROMPT_MARK, tokenize_with_prompt
 from tests.integration.trainer_evaluation.tiny_models import make_tokenizer
 
 USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}

@@ -23,8 +23,8 @@ from finetune_trainer.model.memory import (
     is_frozen,
     is_linear,
     model_size,
+    plan_micro_batches,
     plan_of,
-    plan_passes,
 )
 
 QWEN_8B = ModelSize(
@@ -37,7 +37,7 @@ QWEN_8B = ModelSize(
     linear_parameters=6_945_767_424,
 )
 DPO_MEMORY = DPOMethod(DPO()).memory
-ALONE = Plan(full=False, sharded=False, processes=1, examples_per_pass=4, max_length=2048)
+ALONE = Plan(full=False, sharded=False, processes=1, micro_batch_size=4, max_length=2048)
 SHAPES = {
     "model.embed_tokens.weight": (1000, 64),
     "model.layers.0.input_layernorm.weight": (64,),
@@ -135,20 +135,20 @@ def test_dpo_computes_two_sequences_of_an_example() -> None:
 
 
 def test_an_8b_model_in_4_bits_fits_where_one_in_16_does_not() -> None:
-    plan = replace(ALONE, examples_per_pass=1)
+    plan = replace(ALONE, micro_batch_size=1)
     assert fits(estimate(QWEN_8B, replace(plan, quantized=True), 12 * GIB))
     assert not fits(estimate(QWEN_8B, plan, 12 * GIB))
 
 
 def test_activations_grow_with_the_tokens_of_a_pass() -> None:
-    one = estimate(QWEN_8B, replace(ALONE, examples_per_pass=1), None).activations
+    one = estimate(QWEN_8B, replace(ALONE, micro_batch_size=1), None).activations
     assert estimate(QWEN_8B, ALONE, None).activations == 4 * one
-    assert estimate(QWEN_8B, replace(ALONE, examples_per_pass=2, max_length=1024), None).activations == one
+    assert estimate(QWEN_8B, replace(ALONE, micro_batch_size=2, max_length=1024), None).activations == one
     inside = 16 * 4096 + 2 * QWEN_8B.keys_and_values + 8 * 12288
     assert one == 2048 * (36 * 2 * 4096 + inside)
-    dropped = replace(ALONE, examples_per_pass=1, dropout=True)
+    dropped = replace(ALONE, micro_batch_size=1, dropout=True)
     assert estimate(QWEN_8B, dropped, None).activations == one + 2048 * 3 * QWEN_8B.adapted_inputs
-    kept = replace(ALONE, examples_per_pass=1, recomputed=False)
+    kept = replace(ALONE, micro_batch_size=1, gradient_checkpointing=False)
     assert estimate(QWEN_8B, kept, None).activations == 2048 * 36 * inside
 
 
@@ -163,21 +163,22 @@ LLAMA_8B = ModelSize(
 )
 
 
-@pytest.mark.parametrize(("rows", "recomputed", "measured"), [(1, False, 41.3), (1, True, 18.9)])
-def test_the_estimate_is_what_an_h200_took(rows: int, recomputed: bool, measured: float) -> None:
+@pytest.mark.parametrize(("rows", "checkpointing", "measured"), [(1, False, 41.3), (1, True, 18.9)])
+def test_the_estimate_is_what_an_h200_took(rows: int, checkpointing: bool, measured: float) -> None:
     """LoRA of 8 B, rank 16, rows of 4096 tokens: torch.cuda.max_memory_allocated in GB, without fused kernels."""
-    plan = Plan(False, False, 1, examples_per_pass=rows, max_length=4096, recomputed=recomputed)
+    plan = Plan(False, False, 1, micro_batch_size=rows, max_length=4096, gradient_checkpointing=checkpointing)
     assert estimate(LLAMA_8B, plan, None).total / 1e9 == pytest.approx(measured, rel=0.1)
 
 
 @pytest.mark.parametrize(
-    ("gib", "examples", "recomputed"), [(139, 4, False), (79, 2, False), (47, 1, False), (32, 4, True), (20, 1, True)]
+    ("gib", "examples", "checkpointing"),
+    [(139, 4, False), (79, 2, False), (47, 1, False), (32, 4, True), (20, 1, True)],
 )
 def test_activations_are_kept_where_they_fit_and_then_passes_are_as_large_as_they_can_be(
-    gib: int, examples: int, recomputed: bool
+    gib: int, examples: int, checkpointing: bool
 ) -> None:
-    chosen = plan_passes(LLAMA_8B, replace(ALONE, max_length=4096), [1, 2, 4], gib * GIB)
-    assert (chosen.examples_per_pass, chosen.recomputed) == (examples, recomputed)
+    chosen = plan_micro_batches(LLAMA_8B, replace(ALONE, max_length=4096), [1, 2, 4], gib * GIB)
+    assert (chosen.micro_batch_size, chosen.gradient_checkpointing) == (examples, checkpointing)
 
 
 def test_a_mixture_of_experts_computes_a_token_with_a_few_and_keeps_them_whole() -> None:
@@ -189,23 +190,23 @@ def test_a_mixture_of_experts_computes_a_token_with_a_few_and_keeps_them_whole()
     assert mixture.parameters == 64 * 64 + 8 * 32 * 64
     assert mixture.linear_parameters == 64 * 64
     assert mixture.intermediate == 4 * 32
-    chosen = plan_passes(mixture, replace(ALONE, recomputed=False), [1, 2, 4], 1000 * GIB)
-    assert chosen == replace(ALONE, recomputed=True)
+    chosen = plan_micro_batches(mixture, replace(ALONE, gradient_checkpointing=False), [1, 2, 4], 1000 * GIB)
+    assert chosen == replace(ALONE, gradient_checkpointing=True)
 
 
 def test_an_8b_model_with_lora_fits_where_people_run_it() -> None:
     """LoRA of 8 B in bfloat16 with gradient checkpointing runs on 24 GiB; full fine-tuning takes more than 80."""
-    assert fits(estimate(QWEN_8B, replace(ALONE, examples_per_pass=2), 24 * GIB))
+    assert fits(estimate(QWEN_8B, replace(ALONE, micro_batch_size=2), 24 * GIB))
     assert not fits(estimate(QWEN_8B, replace(ALONE, full=True), 80 * GIB))
     assert fits(estimate(QWEN_8B, replace(ALONE, full=True, sharded=True, processes=8), 80 * GIB))
 
 
 ADVICE: list[tuple[dict[str, Any], int, str | None]] = [
     ({}, 32, None),
-    ({"examples_per_pass": 8}, 20, "With hyperparameters.batchSize 1 it should fit."),
+    ({"micro_batch_size": 8}, 20, "With hyperparameters.batchSize 1 it should fit."),
     ({"full": True}, 80, "With adapter.type LoRA it should fit."),
     ({"full": True, "processes": 8}, 80, "With parallelism.strategy FSDP it should fit."),
-    ({"examples_per_pass": 1, "max_length": 16384}, 20, "maxLength 4096 and batchSize 1 it should fit."),
+    ({"micro_batch_size": 1, "max_length": 16384}, 20, "maxLength 4096 and batchSize 1 it should fit."),
     ({}, 8, "Use a smaller model, or a FineTuneClass with larger accelerators."),
 ]
 
@@ -234,10 +235,10 @@ def test_an_accelerator_of_unknown_memory_is_not_warned_of() -> None:
     st.integers(8, 10**6),
 )
 def test_any_plan_has_an_estimate_that_adds_up(
-    adapter: Any, strategy: Any, method: Any, nodes: int, processes: int, per_pass: int, length: int
+    adapter: Any, strategy: Any, method: Any, nodes: int, processes: int, micro_batch_size: int, length: int
 ) -> None:
     parallelism = Parallelism(nodes=nodes, processes_per_node=processes, strategy=strategy)
-    plan = plan_of(Adapter(type=adapter), parallelism, per_pass, length, method)
+    plan = plan_of(Adapter(type=adapter), parallelism, micro_batch_size, length, method)
     memory = estimate(QWEN_8B, plan, GIB)
     parts = (memory.weights, memory.adapter, memory.gradients, memory.optimizer, memory.activations)
     assert memory.total == sum(parts)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from finetune_api.finetunejob import CheckpointStatus
-from finetune_api.progress import CheckpointLedger, ProgressReport, TrainerStatus, to_progress
+from finetune_api.progress import CheckpointReport, ProgressReport, TrainerStatus, to_progress
 from finetune_api.run import ProgressTarget
 from finetune_trainer.report import progress
 from finetune_trainer.report.progress import CONNECT_TRIES, Clock, ProgressSender, to_trainer_status
@@ -154,7 +154,7 @@ def test_an_operator_that_refuses_is_told_of_once(
     assert capsys.readouterr().out.count("progress can't be reported") == 1
 
 
-LEDGER = CheckpointLedger(checkpoints=[CheckpointStatus(step=5, uri="s3://m/step-000005")], checkpoint_seconds=1.5)
+LEDGER = CheckpointReport(checkpoints=[CheckpointStatus(step=5, uri="s3://m/step-000005")], checkpoint_seconds=1.5)
 
 
 def test_the_newest_ledger_goes_with_every_report(operator: Operator, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.finetunejob import EarlyStopping
-from finetune_trainer.train.callbacks import is_over, was_over
+from finetune_trainer.train.early_stopping import is_over, was_over
 
 
 @pytest.mark.parametrize(

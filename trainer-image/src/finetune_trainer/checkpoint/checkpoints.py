@@ -17,20 +17,20 @@ from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Best, CheckpointStatus, CorruptCheckpoint
 from finetune_api.manifest import CheckpointKey, Manifest
-from finetune_api.progress import CheckpointLedger
+from finetune_api.progress import CheckpointReport
 from finetune_api.sources import S3Location
 from finetune_trainer.checkpoint import evaluation_records
 from finetune_trainer.checkpoint.retention import metric_of
 from finetune_trainer.checkpoint.shards import refuse_unreadable
+from finetune_trainer.checkpoint.training_state import TRAINER_STATE as TRAINER_STATE
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim, Committed, CorruptError
 from finetune_trainer.storage.storage import Storage
 
-TRAINER_STATE = "trainer_state.json"  # as training_state.py has it
-LEDGER_CHECKPOINTS = 100
-LEDGER_CORRUPT = 20
+CHECKPOINTS_REPORTED = 100
+CORRUPT_CHECKPOINTS_REPORTED = 20
 
 _log = structlog.get_logger()
 
@@ -192,17 +192,17 @@ def to_status(committed: Committed, best: Best | None) -> CheckpointStatus:
     )
 
 
-def to_ledger(
+def to_report(
     kept: Sequence[Committed],
     corrupt: Sequence[CorruptCheckpoint],
     best: Best | None,
     checkpoint_seconds: float | None,
-) -> CheckpointLedger:
+) -> CheckpointReport:
     """What is reported to the operator: the newest checkpoints, and the oldest, which is the best if more are kept."""
-    shown = kept if len(kept) <= LEDGER_CHECKPOINTS else [kept[0], *kept[-LEDGER_CHECKPOINTS + 1 :]]
-    return CheckpointLedger(
+    shown = kept if len(kept) <= CHECKPOINTS_REPORTED else [kept[0], *kept[-CHECKPOINTS_REPORTED + 1 :]]
+    return CheckpointReport(
         checkpoints=[to_status(committed, best) for committed in shown],
-        corrupt=list(corrupt[-LEDGER_CORRUPT:]),
+        corrupt=list(corrupt[-CORRUPT_CHECKPOINTS_REPORTED:]),
         checkpoint_seconds=checkpoint_seconds,
     )
 

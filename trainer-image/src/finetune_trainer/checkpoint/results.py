@@ -28,8 +28,6 @@ from finetune_trainer.storage.commits import Claim, Committed, CorruptError
 from finetune_trainer.storage.local_folders import local_path
 from finetune_trainer.storage.storage import Storage
 
-TRAINER_STATE = "trainer_state.json"
-
 _log = structlog.get_logger()
 
 
@@ -83,7 +81,7 @@ def make_result(run: TrainRun, storage: Storage, claim: Claim, checkpoint: Commi
     """
     commits.refuse_fenced(storage, claim)
     paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    model = [path for path in [*text_files(paths), *weight_files(paths)] if path != TRAINER_STATE]
+    model = [path for path in [*text_files(paths), *weight_files(paths)] if path != checkpoints.TRAINER_STATE]
     pages = [path for path in (MODEL_CARD, REPORT_NAME) if path in paths]
     if is_adapter(run):
         _name_base(folder / "adapter_config.json", run.model.uri)

@@ -23,7 +23,7 @@ import torch
 
 from finetune_api.finetunejob import Checkpoints, CorruptCheckpoint
 from finetune_api.manifest import CheckpointKey
-from finetune_api.progress import CheckpointLedger
+from finetune_api.progress import CheckpointReport
 from finetune_api.sources import S3Location
 from finetune_trainer.checkpoint import checkpoints, evaluation_records, retention, training_state
 from finetune_trainer.checkpoint.checkpoints import Resumed
@@ -245,9 +245,9 @@ class CheckpointWriter:
             self._kept = self._gang.from_leader(lambda: self._prune(kept))
 
     @property
-    def ledger(self) -> CheckpointLedger:
+    def checkpoint_report(self) -> CheckpointReport:
         """What is reported of the checkpoints committed so far."""
-        return checkpoints.to_ledger(self.kept, self.corrupt, self._settings.best, self._longest)
+        return checkpoints.to_report(self.kept, self.corrupt, self._settings.best, self._longest)
 
     def totals(self) -> dict[str, float]:
         """Seconds for which all saves stalled training, and seconds that the longest save took."""

@@ -8,30 +8,32 @@ from dataclasses import dataclass
 from finetune_api.conditions import Reason
 from finetune_trainer.process.failures import DiagnosedError
 
-MOST_TOKENS_PER_PASS = 16_384  # bounds the activations of one forward pass
-MOST_MASKED_TOKENS_PER_PASS = 2048  # of packed rows whose attention computes all pairs of their tokens, and masks some
+MOST_TOKENS = 16_384
+"""In a micro-batch of several examples: it bounds the activations of a forward pass."""
+MOST_MASKED_TOKENS = 2048
+"""The same, for packed rows whose attention computes all pairs of their tokens and masks some of them."""
 
 
 @dataclass(frozen=True)
 class BatchSplit:
-    """In every process: `per_pass` examples in each of `passes` forward passes (gradient accumulation steps)."""
+    """In every process: `accumulation_steps` micro-batches of `micro_batch_size` examples each."""
 
-    per_pass: int
-    passes: int
+    micro_batch_size: int
+    accumulation_steps: int
 
 
 def split_batch(batch_size: int, processes: int, tokens: int, *, masked: bool = False) -> BatchSplit:
-    """The split with exactly `batch_size` examples a step, in as few passes as MOST_TOKENS_PER_PASS allows.
+    """The split with exactly `batch_size` examples a step, in as few micro-batches as MOST_TOKENS allows.
 
     `tokens`: the most tokens of an example. `masked`: packed rows whose attention needs a mask. Raises DiagnosedError
     (InvalidSpec) when the batch can't be divided over the processes.
     """
-    sizes = pass_sizes(batch_size, processes, tokens, masked=masked)
-    return BatchSplit(per_pass=sizes[-1], passes=batch_size // processes // sizes[-1])
+    sizes = micro_batch_sizes(batch_size, processes, tokens, masked=masked)
+    return BatchSplit(micro_batch_size=sizes[-1], accumulation_steps=batch_size // processes // sizes[-1])
 
 
-def pass_sizes(batch_size: int, processes: int, tokens: int, *, masked: bool = False) -> list[int]:
-    """The numbers of examples that a forward pass of one process may have, ascending. Raises as `split_batch` does."""
+def micro_batch_sizes(batch_size: int, processes: int, tokens: int, *, masked: bool = False) -> list[int]:
+    """The possible micro-batch sizes of one process, ascending. Raises as `split_batch` does."""
     share, rest = divmod(batch_size, processes)
     if rest:
         nearest = max(1, share) * processes
@@ -40,7 +42,7 @@ def pass_sizes(batch_size: int, processes: int, tokens: int, *, masked: bool = F
             f"hyperparameters.batchSize {batch_size} can't be divided over {processes} processes "
             f"(parallelism.nodes x processesPerNode). Use {nearest} or {nearest + processes}.",
         )
-    most = MOST_MASKED_TOKENS_PER_PASS if masked else MOST_TOKENS_PER_PASS
+    most = MOST_MASKED_TOKENS if masked else MOST_TOKENS
     return [size for size in range(1, share + 1) if share % size == 0 and (size == 1 or size * tokens <= most)]
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from finetune_api.outcome import Failure
-from finetune_api.progress import CheckpointLedger, TrainerStatus
+from finetune_api.progress import CheckpointReport, TrainerStatus
 
 _KEPT = frozenset({"started", "resumed", "corrupt", "checkpoint", "back_pressure", "early_stopping"})
 """The events that stay on the screen; the others pass by in the line below."""
@@ -81,7 +81,7 @@ class Screen:
         for error in failure.dataset.errors if failure.dataset is not None else []:
             self.say(f"  {error.file}, line {error.line}: {error.message}")
 
-    def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
+    def send(self, status: TrainerStatus, checkpoint_report: CheckpointReport | None = None) -> None:
         """Show a progress report."""
         metrics = {metric.name: float(metric.value) for metric in status.metrics or []}
         remaining = status.estimated_remaining_seconds

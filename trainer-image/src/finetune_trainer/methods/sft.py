@@ -7,21 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
 from finetune_api.finetunejob import SFT
 from finetune_trainer.data.encode import tokenization, vision
 from finetune_trainer.data.encode.chat_rendering import reads_images
 from finetune_trainer.data.encode.tokenization import IGNORED, refusal_without_loss
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample, Example
 from finetune_trainer.data.read.formats import FORMAT_NAMES
-from finetune_trainer.data.read.messages import Assistant
 from finetune_trainer.methods.method import FormatError, Method, Question, Row, TrainerParts
 from finetune_trainer.model.memory import MethodMemory
-
-PROMPT_MARK = -1000
-"""Lower than every label of torch and TRL. A prompt's token that has loss has the label PROMPT_MARK - token: neither a
-token nor IGNORED, so it passes through packing, padding and truncation as any label does; sft_trainer.py reads it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class SFTMethod(Method):
                 raise FormatError("method.sft.promptLossWeight does not support vision-language models. Leave it out.")
             yield from (vision.to_record(row) for row in vision.to_rows(processor, example, images))
             return
-        encode = tokenize_with_prompt if weighted else tokenization.tokenize
+        encode = tokenization.tokenize_with_prompt if weighted else tokenization.tokenize
         for sequence in encode(processor, _answered(example)):
             yield {"input_ids": sequence.input_ids, "labels": sequence.labels}
 
@@ -96,42 +89,3 @@ def _answered(example: Example) -> ChatExample | CompletionExample:
     raise FormatError(
         f"method.type SFT learns from chat messages and completions, not from {FORMAT_NAMES[example.format]}."
     )
-
-
-def tokenize_with_prompt(
-    tokenizer: Any, example: ChatExample | CompletionExample
-) -> list[tokenization.TokenizedExample]:
-    """As `tokenize`, with the prompt's tokens marked: all before the last token with loss that are not the assistant's.
-
-    The assistant's messages of weight 0 have no loss and are not marked as prompt either. Raises TemplateError.
-    """
-    sequences = tokenization.tokenize(tokenizer, example)
-    unweighted = _unweighted_positions(tokenizer, example, sequences)
-    return [_mark(sequence, positions) for sequence, positions in zip(sequences, unweighted, strict=True)]
-
-
-def _unweighted_positions(
-    tokenizer: Any, example: ChatExample | CompletionExample, sequences: list[tokenization.TokenizedExample]
-) -> list[frozenset[int]]:
-    """The positions, in each sequence, of the tokens of the assistant's messages of weight 0."""
-    nothing = [frozenset[int]() for _ in sequences]
-    if not isinstance(example, ChatExample):
-        return nothing
-    messages = example.messages
-    weighted = [replace(message, weight=1) if isinstance(message, Assistant) else message for message in messages]
-    if weighted == messages:
-        return nothing
-    all_turns = tokenization.tokenize(tokenizer, replace(example, messages=weighted))
-    if len(sequences) != 1 or len(all_turns) != 1:  # one sequence per turn: everything before it is its prompt
-        return nothing
-    pairs = zip(sequences[0].labels, all_turns[0].labels, strict=True)
-    return [frozenset(place for place, (label, one) in enumerate(pairs) if label == IGNORED and one != IGNORED)]
-
-
-def _mark(sequence: tokenization.TokenizedExample, unweighted: frozenset[int]) -> tokenization.TokenizedExample:
-    last = max((place for place, label in enumerate(sequence.labels) if label != IGNORED), default=0)
-    labels = [
-        PROMPT_MARK - token if label == IGNORED and place < last and place not in unweighted else label
-        for place, (token, label) in enumerate(zip(sequence.input_ids, sequence.labels, strict=True))
-    ]
-    return tokenization.TokenizedExample(sequence.input_ids, labels)

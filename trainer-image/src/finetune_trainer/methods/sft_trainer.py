@@ -10,16 +10,15 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune_trainer.checkpoint.saving import Resumable
-from finetune_trainer.data.encode.tokenization import IGNORED
+from finetune_trainer.data.encode.tokenization import IGNORED, PROMPT_MARK
 from finetune_trainer.methods.method import Row, TrainerParts
-from finetune_trainer.methods.sft import PROMPT_MARK
 from finetune_trainer.methods.shared_batches import SharedBatches
 
 
 def build_sft_trainer(
     parts: TrainerParts, prompt_loss_weight: float, without_loss: Callable[[Row], Row]
 ) -> ResumableSFTTrainer:
-    """`prompt_loss_weight`: the weight, from 0 to 1, of a token that `sft.py` has marked as the prompt's."""
+    """`prompt_loss_weight`: the weight, from 0 to 1, of a token of the prompt (PROMPT_MARK)."""
     parameters = parts.hyperparameters
     settings = SFTConfig(
         **parts.arguments,
@@ -42,7 +41,7 @@ def build_sft_trainer(
 
 
 class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
-    """TRL's SFTTrainer, with saves in the background, and loss on the prompt where labels mark it (sft.py).
+    """TRL's SFTTrainer, with saves in the background, and loss on the prompt where labels mark it (PROMPT_MARK).
 
     The loss of a step is the weighted mean over its tokens, as in Huerta-Enochian and Ko, "Instruction Fine-Tuning:
     Does Prompt Loss Matter?" (2024): the assistant's tokens weigh 1, the prompt's `prompt_loss_weight`. That of an

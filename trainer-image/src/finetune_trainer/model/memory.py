@@ -77,20 +77,20 @@ class Plan:
     """Every weight is trained, not an adapter."""
     sharded: bool
     processes: int
-    examples_per_pass: int
+    micro_batch_size: int
     max_length: int
     method: MethodMemory = MethodMemory()
     quantized: bool = False
     """The model is kept in 4 bits."""
     dropout: bool = False
     """Of the adapter's inputs."""
-    recomputed: bool = True
-    """Activations are computed again in the backward pass (gradient checkpointing), instead of being kept."""
+    gradient_checkpointing: bool = True
+    """Activations are recomputed in the backward pass instead of being kept."""
 
     @property
     def tokens(self) -> int:
         """In one forward pass of one process."""
-        return self.examples_per_pass * self.max_length * self.method.sequences_per_example
+        return self.micro_batch_size * self.max_length * self.method.sequences_per_example
 
     @property
     def has_reference(self) -> bool:
@@ -160,7 +160,7 @@ def is_linear(weight: str) -> bool:
 def plan_of(
     adapter: Adapter,
     parallelism: Parallelism,
-    examples_per_pass: int,
+    micro_batch_size: int,
     max_length: int,
     method: MethodMemory = MethodMemory(),
 ) -> Plan:
@@ -169,7 +169,7 @@ def plan_of(
         full=adapter.type == "Full",
         sharded=parallelism.strategy == "FSDP",
         processes=parallelism.nodes * parallelism.processes_per_node,
-        examples_per_pass=examples_per_pass,
+        micro_batch_size=micro_batch_size,
         max_length=max_length,
         method=method,
         quantized=adapter.type == "QLoRA",
@@ -220,7 +220,7 @@ def activation_bytes(model: ModelSize, plan: Plan) -> int:
         inside += HALF * 5 * model.hidden  # autocast's copies of the norms' outputs, one for each matrix
     elif plan.dropout:
         inside += (HALF + 1) * model.adapted_inputs  # what is left of LoRA's inputs, and the mask
-    if plan.recomputed:
+    if plan.gradient_checkpointing:
         return plan.tokens * (model.layers * inputs + inside)
     return plan.tokens * model.layers * inside
 
@@ -230,20 +230,20 @@ def fits(memory: MemoryEstimate) -> bool:
     return memory.accelerator is None or memory.total <= USABLE * memory.accelerator
 
 
-def plan_passes(model: ModelSize, plan: Plan, sizes: list[int], accelerator: int) -> Plan:
-    """The fastest plan that fits: the activations are kept where they can be, in as few passes as the memory allows.
+def plan_micro_batches(model: ModelSize, plan: Plan, sizes: list[int], accelerator: int) -> Plan:
+    """The fastest plan that fits: without gradient checkpointing if possible, in the largest micro-batches.
 
-    `sizes`: the examples that a pass may have. Where nothing fits, the plan that needs the least. A mixture of experts
+    `sizes`: the possible micro-batch sizes. If nothing fits, the plan that needs the least memory. A mixture of experts
     keeps the plan, with recomputed activations: how many tokens an expert gets is not known, and none was measured.
     """
     if model.mixture:
-        return replace(plan, recomputed=True)
-    for recomputed in (False, True):
+        return replace(plan, gradient_checkpointing=True)
+    for checkpointing in (False, True):
         for examples in sorted(sizes, reverse=True):
-            candidate = replace(plan, examples_per_pass=examples, recomputed=recomputed)
+            candidate = replace(plan, micro_batch_size=examples, gradient_checkpointing=checkpointing)
             if fits(estimate(model, candidate, accelerator)):
                 return candidate
-    return replace(plan, examples_per_pass=min(sizes), recomputed=True)
+    return replace(plan, micro_batch_size=min(sizes), gradient_checkpointing=True)
 
 
 def advise(model: ModelSize, plan: Plan, memory: MemoryEstimate) -> str | None:
@@ -261,18 +261,18 @@ def advise(model: ModelSize, plan: Plan, memory: MemoryEstimate) -> str | None:
 def _smaller(plan: Plan) -> list[tuple[Plan, str]]:
     """Plans that need less memory, the smallest change first, each with the fields to set."""
     options: list[tuple[Plan, str]] = []
-    if plan.examples_per_pass > 1:
-        options.append((replace(plan, examples_per_pass=1), f"hyperparameters.batchSize {plan.processes}"))
+    if plan.micro_batch_size > 1:
+        options.append((replace(plan, micro_batch_size=1), f"hyperparameters.batchSize {plan.processes}"))
     if plan.processes > 1 and not plan.sharded and not plan.quantized and plan.method.can_be_sharded:
         options.append((replace(plan, sharded=True), "parallelism.strategy FSDP"))
     length = plan.max_length // 2
     while length >= 256:
-        shorter = replace(plan, examples_per_pass=1, max_length=length)
+        shorter = replace(plan, micro_batch_size=1, max_length=length)
         options.append((shorter, f"hyperparameters.maxLength {length} and batchSize {plan.processes}"))
         length //= 2
     if plan.full:
         options.append((replace(plan, full=False), "adapter.type LoRA"))
-        small = replace(plan, full=False, examples_per_pass=1)
+        small = replace(plan, full=False, micro_batch_size=1)
         options.append((small, f"adapter.type LoRA and hyperparameters.batchSize {plan.processes}"))
     return options
 

@@ -31,7 +31,7 @@ from finetune_trainer.data.select.choice import Chosen, choose_examples, survey_
 from finetune_trainer.data.select.dataset_record import find_record, store_record
 from finetune_trainer.data.select.findings import store_findings
 from finetune_trainer.data.select.survey import refuse_invalid, refuse_nothing_left
-from finetune_trainer.distributed.batches import pass_sizes
+from finetune_trainer.distributed.batches import micro_batch_sizes
 from finetune_trainer.methods.method import formats_of, method_of, packs_rows
 from finetune_trainer.model import memory
 from finetune_trainer.model.loading import InspectedModel, find_model, inspect_model
@@ -186,13 +186,13 @@ def _estimate_memory(
     """
     processes = run.parallelism.nodes * run.parallelism.processes_per_node
     method = method_of(run.method).memory
-    sizes = pass_sizes(resolved.batch_size, processes, method.sequences_per_example * resolved.max_length)
+    sizes = micro_batch_sizes(resolved.batch_size, processes, method.sequences_per_example * resolved.max_length)
     size = memory.model_size(model.config, checked.shapes, checked.adapter_shapes, run.adapter)
     if size is None:
         return None, None
     plan = memory.plan_of(run.adapter, run.parallelism, sizes[-1], resolved.max_length, method)
     if run.accelerator_memory is not None:
-        plan = memory.plan_passes(size, plan, sizes, run.accelerator_memory)
+        plan = memory.plan_micro_batches(size, plan, sizes, run.accelerator_memory)
     estimate = memory.estimate(size, plan, run.accelerator_memory)
     return estimate, memory.advise(size, plan, estimate)
 

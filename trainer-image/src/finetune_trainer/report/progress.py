@@ -18,7 +18,7 @@ import urllib3
 
 from finetune_api.progress import (
     PROGRESS_INTERVAL_SECONDS,
-    CheckpointLedger,
+    CheckpointReport,
     Metric,
     ProgressReport,
     TrainerStatus,
@@ -37,7 +37,7 @@ _log = structlog.get_logger()
 class ProgressReceiver(Protocol):
     """A receiver of progress reports."""
 
-    def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
+    def send(self, status: TrainerStatus, checkpoint_report: CheckpointReport | None = None) -> None:
         """Take a report. Must not block."""
 
     def close(self) -> None:
@@ -60,20 +60,20 @@ class ProgressSender:
         self._interval = interval
         self._http = urllib3.PoolManager(ca_certs=str(ca) if ca.exists() else None, timeout=POST_SECONDS, retries=False)
         self._newest: TrainerStatus | None = None
-        self._ledger: CheckpointLedger | None = None
+        self._checkpoint_report: CheckpointReport | None = None
         self._changed = threading.Event()
         self._closing = threading.Event()
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._thread.start()
 
-    def send(self, status: TrainerStatus, ledger: CheckpointLedger | None = None) -> None:
+    def send(self, status: TrainerStatus, checkpoint_report: CheckpointReport | None = None) -> None:
         """Queue a report; an older one that has not been sent is dropped.
 
-        Every report includes the newest ledger, so that an operator that was down catches up.
+        Every report includes the newest checkpoint report, so that an operator that was down catches up.
         """
         self._newest = status
-        self._ledger = ledger or self._ledger
+        self._checkpoint_report = checkpoint_report or self._checkpoint_report
         self._changed.set()
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class ProgressSender:
             self._closing.wait(self._interval)
 
     def _post(self, status: TrainerStatus) -> None:
-        report = ProgressReport(trainer_status=status, ledger=self._ledger)
+        report = ProgressReport(trainer_status=status, checkpoint_report=self._checkpoint_report)
         body = report.model_dump_json(by_alias=True, exclude_none=True)
         for left in reversed(range(CONNECT_TRIES)):
             try:

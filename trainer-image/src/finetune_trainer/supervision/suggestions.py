@@ -29,7 +29,7 @@ def _smaller_training(run: TrainRun | None) -> str:
 
     def tokens(batch: int, length: int) -> int:
         """Of one forward pass, on which the memory of activations depends: smaller batches may be less divided."""
-        return split_batch(batch, processes, length).per_pass * length
+        return split_batch(batch, processes, length).micro_batch_size * length
 
     now = tokens(batch, length)
     changes = []

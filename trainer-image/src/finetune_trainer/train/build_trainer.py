@@ -27,9 +27,9 @@ from finetune_trainer.train.callbacks import (
     ReportProgress,
     RequireFiniteLoss,
     SendHeartbeats,
-    StopEarly,
     StopOnSigterm,
 )
+from finetune_trainer.train.early_stopping import StopEarly
 from finetune_trainer.train.prepare import Attempt, Inputs, Start
 
 SCHEDULERS: dict[Schedule, str] = {
@@ -71,7 +71,7 @@ def build_trainer(attempt: Attempt, inputs: Inputs, start: Start, screen: Progre
     )
     saves = BackgroundSaves(SnapshotTaker(gang), writer.store, metrics.add_checkpoint_stall)
     stop = StopOnSigterm(gang, saves)
-    progress = ReportProgress(sender, lambda: writer.ledger, inputs.method.metrics)
+    progress = ReportProgress(sender, lambda: writer.checkpoint_report, inputs.method.metrics)
     callbacks: list[TrainerCallback] = [stop, PreallocateSnapshots(saves)]
     callbacks.append(RequireFiniteLoss(lambda: refuse_infinite_weights(inputs.model, run.model)))
     callbacks.append(RecordEvaluations(writer.note_evaluation))
@@ -121,13 +121,13 @@ def _load(attempt: Attempt, inputs: Inputs) -> Any:
 def _arguments(attempt: Attempt, inputs: Inputs, start: Start) -> dict[str, Any]:
     """The TrainingArguments that all methods share, as keywords. What the spec does not set keeps TRL's default."""
     on_gpu = torch.cuda.is_available()
-    parameters, split = attempt.run.hyperparameters, inputs.passes.split
+    parameters, split = attempt.run.hyperparameters, inputs.micro_batches.split
     evaluates = inputs.sequences.validation is not None
     return {
         "output_dir": str(attempt.directory / "trainer"),
-        "per_device_train_batch_size": split.per_pass,
-        "gradient_accumulation_steps": split.passes,
-        "per_device_eval_batch_size": split.per_pass,
+        "per_device_train_batch_size": split.micro_batch_size,
+        "gradient_accumulation_steps": split.accumulation_steps,
+        "per_device_eval_batch_size": split.micro_batch_size,
         "num_train_epochs": parameters.epochs,
         "max_steps": start.last_step or -1,
         "learning_rate": parameters.learning_rate,
@@ -150,7 +150,7 @@ def _arguments(attempt: Attempt, inputs: Inputs, start: Start) -> dict[str, Any]
         "disable_tqdm": True,
         "use_cpu": not on_gpu,
         "bf16": uses_bfloat16(),
-        "gradient_checkpointing": inputs.passes.recomputed,
+        "gradient_checkpointing": inputs.micro_batches.gradient_checkpointing,
         "dataloader_pin_memory": on_gpu,
         "ddp_backend": None if on_gpu or attempt.gang.alone else "gloo",
         # A batch without an image leaves the vision tower out; LoRA doesn't train that.

@@ -1,16 +1,11 @@
-"""The callbacks of a training, one for each thing that happens at its steps.
-
-Early stopping is decided by the Trainer's log alone, which every checkpoint holds.
-"""
+"""The callbacks of a training, one for each thing that happens at its steps; early stopping: early_stopping.py."""
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -18,11 +13,10 @@ import structlog
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_api.conditions import Reason
-from finetune_api.finetunejob import EarlyStopping
-from finetune_api.progress import CheckpointLedger
+from finetune_api.progress import CheckpointReport
 from finetune_trainer.checkpoint.evaluation_records import is_evaluation
 from finetune_trainer.checkpoint.saving import BackgroundSaves
-from finetune_trainer.checkpoint.training_state import TRAINER_STATE, Training
+from finetune_trainer.checkpoint.training_state import Training
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.process import heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
@@ -127,10 +121,13 @@ class ReportProgress(TrainerCallback):
     """Reports the progress to the operator (at most every five seconds) and to the log. Rank 0 only."""
 
     def __init__(
-        self, sender: ProgressReceiver | None, ledger: Callable[[], CheckpointLedger], metrics: Mapping[str, str]
+        self,
+        sender: ProgressReceiver | None,
+        checkpoint_report: Callable[[], CheckpointReport],
+        metrics: Mapping[str, str],
     ) -> None:
         self._sender = sender
-        self._ledger = ledger
+        self._checkpoint_report = checkpoint_report
         self._metrics: dict[str, float] = {}
         self._of_method = metrics
         self._shown: dict[str, float] = {}
@@ -173,8 +170,10 @@ class ReportProgress(TrainerCallback):
         remaining = self._clock.remaining_seconds(state.global_step, state.max_steps)
         speed = self._clock.tokens_per_second(state.num_input_tokens_seen)
         if self._sender is not None:
-            ledger = self._ledger()
-            committed = {"checkpoint_step": ledger.checkpoints[-1].step} if ledger.checkpoints else {}
+            checkpoint_report = self._checkpoint_report()
+            committed = (
+                {"checkpoint_step": checkpoint_report.checkpoints[-1].step} if checkpoint_report.checkpoints else {}
+            )
             self._sender.send(
                 to_trainer_status(
                     {
@@ -187,7 +186,7 @@ class ReportProgress(TrainerCallback):
                     },
                     remaining,
                 ),
-                ledger,
+                checkpoint_report,
             )
         is_last = state.global_step == state.max_steps and state.global_step != self._logged_step
         if (is_last or time.monotonic() - self._logged_time >= LOG_SECONDS) and "loss" in self._metrics:
@@ -256,37 +255,3 @@ class SendHeartbeats(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         heartbeats.beat(Phase.SAVING if control.should_save else Phase.TRAINING, state.global_step)
-
-
-_log = structlog.get_logger()
-
-
-def is_over(log: Iterable[Mapping[str, float]], settings: EarlyStopping) -> bool:
-    """Whether none of the last `patience` evaluations in a Trainer's log was `min_delta` better than those before."""
-    best, without = float("inf"), 0
-    for loss in (entry["eval_loss"] for entry in log if "eval_loss" in entry):
-        if loss < best - settings.min_delta:
-            best, without = loss, 0
-        else:
-            without += 1
-    return without >= settings.patience
-
-
-def was_over(checkpoint: Path, settings: EarlyStopping) -> bool:
-    """Whether early stopping had ended the run at a checkpoint (a local folder)."""
-    return is_over(json.loads((checkpoint / TRAINER_STATE).read_bytes())["log_history"], settings)
-
-
-class StopEarly(TrainerCallback):
-    """Ends the training after an evaluation, at a step that is saved before."""
-
-    def __init__(self, settings: EarlyStopping) -> None:
-        self._settings = settings
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if is_over(state.log_history, self._settings) and state.global_step < state.max_steps:
-            _log.info(
-                f"Step {state.global_step}/{state.max_steps}: evalLoss has not fallen by more than "
-                f"{self._settings.min_delta} in {self._settings.patience} evaluations: the run ends here"
-            )
-            control.should_save = control.should_training_stop = True

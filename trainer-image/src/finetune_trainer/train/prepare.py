@@ -1,7 +1,7 @@
-"""An attempt at a run, and its first two steps: what is there before the model is in memory.
+"""Steps 1 and 2, before the model is in memory.
 
-Step 1, prepare: the model and the data on this node's disk, and how a step is computed on its accelerators.
-Step 2, restore: the claim on the run, and the checkpoint that this attempt continues from.
+Step 1, prepare: the model and the data on this node's disk, and the micro-batches of a step.
+Step 2, restore: the claim on the run, and the checkpoint from which this attempt resumes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from finetune_trainer.data.training_data import SequenceSets, load_sequences, wr
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.methods.method import Method, method_of
 from finetune_trainer.model.loading import LocalModel, fetch_model, load_processor
-from finetune_trainer.model.passes import Passes, choose_passes
+from finetune_trainer.model.micro_batches import MicroBatches, choose_micro_batches
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim
 from finetune_trainer.storage.storage import Storage
-from finetune_trainer.train.callbacks import was_over
+from finetune_trainer.train.early_stopping import was_over
 
 DATA = "data"
 """The folder of the tokenized datasets, below the attempt's directory."""
@@ -64,7 +64,7 @@ class Inputs:
     processor: Any
     """The model's tokenizer; of a vision-language model its processor."""
     sequences: SequenceSets
-    passes: Passes
+    micro_batches: MicroBatches
 
     @property
     def has_images(self) -> bool:
@@ -97,13 +97,13 @@ def prepare(attempt: Attempt) -> Inputs:
     with log_progress("fetching the model"):
         gang.on_each_node(lambda: fetch_model(run.model, storage, attempt.directory / "model"))
     model = _fetched_model(run, attempt.directory / "model")
-    passes = choose_passes(run, model.base, gang, method.memory)
+    micro_batches = choose_micro_batches(run, model.base, gang, method.memory)
     processor = load_processor(model)
     if reads_images(processor) and attempt.is_sharded:
         raise DiagnosedError(Reason.INVALID_SPEC, NO_SHARDED_VISION)
     with log_progress("fetching the data"):
         gang.on_each_node(lambda: write_sequences(run, storage, processor, attempt.directory / DATA))
-    return Inputs(method, model, processor, load_sequences(attempt.directory / DATA), passes)
+    return Inputs(method, model, processor, load_sequences(attempt.directory / DATA), micro_batches)
 
 
 def restore(attempt: Attempt) -> Start:

@@ -8,7 +8,7 @@ from peft import PeftModel
 
 from finetune_api.finetunejob import CorruptCheckpoint, Result
 from finetune_api.outcome import TrainReport
-from finetune_api.progress import CheckpointLedger
+from finetune_api.progress import CheckpointReport
 from finetune_trainer.checkpoint import checkpoints, results, training_state
 from finetune_trainer.data.training_data import data_digests
 from finetune_trainer.methods.samples import make_samples
@@ -40,7 +40,7 @@ def find_published(attempt: Attempt) -> TrainReport | None:
         return None
     _log.info("the result is there already", uri=result.uri)
     kept = attempt.gang.from_leader(lambda: checkpoints.list_committed(attempt.storage, attempt.output))
-    return _report(result, checkpoints.to_ledger(kept, (), attempt.run.checkpoints.best, None))
+    return _report(result, checkpoints.to_report(kept, (), attempt.run.checkpoints.best, None))
 
 
 def publish(attempt: Attempt, inputs: Inputs, claim: Claim, built: BuiltTrainer) -> TrainReport:
@@ -59,7 +59,7 @@ def publish(attempt: Attempt, inputs: Inputs, claim: Claim, built: BuiltTrainer)
         events.store(log)
     if built.sender is not None:
         built.sender.close()
-    return _report(result, writer.ledger)
+    return _report(result, writer.checkpoint_report)
 
 
 def _make_result(
@@ -108,10 +108,10 @@ def _make_result(
     return results.make_result(run, storage, claim, chosen.checkpoint.committed, folder), chosen.corrupt
 
 
-def _report(result: Result, ledger: CheckpointLedger) -> TrainReport:
+def _report(result: Result, report: CheckpointReport) -> TrainReport:
     return TrainReport(
         result=result,
-        checkpoints=ledger.checkpoints,
-        corrupt_checkpoints=ledger.corrupt,
-        checkpoint_seconds=ledger.checkpoint_seconds,
+        checkpoints=report.checkpoints,
+        corrupt_checkpoints=report.corrupt,
+        checkpoint_seconds=report.checkpoint_seconds,
     )

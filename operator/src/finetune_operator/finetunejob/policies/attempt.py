@@ -66,9 +66,8 @@ def record_progress(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime)
         status = status.model_copy(update={"progress": carried(observed.progress, status.progress)})
     if status.phase in FINISHED:
         status = without_remaining_time(status)
-    if observed.ledger is not None:
-        ledger = observed.ledger
-        status = with_checkpoints(status, ledger.checkpoints, ledger.corrupt, ledger.checkpoint_seconds)
+    if (report := observed.checkpoint_report) is not None:
+        status = with_checkpoints(status, report.checkpoints, report.corrupt, report.checkpoint_seconds)
     return replace(plan, status=_with_end_of_pods(observed, status, attempt, now))
 
 
@@ -207,7 +206,7 @@ def _not_finite_message(status: FineTuneJobStatus) -> str:
 def _refused_reports_message(observed: ObservedFineTuneJob, attempt: AttemptStatus) -> str:
     """Why no reports of this attempt arrive, with a leading space; empty if they can or do arrive."""
     endpoint = observed.progress_endpoint
-    if observed.progress is not None or observed.ledger is not None:
+    if observed.progress is not None or observed.checkpoint_report is not None:
         return ""  # After a CA was added to the bundle its digest differs, but Pods with the old bundle still trust it.
     if attempt.reports_to is None or (endpoint is not None and endpoint.digest == attempt.reports_to):
         return ""

@@ -10,7 +10,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import CorruptCheckpoint
 from finetune_api.outcome import Failure, TrainReport
-from finetune_api.progress import CheckpointLedger
+from finetune_api.progress import CheckpointReport
 from finetune_operator.finetunejob.plan import plan
 from tests.unit.operator.finetunejob.attempts.attempt_states import (
     EXIT_1,
@@ -125,8 +125,8 @@ def test_a_report_of_another_job_of_the_same_name_is_not_heard() -> None:
 
 def test_only_checkpoints_of_the_run_stand_in_its_status() -> None:
     theirs = CHECKPOINT.model_copy(update={"uri": f"{OTHERS}/checkpoints/step-000200"})
-    ledger = CheckpointLedger(checkpoints=[theirs, CHECKPOINT])
-    observed = observed_job(trained_status(), job(TRAIN_1), pods=(pod(TRAIN_1),), ledger=ledger)
+    report = CheckpointReport(checkpoints=[theirs, CHECKPOINT])
+    observed = observed_job(trained_status(), job(TRAIN_1), pods=(pod(TRAIN_1),), checkpoint_report=report)
     assert decide(observed).status.checkpoints == [CHECKPOINT]
 
 

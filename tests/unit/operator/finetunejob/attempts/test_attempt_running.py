@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.finetunejob import CorruptCheckpoint
-from finetune_api.progress import CheckpointLedger
+from finetune_api.progress import CheckpointReport
 from finetune_operator.pods.observed import PodView
 from tests.unit.operator.finetunejob.attempts.attempt_states import (
     PROGRESS,
@@ -114,7 +114,7 @@ def test_the_newest_progress_report_is_shown() -> None:
     assert decide(restarted).status.progress == shown
 
 
-LEDGER = CheckpointLedger(
+LEDGER = CheckpointReport(
     checkpoints=[CHECKPOINT],
     corrupt=[CorruptCheckpoint(step=100, message="one file is short")],
     checkpoint_seconds=40.5,
@@ -123,20 +123,20 @@ LEDGER = CheckpointLedger(
 
 def test_the_checkpoint_ledger_is_shown_and_the_longest_save_is_remembered() -> None:
     running = (pod(TRAIN_1, 0), pod(TRAIN_1, 1))
-    status = decide(gang("Active", *running, ledger=LEDGER)).status
+    status = decide(gang("Active", *running, checkpoint_report=LEDGER)).status
     assert (status.checkpoints, status.corrupt_checkpoints) == ([CHECKPOINT], LEDGER.corrupt)
     assert status.checkpoint_seconds == 40.5
     slower = trained_status(conditions=TRAINING, checkpoint_seconds=90.0)
-    assert decide(gang("Active", *running, ledger=LEDGER, status=slower)).status.checkpoint_seconds == 90.0
+    assert decide(gang("Active", *running, checkpoint_report=LEDGER, status=slower)).status.checkpoint_seconds == 90.0
 
 
 def test_a_ledger_of_any_length_fits_the_status() -> None:
-    ledger = CheckpointLedger(
+    ledger = CheckpointReport(
         checkpoints=[CHECKPOINT.model_copy(update={"step": n}) for n in range(100)],
         corrupt=[CorruptCheckpoint(step=n, message="x") for n in range(20)],
     )
     longer = ledger.model_copy(update={"checkpoints": ledger.checkpoints * 2, "corrupt": ledger.corrupt * 2})
-    status = decide(gang("Active", pod(TRAIN_1), pod(TRAIN_1, 1), ledger=longer)).status
+    status = decide(gang("Active", pod(TRAIN_1), pod(TRAIN_1, 1), checkpoint_report=longer)).status
     assert (len(status.checkpoints), len(status.corrupt_checkpoints)) == (100, 20)
 
 

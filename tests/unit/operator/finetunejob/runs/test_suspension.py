@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_api.progress import CheckpointLedger
+from finetune_api.progress import CheckpointReport
 from finetune_operator.finetunejob.plan import plan
 from tests.unit.operator.finetunejob.runs.runs import (
     IN_PREFLIGHT,
@@ -84,7 +84,7 @@ def test_a_suspended_attempt_is_recorded_and_counts_nothing() -> None:
     assert (status.attempt.retries, status.attempt.disruptions) == (0, 0)
 
 
-SAVED_LATE = CheckpointLedger(checkpoints=[CHECKPOINT.model_copy(update={"step": 43})], checkpoint_seconds=12.0)
+SAVED_LATE = CheckpointReport(checkpoints=[CHECKPOINT.model_copy(update={"step": 43})], checkpoint_seconds=12.0)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_stopped_pods_save_and_report_is_shown(change: dict[str, Any], outc
     assert told.ended_attempts[-1].outcome == outcome
     later = NOW + timedelta(seconds=30)
     progress = PROGRESS.model_copy(update={"step": 43, "last_updated_time": later})
-    observed = observed_job(told, pods=(saving,), progress=progress, ledger=SAVED_LATE, **change)
+    observed = observed_job(told, pods=(saving,), progress=progress, checkpoint_report=SAVED_LATE, **change)
     (ended,) = plan(observed, later).status.ended_attempts
     assert (ended.outcome, ended.step, ended.end_time) == (outcome, 43, later)
     gone = plan(replace(observed, pods=()), later).status

@@ -12,7 +12,7 @@ from trl import chat_template_utils as published
 from finetune_api.finetunejob import Method
 from finetune_trainer.data.read.data_files import DataFile
 from finetune_trainer.data.select.survey import Survey, survey
-from finetune_trainer.data.select.token_counts import count_tokens
+from finetune_trainer.data.select.token_counts import count_and_check
 from finetune_trainer.methods.method import formats_of, method_of
 from tests.unit.trainer.data.encode.chat_templates import make_tokenizer
 
@@ -26,7 +26,7 @@ def counted(folder: Path, lines: list[Any], method: Any) -> Survey:
     found = survey("training", [DataFile(uri="s3://data/a.jsonl", path=file, sha256="")], formats_of(method))
     tokenizer = make_tokenizer()
     tokenizer.chat_template = published.qwen3_chat_template
-    count_tokens(found, np.ones(len(found), dtype=bool), method_of(Method(type=method)), tokenizer, Any, 512, "Fail")
+    count_and_check(found, np.ones(len(found), dtype=bool), method_of(Method(type=method)), tokenizer, Any, 512, "Fail")
     assert not found.errors
     return found
 

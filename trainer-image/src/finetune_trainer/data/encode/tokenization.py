@@ -1,4 +1,4 @@
-"""Tokenizes conversations and completions, with loss on what the assistant says and nowhere else."""
+"""Tokenizes conversations and completions: loss is on the assistant's tokens, and on the prompt's if it is marked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from finetune_trainer.data.encode import vision
 from finetune_trainer.data.encode.chat_rendering import (
@@ -19,8 +21,13 @@ from finetune_trainer.data.encode.chat_rendering import (
 from finetune_trainer.data.encode.placeholders import encode
 from finetune_trainer.data.encode.vision import IGNORED
 from finetune_trainer.data.read.examples import ChatExample, CompletionExample
+from finetune_trainer.data.read.messages import Assistant
 
 __all__ = ["IGNORED", "TemplateError", "TokenizedExample", "has_loss", "tokenize"]
+
+PROMPT_MARK = -1000
+"""Less than every label of torch and TRL. A prompt token with loss has the label PROMPT_MARK - token: not a token, nor
+IGNORED, so it passes through packing, padding and truncation as any label does; methods/sft_trainer.py reads it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,16 @@ def tokenize(
     if example.has_images:
         raise TemplateError("The example has images, and the model reads only text.")
     return [_label(tokenizer, rendered) for rendered in render_turns(tokenizer, example)]
+
+
+def tokenize_with_prompt(tokenizer: Any, example: ChatExample | CompletionExample) -> list[TokenizedExample]:
+    """As `tokenize`, with the prompt's tokens marked: all before the last token with loss that are not the assistant's.
+
+    The assistant's messages of weight 0 have no loss and are not marked as prompt either. Raises TemplateError.
+    """
+    sequences = tokenize(tokenizer, example)
+    unweighted = _unweighted_positions(tokenizer, example, sequences)
+    return [_mark(sequence, positions) for sequence, positions in zip(sequences, unweighted, strict=True)]
 
 
 def has_loss(sequence: TokenizedExample, max_length: int | None = None) -> bool:
@@ -85,3 +102,30 @@ def _label(tokenizer: Any, rendered: RenderedChat) -> TokenizedExample:
         here = slice(bisect_right(lasts, start), bisect_left(firsts, end))
         labels[here] = input_ids[here]
     return TokenizedExample(input_ids, labels, spells_tokens=bool(rendered.literals))
+
+
+def _unweighted_positions(
+    tokenizer: Any, example: ChatExample | CompletionExample, sequences: list[TokenizedExample]
+) -> list[frozenset[int]]:
+    """The positions, in each sequence, of the tokens of the assistant's messages of weight 0."""
+    nothing = [frozenset[int]() for _ in sequences]
+    if not isinstance(example, ChatExample):
+        return nothing
+    messages = example.messages
+    weighted = [replace(message, weight=1) if isinstance(message, Assistant) else message for message in messages]
+    if weighted == messages:
+        return nothing
+    all_turns = tokenize(tokenizer, replace(example, messages=weighted))
+    if len(sequences) != 1 or len(all_turns) != 1:  # one sequence per turn: everything before it is its prompt
+        return nothing
+    pairs = zip(sequences[0].labels, all_turns[0].labels, strict=True)
+    return [frozenset(place for place, (label, one) in enumerate(pairs) if label == IGNORED and one != IGNORED)]
+
+
+def _mark(sequence: TokenizedExample, unweighted: frozenset[int]) -> TokenizedExample:
+    last = max((place for place, label in enumerate(sequence.labels) if label != IGNORED), default=0)
+    labels = [
+        PROMPT_MARK - token if label == IGNORED and place < last and place not in unweighted else label
+        for place, (token, label) in enumerate(zip(sequence.input_ids, sequence.labels, strict=True))
+    ]
+    return TokenizedExample(sequence.input_ids, labels)

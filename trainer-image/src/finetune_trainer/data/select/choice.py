@@ -23,7 +23,7 @@ from finetune_trainer.data.read.reader import unread_keys
 from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet
 from finetune_trainer.data.select.filters import ISSUE_TEXTS, QualityIssue, prepare
 from finetune_trainer.data.select.survey import SetName, Survey, survey
-from finetune_trainer.data.select.token_counts import count_tokens
+from finetune_trainer.data.select.token_counts import count_and_check
 from finetune_trainer.methods.method import Method
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
@@ -109,10 +109,10 @@ def choose_examples(
         prepared = prepare(dataset, training.example_index, own_index, seed)
     before = prepared.training.sum() + prepared.validation.sum()
     with log_progress("counting tokens"), template_clock(now):
-        counted = count_tokens(training, prepared.training, method, tokenizer, images, max_length, too_long)
+        counted = count_and_check(training, prepared.training, method, tokenizer, images, max_length, too_long)
         measured = None
         if dataset.validation is not None:
-            measured = count_tokens(validation, prepared.validation, method, tokenizer, images, max_length, too_long)
+            measured = count_and_check(validation, prepared.validation, method, tokenizer, images, max_length, too_long)
     held_out = None if measured is None else measured.statistics
     left_out = int(before - prepared.training.sum() - prepared.validation.sum())
     dropped = prepared.dropped.model_copy(update={"too_long": left_out})

@@ -1,4 +1,4 @@
-"""The numbers of tokens of the chosen examples, as they will be trained."""
+"""Tokenizes the chosen examples as training will: their numbers of tokens, those that are too long, and errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Counted:
     lengths: array[int]
 
 
-def count_tokens(
+def count_and_check(
     survey: Survey,
     taken: Mask,
     method: Method,

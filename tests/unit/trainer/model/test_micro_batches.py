@@ -25,7 +25,7 @@ from finetune_trainer.distributed.batches import BatchSplit
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.distributed.ranks import ranks_alone_on_node
 from finetune_trainer.model.memory import MethodMemory
-from finetune_trainer.model.passes import Passes, choose_passes
+from finetune_trainer.model.micro_batches import MicroBatches, choose_micro_batches
 
 GIB = 2**30
 LLAMA_8B = {
@@ -38,7 +38,7 @@ LLAMA_8B = {
 }
 
 
-def chosen(directory: Path, kind: str = "llama", *, packing: bool = True, **settings: Any) -> Passes:
+def chosen(directory: Path, kind: str = "llama", *, packing: bool = True, **settings: Any) -> MicroBatches:
     """For eight rows of 4096 tokens a step, with LoRA."""
     AutoConfig.for_model(kind, **LLAMA_8B | settings).save_pretrained(directory)
     run = TrainRun(
@@ -66,7 +66,7 @@ def chosen(directory: Path, kind: str = "llama", *, packing: bool = True, **sett
         parallelism=Parallelism(),
         checkpoints=Checkpoints(),
     )
-    return choose_passes(run, directory, Gang(ranks_alone_on_node(run.parallelism, {})), MethodMemory())
+    return choose_micro_batches(run, directory, Gang(ranks_alone_on_node(run.parallelism, {})), MethodMemory())
 
 
 @pytest.fixture
@@ -80,33 +80,35 @@ def memory(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> N
 @pytest.mark.parametrize(
     ("memory", "expected"),
     [
-        (139, Passes(BatchSplit(4, 2), recomputed=False)),
-        (79, Passes(BatchSplit(2, 4), recomputed=False)),
-        (24, Passes(BatchSplit(1, 8), recomputed=True)),
-        (8, Passes(BatchSplit(1, 8), recomputed=True)),
+        (139, MicroBatches(BatchSplit(4, 2), gradient_checkpointing=False)),
+        (79, MicroBatches(BatchSplit(2, 4), gradient_checkpointing=False)),
+        (24, MicroBatches(BatchSplit(1, 8), gradient_checkpointing=True)),
+        (8, MicroBatches(BatchSplit(1, 8), gradient_checkpointing=True)),
     ],
     indirect=["memory"],
     ids=["H200", "H100", "a card of 24 GiB", "one that is too small"],
 )
-def test_on_a_gpu_the_memory_decides(memory: None, expected: Passes, tmp_path: Path) -> None:
-    passes = chosen(tmp_path)
-    if expected.recomputed:  # how many rows fit then is the estimate's to say
-        assert passes.recomputed
-        assert passes.split.per_pass * passes.split.passes == 8
+def test_on_a_gpu_the_memory_decides(memory: None, expected: MicroBatches, tmp_path: Path) -> None:
+    micro_batches = chosen(tmp_path)
+    if expected.gradient_checkpointing:  # how many rows fit then is the estimate's to say
+        assert micro_batches.gradient_checkpointing
+        assert micro_batches.split.micro_batch_size * micro_batches.split.accumulation_steps == 8
     else:
-        assert passes == expected
+        assert micro_batches == expected
 
 
 @pytest.mark.parametrize("memory", [139], indirect=True)
 def test_packed_rows_whose_attention_needs_a_mask_go_one_by_one(memory: None, tmp_path: Path) -> None:
-    assert chosen(tmp_path, "gemma2") == Passes(BatchSplit(1, 8), recomputed=True)
-    assert chosen(tmp_path, "gemma2", packing=False).split.per_pass > 1
+    assert chosen(tmp_path, "gemma2") == MicroBatches(BatchSplit(1, 8), gradient_checkpointing=True)
+    assert chosen(tmp_path, "gemma2", packing=False).split.micro_batch_size > 1
 
 
 @pytest.mark.parametrize("memory", [139], indirect=True)
 def test_of_a_model_of_unknown_size_activations_are_recomputed(memory: None, tmp_path: Path) -> None:
-    assert chosen(tmp_path, "t5", packing=False, num_layers=2) == Passes(BatchSplit(4, 2), recomputed=True)
+    assert chosen(tmp_path, "t5", packing=False, num_layers=2) == MicroBatches(
+        BatchSplit(4, 2), gradient_checkpointing=True
+    )
 
 
 def test_on_a_cpu_activations_are_kept(tmp_path: Path) -> None:
-    assert chosen(tmp_path) == Passes(BatchSplit(4, 2), recomputed=False)
+    assert chosen(tmp_path) == MicroBatches(BatchSplit(4, 2), gradient_checkpointing=False)

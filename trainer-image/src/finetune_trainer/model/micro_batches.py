@@ -1,7 +1,6 @@
-"""How a step is computed on this accelerator: in how many forward passes (gradient accumulation), and whether
-activations are kept or recomputed (gradient checkpointing).
+"""The micro-batches of a step on this accelerator: their size, gradient accumulation, and gradient checkpointing.
 
-This changes time and memory, not what is learned.
+They change time and memory, not what is learned.
 """
 
 from __future__ import annotations
@@ -14,28 +13,30 @@ import structlog
 import torch
 
 from finetune_api.run import TrainRun
-from finetune_trainer.distributed.batches import BatchSplit, pass_sizes, split_batch
+from finetune_trainer.distributed.batches import BatchSplit, micro_batch_sizes, split_batch
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.model.adapters import add_lora, trained_shapes
 from finetune_trainer.model.kernels.packed_attention import computes_packed
-from finetune_trainer.model.memory import MethodMemory, ModelSize, model_size, plan_of, plan_passes
+from finetune_trainer.model.memory import MethodMemory, ModelSize, model_size, plan_micro_batches, plan_of
 from finetune_trainer.model.skeleton import weight_shapes
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Passes:
-    """How the examples of a step are computed."""
+class MicroBatches:
+    """How the batch of a step is divided, and whether activations are recomputed."""
 
     split: BatchSplit
-    recomputed: bool
-    """Activations are computed again in the backward pass, instead of being kept."""
+    gradient_checkpointing: bool
+    """Activations are recomputed in the backward pass instead of being kept."""
 
 
-def choose_passes(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -> Passes:
-    """Choose the same for all processes. `base`: the model's folder. `method`: the method's needs. Raises
-    DiagnosedError as `split_batch` does."""
+def choose_micro_batches(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -> MicroBatches:
+    """The same for all processes. `base`: the model's folder; `method`: the method's needs.
+
+    Raises DiagnosedError as `split_batch` does.
+    """
     from transformers import AutoConfig
 
     batch, processes = run.hyperparameters.batch_size, gang.ranks.world_size
@@ -44,19 +45,19 @@ def choose_passes(run: TrainRun, base: Path, gang: Gang, method: MethodMemory) -
     masked = run.hyperparameters.packing and not computes_packed(config)
     split = split_batch(batch, processes, tokens, masked=masked)
     if not torch.cuda.is_available():
-        return Passes(split, recomputed=False)
-    size = _size(run, config)
-    if size is None or masked:
-        return Passes(split, recomputed=True)
+        return MicroBatches(split, gradient_checkpointing=False)
+    model = _size(run, config)
+    if model is None or masked:
+        return MicroBatches(split, gradient_checkpointing=True)
     accelerator = min(gang.gather(lambda: torch.cuda.get_device_properties(gang.ranks.local_rank).total_memory))
-    plan = plan_of(run.adapter, run.parallelism, split.per_pass, run.hyperparameters.max_length, method)
-    chosen = plan_passes(size, plan, pass_sizes(batch, processes, tokens), accelerator)
-    per_pass = chosen.examples_per_pass
+    plan = plan_of(run.adapter, run.parallelism, split.micro_batch_size, run.hyperparameters.max_length, method)
+    chosen = plan_micro_batches(model, plan, micro_batch_sizes(batch, processes, tokens), accelerator)
+    size = chosen.micro_batch_size
     _log.info(
-        f"{per_pass} of {batch // processes} examples a pass, activations "
-        f"{'recomputed' if chosen.recomputed else 'kept'}"
+        f"{size} of {batch // processes} examples in a micro-batch, activations "
+        f"{'recomputed' if chosen.gradient_checkpointing else 'kept'}"
     )
-    return Passes(BatchSplit(per_pass, batch // processes // per_pass), chosen.recomputed)
+    return MicroBatches(BatchSplit(size, batch // processes // size), chosen.gradient_checkpointing)
 
 
 def _size(run: TrainRun, config: Any) -> ModelSize | None:
