@@ -94,7 +94,7 @@ class ProgressSender:
             self._closing.wait(self._interval)
 
     def _post(self, status: TrainerStatus) -> None:
-        report = ProgressReport(trainer_status=status, checkpoint_report=self._checkpoint_report)
+        report = ProgressReport(trainer_status=status, ledger=self._checkpoint_report)
         body = report.model_dump_json(by_alias=True, exclude_none=True)
         for left in reversed(range(CONNECT_TRIES)):
             try:
