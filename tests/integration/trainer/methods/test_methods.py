@@ -30,7 +30,7 @@ from finetune_api.finetunejob import (
 from finetune_api.run import ModelSource, TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.distributed import batches
-from finetune_trainer.model import adapters, passes
+from finetune_trainer.model import adapters, micro_batches
 from finetune_trainer.model.kernels import packed_attention
 from finetune_trainer.model.loading import LocalModel, fetch_model, load_model, load_tokenizer
 from finetune_trainer.process.failures import DiagnosedError
@@ -110,9 +110,9 @@ def test_packed_rows_have_the_losses_of_a_mask_however_many_are_in_a_pass(
         return [float(row[column]) for row in rows for column in ("train_loss", "valid_loss") if row[column]]
 
     together = losses("together")
-    monkeypatch.setattr(batches, "MOST_TOKENS_PER_PASS", 128)
+    monkeypatch.setattr(batches, "MOST_TOKENS", 128)
     assert losses("one-by-one") == pytest.approx(together, rel=1e-5)
-    for module in (packed_attention, passes):
+    for module in (packed_attention, micro_batches):
         monkeypatch.setattr(module, "computes_packed", lambda _: False)
     assert losses("masked") == pytest.approx(together, rel=1e-5)
 
