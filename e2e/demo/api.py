@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,10 +37,17 @@ class Api:
 
     def get(self, plural: str, namespace: str, name: str) -> Object:
         """One of our objects."""
-        custom = client.CustomObjectsApi(config.new_client_from_config(str(self.kubeconfig)))
-        found = custom.get_namespaced_custom_object(GROUP, VERSION, namespace, plural, name, _request_timeout=10)
+        found = _objects(self.kubeconfig).get_namespaced_custom_object(
+            GROUP, VERSION, namespace, plural, name, _request_timeout=10
+        )
         assert isinstance(found, dict)
         return found
+
+
+@functools.cache
+def _objects(kubeconfig: Path) -> client.CustomObjectsApi:
+    """One connection, kept: a new one for each look is a quarter of a core while the examples run."""
+    return client.CustomObjectsApi(config.new_client_from_config(str(kubeconfig)))
 
 
 def condition(item: Object, kind: str) -> Object:

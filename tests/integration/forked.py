@@ -21,13 +21,15 @@ from typing import Any
 import pytest
 
 context = multiprocessing.get_context("forkserver")
-_preloaded: list[str] = []
+context.set_forkserver_preload(["tests.integration.preloaded"])
+PRELOADED = "PRELOADED"
+"""The variable that tells the server which modules to import."""
+_preloaded: dict[str, None] = {}
 
 
 def preload(*modules: str) -> None:
     """Let the server import these at its start."""
-    _preloaded.extend(modules)
-    context.set_forkserver_preload(_preloaded)
+    _preloaded.update(dict.fromkeys(modules))
 
 
 def start_forked(target: Callable[..., None], *args: Any, daemon: bool = False) -> BaseProcess:
@@ -76,6 +78,7 @@ def _start(target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> 
     process = context.Process(target=target, args=args, daemon=daemon)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", ":".join(sys.path))  # of the server, should this be what starts it
+        patch.setenv(PRELOADED, " ".join(_preloaded))
         process.start()
     return process
 

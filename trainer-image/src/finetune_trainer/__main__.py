@@ -10,6 +10,7 @@ import typer
 from finetune_trainer.data.read.formats import MethodFormats
 from finetune_trainer.methods.method import METHODS, formats_of
 from finetune_trainer.process import environment
+from finetune_trainer.process.imports import collector_rests
 
 EXIT_NOT_INSTALLED = 2
 """As for a wrong use of the command line."""
@@ -103,9 +104,10 @@ def evaluate(file: RunFile) -> None:
     from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:
-        from finetune_api.run import EvaluateRun
-        from finetune_trainer.evaluation.evaluate import evaluate
-        from finetune_trainer.supervision.outcomes import run_command
+        with collector_rests():
+            from finetune_api.run import EvaluateRun
+            from finetune_trainer.evaluation.evaluate import evaluate
+            from finetune_trainer.supervision.outcomes import run_command
 
         return run_command(EvaluateRun, file, lambda run, _: evaluate(run))
 
@@ -132,9 +134,10 @@ def fetch(file: RunFile) -> None:
 def serve(file: RunFile) -> None:
     """Serve the model that `fetch` brought, over the OpenAI routes."""
     environment.prepare()
-    from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
-    from finetune_trainer.serving.serve import serve
-    from finetune_trainer.supervision.outcomes import run_command
+    with collector_rests():
+        from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
+        from finetune_trainer.serving.serve import serve
+        from finetune_trainer.supervision.outcomes import run_command
 
     def command(run: FetchRun, _: object) -> None:
         serve(Path(SERVED_MODEL_DIRECTORY) / run.name, run.model.revision)

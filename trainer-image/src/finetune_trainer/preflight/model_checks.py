@@ -16,6 +16,7 @@ from finetune_api.run import PreflightRun
 from finetune_trainer.data.encode.chat_rendering import reads_images, text_tokenizer
 from finetune_trainer.model.loading import InspectedModel, Shapes
 from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.process.imports import collector_rests
 
 NAMED_TOKENS = ("pad_token", "eos_token", "bos_token")
 SHOWN_NAMES = 3
@@ -38,10 +39,11 @@ def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
     Raises DiagnosedError: ModelInvalid when the files contradict each other, InvalidSpec when the spec asks for what
     the model does not have.
     """
-    from finetune_trainer.model import adapters
-    from finetune_trainer.model.adapter_summary import adapter_summary
-    from finetune_trainer.model.skeleton import add_inherited, build_skeleton, weight_shapes
-    from finetune_trainer.model.target_modules import ALL_LINEAR
+    with collector_rests():
+        from finetune_trainer.model import adapters
+        from finetune_trainer.model.adapter_summary import adapter_summary
+        from finetune_trainer.model.skeleton import add_inherited, build_skeleton, weight_shapes
+        from finetune_trainer.model.target_modules import ALL_LINEAR
 
     skeleton, unknown = build_skeleton(model.folder, model.tensors, run.model.uri)
     doubts = [_unknown_weights(run.model.uri, sorted(unknown))] if unknown else []

@@ -1,0 +1,13 @@
+"""What the server of forked processes imports at its start, and what its forks therefore share: see forked.py."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from finetune_trainer.process.imports import collector_rests
+from tests.integration.forked import PRELOADED
+
+with collector_rests():
+    for name in os.environ[PRELOADED].split():
+        importlib.import_module(name)
