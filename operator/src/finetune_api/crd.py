@@ -107,6 +107,8 @@ EVALUATION = Kind(
     (
         ("Phase", "string", ".status.phase"),
         ("Reason", "string", f"{_READY}.reason"),
+        ("Percent", "integer", ".status.progress.percent"),
+        ("ETA", "string", ".status.progress.estimatedRemaining"),
         ("Passed", "string", '.status.conditions[?(@.type=="Passed")].status'),
         ("Summary", "string", ".status.summary"),
         _CLASS,

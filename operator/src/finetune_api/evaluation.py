@@ -15,7 +15,7 @@ from finetune_api.base import (
     Timestamp,
     cel,
 )
-from finetune_api.conditions import KindStatus
+from finetune_api.evaluation_progress import EvaluationProgress
 from finetune_api.evaluation_results import (
     CalibrationStatus,
     GatedSliceStatus,
@@ -29,11 +29,14 @@ from finetune_api.evaluation_results import (
 from finetune_api.failure import Disruption, FailureStatus
 from finetune_api.graders import Grader, ShortName
 from finetune_api.kubernetes_types import SET, keyed_by
+from finetune_api.lifecycle import RunSpec, RunStatus
 from finetune_api.model_graders import ModelName, Template
 from finetune_api.sources import DatasetUri, ModelUri
 from finetune_api.unions import OneOf
 
-Phase = Literal["Waiting", "Evaluating", "Retrying", "Passed", "GateFailed", "Inconclusive", "Failed"]
+Phase = Literal[
+    "Waiting", "Evaluating", "Retrying", "Suspended", "Passed", "GateFailed", "Inconclusive", "Failed", "Cancelled"
+]
 BASELINE = "baseline"
 OnError = Literal["Zero", "Exclude", "Fail"]
 Reducer = Literal["Mean", "Median", "Max", "Min", "Majority", "PassAtK", "PassK"]
@@ -222,7 +225,7 @@ class Gate(OneOf):
     )
 
 
-class EvaluationSpec(ApiModel):
+class EvaluationSpec(RunSpec):
     """Which models to evaluate, on which data, and which scores they must reach."""
 
     model_config = ConfigDict(
@@ -302,9 +305,6 @@ class EvaluationSpec(ApiModel):
         max_length=MOST_GATES,
         description="Thresholds that every candidate must reach. They may be changed during a run. Empty: none.",
     )
-    retry_limit: int = Field(
-        3, ge=0, le=100, description="Number of retries after transient failures. Disruptions never count."
-    )
 
 
 class GateResult(ApiModel):
@@ -320,7 +320,7 @@ class GateResult(ApiModel):
     message: Line = Field(description="The measured and required values.")
 
 
-class EvaluationStatus(KindStatus):
+class EvaluationStatus(RunStatus):
     """State and results of the evaluation."""
 
     phase: Phase | None = Field(None, description="Current phase of the run.")
@@ -335,8 +335,7 @@ class EvaluationStatus(KindStatus):
     disruptions: int = Field(0, description="Tries ended by the infrastructure.")
     disruption: Disruption | None = Field(None, description="First disruption observed during the current try.")
     retry_time: Timestamp | None = Field(None, description="When the next try starts, if the previous one ended early.")
-    start_time: Timestamp | None = None
-    completion_time: Timestamp | None = Field(None, description="When the run ended, whether it succeeded or failed.")
+    progress: EvaluationProgress | None = None
     storage_uri: Line | None = Field(None, description="Folder with the reports and samples of this run.")
     candidate_digests: dict[str, Line] = Field(
         default={}, max_length=3, description="Digest of the evaluated model, by candidate."

@@ -15,6 +15,8 @@ from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from finetune_api.base import LONGEST_SECONDS, MOST_STEPS, ApiModel, FiniteNumber, whole_seconds
+from finetune_api.evaluation import MOST_MODELS
+from finetune_api.evaluation_progress import CandidateProgress
 from finetune_api.finetunejob import CheckpointStatus, CorruptCheckpoint, Progress
 
 PROGRESS_AUDIENCE = "finetune.dev/progress"
@@ -63,6 +65,9 @@ class ProgressReport(ApiModel):
 
     trainer_status: TrainerStatus
     ledger: CheckpointReport | None = None
+    candidates: list[CandidateProgress] | None = Field(
+        None, max_length=MOST_MODELS, description="An addition to the protocol: how far an evaluation's models are."
+    )
 
 
 def to_progress(status: TrainerStatus) -> Progress | None:

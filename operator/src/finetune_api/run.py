@@ -125,7 +125,8 @@ class PreflightRun(ApiModel):
 
 
 class ProgressTarget(ApiModel):
-    """Where rank 0 reports to: HTTPS, with the bearer token in PROGRESS_TOKEN_PATH and the CA in PROGRESS_CA_PATH."""
+    """Where rank 0, or an evaluation, reports to: HTTPS, with the bearer token in PROGRESS_TOKEN_PATH and the CA in
+    PROGRESS_CA_PATH."""
 
     url: Line
 
@@ -212,6 +213,10 @@ class EvaluateRun(ApiModel):
     )
     on_error: OnError = "Zero"
     max_errored_percent: float = 5
+    progress: ProgressTarget | None = None
+    outputs_uri: Line | None = Field(
+        None, description="s3:// folder with the outputs that loaded models made in earlier tries of the run."
+    )
 
 
 class DeleteRun(ApiModel):

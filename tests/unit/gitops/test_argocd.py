@@ -7,13 +7,14 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from finetune_api.base import ApiModel
 from finetune_api.conditions import Reason
 from finetune_api.crd import KINDS
 from finetune_api.evaluation import EvaluationSpec
 from finetune_api.evaluation import Phase as EvaluationPhase
 from finetune_api.finetunejob import FineTuneJobSpec, Phase
 from finetune_operator.core.conditions import Readiness, conditions, failed, progressing, ready, stalled
-from finetune_operator.evaluation.plan import PHASES as EVALUATION_PHASES
+from finetune_operator.evaluation.plan import FINISHED as FINISHED_EVALUATIONS
 from finetune_operator.finetunejob.plan import PHASES
 from gitops.argocd import config_map
 from tests.unit.gitops.argo_lua import ARGOCD, run
@@ -73,18 +74,17 @@ def actions(kind: str, phase: str | None, **spec: Any) -> set[str]:
     return {name for name, settings in found.items() if not settings["disabled"]}
 
 
-@pytest.mark.parametrize("phase", [None, *get_args(Phase)])
-def test_a_run_that_is_over_can_only_run_again(phase: str | None) -> None:
-    is_over = phase in (PHASES.failed, "Succeeded", "Cancelled")
-    assert actions("FineTuneJob", phase) == ({"rerun"} if is_over else {"suspend", "cancel"})
-    assert actions("FineTuneJob", phase, suspend=True) == ({"rerun"} if is_over else {"resume", "cancel"})
-    assert actions("FineTuneJob", phase, cancel=True) == ({"rerun"} if is_over else {"suspend"})
+RUNS = [
+    *(("FineTuneJob", phase, phase in (PHASES.failed, "Succeeded", "Cancelled")) for phase in (None, *get_args(Phase))),
+    *(("Evaluation", phase, phase in FINISHED_EVALUATIONS) for phase in (None, *get_args(EvaluationPhase))),
+]
 
 
-@pytest.mark.parametrize("phase", [None, *get_args(EvaluationPhase)])
-def test_an_evaluation_that_has_ended_can_run_again(phase: str | None) -> None:
-    ended = {EVALUATION_PHASES.failed, "Passed", "GateFailed", "Inconclusive"}
-    assert actions("Evaluation", phase) == ({"rerun"} if phase in ended else set())
+@pytest.mark.parametrize(("kind", "phase", "is_over"), RUNS)
+def test_a_run_that_is_over_can_only_run_again(kind: str, phase: str | None, is_over: bool) -> None:
+    assert actions(kind, phase) == ({"rerun"} if is_over else {"suspend", "cancel"})
+    assert actions(kind, phase, suspend=True) == ({"rerun"} if is_over else {"resume", "cancel"})
+    assert actions(kind, phase, cancel=True) == ({"rerun"} if is_over else {"suspend"})
 
 
 def without_empty(spec: dict[str, Any]) -> dict[str, Any]:
@@ -97,25 +97,27 @@ def without_empty(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "action", "spec", "changed"),
+    ("action", "spec", "changed"),
     [
-        ("FineTuneJob", "suspend", {}, {"suspend": True}),
-        ("FineTuneJob", "resume", {"suspend": True}, {"suspend": False}),
-        ("FineTuneJob", "cancel", {}, {"cancel": True}),
+        ("suspend", {}, {"suspend": True}),
+        ("resume", {"suspend": True}, {"suspend": False}),
+        ("cancel", {}, {"cancel": True}),
     ],
 )
+@pytest.mark.parametrize("kind", ["FineTuneJob", "Evaluation"])
 def test_an_action_changes_one_field(kind: str, action: str, spec: dict[str, Any], changed: dict[str, Any]) -> None:
-    before = without_empty({**job_spec().to_wire(), **spec})
+    shortest: ApiModel = {"FineTuneJob": job_spec(), "Evaluation": evaluation_spec()}[kind]
+    before = without_empty({**shortest.to_wire(), **spec})
     after = run((ARGOCD / "actions" / kind / f"{action}.lua").read_text(), {"metadata": {}, "spec": before})["spec"]
     assert after == {**before, **changed}
-    assert FineTuneJobSpec.from_wire(after)
+    assert type(shortest).from_wire(after)
 
 
 @pytest.mark.parametrize("kind", ["FineTuneJob", "Evaluation"])
 def test_a_rerun_is_another_run_and_nobody_cancelled_it(kind: str) -> None:
     model, before = {
         "FineTuneJob": (FineTuneJobSpec, {**job_spec().to_wire(), "cancel": True}),
-        "Evaluation": (EvaluationSpec, evaluation_spec().to_wire()),
+        "Evaluation": (EvaluationSpec, {**evaluation_spec().to_wire(), "cancel": True}),
     }[kind]
     before = without_empty(before)
     obj = {"metadata": {}, "spec": before}

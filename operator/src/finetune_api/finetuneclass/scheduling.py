@@ -102,7 +102,10 @@ class GangTopology(ApiModel):
 class Scheduling(RoleScheduling):
     """Scheduling constraints, the queue, and the placement of several nodes."""
 
-    queue_name: QueueName | None = Field(None, description="Name of the Kueue LocalQueue for training Jobs.")
+    queue_name: QueueName | None = Field(
+        None,
+        description="Name of the Kueue LocalQueue for Jobs that train, or evaluate a model that they load.",
+    )
     gang_topology: GangTopology | None = Field(
         None,
         description="Places training Pods of several nodes in one zone, rack or block. Omitted: on any nodes.",

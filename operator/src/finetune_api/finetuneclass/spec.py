@@ -35,7 +35,8 @@ class Limits(ApiModel):
         None,
         ge=1,
         le=LONGEST_SECONDS,
-        description="Maximum duration of a FineTuneJob's run, and the default for jobs that set no deadline.",
+        description="Maximum duration of the run of a FineTuneJob or Evaluation, and the default for those that set no "
+        "deadline.",
     )
     accelerator_hours_per_month: int | None = Field(
         None, ge=0, le=10_000_000, description="Accelerator hours available to each namespace per calendar month (UTC)."

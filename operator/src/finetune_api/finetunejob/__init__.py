@@ -31,7 +31,7 @@ from finetune_api.finetunejob.findings import (
 )
 from finetune_api.finetunejob.hyperparameters import EarlyStopping, Hyperparameters, ResolvedHyperparameters, Schedule
 from finetune_api.finetunejob.method import DPO, SETTINGS, SFT, Method, MethodRules, MethodType
-from finetune_api.finetunejob.spec import CHANGEABLE_WITHIN_A_RUN, FineTuneJobSpec, Model, Parallelism
+from finetune_api.finetunejob.spec import FineTuneJobSpec, Model, Parallelism
 from finetune_api.finetunejob.status import (
     EndedRun,
     FineTuneJobStatus,
@@ -45,7 +45,6 @@ from finetune_api.finetunejob.status import (
 )
 
 __all__ = [
-    "CHANGEABLE_WITHIN_A_RUN",
     "DPO",
     "MOST_WARNINGS",
     "SETTINGS",

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_api.base import LONGEST_SECONDS, ApiModel, LocalObjectReference, Name, cel
+from finetune_api.base import ApiModel, LocalObjectReference, Name, cel
 from finetune_api.finetunejob.adapter import Adapter
 from finetune_api.finetunejob.checkpoints import Checkpoints
 from finetune_api.finetunejob.dataset import Dataset, DatasetFormat
 from finetune_api.finetunejob.hyperparameters import Hyperparameters
 from finetune_api.finetunejob.method import SETTINGS, Method
+from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN, RunSpec
 from finetune_api.sources import ModelUri
 from finetune_api.unions import OneOf
 
@@ -40,11 +41,6 @@ class Parallelism(ApiModel):
         description="DDP: each process holds the whole model. FSDP: weights, gradients and optimizer state are "
         "sharded (FSDP2).",
     )
-
-
-CHANGEABLE_WITHIN_A_RUN = frozenset(
-    {"suspend", "cancel", "retryLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "runId"}
-)
 
 
 def _a_change_is_a_new_run(schema: dict[str, Any]) -> None:
@@ -109,7 +105,7 @@ def _rules_of_methods() -> Iterator[tuple[str, str, str]]:
         yield rule, f"dataset.format {name} requires method {' or '.join(fitting)}", "dataset.format"
 
 
-class FineTuneJobSpec(ApiModel):
+class FineTuneJobSpec(RunSpec):
     """A fine-tuning run. Changing the model, data or training settings requires changing runId too."""
 
     model_config = ConfigDict(json_schema_extra=_a_change_is_a_new_run)
@@ -120,15 +116,6 @@ class FineTuneJobSpec(ApiModel):
     run_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)] = (
         Field("1", description="Change it to run again, alone or together with other fields.")
     )
-    suspend: bool = Field(
-        False,
-        description="true: save a checkpoint and stop the Pods. false: run, or resume from the newest checkpoint.",
-    )
-    cancel: bool = Field(
-        False,
-        description="true: save a checkpoint, stop the Pods and end the run as Cancelled, for good: only another runId "
-        "(with cancel false) runs again. Checkpoints stay.",
-    )
     model: Model
     method: Method = Method()
     adapter: Adapter = Adapter()
@@ -136,23 +123,3 @@ class FineTuneJobSpec(ApiModel):
     hyperparameters: Hyperparameters = Hyperparameters()
     parallelism: Parallelism = Parallelism()
     checkpoints: Checkpoints = Checkpoints()
-    retry_limit: int = Field(
-        3,
-        ge=0,
-        le=100,
-        description="Maximum retries after failed attempts; disruptions never count. May be changed during a run; "
-        "applies to the next failure.",
-    )
-    active_deadline_seconds: int | None = Field(
-        None,
-        ge=1,
-        le=LONGEST_SECONDS,
-        description="Maximum duration of the run, without suspended and queued time. Default and maximum: the class's "
-        "limit. May be changed during a run; takes effect at once.",
-    )
-    ttl_seconds_after_finished: int | None = Field(
-        None,
-        ge=0,
-        le=LONGEST_SECONDS,
-        description="Seconds after the end of the run until its Jobs and Pods are removed; this object stays.",
-    )

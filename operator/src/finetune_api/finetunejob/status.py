@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints
 
 from finetune_api.base import ApiModel, FiniteNumber, Line, Timestamp
-from finetune_api.conditions import KindStatus, UnreadableStatusError
+from finetune_api.conditions import UnreadableStatusError
 from finetune_api.failure import FailureStatus
 from finetune_api.finetunejob.attempts import AttemptStatus, EndedAttempt, PreflightStatus
 from finetune_api.finetunejob.checkpoints import CheckpointStatus, CorruptCheckpoint
 from finetune_api.finetunejob.findings import DatasetStatus, MemoryEstimate, ModelStatus
 from finetune_api.finetunejob.hyperparameters import ResolvedHyperparameters
+from finetune_api.lifecycle import RunStatus
 
 Phase = Literal["Validating", "Queued", "Training", "Retrying", "Suspended", "Succeeded", "Failed", "Cancelled"]
 
@@ -103,7 +104,7 @@ class StorageAccess(ApiModel):
     service_account_name: Line | None = Field(None, description="Name of the service account with the pod identity.")
 
 
-class FineTuneJobStatus(KindStatus):
+class FineTuneJobStatus(RunStatus):
     """State and results of the run."""
 
     phase: Phase | None = Field(None, description="Current phase of the run.")
@@ -112,17 +113,10 @@ class FineTuneJobStatus(KindStatus):
         None,
         description="FineTuneClass of the run; stays the same even if another class becomes the default.",
     )
-    start_time: Timestamp | None = None
-    completion_time: Timestamp | None = Field(None, description="When the run ended, however it ended.")
     run_number: int | None = Field(None, description="Number of the run, counting from 1.")
     run_digest: Line | None = Field(
         None, description="Digest of spec and run number; part of the names of the run's folder and Jobs."
     )
-    suspend_time: Timestamp | None = Field(
-        None,
-        description="When the run was suspended or began to wait for queue quota or budget.",
-    )
-    suspended_seconds: int = Field(0, description="Total time spent so; does not count toward activeDeadlineSeconds.")
     storage_uri: Line | None = Field(
         None,
         description="Folder of this run's checkpoints, events and result. Fixed once preflight has succeeded.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.graders import Grader, GraderErrorCode, TextSimilarity
@@ -24,11 +24,14 @@ class CosineGrader(RowsGrader):
     spec: TextSimilarity
     embedder: Embedder
 
-    async def grade(self, rows: Sequence[Row]) -> list[Grade]:
+    async def grade(self, rows: Sequence[Row], on_row: Callable[[], None] = lambda: None) -> list[Grade]:
         pairs = [self._texts(row) for row in rows]
         written = [pair for pair in pairs if not isinstance(pair, GradeError) and not _is_blank(pair)]
         vectors = await self._embed([text for pair in written for text in pair])
-        return [self._grade(pair, vectors) for pair in pairs]
+        grades = [self._grade(pair, vectors) for pair in pairs]
+        for _ in grades:
+            on_row()
+        return grades
 
     def _texts(self, row: Row) -> tuple[str, str] | GradeError:
         try:

@@ -44,13 +44,20 @@ class CompiledGrader:
         return [name for name in self.item_variables if not _has(item, name)]
 
 
+def _ignore() -> None:
+    """Nobody counts."""
+
+
 @dataclass(frozen=True)
 class RowsGrader(CompiledGrader, ABC):
     """A grader that grades rows by themselves, whatever other graders say."""
 
     @abstractmethod
-    async def grade(self, rows: Sequence[Row]) -> list[Grade]:
-        """A grade for each row, in their order. No row's fault raises; StopGradingError is none of a row's."""
+    async def grade(self, rows: Sequence[Row], on_row: Callable[[], None] = _ignore) -> list[Grade]:
+        """A grade for each row, in their order. No row's fault raises; StopGradingError is none of a row's.
+
+        `on_row` is called for each row that is graded.
+        """
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,13 @@ class LocalGrader(RowsGrader):
     score: Callable[[Row], Scored]
     """Raises RowError."""
 
-    async def grade(self, rows: Sequence[Row]) -> list[Grade]:
+    async def grade(self, rows: Sequence[Row], on_row: Callable[[], None] = _ignore) -> list[Grade]:
         slow = SlowOutputs()  # of these rows, which are one model's: no other is given up for them
-        return [self.grade_row(row, slow) for row in rows]
+        grades: list[Grade] = []
+        for row in rows:
+            grades.append(self.grade_row(row, slow))
+            on_row()
+        return grades
 
     def grade_row(self, row: Row, slow: SlowOutputs | None = None) -> Grade:
         """The grade of one row. `slow` counts the rows of a model that take too long."""
@@ -86,11 +97,12 @@ class AskingGrader(RowsGrader):
     best: str
     """The best result, in the words that the model replies with."""
 
-    async def grade(self, rows: Sequence[Row]) -> list[Grade]:
+    async def grade(self, rows: Sequence[Row], on_row: Callable[[], None] = _ignore) -> list[Grade]:
         grades: dict[int, Grade] = {}
 
         async def grade(at: int) -> None:
             grades[at] = await self._grade_row(rows[at])
+            on_row()
 
         await for_each(range(len(rows)), grade, at_once=MOST_AT_ONCE)
         return [grades[at] for at in range(len(rows))]

@@ -62,6 +62,18 @@ def failed(reason: Reason, message: str) -> Readiness:
     return Readiness(ready=False, reason=reason, message=message, stalled=True, failed=True)
 
 
+def suspended(more: str = "") -> Readiness:
+    """The run is suspended, and nothing runs any more; `more`: a sentence with a leading space."""
+    return progressing(Reason.SUSPENDED, f"spec.suspend is true; nothing is running.{more} Set it to false to resume.")
+
+
+def cancelled(kept: str = "") -> Readiness:
+    """The run was ended for good, as asked for; `kept`: a sentence about what stays, with a leading space."""
+    return failed(
+        Reason.CANCELLED, f"spec.cancel was set.{kept} Change spec.runId and set spec.cancel to false to run again."
+    )
+
+
 def sentence(text: str) -> str:
     """The text with a full stop, so that another sentence can follow."""
     text = text.strip()

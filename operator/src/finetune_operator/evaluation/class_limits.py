@@ -6,7 +6,7 @@ from finetune_api.evaluation import EvaluatedModel
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
+from finetune_operator.finetuneclass.resolve import ResolvedClass, deadline_violation, source_violation
 
 
 def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
@@ -24,6 +24,7 @@ def class_or_refusal(observed: ObservedEvaluation) -> ResolvedClass | Readiness:
             *(grader.calibration.uri for grader in observed.spec.graders if grader.calibration is not None),
         ],
     )
+    refused = refused or deadline_violation(found, observed.spec.active_deadline_seconds)
     return refused or observed.refusal or _missing_endpoint(observed) or found
 
 

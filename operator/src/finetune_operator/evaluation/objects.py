@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from finetune_api.evaluation import Budget, EvaluationSpec
 from finetune_api.evaluation_results import GatedSlice
-from finetune_api.run import RUN_CONFIG_PATH, EndpointConfig, EvaluateRun, JobIdentity, NamedModel
+from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
+from finetune_api.run import RUN_CONFIG_PATH, EndpointConfig, EvaluateRun, JobIdentity, NamedModel, ProgressTarget
 from finetune_operator.core.digest import digest, without
 from finetune_operator.core.ownership import Owner, child_name
 from finetune_operator.core.plan import Child
@@ -18,15 +19,16 @@ from finetune_operator.finetuneclass.resolve import (
     storage_config,
 )
 from finetune_operator.kube.resources import CONFIG_MAPS, Object
-from finetune_operator.pods.builders import PodRole, from_config_map, job, rendered, run_config_map
+from finetune_operator.pods.builders import PodRole, from_config_map, job, put_in_queue, rendered, run_config_map
 from finetune_operator.pods.leftovers import jobs_to_delete
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.roles import of_role, without_accelerator
+from finetune_operator.progress.endpoint import ProgressEndpoint
 
 EVALUATE_ROLE = "evaluate"
 EVALUATE_SECONDS = 24 * 3600
 """A day: use fewer examples or shorter answers to make an evaluation faster."""
-_NOT_MEASURED = frozenset({"className", "runId", "gates", "retryLimit"})
+_NOT_MEASURED = CHANGEABLE_WITHIN_A_RUN | {"className", "gates"}
 
 
 def run_digest(spec: EvaluationSpec) -> str:
@@ -62,6 +64,7 @@ def evaluate_objects(
     models: Sequence[NamedModel],
     name: str,
     endpoints: Sequence[EndpointConfig] = (),
+    progress: ProgressEndpoint | None = None,
 ) -> list[Object]:
     """One Pod that generates the outputs of every model and grades them; `endpoints`: the class's models that it calls.
 
@@ -89,13 +92,26 @@ def evaluate_objects(
         gated_slices=_gated_slices(spec),
         on_error=spec.on_error,
         max_errored_percent=spec.max_errored_percent,
+        progress=ProgressTarget(url=progress.url_for(owner, name)) if progress else None,
+        outputs_uri=output_location(class_.spec, owner, spec.run_id).join("outputs").uri,
     )
     keys = {endpoint.name: endpoint.secret_name for endpoint in endpoints if endpoint.secret_name is not None}
-    command = ("evaluate", RUN_CONFIG_PATH)
-    role = PodRole(EVALUATE_ROLE, command, accelerated=loads_models, model_keys=keys, reads_hub=True)
-    config_map = run_config_map(owner, name, EVALUATE_ROLE, {"run.json": run.model_dump_json(by_alias=True)})
-    volume = from_config_map(name)
-    return rendered([config_map, job(owner, name, role, pod_class, volume, deadline_seconds=EVALUATE_SECONDS)])
+    role = PodRole(
+        EVALUATE_ROLE,
+        ("evaluate", RUN_CONFIG_PATH),
+        accelerated=loads_models,
+        model_keys=keys,
+        reads_hub=True,
+        reports_progress=progress is not None,
+    )
+    files = {"run.json": run.model_dump_json(by_alias=True)}
+    if progress is not None:
+        files["progress-ca.crt"] = progress.ca
+    config_map = run_config_map(owner, name, EVALUATE_ROLE, files)
+    body = job(owner, name, role, pod_class, from_config_map(name), deadline_seconds=EVALUATE_SECONDS)
+    if loads_models:
+        put_in_queue(body, class_.spec)
+    return rendered([config_map, body])
 
 
 def tries_to_delete(namespace: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> tuple[Child, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from finetune_api.evaluation import EvaluatedModel, EvaluationSpec, EvaluationStatus
 from finetune_api.run import EndpointConfig
@@ -18,9 +18,18 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_endpoint, resolve_model
 from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
 from finetune_operator.pods.observed import job_view, pod_view
+from finetune_operator.progress.endpoint import ProgressEndpoint
+from finetune_operator.progress.store import ProgressStore
 
 
-async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) -> ObservedEvaluation:
+async def observe(
+    reader: Reader,
+    parent: Object,
+    *,
+    trainer_image: str | None,
+    progress: ProgressStore,
+    endpoint: ProgressEndpoint | None,
+) -> ObservedEvaluation:
     """Read everything. Raises pydantic.ValidationError if the spec does not parse, and UnreadableStatusError."""
     owner = owner_of(parent)
     spec, status = EvaluationSpec.from_storage(parent["spec"]), EvaluationStatus.read(parent.get("status"))
@@ -31,13 +40,17 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
     is_recorded = status.retry_time is not None or status.completion_time is not None
     running = [] if status.job_name is None or is_recorded else [status.job_name]
     is_over = status.run_id == spec.run_id and status.completion_time is not None
-    newest = None if is_over else status.job_name
+    # The Job of a finished run is never replaced, so it is not looked up live if it is missing.
+    newest = None if is_over and spec.ttl_seconds_after_finished is None else status.job_name
     found_jobs, found_pods, disowned = await jobs_and_pods(reader, owner, newest, running=running)
     jobs, pods = [job_view(item) for item in found_jobs], [pod_view(item) for item in found_pods]
     # A run that started with the default class keeps it, even if the default has changed.
     in_flight = status.run_id == spec.run_id and status.completion_time is None
     class_name = spec.class_name or (status.class_name if in_flight else None)
     class_ = await observe_class(reader, class_name, trainer_image)
+    job_name = status.job_name or ""
+    shown = progress.shown(owner.namespace, job_name, is_running=bool(running))
+    newest_in = progress.newest_in(owner.namespace, job_name)
     return ObservedEvaluation(
         owner=owner,
         generation=parent["metadata"]["generation"],
@@ -53,6 +66,10 @@ async def observe(reader: Reader, parent: Object, *, trainer_image: str | None) 
         pods=tuple(pods),
         disowned=tuple(job_view(item) for item in disowned),
         warnings=await observe_warnings(reader, owner.namespace, jobs, pods, datetime.now(UTC)),
+        progress=shown.progress if shown else None,
+        candidate_progress=tuple(shown.candidates or ()) if shown else (),
+        newer_report_time=None if newest_in is None else datetime.now(UTC) + timedelta(seconds=newest_in),
+        progress_endpoint=endpoint,
     )
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from finetune_api.evaluation import Endpoint, EvaluationSpec, EvaluationStatus, Outputs
+from finetune_api.evaluation_progress import CandidateProgress
+from finetune_api.finetunejob import Progress
 from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
+from finetune_operator.core.plan import Decision, Plan
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.warning_events import WarningEvent
+from finetune_operator.progress.endpoint import ProgressEndpoint
 
+EvaluationPlan = Plan[EvaluationStatus]
+EvaluationDecision = Decision[EvaluationStatus]
 Answering = ResolvedModel | Endpoint | Outputs
 """Where the outputs come from."""
 
@@ -37,6 +44,13 @@ class ObservedEvaluation:
     disowned: tuple[JobView, ...] = ()
     """The Job of the last try, if somebody removed its ownerReferences."""
     warnings: tuple[WarningEvent, ...] = ()
+    progress: Progress | None = None
+    """What the Pod of the newest try has reported."""
+    candidate_progress: tuple[CandidateProgress, ...] = ()
+    """How far each model is, as it has reported."""
+    newer_report_time: datetime | None = None
+    """When the status may show the next report that has already arrived; None if there is none."""
+    progress_endpoint: ProgressEndpoint | None = None
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
         """The Pods of a Job."""

@@ -11,19 +11,34 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus, Phase
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decider, Mutator, Phases, decided
-from finetune_operator.evaluation.observed import ObservedEvaluation
+from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
+from finetune_operator.evaluation.policies.active_deadline import (
+    count_suspended_time,
+    fail_at_active_deadline,
+    wake_at_deadline,
+)
 from finetune_operator.evaluation.policies.class_limits import wait_for_class
-from finetune_operator.evaluation.policies.decision import EvaluationDecision, EvaluationPlan
 from finetune_operator.evaluation.policies.earlier_pods import wait_for_earlier_pods
 from finetune_operator.evaluation.policies.evaluating import record_disruption, start_try, watch_try
 from finetune_operator.evaluation.policies.finished import keep_finished
 from finetune_operator.evaluation.policies.models import wait_for_models
+from finetune_operator.evaluation.policies.progress import record_progress, wake_at_newer_report
 from finetune_operator.evaluation.policies.results import take_scores
 from finetune_operator.evaluation.policies.retry import fail_or_retry, retry_disrupted, wait_for_retry_time
 from finetune_operator.evaluation.policies.run_id import begin_run
+from finetune_operator.evaluation.policies.suspend import cancel, suspend
 
-POLICIES: tuple[Mutator[ObservedEvaluation, EvaluationStatus] | Decider[ObservedEvaluation, EvaluationStatus], ...] = (
+EvaluationMutator = Mutator[ObservedEvaluation, EvaluationStatus]
+EvaluationDecider = Decider[ObservedEvaluation, EvaluationStatus]
+
+POLICIES: tuple[EvaluationMutator | EvaluationDecider, ...] = (
+    Mutator(record_progress),  # outputs and grades, as the Pod of the newest try reports them
     Decider(keep_finished),  # a finished run, judged by the current gates, until its runId or a model changes
+    Decider(take_scores),  # Passed or GateFailed: the newest try has the scores, whatever the spec says by now
+    Decider(cancel),  # Cancelled: spec.cancel, whatever it waits for
+    Mutator(count_suspended_time),  # the time that does not count for activeDeadlineSeconds
+    Decider(suspend),  # spec.suspend: what runs is stopped, and nothing starts
+    Decider(fail_at_active_deadline),  # Failed: activeDeadlineSeconds are over
     Decider(wait_for_class),  # no class, or one that does not allow the spec's sources; a running try continues
     Decider(wait_for_models),  # a candidate or the baseline does not exist yet
     Mutator(begin_run),  # another runId or model, or a changed spec
@@ -32,25 +47,32 @@ POLICIES: tuple[Mutator[ObservedEvaluation, EvaluationStatus] | Decider[Observed
     Decider(watch_try),  # it has no result yet
     Decider(retry_disrupted),  # Retrying: the infrastructure ended it, which never counts
     Decider(fail_or_retry),  # Failed or Retrying: it failed
-    Decider(take_scores),  # Passed or GateFailed: it has the scores
     # Nothing runs: whether the next try may start.
     Decider(wait_for_retry_time),  # it is not time yet
     Decider(wait_for_earlier_pods),  # a Pod of an earlier try is still running
     Decider(start_try),  # always decides
 )
+ALWAYS: tuple[EvaluationMutator, ...] = (
+    Mutator(wake_at_newer_report),  # when a report that came too soon after the last may be shown
+    Mutator(wake_at_deadline),  # and when activeDeadlineSeconds are over
+)
 
-FINISHED: frozenset[Phase] = frozenset({"Passed", "GateFailed", "Inconclusive", "Failed"})
+FINISHED: frozenset[Phase] = frozenset({"Passed", "GateFailed", "Inconclusive", "Failed", "Cancelled"})
 """The phases of a run that is over. While it waits for a class or a model it is not, even if it keeps older results."""
 PHASES: Phases[Phase] = Phases(
     {
         Reason.WAITING_FOR_MODEL: "Waiting",
+        Reason.QUEUED: "Waiting",
+        Reason.SUSPENDED: "Suspended",
         Reason.EVALUATING: "Evaluating",
         Reason.RETRYING: "Retrying",
         Reason.EVALUATED: "Passed",
         Reason.GATE_FAILED: "GateFailed",
         Reason.INCONCLUSIVE: "Inconclusive",
         Reason.BUDGET_EXCEEDED: "Inconclusive",
+        Reason.CANCELLED: "Cancelled",
     },
+    stays=frozenset({Reason.STOPPING}),
     failed="Failed",
 )
 """For a diagnosis, the phase follows from Decision.meanwhile."""
@@ -58,8 +80,12 @@ PHASES: Phases[Phase] = Phases(
 
 def plan(observed: ObservedEvaluation, now: datetime) -> EvaluationPlan:
     """The writes that bring the evaluation one step further."""
-    return decided(POLICIES, observed, observed.status, _phase, now)
+    found = decided(POLICIES, observed, observed.status, _phase, now)
+    for mutator in ALWAYS:
+        found = mutator.run(observed, found, now)
+    return found
 
 
 def _phase(decision: EvaluationDecision, readiness: Readiness) -> Phase:
-    return PHASES.of(readiness, decision.meanwhile or Reason.EVALUATING, decision.status.phase or "Waiting")
+    before = decision.status.phase or "Waiting"
+    return before if decision.keeps_phase else PHASES.of(readiness, decision.meanwhile or Reason.EVALUATING, before)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from finetune_api.conditions import ConditionType
 from finetune_api.evaluation import BASELINE, EvaluationSpec, EvaluationStatus
 from finetune_api.outcome import EvaluationReport
+from finetune_api.run import NamedModel
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge
 from finetune_operator.evaluation.class_limits import class_or_refusal, endpoints
@@ -19,7 +21,7 @@ from finetune_operator.evaluation.report_checks import (
     slices_refusal,
     usage_refusal,
 )
-from finetune_operator.finetuneclass.resolve import output_location
+from finetune_operator.finetuneclass.resolve import ResolvedClass, output_location
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
 from finetune_operator.pods.exit_diagnosis import refused_report
@@ -41,6 +43,8 @@ def is_same_run(observed: ObservedEvaluation) -> bool:
     spec, status, models = observed.spec, observed.status, models_to_judge(observed)
     if status.run_id != spec.run_id:
         return False
+    if status.phase == "Cancelled":  # whatever becomes of its models
+        return True
     if status.run_digest not in (None, run_digest(spec)) and not _is_recorded(status, observed.generation):
         return False
     return isinstance(models, Readiness) or status.candidate_digests == candidate_digests(models)
@@ -66,9 +70,17 @@ def try_to_watch(observed: ObservedEvaluation) -> JobView | None:
         class_, models = class_or_refusal(observed), models_to_judge(observed)
         if isinstance(class_, Readiness) or isinstance(models, Readiness):
             return None
-        return evaluate_objects(observed.owner, observed.spec, class_, models, name, endpoints(observed))
+        return objects_of(observed, class_, models, name)
 
     return None if is_outdated(job, observed.pods_of(job), render) else job
+
+
+def objects_of(
+    observed: ObservedEvaluation, class_: ResolvedClass, models: Sequence[NamedModel], name: str
+) -> list[Object]:
+    """What a try is made of, by class, spec and models as they are now."""
+    asked, endpoint = endpoints(observed), observed.progress_endpoint
+    return evaluate_objects(observed.owner, observed.spec, class_, models, name, asked, endpoint)
 
 
 def try_result(

@@ -33,6 +33,15 @@ class ResolvedClass:
         )
 
 
+def deadline_violation(class_: ResolvedClass, asked: int | None) -> Readiness | None:
+    """Why the class does not allow this spec.activeDeadlineSeconds; None if it does."""
+    limit = class_.spec.limits.active_deadline_seconds
+    if limit is None or asked is None or asked <= limit:
+        return None
+    message = class_.exceeded("spec.activeDeadlineSeconds", asked, "activeDeadlineSeconds", limit)
+    return stalled(Reason.LIMIT_EXCEEDED, message)
+
+
 def default_class(classes: Iterable[Object]) -> Object | Readiness:
     """The newest of the classes that are annotated as default, as for StorageClass."""
     defaults = [

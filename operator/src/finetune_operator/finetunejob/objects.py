@@ -15,12 +15,12 @@ from kubernetes.utils.quantity import parse_quantity
 from finetune_api.auto import DEFAULT_SEED, resolve_checkpoints
 from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.finetunejob import (
-    CHANGEABLE_WITHIN_A_RUN,
     ConfigMapKeys,
     FineTuneJobSpec,
     FineTuneJobStatus,
     ResolvedHyperparameters,
 )
+from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
 from finetune_api.outcome import EXIT_DISRUPTED, EXIT_SUCCEEDED
 from finetune_api.run import (
     METRICS_PORT,
@@ -37,8 +37,7 @@ from finetune_operator.core.ownership import OWNER_UID_LABEL, ROLE_LABEL, Owner,
 from finetune_operator.finetuneclass.resolve import ResolvedClass, image_sources, output_location, storage_config
 from finetune_operator.finetunejob.attempt_state import preflight_succeeded
 from finetune_operator.kube.resources import Object
-from finetune_operator.pods.builders import PodRole, annotated_job, rendered
-from finetune_operator.pods.observed import QUEUE_LABEL
+from finetune_operator.pods.builders import PodRole, annotated_job, put_in_queue, rendered
 from finetune_operator.pods.roles import PREFLIGHT_ROLE, close_together
 from finetune_operator.progress.endpoint import ProgressEndpoint
 
@@ -199,11 +198,7 @@ def attempt_objects(attempt: Attempt) -> list[Object]:
         # A Pod that is deleted has ended when its containers have: its exit code counts, and none is made beside it.
         podReplacementPolicy="Failed",
     )
-    queue = class_spec.scheduling.queue_name
-    if queue is not None:
-        body["metadata"]["labels"] |= {QUEUE_LABEL: queue}
-        # Kueue starts it. Without Kueue's webhook nothing else would keep it from starting by itself.
-        body["spec"]["suspend"] = True
+    put_in_queue(body, class_spec)
     services = []
     if attempt.service is not None:
         pod = body["spec"]["template"]["spec"]

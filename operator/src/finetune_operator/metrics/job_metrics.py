@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from finetune_api.conditions import KindStatus
 from finetune_api.finetunejob import FineTuneJobStatus, Usage
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.metrics.object_metrics import decrement
+from finetune_operator.metrics.object_metrics import PhaseCounts
 from finetune_operator.metrics.operator_metrics import declare
 
 _JOB = ("namespace", "name")
@@ -65,8 +65,7 @@ class JobMetrics(Collector):
     """Counts of the jobs by phase and of their attempts, and the newest status of each job that trains."""
 
     def __init__(self) -> None:
-        self._phase_of: dict[ObjectKey, tuple[str, str]] = {}
-        self._phases: Counter[tuple[str, str]] = Counter()
+        self._phases = PhaseCounts(_JOBS)
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._accelerator_seconds: Counter[str] = Counter()
         self._training: dict[ObjectKey, FineTuneJobStatus] = {}
@@ -76,23 +75,17 @@ class JobMetrics(Collector):
         assert isinstance(before, FineTuneJobStatus)
         assert isinstance(after, FineTuneJobStatus)
         self.gone(key)
-        if after.phase:
-            self._phase_of[key] = (key.namespace, after.phase)
-            self._phases[self._phase_of[key]] += 1
+        self._phases.written(key, after.phase)
         self._count_transition(key, before, after)
 
     def gone(self, key: ObjectKey) -> None:
         """The job does not exist any more."""
         self._training.pop(key, None)
-        if (phase := self._phase_of.pop(key, None)) is not None:
-            decrement(self._phases, phase)
+        self._phases.gone(key)
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """Every family."""
-        jobs = _JOBS.gauge()
-        for labels, count in self._phases.items():
-            jobs.add_metric(labels, count)
-        yield jobs
+        yield self._phases.gauge()
         attempts = _ATTEMPTS.counter()
         for labels, count in self._attempts.items():
             attempts.add_metric(labels, count)

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from finetune_api.conditions import ConditionType, KindStatus
 from finetune_operator.core.references import ObjectKey
-from finetune_operator.metrics.operator_metrics import declare
+from finetune_operator.metrics.operator_metrics import Declared, declare
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 
@@ -57,6 +57,34 @@ class ObjectMetrics(Collector):
         for labels, count in self._stalled.items():
             stalled.add_metric(labels, count)
         yield stalled
+
+
+class PhaseCounts:
+    """How many objects of a kind are in each phase, by namespace."""
+
+    def __init__(self, declared: Declared) -> None:
+        self._declared = declared
+        self._phase_of: dict[ObjectKey, tuple[str, str]] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def written(self, key: ObjectKey, phase: str | None) -> None:
+        """The object is in this phase now."""
+        self.gone(key)
+        if phase:
+            labels = self._phase_of[key] = (key.namespace, phase)
+            self._counts[labels] += 1
+
+    def gone(self, key: ObjectKey) -> None:
+        """The object does not exist any more."""
+        if (labels := self._phase_of.pop(key, None)) is not None:
+            decrement(self._counts, labels)
+
+    def gauge(self) -> GaugeMetricFamily:
+        """The family."""
+        gauge = self._declared.gauge()
+        for labels, count in self._counts.items():
+            gauge.add_metric(labels, count)
+        return gauge
 
 
 def decrement(counts: Counter[Labels], labels: Labels) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_operator.metrics import job_metrics, object_metrics
+from finetune_operator.metrics import evaluation_metrics, job_metrics, object_metrics
 from finetune_operator.metrics.operator_metrics import DECLARED, Declared
 
 FILE = "metrics.md"
@@ -14,17 +14,20 @@ The operator serves metrics in the Prometheus text format on port 9090, path `/m
 jobs; on a standby replica `finetune_operator_leader` is 0. Python's process metrics (`process_...`, `python_...`) are
 included. For alerts, see [monitor](../how-to/monitor.md).
 
-Label cardinality is bounded: only the metrics of jobs that are training have the job's name, and they disappear when
-the job ends.
+Label cardinality is bounded: only the metrics of what is training or evaluating have the object's name, and they
+disappear when it ends.
 """
 
 
 def page() -> str:
-    """The page in Markdown: first the operator's metrics, then the jobs'."""
+    """The page in Markdown: first the operator's metrics, then those of jobs and evaluations."""
     operators = [one for one in DECLARED if one.name.startswith("finetune_operator_")]
     jobs = [one for one in DECLARED if one not in operators]
-    assert jobs, f"{job_metrics.__name__} and {object_metrics.__name__} declare theirs when they are imported"
-    return "\n".join([_HEAD, "## The operator\n", *_table(operators), "", "## Jobs\n", *_table(jobs), ""])
+    modules = (evaluation_metrics, job_metrics, object_metrics)
+    assert jobs, f"{[module.__name__ for module in modules]} declare theirs when they are imported"
+    return "\n".join(
+        [_HEAD, "## The operator\n", *_table(operators), "", "## Jobs and evaluations\n", *_table(jobs), ""]
+    )
 
 
 def _table(metrics: list[Declared]) -> list[str]:

@@ -24,7 +24,7 @@ from finetune_api.run import (
 from finetune_operator.core.digest import annotated, digest
 from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, metadata
 from finetune_operator.kube.resources import JOBS, Object
-from finetune_operator.pods.observed import MODEL_KEY_VOLUME, RUN_VOLUME
+from finetune_operator.pods.observed import MODEL_KEY_VOLUME, QUEUE_LABEL, RUN_VOLUME
 from finetune_operator.pods.roles import node_affinity, resources_of, scheduling_of
 from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS, kept_out_of_meshes
 
@@ -273,6 +273,15 @@ def annotated_job(
     annotations = {RUN_ANNOTATIONS[file]: text for file, text in files.items()}
     body["spec"]["template"]["metadata"]["annotations"] |= annotations
     return body
+
+
+def put_in_queue(body: Object, class_spec: FineTuneClassSpec) -> None:
+    """Put a Job that is about to be created into Kueue's queue of its class, if that has one."""
+    queue = class_spec.scheduling.queue_name
+    if queue is not None:
+        body["metadata"]["labels"] |= {QUEUE_LABEL: queue}
+        # Kueue starts it. Without Kueue's webhook nothing else would keep it from starting by itself.
+        body["spec"]["suspend"] = True
 
 
 def environment(class_spec: FineTuneClassSpec) -> dict[str, str]:

@@ -31,6 +31,10 @@ IMAGE_PULL_SECONDS = 15 * 60
 _MODEL_KEY = re.compile(rf'volume "{MODEL_KEY_VOLUME}([^"]+)"')
 _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+_SUSPENDED_BY_HAND = (
+    "Somebody suspended the Job (spec.suspend of the Job), and it is in no queue. Nothing starts until that is set to "
+    "false, or the Job is deleted (kubectl delete job): the operator then creates it again."
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,16 @@ def early_message(job: JobView | None, pods: Sequence[PodView], warnings: Iterab
         return ""
     soon = diagnose_start(job, pods, warnings, now + timedelta(seconds=PATIENCE_SECONDS))
     return "" if soon is None else f" {soon.message}"
+
+
+def queued_message(job: JobView) -> str:
+    """What a suspended Job waits for."""
+    return waits_in(job.queue_name) if job.queue_name else _SUSPENDED_BY_HAND
+
+
+def waits_in(queue: str) -> str:
+    """That a Job waits in this queue of Kueue's."""
+    return f"The Job is waiting for quota in queue {queue!r} (Kueue starts it)."
 
 
 def image_pull_timed_out(blocked: StartDiagnosis | None, now: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""How training Pods reach this operator."""
+"""How Pods that train or evaluate reach this operator."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import hashlib
 from dataclasses import dataclass
 
 from finetune_operator.core.ownership import Owner
+from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS
 
-REPORT_PATH = "/v1alpha1/namespaces/{namespace}/finetunejobs/{name}/attempts/{attempt}"
+REPORT_PATH = "/v1alpha1/namespaces/{namespace}/{plural}/{name}/attempts/{attempt}"
+REPORTING = {resource.kind: resource.plural for resource in (FINE_TUNE_JOBS, EVALUATIONS)}
+"""The kinds whose Pods report."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class ProgressEndpoint:
         return hashlib.sha256(f"{self.url}\n{self.ca}".encode()).hexdigest()[:16]
 
     def url_for(self, owner: Owner, attempt: str) -> str:
-        """Where the Pods of an attempt report to."""
-        path = REPORT_PATH.format(namespace=owner.namespace, name=owner.name, attempt=attempt)
+        """Where the Pods of a Job (`attempt`: its name) report to."""
+        plural = REPORTING[owner.kind]
+        path = REPORT_PATH.format(namespace=owner.namespace, plural=plural, name=owner.name, attempt=attempt)
         return self.url.rstrip("/") + path

@@ -1,4 +1,4 @@
-"""Progress reports from training Pods: the HTTPS endpoint, who may report, and the newest report of each attempt.
+"""Progress reports from Pods that train or evaluate: the HTTPS endpoint, and who may report.
 
 A report is kept in memory only: losing it loses nothing, since each says everything (step, speed, committed
 checkpoints), and the termination message is the truth about the end.
@@ -23,9 +23,9 @@ from finetune_api.progress import (
 )
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.progress.endpoint import REPORT_PATH
+from finetune_operator.progress.endpoint import REPORT_PATH, REPORTING
 from finetune_operator.progress.rate_limit import RateLimiter
-from finetune_operator.progress.store import ProgressStore
+from finetune_operator.progress.store import ProgressStore, ShownProgress
 from finetune_operator.progress.tokens import TokenAuthenticator
 
 REPORTS_PER_SECOND, REPORTS_BURST = 20.0, 100
@@ -37,7 +37,7 @@ CLOCK_SKEW = timedelta(minutes=1)
 def application(
     authenticator: TokenAuthenticator, store: ProgressStore, notify: Callable[[ObjectKey, float], None]
 ) -> web.Application:
-    """The web application. `notify(owner, delay_seconds)` asks for a reconciliation of the job."""
+    """The web application. `notify(owner, delay_seconds)` asks for a reconciliation of the owner."""
 
     senders = RateLimiter(REPORTS_PER_SECOND, REPORTS_BURST)
 
@@ -53,16 +53,18 @@ def application(
             return _answer(503, f"the token can't be reviewed now: {error.status}")
         if reporter is None:
             return _answer(401, "the token is not valid for this endpoint")
-        claimed = (request.match_info["namespace"], request.match_info["name"], request.match_info["attempt"])
-        if claimed != (reporter.namespace, reporter.owner.name, reporter.attempt):
+        claimed = tuple(request.match_info[part] for part in ("namespace", "plural", "name", "attempt"))
+        owner = reporter.owner
+        if claimed != (reporter.namespace, REPORTING[owner.kind], owner.name, reporter.attempt):
             return _answer(403, "a Pod can report only for its own job")
         try:
             said = ProgressReport.model_validate_json(await request.read())
             progress = _dated(to_progress(said.trainer_status), datetime.now(UTC))
+            reported = ShownProgress(progress, said.ledger, said.candidates)
         except ValidationError as error:
             return _answer(400, f"not a progress report: {error.error_count()} errors")
-        if progress is not None or said.ledger is not None:
-            notify(reporter.owner, store.put(reporter.namespace, reporter.attempt, progress, said.ledger))
+        if reported != ShownProgress():
+            notify(owner, store.put(reporter.namespace, reporter.attempt, reported))
         return web.json_response({})
 
     app = web.Application(client_max_size=PROGRESS_BODY_BYTES)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from finetune_api.evaluation_progress import CandidateProgress
 from finetune_api.finetunejob import Progress
 from finetune_api.progress import (
     CheckpointReport,
@@ -22,6 +24,16 @@ class ShownProgress:
     progress: Progress | None = None
     checkpoint_report: CheckpointReport | None = None
     """None: its Pods keep none (a user's own image)."""
+    candidates: Sequence[CandidateProgress] | None = None
+    """Of an evaluation's models."""
+
+    def over(self, before: ShownProgress) -> ShownProgress:
+        """With what this report does not mention from the one before it."""
+        return ShownProgress(
+            self.progress or before.progress,
+            self.checkpoint_report or before.checkpoint_report,
+            self.candidates or before.candidates,
+        )
 
 
 @dataclass
@@ -43,18 +55,14 @@ class ProgressStore:
     def __init__(self) -> None:
         self._reports: OrderedDict[tuple[str, str], _Reports] = OrderedDict()
 
-    def put(
-        self, namespace: str, attempt: str, progress: Progress | None, checkpoint_report: CheckpointReport | None = None
-    ) -> float:
-        """Remember a report; returns in how many seconds it can be shown. None: it says nothing about that."""
+    def put(self, namespace: str, attempt: str, reported: ShownProgress) -> float:
+        """Remember a report; returns in how many seconds it can be shown."""
         now, key = time.monotonic(), (namespace, attempt)
         reports = self._reports.get(key)
         if reports is None:
-            first = ShownProgress(progress, checkpoint_report)
-            reports = self._reports[key] = _Reports(first, now, first)
+            reports = self._reports[key] = _Reports(reported, now, reported)
         else:
-            before = reports.newest
-            reports.newest = ShownProgress(progress or before.progress, checkpoint_report or before.checkpoint_report)
+            reports.newest = reported.over(reports.newest)
         self._reports.move_to_end(key)
         if len(self._reports) > _ATTEMPTS_KEPT:
             self._reports.popitem(last=False)

@@ -16,6 +16,7 @@ from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, JOBS, PODS, TOKEN_REVIEWS, Object
+from finetune_operator.progress.endpoint import REPORTING
 from finetune_operator.progress.rate_limit import RateLimiter
 
 REVIEWS_PER_SECOND, REVIEWS_BURST = 20.0, 100
@@ -58,7 +59,7 @@ def _claims(token: str) -> Object:
 
 @dataclass(frozen=True)
 class Reporter:
-    """Who a token speaks for: a Pod of an attempt."""
+    """Who a token speaks for: a Pod of a Job; `attempt`: the Job's name."""
 
     namespace: str
     attempt: str
@@ -80,7 +81,7 @@ class TokenAuthenticator:
         self._reviews_of_one = RateLimiter(REVIEWS_PER_SECOND_OF_ONE, REVIEWS_BURST_OF_ONE)
 
     async def reporter(self, token: str, address: str) -> Reporter | None:
-        """Whose token this is; None when it is not valid for our audience or not a training Pod's.
+        """Whose token this is; None when it is not valid for our audience or not that of a Pod that reports.
 
         Raises ApiError (429 when too many are asked about).
         """
@@ -140,7 +141,7 @@ class TokenAuthenticator:
         if job is None:
             return await self._of_gone_job(pod, by)
         parent = controller(job)
-        owner = owner_key(job, {FINE_TUNE_JOBS.kind})
+        owner = owner_key(job, REPORTING.keys())
         if parent is None or owner is None or (parent.kind, parent.name) != (owner.kind, owner.name):
             return None
         return Reporter(namespace, by.name, owner)

@@ -1,4 +1,4 @@
-"""`suspend`, `resume`, `rerun`."""
+"""`suspend`, `resume`, `cancel`, `rerun`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from kubectl_finetune.cluster.kubectl import Kubectl
 from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB, resource
-from kubectl_finetune.commands.app import JobArgument, RunArgument, read, with_cluster
+from kubectl_finetune.commands.app import RunArgument, read, with_cluster
 from kubectl_finetune.errors import ExitCode, PluginError
 
 if TYPE_CHECKING:
@@ -20,21 +20,21 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Stop a run in prog
 
 
 @with_cluster
-def suspend(kubectl: Kubectl, name: JobArgument) -> None:
-    """Save a checkpoint and free the accelerators; `resume` continues from it."""
+def suspend(kubectl: Kubectl, name: RunArgument) -> None:
+    """Save what is done (a checkpoint, outputs) and free the accelerators; `resume` continues from it."""
     _set_suspend(kubectl, name, True)
 
 
 @with_cluster
-def resume(kubectl: Kubectl, name: JobArgument) -> None:
-    """Continue a suspended run from its newest checkpoint."""
+def resume(kubectl: Kubectl, name: RunArgument) -> None:
+    """Continue a suspended run from what it has saved."""
     _set_suspend(kubectl, name, False)
 
 
 def _set_suspend(kubectl: Kubectl, name: str, wanted: bool) -> None:
     from kubectl_finetune.spec.patch import patch_spec
 
-    found = read(kubectl, resource(name, (FINE_TUNE_JOB,)))
+    found = read(kubectl, resource(name, (FINE_TUNE_JOB, EVALUATION)))
     verb = "suspended" if wanted else "not suspended"
     if found.outcome is not None:
         raise PluginError(f"Run {found.run_id} of {found.resource} has ended already, as {found.phase}.")
@@ -55,11 +55,11 @@ def _tell_of_gitops(found: ObjectView) -> None:
 
 
 @with_cluster
-def cancel(kubectl: Kubectl, name: JobArgument, yes: YesOption = False) -> None:
-    """End a run for good, as Cancelled. Its checkpoints stay; `rerun` starts another run."""
+def cancel(kubectl: Kubectl, name: RunArgument, yes: YesOption = False) -> None:
+    """End a run for good, as Cancelled. What it has saved stays; `rerun` starts another run."""
     from kubectl_finetune.spec.patch import patch_spec
 
-    found = read(kubectl, resource(name, (FINE_TUNE_JOB,)))
+    found = read(kubectl, resource(name, (FINE_TUNE_JOB, EVALUATION)))
     if found.outcome is not None:
         raise PluginError(f"Run {found.run_id} of {found.resource} has ended already, as {found.phase}.")
     _confirm(found, "ended for good", yes)

@@ -27,7 +27,7 @@ def next_steps(view: ObjectView) -> list[str]:
     if view.stalled:
         return [*_suggestion(view), _CONTINUES, f"Where it happened: {command(view, 'events')}"]
     if view.phase == "Suspended":
-        return [f"Resume from the newest checkpoint: {command(view, 'resume')}"]
+        return [f"Resume from what is saved: {command(view, 'resume')}"]
     if view.phase == "Retrying":
         return [*_suggestion(view), f"Nothing: the next try starts by itself. Why it is one: {command(view, 'events')}"]
     return [f"Follow it: {command(view, 'watch')}", f"Its log: {command(view, 'logs')}"]

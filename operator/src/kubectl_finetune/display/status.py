@@ -66,6 +66,7 @@ def _of_kind(view: ObjectView, now: datetime, budget_hours: float | None, most: 
         return
     if view.kind is EVALUATION:
         yield from _run(view, now)
+        yield from _evaluation_progress(status.at("progress"))
         yield Row("Tries", list(_tries(status)))
         yield Row("Scores", [score_line(score) for score in status.at("results")])
         yield Row("Gates", [_gate(gate) for gate in status.at("gates")])
@@ -99,6 +100,20 @@ def _run(view: ObjectView, now: datetime) -> Iterator[Row]:
     if run_id != view.run_id:
         parts.append(f"the spec asks for run {view.run_id}")
     yield Row("Run", [", ".join(parts)])
+
+
+def _evaluation_progress(progress: Fields) -> Iterator[Row]:
+    """The bar, and how far each model is."""
+    percent = progress.number("percent")
+    if percent is None:
+        return
+    left = [f"{eta} left"] if (eta := progress.text("estimatedRemaining")) else []
+    yield Row("Progress", ["  ".join([f"{bar(percent, BAR_WIDTH)} {percent:.0f}%", *left])])
+    models = [
+        f"{one.text('candidate')}: {one.text('outputs')} of {one.text('total')} outputs, {one.text('graded')} graded"
+        for one in progress.at("candidates")
+    ]
+    yield Row("Models", models)
 
 
 def progress_rows(status: Fields, bar_width: int) -> Iterator[Row]:

@@ -99,7 +99,9 @@ def headline(view: ObjectView) -> str:
         parts += _progress(status.at("progress"))
         if view.outcome == "Succeeded" and (uri := status.text("result", "uri")):
             parts.append(uri)
-    elif view.outcome is not None:
+    elif view.outcome is None:
+        parts += _progress(status.at("progress"))
+    else:
         parts += [score_line(score) for score in status.at("results")] or [status.text("url")]
     return "  ".join(part for part in parts if part)
 

@@ -152,6 +152,17 @@ def test_kubectl_get_shows_what_a_person_looks_for(cluster: ControlPlane, api: A
     assert "Rank of the two matrices" in kubectl(cluster, api, "explain", "ftj.spec.adapter.lora")
 
 
+def test_kubectl_get_shows_how_far_an_evaluation_is(cluster: ControlPlane, api: Api) -> None:
+    name = f"router-{secrets.token_hex(4)}"
+    api.create("Evaluation", name, EVALUATION)
+    ready = {**CONDITION, "status": "False", "reason": "Evaluating", "message": "The evaluation Pod is running."}
+    progress = {"percent": 42, "estimatedRemaining": "12m", "candidates": []}
+    status = {"phase": "Evaluating", "className": "gpus", "conditions": [ready], "progress": progress}
+    api.put_status("Evaluation", name, status)
+    narrow = table(kubectl(cluster, api, "get", "eval", name))
+    assert (narrow["PHASE"], narrow["PERCENT"], narrow["ETA"]) == ("Evaluating", "42", "12m")
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_api_server_finds_no_fault_with_the_crd(api: Api, kind: Any) -> None:
     found = api.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind.plural}.{GROUP}")

@@ -176,6 +176,19 @@ def test_a_job_is_suspended_resumed_and_run_again(api: Api, plugin: Plugin) -> N
     assert api.get("FineTuneJob", "router")["spec"]["cancel"] is False
 
 
+def test_an_evaluation_is_suspended_resumed_and_cancelled(api: Api, plugin: Plugin) -> None:
+    api.create("Evaluation", "router", EVALUATION)
+    assert plugin("suspend", "eval/router")[1] == "Evaluation router is being suspended.\n"
+    assert api.get("Evaluation", "router")["spec"]["suspend"] is True
+    assert plugin("resume", "eval/router")[0] == 0
+    assert api.get("Evaluation", "router")["spec"]["suspend"] is False
+    assert plugin("cancel", "eval/router", "--yes")[1] == "Evaluation router is being cancelled.\n"
+    api.wait("Evaluation", "router", lambda found: found["status"].get("phase") == "Cancelled")
+    assert plugin("suspend", "eval/router")[0] != 0, "it is over"
+    assert plugin("rerun", "eval/router")[1] == "Evaluation router runs again, as run 2.\n"
+    assert api.get("Evaluation", "router")["spec"]["cancel"] is False
+
+
 def test_a_job_that_waits_for_someone_ends_a_watch_that_was_asked_to(api: Api, plugin: Plugin) -> None:
     job = api.create("FineTuneJob", "router", JOB)
     (pod,) = api.wait_children(job, "preflight", "Pod")

@@ -193,3 +193,20 @@ def test_statuses_of_other_versions_are_shown_as_far_as_they_are_known(name: str
 def of_kind(name: str, status: Any) -> ObjectView:
     metadata = {"name": "router", "namespace": "team-a", "uid": "1", "generation": 1}
     return object_view({"kind": name, "metadata": metadata, "spec": {}, "status": status})
+
+
+def test_an_evaluation_is_told_with_how_far_each_model_is() -> None:
+    progress = {
+        "percent": 37,
+        "estimatedRemaining": "2m30s",
+        "candidates": [
+            {"candidate": "baseline", "outputs": 20, "graded": 0, "total": 20},
+            {"candidate": "tuned", "outputs": 10, "graded": 0, "total": 20},
+        ],
+    }
+    conditions = [condition("Ready", "False", "Evaluating", "The evaluation Pod is starting or running.")]
+    running = {**job({"phase": "Evaluating", "progress": progress, "conditions": conditions}), "kind": "Evaluation"}
+    text = shown(object_view(running))
+    assert "37%  2m30s left" in text
+    assert "baseline: 20 of 20 outputs, 0 graded" in text
+    assert "tuned: 10 of 20 outputs, 0 graded" in text

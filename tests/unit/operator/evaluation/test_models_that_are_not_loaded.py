@@ -19,6 +19,7 @@ from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.endpoints import endpoint_config
+from finetune_operator.progress.store import ProgressStore
 from tests.unit.operator.evaluation.plans import JOB, NEW, decide
 from tests.unit.operator.evaluation_states import (
     EVALUATION,
@@ -124,7 +125,13 @@ async def test_a_model_that_the_class_does_not_list_is_not_asked(
     spec = spec_of(*candidates, **changes, className="small")
     mine = {"namespace": "team-a", "name": EVALUATION.name, "uid": EVALUATION.uid, "generation": 1}
     parent = {"kind": "Evaluation", "apiVersion": "finetune.dev/v1alpha1", "metadata": mine, "spec": spec.to_wire()}
-    found = await observe(FakeKube({class_path: class_, **NOTHING_RUNS}), parent, trainer_image=None)
+    found = await observe(
+        FakeKube({class_path: class_, **NOTHING_RUNS}),
+        parent,
+        trainer_image=None,
+        progress=ProgressStore(),
+        endpoint=None,
+    )
     result = decide(found)
     assert (result.decision.reason, result.decision.stalled, result.decision.writes) == ("ModelNotListed", True, ())
     assert result.message.startswith(f"{who} the model 'large', and FineTuneClass 'small' lists none.")

@@ -95,7 +95,9 @@ async def test_an_evaluation_continues_with_the_class_that_it_began_with(
     }
     status = {"runId": "1", "className": "before", "phase": "Retrying", **changes}
     parent = {"kind": "Evaluation", "metadata": METADATA, "spec": spec, "status": status}
-    class_ = (await observe_evaluation(kube(), parent, trainer_image=None)).class_
+    class_ = (
+        await observe_evaluation(kube(), parent, trainer_image=None, progress=ProgressStore(), endpoint=None)
+    ).class_
     assert isinstance(class_, ResolvedClass)
     assert class_.name == expected
 

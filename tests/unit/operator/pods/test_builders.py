@@ -150,7 +150,7 @@ def test_the_class_says_where_pods_run() -> None:
         for role, objects in made.items()
         if any("kueue.x-k8s.io/queue-name" in item["metadata"]["labels"] for item in objects)
     ]
-    assert queued == ["train"]
+    assert queued == ["train", "evaluate"], "what needs accelerators"
 
 
 def test_preflight_is_cheap_and_runs_on_any_node_that_it_may() -> None:

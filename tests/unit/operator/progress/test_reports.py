@@ -156,7 +156,7 @@ def test_what_is_shown_changes_at_most_every_ten_seconds(
             assert shown is not None and shown.progress is not None
             seen.append(shown.progress.step)
         else:
-            store.put("team-a", ATTEMPT, SHOWN.model_copy(update={"step": int(now)}))
+            store.put("team-a", ATTEMPT, ShownProgress(SHOWN.model_copy(update={"step": int(now)})))
     assert seen == steps
 
 
@@ -166,7 +166,7 @@ def test_the_last_report_of_an_attempt_that_has_ended_is_shown_at_once(monkeypat
     store = ProgressStore()
     last = SHOWN.model_copy(update={"step": 301})
     for progress in (SHOWN, last):
-        store.put("team-a", ATTEMPT, progress)
+        store.put("team-a", ATTEMPT, ShownProgress(progress))
     assert store.shown("team-a", ATTEMPT) == ShownProgress(SHOWN)
     assert store.newest_in("team-a", ATTEMPT) == 10
     assert store.shown("team-a", ATTEMPT, is_running=False) == ShownProgress(last)
@@ -177,7 +177,7 @@ def test_the_store_forgets_the_attempt_that_was_silent_longest(monkeypatch: pyte
     monkeypatch.setattr("finetune_operator.progress.store._ATTEMPTS_KEPT", 2)
     store = ProgressStore()
     for attempt in ("a", "b", "a", "c"):
-        store.put("team-a", attempt, SHOWN)
+        store.put("team-a", attempt, ShownProgress(SHOWN))
     assert [store.shown("team-a", attempt) is not None for attempt in "abc"] == [True, False, True]
     assert store.shown("team-b", "a") is None
 

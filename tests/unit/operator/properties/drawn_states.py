@@ -140,8 +140,15 @@ platforms = st.just(CLASS_NOT_FOUND) | st.builds(
 EVALUATION_NAMES = [evaluation_job_name(), evaluation_job_name(number=2), evaluation_job_name("sha256:bb"), "nobodys"]
 evaluation_statuses = record(
     EvaluationStatus,
-    phase=maybe(st.sampled_from(["Waiting", "Evaluating", "Passed", "GateFailed", "Inconclusive", "Failed"])),
+    phase=maybe(
+        st.sampled_from(
+            ["Waiting", "Evaluating", "Suspended", "Passed", "GateFailed", "Inconclusive", "Failed", "Cancelled"]
+        )
+    ),
     run_id=st.sampled_from([None, "1", "2"]),
+    start_time=maybe(moments),
+    suspend_time=maybe(moments),
+    suspended_seconds=small,
     conditions=conditions,
     job_name=maybe(st.sampled_from(EVALUATION_NAMES)),
     try_number=maybe(small),
@@ -160,6 +167,10 @@ observed_evaluations = st.builds(
     spec=st.builds(
         evaluation_spec,
         runId=st.sampled_from(["1", "2"]),
+        suspend=st.booleans(),
+        cancel=st.booleans(),
+        activeDeadlineSeconds=maybe(st.sampled_from([1, 100, 10_000])),
+        ttlSecondsAfterFinished=maybe(st.sampled_from([0, 100])),
         gates=st.sampled_from([[], [{"grader": "exact", "minimum": 0.9}], [{"grader": "exact", "minimumDelta": 0.1}]]),
     ),
     model=models,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,15 @@ from finetune_trainer.evaluation.output import Output, cost_of
 
 
 async def ask_examples(
-    endpoint: Endpoint, examples: Sequence[HeldOutExample], images: Sequence[Sequence[Path]], generation: Generation
+    endpoint: Endpoint,
+    examples: Sequence[HeldOutExample],
+    images: Sequence[Sequence[Path]],
+    generation: Generation,
+    on_output: Callable[[], None] = lambda: None,
 ) -> list[Output]:
     """The model's outputs to each example, one after another; one that there is not says why.
 
-    `images`: the files of each example's images. Raises StopGradingError.
+    `images`: the files of each example's images; `on_output` is called for each output. Raises StopGradingError.
     """
     questions = [
         (example.prompt, files, sample)
@@ -38,6 +42,7 @@ async def ask_examples(
 
     async def ask(at: int) -> None:
         outputs[at] = await _ask(endpoint, _body(*questions[at], generation), generation)
+        on_output()
 
     # So many at once: a body with images is large, and is made when its turn comes.
     await for_each(range(len(questions)), ask, at_once=endpoint.config.concurrency)

@@ -37,6 +37,7 @@ from finetune_trainer.evaluation.report import MOST_ERRORS, to_report, to_sample
 from finetune_trainer.evaluation.slices import Slice, found_of_gated, labels, reported, slices_of
 from finetune_trainer.model.loading import find_model
 from finetune_trainer.process.failures import DiagnosedError
+from finetune_trainer.report.evaluation_progress import EvaluationReporter, progress_sender
 from finetune_trainer.storage.storage import Storage
 
 REPORT_NAME = "report.json"
@@ -69,8 +70,12 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
     warnings = try_graders(examples, graders, models)
     counting = Counting(run.on_error, run.max_errored_percent, run.generation.reducer)
     calibrated = calibrate(labelled, graders, models, counting)
-    outputs = answers(run, examples, models, storage, there)
-    grades = grade(examples, outputs, graders, models, run.generation.samples_per_example)
+    with progress_sender(run.progress) as sender:
+        total = len(examples) * run.generation.samples_per_example
+        progress = EvaluationReporter(sender, [model.name for model in run.models], total, len(graders))
+        outputs = answers(run, examples, models, storage, there, progress)
+        grades = grade(examples, outputs, graders, models, run.generation.samples_per_example, progress)
+        progress.report()
     folder = parse_s3(run.output_uri)
     # Before anything is judged: rows that were graded are not lost.
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
@@ -115,22 +120,30 @@ def answers(
     models: Mapping[str, AskedModel],
     storage: Storage,
     there: Mapping[str, list[Output]],
+    progress: EvaluationReporter,
 ) -> Outputs:
     """Every model's outputs, with those that are there already. APIs that do not answer are found before a model is
     fetched. Raises DiagnosedError.
     """
     found = dict(there)
+    for name, outputs in there.items():
+        progress.found(name, len(outputs))
     for model in run.models:
         if model.endpoint is not None:
-            found[model.name] = ask(model.name, models[model.endpoint], run, examples, storage)
+            found[model.name] = ask(model.name, models[model.endpoint], run, examples, storage, progress)
     for model in run.models:
         if model.model is not None:
-            found[model.name] = generate_outputs(model.name, model.model, run, examples, storage)
+            found[model.name] = generate_outputs(model.name, model.model, run, examples, storage, progress)
     return {model.name: found[model.name] for model in run.models}
 
 
 def ask(
-    name: str, model: AskedModel, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage
+    name: str,
+    model: AskedModel,
+    run: EvaluateRun,
+    examples: Sequence[HeldOutExample],
+    storage: Storage,
+    progress: EvaluationReporter,
 ) -> list[Output]:
     """The outputs of a model behind an API. Raises DiagnosedError where it can't be asked."""
     endpoint = model.endpoint
@@ -138,7 +151,7 @@ def ask(
     with tempfile.TemporaryDirectory(prefix="images-") as directory:
         images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
         return ask_all(
-            lambda: ask_examples(endpoint, examples, images, run.generation),
+            lambda: ask_examples(endpoint, examples, images, run.generation, lambda: progress.made(name)),
             {endpoint.config.name: model},
             f"{name}: asking {endpoint.config.url}",
         )

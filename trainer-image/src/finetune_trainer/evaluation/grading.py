@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TypeVar
 
 from finetune_api.conditions import Reason
@@ -28,6 +29,7 @@ from finetune_trainer.evaluation.heldout import HeldOutExample
 from finetune_trainer.evaluation.output import Output, Outputs, cost_of, repeat
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
+from finetune_trainer.report.evaluation_progress import EvaluationReporter
 from finetune_trainer.storage.storage import Storage
 
 CANARIES = 3
@@ -72,6 +74,7 @@ def grade(
     graders: Sequence[CompiledGrader],
     models: Mapping[str, AskedModel],
     samples_per_example: int = 1,
+    progress: EvaluationReporter | None = None,
 ) -> Graded:
     """Every grader's grade of every output; where there is none, what that says.
 
@@ -84,7 +87,9 @@ def grade(
         grades: dict[str, dict[str, list[Grade]]] = {}
         for name, of_model in outputs.items():
             mine = [grader for grader in graders if name != BASELINE or not grader.compares]
-            grades[name] = await _grade_outputs(mine, items, of_model, baseline)
+            count = partial(progress.graded, name) if progress is not None else _ignore
+            grades[name] = await _grade_outputs(mine, items, of_model, baseline, count)
+            count(len(items) * (len(graders) - len(mine)))
         return grades
 
     return ask_all(ask, models, "grading")
@@ -110,16 +115,22 @@ def ask_all(ask: Callable[[], Awaitable[T]], models: Mapping[str, AskedModel], d
         raise stop.__cause__ from None
 
 
+def _ignore(grades: int) -> None:
+    """Nobody counts."""
+
+
 async def _grade_outputs(
     graders: Sequence[CompiledGrader],
     items: Sequence[Item],
     outputs: Sequence[Output],
     baseline: Sequence[Output | None],
+    count: Callable[[int], None],
 ) -> dict[str, list[Grade]]:
-    """The grades of one model's outputs. Nobody is asked about an output that there is not."""
+    """The grades of one model's outputs, counted as they come. Nobody is asked about an output that there is not."""
     there = [at for at, output in enumerate(outputs) if output.error is None]
     rows = [Row(items[at], outputs[at].sample, _sample(baseline[at])) for at in there]
-    graded = await grade_rows(graders, rows)
+    count(len(graders) * (len(outputs) - len(there)))
+    graded = await grade_rows(graders, rows, lambda: count(1))
     found: dict[str, list[Grade]] = {}
     for grader in graders:
         grades = dict(zip(there, graded[grader.name], strict=True))

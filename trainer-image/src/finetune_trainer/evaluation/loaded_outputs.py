@@ -5,101 +5,132 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from finetune_api.evaluation import Generation
 from finetune_api.run import EvaluateRun, ModelSource
 from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.evaluation.heldout import HeldOutExample, encode_prompt, keep_images, tokenize_prompts
-from finetune_trainer.evaluation.output import Output, repeat
+from finetune_trainer.evaluation.kept_outputs import KeptOutputs
+from finetune_trainer.evaluation.output import Output
 from finetune_trainer.generate.generation import Generator, generate_from_images, generate_tokens, load_generator
 from finetune_trainer.generate.tool_calls import parse_tool_calls, response_template
 from finetune_trainer.model.loading import fetch_model
 from finetune_trainer.process.progress_log import log_progress
+from finetune_trainer.report.evaluation_progress import EvaluationReporter
 from finetune_trainer.storage.storage import Storage
 
 
 def generate_outputs(
-    name: str, model: ModelSource, run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage
+    name: str,
+    model: ModelSource,
+    run: EvaluateRun,
+    examples: Sequence[HeldOutExample],
+    storage: Storage,
+    progress: EvaluationReporter,
 ) -> list[Output]:
     """One model's outputs, as many to each example as are drawn, one after another.
 
-    The model is fetched and loaded here, and removed from disk and memory afterwards.
+    Those that an earlier try has made are taken. For the others the model is fetched and loaded here, and removed from
+    disk and memory afterwards.
     """
+    kept = KeptOutputs(storage, run.outputs_uri, model, run.generation, examples)
+    found = kept.find()
+    progress.found(name, len(found))
+    missing = [at for at in range(len(examples) * run.generation.samples_per_example) if at not in found]
+    if missing:
+        generator = _load(name, model, storage)
+        try:
+            found |= _generate(_Task(name, generator, run, examples, storage, kept, progress), missing, found)
+        finally:
+            # Also where the disk is full, or the Pod is told to stop.
+            kept.write()
+        del generator
+        gc.collect()
+        torch.cuda.empty_cache()
+    return [found[at] for at in sorted(found)]
+
+
+def _load(name: str, model: ModelSource, storage: Storage) -> Generator:
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
         with log_progress(f"{name}: fetching {model.adapter_uri or model.uri}"):
             local = fetch_model(model, storage, Path(directory))
         with log_progress(f"{name}: loading"):
-            generator = load_generator(local)
-    with tempfile.TemporaryDirectory(prefix="images-") as directory:
-        images = keep_images(ImageStore(Path(directory), storage, tuple(run.allowed_images)), examples, run.dataset_uri)
-        prompts = tokenize_prompts(generator.processor, examples, run.dataset_uri, generator.context_length, images)
-        times = run.generation.samples_per_example
-        asked, prompts, images = repeat(examples, times), repeat(prompts, times), repeat(images, times)
-        made = _generate(name, generator, run.generation, asked, prompts, images)
-    samples = _to_samples(generator.tokenizer, asked, prompts, [one.tokens for one in made])
-    del generator
-    gc.collect()
-    torch.cuda.empty_cache()
-    return [
-        Output(
-            sample, prompt_tokens=len(prompt), completion_tokens=len(one.tokens), seconds=one.seconds, batch=one.batch
-        )
-        for sample, prompt, one in zip(samples, prompts, made, strict=True)
-    ]
+            return load_generator(local)
 
 
 @dataclass(frozen=True)
-class _Made:
-    """The tokens of an output, and the batch that it was made in."""
+class _Task:
+    """What one loaded model is to answer."""
 
-    tokens: list[int]
-    batch: int
-    seconds: float
+    name: str
+    generator: Generator
+    run: EvaluateRun
+    examples: Sequence[HeldOutExample]
+    storage: Storage
+    kept: KeptOutputs
+    progress: EvaluationReporter
 
 
-def _generate(
-    name: str,
-    generator: Generator,
-    generation: Generation,
-    examples: Sequence[HeldOutExample],
-    prompts: Sequence[list[int]],
-    images: Sequence[Sequence[Path]],
-) -> list[_Made]:
-    """The outputs in the order of the examples; those with images one at a time, the others in batches."""
-    seen = [index for index, example in enumerate(examples) if example.prompt.images]
-    read = [index for index, example in enumerate(examples) if not example.prompt.images]
-    batches: dict[int, tuple[int, float]] = {}
-    last, count = time.monotonic(), 0
-    with log_progress(f"{name}: generating", lambda: {"examples": f"{len(batches)}/{len(examples)}"}):
+def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -> dict[int, Output]:
+    """The outputs of these places, those with images one at a time, the others in batches."""
+    run, examples, generator = task.run, task.examples, task.generator
+    times = run.generation.samples_per_example
+    with tempfile.TemporaryDirectory(prefix="images-") as directory:
+        store = ImageStore(Path(directory), task.storage, tuple(run.allowed_images))
+        images = keep_images(store, examples, run.dataset_uri)
+        prompts = tokenize_prompts(generator.processor, examples, run.dataset_uri, generator.context_length, images)
+        seen = [at for at in wanted if examples[at // times].prompt.images]
+        read = [at for at in wanted if not examples[at // times].prompt.images]
+        # Another try draws other numbers: by the same ones, two samples of an example would be one.
+        generation = run.generation.model_copy(update={"seed": (run.generation.seed + len(found)) % 2**32})
+        made: dict[int, Output] = {}
+        last, count = time.monotonic(), 1 + max((one.batch or 0 for one in found.values()), default=-1)
 
-        def on_batch(indices: Sequence[int]) -> None:
+        def on_batch(places: Sequence[int], outputs: Sequence[list[int]]) -> None:
             nonlocal last, count
             now = time.monotonic()
-            batches.update({index: (count, now - last) for index in indices})
-            last, count = now, count + 1
+            asked, given = [examples[at // times] for at in places], [prompts[at // times] for at in places]
+            samples = _to_samples(generator.tokenizer, asked, given, outputs)
+            batch = {
+                at: Output(
+                    sample,
+                    prompt_tokens=len(prompt),
+                    completion_tokens=len(tokens),
+                    seconds=now - last,
+                    batch=count,
+                )
+                for at, sample, prompt, tokens in zip(places, samples, given, outputs, strict=True)
+            }
+            made.update(batch)
+            task.kept.keep(batch)
+            task.progress.made(task.name, len(batch))
+            last, count = time.monotonic(), count + 1
 
-        of_text = generate_tokens(
-            generator,
-            [prompts[index] for index in read],
-            generation,
-            lambda batch: on_batch([read[index] for index in batch]),
-        )
-        with_pixels = (
-            encode_prompt(generator.processor, examples[index].prompt, images[index], "pt") for index in seen
-        )
-        of_images = generate_from_images(
-            generator, with_pixels, generation, lambda batch: on_batch([seen[index] for index in batch])
-        )
-    found = dict(zip([*read, *seen], [*of_text, *of_images], strict=True))
-    return [_Made(found[index], *batches[index]) for index in range(len(examples))]
+        with log_progress(f"{task.name}: generating", lambda: {"outputs": f"{len(made)}/{len(wanted)}"}):
+            generate_tokens(
+                generator,
+                [prompts[at // times] for at in read],
+                generation,
+                lambda batch, outputs: on_batch([read[index] for index in batch], outputs),
+            )
+            with_pixels = (
+                encode_prompt(generator.processor, examples[at // times].prompt, images[at // times], "pt")
+                for at in seen
+            )
+            generate_from_images(
+                generator,
+                with_pixels,
+                generation,
+                lambda batch, outputs: on_batch([seen[index] for index in batch], outputs),
+            )
+    return made
 
 
 def _to_samples(

@@ -32,7 +32,7 @@ MAX_BATCH_TOKENS = 8_192
 """Prompt and new tokens of a batch, with padding: bounds the key-value cache."""
 
 
-OnBatch = Callable[[Sequence[int]], None]
+OnBatch = Callable[[Sequence[int], Sequence[list[int]]], None]
 """Called with the indices of the outputs that were just generated."""
 
 
@@ -96,7 +96,7 @@ def generate_tokens(
     generator: Generator,
     prompts: Sequence[Sequence[int]],
     generation: Generation,
-    on_batch: OnBatch = lambda indices: None,
+    on_batch: OnBatch = lambda indices, outputs: None,
 ) -> list[list[int]]:
     """The output for each prompt (token ids, at least one, fewer than the context length), in the order of the prompts.
 
@@ -110,7 +110,7 @@ def generate_tokens(
             batch = _generate_batch(generator, [prompts[index] for index in indices], new_tokens, generation)
             for index, output in zip(indices, batch, strict=True):
                 outputs[index] = output
-            on_batch(indices)
+            on_batch(indices, batch)
     return outputs
 
 
@@ -118,7 +118,7 @@ def generate_from_images(
     generator: Generator,
     prompts: Iterable[Mapping[str, Any]],
     generation: Generation,
-    on_batch: OnBatch = lambda indices: None,
+    on_batch: OnBatch = lambda indices, outputs: None,
 ) -> list[list[int]]:
     """The output for each encoded prompt of a vision-language model, with pixels, one at a time.
 
@@ -129,8 +129,9 @@ def generate_from_images(
         torch.manual_seed(generation.seed)
         for prompt in prompts:
             room = generator.context_length - prompt["input_ids"].shape[1]
-            outputs += _continue(generator, prompt, min(generation.max_tokens, room), generation)
-            on_batch([len(outputs) - 1])
+            made = _continue(generator, prompt, min(generation.max_tokens, room), generation)
+            outputs += made
+            on_batch([len(outputs) - 1], made)
     return outputs
 
 

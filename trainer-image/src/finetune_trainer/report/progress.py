@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 import urllib3
 
+from finetune_api.evaluation_progress import CandidateProgress
 from finetune_api.progress import (
     PROGRESS_INTERVAL_SECONDS,
     CheckpointReport,
@@ -59,7 +60,7 @@ class ProgressSender:
         self._token = token
         self._interval = interval
         self._http = urllib3.PoolManager(ca_certs=str(ca) if ca.exists() else None, timeout=POST_SECONDS, retries=False)
-        self._newest: TrainerStatus | None = None
+        self._newest: ProgressReport | None = None
         self._checkpoint_report: CheckpointReport | None = None
         self._changed = threading.Event()
         self._closing = threading.Event()
@@ -67,13 +68,18 @@ class ProgressSender:
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._thread.start()
 
-    def send(self, status: TrainerStatus, checkpoint_report: CheckpointReport | None = None) -> None:
+    def send(
+        self,
+        status: TrainerStatus,
+        checkpoint_report: CheckpointReport | None = None,
+        candidates: list[CandidateProgress] | None = None,
+    ) -> None:
         """Queue a report; an older one that has not been sent is dropped.
 
         Every report includes the newest checkpoint report, so that an operator that was down catches up.
         """
-        self._newest = status
         self._checkpoint_report = checkpoint_report or self._checkpoint_report
+        self._newest = ProgressReport(trainer_status=status, ledger=self._checkpoint_report, candidates=candidates)
         self._changed.set()
 
     def close(self) -> None:
@@ -86,15 +92,14 @@ class ProgressSender:
         while True:
             self._changed.wait()
             self._changed.clear()
-            status, self._newest = self._newest, None
-            if status is not None:
-                self._post(status)
+            report, self._newest = self._newest, None
+            if report is not None:
+                self._post(report)
             if self._closing.is_set() and self._newest is None:
                 return
             self._closing.wait(self._interval)
 
-    def _post(self, status: TrainerStatus) -> None:
-        report = ProgressReport(trainer_status=status, ledger=self._checkpoint_report)
+    def _post(self, report: ProgressReport) -> None:
         body = report.model_dump_json(by_alias=True, exclude_none=True)
         for left in reversed(range(CONNECT_TRIES)):
             try:
@@ -123,7 +128,7 @@ class ProgressSender:
     def _note_failure(self, why: str) -> None:
         """Log the first failure after a success."""
         if not self._failing:
-            _log.warning(f"progress can't be reported to {self._url}: {why}. Training continues.")
+            _log.warning(f"progress can't be reported to {self._url}: {why}. The work continues.")
         self._failing = True
 
 

@@ -8,8 +8,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import progressing
 from finetune_operator.evaluation.objects import tries_to_delete
-from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.policies.decision import EvaluationDecision
+from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.pods.leftovers import disowned_message, orphan_message, orphans, stuck_job_message, stuck_jobs
 from finetune_operator.pods.observed import is_lost
 from finetune_operator.pods.retried_job import with_previous_failure
@@ -20,7 +19,7 @@ def wait_for_earlier_pods(
     observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
 ) -> EvaluationDecision | None:
     """Start nothing until Pods that are being deleted, or that the operator no longer owns, have ended."""
-    message = _still_there(observed, now)
+    message = still_there(observed, now)
     if message is None:
         return None
     stuck = stuck_jobs(observed.jobs, observed.pods)
@@ -33,7 +32,7 @@ def wait_for_earlier_pods(
     )
 
 
-def _still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
+def still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
     """What has not ended yet; None if everything has."""
     disowned, left = [job for job in observed.disowned if job.is_active], orphans(observed.pods)
     if disowned:

@@ -7,19 +7,18 @@ from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
-from finetune_operator.core.conditions import Readiness, sentence
+from finetune_operator.core.conditions import Readiness, progressing, sentence
 from finetune_operator.core.plan import earliest
 from finetune_operator.evaluation.candidates import models_to_judge
-from finetune_operator.evaluation.class_limits import allowed_class, endpoints
-from finetune_operator.evaluation.objects import evaluate_job_name, evaluate_objects, tries_to_delete
-from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.policies.decision import EvaluationDecision, EvaluationPlan
-from finetune_operator.evaluation.tries import try_result, try_to_watch
+from finetune_operator.evaluation.class_limits import allowed_class
+from finetune_operator.evaluation.objects import evaluate_job_name, tries_to_delete
+from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
+from finetune_operator.evaluation.tries import objects_of, try_result, try_to_watch
 from finetune_operator.finetuneclass.resolve import output_location
 from finetune_operator.pods.disruption import first_disruption
 from finetune_operator.pods.retried_job import Running, retry_readiness, with_previous_failure
 from finetune_operator.pods.sidecars import next_sidecar_check
-from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS
+from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, queued_message
 
 
 def record_disruption(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
@@ -39,7 +38,9 @@ def watch_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
         return None
     readiness = retry_readiness(Reason.EVALUATING, status.failure, None, is_bounded=True)
     readiness = replace(readiness, message=readiness.message + result.message)
-    if result.start is not None:
+    if job.suspended:
+        readiness = progressing(Reason.QUEUED, queued_message(job))
+    elif result.start is not None:
         readiness = with_previous_failure(result.start.readiness, status.failure, is_bounded=True)
     models = models_to_judge(observed)
     if isinstance(models, Readiness):
@@ -73,7 +74,7 @@ def start_try(observed: ObservedEvaluation, status: EvaluationStatus, now: datet
     return EvaluationDecision(
         status.model_copy(update=update),
         retry_readiness(Reason.EVALUATING, status.failure, None, is_bounded=True),
-        create=evaluate_objects(owner, spec, class_, models, name, endpoints(observed)),
+        create=objects_of(observed, class_, models, name),
         delete=tries_to_delete(owner.namespace, [job for job in observed.jobs if job.name != name], observed.pods),
         requeue_at=now + timedelta(seconds=START_CHECK_SECONDS),
         meanwhile=Reason.EVALUATING,

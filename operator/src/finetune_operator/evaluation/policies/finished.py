@@ -1,4 +1,4 @@
-"""The phases Passed, GateFailed, Inconclusive and Failed: a run that is over, judged by the current gates."""
+"""The phases of a run that is over, judged by the current gates; spec.ttlSecondsAfterFinished."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus, GateResult
 from finetune_grading.ungraded import ungraded_in_slice, ungraded_outputs
-from finetune_operator.core.conditions import Readiness, missing_failure, ready, stalled
-from finetune_operator.core.plan import Child
+from finetune_operator.core.active_deadline import expiry
+from finetune_operator.core.conditions import Readiness, cancelled, missing_failure, ready, stalled
+from finetune_operator.core.plan import OVER_FOR_GOOD, Child, earliest
 from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, judge, too_few_examples
 from finetune_operator.evaluation.objects import tries_to_delete
-from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.policies.decision import EvaluationDecision
+from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
+from finetune_operator.evaluation.policies.progress import without_remaining_time
 from finetune_operator.evaluation.tries import is_same_run
 
 LEFTOVER_SECONDS = 30
@@ -23,9 +24,17 @@ def keep_finished(observed: ObservedEvaluation, status: EvaluationStatus, now: d
     """Keep a finished run, also while its model is being retrained; gates that have changed are evaluated again."""
     if status.completion_time is None or not is_same_run(observed):
         return None
-    if status.phase != "Failed":
+    if status.phase not in OVER_FOR_GOOD:
         return judged(observed, status, now)
-    return ended(observed, status, missing_failure(status.conditions, status.failure), now)
+    missing = missing_failure(status.conditions, status.failure)
+    if missing is not None and status.phase == "Cancelled":
+        missing = cancelled_run(status)
+    return ended(observed, status, missing, now)
+
+
+def cancelled_run(status: EvaluationStatus) -> Readiness:
+    """The readiness of a cancelled run."""
+    return cancelled(f" What it has saved is kept in {status.storage_uri}." if status.storage_uri else "")
 
 
 def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
@@ -95,19 +104,31 @@ def ended(
     *,
     passed: Readiness | None = None,
     meanwhile: Reason | None = None,
+    at_once: bool = False,
 ) -> EvaluationDecision:
-    """The end of a run; what is still running is deleted after LEFTOVER_SECONDS."""
-    rest, check = _leftovers(observed, status, now)
-    return EvaluationDecision(status, readiness, delete=rest, requeue_at=check, passed=passed, meanwhile=meanwhile)
+    """The end of a run, and of what still runs: `at_once`, or once it has had time to end by itself."""
+    rest, check = _leftovers(observed, status, now, at_once=at_once or status.phase == "Cancelled")
+    due = expiry(status, observed.spec.ttl_seconds_after_finished, has_jobs=bool(observed.jobs))
+    if due is not None and now >= due:
+        rest, due = tries_to_delete(observed.owner.namespace, observed.jobs, observed.pods), None
+    return EvaluationDecision(
+        without_remaining_time(status),
+        readiness,
+        delete=rest,
+        requeue_at=earliest([check, due]),
+        passed=passed,
+        meanwhile=meanwhile,
+        keeps_phase=status.phase == "Cancelled",
+    )
 
 
 def _leftovers(
-    observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
+    observed: ObservedEvaluation, status: EvaluationStatus, now: datetime, *, at_once: bool
 ) -> tuple[tuple[Child, ...], datetime | None]:
     """The Jobs to delete because they are still running after the end, or when to check for them."""
     active = [job for job in observed.jobs if job.state == "Active"]
     due = (status.completion_time or now) + timedelta(seconds=LEFTOVER_SECONDS)
     # A time further in the future was written by a wrong clock.
-    if active and now < due <= now + timedelta(seconds=LEFTOVER_SECONDS):
+    if active and not at_once and now < due <= now + timedelta(seconds=LEFTOVER_SECONDS):
         return (), due
     return tries_to_delete(observed.owner.namespace, active, observed.pods), None

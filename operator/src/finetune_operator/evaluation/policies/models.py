@@ -9,8 +9,7 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import models_to_judge
 from finetune_operator.evaluation.objects import tries_to_delete
-from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.policies.decision import EvaluationDecision
+from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.evaluation.tries import current_job
 from finetune_operator.models.resolve import Undecided
 

@@ -8,9 +8,9 @@ from finetune_api.base import whole_seconds
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_operator.evaluation.gates import summary
-from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.policies.decision import EvaluationDecision
+from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.evaluation.policies.finished import judged
+from finetune_operator.evaluation.policies.progress import complete
 from finetune_operator.evaluation.tries import try_result, try_to_watch
 from finetune_operator.pods.retried_job import Succeeded
 
@@ -37,4 +37,4 @@ def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
         "failure": None,
         "summary": summary(observed.spec.graders[0].name, report.scores),
     }
-    return judged(observed, status.model_copy(update=update), now)
+    return judged(observed, complete(status.model_copy(update=update)), now)

@@ -10,8 +10,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.backoff import retry_time, waits
 from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason, progressing, sentence
-from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.policies.decision import EvaluationDecision
+from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.evaluation.policies.finished import ended
 from finetune_operator.evaluation.tries import current_job, evaluation_job, try_result, try_to_watch
 from finetune_operator.pods.retried_job import Disrupted, Failed, retry_readiness
@@ -29,26 +28,32 @@ def fail_or_retry(observed: ObservedEvaluation, status: EvaluationStatus, now: d
     status = status.model_copy(update={"retries": retries, "failure": diagnosis})
     message = sentence(failure_message(diagnosis))
     if result.final:
-        return _failed(observed, status, failed(known_reason(diagnosis.reason), message), now)
+        return fail_run(observed, status, failed(known_reason(diagnosis.reason), message), now)
     if not evaluation_job(observed.spec).allows_another(retries):
         message = (
             f"The evaluation failed {retries} times, more often than retryLimit {observed.spec.retry_limit} allows. "
             f"Last failure: {diagnosis.reason}: {message}"
         )
-        return _failed(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
+        return fail_run(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
     again = retry_time(retries, now)
     status = status.model_copy(update={"retry_time": again})
     readiness = waiting_to_retry(observed, status)
     return EvaluationDecision(status, readiness, requeue_at=again, meanwhile=Reason.RETRYING)
 
 
-def _failed(
-    observed: ObservedEvaluation, status: EvaluationStatus, readiness: Readiness, now: datetime
+def fail_run(
+    observed: ObservedEvaluation,
+    status: EvaluationStatus,
+    readiness: Readiness,
+    now: datetime,
+    *,
+    at_once: bool = False,
 ) -> EvaluationDecision:
     """End the run as Failed, for good: only a new runId or another model starts another one."""
     if "runId" not in readiness.message:
         readiness = replace(readiness, message=f"{readiness.message} {_AGAIN}")
-    return ended(observed, status.model_copy(update={"completion_time": whole_seconds(now)}), readiness, now)
+    status = status.model_copy(update={"completion_time": whole_seconds(now)})
+    return ended(observed, status, readiness, now, at_once=at_once)
 
 
 def retry_disrupted(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:

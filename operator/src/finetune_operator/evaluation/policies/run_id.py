@@ -11,8 +11,7 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.evaluation.candidates import candidate_digests, models_to_judge
 from finetune_operator.evaluation.gates import too_few_examples
 from finetune_operator.evaluation.objects import run_digest
-from finetune_operator.evaluation.observed import ObservedEvaluation
-from finetune_operator.evaluation.policies.decision import EvaluationPlan
+from finetune_operator.evaluation.observed import EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.tries import is_same_run
 
 

@@ -8,11 +8,11 @@ It is also stopped while the spec is rejected and nothing runs, so that revertin
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from finetune_api.base import LONGEST_SECONDS, whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.active_deadline import deadline_of, shorter, with_suspended_time
 from finetune_operator.core.plan import earliest
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.finetunejob.attempt_state import (
@@ -32,18 +32,10 @@ from finetune_operator.finetunejob.policies.wrong_clock import clock_is_behind
 
 def count_suspended_time(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
     """Record since when the clock is stopped, or for how long it was, unless the operator's own clock is wrong."""
-    status = plan.status
-    is_stopped, since = _clock_is_stopped(observed, status), status.suspend_time
-    if is_stopped == (since is not None):
-        return plan
-    if since is None:
-        return replace(plan, status=status.model_copy(update={"suspend_time": whole_seconds(now)}))
-    if clock_is_behind(observed, now):
-        return plan
-    since = max(since, status.start_time or since)
-    seconds = status.suspended_seconds + max(0, round((now - since).total_seconds()))
-    update = {"suspend_time": None, "suspended_seconds": seconds}
-    return replace(plan, status=status.model_copy(update=update))
+    is_stopped = _clock_is_stopped(observed, plan.status)
+    is_reliable = not clock_is_behind(observed, now)
+    status = with_suspended_time(plan.status, now, is_stopped=is_stopped, is_reliable=is_reliable)
+    return plan if status is plan.status else replace(plan, status=status)
 
 
 def fail_refused_run_at_deadline(
@@ -79,8 +71,7 @@ def wake_at_deadline(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime
 def deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> int | None:
     """The shorter of the spec's current deadline and the class's; only the class's if the spec is for another run."""
     spec_seconds = observed.spec.active_deadline_seconds if status.run_id == observed.spec.run_id else None
-    limits = [spec_seconds, class_deadline_seconds(observed, status)]
-    return min((seconds for seconds in limits if seconds is not None), default=None)
+    return shorter(spec_seconds, class_deadline_seconds(observed, status))
 
 
 def class_deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> int | None:
@@ -93,11 +84,7 @@ def class_deadline_seconds(observed: ObservedFineTuneJob, status: FineTuneJobSta
 
 
 def _deadline(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> datetime | None:
-    """The run's deadline; None without one, and while its clock is stopped."""
-    seconds = deadline_seconds(observed, status)
-    if seconds is None or status.start_time is None or status.suspend_time is not None:
-        return None
-    return status.start_time + timedelta(seconds=min(max(0, seconds + status.suspended_seconds), 2 * LONGEST_SECONDS))
+    return deadline_of(status, deadline_seconds(observed, status))
 
 
 def _clock_is_stopped(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> bool:

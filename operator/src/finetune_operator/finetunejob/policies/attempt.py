@@ -42,11 +42,12 @@ from finetune_operator.pods.disruption import first_disruption
 from finetune_operator.pods.leftovers import is_outdated
 from finetune_operator.pods.observed import JobView, has_started, is_lost, lost_time
 from finetune_operator.pods.sidecars import next_sidecar_check, sidecar_message
-from finetune_operator.pods.start_diagnosis import START_CHECK_SECONDS, diagnose_start, early_message
-
-_SUSPENDED_BY_HAND = (
-    "Somebody suspended the Job (spec.suspend of the Job), and it is in no queue. Nothing starts until that is set to "
-    "false, or the Job is deleted (kubectl delete job): the operator then creates it again."
+from finetune_operator.pods.start_diagnosis import (
+    START_CHECK_SECONDS,
+    diagnose_start,
+    early_message,
+    queued_message,
+    waits_in,
 )
 
 
@@ -181,7 +182,7 @@ def _wait_for_attempt(
         message = f"Somebody is deleting the Job of attempt {attempt.number}. The next attempt follows."
         return JobDecision(status, progressing(Reason.RETRYING, message), delete=stale)
     if job.suspended:
-        message = _queued_message(job.queue_name or "") + lost
+        message = queued_message(job) + lost
         return JobDecision(status, progressing(Reason.QUEUED, message), delete=stale)
     if attempt_state(status) == "Pending":
         start = diagnose_start(job, pods, observed.warnings, now)
@@ -217,10 +218,8 @@ def _refused_reports_message(observed: ObservedFineTuneJob, attempt: AttemptStat
 
 
 def _queued_message(queue: str | None) -> str:
-    """None: the Pods wait to start; a queue: the Job waits there for quota; "": it was suspended by hand."""
-    if queue is None:
-        return "The Pods have been created and are waiting to start."
-    return f"The Job is waiting for quota in queue {queue!r} (Kueue starts it)." if queue else _SUSPENDED_BY_HAND
+    """None: the Pods wait to start; a queue: the Job waits there for quota."""
+    return "The Pods have been created and are waiting to start." if queue is None else waits_in(queue)
 
 
 def _with_end_of_pods(

@@ -13,7 +13,7 @@ from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_operator.budgets.ledger import BudgetViolation, accounted, budget_violation
 from finetune_operator.core.conditions import Readiness, stalled
-from finetune_operator.finetuneclass.resolve import ResolvedClass, source_violation
+from finetune_operator.finetuneclass.resolve import ResolvedClass, deadline_violation, source_violation
 from finetune_operator.finetunejob.attempt_state import JobDecision, JobPlan, running_attempt
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import stale_jobs
@@ -68,7 +68,7 @@ def _class_or_refusal(observed: ObservedFineTuneJob) -> ResolvedClass | Readines
         return class_
     return (
         _nodes_exceeded(observed, class_)
-        or _deadline_exceeded(observed, class_)
+        or deadline_violation(class_, observed.spec.active_deadline_seconds)
         or _accelerator_missing(observed, class_)
         or _source_not_allowed(observed, class_)
         or class_
@@ -80,14 +80,6 @@ def _nodes_exceeded(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Rea
     if nodes <= limit:
         return None
     return stalled(Reason.LIMIT_EXCEEDED, class_.exceeded("spec.parallelism.nodes", nodes, "nodes", limit))
-
-
-def _deadline_exceeded(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:
-    asked, limit = observed.spec.active_deadline_seconds, class_.spec.limits.active_deadline_seconds
-    if limit is None or asked is None or asked <= limit:
-        return None
-    message = class_.exceeded("spec.activeDeadlineSeconds", asked, "activeDeadlineSeconds", limit)
-    return stalled(Reason.LIMIT_EXCEEDED, message)
 
 
 def _accelerator_missing(observed: ObservedFineTuneJob, class_: ResolvedClass) -> Readiness | None:

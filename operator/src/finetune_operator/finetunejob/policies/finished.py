@@ -6,17 +6,18 @@ long after its end.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from finetune_api.conditions import ConditionType
 from finetune_api.finetunejob import FineTuneJobStatus
+from finetune_operator.core.active_deadline import expiry
 from finetune_operator.core.conditions import Readiness, missing_failure
 from finetune_operator.finetunejob.attempt_state import FINISHED, JobDecision
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.attempt_outcome import succeeded_readiness
 from finetune_operator.finetunejob.policies.earlier_pods import stale_jobs
 from finetune_operator.finetunejob.policies.run import run_id_refusal
-from finetune_operator.finetunejob.policies.suspend import cancelled
+from finetune_operator.finetunejob.policies.suspend import cancelled_run
 from finetune_operator.pods.leftovers import jobs_to_delete
 
 
@@ -27,7 +28,8 @@ def keep_finished(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now:
     refusal = run_id_refusal(observed, status)
     if refusal is None and status.run_id != observed.spec.run_id:
         return None
-    delete, due = stale_jobs(observed), expiry(observed, status)
+    due = expiry(status, observed.spec.ttl_seconds_after_finished, has_jobs=bool(observed.jobs))
+    delete = stale_jobs(observed)
     if due is not None and now >= due:
         delete, due = jobs_to_delete(observed.owner.namespace, observed.jobs, observed.pods), None
     return JobDecision(status, refusal or _missing_end(status), delete=delete, requeue_at=due, keeps_phase=True)
@@ -38,14 +40,6 @@ def _missing_end(status: FineTuneJobStatus) -> Readiness | None:
     if status.phase == "Failed":
         return missing_failure(status.conditions, status.failure)
     if status.phase == "Cancelled":
-        return None if missing_failure(status.conditions, None) is None else cancelled(status)
+        return None if missing_failure(status.conditions, None) is None else cancelled_run(status)
     is_stalled = any(one.type == ConditionType.STALLED and one.status == "True" for one in status.conditions)
     return succeeded_readiness(status.result) if is_stalled and status.result is not None else None
-
-
-def expiry(observed: ObservedFineTuneJob, status: FineTuneJobStatus) -> datetime | None:
-    """When the Jobs of a finished run are to be deleted; None if never, or if they are gone."""
-    ttl = observed.spec.ttl_seconds_after_finished
-    if ttl is None or status.completion_time is None or not observed.jobs:
-        return None
-    return status.completion_time + timedelta(seconds=ttl)

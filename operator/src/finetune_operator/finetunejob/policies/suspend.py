@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from finetune_api.base import whole_seconds
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
-from finetune_operator.core.conditions import Readiness, failed, progressing
+from finetune_operator.core.conditions import Readiness, cancelled, progressing, suspended
 from finetune_operator.finetunejob.attempt_state import JobDecision, stopped, without_remaining_time
 from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.policies.earlier_pods import (
@@ -41,10 +41,7 @@ def suspend(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: datet
         return None
     status = stopped(status, "Suspended", now)
     if others_stopped(observed, now):
-        message = (
-            f"spec.suspend is true; nothing is running.{lost_pods_message(observed, now)} Set it to false to resume."
-        )
-        return JobDecision(status, progressing(Reason.SUSPENDED, message))
+        return JobDecision(status, suspended(lost_pods_message(observed, now)))
     message = f"spec.suspend is true. {stopping_message(observed, now)}"
     return JobDecision(
         status,
@@ -65,12 +62,9 @@ def cancel(observed: ObservedFineTuneJob, status: FineTuneJobStatus, now: dateti
         return None
     status = without_remaining_time(stopped(status, "Cancelled", now))
     status = status.model_copy(update={"phase": "Cancelled", "completion_time": whole_seconds(now)})
-    return JobDecision(status, cancelled(status), requeue_at=now, keeps_phase=True)
+    return JobDecision(status, cancelled_run(status), requeue_at=now, keeps_phase=True)
 
 
-def cancelled(status: FineTuneJobStatus) -> Readiness:
+def cancelled_run(status: FineTuneJobStatus) -> Readiness:
     """The readiness of a cancelled run."""
-    kept = f" Its checkpoints are kept in {status.storage_uri}." if status.storage_uri else ""
-    return failed(
-        Reason.CANCELLED, f"spec.cancel was set.{kept} Change spec.runId and set spec.cancel to false to run again."
-    )
+    return cancelled(f" Its checkpoints are kept in {status.storage_uri}." if status.storage_uri else "")

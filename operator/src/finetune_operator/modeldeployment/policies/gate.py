@@ -31,9 +31,10 @@ def gate_readiness(
         )
     failed = _condition(gate, ConditionType.FAILED)
     if failed is not None and failed.status == "True" and gate.status.run_id == gate.spec.run_id:
+        how = "was cancelled" if failed.reason == Reason.CANCELLED else "failed"
         return stalled(
             Reason.WAITING_FOR_GATE,
-            f"Evaluation {name!r} failed and has no result: {sentence(failed.message)} Waiting for a new run of it.",
+            f"Evaluation {name!r} {how} and has no result: {sentence(failed.message)} Waiting for a new run of it.",
         )
     passed = _condition(gate, ConditionType.PASSED)
     missing = _missing(gate, name, model, candidate.name)

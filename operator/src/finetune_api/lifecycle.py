@@ -1,0 +1,59 @@
+"""What the kinds that run have in common: how a run is suspended, cancelled, limited and cleared away."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from finetune_api.base import LONGEST_SECONDS, ApiModel, Timestamp
+from finetune_api.conditions import KindStatus
+
+CHANGEABLE_WITHIN_A_RUN = frozenset(
+    {"suspend", "cancel", "retryLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "runId"}
+)
+"""The fields of a spec that may change while a run goes on."""
+
+
+class RunSpec(ApiModel):
+    """The fields of a spec that are about its run, and not about what runs."""
+
+    suspend: bool = Field(
+        False,
+        description="true: save what is done (a checkpoint, the outputs of models) and stop the Pods. false: run, or "
+        "resume from there.",
+    )
+    cancel: bool = Field(
+        False,
+        description="true: save what is done, stop the Pods and end the run as Cancelled, for good: only another runId "
+        "(with cancel false) runs again. What was saved stays.",
+    )
+    retry_limit: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="Maximum number of retries after failures; disruptions never count. May be changed during a run; "
+        "applies to the next failure.",
+    )
+    active_deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=LONGEST_SECONDS,
+        description="Maximum duration of the run, without suspended and queued time. Default and maximum: the class's "
+        "limit. May be changed during a run; takes effect at once.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        None,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="Seconds after the end of the run until its Jobs and Pods are removed; this object stays.",
+    )
+
+
+class RunStatus(KindStatus):
+    """When the run began and ended, and how long its clock was stopped."""
+
+    start_time: Timestamp | None = None
+    completion_time: Timestamp | None = Field(None, description="When the run ended, however it ended.")
+    suspend_time: Timestamp | None = Field(
+        None, description="When the run was suspended or began to wait for its model, queue quota or budget."
+    )
+    suspended_seconds: int = Field(0, description="Total time spent so; does not count toward activeDeadlineSeconds.")

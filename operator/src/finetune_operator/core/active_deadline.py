@@ -1,0 +1,47 @@
+"""spec.activeDeadlineSeconds of a run: its clock stands while nothing can run through no fault of the run."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from finetune_api.base import LONGEST_SECONDS, whole_seconds
+from finetune_api.lifecycle import RunStatus
+
+Status = TypeVar("Status", bound=RunStatus)
+
+
+def with_suspended_time(status: Status, now: datetime, *, is_stopped: bool, is_reliable: bool = True) -> Status:
+    """The status with the time since when the clock stands, or the time that it stood.
+
+    `is_reliable`: whether `now` can be right; a time that ends is counted only then.
+    """
+    since = status.suspend_time
+    if is_stopped == (since is not None):
+        return status
+    if since is None:
+        return status.model_copy(update={"suspend_time": whole_seconds(now)})
+    if not is_reliable:
+        return status
+    since = max(since, status.start_time or since)
+    seconds = status.suspended_seconds + max(0, round((now - since).total_seconds()))
+    return status.model_copy(update={"suspend_time": None, "suspended_seconds": seconds})
+
+
+def shorter(*limits: int | None) -> int | None:
+    """The shortest of the limits that there are."""
+    return min((seconds for seconds in limits if seconds is not None), default=None)
+
+
+def deadline_of(status: RunStatus, seconds: int | None) -> datetime | None:
+    """When the run has to be over; None without a limit, before it has begun, and while its clock stands."""
+    if seconds is None or status.start_time is None or status.suspend_time is not None:
+        return None
+    return status.start_time + timedelta(seconds=min(max(0, seconds + status.suspended_seconds), 2 * LONGEST_SECONDS))
+
+
+def expiry(status: RunStatus, ttl_seconds: int | None, *, has_jobs: bool) -> datetime | None:
+    """spec.ttlSecondsAfterFinished: when the Jobs of a run that is over go; None if never, or if they are gone."""
+    if ttl_seconds is None or status.completion_time is None or not has_jobs:
+        return None
+    return status.completion_time + timedelta(seconds=ttl_seconds)

@@ -1,0 +1,57 @@
+"""spec.activeDeadlineSeconds: how long a run may take, not counting the time while it is suspended or queued."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import EvaluationStatus
+from finetune_operator.core.active_deadline import deadline_of, shorter, with_suspended_time
+from finetune_operator.core.conditions import failed, failure_message
+from finetune_operator.core.plan import earliest
+from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
+from finetune_operator.evaluation.policies.retry import fail_run
+from finetune_operator.evaluation.tries import current_job, is_same_run
+from finetune_operator.finetuneclass.resolve import ResolvedClass
+
+
+def count_suspended_time(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
+    """Record since when the clock stands, or for how long it stood."""
+    if plan.status.start_time is None or plan.status.completion_time is not None:
+        return plan
+    job = current_job(observed)
+    is_stopped = observed.spec.suspend or (job is not None and job.suspended)
+    status = with_suspended_time(plan.status, now, is_stopped=is_stopped)
+    return plan if status is plan.status else replace(plan, status=status)
+
+
+def fail_at_active_deadline(
+    observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
+) -> EvaluationDecision | None:
+    """End the run at its deadline."""
+    deadline = _deadline(observed, status)
+    if deadline is None or now < deadline:
+        return None
+    last = f" The last failure: {failure_message(status.failure)}" if status.failure is not None else ""
+    message = (
+        f"The run did not end within activeDeadlineSeconds.{last} Raise activeDeadlineSeconds and change runId to run "
+        "again; outputs and answers that are saved are taken."
+    )
+    return fail_run(observed, status, failed(Reason.DEADLINE_EXCEEDED, message), now, at_once=True)
+
+
+def wake_at_deadline(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
+    """Requeue at the run's deadline, unless it ends before."""
+    if plan.status.completion_time is not None:
+        return plan
+    return replace(plan, requeue_at=earliest([plan.requeue_at, _deadline(observed, plan.status)]))
+
+
+def _deadline(observed: ObservedEvaluation, status: EvaluationStatus) -> datetime | None:
+    """The run's deadline, by the spec or its class; None of a run that the spec does not ask for any more."""
+    if not is_same_run(observed):
+        return None
+    class_ = observed.class_
+    of_class = class_.spec.limits.active_deadline_seconds if isinstance(class_, ResolvedClass) else None
+    return deadline_of(status, shorter(observed.spec.active_deadline_seconds, of_class))

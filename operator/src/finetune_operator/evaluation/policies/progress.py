@@ -1,0 +1,54 @@
+"""status.progress: how far the Pod of the newest try is, as it reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from finetune_api.evaluation import EvaluationStatus
+from finetune_api.evaluation_progress import EvaluationProgress
+from finetune_api.progress import human_duration
+from finetune_operator.core.plan import earliest
+from finetune_operator.evaluation.observed import EvaluationPlan, ObservedEvaluation
+from finetune_operator.evaluation.tries import current_job
+
+
+def record_progress(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
+    """Record the newest report; without one (the operator has just started) the status keeps the last one."""
+    reported, status = observed.progress, plan.status
+    if status.completion_time is not None or reported is None or current_job(observed) is None:
+        return plan
+    remaining = reported.estimated_remaining_seconds
+    names = {"baseline", *(candidate.name for candidate in observed.spec.candidates)}
+    progress = EvaluationProgress(
+        percent=reported.percent,
+        candidates=[one for one in observed.candidate_progress if one.candidate in names],
+        estimated_remaining_seconds=remaining,
+        estimated_remaining=None if remaining is None else human_duration(remaining),
+        last_updated_time=reported.last_updated_time,
+    )
+    return replace(plan, status=status.model_copy(update={"progress": progress.over(status.progress)}))
+
+
+def wake_at_newer_report(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
+    """Requeue when the status may show the newest report: there may be no further report or event."""
+    return replace(plan, requeue_at=earliest([plan.requeue_at, observed.newer_report_time]))
+
+
+def without_remaining_time(status: EvaluationStatus) -> EvaluationStatus:
+    """The status without an estimate of the remaining time, for a run that is over or stands still."""
+    if status.progress is None:
+        return status
+    update = {"estimated_remaining_seconds": None, "estimated_remaining": None}
+    return status.model_copy(update={"progress": status.progress.model_copy(update=update)})
+
+
+def complete(status: EvaluationStatus) -> EvaluationStatus:
+    """The status of a run that has its scores: the last reports may have been lost."""
+    if status.progress is None:
+        return status
+    candidates = [
+        one.model_copy(update={"outputs": one.total, "graded": one.total}) for one in status.progress.candidates
+    ]
+    update = {"percent": 100, "candidates": candidates}
+    return status.model_copy(update={"progress": status.progress.model_copy(update=update)})

@@ -1,0 +1,49 @@
+"""spec.suspend: the Pod ends, and another try goes on from what is saved. spec.cancel: the run ends for good."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from finetune_api.base import whole_seconds
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import EvaluationStatus
+from finetune_operator.core.conditions import progressing, suspended
+from finetune_operator.evaluation.objects import run_digest, tries_to_delete
+from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
+from finetune_operator.evaluation.policies.earlier_pods import still_there
+from finetune_operator.evaluation.policies.finished import cancelled_run, ended
+from finetune_operator.evaluation.policies.progress import without_remaining_time
+from finetune_operator.evaluation.tries import is_same_run
+
+STOPPING_CHECK_SECONDS = 15
+
+
+def suspend(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
+    """Stop the running Pod while spec.suspend is true, and start nothing."""
+    if not observed.spec.suspend:
+        return None
+    running = [job for job in observed.jobs if job.state == "Active"]
+    # Of the Job that is deleted nothing is expected any more: it was not lost.
+    status = without_remaining_time(status).model_copy(update={"job_name": None, "retry_time": None})
+    message = still_there(observed, now)
+    if not running and message is None:
+        return EvaluationDecision(status, suspended())
+    return EvaluationDecision(
+        status,
+        progressing(Reason.STOPPING, f"spec.suspend is true. {message or 'Waiting for the Pod to end.'}"),
+        delete=tries_to_delete(observed.owner.namespace, running, observed.pods),
+        requeue_at=now + timedelta(seconds=STOPPING_CHECK_SECONDS),
+    )
+
+
+def cancel(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
+    """End the run as Cancelled, whatever it waits for."""
+    if not observed.spec.cancel:
+        return None
+    if not is_same_run(observed):
+        spec = observed.spec
+        new = EvaluationStatus(conditions=status.conditions, run_id=spec.run_id, run_digest=run_digest(spec))
+        status = new.over(status)
+    update = {"phase": "Cancelled", "completion_time": whole_seconds(now), "retry_time": None}
+    status = status.model_copy(update=update)
+    return ended(observed, status, cancelled_run(status), now)

@@ -1,0 +1,52 @@
+"""How far an evaluation is: outputs that are there, and outputs that every grader has graded."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_api.evaluation_progress import CandidateProgress
+from finetune_api.progress import TrainerStatus, to_progress
+from finetune_trainer.report import evaluation_progress
+from finetune_trainer.report.evaluation_progress import EvaluationReporter
+
+
+class Receiver:
+    def __init__(self) -> None:
+        self.reports: list[tuple[TrainerStatus, list[CandidateProgress]]] = []
+
+    def send(self, status: TrainerStatus, *, candidates: list[CandidateProgress]) -> None:
+        self.reports.append((status, candidates))
+
+
+def test_an_output_is_half_of_the_work_and_its_grades_the_other_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(evaluation_progress.time, "monotonic", lambda: now)
+    receiver = Receiver()
+    progress = EvaluationReporter(receiver, ["baseline", "tuned"], total=10, graders=2)
+    progress.found("baseline", 10)
+    now += 30
+    progress.made("tuned", 5)
+    status, candidates = receiver.reports[-1]
+    assert [(one.candidate, one.outputs, one.graded, one.total) for one in candidates] == [
+        ("baseline", 10, 0, 10),
+        ("tuned", 5, 0, 10),
+    ]
+    shown = to_progress(status)
+    assert shown is not None
+    assert (shown.step, shown.total_steps, shown.percent) == (15, 40, 37)
+    assert shown.estimated_remaining_seconds == 150, (
+        "6 s for each of 25 steps: what was there tells nothing of the speed"
+    )
+
+    progress.graded("baseline", 9)
+    assert receiver.reports[-1][1][0].graded == 0, "not every half a second"
+    progress.report()
+    assert receiver.reports[-1][1][0].graded == 4, "nine grades of two graders: four outputs have both"
+
+
+def test_nobody_has_to_listen() -> None:
+    progress = EvaluationReporter(None, ["tuned"], total=1, graders=0)
+    progress.made("tuned")
+    progress.graded("tuned")
+    progress.report()
+    assert [(one.outputs, one.graded) for one in progress.candidates()] == [(1, 1)]

@@ -1,0 +1,111 @@
+"""The outputs of a model that is loaded here, kept in the storage as they are made: another try goes on from there.
+
+One object for the outputs of every few seconds, in a folder that is named by what was asked of which model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+
+from finetune_api.evaluation import Generation
+from finetune_api.run import ModelSource
+from finetune_api.sources import parse_s3
+from finetune_grading.sample import Sample
+from finetune_grading.tool_calls import ToolCall
+from finetune_trainer.evaluation.heldout import HeldOutExample
+from finetune_trainer.evaluation.output import Output
+from finetune_trainer.storage.storage import Storage
+
+KEEP_SECONDS = 15.0
+"""What a Pod that is killed loses at most, but for the batch that it works on."""
+
+
+class KeptOutputs:
+    """Those of one model to these examples, by their place: samplesPerExample to each, one after another."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        folder: str | None,
+        model: ModelSource,
+        generation: Generation,
+        examples: Sequence[HeldOutExample],
+    ) -> None:
+        self._storage = storage
+        self._folder = None if folder is None else parse_s3(folder).join(_digest(model, generation, examples))
+        self._count = len(examples) * generation.samples_per_example
+        self._new: dict[int, Output] = {}
+        self._kept_time = time.monotonic()
+
+    def find(self) -> dict[int, Output]:
+        """What earlier tries have made. Raises DiagnosedError."""
+        found: dict[int, Output] = {}
+        if self._folder is None:
+            return found
+        for item in self._storage.list_objects(self._folder):
+            found |= _read(self._storage.find(self._folder.join(item.path)))
+        return {at: output for at, output in found.items() if at < self._count}
+
+    def keep(self, outputs: Mapping[int, Output]) -> None:
+        """Soon, with others. Raises DiagnosedError."""
+        self._new |= outputs
+        if time.monotonic() - self._kept_time >= KEEP_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Now. Raises DiagnosedError."""
+        if self._folder is not None and self._new:
+            rows = [[at, _to_row(output)] for at, output in sorted(self._new.items())]
+            self._storage.write(self._folder.join(f"{rows[0][0]}-{time.time_ns()}.json"), orjson.dumps(rows))
+        self._new = {}
+        self._kept_time = time.monotonic()
+
+
+def _digest(model: ModelSource, generation: Generation, examples: Sequence[HeldOutExample]) -> str:
+    """What was asked: of another model, or by other settings, or by another version of this program, is another."""
+    asked = hashlib.sha256(orjson.dumps([_version(), model.to_wire(), generation.to_wire()]))
+    for example in examples:
+        # Numbers in prompts are exact, which JSON's are not.
+        asked.update(repr((example.line, example.prompt)).encode(errors="surrogatepass"))
+    return asked.hexdigest()
+
+
+def _version() -> str:
+    try:
+        return version("finetune-operator")
+    except PackageNotFoundError:  # Run from its sources.
+        return "unknown"
+
+
+def _to_row(output: Output) -> dict[str, Any]:
+    """Of an output that a loaded model has made."""
+    calls = [call.to_wire() for call in output.sample.tool_calls]
+    counted = {name: getattr(output, name) for name in ("prompt_tokens", "completion_tokens", "seconds", "batch")}
+    return {"text": output.sample.output_text, "calls": calls, **counted}
+
+
+def _read(stored: bytes | None) -> dict[int, Output]:
+    """What an object says; nothing of what is something else."""
+    try:
+        rows = orjson.loads(stored or b"[]")
+        return {int(at): _to_output(row) for at, row in rows if int(at) >= 0}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _to_output(row: Mapping[str, Any]) -> Output:
+    """Raises ValueError, TypeError, KeyError."""
+    calls = tuple(ToolCall.from_wire(call) for call in row["calls"])
+    return Output(
+        Sample(str(row["text"]), calls),
+        prompt_tokens=int(row["prompt_tokens"]),
+        completion_tokens=int(row["completion_tokens"]),
+        seconds=float(row["seconds"]),
+        batch=int(row["batch"]),
+    )

@@ -1,0 +1,100 @@
+"""How far an evaluation is, as the operator shows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from finetune_api.evaluation_progress import CandidateProgress
+from finetune_api.progress import TrainerStatus
+from finetune_api.run import ProgressTarget
+from finetune_trainer.report.progress import ProgressSender, to_trainer_status
+
+REPORT_SECONDS = 0.5
+"""Making a report takes longer than counting. They are sent even less often."""
+
+
+class EvaluationReceiver(Protocol):
+    """A receiver of an evaluation's reports."""
+
+    def send(self, status: TrainerStatus, *, candidates: list[CandidateProgress]) -> None:
+        """Take a report. Must not block."""
+
+
+class EvaluationReporter:
+    """Counts outputs and grades, and reports them: an output is one step of work, and grading it another.
+
+    `graders`: how many grades an output gets.
+    """
+
+    def __init__(self, sender: EvaluationReceiver | None, models: Iterable[str], total: int, graders: int) -> None:
+        self._sender = sender
+        self._total = total
+        self._graders = max(1, graders)
+        self._outputs = dict.fromkeys(models, 0)
+        self._grades = dict.fromkeys(self._outputs, 0)
+        self._found = 0
+        self._began = time.monotonic()
+        self._reported_time = 0.0
+
+    def found(self, model: str, count: int) -> None:
+        """These outputs are there already, and tell nothing of this try's speed."""
+        self._found += count
+        self.made(model, count)
+
+    def made(self, model: str, count: int = 1) -> None:
+        """The model has made so many outputs more."""
+        self._outputs[model] += count
+        self._report()
+
+    def graded(self, model: str, count: int = 1) -> None:
+        """So many grades more of the model's outputs."""
+        self._grades[model] += count
+        self._report()
+
+    def candidates(self) -> list[CandidateProgress]:
+        """How far every model is."""
+        return [
+            CandidateProgress(
+                candidate=model,
+                outputs=min(made, self._total),
+                graded=min(self._grades[model] // self._graders, self._total),
+                total=self._total,
+            )
+            for model, made in self._outputs.items()
+        ]
+
+    def report(self) -> None:
+        """Report now."""
+        self._reported_time = time.monotonic()
+        if self._sender is None:
+            return
+        candidates = self.candidates()
+        done = sum(one.outputs + one.graded for one in candidates)
+        steps = {"current_step": done, "total_steps": 2 * self._total * len(candidates)}
+        self._sender.send(to_trainer_status(steps, self._remaining_seconds(**steps)), candidates=candidates)
+
+    def _report(self) -> None:
+        if time.monotonic() - self._reported_time >= REPORT_SECONDS:
+            self.report()
+
+    def _remaining_seconds(self, current_step: int, total_steps: int) -> int | None:
+        done = current_step - self._found
+        if done <= 0:
+            return None
+        return round((time.monotonic() - self._began) / done * (total_steps - current_step))
+
+
+@contextmanager
+def progress_sender(target: ProgressTarget | None) -> Iterator[ProgressSender | None]:
+    """Reports are sent within, the last one at the end."""
+    if target is None:
+        yield None
+        return
+    sender = ProgressSender(target)
+    try:
+        yield sender
+    finally:
+        sender.close()
