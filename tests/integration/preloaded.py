@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 
-from finetune_trainer.process.imports import collector_rests
+from finetune_trainer.process.imports import gc_paused_for_imports
 from tests.integration.forked import PRELOADED
 
-with collector_rests():
+with gc_paused_for_imports():
     for name in os.environ[PRELOADED].split():
         importlib.import_module(name)

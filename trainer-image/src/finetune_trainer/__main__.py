@@ -10,7 +10,7 @@ import typer
 from finetune_trainer.data.read.formats import MethodFormats
 from finetune_trainer.methods.method import METHODS, formats_of
 from finetune_trainer.process import environment
-from finetune_trainer.process.imports import collector_rests
+from finetune_trainer.process.imports import gc_paused_for_imports
 
 EXIT_NOT_INSTALLED = 2
 """As for a wrong use of the command line."""
@@ -104,7 +104,7 @@ def evaluate(file: RunFile) -> None:
     from finetune_trainer.supervision.supervisor import supervise
 
     def command() -> int:
-        with collector_rests():
+        with gc_paused_for_imports():
             from finetune_api.run import EvaluateRun
             from finetune_trainer.evaluation.evaluate import evaluate
             from finetune_trainer.supervision.outcomes import run_command
@@ -134,7 +134,7 @@ def fetch(file: RunFile) -> None:
 def serve(file: RunFile) -> None:
     """Serve the model that `fetch` brought, over the OpenAI routes."""
     environment.prepare()
-    with collector_rests():
+    with gc_paused_for_imports():
         from finetune_api.run import SERVED_MODEL_DIRECTORY, FetchRun
         from finetune_trainer.serving.serve import serve
         from finetune_trainer.supervision.outcomes import run_command

@@ -103,7 +103,7 @@ def conditions(
 ) -> list[Condition]:
     """Ready and Stalled of a readiness, Failed where the run is over for good, and Passed where it is given.
 
-    A diagnosis that stalls nothing (a limit that only caps) is told by both.
+    A diagnosis that stalls nothing (a limit that only caps) is shown in both conditions.
     Passed is Unknown where the reason is Inconclusive or BudgetExceeded. A transition time moves only when the status
     does.
     """

@@ -15,7 +15,7 @@ from finetune_api.conditions import Condition, ConditionType, KindStatus, Reason
 from finetune_operator.core.conditions import EventNote, Readiness, conditions, failed_end, is_known, transition_events
 from finetune_operator.kube.resources import Object, Resource
 
-OVER_FOR_GOOD = frozenset({"Failed", "Cancelled"})
+ENDED_UNSUCCESSFULLY = frozenset({"Failed", "Cancelled"})
 """The phases of runs that ended without what was asked for: the condition Failed is True."""
 Status = TypeVar("Status", bound=KindStatus)
 Seen = TypeVar("Seen", bound="Observed")
@@ -206,7 +206,7 @@ def unchanged(
 ) -> Plan[Status]:
     """The same conditions as before, observed at the current generation."""
     generation = {"observed_generation": observed.generation}
-    is_over = getattr(status, "phase", None) in OVER_FOR_GOOD
+    is_over = getattr(status, "phase", None) in ENDED_UNSUCCESSFULLY
     kept = [item for item in status.conditions if is_over or item.type != ConditionType.FAILED]
     seen = [item.model_copy(update=generation) if is_known(item) else item for item in kept]
     status = status.model_copy(update={"conditions": seen, "observed_generation": observed.generation})
@@ -249,7 +249,7 @@ def _consistent_with_phase(
 ) -> list[Condition]:
     """The conditions, with Failed exactly if the run ended without success, whatever another version wrote."""
     others = [condition for condition in current if condition.type != ConditionType.FAILED]
-    if phase not in OVER_FOR_GOOD:
+    if phase not in ENDED_UNSUCCESSFULLY:
         return others
     failed = [one for one in (*current, *before) if one.type == ConditionType.FAILED and one.status == "True"]
     if not failed:

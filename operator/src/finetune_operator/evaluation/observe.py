@@ -50,7 +50,7 @@ async def observe(
     class_ = await observe_class(reader, class_name, trainer_image)
     job_name = status.job_name or ""
     shown = progress.shown(owner.namespace, job_name, is_running=bool(running))
-    newest_in = progress.newest_in(owner.namespace, job_name)
+    newer_in = progress.seconds_until_newer(owner.namespace, job_name)
     return ObservedEvaluation(
         owner=owner,
         generation=parent["metadata"]["generation"],
@@ -68,7 +68,7 @@ async def observe(
         warnings=await observe_warnings(reader, owner.namespace, jobs, pods, datetime.now(UTC)),
         progress=shown.progress if shown else None,
         candidate_progress=tuple(shown.candidates or ()) if shown else (),
-        newer_report_time=None if newest_in is None else datetime.now(UTC) + timedelta(seconds=newest_in),
+        newer_report_time=None if newer_in is None else datetime.now(UTC) + timedelta(seconds=newer_in),
         progress_endpoint=endpoint,
     )
 

@@ -52,7 +52,7 @@ async def observe(
     )
     attempt = status.attempt.job_name if status.attempt else ""
     shown = progress.shown(owner.namespace, attempt, is_running=running_attempt(status) is not None)
-    newest_in = progress.newest_in(owner.namespace, attempt)
+    newer_in = progress.seconds_until_newer(owner.namespace, attempt)
     return ObservedFineTuneJob(
         owner=owner,
         generation=parent["metadata"]["generation"],
@@ -69,7 +69,7 @@ async def observe(
         warnings=warnings,
         progress=shown.progress if shown else None,
         checkpoint_report=shown.checkpoint_report if shown else None,
-        newer_report_time=None if newest_in is None else datetime.now(UTC) + timedelta(seconds=newest_in),
+        newer_report_time=None if newer_in is None else datetime.now(UTC) + timedelta(seconds=newer_in),
         budget=budget,
         progress_endpoint=endpoint,
     )

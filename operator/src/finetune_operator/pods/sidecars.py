@@ -36,7 +36,7 @@ def kept_out_of_meshes(marks: Mapping[str, str], asked: PodMetadata) -> dict[str
 
 
 def sidecars_alone(pod: PodView, now: datetime, seconds: int = SIDECAR_SECONDS) -> bool:
-    """Whether our container of a Pod ended so long ago, and only containers that are not ours still run."""
+    """Whether our container of a Pod ended at least `seconds` ago, and only containers that are not ours still run."""
     since = sidecars_alone_since(pod)
     return since is not None and now >= since + timedelta(seconds=seconds)
 

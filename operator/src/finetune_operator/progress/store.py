@@ -78,7 +78,7 @@ class ProgressStore:
             reports.shown, reports.shown_since = reports.newest, time.monotonic()
         return reports.shown
 
-    def newest_in(self, namespace: str, attempt: str) -> float | None:
+    def seconds_until_newer(self, namespace: str, attempt: str) -> float | None:
         """In how many seconds a newer report than the one that is shown can be; None where there is none."""
         reports = self._reports.get((namespace, attempt))
         return None if reports is None else _seconds_to_newest(reports)

@@ -168,9 +168,9 @@ def test_the_last_report_of_an_attempt_that_has_ended_is_shown_at_once(monkeypat
     for progress in (SHOWN, last):
         store.put("team-a", ATTEMPT, ShownProgress(progress))
     assert store.shown("team-a", ATTEMPT) == ShownProgress(SHOWN)
-    assert store.newest_in("team-a", ATTEMPT) == 10
+    assert store.seconds_until_newer("team-a", ATTEMPT) == 10
     assert store.shown("team-a", ATTEMPT, is_running=False) == ShownProgress(last)
-    assert store.newest_in("team-a", ATTEMPT) is None
+    assert store.seconds_until_newer("team-a", ATTEMPT) is None
 
 
 def test_the_store_forgets_the_attempt_that_was_silent_longest(monkeypatch: pytest.MonkeyPatch) -> None:

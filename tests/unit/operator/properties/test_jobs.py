@@ -25,7 +25,7 @@ from finetune_api.finetunejob import (
 )
 from finetune_api.progress import CheckpointReport
 from finetune_operator.budgets.observed import ObservedBudget, PodTime
-from finetune_operator.core.plan import OVER_FOR_GOOD
+from finetune_operator.core.plan import ENDED_UNSUCCESSFULLY
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan as plan_evaluation
 from finetune_operator.finetunejob.attempt_state import running_jobs
@@ -224,10 +224,10 @@ def test_an_attempt_is_made_only_where_nothing_else_runs(observed: ObservedFineT
 def test_the_conditions_are_always_complete(observed: ObservedFineTuneJob) -> None:
     """But for those of a finished run, which stay as they are."""
     decided = plan_job(observed, NOW)
-    was_over = observed.status.phase in ("Succeeded", *OVER_FOR_GOOD)
+    was_over = observed.status.phase in ("Succeeded", *ENDED_UNSUCCESSFULLY)
     is_old = was_over and decided.status.run_id == observed.status.run_id
     kinds = [condition.type for condition in decided.status.conditions]
-    over = [ConditionType.FAILED] if decided.status.phase in OVER_FOR_GOOD else []
+    over = [ConditionType.FAILED] if decided.status.phase in ENDED_UNSUCCESSFULLY else []
     assert is_old or kinds == [ConditionType.READY, ConditionType.STALLED, *over]
 
 
@@ -240,9 +240,9 @@ def is_failed(status: KindStatus) -> bool:
 def test_the_condition_failed_says_what_the_phase_says(job: ObservedFineTuneJob, judged: ObservedEvaluation) -> None:
     """Whatever the conditions said before: another version may have written them."""
     after_job = plan_job(job, NOW).status
-    assert is_failed(after_job) is (after_job.phase in OVER_FOR_GOOD)
+    assert is_failed(after_job) is (after_job.phase in ENDED_UNSUCCESSFULLY)
     after_evaluation = plan_evaluation(judged, NOW).status
-    assert is_failed(after_evaluation) is (after_evaluation.phase in OVER_FOR_GOOD)
+    assert is_failed(after_evaluation) is (after_evaluation.phase in ENDED_UNSUCCESSFULLY)
 
 
 @settings(max_examples=100)

@@ -8,11 +8,11 @@ from types import ModuleType
 
 import pytest
 
-from finetune_trainer.process.imports import collector_rests
+from finetune_trainer.process.imports import gc_paused_for_imports
 
 
 def test_what_is_imported_is_not_looked_at_and_later_rubbish_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    with collector_rests():
+    with gc_paused_for_imports():
         assert not gc.isenabled()
         imported: list[object] = []
         monkeypatch.setitem(sys.modules, "imported_for_this_test", ModuleType("imported_for_this_test"))
@@ -24,14 +24,14 @@ def test_what_is_imported_is_not_looked_at_and_later_rubbish_is(monkeypatch: pyt
 
 def test_where_everything_was_imported_before_rubbish_can_be_collected() -> None:
     rubbish: list[object] = []
-    with collector_rests():
+    with gc_paused_for_imports():
         pass
     assert gc.isenabled()
     assert _is_looked_at(rubbish)
 
 
 def test_an_import_that_fails_leaves_the_collector_at_work() -> None:
-    with pytest.raises(ModuleNotFoundError), collector_rests():
+    with pytest.raises(ModuleNotFoundError), gc_paused_for_imports():
         raise ModuleNotFoundError
     assert gc.isenabled()
 

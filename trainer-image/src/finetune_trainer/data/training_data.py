@@ -69,13 +69,13 @@ def _write(
     method = method_of(run.method)
     columns = method.columns(tokenizer)
     files = record.training.fetch(storage, directory / "training-files", mounted("training"))
-    taken = _taken(files, record.training.mask(), formats_of(run.method.type))
+    taken = _chosen_examples(files, record.training.mask(), formats_of(run.method.type))
     _save(_tokenize(run, method, tokenizer, images, taken, TRAINING), columns, directory, TRAINING)
     if record.validation is None:
         return
     if record.validation.files != record.training.files:
         files = record.validation.fetch(storage, directory / "validation-files", mounted("validation"))
-    taken = _taken(files, record.validation.mask(), formats_of(run.method.type))
+    taken = _chosen_examples(files, record.validation.mask(), formats_of(run.method.type))
     _save(_tokenize(run, method, tokenizer, images, taken, VALIDATION), columns, directory, VALIDATION)
 
 
@@ -108,7 +108,7 @@ def _choose(run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore,
     return chosen.record
 
 
-def _taken(files: Sequence[DataFile], taken: Mask, method: MethodFormats) -> Iterator[LocatedExample]:
+def _chosen_examples(files: Sequence[DataFile], taken: Mask, method: MethodFormats) -> Iterator[LocatedExample]:
     """The examples that were chosen. The files are what was checked: a broken line can't be."""
     position = 0
     for file in files:

@@ -29,7 +29,7 @@ from finetune_trainer.local.model_source import model_source
 from finetune_trainer.local.screen import Screen
 from finetune_trainer.process import environment
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
-from finetune_trainer.process.imports import collector_rests
+from finetune_trainer.process.imports import gc_paused_for_imports
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.commits import CLAIMS
 from finetune_trainer.storage.local_storage import open_storage
@@ -80,7 +80,7 @@ def _train_job(file: Path, output: Path | None, screen: Screen) -> int:
 def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
     environment.prepare_laptop()
     _show_job(job, folder, screen)
-    with log_progress("loading the libraries"), collector_rests():
+    with log_progress("loading the libraries"), gc_paused_for_imports():
         from finetune_trainer.distributed.gang import Gang
         from finetune_trainer.distributed.ranks import ranks_alone_on_node
         from finetune_trainer.preflight.preflight import preflight

@@ -16,7 +16,7 @@ from finetune_api.run import PreflightRun
 from finetune_trainer.data.encode.chat_rendering import reads_images, text_tokenizer
 from finetune_trainer.model.loading import InspectedModel, Shapes
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.process.imports import collector_rests
+from finetune_trainer.process.imports import gc_paused_for_imports
 
 NAMED_TOKENS = ("pad_token", "eos_token", "bos_token")
 SHOWN_NAMES = 3
@@ -39,7 +39,7 @@ def check_model(run: PreflightRun, model: InspectedModel) -> CheckedModel:
     Raises DiagnosedError: ModelInvalid when the files contradict each other, InvalidSpec when the spec asks for what
     the model does not have.
     """
-    with collector_rests():
+    with gc_paused_for_imports():
         from finetune_trainer.model import adapters
         from finetune_trainer.model.adapter_summary import adapter_summary
         from finetune_trainer.model.skeleton import add_inherited, build_skeleton, weight_shapes

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def collector_rests() -> Iterator[None]:
+def gc_paused_for_imports() -> Iterator[None]:
     """Import torch and what builds upon it in three quarters of the time: their million objects are all kept.
 
     Afterwards the garbage collector doesn't look at them again either. Where everything was imported before, what has

@@ -39,7 +39,7 @@ Run = TypeVar("Run", bound=ApiModel)
 
 LOG_LINES = 40
 PEER_SECONDS = 1.0
-"""Whoever lost a peer ends so much later: the peer's end shall be seen first, by torchrun's agent and by the Job."""
+"""A process that lost a peer waits this long before it exits: torchrun's agent and the Job see the peer first."""
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -87,7 +87,7 @@ def last_lines(log: str) -> str | None:
 
 
 def run_command(kind: type[Run], file: Path, command: Callable[[Run, Path], Report | None]) -> int:
-    """Run a command on the run configuration in `file`, in a directory of its own; answers the exit code."""
+    """Run a command on the run configuration in `file`, in a directory of its own; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="finetune-") as directory:
         return conclude(lambda: command(read_run(kind, file), Path(directory)))
 

@@ -52,7 +52,7 @@ def supervise(
     beats: Path | None = None,
     watchdog: Watchdog | None = None,
 ) -> int:
-    """Run the command in a child process, and answer the exit code for the container.
+    """Run the command in a child process, and return the exit code for the container.
 
     `beats`: the file of heartbeats of the processes that train, if that is what the command does.
     """
@@ -86,7 +86,7 @@ def _look(child: _Child, watchdog: Watchdog) -> Failure | int | None:
 
 
 def _conclude_end(code: int, run: TrainRun | None, log: str, *, out_of_memory: bool) -> int:
-    """Tell how a child that ended with this code (a signal: negative) did, and answer the container's exit code."""
+    """Report how a child that ended with this code (a signal: negative) did; returns the container's exit code."""
     if code in (EXIT_SUCCEEDED, EXIT_DISRUPTED):
         return code
     if out_of_memory:
@@ -124,7 +124,7 @@ class _Child:
         return self._log.decode(errors="replace")
 
     def attend(self, wakeup: socket.socket, seconds: float) -> None:
-        """Pass on what it writes, for so long or until it ends."""
+        """Pass on what it writes, for up to `seconds` or until it ends."""
         ready, _, _ = select.select([wakeup.fileno(), *self._outputs], [], [], seconds)
         for descriptor in ready:
             if descriptor in self._outputs:
@@ -232,7 +232,7 @@ def end_process(code: int) -> NoReturn:
 
 
 def _die_with(supervisor: int) -> None:
-    """Nobody is left to a laptop when the supervisor is killed; in a container the kernel sees to that."""
+    """Die with a killed supervisor: on a laptop nothing else would end the child; in a container the kernel does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:

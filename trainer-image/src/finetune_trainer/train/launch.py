@@ -22,7 +22,7 @@ from finetune_api.run import TrainRun
 from finetune_trainer.distributed.ranks import Ranks, node_rank, ranks_alone_on_node, ranks_under_agent, rendezvous
 from finetune_trainer.process import environment, heartbeats
 from finetune_trainer.process.failures import DiagnosedError, DisruptedError
-from finetune_trainer.process.imports import collector_rests
+from finetune_trainer.process.imports import gc_paused_for_imports
 from finetune_trainer.supervision.outcomes import conclude, conclude_failure, read_run
 from finetune_trainer.supervision.supervisor import EXIT_KILLED, end_process, supervise
 from finetune_trainer.supervision.watchdog import Watchdog
@@ -62,7 +62,7 @@ def _train_process(run: TrainRun, directory: Path, ranks: Ranks) -> int:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
     def command() -> TrainReport:
-        with collector_rests():
+        with gc_paused_for_imports():
             from finetune_trainer.distributed.gang import Gang
             from finetune_trainer.train.train import train
 

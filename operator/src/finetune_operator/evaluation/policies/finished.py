@@ -9,7 +9,7 @@ from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationSta
 from finetune_grading.ungraded import ungraded_in_slice, ungraded_outputs
 from finetune_operator.core.active_deadline import expiry
 from finetune_operator.core.conditions import Readiness, cancelled, missing_failure, ready, stalled
-from finetune_operator.core.plan import OVER_FOR_GOOD, Child, earliest
+from finetune_operator.core.plan import ENDED_UNSUCCESSFULLY, Child, earliest
 from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, judge, too_few_examples
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
@@ -24,7 +24,7 @@ def keep_finished(observed: ObservedEvaluation, status: EvaluationStatus, now: d
     """Keep a finished run, also while its model is being retrained; gates that have changed are evaluated again."""
     if status.completion_time is None or not is_same_run(observed):
         return None
-    if status.phase not in OVER_FOR_GOOD:
+    if status.phase not in ENDED_UNSUCCESSFULLY:
         return judged(observed, status, now)
     missing = missing_failure(status.conditions, status.failure)
     if missing is not None and status.phase == "Cancelled":

@@ -23,7 +23,7 @@ def suspend(observed: ObservedEvaluation, status: EvaluationStatus, now: datetim
     if not observed.spec.suspend:
         return None
     running = [job for job in observed.jobs if job.state == "Active"]
-    # Of the Job that is deleted nothing is expected any more: it was not lost.
+    # The Job is forgotten, so that its deletion is not taken for a loss.
     status = without_remaining_time(status).model_copy(update={"job_name": None, "retry_time": None})
     message = still_there(observed, now)
     if not running and message is None:

@@ -89,11 +89,11 @@ def _with_outcome(
         return status
     if job.state != "Active":
         waited_for = any(not pod.ended and not is_lost(pod, now) for pod in observed.pods_of(job.name))
-        return status if waited_for else _ended_by_itself(observed, status, attempt, job, now)
-    return _interrupted(observed, status, attempt, job, now)
+        return status if waited_for else _with_reported_outcome(observed, status, attempt, job, now)
+    return _outcome_of_active_job(observed, status, attempt, job, now)
 
 
-def _interrupted(
+def _outcome_of_active_job(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
 ) -> FineTuneJobStatus:
     """End an attempt whose Job is still active but can't continue."""
@@ -111,16 +111,16 @@ def _interrupted(
     lost = next((pod for pod in pods if is_lost(pod, now)), None)
     if lost is not None and not lost.disrupted and failed_by_itself(pods):
         # The lost Pod was deleted because another Pod had failed by itself.
-        return _ended_by_itself(observed, status, attempt, job, now)
+        return _with_reported_outcome(observed, status, attempt, job, now)
     if lost is not None:
         message = f"Pod {lost.name} does not terminate: its node does not respond."
         return _disrupted(status, attempt, "NodeLost", message, now)
     if has_answered(job, pods, now) and not all_pods_ended(observed, job):
-        return _ended_by_itself(observed, status, attempt, job, now)
+        return _with_reported_outcome(observed, status, attempt, job, now)
     return status
 
 
-def _ended_by_itself(
+def _with_reported_outcome(
     observed: ObservedFineTuneJob, status: FineTuneJobStatus, attempt: AttemptStatus, job: JobView, now: datetime
 ) -> FineTuneJobStatus:
     """Decide the outcome of a Job that has ended and whose Pods have reported everything."""

@@ -41,7 +41,7 @@ class Upkeep:
 
 
 def upkeep(observed: ObservedModelDeployment, model: ModelSource | None, now: datetime) -> Upkeep:
-    """What to write so that this model is served, as often as it should be. Of what is somebody else's: nothing."""
+    """The writes that keep this model served with the wanted replicas; objects that we do not own are left alone."""
     if model is None:
         return Upkeep()
     if isinstance(observed.class_, Readiness):
