@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import math
+from typing import Any
 
-from finetune_api.base import ApiModel, FiniteNumber, Line
+from pydantic import Field, ValidationInfo, model_validator
+
+from finetune_api.base import ANOTHER_VERSION, REPORT, ApiModel, FiniteNumber, Line
 from finetune_api.graders import ShortName
 from finetune_api.model_graders import Template
 
@@ -129,6 +132,28 @@ class OutputsStatus(ApiModel):
     )
     latency_high_milliseconds: int | None = Field(None, description="Upper bound of the median's confidence interval.")
     measurements: int | None = Field(None, description="Number of measured times.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_earlier_names(cls, value: Any, info: ValidationInfo) -> Any:
+        """As statuses and trainers of before 27 November 2026 have it, with times in seconds."""
+        if not isinstance(value, dict) or "outputs" not in value or info.context not in (ANOTHER_VERSION, REPORT):
+            return value
+        found = {name: content for name, content in value.items() if name not in _EARLIER_NAMES}
+        for earlier, (name, factor) in _EARLIER_NAMES.items():
+            if isinstance(number := value.get(earlier), int | float) and math.isfinite(number):
+                found.setdefault(name, round(number * factor))
+        return found
+
+
+_EARLIER_NAMES = {
+    "outputs": ("count", 1),
+    "seconds": ("latencyMilliseconds", 1000),
+    "secondsLow": ("latencyLowMilliseconds", 1000),
+    "secondsHigh": ("latencyHighMilliseconds", 1000),
+    "timed": ("measurements", 1),
+}
+"""Of OutputsStatus' fields: what they are now, and how many of the new unit the old one is."""
 
 
 class CalibrationStatus(ApiModel):

@@ -121,6 +121,16 @@ def test_what_was_asked_otherwise_is_asked_again_and_another_try_draws_other_num
     assert sum(batches.sizes) == 20
 
 
+def test_a_model_that_was_overwritten_at_its_uri_is_another(bucket: Bucket, tuned: Path, batches: Batches) -> None:
+    folder, model = f"runs/kept-{secrets.token_hex(4)}", f"models/{secrets.token_hex(4)}"
+    uri = bucket.put_folder(model, tuned)
+    evaluate(run_of(bucket, uri, folder, 1))
+    bucket.put(f"{model}/README.md", b"trained anew")
+    batches.next_try()
+    evaluate(run_of(bucket, uri, folder, 2))
+    assert sum(batches.sizes) == 20
+
+
 def test_what_lies_there_and_is_no_output_is_made_again(bucket: Bucket, tuned_uri: str, batches: Batches) -> None:
     folder = f"runs/kept-{secrets.token_hex(4)}"
     batches.next_try(most=1)

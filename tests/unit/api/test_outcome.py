@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from finetune_api.auto import resolve_for
 from finetune_api.conditions import Reason
+from finetune_api.evaluation import EvaluationStatus
 from finetune_api.evaluation_results import GradingErrors, ModelUsage, Score, SliceScore
 from finetune_api.finetunejob import (
     CheckpointStatus,
@@ -369,3 +370,18 @@ def test_a_preflight_report_sheds_warnings_and_keeps_the_counts() -> None:
     parsed = parse_termination_message(to_termination_message(report))
     assert isinstance(parsed, PreflightReport)
     assert (parsed.dataset.training, parsed.model) == (FILE, MODEL)
+
+
+def test_a_trainer_of_before_reports_outputs_by_their_earlier_names() -> None:
+    """And a status of before is read, which would be unreadable else."""
+    before = {"candidate": "tuned", "outputs": 20, "seconds": 0.5, "secondsLow": 0.4, "secondsHigh": 0.61, "timed": 20}
+    report = json.loads(to_termination_message(EvaluationReport(scores=[], report_uri="s3://bucket/report.json")))
+    found = parse_termination_message(json.dumps({**report, "outputs": [before]}))
+    assert isinstance(found, EvaluationReport)
+    (outputs,) = found.outputs
+    assert (outputs.candidate, outputs.count, outputs.measurements) == ("tuned", 20, 20)
+    latencies = (outputs.latency_milliseconds, outputs.latency_low_milliseconds, outputs.latency_high_milliseconds)
+    assert latencies == (500, 400, 610)
+    status = EvaluationStatus.read({"phase": "Passed", "outputs": [before]})
+    assert status.outputs == [outputs]
+    assert EvaluationStatus.read(status.to_wire()).outputs == [outputs]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ REQUEST = RunRequest(grader={"type": "string_check"}, model_sample="")
 def program(folder: Path, text: str) -> str:
     """A program in place of Python."""
     file = folder / "program"
-    file.write_text(f"#!/bin/sh\necho $$ > {folder}/pid\n{text}\n")
+    file.write_text(f"#!/bin/sh\n{text}\n")
     file.chmod(0o755)
     return str(file)
 
@@ -39,27 +40,40 @@ async def test_one_that_fails_is_told_by_what_ended_it(
 ) -> None:
     monkeypatch.setattr(sys, "executable", program(tmp_path, text))
     with pytest.raises(RefusedError, match=why) as refused:
-        await GraderProcesses().run(REQUEST)
+        await GraderProcesses().run(REQUEST, "a")
     assert refused.value.status == status
 
 
 async def test_one_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[asyncio.subprocess.Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def seen(*command: Any, **settings: Any) -> asyncio.subprocess.Process:
+        started.append(await start(*command, **settings))
+        monkeypatch.setattr(process, "SECONDS", 0.0)
+        return started[0]
+
     monkeypatch.setattr(sys, "executable", program(tmp_path, "exec sleep 600"))
-    monkeypatch.setattr(process, "SECONDS", 3.0)
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", seen)
     with pytest.raises(RefusedError, match="took too long"):
-        await GraderProcesses().run(REQUEST)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+        await GraderProcesses().run(REQUEST, "a")
+    assert started[0].returncode == -signal.SIGKILL
 
 
-async def test_only_so_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_has_only_so_many_and_others_wait_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "executable", program(tmp_path, "exec sleep 600"))
     processes = GraderProcesses()
-    waiting = [asyncio.create_task(processes.run(REQUEST)) for _ in range(process.MOST_WAITING)]
+    waiting = [asyncio.create_task(processes.run(REQUEST, "a")) for _ in range(process.MOST_OF_A_CALLER)]
     await asyncio.sleep(0)
     with pytest.raises(RefusedError) as refused:
-        await processes.run(REQUEST)
+        await processes.run(REQUEST, "a")
     assert refused.value.status == 429
+    monkeypatch.setattr(process, "SECONDS", 0.0)
+    with pytest.raises(RefusedError) as refused:
+        await processes.run(REQUEST, "b")
+    assert refused.value.status == 429, "no place became free in time"
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)

@@ -110,6 +110,7 @@ def test_items_are_read_as_they_are() -> None:
         ({**EXACT, "extra": 1}, "grader.extra: unknown field"),
         ({"type": "python", "name": "a", "source": ""}, "Python graders are not supported"),
         ({"type": 7, "name": "a"}, "no equivalent of type 7"),
+        ({"type": ["string_check"], "name": "a"}, "no equivalent of type"),
         ({}, "grader.type"),
         ({"type": "multi", "name": "a", "graders": {}, "calculate_output": "1"}, "reads no grader"),
         ({"type": "multi", "name": "a", "graders": {"x": EXACT}, "calculate_output": "x +"}, "formula"),

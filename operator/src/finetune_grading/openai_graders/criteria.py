@@ -125,7 +125,7 @@ class _Criteria:
 
     def _read(self, place: str, value: Mapping[str, Any]) -> Criterion | None:
         kind = value.get("type")
-        if kind not in CRITERIA:
+        if not isinstance(kind, str) or kind not in CRITERIA:
             why = _UNREAD.get(str(kind), f"there is no equivalent of type {shown(kind)}")
             self._findings.refuse(f"{place}.type", f"{why}.")
             return None

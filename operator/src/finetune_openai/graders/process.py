@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -16,7 +17,8 @@ from finetune_openai.graders.request import RunRequest
 SECONDS = 60.0
 AT_ONCE = 2
 """Each may take a core, and 384 MiB beside the server's memory."""
-MOST_WAITING = 32
+MOST_OF_A_CALLER = 4
+"""Running and waiting."""
 _log = structlog.get_logger(__name__)
 
 
@@ -25,22 +27,36 @@ class GraderProcesses:
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._waiting = 0
+        self._of_caller: Counter[str] = Counter()
 
-    async def run(self, request: RunRequest) -> dict[str, Any]:
+    async def run(self, request: RunRequest, caller: str) -> dict[str, Any]:
         """The body of the answer. Raises RefusedError."""
-        if self._waiting >= MOST_WAITING:
-            raise RefusedError(429, "Too many graders are running. Try again later.", code="rate_limit_exceeded")
-        self._waiting += 1
+        if self._of_caller[caller] >= MOST_OF_A_CALLER:
+            raise _too_many()
+        self._of_caller[caller] += 1
         try:
-            async with self._places:
-                output = await _output_of(request.model_dump_json().encode())
+            output = await self._output_of(request.model_dump_json().encode())
         finally:
-            self._waiting -= 1
+            self._of_caller -= Counter([caller])
         answer: dict[str, Any] = orjson.loads(output)
         if "refused" in answer:
             raise invalid(answer["refused"], "grader", "invalid_grader")
         return answer
+
+    async def _output_of(self, request: bytes) -> bytes:
+        try:
+            async with asyncio.timeout(SECONDS):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise _too_many() from error
+        try:
+            return await _output_of(request)
+        finally:
+            self._places.release()
+
+
+def _too_many() -> RefusedError:
+    return RefusedError(429, "Too many graders are running. Try again later.", code="rate_limit_exceeded")
 
 
 async def _output_of(request: bytes) -> bytes:

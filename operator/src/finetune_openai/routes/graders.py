@@ -18,13 +18,15 @@ Asked = TypeVar("Asked", bound=BaseModel)
 
 async def run(request: web.Request) -> web.Response:
     """POST run."""
-    asked = await _asked(request, RunRequest)
-    return web.json_response(await request.app[CONTEXT].graders.run(asked))
+    caller = await required(request, "create")
+    asked = await _read(request, RunRequest)
+    return web.json_response(await request.app[CONTEXT].graders.run(asked, caller.user))
 
 
 async def validate(request: web.Request) -> web.Response:
     """POST validate: the grader that was given."""
-    asked = await _asked(request, ValidateRequest)
+    await required(request, "create")
+    asked = await _read(request, ValidateRequest)
     try:
         await asyncio.to_thread(checked, asked.grader)
     except InvalidRequestError as error:
@@ -32,8 +34,7 @@ async def validate(request: web.Request) -> web.Response:
     return web.json_response({"grader": asked.grader})
 
 
-async def _asked(request: web.Request, model: type[Asked]) -> Asked:
-    await required(request, "create")
+async def _read(request: web.Request, model: type[Asked]) -> Asked:
     try:
         return model.model_validate_json(await request.read())
     except ValidationError as error:

@@ -18,6 +18,7 @@ from kubectl_finetune.errors import PluginError
 
 _METHODS: dict[str, MethodType] = {"supervised": "SFT", "dpo": "DPO"}
 _LONGEST_NAME = 52
+_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 Auto = Literal["auto"]
 
 
@@ -131,6 +132,11 @@ def import_job(job: OpenAIJob, given: Replacements) -> ImportedJob:
     if asked not in _METHODS:
         raise PluginError(f"The method {one_line(asked)!r} is not available here; supervised and dpo are.")
     method = _METHODS[asked]
+    if given.name is not None and (not _NAME.fullmatch(given.name) or len(given.name) > _LONGEST_NAME):
+        raise PluginError(
+            f"{one_line(given.name)!r} is no name of a FineTuneJob: lower-case letters, digits and hyphens, at most "
+            f"{_LONGEST_NAME}, beginning with a letter."
+        )
     found = ImportedJob(_name(job, given), {}, namespace=given.namespace)
     dataset: dict[str, Any] = {"training": {"uri": given.dataset}}
     if given.validation is not None:
@@ -161,7 +167,10 @@ def import_job(job: OpenAIJob, given: Replacements) -> ImportedJob:
 
 
 def _hyperparameters(job: OpenAIJob) -> Hyperparameters:
-    of_method = None if job.method is None else job.method.supervised or job.method.dpo
+    """Those of its method, or the older ones beside it."""
+    of_method = None
+    if job.method is not None:
+        of_method = job.method.dpo if job.method.type == "dpo" else job.method.supervised
     return (of_method and of_method.hyperparameters) or job.hyperparameters or Hyperparameters()
 
 

@@ -85,6 +85,18 @@ def test_a_dpo_job_whose_other_hyperparameters_are_automatic() -> None:
     assert "hyperparameters" not in found.spec
 
 
+def test_the_hyperparameters_are_those_of_its_method() -> None:
+    settings = {"hyperparameters": {"beta": 0.2, "n_epochs": 2}}
+    both = {"type": "dpo", "supervised": {"hyperparameters": {"n_epochs": 9}}, "dpo": settings}
+    assert spec_of(imported({**DPO, "method": both}))["hyperparameters"] == {"epochs": 2}
+
+
+@pytest.mark.parametrize("name", ["My_Job", "1st", "a-", "a" * 53, ""])
+def test_a_name_that_no_api_server_takes_is_refused(name: str) -> None:
+    with pytest.raises(PluginError, match="is no name of a FineTuneJob"):
+        imported(OLD, Replacements("s3://models/a", "s3://data/t.jsonl", name=name))
+
+
 def test_a_job_of_before_methods_in_a_list() -> None:
     assert spec_of(imported({"object": "list", "data": [OLD], "has_more": False}))["hyperparameters"] == {"epochs": 3}
 

@@ -121,11 +121,14 @@ def test_a_call_is_exact_whatever_the_size_of_its_numbers_and_however_it_is_writ
         assert (text, call.to_wire()["function"]["arguments"]) == ("", arguments)
 
 
-@pytest.mark.parametrize("arguments", ['{"a":' * 3000 + "1" + "}" * 3000, '{"a": "\\ud800"}'])
-def test_a_call_that_could_not_be_written_down_is_text(arguments: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("add", '{"a":' * 3000 + "1" + "}" * 3000), ("add", '{"a": "\\ud800"}'), ("\\ud800", "{}")],
+)
+def test_a_call_that_could_not_be_written_down_is_text(name: str, arguments: str) -> None:
     """No report and no answer could have it: JSON's writer gives up at some 1,000 levels, and at half a character."""
     with pytest.raises((TypeError, ValueError)):
-        to_calls([{"name": "add", "arguments": arguments}])
+        to_calls([{"name": json.loads(f'"{name}"'), "arguments": arguments}])
     template = dict(COMMON_FORMATS)["<tool_call>"]
-    output = f'<tool_call>{{"name": "add", "arguments": {arguments}}}</tool_call>'
+    output = f'<tool_call>{{"name": "{name}", "arguments": {arguments}}}</tool_call>'
     assert parse_tool_calls(template, output, "", TOOLS) == (output, ())

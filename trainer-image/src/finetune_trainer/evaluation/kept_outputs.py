@@ -38,7 +38,10 @@ class KeptOutputs:
         examples: Sequence[HeldOutExample],
     ) -> None:
         self._storage = storage
-        self._folder = None if folder is None else parse_s3(folder).join(_digest(model, generation, examples))
+        self._folder = None
+        if folder is not None:
+            digest = _digest(model, _content(storage, model), generation, examples)
+            self._folder = parse_s3(folder).join(digest)
         self._count = len(examples) * generation.samples_per_example
         self._new: dict[int, Output] = {}
         self._kept_time = time.monotonic()
@@ -67,9 +70,26 @@ class KeptOutputs:
         self._kept_time = time.monotonic()
 
 
-def _digest(model: ModelSource, generation: Generation, examples: Sequence[HeldOutExample]) -> str:
+def _content(storage: Storage, model: ModelSource) -> list[tuple[str, int, str]]:
+    """The files at a URI without a digest, so that others that were put there meanwhile are another model.
+
+    Empty for a repository of a Hub: its revision is in the URI, or the newest one is meant. Raises DiagnosedError.
+    """
+    if model.digest is not None or not model.uri.startswith("s3://"):
+        return []
+    folders = [uri for uri in (model.uri, model.adapter_uri) if uri is not None]
+    listed = [storage.list_objects(parse_s3(folder)) for folder in folders]
+    return [(item.path, item.size, item.etag) for items in listed for item in items]
+
+
+def _digest(
+    model: ModelSource,
+    content: Sequence[tuple[str, int, str]],
+    generation: Generation,
+    examples: Sequence[HeldOutExample],
+) -> str:
     """What was asked: of another model, or by other settings, or by another version of this program, is another."""
-    asked = hashlib.sha256(orjson.dumps([_version(), model.to_wire(), generation.to_wire()]))
+    asked = hashlib.sha256(orjson.dumps([_version(), model.to_wire(), content, generation.to_wire()]))
     for example in examples:
         # Numbers in prompts are exact, which JSON's are not.
         asked.update(repr((example.line, example.prompt)).encode(errors="surrogatepass"))
@@ -102,6 +122,8 @@ def _read(stored: bytes | None) -> dict[int, Output]:
 def _to_output(row: Mapping[str, Any]) -> Output:
     """Raises ValueError, TypeError, KeyError."""
     calls = tuple(ToolCall.from_wire(call) for call in row["calls"])
+    if min(row["prompt_tokens"], row["completion_tokens"], row["seconds"], row["batch"]) < 0:
+        raise ValueError("nothing of it can be negative")
     return Output(
         Sample(str(row["text"]), calls),
         prompt_tokens=int(row["prompt_tokens"]),

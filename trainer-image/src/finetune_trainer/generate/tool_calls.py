@@ -14,6 +14,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from finetune_grading.exact_json import parse_json
 from finetune_grading.tool_calls import ToolCall
 
@@ -120,5 +122,5 @@ def _to_call(value: Mapping[str, Any]) -> ToolCall:
     if not isinstance(function["name"], str):
         raise TypeError("the name of a call is not text")
     call = ToolCall(function["name"], arguments)
-    call.to_wire()  # Raises if the arguments can't be serialized: nested too deeply, or with a lone surrogate.
+    orjson.dumps(call.to_wire())  # Raises for what can't be serialized: nested too deeply, or with a lone surrogate.
     return call

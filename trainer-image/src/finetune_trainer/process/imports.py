@@ -15,11 +15,12 @@ def gc_paused_for_imports() -> Iterator[None]:
     Afterwards the garbage collector doesn't look at them again either. Where everything was imported before, what has
     become rubbish since can still be collected.
     """
-    before = len(sys.modules)
+    before, was_enabled = len(sys.modules), gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if len(sys.modules) > before:
             gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class StoredObject:
 
     path: str
     size: int
+    etag: str = field(default="", compare=False)
+    """What the storage says of its content; another one if it was overwritten."""
 
 
 class Storage:
@@ -177,7 +179,7 @@ class Storage:
             for item in page.get("Contents", []):
                 path = item["Key"].removeprefix(prefix)
                 if path and not path.endswith("/"):
-                    found.append(StoredObject(path=path, size=item["Size"]))
+                    found.append(StoredObject(path, item["Size"], item.get("ETag", "")))
         return sorted(found, key=lambda item: item.path)
 
     def delete(self, locations: Iterable[S3Location]) -> None:
