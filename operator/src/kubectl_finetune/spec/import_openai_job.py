@@ -17,8 +17,8 @@ from finetune_api.finetunejob import SETTINGS, FineTuneJobSpec, MethodType
 from kubectl_finetune.errors import PluginError
 
 _METHODS: dict[str, MethodType] = {"supervised": "SFT", "dpo": "DPO"}
-_LONGEST_NAME = 52
-_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_LONGEST_NAME = 63
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 Auto = Literal["auto"]
 
 
@@ -135,7 +135,7 @@ def import_job(job: OpenAIJob, given: Replacements) -> ImportedJob:
     if given.name is not None and (not _NAME.fullmatch(given.name) or len(given.name) > _LONGEST_NAME):
         raise PluginError(
             f"{one_line(given.name)!r} is no name of a FineTuneJob: lower-case letters, digits and hyphens, at most "
-            f"{_LONGEST_NAME}, beginning with a letter."
+            f"{_LONGEST_NAME}."
         )
     found = ImportedJob(_name(job, given), {}, namespace=given.namespace)
     dataset: dict[str, Any] = {"training": {"uri": given.dataset}}
@@ -201,9 +201,7 @@ def _name(job: OpenAIJob, given: Replacements) -> str:
         return given.name
     wanted = job.user_provided_suffix or job.suffix or job.model.rpartition("/")[2]
     name = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-")[:_LONGEST_NAME].strip("-")
-    if not name or not name[0].isalpha():
-        name = f"job-{name}".strip("-")[:_LONGEST_NAME]
-    return name
+    return name or "imported"
 
 
 def one_line(text: str) -> str:
