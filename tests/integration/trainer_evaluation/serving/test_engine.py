@@ -68,7 +68,7 @@ async def test_an_engine_that_hangs_is_stuck_and_its_health_fails(
     monkeypatch.setattr(
         "finetune_trainer.serving.serve.Engine", lambda generator: made.append(Engine(generator)) or made[-1]
     )
-    client = TestClient(build_app(tmp_path / "router", hung.generator))  # without its worker: no prompt is made
+    client = TestClient(build_app(tmp_path / "router", hung.generator, "1"))  # without its worker: no prompt is made
     assert client.get("/health").status_code == 200
     made[0].submit(Order([1, 2]))
     assert hung.asked.wait(30)
@@ -118,7 +118,7 @@ async def test_a_device_that_computes_nothing_any_more_fails_the_health(
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    client = TestClient(build_app(tmp_path / "router", generator(generate)))
+    client = TestClient(build_app(tmp_path / "router", generator(generate), "1"))
     assert client.get("/health").status_code == 200
     with pytest.raises(GenerationError, match="illegal memory access"):
         [piece async for piece in made[0].submit(Order([1])).pieces()]
@@ -175,7 +175,7 @@ async def test_requests_count_as_waiting_from_before_their_bodies_are_read(
 ) -> None:
     """Bodies that do not end take the places of requests that wait: no more come in."""
     monkeypatch.setattr(serve_module, "MOST_WAITING", 3)
-    app = build_app(tmp_path / "router", hung.generator)
+    app = build_app(tmp_path / "router", hung.generator, "1")
     reading, over = asyncio.Semaphore(0), asyncio.Event()
 
     async def slow() -> dict[str, Any]:
