@@ -11,7 +11,7 @@ import math
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from finetune_api.base import LONGEST_SECONDS, MOST_STEPS, ApiModel, FiniteNumber, whole_seconds
@@ -68,6 +68,13 @@ class ProgressReport(ApiModel):
     candidates: list[CandidateProgress] | None = Field(
         None, max_length=MOST_MODELS, description="An addition to the protocol: how far an evaluation's models are."
     )
+
+    @model_validator(mode="after")
+    def _names_each_candidate_once(self) -> ProgressReport:
+        names = [one.candidate for one in self.candidates or []]
+        if len(set(names)) < len(names):
+            raise ValueError("candidates must have different names")
+        return self
 
 
 def to_progress(status: TrainerStatus) -> Progress | None:

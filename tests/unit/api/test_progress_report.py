@@ -208,6 +208,14 @@ def test_a_ledger_with_a_number_that_no_status_can_hold_is_refused() -> None:
         ProgressReport.from_wire({"trainerStatus": {"lastUpdatedTime": NOW}, "ledger": {"checkpoints": [checkpoint]}})
 
 
+def test_a_report_that_names_a_candidate_twice_is_refused() -> None:
+    """A status holds one item of each name: the API server would refuse all of it."""
+    counts = [{"candidate": "tuned", "outputs": number, "total": 20} for number in (1, 2)]
+    body = {"trainerStatus": {"lastUpdatedTime": NOW}, "candidates": counts}
+    with pytest.raises(ValidationError, match="different names"):
+        ProgressReport.from_wire(body)
+
+
 def test_a_metric_that_became_nan_does_not_keep_its_last_number() -> None:
     before = carried(reported(loss="1.5", learning_rate="1e-4"), None)
     broken = carried(reported(loss="nan", learning_rate="inf"), before)

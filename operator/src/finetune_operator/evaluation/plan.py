@@ -24,7 +24,13 @@ from finetune_operator.evaluation.policies.finished import keep_finished
 from finetune_operator.evaluation.policies.models import wait_for_models
 from finetune_operator.evaluation.policies.progress import record_progress, wake_at_newer_report
 from finetune_operator.evaluation.policies.results import take_scores
-from finetune_operator.evaluation.policies.retry import fail_or_retry, retry_disrupted, wait_for_retry_time
+from finetune_operator.evaluation.policies.retry import (
+    fail_at_retry_limit,
+    record_failure,
+    retry_disrupted,
+    retry_failed,
+    wait_for_retry_time,
+)
 from finetune_operator.evaluation.policies.run_id import begin_run
 from finetune_operator.evaluation.policies.suspend import cancel, suspend
 
@@ -35,7 +41,9 @@ POLICIES: tuple[EvaluationMutator | EvaluationDecider, ...] = (
     Mutator(record_progress),  # outputs and grades, as the Pod of the newest try reports them
     Decider(keep_finished),  # a finished run, judged by the current gates, until its runId or a model changes
     Decider(take_scores),  # Passed or GateFailed: the newest try has the scores, whatever the spec says by now
+    Mutator(record_failure),  # the newest try failed, which counts
     Decider(cancel),  # Cancelled: spec.cancel, whatever it waits for
+    Decider(fail_at_retry_limit),  # Failed: it failed, and another try can't help, or was the last one allowed
     Mutator(count_suspended_time),  # the time that does not count for activeDeadlineSeconds
     Decider(suspend),  # spec.suspend: what runs is stopped, and nothing starts
     Decider(fail_at_active_deadline),  # Failed: activeDeadlineSeconds are over
@@ -46,7 +54,7 @@ POLICIES: tuple[EvaluationMutator | EvaluationDecider, ...] = (
     Mutator(record_disruption),  # why the infrastructure is ending the Pod
     Decider(watch_try),  # it has no result yet
     Decider(retry_disrupted),  # Retrying: the infrastructure ended it, which never counts
-    Decider(fail_or_retry),  # Failed or Retrying: it failed
+    Decider(retry_failed),  # Retrying: it failed
     # Nothing runs: whether the next try may start.
     Decider(wait_for_retry_time),  # it is not time yet
     Decider(wait_for_earlier_pods),  # a Pod of an earlier try is still running

@@ -12,10 +12,13 @@ from finetune_api.conditions import ConditionType, Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.evaluation_progress import CandidateProgress, EvaluationProgress
 from finetune_api.finetunejob import Progress
+from finetune_api.outcome import Failure
 from finetune_api.run import EvaluateRun
+from finetune_operator.core.conditions import progressing as waits_for
 from finetune_operator.environment import Environment
 from finetune_operator.evaluation.kind import evaluation
 from finetune_operator.evaluation.plan import plan
+from finetune_operator.pods.observed import JobView
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from tests.unit.operator.evaluation.plans import JOB, NEW, NO_JOB, RETRY_OBJECTS, decide
 from tests.unit.operator.evaluation_states import (
@@ -29,10 +32,13 @@ from tests.unit.operator.evaluation_states import (
 )
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
+    LINE_7,
+    NETWORK_FAILURE,
     NOW,
     Decision,
     ago,
     earlier_conditions,
+    failed_pod,
     job,
     later,
     pod,
@@ -42,6 +48,9 @@ from tests.unit.operator.states import (
 )
 
 SUSPENDED, CANCELLED = evaluation_spec(suspend=True), evaluation_spec(cancel=True)
+
+
+DEPLOYMENT_STARTS = waits_for(Reason.WAITING_FOR_MODEL, "ModelDeployment 'guard' does not serve (RollingOut).")
 
 
 def condition(status: EvaluationStatus, kind: ConditionType) -> tuple[str, str] | None:
@@ -91,6 +100,37 @@ def test_scores_that_are_there_are_taken_whatever_the_spec_says_by_now(spec: Any
     assert decide(replace(ended, status=result.status)).decision.phase == "Passed"
 
 
+@pytest.mark.parametrize(
+    ("said", "limit", "reason"),
+    [(LINE_7, 3, "DatasetInvalid"), (NETWORK_FAILURE, 0, "RetryLimitReached")],
+    ids=["another try can't help", "it was the last try"],
+)
+@pytest.mark.parametrize("job_state", ["Failed", "Active"])
+def test_a_failure_is_final_though_it_is_suspended_by_now(
+    job_state: Any, said: Failure, limit: int, reason: str
+) -> None:
+    spec = evaluation_spec(suspend=True, retryLimit=limit)
+    ended = observed_evaluation(evaluation_status(), job(JOB, job_state), pods=(failed_pod(JOB, said),), spec=spec)
+    result = decide(ended)
+    assert (result.decision.phase, result.decision.reason, result.status.retries) == ("Failed", reason, 1)
+    resumed = decide(replace(ended, status=result.status, spec=evaluation_spec(retryLimit=limit)))
+    assert (resumed.decision.phase, resumed.decision.writes) == ("Failed", ())
+
+
+def test_a_failure_before_it_is_suspended_counts_once() -> None:
+    ended = observed_evaluation(
+        evaluation_status(), job(JOB, "Failed"), pods=(failed_pod(JOB, NETWORK_FAILURE),), spec=SUSPENDED
+    )
+    result = decide(ended)
+    assert (result.decision.phase, result.status.retries) == ("Suspended", 1)
+    assert result.status.failure is not None
+    assert result.status.failure.reason == Reason.STORAGE_UNREACHABLE
+    again = decide(replace(ended, status=result.status))
+    assert (again.decision.phase, again.status.retries) == ("Suspended", 1)
+    resumed = decide(replace(ended, status=again.status, spec=evaluation_spec()))
+    assert (resumed.decision.writes, resumed.status.try_number, resumed.status.retries) == (RETRY_OBJECTS, 2, 1)
+
+
 # spec.cancel.
 
 
@@ -131,6 +171,18 @@ def test_a_cancelled_evaluation_ends_its_pod_at_once_and_again_if_the_operator_w
     assert decide(replace(running, status=result.status)).decision.deletes == with_config_map(JOB)
 
 
+def test_a_cancelled_run_says_how_its_last_try_failed() -> None:
+    ended = observed_evaluation(
+        evaluation_status(), job(JOB, "Failed"), pods=(failed_pod(JOB, LINE_7),), spec=CANCELLED
+    )
+    result = decide(ended)
+    assert (result.decision.phase, result.decision.reason, result.status.retries) == ("Cancelled", "Cancelled", 1)
+    assert result.status.failure is not None
+    assert result.status.failure.reason == Reason.DATASET_INVALID
+    again = decide(replace(ended, status=result.status))
+    assert (again.decision.reason, again.status) == ("Cancelled", result.status)
+
+
 def test_a_run_that_is_over_is_not_cancelled() -> None:
     assert decide(observed_evaluation(evaluated_status(), spec=CANCELLED)).decision.phase == "Passed"
 
@@ -164,22 +216,43 @@ def test_a_run_ends_at_its_deadline(
     if phase == "Failed":
         assert (result.decision.reason, result.decision.deletes) == ("DeadlineExceeded", with_config_map(JOB))
         assert "Raise activeDeadlineSeconds and change runId" in result.message
+        assert "answers of APIs that are saved are taken, and loaded models answer anew" in result.message
 
 
-def test_the_clock_stands_while_it_is_suspended_or_queued() -> None:
-    limited = evaluation_spec(activeDeadlineSeconds=100)
-    begun = evaluation_status(start_time=ago(90))
-    in_queue = job(JOB, suspended=True, queue_name="team-a")
-    for stands in (
-        observed_evaluation(begun, spec=evaluation_spec(activeDeadlineSeconds=100, suspend=True)),
-        observed_evaluation(begun, in_queue, spec=limited),
-    ):
-        stopped = plan(stands, NOW).status
-        assert stopped.suspend_time == NOW
-        much_later = NOW.replace(year=NOW.year + 1)
-        assert plan(replace(stands, status=stopped), much_later).status.completion_time is None
-        resumed = plan(replace(observed_evaluation(stopped, job(JOB), spec=limited), pods=(pod(JOB),)), much_later)
-        assert (resumed.status.suspended_seconds, resumed.status.completion_time) == (365 * 86400, None)
+@pytest.mark.parametrize(
+    ("jobs", "changes"),
+    [
+        ((), {"suspend": True}),
+        ((job(JOB, suspended=True, queue_name="team-a"),), {}),
+        ((), {"model": WAITING_FOR_MODEL}),
+        ((job(JOB),), {"model": NO_JOB}),
+        ((), {"model": NO_JOB}),
+        ((), {"class_": CLASS_NOT_FOUND}),
+        ((), {"endpoints": (DEPLOYMENT_STARTS,)}),
+    ],
+    ids=["suspended", "queued", "the model is made", "its model is gone", "no job", "no class", "no deployment"],
+)
+def test_the_clock_stands_while_nothing_can_run(jobs: tuple[JobView, ...], changes: dict[str, Any]) -> None:
+    """A minute and a half of the deadline of one are over, through no fault of the run."""
+    limit = {"activeDeadlineSeconds": 60}
+    others = {name: value for name, value in changes.items() if name != "suspend"}
+    spec = evaluation_spec(**limit, suspend=changes.get("suspend"))
+    stands = observed_evaluation(evaluation_status(start_time=ago(90)), *jobs, spec=spec, **others)
+    stopped = plan(stands, NOW).status
+    assert (stopped.suspend_time, stopped.completion_time) == (NOW, None)
+    much_later = NOW.replace(year=NOW.year + 1)
+    assert plan(replace(stands, status=stopped), much_later).status.completion_time is None
+    raised = evaluation_spec(activeDeadlineSeconds=100)
+    running = stopped.model_copy(update={"job_name": JOB})
+    resumed = plan(observed_evaluation(running, job(JOB), pods=(pod(JOB),), spec=raised), much_later)
+    assert (resumed.status.suspended_seconds, resumed.status.completion_time) == (365 * 86400, None)
+
+
+@pytest.mark.parametrize("changes", [{"class_": CLASS_NOT_FOUND}, {"endpoints": (DEPLOYMENT_STARTS,)}])
+def test_the_clock_of_a_running_try_goes_on_whatever_the_next_one_would_wait_for(changes: dict[str, Any]) -> None:
+    spec = evaluation_spec(activeDeadlineSeconds=60)
+    running = observed_evaluation(evaluation_status(start_time=ago(90)), job(JOB), pods=(pod(JOB),), spec=spec)
+    assert decide(replace(running, **changes)).decision.reason == "DeadlineExceeded"
 
 
 def test_a_deadline_above_the_class_is_refused() -> None:
@@ -259,6 +332,8 @@ def test_the_status_shows_how_far_each_model_is() -> None:
     shown = decide(running).status.progress
     assert (shown.percent, shown.estimated_remaining_seconds, shown.estimated_remaining) == (40, 150, "2m30s")
     assert [one.candidate for one in shown.candidates] == ["baseline", "tuned"], "only those of the spec"
+    twice = replace(running, **reported(40, 150, "tuned", "tuned"))
+    assert [one.candidate for one in decide(twice).status.progress.candidates] == ["tuned"], "each of them once"
     kept = decide(replace(running, status=evaluation_status(progress=shown), progress=None))
     assert kept.status.progress == shown, "an operator that has just started keeps the last one"
     of_another_try = replace(running, status=evaluation_status(retry_time=later(9)))

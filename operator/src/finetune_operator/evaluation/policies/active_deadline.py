@@ -1,4 +1,8 @@
-"""spec.activeDeadlineSeconds: how long a run may take, not counting the time while it is suspended or queued."""
+"""spec.activeDeadlineSeconds: how long a run may take, not counting the time while its clock is stopped.
+
+The clock is stopped while nothing can run through no fault of the run: while it is suspended, while its Job is queued
+for quota, and while no try may start because a model, the class or one of its ModelDeployments is missing.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,10 @@ from datetime import datetime
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.active_deadline import deadline_of, shorter, with_suspended_time
-from finetune_operator.core.conditions import failed, failure_message
+from finetune_operator.core.conditions import Readiness, failed, failure_message
 from finetune_operator.core.plan import earliest
+from finetune_operator.evaluation.candidates import models_to_judge
+from finetune_operator.evaluation.class_limits import class_or_refusal
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.policies.retry import fail_run
 from finetune_operator.evaluation.tries import current_job, is_same_run
@@ -20,9 +26,7 @@ def count_suspended_time(observed: ObservedEvaluation, plan: EvaluationPlan, now
     """Record since when the clock stands, or for how long it stood."""
     if plan.status.start_time is None or plan.status.completion_time is not None:
         return plan
-    job = current_job(observed)
-    is_stopped = observed.spec.suspend or (job is not None and job.suspended)
-    status = with_suspended_time(plan.status, now, is_stopped=is_stopped)
+    status = with_suspended_time(plan.status, now, is_stopped=_clock_is_stopped(observed))
     return plan if status is plan.status else replace(plan, status=status)
 
 
@@ -36,7 +40,7 @@ def fail_at_active_deadline(
     last = f" The last failure: {failure_message(status.failure)}" if status.failure is not None else ""
     message = (
         f"The run did not end within activeDeadlineSeconds.{last} Raise activeDeadlineSeconds and change runId to run "
-        "again; outputs and answers that are saved are taken."
+        "again: answers of APIs that are saved are taken, and loaded models answer anew."
     )
     return fail_run(observed, status, failed(Reason.DEADLINE_EXCEEDED, message), now, at_once=True)
 
@@ -46,6 +50,15 @@ def wake_at_deadline(observed: ObservedEvaluation, plan: EvaluationPlan, now: da
     if plan.status.completion_time is not None:
         return plan
     return replace(plan, requeue_at=earliest([plan.requeue_at, _deadline(observed, plan.status)]))
+
+
+def _clock_is_stopped(observed: ObservedEvaluation) -> bool:
+    if observed.spec.suspend:
+        return True
+    job = current_job(observed)
+    if job is not None:
+        return job.suspended
+    return isinstance(models_to_judge(observed), Readiness) or isinstance(class_or_refusal(observed), Readiness)
 
 
 def _deadline(observed: ObservedEvaluation, status: EvaluationStatus) -> datetime | None:

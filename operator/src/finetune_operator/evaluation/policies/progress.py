@@ -22,7 +22,7 @@ def record_progress(observed: ObservedEvaluation, plan: EvaluationPlan, now: dat
     names = {"baseline", *(candidate.name for candidate in observed.spec.candidates)}
     progress = EvaluationProgress(
         percent=reported.percent,
-        candidates=[one for one in observed.candidate_progress if one.candidate in names],
+        candidates=list({one.candidate: one for one in observed.candidate_progress if one.candidate in names}.values()),
         estimated_remaining_seconds=remaining,
         estimated_remaining=None if remaining is None else human_duration(remaining),
         last_updated_time=reported.last_updated_time,

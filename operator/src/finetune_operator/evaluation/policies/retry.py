@@ -10,7 +10,7 @@ from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.backoff import retry_time, waits
 from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason, progressing, sentence
-from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
+from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.policies.finished import ended
 from finetune_operator.evaluation.tries import current_job, evaluation_job, try_result, try_to_watch
 from finetune_operator.pods.retried_job import Disrupted, Failed, retry_readiness
@@ -18,24 +18,39 @@ from finetune_operator.pods.retried_job import Disrupted, Failed, retry_readines
 _AGAIN = "Change spec.runId to evaluate again."
 
 
-def fail_or_retry(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
-    """Count a failure. It ends the run if another try can't help, or if the limit is reached."""
-    job = try_to_watch(observed)
-    result = None if job is None else try_result(observed, status, job, now)
-    if not isinstance(result, Failed):
+def record_failure(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime) -> EvaluationPlan:
+    """Count a failure of the newest try, whatever the spec says by now."""
+    result = _failure(observed, now)
+    if result is None:
+        return plan
+    update = {"retries": observed.status.retries + 1, "failure": result.diagnosis}
+    return replace(plan, status=plan.status.model_copy(update=update))
+
+
+def fail_at_retry_limit(
+    observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
+) -> EvaluationDecision | None:
+    """End the run if another try can't help, or if the limit is reached."""
+    result = _failure(observed, now)
+    if result is None:
         return None
-    retries, diagnosis = status.retries + 1, result.diagnosis
-    status = status.model_copy(update={"retries": retries, "failure": diagnosis})
-    message = sentence(failure_message(diagnosis))
+    diagnosis, message = result.diagnosis, sentence(failure_message(result.diagnosis))
     if result.final:
         return fail_run(observed, status, failed(known_reason(diagnosis.reason), message), now)
-    if not evaluation_job(observed.spec).allows_another(retries):
-        message = (
-            f"The evaluation failed {retries} times, more often than retryLimit {observed.spec.retry_limit} allows. "
-            f"Last failure: {diagnosis.reason}: {message}"
-        )
-        return fail_run(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
-    again = retry_time(retries, now)
+    if evaluation_job(observed.spec).allows_another(status.retries):
+        return None
+    message = (
+        f"The evaluation failed {status.retries} times, more often than retryLimit {observed.spec.retry_limit} allows. "
+        f"Last failure: {diagnosis.reason}: {message}"
+    )
+    return fail_run(observed, status, failed(Reason.RETRY_LIMIT_REACHED, message), now)
+
+
+def retry_failed(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:
+    """Retry, with exponential backoff, a try that failed."""
+    if _failure(observed, now) is None:
+        return None
+    again = retry_time(status.retries, now)
     status = status.model_copy(update={"retry_time": again})
     readiness = waiting_to_retry(observed, status)
     return EvaluationDecision(status, readiness, requeue_at=again, meanwhile=Reason.RETRYING)
@@ -86,12 +101,25 @@ def waiting_to_retry(observed: ObservedEvaluation, status: EvaluationStatus) -> 
     return progressing(Reason.RETRYING, before.message if before else "The last try was disrupted.")
 
 
+def _failure(observed: ObservedEvaluation, now: datetime) -> Failed | None:
+    """How the newest try failed; None if it has not, or is recorded already."""
+    job = try_to_watch(observed)
+    result = None if job is None else try_result(observed, observed.status, job, now)
+    if not isinstance(result, Failed) or _is_rollout(result):
+        return None
+    return result
+
+
+def _is_rollout(result: Failed) -> bool:
+    return result.diagnosis.reason == Reason.MODEL_CHANGED
+
+
 def _disruption(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> str | None:
     """What disrupted the newest try; None if nothing did."""
     if current_job(observed) is None and status.job_name is not None and status.retry_time is None:
         return f"Job {status.job_name} of the last try was deleted."
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, status, job, now)
-    if isinstance(result, Failed) and result.diagnosis.reason == Reason.MODEL_CHANGED:
+    if isinstance(result, Failed) and _is_rollout(result):
         return sentence(result.diagnosis.message)
     return result.message if isinstance(result, Disrupted) else None
