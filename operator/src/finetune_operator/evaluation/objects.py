@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from finetune_api.evaluation import Budget, EvaluationSpec
 from finetune_api.evaluation_results import GatedSlice
+from finetune_api.finetuneclass import FineTuneClassSpec
 from finetune_api.lifecycle import CHANGEABLE_WITHIN_A_RUN
 from finetune_api.run import RUN_CONFIG_PATH, EndpointConfig, EvaluateRun, JobIdentity, NamedModel, ProgressTarget
 from finetune_operator.core.digest import digest, without
@@ -27,13 +28,23 @@ from finetune_operator.progress.endpoint import ProgressEndpoint
 
 EVALUATE_ROLE = "evaluate"
 EVALUATE_SECONDS = 24 * 3600
-"""A day: use fewer examples or shorter answers to make an evaluation faster."""
+"""A day: the shortest limit of a try. Use fewer examples or shorter answers to make an evaluation faster."""
+_MARGIN_SECONDS = 3600
 _NOT_MEASURED = CHANGEABLE_WITHIN_A_RUN | {"className", "gates"}
 
 
 def run_digest(spec: EvaluationSpec) -> str:
     """Eight characters for what a run measures: a rollback in git may bring back a runId with another spec."""
     return digest(without(spec, _NOT_MEASURED), 8)
+
+
+def try_seconds(spec: EvaluationSpec, class_spec: FineTuneClassSpec) -> int:
+    """After how long Kubernetes itself ends a try: later than the operator does, which counts the whole run.
+
+    The class's deadline counts, too, since the spec's may be raised up to it while the try runs.
+    """
+    deadlines = (spec.active_deadline_seconds, class_spec.limits.active_deadline_seconds)
+    return max([EVALUATE_SECONDS, *(seconds + _MARGIN_SECONDS for seconds in deadlines if seconds is not None)])
 
 
 def _gated_slices(spec: EvaluationSpec) -> list[GatedSlice]:
@@ -108,7 +119,7 @@ def evaluate_objects(
     if progress is not None:
         files["progress-ca.crt"] = progress.ca
     config_map = run_config_map(owner, name, EVALUATE_ROLE, files)
-    body = job(owner, name, role, pod_class, from_config_map(name), deadline_seconds=EVALUATE_SECONDS)
+    body = job(owner, name, role, pod_class, from_config_map(name), deadline_seconds=try_seconds(spec, class_.spec))
     if loads_models:
         put_in_queue(body, class_.spec)
     return rendered([config_map, body])

@@ -25,7 +25,7 @@ from finetune_operator.finetuneclass.resolve import ResolvedClass, output_locati
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.resolve import Undecided
 from finetune_operator.pods.exit_diagnosis import refused_report
-from finetune_operator.pods.leftovers import is_outdated
+from finetune_operator.pods.leftovers import differs, is_outdated
 from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, RetriedJob, Running, Succeeded
 
@@ -64,15 +64,18 @@ def try_to_watch(observed: ObservedEvaluation) -> JobView | None:
     job = current_job(observed)
     if job is None:
         return None
-    name = job.name
+    return None if is_outdated(job, observed.pods_of(job), lambda: _objects_now(observed, job.name)) else job
 
-    def render() -> list[Object] | None:
-        class_, models = class_or_refusal(observed), models_to_judge(observed)
-        if isinstance(class_, Readiness) or isinstance(models, Readiness):
-            return None
-        return objects_of(observed, class_, models, name)
 
-    return None if is_outdated(job, observed.pods_of(job), render) else job
+def asks_another_revision(observed: ObservedEvaluation, job: JobView) -> bool:
+    """Whether the next try asks another revision of a ModelDeployment than this one did, or waits for a rollout.
+
+    The Job's digest tells: whatever else has changed since, the next try is another one, and has its own.
+    """
+    objects = _objects_now(observed, job.name)
+    if objects is None:
+        return True
+    return any(one.digest is not None for one in endpoints(observed)) and differs(job, objects)
 
 
 def objects_of(
@@ -81,6 +84,14 @@ def objects_of(
     """What a try is made of, by class, spec and models as they are now."""
     asked, endpoint = endpoints(observed), observed.progress_endpoint
     return evaluate_objects(observed.owner, observed.spec, class_, models, name, asked, endpoint)
+
+
+def _objects_now(observed: ObservedEvaluation, name: str) -> list[Object] | None:
+    """What a try of this name would be made of; None while none may start."""
+    class_, models = class_or_refusal(observed), models_to_judge(observed)
+    if isinstance(class_, Readiness) or isinstance(models, Readiness):
+        return None
+    return objects_of(observed, class_, models, name)
 
 
 def try_result(

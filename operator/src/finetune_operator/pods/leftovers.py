@@ -19,6 +19,11 @@ def is_outdated(job: JobView, pods: Sequence[PodView], render: Callable[[], Sequ
     """
     if not job.digest or job.deleting or has_started(job, pods) or (objects := render()) is None:
         return False
+    return differs(job, objects)
+
+
+def differs(job: JobView, objects: Sequence[Object]) -> bool:
+    """Whether the Job was built from something else than these objects of builders.rendered."""
     digests = [body["metadata"]["annotations"][DIGEST_ANNOTATION] for body in objects if body["kind"] == JOBS.kind]
     return job.digest not in digests
 

@@ -12,7 +12,7 @@ import urllib3
 
 from finetune_api.run import EvaluateRun
 from tests.integration.operator import played
-from tests.integration.operator.api import Api, Object, condition, wait_for
+from tests.integration.operator.api import WAIT_SECONDS, Api, Object, condition, wait_for
 from tests.integration.operator.conftest import CLASS
 from tests.integration.operator.finetunejobs.test_progress import token
 from tests.integration.operator.jobs import EVALUATION, JOB, evaluation_report, starts_training
@@ -26,8 +26,8 @@ def begins(api: Api, **changes: Any) -> tuple[Object, Object]:
     is_trained(api)
     evaluation = api.create("Evaluation", "router", {**EVALUATION, **changes})
     (pod,) = api.wait_children(evaluation, "evaluate", "Pod")
+    api.wait_reason("Evaluation", "router", "Evaluating")  # the status has its try
     played.runs(api, pod)
-    api.wait_reason("Evaluation", "router", "Evaluating")
     return evaluation, pod
 
 
@@ -119,7 +119,7 @@ def report(url: str, ca: str, bearer: str, **more: Any) -> int:
     body = {"trainerStatus": {"lastUpdatedTime": now, "estimatedRemainingSeconds": 150, "metrics": steps}, **more}
     with urllib3.PoolManager(ssl_context=ssl.create_default_context(cadata=ca)) as client:
         headers = {"Authorization": f"Bearer {bearer}"}
-        return client.request("POST", url, json=body, headers=headers, timeout=10).status
+        return client.request("POST", url, json=body, headers=headers, timeout=WAIT_SECONDS).status
 
 
 def test_its_pod_reports_how_far_each_model_is_and_nobody_else_does(api: Api) -> None:

@@ -12,7 +12,8 @@ from finetune_api.evaluation_results import ModelUsage, Score
 from finetune_api.finetuneclass import ModelEndpoint
 from finetune_api.outcome import EvaluationReport, Failure
 from finetune_api.run import EndpointConfig, EvaluateRun, NamedModel
-from finetune_operator.core.conditions import Readiness
+from finetune_operator.core.conditions import Readiness, progressing
+from finetune_operator.core.digest import DIGEST_ANNOTATION
 from finetune_operator.evaluation.objects import evaluate_objects
 from finetune_operator.evaluation.observed import ObservedEvaluation
 from finetune_operator.evaluation.plan import plan
@@ -164,15 +165,36 @@ async def test_a_model_deployment_is_asked_once_one_known_revision_serves_alone(
 
 
 def test_a_rollout_that_interrupts_a_try_is_no_failure_of_it() -> None:
+    rolls_out = progressing(Reason.WAITING_FOR_MODEL, "ModelDeployment 'guard' is rolling out.")
+    for by_now in (SERVED.model_copy(update={"digest": "sha256:bb"}), rolls_out):
+        result = decide(replace(asked_in_vain(), endpoints=(by_now,)))
+        assert (result.decision.phase, result.status.disruptions, result.status.retries) == ("Retrying", 1, 0)
+        assert "answers by revision 'sha256:bb' now. The next try starts at" in result.message
+
+
+def test_a_server_that_names_another_revision_than_it_serves_is_not_asked_for_ever() -> None:
+    once = decide(asked_in_vain(retryLimit=1))
+    assert (once.decision.phase, once.decision.reason) == ("Retrying", "ModelChanged")
+    assert (once.status.disruptions, once.status.retries) == (0, 1)
+    over = decide(asked_in_vain(retryLimit=0))
+    assert (over.decision.phase, over.decision.reason) == ("Failed", "RetryLimitReached")
+    assert "answers by revision 'sha256:bb' now" in over.message
+
+
+SERVED = CONFIG.model_copy(update={"digest": "sha256:aa"})
+
+
+def asked_in_vain(**changes: Any) -> ObservedEvaluation:
+    """A try that asked revision sha256:aa, and was answered by another one."""
     changed = Failure(
         reason=Reason.MODEL_CHANGED, message="The API answers by revision 'sha256:bb' now", retryable=True
     )
-    status = evaluation_status(failure=None)
-    ended = observed(CONFIG, status=status, jobs=(job(JOB, "Failed"),), pods=(failed_pod(JOB, changed),))
-    spec = evaluation_spec(graders=[TONE], gates=[], retryLimit=0)
-    result = decide(replace(ended, spec=spec))
-    assert (result.decision.phase, result.status.disruptions, result.status.retries) == ("Retrying", 1, 0)
-    assert "answers by revision 'sha256:bb' now. The next try starts at" in result.message
+    spec = evaluation_spec(graders=[TONE], gates=[], **{"retryLimit": 0, **changes})
+    begun = plan(observed(SERVED, spec=spec), NOW)
+    _, made = begun.create
+    name, digest = made["metadata"]["name"], made["metadata"]["annotations"][DIGEST_ANNOTATION]
+    ended, said = job(name, "Failed", digest=digest), failed_pod(name, changed)
+    return observed(SERVED, spec=spec, status=begun.status, jobs=(ended,), pods=(said,))
 
 
 def test_a_gate_on_the_gain_of_a_comparison_is_refused() -> None:

@@ -255,6 +255,19 @@ def test_the_clock_of_a_running_try_goes_on_whatever_the_next_one_would_wait_for
     assert decide(replace(running, **changes)).decision.reason == "DeadlineExceeded"
 
 
+@pytest.mark.parametrize(
+    ("of_spec", "of_class", "hours"),
+    [(None, None, 24), (60, None, 24), (172_800, None, 49), (60, 172_800, 49), (None, 172_800, 49)],
+)
+def test_kubernetes_ends_a_try_after_a_day_but_not_before_the_deadline(
+    of_spec: int | None, of_class: int | None, hours: int
+) -> None:
+    class_ = resolved_class(limits={"activeDeadlineSeconds": of_class})
+    spec = evaluation_spec(activeDeadlineSeconds=of_spec)
+    _, made = plan(observed_evaluation(NEW, spec=spec, class_=class_), NOW).create
+    assert made["spec"]["activeDeadlineSeconds"] == hours * 3600
+
+
 def test_a_deadline_above_the_class_is_refused() -> None:
     limit = resolved_class(limits={"activeDeadlineSeconds": 60})
     result = decide(observed_evaluation(NEW, spec=evaluation_spec(activeDeadlineSeconds=61), class_=limit))

@@ -12,7 +12,14 @@ from finetune_operator.core.backoff import retry_time, waits
 from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason, progressing, sentence
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.policies.finished import ended
-from finetune_operator.evaluation.tries import current_job, evaluation_job, try_result, try_to_watch
+from finetune_operator.evaluation.tries import (
+    asks_another_revision,
+    current_job,
+    evaluation_job,
+    try_result,
+    try_to_watch,
+)
+from finetune_operator.pods.observed import JobView
 from finetune_operator.pods.retried_job import Disrupted, Failed, retry_readiness
 
 _AGAIN = "Change spec.runId to evaluate again."
@@ -105,13 +112,14 @@ def _failure(observed: ObservedEvaluation, now: datetime) -> Failed | None:
     """How the newest try failed; None if it has not, or is recorded already."""
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, observed.status, job, now)
-    if not isinstance(result, Failed) or _is_rollout(result):
+    if job is None or not isinstance(result, Failed) or _is_rollout(observed, job, result):
         return None
     return result
 
 
-def _is_rollout(result: Failed) -> bool:
-    return result.diagnosis.reason == Reason.MODEL_CHANGED
+def _is_rollout(observed: ObservedEvaluation, job: JobView, result: Failed) -> bool:
+    """Another revision was rolled out; a server that never answers by the revision that it is, just fails again."""
+    return result.diagnosis.reason == Reason.MODEL_CHANGED and asks_another_revision(observed, job)
 
 
 def _disruption(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> str | None:
@@ -120,6 +128,6 @@ def _disruption(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
         return f"Job {status.job_name} of the last try was deleted."
     job = try_to_watch(observed)
     result = None if job is None else try_result(observed, status, job, now)
-    if isinstance(result, Failed) and _is_rollout(result):
+    if job is not None and isinstance(result, Failed) and _is_rollout(observed, job, result):
         return sentence(result.diagnosis.message)
     return result.message if isinstance(result, Disrupted) else None
