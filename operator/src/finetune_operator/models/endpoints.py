@@ -50,7 +50,13 @@ def deployed_endpoint(
             f"{deployment} of the class's model {model.name!r} does not serve ({status.phase or 'new'}).",
         )
     answering = [one.revision for one in status.revisions if one.ready_replicas]
-    if len(answering) > 1 or status.revision == UNKNOWN_REVISION:
+    if status.revision == UNKNOWN_REVISION and len(answering) < 2:
+        return progressing(
+            Reason.WAITING_FOR_MODEL,
+            f"{deployment} of the class's model {model.name!r} serves a model that nothing is known of: its run "
+            "configuration is gone or changed. It is asked once a known revision serves alone.",
+        )
+    if len(answering) > 1:
         return progressing(
             Reason.WAITING_FOR_MODEL,
             f"{deployment} of the class's model {model.name!r} is rolling out: {' and '.join(answering)} answer. It is "

@@ -158,6 +158,12 @@ async def test_a_model_deployment_is_asked_once_one_known_revision_serves_alone(
     assert "is rolling out: sha256:aa and sha256:bb answer." in both.message
     nobody_knows = await resolved("guard", deployment(**serves, revision="unknown"), class_)
     assert isinstance(nobody_knows, Readiness)
+    assert "serves a model that nothing is known of" in nobody_knows.message
+    assert "rolling out" not in nobody_knows.message
+    unknown = {**old, "revision": "unknown"}
+    mixed = await resolved("guard", deployment(**serves, revision="unknown", revisions=[unknown, new]), class_)
+    assert isinstance(mixed, Readiness)
+    assert "is rolling out: unknown and sha256:bb answer." in mixed.message
     not_yet = {**new, "readyReplicas": 0}
     alone = await resolved("guard", deployment(**serves, revision="sha256:aa", revisions=[old, not_yet]), class_)
     assert isinstance(alone, EndpointConfig)

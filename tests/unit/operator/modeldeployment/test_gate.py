@@ -10,7 +10,7 @@ import pytest
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.run import ModelSource
-from finetune_operator.core.conditions import Readiness, conditions, failed
+from finetune_operator.core.conditions import Readiness, conditions, failed, stalled
 from finetune_operator.modeldeployment.observed import GateEvaluation
 from finetune_operator.models.resolve import ResolvedModel, tuned_model
 from tests.unit.operator.deployment_states import (
@@ -190,3 +190,21 @@ def test_a_verdict_on_the_spec_before_opens_no_gate() -> None:
     result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=unread))
     assert (result.decision.phase, result.decision.reason) == ("Waiting", Reason.WAITING_FOR_GATE)
     assert "its spec has just changed." in result.message
+
+
+def test_an_evaluation_that_is_invalid_is_said_to_be() -> None:
+    """It stays so until somebody corrects it; the verdict on the spec before is kept, and does not count."""
+    kept = verdict(True).status
+    invalid = conditions(stalled(Reason.INVALID_SPEC, "The object is invalid: x"), [], generation=2, now=NOW)
+    status = kept.model_copy(update={"observed_generation": 2, "conditions": [*kept.conditions, *invalid]})
+    gate = replace(verdict(True), generation=2, status=status)
+    result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate))
+    assert (result.decision.phase, result.decision.reason, result.decision.stalled) == (
+        "Waiting",
+        "WaitingForGate",
+        True,
+    )
+    assert "Evaluation 'router-eval' is refused: The object is invalid: x. Correct it" in result.message
+    corrected = replace(gate, generation=3)
+    waits = decide(observed_deployment(spec=deployment_spec(**GATED), gate=corrected))
+    assert "its spec has just changed." in waits.message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_api.conditions import Condition, ConditionType, Reason
 from finetune_api.evaluation import EvaluatedModel, ModelReference
-from finetune_operator.core.conditions import Readiness, progressing, sentence, stalled
+from finetune_operator.core.conditions import UNREAD, Readiness, progressing, sentence, stalled
 from finetune_operator.modeldeployment.observed import GateEvaluation
 from finetune_operator.models.resolve import ResolvedModel
 
@@ -36,6 +36,12 @@ def gate_readiness(
             Reason.WAITING_FOR_GATE,
             f"Evaluation {name!r} {how} and has no result: {sentence(failed.message)} Waiting for a new run of it.",
         )
+    refused = _condition(gate, ConditionType.STALLED)
+    if refused is not None and _is_unread(refused, gate.generation):
+        return stalled(
+            Reason.WAITING_FOR_GATE,
+            f"Evaluation {name!r} is refused: {sentence(refused.message)} Correct it; nothing new is served before.",
+        )
     passed = _condition(gate, ConditionType.PASSED)
     missing = _missing(gate, name, model, candidate.name)
     if missing is not None or passed is None:
@@ -49,6 +55,11 @@ def gate_readiness(
 
 def _is_same(candidate: EvaluatedModel, reference: ModelReference) -> bool:
     return (candidate.uri, candidate.fine_tune_job_ref) == (reference.uri, reference.fine_tune_job_ref)
+
+
+def _is_unread(stall: Condition, generation: int) -> bool:
+    """Whether the operator has rejected this very spec."""
+    return stall.status == "True" and stall.reason in UNREAD and stall.observed_generation in (None, generation)
 
 
 def _missing(gate: GateEvaluation, name: str, model: ResolvedModel, candidate: str) -> str | None:
