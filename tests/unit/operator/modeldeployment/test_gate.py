@@ -200,7 +200,7 @@ def test_an_evaluation_that_is_invalid_is_said_to_be() -> None:
     gate = replace(verdict(True), generation=2, status=status)
     result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate))
     assert (result.decision.phase, result.decision.reason, result.decision.stalled) == (
-        "Waiting",
+        "Blocked",
         "WaitingForGate",
         True,
     )
