@@ -208,3 +208,14 @@ def test_an_evaluation_that_is_invalid_is_said_to_be() -> None:
     corrected = replace(gate, generation=3)
     waits = decide(observed_deployment(spec=deployment_spec(**GATED), gate=corrected))
     assert "its spec has just changed." in waits.message
+
+
+def test_a_verdict_that_counts_opens_though_the_rest_of_the_status_can_not_be_read() -> None:
+    """Another version of the operator wrote it, and this one says so whenever it looks, before the gate or after it."""
+    kept = verdict(True).status
+    unread = conditions(stalled(Reason.STATUS_UNREADABLE, "status.phase is 'Levitating'"), [], generation=1, now=NOW)
+    status = kept.model_copy(update={"conditions": [*kept.conditions, *unread]})
+    gate = replace(verdict(True), status=status)
+    result = decide(observed_deployment(spec=deployment_spec(**GATED), gate=gate))
+    assert result.decision.phase != "Blocked"
+    assert result.decision.reason != Reason.WAITING_FOR_GATE

@@ -36,14 +36,14 @@ def gate_readiness(
             Reason.WAITING_FOR_GATE,
             f"Evaluation {name!r} {how} and has no result: {sentence(failed.message)} Waiting for a new run of it.",
         )
+    passed = _condition(gate, ConditionType.PASSED)
+    missing = _missing(gate, name, model, candidate.name)
     refused = _condition(gate, ConditionType.STALLED)
-    if refused is not None and _is_unread(refused, gate.generation):
+    if missing is not None and refused is not None and _is_unread(refused, gate.generation):
         return stalled(
             Reason.WAITING_FOR_GATE,
             f"Evaluation {name!r} is refused: {sentence(refused.message)} Correct it; nothing new is served before.",
         )
-    passed = _condition(gate, ConditionType.PASSED)
-    missing = _missing(gate, name, model, candidate.name)
     if missing is not None or passed is None:
         return progressing(Reason.WAITING_FOR_GATE, missing or f"Evaluation {name!r} has not evaluated this model yet.")
     if passed.status == "Unknown":
