@@ -35,7 +35,7 @@ class GraderProcesses:
             raise _too_many()
         self._of_caller[caller] += 1
         try:
-            output = await self._output_of(request.model_dump_json().encode())
+            output = await self._output_in_turn(request.model_dump_json().encode())
         finally:
             self._of_caller -= Counter([caller])
         answer: dict[str, Any] = orjson.loads(output)
@@ -43,7 +43,7 @@ class GraderProcesses:
             raise invalid(answer["refused"], "grader", "invalid_grader")
         return answer
 
-    async def _output_of(self, request: bytes) -> bytes:
+    async def _output_in_turn(self, request: bytes) -> bytes:
         try:
             async with asyncio.timeout(SECONDS):
                 await self._places.acquire()
