@@ -45,7 +45,7 @@ class CompiledGrader:
 
 
 def _ignore() -> None:
-    """Nobody counts."""
+    """Where the number of grades is not reported."""
 
 
 @dataclass(frozen=True)

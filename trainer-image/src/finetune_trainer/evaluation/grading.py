@@ -116,7 +116,7 @@ def ask_all(ask: Callable[[], Awaitable[T]], models: Mapping[str, AskedModel], d
 
 
 def _ignore(grades: int) -> None:
-    """Nobody counts."""
+    """Where the number of grades is not reported."""
 
 
 async def _grade_outputs(
@@ -126,7 +126,7 @@ async def _grade_outputs(
     baseline: Sequence[Output | None],
     count: Callable[[int], None],
 ) -> dict[str, list[Grade]]:
-    """The grades of one model's outputs, counted as they come. Nobody is asked about an output that there is not."""
+    """The grades of one model's outputs, counted as they come. No judge is asked about a missing output."""
     there = [at for at, output in enumerate(outputs) if output.error is None]
     rows = [Row(items[at], outputs[at].sample, _sample(baseline[at])) for at in there]
     count(len(graders) * (len(outputs) - len(there)))

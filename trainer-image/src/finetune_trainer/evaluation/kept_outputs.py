@@ -27,7 +27,7 @@ KEEP_SECONDS = 15.0
 
 
 class KeptOutputs:
-    """Those of one model to these examples, by their place: samplesPerExample to each, one after another."""
+    """The outputs of one model to these examples, by position: samplesPerExample to each, one after another."""
 
     def __init__(
         self,
