@@ -17,11 +17,9 @@ from finetune_operator.evaluation.policies.active_deadline import (
     fail_at_active_deadline,
     wake_at_deadline,
 )
-from finetune_operator.evaluation.policies.class_limits import wait_for_class
 from finetune_operator.evaluation.policies.earlier_pods import wait_for_earlier_pods
 from finetune_operator.evaluation.policies.evaluating import record_disruption, start_try, watch_try
 from finetune_operator.evaluation.policies.finished import keep_finished
-from finetune_operator.evaluation.policies.models import wait_for_models
 from finetune_operator.evaluation.policies.progress import record_progress, wake_at_newer_report
 from finetune_operator.evaluation.policies.results import take_scores
 from finetune_operator.evaluation.policies.retry import (
@@ -33,6 +31,7 @@ from finetune_operator.evaluation.policies.retry import (
 )
 from finetune_operator.evaluation.policies.run_id import begin_run
 from finetune_operator.evaluation.policies.suspend import cancel, suspend
+from finetune_operator.evaluation.policies.waiting import wait_for_class, wait_for_models
 
 EvaluationMutator = Mutator[ObservedEvaluation, EvaluationStatus]
 EvaluationDecider = Decider[ObservedEvaluation, EvaluationStatus]

@@ -1,19 +1,18 @@
-"""The phases of a run that is over, judged by the current gates; spec.ttlSecondsAfterFinished."""
+"""A run that is over: it keeps its results, its verdict follows the gates; spec.ttlSecondsAfterFinished."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
 from finetune_api.conditions import Reason
-from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus, GateResult
-from finetune_grading.ungraded import ungraded_in_slice, ungraded_outputs
+from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.active_deadline import expiry
-from finetune_operator.core.conditions import Readiness, cancelled, missing_failure, ready, stalled
+from finetune_operator.core.conditions import Readiness, cancelled, missing_failure
 from finetune_operator.core.plan import ENDED_UNSUCCESSFULLY, Child, earliest
-from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, judge, too_few_examples
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.evaluation.policies.progress import without_remaining_time
+from finetune_operator.evaluation.policies.verdict import decide_verdict
 from finetune_operator.evaluation.tries import is_same_run
 
 LEFTOVER_SECONDS = 30
@@ -25,11 +24,11 @@ def keep_finished(observed: ObservedEvaluation, status: EvaluationStatus, now: d
     if status.completion_time is None or not is_same_run(observed):
         return None
     if status.phase not in ENDED_UNSUCCESSFULLY:
-        return judged(observed, status, now)
+        return end_with_verdict(observed, status, now)
     missing = missing_failure(status.conditions, status.failure)
     if missing is not None and status.phase == "Cancelled":
         missing = cancelled_run(status)
-    return ended(observed, status, missing, now)
+    return end_run(observed, status, missing, now)
 
 
 def cancelled_run(status: EvaluationStatus) -> Readiness:
@@ -37,66 +36,15 @@ def cancelled_run(status: EvaluationStatus) -> Readiness:
     return cancelled(f" What it has saved is kept in {status.storage_uri}." if status.storage_uri else "")
 
 
-def judged(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
-    """The end of a run that has its scores: Passed, GateFailed, or Inconclusive."""
-    spec = observed.spec
-    candidates = [candidate.name for candidate in spec.candidates]
-    gates = judge(
-        spec.gates,
-        candidates,
-        status.results,
-        ungraded_outputs(spec, status),
-        status.slices,
-        lambda score, of_baseline: ungraded_in_slice(spec, score, of_baseline=of_baseline),
-        status.gated_slices or None,  # a status has no empty lists
-        status.calibrations,
-    )
-    before = {_about(gate): gate for gate in status.gates}
-    kept = [gate.over(before.get(_about(gate))) for gate in gates]
-    status = status.model_copy(update={"gates": kept, "warnings": _warnings(spec, status)})
-    missed = [gate for gate in gates if gate.verdict == "Failed"]
-    undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
-    over_budget = any(score.over_budget for score in status.results)
-    if not missed and over_budget:
-        readiness = stalled(Reason.BUDGET_EXCEEDED, _budget_message(status))
-        return ended(observed, status, readiness, now, passed=readiness, meanwhile=readiness.reason)
-    if not missed and not undecided:
-        text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
-        readiness = ready(Reason.EVALUATED, status.summary or text)
-        return ended(observed, status, readiness, now, passed=ready(Reason.GATES_PASSED, text))
-    text = "; ".join(f"{gate.candidate} by {gate.grader}{_where(gate)}: {gate.message}" for gate in missed or undecided)
-    if not missed:
-        readiness = stalled(Reason.INCONCLUSIVE, f"{len(undecided)} of {len(gates)} gates are undecided: {text}.")
-    else:
-        readiness = stalled(Reason.GATE_FAILED, f"{len(missed)} of {len(gates)} gates failed: {text}.")
-    return ended(observed, status, readiness, now, passed=readiness, meanwhile=readiness.reason)
-
-
-def _about(gate: GateResult) -> tuple[object, ...]:
-    return gate.candidate, gate.grader, gate.slice, gate.calibration
-
-
-def _where(gate: GateResult) -> str:
-    return "" if gate.slice is None else f" where {gate.slice.by} is {gate.slice.value!r}"
-
-
-def _warnings(spec: EvaluationSpec, status: EvaluationStatus) -> list[str]:
-    """The warnings of the Pod, and those about the current gates."""
-    examples = max((score.examples for score in status.results), default=0)
-    kept = [warning for warning in status.warnings if not warning.startswith(TOO_FEW_EXAMPLES)]
-    return [*kept, *too_few_examples(spec.gates, examples, status.slices)][:MOST_WARNINGS]
-
-
-def _budget_message(status: EvaluationStatus) -> str:
-    first = next(score for score in status.results if score.over_budget)
-    outputs = (first.passed or 0) + (first.failed or 0) + (first.errored or 0)
-    return (
-        f"spec.budget was used up: {first.over_budget} of {outputs} outputs of {first.candidate!r} are not graded by "
-        f"{first.grader!r}. Raise spec.budget and change spec.runId; what has been answered is kept, and costs nothing."
+def end_with_verdict(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision:
+    """End a run that has its scores as its gates decide."""
+    verdict = decide_verdict(observed.spec, status)
+    return end_run(
+        observed, verdict.status, verdict.readiness, now, passed=verdict.passed, meanwhile=verdict.readiness.reason
     )
 
 
-def ended(
+def end_run(
     observed: ObservedEvaluation,
     status: EvaluationStatus,
     readiness: Readiness | None,
@@ -106,7 +54,7 @@ def ended(
     meanwhile: Reason | None = None,
     at_once: bool = False,
 ) -> EvaluationDecision:
-    """The end of a run, and of what still runs: `at_once`, or once it has had time to end by itself."""
+    """End a run, and what still runs: `at_once`, or once it has had time to end by itself."""
     rest, check = _leftovers(observed, status, now, at_once=at_once or status.phase == "Cancelled")
     due = expiry(status, observed.spec.ttl_seconds_after_finished, has_jobs=bool(observed.jobs))
     if due is not None and now >= due:

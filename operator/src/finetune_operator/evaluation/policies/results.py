@@ -9,7 +9,7 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_api.outcome import EvaluationReport
 from finetune_operator.evaluation.gates import summary
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
-from finetune_operator.evaluation.policies.finished import judged
+from finetune_operator.evaluation.policies.finished import end_with_verdict
 from finetune_operator.evaluation.policies.progress import complete
 from finetune_operator.evaluation.tries import try_result, try_to_watch
 from finetune_operator.pods.retried_job import Succeeded
@@ -37,4 +37,4 @@ def take_scores(observed: ObservedEvaluation, status: EvaluationStatus, now: dat
         "failure": None,
         "summary": summary(observed.spec.graders[0].name, report.scores),
     }
-    return judged(observed, complete(status.model_copy(update=update)), now)
+    return end_with_verdict(observed, complete(status.model_copy(update=update)), now)

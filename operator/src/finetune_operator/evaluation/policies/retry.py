@@ -11,7 +11,7 @@ from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.backoff import retry_time, waits
 from finetune_operator.core.conditions import Readiness, failed, failure_message, known_reason, progressing, sentence
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
-from finetune_operator.evaluation.policies.finished import ended
+from finetune_operator.evaluation.policies.finished import end_run
 from finetune_operator.evaluation.tries import (
     asks_another_revision,
     current_job,
@@ -75,7 +75,7 @@ def fail_run(
     if "runId" not in readiness.message:
         readiness = replace(readiness, message=f"{readiness.message} {_AGAIN}")
     status = status.model_copy(update={"completion_time": whole_seconds(now)})
-    return ended(observed, status, readiness, now, at_once=at_once)
+    return end_run(observed, status, readiness, now, at_once=at_once)
 
 
 def retry_disrupted(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime) -> EvaluationDecision | None:

@@ -11,7 +11,7 @@ from finetune_operator.core.conditions import progressing, suspended
 from finetune_operator.evaluation.objects import run_digest, tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
 from finetune_operator.evaluation.policies.earlier_pods import still_there
-from finetune_operator.evaluation.policies.finished import cancelled_run, ended
+from finetune_operator.evaluation.policies.finished import cancelled_run, end_run
 from finetune_operator.evaluation.policies.progress import without_remaining_time
 from finetune_operator.evaluation.tries import is_same_run
 
@@ -46,4 +46,4 @@ def cancel(observed: ObservedEvaluation, status: EvaluationStatus, now: datetime
         status = new.over(status)
     update = {"phase": "Cancelled", "completion_time": whole_seconds(now), "retry_time": None}
     status = status.model_copy(update=update)
-    return ended(observed, status, cancelled_run(status), now)
+    return end_run(observed, status, cancelled_run(status), now)

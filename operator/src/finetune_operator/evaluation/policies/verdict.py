@@ -1,0 +1,81 @@
+"""The verdict on a run that has its scores: Passed, GateFailed or Inconclusive, by the current gates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune_api.conditions import Reason
+from finetune_api.evaluation import MOST_WARNINGS, EvaluationSpec, EvaluationStatus, GateResult
+from finetune_grading.ungraded import ungraded_in_slice, ungraded_outputs
+from finetune_operator.core.conditions import Readiness, ready, stalled
+from finetune_operator.evaluation.gates import TOO_FEW_EXAMPLES, judge, too_few_examples
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run comes to. `status`: with its gates and warnings; `passed`: the condition Passed."""
+
+    status: EvaluationStatus
+    readiness: Readiness
+    passed: Readiness
+
+
+def decide_verdict(spec: EvaluationSpec, status: EvaluationStatus) -> Verdict:
+    """Judge the scores in the status: one failed gate fails the run, one undecided gate leaves it Inconclusive."""
+    candidates = [candidate.name for candidate in spec.candidates]
+    gates = judge(
+        spec.gates,
+        candidates,
+        status.results,
+        ungraded_outputs(spec, status),
+        status.slices,
+        lambda score, of_baseline: ungraded_in_slice(spec, score, of_baseline=of_baseline),
+        status.gated_slices or None,  # a status has no empty lists
+        status.calibrations,
+    )
+    before = {_subject(gate): gate for gate in status.gates}
+    kept = [gate.over(before.get(_subject(gate))) for gate in gates]
+    status = status.model_copy(update={"gates": kept, "warnings": _warnings(spec, status)})
+    failed = [gate for gate in gates if gate.verdict == "Failed"]
+    undecided = [gate for gate in gates if gate.verdict == "Inconclusive"]
+    if failed:
+        readiness = stalled(Reason.GATE_FAILED, f"{len(failed)} of {len(gates)} gates failed: {_told(failed)}.")
+        return Verdict(status, readiness, passed=readiness)
+    if any(score.over_budget for score in status.results):
+        readiness = stalled(Reason.BUDGET_EXCEEDED, _budget_message(status))
+        return Verdict(status, readiness, passed=readiness)
+    if undecided:
+        message = f"{len(undecided)} of {len(gates)} gates are undecided: {_told(undecided)}."
+        readiness = stalled(Reason.INCONCLUSIVE, message)
+        return Verdict(status, readiness, passed=readiness)
+    text = "Every gate passed." if gates else "Evaluated; the spec has no gate."
+    return Verdict(status, ready(Reason.EVALUATED, status.summary or text), passed=ready(Reason.GATES_PASSED, text))
+
+
+def _subject(gate: GateResult) -> tuple[object, ...]:
+    """What a gate is about, by which its result is found again."""
+    return gate.candidate, gate.grader, gate.slice, gate.calibration
+
+
+def _told(gates: list[GateResult]) -> str:
+    return "; ".join(f"{gate.candidate} by {gate.grader}{_where(gate)}: {gate.message}" for gate in gates)
+
+
+def _where(gate: GateResult) -> str:
+    return "" if gate.slice is None else f" where {gate.slice.by} is {gate.slice.value!r}"
+
+
+def _warnings(spec: EvaluationSpec, status: EvaluationStatus) -> list[str]:
+    """The warnings of the Pod, and those about the current gates."""
+    examples = max((score.examples for score in status.results), default=0)
+    kept = [warning for warning in status.warnings if not warning.startswith(TOO_FEW_EXAMPLES)]
+    return [*kept, *too_few_examples(spec.gates, examples, status.slices)][:MOST_WARNINGS]
+
+
+def _budget_message(status: EvaluationStatus) -> str:
+    first = next(score for score in status.results if score.over_budget)
+    outputs = (first.passed or 0) + (first.failed or 0) + (first.errored or 0)
+    return (
+        f"spec.budget was used up: {first.over_budget} of {outputs} outputs of {first.candidate!r} are not graded by "
+        f"{first.grader!r}. Raise spec.budget and change spec.runId; what has been answered is kept, and costs nothing."
+    )
