@@ -5,11 +5,13 @@
 - `resume`: a training that is killed after its first checkpoint ends with the losses of an undisturbed one.
 - `lora`, `qlora`, `full`, `dpo`: tokens per second and memory (benchmarks.trainer), `lora` against plain TRL.
 
-Each part that fails is told of and the others run; the exit status is 1 then.
+Each part that fails is told of and the others run; the exit status is 1 then. A part ends the processes that it
+started, and removes what it wrote, also when it fails, is too slow, or is stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -20,7 +22,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +32,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from benchmarks.processes import end_on_sigterm, running
 from benchmarks.trainer.__main__ import measure, summarize, table
 from benchmarks.trainer.workload import on_gpu
 
@@ -35,6 +40,7 @@ ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
 RESULTS = ROOT / "benchmarks" / "results"
 DEADLINE_SECONDS = 300
+"""Of the trainings of a part that compares losses."""
 SAME_LOSS = 0.02
 """Of bfloat16 against float32, by step."""
 SAME_RESUMED_LOSS = 0.005
@@ -56,8 +62,21 @@ def benchmark(
     rounds: Annotated[int, typer.Option(min=1)] = 1,
     output: Annotated[Path, typer.Option("--json")] = RESULTS / "gpu.json",
 ) -> None:
-    """Run the parts, print what they show, and write JSON after each one."""
+    """Run the parts, print what they show, and write JSON after each one.
+
+    GPU memory: at most about 100 GB on an H200 (dpo 98, lora 89, qlora 79, full 47); a smaller GPU gets smaller
+    micro-batches.
+
+    Disk, at TMPDIR, by count of what is written: 20 GB, for a model of 8 B; full: 25 GB on one GPU, with a checkpoint
+    of 18 GB, and 130 GB on several, with one of 96 GB.
+
+    Host memory: 20 GB, and for full as much as its checkpoint takes on disk in addition.
+
+    CPU cores: 16 for the part same, which trains ten small models at once.
+    """
     import torch
+
+    end_on_sigterm()
 
     parts: dict[str, Callable[[], Any]] = {
         "lora": lambda: speed("LoRA", "SFT", rounds),
@@ -86,18 +105,19 @@ def benchmark(
 
 def same() -> dict[str, Any]:
     """The largest difference of a step's loss between CPU and GPU, by method, as a share of it. All at once."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-gpu-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="benchmark-gpu-") as scratch, contextlib.ExitStack() as trainings:
+        deadline = time.monotonic() + DEADLINE_SECONDS
         started = {}
         for name, spec in VARIANTS.items():
             job = _write_job(Path(scratch) / name, spec)
             cpu, gpu = Path(scratch) / name / "cpu", Path(scratch) / name / "gpu"
             program = "benchmarks.gpu.in_bfloat16" if name in IN_BFLOAT16 else TRAINER
-            on_cpu = _start(job, cpu, program, CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="2")
-            started[name] = (on_cpu, cpu, _start(job, gpu), gpu)
+            on_cpu = trainings.enter_context(training(job, cpu, program, CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="2"))
+            started[name] = (on_cpu, trainings.enter_context(training(job, gpu)))
         differences = {}
-        for name, (on_cpu, cpu, on_gpu_, gpu) in started.items():
-            losses = _losses(on_cpu, cpu)
-            differences[name] = _difference(losses, _losses(on_gpu_, gpu))
+        for name, (on_cpu, on_gpu_) in started.items():
+            losses = on_cpu.losses(deadline)
+            differences[name] = _difference(losses, on_gpu_.losses(deadline))
             console.print(f"same: {name}: {len(losses)} steps, at most {differences[name]:.2%} apart")
     wrong = {name: value for name, value in differences.items() if value > SAME_LOSS}
     if wrong:
@@ -106,22 +126,20 @@ def same() -> dict[str, Any]:
 
 
 def resume() -> dict[str, Any]:
-    """The largest difference of a step's loss between a run that was killed and one that was not."""
+    """The largest difference of a step's loss between a run that was killed and one that was not, run at once."""
     with tempfile.TemporaryDirectory(prefix="benchmark-gpu-") as scratch:
+        deadline = time.monotonic() + DEADLINE_SECONDS
         packed = VARIANTS["lora-packed"]
         longer = {"hyperparameters": {**packed["hyperparameters"], "epochs": 3}}
         job = _write_job(Path(scratch), {**packed, **longer, "checkpoints": {"everySteps": 2, "keep": 5}})
-        whole = _train(job, Path(scratch) / "whole")
-        folder = Path(scratch) / "killed"
-        process = _start(job, folder)
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not list(folder.glob("*/checkpoints/step-*/*/manifest.json")):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"The run made no checkpoint to be killed after; {sorted(folder.rglob('*'))[:30]}")
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        killed = _train(job, folder)
+        with training(job, Path(scratch) / "whole") as undisturbed:
+            folder = Path(scratch) / "killed"
+            with training(job, folder) as first:
+                first.wait_for("checkpoints/step-*/*/manifest.json", deadline)
+                first.process.send_signal(signal.SIGKILL)
+            with training(job, folder) as second:
+                killed = second.losses(deadline)
+            whole = undisturbed.losses(deadline)
         difference = _difference(whole, killed)
     if difference > SAME_RESUMED_LOSS:
         raise SystemExit(f"Other losses after SIGKILL and resume: {whole} and {killed}")
@@ -193,24 +211,46 @@ def _write_job(folder: Path, spec: dict[str, Any]) -> Path:
     return file
 
 
-def _start(job: Path, output: Path, program: str = TRAINER, **environment: str) -> subprocess.Popen[str]:
+@dataclass(frozen=True)
+class Training:
+    """A training that runs, of the trainer's command line."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    log: Path
+
+    def wait_for(self, pattern: str, deadline: float) -> None:
+        """Wait for a file below a run's folder. Raises SystemExit if the training ends first, or takes too long."""
+        while not list(self.output.glob(f"*/{pattern}")):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{self.output} has no {pattern}:\n{self._said()}")
+            time.sleep(0.02)
+
+    def losses(self, deadline: float) -> dict[int, float]:
+        """The training loss by step, once the training has ended. Raises SystemExit."""
+        try:
+            code = self.process.wait(timeout=max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            raise SystemExit(f"{self.output} took too long:\n{self._said()}") from None
+        if code:
+            raise SystemExit(f"{self.output} ended with {code}:\n{self._said()}")
+        with next(self.output.rglob("results.csv")).open() as stream:
+            return {int(row["step"]): float(row["train_loss"]) for row in csv.DictReader(stream) if row["train_loss"]}
+
+    def _said(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
+
+
+@contextmanager
+def training(job: Path, output: Path, program: str = TRAINER, **environment: str) -> Iterator[Training]:
+    """Start `program train JOB --output OUTPUT`; on leaving, what is left of it is killed.
+
+    Its scratch lies beside OUTPUT, so that a killed one's is removed too.
+    """
     command = [sys.executable, "-m", program, "train", str(job), "--output", str(output)]
-    return subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def _train(job: Path, output: Path) -> dict[int, float]:
-    return _losses(_start(job, output), output)
-
-
-def _losses(process: subprocess.Popen[str], output: Path) -> dict[int, float]:
-    """The training loss by step, once the training has ended."""
-    said, _ = process.communicate(timeout=DEADLINE_SECONDS)
-    if process.returncode:
-        raise SystemExit(f"{output} ended with {process.returncode}:\n{said[-3000:]}")
-    with next(output.rglob("results.csv")).open() as stream:
-        return {int(row["step"]): float(row["train_loss"]) for row in csv.DictReader(stream) if row["train_loss"]}
+    log = output.with_suffix(".log")
+    with running(command, {**os.environ, "TMPDIR": str(output.parent), **environment}, log) as process:
+        yield Training(process, output, log)
 
 
 def _difference(one: dict[int, float], two: dict[int, float]) -> float:

@@ -4,7 +4,8 @@ python -m benchmarks.trainer [--rounds 3] [--adapter LoRA|QLoRA|Full]... [--json
 
 Each training is a process of its own, and the two take turns: what else the machine does meets both. On a machine with
 GPUs a random Llama of 8B's shape is trained at a context of 4096 tokens, Full with FSDP over all of them; without, one
-of 7.5 million parameters. The trainer saves two checkpoints and reports its progress; plain TRL does neither.
+of 7.5 million parameters. The trainer reports its progress and saves two checkpoints (Full on GPUs: one, at the end);
+plain TRL does neither.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import end_on_sigterm, running
 from benchmarks.trainer.workload import DATA, MODEL, Workload, on_cpu, on_gpu
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def benchmark(
     """Measure, print a table for each adapter, write JSON; exit with status 1 when our own parts cost over 1 %."""
     import torch
 
+    end_on_sigterm()
     gpus = torch.cuda.device_count()
     console = Console()
     found: dict[str, dict[str, Any]] = {}
@@ -188,12 +191,19 @@ def _train(name: str, processes: int, directory: Path, environment: dict[str, st
     module = ["-m", "benchmarks.trainer.contender", name, str(directory)]
     under_torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(under_torchrun if processes > 1 else []), *module]
-    answer = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
-    )
-    if answer.returncode:
-        raise SystemExit(f"{TITLES[name]} failed:\n{answer.stdout[-2000:]}\n{answer.stderr[-4000:]}")
-    figures: Figures = json.loads(answer.stdout.splitlines()[-1])
+    stdout, stderr = directory / f"{name}.stdout", directory / f"{name}.stderr"
+    with running(command, environment, stdout, stderr) as process:
+        try:
+            failed = process.wait(timeout=DEADLINE_SECONDS) != 0
+        except subprocess.TimeoutExpired:
+            failed = True
+    said = stdout.read_text(errors="replace")
+    if failed:
+        raise SystemExit(
+            f"{TITLES[name]} failed, or took over {DEADLINE_SECONDS} s:\n{said[-2000:]}\n"
+            f"{stderr.read_text(errors='replace')[-4000:]}"
+        )
+    figures: Figures = json.loads(said.splitlines()[-1])
     return figures
 
 
