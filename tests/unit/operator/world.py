@@ -127,7 +127,7 @@ class World:
                 self.jobs[job.name] = replace(job, ending=True)
                 for view in pods:
                     self._delete_pod(view)
-                if all(view.ended for view in pods):
+                if all(view.is_terminal for view in pods):
                     self.jobs[job.name] = replace(job, ending=False, state="Failed")
             elif pods and all(view.phase == "Succeeded" for view in pods):
                 self.jobs[job.name] = replace(job, state="Complete")
@@ -155,7 +155,7 @@ class World:
         for view in self.reachable():
             if view.deletion_time is not None:
                 job = next((job for job in self.jobs.values() if job.uid == view.job_uid), None)
-                if job is not None and not view.ended:
+                if job is not None and not view.is_terminal:
                     self.pods[view.name] = replace(view, phase="Failed", exit_code=143)
                 elif job is None or job.state != "Active":
                     del self.pods[view.name]
@@ -188,7 +188,7 @@ class World:
         return [view for view in self.pods.values() if view.uid.startswith(f"{job.uid}/")]
 
     def _delete_pod(self, view: PodView) -> None:
-        if view.deletion_time is None and not view.ended:
+        if view.deletion_time is None and not view.is_terminal:
             self.pods[view.name] = replace(view, deletion_time=self.now + timedelta(seconds=GRACE_SECONDS))
-        elif view.ended and not any(job.uid == view.uid.partition("/")[0] for job in self.jobs.values()):
+        elif view.is_terminal and not any(job.uid == view.uid.partition("/")[0] for job in self.jobs.values()):
             del self.pods[view.name]

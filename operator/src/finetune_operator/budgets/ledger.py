@@ -117,13 +117,13 @@ def accounted(
     plan = replace(plan, status=plan.status.model_copy(update={"usage": usage}))
     if budget is None or before.class_name is None:
         return plan
-    running = [pod for pod in budget.pods if pod.ended is None or pod.ended > now]
+    running = [pod for pod in budget.pods if pod.end_time is None or pod.end_time > now]
     interval = timedelta(seconds=ENDING_COUNT_SECONDS if any(pod.deleting for pod in running) else COUNT_SECONDS)
     since = _uncounted_since(budget, usage, now)
     if since is None:
         return replace(plan, requeue_at=earliest([plan.requeue_at, now + interval if running else None]))
     moved = plan.status.phase != before.phase
-    ended = any(pod.ended is not None and since < pod.ended <= now for pod in budget.pods)
+    ended = any(pod.end_time is not None and since < pod.end_time <= now for pod in budget.pods)
     due = since + interval - (EARLY_COUNT if plan.status != before else timedelta(0))
     if not (moved or ended or now >= due):
         return replace(plan, requeue_at=earliest([plan.requeue_at, since + interval]))
@@ -189,14 +189,14 @@ def ledger_labels(class_name: str, namespace: str, month: str) -> dict[str, str]
 
 def _uncounted_since(budget: ObservedBudget, before: Usage | None, now: datetime) -> datetime | None:
     """The first moment at which a Pod ran and that is not counted yet."""
-    starts = [pod.started if before is None else max(pod.started, before.counted_time) for pod in budget.pods]
-    ends = [now if pod.ended is None else min(pod.ended, now) for pod in budget.pods]
+    starts = [pod.start_time if before is None else max(pod.start_time, before.counted_time) for pod in budget.pods]
+    ends = [now if pod.end_time is None else min(pod.end_time, now) for pod in budget.pods]
     return min((start for start, end in zip(starts, ends, strict=True) if start < end), default=None)
 
 
 def _accelerator_seconds(pod: PodTime, since: datetime, until: datetime) -> int:
-    end = until if pod.ended is None else min(pod.ended, until)
-    return pod.accelerators * max(0, round((end - max(pod.started, since)).total_seconds()))
+    end = until if pod.end_time is None else min(pod.end_time, until)
+    return pod.accelerators * max(0, round((end - max(pod.start_time, since)).total_seconds()))
 
 
 def _by_month(since: datetime, until: datetime) -> Iterator[tuple[str, datetime, datetime]]:

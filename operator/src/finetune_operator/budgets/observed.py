@@ -12,8 +12,8 @@ class PodTime:
     """When a Pod had its accelerators."""
 
     accelerators: int
-    started: datetime
-    ended: datetime | None
+    start_time: datetime
+    end_time: datetime | None
     deleting: bool = False
 
 

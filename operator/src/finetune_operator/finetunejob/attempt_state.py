@@ -140,7 +140,7 @@ def last_step(status: FineTuneJobStatus, attempt: AttemptStatus) -> int | None:
     return progress.step if progress is not None and is_current else None
 
 
-def ended(
+def end_attempt(
     status: FineTuneJobStatus,
     attempt: AttemptStatus,
     outcome: AttemptOutcome,
@@ -169,7 +169,7 @@ def stopped(
     """The status once everything is stopped: the attempt has this outcome, and preflight starts over."""
     attempt, preflight = running_attempt(status), running_preflight(status)
     if attempt is not None:
-        status = ended(status, attempt, outcome, now)
+        status = end_attempt(status, attempt, outcome, now)
     if preflight is not None:
         again = preflight.model_copy(update={"retry_time": whole_seconds(now)})
         status = status.model_copy(update={"preflight": again})
@@ -206,7 +206,7 @@ def run_failed(status: FineTuneJobStatus, reason: Reason, message: str, now: dat
     """End the run as Failed, for good: only a new runId starts another one."""
     attempt = running_attempt(status)
     if attempt is not None:
-        status = ended(status, attempt, "Failed", now, reason=reason, message=message)
+        status = end_attempt(status, attempt, "Failed", now, reason=reason, message=message)
     if "runId" not in message:
         message = f"{sentence(message)} Change spec.runId to run again."
     status = without_remaining_time(status).model_copy(update={"completion_time": whole_seconds(now)})

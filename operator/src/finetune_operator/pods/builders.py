@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune_api.finetuneclass import FineTuneClassSpec, Resources
+from finetune_api.finetuneclass import FineTuneClassSpec, PodMetadata, Resources
 from finetune_api.finetunejob import ConfigMapKeys
 from finetune_api.outcome import TERMINATION_MESSAGE_PATH
 from finetune_api.progress import PROGRESS_AUDIENCE
@@ -26,12 +26,21 @@ from finetune_operator.core.ownership import OWNER_ANNOTATION, Owner, labels, me
 from finetune_operator.kube.resources import JOBS, Object
 from finetune_operator.pods.observed import MODEL_KEY_VOLUME, QUEUE_LABEL, RUN_VOLUME
 from finetune_operator.pods.roles import node_affinity, resources_of, scheduling_of
-from finetune_operator.pods.sidecars import MESHES_ANNOTATIONS, MESHES_LABELS, kept_out_of_meshes
 
 USER_ID = 65532
 CREDENTIALS_VOLUME = "storage-credentials"
 _HUB_TOKEN_VOLUME = "hub-token"  # noqa: S105
 _CREDENTIALS_MOUNT = {"name": CREDENTIALS_VOLUME, "mountPath": STORAGE_CREDENTIALS_DIRECTORY, "readOnly": True}
+_MESH_LABELS = {"sidecar.istio.io/inject": "false", "kuma.io/sidecar-injection": "disabled"}
+_MESH_ANNOTATIONS = {
+    "sidecar.istio.io/inject": "false",
+    "linkerd.io/inject": "disabled",
+    "kuma.io/sidecar-injection": "disabled",
+    "consul.hashicorp.com/connect-inject": "false",
+    "openservicemesh.io/sidecar-injection": "disabled",
+    "appmesh.k8s.aws/sidecarInjectorWebhook": "disabled",
+}
+"""What keeps meshes out of Pods that run to an end; a Pod that serves may be in a mesh."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,8 @@ def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, run
     """Pod template of one container that runs `finetune-trainer` on a run configuration, once."""
     template = pod_base(owner, role.role, class_spec, run_volume)
     asked = class_spec.pod_metadata
-    template["metadata"]["labels"] |= kept_out_of_meshes(MESHES_LABELS, asked)
-    template["metadata"]["annotations"] |= kept_out_of_meshes(MESHES_ANNOTATIONS, asked)
+    template["metadata"]["labels"] |= _kept_out_of_meshes(_MESH_LABELS, asked)
+    template["metadata"]["annotations"] |= _kept_out_of_meshes(_MESH_ANNOTATIONS, asked)
     template["spec"] |= {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": role.grace_seconds,
@@ -72,6 +81,11 @@ def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, run
     template["spec"]["volumes"] += [_dataset_volume(name, keys) for name, keys in role.datasets.items()]
     template["spec"]["volumes"] += [_model_key_volume(model, secret) for model, secret in role.model_keys.items()]
     return template
+
+
+def _kept_out_of_meshes(marks: Mapping[str, str], asked: PodMetadata) -> dict[str, str]:
+    """These labels or annotations, without those of meshes that the class configures: its own might contradict ours."""
+    return {key: value for key, value in marks.items() if key not in asked.labels and key not in asked.annotations}
 
 
 def pod_base(owner: Owner, role: str, class_spec: FineTuneClassSpec, run_volume: Object) -> Object:

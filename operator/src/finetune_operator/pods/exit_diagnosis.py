@@ -32,10 +32,10 @@ _SPACE = frozenset({Reason.CUDA_OUT_OF_MEMORY, Reason.OUT_OF_MEMORY, Reason.OUT_
 def outcome(pods: Sequence[PodView]) -> PreflightReport | TrainReport | EvaluationReport | Failure | None:
     """The report of a Job's Pods: a report of success first, or else that of the failure closest to the cause.
 
-    Only a Pod that exited with 0 can report success, and it counts only if its Job succeeded (sidecars.ended_well).
+    Only a Pod that exited with 0 can report success, which counts only if its Job succeeded (job_completion.py).
     """
-    ended_well = sorted((pod for pod in pods if pod.exit_code == 0), key=lambda pod: pod.index)
-    reported = [parse_termination_message(pod.message) for pod in ended_well]
+    succeeded = sorted((pod for pod in pods if pod.exit_code == 0), key=lambda pod: pod.index)
+    reported = [parse_termination_message(pod.message) for pod in succeeded]
     reports = [answer for answer in reported if answer is not None and not isinstance(answer, Failure)]
     failures = [answer for _, answer in reported_failures(pods)]
     return next(iter(reports), None) or next(iter(failures), None)

@@ -30,7 +30,7 @@ def differs(job: JobView, objects: Sequence[Object]) -> bool:
 
 def stuck_jobs(jobs: Iterable[JobView], pods: Iterable[PodView]) -> list[JobView]:
     """The deleted Jobs that a foreign finalizer keeps, and whose Pods are therefore still running."""
-    running = {pod.job_uid for pod in pods if not pod.ended and not pod.terminating}
+    running = {pod.job_uid for pod in pods if not pod.is_terminal and not pod.terminating}
     return [job for job in jobs if job.keeps_pods and job.uid in running]
 
 
@@ -65,7 +65,7 @@ def disowned_message(job: JobView) -> str:
 
 def orphans(pods: Iterable[PodView]) -> list[PodView]:
     """The running Pods whose Job was deleted without them, so that nothing stops them."""
-    return [pod for pod in pods if pod.orphaned and not pod.ended and not pod.terminating]
+    return [pod for pod in pods if pod.orphaned and not pod.is_terminal and not pod.terminating]
 
 
 def orphan_message(pods: Iterable[PodView], namespace: str) -> str:

@@ -19,7 +19,7 @@ RUN_VOLUME = "run"
 MODEL_KEY_VOLUME = "model-key-"
 """The prefix of the names of volumes with the key of one of the class's models; the model's name follows."""
 OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
-"""What counts of a Pod: a mesh or a policy may have added others (sidecars.py)."""
+"""What counts of a Pod: a mesh or a policy may have added others (job_completion.py)."""
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 _JOB_LABEL = "batch.kubernetes.io/job-name"
 _COMING = ("PodInitializing", "ContainerCreating")
@@ -73,7 +73,7 @@ class PodView:
     disk_exceeded: str = ""
 
     @property
-    def ended(self) -> bool:
+    def is_terminal(self) -> bool:
         """Whether all of its containers have ended for good."""
         return self.phase in ("Succeeded", "Failed")
 
@@ -105,8 +105,8 @@ class JobView:
     deleting: bool
     role: str
     suspended: bool = False
-    started: datetime | None = None
-    ended: datetime | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
     ending: bool = False
     reason: str = ""
     queue_name: str | None = None
@@ -135,7 +135,7 @@ def has_started(job: JobView, pods: Sequence[PodView]) -> bool:
 
     A Pod is Pending until all of its containers have started, also those that somebody else added.
     """
-    if job.state != "Active" or job.ending or any(pod.ended for pod in pods):
+    if job.state != "Active" or job.ending or any(pod.is_terminal for pod in pods):
         return True
     return sum(pod.phase != "Pending" or pod.started_time is not None for pod in pods) >= job.parallelism
 
@@ -214,8 +214,8 @@ def job_view(job: Object) -> JobView:
         deleting="deletionTimestamp" in meta,
         role=meta.get("labels", {}).get(ROLE_LABEL, ""),
         suspended=bool(spec.get("suspend", False)),
-        started=_time(status, "startTime"),
-        ended=_time(status, "completionTime") or _time(true.get("Failed", {}), "lastTransitionTime"),
+        start_time=_time(status, "startTime"),
+        end_time=_time(status, "completionTime") or _time(true.get("Failed", {}), "lastTransitionTime"),
         ending=state == "Active" and not true.keys().isdisjoint(("FailureTarget", "SuccessCriteriaMet")),
         reason=failed.get("reason", ""),
         queue_name=meta.get("labels", {}).get(QUEUE_LABEL),
@@ -233,7 +233,7 @@ def lost_time(pod: PodView) -> datetime | None:
 def is_lost(pod: PodView, now: datetime) -> bool:
     """Whether a Pod should have ended long ago, and has not."""
     until = lost_time(pod)
-    return not pod.ended and until is not None and now >= until
+    return not pod.is_terminal and until is not None and now >= until
 
 
 def parse_time(text: str) -> datetime:

@@ -19,9 +19,9 @@ from finetune_api.outcome import EvaluationReport, Failure, PreflightReport, Tra
 from finetune_operator.core.conditions import Readiness, failure_message, known_reason, progressing, sentence, stalled
 from finetune_operator.pods.disruption import disrupted_pod_is_gone, disruption_message, first_disruption, is_disruption
 from finetune_operator.pods.exit_diagnosis import JOB_DEADLINE_EXCEEDED, failure, is_retryable, outcome
+from finetune_operator.pods.job_completion import job_finished, job_succeeded, sidecar_message
 from finetune_operator.pods.leftovers import stuck_job_message
 from finetune_operator.pods.observed import JobView, PodView
-from finetune_operator.pods.sidecars import ended_well, has_answered, sidecar_message
 from finetune_operator.pods.start_diagnosis import (
     StartDiagnosis,
     diagnose_start,
@@ -90,7 +90,7 @@ class RetriedJob:
         before: FailureStatus | None = None,
     ) -> Running | Succeeded | Disrupted | Failed:
         """The result of the Job. `seen`: a disruption that was recorded earlier; `before`: the previous failure."""
-        if job.state == "Active" and not has_answered(job, pods, now):
+        if job.state == "Active" and not job_finished(job, pods, now):
             if job.deleting and job.foreign_finalizers:
                 return Disrupted(stuck_job_message(job), None)
             start = diagnose_start(job, pods, warnings, now)
@@ -98,7 +98,7 @@ class RetriedJob:
                 return Failed(FailureStatus(reason=start.reason, message=image_pull_message(start)), None, final=True)
             return Running(start, early_message(job, pods, warnings, now) + sidecar_message(pods))
         report = outcome(pods)
-        if ended_well(job, pods, now) and (self.accepts is None or self.accepts(report)):
+        if job_succeeded(job, pods, now) and (self.accepts is None or self.accepts(report)):
             return Succeeded(None if isinstance(report, Failure) else report)
         reported = report if isinstance(report, Failure) else None
         diagnosis = failure(pods, job.message, job.reason)

@@ -135,7 +135,7 @@ def test_accelerators_times_the_seconds_since_they_were_counted_last(
 
 
 def test_each_month_gets_its_own_part() -> None:
-    running = replace(pod(0), started=datetime(2026, 10, 31, 23, 59, tzinfo=UTC))
+    running = replace(pod(0), start_time=datetime(2026, 10, 31, 23, 59, tzinfo=UTC))
     before = Usage(
         month="2026-10",
         class_name="gpu",

@@ -142,8 +142,9 @@ class FineTuneJobLife(RuleBasedStateMachine):
 
     @invariant()
     def pods_of_two_jobs_never_run_side_by_side(self) -> None:
+        now = self.world.now
         running = {
-            view.job_name for view in self.world.pods.values() if not view.ended and not is_lost(view, self.world.now)
+            view.job_name for view in self.world.pods.values() if not view.is_terminal and not is_lost(view, now)
         }
         assert len(running) <= 1, running
 

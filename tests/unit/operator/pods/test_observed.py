@@ -164,15 +164,15 @@ def test_a_job_that_has_failed_waits_for_its_pods(
 ) -> None:
     view = job_view(job_object(*conditions))
     moment = datetime.fromisoformat(f"2026-11-22T{ended}Z") if ended else None
-    assert (view.ending, view.ended, view.reason) == (ending, moment, reason)
+    assert (view.ending, view.end_time, view.reason) == (ending, moment, reason)
 
 
 def test_what_a_queue_does_to_a_job() -> None:
     queued = job_object(suspend=True, labels={"kueue.x-k8s.io/queue-name": "gpus"})
     del queued["status"]["startTime"]
     view = job_view(queued)
-    assert (view.suspended, view.started, view.queue_name) == (True, None, "gpus")
-    assert job_view(job_object()).started == datetime(2026, 11, 22, 11, 59, tzinfo=UTC)
+    assert (view.suspended, view.start_time, view.queue_name) == (True, None, "gpus")
+    assert job_view(job_object()).start_time == datetime(2026, 11, 22, 11, 59, tzinfo=UTC)
 
 
 def test_the_times_of_a_pod_are_those_of_its_main_containers() -> None:
@@ -187,9 +187,9 @@ def test_the_times_of_a_pod_are_those_of_its_main_containers() -> None:
     }
     view = pod_view(pod_object(status))
     assert (view.started_time, view.ended_time) == (noon(minutes=-8), noon(minutes=-3))
-    assert view.ended
+    assert view.is_terminal
     waits = pod_view(pod_object(pending(CREATING)))
-    assert (waits.started_time, waits.ended_time, waits.ended) == (None, None, False)
+    assert (waits.started_time, waits.ended_time, waits.is_terminal) == (None, None, False)
 
 
 def times(started: str, finished: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from finetune_operator.finetunejob.observed import ObservedFineTuneJob
 from finetune_operator.finetunejob.plan import plan
 from finetune_operator.pods.disruption import is_disruption
 from finetune_operator.pods.exit_diagnosis import failure, outcome
+from finetune_operator.pods.job_completion import job_finished, job_succeeded, sidecar_message
 from finetune_operator.pods.observed import PodView, pod_view
-from finetune_operator.pods.sidecars import ended_well, has_answered, sidecar_message
 from tests.unit.operator.evaluation_states import (
     EVALUATION_REPORT,
     SCORES,
@@ -77,7 +77,7 @@ def test_a_pod_is_read_by_our_container() -> None:
         ],
     }
     view = pod_view(pod_object(status))
-    assert (view.exit_code, view.message, view.ended) == (0, told(TRAIN_REPORT), False)
+    assert (view.exit_code, view.message, view.is_terminal) == (0, told(TRAIN_REPORT), False)
     assert view.foreign_running == ("native", "istio-proxy")
     assert "istio-proxy" in sidecar_message([view])
 
@@ -137,9 +137,9 @@ def test_what_a_foreign_container_ends_with_overrules_no_success_of_ours(code: i
 def test_a_failed_job_is_no_success_unless_all_of_ours_are_there_and_ended_well(code: int) -> None:
     one = replace(beside(code, terminated(0, message=told(TRAIN_REPORT))), job_name=TRAIN_1, index=0)
     gang = job(TRAIN_1, "Failed", parallelism=2)
-    assert not ended_well(gang, [one], NOW), "the other one is gone"
-    assert not ended_well(gang, [one, failed_pod(TRAIN_1, NETWORK_FAILURE, 1)], NOW)
-    assert ended_well(gang, [one, succeeded_pod(TRAIN_1, TRAIN_REPORT, 1)], NOW)
+    assert not job_succeeded(gang, [one], NOW), "the other one is gone"
+    assert not job_succeeded(gang, [one, failed_pod(TRAIN_1, NETWORK_FAILURE, 1)], NOW)
+    assert job_succeeded(gang, [one, succeeded_pod(TRAIN_1, TRAIN_REPORT, 1)], NOW)
 
 
 def unpullable_beside(ours: dict[str, Any], name: str) -> PodView:
@@ -215,8 +215,8 @@ def test_it_is_named_while_the_kubelet_may_still_say_that_the_pod_has_ended() ->
 def test_a_gang_fails_though_its_pods_go_on() -> None:
     gang = job(TRAIN_1, parallelism=2)
     first = lingering(TRAIN_1, NETWORK_FAILURE, 0, seconds=61, exit_code=1)
-    assert has_answered(gang, [first, pod(TRAIN_1, 1)], NOW), "the other one does not notice"
-    assert not has_answered(gang, [replace(first, ended_time=ago(30)), pod(TRAIN_1, 1)], NOW)
+    assert job_finished(gang, [first, pod(TRAIN_1, 1)], NOW), "the other one does not notice"
+    assert not job_finished(gang, [replace(first, ended_time=ago(30)), pod(TRAIN_1, 1)], NOW)
     failed = decide_at(observed_job(trained_status(), gang, pods=(first, pod(TRAIN_1, 1))))
     assert failed.status.failure.reason == "StorageUnreachable"
     assert failed.status.attempt.retries == 1

@@ -91,7 +91,7 @@ def jobs_named(names: list[str]) -> st.SearchStrategy[tuple[JobView, ...]]:
         created=moments,
         deleting=st.booleans(),
         suspended=st.booleans(),
-        started=maybe(moments),
+        start_time=maybe(moments),
         ending=st.booleans(),
         reason=st.sampled_from(["", "PodFailurePolicy", "BackoffLimitExceeded", "DeadlineExceeded"]),
         queue_name=st.sampled_from([None, "gpus"]),

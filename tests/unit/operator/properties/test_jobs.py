@@ -215,7 +215,8 @@ def test_an_attempt_is_made_only_where_nothing_else_runs(observed: ObservedFineT
         assert [view.name for view in observed.jobs if view.state == "Active" and not view.deleting] in ([], [name])
         crashed_before = observed.job(name) is not None
         assert all(
-            view.ended or is_lost(view, NOW) or (crashed_before and view.job_name == name) for view in observed.pods
+            view.is_terminal or is_lost(view, NOW) or (crashed_before and view.job_name == name)
+            for view in observed.pods
         )
 
 

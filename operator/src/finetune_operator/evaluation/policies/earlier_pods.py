@@ -42,5 +42,5 @@ def still_there(observed: ObservedEvaluation, now: datetime) -> str | None:
     if stuck := stuck_jobs(observed.jobs, observed.pods):
         return stuck_job_message(stuck[0])
     kept = {"", *(job.uid for job in observed.jobs if not job.deleting)}
-    ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.ended and not is_lost(pod, now)]
+    ending = [pod for pod in observed.pods if pod.job_uid not in kept and not pod.is_terminal and not is_lost(pod, now)]
     return f"Waiting for Pod {min(pod.name for pod in ending)} of an earlier try to end." if ending else None

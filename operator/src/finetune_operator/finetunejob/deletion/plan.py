@@ -62,7 +62,7 @@ def plan(observed: ObservedDeletion, now: datetime) -> DeletionPlan[FineTuneJobS
     if result is not None:
         if (isinstance(result, Failed) and result.final) or not DELETION.allows_another(len(jobs)):
             return _give_up(observed, found, _problem(result), now)
-        again = retry_time(len(jobs), jobs[-1].ended or jobs[-1].created)
+        again = retry_time(len(jobs), jobs[-1].end_time or jobs[-1].created)
         if now < again:
             message = (
                 f"{_problem(result)} The next try, {len(jobs) + 1} of {MOST_JOBS}, starts at {again:%H:%M:%S} UTC."
@@ -78,7 +78,7 @@ def _writers(observed: ObservedDeletion) -> list[str]:
     lost = [
         f"Job {job.name} (delete it: it has lost its ownerReferences)" for job in observed.disowned if job.is_active
     ]
-    pods = [f"Pod {pod.name}" for pod in observed.pods if pod.role != DELETE_ROLE and not pod.ended]
+    pods = [f"Pod {pod.name}" for pod in observed.pods if pod.role != DELETE_ROLE and not pod.is_terminal]
     return [*lost, *jobs, *pods]
 
 

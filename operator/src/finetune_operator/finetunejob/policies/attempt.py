@@ -17,7 +17,7 @@ from finetune_operator.finetunejob.attempt_state import (
     JobDecision,
     JobPlan,
     attempt_state,
-    ended,
+    end_attempt,
     last_end,
     last_step,
     preflight_succeeded,
@@ -39,9 +39,9 @@ from finetune_operator.finetunejob.policies.run import model_source
 from finetune_operator.finetunejob.storage_folders import access_of, at_its_endpoint, endpoint_of, with_folder
 from finetune_operator.kube.resources import Object
 from finetune_operator.pods.disruption import first_disruption
+from finetune_operator.pods.job_completion import next_sidecar_check, sidecar_message
 from finetune_operator.pods.leftovers import is_outdated
 from finetune_operator.pods.observed import JobView, has_started, is_lost, lost_time
-from finetune_operator.pods.sidecars import next_sidecar_check, sidecar_message
 from finetune_operator.pods.start_diagnosis import (
     START_CHECK_SECONDS,
     diagnose_start,
@@ -87,7 +87,7 @@ def record_start(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) ->
     is_running = attempt_state(status) == "Running"
     if not is_running and is_outdated(job, pods, lambda: _rendered(observed, status, number)):
         message = "The FineTuneClass, or something else that its Job is built from, changed before it started."
-        return replace(plan, status=ended(status, attempt, "Replaced", now, reason="Changed", message=message))
+        return replace(plan, status=end_attempt(status, attempt, "Replaced", now, reason="Changed", message=message))
     starts = [pod.started_time for pod in pods if pod.started_time is not None]
     if attempt.pods_start_time is None and starts:
         attempt = attempt.model_copy(update={"pods_start_time": whole_seconds(min(starts))})
@@ -194,7 +194,7 @@ def _wait_for_attempt(
     if job.ending or job.state != "Active":
         message = f"Attempt {attempt.number} has ended on one node. Waiting for its other Pods to end."
     message += _not_finite_message(status) + sidecar_message(pods) + _refused_reports_message(observed, attempt) + lost
-    again = earliest([*(lost_time(pod) for pod in pods if not pod.ended), next_sidecar_check(pods)])
+    again = earliest([*(lost_time(pod) for pod in pods if not pod.is_terminal), next_sidecar_check(pods)])
     return JobDecision(status, progressing(Reason.TRAINING, message), delete=stale, requeue_at=again)
 
 
@@ -230,7 +230,7 @@ def _with_end_of_pods(
     if record is None:
         return status
     pods = [pod for pod in observed.pods if pod.job_name == attempt.job_name and not is_lost(pod, now)]
-    ends = [pod.ended_time if pod.ended else now for pod in pods]
+    ends = [pod.ended_time if pod.is_terminal else now for pod in pods]
     update = {
         "end_time": whole_seconds(max([record.end_time, *(end for end in ends if end is not None)])),
         "step": record.step if (step := last_step(status, attempt)) is None else step,

@@ -22,7 +22,7 @@ from finetune_operator.finetunejob.attempt_state import (
     JobDecision,
     JobPlan,
     attempt_state,
-    ended,
+    end_attempt,
     running_attempt,
     with_checkpoints,
 )
@@ -31,9 +31,9 @@ from finetune_operator.finetunejob.policies.earlier_pods import all_pods_ended
 from finetune_operator.finetunejob.policies.run import model_source, run_id_refusal
 from finetune_operator.pods.disruption import disrupted_pod_is_gone, disruption_message, failed_by_itself, is_disruption
 from finetune_operator.pods.exit_diagnosis import failure, outcome, refused_report
+from finetune_operator.pods.job_completion import job_finished, job_succeeded
 from finetune_operator.pods.leftovers import stuck_job_message
 from finetune_operator.pods.observed import JobView, PodView, is_lost
-from finetune_operator.pods.sidecars import ended_well, has_answered
 
 
 def record_outcome(observed: ObservedFineTuneJob, plan: JobPlan, now: datetime) -> JobPlan:
@@ -54,7 +54,7 @@ def with_result(
     status: FineTuneJobStatus, attempt: AttemptStatus, report: TrainReport, now: datetime
 ) -> FineTuneJobStatus:
     """The status with this attempt's final report."""
-    status = ended(status, attempt, "Succeeded", now)
+    status = end_attempt(status, attempt, "Succeeded", now)
     status = with_checkpoints(status, report.checkpoints, report.corrupt_checkpoints, report.checkpoint_seconds)
     return status.model_copy(
         update={
@@ -88,7 +88,7 @@ def _with_outcome(
     if job.deleting:
         return status
     if job.state != "Active":
-        waited_for = any(not pod.ended and not is_lost(pod, now) for pod in observed.pods_of(job.name))
+        waited_for = any(not pod.is_terminal and not is_lost(pod, now) for pod in observed.pods_of(job.name))
         return status if waited_for else _with_reported_outcome(observed, status, attempt, job, now)
     return _outcome_of_active_job(observed, status, attempt, job, now)
 
@@ -115,7 +115,7 @@ def _outcome_of_active_job(
     if lost is not None:
         message = f"Pod {lost.name} does not terminate: its node does not respond."
         return _disrupted(status, attempt, "NodeLost", message, now)
-    if has_answered(job, pods, now) and not all_pods_ended(observed, job):
+    if job_finished(job, pods, now) and not all_pods_ended(observed, job):
         return _with_reported_outcome(observed, status, attempt, job, now)
     return status
 
@@ -126,7 +126,7 @@ def _with_reported_outcome(
     """Decide the outcome of a Job that has ended and whose Pods have reported everything."""
     pods = observed.pods_of(job.name)
     report = outcome(pods)
-    if isinstance(report, TrainReport) and ended_well(job, pods, now):
+    if isinstance(report, TrainReport) and job_succeeded(job, pods, now):
         if status.starting_model is None and run_id_refusal(observed, status) is not None:
             return status  # A run of an older operator: which model it was to tune is known only from its own spec.
         refusal = _result_refusal(report.result, status.storage_uri, model_source(observed, status).uri)
@@ -154,7 +154,7 @@ def _failed(
 ) -> FineTuneJobStatus:
     """End the attempt as Failed, which counts against retryLimit."""
     attempt = attempt.model_copy(update={"retries": attempt.retries + 1})
-    status = ended(status, attempt, "Failed", now, reason=diagnosis.reason, message=diagnosis.message)
+    status = end_attempt(status, attempt, "Failed", now, reason=diagnosis.reason, message=diagnosis.message)
     return status.model_copy(update={"failure": diagnosis})
 
 
@@ -163,7 +163,7 @@ def _disrupted(
 ) -> FineTuneJobStatus:
     """End the attempt as Disrupted by the infrastructure, which never counts against retryLimit."""
     attempt = attempt.model_copy(update={"disruptions": attempt.disruptions + 1})
-    return ended(status, attempt, "Disrupted", now, reason=reason, message=message)
+    return end_attempt(status, attempt, "Disrupted", now, reason=reason, message=message)
 
 
 def _disruption_reason(pods: Sequence[PodView], seen: Disruption | None) -> str:

@@ -105,7 +105,7 @@ def next_check(observed: ObservedFineTuneJob, now: datetime, later: datetime) ->
 def all_pods_ended(observed: ObservedFineTuneJob, job: JobView) -> bool:
     """Whether all of a Job's Pods have ended, even if the Job controller has not counted them yet."""
     pods = [pod for pod in observed.pods if pod.job_uid == job.uid]
-    return len(pods) >= max(1, job.parallelism) and all(pod.ended for pod in pods)
+    return len(pods) >= max(1, job.parallelism) and all(pod.is_terminal for pod in pods)
 
 
 def _other_active_jobs(observed: ObservedFineTuneJob, keep: str | None) -> list[JobView]:
@@ -126,4 +126,4 @@ def _running_pods(observed: ObservedFineTuneJob, now: datetime, keep: str | None
     """The Pods that have not ended, except those of the Job to keep and those on lost nodes."""
     kept = observed.job(keep or "")
     kept_uid = None if kept is None else kept.uid
-    return [pod for pod in observed.pods if not pod.ended and not is_lost(pod, now) and pod.job_uid != kept_uid]
+    return [pod for pod in observed.pods if not pod.is_terminal and not is_lost(pod, now) and pod.job_uid != kept_uid]

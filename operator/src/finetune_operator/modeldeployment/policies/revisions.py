@@ -51,7 +51,7 @@ def revisions(owner: Owner, pods: Sequence[PodView], config_maps: Sequence[Objec
     models = {item["metadata"]["name"]: model_of(owner, item) for item in config_maps}
     found: dict[str, Revision] = {}
     for pod in pods:
-        if pod.ended or pod.terminating:
+        if pod.is_terminal or pod.terminating:
             continue
         model = models.get(pod.run_config)
         name = name_of(model)

@@ -113,7 +113,7 @@ def _waits_for_its_predecessor(pods: tuple[PodView, ...]) -> bool:
 def _crashed(pods: tuple[PodView, ...]) -> PodView | None:
     """The newest Pod that has a container that ended with an error, and that has not been ready since."""
     # Its first end is enough: a container that runs longer than the kubelet's back-off never shows CrashLoopBackOff.
-    ended_badly = [pod for pod in pods if pod.exit_code not in (None, 0) and not pod.ended]
+    ended_badly = [pod for pod in pods if pod.exit_code not in (None, 0) and not pod.is_terminal]
     evicted = [pod for pod in pods if pod.disk_exceeded]
     found = [pod for pod in [*ended_badly, *evicted] if not (pod.ready or pod.terminating)]
     return max(found, key=lambda pod: (pod.created is not None, pod.created), default=None)

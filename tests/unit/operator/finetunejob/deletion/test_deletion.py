@@ -113,19 +113,19 @@ TABLE: dict[str, tuple[ObservedDeletion, Decision]] = {
         Decision(deletes=(try_name(1),), goes=True),
     ),
     "after a failure there is a pause": (
-        deletion(tried(1, "Failed", ended=ago(3))),
+        deletion(tried(1, "Failed", end_time=ago(3))),
         Decision(again_in=7),
     ),
     "and another try": (
-        deletion(tried(1, "Failed", ended=ago(10))),
+        deletion(tried(1, "Failed", end_time=ago(10))),
         Decision(creates=try_name(2), again_in=15),
     ),
     "the pauses grow": (
-        deletion(tried(1, "Failed", ended=ago(60)), tried(2, "Failed", ended=ago(15))),
+        deletion(tried(1, "Failed", end_time=ago(60)), tried(2, "Failed", end_time=ago(15))),
         Decision(again_in=5),
     ),
     "the last try is the last": (
-        deletion(*(tried(number, "Failed", ended=ago(5)) for number in range(1, MOST_JOBS + 1))),
+        deletion(*(tried(number, "Failed", end_time=ago(5)) for number in range(1, MOST_JOBS + 1))),
         Decision(deletes=tuple(try_name(number) for number in range(1, MOST_JOBS + 1)), goes=True, stays=True),
     ),
     "a Pod that can't start does not keep it for ever": (
@@ -180,7 +180,7 @@ def test_it_always_comes_to_an_end(observed: ObservedDeletion) -> None:
         (deletion(pods=(ENDING_POD,)), f"Pod {ENDING_POD.name} must end before the storage is emptied."),
         (deletion(tried(1)), f"Job {try_name(1)} is removing {FOLDER}."),
         (
-            deletion(tried(1, "Failed", ended=ago(3)), pods=(failed_pod(try_name(1), DENIED, role="delete"),)),
+            deletion(tried(1, "Failed", end_time=ago(3)), pods=(failed_pod(try_name(1), DENIED, role="delete"),)),
             "The storage refused the key: 403. The next try, 2 of 5, starts at 12:00:07 UTC.",
         ),
     ],
@@ -199,7 +199,7 @@ def test_who_waits_reads_what_for(observed: ObservedDeletion, words: str) -> Non
         (deletion(namespace_ends=True), "The namespace is being deleted too"),
         (
             deletion(
-                *(tried(number, "Failed", ended=ago(5)) for number in range(1, MOST_JOBS + 1)),
+                *(tried(number, "Failed", end_time=ago(5)) for number in range(1, MOST_JOBS + 1)),
                 pods=(failed_pod(try_name(MOST_JOBS), DENIED, role="delete"),),
             ),
             "The storage refused the key: 403.",
