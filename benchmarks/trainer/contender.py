@@ -18,9 +18,9 @@ def main() -> None:
     name, directory = sys.argv[1], Path(sys.argv[2])
     environment.prepare(processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if name == "plain":
-        from benchmarks.trainer.plain import train
+        from benchmarks.trainer.plain import train_with_trl as train
     else:
-        from benchmarks.trainer.ours import train
+        from benchmarks.trainer.ours import train_with_finetune_trainer as train
     figures = train(directory)
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.write(json.dumps(figures) + "\n")

@@ -33,7 +33,7 @@ from finetune_trainer.methods import dpo, sft
 from finetune_trainer.methods.method import TrainerParts
 from finetune_trainer.report.progress import ProgressSender
 from finetune_trainer.train import build_trainer as building
-from finetune_trainer.train.train import train as train_run
+from finetune_trainer.train.train import run_training
 
 BUCKET = "benchmark"
 REGION = "us-east-1"
@@ -47,7 +47,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 
 
-def train(directory: Path) -> dict[str, float]:
+def train_with_finetune_trainer(directory: Path) -> dict[str, float]:
     """Train the workload of a folder, whose model and data lie in the bucket too; the figures of this process."""
     workload = load_workload(directory)
     token = directory / "token"
@@ -75,7 +75,7 @@ def train(directory: Path) -> dict[str, float]:
     several = run.parallelism.processes_per_node > 1
     ranks = ranks_under_agent(os.environ) if several else ranks_alone_on_node(run.parallelism, {})
     gang = Gang(ranks)
-    train_run(run, directory / "ours", gang)
+    run_training(run, directory / "ours", gang)
     gang.leave()
     state = seen["trainer"].state
     return stopwatch.figures | {

@@ -26,7 +26,7 @@ TEMPLATE = (
 )
 
 
-def train(directory: Path) -> dict[str, float]:
+def train_with_trl(directory: Path) -> dict[str, float]:
     """Train the workload of a folder; the figures of this process."""
     workload, on_gpu = load_workload(directory), torch.cuda.is_available()
     stopwatch = Stopwatch(workload.warm_up)

@@ -104,10 +104,10 @@ class Workplace:
 
 def train_here(run: TrainRun, directory: Path, screen: ProgressReceiver | None = None) -> TrainReport:
     """Train in this process, alone. `screen` receives the progress."""
-    from finetune_trainer.train.train import train
+    from finetune_trainer.train.train import run_training
 
     with short_samples():
-        return train(run, directory, Gang(ranks_alone_on_node(run.parallelism, {})), screen)
+        return run_training(run, directory, Gang(ranks_alone_on_node(run.parallelism, {})), screen)
 
 
 @contextmanager

@@ -174,7 +174,7 @@ def test_what_the_template_leaves_out_asks_for_another_model_and_not_for_another
 def test_every_attempt_sees_the_date_of_the_first_preflight(tmp_path: Path, models: dict[str, Path]) -> None:
     from finetune_api.sources import parse_location
     from finetune_trainer.data.select.dataset_record import find_record
-    from finetune_trainer.storage.local_storage import open_storage
+    from finetune_trainer.storage.open_storage import open_storage
 
     file = job(tmp_path, models["appends"], [line(random.Random(number), "SFT") for number in range(10)])
     read = read_job(file)

@@ -18,7 +18,7 @@ from finetune_trainer.model.loading import LocalModel, fetch_model, inspect_mode
 from finetune_trainer.model.weight_headers import INDEX_NAME, LONGEST_INDEX_BYTES, files_to_load
 from finetune_trainer.preflight.model_checks import check_model
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.storage.local_storage import open_storage
+from finetune_trainer.storage.open_storage import open_storage
 from tests.integration.trainer.preflight.tiny_kinds import STORAGE, check, preflight_run, refusal, save
 
 

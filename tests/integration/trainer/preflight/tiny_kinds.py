@@ -16,7 +16,7 @@ from finetune_api.sources import ON_A_LAPTOP
 from finetune_trainer.model.loading import InspectedModel, inspect_model
 from finetune_trainer.preflight.model_checks import CheckedModel, check_model
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.storage.local_storage import open_storage
+from finetune_trainer.storage.open_storage import open_storage
 from tests.integration.trainer.runs import JOB
 from tests.integration.trainer_evaluation.tiny_models import make_tokenizer
 

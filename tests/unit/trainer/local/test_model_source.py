@@ -11,7 +11,7 @@ from finetune_api.conditions import Reason
 from finetune_api.run import ModelSource, StorageConfig
 from finetune_trainer.local.model_source import model_source
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.storage.local_storage import open_storage
+from finetune_trainer.storage.open_storage import open_storage
 
 STORAGE = open_storage(StorageConfig(region="us-east-1", local_folders=True))
 

@@ -14,7 +14,8 @@ from finetune_api.run import StorageConfig
 from finetune_api.sources import S3Location, parse_location
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.local_folders import LocalFolders
-from finetune_trainer.storage.local_storage import LocalStorage, open_storage
+from finetune_trainer.storage.local_storage import LocalStorage
+from finetune_trainer.storage.open_storage import open_storage
 from finetune_trainer.storage.transfers import MismatchError
 
 SHA256 = hashlib.sha256(b"weights").hexdigest()

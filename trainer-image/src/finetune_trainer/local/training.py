@@ -32,7 +32,7 @@ from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.process.imports import gc_paused_for_imports
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.commits import CLAIMS
-from finetune_trainer.storage.local_storage import open_storage
+from finetune_trainer.storage.open_storage import open_storage
 from finetune_trainer.supervision.diagnosis import diagnose
 
 OUTPUT = Path("finetune-output")
@@ -84,7 +84,7 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
         from finetune_trainer.distributed.gang import Gang
         from finetune_trainer.distributed.ranks import ranks_alone_on_node
         from finetune_trainer.preflight.preflight import preflight
-        from finetune_trainer.train.train import train
+        from finetune_trainer.train.train import run_training
 
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         model = model_source(str(job.spec.model.uri), open_storage(storage_config(os.environ)))
@@ -93,7 +93,7 @@ def _train(job: LocalJob, folder: Path, screen: Screen) -> TrainReport:
         refuse_changed(run, folder)
         _show_found(found, run, screen)
         gang = Gang(ranks_alone_on_node(run.parallelism, {}))
-        return train(run, Path(scratch) / "train", gang, screen)
+        return run_training(run, Path(scratch) / "train", gang, screen)
 
 
 def preflight_run(job: LocalJob, folder: Path, model: ModelSource) -> PreflightRun:

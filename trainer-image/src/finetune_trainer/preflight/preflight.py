@@ -38,7 +38,7 @@ from finetune_trainer.model.loading import InspectedModel, find_model, inspect_m
 from finetune_trainer.preflight.model_checks import CheckedModel, check_model
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
-from finetune_trainer.storage.local_storage import open_storage
+from finetune_trainer.storage.open_storage import open_storage
 from finetune_trainer.storage.storage import Storage
 
 PROBE = b"finetune-operator"

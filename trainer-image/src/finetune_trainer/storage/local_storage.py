@@ -12,11 +12,6 @@ from finetune_trainer.storage.local_folders import LocalFolders
 from finetune_trainer.storage.storage import Storage, StoredFile, StoredObject
 
 
-def open_storage(config: StorageConfig, *, proven: bool = False) -> Storage:
-    """The storage of a run. `proven`: see Storage."""
-    return LocalStorage(config) if config.local_folders else Storage(config, proven=proven)
-
-
 class LocalStorage(Storage):
     """A storage whose file:// locations are local folders. It connects to S3 only for s3:// locations."""
 

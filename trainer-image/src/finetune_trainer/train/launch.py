@@ -64,11 +64,11 @@ def _train_process(run: TrainRun, directory: Path, ranks: Ranks) -> int:
     def command() -> TrainReport:
         with gc_paused_for_imports():
             from finetune_trainer.distributed.gang import Gang
-            from finetune_trainer.train.train import train
+            from finetune_trainer.train.train import run_training
 
         gang = Gang(ranks)
         try:
-            report = train(run, directory, gang)
+            report = run_training(run, directory, gang)
         except DisruptedError:
             gang.leave()
             raise

@@ -13,14 +13,14 @@ from finetune_api.run import TrainRun
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.process.gpu_requirements import require_gpu_toolchain
 from finetune_trainer.report.progress import ProgressReceiver
-from finetune_trainer.storage.local_storage import open_storage
+from finetune_trainer.storage.open_storage import open_storage
 from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.fit import fit
 from finetune_trainer.train.prepare import Attempt, prepare, restore
 from finetune_trainer.train.publish import find_published, publish
 
 
-def train(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver | None = None) -> TrainReport:
+def run_training(run: TrainRun, directory: Path, gang: Gang, screen: ProgressReceiver | None = None) -> TrainReport:
     """Train, or continue training, and commit the result. All processes of the gang call it.
 
     `directory`: a scratch folder of this node, shared by its processes. `screen`: receives the progress, if the run

@@ -1,0 +1,12 @@
+"""The storage of a run: S3 alone in a Pod, S3 and local folders on a laptop."""
+
+from __future__ import annotations
+
+from finetune_api.run import StorageConfig
+from finetune_trainer.storage.local_storage import LocalStorage
+from finetune_trainer.storage.storage import Storage
+
+
+def open_storage(config: StorageConfig, *, proven: bool = False) -> Storage:
+    """Open the storage that a run is configured with. `proven`: see Storage."""
+    return LocalStorage(config) if config.local_folders else Storage(config, proven=proven)
