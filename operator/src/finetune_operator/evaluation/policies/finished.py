@@ -7,7 +7,15 @@ from datetime import datetime, timedelta
 from finetune_api.conditions import Reason
 from finetune_api.evaluation import EvaluationStatus
 from finetune_operator.core.active_deadline import expiry
-from finetune_operator.core.conditions import Readiness, cancelled, missing_failure
+from finetune_operator.core.conditions import (
+    Readiness,
+    cancelled,
+    failed,
+    failure_message,
+    known_reason,
+    missing_failure,
+    sentence,
+)
 from finetune_operator.core.plan import ENDED_UNSUCCESSFULLY, Child, earliest
 from finetune_operator.evaluation.objects import tries_to_delete
 from finetune_operator.evaluation.observed import EvaluationDecision, ObservedEvaluation
@@ -15,6 +23,7 @@ from finetune_operator.evaluation.policies.progress import without_remaining_tim
 from finetune_operator.evaluation.policies.verdict import decide_verdict
 from finetune_operator.evaluation.tries import is_same_run
 
+_JUDGED = frozenset({"Passed", "GateFailed", "Inconclusive"})
 LEFTOVER_SECONDS = 30
 """What is still running so long after the report (a container that somebody added to the Pod) is deleted."""
 
@@ -23,12 +32,23 @@ def keep_finished(observed: ObservedEvaluation, status: EvaluationStatus, now: d
     """Keep a finished run, also while its model is being retrained; gates that have changed are evaluated again."""
     if status.completion_time is None or not is_same_run(observed):
         return None
-    if status.phase not in ENDED_UNSUCCESSFULLY:
+    if status.phase in _JUDGED or (status.results and status.phase not in ENDED_UNSUCCESSFULLY):
         return end_with_verdict(observed, status, now)
+    if status.phase not in ENDED_UNSUCCESSFULLY:
+        # Another runId was asked for meanwhile, and never begun: it is over as it was, without scores to judge.
+        return end_run(observed, status.model_copy(update={"phase": "Failed"}), _without_scores(status), now)
     missing = missing_failure(status.conditions, status.failure)
     if missing is not None and status.phase == "Cancelled":
         missing = cancelled_run(status)
     return end_run(observed, status, missing, now)
+
+
+def _without_scores(status: EvaluationStatus) -> Readiness:
+    """The readiness of a run that failed or was cancelled, where the conditions no longer say how."""
+    again = "Change spec.runId to evaluate again."
+    if status.failure is None:
+        return failed(Reason.FAILED, f"The run ended without scores. {again}")
+    return failed(known_reason(status.failure.reason), f"{sentence(failure_message(status.failure))} {again}")
 
 
 def cancelled_run(status: EvaluationStatus) -> Readiness:
@@ -57,7 +77,8 @@ def end_run(
     """End a run, and what still runs: `at_once`, or once it has had time to end by itself."""
     rest, check = _leftovers(observed, status, now, at_once=at_once or status.phase == "Cancelled")
     due = expiry(status, observed.spec.ttl_seconds_after_finished, has_jobs=bool(observed.jobs))
-    if due is not None and now >= due:
+    # An end that is not written down yet is known by its Pod alone.
+    if due is not None and now >= due and observed.status.completion_time == status.completion_time:
         rest, due = tries_to_delete(observed.owner.namespace, observed.jobs, observed.pods), None
     return EvaluationDecision(
         without_remaining_time(status),
