@@ -11,7 +11,7 @@ import math
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from finetune_api.base import LONGEST_SECONDS, MOST_STEPS, ApiModel, FiniteNumber, whole_seconds
@@ -35,11 +35,7 @@ class Metric(ApiModel):
 
 
 class TrainerStatus(ApiModel):
-    """One report. Fields of newer senders are ignored."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, protected_namespaces=()
-    )
+    """One report, as the callback sends it."""
 
     progress_percentage: int | None = Field(None, ge=0, le=100)
     estimated_remaining_seconds: int | None = Field(None, ge=0, le=LONGEST_SECONDS)
@@ -68,6 +64,11 @@ class ProgressReport(ApiModel):
     candidates: list[CandidateProgress] | None = Field(
         None, max_length=MOST_MODELS, description="An addition to the protocol: how far an evaluation's models are."
     )
+
+    @classmethod
+    def read(cls, body: bytes) -> ProgressReport:
+        """The report in a body; fields of newer senders are left out. Raises pydantic.ValidationError."""
+        return cls.model_validate_json(body, extra="ignore")
 
     @model_validator(mode="after")
     def _names_each_candidate_once(self) -> ProgressReport:

@@ -58,7 +58,7 @@ def application(
         if claimed != (reporter.namespace, REPORTING[owner.kind], owner.name, reporter.attempt):
             return _answer(403, "a Pod can report only for its own job")
         try:
-            said = ProgressReport.model_validate_json(await request.read())
+            said = ProgressReport.read(await request.read())
             progress = _dated(to_progress(said.trainer_status), datetime.now(UTC))
             reported = ShownProgress(progress, said.ledger, said.candidates)
         except ValidationError as error:

@@ -72,6 +72,23 @@ async def test_the_ledger_of_checkpoints_comes_with_it_and_stays_when_a_report_h
     assert endpoint.store._reports["team-a", ATTEMPT].newest == ShownProgress(SHOWN, CheckpointReport())
 
 
+async def test_fields_that_a_newer_trainer_adds_are_left_out_at_every_level(endpoint: Endpoint) -> None:
+    """Its Pods outlive a rollback of the operator, and go on being shown."""
+
+    def with_more(value: Any) -> Any:
+        if isinstance(value, list):
+            return [with_more(item) for item in value]
+        return {key: with_more(item) for key, item in value.items()} | {"new": [1]} if isinstance(value, dict) else value
+
+    sent = {**REPORT, "ledger": LEDGER, "candidates": [{"candidate": "tuned", "outputs": 1, "total": 2}]}
+    assert await endpoint.post(sent) == (200, {})
+    shown = endpoint.shown()
+    assert shown is not None and shown.candidates is not None and shown.checkpoint_report is not None
+    endpoint.store._reports.clear()
+    assert await endpoint.post(with_more(sent)) == (200, {})
+    assert endpoint.shown() == shown
+
+
 # 400 and 413: nothing that can be read.
 
 
@@ -88,7 +105,6 @@ def report(**trainer_status: Any) -> dict[str, Any]:
         b"\xff\xfe",
         {},
         {"trainerStatus": {}},
-        {**REPORT, "more": 1},
         report(progressPercentage=101),
         report(estimatedRemainingSeconds=-1),
         report(estimatedRemainingSeconds=10**30),
