@@ -73,6 +73,12 @@ def run_of(bucket: Bucket, uri: str, folder: str, number: int, **changes: Any) -
     )
 
 
+def row(**changes: Any) -> str:
+    """What a try has kept of its first output."""
+    counts = {"prompt_tokens": 1, "completion_tokens": 1, "seconds": 1.5, "batch": 0}
+    return json.dumps([[0, {"text": "forged", "calls": [], **counts, **changes}]])
+
+
 def outputs_of(bucket: Bucket, folder: str, number: int) -> list[str]:
     rows = bucket.read(bucket.uri(f"{folder}/try-{number}/samples.jsonl")).splitlines()
     return [json.loads(row)["outputs"]["tuned"] for row in rows]
@@ -131,14 +137,31 @@ def test_a_model_that_was_overwritten_at_its_uri_is_another(bucket: Bucket, tune
     assert sum(batches.sizes) == 20
 
 
-def test_what_lies_there_and_is_no_output_is_made_again(bucket: Bucket, tuned_uri: str, batches: Batches) -> None:
+@pytest.mark.parametrize(
+    "lies",
+    [
+        '[[0, {"text": "forged"}], [99999, "x"]]',
+        row(text=None),
+        row(seconds=1e300),
+        row(batch=2**80),
+        row(prompt_tokens=-1),
+        row(calls=[{"type": "function", "function": {"name": 5, "arguments": "{}"}}]),
+        row(calls=[{"type": "function", "function": {"name": "f", "arguments": "[" * 9999}}]),
+        row(text="\ud800"),
+        row()[:-9],
+    ],
+    ids=["other", "no text", "too slow", "no batch", "negative", "a call's name", "a call's arguments", "½", "cut off"],
+)
+def test_what_lies_there_and_is_no_output_is_made_again(
+    bucket: Bucket, tuned_uri: str, batches: Batches, lies: str
+) -> None:
     folder = f"runs/kept-{secrets.token_hex(4)}"
     batches.next_try(most=1)
     with pytest.raises(DisruptedError):
         evaluate(run_of(bucket, tuned_uri, folder, 1))
     location = parse_s3(bucket.uri(f"{folder}/outputs"))
     (kept,) = Storage(bucket.storage).list_objects(location)
-    bucket.put(location.join(kept.path).key, b'[[0, {"text": "forged"}], [99999, "x"]]')
+    bucket.put(location.join(kept.path).key, lies.encode())
     batches.next_try()
     evaluate(run_of(bucket, tuned_uri, folder, 2))
     assert sum(batches.sizes) == 20

@@ -78,7 +78,9 @@ async def test_fields_that_a_newer_trainer_adds_are_left_out_at_every_level(endp
     def with_more(value: Any) -> Any:
         if isinstance(value, list):
             return [with_more(item) for item in value]
-        return {key: with_more(item) for key, item in value.items()} | {"new": [1]} if isinstance(value, dict) else value
+        return (
+            {key: with_more(item) for key, item in value.items()} | {"new": [1]} if isinstance(value, dict) else value
+        )
 
     sent = {**REPORT, "ledger": LEDGER, "candidates": [{"candidate": "tuned", "outputs": 1, "total": 2}]}
     assert await endpoint.post(sent) == (200, {})

@@ -9,10 +9,12 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import orjson
+from pydantic import Field, TypeAdapter
 
+from finetune_api.base import LONGEST_SECONDS, MOST_EXAMPLES, ApiModel
 from finetune_api.evaluation import Generation
 from finetune_api.run import ModelSource
 from finetune_api.sources import parse_s3
@@ -24,6 +26,35 @@ from finetune_trainer.storage.storage import Storage
 
 KEEP_SECONDS = 15.0
 """What a Pod that is killed loses at most, but for the batch that it works on."""
+
+
+_Count = Annotated[int, Field(ge=0, le=MOST_EXAMPLES)]
+
+
+class _Function(ApiModel):
+    name: str
+    arguments: str
+
+
+class _Call(ApiModel):
+    """As OpenAI's messages have it."""
+
+    type: Literal["function"]
+    function: _Function
+
+
+class _Row(ApiModel):
+    """An output as it is stored, where others may have written, too."""
+
+    text: str
+    calls: list[_Call]
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    seconds: float = Field(ge=0, le=LONGEST_SECONDS)
+    batch: _Count
+
+
+_ROWS: TypeAdapter[list[tuple[_Count, _Row]]] = TypeAdapter(list[tuple[_Count, _Row]])
 
 
 class KeptOutputs:
@@ -111,23 +142,19 @@ def _to_row(output: Output) -> dict[str, Any]:
 
 
 def _read(stored: bytes | None) -> dict[int, Output]:
-    """What an object says; nothing of what is something else."""
+    """What an object says; nothing of what is something else, or what no model can have made."""
     try:
-        rows = orjson.loads(stored or b"[]")
-        return {int(at): _to_output(row) for at, row in rows if int(at) >= 0}
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return {at: _to_output(row) for at, row in _ROWS.validate_json(stored or b"[]")}
+    except ValueError:
         return {}
 
 
-def _to_output(row: Mapping[str, Any]) -> Output:
-    """Raises ValueError, TypeError, KeyError."""
-    calls = tuple(ToolCall.from_wire(call) for call in row["calls"])
-    if min(row["prompt_tokens"], row["completion_tokens"], row["seconds"], row["batch"]) < 0:
-        raise ValueError("nothing of it can be negative")
+def _to_output(row: _Row) -> Output:
+    """Raises ValueError."""
     return Output(
-        Sample(str(row["text"]), calls),
-        prompt_tokens=int(row["prompt_tokens"]),
-        completion_tokens=int(row["completion_tokens"]),
-        seconds=float(row["seconds"]),
-        batch=int(row["batch"]),
+        Sample(row.text, tuple(ToolCall.from_wire(call.to_wire()) for call in row.calls)),
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        seconds=row.seconds,
+        batch=row.batch,
     )
