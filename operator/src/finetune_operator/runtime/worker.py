@@ -13,7 +13,7 @@ from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.metrics import operator_metrics
-from finetune_operator.runtime.reconcile import reconcile
+from finetune_operator.runtime.reconciler.reconcile import reconcile
 from finetune_operator.runtime.workqueue import WorkQueue
 
 RECONCILE_TIMEOUT_SECONDS = 60.0

@@ -16,7 +16,7 @@ from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.connection import connected
 from finetune_operator.kube.resources import EVALUATIONS, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS, Object, Resource
-from finetune_operator.runtime.reconcile import reconcile
+from finetune_operator.runtime.reconciler.reconcile import reconcile
 from tests.integration.operator import played
 from tests.integration.operator.api import Api, condition, namespace
 from tests.integration.operator.jobs import DEPLOYMENT, EVALUATION, JOB, PREFLIGHT_REPORT, starts_training, trains

@@ -11,7 +11,7 @@ from finetune_operator.core.conditions import EventNote
 from finetune_operator.core.kind_definition import Finalizer, Kind
 from finetune_operator.core.plan import DeletionPlan, LeftBehind, Plan
 from finetune_operator.kube.errors import ApiError
-from finetune_operator.runtime.reconcile import reconcile
+from finetune_operator.runtime.reconciler.reconcile import reconcile
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.runtime.reconciled import (
     EVERYTHING,

@@ -16,7 +16,7 @@ from finetune_operator.core.plan import Plan
 from finetune_operator.core.references import ObjectKey
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
-from finetune_operator.runtime.reconcile import reconcile
+from finetune_operator.runtime.reconciler.reconcile import reconcile
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.runtime.reconciled import (
     EVENTS_PATH,
@@ -108,7 +108,7 @@ async def test_an_event_that_cannot_be_recorded_does_not_matter() -> None:
 
 
 async def test_an_event_is_tried_a_few_times_and_does_not_keep_the_status_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_operator.runtime.events.EVENT_PAUSES", (0, 0))
+    monkeypatch.setattr("finetune_operator.runtime.reconciler.events.EVENT_PAUSES", (0, 0))
     *before, event, status = EVERYTHING
     for failures in (1, 2, 3):
         answers: Any = [ApiError(500, "", "its store is down")] * failures + [{}]
@@ -118,7 +118,7 @@ async def test_an_event_is_tried_a_few_times_and_does_not_keep_the_status_back(m
 
 
 async def test_an_event_that_hangs_does_not_keep_the_status_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_operator.runtime.events.EVENT_SECONDS", 0.05)
+    monkeypatch.setattr("finetune_operator.runtime.reconciler.events.EVENT_SECONDS", 0.05)
 
     class Hanging(FakeKube):
         async def create_once(self, body: Object) -> None:

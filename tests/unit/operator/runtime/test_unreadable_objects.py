@@ -19,7 +19,7 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import ApiError
 from finetune_operator.kube.resources import FINE_TUNE_JOBS, Object
 from finetune_operator.progress.store import ProgressStore
-from finetune_operator.runtime.reconcile import reconcile
+from finetune_operator.runtime.reconciler.reconcile import reconcile
 from tests.unit.operator.fake_kube import FakeKube
 from tests.unit.operator.runtime.reconciled import (
     EVENTS_PATH,

@@ -1,0 +1,1 @@
+"""One reconciliation, and everything that it writes to the API server."""

@@ -1,0 +1,102 @@
+"""One reconciliation: read the parent, observe, plan, write what the plan says, the status last.
+
+A crash may cut it short anywhere: every write before the status has the same outcome when it is repeated.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from finetune_operator.core.kind_definition import Kind
+from finetune_operator.core.plan import Plan
+from finetune_operator.core.references import ObjectKey
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import ApiError
+from finetune_operator.kube.resources import Object
+from finetune_operator.runtime.reconciler.finalizer import plan_deletion, release, sync_finalizer
+from finetune_operator.runtime.reconciler.rejections import (
+    REFUSED_RETRY_SECONDS,
+    invalid_spec_plan,
+    is_refusal,
+    refused_write_plan,
+)
+from finetune_operator.runtime.reconciler.status import read_status, report_unreadable_status, write_status
+
+log = structlog.get_logger(__name__)
+
+
+async def reconcile(kube: Kube, kind: Kind, key: ObjectKey) -> float | None:
+    """Reconcile one object once; returns in how many seconds to do so again (None: when something changes).
+
+    Raises ApiError when the API server did not do what was asked; the caller tries again later.
+    """
+    parent = await kube.get(kind.resource, key.namespace or None, key.name)
+    if parent is not None and "deletionTimestamp" in parent["metadata"]:
+        # It may be gone by now, and what its deletion removes is gone for good: no stale read may decide that.
+        parent = await kube.live.get(kind.resource, key.namespace or None, key.name)
+    if parent is None:
+        for metrics in kind.metrics:
+            metrics.gone(key)
+        return None
+    now, deletion = datetime.now(UTC), None
+    before, unreadable = read_status(kind, parent)
+    try:
+        if "deletionTimestamp" not in parent["metadata"]:
+            if unreadable is not None:
+                await report_unreadable_status(kube, kind, key, parent, unreadable, now)
+                return None
+            plan, parent = await _plan(kube, kind, parent, now)
+        else:
+            deletion = await plan_deletion(kube, kind.finalizer, parent, now)
+            if deletion is None:
+                return None  # Its children are left to garbage collection.
+            plan = deletion.plan
+        await _write_children(kube, plan)
+    except ApiError as error:
+        if not is_refusal(error):
+            raise
+        log.warning("refused", kind=parent["kind"], name=key.name, namespace=key.namespace, error=str(error))
+        if unreadable is None:
+            await write_status(kube, parent, refused_write_plan(before, parent, error, now))
+        return REFUSED_RETRY_SECONDS
+    for child in plan.delete:
+        await kube.delete(
+            child.resource, child.namespace, child.name, child.uid, dependents_first=child.dependents_first
+        )
+    if deletion is not None and deletion.release:
+        await release(kube, parent, kind.finalizer, deletion.left_behind)
+        return None
+    if unreadable is not None:
+        await report_unreadable_status(kube, kind, key, parent, unreadable, now)
+    else:
+        is_new = await write_status(kube, parent, plan)
+        for metrics in kind.metrics:
+            metrics.written(key, before, plan.status)
+        if deletion is None and not is_new and kind.is_finished(plan.status):
+            kube.forget_finished(kind.resource, parent)
+    if plan.requeue_at is None:
+        return None
+    return max(0.0, (plan.requeue_at - now).total_seconds())
+
+
+async def _plan(kube: Kube, kind: Kind, parent: Object, now: datetime) -> tuple[Plan[Any], Object]:
+    """What to do for an object that is not being deleted, and that object with its finalizer set or removed."""
+    try:
+        observed = await kind.observe(kube, parent)
+        parent = await sync_finalizer(kube, kind.finalizer, parent, observed)
+    except ValidationError as error:
+        return invalid_spec_plan(kind.status.read(parent.get("status")), parent, error, now), parent
+    return kind.plan(observed, now), parent  # an exception of the plan is a bug, not a fault of the spec
+
+
+async def _write_children(kube: Kube, plan: Plan[Any]) -> None:
+    for body in plan.create:
+        await kube.create_once(body)
+    for body in plan.merge:
+        await kube.merge(body)
+    for body in plan.apply:
+        await kube.apply(body)
