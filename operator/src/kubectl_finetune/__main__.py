@@ -38,6 +38,12 @@ def main() -> None:
         )
 
 
+def complete() -> None:
+    """The console script kubectl_complete-finetune: it does what the script of completion.py does."""
+    sys.argv[1:] = ["completion", "--for-kubectl", "--", *sys.argv[1:]]
+    main()
+
+
 def _exit(message: str, code: ExitCode) -> None:
     sys.stderr.write(f"error: {message}\n")
     sys.exit(code)

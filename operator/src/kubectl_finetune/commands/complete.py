@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kubectl_finetune.cluster.kubectl import Kubectl
@@ -16,13 +16,8 @@ _CONNECTION = CONNECTION_OPTIONS | {"-n"}
 _WITHOUT_NAMES = frozenset({"init", "validate", "completion"})
 
 
-def candidates(words: list[str]) -> list[str]:
-    """What the last of `words` can become."""
-    from typer.main import get_command
-
-    from kubectl_finetune.commands.cli import app
-
-    commands: dict[str, Any] = getattr(get_command(app), "commands", {})
+def candidates(commands: Mapping[str, Any], words: list[str]) -> list[str]:
+    """What the last of `words` can become; `commands`: the click commands of the command line, by their names."""
     *before, begun = words or [""]
     if not before:
         return [name for name in commands if name.startswith(begun)]

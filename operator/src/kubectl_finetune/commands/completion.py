@@ -1,9 +1,9 @@
-"""`completion`, and what kubectl asks `kubectl_complete-finetune` for."""
+"""`completion`: the script by which kubectl completes, and what that script asks for."""
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ exec kubectl finetune completion --for-kubectl -- "$@"
 
 
 def completion(
+    context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     for_kubectl: Annotated[bool, typer.Option("--for-kubectl", hidden=True)] = False,
 ) -> None:
@@ -21,21 +22,16 @@ def completion(
 
     Save it on PATH as kubectl_complete-finetune and make it executable. The wheel includes it.
     """
-    if not for_kubectl:
+    if for_kubectl:
+        _complete(getattr(context.find_root().command, "commands", {}), words or [])
+    else:
         typer.echo(SCRIPT, nl=False)
-        return
-    complete(words or [])
 
 
-def complete(words: list[str]) -> None:
+def _complete(commands: Mapping[str, Any], words: list[str]) -> None:
     """Print candidates for the last word, one a line, and kubectl's directive: no file names."""
     from kubectl_finetune.commands.complete import candidates
 
-    for candidate in candidates(words):
+    for candidate in candidates(commands, words):
         typer.echo(candidate)
     typer.echo(":4")
-
-
-def main() -> None:
-    """The console script kubectl_complete-finetune."""
-    complete(sys.argv[1:])

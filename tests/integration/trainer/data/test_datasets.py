@@ -30,11 +30,11 @@ from finetune_api.sources import parse_s3
 from finetune_trainer.data.read.data_files import DataFile, fetch_files
 from finetune_trainer.data.select import choice
 from finetune_trainer.data.select.dataset_record import DatasetRecord, find_record
-from finetune_trainer.data.training_data import data_digests, load_sequences, write_sequences
 from finetune_trainer.model.loading import load_tokenizer
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
+from finetune_trainer.train.training_data import data_digests, load_sequences, write_sequences
 from tests.integration.trainer.runs import Workplace, question
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import chat

@@ -18,7 +18,6 @@ from finetune_trainer.checkpoint import checkpoints
 from finetune_trainer.checkpoint.checkpoints import LocalCheckpoint, Resumed
 from finetune_trainer.data.encode.chat_rendering import reads_images
 from finetune_trainer.data.encode.vision import NO_SHARDED_VISION
-from finetune_trainer.data.training_data import SequenceSets, load_sequences, write_sequences
 from finetune_trainer.distributed.gang import Gang
 from finetune_trainer.methods.method import Method, method_of
 from finetune_trainer.model.loading import LocalModel, fetch_model, load_processor
@@ -29,6 +28,7 @@ from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim
 from finetune_trainer.storage.storage import Storage
 from finetune_trainer.train.early_stopping import was_over
+from finetune_trainer.train.training_data import SequenceSets, load_sequences, write_sequences
 
 DATA = "data"
 """The folder of the tokenized datasets, below the attempt's directory."""

@@ -10,7 +10,6 @@ from finetune_api.finetunejob import CorruptCheckpoint, Result
 from finetune_api.outcome import TrainReport
 from finetune_api.progress import CheckpointReport
 from finetune_trainer.checkpoint import checkpoints, results, training_state
-from finetune_trainer.data.training_data import data_digests
 from finetune_trainer.methods.samples import make_samples
 from finetune_trainer.model.adapter_summary import adapter_summary
 from finetune_trainer.model.adapters import (
@@ -29,6 +28,7 @@ from finetune_trainer.storage import commits
 from finetune_trainer.storage.commits import Claim
 from finetune_trainer.train.build_trainer import BuiltTrainer
 from finetune_trainer.train.prepare import DATA, Attempt, Inputs
+from finetune_trainer.train.training_data import data_digests
 
 _log = structlog.get_logger()
 
