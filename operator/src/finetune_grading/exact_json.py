@@ -20,14 +20,14 @@ def parse_json(text: str) -> Any:
     return value
 
 
-def write_json(value: Any) -> str:
-    """Compact JSON with sorted keys. Raises TypeError or ValueError for what JSON doesn't have."""
+def write_json(value: Any, *, sort_keys: bool = True) -> str:
+    """Compact JSON, by default with sorted keys. Raises TypeError or ValueError for what JSON doesn't have."""
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None).decode()
     except TypeError:  # a number beyond 64 bits, or more than 254 levels
         pass
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     text.encode()

@@ -14,6 +14,8 @@ from finetune_api.conditions import Reason
 from finetune_api.graders import GraderErrorCode
 from finetune_grading.grade import RowError
 from finetune_trainer.endpoints import endpoint as endpoint_module
+from finetune_trainer.endpoints.asked_model import CHAT
+from finetune_trainer.evaluation.endpoint_outputs import is_output
 from finetune_trainer.evaluation.evaluate import hidden_revisions
 from finetune_trainer.evaluation.grading import usage_of
 from tests.integration.trainer_evaluation.buckets import Bucket
@@ -287,3 +289,25 @@ def test_what_is_no_embedding_is_an_error(bucket: Bucket, tmp_path: Path, folder
         asking = Asking(bucket, api, tmp_path, folder)
         with pytest.raises(RowError, match="did not answer with an embedding"):
             asking.run(lambda: asking.model.embed(["a"]))
+
+
+def test_numbers_beyond_64_bits_are_asked_about_and_what_is_nested_deeply_is_answered(
+    bucket: Bucket, tmp_path: Path, folder: str
+) -> None:
+    """A dataset's tools may have both a uint64's bounds and an order that the model reads."""
+    parameters = {"type": "object", "properties": {"n": {"type": "integer", "exclusiveMaximum": 2**64}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    question = {"messages": [{"role": "user", "content": "Hi."}], "tools": [tool]}
+    deep: Any = 1
+    for _ in range(400):
+        deep = [deep]
+    answer = {**says("Hello.").body, "debug": deep}
+    with stub_api(Respond(body=answer)) as api:
+        asking = Asking(bucket, api, tmp_path, folder)
+        for _ in range(2):
+            found = asking.run(lambda: asking.endpoint.post(CHAT, question, is_output))
+            assert found.body == answer
+    (asked,) = api.requests
+    assert asked["tools"] == [tool], "it is exact"
+    assert list(asked["tools"][0]["function"]["parameters"]) == ["type", "properties"]
+    assert asking.endpoint.usage.cached == 1

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from finetune_api.sources import S3Location
+from finetune_grading.exact_json import write_json
 from finetune_trainer.storage.storage import Storage
 
 
@@ -66,9 +67,13 @@ class Answers:
         return None
 
     def keep(self, digest: str, answer: Answer) -> None:
-        """Raises DiagnosedError."""
+        """Unless it is nested too deeply to be written. Raises DiagnosedError."""
         value = {name: getattr(answer, name) for name in ("body", "seconds", "without")}
-        self.storage.write(self._location(digest), orjson.dumps(value))
+        try:
+            written = write_json(value)
+        except ValueError:
+            return
+        self.storage.write(self._location(digest), written.encode())
 
     def _location(self, digest: str) -> S3Location:
         return self.folder.join(f"{digest}.json")
@@ -85,4 +90,4 @@ def _texts(value: object) -> tuple[str, ...]:
 
 def question_digest(question: Mapping[str, Any]) -> str:
     """SHA-256 of what is asked of which model."""
-    return hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(write_json(question).encode()).hexdigest()

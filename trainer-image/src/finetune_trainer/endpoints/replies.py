@@ -12,6 +12,8 @@ from typing import Any
 import httpx2
 import orjson
 
+from finetune_grading.exact_json import write_json
+
 MOST_BYTES = 32 * 1024 * 1024
 LONGEST_WAIT_SECONDS = 120.0
 _TEXT_LENGTH = 300
@@ -36,7 +38,9 @@ async def read_response(
     """Send a POST of JSON. Raises httpx2.HTTPError, also for an answer that is too large."""
     start = time.monotonic()
     content, sent = bytearray(), {"Content-Type": "application/json", **headers}
-    async with client.stream("POST", url, content=orjson.dumps(body), headers=sent) as response:
+    # In the order of the dataset: the model reads the tools as they are sent.
+    question = write_json(body, sort_keys=False).encode()
+    async with client.stream("POST", url, content=question, headers=sent) as response:
         async for chunk in response.aiter_bytes():
             content += chunk
             if len(content) > MOST_BYTES:
