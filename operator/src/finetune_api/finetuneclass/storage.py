@@ -25,6 +25,13 @@ class ServerSideEncryption(TypedUnion):
     )
     kms: KMS | None = None
 
+    def request_parameters(self) -> dict[str, str]:
+        """boto3's parameters of PutObject and CreateMultipartUpload."""
+        if self.type == "S3":
+            return {"ServerSideEncryption": "AES256"}
+        key_id = None if self.kms is None else self.kms.key_id
+        return {"ServerSideEncryption": "aws:kms", **({} if key_id is None else {"SSEKMSKeyId": key_id})}
+
 
 class Storage(OneOf):
     """The S3-compatible storage for checkpoints and results.

@@ -40,7 +40,8 @@ class Storage:
         """`credentials`: a folder as a Secret is mounted; None: AWS's own chain (a pod identity)."""
         self.bucket = spec.bucket
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="s3")
-        self._encryption = _encryption(spec)
+        encryption = spec.server_side_encryption
+        self._encryption = {} if encryption is None else encryption.request_parameters()
         self._ca_file = _ca_file(spec.ca_bundle)
         session = Session()
         if credentials is not None:
@@ -186,17 +187,6 @@ class _MountedCredentials(Credentials):
             return (self._folder / name).read_text().strip() or None
         except FileNotFoundError:
             return None
-
-
-def _encryption(spec: StorageSpec) -> dict[str, str]:
-    """The parameters of requests that begin an object."""
-    encryption = spec.server_side_encryption
-    if encryption is None:
-        return {}
-    if encryption.type == "S3":
-        return {"ServerSideEncryption": "AES256"}
-    key_id = encryption.kms.key_id if encryption.kms else None
-    return {"ServerSideEncryption": "aws:kms", **({} if key_id is None else {"SSEKMSKeyId": key_id})}
 
 
 def _ca_file(ca_bundle: str | None) -> Any:

@@ -153,8 +153,25 @@ def decided(
     status: Status,
     phase_of: Callable[[Decision[Status], Readiness], str],
     now: datetime,
+    always: Sequence[Mutator[Seen, Status]] = (),
 ) -> Plan[Status]:
-    """The plan with the writes, the phase and the conditions of the first decision; `status`: the observed one."""
+    """The plan with the writes, the phase and the conditions of the first decision; `status`: the observed one.
+
+    `always`: what follows every decision.
+    """
+    plan = _first_decision(policies, observed, status, phase_of, now)
+    for mutator in always:
+        plan = mutator.run(observed, plan, now)
+    return plan
+
+
+def _first_decision(
+    policies: Sequence[Mutator[Seen, Status] | Decider[Seen, Status]],
+    observed: Seen,
+    status: Status,
+    phase_of: Callable[[Decision[Status], Readiness], str],
+    now: datetime,
+) -> Plan[Status]:
     plan = Plan(status)
     for policy in policies:
         if isinstance(policy, Mutator):

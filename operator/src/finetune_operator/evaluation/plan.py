@@ -87,10 +87,7 @@ PHASES: Phases[Phase] = Phases(
 
 def plan(observed: ObservedEvaluation, now: datetime) -> EvaluationPlan:
     """The writes that bring the evaluation one step further."""
-    found = decided(POLICIES, observed, observed.status, _phase, now)
-    for mutator in ALWAYS:
-        found = mutator.run(observed, found, now)
-    return found
+    return decided(POLICIES, observed, observed.status, _phase, now, ALWAYS)
 
 
 def _phase(decision: EvaluationDecision, readiness: Readiness) -> Phase:

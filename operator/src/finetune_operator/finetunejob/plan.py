@@ -122,10 +122,7 @@ PHASES: Phases[Phase] = Phases(
 
 def plan(observed: ObservedFineTuneJob, now: datetime) -> JobPlan:
     """The writes that bring the job one step further."""
-    found = decided(POLICIES, observed, observed.status, _phase, now)
-    for mutator in ALWAYS:
-        found = mutator.run(observed, found, now)
-    return found
+    return decided(POLICIES, observed, observed.status, _phase, now, ALWAYS)
 
 
 def _phase(decision: JobDecision, readiness: Readiness) -> Phase:

@@ -15,7 +15,6 @@ from botocore.config import Config
 from botocore.loaders import Loader, create_loader
 from botocore.session import Session
 
-from finetune_api.finetuneclass import ServerSideEncryption
 from finetune_api.run import StorageConfig
 from finetune_trainer.storage.credentials import give_credentials, hide_credentials
 from finetune_trainer.storage.errors import NO_CREDENTIALS, no_credentials
@@ -74,25 +73,15 @@ def open_client(config: StorageConfig, credentials: Path, connections: int) -> S
             response_checksum_validation="when_required",
         ),
     )
-    return S3Client(api, signing, where, encryption_parameters(config), ca_file)
+    encryption = config.server_side_encryption
+    parameters = {} if encryption is None else encryption.request_parameters()
+    return S3Client(api, signing, where, parameters, ca_file)
 
 
 @functools.cache
 def _descriptions() -> Loader:
     """Botocore's descriptions of S3 and its endpoints: megabytes of JSON, parsed once per process."""
     return create_loader()
-
-
-def encryption_parameters(config: StorageConfig) -> dict[str, str]:
-    """The encryption parameters of PutObject and CreateMultipartUpload."""
-    encryption: ServerSideEncryption | None = config.server_side_encryption
-    if encryption is None:
-        return {}
-    if encryption.type == "S3":
-        return {"ServerSideEncryption": "AES256"}
-    key_id = encryption.kms.key_id if encryption.kms else None
-    key = {} if key_id is None else {"SSEKMSKeyId": key_id}
-    return {"ServerSideEncryption": "aws:kms", **key}
 
 
 def _ca_file(ca_bundle: str | None) -> Any:
