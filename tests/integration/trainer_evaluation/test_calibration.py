@@ -150,5 +150,5 @@ def test_a_line_that_people_have_not_graded_is_told_before_anybody_is_asked(
 @pytest.mark.parametrize("label", ["6", "-1", "nan", "good", "true", ""])
 def test_a_number_that_is_not_in_the_range_is_refused(bucket: Bucket, label: str) -> None:
     uri = bucket.put_lines("calibration/range.jsonl", [labelled("3", label)])
-    with stub_api(says_what_it_reads) as api, pytest.raises(DiagnosedError, match="is no number from 0 to 5"):
+    with stub_api(says_what_it_reads) as api, pytest.raises(DiagnosedError, match="is not a number from 0 to 5"):
         evaluate(run_of(bucket, api, tone(uri)))

@@ -1,4 +1,4 @@
-"""Models that grade, tested on outputs that people have graded."""
+"""Calibration of graders that ask a model: how well they agree with people on outputs that people have graded."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
 
 _ITS_OUTPUTS = "its calibration"
-"""In a message, where a model's name stands else."""
+"""Stands where a message has a candidate's name otherwise."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """An output that people have graded."""
+    """An output with a label that people have given it. `line`: counted from 1."""
 
     line: int
     row: Row
     label: str
     passes: bool
-    """By what people say."""
+    """Whether it passes by that label."""
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A grader's grades of them."""
+    """A grader's grades of the labelled outputs, one for each, in their order."""
 
     grader: str
     labelled: Sequence[Labelled]
@@ -55,7 +55,10 @@ class Calibrated:
 
     @property
     def status(self) -> CalibrationStatus:
-        """What could not be graded is a verdict other than the people's: no gate passes by it."""
+        """Agreement and Cohen's kappa, with their intervals.
+
+        An output that could not be graded counts as a disagreement, so that no gate passes because of it.
+        """
         judged = [(self._passes(at), one.passes) for at, one in enumerate(self.labelled)]
         pairs = [(True, True), (True, False), (False, True), (False, False)]
         verdicts = Verdicts(*(judged.count(pair) for pair in pairs))
@@ -76,7 +79,7 @@ class Calibrated:
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """What people and the grader say of each output."""
+        """A record for each output: what people and the grader say about it."""
         return [
             {
                 "grader": self.grader,
@@ -102,7 +105,10 @@ class Calibrated:
 def fetch_labelled(
     run: EvaluateRun, storage: Storage, graders: Sequence[CompiledGrader], directory: Path
 ) -> dict[str, list[Labelled]]:
-    """What people have graded, by grader. Raises DiagnosedError (DatasetNotFound, DatasetInvalid)."""
+    """The labelled outputs of each grader with a calibration, by its name.
+
+    Raises DiagnosedError (DatasetNotFound, DatasetInvalid).
+    """
     compiled = {grader.name: grader for grader in graders}
     found: dict[str, list[Labelled]] = {}
     for grader in run.graders:
@@ -119,7 +125,7 @@ def fetch_labelled(
 
 
 def read_labelled(file: Path, uri: str, grader: Grader, compiled: CompiledGrader) -> list[Labelled]:
-    """Raises DiagnosedError (DatasetInvalid) naming the first broken line."""
+    """The labelled outputs in a JSON Lines file. Raises DiagnosedError (DatasetInvalid) naming the first broken line."""
     labelled: list[Labelled] = []
     errors: list[LineError] = []
     for parsed in exact_records(file):
@@ -146,9 +152,9 @@ def calibrate(
     models: Mapping[str, AskedModel],
     counting: Counting,
 ) -> list[Calibrated]:
-    """Let the models grade what people have graded.
+    """Have the graders that ask a model grade the labelled outputs.
 
-    Raises DiagnosedError where one can't be asked, or can't grade too many of these outputs (GraderFailed).
+    Raises DiagnosedError if a model can't be asked, or GraderFailed if it fails on too many of these outputs.
     """
     calibrated = [grader for grader in graders if grader.name in labelled and isinstance(grader, RowsGrader)]
 
@@ -169,12 +175,12 @@ def calibrate(
 
 
 def to_rows(calibrated: Sequence[Calibrated]) -> bytes:
-    """A JSON line for each output that people have graded."""
+    """JSON Lines with a record for each labelled output."""
     return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for one in calibrated for row in one.rows())
 
 
 def _labelled(example: HeldOutExample, grader: Grader, threshold: float) -> Labelled:
-    """Raises ValueError, MissingVariableError."""
+    """Read an output and its label. Raises ValueError, MissingVariableError."""
     assert grader.calibration is not None, "fetch_labelled looks"
     sample = read_sample(example.item)
     label = render(grader.calibration.label, example.item, Sample(""))
@@ -182,7 +188,7 @@ def _labelled(example: HeldOutExample, grader: Grader, threshold: float) -> Labe
 
 
 def _passes(label: str, grader: Grader, threshold: float) -> bool:
-    """Whether an output passes by what people say of it. Raises ValueError."""
+    """Whether an output with this label passes. Raises ValueError for a label outside the grader's labels or range."""
     if grader.label_model is not None:
         if label not in grader.label_model.labels:
             raise ValueError(f"{label[:80]!r} is not one of the labels of grader {grader.name!r}.")
@@ -195,6 +201,6 @@ def _passes(label: str, grader: Grader, threshold: float) -> bool:
         number = math.nan
     if not least <= number <= most:
         raise ValueError(
-            f"{label[:80]!r} is no number from {least:g} to {most:g}, the range of grader {grader.name!r}."
+            f"{label[:80]!r} is not a number from {least:g} to {most:g}, the range of grader {grader.name!r}."
         )
     return reaches((number - least) / (most - least), threshold)

@@ -1,4 +1,4 @@
-"""Outputs of a model behind an API: every example is asked as OpenAI's chat completions have it."""
+"""Outputs of a model behind an API: one OpenAI chat completion for each sample of an example."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ async def ask_examples(
     generation: Generation,
     on_output: Callable[[], None] = lambda: None,
 ) -> list[Output]:
-    """The model's outputs to each example, one after another; one that there is not says why.
+    """The model's outputs, samplesPerExample for each example, in the order of the examples.
 
-    `images`: the files of each example's images; `on_output` is called for each output. Raises StopGradingError.
+    An output that the model did not give has an error that says why. `images`: the image files of each example;
+    `on_output` is called after each output. Raises StopGradingError.
     """
     questions = [
         (example.prompt, files, sample)
@@ -44,7 +45,7 @@ async def ask_examples(
         outputs[at] = await _ask(endpoint, _body(*questions[at], generation), generation)
         on_output()
 
-    # So many at once: a body with images is large, and is made when its turn comes.
+    # Bodies with images are large, so each is built only when it is sent.
     await for_each(range(len(questions)), ask, at_once=endpoint.config.concurrency)
     return [outputs[at] for at in range(len(questions))]
 
@@ -53,10 +54,10 @@ def _body(prompt: Prompt, images: Sequence[Path], sample: int, generation: Gener
     return {
         "messages": to_messages(prompt, images),
         "temperature": generation.temperature,
-        # Each sample is a question of its own, which is answered once.
+        # A seed of its own makes each sample a request of its own, which the cache of answers keeps apart.
         "seed": (generation.seed + sample) % 2**32,
         "max_completion_tokens": generation.max_tokens,
-        # What a dataset says of a tool beside its function (the address of a server, say) is not the API's to follow.
+        # Only the function: an API must not act on anything else that a dataset puts there, such as a server's address.
         **({"tools": [_function_tool(tool) for tool in prompt.tools]} if prompt.tools else {}),
     }
 
@@ -93,7 +94,7 @@ def _to_output(endpoint: Endpoint, answer: Answer, generation: Generation) -> Ou
     choice = answer.body["choices"][0]
     message, reason = choice["message"], choice.get("finish_reason")
     calls, counted = read_calls(message.get("tool_calls") or []) or (), isinstance(answer.body.get("usage"), Mapping)
-    # What a model says when it declines is what its users would read.
+    # A refusal is an output as well: users would read it.
     text = message.get("content") or message.get("refusal") or ""
     why = None if text.strip() or calls else _why_silent(endpoint, reason, generation)
     return Output(
@@ -109,7 +110,7 @@ def _to_output(endpoint: Endpoint, answer: Answer, generation: Generation) -> Ou
 
 
 def _why_silent(endpoint: Endpoint, reason: object, generation: Generation) -> str | None:
-    """Why a model that said nothing has no output; None: it had nothing to say."""
+    """Why an empty output does not count as one; None if the model just had nothing to say."""
     model = f"the model {endpoint.config.name!r}"
     if reason == "content_filter":
         return f"a content filter of {model} withheld it"
@@ -120,7 +121,7 @@ def _why_silent(endpoint: Endpoint, reason: object, generation: Generation) -> s
 
 
 def is_output(body: Mapping[str, Any]) -> bool:
-    """Whether it is what OpenAI's chat/completions answers with: a text, a refusal, or tool calls."""
+    """Whether a body is a response of OpenAI's chat/completions with a text, a refusal, or tool calls."""
     match body:
         case {"choices": [{"message": {**message}}, *_]}:
             said = [message.get("content"), message.get("refusal")]
@@ -131,7 +132,7 @@ def is_output(body: Mapping[str, Any]) -> bool:
 
 
 def read_calls(value: object) -> tuple[ToolCall, ...] | None:
-    """Tool calls of OpenAI's messages; None where it is something else. Arguments that are no JSON stay text."""
+    """Tool calls in OpenAI's format; None for anything else. Arguments that are not JSON stay text."""
     if not isinstance(value, list):
         return None
     calls: list[ToolCall] = []
@@ -148,8 +149,10 @@ def read_calls(value: object) -> tuple[ToolCall, ...] | None:
 
 
 def to_messages(prompt: Prompt, images: Sequence[Path]) -> list[dict[str, Any]]:
-    """A prompt as OpenAI's API takes it; a text without roles is the user's. Images are data URIs of what a model that
-    is loaded here would see."""
+    """A prompt as OpenAI's API takes it: plain text becomes a message of the user.
+
+    Images are data URIs of the same pixels that a model loaded in this Pod would get.
+    """
     if isinstance(prompt.content, str):
         return [{"role": "user", "content": prompt.content}]
     files, ids = iter(images), _Ids()
@@ -158,7 +161,7 @@ def to_messages(prompt: Prompt, images: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 class _Ids:
-    """The ids of tool calls: those of the dataset, else numbers, which the tools' results take in the same order."""
+    """The ids of tool calls: the dataset's, or numbers, which are assigned to the tools' results in the same order."""
 
     def __init__(self) -> None:
         self._count = 0

@@ -77,7 +77,7 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
         grades = grade(examples, outputs, graders, models, run.generation.samples_per_example, progress)
         progress.report()
     folder = parse_s3(run.output_uri)
-    # Before anything is judged: rows that were graded are not lost.
+    # Written before the gates are judged, so that graded rows are never lost.
     storage.write(folder.join(SAMPLES_NAME), to_samples(examples, outputs, grades))
     if calibrated:
         storage.write(folder.join(CALIBRATION_NAME), to_rows(calibrated))
@@ -95,7 +95,7 @@ def _evaluate(run: EvaluateRun) -> EvaluationReport:
 
 
 def ready_outputs(run: EvaluateRun, examples: Sequence[HeldOutExample], storage: Storage) -> dict[str, list[Output]]:
-    """The outputs that exist already. Raises DiagnosedError for files that lack some, before anybody is asked."""
+    """The outputs that are read from files. Raises DiagnosedError, before any model is asked, if some are missing."""
     wanted = Wanted(examples, run.generation.samples_per_example, is_part=run.limit_examples is not None)
     found: dict[str, list[Output]] = {}
     for model in run.models:
@@ -108,7 +108,7 @@ def ready_outputs(run: EvaluateRun, examples: Sequence[HeldOutExample], storage:
 
 
 def find_models(run: EvaluateRun, storage: Storage) -> None:
-    """Raises DiagnosedError for a model that is not there, before anybody is asked, and paid; nothing is fetched."""
+    """Raise DiagnosedError if a model does not exist, before any API is asked and paid. Fetches nothing."""
     for model in run.models:
         if model.model is not None:
             find_model(model.model, storage)
@@ -122,8 +122,9 @@ def answers(
     there: Mapping[str, list[Output]],
     progress: EvaluationReporter,
 ) -> Outputs:
-    """Every model's outputs, with those that are there already. APIs that do not answer are found before a model is
-    fetched. Raises DiagnosedError.
+    """Every model's outputs, including those that exist already. Raises DiagnosedError.
+
+    APIs are asked first, so that one that does not answer is noticed before a model is fetched.
     """
     found = dict(there)
     for name, outputs in there.items():
@@ -145,7 +146,7 @@ def ask(
     storage: Storage,
     progress: EvaluationReporter,
 ) -> list[Output]:
-    """The outputs of a model behind an API. Raises DiagnosedError where it can't be asked."""
+    """The outputs of a model behind an API. Raises DiagnosedError if it can't be asked."""
     endpoint = model.endpoint
     refuse(run.dataset_uri, foreign_tools(examples))
     with tempfile.TemporaryDirectory(prefix="images-") as directory:
@@ -158,7 +159,7 @@ def ask(
 
 
 def doubts(run: EvaluateRun, outputs: Outputs) -> list[str]:
-    """What of the models makes the scores doubtful."""
+    """Warnings about the models that make the scores doubtful."""
     judges = {grader.asks: grader.name for grader in run.graders if grader.asks is not None}
     found = []
     for model in run.models:
@@ -183,7 +184,7 @@ def doubts(run: EvaluateRun, outputs: Outputs) -> list[str]:
 
 
 def hidden_revisions(models: Mapping[str, AskedModel]) -> list[str]:
-    """The ModelDeployments whose answers do not say which revision they are of."""
+    """The ModelDeployments whose answers do not say which revision gave them."""
     return [
         f"RevisionUnknown: the ModelDeployment of the model {name!r} does not say which revision answers "
         "(system_fingerprint), so that a rollout meanwhile can't be told: serve by a trainer image of this version."
@@ -205,7 +206,7 @@ def judge(
     )
     failure = grading_failure(grades, graded, counting)
     if failure is not None:
-        # What an API failed to answer it may answer another time; what it has answered is kept, and comes again.
+        # An API may answer next time what it failed to answer now; its answers so far are kept and used again.
         raise DiagnosedError(Reason.GRADER_FAILED, failure, retryable=may_heal(grades, graded, counting))
     slices = slices_of(run.slices, examples, grades, thresholds, graded, counting, run.gated_slices)
     report = EvaluationReport(

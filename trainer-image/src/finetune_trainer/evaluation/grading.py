@@ -1,4 +1,4 @@
-"""Every grader's grade of every output, by the models of the class where a grader asks one."""
+"""Grading: every grader's grade of every output. Graders that ask a model ask one of the class's."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from finetune_trainer.report.evaluation_progress import EvaluationReporter
 from finetune_trainer.storage.storage import Storage
 
 CANARIES = 3
-"""Outputs that ask for the best result and deserve none, by which a judge is tried."""
+"""Outputs that ask for the best grade and do not deserve it: a judge must not give it to them."""
 T = TypeVar("T")
 
 
 def asked_models(run: EvaluateRun, storage: Storage) -> dict[str, AskedModel]:
-    """The models that graders may ask, by name. Nothing is sent."""
+    """The models that graders may ask, by name. Sends nothing."""
     if run.answers_uri is None:
         return {}
     folder, job = parse_s3(run.answers_uri), run.job
@@ -48,16 +48,16 @@ def asked_models(run: EvaluateRun, storage: Storage) -> dict[str, AskedModel]:
 
 
 def usage_of(models: Mapping[str, AskedModel]) -> list[ModelUsage]:
-    """What each model was asked, and what it cost by the class's prices."""
+    """How often each model was asked, and what that cost by the class's prices."""
     return [_with_cost(model) for model in models.values()]
 
 
 def try_graders(
     examples: Sequence[HeldOutExample], graders: Sequence[CompiledGrader], models: Mapping[str, AskedModel]
 ) -> list[str]:
-    """Ask each model a few questions before anything expensive begins; returns what makes its grades doubtful.
+    """Ask each judge a few questions before anything expensive starts; returns warnings about its grades.
 
-    The questions are about outputs that answer nothing and only ask for the best result. Raises DiagnosedError where a
+    The questions are about outputs that answer nothing and only ask for the best grade. Raises DiagnosedError if a
     model can't be asked.
     """
 
@@ -76,9 +76,9 @@ def grade(
     samples_per_example: int = 1,
     progress: EvaluationReporter | None = None,
 ) -> Graded:
-    """Every grader's grade of every output; where there is none, what that says.
+    """Every grader's grade of every output; a missing output gets a grade without a score that says why.
 
-    Raises DiagnosedError where a model can't be asked.
+    Raises DiagnosedError if a model can't be asked.
     """
     items = repeat([example.item for example in examples], samples_per_example)
     baseline = outputs.get(BASELINE, [None] * len(items))
@@ -96,7 +96,7 @@ def grade(
 
 
 def ask_all(ask: Callable[[], Awaitable[T]], models: Mapping[str, AskedModel], doing: str) -> T:
-    """What `ask` gets from these models. Raises DiagnosedError where one can't be asked."""
+    """Run `ask` while these models can be asked; returns its result. Raises DiagnosedError if one can't be asked."""
 
     async def run() -> T:
         async with AsyncExitStack() as stack:
@@ -116,7 +116,7 @@ def ask_all(ask: Callable[[], Awaitable[T]], models: Mapping[str, AskedModel], d
 
 
 def _ignore(grades: int) -> None:
-    """Where the number of grades is not reported."""
+    """The observer that is used when nobody counts the grades."""
 
 
 async def _grade_outputs(
@@ -126,7 +126,7 @@ async def _grade_outputs(
     baseline: Sequence[Output | None],
     count: Callable[[int], None],
 ) -> dict[str, list[Grade]]:
-    """The grades of one model's outputs, counted as they come. No judge is asked about a missing output."""
+    """The grades of one model's outputs, counted as they arrive. No judge is asked about a missing output."""
     there = [at for at, output in enumerate(outputs) if output.error is None]
     rows = [Row(items[at], outputs[at].sample, _sample(baseline[at])) for at in there]
     count(len(graders) * (len(outputs) - len(there)))
@@ -149,7 +149,7 @@ def _error(output: Output, compared_with: Output | None) -> GradeError | None:
 
 
 async def _doubt(grader: CompiledGrader, examples: Sequence[HeldOutExample]) -> str | None:
-    """What its model makes of outputs that answer nothing."""
+    """A warning if a judge lets outputs pass that answer nothing; None if it does not."""
     if not isinstance(grader, AskingGrader | CosineGrader):
         return None
     best = grader.best if isinstance(grader, AskingGrader) else "1"

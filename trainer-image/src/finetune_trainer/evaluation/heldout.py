@@ -1,4 +1,4 @@
-"""Held-out examples: what the model sees, what the reference is, and the fields that graders may name."""
+"""Held-out examples: the prompt that a model gets, the reference, and the fields that graders may use."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model sees: messages with the tools that it may call, or plain text."""
+    """The input of a model: messages with the tools that it may call, or plain text."""
 
     content: str | tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     images: tuple[ImageUrl, ...] = ()
     arguments: Sequence[Sequence[str]] | None = field(default=None, compare=False)
-    """The arguments of each message's calls, as written."""
+    """The arguments of each message's tool calls, exactly as written in the dataset."""
 
 
 @dataclass(frozen=True)
 class HeldOutExample:
-    """One line of the dataset, counted from 1. `item` has its fields, and the reference: its text unless it has none,
-    and for chat messages its tool calls.
+    """An example of the dataset, in a line counted from 1.
+
+    `item`: the line's fields, and those of the reference: its text if it has any, and its tool calls in a chat.
     """
 
     line: int
@@ -77,7 +78,7 @@ def read_held_out(
     limit: int | None = None,
     templates: Sequence[str] = (),
 ) -> list[HeldOutExample]:
-    """The first `limit` examples of a JSON Lines file, with what graders and `templates` read.
+    """The first `limit` examples of a JSON Lines file; each must have the fields that graders and `templates` read.
 
     Raises DiagnosedError (DatasetInvalid) naming the first broken line.
     """
@@ -104,7 +105,7 @@ def read_held_out(
 
 
 def exact_records(file: Path) -> Iterator[tuple[bytes, Record] | LineError]:
-    """Each line of a JSON Lines file with its value (parse_exactly), or its error."""
+    """Each line of a JSON Lines file with its JSON value (parse_exactly), or its error."""
     for numbered in read_records(file):
         if isinstance(numbered, LineError):
             yield numbered
@@ -114,9 +115,9 @@ def exact_records(file: Path) -> Iterator[tuple[bytes, Record] | LineError]:
 
 
 def parse_exactly(number: int, line: bytes) -> Record | LineError:
-    """The JSON value of a line, whose whole numbers are those of the text, or its error.
+    """The JSON value of a line with its whole numbers exact, or an error.
 
-    What is nested deeply is refused here: graders could not compare it, and the rows could not be written at the end.
+    Deep nesting is refused here: graders could not compare such values, and rows with them could not be written.
     """
     parsed = parse(number, line)
     if isinstance(parsed, LineError):
@@ -132,9 +133,9 @@ def parse_exactly(number: int, line: bytes) -> Record | LineError:
 
 
 def to_held_out(line: int, written: bytes, value: object) -> HeldOutExample:
-    """The example in a line, and its JSON value for graders. Raises ExampleError.
+    """The example in a line, of which graders get the JSON value. Raises ExampleError.
 
-    The prompt comes from the line as it is written, so that it is the text that training makes of it.
+    The prompt is made from the line as it is written, so that it is the same text as in training.
     """
     example = parse_example(written)
     item = dict(value) if isinstance(value, dict) else {}
@@ -170,7 +171,7 @@ def to_held_out(line: int, written: bytes, value: object) -> HeldOutExample:
 def missing_fields(
     example: HeldOutExample, graders: Sequence[CompiledGrader], templates: Sequence[str] = ()
 ) -> Iterator[LineError]:
-    """What graders and the templates of clusterBy and slices read, and the example does not have."""
+    """The errors for fields that graders, clusterBy or slices read and the example lacks."""
     for grader in graders:
         for name in grader.missing_from(example.item):
             yield LineError(
@@ -184,7 +185,7 @@ def missing_fields(
 
 
 def keep_images(store: ImageStore, examples: Sequence[HeldOutExample], uri: str) -> list[list[Path]]:
-    """The files of each example's images. Raises DiagnosedError (DatasetInvalid)."""
+    """The image files of each example. Raises DiagnosedError (DatasetInvalid)."""
     kept: list[list[Path]] = []
     errors: list[LineError] = []
     for example in examples:
@@ -203,10 +204,10 @@ def tokenize_prompts(
     context_length: int,
     images: Sequence[Sequence[Path]],
 ) -> list[list[int]]:
-    """The token ids of each prompt, with those of its images.
+    """The token ids of each prompt, including those of its images.
 
-    Raises DiagnosedError: DatasetInvalid for a prompt that the chat template refuses or that the context has no room
-    for, ModelInvalid for chat messages and a model without a chat template.
+    Raises DiagnosedError: DatasetInvalid for a prompt that the chat template refuses or that does not fit into the
+    context, ModelInvalid for chat messages and a model without a chat template.
     """
     if not processor.chat_template and any(not isinstance(e.prompt.content, str) for e in examples):
         raise DiagnosedError(
@@ -233,7 +234,7 @@ def tokenize_prompts(
 
 
 def refuse(uri: str, errors: Sequence[LineError]) -> None:
-    """Raises DiagnosedError (DatasetInvalid) when there are errors."""
+    """Raise DiagnosedError (DatasetInvalid) if there are errors."""
     if not errors:
         return
     first = errors[0]
@@ -260,7 +261,7 @@ def _tokenize(processor: Any, prompt: Prompt, images: Sequence[Path]) -> list[in
 def encode_prompt(
     processor: Any, prompt: Prompt, images: Sequence[Path], tensors: str | None = None
 ) -> Mapping[str, Any]:
-    """What a vision-language model takes for a prompt with images. Raises TemplateError."""
+    """The inputs of a vision-language model for a prompt with images. Raises TemplateError."""
     assert not isinstance(prompt.content, str)
     rendered = prompt_text(processor, prompt.content, prompt.tools, arguments=prompt.arguments)
     refuse_literals(processor, rendered)

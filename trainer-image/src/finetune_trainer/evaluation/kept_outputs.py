@@ -1,6 +1,6 @@
-"""The outputs of a model that is loaded here, kept in the storage as they are made: another try goes on from there.
+"""Outputs of a model that is loaded here, saved as they are generated, so that another try continues from there.
 
-One object for the outputs of every few seconds, in a folder that is named by what was asked of which model.
+An object holds the outputs of a few seconds, in a folder whose name is a digest of the model and what it was asked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from finetune_trainer.evaluation.output import Output
 from finetune_trainer.storage.storage import Storage
 
 KEEP_SECONDS = 15.0
-"""What a Pod that is killed loses at most, but for the batch that it works on."""
+"""How much a killed Pod loses at most, in addition to the batch that it was generating."""
 
 
 _Count = Annotated[int, Field(ge=0, le=MOST_EXAMPLES)]
@@ -37,7 +37,7 @@ class _Function(ApiModel):
 
 
 class _Call(ApiModel):
-    """As OpenAI's messages have it."""
+    """In the format of OpenAI's messages."""
 
     type: Literal["function"]
     function: _Function
@@ -58,7 +58,7 @@ _ROWS: TypeAdapter[list[tuple[_Count, _Row]]] = TypeAdapter(list[tuple[_Count, _
 
 
 class KeptOutputs:
-    """The outputs of one model to these examples, by position: samplesPerExample to each, one after another."""
+    """The outputs of one model by position: samplesPerExample for each example, one example after another."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class KeptOutputs:
         self._kept_time = time.monotonic()
 
     def find(self) -> dict[int, Output]:
-        """What earlier tries have made. Raises DiagnosedError."""
+        """The outputs of earlier tries, by position. Raises DiagnosedError."""
         found: dict[int, Output] = {}
         if self._folder is None:
             return found
@@ -87,13 +87,13 @@ class KeptOutputs:
         return {at: output for at, output in found.items() if at < self._count}
 
     def keep(self, outputs: Mapping[int, Output]) -> None:
-        """Soon, with others. Raises DiagnosedError."""
+        """Save an output soon, together with others. Raises DiagnosedError."""
         self._new |= outputs
         if time.monotonic() - self._kept_time >= KEEP_SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Now. Raises DiagnosedError."""
+        """Save all outputs that are not saved yet. Raises DiagnosedError."""
         if self._folder is not None and self._new:
             rows = [[at, _to_row(output)] for at, output in sorted(self._new.items())]
             self._storage.write(self._folder.join(f"{rows[0][0]}-{time.time_ns()}.json"), orjson.dumps(rows))
@@ -102,9 +102,9 @@ class KeptOutputs:
 
 
 def _content(storage: Storage, model: ModelSource) -> list[tuple[str, int, str]]:
-    """The files at a URI without a digest, so that others that were put there meanwhile are another model.
+    """The ETags of the files at a URI without a digest: if they change, it is another model.
 
-    Empty for a repository of a Hub: its revision is in the URI, or the newest one is meant. Raises DiagnosedError.
+    Empty for a repository of a hub, whose revision is in the URI or is meant to be the newest. Raises DiagnosedError.
     """
     if model.digest is not None or not model.uri.startswith("s3://"):
         return []
@@ -119,10 +119,10 @@ def _digest(
     generation: Generation,
     examples: Sequence[HeldOutExample],
 ) -> str:
-    """What was asked: of another model, or by other settings, or by another version of this program, is another."""
+    """A digest of what was asked: it differs for another model, other settings, or another version of this program."""
     asked = hashlib.sha256(orjson.dumps([_version(), model.to_wire(), content, generation.to_wire()]))
     for example in examples:
-        # Numbers in prompts are exact, which JSON's are not.
+        # repr, because it keeps the exact numbers in prompts, which JSON would not.
         asked.update(repr((example.line, example.prompt)).encode(errors="surrogatepass"))
     return asked.hexdigest()
 
@@ -130,19 +130,19 @@ def _digest(
 def _version() -> str:
     try:
         return version("finetune-operator")
-    except PackageNotFoundError:  # Run from its sources.
+    except PackageNotFoundError:  # It runs from its sources, uninstalled.
         return "unknown"
 
 
 def _to_row(output: Output) -> dict[str, Any]:
-    """Of an output that a loaded model has made."""
+    """An output of a loaded model as it is stored."""
     calls = [call.to_wire() for call in output.sample.tool_calls]
     counted = {name: getattr(output, name) for name in ("prompt_tokens", "completion_tokens", "seconds", "batch")}
     return {"text": output.sample.output_text, "calls": calls, **counted}
 
 
 def _read(stored: bytes | None) -> dict[int, Output]:
-    """What an object says; nothing of what is something else, or what no model can have made."""
+    """The outputs in an object, without those that no model can have generated."""
     try:
         return {at: _to_output(row) for at, row in _ROWS.validate_json(stored or b"[]")}
     except ValueError:

@@ -35,9 +35,9 @@ def generate_outputs(
     storage: Storage,
     progress: EvaluationReporter,
 ) -> list[Output]:
-    """One model's outputs, as many to each example as are drawn, one after another.
+    """One model's outputs, samplesPerExample for each example, in the order of the examples.
 
-    Those that an earlier try has made are taken. For the others the model is fetched and loaded here, and removed from
+    Outputs that an earlier try has saved are used. For the others, the model is fetched and loaded, and removed from
     disk and memory afterwards.
     """
     kept = KeptOutputs(storage, run.outputs_uri, model, run.generation, examples)
@@ -49,7 +49,7 @@ def generate_outputs(
         try:
             found |= _generate(_Task(name, generator, run, examples, storage, kept, progress), missing, found)
         finally:
-            # Also where the disk is full, or the Pod is told to stop.
+            # Also if the disk is full, or the Pod is told to stop.
             kept.write()
         del generator
         gc.collect()
@@ -67,7 +67,7 @@ def _load(name: str, model: ModelSource, storage: Storage) -> Generator:
 
 @dataclass(frozen=True)
 class _Task:
-    """What one loaded model is to answer."""
+    """What one loaded model has to answer."""
 
     name: str
     generator: Generator
@@ -79,7 +79,7 @@ class _Task:
 
 
 def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -> dict[int, Output]:
-    """The outputs of these places, those with images one at a time, the others in batches."""
+    """The outputs at these positions: those with images one at a time, the others in batches."""
     run, examples, generator = task.run, task.examples, task.generator
     times = run.generation.samples_per_example
     with tempfile.TemporaryDirectory(prefix="images-") as directory:
@@ -88,7 +88,7 @@ def _generate(task: _Task, wanted: Sequence[int], found: Mapping[int, Output]) -
         prompts = tokenize_prompts(generator.processor, examples, run.dataset_uri, generator.context_length, images)
         seen = [at for at in wanted if examples[at // times].prompt.images]
         read = [at for at in wanted if not examples[at // times].prompt.images]
-        # Another try draws other numbers: by the same ones, two samples of an example would be one.
+        # Another try needs another seed: with the same one, two samples of an example could be equal.
         generation = run.generation.model_copy(update={"seed": (run.generation.seed + len(found)) % 2**32})
         made: dict[int, Output] = {}
         last, count = time.monotonic(), 1 + max((one.batch or 0 for one in found.values()), default=-1)

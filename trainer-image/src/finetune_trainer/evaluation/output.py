@@ -1,4 +1,4 @@
-"""What a model said to an example, and what that took."""
+"""A model's output for an example, with its tokens, cost and time."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Output:
-    """One output. What nobody has counted or measured is None."""
+    """One output; whatever was not counted or measured is None."""
 
     sample: Sample
     error: GradeError | None = None
-    """Why there is none: then no grader sees the sample."""
+    """Why there is no output; no grader gets the sample then."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost: float | None = None
-    """Of the tokens, by the class's prices."""
+    """The cost of the tokens by the class's prices."""
     seconds: float | None = None
-    """Until it was complete."""
+    """How long it took to complete."""
     batch: int | None = None
-    """Outputs of one batch were made together, in the same seconds; None: it was made alone."""
+    """The batch in which it was generated, during the same seconds as the others in it; None: it was alone."""
     without: Sequence[str] = ()
-    """Settings of spec.generation that an API refused."""
+    """The settings of spec.generation that the API refused, so that it was asked without them."""
     truncated: bool = False
-    """An API ended it at generation.maxTokens."""
+    """Whether the API cut it off at generation.maxTokens."""
 
 
 Outputs = Mapping[str, Sequence[Output]]
-"""By model: generation.samplesPerExample outputs to each example, one after another."""
+"""By model: generation.samplesPerExample outputs for each example, one example after another."""
 
 
 def repeat(values: Sequence[T], times: int) -> list[T]:
-    """Each value so many times, one after another."""
+    """Each value repeated so many times, in order."""
     return [value for value in values for _ in range(times)]
 
 
 def cost_of(prices: Prices | None, prompt_tokens: int, completion_tokens: int) -> float | None:
-    """None without prices."""
+    """The cost of a request by these prices; None without them."""
     if prices is None:
         return None
     return (prompt_tokens * prices.prompt_per_million + completion_tokens * prices.completion_per_million) / 1e6
 
 
 def outputs_status(outputs: Outputs) -> list[OutputsStatus]:
-    """What the outputs of each model took; those that there are not took nothing."""
+    """The tokens, cost and latency of each model's outputs, without those that are missing."""
     return [_status(model, [one for one in of_model if one.error is None]) for model, of_model in outputs.items()]
 
 
 def _status(model: str, outputs: Sequence[Output]) -> OutputsStatus:
-    # A batch is measured once, however many outputs it makes.
+    # A batch is counted once, however many outputs it has.
     times = {("batch", one.batch) if one.batch is not None else at: one.seconds for at, one in enumerate(outputs)}
     measured = [seconds for seconds in times.values() if seconds is not None]
     found = median(measured)
@@ -80,6 +80,6 @@ N = TypeVar("N", int, float)
 
 
 def _total(numbers: Sequence[N | None]) -> N | None:
-    """None unless all are known."""
+    """The sum; None unless all values are known."""
     known = [number for number in numbers if number is not None]
     return sum(known[1:], known[0]) if known and len(known) == len(numbers) else None

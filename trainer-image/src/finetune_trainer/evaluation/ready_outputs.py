@@ -1,4 +1,4 @@
-"""Outputs that exist already, read from files and held against the dataset."""
+"""Outputs that were made elsewhere: read from files and matched with the examples of the dataset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from finetune_trainer.storage.storage import Storage
 
 ID = "id"
 MOST_NAMED = 10
-"""Lines in a message."""
+"""How many line numbers a message names at most."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class _Line:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The examples that need outputs, `samples` of each."""
+    """The examples that need outputs, `samples` for each."""
 
     examples: Sequence[HeldOutExample]
     samples: int
     is_part: bool
-    """The examples are only the first ones of the dataset: there may be outputs to others."""
+    """Whether these are only the first examples of the dataset, so that there may be outputs for others."""
 
 
 def fetch_outputs(
     storage: Storage, uri: str, wanted: Wanted, directory: Path, *, allowed: Sequence[str]
 ) -> list[Output]:
-    """The outputs to the examples, in their order.
+    """The outputs for the examples, in their order.
 
     Raises DiagnosedError: DatasetNotFound, DatasetInvalid with the first broken line, or with the lines of the dataset
     that have no output, or one of the storage's.
@@ -63,7 +63,7 @@ def fetch_outputs(
 
 
 def _in_order(uri: str, lines: Sequence[_Line], wanted: Wanted) -> list[Output]:
-    """Without ids, the lines are in the order of the dataset's."""
+    """Match by position: without ids, the lines are in the order of the dataset."""
     needed = len(wanted.examples) * wanted.samples
     if len(lines) < needed:
         _refuse_missing(uri, [example.line for example in wanted.examples[len(lines) // wanted.samples :]], wanted)
@@ -135,7 +135,7 @@ def _read(file: Path, uri: str) -> list[_Line]:
 
 
 def _to_line(number: int, value: object) -> _Line:
-    """Raises ValueError for what is no output."""
+    """The output in a record. Raises ValueError if it has none."""
     if not isinstance(value, dict):
         raise ValueError("Expected a JSON object with `output_text`.")
     identity = value.get(ID)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in the storage: every row, and all scores."""
+"""What an evaluation writes to the storage: samples.jsonl with every row, and report.json with all scores."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from finetune_trainer.evaluation.output import Output, Outputs
 from finetune_trainer.evaluation.slices import Slice
 
 MOST_ERRORS = 20
-"""Kinds of errors that the report counts; each row has its own."""
+"""How many kinds of errors the report lists at most; each row has its own errors."""
 
 
 def to_samples(examples: Sequence[HeldOutExample], outputs: Outputs, grades: Graded) -> bytes:
-    """A JSON line for each example and sample: its line in the dataset, prompt and reference, each model's output, what
-    that took (`usage`) and its scores; null is an output that there is not and the score of what could not be graded,
-    and `errors` says why.
+    """JSON Lines with a row for each sample of each example.
 
-    Where the example has tools: also the calls of the reference and of each model.
+    A row has the line in the dataset, prompt and reference, and for each model its output, `usage` and scores. A
+    missing output and the score of an output that could not be graded are null, and `errors` says why. If the example has
+    tools, the row also has the calls of the reference and of each model.
     """
     count = max((len(of_model) for of_model in outputs.values()), default=0)
     per_example = count // len(examples) if examples else 1
@@ -40,7 +40,7 @@ def to_samples(examples: Sequence[HeldOutExample], outputs: Outputs, grades: Gra
 def to_report(
     run: EvaluateRun, report: EvaluationReport, examples: int, slices: Sequence[Slice], grades: Graded
 ) -> bytes:
-    """All scores, with the dataset, models, graders and settings that they were measured with."""
+    """report.json: all scores, with the dataset, models, graders and settings they were measured with."""
     content: dict[str, Any] = {
         "job": run.job.to_wire(),
         "dataset": {"uri": run.dataset_uri, "examples": examples},
@@ -96,7 +96,7 @@ def _row(example: HeldOutExample, at: int, sample: int, outputs: Outputs, grades
 
 
 def _preferences(grades: Graded) -> list[dict[str, Any]]:
-    """Wins, ties and losses of each model by each Pairwise grader."""
+    """Wins, ties and losses of each model against the baseline, by Pairwise grader."""
     return [
         {
             "candidate": model,
@@ -125,13 +125,13 @@ def _details(grades: Mapping[str, Grade]) -> dict[str, Any]:
 
 
 def _said(key: str, by_model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The models of which there is something to say."""
+    """Only the models that have a value."""
     said = {model: of_model for model, of_model in by_model.items() if of_model}
     return {key: said} if said else {}
 
 
 def _usage(output: Output) -> dict[str, Any]:
-    """What an output took."""
+    """The tokens, cost and seconds of an output."""
     found = {
         "promptTokens": output.prompt_tokens,
         "completionTokens": output.completion_tokens,

@@ -1,4 +1,4 @@
-"""Scores of parts of the examples: those of one language, one customer, one kind of question."""
+"""Scores of slices: parts of the examples, such as those of one language or one customer."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from finetune_grading.templates import render
 from finetune_trainer.evaluation.heldout import HeldOutExample
 
 MOST_SLICES = 50
-"""By one template: of more texts, those of the most examples."""
+"""Slices by one template at most; if there are more, the largest are kept."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The examples for which a template makes one text."""
+    """The examples for which a template renders the same text."""
 
     by: str
     value: str
     examples: int
-    """Of the dataset, whether or not their outputs could be graded."""
+    """Examples of the dataset, whether or not their outputs could be graded."""
     scores: list[Score]
     baseline_errored: Mapping[str, int]
-    """By grader: the baseline's outputs that might have had any score."""
+    """By grader: outputs of the baseline that could not be graded and might have had any score."""
 
 
 def reported(slices: Sequence[Slice], gated: Sequence[GatedSlice] = ()) -> list[SliceScore]:
-    """The scores for the status: of the candidates, what gates are about, then those on the largest slices."""
+    """The candidates' scores for the status: first those that gates use, then those of the largest slices."""
     asked = set(gated)
     found = [_to_status(one, score) for one in slices for score in one.scores if score.candidate != BASELINE]
     return sorted(found, key=lambda one: (gated_by(one) not in asked, -one.examples))[:MOST_SLICE_SCORES]
 
 
 def found_of_gated(slices: Sequence[Slice], gated: Sequence[GatedSlice]) -> list[GatedSliceStatus]:
-    """How many examples of the dataset each of them has."""
+    """How many examples of the dataset each slice has."""
     counts: Counter[tuple[str, str]] = Counter()
     for one in slices:
         counts[one.by, key_of(one.value)] += one.examples
@@ -53,7 +53,7 @@ def found_of_gated(slices: Sequence[Slice], gated: Sequence[GatedSlice]) -> list
 
 
 def _to_status(one: Slice, score: Score) -> SliceScore:
-    """Of both models is what the budget left ungraded, for a gain is of both."""
+    """A score for the status. `over_budget` counts the outputs of both models, since a gain compares them."""
     names = (score.candidate, BASELINE)
     both = [other for other in one.scores if other.grader == score.grader and other.candidate in names]
     counts = {
@@ -66,8 +66,9 @@ def _to_status(one: Slice, score: Score) -> SliceScore:
 
 
 def key_of(value: str) -> str:
-    """A slice's text as status and gates name it: a long one by its beginning, and a digest that tells it from others
-    that begin alike.
+    """A slice's text as status and gates name it.
+
+    A long one is cut, and ends with a digest that tells it apart from others with the same beginning.
     """
     if len(value) <= LINE_LENGTH:
         return value
@@ -76,7 +77,7 @@ def key_of(value: str) -> str:
 
 
 def labels(template: str, examples: Sequence[HeldOutExample]) -> list[str]:
-    """What a template makes of each example."""
+    """The text that a template renders for each example."""
     return [render(template, example.item, Sample("")) for example in examples]
 
 
@@ -89,8 +90,10 @@ def slices_of(
     counting: Counting,
     gated: Sequence[GatedSlice] = (),
 ) -> list[Slice]:
-    """The scores of each slice by each template, always of those that gates are about; a slice of which no row counts
-    has none."""
+    """The scores of each slice by each template, always including those that gates use.
+
+    A slice without a row that counts has no scores.
+    """
     found: list[Slice] = []
     for template in templates:
         texts = labels(template, examples)
@@ -111,7 +114,7 @@ def slices_of(
 
 
 def _ungraded(grades: Mapping[str, Sequence[Grade]]) -> dict[str, int]:
-    """The outputs that could not be graded, but for those that lack what the grader reads: these are plainly wrong."""
+    """The outputs that could not be graded. One that lacks what the grader reads is not among them: it is wrong."""
     return {
         grader: sum(grade.error is not None and grade.error.code not in OF_THE_OUTPUT for grade in of_grader)
         for grader, of_grader in grades.items()
