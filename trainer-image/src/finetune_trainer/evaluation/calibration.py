@@ -125,7 +125,10 @@ def fetch_labelled(
 
 
 def read_labelled(file: Path, uri: str, grader: Grader, compiled: CompiledGrader) -> list[Labelled]:
-    """The labelled outputs in a JSON Lines file. Raises DiagnosedError (DatasetInvalid) naming the first broken line."""
+    """The labelled outputs of a JSON Lines file.
+
+    Raises DiagnosedError (DatasetInvalid) naming the first broken line.
+    """
     labelled: list[Labelled] = []
     errors: list[LineError] = []
     for parsed in exact_records(file):

@@ -23,8 +23,8 @@ MOST_ERRORS = 20
 def to_samples(examples: Sequence[HeldOutExample], outputs: Outputs, grades: Graded) -> bytes:
     """JSON Lines with a row for each sample of each example.
 
-    A row has the line in the dataset, prompt and reference, and for each model its output, `usage` and scores. A
-    missing output and the score of an output that could not be graded are null, and `errors` says why. If the example has
+    A row has the line in the dataset, prompt and reference, and for each model its output, `usage` and scores. An
+    output that is missing and a score that could not be given are null, and `errors` says why. If the example has
     tools, the row also has the calls of the reference and of each model.
     """
     count = max((len(of_model) for of_model in outputs.values()), default=0)
