@@ -24,7 +24,15 @@ TIMEOUT_SECONDS = 1800
 MINIMUM_PYTHON = (3, 11)
 PROJECT = ROOT / "pyproject.toml"
 LOCKS = {
-    "dev": ["--extra=operator", "--extra=trainer", "--extra=e2e", "--extra=dev", "--group=build", str(PROJECT)],
+    "dev": [
+        "--extra=client",
+        "--extra=operator",
+        "--extra=trainer",
+        "--extra=e2e",
+        "--extra=dev",
+        "--group=build",
+        str(PROJECT),
+    ],
     "operator": ["--extra=operator", str(PROJECT)],
     "trainer": ["--extra=trainer", str(PROJECT)],
     "e2e": ["--extra=e2e", "--group=build", str(PROJECT)],

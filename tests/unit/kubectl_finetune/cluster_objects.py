@@ -6,7 +6,7 @@ import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kubectl_finetune.cluster.object_view import ObjectView, object_view
+from finetune_view.object_view import ObjectView, object_view
 
 Object = dict[str, Any]
 NOW = datetime(2026, 11, 26, 23, 59, tzinfo=UTC)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.finetuneclass import DEFAULT_CLASS_ANNOTATION
-from kubectl_finetune.cluster.fields import Object
+from finetune_view.fields import Object
 from kubectl_finetune.cluster.kubectl import Kubectl
 
 CLASSES = "finetuneclasses.finetune.dev"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_finetune.cluster.fields import Fields, Object, clean
+from finetune_view.fields import Fields, Object, clean
 from kubectl_finetune.errors import ExitCode, ForbiddenError, NoAccessError, NotFoundError, PluginError
 
 REQUEST_SECONDS = 30

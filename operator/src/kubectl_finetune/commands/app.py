@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finetune_view.resource import Resource
 from kubectl_finetune.cluster.kubectl import Kubectl
-from kubectl_finetune.cluster.resource import Resource
 from kubectl_finetune.errors import ExitCode
 
 if TYPE_CHECKING:
-    from kubectl_finetune.cluster.object_view import ObjectView
+    from finetune_view.object_view import ObjectView
 
 _EPILOG = "Exit codes: " + ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode) + "."
 
@@ -86,6 +86,6 @@ def _options(
 
 def read(kubectl: Kubectl, wanted: Resource) -> ObjectView:
     """The object, as it is now. Raises PluginError."""
-    from kubectl_finetune.cluster.object_view import read_object
+    from kubectl_finetune.cluster.read import read_object
 
     return read_object(kubectl, wanted)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune_view.resource import EVALUATION, FINE_TUNE_JOB
 from kubectl_finetune.cluster.kubectl import Kubectl
-from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB, resource
+from kubectl_finetune.cluster.resource import resource
 from kubectl_finetune.commands.app import RunArgument, read, with_cluster
 from kubectl_finetune.errors import ExitCode, PluginError
 
 if TYPE_CHECKING:
-    from kubectl_finetune.cluster.object_view import ObjectView
+    from finetune_view.object_view import ObjectView
 
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Stop a run in progress without asking.")]
@@ -47,8 +48,8 @@ def _set_suspend(kubectl: Kubectl, name: str, wanted: bool) -> None:
 
 
 def _tell_of_gitops(found: ObjectView) -> None:
+    from finetune_view.changes import warning_of_gitops
     from kubectl_finetune.display.terminal import tell
-    from kubectl_finetune.spec.patch import warning_of_gitops
 
     if warning := warning_of_gitops(found):
         tell(warning)
@@ -78,7 +79,8 @@ def rerun(
     yes: YesOption = False,
 ) -> None:
     """Run again with the same spec and a new runId. A run in progress is stopped first, with a checkpoint."""
-    from kubectl_finetune.spec.patch import next_run_id, patch_spec
+    from finetune_view.changes import next_run_id
+    from kubectl_finetune.spec.patch import patch_spec
 
     found = read(kubectl, resource(name, (FINE_TUNE_JOB, EVALUATION)))
     if found.outcome is None and found.status:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from finetune_view.resource import FINE_TUNE_JOB, KINDS
 from kubectl_finetune.cluster.kubectl import Kubectl
-from kubectl_finetune.cluster.resource import FINE_TUNE_JOB, KINDS
 from kubectl_finetune.commands.app import CONNECTION_OPTIONS
 from kubectl_finetune.errors import PluginError
 

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from finetune_view.resource import FINE_TUNE_JOB
 from kubectl_finetune.cluster.kubectl import Kubectl
-from kubectl_finetune.cluster.resource import FINE_TUNE_JOB, resource
+from kubectl_finetune.cluster.resource import resource
 from kubectl_finetune.commands.app import with_cluster
 from kubectl_finetune.errors import ExitCode, PluginError
 

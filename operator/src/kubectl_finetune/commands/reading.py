@@ -13,7 +13,7 @@ from kubectl_finetune.commands.app import NameArgument, read, with_cluster
 from kubectl_finetune.errors import ForbiddenError, NotFoundError
 
 if TYPE_CHECKING:
-    from kubectl_finetune.cluster.object_view import ObjectView
+    from finetune_view.object_view import ObjectView
 
 
 @with_cluster
@@ -33,7 +33,7 @@ def status(
 
 def _budget_hours(kubectl: Kubectl, found: ObjectView) -> float | None:
     """What the class allows the namespace; None where that is not known, as classes need not be readable."""
-    from kubectl_finetune.cluster.fields import Fields
+    from finetune_view.fields import Fields
 
     name = found.status.text("usage", "className")
     if not name:
@@ -100,25 +100,26 @@ def logs(
 
     If the Pod is gone, the end of the failed Pod's log is shown, which the status keeps.
     """
-    from kubectl_finetune.cluster.children import pods_of
+    from finetune_view.log_choice import Wanted, kept_log, shown_instead
+    from kubectl_finetune.cluster.read import pods_of
     from kubectl_finetune.display.terminal import tell
     from kubectl_finetune.follow import logs as reading
 
     if every and rank is not None:
         raise typer.BadParameter("--rank and --all exclude each other.")
     found = read(kubectl, resource(name))
-    wanted = reading.Wanted("preflight" if preflight else None, rank, every, previous)
+    wanted = Wanted("preflight" if preflight else None, rank, every, previous)
     try:
-        pods = reading.chosen(found, pods_of(kubectl, found), wanted)
+        pods = reading.pods_to_show(found, pods_of(kubectl, found), wanted)
     except (ForbiddenError, NotFoundError) as error:
-        kept = reading.kept_log(found)
+        kept = kept_log(found)
         if not kept:
             raise
         pod = found.status.text("failure", "pod") or "the Pod that failed"
         tell(f"{error}\nThis is the end of the log of {pod}, from status.failure:")
         typer.echo(kept)
         return
-    if (instead := reading.shown_instead(found, pods, wanted)) is not None:
+    if (instead := shown_instead(found, pods, wanted)) is not None:
         tell(instead)
     reading.show_logs(kubectl, found, pods, typer.echo, follow=follow, tail=tail)
 
@@ -126,16 +127,17 @@ def logs(
 @with_cluster
 def events(kubectl: Kubectl, name: NameArgument) -> None:
     """Show the Events of an object and of its Jobs and Pods, newest last."""
-    from kubectl_finetune.cluster import children
+    from finetune_view.children import selector
+    from kubectl_finetune.cluster.read import events_of
     from kubectl_finetune.display.numbers import age
     from kubectl_finetune.display.terminal import console, print_table, tell
 
     found, now = read(kubectl, resource(name)), datetime.now(UTC)
     try:
-        own = [*kubectl.items("jobs,pods", "-l", children.selector(found))]
+        own = [*kubectl.items("jobs,pods", "-l", selector(found))]
     except ForbiddenError:
         own = []
-    told = children.events_of(kubectl, found, own)
+    told = events_of(kubectl, found, own)
     if not told:
         tell(f"There are no Events about {found.resource}: clusters keep them for an hour. `status` has what lasts.")
         return

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from finetune_view.resource import EVALUATION, FINE_TUNE_JOB
 from kubectl_finetune.cluster.kubectl import Kubectl
-from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB, resource
+from kubectl_finetune.cluster.resource import resource
 from kubectl_finetune.commands.app import JobArgument, NameArgument, read, with_cluster
 from kubectl_finetune.errors import ForbiddenError
 
@@ -41,7 +42,7 @@ def diagnose(
 @with_cluster
 def compare(kubectl: Kubectl, first: JobArgument, second: JobArgument) -> None:
     """Show two FineTuneJobs side by side: what was measured, every setting that differs, and their evaluations."""
-    from kubectl_finetune.cluster.object_view import object_view
+    from finetune_view.object_view import object_view
     from kubectl_finetune.display import compare as comparing
     from kubectl_finetune.display.terminal import console, print_table, tell
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.run import RUN_ANNOTATIONS
-from kubectl_finetune.cluster import children
-from kubectl_finetune.cluster.children import Pod
+from finetune_view import children
+from finetune_view.children import Pod
+from finetune_view.fields import Object
+from finetune_view.object_view import ObjectView
 from kubectl_finetune.cluster.classes import find_class
-from kubectl_finetune.cluster.fields import Object
 from kubectl_finetune.cluster.kubectl import Kubectl
-from kubectl_finetune.cluster.object_view import ObjectView
 from kubectl_finetune.diagnostics.redact import redacted, redacted_text
 from kubectl_finetune.display.status import status_rows
 from kubectl_finetune.errors import PluginError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_finetune.cluster.fields import Fields
-from kubectl_finetune.cluster.object_view import ObjectView
-from kubectl_finetune.cluster.resource import FINE_TUNE_JOB
+from finetune_view.fields import Fields
+from finetune_view.object_view import ObjectView
+from finetune_view.resource import FINE_TUNE_JOB
 from kubectl_finetune.display.numbers import duration, figure
 from kubectl_finetune.display.status import score_line
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from kubectl_finetune.cluster.fields import Fields
-from kubectl_finetune.cluster.object_view import ObjectView
-from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB
-from kubectl_finetune.display.next_step import next_steps
+from finetune_view.fields import Fields
+from finetune_view.next_step import next_steps
+from finetune_view.object_view import ObjectView
+from finetune_view.resource import EVALUATION, FINE_TUNE_JOB
 from kubectl_finetune.display.numbers import age, bar, counted, duration, figure, size
 from kubectl_finetune.display.terminal import STYLES, Row
 

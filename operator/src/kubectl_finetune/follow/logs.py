@@ -4,85 +4,26 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from kubectl_finetune.cluster.children import Pod
-from kubectl_finetune.cluster.fields import clean
+from finetune_view.children import Pod
+from finetune_view.fields import clean
+from finetune_view.log_choice import NoPodsError, Wanted, chosen, container_of
+from finetune_view.next_step import command
+from finetune_view.object_view import ObjectView
+from finetune_view.resource import JOB_NAME_LABEL
 from kubectl_finetune.cluster.kubectl import Kubectl, error_of
-from kubectl_finetune.cluster.object_view import ObjectView
-from kubectl_finetune.cluster.resource import FINE_TUNE_JOB, JOB_NAME_LABEL
-from kubectl_finetune.display.next_step import command
 from kubectl_finetune.errors import ExitCode, NotFoundError, PluginError
 
 END_SECONDS = 5
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Whose log. `rank` counts processes, of which a node runs several; `previous`: of the try before the newest."""
-
-    role: str | None = None
-    rank: int | None = None
-    every: bool = False
-    previous: bool = False
-
-
-def chosen(view: ObjectView, pods: list[Pod], wanted: Wanted) -> list[Pod]:
-    """The Pods whose logs are wanted: of the newest try, of rank 0. `pods` are oldest first. Raises NotFoundError."""
-    role = wanted.role or _newest_role(view, pods)
-    of_role = [pod for pod in pods if pod.role == role]
-    tries = list(dict.fromkeys(pod.job for pod in of_role))
-    if wanted.previous:
-        tries = tries[:-1]
-    if not tries:
-        which = "of an earlier try " if wanted.previous else ""
-        raise NotFoundError(f"{view.resource} has no {role} Pods {which}(any more). {_where_else(view)}")
-    of_try = [pod for pod in of_role if pod.job == tries[-1]]
-    if wanted.every:
-        return of_try
-    if wanted.rank is None and view.kind is not FINE_TUNE_JOB:
-        return of_try[-1:]
-    rank = wanted.rank or 0
-    index = rank // per_node(view) if role == "train" else rank
-    found = [pod for pod in of_try if pod.index == index]
-    if not found:
-        there = ", ".join(sorted({str(pod.index) for pod in of_try}))
-        raise NotFoundError(
-            f"{view.resource}: rank {rank} is on node {index}, and the Pod of that node does not exist (any more). "
-            f"There are Pods of nodes {there}; --all shows all of them."
-        )
-    return found[-1:]
-
-
-def per_node(view: ObjectView) -> int:
-    """Processes per Pod."""
-    return max(1, view.fields.whole("spec", "parallelism", "processesPerNode") or 1)
-
-
-def _newest_role(view: ObjectView, pods: list[Pod]) -> str:
-    """The role that says most of those that have Pods: training, once there is any."""
-    there = {pod.role for pod in pods}
-    return next((role for role in reversed(view.kind.roles) if role in there), view.kind.roles[-1])
-
-
-def _where_else(view: ObjectView) -> str:
-    """Logs are deleted with their Pods: what has more than them."""
-    storage = view.status.text("storageUri")
-    kept = f" The history of the run is {storage}/events.jsonl in the storage." if storage else ""
-    return f"Logs are deleted with their Pods.{kept} `{command(view, 'status')}` shows where the run stands."
-
-
-def shown_instead(view: ObjectView, pods: list[Pod], wanted: Wanted) -> str | None:
-    """That another log is shown than that of the newest attempt, whose Pods are gone; None where it is the one."""
-    if wanted.role is not None or pods[0].role != "preflight" or not view.status.at("attempt"):
-        return None
-    attempt = view.status.text("attempt", "number")
-    return f"The Pods of attempt {attempt} are gone; this is the log of the preflight. {_where_else(view)}"
-
-
-def kept_log(view: ObjectView) -> str:
-    """The end of the log of the Pod that failed last, which the status has; "" if nothing failed."""
-    return view.status.block("failure", "log").rstrip()
+def pods_to_show(view: ObjectView, pods: list[Pod], wanted: Wanted) -> list[Pod]:
+    """The Pods whose logs are wanted. Raises NotFoundError."""
+    try:
+        return chosen(view, pods, wanted)
+    except NoPodsError as error:
+        every = " --all shows every Pod that does." if wanted.rank is not None and pods else ""
+        raise NotFoundError(f"{error}{every}") from None
 
 
 def show_logs(
@@ -95,7 +36,7 @@ def show_logs(
     tail: int = -1,
 ) -> None:
     """Print the logs of these Pods, with the Pod's name before each line if there are several. Raises PluginError."""
-    words = ["logs", "--container", _container(pods[0]), f"--tail={tail}"]
+    words = ["logs", "--container", container_of(pods[0]), f"--tail={tail}"]
     if follow:
         words.append("--follow")
     if len(pods) == 1:
@@ -123,12 +64,6 @@ def _check_end(process: subprocess.Popen[str], view: ObjectView) -> None:
     if "waiting to start" in str(error):
         error = PluginError(f"{error}. Why it waits: {command(view, 'events')}", ExitCode.NOT_FOUND)
     raise error
-
-
-def _container(pod: Pod) -> str:
-    """Ours, whatever a policy injected before it."""
-    names = [container.text("name") for container in pod.fields.at("spec", "containers")]
-    return next((name for name in names if name in ("trainer", "server")), names[0] if names else "trainer")
 
 
 def _own_labels(pod: Pod) -> list[str]:

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.live import Live
 
-from kubectl_finetune.cluster import children
-from kubectl_finetune.cluster.fields import Object
+from finetune_view import children
+from finetune_view.fields import Object
+from finetune_view.resource import Resource
 from kubectl_finetune.cluster.kubectl import Kubectl, error_of, watched
-from kubectl_finetune.cluster.resource import Resource
 from kubectl_finetune.display.numbers import duration
 from kubectl_finetune.display.terminal import tell
 from kubectl_finetune.errors import ExitCode, ForbiddenError, NotFoundError, PluginError

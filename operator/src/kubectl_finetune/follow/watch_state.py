@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kubectl_finetune.cluster.children import Event, Pod, is_about, sorted_pods
-from kubectl_finetune.cluster.fields import Fields, Object
-from kubectl_finetune.cluster.object_view import ObjectView, object_view
-from kubectl_finetune.cluster.resource import FINE_TUNE_JOB
+from finetune_view.children import Event, Pod, is_about, sorted_pods
+from finetune_view.fields import Fields, Object
+from finetune_view.object_view import ObjectView, object_view
+from finetune_view.resource import FINE_TUNE_JOB
 from kubectl_finetune.display.numbers import age, figure, sparkline
 from kubectl_finetune.display.status import progress_rows, score_line
 from kubectl_finetune.display.terminal import STYLES, Row, as_grid

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_finetune.cluster.fields import clean
+from finetune_view.fields import clean
 from kubectl_finetune.cluster.kubectl import Kubectl, error_of
 from kubectl_finetune.errors import ExitCode, NoAccessError, PluginError
 

@@ -10,7 +10,7 @@ import pytest
 import typer.main
 import yaml
 
-from kubectl_finetune.cluster.resource import KINDS
+from finetune_view.resource import KINDS
 from kubectl_finetune.commands.cli import app
 
 FILE = Path(__file__).parents[4] / "operator" / "kubectl-plugin" / "k9s-plugins.yaml"

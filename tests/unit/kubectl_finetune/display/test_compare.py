@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_finetune.cluster.object_view import object_view
+from finetune_view.object_view import object_view
 from kubectl_finetune.display.compare import comparison, scores_of
 from tests.unit.kubectl_finetune.cluster_objects import SUCCEEDED, TRAINING, seen
 

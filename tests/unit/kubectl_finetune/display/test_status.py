@@ -13,7 +13,7 @@ from finetune_api.conditions import KindStatus
 from finetune_api.evaluation import EvaluationStatus
 from finetune_api.finetunejob import FineTuneJobStatus
 from finetune_api.modeldeployment import ModelDeploymentStatus
-from kubectl_finetune.cluster.object_view import ObjectView, object_view
+from finetune_view.object_view import ObjectView, object_view
 from kubectl_finetune.display.status import status_rows
 from kubectl_finetune.display.terminal import print_rows
 from tests.unit.api.wire.full_statuses import full_status, objects_within, replaced, with_unknown_fields

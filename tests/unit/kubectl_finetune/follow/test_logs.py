@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_finetune.cluster.children import Pod, sorted_pods
-from kubectl_finetune.errors import NotFoundError
-from kubectl_finetune.follow.logs import Wanted, chosen, kept_log
+from finetune_view.children import Pod, sorted_pods
+from finetune_view.log_choice import NoPodsError, Wanted, chosen, kept_log
 from tests.unit.kubectl_finetune.cluster_objects import FAILED, TRAINING, pod, seen
 
 PODS = sorted_pods(
@@ -37,16 +36,16 @@ def test_a_rank_is_found_on_its_node() -> None:
     ranks = {rank: names(Wanted(rank=rank)) for rank in (0, 3, 4, 7)}
     first, second = ["router-train-2-0"], ["router-train-2-1"]
     assert ranks == {0: first, 3: first, 4: second, 7: second}
-    with pytest.raises(NotFoundError, match=r"rank 8 is on node 2.* nodes 0, 1"):
+    with pytest.raises(NoPodsError, match=r"rank 8 is on node 2.* nodes 0, 1"):
         names(Wanted(rank=8))
 
 
 def test_a_pod_that_is_gone_is_said_to_be() -> None:
-    with pytest.raises(NotFoundError, match="no train Pods"):
+    with pytest.raises(NoPodsError, match="no train Pods"):
         names(Wanted(), [])
-    with pytest.raises(NotFoundError, match="of an earlier try"):
+    with pytest.raises(NoPodsError, match="of an earlier try"):
         names(Wanted(previous=True), [one for one in PODS if one.job == "router-train-2"])
-    with pytest.raises(NotFoundError, match="on node 1, and the Pod of that node does not exist"):
+    with pytest.raises(NoPodsError, match="on node 1, and the Pod of that node does not exist"):
         names(Wanted(rank=4), [one for one in PODS if one.index == 0])
 
 

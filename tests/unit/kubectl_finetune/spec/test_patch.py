@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from finetune_view.changes import next_run_id, warning_of_gitops
 from kubectl_finetune.cluster.resource import resource
 from kubectl_finetune.errors import PluginError
-from kubectl_finetune.spec.patch import next_run_id, warning_of_gitops
 from tests.unit.kubectl_finetune.cluster_objects import seen
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from kubectl_finetune.cluster.fields import Fields, Object
-from kubectl_finetune.cluster.kubectl import Kubectl
-from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB, KINDS, MODEL_DEPLOYMENT, Kind, Resource
+from finetune_view.fields import Fields, Object
+from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, KINDS, MODEL_DEPLOYMENT, Kind, Resource
 
 Outcome = Literal["Succeeded", "Failed"]
 _SUCCESS = {FINE_TUNE_JOB.name: "Succeeded", EVALUATION.name: "Passed"}
@@ -106,11 +105,6 @@ class ObjectView:
         if self.status.time("completionTime") is None or self.status.text("runId") not in ("", self.run_id):
             return None
         return "Succeeded" if self.phase == _SUCCESS[self.kind.name] else "Failed"
-
-
-def read_object(kubectl: Kubectl, wanted: Resource) -> ObjectView:
-    """Read an object from the cluster. Raises PluginError."""
-    return object_view(kubectl.get(wanted.kind.resource, wanted.name))
 
 
 def object_view(found: Object) -> ObjectView:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from kubectl_finetune.cluster.object_view import ObjectView
-from kubectl_finetune.cluster.resource import EVALUATION, FINE_TUNE_JOB, MODEL_DEPLOYMENT
+from collections.abc import Callable
+
+from finetune_view.object_view import ObjectView
+from finetune_view.resource import EVALUATION, FINE_TUNE_JOB, MODEL_DEPLOYMENT
 
 OPERATOR_NAMESPACE = "finetune-system"
+Spelling = Callable[[ObjectView, str], str]
+"""How somebody asks for a verb (rerun, resume, watch, logs, events, diagnose) of an object."""
 _CONTINUES = "It continues by itself once the cause is gone; nothing has to be restarted."
 
 
-def next_steps(view: ObjectView) -> list[str]:
+def command(view: ObjectView, verb: str, *words: str) -> str:
+    """The command of the kubectl plugin for the object, ready to be copied."""
+    return " ".join(["kubectl finetune", verb, view.resource.argument, f"-n {view.namespace}", *words])
+
+
+def next_steps(view: ObjectView, spell: Spelling = command) -> list[str]:
     """The advice, most important first."""
     if view.deleting:
         return ["The object is being deleted. `kubectl describe` shows the finalizers that it waits for."]
@@ -19,23 +28,18 @@ def next_steps(view: ObjectView) -> list[str]:
             f"kubectl -n {OPERATOR_NAMESPACE} get pods"
         ]
     if view.outcome == "Failed" and view.phase == "Cancelled":
-        return [f"Run again: {command(view, 'rerun')}"]
+        return [f"Run again: {spell(view, 'rerun')}"]
     if view.outcome == "Failed":
-        return _after_failure(view)
+        return _after_failure(view, spell)
     if view.outcome == "Succeeded":
         return _after_success(view)
     if view.stalled:
-        return [*_suggestion(view), _CONTINUES, f"Where it happened: {command(view, 'events')}"]
+        return [*_suggestion(view), _CONTINUES, f"Where it happened: {spell(view, 'events')}"]
     if view.phase == "Suspended":
-        return [f"Resume from what is saved: {command(view, 'resume')}"]
+        return [f"Resume from what is saved: {spell(view, 'resume')}"]
     if view.phase == "Retrying":
-        return [*_suggestion(view), f"Nothing: the next try starts by itself. Why it is one: {command(view, 'events')}"]
-    return [f"Follow it: {command(view, 'watch')}", f"Its log: {command(view, 'logs')}"]
-
-
-def command(view: ObjectView, verb: str, *words: str) -> str:
-    """The command of this plugin for the object, ready to be copied."""
-    return " ".join(["kubectl finetune", verb, view.resource.argument, f"-n {view.namespace}", *words])
+        return [*_suggestion(view), f"Nothing: the next try starts by itself. Why it is one: {spell(view, 'events')}"]
+    return [f"Follow it: {spell(view, 'watch')}", f"Its log: {spell(view, 'logs')}"]
 
 
 def _suggestion(view: ObjectView) -> list[str]:
@@ -43,15 +47,15 @@ def _suggestion(view: ObjectView) -> list[str]:
     return [suggestion] if suggestion else []
 
 
-def _after_failure(view: ObjectView) -> list[str]:
+def _after_failure(view: ObjectView, spell: Spelling) -> list[str]:
     steps = _suggestion(view)
     if view.kind is EVALUATION and view.phase in ("GateFailed", "Inconclusive"):
         more = "more examples" if view.phase == "Inconclusive" else "a better model"
         return [f"The gates need {more}; they may also be changed at any time, without a new run."]
     return [
         *steps,
-        f"Fix the cause, then run again: {command(view, 'rerun')}",
-        f"Everything for a colleague, without secrets: {command(view, 'diagnose')}",
+        f"Fix the cause, then run again: {spell(view, 'rerun')}",
+        f"Everything for a colleague, without secrets: {spell(view, 'diagnose')}",
     ]
 
 

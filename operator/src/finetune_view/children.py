@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from kubectl_finetune.cluster.fields import Fields, Object
-from kubectl_finetune.cluster.kubectl import Kubectl
-from kubectl_finetune.cluster.object_view import ObjectView
-from kubectl_finetune.cluster.resource import JOB_INDEX, JOB_NAME_LABEL, OWNER_UID_LABEL, ROLE_LABEL
+from finetune_view.fields import Fields, Object
+from finetune_view.object_view import ObjectView
+from finetune_view.resource import JOB_INDEX, JOB_NAME_LABEL, OWNER_UID_LABEL, ROLE_LABEL
 
 CONTAINERS = frozenset({"trainer", "server"})
 _STATES = ("waiting", "terminated", "running")
@@ -81,11 +80,6 @@ def selector(view: ObjectView) -> str:
     return f"{OWNER_UID_LABEL}={view.uid or 'none'}"
 
 
-def pods_of(kubectl: Kubectl, view: ObjectView) -> list[Pod]:
-    """The Pods, oldest first. Raises PluginError."""
-    return sorted_pods(kubectl.items("pods", "-l", selector(view)))
-
-
 def sorted_pods(found: Iterable[Object]) -> list[Pod]:
     """Oldest Job first; within a Job by index."""
     pods = [Pod(Fields(item)) for item in found]
@@ -137,11 +131,6 @@ class Event:
     def text_and_count(self) -> str:
         """The same, and how many times it was recorded if more than once."""
         return self.text if self.count < 2 else f"{self.text} (x{self.count})"
-
-
-def events_of(kubectl: Kubectl, view: ObjectView, children: Sequence[Object] = ()) -> list[Event]:
-    """The Events about the object and its Jobs and Pods (also gone ones), oldest first. Raises PluginError."""
-    return sorted_events(kubectl.items("events"), view, children)
 
 
 def sorted_events(found: Iterable[Object], view: ObjectView, children: Sequence[Object] = ()) -> list[Event]:

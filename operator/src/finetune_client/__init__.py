@@ -1,0 +1,1 @@
+"""A Python client of finetune-operator, for notebooks and scripts."""
