@@ -1,0 +1,113 @@
+"""The client: creates, gets and lists the objects of one namespace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Generic, Self, TypeVar
+
+from finetune_client.aio.connection import Connection
+from finetune_client.aio.deployment import AsyncModelDeployment
+from finetune_client.aio.objects import AsyncClusterObject
+from finetune_client.aio.requests import ask, items
+from finetune_client.aio.runs import AsyncEvaluation, AsyncFineTuneJob
+from finetune_client.connecting import Source
+from finetune_client.errors import AlreadyExistsError, FineTuneError
+from finetune_client.kinds import FIELD_MANAGER, Contract
+from finetune_client.manifest import Given, check_same, manifest_of
+from finetune_client.storage import StorageOptions
+
+Kept = TypeVar("Kept", bound=AsyncClusterObject)
+
+
+class AsyncCollection(Generic[Kept]):
+    """The objects of one kind in the namespace."""
+
+    def __init__(self, client: AsyncFineTuneClient, kept: type[Kept]) -> None:
+        self._client = client
+        self._kept = kept
+
+    @property
+    def _contract(self) -> Contract:
+        return self._kept.contract
+
+    async def create(
+        self,
+        spec: Given,
+        name: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Kept:
+        """Create an object, or return the one of this name if it has the same spec.
+
+        `spec`: a model of finetune_api, a dict (the spec, or a whole object), or the path of a YAML file. Raises
+        DifferentSpecError if the object that exists asks for something else, and InvalidSpecError.
+        """
+        connection, namespace = self._client.connection, await self._client.namespace()
+        wanted = manifest_of(self._contract, spec, name, namespace, labels, annotations)
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        try:
+            found = await ask(connection, "POST", self._contract.path(namespace), query, wanted)
+        except AlreadyExistsError:
+            found = await ask(connection, "GET", self._contract.path(namespace, wanted["metadata"]["name"]))
+            check_same(self._contract, wanted, found)
+            if found["metadata"].get("deletionTimestamp"):
+                raise FineTuneError(
+                    f"{self._contract.kind.name} {found['metadata']['name']} is being deleted. Create it again once it "
+                    "is gone: delete(wait=True) waits for that."
+                ) from None
+        return self._kept(connection, found, self._client.storage)
+
+    async def get(self, name: str) -> Kept:
+        """The object of this name. Raises NotFoundError."""
+        path = self._contract.path(await self._client.namespace(), name)
+        return self._kept(
+            self._client.connection, await ask(self._client.connection, "GET", path), self._client.storage
+        )
+
+    async def list(self, *, labels: Mapping[str, str] | None = None) -> list[Kept]:
+        """The objects with these labels, by name."""
+        query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())} if labels else {}
+        found = await items(self._client.connection, self._contract.path(await self._client.namespace()), query)
+        found.sort(key=lambda one: str(one["metadata"]["name"]))
+        return [self._kept(self._client.connection, one, self._client.storage) for one in found]
+
+
+class AsyncFineTuneClient(AsyncCollection[AsyncFineTuneJob]):
+    """A client of one namespace. Its own `create`, `get` and `list` are of FineTuneJobs.
+
+    `namespace`: that of the kubeconfig's context, or of the Pod, if it is not given. `kubeconfig` and `context` choose
+    the cluster as kubectl's options do; in a Pod without a kubeconfig, its service account is used.
+    """
+
+    def __init__(
+        self,
+        namespace: str | None = None,
+        *,
+        kubeconfig: str | os.PathLike[str] | None = None,
+        context: str | None = None,
+        storage: StorageOptions | None = None,
+    ) -> None:
+        super().__init__(self, AsyncFineTuneJob)
+        self.connection = Connection(Source.of(kubeconfig, context))
+        self.storage = storage or StorageOptions()
+        self.evaluations = AsyncCollection(self, AsyncEvaluation)
+        self.deployments = AsyncCollection(self, AsyncModelDeployment)
+        self._namespace = namespace
+
+    async def namespace(self) -> str:
+        """The namespace of its objects."""
+        if self._namespace is None:
+            self._namespace = await self.connection.namespace()
+        return self._namespace
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self.connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

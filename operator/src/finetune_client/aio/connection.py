@@ -1,0 +1,141 @@
+"""The connection to the API server, through kubernetes.aio. The one of `sync` has the same methods."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from finetune_client.connecting import IN_CLUSTER_NAMESPACE, REQUEST_SECONDS, Source, active_namespace
+from finetune_client.errors import NoConnectionError, error_of, no_answer
+from finetune_client.watch_events import SILENCE_SECONDS
+from finetune_view.fields import Object
+
+Answer = TypeVar("Answer")
+
+
+class Connection:
+    """One user's requests to one API server. Opened by the first request."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._api: Any = None
+        self._opening = asyncio.Lock()
+
+    async def namespace(self) -> str:
+        """That of the kubeconfig's context or of the Pod."""
+        from kubernetes.aio import config
+
+        if self._source.in_cluster:
+            return IN_CLUSTER_NAMESPACE.read_text().strip() if IN_CLUSTER_NAMESPACE.exists() else "default"
+        return active_namespace(self._source, config.list_kube_config_contexts)
+
+    async def _opened(self) -> Any:
+        from kubernetes.aio import client, config
+
+        async with self._opening:
+            if self._api is None:
+                configuration = client.Configuration()
+                try:
+                    if self._source.in_cluster:
+                        config.load_incluster_config(client_configuration=configuration)
+                    else:
+                        await config.load_kube_config(
+                            self._source.file, self._source.context, configuration, persist_config=False
+                        )
+                except config.ConfigException as error:
+                    raise NoConnectionError(self._source.problem(str(error))) from None
+                # Otherwise aiohttp looks for ~/.netrc on every request.
+                configuration.client_session_kwargs = {"trust_env": False}
+                self._api = client.ApiClient(configuration)
+        return self._api
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """One request and its answer. Raises ApiError."""
+        import aiohttp
+
+        try:
+            timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+            response = await self._request(method, path, query or {}, body, content_type, timeout)
+            status, data = response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise no_answer(f"{method} {path}", self._server, error) from error
+        if not 200 <= status <= 299:
+            raise error_of(status, data, f"{method} {path}")
+        try:
+            answer: Object = json.loads(data)
+        except ValueError as error:
+            raise no_answer(f"{method} {path}", self._server, error) from error
+        return answer
+
+    async def lines(
+        self, path: str, query: Mapping[str, str], silence_seconds: float = SILENCE_SECONDS
+    ) -> AsyncGenerator[bytes]:
+        """The lines of a watch or a log, until either side ends it. Raises ApiError."""
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=silence_seconds)
+        response = None
+        try:
+            response = await self._request("GET", path, query, None, "application/json", timeout)
+            if response.status != 200:
+                raise error_of(response.status, await response.read(), f"GET {path}")
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line
+            if rest:
+                yield rest
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise no_answer(f"GET {path}", self._server, error) from error
+        finally:
+            if response is not None:
+                response.close()
+
+    async def _request(
+        self, method: str, path: str, query: Mapping[str, str], body: Object | None, content_type: str, timeout: Any
+    ) -> Any:
+        api = await self._opened()
+        headers = {**api.default_headers, "Accept": "application/json", "Content-Type": content_type}
+        await api.update_params_for_auth(headers, None, ["BearerToken"], path, method, None)
+        rest, configuration = api.rest_client, api.configuration
+        if rest.pool_manager is None:
+            rest.pool_manager = rest._create_pool_manager()  # as its own `request` does; closed with it
+        return await rest.pool_manager.request(
+            method,
+            f"{configuration.host}{path}{'?' if query else ''}{urlencode(query, quote_via=quote)}",
+            headers=headers,
+            data=None if body is None else json.dumps(body),
+            timeout=timeout,
+            server_hostname=configuration.tls_server_name or None,
+            proxy=configuration.proxy or None,
+            proxy_headers=configuration.proxy_headers or None,
+        )
+
+    @property
+    def _server(self) -> str:
+        return str(self._api.configuration.host) if self._api is not None else "The API server"
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+    async def in_thread(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Call a function that blocks."""
+        return await asyncio.to_thread(function, *arguments)
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._api is not None:
+            await self._api.close()
+            self._api = None

@@ -1,0 +1,80 @@
+# Made from finetune_client/aio/watch.py by `make generate`; do not edit.
+"""Follows one object: reads it, watches it from there, and reads it again whenever the watch ends, for any reason."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+
+from finetune_client.errors import ApiError, DeletedError, ForbiddenError, NotFoundError
+from finetune_client.kinds import Contract
+from finetune_client.sync.connection import Connection
+from finetune_client.waiting import Outage
+from finetune_client.watch_events import POLL_SECONDS, SHORTEST_SECONDS, WATCH_SECONDS, changed
+from finetune_view.fields import Object
+
+
+def states(
+    connection: Connection,
+    contract: Contract,
+    namespace: str,
+    name: str,
+    deadline: float,
+    look_again: Callable[[float], float],
+) -> Generator[Object]:
+    """The object now, after each change, and when `look_again` asks for it; ends at the deadline.
+
+    `look_again`: seconds from a moment on. Raises DeletedError, ForbiddenError, or ApiError after a long outage.
+    """
+    outage, may_watch = Outage(), True
+    while (now := time.monotonic()) < deadline:
+        try:
+            found = connection.send("GET", contract.path(namespace, name))
+            outage.answered()
+            yield found
+            end = min(deadline, time.monotonic() + WATCH_SECONDS)
+            if may_watch:
+                with closing(_changes(connection, contract, found, end, look_again)) as seen:
+                    for one in seen:
+                        yield one
+            # A proxy may end each watch at once, and a look that was asked for may be now.
+            pause = SHORTEST_SECONDS if may_watch else POLL_SECONDS
+        except NotFoundError:
+            raise DeletedError(f"{contract.kind.name} {name} was deleted.") from None
+        except ForbiddenError as error:
+            if not may_watch or time.monotonic() - now > SHORTEST_SECONDS * 30 or "watch" not in error.message:
+                raise
+            may_watch, pause = False, 0.0
+        except ApiError as error:
+            pause = outage.pause(error, time.monotonic())
+        connection.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+
+
+def _changes(
+    connection: Connection, contract: Contract, found: Object, end: float, look_again: Callable[[float], float]
+) -> Generator[Object]:
+    """One watch: each change until `end`, or until it is to be looked at again."""
+    metadata = found["metadata"]
+    query = {
+        "watch": "true",
+        "allowWatchBookmarks": "true",
+        "fieldSelector": f"metadata.name={metadata['name']}",
+        "resourceVersion": str(metadata["resourceVersion"]),
+    }
+    seconds = _seconds(end, look_again)
+    query["timeoutSeconds"] = str(seconds)
+    until = time.monotonic() + seconds
+    path = contract.path(metadata["namespace"])
+    with closing(connection.lines(path, query)) as lines:
+        for line in lines:
+            if (one := changed(line)) is not None:
+                yield one
+            if time.monotonic() + _seconds(end, look_again) < until - 1:
+                return
+
+
+def _seconds(end: float, look_again: Callable[[float], float]) -> int:
+    now = time.monotonic()
+    return max(1, math.ceil(min(end - now, look_again(now))))
