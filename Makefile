@@ -44,11 +44,13 @@ bench-controller: $(VENV)/.dev ## benchmark the operator: CPU and requests per j
 bench-gpu: $(VENV)/.dev ## check a GPU: losses compared with a CPU, resume, tokens per second, memory
 	@$(RUN) -m benchmarks.gpu
 
-generate: $(VENV)/.e2e ## regenerate the CRDs and the reference pages from the code
+generate: $(VENV)/.dev ## regenerate the CRDs, the reference pages and the synchronous Python client from the code
 	@$(RUN) -m finetune_api.crd crds charts/finetune-operator/files/crds
 	@$(RUN) -m finetune_api.reference docs/reference
 	@$(RUN) -m finetune_operator.reference docs/reference
 	@$(RUN) -m kubectl_finetune.reference docs/reference
+	@$(RUN) operator/make_sync_client.py
+	@$(RUN) -m finetune_client.reference docs/reference
 	@$(RUN) gitops/argocd/config_map.py
 
 lock: $(VENV)/.e2e ## update the lock files from pyproject.toml

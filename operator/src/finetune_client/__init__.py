@@ -22,9 +22,9 @@ from finetune_client.errors import (
     WaitTimeoutError,
 )
 from finetune_client.gitops_warning import GitOpsWarning
-from finetune_client.metrics import Metrics
-from finetune_client.report import Report
-from finetune_client.storage import StorageOptions
+from finetune_client.results.metrics import Metrics
+from finetune_client.results.report import Report
+from finetune_client.results.storage import StorageOptions
 from finetune_client.sync.client import FineTuneClient
 from finetune_client.sync.deployment import ModelDeployment
 from finetune_client.sync.runs import Evaluation, FineTuneJob

@@ -117,8 +117,8 @@ def check_same(contract: Contract, wanted: Object, live: Object) -> None:
     more = f", and {len(found) - MOST_DIFFERENCES} more" if len(found) > MOST_DIFFERENCES else ""
     raise DifferentSpecError(
         f"{contract.kind.name} {name} exists in {wanted['metadata']['namespace']} with another spec "
-        f"({'; '.join(shown)}{more}). Choose another name, take the one that exists ({contract.collection}.get({name!r})), "
-        f"or change that one ({contract.change}).",
+        f"({'; '.join(shown)}{more}). Choose another name, take the one that exists "
+        f"({contract.collection}.get({name!r})), or change that one ({contract.change}).",
         found,
     )
 

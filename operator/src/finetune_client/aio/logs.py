@@ -37,8 +37,8 @@ async def log_lines(connection: Connection, view: ObjectView, wanted: Wanted, ta
         kept = kept_log(view).splitlines()
         if not kept:
             raise error if isinstance(error, ForbiddenError) else NoResultError(str(error)) from None
-        for line in kept if tail is None else kept[-tail:]:
-            yield line
+        for text in kept if tail is None else kept[-tail:]:
+            yield text
         return
     for pod in pods:
         prefix = f"[{pod.name}] " if len(pods) > 1 else ""
@@ -48,8 +48,8 @@ async def log_lines(connection: Connection, view: ObjectView, wanted: Wanted, ta
         position = LogPosition()
         async with aclosing(connection.lines(_log_path(pod), query)) as lines:
             async for line in lines:
-                if (text := position.take(line)) is not None:
-                    yield prefix + text
+                if (shown := position.take(line)) is not None:
+                    yield prefix + shown
 
 
 async def followed_lines(

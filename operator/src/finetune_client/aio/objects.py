@@ -14,8 +14,8 @@ from finetune_client.aio.watch import states
 from finetune_client.errors import ApiError, DeletedError, FineTuneError, ForbiddenError, NotFoundError
 from finetune_client.gitops_warning import warn_of_gitops
 from finetune_client.kinds import FIELD_MANAGER, Contract, core_path
-from finetune_client.metrics import SeenProgress
-from finetune_client.storage import StorageOptions
+from finetune_client.results.metrics import SeenProgress
+from finetune_client.results.storage import StorageOptions
 from finetune_client.waiting import DAY, STALLED_SECONDS, Progress, Until, Waiting, progress_of, timed_out
 from finetune_view.children import Event, selector, sorted_events
 from finetune_view.fields import Object

@@ -13,9 +13,9 @@ from finetune_client.aio.objects import AsyncClusterObject
 from finetune_client.aio.requests import ask
 from finetune_client.errors import FineTuneError, ForbiddenError, NoResultError, NotFoundError, StorageError
 from finetune_client.kinds import EVALUATIONS, FINE_TUNE_JOBS, Contract, class_path, core_path
-from finetune_client.metrics import Metrics, parse_results
-from finetune_client.report import Report
-from finetune_client.storage import Place, credentials_in, place_of, read_file
+from finetune_client.results.metrics import Metrics, parse_results
+from finetune_client.results.report import Report
+from finetune_client.results.storage import Place, credentials_in, place_of, read_file
 from finetune_view.changes import next_run_id
 from finetune_view.fields import Fields
 
@@ -97,7 +97,7 @@ class AsyncFineTuneJob(AsyncRun):
 
     @property
     def status(self) -> FineTuneJobStatus:
-        """The status. Raises finetune_api.conditions.UnreadableStatusError if another version wrote what it can't be."""
+        """The status. Raises UnreadableStatusError (finetune_api.conditions) for one of another version."""
         return FineTuneJobStatus.read(self._view.status.value)
 
     @property
@@ -146,7 +146,7 @@ class AsyncEvaluation(AsyncRun):
 
     @property
     def status(self) -> EvaluationStatus:
-        """The status. Raises finetune_api.conditions.UnreadableStatusError if another version wrote what it can't be."""
+        """The status. Raises UnreadableStatusError (finetune_api.conditions) for one of another version."""
         return EvaluationStatus.read(self._view.status.value)
 
     @property

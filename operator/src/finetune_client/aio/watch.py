@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from finetune_client.aio.connection import Connection
-from finetune_client.errors import ApiError, DeletedError, ForbiddenError, NotFoundError
+from finetune_client.errors import GONE, ApiError, DeletedError, ForbiddenError, NotFoundError
 from finetune_client.kinds import Contract
 from finetune_client.waiting import Outage
 from finetune_client.watch_events import POLL_SECONDS, SHORTEST_SECONDS, WATCH_SECONDS, changed
@@ -47,7 +47,8 @@ async def states(
                 raise
             may_watch, pause = False, 0.0
         except ApiError as error:
-            pause = outage.pause(error, time.monotonic())
+            # The version to watch from may be forgotten by the time the watch is opened.
+            pause = SHORTEST_SECONDS if error.status == GONE else outage.pause(error, time.monotonic())
         await connection.sleep(min(pause, max(0.0, deadline - time.monotonic())))
 
 

@@ -11,7 +11,7 @@ from finetune_client.connecting import Source
 from finetune_client.errors import AlreadyExistsError, FineTuneError
 from finetune_client.kinds import FIELD_MANAGER, Contract
 from finetune_client.manifest import Given, check_same, manifest_of
-from finetune_client.storage import StorageOptions
+from finetune_client.results.storage import StorageOptions
 from finetune_client.sync.connection import Connection
 from finetune_client.sync.deployment import ModelDeployment
 from finetune_client.sync.objects import ClusterObject
@@ -75,6 +75,8 @@ class Collection(Generic[Kept]):
 
 class FineTuneClient(Collection[FineTuneJob]):
     """A client of one namespace. Its own `create`, `get` and `list` are of FineTuneJobs.
+
+    Its Collections `evaluations` and `deployments` have those of the other kinds.
 
     `namespace`: that of the kubeconfig's context, or of the Pod, if it is not given. `kubeconfig` and `context` choose
     the cluster as kubectl's options do; in a Pod without a kubeconfig, its service account is used.

@@ -27,7 +27,7 @@ class ModelDeployment(ClusterObject):
 
     @property
     def status(self) -> ModelDeploymentStatus:
-        """The status. Raises finetune_api.conditions.UnreadableStatusError if another version wrote what it can't be."""
+        """The status. Raises UnreadableStatusError (finetune_api.conditions) for one of another version."""
         return ModelDeploymentStatus.read(self._view.status.value)
 
     @property

@@ -38,8 +38,8 @@ def log_lines(connection: Connection, view: ObjectView, wanted: Wanted, tail: in
         kept = kept_log(view).splitlines()
         if not kept:
             raise error if isinstance(error, ForbiddenError) else NoResultError(str(error)) from None
-        for line in kept if tail is None else kept[-tail:]:
-            yield line
+        for text in kept if tail is None else kept[-tail:]:
+            yield text
         return
     for pod in pods:
         prefix = f"[{pod.name}] " if len(pods) > 1 else ""
@@ -49,8 +49,8 @@ def log_lines(connection: Connection, view: ObjectView, wanted: Wanted, tail: in
         position = LogPosition()
         with closing(connection.lines(_log_path(pod), query)) as lines:
             for line in lines:
-                if (text := position.take(line)) is not None:
-                    yield prefix + text
+                if (shown := position.take(line)) is not None:
+                    yield prefix + shown
 
 
 def followed_lines(

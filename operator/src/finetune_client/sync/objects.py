@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self
 from finetune_client.errors import ApiError, DeletedError, FineTuneError, ForbiddenError, NotFoundError
 from finetune_client.gitops_warning import warn_of_gitops
 from finetune_client.kinds import FIELD_MANAGER, Contract, core_path
-from finetune_client.metrics import SeenProgress
-from finetune_client.storage import StorageOptions
+from finetune_client.results.metrics import SeenProgress
+from finetune_client.results.storage import StorageOptions
 from finetune_client.sync.connection import Connection
 from finetune_client.sync.logs import followed_lines, log_lines
 from finetune_client.sync.requests import MERGE_PATCH, ask, items

@@ -12,9 +12,9 @@ from finetune_api.evaluation_results import Score
 from finetune_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, Result
 from finetune_client.errors import FineTuneError, ForbiddenError, NoResultError, NotFoundError, StorageError
 from finetune_client.kinds import EVALUATIONS, FINE_TUNE_JOBS, Contract, class_path, core_path
-from finetune_client.metrics import Metrics, parse_results
-from finetune_client.report import Report
-from finetune_client.storage import Place, credentials_in, place_of, read_file
+from finetune_client.results.metrics import Metrics, parse_results
+from finetune_client.results.report import Report
+from finetune_client.results.storage import Place, credentials_in, place_of, read_file
 from finetune_client.sync.objects import ClusterObject
 from finetune_client.sync.requests import ask
 from finetune_view.changes import next_run_id
@@ -98,7 +98,7 @@ class FineTuneJob(Run):
 
     @property
     def status(self) -> FineTuneJobStatus:
-        """The status. Raises finetune_api.conditions.UnreadableStatusError if another version wrote what it can't be."""
+        """The status. Raises UnreadableStatusError (finetune_api.conditions) for one of another version."""
         return FineTuneJobStatus.read(self._view.status.value)
 
     @property
@@ -147,7 +147,7 @@ class Evaluation(Run):
 
     @property
     def status(self) -> EvaluationStatus:
-        """The status. Raises finetune_api.conditions.UnreadableStatusError if another version wrote what it can't be."""
+        """The status. Raises UnreadableStatusError (finetune_api.conditions) for one of another version."""
         return EvaluationStatus.read(self._view.status.value)
 
     @property

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 
-from finetune_client.errors import ApiError, DeletedError, ForbiddenError, NotFoundError
+from finetune_client.errors import GONE, ApiError, DeletedError, ForbiddenError, NotFoundError
 from finetune_client.kinds import Contract
 from finetune_client.sync.connection import Connection
 from finetune_client.waiting import Outage
@@ -48,7 +48,8 @@ def states(
                 raise
             may_watch, pause = False, 0.0
         except ApiError as error:
-            pause = outage.pause(error, time.monotonic())
+            # The version to watch from may be forgotten by the time the watch is opened.
+            pause = SHORTEST_SECONDS if error.status == GONE else outage.pause(error, time.monotonic())
         connection.sleep(min(pause, max(0.0, deadline - time.monotonic())))
 
 

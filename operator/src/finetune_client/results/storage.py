@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from finetune_client.errors import StorageError
@@ -120,10 +121,9 @@ def _client(session: Any, place: Place, files: ExitStack) -> Any:
 
     verify = None
     if place.ca_bundle:
-        bundle = files.enter_context(tempfile.NamedTemporaryFile("w", suffix=".pem"))
-        bundle.write(place.ca_bundle)
-        bundle.flush()
-        verify = bundle.name
+        bundle = Path(files.enter_context(tempfile.TemporaryDirectory())) / "ca.pem"
+        bundle.write_text(place.ca_bundle)
+        verify = str(bundle)
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,

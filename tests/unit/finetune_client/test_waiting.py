@@ -1,0 +1,69 @@
+"""When a wait is over, and how long the API server may be away."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from finetune_client.errors import ApiError, RunFailedError, StalledError, error_of
+from finetune_client.kinds import FINE_TUNE_JOBS
+from finetune_client.waiting import PAUSES, Outage, Until, Waiting, progress_of
+from tests.unit.kubectl_finetune.cluster_objects import FAILED, SUCCEEDED, TRAINING, UID, condition, seen
+
+STALLED = {
+    **TRAINING,
+    "phase": "Queued",
+    "conditions": [
+        condition("Ready", "False", "Unschedulable", "0/3 nodes have a GPU."),
+        condition("Stalled", "True", "Unschedulable", "0/3 nodes have a GPU."),
+    ],
+}
+UNSEEN = {**SUCCEEDED, "observedGeneration": 1}
+
+
+def waiting(until: Until = "Succeeded", stalled_after: float = 100.0) -> Waiting:
+    return Waiting(FINE_TUNE_JOBS, UID, until, stalled_after)
+
+
+def test_it_is_over_when_what_was_waited_for_is_true() -> None:
+    assert waiting("Started").look(seen(TRAINING), 0) and not waiting().look(seen(TRAINING), 0)
+    for until in ("Started", "Succeeded", "Ended"):
+        assert waiting(until).look(seen(SUCCEEDED), 0)  # type: ignore[arg-type]
+    assert waiting("Ended").look(seen(FAILED), 0)
+    with pytest.raises(RunFailedError, match=r"ended as Failed \(CUDAOutOfMemory\)"):
+        waiting("Started").look(seen(FAILED), 0)
+
+
+def test_a_status_of_an_earlier_spec_says_nothing() -> None:
+    assert not waiting().look(seen(UNSEEN), 0)
+    assert progress_of(seen(UNSEEN)).phase == ""
+
+
+def test_a_stall_ends_it_once_it_has_lasted() -> None:
+    """What heals in between starts the clock anew."""
+    wait = waiting()
+    assert not wait.look(seen(STALLED), 10) and wait.seconds_left(10) == 100
+    assert not wait.look(seen(STALLED), 109) and wait.seconds_left(109) == 1
+    assert not wait.look(seen(TRAINING), 109.5) and wait.seconds_left(109.5) == math.inf
+    assert not wait.look(seen(STALLED), 200)
+    with pytest.raises(StalledError, match=r"stalled for 100 s \(Unschedulable\): 0/3 nodes"):
+        wait.look(seen(STALLED), 300)
+
+
+def test_a_line_tells_where_it_stands() -> None:
+    assert str(progress_of(seen(TRAINING))) == (
+        "router  Training  42%  step 420/1000  loss 0.5234  validation loss 0.61  42m left"
+    )
+    assert "stalled: Unschedulable: 0/3 nodes have a GPU." in str(progress_of(seen(STALLED)))
+
+
+def test_an_outage_is_bounded_and_a_refusal_is_none() -> None:
+    outage, away = Outage(limit=60.0), error_of(503, b"", "GET /x")
+    assert [outage.pause(away, moment) for moment in (0, 1, 2)] == list(PAUSES[:3])
+    outage.answered()
+    assert outage.pause(away, 1000) == PAUSES[0]
+    with pytest.raises(ApiError):
+        outage.pause(away, 1060)
+    with pytest.raises(ApiError, match="Ask the platform team"):
+        Outage().pause(error_of(403, b'{"reason": "Forbidden", "message": "no"}', "GET /x"), 0)
