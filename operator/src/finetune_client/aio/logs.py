@@ -46,10 +46,13 @@ async def log_lines(connection: Connection, view: ObjectView, wanted: Wanted, ta
         if tail is not None:
             query["tailLines"] = str(tail)
         position = LogPosition()
-        async with aclosing(connection.lines(_log_path(pod), query)) as lines:
-            async for line in lines:
-                if (shown := position.take(line)) is not None:
-                    yield prefix + shown
+        try:
+            async with aclosing(connection.lines(_log_path(pod), query)) as lines:
+                async for line in lines:
+                    if (shown := position.take(line)) is not None:
+                        yield prefix + shown
+        except InvalidSpecError as error:
+            raise NoResultError(f"{error} job.events() says why; follow=True waits for it.") from None
 
 
 async def followed_lines(

@@ -28,24 +28,23 @@ async def states(
     `look_again`: seconds from a moment on. Raises DeletedError, ForbiddenError, or ApiError after a long outage.
     """
     outage, may_watch = Outage(), True
-    while (now := time.monotonic()) < deadline:
+    while time.monotonic() < deadline:
         try:
             found = await connection.send("GET", contract.path(namespace, name))
             outage.answered()
             yield found
             end = min(deadline, time.monotonic() + WATCH_SECONDS)
             if may_watch:
-                async with aclosing(_changes(connection, contract, found, end, look_again)) as seen:
-                    async for one in seen:
-                        yield one
+                try:
+                    async with aclosing(_changes(connection, contract, found, end, look_again)) as seen:
+                        async for one in seen:
+                            yield one
+                except ForbiddenError:
+                    may_watch = False  # who may read it can still look at it every few seconds
             # A proxy may end each watch at once, and a look that was asked for may be now.
             pause = SHORTEST_SECONDS if may_watch else POLL_SECONDS
         except NotFoundError:
             raise DeletedError(f"{contract.kind.name} {name} was deleted.") from None
-        except ForbiddenError as error:
-            if not may_watch or time.monotonic() - now > SHORTEST_SECONDS * 30 or "watch" not in error.message:
-                raise
-            may_watch, pause = False, 0.0
         except ApiError as error:
             # The version to watch from may be forgotten by the time the watch is opened.
             pause = SHORTEST_SECONDS if error.status == GONE else outage.pause(error, time.monotonic())

@@ -47,10 +47,13 @@ def log_lines(connection: Connection, view: ObjectView, wanted: Wanted, tail: in
         if tail is not None:
             query["tailLines"] = str(tail)
         position = LogPosition()
-        with closing(connection.lines(_log_path(pod), query)) as lines:
-            for line in lines:
-                if (shown := position.take(line)) is not None:
-                    yield prefix + shown
+        try:
+            with closing(connection.lines(_log_path(pod), query)) as lines:
+                for line in lines:
+                    if (shown := position.take(line)) is not None:
+                        yield prefix + shown
+        except InvalidSpecError as error:
+            raise NoResultError(f"{error} job.events() says why; follow=True waits for it.") from None
 
 
 def followed_lines(

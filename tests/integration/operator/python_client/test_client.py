@@ -203,3 +203,36 @@ def test_a_user_without_rights_is_told_whom_to_ask(connect: Any, cluster: Contro
     for use in (lambda: nobody.get("router"), nobody.list, lambda: nobody.create(JOB, name="other")):
         with pytest.raises(ForbiddenError, match="Ask the platform team for a role"):
             use()
+
+
+def test_a_user_who_may_read_but_not_watch_waits_too(connect: Any, cluster: ControlPlane, api: Api) -> None:
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{api.namespace}"
+    rules = [{"apiGroups": ["finetune.dev"], "resources": ["finetunejobs"], "verbs": ["get"]}]
+    api.request("POST", f"{rbac}/roles", {"metadata": {"name": "getter"}, "rules": rules})
+    binding = {
+        "metadata": {"name": "getter"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "getter"},
+        "subjects": [{"kind": "User", "name": "getter", "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+    api.request("POST", f"{rbac}/rolebindings", binding)
+    job = api.create("FineTuneJob", "router", JOB)
+    waited = connect(cluster.kubeconfig_for("getter")).get("router")
+    seen: list[str] = []
+
+    def cancels(progress: Any) -> None:
+        if not seen:
+            api.patch("FineTuneJob", "router", {"spec": {"cancel": True}})
+        seen.append(progress.phase)
+
+    with pytest.raises(RunFailedError, match="was cancelled"):
+        waited.wait(timeout=SECONDS, on_progress=cancels)
+    assert waited.uid == job["metadata"]["uid"] and seen[-1] == "Cancelled"
+    with pytest.raises(ForbiddenError, match="cannot list resource"):
+        waited.events()
+
+
+def test_a_container_that_has_not_started_has_no_log_yet(client: Any, api: Api) -> None:
+    job = client.create(JOB, name="router")
+    api.wait_children(api.get("FineTuneJob", "router"), "preflight", "Pod")
+    with pytest.raises(FineTuneError):
+        list(job.logs())
