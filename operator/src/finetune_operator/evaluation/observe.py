@@ -17,7 +17,7 @@ from finetune_operator.kube.reader import Reader
 from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_endpoint, resolve_model
 from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
-from finetune_operator.pods.observed import job_view, pod_view
+from finetune_operator.pods.observed import job_view, parse_time, pod_view, status_written
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from finetune_operator.progress.store import ProgressStore
 
@@ -60,6 +60,8 @@ async def observe(
         candidates=candidates,
         baseline=baseline,
         endpoints=await _endpoints(reader, owner.namespace, spec, class_),
+        created=parse_time(parent["metadata"]["creationTimestamp"]),
+        status_written=status_written(parent),
         # Schemas are untrusted and may take long to check: other objects must not wait for them.
         refusal=await asyncio.to_thread(grading_refusal, spec),
         jobs=tuple(jobs),

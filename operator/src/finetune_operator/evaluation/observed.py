@@ -12,6 +12,7 @@ from finetune_api.run import EndpointConfig
 from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.ownership import Owner
 from finetune_operator.core.plan import Decision, Plan
+from finetune_operator.core.wrong_clock import ServerTimes
 from finetune_operator.finetuneclass.resolve import ResolvedClass
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observed import JobView, PodView
@@ -37,6 +38,9 @@ class ObservedEvaluation:
     baseline: Answering | Readiness | None
     endpoints: tuple[EndpointConfig | Readiness, ...] = ()
     """The class's models behind an API that are graders, candidates or the baseline."""
+    created: datetime | None = None
+    status_written: datetime | None = None
+    """By the API server's clock."""
     refusal: Readiness | None = None
     """Why a grader, gate or template is invalid."""
     jobs: tuple[JobView, ...] = ()
@@ -51,6 +55,11 @@ class ObservedEvaluation:
     newer_report_time: datetime | None = None
     """When the status may show the next report that has already arrived; None if there is none."""
     progress_endpoint: ProgressEndpoint | None = None
+
+    @property
+    def server_times(self) -> ServerTimes:
+        """The times that only the API server writes."""
+        return ServerTimes(self.created, tuple(job.created for job in self.jobs), self.status_written)
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
         """The Pods of a Job."""

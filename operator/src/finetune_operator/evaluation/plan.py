@@ -13,6 +13,7 @@ from finetune_operator.core.conditions import Readiness
 from finetune_operator.core.plan import Decider, Mutator, Phases, decided
 from finetune_operator.evaluation.observed import EvaluationDecision, EvaluationPlan, ObservedEvaluation
 from finetune_operator.evaluation.policies.active_deadline import (
+    correct_times,
     count_suspended_time,
     fail_at_active_deadline,
     wake_at_deadline,
@@ -37,6 +38,7 @@ EvaluationMutator = Mutator[ObservedEvaluation, EvaluationStatus]
 EvaluationDecider = Decider[ObservedEvaluation, EvaluationStatus]
 
 POLICIES: tuple[EvaluationMutator | EvaluationDecider, ...] = (
+    Mutator(correct_times),  # times written by a wrong clock
     Mutator(record_progress),  # outputs and grades, as the Pod of the newest try reports them
     Decider(keep_finished),  # a finished run, judged by the current gates, until its runId or a model changes
     Decider(take_scores),  # Passed or GateFailed: the newest try has the scores, whatever the spec says by now

@@ -18,7 +18,7 @@ from finetune_operator.kube.resources import Object
 from finetune_operator.models.observe import resolve_model
 from finetune_operator.models.resolve import ResolvedModel
 from finetune_operator.pods.observe import jobs_and_pods, observe_warnings
-from finetune_operator.pods.observed import job_view, parse_time, pod_view
+from finetune_operator.pods.observed import job_view, parse_time, pod_view, status_written
 from finetune_operator.progress.endpoint import ProgressEndpoint
 from finetune_operator.progress.store import ProgressStore
 
@@ -61,7 +61,7 @@ async def observe(
         class_=class_,
         folder_classes=tuple(classes.values()),
         created=parse_time(parent["metadata"]["creationTimestamp"]),
-        status_written=_status_written(parent),
+        status_written=status_written(parent),
         model=model,
         jobs=jobs,
         pods=pods,
@@ -73,11 +73,6 @@ async def observe(
         budget=budget,
         progress_endpoint=endpoint,
     )
-
-
-def _status_written(parent: Object) -> datetime | None:
-    entries = [one for one in parent["metadata"].get("managedFields", []) if one.get("subresource") == "status"]
-    return max((parse_time(one["time"]) for one in entries if one.get("time")), default=None)
 
 
 def pinned_class(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> str | None:

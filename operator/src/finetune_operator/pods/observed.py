@@ -236,6 +236,12 @@ def is_lost(pod: PodView, now: datetime) -> bool:
     return not pod.is_terminal and until is not None and now >= until
 
 
+def status_written(parent: Object) -> datetime | None:
+    """When the status of an object was written last, by the API server's clock."""
+    entries = [one for one in parent["metadata"].get("managedFields", []) if one.get("subresource") == "status"]
+    return max((parse_time(one["time"]) for one in entries if one.get("time")), default=None)
+
+
 def parse_time(text: str) -> datetime:
     """A Kubernetes timestamp, which anybody may have written (sane_time)."""
     try:

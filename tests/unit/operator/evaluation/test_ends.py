@@ -1,17 +1,20 @@
-"""The end of an Evaluation's run is written down before its Pods go, and stays what it was."""
+"""The end of an Evaluation's run is written down before its Pods go, stays what it was, and comes by a right clock."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from finetune_operator.evaluation.plan import plan
 from finetune_operator.pods.observed import PodView
 from tests.unit.operator.evaluation.plans import JOB, decide, is_over
 from tests.unit.operator.evaluation_states import (
     EVALUATION_REPORT,
     WAITING_FOR_MODEL,
+    evaluated_status,
     evaluation_spec,
     evaluation_status,
     observed_evaluation,
@@ -19,9 +22,12 @@ from tests.unit.operator.evaluation_states import (
 from tests.unit.operator.states import (
     CLASS_NOT_FOUND,
     LINE_7,
+    NOW,
     ago,
     failed_pod,
     job,
+    later,
+    pod,
     succeeded_pod,
     with_config_map,
 )
@@ -79,3 +85,49 @@ def test_a_run_without_scores_never_passes_though_another_run_id_came_and_went(
     assert told in back.message
     again = decide(observed_evaluation(back.status, spec=evaluation_spec(gates=gates)))
     assert again.status == back.status
+
+
+# Clocks.
+
+DAYS = 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("written", "corrected"),
+    [
+        ({"start_time": later(10**8)}, {"start_time": NOW}),
+        ({"start_time": ago(10**9)}, {"start_time": ago(1000)}),
+        ({"start_time": later(30)}, {"start_time": later(30)}),
+        ({"start_time": ago(500), "suspended_seconds": 10**8}, {"start_time": ago(500), "suspended_seconds": 500}),
+    ],
+    ids=["in the future", "before it was made", "by seconds", "suspended for longer than it runs"],
+)
+def test_times_that_a_wrong_clock_wrote_are_corrected(written: dict[str, Any], corrected: dict[str, Any]) -> None:
+    running = observed_evaluation(evaluation_status(**written), job(JOB), pods=(pod(JOB),), created=ago(1000))
+    found = decide(running).status
+    assert {name: getattr(found, name) for name in corrected} == corrected
+    assert decide(replace(running, status=found)).status == found
+
+
+@pytest.mark.parametrize("moment", [later(10**9), ago(10**9)])
+def test_a_ttl_counts_from_now_where_a_wrong_clock_wrote_the_end(moment: datetime) -> None:
+    spec = evaluation_spec(ttlSecondsAfterFinished=60)
+    over = evaluated_status(start_time=ago(100), completion_time=moment)
+    found = decide(observed_evaluation(over, job(JOB, "Complete"), spec=spec)).decision
+    assert (found.phase, found.deletes, found.again_in) == ("Passed", (), 60)
+
+
+@pytest.mark.parametrize("by", [{"created": ago(100)}, {"status_written": ago(1)}], ids=["its creation", "its status"])
+def test_the_time_of_a_suspension_is_not_lost_where_a_slow_clock_sees_its_end(by: dict[str, Any]) -> None:
+    """The run's clock stands still until somebody can tell for how long it did."""
+    status = evaluation_status(job_name=None, phase="Suspended", start_time=ago(6 * DAYS), suspend_time=ago(5 * DAYS))
+    spec = evaluation_spec(activeDeadlineSeconds=2 * DAYS)
+    resumed = observed_evaluation(status, spec=spec, **by)
+    slow = plan(resumed, NOW - timedelta(days=20)).status
+    assert (slow.suspend_time, slow.suspended_seconds, slow.completion_time) == (status.suspend_time, 0, None)
+    right = decide(replace(resumed, status=slow, created=ago(7 * DAYS))).status
+    assert (right.suspend_time, right.suspended_seconds) == (None, 5 * DAYS)
+
+
+def test_a_run_that_a_slow_clock_begins_began_no_earlier_than_what_is_there_was_made() -> None:
+    assert plan(observed_evaluation(created=ago(100)), NOW - timedelta(days=20)).status.start_time == ago(100)

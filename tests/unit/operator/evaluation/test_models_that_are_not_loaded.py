@@ -124,6 +124,7 @@ async def test_a_model_that_the_class_does_not_list_is_not_asked(
     class_ = {"metadata": meta, "spec": resolved_class().spec.to_wire()}
     spec = spec_of(*candidates, **changes, className="small")
     mine = {"namespace": "team-a", "name": EVALUATION.name, "uid": EVALUATION.uid, "generation": 1}
+    mine["creationTimestamp"] = "2026-11-22T11:00:00Z"
     parent = {"kind": "Evaluation", "apiVersion": "finetune.dev/v1alpha1", "metadata": mine, "spec": spec.to_wire()}
     found = await observe(
         FakeKube({class_path: class_, **NOTHING_RUNS}),

@@ -26,7 +26,7 @@ def begin_run(observed: ObservedEvaluation, plan: EvaluationPlan, now: datetime)
         run_id=spec.run_id,
         run_digest=run_digest(spec),
         candidate_digests=candidate_digests(models),
-        start_time=whole_seconds(now),
+        start_time=whole_seconds(observed.server_times.no_earlier(now)),
         # Before anything is paid for, if the number of examples is known already.
         warnings=[] if limit is None else too_few_examples(spec.gates, limit),
     )
