@@ -44,6 +44,20 @@ def test_an_output_is_half_of_the_work_and_its_grades_the_other_half(monkeypatch
     assert receiver.reports[-1][1][0].graded == 4, "nine grades of two graders: four outputs have both"
 
 
+def test_a_slow_first_output_of_very_many_is_reported_without_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its speed the rest would take decades, which no report can say; it must not end the evaluation."""
+    now = 100.0
+    monkeypatch.setattr(evaluation_progress.time, "monotonic", lambda: now)
+    receiver = Receiver()
+    progress = EvaluationReporter(receiver, ["baseline", "tuned"], total=2_000_000, graders=1)
+    now += 120
+    progress.made("tuned")
+    assert receiver.reports[-1][0].estimated_remaining_seconds is None
+    now += 1
+    progress.made("tuned", 1000)
+    assert receiver.reports[-1][0].estimated_remaining_seconds == 966_912
+
+
 def test_nobody_has_to_listen() -> None:
     progress = EvaluationReporter(None, ["tuned"], total=1, graders=0)
     progress.made("tuned")

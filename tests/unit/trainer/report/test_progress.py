@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from finetune_api.base import LONGEST_SECONDS
 from finetune_api.finetunejob import CheckpointStatus
 from finetune_api.progress import CheckpointReport, ProgressReport, TrainerStatus, to_progress
 from finetune_api.run import ProgressTarget
@@ -233,6 +234,9 @@ def test_the_time_that_remains_is_that_of_this_attempts_speed(monkeypatch: pytes
     now[0] += 10.0
     assert clock.remaining_seconds(95, 100) == 10
     assert clock.tokens_per_second(9500) == pytest.approx(50.0)
+    for seconds, told in ((LONGEST_SECONDS, LONGEST_SECONDS), (LONGEST_SECONDS + 1, None)):
+        status = to_trainer_status({"current_step": 1, "total_steps": 2_000_000}, seconds)
+        assert status.estimated_remaining_seconds == told, "a slow first step of very many ends no training"
 
 
 def test_a_hundred_percent_is_only_at_the_end() -> None:

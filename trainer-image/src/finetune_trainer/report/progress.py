@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 import urllib3
 
+from finetune_api.base import LONGEST_SECONDS
 from finetune_api.evaluation_progress import CandidateProgress
 from finetune_api.progress import (
     PROGRESS_INTERVAL_SECONDS,
@@ -153,10 +154,14 @@ class Clock:
 
 
 def to_trainer_status(metrics: Mapping[str, float], remaining_seconds: int | None) -> TrainerStatus:
-    """A report. `metrics` has current_step and total_steps; the percentage is below 100 until every step is done."""
+    """A report. `metrics` has current_step and total_steps; the percentage is below 100 until every step is done.
+
+    After a slow first step, many others seem to take longer than a report can say: that is no estimate.
+    """
+    is_known = remaining_seconds is not None and remaining_seconds <= LONGEST_SECONDS
     return TrainerStatus(
         progress_percentage=int(100 * metrics["current_step"] / max(metrics["total_steps"], 1)),
-        estimated_remaining_seconds=remaining_seconds,
+        estimated_remaining_seconds=remaining_seconds if is_known else None,
         metrics=[Metric(name=name, value=f"{value:.10g}") for name, value in metrics.items()],
         last_updated_time=datetime.now(UTC),
     )
