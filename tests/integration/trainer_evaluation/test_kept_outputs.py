@@ -15,11 +15,15 @@ from finetune_api.graders import Grader
 from finetune_api.progress import TrainerStatus
 from finetune_api.run import EvaluateRun, JobIdentity, ModelSource, NamedModel
 from finetune_api.sources import parse_s3
+from finetune_grading.sample import Sample
 from finetune_trainer.evaluation import kept_outputs, loaded_outputs
 from finetune_trainer.evaluation.evaluate import evaluate
+from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt
+from finetune_trainer.evaluation.output import Output
 from finetune_trainer.generate import generation
 from finetune_trainer.process.failures import DisruptedError
 from finetune_trainer.storage.storage import Storage
+from tests.integration.trainer.data.played_hub import other_server
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.test_evaluate import QUESTIONS
 from tests.integration.trainer_evaluation.tiny_models import chat
@@ -135,6 +139,37 @@ def test_a_model_that_was_overwritten_at_its_uri_is_another(bucket: Bucket, tune
     batches.next_try()
     evaluate(run_of(bucket, uri, folder, 2))
     assert sum(batches.sizes) == 20
+
+
+def test_so_is_one_whose_base_was_overwritten_though_its_adapter_has_a_digest(bucket: Bucket) -> None:
+    folder, base = bucket.uri(f"runs/kept-{secrets.token_hex(4)}"), f"models/{secrets.token_hex(4)}"
+    bucket.put(f"{base}/config.json", b"{}")
+    lora = ModelSource(uri=bucket.uri(base), adapter_uri=bucket.uri("models/lora"), digest="sha256:aa")
+    kept = _kept(bucket, folder, lora)
+    kept.keep({0: Output(Sample("said"), prompt_tokens=1, completion_tokens=1, seconds=1.0, batch=0)})
+    kept.write()
+    assert _kept(bucket, folder, lora).find()[0].sample.output_text == "said"
+    bucket.put(f"{base}/model.safetensors", b"trained anew")
+    assert _kept(bucket, folder, lora).find() == {}
+
+
+def test_so_is_one_of_a_hub_at_another_commit(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, model = bucket.uri(f"runs/kept-{secrets.token_hex(4)}"), ModelSource(uri="hf://org/model@main")
+    found = []
+    for commit in ("a" * 40, "a" * 40, "b" * 40):
+        with other_server(json.dumps({"id": "org/model", "sha": commit, "siblings": []}).encode()) as endpoint:
+            monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+            monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", endpoint)
+            kept = _kept(bucket, folder, model)
+        found.append(len(kept.find()))
+        kept.keep({0: Output(Sample("said"), prompt_tokens=1, completion_tokens=1, seconds=1.0, batch=0)})
+        kept.write()
+    assert found == [0, 1, 0]
+
+
+def _kept(bucket: Bucket, folder: str, model: ModelSource) -> kept_outputs.KeptOutputs:
+    example = HeldOutExample(1, Prompt("Hello."), {})
+    return kept_outputs.KeptOutputs(Storage(bucket.storage), folder, model, Generation(), [example])
 
 
 LIES = (

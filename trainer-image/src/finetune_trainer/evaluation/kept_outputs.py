@@ -22,6 +22,7 @@ from finetune_grading.sample import Sample
 from finetune_grading.tool_calls import ToolCall
 from finetune_trainer.evaluation.heldout import HeldOutExample
 from finetune_trainer.evaluation.output import Output
+from finetune_trainer.model.folders import content_version
 from finetune_trainer.storage.storage import Storage
 
 KEEP_SECONDS = 15.0
@@ -102,15 +103,13 @@ class KeptOutputs:
 
 
 def _content(storage: Storage, model: ModelSource) -> list[tuple[str, int, str]]:
-    """The ETags of the files at a URI without a digest: if they change, it is another model.
+    """What is at the model's URIs: if that changes, it is another model.
 
-    Empty for a repository of a hub, whose revision is in the URI or is meant to be the newest. Raises DiagnosedError.
+    A digest is that of the adapter, or else of the model, and says all of it. Raises DiagnosedError.
     """
-    if model.digest is not None or not model.uri.startswith("s3://"):
-        return []
     folders = [uri for uri in (model.uri, model.adapter_uri) if uri is not None]
-    listed = [storage.list_objects(parse_s3(folder)) for folder in folders]
-    return [(item.path, item.size, item.etag) for items in listed for item in items]
+    unknown = folders if model.digest is None else folders[:-1]
+    return [part for uri in unknown for part in content_version(uri, storage)]
 
 
 def _digest(

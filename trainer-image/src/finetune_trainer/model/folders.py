@@ -52,6 +52,15 @@ def open_folder(uri: str, digest: str | None, storage: Storage) -> ModelFolder:
     return CommittedFolder(storage, source, digest)
 
 
+def content_version(uri: str, storage: Storage) -> list[tuple[str, int, str]]:
+    """What differs once other files are at this URI, with nothing fetched: each file's size and ETag, or a hub's
+    commit. Raises DiagnosedError."""
+    source = parse_model_uri(uri)
+    if isinstance(source, HubModel):
+        return [(uri, 0, HubFolder(source).commit())]
+    return [(item.path, item.size, item.etag) for item in storage.list_objects(source)]
+
+
 class StoredFolder:
     """A folder in the storage that a user uploaded."""
 
@@ -109,6 +118,13 @@ class HubFolder:
     def __init__(self, source: HubModel) -> None:
         self.uri = f"hf://{source.repository}" + (f"@{source.revision}" if source.revision else "")
         self._source = source
+
+    def commit(self) -> str:
+        """The revision's current one; empty if the hub does not say. Raises DiagnosedError."""
+        from huggingface_hub import HfApi
+
+        with hub_errors(self.uri, Reason.MODEL_NOT_FOUND):
+            return HfApi().model_info(self._source.repository, revision=self._source.revision).sha or ""
 
     def paths(self) -> list[str]:
         from huggingface_hub import HfApi
