@@ -99,7 +99,9 @@ def kubectl(cluster: ControlPlane, *words: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize("block", yaml_blocks(), ids=str)
-def test_yaml_is_accepted(api: Api, cluster: ControlPlane, block: Block, tmp_path: Path) -> None:
+def test_the_api_server_accepts_every_yaml_of_the_docs(
+    api: Api, cluster: ControlPlane, block: Block, tmp_path: Path
+) -> None:
     documents = [document for document in yaml.safe_load_all(block.text) if document["kind"] not in FOREIGN_KINDS]
     for number, document in enumerate(documents):
         file = tmp_path / f"{number}.yaml"
@@ -117,7 +119,7 @@ def test_a_yaml_that_is_wrong_would_be_seen(api: Api, cluster: ControlPlane, tmp
 
 
 @pytest.mark.parametrize("command", of("kubectl"), ids=str)
-def test_kubectl_runs_it(api: Api, cluster: ControlPlane, command: Command) -> None:
+def test_kubectl_accepts_every_command_of_the_docs(api: Api, cluster: ControlPlane, command: Command) -> None:
     words = [FILES.get(word, word) for word in map(replaced, command.words[1:])]
     if not {"-n", "--namespace", "-A", "apply"} & set(words):
         words += ["-n", "quickstart"]
@@ -137,7 +139,7 @@ def test_a_command_that_is_wrong_would_be_seen(api: Api, cluster: ControlPlane) 
 
 
 @pytest.mark.parametrize("command", of("helm"), ids=str)
-def test_helm_renders_it(command: Command) -> None:
+def test_helm_accepts_every_command_of_the_docs(command: Command) -> None:
     verb, *words = map(replaced, command.words[1:])
     helm = str(binaries(["helm"])["helm"])
     if verb in ("install", "upgrade") and "charts/finetune-operator" in words:
@@ -149,7 +151,9 @@ def test_helm_renders_it(command: Command) -> None:
 
 
 @pytest.mark.parametrize("command", [*of("finetune-trainer"), *of("finetune-operator"), *of_plugin()], ids=str)
-def test_our_commands_know_it(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_programs_accept_every_command_of_the_docs(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its subcommand, its options, and how many arguments it takes; files of a reader's own are made."""
     monkeypatch.chdir(ROOT)
     program, *words = command.words

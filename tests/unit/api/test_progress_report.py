@@ -84,7 +84,9 @@ def shown(**fields: Any) -> Progress:
         "every metric",
     ],
 )
-def test_what_a_report_shows(report: TrainerStatus, expected: Progress | None) -> None:
+def test_a_report_becomes_the_progress_of_the_status_if_its_steps_make_sense(
+    report: TrainerStatus, expected: Progress | None
+) -> None:
     assert to_progress(report) == expected
 
 

@@ -54,7 +54,7 @@ def test_what_is_no_s3_uri_is_refused(uri: str) -> None:
         ("s3://models/base", S3Location("models", "base")),
     ],
 )
-def test_model_uris(uri: str, expected: HubModel | S3Location) -> None:
+def test_a_model_uri_is_a_repository_of_a_hub_or_a_folder_of_s3(uri: str, expected: HubModel | S3Location) -> None:
     assert parse_model_uri(uri) == expected
 
 
@@ -67,7 +67,7 @@ HUB_DATASETS = [
 
 
 @pytest.mark.parametrize(("uri", "expected"), HUB_DATASETS)
-def test_datasets_of_a_hub(uri: str, expected: HubDataset) -> None:
+def test_a_hub_dataset_has_a_name_a_revision_and_a_path(uri: str, expected: HubDataset) -> None:
     assert parse_hub_dataset(uri) == expected
     assert expected.uri == uri
 
@@ -82,7 +82,9 @@ def test_what_is_no_dataset_of_a_hub_is_refused(uri: str) -> None:
     ("key", "parts", "expected"),
     [("a", ("b", "c"), "a/b/c"), ("a/", ("b",), "a/b"), ("", ("b",), "b")],
 )
-def test_a_place_below(key: str, parts: tuple[str, ...], expected: str) -> None:
+def test_joining_a_folder_and_a_path_makes_a_key_with_single_slashes(
+    key: str, parts: tuple[str, ...], expected: str
+) -> None:
     assert S3Location("bucket", key).join(*parts).key == expected
 
 
@@ -114,7 +116,9 @@ def test_a_place_below(key: str, parts: tuple[str, ...], expected: str) -> None:
         ("s3://b/model-1", ("s3://b/model-[0-9]",), True),
     ],
 )
-def test_patterns(uri: str, patterns: tuple[str, ...], allowed: bool) -> None:
+def test_a_uri_is_allowed_by_a_pattern_and_by_none_that_it_only_resembles(
+    uri: str, patterns: tuple[str, ...], allowed: bool
+) -> None:
     assert is_allowed(uri, patterns) is allowed
 
 

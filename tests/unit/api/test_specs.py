@@ -74,7 +74,7 @@ def test_what_is_wrong_is_named(changes: dict[str, Any], field: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["hf://org/name", "hf://org/name@main", "hf://org/name@refs/pr/1", "s3://my.bucket/a/b"]
 )
-def test_uris_that_are_taken(uri: str) -> None:
+def test_every_form_of_a_model_uri_is_accepted(uri: str) -> None:
     assert FineTuneJobSpec.from_wire({**JOB, "model": {"uri": uri}}).model.uri == uri
 
 

@@ -68,7 +68,7 @@ def test_request_is_parsed_with_its_subresource_and_times() -> None:
     assert OURS.child(request.name) == ("live-00001", Role.FIRST)
 
 
-def test_milestones_of_a_life() -> None:
+def test_milestones_are_the_times_of_a_jobs_writes_in_the_audit_log() -> None:
     (found,) = milestones(map(parse, LIFE), OURS).values()
     zero = START.timestamp()
     assert found == Milestones(
@@ -88,7 +88,7 @@ def test_a_child_whose_request_was_answered_before_its_jobs_counts_all_the_same(
     assert found.child_created == START.timestamp() + 1.25
 
 
-def test_milestones_of_the_rival() -> None:
+def test_milestones_of_kubeflow_are_those_of_its_trainjob_and_jobset() -> None:
     """Its controller applies the JobSet at each look, which makes it the first time."""
     life = [
         line(BENCHMARK, "create", "trainjobs", "live-0-00001", 0, code=201),
@@ -118,7 +118,7 @@ def test_jobs_of_the_other_product_are_not_counted() -> None:
         pytest.param(line("somebody", "create", "jobs", "live-00001-train-0a1b2c3d", 1), id="of somebody else"),
     ],
 )
-def test_what_is_no_milestone(other: str) -> None:
+def test_other_requests_are_no_milestones(other: str) -> None:
     assert milestones(map(parse, [LIFE[0], other]), OURS) == {"live-00001": Milestones(asked=START.timestamp())}
 
 

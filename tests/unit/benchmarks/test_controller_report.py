@@ -93,7 +93,7 @@ def test_products_stand_side_by_side_ours_first() -> None:
     assert {len(values) for values in table.values()} == {2}
 
 
-def test_aims_are_ours_alone() -> None:
+def test_only_our_own_figures_are_held_against_the_aims() -> None:
     met = {row.name: row.met for row in rows(results(OURS, RIVAL))}
     assert met["CPU a job: all processes"] is True
     assert met["  the controllers"] is False

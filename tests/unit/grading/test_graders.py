@@ -41,7 +41,9 @@ def schema_grader(schema: Any) -> CompiledGrader:
         ("Like", "The Refund", "refund", 0.0),
     ],
 )
-def test_string_check(operation: str, output: str, reference: str, score: float) -> None:
+def test_each_operation_of_string_check_scores_one_or_zero(
+    operation: str, output: str, reference: str, score: float
+) -> None:
     assert string_check(operation, output, reference) == score
 
 
@@ -57,7 +59,7 @@ def test_string_check(operation: str, output: str, reference: str, score: float)
         ("the quick brown fox", "the quick brown fox jumps over the lazy dog and runs home", 0.9),
     ],
 )
-def test_fuzzy_match(output: str, reference: str, score: float) -> None:
+def test_fuzzy_match_ignores_case_and_punctuation(output: str, reference: str, score: float) -> None:
     assert fuzzy_match(output, reference) == pytest.approx(score, abs=1e-4)
 
 
@@ -84,7 +86,7 @@ def test_fuzzy_match(output: str, reference: str, score: float) -> None:
         ({}, "[" * 100_000, 0.0),
     ],
 )
-def test_json_schema(schema: Any, output: str, score: float) -> None:
+def test_an_output_passes_if_all_of_it_is_json_that_fits_the_schema(schema: Any, output: str, score: float) -> None:
     graded = grade(schema_grader(schema), {}, output)
     assert (graded.score, graded.verdict) == (score, "Passed" if score else "Failed")
     assert ("error" in graded.details) == (score == 0), "what the schema refuses is told"

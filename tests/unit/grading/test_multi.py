@@ -67,7 +67,7 @@ def combine(text: str, scores: Mapping[str, float]) -> Grade:
         ("1.0*a + 100000*0", {"1": 0.5, "1e5": 0.5, "a": 0.25}, 0.25),
     ],
 )
-def test_a_formula(formula: str, scores: dict[str, float], value: float) -> None:
+def test_a_formula_has_the_value_of_ordinary_arithmetic(formula: str, scores: dict[str, float], value: float) -> None:
     assert combine(formula, scores).score == pytest.approx(value, abs=1e-6)
 
 

@@ -71,7 +71,7 @@ def test_a_metric_has_the_value_of_its_library(metric: str, pair: tuple[str, str
 @pytest.mark.parametrize(
     ("pair", "score"), [(BEAR, 0.375), (CAT, 0.875743), (REFUND, 0.832084), (SAME, 0.981481), (("", "text"), 0)]
 )
-def test_meteor(wordnet_files: str, pair: tuple[str, str], score: float) -> None:
+def test_meteor_has_the_known_score_of_each_pair(wordnet_files: str, pair: tuple[str, str], score: float) -> None:
     """Case 5."""
     assert similarity("METEOR", pair) == pytest.approx(score, abs=1e-6)
 

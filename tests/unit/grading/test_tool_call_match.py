@@ -59,7 +59,7 @@ def call(name: str, **arguments: Any) -> ToolCall:
         ([call("a", x=2, id=7)], [call("a", x=1)], {"ignoreArguments": ["id"]}, 0.0),
     ],
 )
-def test_the_tool_call_grader(
+def test_tool_calls_pass_if_each_matches_an_expected_one_and_none_is_missing(
     found: list[ToolCall], expected: list[ToolCall], match: dict[str, Any], score: float
 ) -> None:
     grader = compiled(type="ToolCall", toolCall=match)
@@ -72,7 +72,7 @@ def test_the_tool_call_grader(
 
 @settings(max_examples=100, deadline=None)
 @given(one=values, other=values)
-def test_equality_and_containment(one: Any, other: Any) -> None:
+def test_json_equality_is_symmetric_and_implies_containment(one: Any, other: Any) -> None:
     assert json_equal(one, one)
     assert json_equal(one, other) == json_equal(other, one)
     assert json_contains(one, one)

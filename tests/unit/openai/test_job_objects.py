@@ -62,7 +62,7 @@ def test_hyperparameters_are_those_of_a_job_the_api_server_accepts(
     assert spec["hyperparameters"] == expected
 
 
-def test_dpo_has_its_beta() -> None:
+def test_the_beta_of_dpo_goes_into_the_spec_and_comes_back_in_the_body() -> None:
     method = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.3}}}
     spec = made({"method": method})["spec"]
     FineTuneJobSpec.from_wire(spec)
@@ -133,7 +133,7 @@ def test_a_job_whose_annotation_somebody_changed_is_not_shown(annotation: str) -
         ("Failed", {"suspend": True}, "failed"),
     ],
 )
-def test_the_status_is_openais(phase: str | None, spec: dict[str, Any], status: str) -> None:
+def test_each_phase_has_a_status_of_openais_api(phase: str | None, spec: dict[str, Any], status: str) -> None:
     job = made({}, **({} if phase is None else {"phase": phase}))
     job["spec"] |= spec
     found = viewed(job)

@@ -39,7 +39,7 @@ def result(grader: dict[str, Any], output: str = OUTPUT, item: dict[str, Any] | 
 
 
 @pytest.mark.parametrize(("operation", "reward"), [("eq", 0.0), ("ne", 1.0), ("like", 0.0), ("ilike", 1.0)])
-def test_a_string_check(operation: str, reward: float) -> None:
+def test_a_string_check_answers_with_its_reward_and_scores(operation: str, reward: float) -> None:
     found = result({**EXACT, "operation": operation}, "THE CAT", {"reference": "the cat"})
     assert found["reward"] == reward
     assert found["metadata"]["scores"] == {"Exact match": reward}

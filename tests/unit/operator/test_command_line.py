@@ -56,7 +56,7 @@ def test_inside_the_cluster_replicas_elect_a_leader(monkeypatch: pytest.MonkeyPa
     assert elects == [True, False, False, True]
 
 
-def test_its_namespace_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_operators_namespace_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started(monkeypatch, "--namespace=finetune-system")[1].namespace == "finetune-system"
 
 

@@ -285,7 +285,9 @@ def test_a_quota_that_leaves_no_room_for_pods(api: Api) -> None:
     ],
     ids=["PriorityClass", "ServiceAccount"],
 )
-def test_pods_that_admission_refuses(api: Api, change: Object, repair: tuple[str, Object], told: list[str]) -> None:
+def test_pods_that_admission_refuses_stall_the_job_until_that_is_mended(
+    api: Api, change: Object, repair: tuple[str, Object], told: list[str]
+) -> None:
     name = f"refused-{secrets.token_hex(4)}"
     api.create("FineTuneClass", name, {**CLASS, **change})
     job = api.create("FineTuneJob", "router", {**JOB, "className": name})
@@ -342,7 +344,7 @@ def wake(api: Api, kind: str, name: str) -> None:
 # What refers to what is not there.
 
 
-def test_a_reference_to_nothing(api: Api) -> None:
+def test_a_reference_to_nothing_is_named_and_clears_once_it_exists(api: Api) -> None:
     api.create("Evaluation", "router", EVALUATION)
     api.create("ModelDeployment", "router", DEPLOYMENT)
     no_job = ("FineTuneJob 'router' does not exist", "Create it")

@@ -83,7 +83,7 @@ def fetched(storage: Storage, directory: Path, source: dict[str, Any], **more: A
     ],
     ids=str,
 )
-def test_a_uri_names_files(
+def test_a_uri_stands_for_a_file_a_folder_or_the_matches_of_a_glob(
     storage: Storage, folder: str, tmp_path: Path, source: dict[str, Any], names: list[str]
 ) -> None:
     given = {

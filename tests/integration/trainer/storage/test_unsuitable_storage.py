@@ -42,7 +42,7 @@ def test_a_suitable_storage_passes_and_nothing_is_left(storage: Storage, output:
     assert storage.list_objects(output) == []
 
 
-def test_so_does_a_folder(tmp_path: Path) -> None:
+def test_a_local_folder_passes_and_keeps_nothing_of_the_check(tmp_path: Path) -> None:
     storage = open_storage(StorageConfig(region="us-east-1", local_folders=True))
     check_storage(storage, parse_location((tmp_path / "run").as_uri()))
     assert not list(tmp_path.rglob("*"))

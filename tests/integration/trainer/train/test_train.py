@@ -74,7 +74,7 @@ def test_checkpoints_hold_what_resuming_needs_and_no_pickle(workplace: Workplace
     assert first.manifest.metrics["evalLoss"] > 0  # evaluated after it was committed: the next one tells
 
 
-def test_the_story_is_told(workplace: Workplace, lora: Any) -> None:
+def test_events_have_a_line_for_each_step_and_checkpoint_from_start_to_result(workplace: Workplace, lora: Any) -> None:
     lines = workplace.bucket.read(workplace.bucket.uri("lora/events.jsonl")).splitlines()
     messages = [json.loads(line)["message"] for line in lines]
     losses = [message for message in messages if message.startswith("Step ")]

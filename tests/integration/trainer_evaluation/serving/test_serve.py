@@ -26,12 +26,12 @@ def test_the_documentations_code_asks_it(server: Server, capsys: pytest.CaptureF
     assert capsys.readouterr().out.strip()
 
 
-def test_it_completes_text(server: Server, plain_tuned: PlainGeneration) -> None:
+def test_a_completion_is_what_the_model_generates_by_itself(server: Server, plain_tuned: PlainGeneration) -> None:
     answer = server.openai.completions.create(model=NAME, prompt="import ", max_tokens=9, temperature=0)
     assert answer.choices[0].text == plain_tuned.complete("import ", 9)
 
 
-def test_it_streams(server: Server, plain_tuned: PlainGeneration) -> None:
+def test_a_stream_has_the_text_of_the_whole_answer_in_parts(server: Server, plain_tuned: PlainGeneration) -> None:
     messages: Any = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}]}]
     chunks = list(
         server.openai.chat.completions.create(

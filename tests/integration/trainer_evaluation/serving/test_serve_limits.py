@@ -287,6 +287,6 @@ def test_nothing_that_a_client_sends_is_a_fault_of_the_server(server: Server, me
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(prompt=st.text(max_size=30) | JSON, fields=st.fixed_dictionaries({}, optional=FIELDS))
-def test_nor_is_a_completion(server: Server, prompt: Any, fields: Any) -> None:
+def test_no_prompt_of_a_completion_is_a_fault_of_the_server(server: Server, prompt: Any, fields: Any) -> None:
     body = {"model": NAME, "max_tokens": 3, "prompt": prompt, **fields}
     check(requests.post(f"{server.url}/v1/completions", data=json.dumps(body), timeout=30))

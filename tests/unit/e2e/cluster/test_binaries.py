@@ -22,7 +22,7 @@ SUM = "0f1e2d3c"
         pytest.param(f"aaaa  other.tar.gz\n{SUM.upper()}  helm.tar.gz\n", id="etcd: many files"),
     ],
 )
-def test_checksum_of(listing: str) -> None:
+def test_the_checksum_of_a_file_is_found_in_every_form_of_listing(listing: str) -> None:
     assert checksum_of(listing, "helm.tar.gz") == SUM
 
 
@@ -35,7 +35,7 @@ def test_a_checksum_file_that_names_another_file_is_no_checksum() -> None:
     ("text", "parsed"),
     [("go1.26.8 linux/amd64", (1, 26, 8)), ("1.26.0", (1, 26, 0)), ("go1.27rc1", (1, 27)), ("devel", ())],
 )
-def test_parse_version(text: str, parsed: tuple[int, ...]) -> None:
+def test_a_version_is_read_from_the_output_of_go(text: str, parsed: tuple[int, ...]) -> None:
     assert parse_version(text) == parsed
 
 

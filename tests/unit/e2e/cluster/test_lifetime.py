@@ -109,7 +109,7 @@ def test_the_next_start_sweeps_where_the_watcher_was_killed_too() -> None:
         assert sorted(mine.parent.iterdir()) == [mine, mine.with_suffix(".json")]
 
 
-def test_so_does_cluster_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_down_ends_what_a_killed_owner_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
     owner, home, server = start_owner()
     assert eventually(lambda: len(watchers_of(home)) == 1)
     for watcher in watchers_of(home):

@@ -23,7 +23,9 @@ from e2e.steps import StepFailed
         ("kind", True, False, Flavour.KIND),
     ],
 )
-def test_the_cluster_to_use(wanted: str, docker: bool, linux_root: bool, flavour: Flavour) -> None:
+def test_the_cluster_is_the_one_asked_for_or_the_best_that_can_run_here(
+    wanted: str, docker: bool, linux_root: bool, flavour: Flavour
+) -> None:
     assert choose(wanted, docker=docker, linux_root=linux_root) is flavour
 
 
@@ -41,7 +43,7 @@ def test_no_cluster_can_be_had(wanted: str, docker: bool, linux_root: bool, says
         choose(wanted, docker=docker, linux_root=linux_root)
 
 
-def test_the_users_own_cluster(tmp_path: Path) -> None:
+def test_an_existing_cluster_is_given_by_its_kubeconfig_and_registry(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.touch()
     environment = {"KUBECONFIG": str(config), "REGISTRY": "example.com/me"}

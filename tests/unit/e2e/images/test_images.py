@@ -41,7 +41,9 @@ def arguments(environment: Mapping[str, str], image: str) -> Mapping[str, str]:
         ),
     ],
 )
-def test_arguments(environment: Mapping[str, str], image: str, expected: Mapping[str, str]) -> None:
+def test_build_arguments_come_from_the_environment_and_fit_the_image(
+    environment: Mapping[str, str], image: str, expected: Mapping[str, str]
+) -> None:
     assert arguments(environment, image) == expected
 
 
@@ -108,7 +110,7 @@ def test_storage_runs_the_image_that_was_pushed() -> None:
         ("localhost.test/x:latest", False),
     ],
 )
-def test_is_local(target: str, local: bool) -> None:
+def test_a_registry_on_this_machine_is_local(target: str, local: bool) -> None:
     assert is_local(target) is local
 
 
@@ -124,7 +126,7 @@ Successfully tagged localhost/x:latest
 """
 
 
-def test_layers_of_a_build() -> None:
+def test_the_layers_of_a_build_are_read_from_its_log() -> None:
     assert layers_of(BUILD_LOG) == {"b73756b16e5", "973b5a3163c"}
 
 

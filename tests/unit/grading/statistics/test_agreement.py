@@ -47,7 +47,7 @@ def test_the_exact_interval_covers_the_truth_95_times_in_100(trials: int, true: 
     assert covered >= 0.95
 
 
-def test_kappa_of_two_readers() -> None:
+def test_kappa_of_the_textbook_example_of_two_readers() -> None:
     """Of 50 applications both readers grant 20, and 5 and 10 only one of them: kappa is 0.4."""
     table = Verdicts(both_pass=20, only_judge=5, only_people=10, neither=15)
     assert cohens_kappa(table).mean == pytest.approx(0.4)

@@ -38,7 +38,7 @@ answers = st.sampled_from([0.0, 1.0])
         (0, 300, 0.0000, 0.0126),
     ],
 )
-def test_wilson_interval(successes: int, trials: int, low: float, high: float) -> None:
+def test_wilsons_interval_has_the_published_values(successes: int, trials: int, low: float, high: float) -> None:
     result = wilson(successes, trials)
     assert result.mean == successes / trials
     assert result.low == pytest.approx(low, abs=5e-5)
@@ -75,7 +75,7 @@ def test_newcombes_interval_of_paired_answers(table: tuple[int, int, int, int], 
         (10**6, 1.96),
     ],
 )
-def test_students_quantiles(degrees: int, quantile: float) -> None:
+def test_students_quantiles_have_the_values_of_the_tables(degrees: int, quantile: float) -> None:
     assert student_quantile(degrees) == pytest.approx(quantile, rel=2e-3)
 
 

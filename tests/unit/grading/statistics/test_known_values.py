@@ -157,7 +157,9 @@ def test_mcnemars_test_of_many_examples_is_quick() -> None:
     ("difference", "discordance", "examples"),
     [(0.05, 0.1, 314), (0.05, 0.2, 628), (0.05, 0.3, 942), (0.02, 0.1, 1963), (0.02, 0.2, 3925), (0.02, 0.3, 5887)],
 )
-def test_examples_that_it_takes(difference: float, discordance: float, examples: int) -> None:
+def test_the_number_of_examples_to_detect_a_difference_is_the_known_one(
+    difference: float, discordance: float, examples: int
+) -> None:
     assert examples_to_detect(difference, discordance) == examples
 
 
@@ -184,7 +186,7 @@ def test_how_many_more_examples_would_decide() -> None:
     ("reducer", "score"),
     [("Mean", 0.4), ("Median", 0.25), ("Max", 1), ("Min", 0), ("Majority", 0), ("PassAtK", 1), ("PassK", 0)],
 )
-def test_samples_made_one_score(reducer: str, score: float) -> None:
+def test_each_reducer_makes_one_score_of_the_samples_of_an_example(reducer: str, score: float) -> None:
     assert REDUCERS[reducer]([0.0, 0.25, 1.0, 0.25, 0.5], 0.5) == pytest.approx(score)
 
 

@@ -21,7 +21,7 @@ KNOWN = REQUIRED | {"confirm", "dangerous", "override", "pipes", "overwriteOutpu
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-def test_the_command_exists(name: str) -> None:
+def test_every_k9s_plugin_calls_a_command_of_ours_with_the_arguments_it_takes(name: str) -> None:
     plugin = PLUGINS[name]
     assert plugin.keys() >= REQUIRED and plugin.keys() <= KNOWN
     assert set(plugin["scopes"]) <= {kind.plural for kind in KINDS}

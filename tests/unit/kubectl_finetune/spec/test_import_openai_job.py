@@ -66,7 +66,7 @@ def spec_of(found: ImportedJob) -> dict[str, Any]:
     return spec
 
 
-def test_a_supervised_job() -> None:
+def test_a_supervised_job_becomes_an_sft_with_its_hyperparameters() -> None:
     found = imported(SUPERVISED)
     assert found.name == "router-v2"
     rate = learning_rate(SETTINGS["SFT"]().rules, "LoRA", continued=False)

@@ -71,7 +71,7 @@ UNREADABLE = undecided("FineTuneJob 'router' can't be read: startTime is 'soon'.
     ],
     ids=["runs", "no room", "no Secret", "a quota"],
 )
-def test_a_running_evaluation(pods: tuple[Any, ...], expected: Decision) -> None:
+def test_a_running_evaluation_reports_what_its_pods_do_or_wait_for(pods: tuple[Any, ...], expected: Decision) -> None:
     status = evaluation_status(conditions=EVALUATING)
     warnings = (
         WarningEvent("p", "FailedMount", 'secret "s3-credentials" not found', ago(9)),
@@ -87,7 +87,7 @@ def test_what_the_pod_waits_for_is_said_before_it_is_a_blockage() -> None:
     assert f"Pod {waiting.name} can't be scheduled: 0/1 nodes are available." in result.message
 
 
-def test_scores_complete_it() -> None:
+def test_a_report_with_scores_completes_the_evaluation() -> None:
     status = evaluation_status(conditions=EVALUATING)
     observed = observed_evaluation(status, job(JOB, "Complete"), pods=(succeeded_pod(JOB, EVALUATION_REPORT),))
     result = decide(observed)

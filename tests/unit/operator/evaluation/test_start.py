@@ -50,7 +50,7 @@ from tests.unit.operator.states import (
     ],
     ids=["no class", "data not allowed", "model not ready", "no such job", "no such baseline", "all there"],
 )
-def test_a_new_evaluation(changes: dict[str, Any], expected: Decision) -> None:
+def test_a_new_evaluation_starts_once_its_class_and_models_exist(changes: dict[str, Any], expected: Decision) -> None:
     result = decide(observed_evaluation(NEW, **changes))
     assert result.decision == expected
     assert result.status.class_name == (resolved_class().name if expected.phase == "Evaluating" else None)

@@ -45,7 +45,7 @@ PLAIN = class_object("plain", default={})
     ],
     ids=["none", "none is the default", "switched off", "the default one", "the newest", "in any order", "of one age"],
 )
-def test_the_default_class(classes: list[Any], chosen: str | None) -> None:
+def test_the_default_class_is_the_annotated_one(classes: list[Any], chosen: str | None) -> None:
     found = default_class(classes)
     if chosen is None:
         assert isinstance(found, Readiness)
@@ -64,7 +64,9 @@ IMAGE = "example.com/trainer:1"
     [(IMAGE, None, IMAGE), (IMAGE, "example.com/other:1", IMAGE), (None, IMAGE, IMAGE)],
     ids=["the class's", "the class's before the operator's", "the operator's"],
 )
-def test_the_trainer_image(of_class: str | None, of_operator: str | None, used: str) -> None:
+def test_the_trainer_image_is_the_classs_or_else_the_operators(
+    of_class: str | None, of_operator: str | None, used: str
+) -> None:
     found = resolve_class(class_object("cpu", images={"trainer": of_class}), of_operator)
     assert isinstance(found, ResolvedClass)
     assert (found.name, found.generation, found.spec.images.trainer) == ("cpu", 3, used)

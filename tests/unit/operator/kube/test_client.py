@@ -49,7 +49,9 @@ REFUSED = ApiError(403, "Forbidden", "exceeded quota")
         ),
     ],
 )
-def test_paths(resource: Resource, namespace: str | None, name: str | None, subresource: str | None, path: str) -> None:
+def test_a_resource_has_the_url_path_of_the_kubernetes_api(
+    resource: Resource, namespace: str | None, name: str | None, subresource: str | None, path: str
+) -> None:
     assert resource.path(namespace, name, subresource) == path
 
 

@@ -57,7 +57,7 @@ NO_ANSWER = Failure(reason=Reason.NCCL_TIMEOUT, message="A collective timed out.
     ],
     ids=["no Pods", "no words", "success wins", "the first rank's", "not a peer's", "a peer's, if there is no other"],
 )
-def test_what_the_pods_said(pods: list[Any], expected: Any) -> None:
+def test_a_success_is_reported_first_and_else_the_failure_closest_to_the_cause(pods: list[Any], expected: Any) -> None:
     assert outcome(pods) == expected
 
 
@@ -192,7 +192,7 @@ def test_the_diagnosis_carries_what_to_change_and_the_log() -> None:
         ([], "A Pod of the attempt has disappeared"),
     ],
 )
-def test_what_the_infrastructure_did(pods: list[Any], told: str) -> None:
+def test_a_disruption_is_told_with_its_pod_and_reason(pods: list[Any], told: str) -> None:
     assert told in disruption_message(pods)
 
 

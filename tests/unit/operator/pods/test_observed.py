@@ -90,7 +90,9 @@ def test_the_run_configuration_that_a_pod_mounts_is_named() -> None:
     ],
     ids=["well", "out of memory", "preempted", "evicted", "rejected by the node", "one of two", "crash loop"],
 )
-def test_how_a_pod_ended(status: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_a_pods_end_is_read_from_its_containers_and_conditions(
+    status: dict[str, Any], expected: dict[str, Any]
+) -> None:
     view = pod_view(pod_object(status))
     assert {name: getattr(view, name) for name in expected} == expected
 
@@ -134,7 +136,7 @@ def test_a_pods_place_in_the_gang_is_its_completion_index() -> None:
     ],
     ids=["new", "active", "suspended by a queue", "its Pods still end", "complete", "not failed", "failed"],
 )
-def test_how_a_job_ended(job: dict[str, Any], state: str, message: str) -> None:
+def test_a_jobs_state_is_that_of_its_conditions(job: dict[str, Any], state: str, message: str) -> None:
     view = job_view(job)
     assert (view.state, view.message) == (state, message)
 

@@ -107,7 +107,7 @@ def test_an_image_that_can_not_be_pulled_for_a_quarter_of_an_hour_is_final(retri
         (EVALUATION, WRONG_SPEC, True),
     ],
 )
-def test_which_failures_are_final(retried: RetriedJob, answer: Failure, final: bool) -> None:
+def test_a_failure_that_another_try_can_not_mend_is_final(retried: RetriedJob, answer: Failure, final: bool) -> None:
     """What somebody may mend is retried where that costs no accelerator; what only another spec mends never is."""
     assert result(retried, failed_pod("j", answer)).final is final
 

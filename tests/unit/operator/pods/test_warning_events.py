@@ -58,7 +58,9 @@ MOUNT = event("FailedMount", NO_SECRET, first="11:58:00", last="11:59:30")
         "old news",
     ],
 )
-def test_which_event_counts(events: list[dict[str, Any]], told: str | None) -> None:
+def test_the_newest_event_counts_unless_it_is_old_or_progress_came_later(
+    events: list[dict[str, Any]], told: str | None
+) -> None:
     found = current_warning(POD_UID, events, NOW)
     assert (found.message if found else None) == told
 

@@ -94,13 +94,13 @@ def observed_deployments(draw: st.DrawFn) -> ObservedModelDeployment:
 
 @settings(max_examples=100)
 @given(observed_evaluations)
-def test_evaluation(observed: ObservedEvaluation) -> None:
+def test_plans_of_an_evaluation_settle(observed: ObservedEvaluation) -> None:
     assert_settles(observed, plan_evaluation, after)
 
 
 @settings(max_examples=100)
 @given(observed_deployments())
-def test_modeldeployment(observed: ObservedModelDeployment) -> None:
+def test_plans_of_a_modeldeployment_settle(observed: ObservedModelDeployment) -> None:
     assert_settles(observed, plan_deployment, deployment_states.after)
 
 

@@ -200,7 +200,7 @@ observed_jobs = st.builds(
 
 @settings(max_examples=100)
 @given(observed_jobs)
-def test_finetunejob(observed: ObservedFineTuneJob) -> None:
+def test_plans_of_a_finetunejob_settle(observed: ObservedFineTuneJob) -> None:
     assert_settles(observed, plan_job, after)
 
 

@@ -66,7 +66,9 @@ UNSCHEDULABLE = [
         (job(role="preflight", condition="Failed"), True),
     ],
 )
-def test_what_is_news(child: dict[str, Any], is_news: bool) -> None:
+def test_an_event_of_a_child_wakes_its_owner_only_if_something_may_be_decided_by_it(
+    child: dict[str, Any], is_news: bool
+) -> None:
     assert (child_state(child) != NOTHING_TO_DECIDE) is is_news
 
 

@@ -78,7 +78,9 @@ ADD = ToolCall("add", {"a": 1})
         ("Mistral", '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 1}}]</s>', "", (ADD,)),
     ],
 )
-def test_outputs(tokenizer: Any, family: str, output: str, text: str | None, found: tuple[ToolCall, ...]) -> None:
+def test_the_calls_in_an_output_are_found_in_the_format_of_each_model_family(
+    tokenizer: Any, family: str, output: str, text: str | None, found: tuple[ToolCall, ...]
+) -> None:
     tokenizer.chat_template = FAMILIES[family].template
     said, calls = parse(tokenizer, output)
     assert calls == found

@@ -135,5 +135,5 @@ def test_a_failure_names_the_reason_the_fix_and_the_lines() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0, "0:00"), (65, "1:05"), (3723, "1:02:03")])
-def test_durations(seconds: int, words: str) -> None:
+def test_a_duration_is_shown_in_hours_minutes_and_seconds(seconds: int, words: str) -> None:
     assert to_duration(seconds) == words

@@ -163,7 +163,7 @@ def test_data_that_can_not_be_translated(tmp_path: Path, data: bytes, told: list
     assert_refused(import_eval(tmp_path, an_eval(EXACT), *PROMPT, data=data), *told)
 
 
-def test_no_data(tmp_path: Path) -> None:
+def test_an_import_without_data_is_refused_with_the_options_that_give_it(tmp_path: Path) -> None:
     assert_refused(import_eval(tmp_path, an_eval(EXACT), *PROMPT), "There is no data", "--data", "--run")
     run = a_run(type="completions", source={"type": "file_id", "id": "file-1"}, model="gpt-4o")
     assert_refused(import_eval(tmp_path, an_eval(EXACT), *PROMPT, run=run), "OpenAI's file file-1")
@@ -225,7 +225,9 @@ def test_a_run_that_can_not_be_translated(tmp_path: Path, data_source: dict[str,
         (("--storage", "ftp://x"), "dataset.uri"),
     ],
 )
-def test_options_that_name_nothing(tmp_path: Path, options: tuple[str, ...], told: str) -> None:
+def test_an_option_that_names_nothing_of_the_eval_is_refused(
+    tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
     assert_refused(import_eval(tmp_path, an_eval(EXACT), *PROMPT, *options, data=DATA), told)
 
 

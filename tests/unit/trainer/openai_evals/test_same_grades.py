@@ -46,7 +46,9 @@ def scores(
         ("eq", " 4", "4", 0),
     ],
 )
-def test_string_check(tmp_path: Path, operation: str, output: str, reference: str, score: float) -> None:
+def test_an_imported_string_check_has_openais_score(
+    tmp_path: Path, operation: str, output: str, reference: str, score: float
+) -> None:
     criterion = {
         "type": "string_check",
         "name": "g",
@@ -68,7 +70,9 @@ def test_string_check(tmp_path: Path, operation: str, output: str, reference: st
         ("rouge_l", P3, 0.72),
     ],
 )
-def test_text_similarity(tmp_path: Path, metric: str, pair: tuple[str, str], score: float) -> None:
+def test_an_imported_text_similarity_has_openais_score(
+    tmp_path: Path, metric: str, pair: tuple[str, str], score: float
+) -> None:
     criterion = {
         "type": "text_similarity",
         "name": "g",
@@ -97,7 +101,7 @@ def test_score_model_passes_at_the_same_number_of_its_range(
     assert (score >= grader["passThreshold"]) is passes
 
 
-def test_label_model(tmp_path: Path) -> None:
+def test_an_imported_label_model_has_openais_score(tmp_path: Path) -> None:
     criterion = {
         "type": "label_model",
         "name": "g",

@@ -58,7 +58,7 @@ def test_a_slow_first_output_of_very_many_is_reported_without_an_estimate(monkey
     assert receiver.reports[-1][0].estimated_remaining_seconds == 966_912
 
 
-def test_nobody_has_to_listen() -> None:
+def test_progress_is_counted_without_an_endpoint() -> None:
     progress = EvaluationReporter(None, ["tuned"], total=1, graders=0)
     progress.made("tuned")
     progress.graded("tuned")

@@ -87,7 +87,7 @@ def test_a_stream_says_what_the_whole_answer_says() -> None:
     assert text == whole("Good morning!").choices[0].message.content == "Good morning!"
 
 
-def test_a_completion_is_openais() -> None:
+def test_a_completion_is_a_valid_object_of_openais_sdk() -> None:
     value = asyncio.run(answer("text_completion", None).whole(said("x", End("length", 1))))
     completion = Completion.model_validate(value, strict=True)
     assert (completion.choices[0].text, completion.choices[0].finish_reason) == ("x", "length")

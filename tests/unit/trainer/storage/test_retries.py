@@ -111,7 +111,9 @@ PATIENCE: list[tuple[ErrorKind, int, float, bool, float, float]] = [
 
 
 @pytest.mark.parametrize(("kind", "tries", "seconds", "worked", "tolerance", "left"), PATIENCE)
-def test_patience(kind: ErrorKind, tries: int, seconds: float, worked: bool, tolerance: float, left: float) -> None:
+def test_how_long_a_request_is_retried_follows_from_the_error_and_what_has_worked(
+    kind: ErrorKind, tries: int, seconds: float, worked: bool, tolerance: float, left: float
+) -> None:
     assert seconds_left(RequestState(kind, tries, seconds, worked), tolerance) == left
 
 

@@ -70,6 +70,6 @@ def run(batch_size: int, max_length: int, adapter: str = "LoRA", nodes: int = 1)
     ],
     ids=["both halved", "a batch of one", "many passes already", "one for each process", "all is small", "unknown"],
 )
-def test_what_is_suggested(training: TrainRun | None, told: str) -> None:
+def test_a_lack_of_memory_is_answered_with_what_the_run_can_change(training: TrainRun | None, told: str) -> None:
     assert more_accelerator_memory(training) == f"{told}, or use a FineTuneClass with larger accelerators."
     assert more_memory(training) == f"{told}, or raise resources.memory of the FineTuneClass."

@@ -41,7 +41,7 @@ def test_kernel_settings_come_back(tmp_path: Path) -> None:
     assert {name: (root / name).read_text().strip() for name in CHANGED} == dict.fromkeys(CHANGED, "0")
 
 
-def test_nothing_saved_nothing_restored(tmp_path: Path) -> None:
+def test_without_saved_kernel_settings_none_are_restored(tmp_path: Path) -> None:
     restore_sysctls(tmp_path / "missing.json", tmp_path)
 
 

@@ -56,7 +56,7 @@ def test_a_broken_pid_file_names_no_process(content: str | None, tmp_path: Path)
     assert processes.load(file) is None
 
 
-def test_start_and_stop(tmp_path: Path) -> None:
+def test_a_started_process_runs_until_it_is_stopped(tmp_path: Path) -> None:
     processes.start(tmp_path, "sleeper", [sys.executable, "-c", "import time; time.sleep(60)"])
     assert processes.running(tmp_path) == ["sleeper"]
     processes.stop(tmp_path, "sleeper")

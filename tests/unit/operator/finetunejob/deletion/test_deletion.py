@@ -165,7 +165,7 @@ TABLE: dict[str, tuple[ObservedDeletion, Decision]] = {
 
 
 @pytest.mark.parametrize(("observed", "decision"), TABLE.values(), ids=TABLE)
-def test_decisions(observed: ObservedDeletion, decision: Decision) -> None:
+def test_each_state_of_a_deletion_has_its_decision(observed: ObservedDeletion, decision: Decision) -> None:
     assert decided(observed) == decision
 
 

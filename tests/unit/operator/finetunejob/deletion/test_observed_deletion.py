@@ -68,7 +68,7 @@ async def test_everything_is_read_that_the_decision_needs() -> None:
     ],
     ids=["terminating", "gone", "may not know"],
 )
-async def test_whether_the_namespace_ends(answer: Any, ends: bool) -> None:
+async def test_a_namespace_ends_when_it_is_being_deleted_or_gone(answer: Any, ends: bool) -> None:
     kube = kube_with(**{f"GET {NAMESPACES.path(None, 'team-a')}": answer})
     assert (await observe(kube, PARENT, trainer_image=None)).namespace_ends is ends
 

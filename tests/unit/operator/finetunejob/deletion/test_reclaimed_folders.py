@@ -192,7 +192,7 @@ def test_every_storage_that_the_class_named_meanwhile_is_emptied() -> None:
         ("10f3c2a91", False),
     ],
 )
-def test_whose_folder_it_is(name: str, mine: bool) -> None:
+def test_a_run_folder_is_the_objects_by_the_uid_in_its_name(name: str, mine: bool) -> None:
     assert is_run_folder(name, OWNER.uid) is mine
 
 

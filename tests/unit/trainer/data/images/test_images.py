@@ -44,7 +44,7 @@ def png_of(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("body", [encoded("PNG"), encoded("JPEG"), encoded("WEBP"), encoded("PNG", mode="LA")])
-def test_what_is_taken(body: bytes) -> None:
+def test_an_image_of_every_accepted_format_is_decoded_as_rgb(body: bytes) -> None:
     image = decode(body)
     assert (image.mode, image.size) == ("RGB", (40, 30))
 
@@ -73,7 +73,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("body", "message"), BROKEN.values(), ids=BROKEN)
-def test_what_is_refused(body: bytes, message: str) -> None:
+def test_an_image_that_is_broken_or_too_large_is_refused_with_the_cause(body: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         decode(body)
 
@@ -207,7 +207,7 @@ CLIMBS = (
         ("https://images.test/a.png", "*", False),
     ],
 )
-def test_patterns_of_a_class(url: str, pattern: str, allowed: bool) -> None:
+def test_an_image_url_is_allowed_by_the_classs_patterns(url: str, pattern: str, allowed: bool) -> None:
     assert is_allowed_url(url, (pattern,)) is allowed
 
 

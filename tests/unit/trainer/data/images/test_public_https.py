@@ -66,7 +66,7 @@ HOST = "images.test"
         ("", False),
     ],
 )
-def test_addresses(address: str, public: bool) -> None:
+def test_only_an_address_of_the_public_internet_is_public(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
@@ -204,7 +204,9 @@ def test_a_body_comes_without_credentials_or_cookies(web: PublicHttps, port: int
         ("https://wrong.test:{port}/ok", "wrong.test is not a host"),
     ],
 )
-def test_what_is_refused(web: PublicHttps, port: int, url: str, message: str) -> None:
+def test_a_url_or_answer_outside_the_limits_is_refused_with_the_cause(
+    web: PublicHttps, port: int, url: str, message: str
+) -> None:
     target = url.format(host=f"{HOST}:{port}", name=HOST, port=port)
     with pytest.raises(RefusedError, match=message):
         web.get(target, allowed=everything, most_bytes=1000)

@@ -30,7 +30,7 @@ from finetune_trainer.data.read.file_names import is_data, match_glob
         ("(a+)+*", "(a+)+b", True),
     ],
 )
-def test_globs(pattern: str, path: str, matches: bool) -> None:
+def test_a_star_stays_within_a_folder_and_two_go_across(pattern: str, path: str, matches: bool) -> None:
     assert match_glob(pattern, path) is matches
 
 
@@ -64,5 +64,7 @@ def test_a_glob_of_many_stars_takes_no_longer_than_its_length(part: str) -> None
         ("dataset_info.json", False, False),
     ],
 )
-def test_what_is_data(path: str, in_folder: bool, in_glob: bool) -> None:
+def test_hidden_files_and_metadata_are_no_data_and_in_a_folder_the_suffix_decides(
+    path: str, in_folder: bool, in_glob: bool
+) -> None:
     assert (is_data(path, in_folder=True), is_data(path, in_folder=False)) == (in_folder, in_glob)
