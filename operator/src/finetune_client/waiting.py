@@ -8,6 +8,7 @@ from typing import Literal
 
 from finetune_client.errors import ApiError, DeletedError, RunFailedError, StalledError, WaitTimeoutError
 from finetune_client.kinds import Contract
+from finetune_view.fields import Fields
 from finetune_view.next_step import command, next_steps
 from finetune_view.object_view import ObjectView
 from finetune_view.resource import MODEL_DEPLOYMENT
@@ -56,7 +57,8 @@ class Progress:
 
 def progress_of(view: ObjectView) -> Progress:
     """What the object says now."""
-    progress = view.status.at("progress")
+    # Until the operator has seen a change, the status is of what was before it.
+    progress = view.status.at("progress") if view.current else Fields(None)
     ready, stalled = view.condition("Ready"), view.condition("Stalled")
     told = stalled if view.stalled else ready
     return Progress(

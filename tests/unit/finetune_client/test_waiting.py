@@ -38,7 +38,7 @@ def test_it_is_over_when_what_was_waited_for_is_true() -> None:
 def test_a_status_of_an_earlier_spec_says_nothing() -> None:
     assert not waiting().look(seen(UNSEEN), 0)
     assert not waiting("Started").look(seen({**TRAINING, "observedGeneration": 1}), 0)
-    assert progress_of(seen(UNSEEN)).phase == ""
+    assert str(progress_of(seen(UNSEEN))) == "router  not looked at yet"
 
 
 def test_a_stall_ends_it_once_it_has_lasted() -> None:
