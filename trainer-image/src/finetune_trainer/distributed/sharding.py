@@ -1,5 +1,6 @@
 """Weights, gradients and optimizer state sharded over the processes: FSDP2.
 
+A model is built on the meta device, sharded, and then given its weights, which the first process alone holds whole:
 https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
 """
 
@@ -8,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import distribute_tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_trainer.distributed.ranks import Ranks
@@ -36,6 +39,25 @@ def shard(model: Any, ranks: Ranks, *, bfloat16: bool) -> Any:
     fully_shard(model, **settings)
     base._is_distributed_loading_by_transformers = True
     return model
+
+
+def fill(model: Any, whole: Any | None) -> None:
+    """Give a sharded model on the meta device the weights of `whole`, the same model on the first process; else None.
+
+    One weight at a time: no other process, and no accelerator, ever holds more than one that is whole.
+    """
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    model.to_empty(device=device)
+    weights, buffers = ({}, {}) if whole is None else (dict(whole.named_parameters()), dict(whole.named_buffers()))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            there = torch.empty(weight.shape, dtype=weight.dtype, device=device) if whole is None else weights[name]
+            shards = distribute_tensor(there.detach().to(device), weight.device_mesh, weight.placements)
+            weight.to_local().copy_(shards.to_local())
+        for name, buffer in model.named_buffers():
+            if whole is not None:
+                buffer.copy_(buffers[name])
+            torch.distributed.broadcast(buffer, src=0)
 
 
 class ReshardAfterEvaluation(TrainerCallback):

@@ -22,26 +22,27 @@ from transformers import BitsAndBytesConfig, set_seed
 from finetune_api.conditions import Reason
 from finetune_api.finetunejob import Adapter, Freeze
 from finetune_api.run import TrainRun
-from finetune_trainer.model.loading import LocalModel, load_model
+from finetune_trainer.model.loading import Device, LocalModel, load_model
 from finetune_trainer.model.target_modules import lora_config, refuse_unknown_targets
 from finetune_trainer.process.failures import DiagnosedError, first_line
 
 
-def load_trainable_model(run: TrainRun, local: LocalModel) -> Any:
+def load_trainable_model(run: TrainRun, local: LocalModel, device: Device | None = None) -> Any:
     """Load the model: for LoRA with a new adapter or the inherited one, for Full with all its weights in float32.
 
-    Raises DiagnosedError (InvalidSpec) when the model has no such modules or layers, or can't be quantized here.
+    `device`: as of `load_model`. Raises DiagnosedError (InvalidSpec) when the model has no such modules or layers, or
+    can't be quantized here.
     """
-    if run.adapter.type == "Full":
-        model = load_merged_model(local, torch.float32)  # weights that are trained are kept in full precision
+    if run.adapter.type == "Full":  # weights that are trained are kept in full precision
+        model = load_merged_model(local, torch.float32, device=device)
         if run.adapter.freeze is not None:
             freeze(model, run.adapter.freeze)
         return model
     dtype = torch.bfloat16 if uses_bfloat16() else torch.float32
     quantization = _four_bits(dtype) if run.adapter.type == "QLoRA" else None
     if not trains_new_adapter(run.adapter, local):
-        return load_model(local, dtype, trainable_adapter=True, quantization=quantization)
-    model = load_merged_model(local, dtype, quantization)
+        return load_model(local, dtype, trainable_adapter=True, quantization=quantization, device=device)
+    model = load_merged_model(local, dtype, quantization, device)
     set_seed(run.hyperparameters.seed)
     return add_lora(model, run.adapter)
 
@@ -56,9 +57,11 @@ def trains_new_adapter(adapter: Adapter, local: LocalModel) -> bool:
     return adapter.type != "Full" and (local.adapter is None or adapter.inherited == "Merge")
 
 
-def load_merged_model(local: LocalModel, dtype: torch.dtype, quantization: Any = None) -> Any:
+def load_merged_model(
+    local: LocalModel, dtype: torch.dtype, quantization: Any = None, device: Device | None = None
+) -> Any:
     """The model with its own adapter, if it has one, merged into it."""
-    model = load_model(local, dtype, quantization=quantization)
+    model = load_model(local, dtype, quantization=quantization, device=device)
     return model if local.adapter is None else model.merge_and_unload()
 
 

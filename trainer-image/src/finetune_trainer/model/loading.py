@@ -38,6 +38,10 @@ CONTEXT_LENGTHS = ("max_position_embeddings", "max_seq_len", "max_sequence_lengt
 LONGEST_CONTEXT = 2**31 - 1
 Shapes = Mapping[str, tuple[int, ...]]
 """The lengths of every weight's dimensions, by the weight's name."""
+Device = int | str
+"""An accelerator's number, or META."""
+META = "meta"
+"""torch's device of tensors that have a shape and no numbers."""
 CONFIG_FILES = ("config.json", "tokenizer_config.json", "processor_config.json", "adapter_config.json")
 
 
@@ -174,11 +178,17 @@ def _checked(tokenizer: Any) -> Any:
 
 
 def load_model(
-    local: LocalModel, dtype: torch.dtype, *, trainable_adapter: bool = False, quantization: Any = None
+    local: LocalModel,
+    dtype: torch.dtype,
+    *,
+    trainable_adapter: bool = False,
+    quantization: Any = None,
+    device: Device | None = None,
 ) -> Any:
     """The language model, or vision-language model, with its adapter if it has one.
 
-    `quantization`: transformers' config of it, for a base that is kept in fewer bits. Raises DiagnosedError
+    `quantization`: transformers' config of it, for a base that is kept in fewer bits. `device`: where the weights are
+    put as they are read; META: nowhere. None: host memory, and quantized ones on the accelerator. Raises DiagnosedError
     (ModelInvalid).
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
@@ -194,6 +204,7 @@ def load_model(
             trust_remote_code=False,
             local_files_only=True,
             quantization_config=quantization,
+            device_map=None if device is None else {"": device},
             output_loading_info=True,
         )
     model, loading = loaded
@@ -207,7 +218,14 @@ def load_model(
     from peft import PeftModel
 
     with as_model_invalid("The adapter does not load"):
-        return PeftModel.from_pretrained(model, local.adapter, is_trainable=trainable_adapter, use_safetensors=True)
+        tuned = PeftModel.from_pretrained(
+            model,
+            local.adapter,
+            is_trainable=trainable_adapter,
+            use_safetensors=True,
+            low_cpu_mem_usage=device == META,  # it can't copy into weights on the meta device
+        )
+        return tuned.to(META) if device == META else tuned
 
 
 def is_vision_model(folder: Path) -> bool:

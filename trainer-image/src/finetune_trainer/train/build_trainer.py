@@ -12,10 +12,11 @@ from finetune_api.finetunejob import Schedule
 from finetune_trainer.checkpoint.saving import BackgroundSaves, CheckpointWriter
 from finetune_trainer.checkpoint.training_state import SnapshotTaker
 from finetune_trainer.data.encode.vision import VisionCollator
-from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, shard
+from finetune_trainer.distributed.sharding import ReshardAfterEvaluation, fill, shard
 from finetune_trainer.methods.method import TrainerParts, packs_rows
 from finetune_trainer.model.adapters import load_trainable_model, uses_bfloat16, weights_digest
 from finetune_trainer.model.kernels.fused_kernels import fuse_kernels
+from finetune_trainer.model.loading import META
 from finetune_trainer.model.weight_values import refuse_infinite_weights
 from finetune_trainer.report.events import EventLog
 from finetune_trainer.report.progress import ProgressReceiver, ProgressSender
@@ -110,12 +111,25 @@ def _event_log(attempt: Attempt, inputs: Inputs) -> EventLog:
 
 def _load(attempt: Attempt, inputs: Inputs) -> Any:
     """The model as it is trained: with its adapter, its fused kernels, and sharded where the run asks for it."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(attempt.gang.ranks.local_rank)  # a quantized model goes there while it is loaded
-    model = load_trainable_model(attempt.run, inputs.model)
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(attempt.gang.ranks.local_rank)
+    if not attempt.is_sharded:
+        model = load_trainable_model(attempt.run, inputs.model, torch.cuda.current_device() if on_gpu else None)
+        _fuse_kernels(model, inputs)
+        return model
+    model = load_trainable_model(attempt.run, inputs.model, META)
+    _fuse_kernels(model, inputs)
+    shard(model, attempt.gang.ranks, bfloat16=uses_bfloat16())
+    whole: list[Any] = []
+    attempt.gang.from_leader(lambda: whole.append(load_trainable_model(attempt.run, inputs.model)))
+    fill(model, whole.pop() if whole else None)
+    return model
+
+
+def _fuse_kernels(model: Any, inputs: Inputs) -> None:
     if torch.cuda.is_available() and not inputs.has_images:
         fuse_kernels(model)
-    return shard(model, attempt.gang.ranks, bfloat16=uses_bfloat16()) if attempt.is_sharded else model
 
 
 def _arguments(attempt: Attempt, inputs: Inputs, start: Start) -> dict[str, Any]:
