@@ -29,12 +29,11 @@ from finetune_api.run import TrainRun
 from finetune_api.sources import parse_s3
 from finetune_trainer.data.read.data_files import DataFile, fetch_files
 from finetune_trainer.data.select import choice
-from finetune_trainer.data.select.dataset_record import DatasetRecord, find_record
-from finetune_trainer.model.loading import load_tokenizer
 from finetune_trainer.preflight.preflight import preflight
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
-from finetune_trainer.train.training_data import data_digests, load_sequences, write_sequences
+from finetune_trainer.train.training_data import data_digests
+from tests.integration.trainer.data.test_stored_tokens import chosen_of, forget_tokens, sets
 from tests.integration.trainer.runs import Workplace, question
 from tests.integration.trainer_evaluation.buckets import Bucket
 from tests.integration.trainer_evaluation.tiny_models import chat
@@ -154,7 +153,9 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield volume
 
 
-def test_a_config_map_is_a_dataset(workplace: Workplace, base: Path, mounted: Path, tmp_path: Path) -> None:
+def test_a_config_map_is_a_dataset(
+    workplace: Workplace, storage: Storage, base: Path, mounted: Path, tmp_path: Path
+) -> None:
     dataset = Dataset(training=TrainingData(config_map_ref=ConfigMapKeys(name="small")))
     run = workplace.train_run("config-map", dataset=dataset)
     report = preflight(workplace.preflight_run("config-map", dataset=dataset), tmp_path / "preflight")
@@ -164,6 +165,8 @@ def test_a_config_map_is_a_dataset(workplace: Workplace, base: Path, mounted: Pa
     assert len(prepared) == 12
     assert list(data_digests(tmp_path / "data")) == ["configmap://small/a.jsonl", "configmap://small/b.jsonl"]
     (mounted / "..2026" / "b.jsonl").write_text("")
+    assert written(run, base, tmp_path / "as-checked")["input_ids"] == prepared["input_ids"]
+    forget_tokens(storage, workplace, "config-map")
     with pytest.raises(DiagnosedError, match=r"configmap://small/b\.jsonl has changed since preflight read it"):
         written(run, base, tmp_path / "changed")
 
@@ -177,8 +180,7 @@ def test_a_config_map_that_is_not_there_is_looked_for_again(storage: Storage, tm
 
 def written(run: TrainRun, base: Path, directory: Path) -> Any:
     """The sequences that a node trains on."""
-    write_sequences(run, Storage(run.storage), load_tokenizer(base), directory)
-    return load_sequences(directory).training
+    return sets(run, base, directory).training
 
 
 def test_a_broken_line_names_its_file(workplace: Workplace, folder: str, tmp_path: Path) -> None:
@@ -263,12 +265,6 @@ def test_what_is_doubtful_is_told_and_dropped_when_asked(
     }
 
 
-def chosen_of(storage: Storage, workplace: Workplace, output: str) -> DatasetRecord:
-    record = find_record(storage, parse_s3(workplace.bucket.uri(output)))
-    assert record is not None
-    return record
-
-
 def test_too_long_examples_fail_when_asked(workplace: Workplace, tmp_path: Path) -> None:
     dataset = doubtful(workplace, too_long="Fail")
     with pytest.raises(DiagnosedError, match=r"Line 19 of .*: The example has \d+ tokens; the maximum is 128"):
@@ -310,13 +306,18 @@ def test_training_takes_what_preflight_chose_and_no_other(workplace: Workplace, 
 
 
 def test_a_file_that_changed_after_preflight_is_not_trained_on(
-    workplace: Workplace, base: Path, tmp_path: Path
+    workplace: Workplace, storage: Storage, base: Path, tmp_path: Path
 ) -> None:
+    """Its tokens as preflight read it are; where there are none, the run is refused."""
     dataset = doubtful(workplace)
-    preflight(workplace.preflight_run("changed", dataset=dataset), tmp_path / "preflight")
+    report = preflight(workplace.preflight_run("changed", dataset=dataset), tmp_path / "preflight")
     uri = workplace.bucket.put_lines("doubtful/train.jsonl", [*DOUBTFUL, question(20)])
+    run = workplace.train_run("changed", dataset=dataset)
+    assert report.dataset.training is not None
+    assert len(written(run, base, tmp_path / "as-checked")) == report.dataset.training.rows
+    forget_tokens(storage, workplace, "changed")
     with pytest.raises(DiagnosedError) as refused:
-        written(workplace.train_run("changed", dataset=dataset), base, tmp_path / "data")
+        written(run, base, tmp_path / "data")
     assert refused.value.failure.reason is Reason.DATASET_INVALID
     assert refused.value.failure.message == (
         f"{uri} has changed since preflight read it. Change spec.runId to train on its current content."

@@ -85,8 +85,10 @@ class EvenMethod(TrainingMethod):
 
         return Features({"input_ids": List(Value("int32"))})
 
-    def rows(self, processor: Any, example: Example, images: Sequence[Path], *, training: bool) -> Iterator[Row]:
-        yield {"input_ids": _prompt(processor, example)}
+    def to_rows(
+        self, processor: Any, example: Example, sequences: Sequence[Tokens], *, training: bool
+    ) -> Iterator[Row]:
+        yield from ({"input_ids": sequence.input_ids} for sequence in sequences)
 
     def is_learned_from(self, row: Row, max_length: int) -> bool:
         return True

@@ -64,9 +64,16 @@ class DPOMethod(Method):
 
         return Features(dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), List(Value("int32"))))
 
-    def rows(self, processor: Any, example: Example, images: Sequence[Path], *, training: bool) -> Iterator[Row]:
-        pair = tokenize_pair(processor, example)
-        yield {"prompt_ids": pair.prompt_ids, "chosen_ids": pair.chosen_ids, "rejected_ids": pair.rejected_ids}
+    def to_rows(
+        self, processor: Any, example: Example, sequences: Sequence[tokenization.TokenizedExample], *, training: bool
+    ) -> Iterator[Row]:
+        chosen, rejected = sequences
+        start = len(chosen.labels) - sum(label != IGNORED for label in chosen.labels)
+        yield {
+            "prompt_ids": chosen.input_ids[:start],
+            "chosen_ids": chosen.input_ids[start:],
+            "rejected_ids": rejected.input_ids[start:],
+        }
 
     def is_learned_from(self, row: Row, max_length: int) -> bool:
         return True  # preflight refuses pairs that teach nothing

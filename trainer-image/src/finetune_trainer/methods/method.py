@@ -116,13 +116,24 @@ class Method(Protocol):
         """The columns of the rows, as `datasets.Features`."""
         ...
 
-    def rows(self, processor: Any, example: Example, images: Sequence[Path], *, training: bool) -> Iterator[Row]:
-        """The rows of an example, not truncated. Raises FormatError, or TemplateError.
+    def to_rows(
+        self,
+        processor: Any,
+        example: Example,
+        sequences: Sequence[tokenization.TokenizedExample],
+        *,
+        training: bool,
+    ) -> Iterator[Row]:
+        """The rows of an example of text, not truncated, from what `tokenize` made of it.
 
         `training`: False for validation, whose loss must not depend on the method's settings, so that runs with
         different ones can be compared.
         """
         ...
+
+    def rows(self, processor: Any, example: Example, images: Sequence[Path], *, training: bool) -> Iterator[Row]:
+        """The rows of an example, not truncated. Raises FormatError, or TemplateError."""
+        return self.to_rows(processor, example, self.tokenize(processor, example, images), training=training)
 
     def is_learned_from(self, row: Row, max_length: int) -> bool:
         """Whether anything is learned from the first `max_length` tokens of a row. Other rows are left out."""

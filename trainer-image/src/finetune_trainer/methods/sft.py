@@ -53,15 +53,18 @@ class SFTMethod(Method):
         return Features({"input_ids": numbers, "labels": numbers})
 
     def rows(self, processor: Any, example: Example, images: Sequence[Path], *, training: bool) -> Iterator[Row]:
-        weighted = training and self.spec.prompt_loss_weight > 0
-        if reads_images(processor):
-            if weighted:
-                raise FormatError("method.sft.promptLossWeight does not support vision-language models. Leave it out.")
-            yield from (vision.to_record(row) for row in vision.to_rows(processor, example, images))
-            return
-        encode = tokenization.tokenize_with_prompt if weighted else tokenization.tokenize
-        for sequence in encode(processor, _answered(example)):
-            yield {"input_ids": sequence.input_ids, "labels": sequence.labels}
+        if not reads_images(processor):
+            return super().rows(processor, example, images, training=training)
+        if training and self.spec.prompt_loss_weight > 0:
+            raise FormatError("method.sft.promptLossWeight does not support vision-language models. Leave it out.")
+        return (vision.to_record(row) for row in vision.to_rows(processor, example, images))
+
+    def to_rows(
+        self, processor: Any, example: Example, sequences: Sequence[tokenization.TokenizedExample], *, training: bool
+    ) -> Iterator[Row]:
+        if training and self.spec.prompt_loss_weight > 0:
+            sequences = tokenization.mark_prompt(processor, _answered(example), list(sequences))
+        yield from ({"input_ids": sequence.input_ids, "labels": sequence.labels} for sequence in sequences)
 
     def is_learned_from(self, row: Row, max_length: int) -> bool:
         return "labels" not in row or any(label >= 0 for label in row["labels"][:max_length])

@@ -105,11 +105,13 @@ def _examine(run: PreflightRun, storage: Storage, directory: Path) -> PreflightR
     images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
     max_length = _max_length(run, model.status)
     now = _begun(storage, output)
-    chosen = choose_examples(surveyed, run.dataset, method, run.seed, model.tokenizer, images, max_length, now)
+    tokenizer = model.tokenizer
+    chosen = choose_examples(surveyed, run.dataset, method, run.seed, tokenizer, images, max_length, directory, now)
     store_findings(storage, output, surveyed.sets, chosen.issues)
     refuse_invalid(surveyed.sets)
     refuse_nothing_left(chosen.status)
-    store_record(storage, output, chosen.record)
+    with log_progress("storing the tokens"):
+        store_record(storage, output, chosen.record, chosen.tokens)
     dataset = with_rows(chosen, run, model)
     resolved = _resolve(run, model, dataset)
     estimate, advice = _estimate_memory(run, model, checked, resolved)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 
 from finetune_api.conditions import Reason
 from finetune_api.run import TrainRun
-from finetune_api.sources import parse_location
+from finetune_api.sources import S3Location, parse_location
 from finetune_trainer.data.encode.chat_template import template_clock
+from finetune_trainer.data.encode.token_files import expand, mapped_rows
 from finetune_trainer.data.encode.tokenization import TemplateError
 from finetune_trainer.data.encode.vision import with_images
 from finetune_trainer.data.images.images import ImageError, ImageStore
@@ -20,16 +21,19 @@ from finetune_trainer.data.read.examples import Example
 from finetune_trainer.data.read.formats import MethodFormats
 from finetune_trainer.data.read.jsonl import LineError
 from finetune_trainer.data.read.reader import read_examples
-from finetune_trainer.data.select.choice import choose_examples, mounted, survey_dataset
-from finetune_trainer.data.select.dataset_record import RECORD_NAME, DatasetRecord, find_record
+from finetune_trainer.data.select.choice import Chosen, choose_examples, mounted, survey_dataset
+from finetune_trainer.data.select.dataset_record import (
+    RECORD_NAME,
+    DatasetRecord,
+    RecordedSet,
+    fetch_tokens,
+    find_record,
+)
 from finetune_trainer.data.select.filters import Mask
-from finetune_trainer.data.select.survey import refuse_invalid
+from finetune_trainer.data.select.survey import SetName, refuse_invalid
 from finetune_trainer.methods.method import FormatError, Method, Row, formats_of, method_of
 from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.storage.storage import Storage
-
-TRAINING = "training"
-VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -50,62 +54,100 @@ class LocatedExample:
 
 
 def write_sequences(run: TrainRun, storage: Storage, tokenizer: Any, directory: Path) -> None:
-    """Fetch and tokenize the datasets, once on each node. Raises DiagnosedError.
+    """Fetch the datasets as preflight tokenized them, once on each node. Raises DiagnosedError.
 
-    What preflight chose is taken; a run without a preflight chooses here, by the same rules.
+    What preflight did not do is done here, by the same rules: it tokenizes no examples with images, whose files are
+    needed anyway, and a run without a preflight has nothing chosen.
     """
     images = ImageStore(directory / "images", storage, tuple(run.allowed_images))
     output = parse_location(run.output_uri)
-    record = find_record(storage, output) or _choose(run, storage, tokenizer, images, directory / "chosen")
     directory.mkdir(parents=True, exist_ok=True)
+    record = find_record(storage, output)
+    if record is None:
+        chosen = _choose(run, storage, tokenizer, images, directory / "chosen")
+        record, tokens = chosen.record, chosen.tokens
+    else:
+        tokens = _fetch_tokens(storage, output, record, directory / "tokens")
     (directory / RECORD_NAME).write_text(record.model_dump_json(by_alias=True))
-    with template_clock(record.rendered_at or datetime.now(UTC)):
-        _write(run, storage, tokenizer, images, directory, record)
+    for name, file in tokens.items():
+        expand(file, _mapped(directory, name))
+        file.unlink()
+    rendered_at = record.rendered_at or datetime.now(UTC)
+    with template_clock(rendered_at):
+        _tokenize_others(run, storage, tokenizer, images, directory, record, frozenset(tokens))
 
 
-def _write(
-    run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore, directory: Path, record: DatasetRecord
+def _fetch_tokens(
+    storage: Storage, output: S3Location, record: DatasetRecord, directory: Path
+) -> Mapping[SetName, Path]:
+    fetched = {
+        name: fetch_tokens(storage, output, recorded, directory / name) for name, recorded in _sets(record).items()
+    }
+    return {name: file for name, file in fetched.items() if file is not None}
+
+
+def _tokenize_others(
+    run: TrainRun,
+    storage: Storage,
+    tokenizer: Any,
+    images: ImageStore,
+    directory: Path,
+    record: DatasetRecord,
+    there: frozenset[SetName],
 ) -> None:
+    """Tokenize the sets of a record that are not `there`."""
     method = method_of(run.method)
-    columns = method.columns(tokenizer)
-    files = record.training.fetch(storage, directory / "training-files", mounted("training"))
-    taken = _chosen_examples(files, record.training.mask(), formats_of(run.method.type))
-    _save(_tokenize(run, method, tokenizer, images, taken, TRAINING), columns, directory, TRAINING)
-    if record.validation is None:
-        return
-    if record.validation.files != record.training.files:
-        files = record.validation.fetch(storage, directory / "validation-files", mounted("validation"))
-    taken = _chosen_examples(files, record.validation.mask(), formats_of(run.method.type))
-    _save(_tokenize(run, method, tokenizer, images, taken, VALIDATION), columns, directory, VALIDATION)
+    fetched: dict[str, list[DataFile]] = {}
+    for name, recorded in _sets(record).items():
+        if name in there:
+            continue
+        source: SetName = "training" if recorded.files == record.training.files else name
+        if source not in fetched:
+            fetched[source] = recorded.fetch(storage, directory / f"{source}-files", mounted(source))
+        taken = _chosen_examples(fetched[source], recorded.mask(), formats_of(run.method.type))
+        _save(_tokenize(run, method, tokenizer, images, taken, name), method.columns(tokenizer), directory, name)
 
 
 def load_sequences(directory: Path) -> SequenceSets:
     """What `write_sequences` wrote on this node."""
-    from datasets import Dataset
 
-    validation = directory / VALIDATION
-    return SequenceSets(
-        training=Dataset.load_from_disk(str(directory / TRAINING)),
-        validation=Dataset.load_from_disk(str(validation)) if validation.exists() else None,
-    )
+    def load(name: SetName) -> Any | None:
+        if _mapped(directory, name).exists():
+            return mapped_rows(_mapped(directory, name), fingerprint=name)
+        from datasets import Dataset
+
+        folder = directory / name
+        return Dataset.load_from_disk(str(folder)) if folder.exists() else None
+
+    return SequenceSets(training=load("training"), validation=load("validation"))
+
+
+def _sets(record: DatasetRecord) -> dict[SetName, RecordedSet]:
+    sets: dict[SetName, RecordedSet] = {"training": record.training}
+    if record.validation is not None:
+        sets["validation"] = record.validation
+    return sets
+
+
+def _mapped(directory: Path, name: SetName) -> Path:
+    return directory / f"{name}.arrow"
 
 
 def data_digests(directory: Path) -> dict[str, str]:
     """The SHA-256 (`sha256:<hex>`) of each file that `write_sequences` read, by its URI."""
     record = DatasetRecord.model_validate_json((directory / RECORD_NAME).read_bytes())
-    sets = [item for item in (record.training, record.validation) if item is not None]
-    return {file.uri: f"sha256:{file.sha256}" for item in sets for file in item.files}
+    return {file.uri: f"sha256:{file.sha256}" for item in _sets(record).values() for file in item.files}
 
 
-def _choose(run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore, directory: Path) -> DatasetRecord:
+def _choose(run: TrainRun, storage: Storage, tokenizer: Any, images: ImageStore, directory: Path) -> Chosen:
     surveyed = survey_dataset(storage, run.dataset, formats_of(run.method.type), directory, run.allowed_datasets)
     refuse_invalid(surveyed.sets)
     settings = run.hyperparameters
     chosen = choose_examples(
-        surveyed, run.dataset, method_of(run.method), settings.seed, tokenizer, images, settings.max_length
+        surveyed, run.dataset, method_of(run.method), settings.seed, tokenizer, images, settings.max_length, directory
     )
     refuse_invalid(surveyed.sets)
-    return chosen.record
+    return chosen
 
 
 def _chosen_examples(files: Sequence[DataFile], taken: Mask, method: MethodFormats) -> Iterator[LocatedExample]:
@@ -126,18 +168,18 @@ def _tokenize(
     tokenizer: Any,
     images: ImageStore,
     examples: Iterator[LocatedExample],
-    name: str,
+    name: SetName,
 ) -> Iterator[Row]:
     """The rows that something is learned from within maxLength: as many as preflight counted."""
     for item, files in with_images(tokenizer, images, examples, lambda located: located.example):
         try:
-            found = list(method.rows(tokenizer, item.example, files(), training=name == TRAINING))
+            found = list(method.rows(tokenizer, item.example, files(), training=name == "training"))
         except (FormatError, ImageError, TemplateError) as error:
             raise _invalid(item.uri, item.line, str(error)) from error
         yield from (row for row in found if method.is_learned_from(row, run.hyperparameters.max_length))
 
 
-def _save(found: Iterator[Row], columns: Any, directory: Path, name: str) -> None:
+def _save(found: Iterator[Row], columns: Any, directory: Path, name: SetName) -> None:
     """Write rows to disk as they come, so that memory does not grow with the file."""
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError

@@ -64,7 +64,13 @@ def tokenize_with_prompt(tokenizer: Any, example: ChatExample | CompletionExampl
 
     The assistant's messages of weight 0 have no loss and are not marked as prompt either. Raises TemplateError.
     """
-    sequences = tokenize(tokenizer, example)
+    return mark_prompt(tokenizer, example, tokenize(tokenizer, example))
+
+
+def mark_prompt(
+    tokenizer: Any, example: ChatExample | CompletionExample, sequences: list[TokenizedExample]
+) -> list[TokenizedExample]:
+    """The sequences that `tokenize` made of an example, with the prompt's tokens marked."""
     unweighted = _unweighted_positions(tokenizer, example, sequences)
     return [_mark(sequence, positions) for sequence, positions in zip(sequences, unweighted, strict=True)]
 

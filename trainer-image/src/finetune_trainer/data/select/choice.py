@@ -5,8 +5,8 @@ Preflight does this; the training Pods take what it recorded (dataset_record.py)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,18 @@ import structlog
 
 from finetune_api.finetunejob import Dataset, DatasetSource, DatasetStatus, FileStatistics
 from finetune_api.run import DATASET_DIRECTORY
-from finetune_trainer.data.encode.chat_template import template_clock
+from finetune_trainer.data.encode.chat_template import reads_images, template_clock
+from finetune_trainer.data.encode.token_files import TokenWriter
+from finetune_trainer.data.encode.tokenization import TokenizedExample
 from finetune_trainer.data.images.images import ImageStore
 from finetune_trainer.data.read.data_files import DataFile, fetch_files
+from finetune_trainer.data.read.examples import Example
 from finetune_trainer.data.read.formats import MethodFormats
 from finetune_trainer.data.read.reader import unread_keys
 from finetune_trainer.data.select.dataset_record import DatasetRecord, RecordedSet
-from finetune_trainer.data.select.filters import ISSUE_TEXTS, QualityIssue, prepare
+from finetune_trainer.data.select.filters import ISSUE_TEXTS, Mask, QualityIssue, prepare
 from finetune_trainer.data.select.survey import SetName, Survey, survey
-from finetune_trainer.data.select.token_counts import count_and_check
+from finetune_trainer.data.select.token_counts import Counted, TooLong, count_and_check
 from finetune_trainer.methods.method import Method
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.storage.storage import Storage
@@ -55,6 +58,8 @@ class Chosen:
     lengths: Sequence[int]
     """Tokens of each sequence of the training set, in order."""
     issues: tuple[QualityIssue, ...]
+    tokens: Mapping[SetName, Path]
+    """The rows of each set, compressed (token_files.py); none of a model that reads images."""
 
 
 def mounted(name: SetName) -> Path:
@@ -95,11 +100,13 @@ def choose_examples(
     tokenizer: Any,
     images: ImageStore,
     max_length: int,
+    directory: Path,
     now: datetime | None = None,
 ) -> Chosen:
     """Choose the examples, and count their tokens. Errors found on the way are added to the sets.
 
-    `now`: the time that chat templates may print, the same in every attempt of the run. None: the current time.
+    `directory`: where the rows are written. `now`: the time that chat templates may print, the same in every attempt of
+    the run. None: the current time.
     """
     now = now or datetime.now(UTC)
     training, too_long = surveyed.training, dataset.prepare.too_long
@@ -109,10 +116,9 @@ def choose_examples(
         prepared = prepare(dataset, training.example_index, own_index, seed)
     before = prepared.training.sum() + prepared.validation.sum()
     with log_progress("counting tokens"), template_clock(now):
-        counted = count_and_check(training, prepared.training, method, tokenizer, images, max_length, too_long)
-        measured = None
-        if dataset.validation is not None:
-            measured = count_and_check(validation, prepared.validation, method, tokenizer, images, max_length, too_long)
+        count = _Counter(method, tokenizer, images, max_length, too_long, directory)
+        counted = count.of(training, prepared.training, "training")
+        measured = None if dataset.validation is None else count.of(validation, prepared.validation, "validation")
     held_out = None if measured is None else measured.statistics
     left_out = int(before - prepared.training.sum() - prepared.validation.sum())
     dropped = prepared.dropped.model_copy(update={"too_long": left_out})
@@ -133,7 +139,37 @@ def choose_examples(
             *_control_text_warnings(surveyed.sets),
         ],
     )
-    return Chosen(record, status, counted.lengths, prepared.issues)
+    return Chosen(record, status, counted.lengths, prepared.issues, count.tokens)
+
+
+@dataclass
+class _Counter:
+    """Counts the tokens of sets, and writes the rows of those that are text."""
+
+    method: Method
+    tokenizer: Any
+    images: ImageStore
+    max_length: int
+    too_long: TooLong
+    directory: Path
+    tokens: dict[SetName, Path] = field(default_factory=dict)
+
+    def of(self, examples: Survey, taken: Mask, name: SetName) -> Counted:
+        writer = TokenWriter(self.directory / f"{name}-tokens.arrow")
+
+        def keep(example: Example, sequences: Sequence[TokenizedExample]) -> None:
+            for row in self.method.to_rows(self.tokenizer, example, sequences, training=name == "training"):
+                if self.method.is_learned_from(row, self.max_length):
+                    writer.write(row)
+
+        keeper = None if reads_images(self.tokenizer) else keep
+        counted = count_and_check(
+            examples, taken, self.method, self.tokenizer, self.images, self.max_length, self.too_long, keeper
+        )
+        writer.close()
+        if writer.file.exists():
+            self.tokens[name] = writer.file
+        return counted
 
 
 def _issue_warning(issue: QualityIssue, training: Survey) -> str:

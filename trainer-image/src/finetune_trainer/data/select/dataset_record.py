@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from finetune_api.conditions import Reason
 from finetune_api.sources import S3Location
 from finetune_trainer.data.read.data_files import DataFile, fetch_file
 from finetune_trainer.data.select.filters import Mask
+from finetune_trainer.data.select.survey import SetName
 from finetune_trainer.process.failures import DiagnosedError
-from finetune_trainer.storage.storage import Storage
+from finetune_trainer.storage.storage import MismatchError, Storage
 
 RECORD_NAME = "dataset.json"
 
@@ -34,6 +36,9 @@ class RecordedSet(ApiModel):
     files: list[RecordedFile]
     examples: int
     taken: str = Field(description="A bit for each example, the first one the highest of the first byte, in base64.")
+    tokens: str | None = Field(
+        None, description="The rows that training takes, tokenized: the SHA-256, in hex, of `tokens/<tokens>.arrow`."
+    )
 
     @classmethod
     def of(cls, files: Sequence[DataFile], taken: Mask) -> RecordedSet:
@@ -68,8 +73,17 @@ class DatasetRecord(ApiModel):
     )
 
 
-def store_record(storage: Storage, output: S3Location, record: DatasetRecord) -> None:
-    """Write it to the run's folder."""
+def store_record(storage: Storage, output: S3Location, record: DatasetRecord, tokens: Mapping[SetName, Path]) -> None:
+    """Write it to the run's folder, with the files of tokenized rows."""
+    stored: dict[str, RecordedSet] = {}
+    for name, file in tokens.items():
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        storage.upload(file, _tokens(output, digest))
+        recorded = record.training if name == "training" else record.validation
+        assert recorded is not None
+        stored[name] = recorded.model_copy(update={"tokens": digest})
+    record = record.model_copy(update=stored)
     storage.write(output.join(RECORD_NAME), record.model_dump_json(by_alias=True, indent=1).encode())
 
 
@@ -81,7 +95,27 @@ def find_record(storage: Storage, output: S3Location) -> DatasetRecord | None:
     try:
         return DatasetRecord.model_validate_json(body)
     except ValidationError as error:
-        raise DiagnosedError(
-            Reason.DATASET_INVALID,
-            f"{output.join(RECORD_NAME).uri} is not as preflight wrote it. Change spec.runId, and it is written again.",
-        ) from error
+        raise _not_as_written(output.join(RECORD_NAME)) from error
+
+
+def fetch_tokens(storage: Storage, output: S3Location, recorded: RecordedSet, file: Path) -> Path | None:
+    """The tokenized rows of a set, compressed; None if preflight stored none. Raises DiagnosedError."""
+    if recorded.tokens is None:
+        return None
+    stored = _tokens(output, recorded.tokens)
+    try:
+        storage.download(stored, file, sha256=recorded.tokens)
+    except MismatchError as error:
+        raise _not_as_written(stored) from error
+    return file
+
+
+def _tokens(output: S3Location, digest: str) -> S3Location:
+    return output.join(f"tokens/{digest}.arrow")
+
+
+def _not_as_written(location: S3Location) -> DiagnosedError:
+    return DiagnosedError(
+        Reason.DATASET_INVALID,
+        f"{location.uri} is not as preflight wrote it. Change spec.runId, and it is written again.",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,11 +12,13 @@ from finetune_trainer.data.encode import tokenization
 from finetune_trainer.data.encode.dropped_content import names_left_out
 from finetune_trainer.data.encode.vision import too_many_image_tokens, with_images
 from finetune_trainer.data.images.images import ImageError, ImageStore
+from finetune_trainer.data.read.examples import Example
 from finetune_trainer.data.select.filters import Mask
 from finetune_trainer.data.select.survey import Survey
 from finetune_trainer.methods.method import Method
 
 TooLong = Literal["Truncate", "Drop", "Fail"]
+Keep = Callable[[Example, Sequence[tokenization.TokenizedExample]], None]
 
 
 @dataclass
@@ -35,8 +37,11 @@ def count_and_check(
     images: ImageStore,
     max_length: int,
     too_long: TooLong,
+    keep: Keep | None = None,
 ) -> Counted:
     """Count the chosen examples. With `too_long` Drop, those that are too long are removed from the mask.
+
+    `keep` gets each example that is chosen, with its sequences.
 
     Errors of images and of the chat template, and examples without loss, are added to the survey.
     """
@@ -65,6 +70,8 @@ def count_and_check(
         for role in names_left_out(tokenizer, item.example):
             survey.unread.setdefault(f"name (of the role {role}; the model's chat template leaves it out)", item.line)
         lengths.extend(method.row_lengths(tokenizer, sequences, max_length))
+        if keep is not None:
+            keep(item.example, sequences)
         truncated += longest > max_length
         examples += 1
         tokens += sum(len(sequence.input_ids) for sequence in sequences)
