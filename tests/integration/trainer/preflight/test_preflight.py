@@ -44,7 +44,9 @@ def test_a_good_run_is_described(workplace: Workplace, storage: Storage, tmp_pat
     assert report.dataset.validation.examples == 8
     assert report.dataset.warnings == []
     stored = storage.list_objects(parse_s3(workplace.bucket.uri("good")))
-    assert [item.path for item in stored] == ["dataset.json", "preflight.json"]
+    paths = [item.path for item in stored]
+    assert paths[:2] == ["dataset.json", "preflight.json"]
+    assert [path.partition("/")[0] for path in paths[2:]] == ["tokens", "tokens"], "of both sets"
     text = workplace.bucket.read(workplace.bucket.uri("good/preflight.json"))
     assert PreflightReport.model_validate_json(text) == report
 
