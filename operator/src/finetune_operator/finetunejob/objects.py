@@ -1,8 +1,8 @@
 """The objects of a FineTuneJob, and their names: the preflight Job; each attempt's Indexed Job, and their Service.
 
-Names follow from the object's UID, the run and the number, so that what a crash left behind is found, and not made
-twice. A runId may come again, by a rollback in git: the digest of the spec and the run's number tell its runs apart.
-The digest is written into the status when the run begins, so that it outlives an operator whose defaults differ.
+Names follow from the object's UID, the run and the number, so that what was created before a crash is found, and not
+created twice. A runId may come again, by a rollback in git: the digest of the spec and the run's number tell its runs
+apart. The digest is written into the status when the run begins, so that it outlives an operator whose defaults differ.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from finetune_operator.progress.endpoint import ProgressEndpoint
 
 TRAIN_ROLE = "train"
 PREFLIGHT_SECONDS = 6 * 3600
-"""Preflight reads every token of a dataset; what takes longer does not end."""
+"""Preflight reads every token of a dataset; one that takes longer than this is stuck."""
 LONGEST_ATTEMPT_SECONDS = 60 * 24 * 3600
-"""Of an attempt without a deadline: the next one then resumes from its newest checkpoint."""
+"""The longest attempt where nothing sets a deadline; the next one resumes from its newest checkpoint."""
 SHORTEST_GRACE_SECONDS = 120
 LONGEST_GRACE_SECONDS = 3600
 POD_FAILURE_POLICY: Object = {
     "rules": [
-        # What the infrastructure ended fails the Job as BackoffLimitExceeded, a rank's own failure as PodFailurePolicy;
-        # either ends the whole gang at once.
+        # A Pod that the infrastructure ended fails the Job as BackoffLimitExceeded, a rank's own failure as
+        # PodFailurePolicy. Either ends the whole gang at once.
         {"action": "Count", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {"action": "Count", "onExitCodes": {"operator": "In", "values": [EXIT_DISRUPTED]}},
         {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [EXIT_SUCCEEDED]}},
@@ -60,13 +60,13 @@ POD_FAILURE_POLICY: Object = {
 
 
 def run_key(status: FineTuneJobStatus) -> str:
-    """The run in names of Jobs and folders; of runs that began before there were digests, the runId alone."""
+    """The run's part of the names of Jobs and folders; the runId alone for runs that are older than digests."""
     run_id = status.run_id or ""
     return f"{run_id}-{status.run_digest}" if status.run_digest else run_id
 
 
 def run_digest(spec: FineTuneJobSpec, number: int) -> str:
-    """Eight characters for the spec, as far as it can't change within a run, and the run's number."""
+    """A digest of eight characters of the run's number and of all of the spec that can't change within a run."""
     return digest([number, without(spec, CHANGEABLE_WITHIN_A_RUN)], 8)
 
 
@@ -77,7 +77,7 @@ def next_run_number(status: FineTuneJobStatus) -> int:
 
 
 class NextJob(NamedTuple):
-    """The Job after the newest one; `number` is counted from 1, preflights and attempts each by themselves."""
+    """The Job after the newest one; preflights and attempts each have a `number` of their own, counted from 1."""
 
     number: int
     name: str
@@ -122,7 +122,7 @@ def preflight_objects(
     try_number: int,
     run_key: str | None = None,
 ) -> list[Object]:
-    """A CPU Pod that reads everything the run needs; without a run_key its runId is the run's."""
+    """The Job of one preflight, whose Pod reads everything that the run needs. `run_key` defaults to the runId."""
     key = run_key or spec.run_id
     name = preflight_job_name(owner, key, try_number)
     seed = spec.hyperparameters.seed
@@ -169,17 +169,17 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """Of its Job and Pods."""
+        """The name of its Job, with which the names of its Pods begin."""
         return train_job_name(self.owner, self.run, self.number)
 
     @property
     def service(self) -> str | None:
-        """By which several Pods find each other; None on a single node."""
+        """The headless Service by which several Pods find each other; None on a single node."""
         return rendezvous_service_name(self.owner) if self.spec.parallelism.nodes > 1 else None
 
 
 def attempt_objects(attempt: Attempt) -> list[Object]:
-    """One Pod a node, in an Indexed Job; several find each other through a headless Service."""
+    """The Indexed Job of one attempt, with a Pod for each node, and the headless Service if there are several."""
     owner, class_spec, nodes = attempt.owner, attempt.class_.spec, attempt.spec.parallelism.nodes
     files = {"run.json": _train_run(attempt).model_dump_json(by_alias=True)}
     if attempt.endpoint:
@@ -195,7 +195,7 @@ def attempt_objects(attempt: Attempt) -> list[Object]:
         completions=nodes,
         parallelism=nodes,
         podFailurePolicy=POD_FAILURE_POLICY,
-        # A Pod that is deleted has ended when its containers have: its exit code counts, and none is made beside it.
+        # A deleted Pod counts once its containers have exited: their exit codes matter, and no Pod starts beside it.
         podReplacementPolicy="Failed",
     )
     put_in_queue(body, class_spec)
@@ -231,14 +231,14 @@ def _train_run(attempt: Attempt) -> TrainRun:
 
 
 def _train_role(attempt: Attempt) -> PodRole:
-    """What sets training Pods apart; several are told the first Pod's name in DNS."""
+    """The role of training Pods. Several of them get the first Pod's DNS name."""
     host, spec = f"{attempt.name}-0.{attempt.service}", attempt.spec
     return PodRole(
         TRAIN_ROLE,
         ("train", RUN_CONFIG_PATH),
         accelerated=True,
         environment={"RENDEZVOUS_HOST": host} if attempt.service is not None else {},
-        # Ranks that share a node's cores without a limit slow each other; several in a Pod divide its cores themselves.
+        # Ranks of several Pods on a node slow each other down without a limit; those of one Pod divide its cores.
         threads_from_cpu_request=spec.parallelism.processes_per_node == 1,
         reports_progress=attempt.endpoint is not None,
         metrics_port=METRICS_PORT,
@@ -249,7 +249,7 @@ def _train_role(attempt: Attempt) -> PodRole:
 
 
 def dataset_config_maps(spec: FineTuneJobSpec) -> dict[str, ConfigMapKeys]:
-    """The ConfigMaps that the job's datasets are in, by the set's name."""
+    """The ConfigMaps that contain the job's datasets, by `training` and `validation`."""
     sets = {"training": spec.dataset.training, "validation": spec.dataset.validation}
     return {
         name: source.config_map_ref
@@ -259,29 +259,29 @@ def dataset_config_maps(spec: FineTuneJobSpec) -> dict[str, ConfigMapKeys]:
 
 
 def grace_seconds(checkpoint_seconds: float | None) -> int:
-    """How long Pods may take to end: a step and a save, twice the longest save so far and a minute, within bounds."""
+    """The seconds that Pods get to stop, for a step and a save: twice the longest save so far and a minute, bounded."""
     if checkpoint_seconds is None:
         return SHORTEST_GRACE_SECONDS
     return round(min(LONGEST_GRACE_SECONDS, max(SHORTEST_GRACE_SECONDS, 2 * checkpoint_seconds + 60)))
 
 
 def attempt_seconds(class_deadline_seconds: int | None) -> int:
-    """After how long Kubernetes itself ends an attempt: later than the operator does, that counts the whole run.
+    """The seconds after which Kubernetes itself ends an attempt: later than the operator, which counts the whole run.
 
-    It is the class's deadline that counts, since the spec's may be raised up to it while the attempt runs.
+    They follow from the class's deadline, since the spec's may be raised up to it while the attempt runs.
     """
     return min(LONGEST_ATTEMPT_SECONDS, (class_deadline_seconds or LONGEST_ATTEMPT_SECONDS) + LONGEST_GRACE_SECONDS)
 
 
 def accelerator_memory(class_spec: FineTuneClassSpec) -> int | None:
-    """Bytes of one accelerator of the class (`80Gi`), if it says them."""
+    """The memory of one accelerator of the class in bytes; None if the class does not state it."""
     if class_spec.accelerator is None or class_spec.accelerator.memory is None:
         return None
     return int(parse_quantity(class_spec.accelerator.memory))
 
 
 def _rendezvous_service(owner: Owner, name: str) -> Object:
-    """Gives every Pod of every attempt a name in DNS."""
+    """The headless Service that gives every Pod of every attempt a DNS name."""
     return {
         "apiVersion": "v1",
         "kind": "Service",

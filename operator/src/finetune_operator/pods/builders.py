@@ -40,7 +40,7 @@ _MESH_ANNOTATIONS = {
     "openservicemesh.io/sidecar-injection": "disabled",
     "appmesh.k8s.aws/sidecarInjectorWebhook": "disabled",
 }
-"""What keeps meshes out of Pods that run to an end; a Pod that serves may be in a mesh."""
+"""Keep the sidecars of meshes out of Pods that run to completion; a Pod that serves may be in a mesh."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ def pod_template(owner: Owner, role: PodRole, class_spec: FineTuneClassSpec, run
 
 
 def _kept_out_of_meshes(marks: Mapping[str, str], asked: PodMetadata) -> dict[str, str]:
-    """These labels or annotations, without those of meshes that the class configures: its own might contradict ours."""
+    """These labels or annotations, without those that the class sets itself, as a label or as an annotation."""
     return {key: value for key, value in marks.items() if key not in asked.labels and key not in asked.annotations}
 
 
 def pod_base(owner: Owner, role: str, class_spec: FineTuneClassSpec, run_volume: Object) -> Object:
-    """Everything of a Pod template but its containers and restart policy. `run_volume`: with its run configuration."""
+    """A Pod template without containers and restart policy. `run_volume`: the source of its run configuration."""
     scheduling = scheduling_of(class_spec, role)
     spec: dict[str, Any] = {
         # A pod identity's token is projected by its webhook, for its own audience; none is for the API server.
@@ -190,17 +190,17 @@ def _shared_memory_limit(class_spec: FineTuneClassSpec, role: str) -> Object:
 
 
 def disk_volume(name: str, class_spec: FineTuneClassSpec, role: str) -> Object:
-    """A folder on the node's disk that may take all of what the Pod is limited to."""
+    """An emptyDir on the node's disk, which may use all of the Pod's ephemeral storage."""
     return {"name": name, "emptyDir": {"sizeLimit": resources_of(class_spec, role).ephemeral_storage}}
 
 
 def _credentials_volume(secret: str) -> Object:
-    """The Secret in the Pod's own namespace, as files: the kubelet reads it, and again when it is rotated."""
+    """The Secret in the Pod's own namespace as files, which the kubelet updates when it is rotated."""
     return {"name": CREDENTIALS_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o440}}
 
 
 def _model_key_volume(model: str, secret: str) -> Object:
-    """Only the one key of the Secret, as a file."""
+    """A file with one key of the Secret, and none of the others."""
     items = [{"key": MODEL_KEY, "path": MODEL_KEY}]
     return {
         "name": f"{MODEL_KEY_VOLUME}{model}",
@@ -213,7 +213,7 @@ def _dataset_volume_name(dataset: str) -> str:
 
 
 def _dataset_volume(dataset: str, keys: ConfigMapKeys) -> Object:
-    """Optional: preflight reports a missing ConfigMap better than a Pod that does not start."""
+    """The files of a ConfigMap. It is optional: preflight reports a missing one better than a Pod that can't start."""
     config_map: Object = {"name": keys.name, "optional": True}
     if keys.key is not None:
         config_map["items"] = [{"key": keys.key, "path": keys.key}]
@@ -221,7 +221,7 @@ def _dataset_volume(dataset: str, keys: ConfigMapKeys) -> Object:
 
 
 def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) -> Object:
-    """The immutable ConfigMap that carries a run.json which may be larger than annotations."""
+    """An immutable ConfigMap for a run.json that may be too large for annotations."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -232,7 +232,7 @@ def run_config_map(owner: Owner, name: str, role: str, data: Mapping[str, str]) 
 
 
 def from_config_map(name: str) -> Object:
-    """The volume with the files of a ConfigMap."""
+    """The source of a volume with the files of a ConfigMap."""
     return {"configMap": {"name": name}}
 
 
@@ -246,10 +246,10 @@ def job(
     deadline_seconds: int,
     **spec: Any,
 ) -> Object:
-    """A batch/v1 Job that runs once: what comes after a failure is the operator's decision.
+    """A batch/v1 Job that runs once: whether to retry a failure is the operator's decision.
 
-    `run`: the volume with its run configuration. It ends after `deadline_seconds`, even if no operator is left to end
-    it.
+    `run`: the source of the volume with its run configuration. `deadline_seconds`: when Kubernetes ends it, even if no
+    operator is running.
     """
     body: Object = {
         "apiVersion": "batch/v1",
@@ -336,6 +336,6 @@ def _progress_token_volume() -> Object:
 
 
 def rendered(objects: Sequence[Object]) -> list[Object]:
-    """The objects; the Job among them carries a digest of them all, by which is_outdated (leftovers.py) knows it."""
+    """The objects; their Job is annotated with a digest of all of them, which is_outdated (leftovers.py) compares."""
     value = digest(list(objects), 16)
     return [annotated(body, value) if body["kind"] == JOBS.kind else body for body in objects]

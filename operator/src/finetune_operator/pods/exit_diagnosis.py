@@ -22,7 +22,7 @@ from finetune_operator.pods.roles import LIGHT_ROLES
 JOB_DEADLINE_EXCEEDED = "DeadlineExceeded"
 """The reason of a failed Job whose activeDeadlineSeconds are over."""
 EXIT_KILLED = 137
-"""128 + SIGKILL. Sent by the kernel for memory it comes with OOMKilled; any other comes from outside the container."""
+"""128 + SIGKILL. The kubelet marks a kill for memory as OOMKilled; any other kill comes from outside the container."""
 FROM_OUTSIDE = frozenset({None, EXIT_DISRUPTED, EXIT_KILLED})
 SYMPTOMS = frozenset({Reason.TRAINING_STALLED, Reason.NCCL_TIMEOUT})
 """The reasons that every process of a gang reports if one of them hangs."""
@@ -166,7 +166,7 @@ def _foreign_failure(pod: PodView) -> FailureStatus:
 
 
 def _without_report(pod: PodView) -> FailureStatus:
-    """The diagnosis of a Pod without a report: its termination message is then the end of its log."""
+    """The diagnosis of a Pod without a report, whose termination message is the end of its log."""
     how = "was killed (SIGKILL)" if pod.exit_code == EXIT_KILLED else f"ended with exit code {pod.exit_code}"
     return FailureStatus(
         reason=Reason.FAILED,

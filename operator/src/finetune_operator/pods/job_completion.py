@@ -41,7 +41,7 @@ def sidecars_alone(pod: PodView, now: datetime, seconds: int = SIDECAR_SECONDS) 
 
 
 def sidecars_alone_since(pod: PodView) -> datetime | None:
-    """When our container ended in a Pod that goes on; None for every other Pod."""
+    """When our container exited in a Pod that its sidecars keep running; None for every other Pod."""
     return None if pod.is_terminal or pod.terminating or pod.exit_code is None else pod.ended_time
 
 

@@ -18,7 +18,7 @@ from finetune_operator.pods.observed import JobView, PodView
 from finetune_operator.pods.warning_events import START_SECONDS, WarningEvent, current_warning, lacks_pods
 
 CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
-"""Of a Job's Pods: the Job controller sets it, and nothing takes it away."""
+"""The Job controller sets it on a Job's Pods, and nothing removes it."""
 JOB_TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 """On a Job's Pod until its end is counted in the Job's status."""
 
@@ -142,7 +142,7 @@ def _counts_as_active(pod: Object, counted_as_ended: set[str]) -> bool:
 
 
 def _counted_as_ended(job: Object) -> list[str]:
-    """UIDs of Pods whose end the Job controller has seen, and whose finalizer it is about to take away."""
+    """UIDs of Pods whose end the Job controller has seen, and whose finalizer it is about to remove."""
     uncounted = job.get("status", {}).get("uncountedTerminatedPods") or {}
     return [*uncounted.get("succeeded", ()), *uncounted.get("failed", ())]
 
@@ -153,7 +153,7 @@ async def _pods_of(reader: Reader, namespace: str, job_uid: str) -> list[Object]
 
 
 def _is_orphan(pod: Object) -> bool:
-    """Whether the Pod was a Job's, which let it go when it was deleted, and still runs."""
+    """Whether the Pod is still running although its Job, which was deleted, has released it."""
     labels, phase = pod["metadata"].get("labels", {}), pod.get("status", {}).get("phase")
     return controller(pod) is None and CONTROLLER_UID_LABEL in labels and phase not in ("Succeeded", "Failed")
 
@@ -165,10 +165,10 @@ async def _labelled(reader: Reader, resource: Resource, namespace: str, owner_ui
 async def _unlabelled_and_gone(
     reader: Reader, namespace: str, pods: list[Object], known: set[str], uids: set[str]
 ) -> tuple[list[Object], set[str]]:
-    """Of the other Jobs that made these Pods: the parent's, which lost their labels, and the UIDs of those deleted.
+    """Among unknown Jobs of these Pods: those of the parent that lost their labels, and the UIDs of deleted ones.
 
-    The garbage collector deletes the Pods of deleted ones eventually; until then they may write. A Pod of a Job that
-    is there and is somebody else's has nothing to do with the parent.
+    The garbage collector deletes the Pods of deleted Jobs eventually; until then they may write. A Pod of an existing
+    Job of somebody else has nothing to do with the parent.
     """
     controllers = {by for pod in pods if (by := controller(pod)) is not None and by.kind == JOBS.kind}
     unknown = {by.uid: by for by in controllers if by.uid not in known}

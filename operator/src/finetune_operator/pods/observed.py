@@ -19,7 +19,7 @@ RUN_VOLUME = "run"
 MODEL_KEY_VOLUME = "model-key-"
 """The prefix of the names of volumes with the key of one of the class's models; the model's name follows."""
 OUR_CONTAINERS = frozenset({"trainer", "fetch", "server"})
-"""What counts of a Pod: a mesh or a policy may have added others (job_completion.py)."""
+"""The containers that count: a mesh or a policy may have added others to a Pod (job_completion.py)."""
 _INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 _JOB_LABEL = "batch.kubernetes.io/job-name"
 _COMING = ("PodInitializing", "ContainerCreating")
@@ -246,12 +246,12 @@ def parse_time(text: str) -> datetime:
     """A Kubernetes timestamp, which anybody may have written (sane_time)."""
     try:
         return sane_time(datetime.fromisoformat(text))
-    except ValueError:  # Go knows a year 0.
+    except ValueError:  # Go accepts the year 0, Python does not.
         return EARLIEST
 
 
 def _disk_exceeded(status: dict[str, Any]) -> str:
-    """Of an eviction for the Pod's own excess; one for its node's lack of disk has another message."""
+    """The message of an eviction for the Pod's own excess; one for the node's lack of disk reads differently."""
     message = status.get("message") or ""
     is_own = status.get("reason") == "Evicted" and _OWN_EXCESS.search(message) is not None
     return message.strip() if is_own else ""
@@ -264,7 +264,7 @@ def _run_config(pod: Object) -> str:
 
 
 def _index(text: str) -> int:
-    """The completion index; 0 for what is none, since an annotation may say anything."""
+    """The completion index; 0 for anything else, since an annotation may contain any text."""
     return int(text) if re.fullmatch(r"[0-9]{1,6}", text) else 0
 
 

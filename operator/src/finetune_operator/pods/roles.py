@@ -1,4 +1,4 @@
-"""What a FineTuneClass says of the Pods of each role: what they request, and where they may run."""
+"""What a FineTuneClass sets for the Pods of each role: their resources and scheduling."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 PREFLIGHT_ROLE = "preflight"
 DELETE_ROLE = "delete"
 LIGHT_ROLES = frozenset({PREFLIGHT_ROLE, DELETE_ROLE})
-"""They compute little, and must not wait for the nodes that train."""
+"""The roles whose Pods compute little and must not wait for the nodes that train."""
 
 
 def resources_of(class_spec: FineTuneClassSpec, role: str) -> Resources | PreflightResources:
-    """What a Pod of the role requests."""
+    """The resources of a Pod of the role."""
     return class_spec.preflight.resources if role in LIGHT_ROLES else class_spec.resources
 
 
 def without_accelerator(class_spec: FineTuneClassSpec) -> FineTuneClassSpec:
-    """The class for a Pod of any role that computes little: it is made and placed as a preflight is."""
+    """The class for a Pod that computes little: with the resources and scheduling of a preflight."""
     update = {
         "accelerator": None,
         "resources": resources_of(class_spec, PREFLIGHT_ROLE),
@@ -37,7 +37,7 @@ def without_accelerator(class_spec: FineTuneClassSpec) -> FineTuneClassSpec:
 
 
 def of_role(class_spec: FineTuneClassSpec, pods: RolePods) -> FineTuneClassSpec:
-    """The class for Pods of a role with settings of its own, which take the place of the training Pods' ones."""
+    """The class for the Pods of a role whose own settings replace those of training Pods."""
     asked, accelerator = pods.accelerator, class_spec.accelerator
     if asked is not None:
         name = asked.resource_name or (accelerator.resource_name if accelerator is not None else None)

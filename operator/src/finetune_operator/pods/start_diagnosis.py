@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 30
 """How long a cluster may take to add a node, to detach a volume, or to start its network."""
 _QUOTA = re.compile(r"requested: (\S+), used: \S+, limited: (\S+)")
 IMAGE_PULL_SECONDS = 15 * 60
-"""How long an image may fail to be pulled before the run fails: a registry may be away, a name may be wrong."""
+"""How long pulling an image may fail before the run does: the registry may be down, or the name wrong."""
 _MODEL_KEY = re.compile(rf'volume "{MODEL_KEY_VOLUME}([^"]+)"')
 _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _UNPULLABLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
