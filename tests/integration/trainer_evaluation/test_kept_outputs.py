@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.conditions import Reason
 from finetune_api.evaluation import Generation
 from finetune_api.evaluation_progress import CandidateProgress
 from finetune_api.graders import Grader
@@ -21,7 +22,7 @@ from finetune_trainer.evaluation.evaluate import evaluate
 from finetune_trainer.evaluation.heldout import HeldOutExample, Prompt
 from finetune_trainer.evaluation.output import Output
 from finetune_trainer.generate import generation
-from finetune_trainer.process.failures import DisruptedError
+from finetune_trainer.process.failures import DiagnosedError, DisruptedError
 from finetune_trainer.storage.storage import Storage
 from tests.integration.trainer.data.played_hub import other_server
 from tests.integration.trainer_evaluation.buckets import Bucket
@@ -170,6 +171,25 @@ def test_so_is_one_of_a_hub_at_another_commit(bucket: Bucket, monkeypatch: pytes
 def _kept(bucket: Bucket, folder: str, model: ModelSource) -> kept_outputs.KeptOutputs:
     example = HeldOutExample(1, Prompt("Hello."), {})
     return kept_outputs.KeptOutputs(Storage(bucket.storage), folder, model, Generation(), [example])
+
+
+def test_a_pod_that_is_told_to_stop_says_so_though_its_outputs_can_no_longer_be_kept(
+    bucket: Bucket, tuned_uri: str, batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disruption never counts; a storage that denies a write would end the run."""
+    monkeypatch.setattr(kept_outputs, "KEEP_SECONDS", 999.0)
+    run = run_of(bucket, tuned_uri, f"runs/kept-{secrets.token_hex(4)}", 1)
+
+    def denied(*_: object) -> None:
+        raise DiagnosedError(Reason.STORAGE_DENIED, "The key was taken away.")
+
+    monkeypatch.setattr(Storage, "write", denied)
+    batches.next_try(most=1)
+    with pytest.raises(DisruptedError):
+        evaluate(run)
+    batches.next_try()
+    with pytest.raises(DiagnosedError, match="taken away"):
+        evaluate(run)
 
 
 LIES = (

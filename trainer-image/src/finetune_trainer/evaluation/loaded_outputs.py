@@ -6,6 +6,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from finetune_trainer.evaluation.output import Output
 from finetune_trainer.generate.generation import Generator, generate_from_images, generate_tokens, load_generator
 from finetune_trainer.generate.tool_calls import parse_tool_calls, response_template
 from finetune_trainer.model.loading import fetch_model
+from finetune_trainer.process.failures import DiagnosedError
 from finetune_trainer.process.progress_log import log_progress
 from finetune_trainer.report.evaluation_progress import EvaluationReporter
 from finetune_trainer.storage.storage import Storage
@@ -48,9 +50,12 @@ def generate_outputs(
         generator = _load(name, model, storage)
         try:
             found |= _generate(_Task(name, generator, run, examples, storage, kept, progress), missing, found)
-        finally:
-            # Also if the disk is full, or the Pod is told to stop.
-            kept.write()
+        except BaseException:
+            # The disk is full, or the Pod is told to stop: that is the cause, whatever the storage answers.
+            with suppress(DiagnosedError):
+                kept.write()
+            raise
+        kept.write()
         del generator
         gc.collect()
         torch.cuda.empty_cache()
