@@ -49,6 +49,8 @@ class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
     """
 
     prompt_loss_weight = 0.0
+    _evaluated: torch.Tensor
+    """(2,), float64: the summed loss in nats, and the number of tokens with loss, of the evaluation in progress."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -88,12 +90,14 @@ class ResumableSFTTrainer(SharedBatches, Resumable, SFTTrainer):
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> Any:
+        """Predict one batch, and add the loss of its tokens to `_evaluated`; TRL's is their mean."""
         predicted = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         tokens = (inputs["labels"][..., 1:] != IGNORED).sum().to(predicted[0].device)
         self._evaluated += torch.stack([predicted[0].double() * tokens, tokens])
         return predicted
 
     def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **settings: Any) -> Any:
+        """Evaluate, with the mean loss over all tokens of all processes in place of the mean over the batches."""
         self._evaluated = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         output = super().evaluation_loop(*arguments, metric_key_prefix=metric_key_prefix, **settings)
         loss, tokens = self.accelerator.reduce(self._evaluated).tolist()

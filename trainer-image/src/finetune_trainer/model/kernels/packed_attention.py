@@ -79,8 +79,9 @@ def packed_attention(
     sliding_window: int | None = None,
     **settings: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Of queries (1, heads, tokens, dimensions), keys and values: (1, tokens, heads, dimensions).
+    """Causal attention within each example of a packed row; returns (1, tokens, heads, dimensions), and no weights.
 
+    `query`: (1, heads, tokens, dimensions). `key`, `value`: the same, with as many or fewer heads (grouped queries).
     `cu_seq_lens_q`: int32, shape (examples + 1,), cumulative lengths of the examples; derived from `position_ids` where
     a model passes only those. `sliding_window`: the number of tokens that a token attends to, including itself.
 
@@ -132,7 +133,7 @@ def _in_flash(query: torch.Tensor, value: torch.Tensor) -> bool:
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, sliding_window: int | None
 ) -> torch.Tensor:
-    """SDPA over one example."""
+    """SDPA over one example: (1, heads, tokens, dimensions), as are the query, key and value."""
     tokens, mask = query.shape[2], None
     if sliding_window is not None and sliding_window < tokens:
         position = torch.arange(tokens, device=query.device)
